@@ -1,0 +1,188 @@
+"""B4: what is stored while the event loop never rests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from time import perf_counter
+
+from benchmarks import payload
+from benchmarks.databases import NEEDS, SERVERS, SQLITE, database
+from benchmarks.peers.sqlite_rows import create_tables
+from benchmarks.registry import Benchmark, Case, Row
+
+DATABASE = "bench.db"
+PATIENCE = 20.0
+"""Seconds after which a backlog counts as not being stored."""
+
+
+def burn(seconds: float) -> None:
+    """Keep the interpreter busy, as a callback that computes does."""
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        pass
+
+
+async def saturate(
+    seconds: float, slice_ms: float, log: Callable[[], object], done: Callable[[], bool] = lambda: False
+) -> tuple[int, float]:
+    """Log, burn a slice, give the loop a turn, and again; return the turns and the longest pause in ms.
+
+    A pause is what a turn took beyond its slice: the logging, whatever else the loop ran, and the time another thread held the interpreter.
+    """
+    slice_s, turns, longest = slice_ms / 1_000, 0, 0.0
+    before = start = perf_counter()
+    while before < start + seconds and not done():
+        log()
+        burn(slice_s)
+        await asyncio.sleep(0)
+        now = perf_counter()
+        longest = max(longest, now - before - slice_s)
+        before = now
+        turns += 1
+    return turns, longest * 1_000
+
+
+def steady(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
+    """A few events each turn, from rest: how many are stored when the time is up?"""
+    from benchmarks import ours
+
+    async def work(url: str) -> dict[str, float]:
+        async with ours.step(url=url) as (tracker, log):
+            await tracker.flush()
+            await asyncio.sleep(0.1)
+            before = tracker.ledger().stored
+            turns, longest = await saturate(seconds, slice_ms, lambda: ours.burst(log, per_turn))
+            return _steady(turns * per_turn, tracker.ledger().stored - before, seconds, longest)
+
+    with database(name) as url:
+        return asyncio.run(work(url))
+
+
+def peer(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, factory: str) -> dict[str, float]:
+    """The same through *factory*, a peer that stores."""
+    create_tables(DATABASE)
+    module, name = factory.split(":")
+    logging_peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(DATABASE)
+
+    async def work() -> dict[str, float]:
+        logging_peer.bind(payload.CONTEXT)
+        logging_peer.burst(10)
+        logging_peer.settle()
+        await asyncio.sleep(0.1)
+        before = logging_peer.stored
+        turns, longest = await saturate(seconds, slice_ms, lambda: logging_peer.burst(per_turn))
+        return _steady(turns * per_turn, logging_peer.stored - before, seconds, longest)
+
+    measured = asyncio.run(work())
+    logging_peer.settle()
+    return measured
+
+
+def no_logging(*, seconds: float, backlog: int, slice_ms: float, per_turn: int) -> dict[str, float]:
+    """The saturated loop alone: the pauses that the machine makes by itself."""
+    _, longest = asyncio.run(saturate(seconds, slice_ms, lambda: None))
+    return {"pause_ms": longest}
+
+
+def _steady(offered: int, stored: int, seconds: float, longest: float) -> dict[str, float]:
+    return {
+        "offered_per_second": offered / seconds,
+        "stored_per_second": stored / seconds,
+        "stored_percent": 100 * stored / offered,
+        "pause_ms": longest,
+    }
+
+
+def drain(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
+    """A backlog and a few events each turn: how fast is it stored, and how long are the pauses while it is? At 0 ms the loop rests.
+
+    The rate is taken from the first commit to the last, so that how long the engine waits for company does not count.
+    """
+    from benchmarks import ours
+
+    async def work(url: str) -> dict[str, float]:
+        async with ours.step(url=url) as (tracker, log):
+            await tracker.flush()
+            before = tracker.ledger().stored
+            first: tuple[float, int] | None = None
+
+            def done() -> bool:
+                nonlocal first
+                stored = tracker.ledger().stored - before
+                if first is None and stored:
+                    first = (perf_counter(), stored)
+                return stored >= backlog
+
+            ours.burst(log, backlog)
+            end, longest = perf_counter() + PATIENCE, 0.0
+            if slice_ms:
+                _, longest = await saturate(PATIENCE, slice_ms, lambda: ours.burst(log, per_turn), done)
+            else:
+                while not done() and perf_counter() < end:
+                    await asyncio.sleep(0.001)
+            since, stored = first or (end - PATIENCE, 0)
+            return {
+                "drained_per_second": (tracker.ledger().stored - before - stored) / (perf_counter() - since),
+                "pause_ms": longest,
+            }
+
+    with database(name) as url:
+        return asyncio.run(work(url))
+
+
+SLICES = {"1 ms": {"slice_ms": 1.0, "per_turn": 5}, "0.1 ms": {"slice_ms": 0.1, "per_turn": 1}}
+PEERS = {
+    "stdlib QueueListener": (("orjson",), "stdlib_queue:to_sqlite"),
+    "OTel batch": (("opentelemetry.sdk",), "otel_batch:OtelBatchToSqlite"),
+    "structlog + thread": (("orjson",), "structlog_thread:StructlogThread"),
+}
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for slices, options in SLICES.items():
+        cases.append(Case(f"no logging, {slices}", no_logging, options=options))
+        cases += [
+            Case(f"{label}, {slices}", peer, needs=needs, options={**options, "factory": factory})
+            for label, (needs, factory) in PEERS.items()
+        ]
+    for name, needs in NEEDS.items():
+        where = {"needs": needs, "server": SERVERS.get(name)}
+        cases.append(Case(f"{name}, backlog, idle", drain, **where, options={"name": name, "slice_ms": 0, "per_turn": 0}))
+        for slices, options in SLICES.items():
+            cases.append(Case(f"{name}, backlog, {slices}", drain, **where, options={**options, "name": name}))
+            cases.append(Case(f"{name}, {slices}", steady, **where, options={**options, "name": name}))
+    return cases
+
+
+def _rows() -> list[Row]:
+    rows = []
+    for name in NEEDS:
+        for slices in SLICES:
+            ours, backlog, quiet = f"{name}, {slices}", f"{name}, backlog, {slices}", (f"no logging, {slices}",)
+            where = f"in a loop of {slices} slices, {name}"
+            peers = tuple(f"{label}, {slices}" for label in PEERS) if name == SQLITE else ()
+            rows += [
+                Row("B4", f"stored {where}", "stored_per_second", "/s", ours=ours, peers=peers, better="higher", at_least=1),
+                Row("B4", f"share stored {where}", "stored_percent", "%", ours=ours),
+                Row(
+                    *("B4", f"backlog stored {where}", "drained_per_second", "/s", backlog, (f"{name}, backlog, idle",)),
+                    better="higher",
+                    at_least=0.6,
+                ),
+                Row("B4", f"longest pause {where}", "pause_ms", "ms", ours=ours, peers=quiet, compare="difference", at_most=5),
+                Row("B4", f"the same, with a backlog, {where}", "pause_ms", "ms", backlog, quiet, compare="difference", at_most=5),
+            ]
+    return rows
+
+
+BENCHMARK = Benchmark(
+    name="b4",
+    title="events stored while the event loop is saturated by callbacks of 1 ms and of 0.1 ms",
+    cases=tuple(_cases()),
+    rows=tuple(_rows()),
+    size={"seconds": 5.0, "backlog": 100_000},
+    smoke={"seconds": 0.5, "backlog": 3_000},
+)

@@ -1,0 +1,19 @@
+"""The process in which one case is measured: ``python -m benchmarks.child BENCHMARK CASE KEYWORDS RESULT``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.registry import load
+
+
+def main(benchmark: str, case: str, keywords: str, result: str) -> None:
+    """Run one case and write what it measured to the file *result*."""
+    measured = load()[benchmark].case(case).run(**json.loads(keywords))
+    Path(result).write_text(json.dumps(dict(measured)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,30 @@
+"""What stands beside structjob, each set up as its own documentation or an expert of it would.
+
+One module per peer, imported only in the process that measures it. A peer logs the event of `benchmarks.payload` in its own idiom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Peer(Protocol):
+    """A logging set-up that is ready to be called."""
+
+    def bind(self, context: Mapping[str, str]) -> None:
+        """Give the calling task its job, step and correlation id, by contextvars."""
+
+    def burst(self, count: int) -> None:
+        """Log *count* events."""
+
+    def settle(self) -> None:
+        """Block until everything that was logged has reached its target."""
+
+
+class StoringPeer(Peer, Protocol):
+    """A peer whose target is a table."""
+
+    @property
+    def stored(self) -> int:
+        """How many events its transactions have committed."""

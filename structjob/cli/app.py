@@ -1,0 +1,122 @@
+"""The ``structjob`` command: its parts, and what an error becomes on its way out."""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from structjob.cli.cancel import cancel
+from structjob.cli.demo import demo
+from structjob.cli.doctor import doctor
+from structjob.cli.errors import errors
+from structjob.cli.export import export
+from structjob.cli.import_ import import_
+from structjob.cli.jobs import jobs
+from structjob.cli.logs import logs
+from structjob.cli.migrate import migrate
+from structjob.cli.options import database
+from structjob.cli.prune import prune
+from structjob.cli.run import run
+from structjob.cli.screen import Failure
+from structjob.cli.sessions import sessions
+from structjob.cli.show import show
+from structjob.cli.stats import stats
+from structjob.cli.tail import tail
+from structjob.cli.verify import verify
+from structjob.exceptions import (
+    ErrorGroupNotFound,
+    EventNotFound,
+    InvalidArgument,
+    InvalidURL,
+    JobNotFound,
+    SchemaMismatch,
+    StructjobError,
+)
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+"""What a shell shows of a program that SIGPIPE ended."""
+
+
+class Commands(click.Group):
+    """A group whose commands' errors end as one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whatever is left in the buffer must not raise again when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(CLOSED_PIPE) from None
+        except StructjobError as exc:
+            raise _failure(exc) from exc
+        return result
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
+        return super().resolve_command(ctx, args)
+
+
+def _failure(exc: StructjobError) -> Failure:
+    """Return what is shown of *exc*, with its exit code and the command that helps."""
+    if isinstance(exc, JobNotFound):
+        return Failure(str(exc), code=3, hint="structjob jobs")
+    if isinstance(exc, EventNotFound):
+        return Failure(str(exc), code=3)
+    if isinstance(exc, ErrorGroupNotFound):
+        return Failure(str(exc), code=3, hint="structjob errors --all")
+    if isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL):
+        return Failure(str(exc), code=2)
+    if isinstance(exc, SchemaMismatch):
+        return Failure(str(exc), hint="structjob migrate --help")
+    return Failure(str(exc))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="""\b
+Examples:
+  structjob demo                       see it work, in ten seconds
+  structjob run -- make test           any program becomes a job
+  structjob jobs --status failed       what went wrong lately
+  structjob logs 019a3f7c -f           follow one job
+
+The database is ./structjob.db unless --db, $STRUCTJOB_DATABASE_URL or $DATABASE_URL says otherwise.""",
+)
+@click.version_option(package_name="structjob", message="structjob %(version)s")
+@database
+def cli(db: object) -> None:
+    """Structured logs and jobs, in your own database."""
+
+
+for command in (demo, run, jobs, show, logs, tail, stats, errors, cancel, sessions, export, import_, prune, verify, doctor, migrate):
+    cli.add_command(command)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and 143 signals."""
+    # A third of a short command's time went into looking through modules for garbage, while they were imported and again at the end.
+    gc.set_threshold(100_000)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot spell is no reason to fail
+    try:
+        code = cli.main(args, prog_name="structjob", standalone_mode=False)
+    except click.Abort:
+        code = INTERRUPTED
+    except click.ClickException as exc:
+        exc.show()
+        code = exc.exit_code
+    gc.freeze()
+    sys.exit(code if isinstance(code, int) else 0)

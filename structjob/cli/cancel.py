@@ -1,0 +1,79 @@
+"""``structjob cancel``: a job is asked to stop, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.screen import command_line, put_json, say
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database, Reader
+    from structjob.models import JobStatus
+
+PATIENCE = 5.0
+"""Seconds to wait for the job to end; what it does to clean up may take longer."""
+
+_LOOK_EVERY = 0.1
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob cancel 019a3f7c
+  structjob cancel gui-17 --reason "the disk is needed"
+
+A job under `async with` gets a CancelledError in its own task, a program under `structjob run` gets SIGTERM. A pending job never starts."""
+)
+@click.argument("id_", metavar="ID")
+@click.option("--reason", metavar="TEXT", help="Why; recorded as the job's error message.")
+@options.json_output
+@options.database
+def cancel(id_: str, db: Database, *, reason: str | None, as_json: bool) -> None:
+    """Ask a job to stop."""
+    from structjob.cli.database import execute
+
+    execute(_cancel(id_, db, reason, as_json=as_json))
+
+
+async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import prefixes, resolve
+    from structjob.tracker import Tracker
+
+    async with reading(db) as reader:
+        job = await resolve(reader, given)
+        async with Tracker(db.url, service="structjob-cli") as tracker:
+            await tracker.cancel(job.id, reason, by=_somebody())
+        status = await _outcome(reader, job.id)
+        short = (await prefixes(reader, [job.id]))[job.id]
+    if as_json:
+        put_json({"id": job.id, "operation": job.operation, "status": status})
+        return
+    say(f"{job.operation} is {status}" if status != "running" else f"{job.operation} was asked to stop, and still runs")
+    say(f"next:  {command_line('show', short, db=db.option)}")
+
+
+async def _outcome(reader: Reader, job_id: str) -> JobStatus:
+    """Return the job's status, once it has ended or was waited for long enough."""
+    import asyncio
+
+    deadline = time.monotonic() + PATIENCE
+    while (status := (await reader.jobs.get(job_id)).status) == "running" and time.monotonic() < deadline:  # noqa: ASYNC110 -- another process ends it
+        await asyncio.sleep(_LOOK_EVERY)
+    return status
+
+
+def _somebody() -> str:
+    """Return who asks."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"[:128]

@@ -1,0 +1,358 @@
+"""What ``structjob doctor`` looks at: each check says what it found, and what to do where that is not right. Nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from structjob.exceptions import StructjobError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from structjob.cli.database import Database
+
+Verdict = Literal["ok", "warning", "problem"]
+
+DRIVERS = {"mysql": ("asyncmy", "mysql"), "mariadb": ("asyncmy", "mysql"), "postgresql": ("asyncpg", "postgres")}
+"""Per database, the driver's package and the extra that brings it."""
+
+SAFE_WAL = (3, 51, 3)
+"""The first SQLite whose WAL may be reset while several processes write; see https://sqlite.org/wal.html."""
+
+LITTLE_SPACE = 1 << 30
+SKEW = timedelta(seconds=2)
+"""Between this machine's clock and the database's: more of it and times of jobs on several machines cannot be compared."""
+
+LARGE_WAL = 256 << 20
+_TAIL = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Args:
+        check: What was looked at.
+        verdict: ``ok``, ``warning`` (it works, and may not do so for long) or ``problem``.
+        found: What was found.
+        advice: What to do about it.
+        details: The same in numbers, for programs.
+    """
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A spool on this host.
+
+    Args:
+        session_id: Whose it is.
+        size: Bytes in it, delivered ones that are not deleted yet included.
+        last_seq: The number of the newest line in it.
+        alive: Whether somebody writes to it or delivers it.
+    """
+
+    session_id: int
+    size: int
+    last_seq: int
+    alive: bool
+
+
+def checkup(db: Database) -> Iterator[Finding]:
+    """Look at everything, and tell of each check when it is done."""
+    yield _program()
+    yield _driver(db)
+    if db.path is not None:
+        yield _sqlite()
+        yield from _file(db.path, db.shown)
+    spools = list(_spools(db))
+    yield from _spool_directory(db)
+    yield from _in_database(db, spools)
+
+
+def _program() -> Finding:
+    about = {"structjob": version("structjob"), "python": platform.python_version(), "structlog": version("structlog")}
+    found = [*(f"{name} {number}" for name, number in about.items()), platform.platform()]
+    return Finding("version", "ok", ", ".join(found), details=about)
+
+
+def _driver(db: Database) -> Finding:
+    name = db.url.get_backend_name()
+    if name not in DRIVERS:
+        return Finding("driver", "ok", f"sqlite3 of the standard library, SQLAlchemy {version('SQLAlchemy')}")
+    package, extra = DRIVERS[name]
+    try:
+        return Finding("driver", "ok", f"{package} {version(package)}, SQLAlchemy {version('SQLAlchemy')}")
+    except PackageNotFoundError:
+        return Finding("driver", "problem", f"{package} is not installed", f"pip install 'structjob[{extra}]'")
+
+
+def _sqlite() -> Finding:
+    if sqlite3.sqlite_version_info >= SAFE_WAL:
+        return Finding("sqlite", "ok", sqlite3.sqlite_version)
+    return Finding(
+        "sqlite",
+        "warning",
+        f"{sqlite3.sqlite_version} has a fault that may, very rarely, damage a file that several processes write to at once",
+        f"use a Python with SQLite {'.'.join(map(str, SAFE_WAL))} or newer, or one process a file",
+    )
+
+
+# -- files ------------------------------------------------------------------------------------------------------------------
+
+
+def _file(path: Path, shown: str) -> Iterator[Finding]:
+    if not path.exists():
+        yield Finding("file", "ok", f"{shown} does not exist yet; the first tracker creates it")
+        yield from _space(path.parent, "disk")
+        return
+    info = path.stat()
+    if info.st_mode & 0o077:
+        yield Finding("file", "warning", f"others may read or write {shown} ({stat.filemode(info.st_mode)})", f"chmod 600 {path}")
+    elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        yield Finding("file", "problem", f"{shown} or its directory cannot be written to", "check their owner and permissions")
+    else:
+        yield Finding("file", "ok", f"{shown}, {_bytes(info.st_size)}, {stat.filemode(info.st_mode)}", details={"bytes": info.st_size})
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and (size := wal.stat().st_size) > LARGE_WAL:
+        yield Finding(
+            "wal", "warning", f"{wal.name} has {_bytes(size)}: a reader keeps SQLite from copying it back", "end what reads for hours"
+        )
+    yield from _network(path.parent, "the database")
+    yield from _space(path.parent, "disk")
+
+
+def _spool_directory(db: Database) -> Iterator[Finding]:
+    root = spool_root(db)
+    if root is None:
+        yield Finding("spool", "ok", "none: the database is in memory")
+        return
+    if not root.exists():
+        yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
+        return
+    info = os.lstat(root)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        yield Finding("spool", "problem", f"{root} is no directory of this user", "move it away, or name another with Tracker(spool=PATH)")
+    elif info.st_mode & 0o077:
+        yield Finding("spool", "warning", f"others may look into {root} ({stat.filemode(info.st_mode)})", f"chmod 700 {root}")
+    else:
+        yield Finding("spool", "ok", f"{root}, {stat.filemode(info.st_mode)}")
+    yield from _network(root, "the spool")
+    if db.path is None or root.parent.stat().st_dev != db.path.parent.stat().st_dev:
+        yield from _space(root, "spool's disk")
+
+
+def _network(path: Path, what: str) -> Iterator[Finding]:
+    from structjob.session import is_network
+
+    if is_network(path):
+        yield Finding(
+            "network", "warning", f"{what} is on a network file system, where locks prove little", "keep it on a disk of this machine"
+        )
+
+
+def _space(path: Path, check: str) -> Iterator[Finding]:
+    if not path.is_dir():
+        return
+    free = shutil.disk_usage(path).free
+    if free < LITTLE_SPACE:
+        yield Finding(check, "warning", f"{_bytes(free)} free at {path}", "make room: a full disk is where events begin to be dropped")
+    else:
+        yield Finding(check, "ok", f"{_bytes(free)} free", details={"free": free})
+
+
+def spool_root(db: Database) -> Path | None:
+    """Return where programs that log to *db* keep their spools by default."""
+    from structjob import session
+    from structjob.store.url import masked
+
+    if db.in_memory:
+        return None
+    return session.spool_root(True, db.path, masked(db.url.set(drivername=db.url.get_backend_name())))
+
+
+def _spools(db: Database) -> Iterator[Waiting]:
+    from structjob import session
+
+    root = spool_root(db)
+    for name, size in session.waiting(root) if root is not None else ():
+        assert root is not None  # noqa: S101 -- there is something in it
+        yield Waiting(int(name), size, _last_seq(root / name), session.is_alive(root / name))
+
+
+def _last_seq(directory: Path) -> int:
+    """Return the number of the last whole line of the newest segment that has one."""
+    from structjob.line import number_of, verify_line
+
+    for path in sorted(directory.glob("events-*.jsonl"), reverse=True):
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL))
+                lines = file.read().split(b"\n")
+        except OSError:  # delivered, and deleted just now
+            continue
+        found = [number_of(line) for line in lines if verify_line(line)]
+        if found:
+            return max(found)
+    return 0
+
+
+# -- the database -----------------------------------------------------------------------------------------------------------
+
+
+def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
+    from structjob.cli.connection import connected
+
+    if db.path is not None and not db.path.exists():
+        return
+    if db.in_memory:
+        yield Finding("database", "problem", "a database in memory is seen by its own program only", "name a file, such as sqlite:///jobs.db")
+        return
+    try:
+        findings = connected(db, lambda connection: list(_examine(connection, db, spools)), read_only=True)
+    except ModuleNotFoundError:
+        return  # the driver: said already
+    except StructjobError as exc:
+        findings = [Finding("database", "problem", str(exc))]
+    yield from findings
+
+
+def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Iterator[Finding]:
+    from structjob.store import migrate
+
+    _clock(connection)  # what is done once a connection is not what each statement takes
+    began = time.monotonic()
+    now = _clock(connection)
+    answered = time.monotonic() - began
+    number = ".".join(map(str, connection.dialect.server_version_info or ()))
+    yield Finding(
+        "database",
+        "ok",
+        f"{db.shown} answers in {answered * 1000:.1f} ms ({connection.dialect.name} {number})",
+        details={"milliseconds": round(answered * 1000, 3), "version": number},
+    )
+    if db.path is None:
+        yield _skew(now, answered)
+    try:
+        found = migrate.current(connection)
+    except StructjobError as exc:
+        yield Finding("tables", "problem", str(exc))
+        return
+    if found is None:
+        yield Finding("tables", "ok", "none yet; the first tracker creates them, or `structjob migrate`")
+        return
+    if found != migrate.head():
+        advice = "structjob migrate" if db.path is None else "the next tracker upgrades them, or `structjob migrate`"
+        verdict: Verdict = "problem" if db.path is None else "warning"
+        yield Finding("tables", verdict, f"at revision {found}; this version of structjob needs {migrate.head()}", advice)
+        return
+    yield Finding("tables", "ok", f"at revision {found}")
+    yield from _contents(connection, spools)
+
+
+def _clock(connection: Connection) -> datetime:
+    from sqlalchemy import select
+
+    from structjob.store.expressions import utc_now
+
+    now: datetime = connection.execute(select(utc_now())).scalar_one()
+    return now if now.tzinfo is not None else now.replace(tzinfo=UTC)
+
+
+def _skew(now: datetime, answered: float) -> Finding:
+    skew = datetime.now(UTC) - now - timedelta(seconds=answered / 2)
+    details = {"seconds": round(skew.total_seconds(), 3)}
+    if abs(skew) - timedelta(seconds=answered / 2) > SKEW:
+        ahead = "ahead of" if skew > timedelta() else "behind"
+        return Finding(
+            "clock",
+            "warning",
+            f"this machine's clock is {abs(skew.total_seconds()):.1f} s {ahead} the database's",
+            "synchronise both (NTP): events are dated by the machine that logs them",
+            details,
+        )
+    return Finding("clock", "ok", f"{abs(skew.total_seconds()):.3f} s from the database's", details=details)
+
+
+def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding]:
+    from sqlalchemy import func, select
+
+    from structjob.store import tables
+    from structjob.store.expressions import utc_now
+    from structjob.store.verify import STALE_AFTER
+
+    logs, sessions = tables.logs.c, tables.sessions.c
+    stored = {
+        spool.session_id: connection.execute(select(func.max(logs.seq)).where(logs.session_id == spool.session_id)).scalar() or 0
+        for spool in spools
+    }
+    yield _lag(spools, stored)
+    orphaned = [spool for spool in spools if not spool.alive]
+    if orphaned:
+        yield Finding(
+            "orphans",
+            "warning",
+            f"{len(orphaned)} spools of programs that died wait, with {_bytes(sum(spool.size for spool in orphaned))}",
+            "the next tracker delivers them, or any reading command, such as `structjob jobs`",
+            {"sessions": [spool.session_id for spool in orphaned]},
+        )
+    rows = connection.execute(
+        select(sessions.session_id, sessions.heartbeat_at, utc_now().label("now")).where(sessions.ended_at.is_(None))
+    ).all()
+    here = {spool.session_id for spool in spools}
+    silent = [row.session_id for row in rows if row.now - row.heartbeat_at > STALE_AFTER and row.session_id not in here]
+    if silent:
+        yield Finding(
+            "sessions",
+            "warning",
+            f"{len(silent)} of {len(rows)} sessions that have not ended give no sign of life, such as {silent[0]}",
+            "a tracker that is open for a while marks what they left running as crashed",
+            {"sessions": silent},
+        )
+    else:
+        yield Finding("sessions", "ok", f"{len(rows)} open", details={"open": len(rows)})
+    dead = connection.execute(select(func.count()).select_from(tables.dead_letters)).scalar_one()
+    if dead:
+        yield Finding(
+            "dead letters",
+            "warning",
+            f"{dead:,} records could not be stored, and were put aside with the reason",
+            "SELECT reason, error, payload FROM structjob_dead_letters",
+            {"count": dead},
+        )
+    else:
+        yield Finding("dead letters", "ok", "none", details={"count": 0})
+
+
+def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
+    behind = {spool.session_id: max(0, spool.last_seq - stored[spool.session_id]) for spool in spools}
+    details = {"sessions": behind, "events": sum(behind.values())}
+    if not any(behind.values()):
+        return Finding("lag", "ok", f"nothing waits in {len(spools)} spools" if spools else "nothing waits", details=details)
+    worst = max(behind, key=lambda session: behind[session])
+    found = f"{sum(behind.values()):,} events wait in {sum(map(bool, behind.values()))} spools, {behind[worst]:,} of session {worst}"
+    return Finding("lag", "ok", found, details=details)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"

@@ -1,0 +1,37 @@
+"""What a shell offers when Tab is pressed behind a command that takes a job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from sqlalchemy import Connection
+
+OFFERED = 50
+"""Jobs that are offered at most, the newest first."""
+
+
+def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong, for a prompt is no place to say so."""
+    try:
+        from click.shell_completion import CompletionItem
+        from sqlalchemy import select
+
+        from structjob.cli.connection import connected
+        from structjob.cli.database import Database
+        from structjob.store.tables import jobs
+
+        given = ctx.params.get("db") or ctx.find_root().params.get("db")
+        statement = select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc()).limit(OFFERED)
+        if incomplete:
+            statement = statement.where(jobs.c.id >= incomplete, jobs.c.id < incomplete + "\U0010ffff")
+
+        def offered(connection: Connection) -> list[CompletionItem]:
+            return [CompletionItem(row.id, help=row.operation) for row in connection.execute(statement)]
+
+        return connected(given if isinstance(given, Database) else Database(), offered, read_only=True)
+    except Exception:  # noqa: BLE001 -- see above
+        return []

@@ -1,0 +1,82 @@
+"""A bare connection to the database that a command names: without a store, which would create the tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from structjob.cli.screen import Failure
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from structjob.cli.database import Database
+
+T = TypeVar("T")
+
+
+def connected(db: Database, work: Callable[[Connection], T], *, create: bool = False, read_only: bool = False) -> T:
+    """Return what *work* returns, given a connection of SQLAlchemy's own.
+
+    Args:
+        db: Where to connect to.
+        work: What to do there; it may not await.
+        create: Make an SQLite file that is not there.
+        read_only: Let SQLite refuse whatever would change the file.
+
+    Raises:
+        Failure: if it is in memory, or there is no such file and none is to be made.
+        StoreUnavailable: if it does not answer.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    from structjob.exceptions import StoreUnavailable
+
+    try:
+        if db.url.get_backend_name() == "sqlite":
+            return _on_sqlite(db, work, create=create, read_only=read_only)
+        return _on_server(db, work)
+    except DBAPIError as exc:
+        # SQLAlchemy's own text quotes the statement; the driver's says what is wrong.
+        raise StoreUnavailable(f"the database {db.shown} does not work: {exc.orig}") from exc
+
+
+def _on_sqlite(db: Database, work: Callable[[Connection], T], *, create: bool, read_only: bool) -> T:
+    from sqlalchemy import create_engine
+
+    path = db.path
+    if path is None:
+        raise Failure(f"{db.shown} is in memory: nobody but the program that made it sees it", code=2)
+    if not path.exists():
+        if not create:
+            raise Failure(f"there is no database {db.shown}")
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
+        except OSError as exc:
+            raise Failure(f"cannot create the database file {db.shown}: {exc.strerror}") from exc
+    url = db.url.set(drivername="sqlite")
+    if read_only:
+        url = url.set(database=path.as_uri()).update_query_dict({"mode": "ro", "uri": "true"})
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return work(connection)
+    finally:
+        engine.dispose()
+
+
+def _on_server(db: Database, work: Callable[[Connection], T]) -> T:
+    from structjob.cli.database import execute
+    from structjob.store.opening import make_store
+    from structjob.store.server import ServerStore
+
+    async def run() -> T:
+        store = make_store(db.url, {})
+        assert isinstance(store, ServerStore)  # noqa: S101 -- SQLite went the other way
+        try:
+            return await store.administer(work)
+        finally:
+            await store.close()
+
+    return execute(run())

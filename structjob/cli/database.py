@@ -1,0 +1,266 @@
+"""The database that a command reads: found, never made; and what dead programs left undelivered is delivered first."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from structjob.cli.screen import Failure, say
+from structjob.exceptions import InvalidURL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from structjob.store.errors import Errors
+    from structjob.store.ingest import Store
+    from structjob.store.jobs import Jobs
+    from structjob.store.logs import Logs
+    from structjob.store.statistics import Statistics
+
+T = TypeVar("T")
+
+TERMINATED = 143
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks for what dead programs left, while a command goes on reading."""
+
+_MUCH = 16 * 1024 * 1024
+_PATIENCE = 10.0
+
+
+def execute(work: Coroutine[Any, Any, T]) -> T:
+    """Run *work* to its end. SIGTERM cancels it, so that what it opened is closed; the exit code is 143 then."""
+    import asyncio
+    import signal
+
+    import click
+
+    terminated = False
+
+    async def main() -> T:
+        nonlocal terminated
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 -- a coroutine runs in one
+
+        def stop() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if terminated:
+            raise click.exceptions.Exit(TERMINATED) from None
+        raise
+
+
+class Database:
+    """What ``--db`` or the environment names.
+
+    Args:
+        given: A URL, or the path of an SQLite file; ``None`` for what the environment says.
+    """
+
+    def __init__(self, given: str | None = None) -> None:
+        self._given = given
+
+    @cached_property
+    def url(self) -> URL:
+        """The URL, a file's path made absolute: it holds wherever a child process goes.
+
+        Raises:
+            Failure: with exit code 2, if it is none.
+        """
+        from structjob.store.url import parse, sqlite_path
+
+        given = self._given
+        if given is not None and "://" not in given:
+            given = f"sqlite:///{given}"
+        try:
+            parsed = parse(given)
+        except InvalidURL as exc:
+            raise Failure(str(exc), code=2) from exc
+        path = sqlite_path(parsed)
+        return parsed if path is None or (parsed.database or "").startswith("file:") else parsed.set(database=str(path))
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        from structjob.store.url import sqlite_path
+
+        return sqlite_path(self.url)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is an SQLite database in memory, which nobody but its own process sees."""
+        return self.url.get_backend_name() == "sqlite" and self.path is None
+
+    @property
+    def text(self) -> str:
+        """The URL as it is handed on to a child process, its password included."""
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=False)
+
+    @property
+    def shown(self) -> str:
+        """What to call it: a file's path as people write it, or the URL without its password."""
+        from structjob.store.url import masked
+
+        path = self.path
+        if path is None:
+            return masked(self.url.set(drivername=self.url.get_backend_name()))
+        try:
+            return f".{os.sep}{path.relative_to(Path.cwd())}"
+        except ValueError:
+            return str(path)
+
+    @property
+    def option(self) -> str:
+        """What ``--db`` needs in a command to type next; empty where the command finds the database by itself."""
+        from structjob.store.url import DEFAULT, ENVIRONMENT, masked, parse, sqlite_path
+
+        if self._given is None:
+            return ""
+        if not any(os.environ.get(name) for name in ENVIRONMENT) and self.path is not None and self.path == sqlite_path(parse(DEFAULT)):
+            return ""
+        return self._given if "://" not in self._given else masked(self._given)
+
+
+class Reader:
+    """Reads a database.
+
+    Attributes:
+        jobs: See `structjob.store.jobs.Jobs`.
+        logs: See `structjob.store.logs.Logs`.
+        sessions: See `structjob.store.presence.Sessions`.
+        errors: See `structjob.store.errors.Errors`.
+        stats: See `structjob.store.statistics.Statistics`.
+        fetch: Runs a statement and returns its rows.
+    """
+
+    def __init__(self, database: Database, store: Store) -> None:
+        from structjob.store.errors import Errors
+        from structjob.store.jobs import Jobs
+        from structjob.store.logs import Logs
+        from structjob.store.presence import Sessions
+        from structjob.store.statistics import Statistics
+
+        self.fetch = store.fetch
+        self.jobs: Jobs = Jobs(store.fetch, _nothing_pending)
+        self.logs: Logs = Logs(store.fetch, _nothing_pending)
+        self.sessions: Sessions = Sessions(store.fetch, _nothing_pending)
+        self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact)
+        self.stats: Statistics = Statistics(store.fetch, _nothing_pending)
+        self._database = database
+        self._root = spool_root_of(store)
+        self._looked = 0.0
+
+    async def deliver(self) -> list[int]:
+        """Deliver what dead programs left in their spools, and mark their jobs as crashed.
+
+        Returns:
+            The sessions it was about; most often none.
+        """
+        import asyncio
+
+        from structjob import session
+
+        self._looked = time.monotonic()
+        if self._root is None:
+            return []
+        # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
+        orphans = session.adopt(self._root, set())
+        for orphan in orphans:
+            orphan.close()
+        if not orphans:
+            return []
+        directories = [orphan.directory for orphan in orphans]
+        size = sum(entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl"))
+        if size > _MUCH:
+            say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
+        from structjob.tracker import Tracker
+
+        async with Tracker(self._database.url, service="structjob-cli") as tracker:
+            await tracker.flush()
+            deadline = time.monotonic() + _PATIENCE
+            # A directory goes away when its jobs are marked, a moment after its last line is stored.
+            while any(directory.exists() for directory in directories) and time.monotonic() < deadline:  # noqa: ASYNC110 -- another's task does it
+                await asyncio.sleep(0.01)
+        return [orphan.session.session_id for orphan in orphans]
+
+    async def deliver_now_and_then(self) -> list[int]:
+        """Do as `deliver` does, but not more often than makes sense."""
+        return await self.deliver() if time.monotonic() - self._looked >= LOOK_EVERY else []
+
+
+async def _nothing_pending() -> None:
+    """A reader writes nothing, so that nothing of its own is pending."""
+
+
+def spool_root_of(store: Store) -> Path | None:
+    """Return where programs that log to *store* keep their spools by default."""
+    from structjob.session import spool_root
+
+    path: Path | None = getattr(store, "path", None)
+    if path is None and store.masked_url.startswith("sqlite"):
+        return None
+    return spool_root(True, path, store.masked_url)
+
+
+@asynccontextmanager
+async def reading(database: Database) -> AsyncIterator[Reader]:
+    """Open *database* for reading, with everything in it that dead programs left.
+
+    Raises:
+        Failure: if there is no such database; it is not made.
+    """
+    _require(database)
+    from structjob.store.opening import make_store
+
+    store = make_store(database.url, {})
+    await store.open()
+    try:
+        reader = Reader(database, store)
+        await reader.deliver()
+        yield reader
+    finally:
+        await store.close()
+
+
+def _require(database: Database) -> None:
+    """Refuse what would have to be made first."""
+    if database.in_memory:
+        raise Failure(
+            f"{database.shown} is in memory: nobody but the program that made it can read it; name a file, such as sqlite:///jobs.db"
+        )
+    path = database.path
+    if path is None:
+        return
+    hint = "structjob demo, or name another database with --db"
+    if not path.exists():
+        raise Failure(f"there is no database {database.shown}", hint=hint)
+    if path.is_file() and not _has_tables(path):
+        raise Failure(f"{database.shown} holds no jobs or logs of structjob", hint=hint)
+
+
+def _has_tables(path: Path) -> bool:
+    """Return whether structjob's tables are there: reading must not put them into somebody else's database."""
+    import sqlite3
+    from contextlib import closing
+
+    from structjob.store.migrate import VERSION_TABLE
+
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+    except sqlite3.Error:
+        return True  # whatever it is, opening says it better
+    return found is not None

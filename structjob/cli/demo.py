@@ -1,0 +1,139 @@
+"""``structjob demo``: real work, watched, and what came of it, measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.moments import lasting
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+    from structjob.cli.measure import Speed
+    from structjob.cli.migration import Outcome
+    from structjob.models import Ledger
+    from structjob.store.verify import SessionVerification
+
+WATCHED = 3.0
+"""Seconds that the largest part takes, where somebody watches."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob demo                          watch a directory tree being moved
+  structjob demo --source ~/documents     one of your own; it is only read
+  structjob demo --once                   headless: no bars, no pauses"""
+)
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Move a copy of this directory instead of one made for it.",
+)
+@click.option("--once", is_flag=True, help="Headless and as fast as it goes; fails if anything was lost.")
+@options.database
+def demo(db: Database, *, source: Path | None, once: bool) -> None:
+    """Move a directory tree in parallel, and see what is recorded of it.
+
+    The files are really copied and verified, in a temporary directory. One part is retried and one copy is damaged on purpose.
+    """
+    from structjob.cli.database import execute
+
+    if db.in_memory:
+        raise Failure(f"{db.shown} is in memory and would be gone with the demo; name a file, such as sqlite:///demo.db", code=2)
+    execute(_demo(db, source, watched=not once and is_terminal(sys.stdout)))
+
+
+async def _demo(db: Database, source: Path | None, *, watched: bool) -> None:
+    import getpass
+    import tempfile
+    import time
+
+    import structjob
+    from structjob.cli.measure import measure
+    from structjob.cli.migration import PARTS, Migration, make_tree
+    from structjob.cli.progress import DemoView
+
+    colour = coloured(sys.stdout)
+    with tempfile.TemporaryDirectory(prefix="structjob-demo-") as name:
+        root = Path(name)
+        (root / "target").mkdir()
+        if source is None:
+            source = root / "source"
+            source.mkdir()
+            make_tree(source)
+        elif not any(path.is_file() for path in source.rglob("*")):
+            raise Failure(f"{source} holds no files to move", hint="structjob demo")
+        print(
+            f"{paint('database', 'dim', colour)}  {db.shown}\n{paint('moving', 'dim', colour)}    {source} → a temporary directory\n",
+            flush=True,
+        )
+        pace = WATCHED / (1.5 * max(PARTS.values())) if watched else 0.0
+        with DemoView(bars=watched) as view:
+            structjob.configure(console=False, sinks=[view])
+            async with structjob.Tracker(db.url, service="structjob demo") as tracker:
+                migration = Migration(tracker, source.absolute(), root / "target", view, pace=pace)
+                outcome = await migration.run(getpass.getuser())
+                began = time.perf_counter()
+                await tracker.flush()
+                flushed = time.perf_counter() - began
+                ledger, session_id = tracker.ledger(), tracker.session_id
+                # Of this session alone: the database may hold others, which is not the demo's affair.
+                checked = next(session for session in (await tracker.verify()).sessions if session.session_id == session_id)
+        speed = await measure(root)
+    _report(outcome, speed, ledger, checked, flushed, colour=colour)
+    await _advise(db, outcome, colour=colour)
+    if missing := lost(ledger, checked, speed):
+        raise Failure(f"{missing:,} lines did not reach the database", hint=command_line("verify", db=db.option))
+
+
+def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
+    """Return how many lines did not arrive, by each of the accounts."""
+    return max(ledger.accepted - ledger.stored, checked.missing) + ledger.rejected + speed.lost
+
+
+def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVerification, flushed: float, *, colour: bool) -> None:
+    files = f"{outcome.moved:,} of {outcome.files:,} files in {outcome.parts} parts"
+    rates = f"{speed.lines / speed.logging:,.0f} lines/s logged, {speed.lines / speed.storing:,.0f} lines/s stored"
+    facts = {
+        "moved": f"{files}, {outcome.size / 1e6:,.1f} MB in {lasting(outcome.seconds)}",
+        "failed": f"{', '.join(outcome.failed)}: a copy was damaged on purpose, and its checksum told" if outcome.failed else "",
+        "lines": f"{checked.last_seq:,} given out, {checked.stored:,} stored, {checked.missing:,} missing",
+        "dropped": f"{ledger.lost + speed.lost}",
+        "flush": f"{flushed * 1000:.1f} ms from the end of the work until its last line was stored",
+        "speed": f"{rates} ({speed.lines:,} lines, measured apart)",
+    }
+    print()
+    for name, text in facts.items():
+        if text:
+            print(f"{paint(f'{name:<9}', 'dim', colour)} {text}")
+
+
+async def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import prefixes
+
+    wanted = [id_ for id_ in (outcome.job_id, outcome.failed_job_id) if id_]
+    async with reading(db) as reader:
+        short = await prefixes(reader, wanted)
+    whole = short[outcome.job_id]
+    commands = [
+        (("jobs",), "all jobs"),
+        (("show", whole), "the migration, its parts and its result"),
+        *([(("show", short[outcome.failed_job_id]), "the part that failed, and why")] if outcome.failed_job_id else []),
+        (("logs", whole, "-l", "warning"), "what went wrong"),
+        (("logs", whole, "--grep", "verified", "--tail", "5"), "what went right"),
+    ]
+    lines = [(command_line(*words, db=db.option), about) for words, about in commands]
+    width = max(len(command) for command, _ in lines)
+    print(f"\n{paint('Type next', 'bold', colour)}")
+    for command, about in lines:
+        print(f"  {paint(command, 'cyan', colour)}{' ' * (width - len(command))}  {paint(about, 'dim', colour)}")
+    if outcome.failed:
+        print(f"\nThe exit code is 0: that {outcome.failed[0]} fails is what there is to see.")

@@ -1,0 +1,228 @@
+"""``structjob errors``: what goes wrong, each error once; whether it is dealt with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.ids import LEAST, tail
+from structjob.cli.moments import brief, full, moment
+from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from structjob.cli.database import Database
+    from structjob.models import Event
+    from structjob.statistics import ErrorGroup
+
+OCCURRENCES = 5
+"""Occurrences that are shown of an error, the latest first."""
+
+_LOOKS = {"open": "red", "regressed": "magenta", "resolved": "green"}
+_WHERE = 40
+
+
+class _Default(click.Group):
+    """A group whose options alone mean its command ``list``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    cls=_Default,
+    epilog="""\b
+Examples:
+  structjob errors                       what is not dealt with, the latest first
+  structjob errors list --since 1d --operation nightly
+  structjob errors show 3fa2             the beginning of an id will do
+  structjob errors resolve 3fa2          if it occurs again, it has regressed
+  structjob errors --json | jq -r '.[].message'
+
+Occurrences are the same error if type, message (but for numbers, ids, paths and quoted text) and the functions of one's own code that it
+came through are the same. An exception that passes through steps, jobs and logging is one occurrence.""",
+)
+def errors() -> None:
+    """List errors, show one, or say that it is resolved."""
+
+
+@errors.command("list")
+@click.option("--status", multiple=True, type=click.Choice(tuple(_LOOKS)), help="Only errors of this status; may be repeated.")
+@click.option("--all", "every", is_flag=True, help="Resolved ones, too.")
+@click.option("--since", metavar="TIME", callback=moment, help="Seen since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option("--until", metavar="TIME", callback=moment, help="Seen before.")
+@click.option("--operation", metavar="TEXT", help="Seen in this operation.")
+@click.option("--step", metavar="NAME", help="Seen in a step of this name.")
+@click.option("--project", metavar="TEXT", help="Seen in this project.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, those seen last first.")
+@options.utc
+@options.json_output
+@options.database
+def list_(db: Database, *, as_json: bool, utc: bool, every: bool, status: Sequence[str], **given: Any) -> None:
+    """List errors, those seen last first; resolved ones are left out."""
+    from structjob.cli.database import execute
+
+    if every and status:
+        raise click.UsageError("--all is every status: leave --status out.")
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if not every:
+        wanted["status"] = tuple(status) or ("open", "regressed")
+    execute(_list(db, wanted, narrowed=bool(status), as_json=as_json, utc=utc))
+
+
+async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+
+    async with reading(db) as reader:
+        found = await reader.errors.list(**filters)
+    if as_json:
+        put_json(found)
+    elif found:
+        screen = console()
+        headings = ("ID", "STATUS", "COUNT", "JOBS", "FIRST SEEN", "LAST SEEN", "WHERE", "ERROR")
+        put_lines(columns(headings, [_row(group, screen, utc=utc) for group in found], screen.width, right=("COUNT", "JOBS")), screen)
+        if len(found) == filters["limit"]:
+            say(f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}")
+        suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
+    else:
+        names = sorted(name for name in filters if name != "limit" and (narrowed or name != "status"))
+        say(f"no errors match ({', '.join(names)})" if names else f"no errors in {db.shown} but resolved ones, if any")
+        suggest(command_line("errors", "--all", db=db.option))
+
+
+def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
+    from rich.text import Text
+
+    from structjob.sinks import escape
+
+    now = datetime.now(UTC)
+    where = Text(escape(_where(group.operation, group.step)))
+    if screen.is_terminal:
+        where.truncate(_WHERE, overflow="ellipsis")
+    return [
+        Text(group.fingerprint[:LEAST] if screen.is_terminal else group.fingerprint, style="cyan"),
+        Text(group.status, style=_LOOKS[group.status]),
+        Text(f"{group.count:,}"),
+        Text(f"{group.jobs:,}"),
+        Text(brief(group.first_seen, utc=utc, now=now), style="dim"),
+        Text(brief(group.last_seen, utc=utc, now=now)),
+        where,
+        Text(escape(_in_short(group)), style="" if group.status == "resolved" else "red"),
+    ]
+
+
+def _where(operation: str | None, step: str | None) -> str:
+    return " › ".join(part for part in (operation, step) if part) or "(no job)"
+
+
+def _in_short(group: ErrorGroup) -> str:
+    return f"{group.error_type}: {group.message}".split("\n", 1)[0]
+
+
+@errors.command()
+@click.argument("id_", metavar="ID")
+@options.utc
+@options.json_output
+@options.database
+def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
+    """Show one error: how often, since when, where, its traceback, its latest occurrences."""
+    from structjob.cli.database import execute
+
+    execute(_show(id_, db, as_json=as_json, utc=utc))
+
+
+async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+
+    async with reading(db) as reader:
+        group = await reader.errors.get(given)
+        latest = await reader.logs.list(fingerprint=group.fingerprint, order="desc", limit=OCCURRENCES)
+    if as_json:
+        put_json({"error": group, "occurrences": latest.items})
+        return
+    _print(group, latest.items, console(), utc=utc)
+    if latest.next is not None:
+        suggest(command_line("logs", "--error", group.fingerprint, db=db.option))
+    for event in latest.items[:1]:
+        suggest(command_line("logs", "--around", f"{event.session_id}:{event.seq}", db=db.option))
+    if group.job_id is not None:
+        suggest(command_line("show", group.job_id, db=db.option))
+
+
+def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: bool) -> None:
+    from rich.text import Text
+
+    from structjob.cli.show import TRACEBACK
+    from structjob.sinks import escape
+
+    screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
+    resolved = full(group.resolved_at, utc=utc) + (f" by {group.resolved_by}" if group.resolved_by else "")
+    facts = {
+        "id": group.fingerprint, "status": group.status, "resolved": resolved if group.resolved_at is not None else "",
+        "seen": f"{_counted(group.count, 'time')}, in {_counted(group.jobs, 'job')}", "first": full(group.first_seen, utc=utc),
+        "last": full(group.last_seen, utc=utc), "where": _where(group.operation, group.step),
+    }  # fmt: skip
+    for name, value in facts.items():
+        if value:
+            screen.print(Text(f"  {name:<12}", style="dim") + Text(escape(value)), soft_wrap=True)
+    if group.traceback is not None and 'File "' in group.traceback:
+        lines = group.traceback.rstrip("\n").split("\n")
+        if len(lines) > TRACEBACK:
+            lines = [f"… {len(lines) - TRACEBACK} lines before", *lines[-TRACEBACK:]]
+        screen.print()
+        for line in lines:
+            screen.print(Text(f"    {escape(line)}", style="dim"), soft_wrap=True)
+    screen.print()
+    screen.print(Text("Latest occurrences", style="bold"))
+    for event in latest:
+        about = f"{_where(event.operation, event.step)}{f'  {tail(event.job_id)}' if event.job_id else ''}"
+        screen.print(Text(f"  {full(event.ts, utc=utc)}  ", style="dim") + Text(escape(about)), soft_wrap=True)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+@errors.command()
+@click.argument("id_", metavar="ID")
+@click.option("--by", metavar="NAME", default=lambda: os.environ.get("USER") or None, help="Whose word it is.  [default: $USER]")
+@options.json_output
+@options.database
+def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
+    """Say that an error is dealt with; if it occurs again, it has regressed."""
+    from structjob.cli.database import execute
+
+    execute(_settle(id_, db, by=by, reopen=False, as_json=as_json))
+
+
+@errors.command()
+@click.argument("id_", metavar="ID")
+@options.json_output
+@options.database
+def reopen(id_: str, db: Database, *, as_json: bool) -> None:
+    """Take back that an error is resolved."""
+    from structjob.cli.database import execute
+
+    execute(_settle(id_, db, by=None, reopen=True, as_json=as_json))
+
+
+async def _settle(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.sinks import escape
+
+    async with reading(db) as reader:
+        group = await (reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by))
+    if as_json:
+        put_json(group)
+        return
+    say(f"{group.fingerprint} is {group.status}: {escape(_in_short(group))}")
+    suggest(command_line("errors", db=db.option))

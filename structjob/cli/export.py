@@ -1,0 +1,120 @@
+"""``structjob export``: a job as a file that can be imported, or lines for a spreadsheet or another program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.completion import job_ids
+from structjob.cli.filtering import chosen, filtered
+from structjob.cli.screen import Failure, command_line, say, suggest
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database, Reader
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob export 019a3f7c -o job.jsonl.gz        a job with its children, steps and lines
+  structjob export --lines --since -1d -l error    log lines, as JSON lines
+  structjob export gui-17 --csv -o lines.csv       log lines of one job, for a spreadsheet
+
+`structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --lines and --csv only. In CSV, text
+that a spreadsheet would take for a formula gets an apostrophe before it."""
+)
+@click.argument("id_", metavar="[JOB]", required=False, shell_complete=job_ids)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to; compressed if it ends in .gz."
+)
+@click.option("--lines", is_flag=True, help="Log lines only, as JSON lines.")
+@click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
+@filtered
+@options.database
+def export(id_: str | None, db: Database, *, output: Path | None, lines: bool, as_csv: bool, no_children: bool, **given: Any) -> None:
+    """Write a job, or log lines, to a file or to stdout."""
+    from structjob.cli.database import execute
+
+    filters = chosen(given, id_)
+    if not lines and not as_csv:
+        if id_ is None:
+            raise click.UsageError("Name a job, or say --lines or --csv for log lines of all jobs.")
+        if filters:
+            raise click.UsageError("A job is exported as a whole: the options that choose lines go with --lines or --csv.")
+    execute(_export(db, id_, filters, output, "csv" if as_csv else "lines" if lines else "job", children=not no_children))
+
+
+async def _export(db: Database, given: str | None, filters: Mapping[str, Any], output: Path | None, what: str, *, children: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+    from structjob.store.export import job_lines, write_lines
+
+    async with reading(db) as reader:
+        job = None if given is None else await resolve(reader, given)
+        if job is not None and what == "job":
+            written = job_lines(reader.jobs, reader.logs, job.id, children=children)
+        else:
+            scope = {} if job is None else {"job_id": job.id, "include_children": children}
+            written = _lines(reader, {**scope, **filters}, as_csv=what == "csv")
+        if output is None:
+            async for line in written:
+                sys.stdout.buffer.write(line)
+            return
+        try:
+            number = await write_lines(written, output)
+        except OSError as exc:
+            raise Failure(f"cannot write {output}: {exc.strerror or exc}") from exc
+    say(f"wrote {number:,} lines to {output}")
+    if what == "job":
+        suggest(command_line("import", str(output), "--dry-run"))
+
+
+async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool) -> AsyncIterator[bytes]:
+    import msgspec
+
+    from structjob.models import Event
+
+    names = [field.name for field in fields(Event)]
+    if as_csv:
+        yield _row(names)
+    async for event in reader.logs.iterate(limit=1_000, **filters):
+        yield _row([_cell(getattr(event, name)) for name in names]) if as_csv else msgspec.json.encode(event) + b"\n"
+
+
+def _cell(value: Any) -> str:
+    import msgspec
+
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
+
+
+class _Taken:
+    """A file that `csv` writes to, and whose text is taken at once."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text = text
+
+
+def _row(cells: list[str]) -> bytes:
+    import csv
+
+    taken = _Taken()
+    csv.writer(taken).writerow(cells)
+    return taken.text.encode("utf-8", "backslashreplace")

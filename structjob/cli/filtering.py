@@ -1,0 +1,104 @@
+"""Which lines a command is about: the options that say so, and what they come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from structjob.cli.moments import moment
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LEVELS = ("debug", "info", "success", "warning", "error", "critical", "warn", "fatal")
+
+_NAMES = (
+    "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "category", "project",
+    "correlation_id", "attempt", "operation", "fingerprint",
+)  # fmt: skip
+
+
+def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text."""
+    import msgspec
+
+    found: dict[str, Any] = {}
+    for given in values:
+        key, equals, value = given.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{given!r} is not key=value", ctx, param)
+        try:
+            found[key] = msgspec.json.decode(value)
+        except msgspec.MsgspecError:
+            found[key] = value
+    return found
+
+
+_OPTIONS = (
+    click.option("--since", metavar="TIME", callback=moment, help="Since: -3h, 2d, 1h30m, today, 2026-05-04T13:30."),
+    click.option("--until", metavar="TIME", callback=moment, help="Before."),
+    click.option(
+        "-l",
+        "--level",
+        type=click.Choice(LEVELS, case_sensitive=False),
+        metavar="LEVEL",
+        help="This level and above: debug, info, success, warning, error, critical.",
+    ),
+    click.option("--exact", "level_exact", is_flag=True, help="With --level: this level only."),
+    click.option(
+        "-w",
+        "--where",
+        "attrs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=attributes,
+        help="Only where an attribute has this value; may be repeated.",
+    ),
+    click.option("--grep", "text", metavar="TEXT", help="Only where the message holds this."),
+    click.option("--operation", metavar="TEXT", help="Only lines of jobs of this operation."),
+    click.option("--step", metavar="NAME", help="Only lines of this step."),
+    click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."),
+    click.option(
+        "--stream", type=click.Choice(("stdout", "stderr", "system")), help="Only what came by this stream; system is what was logged."
+    ),
+    click.option("--type", type=click.Choice(("system", "job", "task")), help="Only lines of no job, of a job, or of a step."),
+    click.option("--system", is_flag=True, help="Only lines of no job."),
+    click.option("--kind", metavar="NAME", help="Only this kind: log, output, step_end, operation_end, progress …"),
+    click.option("--logger", "--source", metavar="NAME", help="Only lines of this logger."),
+    click.option("--category", metavar="NAME", help="Only this category."),
+    click.option("--project", metavar="NAME", help="Only this project."),
+    click.option("--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."),
+    click.option("--error", "fingerprint", metavar="ID", help="Only occurrences of this error, its id in full as `errors show` has it."),
+    click.option("--no-children", is_flag=True, help="Without the lines of child jobs."),
+)
+
+
+def filtered(function: F) -> F:
+    """Add the options that choose lines; `chosen` takes them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
+    """Return the fields of `LogFilter` that the options amount to.
+
+    Args:
+        given: The options of `filtered`.
+        id_: The job, if one is named.
+
+    Raises:
+        click.UsageError: if they do not go together.
+    """
+    from structjob.filters import LogFilter
+
+    if given["system"]:
+        if id_ is not None:
+            raise click.UsageError("--system shows lines of no job: leave the id out.")
+        given = {**given, "type": "system"}
+    if given["level_exact"] and given["level"] is None:
+        raise click.UsageError("--exact goes with --level.")
+    found = {name: given[name] for name in _NAMES if given[name] not in (None, {}, (), False)}
+    LogFilter.of(**found)  # whatever is wrong with it is said before anything is opened
+    return found

@@ -1,0 +1,61 @@
+"""Following the log: the lines that are there, then those that come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database, Reader
+    from structjob.models import Event, Gap
+
+FOLLOWED = 10
+"""Lines that following all jobs begins with."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks for what dead programs left, and for the end of the job."""
+
+
+async def show_tail(
+    db: Database, given: str | None, filters: Mapping[str, Any], *, as_json: bool, utc: bool, last: int | None, children: bool
+) -> None:
+    """Show the lines that match, and then each that comes; until the job ends, if one is given.
+
+    Args:
+        db: Where they are read.
+        given: The job.
+        filters: Fields of `structjob.LogFilter`.
+        as_json: As lines of JSON.
+        utc: Times in UTC.
+        last: How many of those that are there already, the last; None: all.
+        children: With the lines of child jobs.
+    """
+    from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+    from structjob.cli.lines import Screen
+    from structjob.models import Gap
+
+    async with reading(db) as reader:
+        job_id = None if given is None else (await resolve(reader, given)).id
+        scope = {} if job_id is None else {"job_id": job_id, "include_children": children}
+        screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
+        async for event in _follow(reader, {**scope, **filters}, job_id, last):
+            if isinstance(event, Gap):
+                screen.tell(event)
+            else:
+                screen.put(event)
+
+
+async def _follow(reader: Reader, filters: Mapping[str, Any], job_id: str | None, last: int | None) -> AsyncIterator[Event | Gap]:
+    async with reader.logs.tail(last=last, gaps=True, **filters) as tail:
+        ended = False
+        while True:
+            events = await tail.poll(LOOK_EVERY)
+            for event in events:
+                yield event
+            await reader.deliver_now_and_then()
+            if not events:
+                if ended:
+                    return
+                # Its last lines may be stored a moment after its last status: one more look is the last.
+                ended = job_id is not None and (await reader.jobs.get(job_id)).status.terminal

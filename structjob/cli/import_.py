@@ -1,0 +1,81 @@
+"""``structjob import``: takes in what ``structjob export`` wrote, or an older tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.screen import Failure, command_line, put_json, say, suggest
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+    from structjob.store.imports import Imported
+
+
+@click.command(
+    "import",
+    epilog="""\b
+Examples:
+  structjob import job.jsonl.gz --dry-run          check every line, and store nothing
+  structjob import job.jsonl.gz
+  structjob import old.jsonl --new-ids --map ids.json
+
+Each line is an object with the key "record": job, attempt, step or event. All lines are checked before anything is stored, and the
+same file is stored once, however often it is imported.""",
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Only check what would be stored.")
+@click.option("--new-ids", is_flag=True, help="Give jobs and steps new ids.")
+@click.option("--map", "map_", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write old and new ids there.")
+@options.json_output
+@options.database
+def import_(file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool) -> None:
+    """Take jobs in from a file of JSON lines."""
+    from structjob.cli.database import execute
+
+    found = execute(_import(db, file, dry_run=dry_run, new_ids=new_ids))
+    if map_ is not None:
+        _write_map(map_, found)
+    if as_json:
+        put_json(found)
+    _tell(found, db, dry_run=dry_run)
+
+
+async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> Imported:
+    from structjob.store.imports import import_file
+    from structjob.store.opening import make_store
+
+    if db.in_memory:
+        raise Failure(f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db", code=2)
+    # Only to check, no database is made.
+    absent = dry_run and db.path is not None and not db.path.exists()
+    store = make_store("sqlite://" if absent else db.url, {})
+    await store.open()
+    try:
+        return await import_file(store, file, ids="new" if new_ids else "keep", dry_run=dry_run)
+    finally:
+        await store.close()
+
+
+def _write_map(path: Path, found: Imported) -> None:
+    import msgspec
+
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode({"jobs": found.job_ids, "steps": found.step_ids})) + b"\n")
+    except OSError as exc:
+        raise Failure(f"cannot write the map of ids {path}: {exc.strerror or exc}") from exc
+
+
+def _tell(found: Imported, db: Database, *, dry_run: bool) -> None:
+    if found.known:
+        say(f"this file is in {db.shown} already: nothing was stored")
+    else:
+        what = f"{found.jobs:,} jobs, {found.attempts:,} attempts, {found.steps:,} steps and {found.events:,} lines"
+        say(f"would store {what} in {db.shown}" if dry_run else f"stored {what} in {db.shown}")
+    if found.refused:
+        raise Failure(f"the database refused {found.refused:,} lines: structjob_dead_letters holds them, with the reason")
+    if found.job_ids and not dry_run:
+        suggest(command_line("show", next(iter(found.job_ids.values())), db=db.option))

@@ -1,0 +1,192 @@
+"""``structjob jobs``: what there is, what runs, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.moments import brief, lasting, moment
+from structjob.cli.outlooks import Outlooks
+from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
+from structjob.cli.status import bar, colour_of, symbol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from structjob.cli.database import Database, Reader
+    from structjob.models import AttemptRecord, ErrorInfo, JobRecord, Page, StepRecord
+    from structjob.statistics import Expectation
+    from structjob.store.underway import Underway
+
+STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
+OURS = frozenset({"CommandFailed", "Crashed"})
+
+_HEADINGS = ("ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "LEFT", "DETAIL")
+
+_OPERATION = 32
+"""Columns of an operation's name on a terminal at most."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob jobs --status failed --since 1d
+  structjob jobs --watch               what runs, how far it is, how much is left
+  structjob jobs --json | jq -r '.[].id'"""
+)
+@click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only jobs of this status; may be repeated.")
+@click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
+@click.option("--operation", metavar="TEXT", help="Only this operation.")
+@click.option("--owner", metavar="TEXT", help="Only this owner's.")
+@click.option("--category", metavar="TEXT", help="Only this category.")
+@click.option("--project", metavar="TEXT", help="Only this project.")
+@click.option("--text", metavar="TEXT", help="Only where operation or description hold this.")
+@click.option("--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option("--until", metavar="TIME", callback=moment, help="Created before.")
+@click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job, its id in full.")
+@click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
+@click.option("--correlation", "correlation_id", metavar="ID", help="Only with this correlation id.")
+@click.option("--roots", "root_only", is_flag=True, help="Only jobs that are no other job's child.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
+@click.option(
+    "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
+)
+@options.utc
+@options.json_output
+@options.database
+def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, **filters: Any) -> None:
+    """List jobs, the newest first."""
+    from structjob.cli.database import execute
+    from structjob.cli.watch import watch_jobs
+
+    wanted = {name: value for name, value in filters.items() if value not in (None, (), False)}
+    execute(watch_jobs(db, wanted, as_json=as_json, utc=utc) if watch else _list(db, wanted, as_json=as_json, utc=utc))
+
+
+async def _list(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+
+    async with reading(db) as reader:
+        page = await reader.jobs.list(**filters)
+        if as_json:
+            put_json(page.items)
+            return
+        screen = console()
+        if page:
+            put_lines(await table(reader, page, Outlooks(reader), screen, utc=utc), screen)
+        _advise(page, filters, db)
+
+
+def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> None:
+    from structjob.cli.screen import say
+
+    narrowed = [name for name in filters if name != "limit"]
+    if not page:
+        say(f"no jobs match ({', '.join(sorted(narrowed))})" if narrowed else f"no jobs in {db.shown} yet")
+        suggest(command_line("jobs", db=db.option) if narrowed else command_line("run", "--", "echo", "hello", db=db.option))
+    elif page.next is not None:
+        say(f"the newest {len(page)} of more")
+        suggest(command_line("jobs", "--limit", str(min(4 * int(filters["limit"]), 10_000)), db=db.option))
+
+
+async def table(
+    reader: Reader, jobs: Sequence[JobRecord], outlooks: Outlooks, screen: Console, *, utc: bool, dated: bool = True
+) -> list[Text]:
+    """Return *jobs* as the lines of a table, below its headings; of those that run, with what *outlooks* finds.
+
+    Args:
+        reader: Where their neighbours are found, so that an id can be shortened.
+        jobs: What to show.
+        outlooks: Tells how far they are, and how much is left.
+        screen: Where they are shown.
+        utc: Times in UTC.
+        dated: With the times they began.
+    """
+    from rich.text import Text
+
+    from structjob.cli.ids import prefixes
+    from structjob.sinks import escape
+
+    now = datetime.now(UTC)
+    await outlooks.look(jobs, now)
+    # Whoever reads a pipe takes the whole id; a person types its beginning.
+    short = await prefixes(reader, (job.id for job in jobs)) if screen.is_terminal else {}
+    rows = []
+    for job in jobs:
+        operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(escape(job.operation), style="default")
+        if screen.is_terminal:
+            operation.truncate(_OPERATION, overflow="ellipsis")
+        expected = outlooks.expected.get(job.id)
+        rows.append({
+            "ID": Text(escape(short.get(job.id, job.id)), style="cyan"),
+            "OPERATION": operation,
+            "STATUS": Text(f"{symbol(job.status)} {job.status}", style=colour_of(job.status)),
+            "DONE": Text(_done(job, outlooks.underway.get(job.id))),
+            "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
+            "TOOK": Text(lasting(took(job, now))),
+            "LEFT": _left(expected) if expected is not None else Text(),
+            "DETAIL": _detail(job, outlooks.underway.get(job.id)),
+        })  # fmt: skip
+    unused = {*(() if dated else ("STARTED",)), *(() if any(row["LEFT"] for row in rows) else ("LEFT",))}
+    headings = [heading for heading in _HEADINGS if heading not in unused]
+    return columns(headings, [[row[heading] for heading in headings] for row in rows], screen.width, right=("DONE", "TOOK", "LEFT"))
+
+
+def _done(job: JobRecord, underway: Underway | None) -> str:
+    share = job.percent_complete
+    if share is None and underway is not None:
+        share = underway.percent
+    if share is None:
+        return ""
+    percent = f"{share:.0f}%"
+    return f"{bar(share, 8)} {percent:>4}" if job.status == "running" else percent
+
+
+def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float | None:
+    """Return how many seconds a job, an attempt or a step has taken, until *now* if it runs; None if nobody knows."""
+    if what.duration_ms is not None:
+        return what.duration_ms / 1000
+    end = what.completed_at if what.status.terminal else now
+    return None if what.started_at is None or end is None else max(0.0, (end - what.started_at).total_seconds())
+
+
+def what_failed(error: ErrorInfo) -> str:
+    """Return an error in one line, with its type unless that is one of ours, which says nothing more."""
+    message = error.message.split("\n", 1)[0]
+    return message if message and error.type in OURS else f"{error.type}: {message}"
+
+
+def _left(expected: Expectation) -> Text:
+    """Return how much longer a running job will take, or what it takes as a rule if it is slow; nothing with too little to judge by."""
+    from rich.text import Text
+
+    if not expected.judged or expected.median_ms is None:
+        return Text()
+    if expected.slower:
+        return Text(f"usual {lasting(expected.median_ms / 1000)}", style="yellow")
+    return Text(f"~{lasting(expected.remaining_ms / 1000)}") if expected.remaining_ms is not None else Text()
+
+
+def _detail(job: JobRecord, underway: Underway | None) -> Text:
+    """Return what is best to know: what went wrong, what it is at, what it is for."""
+    from rich.text import Text
+
+    from structjob.sinks import escape
+
+    if job.error is not None:
+        return Text(escape(what_failed(job.error)), style=colour_of(job.status))
+    if job.status == "running" and underway is not None and underway.step is not None:
+        return Text(f"{escape(underway.step)} {amount(underway.done)}/{amount(underway.total)}")
+    if job.status == "running" and job.current_step:
+        return Text(escape(job.current_step))
+    return Text(escape(job.description or ""), style="dim")
+
+
+def amount(value: float | None) -> str:
+    """Return a number of units."""
+    return "?" if value is None else f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"

@@ -1,0 +1,207 @@
+"""``structjob logs``: the lines, of one job or of all."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.completion import job_ids
+from structjob.cli.filtering import chosen, filtered
+from structjob.cli.screen import command_line, put_json, put_json_array, say, suggest
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database, Reader
+    from structjob.cli.lines import Screen
+    from structjob.models import Event
+
+AT_ONCE = 1_000
+"""Events read at a time."""
+
+AROUND = 5
+"""Lines before and after the one that ``--around`` names, unless ``--context`` says how many."""
+
+
+def event_name(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Read the name of an event: its session and its number there."""
+    if value is None:
+        return None
+    session, colon, number = value.partition(":")
+    if not colon or not session.isdecimal() or not number.isdecimal():
+        raise click.BadParameter(f"{value!r} names no line: write its session and its number, such as 17:25; --json shows both", ctx, param)
+    return int(session), int(number)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob logs                            every line of every job
+  structjob logs 019a3f7c -l warning        what one job, and its children, complained about
+  structjob logs gui-17 -f                  follow a job until it ends
+  structjob logs --since -3h -w vm=pg-01 --grep timeout --context 3
+  structjob logs --around 17:25             what happened around line 25 of session 17
+  structjob logs --json -f | jq .message    JSON lines, for as long as it goes on"""
+)
+@click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
+@filtered
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
+@click.option("--context", type=click.IntRange(0, 1_000), metavar="N", help="With N lines before and after each.")
+@click.option("--around", metavar="SESSION:NUMBER", callback=event_name, help="Only this line, with its neighbours in its job.")
+@click.option("-f", "--follow", is_flag=True, help="Go on as lines come; ends with the job, if one is given.")
+@options.utc
+@options.json_output
+@options.database
+def logs(
+    id_: str | None,
+    db: Database,
+    *,
+    as_json: bool,
+    utc: bool,
+    follow: bool,
+    context: int | None,
+    around: tuple[int, int] | None,
+    tail: int | None,
+    limit: int | None,
+    no_children: bool,
+    **given: Any,
+) -> None:
+    """Show log lines, the oldest first."""
+    from structjob.cli.database import execute
+    from structjob.cli.follow import FOLLOWED, show_tail
+
+    if tail is not None and limit is not None:
+        raise click.UsageError("--tail takes the last lines, --limit the first: use one of them.")
+    if follow and (limit is not None or context or given["until"] is not None):
+        raise click.UsageError("--follow has no end: it goes with none of --limit, --until and --context.")
+    if context and tail is not None:
+        raise click.UsageError("--context and --tail do not go together: use --since instead.")
+    filters = chosen(given, id_)
+    if around is not None:
+        if id_ is not None or filters or follow or tail is not None or limit is not None:
+            raise click.UsageError("--around names one line: it goes with --context only.")
+        execute(_neighbours(db, around, AROUND if context is None else context, as_json=as_json, utc=utc))
+    elif follow:
+        last = tail if tail is not None or id_ is not None or "since" in filters else FOLLOWED
+        execute(show_tail(db, id_, filters, as_json=as_json, utc=utc, last=last, children=not no_children))
+    else:
+        wish = _Wish(as_json=as_json, utc=utc, context=context or 0, tail=tail, limit=limit, no_children=no_children)
+        execute(_logs(db, id_, filters, wish))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """How the lines are wanted."""
+
+    as_json: bool
+    utc: bool
+    context: int
+    tail: int | None
+    limit: int | None
+    no_children: bool
+
+
+async def _neighbours(db: Database, event: tuple[int, int], context: int, *, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.lines import Screen
+
+    async with reading(db) as reader:
+        found = await reader.logs.around(*event, before=context, after=context)
+    events = (*found.before, found.event, *found.after)
+    if as_json:
+        put_json(events)
+        return
+    screen = Screen(as_json=False, utc=utc, about=found.event.job_id)
+    screen.marked = {found.event.id}
+    for one in events:
+        screen.put(one)
+
+
+async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: _Wish) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+    from structjob.cli.lines import Screen
+
+    async with reading(db) as reader:
+        job = None if given is None else await resolve(reader, given)
+        scope: dict[str, Any] = {} if job is None else {"job_id": job.id, "include_children": not wish.no_children}
+        screen = Screen(as_json=wish.as_json, utc=wish.utc, about=None if job is None else job.id)
+        if wish.tail is not None:
+            events = _last(reader, {**scope, **filters}, wish.tail)
+        elif wish.context:
+            events = _around(reader, scope, filters, wish, screen)
+        else:
+            events = _first(reader, {**scope, **filters}, wish.limit)
+        if wish.as_json:
+            await put_json_array(events)
+            return
+        async for event in events:
+            screen.put(event)
+        if not screen.shown:
+            say("no lines match" if filters or scope else f"no lines in {db.shown} yet")
+            suggest(
+                command_line("logs", *([given] if given is not None and filters else []), db=db.option)
+                if filters
+                else command_line("jobs", db=db.option)
+            )
+
+
+async def _first(reader: Reader, filters: Mapping[str, Any], limit: int | None) -> AsyncIterator[Event]:
+    shown = 0
+    async for event in reader.logs.iterate(limit=min(AT_ONCE, limit or AT_ONCE), **filters):
+        yield event
+        shown += 1
+        if shown == limit:
+            return
+
+
+async def _last(reader: Reader, filters: Mapping[str, Any], number: int) -> AsyncIterator[Event]:
+    """Yield the last *number* events, read from the end."""
+    found: list[Event] = []
+    cursor: str | None = None
+    while len(found) < number:
+        page = await reader.logs.list(order="desc", limit=AT_ONCE, cursor=cursor, **filters)
+        found.extend(page.items[: number - len(found)])
+        cursor = page.next
+        if cursor is None:
+            break
+    for event in reversed(found):
+        yield event
+
+
+async def _around(
+    reader: Reader, scope: Mapping[str, Any], filters: Mapping[str, Any], wish: _Wish, screen: Screen
+) -> AsyncIterator[Event]:
+    """Yield each event that matches with its neighbours, as ``grep -C`` does.
+
+    All events of the scope and those that match come in the same order. So they are read side by side, and only the neighbours are kept.
+    """
+    span = {name: filters[name] for name in ("since", "until", "type") if name in filters}
+    everything = reader.logs.iterate(limit=AT_ONCE, **scope, **span)
+    matches = _first(reader, {**scope, **filters}, wish.limit)
+    match = await anext(matches, None)
+    before: deque[Event] = deque(maxlen=wish.context)
+    after = skipped = 0
+    screen.marked = set()
+    async for event in everything:
+        if match is not None and event.id == match.id:
+            if skipped:
+                screen.separate()
+            for earlier in before:
+                yield earlier
+            before.clear()
+            screen.marked = {event.id}
+            yield event
+            match, after, skipped = await anext(matches, None), wish.context, 0
+        elif after:
+            after -= 1
+            yield event
+        elif match is None:
+            return
+        else:
+            skipped += len(before) == before.maxlen
+            before.append(event)

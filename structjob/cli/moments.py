@@ -1,0 +1,98 @@
+"""Times as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+_SPAN = re.compile(r"-?(?P<parts>(?:\d+(?:\.\d+)?[wdhms])+)")
+_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """Read a time on the command line: how long ago (``-3h``, ``2d``, ``1h30m``), ISO 8601, ``today`` or ``yesterday``."""
+    if value is None:
+        return None
+    text = value.strip()
+    zone = UTC if ctx.params.get("utc") else None
+    try:
+        found = _ago(text)
+        if found is not None:
+            return found
+        if text in ("today", "yesterday"):
+            midnight = datetime.now(UTC).astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+            return (midnight - timedelta(days=text == "yesterday")).astimezone(UTC)
+        read = datetime.fromisoformat(text)
+        return (read.replace(tzinfo=zone) if read.tzinfo is None else read).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (2026-05-04T13:30)", ctx, param
+        ) from None
+
+
+def _ago(text: str) -> datetime | None:
+    span = _span(text)
+    return None if span is None else datetime.now(UTC) - span
+
+
+def _span(text: str) -> timedelta | None:
+    matched = _SPAN.fullmatch(text)
+    if matched is None:
+        return None
+    return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in _PART.findall(matched["parts"])), timedelta())
+
+
+def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """Read a length of time on the command line: ``15m``, ``1h30m``, ``7d``."""
+    if value is None:
+        return None
+    try:
+        found = _span(value.strip())
+    except OverflowError:
+        found = None
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no length of time: write 15m, 1h, 7d", ctx, param)
+    return found
+
+
+def local(moment: datetime, *, utc: bool) -> datetime:
+    """Return *moment* in the zone that times are shown in."""
+    return moment.astimezone(UTC if utc else None)
+
+
+def full(moment: datetime | None, *, utc: bool) -> str:
+    """Return date and time, with the zone."""
+    if moment is None:
+        return ""
+    shown = local(moment, utc=utc)
+    return f"{shown:%Y-%m-%d %H:%M:%S} {'UTC' if utc else shown.tzname() or ''}".rstrip()
+
+
+def brief(moment: datetime | None, *, utc: bool, now: datetime | None = None) -> str:
+    """Return the time of today, else the date with it."""
+    if moment is None:
+        return ""
+    shown = local(moment, utc=utc)
+    today = local(now or datetime.now(UTC), utc=utc).date()
+    return f"{shown:%H:%M:%S}" if shown.date() == today else f"{shown:%Y-%m-%d %H:%M}"
+
+
+def lasting(seconds: float | None) -> str:
+    """Return a duration, as exact as it is of use."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 9.995:
+        return f"{seconds:.2f}s"
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h"
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

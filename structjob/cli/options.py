@@ -1,0 +1,36 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from structjob.cli.database import Database
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> Database:
+    # Before the command or behind it: what stands nearer wins.
+    given = ctx.find_root().params.get("db")
+    return Database(value) if value is not None or not isinstance(given, Database) else given
+
+
+def database(function: F) -> F:
+    """Add ``--db``, handed over as a `Database`."""
+    return click.option("--db", metavar="URL", callback=_database, help="Database, such as sqlite:///jobs.db; a file's path will do.")(
+        function
+    )
+
+
+def json_output(function: F) -> F:
+    """Add ``--json``, handed over as *as_json*."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(function)
+
+
+def utc(function: F) -> F:
+    """Add ``--utc``."""
+    # Eager, since times on the command line are read by it.
+    return click.option("--utc", is_flag=True, is_eager=True, help="Times in UTC, not in local time.")(function)

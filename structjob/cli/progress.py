@@ -1,0 +1,115 @@
+"""What the demo shows while it works: bars at the bottom of a terminal with the log above them, or the log alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from structjob.cli.lines import Lines, today
+from structjob.cli.migration import FILES, Part
+from structjob.cli.screen import coloured, console
+from structjob.cli.status import symbol
+from structjob.models import Event
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from structjob.sinks import Record
+
+
+class DemoView:
+    """A sink of the log and a view of the work in one: on a terminal both share it, and neither tears the other.
+
+    Args:
+        bars: Whether to show bars.
+    """
+
+    level = "info"
+
+    def __init__(self, *, bars: bool) -> None:
+        self._console = console()
+        self._lines = Lines(colour=coloured(sys.stdout), terminal=True, dated=today(utc=False))
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._all: TaskID | None = None
+        if bars:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._progress = Progress(
+                TextColumn("{task.fields[sign]}"),
+                TextColumn("{task.description:<12}", markup=False),
+                BarColumn(28, style="bright_black", complete_style="blue", finished_style="green"),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self._console,
+                refresh_per_second=12,
+            )
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    # -- a sink -------------------------------------------------------------------------------------------------------------
+
+    def emit(self, record: Record) -> None:
+        """Show *record*, unless it tells of a single file or of what a bar shows."""
+        attrs = dict(record.attrs)
+        kind = str(attrs.pop("kind", "log"))
+        if record.logger == FILES or kind.startswith("step_") or (kind.startswith("operation_") and "parent_job_id" in record.ids):
+            return
+        text = self._lines.render(_event(record, attrs, kind))
+        if self._progress is None:
+            print(text, flush=True)
+            return
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(text), soft_wrap=True)
+
+    # -- a view -------------------------------------------------------------------------------------------------------------
+
+    def begin(self, parts: Sequence[Part]) -> None:
+        if self._progress is None:
+            return
+        for part in parts:
+            self._tasks[part.name] = self._progress.add_task(part.name, total=2 * len(part.files), sign=symbol("running"), note="copy")
+        self._all = self._progress.add_task("all", total=sum(2 * len(part.files) for part in parts), sign=" ", note="")
+
+    def advance(self, part: str) -> None:
+        if self._progress is None:
+            return
+        task = self._tasks[part]
+        self._progress.advance(task)
+        shown = self._progress.tasks[task]
+        if shown.total is not None and shown.completed >= shown.total / 2:
+            self._progress.update(task, note="verify")
+        self._sum()
+
+    def again(self, part: str) -> None:
+        if self._progress is not None:
+            self._progress.update(self._tasks[part], completed=0, sign=symbol("retrying"), note="retry")
+            self._sum()
+
+    def end(self, part: str, *, ok: bool) -> None:
+        if self._progress is not None:
+            self._progress.update(self._tasks[part], sign=symbol("completed" if ok else "failed"), note="" if ok else "checksum mismatch")
+
+    def _sum(self) -> None:
+        assert self._progress is not None  # noqa: S101 -- asked by the callers
+        if self._all is not None:
+            done = sum(self._progress.tasks[task].completed for task in self._tasks.values())
+            self._progress.update(self._all, completed=done)
+
+
+def _event(record: Record, attrs: dict[str, Any], kind: str) -> Event:
+    """Return *record* as reads would return it, so that it looks the same."""
+    ts = datetime.fromtimestamp(record.ns / 1e9, UTC)
+    return Event(
+        id=0, session_id=0, seq=0, ts=ts, stored_at=None, level=record.level, message=record.message, attrs=attrs, type="system", kind=kind
+    )

@@ -1,0 +1,122 @@
+"""``structjob prune``: what is older than it is to be kept is deleted, after a look at how much that is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.moments import full, stretch
+from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+    from structjob.retention import Pruned, Retention
+
+FOREVER = "forever"
+
+_PATIENCE = 30.0
+"""Seconds to wait while another process prunes."""
+
+
+def _ages(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, timedelta | None]:
+    """Read ``debug=2d`` or ``failed=forever``, each of them."""
+    found: dict[str, timedelta | None] = {}
+    for text in given:
+        name, equals, age = text.partition("=")
+        if not equals or not name or not age:
+            raise click.BadParameter(f"{text!r} says no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}", ctx, param)
+        found[name] = None if age == FOREVER else stretch(ctx, param, age)
+    return found
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob prune --older-than 30d --dry-run                         how much that would be
+  structjob prune --older-than 30d --status failed=365d --level debug=2d
+  structjob prune --older-than 90d --archive /backup/structjob --yes
+
+A job goes with its steps and lines when it, all below it, and whatever above it has ended, all ended that long ago; what is pending or
+running stays. --level takes lines away earlier though their job stays. `structjob import` takes back the files of an archive. The room
+is used again; see `structjob stats storage`."""
+)
+@click.option("--older-than", "days", metavar="AGE", callback=stretch, help="Age of everything without an age of its own: 30d, 12h.")
+@click.option("--level", "levels", metavar="LEVEL=AGE", multiple=True, callback=_ages, help=f"Age of lines of a level, or {FOREVER}.")
+@click.option("--status", "statuses", metavar="STATUS=AGE", multiple=True, callback=_ages, help=f"Age of jobs of a status, or {FOREVER}.")
+@click.option("--archive", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write it there first.")
+@click.option("--dry-run", is_flag=True, help="Only say how much it is.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.utc
+@options.json_output
+@options.database
+def prune(
+    db: Database,
+    *,
+    days: timedelta | None,
+    levels: dict[str, timedelta | None],
+    statuses: dict[str, timedelta | None],
+    archive: Path | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    utc: bool,
+) -> None:
+    """Delete jobs and lines that are older than they are to be kept."""
+    from structjob.cli.database import execute
+    from structjob.retention import Retention
+
+    if days is None and not levels and not statuses:
+        raise click.UsageError("Say what goes: --older-than 30d, --level debug=2d, --status completed=7d.")
+    retention = Retention(days=days, levels=levels, statuses=statuses, archive=archive)
+    if not dry_run and not yes and not is_terminal(sys.stdin):
+        raise Failure("this deletes for good, and nobody is there to ask", code=2, hint="the same with --yes, or first with --dry-run")
+    found = execute(_prune(db, retention, dry_run=dry_run, yes=yes))
+    if as_json:
+        put_json(found)
+    if found.dry_run:
+        say(f"{_told(found)} would be deleted from {db.shown}" if found else f"nothing in {db.shown} is that old")
+        return
+    say(f"deleted {_told(found)} from {db.shown}" if found else f"nothing in {db.shown} is that old: nothing was deleted")
+    for path in found.archived:
+        say(f"archived in {path}")
+    if found.archived:
+        suggest(command_line("import", found.archived[0], "--dry-run", db=db.option))
+    if found.oldest is not None:
+        say(f"the oldest line is of {full(found.oldest, utc=utc)}")
+
+
+async def _prune(db: Database, retention: Retention, *, dry_run: bool, yes: bool) -> Pruned:
+    from structjob.cli.database import reading
+    from structjob.store.retention.prune import preview
+    from structjob.tracker import Tracker
+
+    async with reading(db) as reader:
+        if dry_run or not yes:
+            found = await preview(reader.fetch, retention)
+            if dry_run or not found:
+                return found
+            click.confirm(f"This deletes {_told(found)} from {db.shown}{_kept(retention)}. Go on?", abort=True, err=True)
+        async with Tracker(db.url, service="structjob-cli") as tracker:
+            try:
+                return await tracker.prune(retention, patience=_PATIENCE)
+            except OSError as exc:
+                raise Failure(
+                    f"cannot write the archive {retention.archive}: {exc.strerror or exc}; what is not in it was not deleted"
+                ) from exc
+
+
+def _told(found: Pruned) -> str:
+    names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
+    shown = {"events": "lines", "dead_letters": "dead letters"}
+    told = [f"{number:,} {shown.get(name, name)}" for name in names if (number := getattr(found, name))]
+    return " and ".join(", ".join(told).rsplit(", ", 1))
+
+
+def _kept(retention: Retention) -> str:
+    return f", after writing it to {retention.archive}" if retention.archive is not None else ""

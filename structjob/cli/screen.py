@@ -1,0 +1,165 @@
+"""What reaches the screen: data on stdout, messages on stderr; colours where they are wanted, JSON where it is asked for."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import AsyncIterable, Collection, Iterable, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+UNBOUNDED = 10_000
+"""Columns of what is no terminal: whoever reads a pipe wants every word."""
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on stderr.
+
+    Args:
+        message: What is wrong, and what to do.
+        code: The exit code.
+        hint: The next useful command.
+    """
+
+    def __init__(self, message: str, *, code: int = 1, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = code  # type: ignore[misc]  # click's own subclasses set it on the class; it reads it from the instance
+        self.hint = hint
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        from structjob.sinks import escape
+
+        colour = coloured(sys.stderr)
+        # An id or a path that was typed may hold anything; a database's message, too.
+        say(f"{paint('error:', 'red', colour)} {escape(self.message)}")
+        if self.hint is not None:
+            say(f"{paint('next:', 'dim', colour)}  {self.hint}")
+
+
+def is_terminal(stream: IO[Any]) -> bool:
+    """Return whether a person looks at *stream*."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def coloured(stream: IO[Any]) -> bool:
+    """Return whether *stream* is to be coloured: on a terminal unless ``NO_COLOR`` is set, and wherever ``FORCE_COLOR`` is."""
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+_CODES = {
+    "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36", "bold red": "1;31",
+}  # fmt: skip
+
+
+def paint(text: str, style: str, colour: bool) -> str:
+    """Return *text* in *style* if *colour* is wanted; *style* may be empty."""
+    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour and style and text else text
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return a Rich console on *stream* (stdout by default) that takes text as it is: no markup, no guessing at numbers."""
+    from rich.console import Console
+
+    stream = stream if stream is not None else sys.stdout
+    terminal = is_terminal(stream)
+    return Console(
+        file=stream,
+        force_terminal=terminal,
+        color_system="standard" if coloured(stream) else None,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        width=None if terminal else UNBOUNDED,
+        legacy_windows=False,
+    )
+
+
+def say(message: str) -> None:
+    """Tell the user *message* on stderr."""
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)
+
+
+def suggest(command: str) -> None:
+    """Tell the user the next useful *command*."""
+    say(f"{paint('next:', 'dim', coloured(sys.stderr))}  {command}")
+
+
+def command_line(*words: str, db: str = "") -> str:
+    """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is not the default one."""
+    return " ".join(["structjob", *([f"--db {shlex.quote(db)}"] if db else []), *map(shlex.quote, words)])
+
+
+def columns(headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, *, right: Collection[str] = ()) -> list[Text]:
+    """Return *rows* below *headings* as lines of at most *width* columns: the last column takes what the others leave, and is cut to it.
+
+    Args:
+        headings: One for each column.
+        rows: The cells.
+        width: What there is room for.
+        right: Headings of the columns that are flush right.
+    """
+    from rich.text import Text
+
+    table = [[Text(heading, style="dim") for heading in headings], *([cell.copy() for cell in row] for row in rows)]
+    widths = [max(row[index].cell_len for row in table) for index in range(len(headings) - 1)]
+    lines = []
+    for row in table:
+        line = Text()
+        for heading, cell, room in zip(headings, row, widths, strict=False):
+            cell.align("right" if heading in right else "left", room)
+            line.append_text(cell).append("  ")
+        line.append_text(row[-1])
+        line.rstrip()
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
+
+
+def put_lines(lines: Iterable[Text], screen: Console) -> None:
+    """Print *lines*, each as it is."""
+    for line in lines:
+        screen.print(line, soft_wrap=True)
+
+
+def put_json(value: object) -> None:
+    """Write *value* as JSON to stdout; indented for people."""
+    import msgspec
+
+    encoded = msgspec.json.encode(value)
+    _put(msgspec.json.format(encoded, indent=2) if is_terminal(sys.stdout) else encoded)
+
+
+def put_json_line(value: object) -> None:
+    """Write *value* as one line of JSON to stdout, at once."""
+    import msgspec
+
+    _put(msgspec.json.encode(value))
+    sys.stdout.flush()
+
+
+async def put_json_array(values: AsyncIterable[object]) -> None:
+    """Write *values* as one JSON array to stdout, one a line, holding none back."""
+    import msgspec
+
+    before = b"["
+    async for value in values:
+        sys.stdout.buffer.write(before + b"\n" + msgspec.json.encode(value))
+        before = b","
+    _put(b"[]" if before == b"[" else b"\n]")
+
+
+def _put(encoded: bytes) -> None:
+    sys.stdout.flush()
+    sys.stdout.buffer.write(encoded + b"\n")

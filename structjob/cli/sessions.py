@@ -1,0 +1,81 @@
+"""``structjob sessions``: the programs that log here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from structjob.cli.database import Database
+    from structjob.store.presence import SessionStatus
+
+_LOOKS = {"live": ("●", "*", "blue"), "silent": ("?", "?", "yellow"), "closed": ("✓", "+", "green"), "died": ("✗", "x", "red")}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob sessions
+  structjob sessions --live
+  structjob sessions --json | jq '.[] | select(.presence == "died")'
+
+A session is one running process. Whether its lines are complete is what `structjob verify` tells."""
+)
+@click.option("--live", is_flag=True, help="Only those that have not ended.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
+@options.utc
+@options.json_output
+@options.database
+def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
+    """List the processes that logged here, the newest first."""
+    from structjob.cli.database import execute
+
+    execute(_sessions(db, as_json=as_json, utc=utc, live=live, limit=limit))
+
+
+async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
+    from structjob.cli.database import reading
+
+    async with reading(db) as reader:
+        found = await reader.sessions.list(live=live, limit=limit)
+    if as_json:
+        put_json(found)
+        return
+    if found:
+        _print(found, utc=utc)
+    else:
+        say("no session goes on" if live else f"no sessions in {db.shown} yet")
+        if live:
+            suggest(command_line("sessions", db=db.option))
+
+
+def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
+    from rich.text import Text
+
+    from structjob.cli.moments import brief, lasting
+    from structjob.cli.status import speaks_unicode
+    from structjob.sinks import escape
+
+    rows = []
+    for one in found:
+        rich, plain, colour = _LOOKS[one.presence]
+        session = one.session
+        rows.append([
+            Text(str(session.session_id), style="cyan"),
+            Text(f"{rich if speaks_unicode() else plain} {one.presence}", style=colour),
+            Text(f"{session.last_seq:,}"),
+            Text(f"{one.running_jobs:,}"),
+            Text(brief(session.started_at, utc=utc), style="dim"),
+            Text(lasting(one.heartbeat_age) if session.ended_at is None else "", style="dim"),
+            Text(brief(session.ended_at, utc=utc), style="dim"),
+            Text(escape(f"{session.service or 'pid'} {session.pid} on {session.host}")),
+        ])  # fmt: skip
+    screen = console()
+    headings = ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS")
+    put_lines(columns(headings, rows, screen.width, right=("LINES", "RUNNING", "HEARTBEAT")), screen)

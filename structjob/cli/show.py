@@ -1,0 +1,308 @@
+"""``structjob show``: all about one job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.completion import job_ids
+from structjob.cli.ids import tail
+from structjob.cli.jobs import OURS, amount, took, what_failed
+from structjob.cli.lines import retried
+from structjob.cli.moments import full, lasting
+from structjob.cli.screen import command_line, console, put_json, suggest
+from structjob.cli.status import bar, colour_of, span, symbol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from structjob.cli.database import Database, Reader
+    from structjob.models import AttemptRecord, Event, JobRecord, JobTree, StepRecord
+    from structjob.statistics import Expectation, Outlook
+
+TRACEBACK = 12
+"""Lines of a traceback that are shown: its end, where the error is."""
+
+LAST = 5
+"""Lines of the log that are shown of a job that went wrong."""
+
+_NAME = 34
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob show 019a3f7c              the beginning of an id will do
+  structjob show gui-17                so will your own external or context id
+  structjob show 019a3f7c --json"""
+)
+@click.argument("id_", metavar="ID", shell_complete=job_ids)
+@options.utc
+@options.json_output
+@options.database
+def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
+    """Show one job: its steps, attempts, children, result and first error."""
+    from structjob.cli.database import execute
+
+    execute(_show(id_, db, as_json=as_json, utc=utc))
+
+
+async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import prefixes, resolve
+
+    async with reading(db) as reader:
+        job = await resolve(reader, given)
+        tree = await reader.jobs.tree(job.id)
+        attempts = await reader.jobs.history(job.id)
+        missing = await reader.jobs.missing(job.id)
+        outlook = await reader.stats.outlook(job.id)
+        if as_json:
+            about = {"attempts": attempts, "steps": tree.steps, "children": tree.children, "missing": missing, "outlook": outlook}
+            put_json({"job": tree.job, **about})
+            return
+        short = (await prefixes(reader, [job.id]))[job.id]
+        page = Page(tree, attempts, await _last_lines(reader, job), missing, outlook, utc=utc)
+        page.print(console())
+        suggest(command_line("logs", short, *_narrowed(job), db=db.option))
+
+
+def _narrowed(job: JobRecord) -> tuple[str, ...]:
+    """Return the options of ``structjob logs`` that lead to what one wants to see of *job*."""
+    if job.status == "running":
+        return ("-f",)
+    if job.status == "crashed":
+        return ("--tail", "50")
+    # What a command prints has no levels.
+    return ("-l", "warning") if job.status == "failed" and job.job_type != "command" else ()
+
+
+async def _last_lines(reader: Reader, job: JobRecord) -> list[Event]:
+    """Return the last lines before the end of a job that went wrong, where no traceback says more."""
+    if job.status not in ("failed", "crashed") or (job.error is not None and _raised(job.error.traceback)):
+        return []
+    page = await reader.logs.list(job_id=job.id, include_children=True, order="desc", limit=4 * LAST)
+    return [event for event in page if event.kind in ("log", "output")][:LAST][::-1]
+
+
+class Page:
+    """One job as text.
+
+    Args:
+        tree: The job with its steps and children.
+        attempts: All attempts at it.
+        last: Its last lines, where they are of use.
+        missing: How many of its lines were given up, by reason.
+        outlook: What it and its steps were to be expected to take.
+        utc: Times in UTC, not in local time.
+    """
+
+    def __init__(
+        self,
+        tree: JobTree,
+        attempts: list[AttemptRecord],
+        last: list[Event],
+        missing: Mapping[str, int],
+        outlook: Outlook,
+        *,
+        utc: bool,
+    ) -> None:
+        self._tree = tree
+        self._job = tree.job
+        self._attempts = attempts
+        self._last = last
+        self._missing = missing
+        self._outlook = outlook
+        self._slow = {step.step_id: step for step in outlook.steps if step.slower}
+        self._utc = utc
+        self._now = datetime.now(UTC)
+
+    def print(self, screen: Console) -> None:
+        """Print it."""
+        self._head(screen)
+        if len(self._attempts) > 1:
+            each = zip(self._attempts, [None, *self._attempts], strict=False)
+            self._section(screen, "Attempts", (self._attempt(attempt, former) for attempt, former in each))
+        if self._tree.steps or self._tree.children:
+            self._section(screen, "Steps", self._steps(self._tree, ""), one_line=True)
+        for title, value in (("Metadata", self._job.metadata), ("Result", self._job.result)):
+            if value is not None:
+                self._section(screen, title, _values(value))
+        self._error(screen)
+
+    def _head(self, screen: Console) -> None:
+        from rich.text import Text
+
+        from structjob.sinks import escape
+
+        job = self._job
+        lasted = took(job, self._now)
+        title = Text(f"{symbol(job.status)} ", style=colour_of(job.status))
+        title.append(escape(job.operation), style="bold")
+        title.append(f"  {job.status}", style=colour_of(job.status))
+        if lasted is not None:
+            title.append(f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", style="dim")
+        if job.status == "running" and job.percent_complete is not None:
+            title.append(f"  {bar(job.percent_complete)} {job.percent_complete:.0f}%", style="blue")
+        screen.print(title, soft_wrap=True)
+        facts = {
+            "id": job.id, "description": job.description, "type": job.job_type, "owner": job.owner, "project": job.project,
+            "category": job.category if job.category != "system" else None,
+            "external id": job.external_job_id, "context id": job.context_id,
+            "parent": job.parent_job_id, "now": job.current_step if job.status == "running" else None,
+            "started": full(job.started_at, utc=self._utc), "ended": full(job.completed_at, utc=self._utc), "usual": usual(self._outlook),
+            "used": self._used(),
+            "missing": ", ".join(f"{count:,} lines ({reason})" for reason, count in self._missing.items()),
+        }  # fmt: skip
+        for name, value in facts.items():
+            if value:
+                screen.print(Text(f"  {name:<12}", style="dim") + Text(escape(value)), soft_wrap=True)
+
+    def _used(self) -> str:
+        job = self._job
+        parts = []
+        if job.cpu_ms is not None:
+            parts.append(f"{lasting(job.cpu_ms / 1000)} CPU")
+        if job.max_rss_kb is not None:
+            parts.append(f"{job.max_rss_kb / 1024:,.0f} MB memory at most")
+        return ", ".join(parts)
+
+    @staticmethod
+    def _section(screen: Console, title: str, lines: Iterator[Text], *, one_line: bool = False) -> None:
+        from rich.text import Text
+
+        screen.print()
+        screen.print(Text(title, style="bold"))
+        for line in lines:
+            if one_line and screen.is_terminal:
+                line.truncate(screen.width, overflow="ellipsis")  # a tree that wraps is hard to read
+            screen.print(line, soft_wrap=True)
+
+    def _attempt(self, attempt: AttemptRecord, former: AttemptRecord | None) -> Text:
+        from rich.text import Text
+
+        from structjob.sinks import escape
+
+        line = Text(f"  {symbol(attempt.status)} ", style=colour_of(attempt.status))
+        line.append(f"{attempt.attempt:<3}", style="default")
+        line.append(f"{attempt.status:<11}")
+        line.append(f"{lasting(took(attempt, self._now)):>8}  ", style="default")
+        line.append(full(attempt.started_at, utc=self._utc), style="dim")
+        if former is not None and former.completed_at is not None and attempt.started_at is not None:
+            line.append(f"  {lasting(max(0.0, (attempt.started_at - former.completed_at).total_seconds()))} later", style="dim")
+        if attempt.error is not None:
+            line.append(f"  {escape(what_failed(attempt.error))}")
+        return line
+
+    def _steps(self, tree: JobTree, indent: str) -> Iterator[Text]:
+        from structjob.sinks import escape
+
+        depth: dict[str | None, int] = {None: 0}
+        for step in tree.steps:
+            depth[step.id] = depth.get(step.parent_step_id, 0) + 1
+            units = f"  {amount(step.done)}/{amount(step.total)}" if step.total else f"  {amount(step.done)}" if step.done else ""
+            yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, units)
+        for child in tree.children:
+            # The children of one parent are many and alike: what tells them apart stands in their description.
+            yield self._bar(f"{indent}└ ", escape(child.job.description or child.job.operation), child.job, f"  {tail(child.job.id)}")
+            yield from self._steps(child, f"{indent}    ")
+
+    def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, units: str) -> Text:
+        from rich.text import Text
+
+        from structjob.sinks import escape
+
+        colour = colour_of(what.status)
+        lasted = took(what, self._now)
+        line = Text(f"  {indent}", style="default")
+        line.append(f"{symbol(what.status)} ", style=colour)
+        line.append(f"{name:<{max(_NAME - len(indent), 1)}} ")
+        line.append(f"{lasting(lasted):>8}  ")
+        start = self._job.started_at
+        if what.started_at is not None and start is not None and lasted is not None:
+            whole = max(took(self._job, self._now) or 0.0, 1e-6)
+            first = (what.started_at - start).total_seconds() / whole
+            before, within, after = span(first, first + lasted / whole)
+            line.append(before, style="dim").append(within, style=colour or "default").append(after, style="dim")
+        line.append(units, style="dim")
+        if (slow := self._slow.get(what.id)) is not None and slow.median_ms is not None:
+            line.append(f"  slow: usually {lasting(slow.median_ms / 1000)}", style="yellow")
+        if what.status == "retrying":
+            line.append(f"  {retried(what.metadata if isinstance(what.metadata, Mapping) else {})}", style=colour)
+        elif what.status not in ("completed", "running"):
+            line.append(f"  {what.status}", style=colour)
+        # A job's error is that of one of its steps, most often: it is told there.
+        if what.error is not None and hasattr(what, "name"):
+            line.append(f": {escape((what.error.message or what.error.type).splitlines()[0])}", style=colour)
+        return line
+
+    def _error(self, screen: Console) -> None:
+        from rich.text import Text
+
+        from structjob.cli.lines import Lines, today
+        from structjob.cli.screen import coloured
+        from structjob.sinks import escape
+
+        error = self._job.error or next((step.error for step in self._tree.steps if step.status == "failed"), None)
+        if error is not None:
+            screen.print()
+            screen.print(Text("Error", style="bold"))
+            screen.print(
+                Text(
+                    f"  {escape(error.message if error.message and error.type in OURS else f'{error.type}: {error.message}')}",
+                    style=colour_of(self._job.status),
+                ),
+                soft_wrap=True,
+            )
+            if _raised(error.traceback):
+                traceback = (error.traceback or "").rstrip("\n").split("\n")
+                if len(traceback) > TRACEBACK:
+                    traceback = [f"… {len(traceback) - TRACEBACK} lines before", *traceback[-TRACEBACK:]]
+                for line in traceback:
+                    screen.print(Text(f"    {escape(line)}", style="dim"), soft_wrap=True)
+        if self._last:
+            import sys
+
+            screen.print()
+            screen.print(Text("Last lines", style="bold"))
+            lines = Lines(colour=coloured(sys.stdout), utc=self._utc, about=self._job.id, terminal=True, dated=today(utc=self._utc))
+            for event in self._last:
+                for part in lines.render(event).split("\n"):
+                    screen.print(Text.from_ansi(f"  {part}"), soft_wrap=True)
+
+
+def usual(expected: Expectation) -> str:
+    """Return what a duration is beside the former ones; nothing while those are too few to judge by."""
+    if not expected.judged or expected.median_ms is None:
+        return ""
+    parts = [f"{lasting(expected.median_ms / 1000)} as a rule"]
+    if expected.remaining_ms is not None:
+        parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
+    if expected.slower:
+        parts.append(f"slower than 95 % of the {expected.samples} before it")
+    return ", ".join(parts)
+
+
+def _raised(traceback: str | None) -> bool:
+    """Return whether *traceback* shows more than the error's message."""
+    return traceback is not None and 'File "' in traceback
+
+
+def _values(value: Any) -> Iterator[Text]:
+    from rich.text import Text
+
+    from structjob.cli.lines import value_text
+    from structjob.sinks import escape
+
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield Text(f"  {escape(str(key)):<14}", style="dim") + Text(
+                f" {escape(item) if isinstance(item, str) else value_text(item)}", style="default"
+            )
+    else:
+        yield Text(f"  {value_text(value)}")

@@ -1,0 +1,294 @@
+"""``structjob stats``: how jobs fare, how long they take, how much there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.moments import full, lasting, local, moment, stretch
+from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.cli.status import bar
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from structjob.cli.database import Database
+    from structjob.statistics import (
+        ErrorStatistics,
+        JobErrors,
+        OperationStatistics,
+        ProjectStatistics,
+        StepStatistics,
+        Storage,
+        Summary,
+        Throughput,
+        Volume,
+    )
+
+_STRETCHES = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 6 * 60, 24 * 60, 7 * 24 * 60))
+_ROWS = 48
+"""Stretches of time that one can take in at a look."""
+
+
+@click.command(
+    epilog="""\b
+WHAT is one of
+  operations   how the jobs of each operation fared, and how long the completed ones took (the default)
+  steps        the same of the steps within them
+  projects     the same of the jobs of each project
+  throughput   the same of the jobs created in each stretch of time, the last 24 hours by default
+  errors       how often which type of error occurred, by step and operation
+  jobs         which jobs have the most errors among their lines
+  volume       how many lines there are, by type, level and category
+  storage      rows and bytes of each table
+\b
+Examples:
+  structjob stats --since 1d
+  structjob stats steps --operation nightly
+  structjob stats throughput --since 7d --bucket 1d
+  structjob stats volume --json | jq .by_level
+
+A percentile is by nearest rank: it is always one of the durations that were measured."""
+)
+@click.argument(
+    "what",
+    type=click.Choice(("operations", "steps", "projects", "throughput", "errors", "jobs", "volume", "storage")),
+    metavar="[WHAT]",
+    default="operations",
+)
+@click.option("--since", metavar="TIME", callback=moment, help="Created (of lines: logged) since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option("--until", metavar="TIME", callback=moment, help="Before.")
+@click.option("--operation", metavar="TEXT", help="Only this operation.")
+@click.option("--project", metavar="TEXT", help="Only this project.")
+@click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
+@click.option("--owner", metavar="TEXT", help="Only this owner's.")
+@click.option("--category", metavar="TEXT", help="Only jobs of this category.")
+@click.option(
+    "--bucket",
+    metavar="SPAN",
+    callback=stretch,
+    help="Of throughput: how long a stretch is: 15m, 1h, 1d. The first begins at a round time, not after --since.",
+)
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), metavar="N", help="How many, those with the most first.  [default: 100]")
+@options.utc
+@options.json_output
+@options.database
+def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) -> None:
+    """Show statistics of jobs, steps and lines."""
+    from structjob.cli.database import execute
+
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if odd := [name for name in wanted if name not in _ACCEPTED[what]]:
+        named = ", ".join("--" + ("type" if name == "job_type" else name) for name in odd)
+        raise click.UsageError(f"stats {what} does not take {named}.")
+    execute(_stats(_Question(what, db, wanted, as_json=as_json, utc=utc)))
+
+
+_WINDOW = frozenset({"since", "until"})
+_OF_JOBS = _WINDOW | {"operation", "project", "job_type", "owner", "category"}
+_ACCEPTED: Mapping[str, frozenset[str]] = {
+    "operations": _OF_JOBS | {"limit"},
+    "steps": _OF_JOBS | {"limit"},
+    "projects": _OF_JOBS | {"limit"},
+    "throughput": _OF_JOBS | {"bucket"},
+    "errors": _WINDOW | {"operation", "project", "limit"},
+    "jobs": _WINDOW | {"operation", "project", "limit"},
+    "volume": _WINDOW | {"project"},
+    "storage": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    what: str
+    db: Database
+    filters: dict[str, Any] = field(default_factory=dict)
+    as_json: bool = False
+    utc: bool = False
+
+
+async def _stats(asked: _Question) -> None:
+    from structjob.cli.database import reading
+
+    async with reading(asked.db) as reader:
+        if asked.what == "throughput":
+            found: Any = await reader.stats.throughput(**_bucketed(asked))
+        else:
+            found = await getattr(reader.stats, asked.what)(**asked.filters)
+    if asked.as_json:
+        put_json(found)
+        return
+    if found:  # a list; what is no list always has something to show
+        screen = console()
+        headings, rows = _TABLES[asked.what](found, asked)
+        put_lines(columns(headings, rows, screen.width, right=_NUMBERS), screen)
+    _advise(found, asked)
+
+
+def _bucketed(asked: _Question) -> dict[str, Any]:
+    """Return the filters with a bucket, and with the window begun where the clock shows a round number: whole stretches can be compared."""
+    filters = dict(asked.filters)
+    until = filters.setdefault("until", datetime.now(UTC))
+    since = filters.get("since", until - timedelta(days=1))
+    bucket = filters.setdefault("bucket", next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]))
+    if bucket:
+        shown = local(since, utc=asked.utc)
+        midnight = shown.replace(hour=0, minute=0, second=0, microsecond=0)
+        filters["since"] = shown - (shown - midnight) % bucket
+    return filters
+
+
+def _advise(found: Any, asked: _Question) -> None:
+    """Say what is not on the screen, and the next useful command."""
+    option, filters = asked.db.option, asked.filters
+    if isinstance(found, list) and not found:
+        narrowed = ", ".join(sorted(name for name in filters if name != "limit"))
+        say(f"nothing to count ({narrowed})" if narrowed else f"nothing to count in {asked.db.shown} yet")
+        if narrowed:
+            suggest(command_line("stats", asked.what, db=option))
+        return
+    if isinstance(found, list) and len(found) == filters.get("limit", 100) and asked.what != "throughput":
+        say(f"those {len(found):,} with the most; there may be more: --limit {min(10 * len(found), 10_000)}")
+    if asked.what == "operations":
+        worst = max(found, key=lambda one: one.failed + one.crashed)
+        if worst.failed + worst.crashed:
+            status = ("--status", "failed") if worst.failed else ("--status", "crashed")
+            suggest(command_line("jobs", *status, "--operation", worst.operation, db=option))
+        else:
+            suggest(command_line("stats", "steps", "--operation", found[0].operation, db=option))
+    elif asked.what == "errors":
+        suggest(command_line("errors", db=option))
+    elif asked.what == "jobs":
+        suggest(command_line("logs", found[0].job_id, "-l", "error", db=option))
+    elif asked.what == "volume" and any(found.by_level.get(level) for level in ("error", "critical")):
+        suggest(command_line("logs", "-l", "error", "--tail", "20", db=option))
+
+
+# -- tables: headings and rows ----------------------------------------------------------------------------------------------------------
+
+_Table = tuple[tuple[str, ...], list[list["Text"]]]
+_FARED = ("TOTAL", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "AVG", "P50", "P95", "P99")
+_NUMBERS = frozenset({*_FARED, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHARE", "ROWS", "SIZE"})
+
+
+def _cells(*texts: str) -> list[Text]:
+    from rich.text import Text
+
+    from structjob.sinks import escape
+
+    return [Text(escape(text)) for text in texts]
+
+
+def _fared(one: Summary) -> list[Text]:
+    from rich.text import Text
+
+    def count(number: int, style: str = "") -> Text:
+        return Text(f"{number:,}", style=style if number else "dim")
+
+    rate = "" if one.success_rate is None else percentage(one.success_rate)
+    durations = (one.avg_ms, one.p50_ms, one.p95_ms, one.p99_ms)
+    return [
+        count(one.total),
+        count(one.completed, "green"),
+        count(one.failed, "red"),
+        count(one.crashed, "magenta"),
+        Text(rate),
+        *(Text("" if ms is None else lasting(ms / 1000)) for ms in durations),
+    ]
+
+
+def percentage(value: float) -> str:
+    """Return a percentage with one digit; never 100 % or 0 % of what is only nearly all or none."""
+    if 0 < value < 0.05:
+        return "<0.1%"
+    if 99.95 <= value < 100:
+        return ">99.9%"
+    return f"{value:.1f}%"
+
+
+def _operations(found: Sequence[OperationStatistics], asked: _Question) -> _Table:
+    return (*_FARED, "OPERATION"), [[*_fared(one), *_cells(one.operation)] for one in found]
+
+
+def _projects(found: Sequence[ProjectStatistics], asked: _Question) -> _Table:
+    return (*_FARED, "PROJECT"), [[*_fared(one), *_cells("(none)" if one.project is None else one.project)] for one in found]
+
+
+def _steps(found: Sequence[StepStatistics], asked: _Question) -> _Table:
+    return (*_FARED, "OPERATION", "STEP"), [[*_fared(one), *_cells(one.operation, one.step)] for one in found]
+
+
+def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
+    most = max(one.total for one in found) or 1
+    rows = []
+    for one in found:
+        start = full(one.start, utc=asked.utc)[:16]
+        rows.append([*_cells(start), *_fared(one), *_cells(bar(100 * one.total / most, 20) if one.total else "")])
+    return ("FROM", *_FARED, ""), rows
+
+
+def _errors(found: Sequence[ErrorStatistics], asked: _Question) -> _Table:
+    rows = [
+        _cells(
+            f"{one.count:,}",
+            f"{one.jobs:,}",
+            full(one.last_seen, utc=asked.utc)[:16],
+            one.operation or "(no job)",
+            one.step or "",
+            one.error_type,
+        )
+        for one in found
+    ]
+    return ("COUNT", "JOBS", "LAST SEEN", "OPERATION", "STEP", "ERROR"), rows
+
+
+def _jobs(found: Sequence[JobErrors], asked: _Question) -> _Table:
+    rows = [
+        _cells(f"{one.errors:,}", f"{one.total:,}", percentage(one.error_rate), one.job_id, one.status or "", one.operation or "")
+        for one in found
+    ]
+    return ("ERRORS", "LINES", "RATE", "ID", "STATUS", "OPERATION"), rows
+
+
+def _volume(found: Volume, asked: _Question) -> _Table:
+    rows = []
+    for name, counts in (("type", found.by_type), ("level", found.by_level), ("category", found.by_category)):
+        for value, n in counts.items():
+            share = 100 * n / found.total
+            rows.append(_cells(f"{n:,}", percentage(share), bar(share, 20), name, value))
+    rows.append(_cells(f"{found.total:,}", "", "", "", "in all"))
+    return ("LINES", "SHARE", "", "BY", "VALUE"), rows
+
+
+def _storage(found: Storage, asked: _Question) -> _Table:
+    rows = [_cells(f"{one.rows:,}", size(one.bytes), one.table) for one in found.tables]
+    rows.append(_cells(f"{sum(one.rows for one in found.tables):,}", size(found.bytes), "in all"))
+    return ("ROWS", "SIZE", "TABLE"), rows
+
+
+def size(bytes_: int | None) -> str:
+    """Return a number of bytes as people say it."""
+    if bytes_ is None:
+        return "?"
+    value, units = float(bytes_), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while value >= 999.5 and unit != "TB":
+        value, unit = value / 1000, next(units)
+    return f"{bytes_} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+_TABLES: Mapping[str, Callable[[Any, _Question], _Table]] = {
+    "operations": _operations,
+    "steps": _steps,
+    "projects": _projects,
+    "throughput": _throughput,
+    "errors": _errors,
+    "jobs": _jobs,
+    "volume": _volume,
+    "storage": _storage,
+}

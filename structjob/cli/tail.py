@@ -1,0 +1,40 @@
+"""``structjob tail``: the last lines, and those that come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.completion import job_ids
+from structjob.cli.filtering import chosen, filtered
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob tail                            the last ten lines of all jobs, then what comes
+  structjob tail gui-17                     the same of one job and its children, until it ends
+  structjob tail -n 0 -l error --json       errors from now on, as JSON lines
+
+Each line is shown once and none is missed, whichever process logs it; where lines were given up, a message says so."""
+)
+@click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
+@click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="How many of the lines that are there already.")
+@filtered
+@options.utc
+@options.json_output
+@options.database
+def tail(id_: str | None, db: Database, *, as_json: bool, utc: bool, lines: int, no_children: bool, **given: Any) -> None:
+    """Follow the log as lines come, until Ctrl-C, or until the job ends."""
+    from structjob.cli.database import execute
+    from structjob.cli.follow import show_tail
+
+    if given["until"] is not None:
+        raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
+    filters = chosen(given, id_)
+    execute(show_tail(db, id_, filters, as_json=as_json, utc=utc, last=lines, children=not no_children))

@@ -1,0 +1,123 @@
+"""``structjob verify``: proof that no line was lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from structjob.cli.database import Database
+    from structjob.store.verify import SessionVerification, Verification
+
+_LOOKS = {"complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow")}
+_HOLES = 10
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob verify
+  structjob verify --json | jq .missing
+
+Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line. Exit code 1 if there is one."""
+)
+@options.utc
+@options.json_output
+@options.database
+def verify(db: Database, *, as_json: bool, utc: bool) -> None:
+    """Prove that no line was lost, session by session."""
+    from structjob.cli.database import execute
+
+    execute(_verify(db, as_json=as_json, utc=utc))
+
+
+async def _verify(db: Database, *, as_json: bool, utc: bool) -> None:
+    from sqlalchemy import select
+
+    from structjob.cli.database import reading
+    from structjob.store import verify as proof
+    from structjob.store.tables import sessions
+
+    async with reading(db) as reader:
+        found = await proof.verify(reader.fetch)
+        known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
+    if as_json:
+        plain = [_plain(session, known.get(session.session_id)) for session in found.sessions]
+        orphans = {"running": found.running, "running_job_ids": found.running_job_ids, "orphans": found.orphans}
+        put_json({"ok": found.ok, "missing": found.missing, **orphans, "sessions": plain})
+    else:
+        _print(found, known, utc=utc)
+        _remark(found, db)
+    if found.missing:
+        raise Failure(f"{found.missing:,} lines are missing: their numbers were given out, and nothing says why they are not stored")
+
+
+def _plain(session: SessionVerification, row: Any) -> dict[str, Any]:
+    about = {name: row[name] for name in ("service", "host", "pid", "started_at", "ended_at", "end_reason")} if row is not None else {}
+    return {
+        "session_id": session.session_id, "status": session.status, **about, "last_seq": session.last_seq, "stored": session.stored,
+        "explained": session.explained, "pruned": session.pruned, "missing": session.missing, "holes": session.holes,
+        "duplicates": session.duplicates,
+    }  # fmt: skip
+
+
+def _print(found: Verification, known: Mapping[int, Any], *, utc: bool) -> None:
+    from rich.text import Text
+
+    from structjob.cli.moments import brief
+    from structjob.cli.status import speaks_unicode
+    from structjob.sinks import escape
+
+    rows = []
+    # In the order in which they began; one without a row is known by its lines only.
+    order = sorted(
+        found.sessions,
+        key=lambda session: (
+            session.session_id in known,
+            str(known[session.session_id]["started_at"]) if session.session_id in known else "",
+        ),
+    )
+    for session in order:
+        row = known.get(session.session_id)
+        sign, colour = _LOOKS[session.status]
+        process = "" if row is None else f"{row['service'] or 'pid'} {row['pid']} on {row['host']}"
+        rows.append([
+            Text(str(session.session_id)),
+            Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {session.status}", style=colour),
+            *(Text(f"{number:,}") for number in (session.last_seq, session.stored, session.explained)),
+            Text(f"{session.missing:,}", style="red" if session.missing else ""),
+            Text(brief(row["started_at"], utc=utc) if row is not None else "", style="dim"),
+            Text(escape(process), style="dim"),
+        ])  # fmt: skip
+    screen = console()
+    numbers = ("LINES", "STORED", "EXPLAINED", "MISSING")
+    put_lines(columns(("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"), rows, screen.width, right=numbers), screen)
+
+
+def _remark(found: Verification, db: Database) -> None:
+    """Say what the numbers mean."""
+    if not found.missing:
+        names = ("stored", "explained", "pruned")
+        stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
+        why = f" ({pruned:,} of them pruned)" if pruned else ""
+        say(f"nothing is missing: {stored:,} lines in {len(found.sessions):,} sessions are stored, {explained:,} more are explained{why}")
+    for session in found.sessions:
+        if session.holes and session.status != "live":
+            shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
+            say(f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}")
+    unknown = [session for session in found.sessions if session.status == "unknown tail"]
+    if unknown:
+        say(f"{len(unknown)} sessions vanished without a trace of their end: they may have written more than is known")
+    if found.running:
+        say(f"{found.running} jobs are still marked running though their process has ended, such as {found.running_job_ids[0]}")
+        say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
+    orphans = found.orphans
+    if orphans.attempts or orphans.steps or orphans.logs:
+        rows = f"{orphans.logs:,} lines, {orphans.steps:,} steps and {orphans.attempts:,} attempts"
+        say(f"{rows} belong to jobs that are not there, such as {orphans.job_ids[0]}")

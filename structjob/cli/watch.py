@@ -1,0 +1,115 @@
+"""``structjob jobs --watch``: a table that is drawn anew every second, or, where nobody looks at it, a line for each change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from structjob.cli.jobs import table
+from structjob.cli.moments import local
+from structjob.cli.outlooks import Outlooks
+from structjob.cli.screen import console, put_json_line, put_lines
+from structjob.cli.status import colour_of, symbol
+from structjob.exceptions import JobNotFound
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from structjob.cli.database import Database, Reader
+    from structjob.models import JobRecord
+
+WATCH_EVERY = 1.0
+"""Seconds between two looks."""
+
+_AROUND = 4
+"""Lines of the screen that are not the jobs': what runs, the headings, and room for the cursor."""
+
+
+async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+    """Show the jobs that match, those that run first, until Ctrl-C.
+
+    Args:
+        db: Where they are read.
+        filters: Fields of `structjob.JobFilter`.
+        as_json: As lines of JSON, one for each change.
+        utc: Times in UTC.
+    """
+    from structjob.cli.database import reading
+
+    screen = console()
+    async with reading(db) as reader:
+        if as_json or not screen.is_terminal:
+            await _tell(reader, filters, screen, as_json=as_json, utc=utc)
+        else:
+            await _draw(reader, filters, screen, db, utc=utc)
+
+
+async def _found(reader: Reader, filters: Mapping[str, Any], limit: int) -> list[JobRecord]:
+    """Return what runs, the newest first, and as many of the others as there is room for."""
+    wanted = {**filters, "limit": limit}
+    if "status" in filters:
+        return list(await reader.jobs.list(**wanted))
+    running = list(await reader.jobs.list(**{**wanted, "status": "running"}))
+    seen = {job.id for job in running}
+    return (running + [job for job in await reader.jobs.list(**wanted) if job.id not in seen])[:limit]
+
+
+async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db: Database, *, utc: bool) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    outlooks = Outlooks(reader)
+    with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            await reader.deliver_now_and_then()
+            jobs = await _found(reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1)))
+            lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
+            if jobs:
+                lines = await table(reader, jobs, outlooks, screen, utc=utc, dated=False)
+            live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
+            await asyncio.sleep(WATCH_EVERY)
+
+
+def _head(jobs: list[JobRecord], *, utc: bool) -> Text:
+    from rich.text import Text
+
+    counts = Counter(job.status for job in jobs)
+    parts = [Text(f"{symbol(status)} {count} {status}", style=colour_of(status)) for status, count in counts.items()]
+    now = Text(f"{local(datetime.now(UTC), utc=utc):%H:%M:%S}", style="dim")
+    return Text("  ").join([now, *parts, Text("Ctrl-C ends", style="dim")])
+
+
+async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool) -> None:
+    outlooks = Outlooks(reader)
+    told: dict[str, tuple[Any, ...]] = {}
+    headed = False
+    while True:
+        await reader.deliver_now_and_then()
+        found = (await _found(reader, filters, int(filters["limit"])))[::-1]
+        # What was told of and is not among the newest any more may have ended meanwhile; or it was deleted.
+        there = {job.id for job in found}
+        for id_ in [id_ for id_, (status, *_) in told.items() if id_ not in there and not status.terminal]:
+            try:
+                found.append(await reader.jobs.get(id_))
+            except JobNotFound:
+                del told[id_]
+        changed = [job for job in found if told.get(job.id) != _state(job)]
+        told |= {job.id: _state(job) for job in changed}
+        if as_json:
+            for job in changed:
+                put_json_line(job)
+        elif changed:
+            heading, *lines = await table(reader, changed, outlooks, screen, utc=utc)
+            put_lines(lines if headed else [heading, *lines], screen)
+            headed = True
+            screen.file.flush()
+        await asyncio.sleep(WATCH_EVERY)
+
+
+def _state(job: JobRecord) -> tuple[Any, ...]:
+    """Return what makes a line worth telling: progress does so every tenth of the way."""
+    return (job.status, job.attempt, job.current_step, None if job.percent_complete is None else int(job.percent_complete // 10))

@@ -1,0 +1,276 @@
+"""The scope: which job, step and correlation id the running code belongs to. One `ContextVar` carries it.
+
+A scope is immutable and renders its ids once, when a job or step is entered; a log call only copies bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from structjob.encoding import encode_attrs
+
+if TYPE_CHECKING:
+    from structjob.lifecycle import Job, Step
+    from structjob.recorder import Recorder
+
+ENVIRONMENT = "STRUCTJOB_"
+"""What the names of the environment variables begin with that carry a scope to a child process."""
+
+# W3C Trace Context: all zeros and version ff are invalid; of a version above 00, what follows is for those who know it.
+_TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+_SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Scope:
+    """Where the running code belongs; made by jobs and steps, never changed afterwards.
+
+    Attributes:
+        recorder: Where its events go.
+        job: The live job handle, ``None`` in a scope that came from outside (another process, a request).
+        step: The live step handle, if any.
+        ids: What the console and files show of it.
+        columns: The same for the database, as a piece of JSON that begins with a comma (or is empty).
+        shown: *ids* as a piece of JSON that begins with a comma (or is empty).
+    """
+
+    __slots__ = (
+        "attempt",
+        "column_values",
+        "columns",
+        "correlation_id",
+        "ids",
+        "job",
+        "job_id",
+        "operation",
+        "parent_job_id",
+        "recorder",
+        "shown",
+        "step",
+        "step_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        recorder: Recorder | None = None,
+        job: Job | None = None,
+        step: Step | None = None,
+        job_id: str | None = None,
+        attempt: int | None = None,
+        operation: str | None = None,
+        parent_job_id: str | None = None,
+        step_id: str | None = None,
+        step_name: str | None = None,
+        correlation_id: str | None = None,
+        trace_id: str | None = None,
+        span_id: str | None = None,
+        category: str | None = None,
+        project: str | None = None,
+    ) -> None:
+        self.recorder = recorder
+        self.job = job
+        self.step = step
+        self.job_id = job_id
+        self.attempt = attempt
+        self.operation = operation
+        self.parent_job_id = parent_job_id
+        self.step_id = step_id
+        self.correlation_id = correlation_id
+        shown = {
+            "job_id": job_id,
+            "parent_job_id": parent_job_id,
+            "step_id": step_id,
+            "correlation_id": correlation_id,
+            "trace_id": trace_id,
+            "span_id": span_id,
+        }
+        self.ids: dict[str, str] = {key: value for key, value in shown.items() if value is not None}
+        self.shown = json_fields(self.ids)
+        columns = {
+            "job_id": job_id,
+            "attempt": attempt,
+            "step_id": step_id,
+            "operation": operation,
+            "step": step_name,
+            "correlation_id": correlation_id,
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "category": category,
+            "project": project,
+        }
+        self.column_values: dict[str, str | int] = {key: value for key, value in columns.items() if value is not None}
+        self.columns = json_fields(self.column_values)
+
+
+def json_fields(values: Mapping[str, str | int]) -> bytes:
+    """Return ``,"key":value`` for each of *values*."""
+    return b"," + encode_attrs(dict(values))[1:-1] if values else b""
+
+
+_scope: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)
+
+current_scope = _scope.get
+"""Return the `Scope` of the running code, or ``None``."""
+enter_scope = _scope.set
+"""Make a `Scope` (or ``None``) the current one. Whoever enters puts the former one back: a token may belong to another context."""
+
+
+def current_job() -> Job | None:
+    """Return the live job that the running code belongs to, or ``None``."""
+    scope = _scope.get()
+    return scope.job if scope is not None else None
+
+
+def current_step() -> Step | None:
+    """Return the live step that the running code belongs to, or ``None``."""
+    scope = _scope.get()
+    return scope.step if scope is not None else None
+
+
+def new_id() -> str:
+    """Return a fresh UUIDv7: ids that sort by time keep the indexes compact."""
+    # RFC 9562, section 5.7: 48 bits of Unix milliseconds, then version, variant and randomness.
+    random = int.from_bytes(os.urandom(10))
+    text = f"{time.time_ns() // 1_000_000:012x}7{random >> 68:03x}{random >> 4 & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Remote(NamedTuple):
+    """What another process or service told about the work it asks for; every field may be ``None``."""
+
+    correlation_id: str | None = None
+    job_id: str | None = None
+    step_id: str | None = None
+    attempt: int | None = None
+    operation: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+
+    @contextmanager
+    def bind(self) -> Iterator[Scope]:
+        """Make it the scope of the ``with`` block: jobs begun there become children and inherit the correlation id."""
+        scope = remote_scope(self)
+        previous = _scope.get()
+        _scope.set(scope)
+        try:
+            yield scope
+        finally:
+            _scope.set(previous)
+
+
+def remote_scope(remote: Remote) -> Scope:
+    """Return the scope that *remote* describes."""
+    return Scope(
+        job_id=remote.job_id,
+        attempt=remote.attempt or (1 if remote.job_id else None),
+        operation=remote.operation,
+        step_id=remote.step_id if remote.job_id else None,
+        correlation_id=remote.correlation_id,
+        trace_id=remote.trace_id,
+        span_id=remote.span_id,
+    )
+
+
+def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
+    """Write the current scope into *carrier*, for a request or message to another service.
+
+    Args:
+        carrier: Headers to fill, a new ``dict`` by default.
+
+    Returns:
+        The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage`` and ``traceparent`` (W3C Trace Context, Level 1)
+        as far as the scope knows them; untouched outside a scope.
+    """
+    carrier = {} if carrier is None else carrier
+    scope = _scope.get()
+    if scope is None:
+        return carrier
+    if scope.correlation_id is not None and _SAFE_ID.fullmatch(scope.correlation_id):
+        carrier["X-Correlation-ID"] = scope.correlation_id
+    if scope.job_id is not None and _SAFE_ID.fullmatch(scope.job_id):
+        carrier["X-Job-ID"] = scope.job_id
+        baggage = f"structjob.job_id={_percent(scope.job_id)}"
+        if scope.step_id is not None:
+            baggage += f",structjob.step_id={_percent(scope.step_id)}"
+        carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
+    trace_id, span_id = scope.ids.get("trace_id"), scope.ids.get("span_id")
+    if trace_id is not None and span_id is not None:
+        carrier["traceparent"] = f"00-{trace_id}-{span_id}-01"
+    return carrier
+
+
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
+    """Read what `inject` wrote, from headers in any letter case; text or bytes.
+
+    Args:
+        carrier: Headers or message attributes, as a mapping or as pairs (ASGI).
+
+    Returns:
+        What was found; an id that is empty, longer than 128 characters (64 for those of jobs and steps) or not printable ASCII
+        counts as missing.
+    """
+    headers: dict[str, str] = {}
+    for key, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
+        name, text = _header(key).lower(), _header(value)
+        # Baggage may come in several headers, and is one list (W3C Baggage, 3.3.2).
+        headers[name] = f"{headers[name]},{text}" if name == "baggage" and name in headers else text
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", "").strip())
+    members = (part.partition(";")[0].partition("=") for part in headers.get("baggage", "").split(","))
+    baggage = {key.strip(): value.strip() for key, _, value in members}
+    return Remote(
+        correlation_id=_safe(headers.get("x-correlation-id") or headers.get("x-request-id")),
+        job_id=_safe(headers.get("x-job-id"), 64) or _safe(_unpercent(baggage.get("structjob.job_id", "")), 64),
+        step_id=_safe(_unpercent(baggage.get("structjob.step_id", "")), 64),
+        trace_id=trace[1] if trace else None,
+        span_id=trace[2] if trace else None,
+    )
+
+
+def to_environment(scope: Scope) -> dict[str, str]:
+    """Return the environment variables that let a child process join *scope*."""
+    values = {
+        "JOB_ID": scope.job_id,
+        "STEP_ID": scope.step_id,
+        "ATTEMPT": None if scope.attempt is None else str(scope.attempt),
+        "OPERATION": scope.operation,
+        "CORRELATION_ID": scope.correlation_id,
+    }
+    return {ENVIRONMENT + key: value for key, value in values.items() if value is not None}
+
+
+def from_environment(environ: Mapping[str, str]) -> Remote:
+    """Read what `to_environment` wrote; all fields are ``None`` where nothing was."""
+    attempt = environ.get(ENVIRONMENT + "ATTEMPT", "")
+    return Remote(
+        correlation_id=_safe(environ.get(ENVIRONMENT + "CORRELATION_ID")),
+        job_id=_safe(environ.get(ENVIRONMENT + "JOB_ID"), 64),
+        step_id=_safe(environ.get(ENVIRONMENT + "STEP_ID"), 64),
+        attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else None,
+        operation=environ.get(ENVIRONMENT + "OPERATION"),
+    )
+
+
+def _header(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _safe(value: str | None, limit: int = 128) -> str | None:
+    return value if value and len(value) <= limit and _SAFE_ID.fullmatch(value) else None
+
+
+def _percent(value: str) -> str:
+    from urllib.parse import quote
+
+    return quote(value, safe="")
+
+
+def _unpercent(value: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(value)

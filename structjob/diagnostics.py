@@ -1,0 +1,35 @@
+"""Where the library speaks of itself, and what went wrong on its side.
+
+Neither ever enters the pipeline, which would feed itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+diagnostics = logging.getLogger("structjob")
+
+DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
+"""Loggers of the library and of what it uses: what they say is not recorded."""
+
+
+class Faults:
+    """What went wrong on our side: counted, told once in a while, and never felt."""
+
+    def __init__(self) -> None:
+        self.strict = False
+        self.counts: dict[str, int] = {}
+        self._told: dict[str, float] = {}
+
+    def add(self, what: str, exc: BaseException) -> None:
+        if self.strict:
+            raise exc
+        self.counts[what] = self.counts.get(what, 0) + 1
+        now = time.monotonic()
+        if now - self._told.get(what, -60.0) >= 60.0:
+            self._told[what] = now
+            diagnostics.warning("%s failed (%d times so far): %s: %s", what, self.counts[what], type(exc).__name__, exc)
+
+
+faults = Faults()

@@ -1,0 +1,263 @@
+"""Anything that can be logged → bounded JSON bytes that every supported database takes. Never raises.
+
+The fast path is one pass over flat, plain values and one call to msgspec. Whatever it does not recognise goes through
+`normalise`, which turns any object into plain values within the limits; what is cut carries a mark that says how much.
+
+Normalised are: NaN and infinities (to their names), NUL (to U+2400: SQLite and PostgreSQL cannot hold it in text), lone
+surrogates (to their escape), bytes (to text), sets (to lists), keys that are not text, cycles, and objects (to their ``repr``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import pathlib
+import uuid
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+MAX_EVENT = 256 * 1024
+"""Bytes of one encoded event at most."""
+MAX_STRING = 64 * 1024
+"""Bytes of one string at most, in UTF-8."""
+MAX_DEPTH = 24
+"""Levels of nesting at most: MariaDB refuses JSON deeper than 32, and a batch adds some."""
+MAX_KEYS = 256
+"""Keys of one mapping at most."""
+MAX_ITEMS = 1024
+"""Items of one list, tuple or set at most."""
+MAX_NODES = 16_384
+"""Values in one event at most; a text counts as one for every 64 bytes of it."""
+MAX_BITS = 8192
+"""Bits of an integer at most: Python refuses to print far longer ones."""
+
+ROOM = MAX_EVENT - 16 * 1024
+"""Bytes that the message and the attributes of one event share; the rest is for the ids."""
+
+# Bytes of a text, and members of a container, where an event is too large otherwise: a little of everything tells more than all of a part.
+_SHORT_STRING = 4 * 1024
+_TIGHTER = ((_SHORT_STRING, 64), (256, 64))
+_PLAIN = frozenset({str, int, bool, type(None)})
+_INFINITY = float("inf")
+# An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` goes a long way round.
+_BACKSLASH = ord("\\")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_text(value: object) -> bytes:
+    """Return *value* as a JSON string; what is not a `str` is converted first."""
+    if type(value) is str and len(value) <= MAX_STRING:
+        try:
+            out = _encode(value)
+        except UnicodeEncodeError:
+            pass
+        else:
+            if len(out) <= MAX_STRING and (_BACKSLASH not in out or out.find(b"\\u0000") < 0):
+                return out
+    out = _encode(_text(value, MAX_STRING))
+    # Control characters take six bytes each in JSON.
+    return out if len(out) <= 2 * MAX_STRING else _encode(_text(value, MAX_STRING // 6))
+
+
+def encode_plain(attrs: dict[str, Any]) -> bytes | None:
+    """Return *attrs*, whose keys are text, as a JSON object; ``None`` if a value is not plain, or something has to be cut."""
+    try:
+        for value in attrs.values():
+            # Of the floats, `x - x` is 0.0 for the finite ones alone.
+            if type(value) not in _PLAIN and (type(value) is not float or value - value != 0.0):
+                return None
+        out = _encode(attrs)
+    except Exception:  # noqa: BLE001 -- whatever it is (a class may refuse to be hashed), the careful way copes with it
+        return None
+    if len(out) > MAX_STRING or len(attrs) > MAX_KEYS or (_BACKSLASH in out and out.find(b"\\u0000") > 0):
+        return None
+    return out
+
+
+def encode_attrs(attrs: dict[str, Any]) -> bytes:
+    """Return *attrs* as a JSON object of at most `ROOM` bytes."""
+    out = encode_plain(attrs) if all(type(key) is str for key in attrs) else None
+    return encode_value(attrs) if out is None else out
+
+
+def encode_value(value: Any, room: int = ROOM) -> bytes:
+    """Return any value as JSON of at most *room* bytes (at least 64 KiB)."""
+    out = _encode(normalise(value))
+    for max_string, max_many in _TIGHTER:
+        if len(out) <= room:
+            return out
+        out = _encode(normalise(value, max_string=max_string, max_items=max_many, max_keys=max_many))
+    return out if len(out) <= room else _encode(_outline(value, len(out), room))
+
+
+def normalise(value: Any, *, max_string: int = MAX_STRING, max_items: int = MAX_ITEMS, max_keys: int = MAX_KEYS) -> Any:
+    """Return *value* made of ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None`` alone, within the limits."""
+    return _Normaliser(max_string, max_items, max_keys).plain(value, 0)
+
+
+class _Normaliser:
+    __slots__ = ("_above", "_max_items", "_max_keys", "_max_string", "_nodes")
+
+    def __init__(self, max_string: int, max_items: int, max_keys: int) -> None:
+        self._max_string = max_string
+        self._max_items = max_items
+        self._max_keys = max_keys
+        self._nodes = 0
+        self._above: set[int] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether the rest has to be left out."""
+        return self._nodes > MAX_NODES
+
+    def plain(self, value: Any, depth: int) -> Any:
+        self._nodes += 1
+        try:
+            return self._plain(value, type(value), depth)
+        except Exception as exc:  # noqa: BLE001 -- a hostile object must not take the event with it
+            return f"<{_type_name(value)}: cannot be shown, {type(exc).__name__}>"
+
+    def _plain(self, value: Any, kind: type, depth: int) -> Any:
+        # `issubclass(type(x), …)` and never `isinstance`: the latter asks the object, which may lie or raise.
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            text = _text(value, self._max_string)
+            self._nodes += len(text) >> 6
+            return text
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            return number if number.bit_length() <= MAX_BITS else f"<int of {number.bit_length():,} bits>"
+        if issubclass(kind, float):
+            real = float.__float__(value)
+            if real - real == 0.0:
+                return real
+            return "NaN" if real != real else "Infinity" if real == _INFINITY else "-Infinity"  # noqa: PLR0124 -- NaN alone differs from itself
+        if issubclass(kind, (bytes, bytearray, memoryview)):
+            return self._bytes(value)
+        if issubclass(kind, (datetime.datetime, datetime.date, datetime.time)):
+            return value.isoformat()
+        if issubclass(kind, (datetime.timedelta, uuid.UUID, decimal.Decimal, pathlib.PurePath)):
+            return _text(str(value), self._max_string)
+        if issubclass(kind, enum.Enum):
+            return self.plain(value.value, depth + 1)
+        return self._container(value, kind, depth)
+
+    def _container(self, value: Any, kind: type, depth: int) -> Any:
+        members: Any = value
+        if dataclasses.is_dataclass(kind):
+            members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(kind) if field.repr}
+        elif issubclass(kind, msgspec.Struct):
+            members = {name: getattr(value, name, None) for name in kind.__struct_fields__}
+        elif not issubclass(kind, (Mapping, list, tuple, set, frozenset)):
+            return _text(value, self._max_string)
+        if depth >= MAX_DEPTH:
+            return f"…[cut: {_type_name(value)} nested deeper than {MAX_DEPTH} levels]"
+        if id(value) in self._above:
+            return f"…[cycle: this {_type_name(value)} contains itself]"
+        self._above.add(id(value))
+        try:
+            return self._mapping(members, depth) if issubclass(type(members), Mapping) else self._items(members, depth)
+        finally:
+            self._above.discard(id(value))
+
+    def _mapping(self, value: Any, depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        kept = 0
+        for key in islice(iter(value), self._max_keys):
+            if self.full:
+                break
+            out[_fresh(_key(key), out)] = self.plain(value[key], depth + 1)
+            kept += 1
+        if (left := len(value) - kept) > 0:
+            out[_fresh("…", out)] = f"[cut: {left:,} more of {len(value):,} keys]"
+        return out
+
+    def _items(self, value: Any, depth: int) -> list[Any]:
+        out: list[Any] = []
+        for item in islice(iter(value), self._max_items):
+            if self.full:
+                break
+            out.append(self.plain(item, depth + 1))
+        if (left := len(value) - len(out)) > 0:
+            out.append(f"…[cut: {left:,} more of {len(value):,} items]")
+        return out
+
+    def _bytes(self, value: bytes | bytearray | memoryview) -> str:
+        # A slice first: decoding 100 MB to keep 64 KiB of it would hold the caller up.
+        size = memoryview(value).nbytes
+        text = bytes(memoryview(value).cast("B")[: self._max_string + 1]).decode("utf-8", "backslashreplace")
+        return _cut(_clean(text), self._max_string, size)
+
+
+def _key(key: Any) -> str:
+    return _text(key, 256)
+
+
+def _fresh(key: str, taken: dict[str, Any]) -> str:
+    """Return *key*, or with a number behind it when another key came to the same text."""
+    if key not in taken:
+        return key
+    number = 2
+    while (candidate := f"{key}~{number}") in taken:
+        number += 1
+    return candidate
+
+
+def _text(value: Any, limit: int) -> str:
+    """Return *value* as clean text of at most *limit* bytes in UTF-8."""
+    if type(value) is not str:
+        try:
+            value = str.__str__(value if issubclass(type(value), str) else _repr(value))
+        except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not take the event with it
+            return f"<{_type_name(value)}: its repr raised {type(exc).__name__}>"
+    size = len(value)
+    return _cut(_clean(value[: limit + 1]), limit, size)
+
+
+def _repr(value: Any) -> str:
+    if issubclass(type(value), (list, tuple, dict, set, frozenset)):
+        # Lists of lists of the same list have texts of gigabytes.
+        normaliser = _Normaliser(_SHORT_STRING, MAX_ITEMS, MAX_KEYS)
+        plain = normaliser.plain(value, 0)
+        if normaliser.full:
+            return repr(plain)
+    return repr(value)
+
+
+def _clean(text: str) -> str:
+    if "\x00" in text:
+        text = text.replace("\x00", "␀")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _cut(text: str, limit: int, size: int) -> str:
+    """Cut *text* to *limit* bytes with a mark; *size* is the length it had at first, in its own units."""
+    if size <= limit and (len(text) * 4 <= limit or len(text.encode()) <= limit):
+        return text
+    kept = text.encode()[: max(limit - 80, 0)].decode("utf-8", "ignore")
+    return f"{kept}…[cut: the first {len(kept):,} of {max(size, len(text)):,} kept]"
+
+
+def _outline(value: Any, size: int, room: int) -> dict[str, Any]:
+    """Say what was there when even the shortened values are too large."""
+    keys = [_key(key) for key in islice(iter(value), 64)] if issubclass(type(value), Mapping) else []
+    return {"…": f"[cut: {size:,} bytes of values, the limit is {room:,}]", "keys": keys}
+
+
+def _type_name(value: Any) -> str:
+    # Not `type(value).__qualname__`: a metaclass may have its own idea of that.
+    return str(_qualname(type(value)))
+
+
+_qualname = type.__dict__["__qualname__"].__get__

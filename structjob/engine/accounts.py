@@ -1,0 +1,57 @@
+"""The accounts of one session's events: what became of each, whenever it is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from structjob.engine.feed import Feed
+from structjob.lane import MemoryLane
+from structjob.models import Ledger
+from structjob.recorder import Recorder
+
+
+class Accounts:
+    """Keeps count of what a recorder takes.
+
+    Args:
+        own: The feed that delivers it.
+        recorder: The recorder.
+    """
+
+    def __init__(self, own: Feed, recorder: Recorder) -> None:
+        self._own = own
+        self._recorder = recorder
+
+    def ledger(self) -> Ledger:
+        """Return what became of this session's events."""
+        recorder = self._recorder
+        # In a forked child the engine is the parent's, and none of its counts is about the child.
+        feed = self._own if not recorder.forked else Feed(recorder.session, recorder.lanes)
+        # What was accepted is asked last, so that nothing can be stored that is not accepted yet.
+        stored, dead, in_flight = feed.stored, feed.dead, feed.in_flight
+        dropped = Counter(feed.dropped)
+        for source in recorder.dropped_sources():
+            for event in list(source):
+                dropped[event.reason] += event.last - event.first + 1
+        memory = [lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryLane)]
+        accepted = recorder.numbers.given
+        left = accepted - stored - dead - sum(dropped.values())
+        # Without a spool, what is neither is in memory: in the queue, or in the hands of a call that is not done yet.
+        in_memory = left if recorder.spool is None else min(left, in_flight + sum(map(len, memory)))
+        return Ledger(accepted, stored, left - in_memory, in_memory, dict(+dropped), dead, recorder.rejected)
+
+    def waiting(self) -> int:
+        """Return how many events wait for the database."""
+        ledger = self.ledger()
+        return ledger.spilled + ledger.in_memory
+
+    def settle(self) -> None:
+        """Count what was dropped, and put it down in ``structjob_gaps`` by way of the spool."""
+        recorder, dropped = self._recorder, self._own.dropped
+        told = recorder.account()
+        for gap in told:
+            dropped[gap.reason] += gap.last - gap.first + 1
+        while recorder.lost_states:
+            self._own.states.add([recorder.lost_states.popleft()])
+        if told:
+            recorder.tell("dropped", "%d events were dropped so far (%s); see structjob_gaps", sum(dropped.values()), dict(dropped))

@@ -1,0 +1,64 @@
+"""Cancelling by request: what other processes ask this one to cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Protocol
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.link import Link
+from structjob.exceptions import IllegalTransition
+from structjob.store import cancellations
+
+
+class LiveJob(Protocol):
+    """A job that runs in this process."""
+
+    id: str
+    attempt: int
+
+    def request_cancel(self, reason: str, requested_by: str | None) -> None:
+        """Cancel its task. Raises `IllegalTransition` if it has none."""
+
+    def restate(self) -> None:
+        """Record it and its open steps anew, as they are."""
+
+
+class Canceller:
+    """Hands requests on to the jobs they are about.
+
+    Args:
+        session_id: The tracker's session.
+        link: Its database.
+        live: The jobs that run at the moment.
+    """
+
+    def __init__(self, session_id: int, link: Link, live: Collection[LiveJob]) -> None:
+        self._session_id = session_id
+        self._link = link
+        self._live = live
+        self._heard: set[tuple[str, int]] = set()
+
+    async def look(self) -> None:
+        """Look for requests, with one query; with none while no job runs."""
+        if not self._live or self._link.down is not None:
+            return
+        for row in await self._link.once(lambda: self._link.store.fetch(cancellations.requests(self._session_id))):
+            job_id, attempt = row["job_id"], row["attempt"]
+            if (job_id, attempt) not in self._heard:
+                # Once, though it may not be forgotten yet: a second cancellation would disturb what the job does to clean up.
+                self._heard.add((job_id, attempt))
+                self._cancel(job_id, attempt, row["reason"] or "", row["requested_by"])
+            await self._link.store.transact(
+                lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(connection, self._session_id, job_id, attempt)  # type: ignore[misc]  # bound early
+            )
+            self._heard.discard((job_id, attempt))
+
+    def _cancel(self, job_id: str, attempt: int, reason: str, requested_by: str | None) -> None:
+        with suppress(StopIteration):  # it has ended meanwhile
+            job = next(job for job in list(self._live) if (job.id, job.attempt) == (job_id, attempt))
+            try:
+                job.request_cancel(reason, requested_by)
+            except IllegalTransition as exc:
+                diagnostics.warning("a request to cancel could not be met: %s", exc)

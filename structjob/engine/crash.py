@@ -1,0 +1,58 @@
+"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with what was going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from structjob.context import Scope
+from structjob.fingerprint import of_words
+from structjob.line import seal
+from structjob.pipeline import emit
+from structjob.session import Session
+from structjob.store.ingest import Crashed
+
+
+class _Catcher:
+    """Stands for a recorder, and keeps the event in place of recording it."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    def put(self, body: bytes, level: int) -> None:
+        self.body = body
+
+
+def notices(told: dict[str, bytes], crashed: list[Crashed], session: Session, number: Callable[[], int]) -> bytes:
+    """Return the events' lines for the transaction in which *crashed* become so.
+
+    Args:
+        told: Lines of earlier attempts at the same transaction, by job: each is told of once, under one number.
+        crashed: The jobs.
+        session: Whose they were.
+        number: Gives a number of the session that tells.
+    """
+    for job in crashed:
+        if job.job["id"] not in told and (body := _notice(job, session)):
+            told[job.job["id"]] = seal(body, b',"seq":%d' % number())
+    return b"".join(told.get(job.job["id"], b"") for job in crashed)
+
+
+def _notice(crashed: Crashed, session: Session) -> bytes:
+    job, catcher = crashed.job, _Catcher()
+    scope = Scope(
+        recorder=catcher, job_id=job["id"], attempt=job["attempt"], operation=job["operation"],  # type: ignore[arg-type]  # that much of one
+        correlation_id=job["correlation_id"], parent_job_id=job["parent_job_id"], category=job["category"], project=job["project"],
+    )  # fmt: skip
+    attrs: dict[str, Any] = {
+        "operation": job["operation"], "status": "crashed", "host": session.host, "pid": session.pid,
+        "open_steps": list(crashed.steps), "last_lines": list(crashed.last_lines),
+    }  # fmt: skip
+    attrs |= {
+        "error_type": "Crashed", "error_message": "its process ended without finishing it",
+        "error_fingerprint": of_words("Crashed", "", job["operation"]),
+    }  # fmt: skip
+    emit(scope, "error", "operation_crashed", attrs, kind="operation_crashed")
+    return catcher.body

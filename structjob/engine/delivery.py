@@ -1,0 +1,443 @@
+"""The engine behind a tracker: its writers read the feeds in turn and store what they hold, a batch a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Protocol
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.accounts import Accounts
+from structjob.engine.cancelling import LiveJob
+from structjob.engine.feed import Feed, Work, waiting
+from structjob.engine.keeper import Keeper
+from structjob.engine.link import Link, permanent
+from structjob.engine.orphans import Orphans
+from structjob.engine.retention import Pruner
+from structjob.engine.waiters import Flush, Waiters
+from structjob.exceptions import StoreUnavailable
+from structjob.lane import Batch, MemoryLane
+from structjob.models import Ledger
+from structjob.recorder import Recorder
+from structjob.retention import Retention
+from structjob.store.ingest import Crashed, Written
+
+_VERIFIED = 500
+"""Lines of another process that are verified at a time at most: it is done on the loop."""
+
+_GLANCE = 0.005
+"""Seconds between two looks at a queue in memory while waiting for company."""
+
+_LAST_TRY = 2.0
+"""Seconds that closing waits for a database that was away to answer after all."""
+
+_LAST_WAIT = 1.0
+"""Seconds that the end of the interpreter waits for another program's transaction."""
+
+_PARTING = 0.1
+"""Seconds that closing waits for threads in the middle of recording, at most."""
+
+
+class Unsettled(Protocol):
+    """A live handle whose progress has changed and is not recorded yet."""
+
+    def settle(self) -> None:
+        """Record the progress as it is now."""
+
+
+class Engine:
+    """Delivers what a recorder takes.
+
+    Args:
+        recorder: What to deliver.
+        link: Where to.
+        batch_size: Events of one transaction at most.
+        flush_interval: Seconds that an event waits at most before it is on its way.
+        writers: Tasks that write at once.
+        heartbeat: Seconds between two heartbeats.
+        live: The jobs that run, at any moment.
+        retention: What is to be kept, and for how long.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        link: Link,
+        *,
+        batch_size: int,
+        flush_interval: float,
+        writers: int,
+        heartbeat: float,
+        live: Collection[LiveJob],
+        retention: Retention | None,
+    ) -> None:
+        self.recorder = recorder
+        self.link = link
+        self.store = link.store
+        self.loop = asyncio.get_running_loop()
+        self._batch_size = batch_size
+        self._flush_interval = flush_interval
+        self._writers = min(writers, self.store.writers)
+        self._pid = os.getpid()
+        self._own = Feed(recorder.session, recorder.lanes)
+        self._accounts = Accounts(self._own, recorder)
+        self._orphans = Orphans(self._own, recorder, link, self.hurry)
+        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts)
+        self.pruner = Pruner(recorder.session.session_id, link, retention)
+        self._waiters = Waiters()
+        link.place = str(recorder.root or "memory")
+        link.waiting = self._accounts.waiting
+        link.on_down = self._waiters.fail
+        self.on_stored: Callable[[], None] = _nothing
+        """Called on the loop after each batch that was stored."""
+        self._turn_of = 0
+        self._returned: deque[Work] = deque()
+        self._unsettled: set[Unsettled] = set()
+        self._woken = asyncio.Event()
+        self._urgent = False
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    async def enter(self, seconds: float) -> StoreUnavailable | None:
+        """Enter the session; return why the database does not answer, if it does not, after some *seconds* at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._enter(self._own)
+        except StoreUnavailable as exc:
+            return exc
+        except TimeoutError:
+            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} seconds")
+        return None
+
+    async def _enter(self, feed: Feed) -> None:
+        if not feed.entered:
+            await self.store.begin_session(feed.session)
+            feed.entered = True
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self.recorder.wake = self._wake
+        # An empty context: what is current where a tracker opens must not live as long as its tasks.
+        for index in range(self._writers):
+            self._spawn(self._deliver(index), f"structjob-writer-{index}")
+        self._spawn(self._keeper.keep(), "structjob-keeper")
+        if self.pruner.wanted:
+            self._spawn(self.pruner.keep(), "structjob-pruner")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(contextvars.Context().run(asyncio.create_task, work, name=name))
+
+    async def looked(self) -> None:
+        """Wait until the first look for orphans is done."""
+        await self._keeper.looked()
+
+    async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and what was not done is told
+        """Deliver what is there, end the session, and stop; within *timeout* seconds. Return whether everything is stored."""
+        complete, parting = False, min(timeout / 10, 1.0)
+        try:
+            self._revive(closing=True)
+            with contextlib.suppress(TimeoutError, StoreUnavailable):
+                async with asyncio.timeout(timeout - parting):
+                    await self.link.opening()
+                    await self._deliver_most()
+                    self.recorder.close()
+                    await self._deliver_rest()
+                    await self._cancel_tasks(parting)  # a heartbeat after its end would make the session look alive
+                    await self._end_own()
+                    complete = True
+        finally:
+            self.recorder.close()
+            self.recorder.wake = _nothing
+            await self._stop(parting)
+            self._let_go(complete)
+        return complete
+
+    async def _deliver_most(self) -> None:
+        """Store what is there, unless the database is away; then, too, if it would be lost otherwise and may come back any moment."""
+        while True:
+            try:
+                return await self._flush_or_ask_again()
+            except StoreUnavailable as exc:
+                if self.recorder.spool is not None or permanent(exc):
+                    return None
+            await asyncio.sleep(_GLANCE)
+
+    async def _deliver_rest(self) -> None:
+        """Store what came until the recorder was closed; a thread may have its number and not have written yet."""
+        while True:
+            await self._flush_or_ask_again()
+            if self.recorder.quiet() and not any(self.recorder.dropped_sources()) and not waiting(self.recorder.lanes()):
+                return
+            await asyncio.sleep(0.001)
+
+    async def _flush_or_ask_again(self) -> None:
+        """Flush; once more if the database is away, for it may have come back while nobody looked."""
+        try:
+            await asyncio.wrap_future(self.flush())
+        except StoreUnavailable:
+            await self.link.try_again(_LAST_TRY)
+            await asyncio.wrap_future(self.flush())
+
+    async def _stop(self, seconds: float) -> None:
+        self._keeper.stop()
+        await self._cancel_tasks(seconds)
+        self._waiters.fail(StoreUnavailable("the tracker was closed before everything was stored; what is left waits in the spool"))
+
+    async def _cancel_tasks(self, seconds: float) -> None:
+        self._closing = True
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:  # a driver may not let itself be cancelled
+            await asyncio.wait(tasks, timeout=seconds)
+
+    async def _end_own(self) -> None:
+        feed = self._own
+        crashed = await self.store.end_session(
+            feed.session, self.recorder.numbers.given, "closed", unexplained="interrupted", tell=self._nothing_to_tell
+        )
+        for job in crashed:
+            diagnostics.warning(
+                "job %s (%s) was still running when its tracker closed; it is marked crashed", job.job["id"], job.job["operation"]
+            )
+        # All is stored, or has just been explained.
+        feed.dropped["interrupted"] += self._accounts.waiting()
+
+    def _nothing_to_tell(self, crashed: list[Crashed]) -> tuple[int, bytes]:
+        return self._own.session.session_id, b""
+
+    def _let_go(self, complete: bool) -> None:
+        self._orphans.close()
+        for lane in self.recorder.lanes():
+            lane.closed = True  # a thread that waits for room has waited long enough
+        deadline = time.monotonic() + _PARTING
+        while not self.recorder.quiet():
+            if time.monotonic() > deadline:
+                # Its number may be written any time: the files stay open and locked until the process ends.
+                return
+            time.sleep(0.0005)
+        spool = self.recorder.spool
+        if spool is not None:
+            if complete:
+                spool.remove()
+            else:
+                spool.close()
+        for lane in self.recorder.lanes():
+            lane.close()
+
+    def _revive(self, *, closing: bool = False) -> None:
+        """Begin anew where somebody cancelled every task, ours among them; when *closing*, those too that do not know of it yet."""
+        if self._tasks and not self._closing and any(task.done() or (closing and task.cancelling()) for task in self._tasks):
+            for task in self._tasks:
+                task.cancel()
+            self._tasks = []
+            self.start()
+
+    # -- being asked --------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        """Called by the recorder from anywhere, a signal handler too, when the writers are idle."""
+        self.recorder.idle = False
+        with contextlib.suppress(RuntimeError):  # the loop is closed: what is in the spool is the next process's
+            self.loop.call_soon_threadsafe(self._woken.set, context=contextvars.Context())
+
+    def hurry(self) -> None:
+        """Deliver at once, without waiting for company. From any thread."""
+        self._urgent = True
+        self._wake()
+
+    def flush(self) -> concurrent.futures.Future[None]:
+        """Return a future that is done when everything recorded so far is stored, adopted spools included. From any thread."""
+        self.settle()
+        if asyncio._get_running_loop() is self.loop and not self._closing:
+            self._revive()
+            self._orphans.look()
+        flush = Flush.of([self._own, *self._orphans])
+        if not flush.settle():
+            self._waiters.add_flush(flush)
+            self._go_for_it()
+        return flush.future
+
+    def committed(self, state_seq: int) -> concurrent.futures.Future[None]:
+        """Return a future that is done when the change of state *state_seq* is committed, or fails while the database is away."""
+        future = self._waiters.add_commit(state_seq)
+        if state_seq in self._own.states:
+            self._waiters.settle(self._own.states)
+        else:
+            self._go_for_it()
+        return future
+
+    def _go_for_it(self) -> None:
+        # After whoever waits was added: it cannot be missed in between.
+        if (refusal := self._refusal()) is not None:
+            self._waiters.fail(refusal)
+        else:
+            self.hurry()
+
+    def _refusal(self) -> StoreUnavailable | None:
+        """Return why nobody should wait for the database now."""
+        if os.getpid() != self._pid:
+            return StoreUnavailable(
+                "this is a forked process; what it records is stored by its parent: open a tracker here to read, or to wait for it"
+            )
+        if self._closing:
+            return StoreUnavailable("the tracker is closed; what is left waits in the spool")
+        return self.link.down
+
+    def unsettled(self, handle: Unsettled) -> None:
+        """Let *handle* record its progress at the next turn."""
+        self._unsettled.add(handle)
+        if self.recorder.idle:
+            self._wake()
+
+    def settle(self) -> None:
+        """Record the progress that was held back."""
+        with contextlib.suppress(KeyError):  # another thread was faster
+            while self._unsettled:
+                self._unsettled.pop().settle()
+
+    def ledger(self) -> Ledger:
+        """Return what became of this session's events."""
+        return self._accounts.ledger()
+
+    # -- delivering ---------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self, index: int) -> None:
+        await self.link.insist(lambda: self._enter(self._own))
+        while True:
+            try:
+                if not await self._turn(index):
+                    await self._rest(index)
+            except asyncio.CancelledError:
+                raise
+            except Exception:  # noqa: BLE001 -- a fault of ours must not end the delivery
+                diagnostics.exception("structjob: delivering events failed; it goes on in a second")
+                await asyncio.sleep(1.0)
+
+    async def _turn(self, index: int) -> bool:
+        """Store one batch of one feed, or end a session that is over; return whether there was anything to do."""
+        self._accounts.settle()
+        work = self._returned.popleft() if self._returned else self._read(index)
+        if work is not None:
+            try:
+                await self._store(*work)
+            except BaseException:
+                # Cancelled by whoever cancels every task. The lane will not give it out again.
+                self._returned.append(work)
+                raise
+        over = self._orphans.next_over() if work is None and index == 0 else None
+        if over is not None:
+            await self._orphans.end(over)
+        if index and work is not None and work[0] is not self._own:
+            self.hurry()  # an orphan may be over now, and the first writer ends it
+        self._waiters.settle(self._own.states)
+        return work is not None or over is not None
+
+    def _read(self, index: int) -> Work | None:
+        """Read a batch of one feed; each has its turn, so that a busy program delivers its predecessor's events too."""
+        if index and not self._worth_another():
+            return None
+        feeds = [self._own, *self._orphans]
+        for offset in range(len(feeds)):
+            feed = feeds[(self._turn_of + offset) % len(feeds)]
+            most = self._batch_size if feed is self._own else min(self._batch_size, _VERIFIED)
+            try:
+                states, events = feed.read(most, states=index == 0)  # changes of state go through one writer
+            except OSError as exc:
+                if feed is self._own:
+                    raise
+                self._orphans.abandon(feed, exc)
+                continue
+            if states is not None or events is not None:
+                self._turn_of = (self._turn_of + offset + 1) % len(feeds)
+                if index == 0 and self._writers > 1 and self._worth_another():
+                    self._woken.set()
+                return feed, states, events
+        return None
+
+    def _worth_another(self) -> bool:
+        """Return whether so much waits that more than the first writer shall take of it: small transactions are dear."""
+        return self.recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(self._orphans)
+
+    async def _store(self, feed: Feed, states: Batch | None, events: Batch | None) -> None:
+        feed.acknowledge(states, events, await self.link.insist(lambda: self._write(feed, states, events)))
+        self.on_stored()
+
+    async def _write(self, feed: Feed, states: Batch | None, events: Batch | None) -> Written:
+        await self._enter(feed)
+        return await self.store.write(feed.as_write(states, events, self._given(feed)))
+
+    def _given(self, feed: Feed) -> int:
+        return self.recorder.numbers.given if feed is self._own else 0
+
+    # -- idling -------------------------------------------------------------------------------------------------------------
+
+    async def _rest(self, index: int) -> None:
+        """Wait until there is something to do, and a little longer for company."""
+        if index == 0:
+            self.settle()
+            self._urgent = False
+        self._woken.clear()
+        self.recorder.idle = True
+        if self._has_more(index):
+            self.recorder.idle = False
+            await asyncio.sleep(0)
+            return
+        await self._woken.wait()
+        deadline = self.loop.time() + self._flush_interval
+        while not self._urgent and self.loop.time() < deadline and not self._crowded():
+            with contextlib.suppress(TimeoutError):
+                # A queue in memory fills without a word, so it is looked at in between.
+                async with asyncio.timeout_at(deadline if self.recorder.spool is not None else min(deadline, self.loop.time() + _GLANCE)):
+                    self._woken.clear()
+                    await self._woken.wait()
+
+    def _crowded(self) -> bool:
+        """Return whether a queue in memory is so full that waiting for company would cost events."""
+        events = self.recorder.events
+        return isinstance(events, MemoryLane) and len(events) > self.recorder.queue_size // 4
+
+    def _has_more(self, index: int) -> bool:
+        """Look once more after having said that we are idle: something may have come in between."""
+        recorder, feed = self.recorder, self._own
+        if index:
+            # Not for what the first writer has in hand, or this would be asked all the time while the database is away.
+            return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(recorder.lanes()[2:])
+        return bool(
+            (recorder.numbers.given > feed.settled() and waiting(recorder.lanes()[2:]))
+            or (recorder.state_numbers.given not in feed.states and waiting(recorder.lanes()[:2]))
+            or self._unsettled
+            or any(recorder.dropped_sources())
+        )
+
+    # -- at the end of the interpreter --------------------------------------------------------------------------------------
+
+    def drain(self, seconds: float) -> None:
+        """Deliver in the calling thread what waits, where no loop runs any more and nobody closed the tracker."""
+        write_now = getattr(self.store, "write_now", None)
+        if write_now is None or os.getpid() != self._pid:  # a forked child must not touch its parent's connection
+            return
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(Exception):
+            self.settle()
+            while (left := deadline - time.monotonic()) > 0:
+                self._accounts.settle()
+                work = self._returned.popleft() if self._returned else self._read(0)
+                if work is None:
+                    return
+                feed, states, events = work
+                if feed.entered:
+                    write = feed.as_write(states, events, self._given(feed))
+                    feed.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,137 @@
+"""The keeper: beats the heart of the sessions, and looks now and then for what others left, want or did."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.accounts import Accounts
+from structjob.engine.cancelling import Canceller, LiveJob
+from structjob.engine.feed import Feed
+from structjob.engine.link import Link
+from structjob.engine.orphans import Orphans
+from structjob.engine.reaper import Reaper
+from structjob.engine.watchdog import Watchdog
+from structjob.exceptions import StoreUnavailable
+from structjob.recorder import Recorder
+
+LOOK_EVERY = 2.0
+"""Seconds between looks for orphaned spools."""
+
+TICK = 1.0
+"""Seconds between looks for requests to cancel a job."""
+
+_APART = 10.0
+"""Seconds that the watchdog tries to reach a server at most."""
+
+
+class Keeper:
+    """Looks after sessions: the tracker's own, and those whose spools it has taken over.
+
+    Args:
+        own: The tracker's own feed.
+        recorder: Its recorder.
+        link: Its database.
+        orphans: What it has taken over.
+        live: The jobs that run at the moment.
+        heartbeat: Seconds between two heartbeats.
+        accounts: What was dropped is counted now and then; nobody else does it while the database is away.
+    """
+
+    def __init__(
+        self,
+        own: Feed,
+        recorder: Recorder,
+        link: Link,
+        orphans: Orphans,
+        live: Collection[LiveJob],
+        heartbeat: float,
+        accounts: Accounts,
+    ) -> None:
+        self._own = own
+        self._recorder = recorder
+        self._link = link
+        self._orphans = orphans
+        self._live = live
+        self._heartbeat = heartbeat
+        self._accounts = accounts
+        self._reaper = Reaper(own, recorder, link, orphans, heartbeat, self._restate)
+        self._canceller = Canceller(own.session.session_id, link, live)
+        self._watchdog = Watchdog(self._beat_apart, heartbeat)
+        self._looked = asyncio.Event()
+        self._orphans_at = self._beat_at = -float("inf")
+
+    async def looked(self) -> None:
+        """Wait until the first look for orphans is done."""
+        await self._looked.wait()
+
+    async def keep(self) -> None:
+        """Go on for ever."""
+        self._watchdog.start()
+        while True:
+            self._watchdog.feed()
+            now = time.monotonic()
+            if now - self._orphans_at >= LOOK_EVERY:
+                self._orphans_at = now
+                await self._try(self._look)
+                self._looked.set()
+            if now - self._beat_at >= self._heartbeat:
+                self._beat_at = now
+                await self._try(self._beat)
+            await self._try(self._canceller.look)
+            await asyncio.sleep(min(TICK, self._heartbeat))
+
+    async def _try(self, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with suppress(StoreUnavailable):  # the writers tell
+                await look()
+        except Exception:  # noqa: BLE001 -- a fault of ours must not end the heartbeat
+            diagnostics.exception("structjob: looking after sessions failed; it is tried again")
+
+    async def _look(self) -> None:
+        self._accounts.settle()
+        self._orphans.look()
+        self._orphans.sweep()
+
+    async def _beat(self) -> None:
+        if not self._own.entered:
+            return
+        store = self._link.store
+        await store.heartbeat(self._own.session.session_id, self._recorder.numbers.given)
+        for feed in self._orphans:
+            if feed.entered and feed.spool is not None and feed.spool.alive:
+                await store.heartbeat(feed.session.session_id, 0)
+        await self._reaper.look()
+
+    def _restate(self) -> None:
+        for job in list(self._live):
+            job.restate()
+
+    def _beat_apart(self) -> None:
+        """Beat in the watchdog's thread."""
+        if not self._own.entered or self._recorder.forked:
+            return
+        number, given = self._own.session.session_id, self._recorder.numbers.given
+        heartbeat_now = getattr(self._link.store, "heartbeat_now", None)
+        if heartbeat_now is not None:
+            heartbeat_now(number, given)
+            return
+
+        # The drivers of servers need a loop, and the tracker's is blocked: another one, with a connection of its own, for this once.
+        async def beat() -> None:
+            store = self._link.spare()
+            try:
+                async with asyncio.timeout(_APART):
+                    await store.open()
+                    await store.heartbeat(number, given)
+            finally:
+                await store.close()
+
+        asyncio.run(beat())
+
+    def stop(self) -> None:
+        """Let the watchdog's thread end."""
+        self._watchdog.stop()

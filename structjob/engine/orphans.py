@@ -1,0 +1,108 @@
+"""Orphans: the spools of processes that are gone (and of forked children), taken over, delivered and ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from structjob import session as sessions
+from structjob.diagnostics import diagnostics
+from structjob.engine import crash
+from structjob.engine.feed import Feed
+from structjob.engine.link import Link
+from structjob.recorder import Recorder
+from structjob.store.ingest import Crashed
+
+
+class Orphans:
+    """The feeds of the directories that a tracker has taken over.
+
+    Args:
+        own: The tracker's own feed.
+        recorder: Its recorder.
+        link: Its database.
+        found: Called when there is something to deliver, or to end.
+    """
+
+    def __init__(self, own: Feed, recorder: Recorder, link: Link, found: Callable[[], None]) -> None:
+        self._own = own
+        self._recorder = recorder
+        self._link = link
+        self._found = found
+        self._feeds: dict[int, Feed] = {}
+        self._known: set[int] = {recorder.session.session_id}
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(list(self._feeds.values()))
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def __contains__(self, session_id: int) -> bool:
+        return session_id in self._feeds
+
+    def look(self) -> None:
+        """Take over what nobody delivers, and see whether a process has ended."""
+        root = self._recorder.root
+        if root is None:
+            return
+        for spool in sessions.adopt(root, self._known):
+            self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
+            self._known.add(spool.session.session_id)
+        for feed in self._feeds.values():
+            assert feed.spool is not None  # noqa: S101 -- that is what was adopted
+            feed.spool.try_finish()
+        if self._feeds:
+            self._found()
+
+    def sweep(self) -> None:
+        """Delete what a process left that ended while it made a directory, or deleted one."""
+        if self._recorder.root is not None:
+            sessions.sweep(self._recorder.root)
+
+    def abandon(self, feed: Feed, exc: OSError) -> None:
+        """Leave an orphan that cannot be read to somebody else, and to the operator."""
+        assert feed.spool is not None  # noqa: S101 -- that is what was adopted
+        diagnostics.warning(
+            "cannot read the spool %s of another process: %s; it is left as it is", feed.spool.directory, exc.strerror or exc
+        )
+        del self._feeds[feed.session.session_id]
+        feed.spool.close()
+        feed.ended = True  # as far as those are concerned who wait for it
+
+    def next_over(self) -> Feed | None:
+        """Return one whose process is gone and of which all is stored."""
+        return next((feed for feed in self._feeds.values() if feed.over()), None)
+
+    async def end(self, feed: Feed) -> None:
+        """End the session of a process that is gone, of which all is stored."""
+        spool = feed.spool
+        assert spool is not None  # noqa: S101 -- that is what was adopted
+        damaged = spool.events.damaged + spool.states.damaged
+        crashed = await self._link.insist(
+            lambda: self._link.store.end_session(
+                feed.session,
+                spool.events.last_seen,
+                "died",
+                unexplained="damaged" if damaged else "in_flight",
+                tell=lambda jobs: self._tell(feed, jobs),
+            )
+        )
+        # Some may have been told of by an attempt that failed, and not crash after all.
+        self._own.stored += sum(job.job["id"] in feed.notices for job in crashed)
+        del self._feeds[feed.session.session_id]
+        spool.remove()
+        feed.ended = True
+        if damaged:
+            diagnostics.warning(
+                "the spool of session %d held %d damaged records, which are lost; see structjob_gaps", feed.session.session_id, damaged
+            )
+
+    def _tell(self, feed: Feed, crashed: list[Crashed]) -> tuple[int, bytes]:
+        """Say that jobs have crashed: on the console, and in lines for the transaction in which they do."""
+        return self._own.session.session_id, crash.notices(feed.notices, crashed, feed.session, self._recorder.numbers.next)
+
+    def close(self) -> None:
+        """Let go of every directory: what waits is now up to the next process."""
+        for feed in self._feeds.values():
+            assert feed.spool is not None  # noqa: S101 -- that is what was adopted
+            feed.spool.close()

@@ -1,0 +1,132 @@
+"""The reaper: finds sessions whose process is gone without a word, and ends them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from structjob.diagnostics import diagnostics
+from structjob.engine import crash
+from structjob.engine.feed import Feed
+from structjob.engine.link import Link
+from structjob.engine.orphans import Orphans
+from structjob.exceptions import StoreUnavailable
+from structjob.recorder import Recorder
+from structjob.session import is_network
+from structjob.store import leases
+from structjob.store.ingest import Crashed
+from structjob.store.leases import Lease
+
+LEAST_LEASE = 30.0
+"""Seconds that a heartbeat has to stand still, at least, before its session is presumed dead."""
+
+BEATS = 6
+"""How many heartbeats of ours that is, at least."""
+
+_now = time.monotonic
+
+
+class Reaper:
+    """Presumes dead the sessions whose heartbeat stands still, and takes it back where it was wrong about a session of ours.
+
+    A lease is measured by this process's own monotonic clock, while it was connected: after an outage every heartbeat is stale, and
+    the clocks of hosts may differ by a day.
+
+    Args:
+        own: The tracker's own feed.
+        recorder: Its recorder.
+        link: Its database.
+        orphans: What it has taken over.
+        heartbeat: Seconds between two looks.
+        revived: Called when the tracker's own session had been presumed dead: what it has running is to be recorded anew.
+    """
+
+    def __init__(self, own: Feed, recorder: Recorder, link: Link, orphans: Orphans, heartbeat: float, revived: Callable[[], None]) -> None:
+        self._own = own
+        self._recorder = recorder
+        self._link = link
+        self._orphans = orphans
+        self._lease = max(LEAST_LEASE, BEATS * heartbeat)
+        self._longest_gap = max(3 * heartbeat, self._lease / 3)
+        self._revived = revived
+        self._seen: dict[int, tuple[Lease, float]] = {}
+        self._looked = -float("inf")
+
+    async def look(self) -> None:
+        """Look at every session that has not ended; to be called with each heartbeat."""
+        try:
+            rows = await self._link.once(lambda: self._link.store.fetch(leases.OPEN))
+        except StoreUnavailable:
+            self._seen.clear()
+            raise
+        now = _now()
+        if now - self._looked > self._longest_gap:
+            self._seen.clear()  # nobody knows whether the database could be reached meanwhile
+        self._looked = now
+        found = [Lease.of(row) for row in rows]
+        await self._revive({lease.session.session_id for lease in found})
+        before, self._seen = self._seen, {}
+        for lease in found:
+            number = lease.session.session_id
+            if number == self._own.session.session_id or number in self._orphans:
+                continue
+            known, since = before.get(number, (lease, now))
+            self._seen[number] = (lease, since if known == lease else now)
+            reason = self._verdict(lease, now - self._seen[number][1])
+            if reason is not None:
+                await self._reap(lease, reason)
+
+    def _verdict(self, lease: Lease, still: float) -> str | None:
+        """Return why the session is presumed dead, if it is, its heartbeat having stood *still* for some seconds."""
+        session, own = lease.session, self._own.session
+        if session.boot_id is not None and (session.host, session.boot_id) == (own.host, own.boot_id):
+            root = self._recorder.root
+            if root is not None and not is_network(root) and (root / str(session.session_id)).exists():
+                return None  # the lock in it tells the living from the dead: see `Orphans`
+            if not _process_exists(session.pid):
+                return leases.DIED
+        return leases.LEASE_EXPIRED if still >= self._lease else None
+
+    async def _reap(self, lease: Lease, reason: str) -> None:
+        told: dict[str, bytes] = {}
+
+        def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
+            return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.numbers.next)
+
+        crashed = await self._link.store.transact(lambda connection: leases.reap(connection, lease, reason, tell))
+        del self._seen[lease.session.session_id]
+        if crashed is None:
+            return
+        self._own.stored += sum(job.job["id"] in told for job in crashed)
+        if crashed:
+            diagnostics.warning(
+                "process %d on %s (session %d) is presumed dead (%s); %d jobs that it left running are marked crashed",
+                lease.session.pid, lease.session.host, lease.session.session_id, reason, len(crashed),
+            )  # fmt: skip
+
+    async def _revive(self, alive: set[int]) -> None:
+        """Take it back where somebody presumed a session dead that this process knows to live."""
+        for feed in [self._own, *self._orphans]:
+            number = feed.session.session_id
+            if not feed.entered or number in alive or (feed.spool is not None and not feed.spool.alive):
+                continue
+            if await self._link.store.transact(lambda connection, number=number: leases.revive(connection, number)) and feed is self._own:  # type: ignore[misc]  # bound early
+                diagnostics.warning("this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs")
+                self._revived()
+
+
+def _process_exists(pid: int) -> bool:
+    """Return whether this host has the process. If so it may be another one, which was given the number since."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    with suppress(OSError, IndexError):
+        # One that was killed, and that its parent has not asked after, is there by its number only.
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] not in ("Z", "X")
+    return True

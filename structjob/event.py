@@ -1,0 +1,202 @@
+"""An event's parts as pieces of JSON, of which the lines for database, console and files are made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+
+from structjob.clock import second_text
+from structjob.context import Scope, json_fields
+from structjob.encoding import ROOM, encode_plain, encode_text, encode_value, normalise
+from structjob.exceptions import InvalidArgument
+from structjob.failure import Classifier, exception_attrs
+from structjob.levels import LEVEL_ALIASES, LEVELS
+from structjob.redaction import Redactor
+
+
+class Level(NamedTuple):
+    """A level, and what stands in the lines from the time's last digit to the message: for the database, and where it is shown."""
+
+    number: int
+    name: str
+    stored: bytes
+    shown: bytes
+
+
+BY_NAME = {
+    name: Level(n, name, b'","level":"%b","message":' % name.encode(), b'Z","level":"%b","event":' % name.encode())
+    for name, n in LEVELS.items()
+}
+BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}
+
+# Keys that mean something to us, or that others put there for the renderer.
+_COLUMNS = {name: name for name in ("logger", "category", "project", "stream", "kind", "trace_id", "span_id")}
+_COLUMNS["error_fingerprint"] = "fingerprint"
+_SPECIAL = frozenset(
+    {*_COLUMNS, "exc_info", "stack_info", "level", "timestamp", "job_id", "step_id", "correlation_id", "parent_job_id", "event"}
+)
+_LIMITS = {"logger": 255, "category": 64, "project": 100, "stream": 16, "kind": 32, "trace_id": 64, "span_id": 32, "fingerprint": 64}
+
+
+class Encoder:
+    """Turns what a processor sees into the pieces of which lines are made; shared by `FanOut` and `capture`.
+
+    Args:
+        redactor: Takes the secrets out; ``None`` leaves them in.
+        classifier: Derives ``error_type`` and the like from an exception.
+    """
+
+    def __init__(self, redactor: Redactor | None = None, classifier: Classifier | None = None) -> None:
+        self.redactor = redactor
+        self._suspects = redactor.suspects if redactor is not None else _never
+        self.classifier = classifier
+        # Keys that were looked at and are neither special nor secret: an event made of these alone needs no second look.
+        self.plain: set[str] = set()
+        self.messages: dict[str, bytes] = {}
+
+    def attrs(
+        self, given: MutableMapping[str, Any], columns: dict[str, Any], scope: Scope | None = None, *, recorded: bool = True
+    ) -> dict[str, Any]:
+        """Return the attributes in *given*; what belongs into a column of its own goes into *columns*.
+
+        An exception is told by the first event of *scope* that is *recorded*; see `structjob.failure.exception_attrs`.
+        """
+        attrs = dict(given)
+        for key in given:
+            if key in self.plain:
+                continue
+            if key in _SPECIAL:
+                self._special(key, attrs, columns, scope, recorded)
+            elif type(key) is str and len(self.plain) < 10_000 and not (self.redactor is not None and self.redactor.is_secret(key)):
+                self.plain.add(key)
+            elif self.redactor is not None and type(key) is str:
+                attrs[key] = self.redactor.value(normalise(attrs[key]), key)
+        if any(type(key) is not str for key in attrs):
+            attrs = normalise(attrs)  # 1 and "1" must not become one key
+        return attrs
+
+    def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
+        if key in _COLUMNS:
+            value = attrs.pop(key)
+            if value is not None:
+                column = _COLUMNS[key]
+                columns[column] = str(value)[: _LIMITS[column]]
+        elif key == "exc_info":
+            exc = exception_of(attrs.pop(key))
+            if exc is not None:
+                found = exception_attrs(exc, self.classifier, scope, counts=recorded)
+                if (fingerprint := found.pop("error_fingerprint", None)) is not None:
+                    columns.setdefault("fingerprint", fingerprint)
+                for name, value in found.items():
+                    attrs.setdefault(name, value)
+        elif key == "stack_info":
+            if attrs.pop(key):
+                import traceback
+
+                attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
+        elif key in ("level", "timestamp", "event"):
+            del attrs[key]
+        # The ids stay: what the user says about ids is an attribute like any other; where the event belongs, the scope says.
+
+    def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Return message and attributes as JSON, redacted and within the size of an event."""
+        message_json = self.message(message)
+        return message_json, self.check(encode_plain(attrs), attrs, message_json)
+
+    def check(self, attrs_json: bytes | None, attrs: dict[str, Any], message_json: bytes) -> bytes:
+        """Return *attrs* as JSON, given what `encode_plain` made of them: with a closer look where that is called for."""
+        if attrs_json is None or self._suspects(attrs_json):
+            plain = normalise(attrs)
+            return encode_value(plain if self.redactor is None else self.redactor.value(plain), ROOM - len(message_json))
+        return attrs_json
+
+    def message(self, message: Any) -> bytes:
+        """Return *message* as JSON, redacted."""
+        encoded = encode_text(message)
+        if self.redactor is not None and self._suspects(encoded):
+            encoded = encode_text(self.redactor.text(msgspec.json.decode(encoded)))
+        # Programs say the same things over and over.
+        if type(message) is str and len(encoded) < 256 and len(self.messages) < 4096:
+            self.messages[message] = encoded
+        return encoded
+
+
+def _never(encoded: bytes) -> bool:
+    return False
+
+
+def exception_of(exc_info: Any) -> BaseException | None:
+    """Return the exception that a log call's ``exc_info`` means."""
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    if isinstance(exc_info, tuple):
+        return exc_info[1] if len(exc_info) > 1 and isinstance(exc_info[1], BaseException) else None
+    return sys.exc_info()[1] if exc_info else None
+
+
+def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:
+    """Return what stands behind the attributes in an event's line."""
+    if not columns:
+        return scope.columns if scope is not None else b""
+    if scope is None:
+        return json_fields(columns)
+    if columns.keys().isdisjoint(scope.column_values):
+        return scope.columns + json_fields(columns)
+    # What the call says goes before what the job says.
+    return json_fields({**scope.column_values, **columns})
+
+
+def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str, Any]) -> bytes:
+    """Return what stands before the attributes where an event is shown; an attribute of the same name goes before it."""
+    if "fingerprint" in columns:  # which says nothing to people
+        columns = {name: value for name, value in columns.items() if name != "fingerprint"}
+    if scope is not None and columns.keys().isdisjoint(scope.ids) and not attrs.keys() & (scope.ids.keys() | columns.keys()):
+        return scope.shown + json_fields(columns)
+    fields = {"logger": columns["logger"]} if "logger" in columns else {}
+    if scope is not None:
+        fields |= scope.ids
+    fields |= columns
+    return json_fields({key: value for key, value in fields.items() if key not in attrs})
+
+
+def with_parent(attrs_json: bytes, scope: Scope) -> bytes:
+    """A child's events tell its parent, too: in an attribute, since few events need it."""
+    if scope.parent_job_id is None or attrs_json.find(b'"parent_job_id":') > 0:
+        return attrs_json
+    tail = field_json("parent_job_id", scope.parent_job_id)
+    return attrs_json[:-1] + (tail if len(attrs_json) > 2 else tail[1:]) + b"}"
+
+
+@lru_cache(256)
+def field_json(key: str, value: str) -> bytes:
+    """Return ``,"key":value``; the few that there are come with every event."""
+    return json_fields({key: value})
+
+
+def make_redactor(redact: bool | Iterable[str] | Redactor) -> Redactor | None:
+    if isinstance(redact, Redactor):
+        return redact
+    if isinstance(redact, bool):
+        return Redactor() if redact else None
+    keys = None if isinstance(redact, str) or not isinstance(redact, Iterable) else list(redact)
+    if keys is None or not all(isinstance(key, str) for key in keys):
+        raise InvalidArgument(f"redact must be True, False, a list of further secret keys, or a Redactor, not {redact!r}")
+    return Redactor(keys)
+
+
+def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: bytes) -> bytes:
+    """Return the body of an event's line for the database.
+
+    Args:
+        ns: When, in nanoseconds since the epoch.
+        level: How grave.
+        message: JSON string.
+        attrs: JSON object.
+        columns: Further fields, ``,"key":value…`` or empty.
+    """
+    second, rest = divmod(ns, 1_000_000_000)
+    return b'{"ts":"%b%06d%b%b,"attrs":%b%b' % (second_text(second)[1], rest // 1000, level.stored, message, attrs, columns)

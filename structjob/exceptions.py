@@ -1,0 +1,90 @@
+"""The exceptions that structjob raises: one root, one class per situation a caller can act upon."""
+
+from __future__ import annotations
+
+
+class StructjobError(Exception):
+    """Root of every exception that structjob raises on purpose.
+
+    The message names the thing, says what is wrong with it and what to do; passwords in it are masked.
+    """
+
+
+class InvalidArgument(StructjobError, ValueError):
+    """An argument is outside what the called function accepts; nothing was changed."""
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter of a query is unknown, or its value is not one the filter accepts."""
+
+
+class InvalidURL(InvalidArgument):
+    """A database URL cannot be understood, or names a database structjob has no store for."""
+
+
+class JobNotFound(StructjobError, LookupError):
+    """No job has the given id, by any of the ways it could be meant."""
+
+    def __init__(self, any_id: str) -> None:
+        super().__init__(f"job not found: {any_id}")
+        self.any_id = any_id
+
+
+class EventNotFound(StructjobError, LookupError):
+    """No event with the given session and number is stored."""
+
+    def __init__(self, session_id: int, seq: int, reason: str | None = None) -> None:
+        why = f"its number is put down as {reason}" if reason is not None else "an event is named by its `session_id` and `seq`"
+        super().__init__(f"event not found: {session_id}:{seq}; {why}")
+        self.session_id = session_id
+        self.seq = seq
+        self.reason = reason
+
+
+class ErrorGroupNotFound(StructjobError, LookupError):
+    """No error has the given fingerprint."""
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(f"no error has the fingerprint {fingerprint}")
+        self.fingerprint = fingerprint
+
+
+class ImportRefused(StructjobError, ValueError):
+    """A file cannot be imported; the message names the line. Nothing of it is stored."""
+
+
+class IllegalTransition(StructjobError):
+    """A job or step was told to enter a status that its present status does not lead to."""
+
+
+class NotOpen(StructjobError, RuntimeError):
+    """The tracker is not open: it was not entered yet, or is closed already."""
+
+
+class StoreUnavailable(StructjobError):
+    """The database does not answer now; what was accepted stays in the spool and is delivered later.
+
+    Args:
+        message: What is wrong, and what to do.
+        permanent: Whether only somebody's hand changes it (a wrong password, a table that is missing), and not time.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class PruneInProgress(StructjobError):
+    """Another process deletes what is due at the moment; one at a time does."""
+
+
+class SchemaMismatch(StructjobError):
+    """The database is not structjob's, or its tables belong to another version of structjob."""
+
+
+class SpoolError(StructjobError, OSError):
+    """The spool directory cannot be used: not writable, not ours, or not a directory."""
+
+
+class Cancelled(StructjobError):
+    """A job was cancelled by request; the reason is its message."""

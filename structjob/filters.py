@@ -1,0 +1,173 @@
+"""Which rows to read: filters that are checked when they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Self
+
+from structjob.exceptions import InvalidFilter
+from structjob.levels import level_name
+from structjob.models import JobStatus
+
+MAX_LIMIT = 10_000
+"""The most rows one page of a listing may ask for."""
+
+
+class _Filter:
+    """What the filters share: built from keywords with an error that names the unknown one."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, **filters: Any) -> Self:
+        """Build the filter from keywords.
+
+        Raises:
+            InvalidFilter: if a name is not one of the fields, or a value is not one that field accepts.
+        """
+        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every subclass is a dataclass
+        for name in filters:
+            if name not in known:
+                raise InvalidFilter(f"unknown filter {name!r}: use one of {', '.join(known)}")
+        return cls(**filters)
+
+
+def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
+    if value is None:
+        return None
+    if isinstance(value, timedelta):
+        return datetime.now(UTC) - abs(value)
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    raise InvalidFilter(f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}")
+
+
+def _check_limit(limit: int) -> None:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidFilter(f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors")
+
+
+def _check_order(order: str) -> None:
+    if order not in ("asc", "desc"):
+        raise InvalidFilter(f"order must be 'asc' (oldest first) or 'desc' (newest first), not {order!r}")
+
+
+def _check_span(since: datetime | None, until: datetime | None) -> None:
+    if since is not None and until is not None and since > until:
+        raise InvalidFilter(f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFilter(_Filter):
+    """Which events to read; every field that is set must match.
+
+    Indexes lead to the events of a job, a step, a correlation id, a session or an error, and to those of a category, a type, levels or a
+    time. A page by anything else, without one of the first five, looks at 100,000 events at most; see `Page.partial`.
+
+    Args:
+        level: This level or above; with ``level_exact`` this level only.
+        type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
+        logger: The name given to ``structlog.get_logger`` (the source).
+        since: From this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        until: Before this moment.
+        fingerprint: Occurrences of this error; see `structjob.store.errors.Errors`.
+        text: Part of the message, not a regular expression; letter case does not count (on SQLite: that of ASCII letters). No index
+            leads to it: a page looks at 100,000 events at most, whatever else is asked for.
+        attrs: Attribute path (dots go deeper) → value it must equal; as *text*, no index leads to it.
+        include_children: With *job_id*, its descendants' events too.
+        order: ``asc`` oldest first, ``desc`` newest first.
+        limit: Rows a page, 1–10,000.
+
+    Raises:
+        InvalidFilter: if a value is not one its field accepts.
+    """
+
+    job_id: str | None = None
+    attempt: int | None = None
+    step_id: str | None = None
+    step: str | None = None
+    operation: str | None = None
+    type: Literal["system", "job", "task"] | None = None
+    kind: str | None = None
+    level: str | None = None
+    level_exact: bool = False
+    stream: Literal["stdout", "stderr", "system"] | None = None
+    logger: str | None = None
+    category: str | None = None
+    project: str | None = None
+    correlation_id: str | None = None
+    session_id: int | None = None
+    fingerprint: str | None = None
+    since: datetime | timedelta | None = None
+    until: datetime | timedelta | None = None
+    text: str | None = None
+    attrs: Mapping[str, Any] | None = None
+    include_children: bool = False
+    order: Literal["asc", "desc"] = "asc"
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if self.level is not None:
+            object.__setattr__(self, "level", level_name(self.level))
+        if self.type not in (None, "system", "job", "task"):
+            raise InvalidFilter(f"type must be system, job or task, not {self.type!r}")
+        if self.stream not in (None, "stdout", "stderr", "system"):
+            raise InvalidFilter(f"stream must be stdout, stderr or system, not {self.stream!r}")
+        object.__setattr__(self, "since", _as_utc("since", self.since))
+        object.__setattr__(self, "until", _as_utc("until", self.until))
+        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        _check_order(self.order)
+        _check_limit(self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter(_Filter):
+    """Which jobs to list; every field that is set must match.
+
+    Args:
+        status: One status, or several.
+        text: Part of the operation or of the description.
+        since: Created from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        until: Created before this moment.
+        root_only: Only jobs without a parent.
+        order: ``desc`` newest first (the default), ``asc`` oldest first.
+        limit: Rows a page, 1–10,000.
+
+    Raises:
+        InvalidFilter: if a value is not one its field accepts.
+    """
+
+    status: str | Sequence[str] | None = None
+    job_type: str | None = None
+    operation: str | None = None
+    owner: str | None = None
+    category: str | None = None
+    project: str | None = None
+    context_id: str | None = None
+    external_job_id: str | None = None
+    correlation_id: str | None = None
+    parent_job_id: str | None = None
+    root_job_id: str | None = None
+    root_only: bool = False
+    session_id: int | None = None
+    text: str | None = None
+    since: datetime | timedelta | None = None
+    until: datetime | timedelta | None = None
+    order: Literal["asc", "desc"] = "desc"
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        if self.status is not None:
+            given = (self.status,) if isinstance(self.status, str) else tuple(self.status)
+            known = [status.value for status in JobStatus]
+            for status in given:
+                if status not in known:
+                    raise InvalidFilter(f"unknown status {status!r}: use one of {', '.join(known)}")
+            object.__setattr__(self, "status", given)
+        object.__setattr__(self, "since", _as_utc("since", self.since))
+        object.__setattr__(self, "until", _as_utc("until", self.until))
+        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        _check_order(self.order)
+        _check_limit(self.limit)

@@ -1,0 +1,69 @@
+"""`install`: an existing structlog set-up records into structjob."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from structjob import pipeline
+from structjob import processors as chain
+from structjob.event import Encoder, make_redactor
+from structjob.failure import Classifier
+from structjob.foreign import join_stdlib
+from structjob.pipeline import FanOut
+from structjob.processors import capture, note_exception
+from structjob.redaction import Redactor
+
+
+def install(*, stdlib: bool | None = None, redact: bool | Iterable[str] | Redactor = True, classifier: Classifier | None = None) -> None:
+    """Let an existing structlog setup record into structjob: one line, after ``structlog.configure()``.
+
+    What was printed before is printed as before, plus the ids of the job. Loggers that are cached already follow (if their processors
+    are a list: a tuple cannot be added to). Calling it again is harmless; a later ``structlog.configure()`` with a new list of
+    processors, or a later ``logging.basicConfig()`` or ``dictConfig()``, needs it again.
+
+    Args:
+        stdlib: Record what is logged through `logging`, too: by default if structlog itself goes there. Printing is not touched.
+        redact: Take secrets out of what is recorded: the default, further secret keys, a `Redactor`, or ``False``.
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
+    """
+    pipeline.encoder = Encoder(make_redactor(redact), classifier)
+    config = structlog.get_config()
+    processors = config["processors"]
+    if not isinstance(processors, list):
+        processors = list(processors)
+        structlog.configure(processors=processors)
+    if pipeline.configured is not None and pipeline.configured not in processors:
+        # What an earlier `configure` set up has been replaced, and shows nothing any more.
+        pipeline.configured.close()
+        pipeline.configured = None
+    if not any(processor is capture or isinstance(processor, FanOut) for processor in processors):
+        # In place, since cached loggers hold this very list.
+        _insert(processors)
+    chain.renamer = _earlier_renamer(processors)
+    if stdlib is None:
+        stdlib = isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
+    join_stdlib(logging.NOTSET if stdlib else None)
+
+
+def _insert(processors: list[Any]) -> None:
+    at = max(len(processors) - 1, 0)
+    while at > 0 and (_renders_exceptions(processors[at - 1]) or isinstance(processors[at - 1], structlog.processors.EventRenamer)):
+        at -= 1
+    processors.insert(at, capture)
+    earlier = next((index for index, processor in enumerate(processors[:at]) if _renders_exceptions(processor)), None)
+    if earlier is not None:
+        processors.insert(earlier, note_exception)
+
+
+def _earlier_renamer(processors: list[Any]) -> structlog.processors.EventRenamer | None:
+    """Return what gives the message another name before `capture` sees it."""
+    before = processors[: processors.index(capture)] if capture in processors else []
+    return next((processor for processor in before if isinstance(processor, structlog.processors.EventRenamer)), None)
+
+
+def _renders_exceptions(processor: Any) -> bool:
+    return isinstance(processor, structlog.processors.ExceptionRenderer) or processor is structlog.processors.format_exc_info

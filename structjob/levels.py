@@ -1,0 +1,27 @@
+"""The levels: what they are called, and their numbers."""
+
+from __future__ import annotations
+
+from structjob.exceptions import InvalidFilter
+
+LEVELS: dict[str, int] = {"debug": 10, "info": 20, "success": 25, "warning": 30, "error": 40, "critical": 50}
+"""The levels and their numbers; ``warn`` is stored as ``warning``, ``exception`` as ``error``, ``fatal`` as ``critical``."""
+
+LEVEL_ALIASES: dict[str, str] = {"warn": "warning", "exception": "error", "fatal": "critical", "notset": "debug", "msg": "info"}
+
+
+def level_name(level: str | int) -> str:
+    """Return the canonical name of *level* (``"WARN"`` → ``"warning"``, ``35`` → ``"warning"``).
+
+    Raises:
+        InvalidFilter: if it is no level.
+    """
+    if isinstance(level, int) and not isinstance(level, bool):
+        names = [name for name, number in LEVELS.items() if number <= level]
+        return names[-1] if names else "debug"
+    if isinstance(level, str):
+        name = level.lower()
+        name = LEVEL_ALIASES.get(name, name)
+        if name in LEVELS:
+            return name
+    raise InvalidFilter(f"unknown level {level!r}: use one of {', '.join(LEVELS)}")

@@ -1,0 +1,212 @@
+"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``async with``, and decorators of coroutine functions."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from structjob.context import Remote, Scope, current_scope, remote_scope
+from structjob.exceptions import IllegalTransition, InvalidArgument
+from structjob.lifecycle.arguments import check_coroutine_function, check_text
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.steps import Step
+from structjob.models import JobStatus, StepStatus
+
+if TYPE_CHECKING:
+    from structjob.tracker import Tracker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class JobContext:
+    """What ``tracker.job(…)`` returns: ``async with`` runs a block as a job; as a decorator, each call of a coroutine function."""
+
+    def __init__(self, tracker: Tracker, operation: str, options: JobOptions) -> None:
+        self._tracker = tracker
+        self._operation = operation
+        self._options = options
+        self._job: Job | None = None
+        # Said at once, where the mistake was made, and not when it is entered.
+        Job(tracker, operation, parent=None, options=options)
+
+    def _make(self) -> Job:
+        return Job(self._tracker, self._operation, parent=parent_scope(self._options.parent), options=self._options)
+
+    async def __aenter__(self) -> Job:
+        if self._job is not None:
+            raise IllegalTransition(f"the job {self._operation!r} is entered already; call tracker.job() anew for each run")
+        job = self._make()
+        self._job = job
+        try:
+            return await job.__aenter__()
+        except BaseException:
+            self._job = None
+            raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            await job.__aexit__(kind, exc, trace)
+
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate a coroutine function: each call is a job, what it returns is the result (unless it sets another).
+
+        Raises:
+            InvalidArgument: if *function* is no coroutine function.
+        """
+        check_coroutine_function(function, "tracker.job()")
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            async with self._make() as job:
+                returned = await function(*args, **kwargs)
+                if job.result is None and not job.existing:
+                    job.result = returned
+                return returned
+
+        return run
+
+
+def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
+    if isinstance(parent, Job):
+        return parent._scope if parent._scope is not None else Scope(job=parent, job_id=parent.id, correlation_id=parent.correlation_id)
+    if isinstance(parent, Remote):
+        return remote_scope(parent)
+    if isinstance(parent, str):
+        return Scope(job_id=check_text("parent", parent, 64))
+    if parent is not None:
+        raise InvalidArgument(f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}")
+    return current_scope()
+
+
+_warned_untracked = False
+
+
+def warn_untracked(name: str) -> None:
+    """Say once that steps run outside a job, in the line that the user wrote."""
+    global _warned_untracked
+    if _warned_untracked:
+        return
+    _warned_untracked = True
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(f"the step {name!r} runs outside a job and is not tracked; open one with tracker.job() (said once)", stacklevel=level)
+
+
+def running_job() -> Job | None:
+    """Return the job whose steps the running code's are, if there is one."""
+    scope = current_scope()
+    job = scope.job if scope is not None else None
+    return job if job is not None and job.status is JobStatus.RUNNING and not job.existing else None
+
+
+class StepContext:
+    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``async with`` or as a decorator of coroutine functions.
+
+    Outside a job the body runs untracked, and a warning says so once: tracking never breaks a program.
+    """
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self._name: str = check_text("the name of a step", name, 200) or ""
+        self._options = dict(options)
+        self._step: Step | Untracked | None = None
+
+    async def __aenter__(self) -> Step | Untracked:
+        if self._step is not None:
+            raise IllegalTransition(f"the step {self._name!r} is entered already; call structjob.step() anew for each")
+        self._step = step = self._make()
+        await step.__aenter__()
+        return step
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        step, self._step = self._step, None
+        if step is not None:
+            await step.__aexit__(kind, exc, trace)
+
+    def _make(self) -> Step | Untracked:
+        job = running_job()
+        if job is not None:
+            return job.step(self._name, **self._options)
+        warn_untracked(self._name)
+        return Untracked(self._name, self._options)
+
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate a coroutine function: each call is a step.
+
+        Raises:
+            InvalidArgument: if *function* is no coroutine function.
+        """
+        check_coroutine_function(function, "structjob.step()")
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            async with StepContext(self._name, self._options):
+                return await function(*args, **kwargs)
+
+        return run
+
+
+class Untracked:
+    """Stands for a step outside a job: takes what a step takes, and records nothing."""
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        self.name = name
+        self.id: str | None = None
+        self.status: StepStatus | None = None
+        self.done: float = 0
+        self.total: float | None = options.get("total")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def advance(self, units: float = 1) -> None:
+        """Count *units* as done."""
+        self.done += units
+
+    def update(self, **progress: Any) -> None:
+        """Take any progress."""
+
+    def skip(self, reason: str | None = None) -> None:
+        """Take it."""
+
+    async def end(self, status: str = "completed", *, error: BaseException | None = None) -> None:
+        """Take it."""
+
+    @property
+    def percent(self) -> float | None:
+        """How far it is by its units, 0–100; ``None`` if their total is not known."""
+        return min(100.0, self.done / self.total * 100) if self.total else None
+
+    async def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+        """Iterate over *items*."""
+        if isinstance(items, AsyncIterable):
+            async for item in items:
+                yield item
+        else:
+            for item in items:
+                yield item
+
+
+def step(
+    name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+) -> StepContext:
+    """Return a step of the job that runs where it is entered, for ``async with`` or as a decorator; deep code needs no handle.
+
+    Args:
+        name: At most 200 characters.
+        total: Units it has to do, if they are known.
+        description: What it does.
+        metadata: A mapping, stored as JSON.
+    """
+    options = {"total": total, "description": description, "metadata": metadata}
+    return StepContext(name, {key: value for key, value in options.items() if value is not None})

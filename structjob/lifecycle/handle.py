@@ -1,0 +1,93 @@
+"""What live jobs and steps have in common: progress recorded now and then, and how their values look in a record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from structjob import pipeline
+from structjob.context import Scope
+from structjob.encoding import encode_value, normalise
+from structjob.exceptions import Cancelled
+from structjob.models import ErrorInfo
+
+if TYPE_CHECKING:
+    from structjob.tracker import Tracker
+
+PROGRESS_EVERY = 0.25
+"""Seconds between two records of a job's or step's progress at least."""
+
+
+class Handle:
+    """A live job or step; its progress is recorded now and then."""
+
+    _tracker: Tracker
+    _scope: Scope | None
+    _recorded_at: float = 0.0
+    _pending: bool = False
+
+    def _progressed(self) -> None:
+        # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
+        if self._pending:
+            return
+        if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
+            self._recorded_at = time.monotonic()
+            self._record()
+        else:
+            self._pending = True
+            self._tracker._settle_later(self)
+
+    def settle(self) -> None:
+        """Record what was held back."""
+        if self._pending:
+            self._pending = False
+            self._recorded_at = time.monotonic()
+            self._record()
+
+    def _record(self) -> int:
+        """Record the handle as it is now; return the number of the record."""
+        raise NotImplementedError
+
+    def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
+        pipeline.emit(self._scope, level, kind, attrs, kind=kind)
+
+
+def raw(value: Any) -> msgspec.Raw | None:
+    """Return *value* as JSON: normalised, redacted, bounded."""
+    if value is None:
+        return None
+    plain, redactor = normalise(value), pipeline.redactor()
+    return msgspec.Raw(encode_value(plain if redactor is None else redactor.value(plain)))
+
+
+def redacted(text: str | None) -> str | None:
+    """Return *text* without the credentials in it."""
+    redactor = pipeline.redactor()
+    return text if text is None or redactor is None else redactor.text(text)
+
+
+def duration_fields(seconds: float) -> dict[str, Any]:
+    return {"duration_ms": round(seconds * 1000, 3), "duration_str": f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s"}
+
+
+def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
+    if error is None:
+        return {"error_type": None, "error_message": None, "error_traceback": None}
+    message, trace = (None if text is None else normalise(redacted(text)) for text in (error.message, error.traceback))
+    return {"error_type": error.type[:200], "error_message": message, "error_traceback": trace}
+
+
+def outcome(exc: BaseException) -> str:
+    """Return the status that *exc* gives to the job or step it leaves."""
+    if isinstance(exc, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
+        return "cancelled"
+    if isinstance(exc, SystemExit) and exc.code in (None, 0):
+        return "completed"
+    return "failed"
+
+
+def decoded(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, (str, bytes)) else value

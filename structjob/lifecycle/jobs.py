@@ -1,0 +1,487 @@
+"""A live job: how it begins and ends, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from structjob.clock import database_time
+from structjob.context import Scope, current_scope, enter_scope, new_id
+from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
+from structjob.failure import describe, enrich, error_fields, exception_attrs, is_told
+from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
+from structjob.lifecycle.handle import Handle, decoded, duration_fields, error_columns, outcome, raw, redacted
+from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.steps import Step
+from structjob.models import ErrorInfo, JobStatus, check_job_transition
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying
+
+    from structjob.lifecycle.attempts import Retrying
+    from structjob.lifecycle.contexts import JobContext
+    from structjob.lifecycle.policy import Figures
+    from structjob.tracker import Tracker
+
+START_WAITS = 1.0
+"""Seconds that the start of a job waits for its commit at most."""
+
+
+class Job(Handle):
+    """A live job. Made by ``tracker.job()``, ``job.child()`` and ``tracker.create_job()``.
+
+    Attributes:
+        id: UUIDv7, or what the caller gave.
+        operation: What it does.
+        attempt: Which try this is, from 1; 0 before it starts.
+        correlation_id: Inherited by children, unless given.
+        status: A `JobStatus`.
+        metadata: What the caller told at its beginning; changes are recorded with the next change of state.
+        result: JSON-able; stored with the next change of state.
+        existing: Whether another start with the same idempotency key came first. Such a handle shows the job that is there and
+            records no changes of its own.
+    """
+
+    def __init__(self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions) -> None:
+        self._tracker = tracker
+        self.operation: str = check_text("operation", operation, 255) or ""
+        self.id: str = check_text("job_id", options.job_id, 64) or new_id()
+        parent_id = parent.job_id if parent is not None else None
+        self.parent_job_id = parent_id
+        self.root_job_id: str = (
+            (parent.job.root_job_id if parent is not None and parent.job is not None else parent_id) if parent_id else self.id
+        )
+        inherited = parent.correlation_id if parent is not None else None
+        self.correlation_id: str = check_text("correlation_id", options.correlation_id, 128) or inherited or new_id()
+        self.job_type = check_text("job_type", options.job_type, 128)
+        self.description = redacted(check_text("description", options.description, 65_536))
+        self.owner = check_text("owner", options.owner, 128)
+        self.project = check_text("project", options.project, 128)
+        self.category: str = check_text("category", options.category, 64) or "system"
+        self.external_job_id = check_text("external_job_id", options.external_job_id, 255)
+        self.context_id = check_text("context_id", options.context_id, 64)
+        self.idempotency_key = check_text("idempotency_key", options.idempotency_key, 255)
+        self.metadata: dict[str, Any] = check_mapping("metadata", options.metadata)
+        self.result: Any = None
+        self.status = JobStatus.PENDING
+        self.attempt = 0
+        self.existing = False
+        self.error: ErrorInfo | None = None
+        self._options = options
+        self._parent = parent
+        self._former: Job | None = None
+        self._given_id = options.job_id is not None
+        self._percent: float | None = None
+        self._current_step: str | None = None
+        self._created_ns = time.time_ns()
+        self._created = database_time(self._created_ns)
+        self._started: str | None = None
+        self._completed: str | None = None
+        self._canceled: str | None = None
+        self._began = 0.0
+        self._cpu = 0.0
+        self._duration_ms: float | None = None
+        self._cpu_ms: float | None = None
+        self._max_rss_kb: int | None = None
+        self._step_count = 0
+        self._open_steps: dict[str, Step] = {}
+        self._completed_steps = 0
+        self._retried_steps = 0
+        self._failed_step: str | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._previous: Scope | None = None
+        self._scope: Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"<Job {self.operation!r} {self.id} {self.status.value}>"
+
+    # -- beginning ----------------------------------------------------------------------------------------------------------
+
+    async def _create(self) -> None:
+        """Be pending, for whoever starts it."""
+        self._scope = self._scope_of()
+        number = self._record()
+        self._event("info", "operation_created", {"operation": self.operation, **self._described()})
+        self._given_id = True
+        await self._committed(number)
+
+    async def _committed(self, number: int) -> None:
+        """Wait until everybody can find it."""
+        if self._options.wait and number:
+            try:
+                await self._tracker._committed(number, START_WAITS)
+            except BaseException as exc:
+                # Nobody gets the handle to end it: `__aexit__` never runs when `__aenter__` raises.
+                self._finish(outcome(exc), exc)
+                raise
+
+    async def start(self) -> Self:
+        """Begin the job (its next attempt, if its id is known already), and wait until everybody can find it, for a second at most.
+
+        Raises:
+            NotOpen: if the tracker is not open.
+            IllegalTransition: if it was started before.
+            Cancelled: if it was pending, and somebody cancelled it.
+            StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not answer (see *offline*).
+        """
+        self._tracker._require_open()
+        if self.status is not JobStatus.PENDING or self.existing:
+            raise IllegalTransition(f"{self._named()} was started already; make a new one to run it again")
+        if self._given_id or self.idempotency_key is not None:
+            if await self._claim():
+                return self
+        else:
+            self.attempt = 1
+        await self._committed(self._begin())
+        return self
+
+    async def _claim(self) -> bool:
+        """Ask the database for the attempt; another process may have been here before. Return whether the job is another start's."""
+        self.status = JobStatus.RUNNING
+        self._started = database_time(time.time_ns())
+        row = self._row() | {"session_id": self._tracker._recorder.session.session_id, "state_seq": 0, "attempt": 1}
+        self.status = JobStatus.PENDING
+        self._started = None
+        claim = asyncio.ensure_future(self._tracker._claim(row))
+        try:
+            former, attempt = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            # The database goes on with what it was asked for, and enters a running attempt: it must be ended, whoever waits for it.
+            self._tracker._claims.add(claim)
+            claim.add_done_callback(self._cancel_claimed)
+            raise
+        except StoreUnavailable:
+            if self._former is None and not self._options.offline:
+                raise
+            former, attempt = None, 1 if self._former is None else self._former.attempt + 1
+        if former is not None and attempt == 0 and former["id"] == self.id:
+            raise Cancelled(f"{self._named()} was cancelled before it began: {former['error_message']}")
+        self._claimed(former, attempt)
+        return self.existing
+
+    def _cancel_claimed(self, claim: asyncio.Future[tuple[dict[str, Any] | None, int]]) -> None:
+        self._tracker._claims.discard(claim)
+        if claim.cancelled() or claim.exception() is not None:
+            return
+        former, attempt = claim.result()
+        if former is not None and attempt == 0 and former["id"] == self.id:
+            return
+        self._claimed(former, attempt)
+        if not self.existing:
+            self._begin()
+            self._finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
+
+    def _claimed(self, former: dict[str, Any] | None, attempt: int) -> None:
+        """Take over what the database knows of the job, or of the one that has its idempotency key (attempt 0)."""
+        self.attempt = attempt
+        if former is None:
+            return
+        if self.attempt == 0:
+            self.existing = True
+            self.id, self.attempt = former["id"], former["attempt"]
+            self.operation = former["operation"]
+            self.correlation_id = former["correlation_id"] or self.correlation_id
+            self.status = JobStatus(former["status"])
+            self.result = decoded(former["result"])
+            self._scope = self._scope_of()
+            return
+        # What the earlier attempt (or whoever created the pending job) told holds on, unless it is told anew.
+        for name in ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key"):
+            if getattr(self, name) is None:
+                setattr(self, name, former[name])
+        if self._options.category is None:
+            self.category = former["category"]
+        if self._options.correlation_id is None and self.parent_job_id is None:
+            self.correlation_id = former["correlation_id"] or self.correlation_id
+        if self.parent_job_id is None and former["parent_job_id"] is not None:
+            self.parent_job_id, self.root_job_id = former["parent_job_id"], former["root_job_id"]
+        self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
+        self._created = str(former["created_at"])
+
+    def _begin(self) -> int:
+        """Run from here on; return the number of the record that says so."""
+        self.status = JobStatus.RUNNING
+        self._started = database_time(time.time_ns())
+        self._began = time.monotonic()
+        self._cpu = time.process_time()
+        self._recorded_at = time.monotonic()
+        self._scope = self._scope_of()
+        self._tracker._live.add(self)
+        number = self._record()
+        self._event("info", "operation_start", {"operation": self.operation, **self._described()})
+        return number
+
+    def _follow(self, former: Job) -> None:
+        """Be the attempt after *former*, which this very process made: the database need not answer for it."""
+        self._former, self._given_id = former, True
+        self.id, self.parent_job_id, self.root_job_id = former.id, former.parent_job_id, former.root_job_id
+        self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
+        self._created_ns, self._created = former._created_ns, former._created
+
+    def _scope_of(self, step: Step | None = None) -> Scope:
+        """Return the scope of the job itself, or of a *step* of it."""
+        parent = self._parent.ids if self._parent is not None else {}
+        return Scope(
+            recorder=self._tracker._recorder,
+            job=self,
+            step=step,
+            job_id=self.id,
+            attempt=self.attempt or None,
+            operation=self.operation,
+            parent_job_id=self.parent_job_id,
+            step_id=step.id if step is not None else None,
+            step_name=step.name if step is not None else None,
+            correlation_id=self.correlation_id,
+            trace_id=parent.get("trace_id"),
+            span_id=parent.get("span_id"),
+            category=self.category,
+            project=self.project,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        self._previous = current_scope()
+        self._task = asyncio.current_task()
+        enter_scope(self._scope)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        self._leave("completed" if exc is None else outcome(exc), exc)
+
+    def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+        self._task = None
+        enter_scope(self._previous)
+        if not self.existing and self.status is JobStatus.RUNNING:
+            self._finish(status, exc, summary)
+
+    # -- ending -------------------------------------------------------------------------------------------------------------
+
+    async def end(
+        self,
+        status: str = "completed",
+        *,
+        error: BaseException | None = None,
+        summary: Mapping[str, Any] | None = None,
+        cpu_ms: float | None = None,
+        max_rss_kb: int | None = None,
+    ) -> None:
+        """End the job by hand.
+
+        Args:
+            status: ``completed``, ``failed`` or ``cancelled``.
+            error: What went wrong.
+            summary: Further attributes for its last event.
+            cpu_ms: Milliseconds of CPU time it used, where the work was done elsewhere: in a child process, say.
+            max_rss_kb: Kilobytes of memory it had at its peak. Where neither is told, both are this process's: its CPU time since the
+                job began, its peak so far.
+
+        Raises:
+            IllegalTransition: if it has ended already, or never began.
+            InvalidArgument: if *status* is none of these, or a figure is negative.
+        """
+        if status not in ("completed", "failed", "cancelled"):
+            raise InvalidArgument(f"a job ends completed, failed or cancelled, not {status!r}")
+        if self.existing:
+            self._require_running("end")
+        check_job_transition(self._named(), self.status, JobStatus(status))
+        self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
+        self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb))
+        self._finish(status, error, summary)
+
+    def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+        self._pending = False
+        if self._scope is None:  # it was pending only
+            self._scope = self._scope_of()
+        for step in list(self._open_steps.values()):
+            step._finish("cancelled", None)
+        self.status = JobStatus(status)
+        self._completed = database_time(time.time_ns())
+        if self.status is JobStatus.CANCELLED:
+            self._canceled = self._completed
+        seconds = time.monotonic() - self._began if self._began else 0.0
+        self._duration_ms = round(seconds * 1000, 3)
+        if self._began and self._cpu_ms is None and self._max_rss_kb is None:
+            self._measure()
+        if exc is not None:
+            self._annotate(exc)
+            self.error = describe(exc)
+        if self.status is JobStatus.COMPLETED:
+            self._percent = 100.0
+        self._record()
+        self._tracker._live.discard(self)
+        # A try that another one follows is no failure yet.
+        level = {"completed": "info", "failed": "warning" if "retry_delay" in (summary or {}) else "error"}.get(status, "warning")
+        attrs = {
+            "operation": self.operation,
+            "status": status,
+            "total_steps": self._step_count - self._retried_steps,  # what was tried again stands for nothing to be done
+            "total_steps_completed": self._completed_steps,
+            "total_duration_ms": self._duration_ms,
+            **duration_fields(seconds),
+            **(summary or {}),
+        }
+        if self._failed_step is not None and status == "failed":
+            attrs["failure_step"] = self._failed_step
+        if exc is not None:
+            classifier = self._tracker._classifier
+            # Who told of it first, most often the step that failed, has shown the traceback already.
+            told = status != "failed" or is_told(exc, self._scope)
+            attrs = {**(error_fields(exc, classifier) if told else exception_attrs(exc, classifier, self._scope)), **attrs}
+        self._event(level, "operation_end", attrs)
+
+    def _annotate(self, exc: BaseException) -> None:
+        if not any(self.id in note for note in getattr(exc, "__notes__", ())):
+            enrich(exc, job_id=self.id, operation=self.operation)
+
+    def _measure(self) -> None:
+        self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
+        with suppress(ImportError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
+
+    # -- meanwhile ----------------------------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        *,
+        percent: float | None = None,
+        current_step: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        description: str | None = None,
+    ) -> None:
+        """Tell the progress; recorded at most four times a second.
+
+        Args:
+            percent: 0–100.
+            current_step: What it is at; the name of the step last begun, unless told.
+            metadata: Added to what is there.
+            description: Replaces the former one.
+
+        Raises:
+            InvalidArgument: if a value is not one of these.
+            IllegalTransition: if the job is not running.
+        """
+        self._require_running("update")
+        percent = self._percent if percent is None else check_percent(percent)
+        current_step = redacted(check_text("current_step", current_step, 200)) or self._current_step
+        description = redacted(check_text("description", description, 65_536)) or self.description
+        self.metadata.update(check_mapping("metadata", metadata))
+        self._percent, self._current_step, self.description = percent, current_step, description
+        self._progressed()
+
+    def step(
+        self, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> Step:
+        """Return a new step of this job, for ``async with`` or `Step.start`.
+
+        Args:
+            name: At most 200 characters.
+            total: Units it has to do, if they are known.
+            description: What it does.
+            metadata: A mapping, stored as JSON.
+        """
+        return Step(self, name, total=total, description=description, metadata=metadata)
+
+    def retrying(self, name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]) -> Retrying[Step]:
+        """Return tries at one piece of this job's work, each a step ``attempt-N`` within the step *name*; see `structjob.retrying`.
+
+        Args:
+            name: At most 200 characters.
+            policy: A ``tenacity.AsyncRetrying`` that says when to try again.
+            figures: Or these: *attempts*, *delay*, *backoff*, *max_delay*, *jitter*, *on*.
+
+        Raises:
+            InvalidArgument: if one of these is not so.
+        """
+        from structjob.lifecycle.attempts import retrying_in
+
+        return retrying_in(self, name, policy, figures)
+
+    def child(self, operation: str, **options: Any) -> JobContext:
+        """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation id."""
+        return self._tracker.job(operation, **{**options, "parent": self})
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask the job's task to stop; it is recorded as cancelled when it does.
+
+        Raises:
+            IllegalTransition: if it does not run under ``async with``, so that there is nothing to cancel.
+        """
+        if self._task is None or self.status is not JobStatus.RUNNING:
+            raise IllegalTransition(f"{self._named()} has no running task to cancel; end it with job.end('cancelled')")
+        loop = self._task.get_loop()
+        loop.call_soon_threadsafe(self._task.cancel, reason)
+
+    def request_cancel(self, reason: str, requested_by: str | None) -> None:
+        """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see `Tracker.cancel`."""
+        self.cancel(reason)
+        self._event("warning", "cancel_requested", {"reason": reason, **({"requested_by": requested_by} if requested_by else {})})
+
+    def restate(self) -> None:
+        """Record the job and its open steps as they are: somebody presumed them crashed."""
+        self._record()
+        for step in list(self._open_steps.values()):
+            step._record()
+
+    def _require_running(self, what: str) -> None:
+        if self.existing:
+            raise IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
+        if self.status is not JobStatus.RUNNING:
+            raise IllegalTransition(f"{self._named()} is {self.status.value}; {what} needs it running")
+
+    def _named(self) -> str:
+        return f"job {self.id} ({self.operation})"
+
+    # -- recording ----------------------------------------------------------------------------------------------------------
+
+    def _described(self) -> dict[str, Any]:
+        given: dict[str, Any] = {name: getattr(self, name) for name in ("job_type", "owner", "external_job_id", "context_id")}
+        if self.attempt > 1:
+            given["attempt"] = self.attempt
+        return {key: value for key, value in given.items() if value is not None}
+
+    def _row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "parent_job_id": self.parent_job_id,
+            "root_job_id": self.root_job_id,
+            "job_type": self.job_type,
+            "operation": self.operation,
+            "description": self.description,
+            "status": self.status.value,
+            "percent_complete": self._percent,
+            "current_step": self._current_step,
+            "owner": self.owner,
+            "project": self.project,
+            "category": self.category,
+            "metadata": raw(self.metadata or None),
+            "result": raw(self.result),
+            **error_columns(self.error),
+            "correlation_id": self.correlation_id,
+            "external_job_id": self.external_job_id,
+            "context_id": self.context_id,
+            "idempotency_key": self.idempotency_key,
+            "attempt": self.attempt,
+            "created_at": self._created,
+            "started_at": self._started,
+            "completed_at": self._completed,
+            "canceled_at": self._canceled,
+            "duration_ms": self._duration_ms,
+            "cpu_ms": self._cpu_ms,
+            "max_rss_kb": self._max_rss_kb,
+        }
+
+    def _record(self) -> int:
+        return self._tracker._recorder.put_state("job", self._row())
+
+    def _abandon(self) -> None:
+        """The tracker closes while the job runs."""
+        if self.status is JobStatus.RUNNING:
+            self.settle()

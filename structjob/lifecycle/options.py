@@ -1,0 +1,45 @@
+"""What a job is made with, besides its operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from structjob.context import Remote
+from structjob.exceptions import InvalidArgument
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.jobs import Job
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `Tracker.job` takes besides the operation."""
+
+    job_type: str | None = None
+    description: str | None = None
+    owner: str | None = None
+    project: str | None = None
+    category: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    external_job_id: str | None = None
+    context_id: str | None = None
+    correlation_id: str | None = None
+    job_id: str | None = None
+    idempotency_key: str | None = None
+    parent: Job | Remote | str | None = None
+    offline: bool = False
+    wait: bool = True
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> JobOptions:
+        """Check the names of *options*.
+
+        Raises:
+            InvalidArgument: if one is unknown.
+        """
+        for name in options:
+            if name not in cls.__struct_fields__:
+                raise InvalidArgument(f"unknown option {name!r} of a job: use one of {', '.join(cls.__struct_fields__)}")
+        return cls(**options)

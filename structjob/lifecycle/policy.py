@@ -1,0 +1,91 @@
+"""When work is tried again: a policy of tenacity's, the user's own or one made of a few figures."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from structjob.exceptions import InvalidArgument
+from structjob.failure import Classifier, error_fields
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying
+
+On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+
+
+class Figures(TypedDict, total=False):
+    """A policy in figures; see `structjob.retrying`."""
+
+    attempts: int
+    delay: float
+    backoff: float
+    max_delay: float
+    jitter: float
+    on: On | None
+
+
+DEFAULTS: Figures = {"attempts": 3, "delay": 1.0, "backoff": 2.0, "max_delay": 60.0, "jitter": 0.0, "on": None}
+
+
+def limit_of(stop: Any) -> int | None:
+    """Return after how many tries *stop* stops, if it says so."""
+    from tenacity import stop_any
+
+    limits = [limit_of(one) for one in stop.stops] if isinstance(stop, stop_any) else []
+    known = [limit for limit in [getattr(stop, "max_attempt_number", None), *limits] if limit is not None]
+    return min(known, default=None)
+
+
+def policy_maker(policy: AsyncRetrying | None, figures: Mapping[str, Any]) -> Callable[[Classifier | None], AsyncRetrying]:
+    """Return what makes the policy of a run, given the tracker's classifier; what is wrong is said now."""
+    if policy is not None:
+        from tenacity import AsyncRetrying
+
+        if not isinstance(policy, AsyncRetrying):
+            raise InvalidArgument(
+                f"policy must be a tenacity.AsyncRetrying, not {type(policy).__name__}; what `@tenacity.retry` decorates has it in `.retry`"
+            )
+        if figures:
+            raise InvalidArgument(f"a policy says all of it: leave out {', '.join(sorted(figures))}")
+        return lambda classifier: policy
+    for name in figures:
+        if name not in DEFAULTS:
+            raise InvalidArgument(f"unknown figure {name!r} of a retry: use one of {', '.join(DEFAULTS)}")
+    wanted: dict[str, Any] = {**DEFAULTS, **figures}
+    attempts = wanted["attempts"]
+    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
+        raise InvalidArgument(f"attempts must be a whole number of at least 1, not {attempts!r}")
+    for name, least in (("delay", 0), ("backoff", 1), ("max_delay", 0), ("jitter", 0)):
+        value = wanted[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+            raise InvalidArgument(f"{name} must be a number of at least {least}, not {value!r}")
+    again = wanted["on"]
+    types = again if isinstance(again, tuple) else (again,)
+    of_types = all(isinstance(one, type) for one in types)
+    if again is not None and not (all(issubclass(one, Exception) for one in types) if of_types else callable(again)):
+        raise InvalidArgument(
+            f"on must be a type of exception, several in a tuple, or a function, not {again!r}; a cancellation is never tried again"
+        )
+    return functools.partial(_policy_of, wanted, types if of_types else again)
+
+
+def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | None) -> AsyncRetrying:
+    import tenacity
+
+    def try_again(exc: BaseException) -> bool:
+        if not isinstance(exc, Exception):
+            return False
+        if again is None:
+            return bool(error_fields(exc, classifier)["retry_possible"])
+        return isinstance(exc, again) if isinstance(again, tuple) else bool(again(exc))
+
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(wanted["attempts"]),
+        wait=tenacity.wait_exponential(wanted["delay"], max=wanted["max_delay"], exp_base=wanted["backoff"])
+        + tenacity.wait_random(0, wanted["jitter"]),
+        retry=tenacity.retry_if_exception(try_again),
+        reraise=True,
+    )

@@ -1,0 +1,278 @@
+"""A live step of a job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from structjob.clock import database_time
+from structjob.context import Scope, current_scope, enter_scope, new_id
+from structjob.exceptions import IllegalTransition, InvalidArgument
+from structjob.failure import describe, enrich, exception_attrs
+from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
+from structjob.lifecycle.handle import Handle, duration_fields, error_columns, outcome, raw, redacted
+from structjob.models import ErrorInfo, StepStatus, check_step_transition
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.jobs import Job
+
+T = TypeVar("T")
+
+_RETRY = ("attempt_number", "max_retries", "retry_delay")
+"""What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
+
+
+class Step(Handle):
+    """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async with`` or `start`.
+
+    Attributes:
+        id: UUIDv7.
+        name: What it does.
+        seq: Its place among the steps of its job's attempt, from 1.
+        status: A `StepStatus`; ``None`` before it begins.
+        done: Units done.
+        total: Units to do, if they are known.
+    """
+
+    def __init__(
+        self, job: Job, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        self._tracker = job._tracker
+        self.job = job
+        self.id = new_id()
+        self.name: str = check_text("the name of a step", name, 200) or ""
+        self.total = None if total is None else check_units("total", total)
+        self.description = redacted(check_text("description", description, 65_536))
+        self.metadata: dict[str, Any] = check_mapping("metadata", metadata)
+        self.status: StepStatus | None = None
+        self.error: ErrorInfo | None = None
+        self.done: float = 0
+        self.seq = 0
+        self.parent_step_id: str | None = None
+        self._percent: float | None = None
+        self._started: str | None = None
+        self._completed: str | None = None
+        self._began = 0.0
+        self._duration_ms: float | None = None
+        self._previous: Scope | None = None
+        self._scope: Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"<Step {self.name!r} {self.id} {self.status.value if self.status else 'not begun'}>"
+
+    async def start(self) -> Self:
+        """Begin the step. Never waits.
+
+        Raises:
+            IllegalTransition: if it began before, or its job does not run.
+        """
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
+        job = self.job
+        if self.status is not None:
+            raise IllegalTransition(f"{self._named()} began already; make a new one with job.step() to do it again")
+        job._require_running(f"the step {self.name!r}")
+        scope = current_scope()
+        if scope is not None and scope.job is job and scope.step is not None:
+            self.parent_step_id = scope.step.id
+        job._step_count += 1
+        job._open_steps[self.id] = self
+        self.seq = job._step_count
+        job._current_step = self.name
+        self.status = StepStatus.RUNNING
+        self._started = database_time(time.time_ns())
+        self._began = self._recorded_at = time.monotonic()
+        self._scope = job._scope_of(self)
+        self._record()
+        job._progressed()
+        attrs = self._named_in_events()
+        if self.total is not None:
+            attrs["total"] = self.total
+        self._event("info", "step_start", attrs)
+
+    async def __aenter__(self) -> Self:
+        self._begin()
+        self._previous = current_scope()
+        enter_scope(self._scope)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        enter_scope(self._previous)
+        if self.status is StepStatus.RUNNING:
+            self._finish("completed" if exc is None else outcome(exc), exc)
+
+    async def end(self, status: str = "completed", *, error: BaseException | None = None) -> None:
+        """End the step by hand.
+
+        Args:
+            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it failed, and is tried again.
+            error: What went wrong.
+
+        Raises:
+            IllegalTransition: if it has ended already, or never began.
+            InvalidArgument: if *status* is none of these.
+        """
+        if status not in ("completed", "failed", "skipped", "cancelled", "retrying"):
+            raise InvalidArgument(f"a step ends completed, failed, skipped, cancelled or retrying, not {status!r}")
+        if self.status is None:
+            raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+        check_step_transition(self._named(), self.status, StepStatus(status))
+        self._finish(status, error)
+
+    def skip(self, reason: str | None = None) -> None:
+        """End the step as skipped: there was nothing to do.
+
+        Raises:
+            IllegalTransition: if it does not run.
+        """
+        if self.status is None:
+            raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+        check_step_transition(self._named(), self.status, StepStatus.SKIPPED)
+        self.description = redacted(check_text("reason", reason, 65_536)) or self.description
+        self._finish("skipped", None)
+
+    def _finish(self, status: str, exc: BaseException | None) -> None:
+        job = self.job
+        self._pending = False
+        self.status = StepStatus(status)
+        self._completed = database_time(time.time_ns())
+        seconds = time.monotonic() - self._began
+        self._duration_ms = round(seconds * 1000, 3)
+        job._open_steps.pop(self.id, None)
+        fields = self._named_in_events()
+        if self.status is StepStatus.RETRYING:
+            job._retried_steps += 1
+        if exc is not None:
+            self.error = describe(exc)
+            if not any(self.id in note or job.id in note for note in getattr(exc, "__notes__", ())):
+                enrich(exc, job_id=job.id, step_id=self.id, operation=job.operation)
+            if self.status is StepStatus.FAILED:
+                job._failed_step = job._failed_step or self.name
+                self._event("error", "step_error", {**fields, **exception_attrs(exc, self._tracker._classifier, self._scope)})
+            elif self.status is StepStatus.RETRYING:
+                told = exception_attrs(exc, self._tracker._classifier, self._scope)
+                self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
+        if self.status is StepStatus.COMPLETED:
+            job._completed_steps += 1
+            self._percent = 100.0
+        self._record()
+        attrs = {**fields, "status": status, **duration_fields(seconds)}
+        if self.done:
+            attrs["done"] = self.done
+        self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
+
+    # -- meanwhile ----------------------------------------------------------------------------------------------------------
+
+    def advance(self, units: float = 1) -> None:
+        """Count *units* (not negative) as done; may be called in a tight loop.
+
+        Raises:
+            InvalidArgument: if *units* is negative or no number.
+            IllegalTransition: if the step is not running.
+        """
+        if self.status is not StepStatus.RUNNING:
+            self._refuse("advance")
+        if type(units) is not int or units < 0:
+            check_units("units", units)
+        self.done += units
+        if not self._pending:
+            self._progressed()
+
+    def update(
+        self,
+        *,
+        completed: float | None = None,
+        total: float | None = None,
+        percent: float | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Tell the progress; recorded at most four times a second.
+
+        Args:
+            completed: Units done, in place of what was counted.
+            total: Units to do.
+            percent: 0–100, where there are no units.
+            description: What it is at.
+            metadata: Added to what is there.
+
+        Raises:
+            InvalidArgument: if a value is not one of these.
+            IllegalTransition: if the step is not running.
+        """
+        if self.status is not StepStatus.RUNNING:
+            self._refuse("update")
+        done = self.done if completed is None else check_units("completed", completed)
+        total = self.total if total is None else check_units("total", total)
+        percent = self._percent if percent is None else check_percent(percent)
+        description = redacted(check_text("description", description, 65_536)) or self.description
+        added = check_mapping("metadata", metadata)
+        self.done, self.total, self._percent, self.description = done, total, percent, description
+        self.metadata.update(added)
+        self._progressed()
+
+    def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+        """Iterate over *items* (with ``async for``), counting each as done when its turn is over.
+
+        Args:
+            items: Any iterable or async iterable; its length becomes *total* if that is not known.
+        """
+        if self.total is None and isinstance(items, Sized):
+            self.total = len(items)
+        return self._track(items)
+
+    async def _track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
+        if isinstance(items, AsyncIterable):
+            async for item in items:
+                yield item
+                self.advance()
+        else:
+            for item in items:
+                yield item
+                self.advance()
+
+    @property
+    def percent(self) -> float | None:
+        """How far it is, 0–100: as told, else by its units; ``None`` if neither is known."""
+        if self._percent is not None:
+            return self._percent
+        return min(100.0, self.done / self.total * 100) if self.total else None
+
+    def _refuse(self, what: str) -> None:
+        raise IllegalTransition(f"{self._named()} is {self.status.value if self.status else 'not begun'}; {what} needs it running")
+
+    def _named_in_events(self) -> dict[str, Any]:
+        retry = {name: self.metadata[name] for name in _RETRY if name in self.metadata}
+        return {"step": self.name, "step_number": self.seq, **retry}
+
+    def _named(self) -> str:
+        return f"step {self.name!r} of job {self.job.id}"
+
+    # -- recording ----------------------------------------------------------------------------------------------------------
+
+    def _record(self) -> int:
+        return self._tracker._recorder.put_state(
+            "step",
+            {
+                "id": self.id,
+                "job_id": self.job.id,
+                "attempt": self.job.attempt,
+                "parent_step_id": self.parent_step_id,
+                "seq": self.seq,
+                "name": self.name,
+                "status": self.status.value if self.status else None,
+                "percent_complete": self.percent,
+                "done": self.done,
+                "total": self.total,
+                "description": self.description,
+                **error_columns(self.error),
+                "metadata": raw(self.metadata or None),
+                "started_at": self._started,
+                "completed_at": self._completed,
+                "duration_ms": self._duration_ms,
+            },
+        )

@@ -1,0 +1,334 @@
+"""The records that reads return, the statuses, and the table of legal changes between them.
+
+Field names are the columns' names (see ``store/tables.py``); the three ``error_*`` columns come as one `ErrorInfo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Literal, TypeVar, overload
+
+from structjob.exceptions import IllegalTransition
+
+
+class JobStatus(StrEnum):
+    """Where a job, and each attempt at it, stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows this status by itself."""
+        return self in JOB_TERMINAL
+
+
+JOB_TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CRASHED})
+
+JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.FAILED}),
+    JobStatus.RUNNING: JOB_TERMINAL,
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+    # Presumed by another process: the attempt's own session knows better, and only it may say so.
+    JobStatus.CRASHED: frozenset({JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
+}
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    CRASHED = "crashed"
+    RETRYING = "retrying"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing follows this status by itself."""
+        return self in STEP_TERMINAL
+
+
+STEP_TERMINAL = frozenset(StepStatus) - {StepStatus.RUNNING}
+
+STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
+    StepStatus.RUNNING: STEP_TERMINAL,
+    StepStatus.COMPLETED: frozenset(),
+    StepStatus.FAILED: frozenset(),
+    StepStatus.SKIPPED: frozenset(),
+    StepStatus.CANCELLED: frozenset(),
+    StepStatus.RETRYING: frozenset(),
+    StepStatus.CRASHED: STEP_TERMINAL - {StepStatus.CRASHED} | {StepStatus.RUNNING},
+}
+
+
+def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
+    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the job in the message."""
+    if new not in JOB_TRANSITIONS[old]:
+        raise _illegal(what, old, new, JOB_TRANSITIONS[old])
+
+
+def check_step_transition(what: str, old: StepStatus, new: StepStatus) -> None:
+    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the step in the message."""
+    if new not in STEP_TRANSITIONS[old]:
+        raise _illegal(what, old, new, STEP_TRANSITIONS[old])
+
+
+def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> IllegalTransition:
+    if not legal:
+        return IllegalTransition(f"{what} has ended already ({old.value}); it cannot become {new.value}: end it once only")
+    choices = ", ".join(sorted(status.value for status in legal))
+    return IllegalTransition(f"{what} is {old.value} and cannot become {new.value}; from {old.value} it can become: {choices}")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception as it was recorded."""
+
+    type: str
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A row of ``structjob_jobs``: the unit of work, with what its latest attempt knows."""
+
+    id: str
+    operation: str
+    status: JobStatus
+    parent_job_id: str | None = None
+    root_job_id: str | None = None
+    job_type: str | None = None
+    description: str | None = None
+    percent_complete: float | None = None
+    current_step: str | None = None
+    owner: str | None = None
+    project: str | None = None
+    category: str = "system"
+    metadata: Any = None
+    result: Any = None
+    error: ErrorInfo | None = None
+    correlation_id: str | None = None
+    external_job_id: str | None = None
+    context_id: str | None = None
+    idempotency_key: str | None = None
+    attempt: int = 0
+    session_id: int | None = None
+    state_seq: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    canceled_at: datetime | None = None
+    duration_ms: float | None = None
+    cpu_ms: float | None = None
+    max_rss_kb: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """A row of ``structjob_attempts``: one try at a job, numbered from 1."""
+
+    job_id: str
+    attempt: int
+    status: JobStatus
+    percent_complete: float | None = None
+    current_step: str | None = None
+    result: Any = None
+    error: ErrorInfo | None = None
+    session_id: int | None = None
+    state_seq: int = 0
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """A row of ``structjob_steps``."""
+
+    id: str
+    job_id: str
+    attempt: int
+    seq: int
+    name: str
+    status: StepStatus
+    parent_step_id: str | None = None
+    percent_complete: float | None = None
+    done: float | None = None
+    total: float | None = None
+    description: str | None = None
+    error: ErrorInfo | None = None
+    metadata: Any = None
+    session_id: int | None = None
+    state_seq: int = 0
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    duration_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A row of ``structjob_logs``: one log line; ``(session_id, seq)`` identifies it everywhere."""
+
+    id: int
+    session_id: int
+    seq: int
+    ts: datetime
+    stored_at: datetime | None
+    level: str
+    message: str
+    attrs: dict[str, Any]
+    type: Literal["system", "job", "task"]
+    kind: str
+    job_id: str | None = None
+    attempt: int | None = None
+    step_id: str | None = None
+    operation: str | None = None
+    step: str | None = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    stream: str = "system"
+    logger: str | None = None
+    category: str = "system"
+    project: str | None = None
+    fingerprint: str | None = None
+    """The error that this event is an occurrence of; see `structjob.store.errors.Errors`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Numbers of a session for which no event is stored.
+
+    ``reason`` is that of ``structjob_gaps``: ``drop_oldest``, ``pruned``, ``in_flight`` …; or ``missing``, if nothing explains them yet.
+    """
+
+    session_id: int
+    first_seq: int
+    last_seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """An event, with those before and after it, all in their order."""
+
+    before: tuple[Event, ...]
+    event: Event
+    after: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRecord:
+    """A row of ``structjob_sessions``: one running process."""
+
+    session_id: int
+    host: str
+    boot_id: str | None
+    pid: int
+    service: str | None
+    version: str | None
+    started_at: datetime
+    heartbeat_at: datetime | None
+    ended_at: datetime | None
+    last_seq: int
+    end_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is, with the ids it can be asked for by."""
+
+    job_id: str
+    status: JobStatus
+    operation: str
+    completed_steps: int
+    total_steps: int
+    """Begun so far; those that were tried again do not count."""
+    step_completion: float
+    """Percentage of the steps begun so far that are completed, 0–100."""
+    runtime_seconds: float
+    percent: float
+    """As told by hand, else derived from the steps; 0–100."""
+    current_step: str | None
+    attempt: int
+    parent_job_id: str | None
+    children: tuple[str, ...]
+    external_job_id: str | None
+    context_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobTree:
+    """A job with its steps (of its latest attempt, in order) and its child jobs (oldest first)."""
+
+    job: JobRecord
+    steps: tuple[StepRecord, ...]
+    children: tuple[JobTree, ...]
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Sequence[T_co], Generic[T_co]):
+    """One page of a listing: a sequence, with the cursors of its neighbours (``None`` where there is none).
+
+    ``partial`` says that the page ended before it was full, since a search looks at a limited number of rows at a time: there may be
+    more, where its cursor leads to.
+    """
+
+    items: tuple[T_co, ...]
+    next: str | None = None
+    previous: str | None = None
+    partial: bool = False
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What became of a session's events: ``accepted`` is the sum of all that follows it but ``rejected``."""
+
+    accepted: int
+    """Events that were given a number."""
+    stored: int
+    """Events whose transaction the database has committed."""
+    spilled: int
+    """Events that wait in the spool only."""
+    in_memory: int
+    """Events that wait in memory, in a queue or in a batch on its way."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Events given up on purpose, by reason; each number stands in ``structjob_gaps``."""
+    dead_lettered: int = 0
+    """Events the database refused for what they hold; see ``structjob_dead_letters``."""
+    rejected: int = 0
+    """Events that came after the tracker closed, or that could not be encoded or written; they have no number."""
+
+    @property
+    def lost(self) -> int:
+        """Events given up: dropped and dead-lettered."""
+        return sum(self.dropped.values()) + self.dead_lettered

@@ -1,0 +1,115 @@
+"""The processors that go into a chain of structlog's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from structjob import pipeline
+from structjob.context import current_scope
+from structjob.diagnostics import faults
+from structjob.event import BY_NAME, exception_of
+from structjob.exceptions import InvalidArgument
+from structjob.levels import LEVELS
+from structjob.logger import override
+
+_thread = threading.local()
+renamer: structlog.processors.EventRenamer | None = None
+"""What gives the message another name before `capture` sees it; `structjob.install` finds out."""
+
+
+def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """A processor that adds the ids of the current job and step, unless the event has them already."""
+    scope = current_scope()
+    if scope is not None:
+        for key, value in scope.ids.items():
+            event_dict.setdefault(key, value)
+    return event_dict
+
+
+class Sample:
+    """A processor that lets the first of equal events through, and then each *every*-th; warnings and above always.
+
+    Args:
+        every: How many make one, at least 1.
+        events: Only these messages; by default all of them.
+
+    The one that comes through carries ``sampled=every``. What is left out is never numbered, shown or stored.
+    """
+
+    def __init__(self, every: int, events: Iterable[str] | None = None) -> None:
+        if every < 1:
+            raise InvalidArgument(f"every must be at least 1, not {every}")
+        self._every = every
+        self._events = None if events is None else frozenset(events)
+        self._seen: dict[Any, int] = {}
+
+    def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+        message = event_dict.get("event")
+        level = BY_NAME.get(method_name)
+        if (level is not None and level.number >= LEVELS["warning"]) or (self._events is not None and message not in self._events):
+            return event_dict
+        if len(self._seen) > 10_000:
+            self._seen.clear()
+        seen = self._seen.get(message, 0)
+        self._seen[message] = seen + 1
+        if seen % self._every:
+            raise structlog.DropEvent
+        event_dict["sampled"] = self._every
+        return event_dict
+
+
+def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """A processor that records the event and adds the ids; put in place by `install`.
+
+    Returns:
+        The same event dict; nothing is taken from it.
+    """
+    try:
+        level = BY_NAME.get(override.get() or method_name) or BY_NAME["info"]
+        # A logger of `logging` may be set to drop the event later on, where structlog's filter_by_level is not in use.
+        if isinstance(logger, logging.Logger) and not logger.isEnabledFor(level.number):
+            return event_dict
+        scope = current_scope()
+        given = dict(event_dict)
+        message = _message(given)
+        name = getattr(logger, "name", None)
+        noted, _thread.exception = getattr(_thread, "exception", None), None
+        if noted is not None and "exception" in given:
+            del given["exception"]
+            given["exc_info"] = noted
+        pipeline.record(level, message, given, scope, name if isinstance(name, str) else None)
+        if scope is not None:
+            for key, value in scope.ids.items():
+                event_dict.setdefault(key, value)
+    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        faults.add("recording an event", exc)
+    return event_dict
+
+
+def _message(given: dict[str, Any]) -> Any:
+    """Take the message out of the event *given*, wherever an ``EventRenamer`` has put it, with its arguments filled in."""
+    if renamer is not None and renamer.to in given:
+        message = given.pop(renamer.to)
+        if renamer.replace_by is not None and "event" in given:
+            given[renamer.replace_by] = given.pop("event")
+    else:
+        message = given.pop("event", "")
+    args = given.get("positional_args")
+    if args:
+        with suppress(Exception):  # arguments that do not fit stay as they are
+            message = message % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args)
+            del given["positional_args"]
+    return message
+
+
+def note_exception(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """A processor before one that renders exceptions: keeps the exception itself for `capture`, which comes later."""
+    _thread.exception = exception_of(event_dict["exc_info"]) if event_dict.get("exc_info") else None
+    return event_dict

@@ -1,0 +1,99 @@
+"""Secrets, taken out before anything is written anywhere.
+
+Two rules: a value is replaced when its key names a secret; and inside any text, what looks like a credential is replaced:
+the password of a URL, ``Bearer …`` and ``Basic …`` tokens, ``password=…`` pairs, private keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+MARK = "[redacted]"
+"""What stands in a secret's place."""
+
+SECRET_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "accesskey", "access_key", "privatekey",
+    "private_key", "authorization", "cookie", "credential", "credentials", "sessionid", "csrf", "jwt", "dsn", "otp", "cvv", "ssn",
+    "card_number",
+)  # fmt: skip
+"""Words that make a key secret when it is one of them, ends in one, or holds one between ``_``, ``-`` or ``.`` or camel humps."""
+
+# What never is a secret although it ends like one; counters and limits of language models' tokens, mostly.
+_INNOCENT = re.compile(r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$")
+
+# Looked for first, since most events hold no credential. Each rule below needs one of these needles, or a URL with an `@`.
+_NEEDLES = ("passw", "passphrase", "token", "secret", "bearer ", "basic ", "private key", "apikey", "api_key", "api-key")
+
+# Each begins with a literal, so that a long text costs one pass: what may come before it needs no matching.
+_TEXT_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(?P<keep>://[^\s/:@?#]*:)[^\s/?#]+(?=@)"), rf"\g<keep>{MARK}"),
+    (
+        re.compile(r"(?P<keep>\b(?:bearer|basic)\s{1,8})(?=[A-Za-z0-9._~+/-]{0,64}[0-9=._-])[A-Za-z0-9._~+/-]{8,}=*", re.IGNORECASE),
+        rf"\g<keep>{MARK}",
+    ),
+    (
+        re.compile(
+            r"(?P<keep>(?<!/)(?:password|passwd|passphrase|secret|token|api[_-]?key)\\?[\"']?\s{0,8}[=:]\s{0,8}\\?(?:(?P<double>\")|(?P<single>'))?)"
+            r"(?!(?:none|null|true|false|token)(?:[\s\"',;&)}\]]|$))"
+            r"(?(double)(?:[^\"\\]|\\[^\"])+|(?(single)(?:[^'\\]|\\[^'])+|[^\s\"',;&]+))",
+            re.IGNORECASE,
+        ),
+        rf"\g<keep>{MARK}",
+    ),
+    (re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)", re.DOTALL), MARK),
+)
+
+
+class Redactor:
+    """Replaces secrets by `MARK`.
+
+    Args:
+        keys: Further words that make a key secret, besides `SECRET_KEYS`.
+        text: Whether to look for credentials inside texts, too.
+    """
+
+    def __init__(self, keys: Iterable[str] = (), *, text: bool = True) -> None:
+        keys = tuple(keys)
+        words = sorted({re.escape(word.lower()) for word in (*SECRET_KEYS, *keys)}, key=len, reverse=True)
+        self._secret = re.compile(rf"(?:^|[_.\- ])(?:{'|'.join(words)})s?(?:$|[_.\- ])|(?:{'|'.join(w for w in words if len(w) > 5)})$")
+        self._verdicts: dict[str, bool] = {}
+        self._text = text
+
+    def is_secret(self, key: str) -> bool:
+        """Return whether *key* names a secret."""
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
+            verdict = self._secret.search(snake) is not None and _INNOCENT.search(snake) is None
+            if len(self._verdicts) < 10_000 and len(key) < 256:
+                self._verdicts[key] = verdict
+        return verdict
+
+    def suspects(self, encoded: bytes) -> bool:
+        """Return whether a text in *encoded* JSON may hold a credential; cheap, and wrong only on the careful side."""
+        if not self._text:
+            return False
+        # As text: `in` goes a long way round for bytes.
+        lower = encoded.decode().lower()
+        return ("@" in lower and "://" in lower) or any(needle in lower for needle in _NEEDLES)
+
+    def text(self, text: str) -> str:
+        """Return *text* without the credentials in it."""
+        if self._text:
+            for pattern, replacement in _TEXT_RULES:
+                text = pattern.sub(replacement, text)
+        return text
+
+    def value(self, value: Any, key: str | None = None) -> Any:
+        """Return plain *value* (as `structjob.encoding.normalise` makes it) without secrets, at any depth; *key* is its own."""
+        if key is not None and value is not None and self.is_secret(key):
+            return MARK
+        if type(value) is str:
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self.value(item, str(name)) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        return value

@@ -1,0 +1,256 @@
+"""What statistics return, and which jobs they are of.
+
+Durations are in milliseconds. A rate is a percentage, 0–100, or None where there is nothing it could be of. A percentile is by nearest
+rank: the least measured duration that at least that share of the durations does not exceed, so it is always one that was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from structjob.filters import _as_utc, _check_limit, _check_span, _Filter
+from structjob.models import JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticsFilter(_Filter):
+    """Which jobs statistics are of; every field that is set must match.
+
+    Args:
+        since: Created from this moment on (of steps: begun); a naive time is UTC, a `timedelta` is that long before now.
+        until: Created (begun) before this moment.
+        limit: Groups at most, those with the most first, 1–10,000.
+
+    Raises:
+        InvalidFilter: if a value is not one its field accepts.
+    """
+
+    since: datetime | timedelta | None = None
+    until: datetime | timedelta | None = None
+    operation: str | None = None
+    job_type: str | None = None
+    owner: str | None = None
+    category: str | None = None
+    project: str | None = None
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "since", _as_utc("since", self.since))
+        object.__setattr__(self, "until", _as_utc("until", self.until))
+        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        _check_limit(self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """How a group of jobs, or of steps, fared.
+
+    Durations are those of the completed ones only: what fails, fails early or late, and would say nothing of how long the work takes.
+    """
+
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    crashed: int
+    running: int
+    success_rate: float | None
+    """Completed ones as a percentage of those completed, failed or crashed; what was cancelled, skipped or retried is on neither side."""
+    avg_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary(Summary):
+    """How a group of jobs fared: each counts once, with what its latest attempt came to."""
+
+    pending: int
+    attempts: int
+    """Attempts at all of these jobs."""
+    avg_cpu_ms: float | None
+    """CPU time of their process while they ran, on average, where it is known."""
+    max_rss_kb: int | None
+    """The greatest peak of memory of their process, in KiB, where it is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationStatistics(JobSummary):
+    """How the jobs of one operation fared."""
+
+    operation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectStatistics(JobSummary):
+    """How the jobs of one project fared."""
+
+    project: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throughput(JobSummary):
+    """How the jobs fared that were created within one stretch of time."""
+
+    start: datetime
+    end: datetime
+    """Where the next one begins, or where the window ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStatistics(Summary):
+    """How the steps of one name, in jobs of one operation, fared; those of every attempt count."""
+
+    operation: str
+    step: str
+    skipped: int
+    retrying: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobErrors:
+    """How many of a job's events tell an error."""
+
+    job_id: str
+    operation: str | None
+    status: JobStatus | None
+    errors: int
+    """Events of level error or critical."""
+    total: int
+    """All of its events."""
+    error_rate: float
+    """The former as a percentage of the latter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorStatistics:
+    """How often errors of one type occurred, in one step (None: outside any) of one operation (None: outside any job)."""
+
+    error_type: str
+    """The level of the events, if they have no type."""
+    operation: str | None
+    step: str | None
+    count: int
+    jobs: int
+    """Jobs in which they did."""
+    first_seen: datetime
+    last_seen: datetime
+
+
+ErrorStatus = Literal["open", "resolved", "regressed"]
+"""``regressed``: it was resolved, and has occurred again since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorGroup:
+    """Occurrences of what is one and the same error: of one type and message, from the same place in the code."""
+
+    fingerprint: str
+    status: ErrorStatus
+    error_type: str
+    """The level of the latest occurrence, if it has no type."""
+    message: str
+    """That of the latest occurrence."""
+    operation: str | None
+    step: str | None
+    """Where the latest occurrence was."""
+    count: int
+    """Occurrences, those included whose events are no longer in the logs."""
+    jobs: int
+    """Jobs in which it occurred, of those whose events are in the logs."""
+    first_seen: datetime
+    last_seen: datetime
+    resolved_at: datetime | None
+    resolved_by: str | None
+    job_id: str | None
+    """The job of the latest occurrence."""
+    traceback: str | None
+    """That of the latest occurrence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """How many events there are: in all, and the same by their type, level and category."""
+
+    total: int
+    by_type: Mapping[str, int]
+    by_level: Mapping[str, int]
+    by_category: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableStorage:
+    """One of structjob's tables."""
+
+    table: str
+    rows: int
+    bytes: int | None
+    """With its indexes, as the database accounts for them; None where it does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """What structjob's tables take."""
+
+    bytes: int | None
+    """All of the tables; None where the database does not tell."""
+    tables: tuple[TableStorage, ...]
+
+
+ENOUGH = 5
+"""Former durations without which nothing is called slower than usual."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """A duration beside those that came before it."""
+
+    elapsed_ms: float
+    """How long it has taken: until now if it runs, else in all."""
+    samples: int
+    """How many former durations there are to judge by."""
+    median_ms: float | None
+    p95_ms: float | None
+    remaining_ms: float | None
+    """How much longer it will take, if it is like the median of those that took longer than it has already. None if it has ended, or
+    if none took longer."""
+    slower: bool
+    """Whether it takes (or took) longer than 95 % did, of `ENOUGH` at least."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether there are former durations enough to judge by."""
+        return self.samples >= ENOUGH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutlook(Expectation):
+    """A step, beside the same operation's completed steps of that name."""
+
+    step_id: str
+    step: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook(Expectation):
+    """A job, beside the completed jobs of its operation that were created before it."""
+
+    job_id: str
+    operation: str
+    steps: tuple[StepOutlook, ...]
+    """Those of its latest attempt, in order."""
+
+
+def rate(part: int, whole: int) -> float | None:
+    """Return *part* as a percentage of *whole*; None of nothing."""
+    return 100.0 * part / whole if whole else None
+
+
+def summary(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the fields of a `Summary` from a row that has its counts and durations."""
+    judged = row["completed"] + row["failed"] + row["crashed"]
+    return {**row, "success_rate": rate(row["completed"], judged)}

@@ -1,0 +1,56 @@
+"""Requests to cancel a job: made by anybody, taken up by the session that runs the job."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Select, delete, insert, literal, select, update
+
+from structjob.exceptions import IllegalTransition, JobNotFound
+from structjob.models import JobStatus
+from structjob.store.expressions import utc_now
+from structjob.store.tables import cancellations, jobs
+
+
+def request(connection: Connection, job_id: str, reason: str, requested_by: str | None) -> JobStatus:
+    """Ask for a job to be cancelled; a pending one is cancelled here and now.
+
+    Returns:
+        The status that the job had.
+
+    Raises:
+        JobNotFound: if there is none.
+        IllegalTransition: if it has ended.
+    """
+    # Locked: whoever starts or ends it, or asks for the same, comes before or after.
+    wanted = select(jobs.c.operation, jobs.c.status, jobs.c.attempt, jobs.c.session_id).where(jobs.c.id == job_id).with_for_update()
+    job = connection.execute(wanted).mappings().first()
+    if job is None:
+        raise JobNotFound(job_id)
+    status = JobStatus(job["status"])
+    if status is JobStatus.PENDING:
+        connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(status="cancelled", completed_at=utc_now(), canceled_at=utc_now(), error_type="Cancelled", error_message=reason)
+        )
+    elif status is JobStatus.RUNNING:
+        connection.execute(delete(cancellations).where(cancellations.c.job_id == job_id))
+        values = {
+            "job_id": job_id, "attempt": job["attempt"], "session_id": job["session_id"], "reason": reason, "requested_by": requested_by,
+        }  # fmt: skip
+        row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
+        connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
+    else:
+        raise IllegalTransition(f"job {job_id} ({job['operation']}) is {status.value} already; only what has not ended can be cancelled")
+    return status
+
+
+def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None]]:
+    """Return the query for what a session is asked to cancel."""
+    columns = cancellations.c
+    return select(columns.job_id, columns.attempt, columns.reason, columns.requested_by).where(columns.session_id == session_id)
+
+
+def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
+    """Forget a request that was taken up, or came too late."""
+    columns = cancellations.c
+    connection.execute(delete(cancellations).where(columns.job_id == job_id, columns.session_id == session_id, columns.attempt == attempt))

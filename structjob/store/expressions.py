@@ -1,0 +1,249 @@
+"""SQL expressions that every database writes its own way, under one name each.
+
+Only bound values get into them; nothing of a caller's is ever part of the SQL text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, BindParameter, Boolean, ColumnElement, Double, Integer, String, bindparam, or_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from structjob.exceptions import InvalidFilter
+from structjob.store.types import UTCDateTime
+
+MAX_TEXT = 4096
+"""Characters a text search may have; SQLite refuses patterns of more than 50,000 bytes."""
+
+_MAX_DEPTH = 24
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ODD_KEY = re.compile(r'["\\\x00-\x1f\x7f]')
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801  # reads like the SQL function it stands for
+    """The database's own clock, with microseconds where it has them (SQLite: milliseconds)."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(utc_now, "sqlite")
+def _sqlite_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+@compiles(utc_now, "mysql")
+@compiles(utc_now, "mariadb")
+def _mysql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(utc_now, "postgresql")
+def _postgresql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return "clock_timestamp()"
+
+
+def storable(name: str, value: str) -> str:
+    """Return *value* if a database can take it as a bound value.
+
+    Raises:
+        InvalidFilter: if it holds a NUL or a lone surrogate; *name* names it in the message.
+    """
+    if "\x00" in value or (not value.isascii() and _SURROGATE.search(value)):
+        raise InvalidFilter(f"{name} holds a NUL or a lone surrogate, which no stored text does: take it out")
+    return value
+
+
+def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    """Return whether *column* equals *value*; *name* names the filter in messages.
+
+    Raises:
+        InvalidFilter: if *value* is of another type than the column, or not storable.
+    """
+    if isinstance(column.type, Integer):
+        if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+            raise InvalidFilter(f"{name} must be a whole number of 64 bits, not {value!r}")
+    elif not isinstance(value, str):
+        raise InvalidFilter(f"{name} must be a string, not {type(value).__name__}")
+    else:
+        value = storable(name, str.__str__(value))
+    found: ColumnElement[bool] = column == value
+    return found
+
+
+def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[bool]:
+    """Return whether any of *columns* contains *text*, whose ``%`` and ``_`` mean themselves; letter case does not count.
+
+    Raises:
+        InvalidFilter: if *text* is longer than `MAX_TEXT`, or not storable.
+    """
+    if not isinstance(text, str):
+        raise InvalidFilter(f"text must be a string, not {type(text).__name__}")
+    if len(text) > MAX_TEXT:
+        raise InvalidFilter(f"text has {len(text):,} characters; search for {MAX_TEXT:,} at most")
+    pattern = "%" + re.sub(r"([!%_])", r"!\1", storable("text", text)) + "%"
+    return or_(*(_contains(column, bindparam(None, pattern, String())) for column in columns))
+
+
+class _contains(FunctionElement[bool]):  # noqa: N801  # reads like the SQL function it stands for
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(_contains, "sqlite")
+def _sqlite_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
+    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} LIKE {pattern} ESCAPE '!'"
+
+
+@compiles(_contains, "mysql")
+@compiles(_contains, "mariadb")
+def _mysql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
+    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"LOWER({column}) LIKE LOWER({pattern}) ESCAPE '!'"  # names have a binary collation, messages have not
+
+
+@compiles(_contains, "postgresql")
+def _postgresql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
+    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} ILIKE {pattern} ESCAPE '!'"
+
+
+def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElement[bool]:
+    """Return whether the JSON in *column* has *value* at *path*.
+
+    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Types count: ``1`` equals ``1.0`` but neither
+    ``"1"`` nor ``true``, and None equals a stored ``null``, not an absent key.
+
+    Raises:
+        InvalidFilter: if the path is empty, too deep or holds quotes, backslashes or control characters, or the value is not a
+            string, a finite number, a boolean or None.
+    """
+    if not isinstance(path, str):
+        raise InvalidFilter(f"an attribute path is a string, not {type(path).__name__}")
+    keys = storable("the attribute path", path).split(".")
+    if not all(keys):
+        raise InvalidFilter(f"attribute path {path!r} has an empty part: write keys with dots between them, such as vm.name")
+    if len(keys) > _MAX_DEPTH:
+        raise InvalidFilter(f"attribute path {path!r} is {len(keys)} keys deep; events are {_MAX_DEPTH} at most")
+    if _ODD_KEY.search(path):
+        raise InvalidFilter(f"attribute path {path!r} holds a quote, a backslash or a control character: filter by another attribute")
+    test, bound = _test(path, value)
+    # Keys with dots are common (http.status_code), so are nested objects.
+    paths = {'$."' + '"."'.join(keys) + '"', f'$."{path}"'}
+    return or_(*(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)))
+
+
+class _JSONTest(FunctionElement[bool]):
+    """(column, path, the value as text, the value as JSON)."""
+
+    type = Boolean()
+    inherit_cache = True
+    sqlite = mysql = ""
+
+
+class _IsNull(_JSONTest):
+    name = "is_null"
+    inherit_cache = True
+    sqlite = "{type} = 'null'"
+    mysql = "{type} = 'NULL'"
+
+
+class _IsTrue(_JSONTest):
+    name = "is_true"
+    inherit_cache = True
+    sqlite = "{type} = 'true'"
+    mysql = "{type} = 'BOOLEAN' AND {text} = 'true'"
+
+
+class _IsFalse(_JSONTest):
+    name = "is_false"
+    inherit_cache = True
+    sqlite = "{type} = 'false'"
+    mysql = "{type} = 'BOOLEAN' AND {text} = 'false'"
+
+
+class _IsText(_JSONTest):
+    name = "is_text"
+    inherit_cache = True
+    sqlite = "{type} = 'text' AND {value} = {bound}"
+    mysql = "{type} = 'STRING' AND CAST({text} AS BINARY) = CAST({bound} AS BINARY)"
+
+
+class _IsNumber(_JSONTest):
+    name = "is_number"
+    inherit_cache = True
+    sqlite = "{type} IN ('integer', 'real') AND {value} = {bound}"
+    mysql = "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {bound}"
+
+
+def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
+    """Return what to test for, and the value as two bound parameters: by itself, and as JSON text."""
+    kind: type[_JSONTest]
+    bound: BindParameter[Any]
+    if value is None:
+        kind, bound = _IsNull, bindparam(None, None, String())
+    elif isinstance(value, bool):
+        kind, bound = (_IsTrue if value else _IsFalse), bindparam(None, None, String())
+    elif isinstance(value, str):
+        value = storable(f"the value of {path}", str.__str__(value))  # the plain text of an enum's member
+        kind, bound = _IsText, bindparam(None, value, String())
+    elif isinstance(value, int):
+        value = int(value)
+        kind, bound = _IsNumber, _number(path, value)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidFilter(f"{value} at {path!r} is never stored as a number: filter for a finite one")
+        kind, bound = _IsNumber, bindparam(None, value, Double())
+    else:
+        raise InvalidFilter(
+            f"the value at {path!r} is a {type(value).__name__}: use a string, a number, a boolean or None, "
+            "and dots in the path for what lies deeper"
+        )
+    return kind, (bound, bindparam(None, msgspec.json.encode(value).decode(), String()))
+
+
+def _number(path: str, value: int) -> BindParameter[Any]:
+    if -(2**63) <= value < 2**63:
+        return bindparam(None, value, BigInteger())
+    try:
+        return bindparam(None, float(value), Double())  # what the databases make of it, too
+    except OverflowError:
+        raise InvalidFilter(f"the number at {path!r} has {len(str(value)):,} digits, more than a database keeps") from None
+
+
+# Each renders only what it uses: a bound value that is rendered but is not in the text is one that PostgreSQL cannot type.
+
+
+@compiles(_JSONTest, "sqlite")
+def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
+    column, path, value, _ = element.clauses
+    where = f"{compiler.process(column, **kw)}, {compiler.process(path, **kw)}"
+    bound = compiler.process(value, **kw) if "{bound}" in element.sqlite else ""
+    test = element.sqlite.format(type=f"json_type({where})", value=f"json_extract({where})", bound=bound)
+    # Text that is no JSON would end the whole query with an error.
+    return f"(CASE WHEN json_valid({compiler.process(column, **kw)}) THEN {test} ELSE 0 END)"
+
+
+@compiles(_JSONTest, "mysql")
+@compiles(_JSONTest, "mariadb")
+def _mysql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
+    column, path, value, _ = element.clauses
+    found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {compiler.process(path, **kw)})"
+    bound = compiler.process(value, **kw) if "{bound}" in element.mysql else ""
+    return "(" + element.mysql.format(type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound) + ")"
+
+
+@compiles(_JSONTest, "postgresql")
+def _postgresql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
+    column, path, _, value = element.clauses
+    found = f"{compiler.process(column, **kw)}, CAST('strict ' || {compiler.process(path, **kw)} AS jsonpath)"
+    return f"(jsonb_path_query_first({found}, '{{}}', true) = CAST({compiler.process(value, **kw)} AS jsonb))"

@@ -1,0 +1,82 @@
+"""Numbers that were pruned: put down in ``structjob_gaps`` as ranges, each grown by what is pruned beside it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, delete, insert, or_, select
+
+from structjob.store.tables import gaps
+
+PRUNED = "pruned"
+"""The ``reason`` of numbers whose events were kept for their time and then deleted."""
+
+_SESSIONS_AT_ONCE = 100
+
+Range = tuple[int, int]
+
+
+def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None:
+    """Explain that events are gone: *numbers* are those of their sessions, and their own."""
+    by_session: dict[int, list[int]] = defaultdict(list)
+    for session_id, seq in numbers:
+        by_session[session_id].append(seq)
+    sessions = sorted(by_session)
+    for start in range(0, len(sessions), _SESSIONS_AT_ONCE):
+        _put_down(connection, {session_id: _runs(by_session[session_id]) for session_id in sessions[start : start + _SESSIONS_AT_ONCE]})
+
+
+def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
+    beside: dict[int, list[Range]] = defaultdict(list)
+    taken: dict[int, dict[int, int]] = defaultdict(dict)
+    for row in connection.execute(_neighbours(found)).mappings():
+        if row["reason"] == PRUNED:
+            beside[row["session_id"]].append((row["first_seq"], row["last_seq"]))
+        else:
+            taken[row["session_id"]][row["first_seq"]] = row["last_seq"]
+    new: list[dict[str, object]] = []
+    old: dict[int, list[int]] = {}
+    for session_id, runs in found.items():
+        old[session_id] = [first for first, _ in beside[session_id]]
+        for first, last in _merged([*beside[session_id], *runs]):
+            # A number may be explained by another reason already, though its event came after all; a key is there once.
+            at = first
+            while at <= last and at in taken[session_id]:
+                at = taken[session_id][at] + 1
+            if at <= last:
+                new.append({"session_id": session_id, "first_seq": at, "last_seq": last, "reason": PRUNED})
+    if any(old.values()):
+        absorbed = (and_(gaps.c.session_id == number, gaps.c.first_seq.in_(several)) for number, several in old.items() if several)
+        connection.execute(delete(gaps).where(or_(*absorbed)))
+    if new:
+        connection.execute(insert(gaps), new)
+
+
+def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
+    """Return the query of the rows that begin where a range does or just behind it, and of those that end just before it."""
+    conditions = []
+    for session_id, runs in found.items():
+        its = gaps.c.session_id == session_id
+        begins = {first for first, _ in runs} | {last + 1 for _, last in runs}
+        conditions += [
+            and_(its, gaps.c.first_seq.in_(sorted(begins))),
+            and_(its, gaps.c.last_seq.in_([first - 1 for first, _ in runs]), gaps.c.reason == PRUNED),
+        ]
+    return select(gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason).where(or_(*conditions))
+
+
+def _runs(numbers: Sequence[int]) -> list[Range]:
+    return _merged([(number, number) for number in numbers])
+
+
+def _merged(ranges: Iterable[Range]) -> list[Range]:
+    """Return *ranges* without those that overlap or touch another."""
+    found: list[Range] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found

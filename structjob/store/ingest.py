@@ -1,0 +1,256 @@
+"""Bytes → rows. Lines of the spool go to the database as one statement with one parameter a table; nothing is bound per row.
+
+Events are not parsed here at all. Changes of state are: each is a whole row, so the last one of a batch is enough, and a
+row is overwritten only by what is newer (`KEEP_NEWER`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Executable, RowMapping
+
+from structjob.session import Session
+from structjob.store import tables
+
+T = TypeVar("T")
+
+LOG_COLUMNS = tuple(
+    column.name
+    for column in tables.logs.columns
+    if column.name not in ("id", "session_id", "seq", "stored_at", "type", "kind", "stream", "category", "attrs")
+)
+"""Columns of an event that stand in its line as they are."""
+
+JOB_COLUMNS = tuple(column.name for column in tables.jobs.columns)
+ATTEMPT_COLUMNS = tuple(column.name for column in tables.attempts.columns)
+STEP_COLUMNS = tuple(column.name for column in tables.steps.columns)
+GAP_COLUMNS = tuple(column.name for column in tables.gaps.columns)
+JSON_COLUMNS = frozenset({"metadata", "result", "attrs", "jobs"})
+
+# A row is changed by a later change of the same session only. A later attempt replaces an earlier one in the job's row,
+# whoever made it. A job that is pending may be taken over by any session; one presumed crashed is revised by its own only.
+KEEP_NEWER = {
+    "structjob_jobs": (
+        "excluded.attempt > structjob_jobs.attempt OR (excluded.attempt = structjob_jobs.attempt AND "
+        "((excluded.session_id = structjob_jobs.session_id AND excluded.state_seq > structjob_jobs.state_seq) "
+        "OR (excluded.session_id <> structjob_jobs.session_id AND structjob_jobs.status = 'pending')))"
+    ),
+    "structjob_attempts": "excluded.session_id = structjob_attempts.session_id AND excluded.state_seq > structjob_attempts.state_seq",
+    "structjob_steps": "excluded.session_id = structjob_steps.session_id AND excluded.state_seq > structjob_steps.state_seq",
+}
+
+KEYS = {
+    "structjob_jobs": ("id",),
+    "structjob_attempts": ("job_id", "attempt"),
+    "structjob_steps": ("id",),
+    "structjob_gaps": ("session_id", "first_seq"),
+}
+COLUMNS = {
+    "structjob_jobs": JOB_COLUMNS,
+    "structjob_attempts": ATTEMPT_COLUMNS,
+    "structjob_steps": STEP_COLUMNS,
+    "structjob_gaps": GAP_COLUMNS,
+}
+"""The tables that rows are written to, and their columns."""
+
+
+def on_conflict(table: str) -> str:
+    """Return what an insert does about a row that is there, where the database knows ``ON CONFLICT`` (SQLite, PostgreSQL)."""
+    keys = KEYS[table]
+    if table not in KEEP_NEWER:
+        return f"ON CONFLICT ({', '.join(keys)}) DO NOTHING"
+    assignments = ", ".join(f"{name} = excluded.{name}" for name in changes(table))
+    return f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {assignments} WHERE {KEEP_NEWER[table]}"
+
+
+def changes(table: str) -> tuple[str, ...]:
+    """Return the columns of *table* that a newer row changes."""
+    return tuple(name for name in COLUMNS[table] if name not in KEYS[table] and name != "created_at")
+
+
+def as_array(lines: bytes) -> bytes:
+    """Return *lines* as one JSON array."""
+    return b"[%s]" % lines[:-1].replace(b"\n", b",")
+
+
+@dataclass(slots=True)
+class Rows:
+    """Changes of state, folded.
+
+    Attributes:
+        tables: Per table the last of each row, as a JSON array.
+        numbers: The numbers of all changes.
+    """
+
+    tables: dict[str, bytes]
+    numbers: list[int]
+
+
+class _StateLine(msgspec.Struct):
+    kind: str
+    row: dict[str, msgspec.Raw]
+    state_seq: int
+
+
+_decode_state = msgspec.json.Decoder(_StateLine).decode
+
+
+_Held = dict[str, dict[Any, dict[str, Any]]]
+
+
+def fold(lines: bytes, session_id: int) -> Rows:
+    """Return what the state *lines* of one session come to.
+
+    Raises:
+        ValueError: if a line is none.
+    """
+    held: _Held = {}
+    try:
+        numbers = [_add(held, line, session_id) for line in lines.split(b"\n") if line]
+    except (KeyError, TypeError, OverflowError) as exc:
+        raise ValueError(f"no change of state: {exc!r}") from exc
+    return Rows({table: msgspec.json.encode(list(held[table].values())) for table in COLUMNS if table in held}, numbers)
+
+
+def _add(held: _Held, line: bytes, session_id: int) -> int:
+    state = _decode_state(line)
+    row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": state.state_seq}
+    if state.kind == "job":
+        _keep(held, "structjob_jobs", row)
+        if attempt_of(row):
+            _keep(held, "structjob_attempts", {**row, "job_id": row["id"]})
+    elif state.kind == "step":
+        _keep(held, "structjob_steps", row)
+    elif state.kind == "gap":
+        _keep(held, "structjob_gaps", row)
+    return state.state_seq
+
+
+def attempt_of(row: Mapping[str, Any]) -> int:
+    """Return the attempt that a job's row is about, 0 while it is pending."""
+    value = row.get("attempt", 0)
+    return int(msgspec.json.decode(value)) if isinstance(value, msgspec.Raw) else int(value)
+
+
+def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
+    key = tuple(bytes(row[name]) if isinstance(row[name], msgspec.Raw) else row[name] for name in KEYS[table])
+    rows = held.setdefault(table, {})
+    # Lines may stand slightly out of order: the number decides, and a job's later attempt. A gap is one, whoever tells of it.
+    if key not in rows or (attempt_of(row), row["state_seq"]) > (attempt_of(rows[key]), rows[key]["state_seq"]):
+        rows[key] = row
+
+
+@dataclass(slots=True)
+class Write:
+    """What one transaction stores."""
+
+    session_id: int
+    events: bytes = b""
+    states: bytes = b""
+    last_seq: int = 0
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of a `Write`.
+
+    Attributes:
+        dead: Events that were put aside.
+        torn: Lines that were no record at all, less the records that were found in them: pieces of what the disk did not take whole,
+            and whose record was kept elsewhere.
+        states: Numbers of the changes of state that are stored (or put aside).
+    """
+
+    dead: int = 0
+    torn: int = 0
+    states: list[int] = field(default_factory=list)
+
+    def add(self, other: Written) -> None:
+        """Count *other*, a part of the same, in."""
+        self.dead += other.dead
+        self.torn += other.torn
+        self.states += other.states
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed:
+    """A job that was left running by a process that is gone, with what the event about it says."""
+
+    job: dict[str, Any]
+    steps: tuple[str, ...]
+    last_lines: tuple[str, ...]
+
+
+Tell = Callable[[list[Crashed]], tuple[int, bytes]]
+"""Given the jobs that have just become crashed, returns the session that says so, and its events, in lines of the spool."""
+
+
+class Ingest(Protocol):
+    """The statements that put lines and rows into the tables, as one database writes them.
+
+    Each takes JSON as one parameter, and a connection in a transaction.
+    """
+
+    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
+        """Insert the events in *lines* of the spool; those that are there already stay as they are."""
+
+    def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
+        """Insert *rows*, a JSON array, or change those that are there, if `KEEP_NEWER` says so; a gap that is there stays as it is."""
+
+    def insert(self, connection: Connection, table: str, rows: bytes) -> None:
+        """Insert *rows*, a JSON array, none of which is there yet."""
+
+
+class Store(Protocol):
+    """A database, for one tracker. Its methods raise `StoreUnavailable` while it does not answer."""
+
+    masked_url: str
+    writers: int
+    reached: bool
+    """Whether the database has answered: where `open` takes long, it is at work on the tables."""
+
+    async def open(self) -> None:
+        """Connect; create the tables where they are absent. Raises `SchemaMismatch` where they are another version's."""
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+
+    async def begin_session(self, session: Session) -> None:
+        """Enter *session*; harmless if it is there."""
+
+    async def heartbeat(self, session_id: int, last_seq: int) -> None:
+        """Say by the database's clock that the session lives, and how many numbers it gave out."""
+
+    async def write(self, write: Write) -> Written:
+        """Store a batch in one transaction; what the database refuses for its content goes to the dead letters."""
+
+    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
+        """End a session in one transaction: explain its holes as *unexplained*, mark what it left running as crashed, and store what
+        *tell* says of it.
+
+        *last_seq* is the greatest number it is known to have given out, besides those in the database. *tell* is called within the
+        transaction, in any thread, and again when the transaction is tried again. Returns the jobs that became crashed by this very call.
+        """
+
+    async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+        """Enter the job of *row* under its id, in its next attempt; see `structjob.lifecycle`.
+
+        Returns the job's former row, if any, and the attempt; the attempt 0 says that nothing was entered: the row is another job's that
+        has the same idempotency key, or the job was cancelled while it was pending.
+        """
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        """Run a query."""
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        """Return what *call* returns, given a connection in a transaction of its own; it is committed unless *call* raises.
+
+        For what is the same on every database and happens now and then. *call* may run in any thread, and must not await.
+        """
+
+    async def make_durable(self) -> None:
+        """Make what is stored safe against a power cut."""

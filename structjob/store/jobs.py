@@ -1,0 +1,313 @@
+"""Finding jobs: by any id, in pages, with their progress, steps, attempts and children."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
+
+from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
+from structjob.filters import JobFilter
+from structjob.models import AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus
+from structjob.store import rows
+from structjob.store.expressions import contains, equals, storable
+from structjob.store.paging import Fetch, Flush, Listing, fingerprint, merged, read_page
+from structjob.store.tables import attempts, gaps, jobs, steps
+from structjob.store.tree import family, grown
+
+LegacyLookup = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
+"""Given an id that structjob does not know: the job as a record, structjob's id for it, or None. It may be a coroutine function."""
+
+_EQUAL = (
+    "job_type",
+    "operation",
+    "owner",
+    "category",
+    "project",
+    "context_id",
+    "external_job_id",
+    "correlation_id",
+    "parent_job_id",
+    "root_job_id",
+    "session_id",
+)
+_CANDIDATES = 6
+
+
+class Jobs:
+    """The jobs in the store. Reads deliver what is pending first: a program reads what it wrote.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+        legacy_lookup: Asked by `find` for an id that is unknown here, before it gives up.
+        now: The clock that running times are measured by.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        flush: Flush,
+        *,
+        legacy_lookup: LegacyLookup | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._legacy_lookup = legacy_lookup
+        self._now = now
+
+    async def get(self, id: str) -> JobRecord:  # noqa: A002  # the column's name
+        """Return the job with this id.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        return await self._get(id)
+
+    async def find(self, any_id: str) -> JobRecord:
+        """Return the job that *any_id* means: its id, else its external id, else its context id; of several, the newest.
+
+        Raises:
+            JobNotFound: if no job, and no legacy lookup, knows it.
+        """
+        await self._flush()
+        return await self._find(any_id)
+
+    async def resolve(self, prefix: str) -> JobRecord:
+        """Return the job that *prefix* means, as typed by a person: any id as `find` takes it, or the beginning of one job's id.
+
+        Raises:
+            InvalidArgument: if several ids begin with it; the message lists them.
+            JobNotFound: if none does.
+        """
+        await self._flush()
+        _check_id(prefix)
+        exact = await self._exact(prefix)
+        if exact is not None:
+            return exact
+        # A range of the binary-ordered primary key; LIKE could not use it on every database.
+        beginning = (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
+        found = await self._fetch(select(jobs).where(beginning).order_by(jobs.c.id).limit(_CANDIDATES))
+        if len(found) == 1:
+            return rows.job(found[0])
+        if found:
+            listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found[: _CANDIDATES - 1])
+            more = ", …" if len(found) == _CANDIDATES else ""
+            raise InvalidArgument(f"{prefix!r} begins several ids: {listed}{more}; write more of the one you mean")
+        return await self._legacy(prefix)
+
+    async def by_external_id(self, external_job_id: str) -> JobRecord:
+        """Return the newest job with this external id.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        _check_id(external_job_id)
+        found = await self._fetch(_newest(jobs.c.external_job_id == external_job_id).limit(1))
+        if not found:
+            raise JobNotFound(external_job_id)
+        return rows.job(found[0])
+
+    async def by_context_id(self, context_id: str) -> builtins.list[JobRecord]:
+        """Return the jobs with this context id, the newest first; an empty list if there are none."""
+        await self._flush()
+        if not _could_exist(context_id):
+            return []
+        return [rows.job(row) for row in await self._fetch(_newest(jobs.c.context_id == context_id))]
+
+    async def list(self, filter: JobFilter | None = None, *, cursor: str | None = None, **filters: Any) -> Page[JobRecord]:  # noqa: A002  # see JobFilter
+        """Return one page of the jobs that match, in the order of their creation.
+
+        Args:
+            filter: What to list; by default everything, newest first, 100 a page.
+            cursor: The ``next`` or ``previous`` of another page of the same query.
+            **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query.
+        """
+        wanted = merged(JobFilter, filter, filters)
+        listing = Listing(
+            table=jobs,
+            time=jobs.c.created_at,
+            conditions=_conditions(wanted),
+            branches=tuple(jobs.c.status == status for status in wanted.status or ()),
+            order=wanted.order,
+            limit=wanted.limit,
+            fingerprint=fingerprint("jobs", wanted),
+        )
+        await self._flush()
+        return await read_page(self._fetch, listing, cursor, rows.job)
+
+    async def missing(self, any_id: str) -> dict[str, int]:
+        """Return how many of a job's events were given up, by reason: ``spool_full``, ``queue_full``, … Those of its children are theirs.
+
+        Raises:
+            JobNotFound: if no job, and no legacy lookup, knows *any_id*.
+        """
+        await self._flush()
+        job_id = (await self._find(any_id)).id
+        # Few rows name jobs at all; the text says which may name this one.
+        named = cast(gaps.c.jobs, Text).contains(msgspec.json.encode(job_id).decode(), autoescape=True)
+        counts: dict[str, int] = {}
+        for row in await self._fetch(select(gaps.c.reason, gaps.c.jobs).where(gaps.c.jobs.is_not(None), named)):
+            if count := row["jobs"].get(job_id, 0):
+                counts[row["reason"]] = counts.get(row["reason"], 0) + count
+        return counts
+
+    async def progress(self, any_id: str) -> Progress:
+        """Return how far the job is that *any_id* means, as `find` takes it.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        job = await self._find(any_id)
+        completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
+        # What was tried again stands for nothing to be done.
+        mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt) & (steps.c.status != StepStatus.RETRYING.value)
+        (counted,) = await self._fetch(select(func.count().label("total"), completed.label("completed")).where(mine).select_from(steps))
+        children = await self._fetch(select(jobs.c.id).where(jobs.c.parent_job_id == job.id).order_by(jobs.c.created_at, jobs.c.id))
+        share = 100.0 * counted["completed"] / counted["total"] if counted["total"] else 0.0
+        told = share if job.percent_complete is None else job.percent_complete
+        return Progress(
+            job_id=job.id,
+            status=job.status,
+            operation=job.operation,
+            completed_steps=counted["completed"],
+            total_steps=counted["total"],
+            step_completion=share,
+            runtime_seconds=self._runtime(job),
+            percent=100.0 if job.status is JobStatus.COMPLETED else told,
+            current_step=job.current_step,
+            attempt=job.attempt,
+            parent_job_id=job.parent_job_id,
+            children=tuple(row["id"] for row in children),
+            external_job_id=job.external_job_id,
+            context_id=job.context_id,
+        )
+
+    async def tree(self, id: str) -> JobTree:  # noqa: A002  # the column's name
+        """Return the job with its steps, its child jobs with theirs, and so on.
+
+        Raises:
+            JobNotFound: if there is no job with this id.
+        """
+        await self._flush()
+        _check_id(id)
+        ids = family(id)
+        records = [rows.job(row) for row in await self._fetch(select(jobs).join(ids, ids.c.id == jobs.c.id))]
+        if not records:
+            raise JobNotFound(id)
+        ids = family(id)
+        latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
+        statement = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id).order_by(steps.c.seq, steps.c.id)
+        return grown(id, records, [rows.step(row) for row in await self._fetch(statement)])
+
+    async def history(self, id: str) -> builtins.list[AttemptRecord]:  # noqa: A002  # the column's name
+        """Return the attempts at a job, the first one first; none if it has not begun yet.
+
+        Raises:
+            JobNotFound: if there is no job with this id.
+        """
+        await self._flush()
+        await self._get(id)
+        found = await self._fetch(select(attempts).where(attempts.c.job_id == id).order_by(attempts.c.attempt))
+        return [rows.attempt(row) for row in found]
+
+    async def steps(self, id: str, attempt: int | None = None) -> builtins.list[StepRecord]:  # noqa: A002  # the column's name
+        """Return the steps of one attempt at a job, in the order they began.
+
+        Args:
+            id: The job's id.
+            attempt: The attempt's number; None is the latest.
+
+        Raises:
+            JobNotFound: if there is no job with this id.
+        """
+        await self._flush()
+        job = await self._get(id)
+        number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
+        found = await self._fetch(select(steps).where(steps.c.job_id == id, number).order_by(steps.c.seq, steps.c.id))
+        return [rows.step(row) for row in found]
+
+    async def _get(self, job_id: str) -> JobRecord:
+        _check_id(job_id)
+        found = await self._fetch(select(jobs).where(jobs.c.id == job_id))
+        if not found:
+            raise JobNotFound(job_id)
+        return rows.job(found[0])
+
+    async def _find(self, any_id: str) -> JobRecord:
+        _check_id(any_id)
+        return await self._exact(any_id) or await self._legacy(any_id)
+
+    async def _exact(self, any_id: str) -> JobRecord | None:
+        """Look in the three columns by one statement, each by its own index; the first that knows the id wins."""
+        ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
+        each = (_newest(column == any_id).add_columns(literal(rank).label("rank_")).limit(1).subquery() for rank, column in enumerate(ways))
+        together = union_all(*(select(one) for one in each)).subquery()
+        found = await self._fetch(select(together).order_by(together.c.rank_).limit(1))
+        return rows.job(found[0]) if found else None
+
+    async def _legacy(self, any_id: str) -> JobRecord:
+        if self._legacy_lookup is not None:
+            answer = self._legacy_lookup(any_id)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if isinstance(answer, JobRecord):
+                return answer
+            if answer is not None:
+                return await self._get(answer)
+        raise JobNotFound(any_id)
+
+    def _runtime(self, job: JobRecord) -> float:
+        """Return for how many seconds the job's latest attempt has run."""
+        if job.started_at is None:
+            return 0.0
+        if job.status.terminal:
+            if job.duration_ms is not None:
+                return job.duration_ms / 1000
+            end = job.completed_at or job.canceled_at or job.started_at
+        else:
+            end = self._now()
+        return max(0.0, (end - job.started_at).total_seconds())  # clocks of two hosts may differ
+
+
+def _newest(condition: ColumnElement[bool]) -> Select[Any]:
+    return select(jobs).where(condition).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+
+
+def _could_exist(id_: str) -> bool:
+    try:
+        return bool(storable("the id", id_))
+    except InvalidFilter:
+        return False
+
+
+def _check_id(id_: str) -> None:
+    if not isinstance(id_, str):
+        raise InvalidArgument(f"a job's id is a string, not {type(id_).__name__}")
+    if not _could_exist(id_):
+        raise JobNotFound(id_)
+
+
+def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
+    found = [equals(name, jobs.c[name], getattr(wanted, name)) for name in _EQUAL if getattr(wanted, name) is not None]
+    if wanted.root_only:
+        found.append(jobs.c.parent_job_id.is_(None))
+    if wanted.text is not None:
+        found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
+    if wanted.since is not None:
+        found.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(jobs.c.created_at < wanted.until)
+    return tuple(found)

@@ -1,0 +1,89 @@
+"""The lease of a session: its heartbeat keeps it. Whoever has seen a heartbeat stand still for a lease presumes the session dead.
+
+A presumption only: the session's rows keep its id and their numbers, so that whatever it says later revises them (`KEEP_NEWER`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, insert, literal, select, update
+
+from structjob.session import Session
+from structjob.store.expressions import utc_now
+from structjob.store.ingest import Crashed, Tell
+from structjob.store.sessions import crash
+from structjob.store.tables import logs, sessions
+
+CLOSED = "closed"
+"""``end_reason`` of a session that ended by itself."""
+DIED = "died"
+"""``end_reason`` of a session whose process is known to be gone: the lock of its spool is free, or its host has no such process."""
+LEASE_EXPIRED = "lease_expired"
+"""``end_reason`` of a session whose heartbeat stood still for a lease."""
+
+OPEN = select(
+    sessions.c.session_id, sessions.c.host, sessions.c.boot_id, sessions.c.pid, sessions.c.started_at, sessions.c.heartbeat_at
+).where(sessions.c.ended_at.is_(None))
+"""The sessions that have not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A session and its heartbeat, as they were seen."""
+
+    session: Session
+    heartbeat_at: datetime | None
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Lease:
+        """Return the lease in a *row* of `OPEN`."""
+        started = row["started_at"].astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        return cls(Session(row["session_id"], row["host"], row["boot_id"], row["pid"], started_at=started), row["heartbeat_at"])
+
+
+def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[Crashed] | None:
+    """End a session that is presumed dead, mark what it left running as crashed, and store what *tell* says of it.
+
+    Its holes stay unexplained: nobody knows what its spool still holds.
+
+    Returns:
+        The jobs that became crashed; ``None`` if its heart has beaten since, or somebody else was faster.
+    """
+    number = lease.session.session_id
+    unbeaten = sessions.c.heartbeat_at == lease.heartbeat_at if lease.heartbeat_at is not None else sessions.c.heartbeat_at.is_(None)
+    # Of several who try, the database lets one through.
+    ended = connection.execute(
+        update(sessions)
+        .where(sessions.c.session_id == number, sessions.c.ended_at.is_(None), unbeaten)
+        .values(ended_at=utc_now(), end_reason=reason)
+    )
+    if not ended.rowcount:
+        return None
+    crashed = crash(connection, lease.session)
+    if crashed:
+        teller, lines = tell(crashed)
+        for line in lines.splitlines():
+            _insert_event(connection, teller, msgspec.json.decode(line))
+    return crashed
+
+
+def revive(connection: Connection, session_id: int) -> bool:
+    """Take back that a session that lives was presumed dead; return whether it was. What it has running it must record anew."""
+    presumed = (sessions.c.session_id == session_id) & sessions.c.ended_at.is_not(None) & (sessions.c.end_reason != CLOSED)
+    alive = update(sessions).where(presumed).values(ended_at=None, end_reason=None, heartbeat_at=utc_now())
+    return bool(connection.execute(alive).rowcount)
+
+
+def _insert_event(connection: Connection, session_id: int, line: dict[str, Any]) -> None:
+    values = {column.name: line[column.name] for column in logs.columns if column.name in line} | {
+        "session_id": session_id,
+        "ts": datetime.fromisoformat(line["ts"]).replace(tzinfo=UTC),
+        "type": "system" if line.get("job_id") is None else "job" if line.get("step_id") is None else "task",
+    }
+    connection.execute(
+        insert(logs).values({name: literal(value, logs.c[name].type) for name, value in values.items()} | {"stored_at": utc_now()})
+    )

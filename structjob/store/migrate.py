@@ -1,0 +1,250 @@
+"""Bringing the tables to the version this code knows: at a tracker's start, by `structjob migrate`, or as SQL for a DBA.
+
+The migrations in ``schema/`` are rendered to SQL first and run as rendered, so what `render` prints is what runs. All functions here
+are synchronous; call them with ``run_sync`` from asyncio. Those that change something want a `Connection` on which no transaction is
+open, commit what they do and leave no transaction behind.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
+from structjob.store.migration_sql import REVISIONS, VERSION_TABLE, head, known, order, render, statements
+
+__all__ = ["LOCK_TIMEOUT", "REVISIONS", "VERSION_TABLE", "current", "downgrade", "head", "prepare", "render", "upgrade"]
+
+LOCK_TIMEOUT = 60
+"""Seconds to wait while another process creates or upgrades the tables."""
+
+_POSTGRESQL_LOCK = 0x73747275636A6F62  # "strucjob" in ASCII: any constant that other programs are unlikely to use
+_MYSQL_LOCK = "structjob.schema"
+
+
+def prepare(connection: Connection) -> None:
+    """Make sure that the tables are there and are those this version of structjob works with.
+
+    Absent tables are created, on every database. Older ones are upgraded on SQLite only; a server's tables may be shared by
+    programs that are not upgraded yet, so there the operator decides. Any number of processes may do this at once.
+
+    Raises:
+        SchemaMismatch: if the tables are older (not on SQLite), newer, or not structjob's.
+        StoreUnavailable: if another process holds the lock for longer than `LOCK_TIMEOUT` seconds.
+        InvalidArgument: if a transaction is open on *connection*.
+    """
+    _refuse_open_transaction(connection)
+    with suppress(DBAPIError):  # most likely the table is absent; whatever else it is shows again below
+        if _read_revision(connection) == head():
+            connection.rollback()
+            return
+    connection.rollback()
+    with _exclusive(connection):
+        found = _examine(connection)
+        if found is None:
+            _run(connection, "base", head())
+        elif found == head():
+            return
+        elif connection.dialect.name == "sqlite":
+            _run(connection, found, head())
+        else:
+            raise SchemaMismatch(
+                f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: "
+                "run `structjob migrate` once all programs that write to them can be upgraded"
+            )
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables up to *revision*, creating them if they are absent.
+
+    Raises:
+        InvalidArgument: if *revision* is unknown or older than the tables, or a transaction is open on *connection*.
+        SchemaMismatch: if the tables are newer than this version of structjob, or not structjob's.
+        StoreUnavailable: if another process holds the lock for longer than `LOCK_TIMEOUT` seconds.
+    """
+    target = known(revision)
+    _refuse_open_transaction(connection)
+    with _exclusive(connection):
+        found = _examine(connection) or "base"
+        if order(found) > order(target):
+            raise InvalidArgument(f"the tables are at revision {found}, newer than {target}: to go back, downgrade")
+        if found != target:
+            _run(connection, found, target)
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    """Take the tables back to *revision*; ``base`` drops them all, with everything in them.
+
+    Raises:
+        InvalidArgument: if *revision* is unknown or newer than the tables, or a transaction is open on *connection*.
+        SchemaMismatch: if the tables are newer than this version of structjob, or not structjob's.
+        StoreUnavailable: if another process holds the lock for longer than `LOCK_TIMEOUT` seconds.
+    """
+    target = known(revision)
+    _refuse_open_transaction(connection)
+    with _exclusive(connection):
+        found = _examine(connection) or "base"
+        if order(found) < order(target):
+            raise InvalidArgument(f"the tables are at revision {found}, older than {target}: to go forward, upgrade")
+        if found != target:
+            _run(connection, found, target)
+
+
+def current(connection: Connection) -> str | None:
+    """Return the revision of the tables, or None if there are none.
+
+    Raises:
+        SchemaMismatch: if the tables are not structjob's, or newer than this version of it.
+    """
+    began = not connection.in_transaction()
+    try:
+        return _examine(connection, clear=False)
+    finally:
+        if began:
+            connection.rollback()
+
+
+def _refuse_open_transaction(connection: Connection) -> None:
+    if connection.in_transaction():
+        raise InvalidArgument("a transaction is open on this connection: use engine.connect(), not engine.begin(), and commit first")
+
+
+def _where(connection: Connection) -> str:
+    return connection.engine.url.render_as_string(hide_password=True)
+
+
+def _read_revision(connection: Connection) -> str | None:
+    rows = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalars().all()  # noqa: S608  # a constant
+    if len(rows) > 1:
+        raise SchemaMismatch(f"{VERSION_TABLE} in {_where(connection)} holds {len(rows)} revisions, not one: restore it from a backup")
+    return rows[0] if rows else None
+
+
+def _examine(connection: Connection, *, clear: bool = True) -> str | None:
+    """Return the revision, None when there are no tables yet; raise `SchemaMismatch` for what is not ours to touch."""
+    inspector = inspect(connection)
+    views = [name for name in inspector.get_view_names() if name.startswith("structjob_")]
+    tables = [name for name in inspector.get_table_names() if name.startswith("structjob_") and name not in views]
+    where = _where(connection)
+    if VERSION_TABLE not in tables:
+        if tables or views:
+            raise SchemaMismatch(
+                f"{where} has {', '.join(sorted(tables + views))} but no {VERSION_TABLE}, so structjob did not make them: "
+                "use another database, or rename them"
+            )
+        return None
+    revision = _read_revision(connection)
+    if revision is None:
+        _require_empty(connection, tables)
+        if clear:
+            _drop(connection, tables, views)
+        return None
+    if revision not in REVISIONS:
+        if re.fullmatch(r"\d{4}", revision) and revision > head():
+            raise SchemaMismatch(
+                f"the tables in {where} are at revision {revision}; this version of structjob knows {head()} at most: upgrade structjob"
+            )
+        raise SchemaMismatch(f"{VERSION_TABLE} in {where} names revision {revision!r}, which is not structjob's: use another database")
+    return revision
+
+
+def _require_empty(connection: Connection, tables: list[str]) -> None:
+    # Where DDL commits by itself, a creation that was interrupted leaves some tables and no revision. Nobody can have written yet.
+    for name in tables:
+        quoted = connection.dialect.identifier_preparer.quote(name)
+        if connection.exec_driver_sql(f"SELECT 1 FROM {quoted} LIMIT 1").first() is not None:  # noqa: S608  # quoted, from the catalogue
+            raise SchemaMismatch(
+                f"{VERSION_TABLE} in {_where(connection)} names no revision though {name} has rows: "
+                f"put the revision of the tables back into its only column, for example '{head()}'"
+            )
+
+
+def _drop(connection: Connection, tables: list[str], views: list[str]) -> None:
+    quote = connection.dialect.identifier_preparer.quote
+    # No view stands in another's way once the one that reads it is gone, and "active" comes before "job" in the alphabet.
+    for name in sorted(views):
+        _execute(connection, f"DROP VIEW {quote(name)}")
+    for name in sorted(tables):
+        _execute(connection, f"DROP TABLE {quote(name)}")
+
+
+def _run(connection: Connection, start: str, end: str) -> None:
+    dialect = connection.dialect
+    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
+    for statement in statements(name, start, end):
+        _execute(connection, statement)
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+@contextmanager
+def _exclusive(connection: Connection) -> Iterator[None]:
+    """Keep every other process from creating or altering the tables; commit at the end, roll back on an error."""
+    lock = {"sqlite": _sqlite_lock, "postgresql": _postgresql_lock}.get(connection.dialect.name, _mysql_lock)
+    try:
+        with lock(connection):
+            yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+
+
+@contextmanager
+def _sqlite_lock(connection: Connection) -> Iterator[None]:
+    patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
+    try:
+        # Explicit, since the driver begins a transaction before INSERT only: CREATE would commit statement by statement.
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except DBAPIError as error:
+            if "locked" in str(error.orig):
+                raise _busy(connection) from error
+            raise
+        try:
+            yield
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            with suppress(DBAPIError):
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {patience}")
+
+
+@contextmanager
+def _postgresql_lock(connection: Connection) -> Iterator[None]:
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+    try:
+        # Held to the end of the transaction, so it needs no release, and passes through a pooler in transaction mode.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})
+    except DBAPIError as error:
+        if "lock timeout" in str(error.orig):
+            raise _busy(connection) from error
+        raise
+    yield
+
+
+@contextmanager
+def _mysql_lock(connection: Connection) -> Iterator[None]:
+    got = connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), {"name": _MYSQL_LOCK, "seconds": LOCK_TIMEOUT}).scalar()
+    if got != 1:
+        raise _busy(connection)
+    try:
+        yield
+    finally:
+        with suppress(DBAPIError):  # a connection that broke has released it
+            connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": _MYSQL_LOCK})
+
+
+def _busy(connection: Connection) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"another process has been changing the tables in {_where(connection)} for {LOCK_TIMEOUT} s: try again when it is done"
+    )

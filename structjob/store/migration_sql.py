@@ -1,0 +1,116 @@
+"""The migrations as SQL: rendered by Alembic from ``schema/``, for one database at a time."""
+
+from __future__ import annotations
+
+import re
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from structjob.exceptions import InvalidArgument, StructjobError
+
+VERSION_TABLE = "structjob_alembic_version"
+REVISIONS = ("0001",)
+"""The revisions in ``schema/versions``, oldest first: known without importing Alembic, which takes longer than a whole start."""
+
+DIALECTS = ("sqlite", "mariadb", "mysql", "postgresql")
+
+_rendering = threading.Lock()
+
+
+def head() -> str:
+    """Return the newest revision that this version of structjob knows."""
+    return REVISIONS[-1]
+
+
+def render(
+    dialect: str,
+    direction: Literal["up", "down"] = "up",
+    *,
+    start: str | None = None,
+    end: str | None = None,
+) -> str:
+    """Return the SQL script that a DBA can apply instead of `structjob migrate`.
+
+    Args:
+        dialect: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``.
+        direction: ``up`` or ``down``.
+        start: The revision to begin at; by default ``base`` (no tables) upwards and ``head`` downwards.
+        end: The revision to end at; by default ``head`` upwards and ``base`` downwards.
+
+    Raises:
+        InvalidArgument: if an argument is none of these.
+    """
+    if dialect not in DIALECTS:
+        raise InvalidArgument(f"unknown database {dialect!r}: use one of {', '.join(DIALECTS)}")
+    if direction not in ("up", "down"):
+        raise InvalidArgument(f"direction must be 'up' or 'down', not {direction!r}")
+    first, last = ("base", "head") if direction == "up" else ("head", "base")
+    begin, finish = known(start or first), known(end or last)
+    if (order(finish) - order(begin)) * (1 if direction == "up" else -1) < 0:
+        raise InvalidArgument(f"revision {begin} does not lead {direction} to {finish}: swap them, or change the direction")
+    body = [f"{statement};\n" for statement in statements(dialect, begin, finish)]
+    if dialect in ("sqlite", "postgresql"):  # elsewhere every CREATE and DROP commits by itself
+        body = ["BEGIN;\n", *body, "COMMIT;\n"]
+    return "\n".join([f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body])
+
+
+def known(revision: str) -> str:
+    """Return *revision* with ``head`` resolved; raise `InvalidArgument` if there is no such revision."""
+    if revision == "head":
+        return head()
+    if revision == "base" or revision in REVISIONS:
+        return revision
+    raise InvalidArgument(f"unknown revision {revision!r}: use one of base, {', '.join(REVISIONS)}, head")
+
+
+def order(revision: str) -> int:
+    """Return the place of *revision* in the order of revisions; ``base``, before the first, is -1."""
+    return -1 if revision == "base" else REVISIONS.index(revision)
+
+
+class _Statements:
+    """Receives what Alembic renders: one statement, or one comment, a write."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def write(self, rendered: str) -> None:
+        statement = rendered.strip().removesuffix(";")
+        if statement and not statement.startswith("--"):
+            statement = re.sub(r"[ \t]+$", "", statement, flags=re.MULTILINE)
+            # MariaDB and MySQL warn, through the driver's logger, that they ignore the name of a primary key.
+            statement = statement.replace(f"CONSTRAINT {VERSION_TABLE}_pkc ", "")
+            # Alembic's own INSERT asks for a value that nobody reads, in a form that not every server knows.
+            self.found.append(re.sub(rf"^(INSERT INTO {VERSION_TABLE} .*) RETURNING .*$", r"\1", statement))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+@cache
+def statements(dialect: str, start: str, end: str) -> tuple[str, ...]:
+    """Return the SQL statements that lead from revision *start* to *end* on *dialect*, without their semicolons."""
+    from alembic import command
+    from alembic.config import Config
+
+    found: Any = _Statements()
+    config = Config(output_buffer=found)
+    config.set_main_option("script_location", str(_location()).replace("%", "%%"))
+    config.attributes.update(dialect_name=dialect, version_table=VERSION_TABLE)
+    down = order(end) < order(start)
+    # Alembic keeps its context in module globals. Nothing in here waits, so tasks do not interleave, and threads take turns.
+    with _rendering:
+        (command.downgrade if down else command.upgrade)(config, f"{start}:{end}", sql=True)
+    if end == "base":
+        found.write(f"DROP TABLE {VERSION_TABLE};")
+    return tuple(found.found)
+
+
+def _location() -> Path:
+    package = Path(__file__).resolve().parent.parent
+    for directory in (package / "_schema", package.parent / "schema"):  # as installed from a wheel; beside the package in a checkout
+        if (directory / "env.py").is_file():
+            return directory
+    raise StructjobError(f"structjob's migrations are missing from {package}: install structjob again")

@@ -1,0 +1,210 @@
+"""MariaDB and MySQL: a batch is one statement with one hex literal, taken apart by ``JSON_TABLE``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from sqlalchemy import URL, Connection
+from sqlalchemy.exc import InvalidRequestError
+
+from structjob.exceptions import InvalidURL
+from structjob.store.ingest import COLUMNS, JSON_COLUMNS, KEEP_NEWER, KEYS, LOG_COLUMNS, as_array, changes
+from structjob.store.server import Fault, ServerStore
+
+_RESERVE = 64 * 1024
+"""Bytes of the largest packet that are for what is not data."""
+
+# Our own, whatever the server's is: strict, so that nothing is cut without a word; and with backslashes as the driver's escapes.
+_SETTINGS = (
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
+    "time_zone = '+00:00', innodb_lock_wait_timeout = 5"
+)
+
+
+def _records(names: tuple[str, ...]) -> str:
+    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word.
+    columns = ", ".join(f"{name} {'JSON' if name in JSON_COLUMNS else 'LONGTEXT'} PATH '$.{name}'" for name in names)
+    return f"JSON_TABLE(CONVERT(0x%s USING utf8mb4), '$[*]' COLUMNS ({columns})) AS excluded"
+
+
+def _value(name: str) -> str:
+    # A null within JSON is the text "null" where the column is JSON.
+    return f"IF(JSON_TYPE(excluded.{name}) = 'NULL', NULL, excluded.{name})" if name in JSON_COLUMNS else f"excluded.{name}"
+
+
+_ALWAYS = ("ts", "level", "message")
+_OFTEN_ABSENT = {name: b'"%s":' % name.encode() for name in (*(set(LOG_COLUMNS) - set(_ALWAYS)), "kind", "stream", "category")}
+_DEFAULTS = {"kind": "'log'", "stream": "'system'", "category": "'system'"}
+
+
+@cache
+def _insert_events(absent: frozenset[str]) -> str:
+    """Return the statement for events none of which has one of the *absent* columns.
+
+    The server reads a line anew for every column that is asked for, to its end where the column is not there: a quarter of the work.
+    The lines are our own, without blanks between a key and its colon.
+    """
+    names = tuple(name for name in (*LOG_COLUMNS, "kind", "stream", "category") if name not in absent)
+    values = (f"coalesce(excluded.{name}, {_DEFAULTS[name]})" if name in _DEFAULTS else f"excluded.{name}" for name in names)
+    kind = "'job'" if "step_id" in absent else "IF(excluded.step_id IS NULL, 'job', 'task')"
+    type_ = "'system'" if "job_id" in absent else f"IF(excluded.job_id IS NULL, 'system', {kind})"
+    return f"""
+INSERT INTO structjob_logs (session_id, seq, {", ".join(names)}, attrs, type, stored_at)
+SELECT %d, excluded.seq, {", ".join(values)}, excluded.attrs, {type_}, UTC_TIMESTAMP(6)
+FROM {_records(("seq", *names, "attrs"))}
+ON DUPLICATE KEY UPDATE id = structjob_logs.id
+"""  # noqa: S608 -- made of column names alone; IGNORE would hide other errors as well
+
+
+def _insert(table: str) -> str:
+    names = COLUMNS[table]
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {', '.join(map(_value, names))} FROM {_records(names)}"  # noqa: S608 -- see above
+
+
+def _same(table: str) -> str:
+    return " AND ".join(f"{table}.{key} = excluded.{key}" for key in KEYS[table])
+
+
+def _upsert(table: str) -> tuple[str, ...]:
+    if table not in KEEP_NEWER:
+        key = KEYS[table][0]
+        return (f"{_insert(table)} ON DUPLICATE KEY UPDATE {key} = {table}.{key}",)
+    # Not ON DUPLICATE KEY: it knows no WHERE, and takes a row with the same idempotency key for the same job.
+    assignments = ", ".join(f"{table}.{name} = {_value(name)}" for name in changes(table))
+    # From the few rows to the many.
+    update = (
+        f"UPDATE {_records(COLUMNS[table])} STRAIGHT_JOIN {table} ON {_same(table)} "  # noqa: S608 -- see above
+        f"SET {assignments} WHERE {KEEP_NEWER[table]}"
+    )
+    insert = f"{_insert(table)} WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE {_same(table)})"  # noqa: S608 -- see above
+    return update, insert
+
+
+_INSERTS = {table: _insert(table) for table in COLUMNS}
+_UPSERTS = {table: _upsert(table) for table in COLUMNS}
+
+_CONFLICTS = frozenset({1020, 1205, 1213})
+_DUPLICATES = frozenset({1062, 1586})
+# Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158, MariaDB 4035–4044), and what is too large.
+_DATA = frozenset({1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)})
+_LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
+_RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
+_NOT_OURS = frozenset({1146, 1054})
+_READ_ONLY = frozenset({1290, 1792, 1836})
+_TOO_MANY = frozenset({1040, 1203, 1226})
+_UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
+
+
+class _Ingest:
+    """See `structjob.store.ingest.Ingest`.
+
+    Attributes:
+        most: Bytes of data that one statement can take.
+    """
+
+    def __init__(self) -> None:
+        self.most = 1024 * 1024
+
+    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
+        for chunk in self._chunks(lines):
+            absent = frozenset(name for name, key in _OFTEN_ABSENT.items() if key not in chunk)
+            _execute(connection, _insert_events(absent) % (session_id, _literal(as_array(chunk))))
+
+    def _chunks(self, lines: bytes) -> Iterator[bytes]:
+        start = 0
+        while len(lines) - start > self.most:
+            end = lines.rfind(b"\n", start, start + self.most) + 1
+            if not end:
+                raise ValueError(f"the event is larger than the server's max_allowed_packet allows ({self.most:,} bytes): raise it")
+            yield lines[start:end]
+            start = end
+        yield lines[start:]
+
+    def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
+        literal = self._whole(rows)
+        for statement in _UPSERTS[table]:
+            _execute(connection, statement % literal)
+
+    def insert(self, connection: Connection, table: str, rows: bytes) -> None:
+        _execute(connection, _INSERTS[table] % self._whole(rows))
+
+    def _whole(self, rows: bytes) -> str:
+        if len(rows) > self.most:
+            raise ValueError(f"the rows are larger than the server's max_allowed_packet allows ({self.most:,} bytes): raise it")
+        return _literal(rows)
+
+
+def _literal(data: bytes) -> str:
+    """Return *data* in hexadecimal digits: nothing of it can be taken for SQL.
+
+    Raises:
+        ValueError: if it is not UTF-8; the server would put question marks in its place.
+    """
+    data.decode()
+    return data.hex()
+
+
+def _execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+class MySQLStore(ServerStore):
+    """A store on a MariaDB (10.6 or newer) or MySQL (8.0.17 or newer) server, by asyncmy."""
+
+    extra = "mysql"
+    _ingest: _Ingest
+
+    def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
+        super().__init__(url, engine_options, _Ingest())
+        if not url.database:
+            raise InvalidURL(f"{self.masked_url} names no database: add its name, such as {self.masked_url.rstrip('/')}/structjob")
+
+    def options(self) -> dict[str, Any]:
+        # What is read is locked, and nothing beside it: fewer deadlocks.
+        return {"isolation_level": "READ COMMITTED", "connect_args": {"charset": "utf8mb4"}}
+
+    def prepare(self, connection: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute(_SETTINGS)
+        cursor.execute("SELECT @@max_allowed_packet")
+        self._ingest.most = int(cursor.fetchone()[0]) // 2 - _RESERVE
+        cursor.close()
+
+    def cut(self, connection: Any) -> None:
+        # Its own close() waits until what is not sent yet is sent.
+        transport = getattr(connection, "_transport", None)
+        if transport is not None:
+            transport.abort()
+        connection.close()
+
+    def understood(self, error: Exception) -> Fault | None:
+        if isinstance(error, InvalidRequestError) and "MariaDB" in str(error):
+            return Fault("away", f"the server of {self.masked_url} is MySQL, not MariaDB: write mysql:// in the URL", permanent=True)
+        return super().understood(error)
+
+    def fault(self, error: BaseException) -> Fault:
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        # A syntax error quotes the statement, and with it the data.
+        said = str(error.args[-1]).partition(" near ")[0] if error.args else type(error).__name__
+        state = getattr(error, "sqlstate", None) or ""
+        if code in _CONFLICTS:
+            return self.conflict(said)
+        if code in _DUPLICATES:
+            return self.refused("duplicate", code, f"{code}: {said}")
+        if code in _DATA or state[:2] in ("22", "23"):
+            return self.refused("data", code, f"{code}: {said}")
+        if code in _LOGINS:
+            return self.wrong_login(said)
+        if code == 1049:
+            return self.no_database(f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4")
+        if code in _NOT_OURS:
+            return self.no_tables(said)
+        if code in _RIGHTS:
+            return self.not_allowed(said)
+        if code in _READ_ONLY:
+            return self.read_only(said)
+        if code in _TOO_MANY:
+            return self.too_many(said)
+        return self.unreachable(error.__cause__, said) if code in _UNREACHABLE else self.not_working(said)

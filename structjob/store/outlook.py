@@ -1,0 +1,89 @@
+"""What a job is to be expected to take, by its operation's own history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from structjob.models import JobRecord, StepRecord, StepStatus
+from structjob.statistics import ENOUGH, Outlook, StepOutlook
+from structjob.store.paging import Fetch
+from structjob.store.tables import jobs, steps
+
+HISTORY = 100
+"""Completed jobs that are looked back at; what was usual before that may be long out of date."""
+
+
+async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: datetime) -> Outlook:
+    """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs that were completed before.
+
+    Raises nothing of its own. Each former job's steps are found by its id: the cost is that of `HISTORY` jobs, however many there are.
+    """
+    former = (
+        select(jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
+        .where(jobs.c.operation == job.operation, jobs.c.status == "completed", jobs.c.created_at <= job.created_at, jobs.c.id != job.id)
+        .where(jobs.c.duration_ms.is_not(None))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(HISTORY)
+        .subquery("former")
+    )
+    whole = [row["duration_ms"] for row in await fetch(select(former.c.duration_ms))]
+    parts: dict[str, list[float]] = {step.name: [] for step in done}
+    if parts:
+        mine = (steps.c.job_id == former.c.id) & (steps.c.attempt == former.c.attempt)
+        statement = select(steps.c.name, steps.c.duration_ms).select_from(former.join(steps, mine))
+        statement = statement.where(steps.c.status == "completed", steps.c.duration_ms.is_not(None), steps.c.name.in_(sorted(parts)))
+        for row in await fetch(statement):
+            parts[row["name"]].append(row["duration_ms"])
+    return Outlook(
+        **expected(job.duration_ms, job.started_at, job.completed_at, now, whole, running=job.status == "running"),
+        job_id=job.id,
+        operation=job.operation,
+        steps=tuple(_step(step, parts[step.name], now) for step in done),
+    )
+
+
+async def durations(fetch: Fetch, operation: str) -> list[float]:
+    """Return what the last `HISTORY` completed jobs of *operation* took, in milliseconds."""
+    statement = (
+        select(jobs.c.duration_ms)
+        .where(jobs.c.operation == operation, jobs.c.status == "completed", jobs.c.duration_ms.is_not(None))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(HISTORY)
+    )
+    return [row["duration_ms"] for row in await fetch(statement)]
+
+
+def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:
+    running = step.status is StepStatus.RUNNING
+    beside = expected(step.duration_ms, step.started_at, step.completed_at, now, former, running=running)
+    return StepOutlook(**beside, step_id=step.id, step=step.name)
+
+
+def expected(
+    lasted: float | None, began: datetime | None, ended: datetime | None, now: datetime, former: list[float], *, running: bool
+) -> dict[str, Any]:
+    """Return the fields of an `Expectation`: what *lasted* so long (milliseconds; None: from when it *began*) beside *former* durations."""
+    if running or lasted is None:
+        until = now if running else ended
+        lasted = max(0.0, (until - began).total_seconds() * 1000) if began is not None and until is not None else 0.0
+    ordered = sorted(former)
+    longer = [duration for duration in ordered if duration > lasted]
+    p95 = percentile(ordered, 95)
+    still = percentile(longer, 50) if running else None
+    return {
+        "elapsed_ms": lasted,
+        "samples": len(ordered),
+        "median_ms": percentile(ordered, 50),
+        "p95_ms": p95,
+        "remaining_ms": None if still is None else still - lasted,
+        "slower": len(ordered) >= ENOUGH and p95 is not None and lasted > p95,
+    }
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float | None:
+    """Return the percentile of numbers in ascending order, by nearest rank; None of none."""
+    return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None

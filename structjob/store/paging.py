@@ -1,0 +1,293 @@
+"""Pages of a listing, by keyset: a page begins where another ended, whatever was added or deleted meanwhile.
+
+A listing is ordered by a time and, where that is equal, by the id. A cursor holds the time and the id of the row at a page's edge,
+and which side of it to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import ColumnElement, Executable, Select, Table, and_, func, or_, select, union_all
+from sqlalchemy.engine import RowMapping
+
+from structjob.exceptions import InvalidFilter
+from structjob.filters import JobFilter, LogFilter
+from structjob.models import Page
+from structjob.statistics import StatisticsFilter
+
+Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
+"""Runs a statement on the store and returns its rows."""
+
+Flush = Callable[[], Awaitable[object]]
+"""Delivers to the store what is pending."""
+
+R = TypeVar("R")
+F = TypeVar("F", LogFilter, JobFilter, StatisticsFilter)
+
+SCAN_LIMIT = 100_000
+"""Rows that one page of a search looks at, at most, where no index leads to what is searched for."""
+
+_FIRST_LOOK = 20
+"""So many rows for each that a page holds are looked at first, and then ten times as many: most searches are for what is not that rare."""
+
+_Side = Literal["after", "from", "before", "upto"]
+_BACKWARD = ("before", "upto")
+_INCLUSIVE = ("from", "upto")
+_NO_CURSOR = "the cursor is not one that structjob gave out: pass a page's `next` or `previous` as it stands"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What to list.
+
+    Args:
+        table: Where the rows are.
+        time: The column that orders them, before ``id``.
+        conditions: All of them must hold.
+        branches: If there are any, one of them must hold too; no row may satisfy two. Each is read by its own index and cut at the
+            page's size before they are merged: with ``IN``, a database would read and sort all rows of all branches for one page.
+        order: ``asc`` or ``desc``, by time.
+        limit: Rows a page.
+        fingerprint: What tells this listing's cursors from another's.
+        searches: These must hold, too, and no index serves them: a page looks at `SCAN_LIMIT` rows at most.
+    """
+
+    table: Table
+    time: ColumnElement[Any]
+    conditions: tuple[ColumnElement[bool], ...]
+    branches: tuple[ColumnElement[bool], ...]
+    order: str
+    limit: int
+    fingerprint: str
+    searches: tuple[ColumnElement[bool], ...] = ()
+
+
+class _Cursor(msgspec.Struct, array_like=True, frozen=True):
+    fingerprint: str
+    side: _Side
+    time: datetime
+    id: int | str
+
+
+def fingerprint(what: str, filter_: LogFilter | JobFilter) -> str:
+    """Return what tells the cursors of this query from those of others.
+
+    The size of a page may change on the way. So may the limits of time, within which every page is read: one that was given as
+    "an hour ago" moves on with the clock. Whether they are set may not.
+    """
+    values = {field.name: getattr(filter_, field.name) for field in fields(filter_) if field.name != "limit"}
+    for name in ("since", "until"):
+        values[name] = values[name] is not None
+    encoded = msgspec.json.encode([what, values], order="deterministic", enc_hook=_encode_rest)
+    return blake2b(encoded, digest_size=6).hexdigest()
+
+
+def merged(kind: type[F], filter_: F | None, keywords: dict[str, Any]) -> F:
+    """Return the filter that *filter_*, with *keywords* in place of its own values, amounts to.
+
+    Raises:
+        InvalidFilter: if a keyword is none of the filter's fields, a value is refused, or *filter_* is of another kind.
+    """
+    if filter_ is None:
+        return kind.of(**keywords)
+    if not isinstance(filter_, kind):
+        raise InvalidFilter(f"the filter must be a {kind.__name__}, not {type(filter_).__name__}")
+    if not keywords:
+        return filter_
+    return kind.of(**{field.name: getattr(filter_, field.name) for field in fields(filter_)} | keywords)
+
+
+async def read_page(fetch: Fetch, listing: Listing, cursor: str | None, build: Callable[[RowMapping], R]) -> Page[R]:
+    """Read one page: the first without a *cursor*, else that which the cursor leads to.
+
+    Raises:
+        InvalidFilter: if *cursor* is not one of this listing's.
+    """
+    at = None if cursor is None else _opened(cursor, listing)
+    backward = at is not None and at.side in _BACKWARD
+    rows, edge = await _looked_at(fetch, listing, at)
+    more = len(rows) > listing.limit
+    del rows[listing.limit :]
+    if backward:
+        rows.reverse()
+    if rows:
+        # Where we came from there are rows; where we go, the one row too many tells.
+        next_ = _sealed(listing, "after", rows[-1]) if more or backward else None
+        previous = _sealed(listing, "before", rows[0]) if (more if backward else at is not None) else None
+    else:
+        next_, previous = _beside_nothing(listing, at)
+    partial = edge is not None and not more
+    if edge is not None and partial:
+        further = _encoded(_Cursor(listing.fingerprint, "before" if backward else "after", *edge))
+        next_, previous = (next_, further) if backward else (further, previous)
+    return Page(tuple(build(row) for row in rows), next_, previous, partial)
+
+
+async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, int | str] | None:
+    """Return time and id of the row after which the last *number* rows of an ascending listing come; None if it has no more rows.
+
+    A search looks at `SCAN_LIMIT` rows at a time, as far back as it must: other queries go between.
+    """
+    descending = replace(listing, order="desc", limit=number)
+    if not listing.searches:
+        return await _nth(fetch, descending, None, number + 1)
+    at: _Cursor | None = None
+    while True:
+        edge = await _nth(fetch, descending, at, SCAN_LIMIT)
+        found = await fetch(_statement(descending, at, edge, (listing.time, listing.table.c.id)))
+        if len(found) > descending.limit:
+            return _place(listing, found[-1])
+        if edge is None:
+            return None
+        descending = replace(descending, limit=descending.limit - len(found))
+        at = _Cursor(listing.fingerprint, "after", *edge)
+
+
+def behind(listing: Listing, time: datetime, id_: int | str) -> str:
+    """Return the cursor of what comes after the row with this time and id."""
+    return _encoded(_Cursor(listing.fingerprint, "after", time, id_))
+
+
+def place_of(cursor: str) -> tuple[datetime, Any]:
+    """Return time and id of the row that a cursor of ours stands beside."""
+    found = _decoded(cursor)
+    return found.time, found.id
+
+
+async def _looked_at(fetch: Fetch, listing: Listing, at: _Cursor | None) -> tuple[list[RowMapping], tuple[datetime, int | str] | None]:
+    """Return the rows from *at* on, one more than a page holds at most; and where a search ended before there were no more rows."""
+    if not listing.searches:
+        return list(await fetch(_statement(listing, at, None))), None
+    number = min(_FIRST_LOOK * listing.limit, SCAN_LIMIT)
+    while True:
+        edge = await _nth(fetch, listing, at, number)
+        rows = list(await fetch(_statement(listing, at, edge)))
+        if edge is None or number == SCAN_LIMIT or len(rows) > listing.limit:
+            return rows, edge
+        number = min(10 * number, SCAN_LIMIT)
+
+
+async def count_all(fetch: Fetch, listing: Listing) -> int:
+    """Count what is listed, a search `SCAN_LIMIT` rows at a time: other queries go between."""
+    conditions = listing.conditions + listing.searches
+    if listing.branches:
+        conditions += (or_(*listing.branches),)
+    counted = select(func.count().label("n")).select_from(listing.table).where(*conditions)
+    found = 0
+    at: _Cursor | None = None
+    while True:
+        edge = await _nth(fetch, listing, at, SCAN_LIMIT) if listing.searches else None
+        (row,) = await fetch(counted.where(*_between(listing, at, edge)))
+        found += int(row["n"])
+        if edge is None:
+            return found
+        at = _Cursor(listing.fingerprint, "after", *edge)
+
+
+def _between(listing: Listing, at: _Cursor | None, edge: tuple[datetime, int | str] | None) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds for the rows of an ascending listing behind *at*, up to the *edge*."""
+    time, id_ = listing.time, listing.table.c.id
+    found = () if at is None else (_beyond(time, id_, at, ascending=True),)
+    return found if edge is None else (*found, _beyond(time, id_, _Cursor(listing.fingerprint, "upto", *edge), ascending=False))
+
+
+async def _nth(fetch: Fetch, listing: Listing, at: _Cursor | None, number: int) -> tuple[datetime, int | str] | None:
+    """Return time and id of the *number*th row of a listing from *at* on, searches left aside; None if there are fewer."""
+    columns = (listing.time, listing.table.c.id)
+    found = await fetch(_ordered(listing, at, columns, listing.conditions, number).offset(number - 1))
+    return _place(listing, found[0]) if found else None
+
+
+def _place(listing: Listing, row: RowMapping) -> tuple[datetime, int | str]:
+    return row[listing.time.key or ""], row["id"]
+
+
+def _statement(
+    listing: Listing, at: _Cursor | None, edge: tuple[datetime, int | str] | None, columns: tuple[ColumnElement[Any], ...] | None = None
+) -> Select[Any]:
+    conditions = listing.conditions + listing.searches
+    if edge is not None:
+        until = _Cursor(listing.fingerprint, "from", *edge)
+        conditions += (_beyond(listing.time, listing.table.c.id, until, ascending=not _ascending(listing, at)),)
+    return _ordered(listing, at, columns or tuple(listing.table.c), conditions, listing.limit + 1)
+
+
+def _ascending(listing: Listing, at: _Cursor | None) -> bool:
+    return (listing.order == "asc") != (at is not None and at.side in _BACKWARD)
+
+
+def _ordered(
+    listing: Listing, at: _Cursor | None, columns: tuple[ColumnElement[Any], ...], conditions: tuple[ColumnElement[bool], ...], limit: int
+) -> Select[Any]:
+    """Return the first *limit* rows from *at* on."""
+    ascending = _ascending(listing, at)
+    if at is not None:
+        conditions += (_beyond(listing.time, listing.table.c.id, at, ascending=ascending),)
+
+    def ordered(statement: Select[Any], time: ColumnElement[Any], id_: ColumnElement[Any]) -> Select[Any]:
+        by = (time.asc(), id_.asc()) if ascending else (time.desc(), id_.desc())
+        return statement.order_by(*by).limit(limit)
+
+    def branch(*more: ColumnElement[bool]) -> Select[Any]:
+        return ordered(select(*columns).where(*conditions, *more), listing.time, listing.table.c.id)
+
+    if len(listing.branches) < 2:
+        return branch(*listing.branches)
+    together = union_all(*(select(branch(one).subquery()) for one in listing.branches)).subquery()
+    return ordered(select(together), together.c[listing.time.key or ""], together.c.id)
+
+
+def _beyond(time: ColumnElement[Any], id_: ColumnElement[Any], at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
+    # Written out: MySQL and MariaDB do not use an index for (time, id) > (:time, :id).
+    inclusive = at.side in _INCLUSIVE
+    if ascending:
+        return and_(time >= at.time, or_(time > at.time, id_ >= at.id if inclusive else id_ > at.id))
+    return and_(time <= at.time, or_(time < at.time, id_ <= at.id if inclusive else id_ < at.id))
+
+
+def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, str | None]:
+    """Return the next and the previous cursor of an empty page: back to where it was reached from, that row included."""
+    if at is None:
+        return None, None
+    side: _Side = "from" if at.side in _BACKWARD else "upto"
+    back = _encoded(_Cursor(listing.fingerprint, side, at.time, at.id))
+    return (back, None) if side == "from" else (None, back)
+
+
+def _sealed(listing: Listing, side: _Side, row: RowMapping) -> str:
+    return _encoded(_Cursor(listing.fingerprint, side, *_place(listing, row)))
+
+
+def _encoded(cursor: _Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def _opened(text: str, listing: Listing) -> _Cursor:
+    cursor = _decoded(text)
+    # Both checks are of what anybody can forge, which harms nobody but them: the values are bound like any others.
+    if not isinstance(cursor.id, listing.table.c.id.type.python_type) or cursor.time.tzinfo is None:
+        raise InvalidFilter(_NO_CURSOR)
+    if cursor.fingerprint != listing.fingerprint:
+        raise InvalidFilter("the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)")
+    return cursor
+
+
+def _decoded(text: str) -> _Cursor:
+    if not isinstance(text, str) or not text.isascii():
+        raise InvalidFilter(_NO_CURSOR)
+    try:
+        return msgspec.json.decode(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), type=_Cursor)
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
+        raise InvalidFilter(_NO_CURSOR) from None
+
+
+def _encode_rest(value: Any) -> Any:
+    return dict(value) if hasattr(value, "keys") else repr(value)

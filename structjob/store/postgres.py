@@ -1,0 +1,144 @@
+"""PostgreSQL: a batch is one statement with one parameter, taken apart by ``json_to_recordset``."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from sqlalchemy import URL, BigInteger, Column, Connection, Double, Integer, text
+
+from structjob.store import tables
+from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, on_conflict
+from structjob.store.server import Fault, ServerStore
+from structjob.store.types import JSONValue, UTCDateTime
+
+
+def _type(column: Column[Any]) -> str:
+    kind = column.type
+    if isinstance(kind, JSONValue):
+        return "jsonb"
+    if isinstance(kind, UTCDateTime):
+        return "timestamp"
+    if isinstance(kind, BigInteger):
+        return "bigint"
+    if isinstance(kind, Integer):
+        return "integer"
+    # Not the column's varchar(n), which would cut a text in place of refusing it.
+    return "double precision" if isinstance(kind, Double) else "text"
+
+
+def _records(table: str, names: tuple[str, ...], parameter: int) -> str:
+    columns = ", ".join(f"{name} {_type(tables.metadata.tables[table].c[name])}" for name in names)
+    # Bytes, which the driver need not encode; and converted, since their type has no input of its own.
+    return f"json_to_recordset(convert_from(${parameter}::bytea, 'UTF8')::json) AS line({columns})"
+
+
+def _value(table: str, name: str) -> str:
+    # The lines' times are UTC, whatever the session's time zone is.
+    return f"line.{name} AT TIME ZONE 'UTC'" if isinstance(tables.metadata.tables[table].c[name].type, UTCDateTime) else f"line.{name}"
+
+
+_LOGS = "structjob_logs"
+_OWN = ("attrs", "kind", "stream", "category")
+_INSERT_EVENTS = f"""
+INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, kind, stream, category, type, stored_at)
+SELECT $1::bigint, line.seq, {", ".join(_value(_LOGS, name) for name in LOG_COLUMNS)}, line.attrs, coalesce(line.kind, 'log'),
+  coalesce(line.stream, 'system'), coalesce(line.category, 'system'),
+  CASE WHEN line.job_id IS NULL THEN 'system' WHEN line.step_id IS NULL THEN 'job' ELSE 'task' END, clock_timestamp()
+FROM {_records(_LOGS, ("seq", *LOG_COLUMNS, *_OWN), 2)}
+ON CONFLICT (session_id, seq) DO NOTHING
+"""  # noqa: S608 -- made of column names alone
+
+
+def _insert(table: str) -> str:
+    names = COLUMNS[table]
+    values = ", ".join(_value(table, name) for name in names)
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {_records(table, names, 1)}"  # noqa: S608 -- see above
+
+
+_INSERTS = {table: _insert(table) for table in COLUMNS}
+_UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
+
+_TLS = ("sslrootcert", "sslcert", "sslkey")
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+_NOT_OURS = frozenset({"42P01", "42703", "3F000"})
+
+
+class _Ingest:
+    """See `structjob.store.ingest.Ingest`."""
+
+    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
+        connection.exec_driver_sql(_INSERT_EVENTS, (session_id, as_array(lines)))
+
+    def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
+        connection.exec_driver_sql(_UPSERTS[table], (rows,))
+
+    def insert(self, connection: Connection, table: str, rows: bytes) -> None:
+        connection.exec_driver_sql(_INSERTS[table], (rows,))
+
+
+class PostgresStore(ServerStore):
+    """A store on a PostgreSQL server, by asyncpg."""
+
+    extra = "postgres"
+
+    def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
+        super().__init__(url, engine_options, _Ingest())
+        self._tls = {name: str(url.query[name]) for name in _TLS if name in url.query}
+        self.url = url.difference_update_query(_TLS)
+
+    def options(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"server_settings": {"application_name": "structjob"}}
+        if self._tls:
+            given["ssl"] = self._context()
+        return {"json_deserializer": msgspec.json.decode, "connect_args": given}
+
+    def _context(self) -> ssl.SSLContext:
+        """Return what libpq makes of the certificates in a URL; asyncpg takes them in this form only."""
+        mode = self.url.query.get("ssl", "verify-full")
+        context = ssl.create_default_context(cafile=self._tls.get("sslrootcert"))
+        context.check_hostname = mode == "verify-full"
+        if mode not in ("verify-full", "verify-ca") and "sslrootcert" not in self._tls:
+            context.verify_mode = ssl.CERT_NONE
+        if "sslcert" in self._tls:
+            context.load_cert_chain(self._tls["sslcert"], self._tls.get("sslkey"))
+        return context
+
+    def cut(self, connection: Any) -> None:
+        connection.terminate()
+
+    async def make_durable(self) -> None:
+        # Where the server commits asynchronously, one commit that is not carries all before it along.
+        await self.transact(
+            lambda connection: connection.execute(text("SELECT set_config('synchronous_commit', 'on', true), txid_current()"))
+        )
+
+    def fault(self, error: BaseException) -> Fault:
+        code = getattr(error, "sqlstate", None) or ""
+        # The message proper: what quotes values stands in the detail, but for those of class 22.
+        said = str(error.args[0]) if error.args else type(error).__name__
+        if code in _CONFLICTS:
+            return self.conflict(said)
+        if code == "23505":
+            return self.refused("duplicate", code, f"{code}: {said}")
+        if code[:2] in ("22", "23", "54"):
+            return self.refused("data", code, f"{code}: {said}")
+        if code[:2] == "28":
+            return self.wrong_login(said)
+        if code == "3D000":
+            return self.no_database(f'createdb {self.url.database}, or CREATE DATABASE "{self.url.database}"')
+        if code in _NOT_OURS:
+            return self.no_tables(said)
+        if code == "42501":
+            return self.not_allowed(said)
+        if code == "25006":
+            return self.read_only(said)
+        if code == "53300":
+            return self.too_many(said)
+        if "another operation" in said or "connection is closed" in said:
+            said = "the connection was lost"  # asyncpg's words for what it finds then
+            return self.unreachable(None, said)
+        cause = error.__cause__
+        return self.unreachable(cause, said) if code[:2] == "08" or isinstance(cause, OSError) else self.not_working(said)

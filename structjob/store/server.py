@@ -1,0 +1,411 @@
+"""What the stores on servers share: a pool of connections, time limits that hold even when the server is frozen, and faults in our words.
+
+A driver that is cancelled in the middle of a statement first asks the server to stop it, and waits for the answer; one that closes a
+connection says goodbye and waits, too. With a frozen server both take for ever. So a call runs in a task of its own, and is ended by
+cutting its connection: whoever waited goes on at once, and the task follows as soon as it finds the connection gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+from sqlalchemy import URL, Connection, Executable, RowMapping, event
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
+from structjob.session import Session
+from structjob.store import claims, migrate, poison, sessions
+from structjob.store.ingest import Crashed, Ingest, Tell, Write, Written, fold
+from structjob.store.url import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+
+WRITE_TIMEOUT = 10.0
+"""Seconds that a connection, and a transaction of ours, may take."""
+READ_TIMEOUT = 60.0
+"""Seconds that a query may take: some read all of a large log."""
+
+_TRIES = 6
+"""How often a transaction is tried that met another one."""
+_PARTING = 1.0
+"""Seconds that closing waits for the server to take leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a database error means.
+
+    Attributes:
+        kind: ``data``: the content is refused, and would be again. ``conflict``: two transactions met; to be tried again at once.
+            ``duplicate``: another transaction's row has the same key; to be tried again at once, and then refused. ``away``: the database
+            cannot do it now.
+        message: What is wrong and what to do, for people; nothing of what was to be stored is in it.
+        permanent: Whether only somebody's hand changes it, and not time.
+        reason: The database's own words, for the dead letters beside what they are about.
+    """
+
+    kind: Literal["data", "conflict", "duplicate", "away"]
+    message: str
+    permanent: bool = False
+    reason: str = ""
+
+
+class _Failed(Exception):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class ServerStore:
+    """A store on a server; see `structjob.store.ingest.Store`. Its subclasses know what one kind of server understands and says.
+
+    Args:
+        url: With the driver.
+        engine_options: For SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or ``connect_args`` (TLS). They win over ours.
+    """
+
+    writers = 2
+    reached = False
+    extra: str
+    """What to install for the driver."""
+
+    def __init__(self, url: URL, engine_options: Mapping[str, Any], ingest: Ingest) -> None:
+        self.url = url
+        self.masked_url = masked(url.set(drivername=url.get_backend_name()))
+        self._options = engine_options
+        self._ingest = ingest
+        self._engine: AsyncEngine | None = None
+        self._closed = False
+        self._connections: dict[int, Any] = {}
+        """The driver's connections, by `id`."""
+        self._in_use: set[int] = set()
+        self._parting: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.masked_url}>"
+
+    # -- what differs -------------------------------------------------------------------------------------------------------
+
+    def options(self) -> dict[str, Any]:
+        """Return what ``create_async_engine`` is given, but for the user's own options."""
+        raise NotImplementedError
+
+    def prepare(self, connection: Any) -> None:
+        """Set a new connection, the DBAPI's, up."""
+
+    def cut(self, connection: Any) -> None:
+        """End the driver's *connection* at once, whatever it is doing, without a word to the server."""
+        raise NotImplementedError
+
+    def fault(self, error: BaseException) -> Fault:
+        """Return what a driver's *error* means."""
+        raise NotImplementedError
+
+    # -- opening and closing ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self.administer(lambda connection: None, WRITE_TIMEOUT)  # soon told if nobody is there
+        self.reached = True
+        await self.administer(migrate.prepare)
+
+    async def administer(self, call: Callable[[Connection], T], seconds: float = migrate.LOCK_TIMEOUT + WRITE_TIMEOUT) -> T:
+        """Return what *call* returns, given a connection on which no transaction is open: for `structjob.store.migrate`."""
+
+        async def work(connection: AsyncConnection) -> T:
+            return await connection.run_sync(call)
+
+        return await self._answered(work, seconds)
+
+    def _create_engine(self) -> AsyncEngine:
+        given = dict(self._options)
+        try:
+            own = self.options()
+        except OSError as exc:
+            raise InvalidURL(f"the certificates that {self.masked_url} names cannot be read: {exc.strerror}") from None
+        options = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, **own, **given}
+        options["connect_args"] = {**own.get("connect_args", {}), **given.get("connect_args", {})}
+        try:
+            engine = create_async_engine(self.url, **options)
+        except ModuleNotFoundError as exc:
+            raise StoreUnavailable(
+                f"structjob needs {exc.name} for {self.masked_url}: pip install 'structjob[{self.extra}]'", permanent=True
+            ) from None
+        except (TypeError, SQLAlchemyError, NoSuchModuleError) as exc:
+            raise InvalidURL(f"the engine options for {self.masked_url} are refused: {exc}") from None
+        event.listen(engine.sync_engine, "connect", self._connected)
+        event.listen(engine.sync_engine, "close", self._disconnected)
+        event.listen(engine.sync_engine, "close_detached", self._disconnected)
+        return engine
+
+    def _connected(self, connection: Any, record: Any) -> None:
+        self._connections[id(connection.driver_connection)] = connection.driver_connection
+        self.prepare(connection)
+
+    def _disconnected(self, connection: Any, record: Any = None) -> None:
+        self._connections.pop(id(connection.driver_connection), None)
+
+    async def close(self) -> None:
+        self._closed = True
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        parting = {*self._parting, self._spawn(engine.dispose())}
+        try:
+            await asyncio.wait(parting, timeout=_PARTING)
+        finally:
+            for connection in list(self._connections.values()):
+                self.cut(connection)
+        await asyncio.wait(parting, timeout=_PARTING)
+
+    # -- writing ------------------------------------------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> Written:
+        try:
+            return await self._transact(lambda connection: self._write(connection, write))
+        except _Failed as exc:
+            return await self._divide(write, exc.fault.reason)
+        except (msgspec.MsgspecError, ValueError) as exc:
+            return await self._divide(write, f"{type(exc).__name__}: {exc}")
+
+    def _write(self, connection: Connection, write: Write) -> Written:
+        written = Written()
+        if write.states:
+            rows = fold(write.states, write.session_id)
+            for table, values in rows.tables.items():
+                self._ingest.upsert(connection, table, values)
+            written.states = rows.numbers
+        if write.events:
+            self._ingest.events(connection, write.session_id, write.events)
+        if write.last_seq:
+            sessions.reach(connection, write.session_id, write.last_seq)
+        return written
+
+    async def _divide(self, write: Write, reason: str) -> Written:
+        """Store what can be stored of a batch that the database refuses, and put the rest aside with the *reason*."""
+        written = Written()
+        parts = poison.divided(write)
+        if not parts:
+            if (salvaged := poison.salvage(write)) is None:
+                return await self.transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason))
+            written, found = salvaged
+            parts = [found] if found.events or found.states else []
+        for part in parts:
+            written.add(await self.write(part))
+        return written
+
+    async def begin_session(self, session: Session) -> None:
+        await self.transact(lambda connection: sessions.enter(connection, session))
+
+    async def heartbeat(self, session_id: int, last_seq: int) -> None:
+        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq))
+
+    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
+        return await self.transact(
+            lambda connection: sessions.end(connection, self._ingest, session, last_seq, reason, unexplained=unexplained, tell=tell)
+        )
+
+    async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+        return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        try:
+            return await self._transact(call)
+        except _Failed as exc:
+            raise StoreUnavailable(exc.fault.message) from None
+
+    async def _transact(self, call: Callable[[Connection], T]) -> T:
+        async def work(connection: AsyncConnection) -> T:
+            async with connection.begin():
+                return await connection.run_sync(call)
+
+        for tried in range(1, _TRIES + 1):
+            try:
+                return await self._run(work, WRITE_TIMEOUT)
+            except _Failed as exc:
+                if exc.fault.kind == "data" or (exc.fault.kind == "duplicate" and tried == _TRIES):
+                    raise
+                fault = exc.fault
+            await asyncio.sleep(random.uniform(0.0, 0.01 * tried))
+        # Nothing is wrong with what it was given: it is tried again later.
+        raise StoreUnavailable(fault.message)
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            return (await connection.execute(statement)).mappings().all()
+
+        return await self._answered(work, READ_TIMEOUT)
+
+    async def _answered(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float) -> T:
+        try:
+            return await self._run(work, seconds)
+        except _Failed as exc:
+            raise StoreUnavailable(exc.fault.message) from None
+
+    async def make_durable(self) -> None:
+        """What is committed is as durable as the server makes it."""
+
+    # -- calls and faults ---------------------------------------------------------------------------------------------------
+
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float) -> T:
+        """Return what *work* returns, given a connection; raise `StoreUnavailable`, or `_Failed` where the database says no."""
+        if self._closed:
+            raise StoreUnavailable(f"{self.masked_url} is closed")
+        if self._engine is None:
+            self._engine = await asyncio.to_thread(self._create_engine)  # importing a driver takes its time
+        call = _Call(self, self._engine)
+        task = self._spawn(call.run(work))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            self._abandon(call, task)
+            raise
+        if not done:
+            self._abandon(call, task)
+            self._drop_idle()
+            raise StoreUnavailable(f"the database {self.masked_url} has not answered for {seconds:g} s")
+        error = task.exception()
+        if error is None:
+            return task.result()
+        if isinstance(error, (StructjobError, msgspec.MsgspecError)) or not isinstance(error, Exception):
+            raise error
+        fault = self.understood(error)
+        if fault is None:
+            raise error
+        if fault.kind != "away":
+            raise _Failed(fault) from None
+        self._drop_idle()
+        # The driver's own exception may quote the statement, or what was to be stored.
+        raise StoreUnavailable(fault.message, permanent=fault.permanent) from None
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        # An empty context: what is current where a connection is made must not live as long as the connection.
+        task: asyncio.Task[T] = contextvars.Context().run(asyncio.create_task, work)
+        self._parting.add(task)
+        task.add_done_callback(self._parted)
+        return task
+
+    def _parted(self, task: asyncio.Task[Any]) -> None:
+        self._parting.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be there any more to hear of it
+
+    def _abandon(self, call: _Call, task: asyncio.Task[Any]) -> None:
+        if call.connection is not None:
+            self.cut(call.connection)
+        else:
+            task.cancel()
+
+    def _drop_idle(self) -> None:
+        """Let go of all connections that nobody uses: what befell one of them befell the server, most likely."""
+        for key, connection in list(self._connections.items()):
+            if key not in self._in_use:
+                self.cut(connection)
+        if self._engine is not None:
+            self._spawn(self._engine.dispose())
+
+    def understood(self, error: Exception) -> Fault | None:
+        """Return what an *error* of a call means; None if it is not about the database."""
+        if isinstance(error, DBAPIError):
+            return self.fault(error.orig) if error.orig is not None else Fault("away", f"the database {self.masked_url} does not work")
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Fault(
+                "away", f"the certificate of {self.masked_url} is not accepted: {error.verify_message}; see connect_args", permanent=True
+            )
+        if isinstance(error, PoolTimeout):
+            return Fault("away", f"no connection to {self.masked_url} is free; raise pool_size in engine_options")
+        if isinstance(error, (OSError, EOFError)):
+            return self.unreachable(error)
+        if isinstance(error, TypeError) and "connect()" in str(error):
+            return Fault("away", f"the URL {self.masked_url} has an option that its driver does not know: {error}", permanent=True)
+        return None
+
+    def unreachable(self, error: BaseException | None, text: str = "") -> Fault:
+        """Return the fault that nobody answers where the URL leads."""
+        name = getattr(error, "filename", None)
+        why = text or getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Fault(
+            "away",
+            f"cannot connect to {self.masked_url}: {why}{f' ({name})' if name else ''}; is the server running, and is the address right?",
+        )
+
+    def wrong_login(self, text: str) -> Fault:
+        """Return the fault that the server refuses the user, in its own words."""
+        return Fault("away", f"{self.masked_url} refuses the login: {text}; correct the user and the password in the URL", permanent=True)
+
+    def no_database(self, create: str) -> Fault:
+        """Return the fault that there is no such database, and how to *create* it."""
+        return Fault("away", f"there is no database {self.url.database!r} at {self.masked_url}; create it: {create}", permanent=True)
+
+    def no_tables(self, text: str) -> Fault:
+        """Return the fault that a table or a column is missing."""
+        return Fault("away", f"the tables in {self.masked_url} are not structjob's: {text}; run `structjob migrate`", permanent=True)
+
+    def not_allowed(self, text: str) -> Fault:
+        """Return the fault that the user lacks a right."""
+        return Fault(
+            "away",
+            f"the user of {self.masked_url} lacks a right: {text}; grant SELECT, INSERT, UPDATE and DELETE on structjob's tables, "
+            "and have `structjob migrate` create them",
+            permanent=True,
+        )
+
+    def read_only(self, text: str) -> Fault:
+        """Return the fault that the server takes no writes."""
+        # Not permanent: a standby becomes the primary when that fails.
+        return Fault("away", f"the database {self.masked_url} is read-only: {text}; name the primary server in the URL")
+
+    def too_many(self, text: str) -> Fault:
+        """Return the fault that the server takes no more connections."""
+        return Fault(
+            "away",
+            f"{self.masked_url} takes no more connections: {text}; raise max_connections there, or lower pool_size in engine_options",
+        )
+
+    def not_working(self, text: str) -> Fault:
+        """Return the fault that is none of the others, in the server's words."""
+        return Fault("away", f"the database {self.masked_url} does not work: {text}")
+
+    def conflict(self, text: str) -> Fault:
+        """Return the fault that another transaction is in the way."""
+        return Fault("conflict", f"the database {self.masked_url} is busy with other transactions: {text}")
+
+    def refused(self, kind: Literal["data", "duplicate"], code: object, reason: str) -> Fault:
+        """Return the fault that the database says no to this transaction; *reason* may quote what was to be stored."""
+        return Fault(kind, f"the database {self.masked_url} refuses what it was given (error {code})", reason=reason)
+
+
+class _Call:
+    """One use of a connection.
+
+    Attributes:
+        connection: The driver's connection, once there is one.
+    """
+
+    def __init__(self, store: ServerStore, engine: AsyncEngine) -> None:
+        self._store = store
+        self._engine = engine
+        self.connection: Any = None
+
+    async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        in_use = self._store._in_use
+        async with self._engine.connect() as connection:
+            self.connection = (await connection.get_raw_connection()).driver_connection
+            in_use.add(id(self.connection))
+            try:
+                return await work(connection)
+            finally:
+                in_use.discard(id(self.connection))

@@ -1,0 +1,386 @@
+"""SQLite: one connection that writes, in one thread, one hop a batch; one that reads, in another.
+
+The standard library's driver, not aiosqlite: a transaction is one call in the worker instead of several hops, a connection
+that was forgotten does not keep the process alive, and a query can be interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import msgspec
+from sqlalchemy import URL, Connection, Executable, RowMapping, create_engine
+from sqlalchemy.pool import StaticPool
+
+from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
+from structjob.session import Session
+from structjob.store import claims, migrate, poison, sessions
+from structjob.store.forking import within_sqlite
+from structjob.store.ingest import (
+    COLUMNS,
+    LOG_COLUMNS,
+    Crashed,
+    Tell,
+    Write,
+    Written,
+    as_array,
+    fold,
+    on_conflict,
+)
+from structjob.store.url import masked, sqlite_path
+from structjob.store.worker import Worker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BUSY = 10.0
+"""Seconds to wait for another process's transaction."""
+
+_BUSY_SLICE = 0.25
+"""Seconds of it that are waited at a time within SQLite, where nothing can reach the waiting thread."""
+
+_PARTING = 1.0
+"""Seconds that the connection which writes waits, when the store is closed, for the one that reads."""
+
+_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+def _field(name: str, default: str | None = None) -> str:
+    value = f"json_extract(value, '$.{name}')"
+    return value if default is None else f"coalesce({value}, '{default}')"
+
+
+def _value(name: str) -> str:
+    if name != "result":  # the other JSON columns hold objects
+        return _field(name)
+    # Text would come without its quotes, and the truth values as numbers; `->` needs SQLite 3.38.
+    kinds = "WHEN 'null' THEN NULL WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
+    return f"CASE json_type(value, '$.{name}') {kinds} ELSE json_quote({_field(name)}) END"
+
+
+# Materialized: otherwise json_each writes each line out anew for every column that asks for it, which doubles the cost of an event.
+_LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
+
+_INSERT_EVENTS = f"""{_LINES}
+INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, kind, stream, category, type, stored_at)
+SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field("attrs")}, {_field("kind", "log")},
+  {_field("stream", "system")}, {_field("category", "system")},
+  CASE WHEN {_field("job_id")} IS NULL THEN 'system' WHEN {_field("step_id")} IS NULL THEN 'job' ELSE 'task' END, {_NOW}
+FROM lines WHERE true
+ON CONFLICT (session_id, seq) DO NOTHING
+"""  # noqa: S608 -- made of column names alone
+
+_INSERTS = {
+    table: f"{_LINES} INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(map(_value, columns))} FROM lines WHERE true"  # noqa: S608 -- see above
+    for table, columns in COLUMNS.items()
+}
+_UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
+
+
+class _Ingest:
+    """See `structjob.store.ingest.Ingest`."""
+
+    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
+        connection.exec_driver_sql(_INSERT_EVENTS, {"session": session_id, "batch": as_array(lines)})
+
+    def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
+        connection.exec_driver_sql(_UPSERTS[table], {"batch": rows})
+
+    def insert(self, connection: Connection, table: str, rows: bytes) -> None:
+        connection.exec_driver_sql(_INSERTS[table], {"batch": rows})
+
+
+class SQLiteStore:
+    """A store in an SQLite file, or in memory. See `structjob.store.ingest.Store`.
+
+    Args:
+        url: ``sqlite:///path`` or ``sqlite://`` (in memory).
+    """
+
+    writers = 2
+    """One connection and one thread write; but the next batch waits at the thread's door while the one before is stored."""
+    reached = False
+    """Nobody answers but the file itself; see `structjob.tracker.OPEN_WAITS_FILE`."""
+
+    def __init__(self, url: URL) -> None:
+        self.masked_url = masked(url.set(drivername="sqlite"))
+        self.path = sqlite_path(url)
+        self._ingest = _Ingest()
+        self._writer = Worker("structjob-writer")
+        # A database in memory is seen by one connection only, and one thread at a time may use it.
+        self._reader = self._writer if self.path is None else Worker("structjob-reader")
+        self._connection: sqlite3.Connection | None = None
+        self._writing: Connection | None = None
+        self._reading: Connection | None = None
+        self._busy = threading.Lock()
+        self._read = threading.Event()
+        """Set when nobody reads any more."""
+        self._closing = False
+        self._last: int | None = None
+        """The thread that stores what is left when the interpreter ends; the others do not wait any longer."""
+
+    # -- opening and closing ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self._run(self._writer, self._open)
+
+    def _open(self) -> None:
+        if self.path is not None:
+            _create_private(self.path)
+        self._connection = self._connect()
+        try:
+            self._writing = _core(self._connection)
+            migrate.prepare(self._writing)
+            self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
+        except BaseException:
+            self._connection.close()
+            self._connection = self._writing = None
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        path = ":memory:" if self.path is None else str(self.path)
+        # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails at once when another process writes.
+        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=64)
+        try:
+            # SQLite does not wait here by itself, and other processes may be opening the same new file.
+            self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA cache_size=-32768")
+            # Pages that are changed over and over are copied back once, and the disk is waited for less often.
+            connection.execute("PRAGMA wal_autocheckpoint=4000")
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
+        return connection
+
+    def _patiently(self, call: Callable[[], T], seconds: float) -> T:
+        """Call until the database is not locked, for some *seconds* at most, and not once the store closes or the interpreter ends."""
+        deadline = time.monotonic() + seconds
+        while True:
+            began = time.monotonic()
+            try:
+                return call()
+            except sqlite3.OperationalError as exc:
+                if not _is_locked(exc) or self._closing or began >= deadline or self._last not in (None, threading.get_ident()):
+                    raise
+                if time.monotonic() - began < _BUSY_SLICE / 2:  # it did not wait
+                    time.sleep(0.005)
+
+    async def close(self) -> None:
+        self._closing = True
+        # Both get their turn, even if nobody waits for it any more.
+        parting = [self._reader.submit(self._close_reading), self._writer.submit(self._close)]
+        self._reader.close()
+        self._writer.close()
+        await asyncio.wait(parting)
+        for closed in parting:
+            closed.result()
+
+    def _close_reading(self) -> None:
+        try:
+            if self._reading is not None and self.path is not None:
+                _let_go(self._reading)
+            self._reading = None
+        finally:
+            self._read.set()
+
+    def _close(self) -> None:
+        # The last of two that close at once may leave the write-ahead log there.
+        self._read.wait(_PARTING)
+        with self._busy:
+            if self._writing is not None:
+                _let_go(self._writing)
+                self._connection = self._writing = None
+
+    # -- writing ------------------------------------------------------------------------------------------------------------
+
+    async def write(self, write: Write) -> Written:
+        return await self._run(self._writer, self.write_now, write)
+
+    def write_now(self, write: Write, patience: float | None = None) -> Written:
+        """Store a batch in the calling thread; for the end of the interpreter, when no loop runs any more.
+
+        Args:
+            write: What to store.
+            patience: Seconds to wait for another process's transaction, `BUSY` unless told.
+        """
+        if patience is not None:
+            self._last = threading.get_ident()
+        try:
+            with self._transaction(patience) as connection:
+                return self._write(connection, write)
+        except (sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError) as exc:
+            return self._divide(write, exc)
+        except sqlite3.OperationalError as exc:
+            if "malformed JSON" not in str(exc):
+                raise
+            return self._divide(write, exc)
+
+    @staticmethod
+    def _write(connection: sqlite3.Connection, write: Write) -> Written:
+        written = Written()
+        if write.states:
+            rows = fold(write.states, write.session_id)
+            for table, values in rows.tables.items():
+                connection.execute(_UPSERTS[table], {"batch": values})
+            written.states = rows.numbers
+        if write.events:
+            connection.execute(_INSERT_EVENTS, {"session": write.session_id, "batch": as_array(write.events)})
+        if write.last_seq:
+            connection.execute(
+                "UPDATE structjob_sessions SET last_seq = ? WHERE session_id = ? AND last_seq < ?",
+                (write.last_seq, write.session_id, write.last_seq),
+            )
+        return written
+
+    def _divide(self, write: Write, exc: Exception) -> Written:
+        """Store what can be stored of a batch that the database refuses, and put the rest aside with the reason."""
+        written = Written()
+        parts = poison.divided(write)
+        if not parts:
+            if (salvaged := poison.salvage(write)) is None:
+                return self._transact(poison.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}")
+            written, found = salvaged
+            parts = [found] if found.events or found.states else []
+        for part in parts:
+            written.add(self.write_now(part))
+        return written
+
+    # -- sessions -----------------------------------------------------------------------------------------------------------
+
+    async def begin_session(self, session: Session) -> None:
+        await self.transact(lambda connection: sessions.enter(connection, session))
+
+    async def heartbeat(self, session_id: int, last_seq: int) -> None:
+        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq))
+
+    def heartbeat_now(self, session_id: int, last_seq: int) -> None:
+        """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
+        self._guard(self._transact, sessions.beat, session_id, last_seq)
+
+    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
+        return await self.transact(
+            lambda connection: sessions.end(connection, self._ingest, session, last_seq, reason, unexplained=unexplained, tell=tell)
+        )
+
+    # -- claiming and reading -----------------------------------------------------------------------------------------------
+
+    async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+        return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        return await self._run(self._reader, self._fetch, statement)
+
+    def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        if self._reading is None:
+            if self._writing is None:
+                raise StoreUnavailable(f"{self.masked_url} is closed")
+            self._reading = self._writing if self.path is None else _core(self._connect(), "PRAGMA query_only=1")
+        return self._reading.execute(statement).mappings().all()
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        return await self._run(self._writer, self._transact, call)
+
+    def _transact(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._transaction():
+            assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+            return call(self._writing, *args, **kwargs)
+
+    async def make_durable(self) -> None:
+        await self._run(self._writer, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("PRAGMA wal_checkpoint(FULL)")
+
+    # -- transactions and faults --------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _transaction(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
+        connection = self._connection
+        if connection is None:
+            raise StoreUnavailable(f"{self.masked_url} is closed")
+        with self._busy:
+            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), BUSY if patience is None else patience)
+            try:
+                yield connection
+                # A full disk may show here only, and leaves the transaction open.
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):  # the first fault is the one to tell
+                        connection.execute("ROLLBACK")
+                raise
+
+    async def _run(self, worker: Worker, call: Callable[..., T], *args: Any) -> T:
+        if self._closing:
+            raise StoreUnavailable(f"{self.masked_url} is closed")
+        return await worker.run(self._guard, call, *args)
+
+    def _guard(self, call: Callable[..., T], *args: Any) -> T:
+        """Call, and say what SQLite says in our words; never the statement or what it was given."""
+        try:
+            with within_sqlite:
+                return call(*args)
+        except (SchemaMismatch, StoreUnavailable):
+            raise
+        except sqlite3.Error as exc:
+            raise self._unavailable(exc) from exc
+        except Exception as exc:
+            original = getattr(exc, "orig", None)
+            if isinstance(original, sqlite3.Error):
+                raise self._unavailable(original) from original
+            raise
+
+    def _unavailable(self, exc: sqlite3.Error) -> Exception:
+        text = str(exc)
+        if "not a database" in text:
+            return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
+        if "unable to open" in text:
+            return InvalidURL(f"cannot open the database file {self.path}; check that its directory exists and can be written to")
+        permanent = "no such table" in text or "readonly" in text
+        return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent)
+
+
+def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
+    """Return SQLAlchemy's connection over *raw*; transactions are begun and ended by hand."""
+    for statement in statements:
+        raw.execute(statement)
+    engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None, isolation_level="AUTOCOMMIT")
+    return engine.connect()
+
+
+def _let_go(connection: Connection) -> None:
+    raw = connection.connection.dbapi_connection
+    connection.invalidate()
+    connection.close()
+    if raw is not None:
+        raw.close()
+
+
+def _is_locked(exc: sqlite3.OperationalError) -> bool:
+    return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _create_private(path: Path) -> None:
+    """Create the file for its owner alone: SQLite would let everybody read it."""
+    if path.is_dir():
+        raise InvalidURL(f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db")
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except FileNotFoundError as exc:
+        raise InvalidURL(
+            f"cannot create the database file {path}: its directory does not exist; create it first: mkdir -p {path.parent}"
+        ) from exc
+    except OSError as exc:
+        raise InvalidURL(
+            f"cannot create or write the database file {path}: {exc.strerror}; check its permissions, or choose another path"
+        ) from exc

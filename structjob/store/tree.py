@@ -1,0 +1,37 @@
+"""A job and its descendants: as a query, and put together as a tree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import CTE, select
+
+from structjob.models import JobRecord, JobTree, StepRecord
+from structjob.store.tables import jobs
+
+
+def family(job_id: str) -> CTE:
+    """Return a query of the ids of a job and of all its descendants, as the column ``id``."""
+    found = select(jobs.c.id).where(jobs.c.id == job_id).cte("family", recursive=True)
+    child = jobs.alias("child")
+    return found.union(select(child.c.id).join(found, child.c.parent_job_id == found.c.id))  # UNION ends even in a cycle
+
+
+def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
+    """Return the tree of the job *root* from the records of its family and their steps, each job's in order."""
+    # From the leaves up, without recursion: a chain of children may be longer than Python's stack.
+    steps_of: dict[str, list[StepRecord]] = defaultdict(list)
+    for step in found:
+        steps_of[step.job_id].append(step)
+    children_of: dict[str | None, list[JobRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda job: (job.created_at, job.id)):
+        if record.id != root:  # whose own parent is not of this tree, or, in a cycle, is
+            children_of[record.parent_job_id].append(record)
+    order = [record for record in records if record.id == root]
+    for record in order:  # it grows while it is read: parents before children
+        order.extend(children_of[record.id])
+    trees: dict[str, JobTree] = {}
+    for record in reversed(order):
+        trees[record.id] = JobTree(record, tuple(steps_of[record.id]), tuple(trees[child.id] for child in children_of[record.id]))
+    return trees[root]

@@ -1,0 +1,102 @@
+"""Database URLs: which database a tracker talks to, and how to show that without its password.
+
+SQLAlchemy is imported inside the functions: it takes longer to import than all the rest of structjob.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from structjob.exceptions import InvalidURL
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+DEFAULT = "sqlite:///structjob.db"
+"""Where a tracker writes when it is told nothing: a file in the working directory."""
+
+ENVIRONMENT = ("STRUCTJOB_DATABASE_URL", "DATABASE_URL")
+"""The environment variables that name the database, the first one first."""
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mariadb+asyncmy",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
+_EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgresql://user:password@host/database"
+_SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
+
+
+def parse(url: str | URL | None = None) -> URL:
+    """Return *url* as a SQLAlchemy URL with the driver that structjob uses for that database.
+
+    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL can be passed as it stands. The
+    ``sslmode`` that PostgreSQL URLs often carry is handed on under the name that asyncpg knows.
+
+    Args:
+        url: A URL as text or from SQLAlchemy; None means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``, else
+            ``sqlite:///structjob.db``.
+
+    Raises:
+        InvalidURL: if it is no URL, or names a database structjob has no store for.
+    """
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if url is None:
+        url = next((os.environ[name] for name in ENVIRONMENT if os.environ.get(name)), DEFAULT)
+    if not isinstance(url, str | URL):
+        raise InvalidURL(f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}")
+    try:
+        parsed = make_url(url.strip() if isinstance(url, str) else url)
+    except (ArgumentError, ValueError):
+        raise InvalidURL(f"{masked(url)!r} is not a database URL: write for example {_EXAMPLES}") from None
+    scheme = parsed.drivername.partition("+")[0]
+    if scheme not in _DRIVERS:
+        raise InvalidURL(
+            f"structjob has no store for {scheme!r} ({masked(parsed)}): use one of {', '.join(_DRIVERS)}, for example {_EXAMPLES}"
+        )
+    if scheme == "sqlite" and parsed.host:
+        raise InvalidURL(f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file")
+    if scheme in ("postgresql", "postgres") and "sslmode" in parsed.query:
+        parsed = parsed.update_query_dict({"ssl": parsed.query["sslmode"]}).difference_update_query(["sslmode"])
+    return parsed.set(drivername=_DRIVERS[scheme])
+
+
+def masked(url: str | URL) -> str:
+    """Return *url* as text with ``***`` for its password, and for what looks like one in its query."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # Not a URL, yet it may well hold a password: all between the scheme (or the user) and the last @ goes.
+        return re.sub(r"^([^:/@]*://)?([^:@/]*)[:/]?.*@", r"\1\2:***@", str(url), flags=re.DOTALL)
+    secret = [name for name in parsed.query if _SECRETS.search(name)]
+    if secret:
+        parsed = parsed.update_query_dict(dict.fromkeys(secret, "***"))
+    return parsed.render_as_string(hide_password=True)
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """Return the absolute path of the file that a SQLite URL names; None if it is in memory, or another database."""
+    if url.get_backend_name() != "sqlite":
+        return None
+    database = url.database or ""
+    if database.startswith("file:"):
+        database, _, query = database.removeprefix("file:").partition("?")
+        if url.query.get("mode") == "memory" or "mode=memory" in query.split("&"):
+            return None
+        if database.startswith("//"):
+            database = "/" + database.removeprefix("//").partition("/")[2]
+        database = unquote(database)
+    if database in ("", ":memory:"):
+        return None
+    return Path(database).absolute()

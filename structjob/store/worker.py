@@ -1,0 +1,78 @@
+"""One thread for calls that block, and the courtesy it needs: a loop that is busy throughout must hand it the GIL."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PATIENCE = 0.002
+"""Seconds that a call may take before the loop begins to make room for it."""
+COURTESY = 50e-6
+"""Seconds that the loop's thread sleeps then, each `PATIENCE` seconds: without it a saturated loop starves the worker for good."""
+
+
+class Worker:
+    """Runs blocking calls, one after the other, in a thread that does not keep the interpreter alive: what it is about may take ages.
+
+    Args:
+        name: Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+
+    def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """Let *call* be called when its turn comes, and return what it returns as a future; to cancel that is to give up the turn."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True)
+            self._thread.start()
+        promise: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future = asyncio.wrap_future(promise)
+        self._calls.put((promise, lambda: call(*args, **kwargs)))
+        return future
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what *call* returns; a cancellation leaves it running to its end."""
+        loop = asyncio.get_running_loop()
+        future = self.submit(call, *args, **kwargs)
+        timer = loop.call_later(PATIENCE, _make_room, loop, future, context=contextvars.Context())
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Let the thread end when it has done what it was given."""
+        self._calls.put(None)
+
+
+def _serve(calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None]) -> None:
+    while (given := calls.get()) is not None:
+        promise, call = given
+        if promise.set_running_or_notify_cancel():
+            try:
+                result = call()
+            except BaseException as exc:  # noqa: BLE001 -- whoever waits for it gets it
+                promise.set_exception(exc)
+                del exc
+            else:
+                promise.set_result(result)
+                del result
+        del given, promise, call  # or they would live until the next call
+
+
+def _make_room(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        time.sleep(COURTESY)
+        loop.call_later(PATIENCE, _make_room, loop, future, context=contextvars.Context())

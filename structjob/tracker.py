@@ -1,0 +1,704 @@
+"""The tracker: opens and closes everything; nothing else wires."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from structjob import routing, termination
+from structjob.context import Scope, current_scope, enter_scope, from_environment, remote_scope
+from structjob.diagnostics import diagnostics, faults
+from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
+from structjob.failure import Classifier
+from structjob.filters import LogFilter
+from structjob.lane import OVERFLOW, Overflow
+from structjob.levels import LEVELS, level_name
+from structjob.lifecycle.arguments import check_text
+from structjob.lifecycle.contexts import JobContext, parent_scope
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.models import JobStatus, Ledger
+from structjob.pipeline import emit
+from structjob.queue import Queue
+from structjob.recorder import Recorder
+from structjob.retention import Pruned, Retention
+from structjob.session import Session, spool_root
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Executable, RowMapping
+    from tenacity import AsyncRetrying
+
+    from structjob.bars import Bars
+    from structjob.engine import Engine, Unsettled
+    from structjob.lifecycle.attempts import Retrying
+    from structjob.listeners import Callback, Listener
+    from structjob.store.errors import Errors
+    from structjob.store.imports import Imported
+    from structjob.store.ingest import Store
+    from structjob.store.jobs import Jobs
+    from structjob.store.logs import Logs
+    from structjob.store.presence import Sessions
+    from structjob.store.statistics import Statistics
+    from structjob.store.verify import Verification
+
+T = TypeVar("T")
+
+GIB = 1024**3
+
+OPEN_WAITS = 2.0
+"""Seconds that opening waits for a server at most, before it goes on without."""
+
+OPENING_WAITS = 5.0
+"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long on a slow disk."""
+
+OPEN_WAITS_FILE = 5.0
+"""The same for a database file: several programs may be making its tables at once, one after the other."""
+
+_LETTING_GO = 0.1
+"""Share of the time for closing, one second at most, that is kept for the database's connections."""
+_LATE = 0.1
+"""Seconds that an engine may take longer than it was given."""
+
+
+class Tracker:
+    """Tracks jobs, and records every event, in one database.
+
+    Args:
+        url: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute), ``sqlite://`` (in memory), ``postgresql://…``,
+            ``mariadb://…``, ``mysql://…``, or a ``sqlalchemy.URL``; by default ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then
+            ``sqlite:///structjob.db``.
+        level: Least level that the database gets; `structjob.configure` has one for logging as a whole.
+        spool: Whether events are safe on disk before the log call returns, or the directory for it. Never for a database in memory.
+        spool_max_bytes: Bytes of events that may wait on disk.
+        queue_size: Events that are held in memory at most.
+        overflow: What happens to events beyond that: ``drop_oldest``, ``drop_newest``, or ``block`` (foreign threads only, never a running
+            loop: there the newest is dropped).
+        batch_size: Events of one transaction at most.
+        flush_interval: Seconds that an event waits at most before it is on its way; at most 1.
+        writers: Tasks that write at once; SQLite has one.
+        service: Name of the program, for the list of sessions.
+        strict: Raise faults of logging itself instead of counting them; for tests.
+        heartbeat: Seconds between two signs of life.
+        retention: How long jobs and events are kept, a `Retention` or just an age: what is older is deleted about once an hour, by one
+            process at a time. By default everything is kept; see `prune`.
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
+        legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``; may be a coroutine function.
+        signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes the tracker before the process dies of
+            it; see `structjob.termination`.
+        engine_options: For SQLAlchemy's ``create_async_engine`` (servers only): the pool, TLS in ``connect_args``.
+
+    Raises:
+        InvalidArgument: if an option is not one of these. Opening raises what `open` says.
+    """
+
+    def __init__(
+        self,
+        url: str | URL | None = None,
+        *,
+        level: str | int = "info",
+        spool: bool | str | os.PathLike[str] = True,
+        spool_max_bytes: int = GIB,
+        queue_size: int = 10_000,
+        overflow: Overflow = "drop_oldest",
+        batch_size: int = 2_000,
+        flush_interval: float = 0.2,
+        writers: int = 2,
+        service: str | None = None,
+        strict: bool = False,
+        heartbeat: float = 5.0,
+        retention: Retention | float | timedelta | None = None,
+        classifier: Classifier | None = None,
+        legacy_lookup: Callable[[str], Any] | None = None,
+        signals: bool = True,
+        engine_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._level = LEVELS[level_name(level)]
+        if overflow not in OVERFLOW:
+            raise InvalidArgument(f"unknown overflow policy {overflow!r}: use one of {', '.join(OVERFLOW)}")
+        for name, number, least in (
+            ("queue_size", queue_size, 1),
+            ("batch_size", batch_size, 1),
+            ("writers", writers, 1),
+            ("spool_max_bytes", spool_max_bytes, 65_536),
+        ):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise InvalidArgument(f"{name} must be a whole number of at least {least:,}, not {number!r}")
+        if not _is_number(flush_interval) or not 0 < flush_interval <= 1:
+            raise InvalidArgument(f"flush_interval must be more than 0 and at most 1 second, not {flush_interval!r}")
+        if not _is_number(heartbeat) or not heartbeat > 0:
+            raise InvalidArgument(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
+        self._url = url
+        self._spool = spool
+        self._spool_max_bytes = spool_max_bytes
+        self._queue_size = queue_size
+        self._overflow: Overflow = overflow
+        self._batch_size = min(batch_size, max(1, queue_size // writers))  # each writer holds a batch in memory
+        self._flush_interval = flush_interval
+        self._writers = writers
+        self._service = service
+        self._strict = strict
+        self._heartbeat = heartbeat
+        self._retention = Retention.of(retention)
+        self._classifier = classifier
+        self._legacy_lookup = legacy_lookup
+        self._signals = signals
+        self._engine_options = dict(engine_options or {})
+        self._state: Literal["new", "opening", "open", "closed"] = "new"
+        self._live: set[Job] = set()
+        self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
+        self._joined: Scope | None = None
+        self._was_strict = False
+        self._claims: set[asyncio.Future[Any]] = set()
+        self._recorder: Recorder
+        self._engine: Engine
+        self._store: Store
+        self.jobs: Jobs
+        """Reads jobs; see `structjob.store.jobs.Jobs`."""
+        self.logs: Logs
+        """Reads events; see `structjob.store.logs.Logs`."""
+        self.sessions: Sessions
+        """Reads sessions; see `structjob.store.presence.Sessions`."""
+        self.errors: Errors
+        """Errors, grouped by what they have in common; see `structjob.store.errors.Errors`."""
+        self.stats: Statistics
+        """Statistics of jobs, steps and events; see `structjob.store.statistics.Statistics`."""
+
+    def __repr__(self) -> str:
+        from structjob.store.url import masked
+
+        return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._state}>"
+
+    # -- opening and closing ------------------------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Connect, create the tables where they are absent, take orphaned spools over, begin to deliver.
+
+        Raises:
+            InvalidURL: if the URL cannot be understood, or the file cannot be created.
+            SchemaMismatch: if the database is not structjob's, or another version's.
+            SpoolError: if the spool directory cannot be used.
+            StoreUnavailable: if the database does not answer for a reason that somebody has to mend (a wrong password, a missing table),
+                and the tracker is *strict*. Otherwise a tracker opens without the database: what is recorded waits in the spool (without
+                one, in memory), a warning says so, and delivery begins by itself.
+            NotOpen: if the tracker was open before; make a new one.
+        """
+        if self._state != "new":
+            raise NotOpen(f"the tracker is {self._state}; make a new one to open it again")
+        self._state = "opening"
+        try:
+            await self._open()
+        except BaseException:
+            self._state = "new"
+            raise
+        self._state = "open"
+        return self
+
+    async def _open(self) -> None:
+        # SQLAlchemy takes a third of a second to import; the loop has better things to do.
+        await asyncio.to_thread(_import_store)
+        from structjob.engine import Engine
+        from structjob.engine.link import Link, permanent
+        from structjob.store.errors import Errors
+        from structjob.store.jobs import Jobs
+        from structjob.store.logs import Logs
+        from structjob.store.opening import make_store
+        from structjob.store.presence import Sessions
+        from structjob.store.statistics import Statistics
+
+        store = make_store(self._url, self._engine_options)
+        session = Session(service=self._service, version=_version())
+        link = Link(store, lambda: make_store(self._url, self._engine_options))
+        recorder: Recorder | None = None
+        try:
+            patience = OPEN_WAITS if getattr(store, "path", None) is None else OPEN_WAITS_FILE
+            fault = await link.try_open(patience)
+            recorder = Recorder(
+                session,
+                self._root(store),
+                level=self._level,
+                queue_size=self._queue_size,
+                max_bytes=self._spool_max_bytes,
+                overflow=self._overflow,
+            )
+            self._engine = Engine(
+                recorder,
+                link,
+                batch_size=self._batch_size,
+                flush_interval=self._flush_interval,
+                writers=self._writers,
+                heartbeat=self._heartbeat,
+                live=self._live,
+                retention=self._retention,
+            )
+            fault = fault or await self._engine.enter(patience)
+            if fault is not None:
+                if self._strict and permanent(fault):
+                    raise fault
+                link.lost(fault)
+        except BaseException:
+            if recorder is not None:
+                recorder.close()
+                if recorder.spool is not None:
+                    recorder.spool.remove()
+            await link.close()
+            raise
+        self._store, self._recorder = store, recorder
+        self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
+        self.logs = Logs(self._fetch, self._flush_before_read)
+        self.sessions = Sessions(self._fetch, self._flush_before_read)
+        self._engine.on_stored = self.logs.stored
+        self.errors = Errors(self._fetch, self._flush_before_read, self._transact)
+        self.stats = Statistics(self._fetch, self._flush_before_read)
+        routing.add(recorder)
+        termination.enter(self, signals=self._signals)
+        self._engine.start()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._engine.looked()
+        except BaseException:
+            await self._engine.close(1.0)
+            termination.leave(self)
+            await link.close()
+            raise
+        self._was_strict = faults.strict
+        faults.strict = faults.strict or self._strict
+        self._join_environment()
+
+    def _root(self, store: Store) -> Path | None:
+        path: Path | None = getattr(store, "path", None)
+        if self._spool is False or (path is None and store.masked_url.startswith("sqlite") and self._spool is True):
+            return None
+        return spool_root(self._spool, path, store.masked_url)
+
+    def _join_environment(self) -> None:
+        """Below ``structjob run``, what belongs to no job belongs to the job of the command."""
+        remote = from_environment(os.environ)
+        if remote.job_id is not None and current_scope() is None:
+            self._joined = remote_scope(remote)
+            enter_scope(self._joined)
+
+    async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and what was left is told
+        """Store what waits and let go of everything, within *timeout* seconds.
+
+        Returns:
+            Whether everything was stored. What was not stays in the spool, and the next tracker delivers it.
+        """
+        if self._state != "open":
+            return True
+        self._state = "closed"
+        if self._recorder.forked:  # the engine, its loop and the database's connection are the parent's
+            self._recorder.close()
+            termination.leave(self)
+            return True
+        deadline = time.monotonic() + timeout
+        if self._joined is not None and current_scope() is self._joined:
+            enter_scope(None)
+        if self._strict:
+            faults.strict = self._was_strict
+        if self._claims:
+            await asyncio.wait(set(self._claims), timeout=min(timeout / 4, 1.0))
+        for job in list(self._live):
+            job._abandon()
+        if termination.under_way():
+            termination.cancel(self)
+        letting_go = min(timeout * _LETTING_GO, 1.0)
+        try:
+            complete = await self._close_engine(deadline - letting_go)
+        except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
+            deadline = time.monotonic() + letting_go
+            raise
+        finally:
+            try:
+                await self._close_store(deadline)
+            finally:
+                termination.leave(self)
+                self.logs.close()
+                for listener in list(self._listeners):
+                    listener.close()
+        if not complete:
+            left = self._engine.ledger()
+            if left.spilled or left.in_memory:
+                diagnostics.warning(
+                    "closed with %d events not stored in %s; %s",
+                    left.spilled + left.in_memory,
+                    self._store.masked_url,
+                    f"they wait in {self._recorder.root}, and the next tracker delivers them"
+                    if self._recorder.root
+                    else "they are lost: there is no spool",
+                )
+        return complete
+
+    async def _close_engine(self, deadline: float) -> bool:
+        with suppress(TimeoutError):
+            # Its own loop may not run any more.
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
+                return await self._on_own_loop(self._engine.close(max(0.0, deadline - time.monotonic())))
+        return False
+
+    async def _close_store(self, deadline: float) -> None:
+        closing = asyncio.ensure_future(self._on_own_loop(self._engine.link.close()))
+        # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
+        await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
+        if not closing.done():
+            closing.cancel()
+        elif not closing.cancelled() and (fault := closing.exception()) is not None and not isinstance(fault, StoreUnavailable):
+            raise fault
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    def _require_open(self) -> None:
+        if self._state != "open":
+            hint = "open it with `async with` or `await tracker.open()`" if self._state in ("new", "opening") else "make a new one"
+            raise NotOpen(f"the tracker is {'not open yet' if self._state in ('new', 'opening') else 'closed'}; {hint}")
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------------
+
+    def job(self, operation: str, **options: Any) -> JobContext:
+        """Return a job, for ``async with`` or as a decorator of coroutine functions.
+
+        Args:
+            operation: What it does, at most 255 characters: statistics are by operation.
+            options:
+                job_type, owner, project: text of at most 128 characters. category: of at most 64, ``system`` by default.
+                description: text. metadata: a mapping, stored as JSON; secrets in it are redacted.
+                external_job_id (≤ 255), context_id (≤ 64): ids of yours by which the job can be found.
+                correlation_id (≤ 128): inherited from the job around it, unless given.
+                job_id (≤ 64): an id of your own; an id that is known already opens the job's next attempt.
+                idempotency_key (≤ 255): the first start wins; a second one gets a handle to it, with ``job.existing`` set.
+                parent: a job, a job's id, or what `structjob.extract` returned; the job around it by default.
+                wait: wait for the start's commit, a second at most (the default). offline: start a job with *job_id* though the
+                database is away.
+
+        Raises:
+            InvalidArgument: if one of these is not so.
+        """
+        return JobContext(self, operation, JobOptions.of(options))
+
+    def retrying(self, operation: str, policy: AsyncRetrying | None = None, **options: Any) -> Retrying[Job]:
+        """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine functions.
+
+        ::
+
+            async for attempt in tracker.retrying("nightly", attempts=3, delay=60):
+                async with attempt as job:
+                    await load()
+
+        It is one job, and each try is its next attempt. One that is tried again ends ``failed``, and ``retry_delay`` (seconds) stands in
+        its last event; the last exception goes on its way as it is.
+
+        Args:
+            operation: See `job`.
+            policy: A ``tenacity.AsyncRetrying`` that says when to try again, or the figures *attempts*, *delay*, *backoff*, *max_delay*,
+                *jitter* and *on*; see `structjob.retrying`.
+            options: These figures, and what `job` takes.
+
+        Raises:
+            InvalidArgument: if one of these is not so.
+        """
+        from structjob.lifecycle.attempts import retrying_job
+
+        return retrying_job(self, operation, policy, options)
+
+    async def create_job(self, operation: str, **options: Any) -> Job:
+        """Record a pending job, to be started later (`Job.start`), by another process even: ``tracker.job(operation, job_id=job.id)``.
+
+        Args:
+            operation: See `job`.
+            options: See `job`.
+        """
+        self._require_open()
+        settings = JobOptions.of(options)
+        job = Job(self, operation, parent=parent_scope(settings.parent), options=settings)
+        await job._create()
+        return job
+
+    # -- events -------------------------------------------------------------------------------------------------------------
+
+    def listen(
+        self,
+        callback: Callback | None = None,
+        filter: LogFilter | None = None,  # noqa: A002  # as the queries of logs have it
+        *,
+        queue_size: int = 1_000,
+        **filters: Any,
+    ) -> Listener:
+        """Listen to the events of this process as they are logged, before they are stored: at the database's level, and with ``id`` 0.
+
+        Whoever logs never waits for a listener, nor for its faults. What *callback* logs itself is not listened to. To miss nothing, or
+        for other processes' events, use ``tracker.logs.tail``.
+
+        Args:
+            callback: Called on this loop with each event that matches, one after the other; may be a coroutine function. Without one,
+                iterate: ``async for event in tracker.listen(level="error")``.
+            filter: What to listen to; ``include_children`` is refused.
+            queue_size: Events that wait for their turn at most; `Listener.dropped` counts those that come when it is full.
+            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+
+        Returns:
+            A handle: ``close()`` ends it, as closing the tracker does.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+            NotOpen: if the tracker is not open.
+        """
+        from structjob.listeners import Listener
+        from structjob.store.paging import merged
+
+        self._require_open()
+        listener = Listener(self._recorder, callback, merged(LogFilter, filter, filters), queue_size)
+        self._listeners.add(listener)
+        return listener
+
+    def bars(self, stream: IO[str] | None = None) -> Bars:
+        """Show bars for what runs in this process, while the ``async with`` block does: for each step, and each job that told a percentage.
+
+        On a terminal they stand below whatever is logged or printed meanwhile, and are gone in the end; elsewhere a line every ten seconds
+        says how far each step is.
+
+        Args:
+            stream: Where to; by default ``sys.stderr``.
+        """
+        from structjob.bars import Bars
+
+        return Bars(self._live, stream)
+
+    async def cancel(self, any_id: str, reason: str | None = None, *, by: str | None = None) -> None:
+        """Ask a job to stop, wherever it runs.
+
+        One that is pending is cancelled at once, and never starts. One that runs under ``async with`` gets a `CancelledError` with
+        *reason* in its own task, within about a second where another process runs it, and is recorded as cancelled when it ends by it.
+        Its children run below it and go with it.
+
+        Args:
+            any_id: Its id, external id or context id; see `Jobs.find`.
+            reason: Recorded as the job's error message; ``cancelled by request`` by default.
+            by: Who asks, at most 128 characters; recorded in the job's log.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            IllegalTransition: if it has ended, or runs in this process without a task to cancel.
+            StoreUnavailable: if the database does not answer.
+        """
+        from structjob.store import cancellations
+
+        reason = check_text("reason", reason, 2_000) or "cancelled by request"
+        by = check_text("by", by, 128)
+        record = await self.jobs.find(any_id)
+        for job in list(self._live):
+            if job.id == record.id:
+                job.request_cancel(reason, by)
+                return
+
+        def request(connection: Connection) -> JobStatus:
+            return cancellations.request(connection, record.id, reason, by)
+
+        former = await self._on_own_loop(self._engine.link.once(lambda: self._store.transact(request)))
+        if former is JobStatus.PENDING:
+            scope = Scope(
+                recorder=self._recorder, job_id=record.id, operation=record.operation, correlation_id=record.correlation_id,
+                parent_job_id=record.parent_job_id, category=record.category, project=record.project,
+            )  # fmt: skip
+            attrs = {"operation": record.operation, "status": "cancelled", "reason": reason, **({"requested_by": by} if by else {})}
+            emit(scope, "warning", "operation_end", attrs, kind="operation_end")
+
+    async def export(self, any_id: str, path: str | os.PathLike[str], *, children: bool = True) -> int:
+        """Write a job with its attempts, steps and events to a file of JSON lines, which `import_` takes back.
+
+        Args:
+            any_id: Its id, external id or context id; see `Jobs.find`.
+            path: The file, compressed if its name ends in ``.gz``; replaced if it is there, for its owner's eyes only.
+            children: With its descendants.
+
+        Returns:
+            How many lines there are.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            OSError: if the file cannot be written.
+        """
+        from structjob.store.export import job_lines, write_lines
+
+        job = await self.jobs.find(any_id)
+        return await write_lines(job_lines(self.jobs, self.logs, job.id, children=children), path)
+
+    async def import_(self, path: str | os.PathLike[str], *, ids: Literal["keep", "new"] = "keep", dry_run: bool = False) -> Imported:
+        """Take the jobs of a file in that `export` wrote, or an older tracker in that form; see `structjob.store.export`.
+
+        All of it is checked before anything is stored. The same file is stored once, however often it is imported; what was running is
+        recorded as crashed.
+
+        Args:
+            path: The file; it may be compressed with gzip.
+            ids: ``keep`` the jobs' ids, or give them ``new`` ones; the result maps the old ones to them.
+            dry_run: Check, and store nothing.
+
+        Raises:
+            ImportRefused: if a line is wrong, or a job of that id is there already.
+            StoreUnavailable: if the database does not answer; importing the same file again goes on.
+        """
+        from structjob.store.imports import import_file
+
+        self._require_open()
+        if ids not in ("keep", "new"):
+            raise InvalidArgument(f"ids must be 'keep' or 'new', not {ids!r}")
+        return await self._on_own_loop(import_file(self._store, Path(path), ids=ids, dry_run=dry_run))
+
+    async def prune(
+        self, retention: Retention | float | timedelta | None = None, *, dry_run: bool = False, patience: float = 30.0
+    ) -> Pruned:
+        """Delete what is older than it is to be kept: jobs with all that belongs to them, and events, for good.
+
+        It is done in transactions of a few milliseconds with breaths in between, so that whoever writes keeps more than nine tenths of his
+        speed. The numbers of deleted events are put down in ``structjob_gaps``, and how often errors occurred in ``structjob_errors``.
+        When it is interrupted, what was deleted by then is; the next one goes on.
+
+        Args:
+            retention: What is kept, and for how long: a `Retention`, or an age of everything, as days or a `timedelta`. By default the
+                tracker's own.
+            dry_run: Count what would be deleted, and delete nothing.
+            patience: Seconds to wait while another process prunes.
+
+        Returns:
+            How much was deleted, and the files of the archive that hold it.
+
+        Raises:
+            InvalidArgument: if there is no retention, an age is none, or its archive cannot be used; nothing was deleted.
+            PruneInProgress: if another process was still at it after *patience*.
+            OSError: if the archive cannot be written: what is not in it is not deleted.
+            StoreUnavailable: if the database does not answer.
+        """
+        from structjob.store.retention.prune import preview
+
+        kept = Retention.of(retention) or self._retention
+        if kept is None:
+            raise InvalidArgument("nothing says what is to be kept: give a Retention, to prune() or to the tracker")
+        if not _is_number(patience) or not patience >= 0:
+            raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
+        await self._flush_before_read()
+        if dry_run:
+            return await preview(self._fetch, kept)
+        return await self._on_own_loop(self._engine.pruner.prune(kept, patience=patience))
+
+    # -- accounts -----------------------------------------------------------------------------------------------------------
+
+    def ledger(self) -> Ledger:
+        """Return what became of the events of this session; their sum is exact whenever it is asked."""
+        if self._state == "new":
+            return Ledger(0, 0, 0, 0)
+        return self._engine.ledger()
+
+    @property
+    def queue(self) -> Queue:
+        """How many events wait, and how many memory is meant to hold."""
+        ledger = self.ledger()
+        return Queue(ledger.spilled + ledger.in_memory, self._queue_size, self._clear)
+
+    def _clear(self) -> int:
+        self._require_open()
+        if self._recorder.forked:
+            raise NotOpen("this is a forked process, and its parent delivers what it records: clear the queue there")
+        cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
+        self._engine.hurry()  # to put it down, and let those go on who wait for a flush
+        return cleared
+
+    @property
+    def session_id(self) -> int:
+        """This tracker's session; with an event's ``seq`` it identifies the event."""
+        return self._recorder.session.session_id
+
+    async def flush(self, *, durable: bool = False) -> None:
+        """Wait until everything recorded so far is stored, adopted spools included.
+
+        Args:
+            durable: Make it safe against a power cut, too.
+
+        Raises:
+            StoreUnavailable: if the database does not answer; everything stays in the spool.
+        """
+        self._require_open()
+        if durable:
+            for lane in self._recorder.lanes():
+                lane.sync()
+        await self._flush_before_read()
+        if durable:
+            await self._on_own_loop(self._store.make_durable())
+
+    async def verify(self) -> Verification:
+        """Prove that nothing is lost: each number given out is stored, or explained."""
+        from structjob.store.verify import verify
+
+        await self.flush()
+        return await verify(self._fetch)
+
+    # -- for those below ----------------------------------------------------------------------------------------------------
+
+    async def _on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run *work* on the tracker's loop, from whichever loop this is."""
+        if asyncio.get_running_loop() is self._engine.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._engine.loop))
+
+    async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        self._require_open()
+        return await self._on_own_loop(self._engine.link.once(lambda: self._store.fetch(statement)))
+
+    async def _transact(self, call: Callable[[Connection], T]) -> T:
+        self._require_open()
+        return await self._on_own_loop(self._engine.link.once(lambda: self._store.transact(call)))
+
+    async def _flush_before_read(self) -> None:
+        self._require_open()
+        if not self._engine.link.opened:
+            await self._on_own_loop(self._engine.link.opening(OPENING_WAITS))
+        await asyncio.wrap_future(self._engine.flush())
+
+    async def _claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+        # What this very process has to say of the job comes first.
+        await self._flush_before_read()
+        if self._engine.link.down is not None:
+            raise self._engine.link.down  # a start does not wait for a database that is known to be away
+        return await self._on_own_loop(self._engine.link.once(lambda: self._store.claim(row)))
+
+    async def _committed(self, state_seq: int, seconds: float) -> None:
+        """Wait for the commit of a change of state; not while the database is away, and not for ever."""
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(self._engine.committed(state_seq))
+
+    def _settle_later(self, handle: Unsettled) -> None:
+        self._engine.unsettled(handle)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _import_store() -> None:
+    import structjob.engine
+    import structjob.store.jobs
+    import structjob.store.logs
+    import structjob.store.opening
+    import structjob.store.statistics  # noqa: F401
+
+
+def _version() -> str:
+    try:
+        return version("structjob")
+    except PackageNotFoundError:
+        return "unknown"
+
+

@@ -1,0 +1,343 @@
+"""Database servers of a test's own, to be stopped, frozen, killed and filled up at will."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_READY = 60.0
+
+CONNECTIONS = 64
+"""What a server takes: less than by default, so that a test can take them all; more than the eight programs of a test need."""
+
+
+class ServerMissing(Exception):
+    """The server's programs are not installed."""
+
+
+def _program(name: str, *places: str) -> str:
+    found = shutil.which(name) or next((path for place in places for path in sorted(glob.glob(f"{place}/{name}"), reverse=True)), None)
+    if found is None:
+        raise ServerMissing(f"{name} is not installed")
+    return found
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return *pid* and the processes below it."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return found
+
+
+class Server:
+    """A server in a directory of its own.
+
+    Args:
+        directory: Where it may write; made if it is not there.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1; the same after each start.
+    """
+
+    backend: str
+    user: str
+    account: str
+    """The user of the operating system that it runs as where the tests are run by root: some refuse to be root."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+
+    def url(self, database: str = "test", *, port: int | None = None, user: str | None = None, password: str | None = None) -> str:
+        """Return the URL of *database*; through a proxy at *port*."""
+        secret = f":{password}" if password is not None else ""
+        return f"{self.backend}://{user or self.user}{secret}@127.0.0.1:{port or self.port}/{database}"
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        if not (self.directory / "data").exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            if os.geteuid() == 0:
+                shutil.chown(self.directory, self.account, self.account)
+            self._run(self._initialize())
+        with open(self.directory / "log", "ab") as log:
+            self._process = subprocess.Popen(self._serve(), stdout=log, stderr=log, start_new_session=True, **self._as_account())
+        deadline = time.monotonic() + _READY
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.backend} did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
+
+    def _as_account(self) -> dict[str, object]:
+        return {"user": self.account, "group": self.account, "extra_groups": []} if os.geteuid() == 0 else {}
+
+    def _run(self, command: list[str]) -> None:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_account())
+        if done.returncode:
+            raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.sql("SELECT 1", database="")
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Ask it to end, as an operator does who restarts it."""
+        if self._process is not None:
+            self._process.send_signal(self._farewell)
+            self._process.wait()
+            self._process = None
+
+    _farewell = signal.SIGTERM
+
+    def kill(self) -> None:
+        """End it and all that belongs to it by SIGKILL."""
+        if self._process is not None:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def running(self) -> bool:
+        """Return whether it still runs, and answers."""
+        return self._process is not None and self._process.poll() is None and self._answers()
+
+    def freeze(self) -> None:
+        """Stop it in the middle of whatever it does: connections stay open, and nobody answers."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for pid in descendants(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    # -- for each of them ---------------------------------------------------------------------------------------------------
+
+    def _initialize(self) -> list[str]:
+        raise NotImplementedError
+
+    def _serve(self) -> list[str]:
+        raise NotImplementedError
+
+    def sql(self, statements: str, *, database: str = "test") -> str:
+        """Run *statements* as the administrator, by the server's own client, and return the answer as text."""
+        raise NotImplementedError
+
+    def clear(self, user: str, password: str) -> None:
+        """Make the database ``test`` anew, and *user*, who may do what he likes in it, and nothing to the server."""
+        raise NotImplementedError
+
+    def set_password(self, name: str, password: str) -> None:
+        raise NotImplementedError
+
+    def connections(self, name: str) -> set[int]:
+        """Return the numbers of the connections of user *name*."""
+        return {int(number) for number in self.sql(self._connections.format(name)).split()}
+
+    _connections: str
+
+    def end(self, connection: int) -> None:
+        """End the connection of that number, if it is still there."""
+        raise NotImplementedError
+
+    def disconnect(self, name: str) -> None:
+        """End the connections of user *name*."""
+        raise NotImplementedError
+
+    def read_only(self, yes: bool) -> None:
+        """Refuse to write, as a replica does, or after an emergency."""
+        raise NotImplementedError
+
+    def deadlocks(self) -> int:
+        """Return how many there were so far."""
+        raise NotImplementedError
+
+
+class MariaDB(Server):
+    backend = "mariadb"
+    user = "root"
+    account = "mysql"
+
+    def _initialize(self) -> list[str]:
+        return [
+            _program("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.directory}/data",
+            "--auth-root-authentication-method=normal", "--skip-test-db", *self._sizes,
+        ]  # fmt: skip
+
+    _sizes = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--innodb-undo-tablespaces=0")
+
+    def _serve(self) -> list[str]:
+        return [
+            _program("mariadbd", "/usr/sbin", "/usr/local/sbin"), "--no-defaults", f"--datadir={self.directory}/data",
+            f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self.directory}/socket", "--skip-name-resolve",
+            f"--max-connections={CONNECTIONS}", "--innodb-temp-data-file-path=ibtmp1:4M:autoextend", *self._sizes,
+        ]  # fmt: skip
+
+    def sql(self, statements: str, *, database: str = "test") -> str:
+        command = [
+            _program("mariadb", "/usr/bin"),
+            "--no-defaults",
+            "-h127.0.0.1",
+            f"-P{self.port}",
+            "-uroot",
+            "-N",
+            "-B",
+            "-e",
+            statements,
+        ]
+        return subprocess.run([*command, database] if database else command, capture_output=True, text=True, check=True).stdout
+
+    def clear(self, user: str, password: str) -> None:
+        self.sql("DROP DATABASE IF EXISTS test; CREATE DATABASE test", database="")
+        self.sql(f"CREATE OR REPLACE USER {user}@'%' IDENTIFIED BY '{password}'; GRANT ALL ON test.* TO {user}@'%'")
+
+    def set_password(self, name: str, password: str) -> None:
+        self.sql(f"ALTER USER {name}@'%' IDENTIFIED BY '{password}'")
+
+    _connections = "SELECT id FROM information_schema.processlist WHERE user = '{}'"
+
+    def end(self, connection: int) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.sql(f"KILL {connection}")
+
+    def disconnect(self, name: str) -> None:
+        self.sql(f"KILL USER {name}")
+
+    def read_only(self, yes: bool) -> None:
+        self.sql(f"SET GLOBAL read_only = {int(yes)}")
+
+    def deadlocks(self) -> int:
+        return int(self.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").split()[1])
+
+
+class PostgreSQL(Server):
+    backend = "postgresql"
+    user = "postgres"
+    account = "postgres"
+    # Immediate enough for a test, and in order: "fast" ends the connections and says why.
+    _farewell = signal.SIGINT
+    _places = "/usr/lib/postgresql/*/bin", "/usr/local/bin", "/opt/homebrew/bin"
+
+    def _initialize(self) -> list[str]:
+        return [
+            _program("initdb", *self._places), "-D", f"{self.directory}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
+            "--locale=C", "--no-sync", "--wal-segsize=1",
+        ]  # fmt: skip
+
+    def _serve(self) -> list[str]:
+        settings = {
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory, "max_connections": CONNECTIONS,
+            "superuser_reserved_connections": 3, "shared_buffers": "32MB", "min_wal_size": "2MB", "max_wal_size": "16MB",
+            "password_encryption": "scram-sha-256",
+        }  # fmt: skip
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [_program("postgres", *self._places), "-D", f"{self.directory}/data", *options]
+
+    def start(self) -> None:
+        fresh = not (self.directory / "data").exists()
+        super().start()
+        if fresh:
+            # Only the administrator is trusted: a password is to be worth something.
+            access = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            (self.directory / "data" / "pg_hba.conf").write_text(access)
+            self.sql("SELECT pg_reload_conf()", database="")
+
+    def sql(self, statements: str, *, database: str = "test") -> str:
+        command = [_program("psql", *self._places), "-h127.0.0.1", f"-p{self.port}", "-Upostgres", "-XqAt", "-v", "ON_ERROR_STOP=1"]
+        for statement in filter(None, map(str.strip, statements.split(";"))):
+            command += ["-c", statement]
+        return subprocess.run([*command, database or "postgres"], capture_output=True, text=True, check=True).stdout
+
+    def clear(self, user: str, password: str) -> None:
+        self.sql(f"DROP DATABASE IF EXISTS test WITH (FORCE); DROP ROLE IF EXISTS {user}", database="")
+        self.sql(f"CREATE ROLE {user} LOGIN PASSWORD '{password}'; CREATE DATABASE test OWNER {user}", database="")
+
+    def set_password(self, name: str, password: str) -> None:
+        self.sql(f"ALTER ROLE {name} PASSWORD '{password}'")
+
+    _connections = "SELECT pid FROM pg_stat_activity WHERE usename = '{}'"
+
+    def end(self, connection: int) -> None:
+        self.sql(f"SELECT pg_terminate_backend({connection})")
+
+    def disconnect(self, name: str) -> None:
+        self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'")
+
+    def read_only(self, yes: bool) -> None:
+        self.sql(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}; SELECT pg_reload_conf()")
+
+    def deadlocks(self) -> int:
+        return int(self.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"))
+
+
+SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
+
+
+@contextlib.contextmanager
+def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
+    """Mount a file system of so many megabytes at *directory*.
+
+    Raises:
+        PermissionError: where mounting is not allowed.
+    """
+    directory.mkdir(parents=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", directory], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise PermissionError(f"cannot mount a small disk: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", directory], check=True)
+
+
+@contextlib.contextmanager
+def filled(directory: Path) -> Iterator[None]:
+    """Leave no byte free on the file system of *directory*."""
+    ballast = directory / "ballast"
+    with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        size = 1 << 20
+        while size:
+            try:
+                while file.write(b"\0" * size) == size:
+                    pass
+            except OSError:
+                pass
+            size //= 2
+    try:
+        yield
+    finally:
+        ballast.unlink()

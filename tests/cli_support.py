@@ -1,0 +1,170 @@
+"""The command line as a user has it: a process of its own, in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefork import Preforked
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = (sys.executable, "-m", "structjob")
+IN_A_TERMINAL = (sys.executable, "-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))")
+
+SAMPLE = """
+import asyncio, sys
+import structlog, structjob
+
+log = structlog.get_logger("sample")
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1], service="sample") as tracker:
+        log.info("service started", port=8080)
+        async with tracker.job("vm-migrate", job_type="migration", owner="ada", project="moon", external_job_id="gui-17", context_id="vm-9",
+                               metadata={"vm": "pg-01", "password": "hunter2"}) as job:
+            async with job.step("copy", total=5) as step:
+                async for n in step.track(range(5)):
+                    log.info("chunk copied", n=n, vm="pg-01")
+            log.warning("disk is slow", ms=912)
+            async with job.child("verify-checksums", description="of pg-01") as child:
+                log.success("checksums match")
+            job.result = {"bytes": 1048576}
+        for attempt in (1, 2):
+            async with tracker.job("import", job_id="import-17", owner="bob"):
+                log.info("rows imported", rows=attempt)
+        try:
+            async with tracker.job("nightly", category="batch") as job, job.step("load"):
+                raise ValueError("the source is empty")
+        except ValueError:
+            pass
+        async with tracker.job("evil\\x1b[2Jname", description="[red]markup[/red]"):
+            log.info("clear \\x1b[2J the screen\\nand forge a line", key="\\x1b]0;title\\x07")
+
+asyncio.run(main())
+"""
+"""A program that leaves jobs of every kind behind."""
+
+WRITER = """
+import asyncio, sys
+import structlog, structjob
+
+log = structlog.get_logger("writer")
+
+async def main():
+    structjob.configure(console=False)
+    loop = asyncio.get_running_loop()
+    async with structjob.Tracker(sys.argv[1], service="writer") as tracker:
+        async with tracker.job("watched", external_job_id="watched-1") as job, job.step("work") as step:
+            print(job.id, flush=True)
+            while line := await loop.run_in_executor(None, sys.stdin.readline):
+                log.info(line.strip())
+                if line.strip() == "units":
+                    step.update(completed=40, total=100)
+                print("logged", flush=True)
+
+asyncio.run(main())
+"""
+"""A program that logs each line it is told, and ends with its input."""
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return an environment without anything of ours, or of this terminal's, in it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STRUCTJOB_")}
+    for name in ("DATABASE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED"):
+        kept.pop(name, None)
+    return {**kept, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **changes}
+
+
+def typed(db: str, *words: str, code: int = 0) -> str:
+    """Return what ``structjob *words`` on the database *db* writes to stdout, then to stderr; in this process, which is faster.
+
+    For commands that only read or import, in tests that are no coroutines: a command has a loop of its own.
+    """
+    from click.testing import CliRunner
+
+    from structjob.cli.app import cli
+
+    done = CliRunner().invoke(cli, ["--db", db, *words], prog_name="structjob")
+    assert done.exit_code == code, (words, done.exit_code, done.output, done.exception)
+    return done.stdout + done.stderr
+
+
+_preforked = Preforked(environment())
+_MAIN = "from structjob.cli import main; main()"
+
+
+class Shell:
+    """A directory in which commands are typed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def close(self) -> None:
+        """End what was started and is still running."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+
+    def run(self, *words: str, input: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+        """Run ``structjob *words``; without the imports of a new process, unless it needs an *env* of its own."""
+        if env is None:
+            return _preforked.run(_MAIN, words, self.directory, input)
+        return subprocess.run([*COMMAND, *words], cwd=self.directory, env=env, input=input, capture_output=True, timeout=100, check=False)
+
+    def ok(self, *words: str, code: int = 0, **options: Any) -> str:
+        """Run ``structjob *words``, which ends with *code*; return its stdout."""
+        done = self.run(*words, **options)
+        assert done.returncode == code, (words, done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert b"Traceback (most recent" not in done.stderr, done.stderr.decode()
+        return done.stdout.decode()
+
+    def json(self, *words: str) -> Any:
+        """Run ``structjob *words --json``; return what it says."""
+        return json.loads(self.ok(*words, "--json"))
+
+    def start(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+        """Start ``structjob *words``, its streams as pipes."""
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        self._started.append(subprocess.Popen([*COMMAND, *words], cwd=self.directory, env=env or environment(), **pipes))
+        return self._started[-1]
+
+    def python(self, program: str, *words: str) -> None:
+        """Run a Python program to its end."""
+        _preforked.run(program, words, self.directory).check_returncode()
+
+    def start_python(self, program: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a Python program, its streams as pipes."""
+        words = (sys.executable, "-c", program, *words)
+        self._started.append(subprocess.Popen(words, cwd=self.directory, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return self._started[-1]
+
+    def start_in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen its stdout."""
+        words = (*IN_A_TERMINAL, *COMMAND, *words)
+        env = env or environment()
+        self._started.append(subprocess.Popen(words, cwd=self.directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        return self._started[-1]
+
+    def in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+        """Run ``structjob *words`` in a terminal; return the exit code, and what the terminal got."""
+        done = subprocess.run(
+            [*IN_A_TERMINAL, *COMMAND, *words],
+            cwd=self.directory,
+            env=env or environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        return done.returncode, done.stdout.decode()

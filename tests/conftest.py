@@ -1,0 +1,117 @@
+"""What every test gets: a structlog of its own, and a tracker on a fresh database."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import database_support
+import hypothesis
+import pytest
+import servers
+import structlog
+from cli_support import Shell
+
+import structjob
+from structjob import configuration, diagnostics, foreign, pipeline, routing
+
+# Hundreds of programs are started; where bytecode is not kept, each would compile the library anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A test run in the background of a script ignores Ctrl-C, and so would each program that a test starts: no user's terminal does that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Where a change is judged it is judged by the same examples each time; new ones are sought everywhere else.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _pristine_structlog() -> Iterator[None]:
+    """Leave no configuration, sink, handler or waiting event to the next test."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    routing._waiting.clear()
+    yield
+    if pipeline.configured is not None:
+        pipeline.configured.close()
+        pipeline.configured = None
+    foreign.join_stdlib(None)
+    diagnostics.faults.strict = False
+    diagnostics.faults.counts.clear()
+    configuration._processors.clear()
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    routing._waiting.clear()
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Shell]:
+    """An empty directory, in which what was started ends with the test."""
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+@pytest.fixture
+def db_path(tmp_path: Path) -> Path:
+    """A database file that does not exist yet."""
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def db_url(db_path: Path) -> str:
+    """Its URL."""
+    return f"sqlite:///{db_path}"
+
+
+@pytest.fixture
+async def tracker(db_url: str) -> AsyncIterator[structjob.Tracker]:
+    """An open tracker; logging is set up, silent on the console, and strict: a fault of logging fails the test."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url) as opened:
+        yield opened
+
+
+def pytest_sessionfinish() -> None:
+    """Leave no database and no server behind."""
+    database_support.drop_databases()
+    servers.remove_private_servers()
+
+
+@pytest.fixture(params=database_support.KINDS)
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[database_support.Database]:
+    """A database with empty tables, on each kind in turn; ``@pytest.mark.parametrize("database", ["sqlite"], indirect=True)`` for some."""
+    async with database_support.fresh(request.param, tmp_path) as given:
+        yield given
+
+
+@pytest.fixture(params=database_support.KINDS)
+async def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[database_support.Database]:
+    """A database without tables, on each kind in turn."""
+    async with database_support.bare(request.param, tmp_path) as given:
+        yield given
+
+
+@pytest.fixture
+async def any_tracker(database: database_support.Database, tmp_path: Path) -> AsyncIterator[structjob.Tracker]:
+    """An open tracker on each kind of database in turn; otherwise as `tracker`."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as opened:
+        yield opened
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked database counts as away after a moment."""
+    monkeypatch.setattr("structjob.store.sqlite.BUSY", 0.05)
+    monkeypatch.setattr("structjob.store.sqlite._BUSY_SLICE", 0.02)

@@ -1,0 +1,118 @@
+"""Processes that have imported everything before they begin: forks of one that does nothing else.
+
+A test of the command line is a process for each command, and three quarters of its time go into imports. Here each is a process of its own
+still, with its own streams, directory, threads and end, but it is forked from one that waits with the modules loaded. What a command
+imports, and when, is not to be tested with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_SERVER = """
+import gc, importlib, json, os, select, signal, socket, sys
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+gc.freeze()  # what is here is not looked at when a program ends
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(64)
+print("ready", flush=True)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+while True:
+    if listener not in select.select([0, listener], [], [])[0]:
+        os._exit(0)  # whoever started it is gone
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        break
+    connection.close()
+listener.close()
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+if (pid := os.fork()):
+    for stream in streams:
+        os.close(stream)
+    connection.sendall(str(os.waitpid(pid, 0)[1]).encode())
+    os._exit(0)
+connection.close()
+for number, stream in enumerate(streams):
+    os.dup2(stream, number)
+    os.close(stream)
+given = json.loads(message)
+os.chdir(given["directory"])
+sys.argv = ["-c", *given["words"]]
+code = given["program"]
+del gc, importlib, json, select, listener, connection, message, streams, stream, number, given, name, pid
+exec(compile(code, "<string>", "exec"))
+"""
+
+_MODULES = (
+    "asyncio", "msgspec.json", "rich.console", "rich.progress", "rich.table", "sqlalchemy.dialects.sqlite", "sqlalchemy.ext.asyncio",
+    "structlog", "structjob.cli.app", "structjob.tracker", "structjob.store.opening", "structjob.store.sqlite", "structjob.store.jobs",
+    "structjob.store.logs", "structjob.store.presence", "structjob.store.errors", "structjob.store.statistics", "structjob.store.verify",
+)  # fmt: skip
+
+
+class Preforked:
+    """Runs Python programs in forks of one process; started when it is needed first, and ended with this one.
+
+    Args:
+        environment: Of the process, and so of all the programs.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._address: str | None = None
+
+    def run(self, program: str, words: Sequence[str], directory: Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:  # noqa: A002
+        """Run *program* to its end, with *words* as its arguments."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(input)
+            given.seek(0)
+            code = self._run({"program": program, "words": list(words), "directory": str(directory)}, given, out, err)
+            for stream in (out, err):
+                stream.seek(0)
+            return subprocess.CompletedProcess(["python", *words], code, out.read(), err.read())
+
+    def _run(self, message: dict[str, object], *streams: IO[bytes]) -> int:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(100)
+            connection.connect(self._started())
+            socket.send_fds(connection, [json.dumps(message).encode()], [stream.fileno() for stream in streams])
+            return os.waitstatus_to_exitcode(int(connection.recv(64)))
+
+    def _started(self) -> str:
+        with self._lock:
+            if self._address is None:
+                directory = tempfile.mkdtemp(prefix="prefork-")
+                address = os.path.join(directory, "socket")
+                command = [sys.executable, "-c", _SERVER, address, *_MODULES]
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(self._environment))
+                atexit.register(_end, process, directory)
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"ready\n"
+                self._address = address
+            return self._address
+
+
+def _end(process: subprocess.Popen[bytes], directory: str) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            stream.close()  # type: ignore[union-attr]
+    shutil.rmtree(directory)

@@ -1,0 +1,87 @@
+"""Real database servers for the tests: those that the environment names, those on 127.0.0.1, or private ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+from breakable_servers import SERVERS, Server, ServerMissing
+
+ENVIRONMENT = {"mariadb": "STRUCTJOB_TEST_MYSQL", "postgresql": "STRUCTJOB_TEST_POSTGRES"}
+USUAL = {"mariadb": "mariadb://root@127.0.0.1:3306/test", "postgresql": "postgresql://postgres@127.0.0.1:5432/test"}
+
+_private: dict[str, Server] = {}
+_found: dict[str, str] = {}
+
+
+def start_private(kind: str) -> Server:
+    """Start a server of one's own with an empty database ``test``; `remove` it at the end.
+
+    Raises:
+        ServerMissing: if its programs are not installed.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="structjob-"))
+    directory.chmod(0o711)  # its own user must get through, who cannot reach pytest's directories
+    server = SERVERS[kind](directory / "server")
+    try:
+        server.start()
+        server.sql("CREATE DATABASE test", database="")
+    except BaseException:
+        remove(server)
+        raise
+    return server
+
+
+def remove(server: Server) -> None:
+    """End a private server and delete its files."""
+    server.kill()
+    shutil.rmtree(server.directory.parent)
+
+
+def _answers(kind: str, port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.settimeout(2)
+            if kind == "mariadb":
+                return bool(connection.recv(1))  # it greets first
+            connection.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")  # "do you speak TLS?"
+            if connection.recv(1) not in (b"S", b"N"):
+                return False
+    except OSError:
+        return False
+    return True
+
+
+def server_url(kind: str) -> str:
+    """Return the URL of a server's database to work in; the test is skipped, or fails in CI, where there is none."""
+    if kind not in _found:
+        if os.environ.get(ENVIRONMENT[kind]):
+            _found[kind] = os.environ[ENVIRONMENT[kind]]
+        elif _answers(kind, 3306 if kind == "mariadb" else 5432):
+            _found[kind] = USUAL[kind]
+        else:
+            try:
+                _private[kind] = start_private(kind)
+            except ServerMissing as exc:
+                absent(kind, str(exc))
+            _found[kind] = _private[kind].url()
+    return _found[kind]
+
+
+def absent(kind: str, why: str) -> None:
+    """Skip the test since there is no server of this *kind*; where no skip is wanted, fail it."""
+    reason = f"no {kind} server: {why}; install one, or set {ENVIRONMENT[kind]}"
+    if os.environ.get("STRUCTJOB_TEST_NO_SKIP"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def remove_private_servers() -> None:
+    """Stop what this process started."""
+    for server in _private.values():
+        remove(server)
+    _private.clear()

@@ -1,0 +1,75 @@
+"""``structjob cancel`` (R9, R49)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_support import SAMPLE, Shell
+
+PENDING = """
+import asyncio, sys, structjob
+
+async def main():
+    async with structjob.Tracker(sys.argv[1]) as tracker:
+        await tracker.create_job("later", job_id="j")
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+def test_a_program_under_run_is_cancelled(shell: Shell) -> None:
+    """It gets SIGTERM, its job is cancelled with the reason, and whoever asked sees it end (R9, R48)."""
+    process = shell.start("run", "--external-id", "gui-17", "--", "sh", "-c", "echo ready; exec sleep 60")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    said = shell.run("cancel", "gui-17", "--reason", "the disk is needed")
+    assert (said.returncode, said.stdout) == (0, b"")
+    assert said.stderr.startswith(b"sh is cancelled\n")
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    job = shell.json("show", "gui-17")["job"]
+    assert job["status"] == "cancelled"
+    assert job["error"]["message"] == "the disk is needed: sh was ended by SIGTERM after SIGTERM was passed on to it"
+
+
+def test_what_became_of_it_as_json(shell: Shell) -> None:
+    """A pending job is cancelled at once; ``--json`` says so for programs (R9, R49)."""
+    shell.python(PENDING, "sqlite:///structjob.db")
+    assert shell.json("cancel", "j") == {"id": "j", "operation": "later", "status": "cancelled"}
+
+
+def test_what_cannot_be_cancelled(shell: Shell) -> None:
+    """A job that has ended is an error, one that is not there is not found (R9, R49)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    (job, *_) = shell.json("jobs", "--status", "completed")
+    done = shell.run("cancel", job["id"])
+    assert done.returncode == 1
+    assert b"is completed already; only what has not ended can be cancelled" in done.stderr
+    assert shell.run("cancel", "nobody").returncode == 3
+
+
+def test_show_tells_what_is_missing(shell: Shell) -> None:
+    """``structjob show`` says how many lines of the job were given up, and why (R28, R49)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    (job, *_) = shell.json("jobs", "--status", "completed")
+    with contextlib.closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+        for first, last, jobs in ((9001, 9010, {job["id"]: 7, "another": 3}), (9021, 9030, {job["id"]: 10}), (9041, 9050, None)):
+            connection.execute(
+                "INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason, jobs) VALUES (1, ?, ?, 'spool_full', ?)",
+                (first, last, jobs and json.dumps(jobs)),
+            )
+    assert "missing     17 lines (spool_full)" in shell.ok("show", job["id"])
+    assert shell.json("show", job["id"])["missing"] == {"spool_full": 17}

@@ -1,0 +1,115 @@
+"""``structjob verify`` and ``structjob migrate``: proof that nothing is lost, and tables that fit (R6, R28, R49)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cli_support import SAMPLE, Shell
+
+TABLES = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'structjob_%' AND type IN ('table', 'view')"
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """An empty directory."""
+    return Shell(tmp_path)
+
+
+def execute(shell: Shell, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement on the database, behind structjob's back."""
+    with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
+        found = connection.execute(statement).fetchall()
+        connection.commit()
+        return found
+
+
+def test_verify_says_complete(shell: Shell) -> None:
+    """Each session is shown with what it gave out and what is stored; nothing missing is exit code 0 (R28, R49)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    done = shell.run("verify")
+    assert done.returncode == 0
+    assert "✓ complete" in done.stdout.decode()
+    assert "sample" in done.stdout.decode()
+    assert "nothing is missing" in done.stderr.decode()
+    verified = shell.json("verify")
+    assert (verified["ok"], verified["missing"]) == (True, 0)
+    assert verified["sessions"][0]["stored"] == verified["sessions"][0]["last_seq"]
+
+
+def test_verify_finds_what_was_lost(shell: Shell) -> None:
+    """A line that is gone without an explanation is named by its number, and the exit code is 1, as JSON too (R28, R49)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    execute(shell, "DELETE FROM structjob_logs WHERE seq IN (3, 4, 7)")
+    done = shell.run("verify")
+    assert done.returncode == 1
+    assert "✗ incomplete" in done.stdout.decode()
+    assert "lacks 3–4, 7" in done.stderr.decode()
+    assert "3 lines are missing" in done.stderr.decode()
+    as_json = shell.run("verify", "--json")
+    assert as_json.returncode == 1
+    found = json.loads(as_json.stdout)
+    assert (found["missing"], found["sessions"][0]["holes"]) == (3, [[3, 4], [7, 7]])
+
+
+def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:
+    """A number that structjob_gaps explains is no loss (R28)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    gap = "INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason)"
+    execute(shell, f"{gap} SELECT session_id, 3, 3, 'pruned' FROM structjob_sessions")
+    execute(shell, "DELETE FROM structjob_logs WHERE seq = 3")
+    verified = shell.json("verify")
+    assert (verified["missing"], verified["sessions"][0]["explained"]) == (0, 1)
+
+
+def test_migrate_creates_the_tables_and_says_so(shell: Shell) -> None:
+    """On a new file the tables are made, with rights for their owner alone; a second time there is nothing to do (R6, R49)."""
+    done = shell.run("migrate")
+    assert done.returncode == 0
+    assert "./structjob.db: tables created, revision 0001" in done.stderr.decode()
+    assert (shell.directory / "structjob.db").stat().st_mode & 0o077 == 0
+    assert execute(shell, TABLES)[0][0]
+    assert shell.json("migrate") == {"database": "./structjob.db", "before": "0001", "after": "0001", "changed": False}
+    assert "nothing to do" in shell.run("migrate").stderr.decode()
+    assert shell.ok("jobs") == ""
+
+
+def test_migrate_down_asks_first(shell: Shell) -> None:
+    """Dropping the tables needs a yes, typed or as ``--yes`` (R6, R49)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    refused = shell.run("migrate", "--down", "base")
+    assert refused.returncode == 2
+    assert "with everything in them" in refused.stderr.decode()
+    assert len(shell.json("jobs")) > 0
+    assert "tables dropped" in shell.run("migrate", "--down", "base", "--yes").stderr.decode()
+    assert execute(shell, TABLES) == [(0,)]
+    assert "nothing to do" in shell.run("migrate", "--down", "base", "--yes").stderr.decode()
+
+
+def test_migrate_down_makes_no_database(shell: Shell) -> None:
+    """There is nothing to take back where nothing is, and nothing is made (R49)."""
+    done = shell.run("migrate", "--down", "base", "--yes")
+    assert done.returncode == 1
+    assert list(shell.directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "mysql", "postgresql"])
+def test_migrate_prints_the_sql(shell: Shell, dialect: str) -> None:
+    """``--sql`` prints the script for a DBA, up and down, and touches nothing (R6, R49)."""
+    up = shell.ok("migrate", "--sql", "--dialect", dialect)
+    assert "CREATE TABLE structjob_jobs" in up
+    assert shell.ok("migrate", "--sql", "up", "--dialect", dialect) == up
+    assert "DROP TABLE structjob_jobs" in shell.ok("migrate", "--sql", "down", "--dialect", dialect)
+    assert list(shell.directory.iterdir()) == []
+
+
+def test_the_printed_sql_makes_the_same_tables(shell: Shell) -> None:
+    """A database made by hand from the printed SQL is one that structjob works with (R6)."""
+    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+        connection.executescript(shell.ok("migrate", "--sql"))
+    assert shell.json("migrate")["changed"] is False
+    shell.ok("run", "--", "true")
+    assert shell.json("jobs")[0]["status"] == "completed"

@@ -1,0 +1,132 @@
+"""``structjob doctor``: finds what is wrong, says what to do, changes nothing (R49)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import SAMPLE, WRITER, Shell
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A directory with a database in it."""
+    with closing(Shell(tmp_path)) as shell:
+        shell.python(SAMPLE, "sqlite:///structjob.db")
+        yield shell
+
+
+def execute(shell: Shell, statement: str) -> None:
+    with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
+        connection.execute(statement)
+        connection.commit()
+
+
+def findings(shell: Shell, *, code: int = 0) -> dict[str, dict[str, Any]]:
+    done = shell.run("doctor", "--json")
+    assert done.returncode == code, done.stderr.decode()
+    return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_a_healthy_database(shell: Shell) -> None:
+    """Every check says what it found, none is a problem, and the next command is named (R49)."""
+    done = shell.run("doctor")
+    assert done.returncode == 0
+    shown = done.stdout.decode()
+    for check in ("version", "driver", "file", "disk", "spool", "database", "tables", "lag", "sessions", "dead letters"):
+        assert f"✓ {check}" in shown
+    assert "at revision 0001" in shown
+    assert "next:  structjob verify" in done.stderr.decode()
+
+
+def test_where_nothing_is_yet_nothing_is_made(tmp_path: Path) -> None:
+    """Before the first tracker there is no problem, and looking creates neither database nor spool (R49)."""
+    shell = Shell(tmp_path)
+    assert "does not exist yet" in findings(shell)["file"]["found"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_may_read_it(shell: Shell) -> None:
+    """Rights that let others look into the database or the spool are warned of, with the command that takes them away."""
+    (shell.directory / "structjob.db").chmod(0o644)
+    (shell.directory / "structjob.db.spool").chmod(0o755)
+    found = findings(shell)
+    assert (found["file"]["verdict"], found["spool"]["verdict"]) == ("warning", "warning")
+    assert found["file"]["advice"].startswith("chmod 600 ")
+    assert found["spool"]["advice"].startswith("chmod 700 ")
+
+
+@pytest.mark.parametrize(
+    ("revision", "said"), [("9999", "upgrade structjob"), ("strange", "which is not structjob's"), (None, "names no revision")]
+)
+def test_tables_of_another_version(shell: Shell, revision: str | None, said: str) -> None:
+    """Tables that this version cannot work with are a problem: exit code 1 (R6, R49)."""
+    change = f"UPDATE structjob_alembic_version SET version_num = '{revision}'"
+    execute(shell, change if revision else "DELETE FROM structjob_alembic_version")
+    assert said in findings(shell, code=1)["tables"]["found"]
+
+
+def test_no_database_at_all(shell: Shell) -> None:
+    """A file that is something else is a problem, in one line without a traceback (R49)."""
+    (shell.directory / "structjob.db").write_bytes(b"something else " * 100)
+    for left in ("structjob.db-wal", "structjob.db-shm"):
+        (shell.directory / left).unlink(missing_ok=True)
+    done = shell.run("doctor")
+    assert done.returncode == 1
+    assert "not a database" in done.stdout.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert (shell.directory / "structjob.db").read_bytes().startswith(b"something else")
+
+
+def test_dead_letters_are_counted(shell: Shell) -> None:
+    """What was put aside is told of, and where it is (R49)."""
+    execute(
+        shell,
+        "INSERT INTO structjob_dead_letters (session_id, seq, reason, error, payload, ts) "
+        "VALUES (1, 1, 'refused', 'DataError', '{}', '2026-01-01 00:00:00.000000')",
+    )
+    assert findings(shell)["dead letters"]["details"] == {"count": 1}
+
+
+def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
+    """A killed program's spool is found with how many events wait in it, is left alone, and is gone once it was delivered (R11, R49)."""
+    process = shell.start_python(WRITER, "sqlite:///structjob.db")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert "orphans" not in findings(shell)
+    # The database is held, so that what is logged now is in the spool only.
+    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        process.stdin.write(b"one\ntwo\n")
+        process.stdin.flush()
+        assert (process.stdout.readline(), process.stdout.readline()) == (b"logged\n", b"logged\n")
+        process.kill()
+        process.wait()
+        connection.execute("ROLLBACK")
+    found = findings(shell)
+    assert found["orphans"]["verdict"] == "warning"
+    assert found["lag"]["details"]["events"] >= 2
+    assert findings(shell)["orphans"] == found["orphans"]
+    shell.ok("jobs")
+    found = findings(shell)
+    assert "orphans" not in found
+    assert found["lag"]["details"]["events"] == 0
+
+
+def test_a_server_that_does_not_answer(shell: Shell) -> None:
+    """A server that is down is a problem, told without the password that the URL has (R49)."""
+    done = shell.run("doctor", "--db", "postgresql://ada:hunter2@127.0.0.1:1/jobs")
+    assert done.returncode == 1
+    assert "✗ database" in done.stdout.decode()
+    assert "hunter2" not in done.stdout.decode() + done.stderr.decode()
+
+
+def test_a_database_in_memory(shell: Shell) -> None:
+    """There is nothing to look at in a database that only its own program sees (R49)."""
+    assert "name a file" in shell.run("doctor", "--db", "sqlite://").stdout.decode()

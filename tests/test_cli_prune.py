@@ -1,0 +1,78 @@
+"""``structjob prune`` (R41, R49)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_support import SAMPLE, Shell
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A directory with the sample in its ./structjob.db, of which nothing is deleted."""
+    shell = Shell(tmp_path_factory.mktemp("prune"))
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    return shell
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Say what goes: --older-than 30d"),
+        (("--older-than", "0s"), "nobody is there to ask\nnext:  the same with --yes, or first with --dry-run"),
+        (("--older-than", "30", "--yes"), "'30' is no length of time"),
+        (("--level", "debug", "--yes"), "'debug' says no age: write debug=30d, or =forever"),
+        (("--level", "loud=1d", "--yes"), "no level 'loud' that could be kept for a time; use one of debug, info"),
+        (("--status", "running=0s", "--yes"), "no status 'running'"),
+        (("--status", "failed=forever", "--yes"), "keeps everything for ever"),
+        (("--older-than", "0s", "--archive", "structjob.db", "--yes"), "is a file"),
+    ],
+)
+def test_what_makes_no_sense_deletes_nothing(sample: Shell, words: tuple[str, ...], said: str) -> None:
+    """The message says what is wrong and what to type, with exit code 2, and everything is there (R41, R49)."""
+    before = (sample.directory / "structjob.db").read_bytes()
+    done = sample.run("prune", *words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in done.stderr.decode()
+    assert (sample.directory / "structjob.db").read_bytes() == before
+
+
+def test_a_dry_run_says_what_would_go(sample: Shell) -> None:
+    """For people in words, for programs as JSON; nothing is deleted (R41, R49)."""
+    said = sample.run("prune", "--older-than", "0s", "--status", "failed=forever", "--dry-run").stderr.decode()
+    assert said == "4 jobs, 5 attempts, 1 steps and 23 lines would be deleted from ./structjob.db\n"
+    found = sample.json("prune", "--level", "warning=0s", "--dry-run")
+    assert (found["dry_run"], found["events"], found["jobs"]) == (True, 1, 0)
+    assert "nothing in ./structjob.db is that old" in sample.run("prune", "--older-than", "1d", "--dry-run").stderr.decode()
+    assert len(sample.json("jobs")) == 5
+
+
+def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
+    """With --yes it is done, and told; the archive can be imported, and `verify` is content throughout (R41, R49)."""
+    live.python(SAMPLE, "sqlite:///structjob.db")
+    done = live.run("prune", "--older-than", "0s", "--archive", "old", "--yes", "--json")
+    assert done.returncode == 0
+    found = json.loads(done.stdout)
+    assert (found["jobs"], found["attempts"], found["steps"], found["events"]) == (5, 6, 2, 28)
+    said = done.stderr.decode()
+    assert "deleted 5 jobs, 6 attempts, 2 steps and 28 lines from ./structjob.db" in said
+    assert all(f"archived in {path}" in said and Path(path).parent == live.directory / "old" for path in found["archived"])
+    assert live.json("jobs") == []
+    assert "28 more are explained (28 of them pruned)" in live.run("verify").stderr.decode()
+    for path in found["archived"]:
+        live.ok("import", path)
+    assert len(live.json("jobs")) == 5
+    assert live.json("verify")["ok"]
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [(b"n\n", 130, 5), (b"y\n", 0, 1)])
+def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int) -> None:
+    """It says how much would go, and does it if the answer is yes (R41, R49)."""
+    live.python(SAMPLE, "sqlite:///structjob.db")
+    process = live.start_in_a_terminal("prune", "--older-than", "0s", "--status", "failed=forever")
+    shown, _ = process.communicate(answer, timeout=60)
+    assert b"This deletes 4 jobs, 5 attempts, 1 steps and 23 lines from ./structjob.db. Go on?" in shown
+    assert process.returncode == code
+    assert len(live.json("jobs")) == left

@@ -1,0 +1,403 @@
+"""``structjob jobs``, ``show`` and ``logs``: finding what happened (R49), with the filters of R20 and R36."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import IO
+
+import pytest
+from cli_support import SAMPLE, WRITER, Shell, environment
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A directory with the sample in its ./structjob.db."""
+    shell = Shell(tmp_path_factory.mktemp("reading"))
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    return shell
+
+
+@pytest.fixture
+def writer(live: Shell) -> subprocess.Popen[bytes]:
+    """A program that runs the job watched-1 in live.db, and logs each line of its stdin."""
+    process = live.start_python(WRITER, "sqlite:///live.db")
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def tell(writer: subprocess.Popen[bytes], line: str) -> None:
+    """Let the writer log *line*; return when it has."""
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    writer.stdin.write(f"{line}\n".encode())
+    writer.stdin.flush()
+    assert writer.stdout.readline() == b"logged\n"
+
+
+def told(stream: IO[bytes] | None, message: str) -> dict[str, object]:
+    """Read JSON lines until the one with *message*; return it."""
+    assert stream is not None
+    for line in stream:
+        event: dict[str, object] = json.loads(line)
+        if event["message"] == message:
+            return event
+    raise AssertionError(f"{message!r} never came")
+
+
+# -- jobs -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_jobs_lists_the_newest_first(shell: Shell) -> None:
+    """The table has operation, status, percent, duration, and what went wrong; the whole ids in a pipe (R20, R49)."""
+    lines = shell.ok("jobs").splitlines()
+    assert lines[0].split() == ["ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "DETAIL"]
+    assert "nightly" in lines[2]
+    assert "✗ failed" in lines[2]
+    assert "ValueError: the source is empty" in lines[2]
+    assert "✓ completed  100%" in lines[3]
+    assert lines[3].startswith("import-17 ")
+    assert "└ verify-checksums" in lines[4]
+    assert [len(line.split()[0]) for line in lines[4:6]] == [36, 36]
+
+
+def test_jobs_as_json_is_an_array(shell: Shell) -> None:
+    """``--json`` is an array of whole jobs (R49)."""
+    jobs = shell.json("jobs", "--operation", "vm-migrate")
+    assert [job["external_job_id"] for job in jobs] == ["gui-17"]
+    assert jobs[0]["metadata"] == {"vm": "pg-01", "password": "[redacted]"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--status", "failed"), ["nightly"]),
+        (("--status", "failed", "--status", "running"), ["nightly"]),
+        (("--type", "migration"), ["vm-migrate"]),
+        (("--owner", "bob"), ["import"]),
+        (("--category", "batch"), ["nightly"]),
+        (("--project", "moon"), ["vm-migrate"]),
+        (("--text", "pg-01"), ["verify-checksums"]),
+        (("--roots", "--owner", "ada"), ["vm-migrate"]),
+        (("--context-id", "vm-9"), ["vm-migrate"]),
+        (("--since", "-1h", "--operation", "import"), ["import"]),
+        (("--until", "-1h"), []),
+        (("--since", "2100-01-01"), []),
+        (("--limit", "1", "--operation", "import"), ["import"]),
+    ],
+)
+def test_jobs_filters(shell: Shell, options: tuple[str, ...], expected: list[str]) -> None:
+    """Each filter leaves what it names (R20, R49)."""
+    assert [job["operation"] for job in shell.json("jobs", *options)] == expected
+
+
+def test_jobs_of_one_family(shell: Shell) -> None:
+    """The children of a job, and whatever shares its correlation id (R20, R49)."""
+    (parent,) = shell.json("jobs", "--operation", "vm-migrate")
+    assert [job["operation"] for job in shell.json("jobs", "--parent", parent["id"])] == ["verify-checksums"]
+    related = shell.json("jobs", "--correlation", parent["correlation_id"])
+    assert [job["operation"] for job in related] == ["verify-checksums", "vm-migrate"]
+
+
+def test_jobs_says_when_there_is_more_or_nothing(shell: Shell) -> None:
+    """A list that was cut, and an empty one, name the next useful command on stderr (R49)."""
+    cut = shell.run("jobs", "--limit", "2").stderr.decode()
+    assert "the newest 2 of more" in cut
+    assert "structjob jobs --limit 8" in cut
+    assert "no jobs match (owner)" in shell.run("jobs", "--owner", "nobody").stderr.decode()
+
+
+def test_ids_on_a_terminal_can_be_typed(shell: Shell) -> None:
+    """Each shortened id of the table leads to its own job, and to no other (R49)."""
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", shell.in_a_terminal("jobs")[1])
+    rows = [line.split() for line in shown.splitlines() if "completed" in line or "failed" in line]
+    jobs = {job["id"]: job["operation"] for job in shell.json("jobs")}
+    short = [row[0] for row in rows]
+    assert len(set(short)) == len(jobs)
+    assert all(sum(id_.startswith(prefix) for id_ in jobs) == 1 for prefix in short)
+    assert shell.json("show", short[-1])["job"]["operation"] == "vm-migrate"
+
+
+def history(shell: Shell, milliseconds: float) -> None:
+    """Let live.db know of jobs that took so long."""
+    job = {"record": "job", "operation": "watched", "status": "completed", "created_at": "2026-01-01", "duration_ms": milliseconds}
+    (shell.directory / "history.jsonl").write_text("".join(json.dumps({**job, "id": f"old-{n}"}) + "\n" for n in range(5)))
+    shell.ok("--db", "live.db", "import", "history.jsonl")
+
+
+@pytest.mark.parametrize(("usual", "said"), [(3_600_000, r"~(1h 00m|59m \d\ds)"), (1, r"usual 1ms")])
+def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
+    live: Shell, writer: subprocess.Popen[bytes], usual: float, said: str
+) -> None:
+    """``jobs --watch`` has what runs on top, with its units, and what is left by its operation's history, until Ctrl-C (R17, R38, R49)."""
+    history(live, usual)
+    tell(writer, "units")
+    watch = live.start_in_a_terminal("--db", "live.db", "jobs", "--watch", env=environment(COLUMNS="120"))
+    assert watch.stdout is not None
+    shown = ""
+    while "work 40/100" not in shown:
+        shown += watch.stdout.read1(4096).decode()
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).splitlines()
+    assert re.search(r"● 1 running  ✓ 5 completed  Ctrl-C ends", lines[0])
+    assert re.search(rf"watched +● running +─{{8}} +0% +[\d.]+m?s +{said}  work 40/100", lines[2])
+    assert watch.communicate(b"\x03", timeout=30)[0].count(b"Traceback") == 0
+    assert watch.returncode == 130
+
+
+def test_watch_in_a_pipe_is_a_line_for_each_change(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """Where nobody looks at it, a line says what changed, whole ids and all, until it is told to end (R49)."""
+    watch = live.start("--db", "live.db", "jobs", "--watch")
+    assert watch.stdout is not None
+    assert watch.stdout.readline().split()[:3] == [b"ID", b"OPERATION", b"STATUS"]
+    began = watch.stdout.readline().decode()
+    assert re.match(r"[0-9a-f-]{36}  watched    ● running .* work$", began.rstrip())
+    writer.communicate(timeout=30)
+    ended = watch.stdout.readline().decode()
+    assert "✓ completed  100%" in ended
+    assert ended.split()[0] == began.split()[0]
+    watch.send_signal(signal.SIGTERM)
+    assert watch.wait(timeout=30) == 143
+
+
+def test_watch_as_json_is_a_record_for_each_change(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """``--json`` tells each change as a line, for programs (R49)."""
+    watch = live.start("--db", "live.db", "jobs", "--watch", "--json", "--status", "running")
+    assert watch.stdout is not None
+    assert json.loads(watch.stdout.readline())["status"] == "running"
+    writer.communicate(timeout=30)
+    assert json.loads(watch.stdout.readline())["status"] == "completed"
+    watch.send_signal(signal.SIGINT)
+    assert watch.wait(timeout=30) == 130
+
+
+# -- show -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["gui-17", "vm-9"])
+def test_show_takes_any_id(shell: Shell, given: str) -> None:
+    """The external and the context id lead to the job; so do the beginning and the end of its own (R19, R49)."""
+    job = shell.json("show", given)["job"]
+    assert job["operation"] == "vm-migrate"
+    assert shell.json("show", job["id"][:-1])["job"]["id"] == job["id"]
+    assert shell.json("show", job["id"][-6:])["job"]["id"] == job["id"]
+
+
+def test_show_tells_all_of_a_job(shell: Shell) -> None:
+    """Head, steps with durations and bars, children, metadata without its secret, result, and the next command (R1, R3, R33, R49)."""
+    done = shell.run("show", "gui-17")
+    shown = done.stdout.decode()
+    assert shown.startswith("✓ vm-migrate  completed after")
+    for part in ("owner       ada", "external id gui-17", "✓ copy", "5/5", "└ ✓ of pg-01", "━", "[redacted]", "1048576"):
+        assert part in shown
+    assert "hunter2" not in shown
+    assert "next:  structjob logs" in done.stderr.decode()
+
+
+def test_show_a_failure(shell: Shell) -> None:
+    """A failed job shows the step it failed in, the error and the end of its traceback, and leads to its warnings (R9, R49)."""
+    failed = shell.json("jobs", "--status", "failed")[0]
+    done = shell.run("show", failed["id"])
+    shown = done.stdout.decode()
+    for part in ("✗ nightly  failed after", "✗ load", "ValueError: the source is empty", "Traceback (most recent call last)", "in main"):
+        assert part in shown
+    assert "-l warning" in done.stderr.decode()
+
+
+def test_show_attempts(shell: Shell) -> None:
+    """A job that was begun twice shows both attempts; as JSON too (R2, R49)."""
+    assert re.search(r"Attempts\n +✓ 1 .*\n +✓ 2 ", shell.ok("show", "import-17"))
+    assert [attempt["attempt"] for attempt in shell.json("show", "import-17")["attempts"]] == [1, 2]
+
+
+RETRIES = """
+import asyncio, sys
+import structjob
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1]) as tracker:
+        async with tracker.job("backup", external_job_id="backup-1") as job:
+            async for attempt in job.retrying("upload", attempts=3, delay=0.01, on=OSError):
+                async with attempt:
+                    if attempt.number < 3:
+                        raise OSError("the volume does not answer")
+        async for attempt in tracker.retrying("nightly", delay=0.01, on=OSError, external_job_id="nightly-1"):
+            async with attempt:
+                if attempt.number == 1:
+                    raise OSError("no source yet")
+
+asyncio.run(main())
+"""
+
+
+def test_show_and_logs_tell_what_was_tried_again(live: Shell) -> None:
+    """Each try stands below its step with what it failed by and how long the next one waited; so do the attempts at a job (R12, R49)."""
+    live.python(RETRIES, "sqlite:///structjob.db")
+    steps = live.ok("show", "backup-1").partition("Steps\n")[2].splitlines()
+    assert [re.sub(r" +[\d.]+m?s +[━─]+ *", " … ", line).rstrip() for line in steps[:4]] == [
+        "  ✓ upload …",
+        "    ↻ attempt-1 … retrying after 10ms: the volume does not answer",
+        "    ↻ attempt-2 … retrying after 20ms: the volume does not answer",
+        "    ✓ attempt-3 …",
+    ]
+    first, second = live.ok("show", "nightly-1").partition("Attempts\n")[2].splitlines()[:2]
+    assert re.match(r"  ✗ 1 +failed .*  OSError: no source yet$", first)
+    assert re.match(r"  ✓ 2 +completed .* \d+ms later$", second)
+    lines = live.ok("logs", "backup-1")
+    assert re.search(r"warning  ↻ attempt-2: OSError: the volume does not answer\n +Traceback", lines)
+    assert re.search(r"info +↻ attempt-2 failed in \d+ms, retrying after 20ms$", lines, re.MULTILINE)
+    lines = live.ok("logs", "nightly-1")
+    assert re.search(r"warning  ✗ nightly failed in \d+ms, retrying after 10ms: OSError: no source yet$", lines, re.MULTILINE)
+
+
+def test_an_ambiguous_prefix_lists_what_it_could_mean(shell: Shell) -> None:
+    """A beginning that several ids share is a usage error that names them (R49)."""
+    job = shell.json("show", "gui-17")["job"]
+    done = shell.run("show", job["id"][:5])
+    assert done.returncode == 2
+    assert "begins several ids" in done.stderr.decode()
+    assert job["id"] in done.stderr.decode()
+
+
+def test_times_are_local_unless_asked(shell: Shell) -> None:
+    """Times are those of the zone one lives in; ``--utc`` switches (R49)."""
+    started = datetime.fromisoformat(shell.json("show", "gui-17")["job"]["started_at"])
+    away = environment(TZ="Asia/Tokyo")
+    assert f"{started + timedelta(hours=9):%Y-%m-%d %H:%M:%S} JST" in shell.ok("show", "gui-17", env=away)
+    assert f"{started:%Y-%m-%d %H:%M:%S} UTC" in shell.ok("show", "gui-17", "--utc", env=away)
+    assert "+09:00" in shell.ok("logs", "gui-17", env=away)
+    # A time without a zone is read in the zone that is shown.
+    before = f"{started + timedelta(hours=9) - timedelta(seconds=2):%Y-%m-%dT%H:%M:%S}"
+    assert shell.ok("logs", "gui-17", "--until", before, env=away) == ""
+    assert shell.ok("logs", "gui-17", "--since", before, env=away) != ""
+
+
+# -- logs -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("gui-17", "-w", "n=3"), ["chunk copied"]),
+        (("gui-17", "-w", "vm=pg-01", "--tail", "2"), ["chunk copied"] * 2),
+        (("gui-17", "-w", "vm=pg-01", "--limit", "1"), ["chunk copied"]),
+        (("gui-17", "-l", "warning"), ["disk is slow"]),
+        (("gui-17", "-l", "WARN"), ["disk is slow"]),
+        (("gui-17", "-l", "success"), ["checksums match", "disk is slow"]),
+        (("gui-17", "-l", "success", "--no-children"), ["disk is slow"]),
+        (("gui-17", "--grep", "slow"), ["disk is slow"]),
+        (("--grep", "rows"), ["rows imported", "rows imported"]),
+        (("--step", "copy", "-w", "n=0"), ["chunk copied"]),
+        (("--system",), ["service started"]),
+        (("--logger", "sample", "--grep", "service"), ["service started"]),
+        (("--stream", "stdout"), []),
+        (("--since", "-1h", "--grep", "service"), ["service started"]),
+        (("--until", "yesterday"), []),
+        (("--tail", "0"), []),
+    ],
+)
+def test_logs_filters(shell: Shell, options: tuple[str, ...], expected: list[str]) -> None:
+    """Each filter leaves what it names; ``--json`` is an array, empty too (R36, R49)."""
+    assert sorted(event["message"] for event in shell.json("logs", *options)) == sorted(expected)
+
+
+def test_logs_show_every_line(shell: Shell) -> None:
+    """Without a filter every line comes, the oldest first, with time, level, message, attributes and where it belongs (R4, R49)."""
+    lines = shell.ok("logs").splitlines()
+    events = shell.json("logs")
+    assert [event["ts"] for event in events] == sorted(event["ts"] for event in events)
+    starts = [line for line in lines if re.match(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00 ", line)]
+    assert len(starts) == len(events)
+    assert re.search(r"info +chunk copied +n=0 vm=pg-01 · copy · vm-migrate [0-9a-f]{6}$", "\n".join(lines), re.MULTILINE)
+    assert "    ValueError: the source is empty" in lines
+
+
+def test_context_shows_the_neighbours(shell: Shell) -> None:
+    """``--context 1`` shows the lines before and after each match, and a mark between separate places (R36, R49)."""
+    around = shell.json("logs", "gui-17", "--no-children", "-w", "n=2", "--context", "1")
+    assert [event["attrs"].get("n") for event in around] == [1, 2, 3]
+    lines = shell.ok("logs", "gui-17", "--no-children", "--grep", "disk is slow", "--context", "1").splitlines()
+    assert [bool(re.search(part, line)) for part, line in zip(("✓ copy", "disk is slow", "vm-migrate completed"), lines, strict=True)] == [
+        True
+    ] * 3
+    apart = shell.ok("logs", "gui-17", "--no-children", "-w", "n=0", "--context", "0")
+    assert apart.count("\n") == 1
+    both = shell.ok("logs", "--grep", "rows imported", "--context", "1").splitlines()
+    assert both.count("--") == 0 or len(both) == 7
+
+
+def test_logs_that_match_nothing_say_so(shell: Shell) -> None:
+    """Nothing on stdout, an explanation on stderr, exit code 0 (R49)."""
+    done = shell.run("logs", "--grep", "no such thing")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"no lines match" in done.stderr
+
+
+def test_follow_shows_lines_as_they_come_and_ends_with_the_job(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """``logs ID -f --json`` is JSON lines, one for each event, each once, until the job ends (R37, R49)."""
+    assert writer.stdin is not None
+    tell(writer, "before")
+    follower = live.start("--db", "live.db", "logs", "watched-1", "-f", "--json")
+    assert follower.stdout is not None
+    told(follower.stdout, "before")
+    for number in range(5):
+        tell(writer, f"line {number}")
+        told(follower.stdout, f"line {number}")
+    writer.stdin.close()
+    rest = [json.loads(line)["message"] for line in follower.stdout]
+    assert rest == ["step_end", "operation_end"]
+    assert follower.wait(30) == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_following_ends_by_a_signal(live: Shell, writer: subprocess.Popen[bytes], number: signal.Signals, code: int) -> None:
+    """Ctrl-C ends it with 130, SIGTERM with 143, neither with a traceback (R49)."""
+    tell(writer, "before")
+    follower = live.start("--db", "live.db", "logs", "-f", "--json")
+    told(follower.stdout, "before")
+    follower.send_signal(number)
+    _, errors = follower.communicate(timeout=30)
+    assert follower.returncode == code
+    assert b"Traceback" not in errors
+
+
+def test_a_program_killed_while_it_is_followed(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """Who follows a job whose process is killed sees its last line and the crash, and the following ends (R11, R37, R49)."""
+    tell(writer, "before")
+    follower = live.start("--db", "live.db", "logs", "watched-1", "-f", "--json")
+    told(follower.stdout, "before")
+    tell(writer, "the last words")
+    writer.kill()
+    told(follower.stdout, "the last words")
+    assert told(follower.stdout, "operation_crashed")["level"] == "error"
+    assert follower.wait(30) == 0
+
+
+def test_a_killed_program_is_seen_as_crashed_with_every_line(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """After kill -9, whatever reading command comes first delivers every line and shows the job as crashed (R11, R49)."""
+    for number in range(50):
+        tell(writer, f"line {number}")
+    writer.kill()
+    writer.wait()
+    logged = [event["message"] for event in live.json("--db", "live.db", "logs", "watched-1")]
+    assert [message for message in logged if message.startswith("line")] == [f"line {number}" for number in range(50)]
+    assert logged[-1] == "operation_crashed"
+    assert "✗ crashed" in live.ok("--db", "live.db", "jobs")
+    shown = live.ok("--db", "live.db", "show", "watched-1")
+    assert "✗ watched  crashed" in shown
+    assert "line 49" in shown
+    assert live.json("--db", "live.db", "verify")["missing"] == 0
+
+
+def test_reading_does_not_disturb_a_live_program(live: Shell, writer: subprocess.Popen[bytes]) -> None:
+    """A job whose process lives stays running, whoever looks at it (R11)."""
+    tell(writer, "alive")
+    assert live.json("--db", "live.db", "jobs")[0]["status"] == "running"
+    done = live.run("--db", "live.db", "show", "watched-1")
+    assert "● watched  running for" in done.stdout.decode()
+    assert done.stderr.decode().rstrip().endswith("-f")
+    assert datetime.fromisoformat(live.json("--db", "live.db", "show", "watched-1")["job"]["started_at"]) < datetime.now(UTC)

@@ -1,0 +1,394 @@
+"""``structjob run``: any program becomes a job (R31, R42, R48, R49)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import Shell, environment
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """An empty directory, in which what was started ends with the test."""
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+def job_of(shell: Shell) -> Any:
+    """Return the newest job."""
+    return shell.json("jobs", "--limit", "1")[0]
+
+
+def lines_of(shell: Shell, *options: str) -> list[str]:
+    """Return what was recorded of the program's output."""
+    return [event["message"] for event in shell.json("logs", *options) if event["kind"] == "output"]
+
+
+def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """Read the stdout of *process* until *text* has come."""
+    assert process.stdout is not None
+    seen = b""
+    while text not in seen:
+        chunk = process.stdout.read1(4096)
+        assert chunk, f"it ended after {seen!r}"
+        seen += chunk
+    return seen
+
+
+def test_output_appears_byte_for_byte_and_is_recorded_by_stream(shell: Shell) -> None:
+    """stdout and stderr reach ours unchanged, each line is an event tagged with its stream, and the exit code is ours (R31, R48)."""
+    done = shell.run("run", "--", "sh", "-c", "echo out; echo err >&2; printf 'no newline'; exit 3")
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"out\nno newline", b"err\n")
+    assert lines_of(shell, "--stream", "stdout") == ["out", "no newline"]
+    assert lines_of(shell, "--stream", "stderr") == ["err"]
+    job = job_of(shell)
+    assert job["status"] == "failed"
+    assert job["error"]["message"] == "sh ended with exit code 3"
+    assert (job["operation"], job["job_type"]) == ("sh", "command")
+    assert job["result"]["exit_code"] == 3
+
+
+def test_success_is_silent(shell: Shell) -> None:
+    """A program that does well ends with 0, and nothing of ours is on its streams (R48)."""
+    done = shell.run("run", "--", "true")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert job_of(shell)["status"] == "completed"
+
+
+def test_a_person_is_told_how_it_went(shell: Shell) -> None:
+    """On a terminal a last line says how it ended, and which command shows more (R49)."""
+    code, shown = shell.in_a_terminal("run", "--", "sh", "-c", "exit 4")
+    assert code == 4
+    assert "sh ended with exit code 4" in shown
+    assert f"structjob show {job_of(shell)['id']}" in shown
+
+
+def test_stdin_is_passed_through(shell: Shell) -> None:
+    """What is piped into the command is the program's stdin (R48)."""
+    assert shell.ok("run", "--", "cat", input=b"one\ntwo\n") == "one\ntwo\n"
+    assert lines_of(shell) == ["one", "two"]
+
+
+def test_the_options_describe_the_job(shell: Shell) -> None:
+    """Name, type, owner, ids and metadata are the job's; the command, directory and host are added (R1, R19, R48)."""
+    options = (
+        "--name",
+        "nightly",
+        "--type",
+        "backup",
+        "--owner",
+        "ada",
+        "--project",
+        "moon",
+        "--category",
+        "batch",
+        "--context-id",
+        "vm-9",
+    )
+    shell.ok(
+        "run", *options, "--external-id", "gui-17", "--job-id", "mine-1", "--metadata", "vm=pg-01", "--metadata", "n=3", "--", "echo", "a b"
+    )
+    job = shell.json("show", "gui-17")["job"]
+    expected = {
+        "operation": "nightly",
+        "job_type": "backup",
+        "owner": "ada",
+        "project": "moon",
+        "category": "batch",
+        "context_id": "vm-9",
+        "id": "mine-1",
+    }
+    assert {name: job[name] for name in expected} == expected
+    assert job["metadata"]["vm"] == "pg-01"
+    assert job["metadata"]["n"] == 3
+    assert job["metadata"]["command"] == "echo 'a b'"
+    assert job["metadata"]["directory"] == str(shell.directory)
+
+
+def test_a_known_job_id_is_the_next_attempt(shell: Shell) -> None:
+    """``--job-id`` of a job that is there runs it again, as its next attempt (R2)."""
+    shell.ok("run", "--job-id", "import-17", "--", "false", code=1)
+    shell.ok("run", "--job-id", "import-17", "--", "true")
+    assert [attempt["status"] for attempt in shell.json("show", "import-17")["attempts"]] == ["failed", "completed"]
+
+
+def test_secrets_on_the_command_line_are_not_stored(shell: Shell) -> None:
+    """A password among the arguments is replaced, in both ways of writing it, and in a URL (R33)."""
+    shell.ok("run", "--", "true", "--password", "hunter2", "--token=hunter3", "postgresql://me:hunter4@host/db")
+    assert "hunter" not in shell.ok("jobs", "--json")
+    assert "[redacted]" in job_of(shell)["metadata"]["command"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("python3", "-m", "compileall", "-q", "x"), "python3 -m compileall"),
+        (("bash", "-e", "./nightly.sh"), "bash nightly.sh"),
+        (("python3", "-c", "pass"), "python3"),
+        (("/usr/bin/env", "true"), "env"),
+        (("make", "test"), "make"),
+        (("python3", "-W", "error", "tool.py"), "python3 tool.py"),
+    ],
+)
+def test_the_operation_is_named_after_what_runs(command: tuple[str, ...], name: str) -> None:
+    """Statistics are by operation: an interpreter alone would say little (R38, R48)."""
+    from structjob.cli.run import operation_of
+
+    assert operation_of(command) == name
+
+
+def test_resources_are_recorded(shell: Shell) -> None:
+    """Duration, CPU time and peak memory are the program's own, not those of what watches it (R42)."""
+    shell.ok("run", "--", sys.executable, "-c", "x = bytearray(400_000_000); sum(range(3_000_000))")
+    large = job_of(shell)
+    assert 380_000 < large["max_rss_kb"] < 600_000
+    assert large["cpu_ms"] > 20
+    assert large["result"]["seconds"] > 0
+    assert "MB memory at most" in shell.ok("show", job_of(shell)["id"])
+    if sys.platform == "linux":
+        shell.ok("run", "--", "sleep", "0.1")
+        assert job_of(shell)["max_rss_kb"] < 20_000
+
+
+def test_a_program_that_is_not_there(shell: Shell) -> None:
+    """127, a clear message with the next command, and a failed job (R48)."""
+    done = shell.run("run", "--", "no-such-program", "x")
+    assert done.returncode == 127
+    assert b"no-such-program: command not found" in done.stderr
+    assert b"structjob show" in done.stderr
+    assert b"Traceback" not in done.stderr
+    job = job_of(shell)
+    assert (job["status"], job["error"]["message"]) == ("failed", "no-such-program: command not found")
+
+
+def test_a_file_that_cannot_be_run(shell: Shell) -> None:
+    """126, as shells have it (R48)."""
+    (shell.directory / "data").write_text("no program")
+    done = shell.run("run", "--", "./data")
+    assert done.returncode == 126
+    assert b"./data: " in done.stderr
+
+
+def test_without_a_database_the_program_is_not_started(shell: Shell) -> None:
+    """A database that cannot be opened ends it before anything has run (R48)."""
+    done = shell.run("--db", "sqlite:///no/such/directory/jobs.db", "run", "--", "touch", "ran")
+    assert done.returncode == 1
+    assert b"directory" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert not (shell.directory / "ran").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, "failed"), (signal.SIGSEGV, "failed")])
+def test_a_program_that_a_signal_ended(shell: Shell, number: signal.Signals, status: str) -> None:
+    """The exit code is 128 and the signal's number, and the error names it (R48)."""
+    shell.ok("run", "--", "sh", "-c", f"kill -{int(number)} $$", code=128 + number)
+    job = job_of(shell)
+    assert (job["status"], job["result"]["signal"]) == (status, number.name)
+    assert number.name in job["error"]["message"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_are_passed_on_to_the_whole_group(shell: Shell, number: signal.Signals) -> None:
+    """A signal that we get reaches the program and its own children; the job is cancelled (R34, R48)."""
+    program = "import subprocess; child = subprocess.Popen(['sleep', '60']); print('ready', child.pid); child.wait()"
+    process = shell.start("run", "--", sys.executable, "-c", program)
+    child = int(wait_for(process, b"\n").split()[1])
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    job = job_of(shell)
+    assert job["status"] == "cancelled"
+    assert number.name in job["error"]["message"]
+    with pytest.raises(ProcessLookupError):
+        while True:
+            os.kill(child, 0)
+
+
+def test_a_program_that_ends_well_when_it_is_asked_to(shell: Shell) -> None:
+    """A server that catches SIGTERM and exits with 0 has completed (R34)."""
+    process = shell.start("run", "--", "bash", "-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+    wait_for(process, b"ready\n")
+    process.terminate()
+    assert process.communicate(timeout=30)[0] == b"bye\n"
+    assert process.returncode == 0
+    assert job_of(shell)["status"] == "completed"
+
+
+def test_user_signals_are_passed_on_and_end_nothing(shell: Shell) -> None:
+    """SIGUSR1 is the program's affair (R48)."""
+    process = shell.start("run", "--", "bash", "-c", "trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.05; done")
+    wait_for(process, b"ready")
+    process.send_signal(signal.SIGUSR1)
+    wait_for(process, b"got it")
+    process.communicate(timeout=30)
+    assert process.returncode == 5
+    assert job_of(shell)["status"] == "failed"
+
+
+def test_output_comes_at_once(shell: Shell) -> None:
+    """A prompt without a newline appears while the program waits for its answer; Python's output is not held back (R48)."""
+    program = "print('name? ', end=''); print('hello', input())"
+    process = shell.start("run", "--", sys.executable, "-c", program)
+    wait_for(process, b"name? ")
+    assert process.communicate(b"ada\n", timeout=30)[0] == b"hello ada\n"
+    assert lines_of(shell) == ["name? hello ada"]
+
+
+def test_a_python_child_joins_the_job(shell: Shell) -> None:
+    """A program below it that opens a Tracker logs into the job, and its jobs are children of it, wherever it runs (R22, R48)."""
+    program = """
+import asyncio, structlog, structjob
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker() as tracker:
+        structlog.get_logger().info("from within")
+        async with tracker.job("inner"):
+            pass
+asyncio.run(main())
+"""
+    shell.ok("run", "--name", "outer", "--", "sh", "-c", 'cd / && exec "$0" -c "$1"', sys.executable, program)
+    jobs = {job["operation"]: job for job in shell.json("jobs")}
+    assert jobs["inner"]["parent_job_id"] == jobs["outer"]["id"]
+    assert jobs["inner"]["correlation_id"] == jobs["outer"]["correlation_id"]
+    within = next(event for event in shell.json("logs", jobs["outer"]["id"]) if event["message"] == "from within")
+    assert within["job_id"] == jobs["outer"]["id"]
+
+
+def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> None:
+    """``structjob run -- yes | head -1`` ends, quietly; the job says that nobody read on (R48)."""
+    command = f"{sys.executable} -m structjob run -- yes | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=shell.directory, env=environment(), capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"y\n", b"")
+    job = job_of(shell)
+    assert job["status"] == "cancelled"
+    assert "stopped reading" in job["error"]["message"]
+
+
+def test_processes_left_behind_do_not_keep_it(shell: Shell) -> None:
+    """A program that leaves a background process behind ends when it ends, though that one holds its output (R48)."""
+    done = shell.run("run", "--", "sh", "-c", "sleep 300 & echo $!")
+    assert done.returncode == 0
+    os.kill(int(done.stdout), signal.SIGKILL)
+
+
+def test_binary_output_and_long_lines(shell: Shell) -> None:
+    """Bytes that are no text come through unchanged; a line of a megabyte is recorded in parts, all of it (R31)."""
+    program = "import sys; w = sys.stdout.buffer.write; w(bytes(range(256))); w(b'\\n' + 'ä'.encode() * 500_000 + b'\\nlast')"
+    done = shell.run("run", "--", sys.executable, "-c", program)
+    assert done.stdout == bytes(range(256)) + b"\n" + "ä".encode() * 500_000 + b"\nlast"
+    events = [event for event in shell.json("logs") if event["kind"] == "output"]
+    long = [event for event in events if "part" in event["attrs"]]
+    assert "".join(event["message"] for event in long) == "ä" * 500_000
+    assert [event["attrs"]["part"] for event in long] == list(range(1, len(long) + 1))
+    assert "\\xff" in "".join(event["message"] for event in events)
+    assert events[-1]["message"] == "last"
+
+
+def test_a_progress_bar_does_not_flood_the_log(shell: Shell) -> None:
+    """A line that overwrites itself a thousand times is a few events that say how many they stand for; what stayed is there (R15, R31)."""
+    program = "import sys\nfor n in range(1001): sys.stdout.write(f'\\r{n / 10:.1f}%')\nprint('\\ndone')"
+    done = shell.run("run", "--", sys.executable, "-c", program)
+    assert done.stdout.count(b"\r") == 1001
+    events = [event for event in shell.json("logs") if event["kind"] == "output"]
+    assert len(events) < 100
+    assert [event["message"] for event in events][-2:] == ["100.0%", "done"]
+    assert sum(event["attrs"].get("overwritten", 0) for event in events) + len(events) == 1002
+
+
+def test_windows_line_ends(shell: Shell) -> None:
+    """CR LF ends a line, once (R31)."""
+    shell.run("run", "--", "printf", "one\\r\\ntwo\\r\\n\\r\\nthree")
+    assert lines_of(shell) == ["one", "two", "", "three"]
+
+
+def test_ctrl_c_at_the_terminal(shell: Shell) -> None:
+    """Ctrl-C ends the program, the job is cancelled, the exit code is 130 (R49)."""
+    process = shell.start_in_a_terminal("run", "--", "sh", "-c", "echo ready; sleep 60")
+    wait_for(process, b"ready")
+    process.communicate(b"\x03", timeout=30)
+    assert process.returncode == 130
+    assert job_of(shell)["status"] == "cancelled"
+
+
+def test_a_program_may_read_from_the_terminal(shell: Shell) -> None:
+    """A program that asks at the terminal gets the answer, and Ctrl-D ends its input (R48)."""
+    process = shell.start_in_a_terminal("run", "--", "sh", "-c", "echo ready; cat; echo after")
+    wait_for(process, b"ready")
+    assert process.stdin is not None
+    process.stdin.write(b"typed\n")
+    process.stdin.flush()
+    wait_for(process, b"typed\r\ntyped")
+    shown = process.communicate(b"\x04", timeout=30)[0]
+    assert process.returncode == 0
+    assert b"after" in shown
+    assert lines_of(shell) == ["ready", "typed", "after"]
+
+
+def test_killed_with_its_program_running(shell: Shell) -> None:
+    """After kill -9 of the wrapper itself, the job is crashed and every line that was seen is there (R11, R48)."""
+    process = shell.start(
+        "run", "--name", "victim", "--", "bash", "-c", "echo $$; for n in $(seq 500); do echo line $n; done; echo ready; sleep 300"
+    )
+    seen = wait_for(process, b"ready\n").decode().splitlines()
+    process.kill()
+    process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(int(seen[0]), signal.SIGKILL)
+    assert lines_of(shell) == seen
+    job = job_of(shell)
+    assert job["status"] == "crashed"
+    assert "line 500" in shell.ok("show", job["id"])
+    assert "✗ victim  crashed" in shell.ok("show", job["id"])
+    assert shell.json("verify")["missing"] == 0
+
+
+def test_a_real_program_with_much_output(shell: Shell) -> None:
+    """``python -m compileall`` over a package of the standard library: its output, line by line, and its exit code (R31, R48)."""
+    compile_all(shell, Path(sysconfig.get_path("stdlib")) / "json")
+
+
+@pytest.mark.slow
+def test_a_real_program_over_the_whole_standard_library(shell: Shell) -> None:
+    """The same over all of the standard library, which prints thousands of lines (R31, R48)."""
+    compile_all(shell, Path(sysconfig.get_path("stdlib")))
+
+
+def compile_all(shell: Shell, source: Path) -> None:
+    cache = {"PYTHONPYCACHEPREFIX": str(shell.directory / "cache")}
+    command = (sys.executable, "-m", "compileall", "-f", "-x", "bad_coding|badsyntax|lib2to3|site-packages", str(source))
+    alone = subprocess.run(command, env=environment(**cache), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=600)
+    assert alone.stdout
+    done = shell.run("run", "--", *command, env=environment(**cache))
+    assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
+    job = job_of(shell)
+    assert job["operation"].endswith("-m compileall")
+    recorded = "".join(f"{line}\n" for line in lines_of(shell, "--stream", "stdout"))
+    assert recorded == alone.stdout.decode()
+
+
+@pytest.mark.slow
+def test_a_hundred_megabytes(shell: Shell) -> None:
+    """100 MB at full speed arrive unchanged and are all recorded, and memory stays small: the program waits for the database (R28, R31)."""
+    program = "import sys\nline = b'x' * 999 + b'\\n'\nfor _ in range(100): sys.stdout.buffer.write(line * 1000)"
+    measure = (
+        "import resource, subprocess, sys; print(subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    words = [sys.executable, "-c", measure, sys.executable, "-m", "structjob", "run", "--", sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=shell.directory, env=environment(), capture_output=True, check=True, timeout=110)
+    code, peak = map(int, done.stdout.split())
+    assert code == 0
+    assert peak < 300_000
+    assert job_of(shell)["result"]["stdout_lines"] == 100_000
+    verified = shell.json("verify")
+    assert (verified["missing"], verified["sessions"][0]["stored"]) == (0, 100_002)

@@ -1,0 +1,154 @@
+"""The command line that follows, points at, and hands over lines: tail, sessions, logs --around, export, import, completion (R49)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+
+import pytest
+from cli_support import SAMPLE, WRITER, Shell, environment
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A directory with the sample in its ./structjob.db."""
+    shell = Shell(tmp_path_factory.mktemp("tail"))
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    return shell
+
+
+def test_tail_shows_the_last_lines_and_what_comes(live: Shell) -> None:
+    """``tail -n 2 --json`` begins with the last two lines, shows each that comes once, and ends by Ctrl-C with 130 (R37, R49)."""
+    writer = live.start_python(WRITER, "sqlite:///live.db")
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+
+    def tell(*lines: str) -> None:
+        writer.stdin.write("".join(f"{line}\n" for line in lines).encode())  # type: ignore[union-attr]  # see above
+        writer.stdin.flush()  # type: ignore[union-attr]
+        for _ in lines:
+            assert writer.stdout.readline() == b"logged\n"  # type: ignore[union-attr]
+
+    writer.stdout.readline()
+    tell("one", "two", "three")
+    # The follower begins with what is stored.
+    while len(live.json("--db", "live.db", "logs", "--grep", "three")) < 1:
+        pass
+    follower = live.start("--db", "live.db", "tail", "-n", "2", "--json")
+    assert follower.stdout is not None
+    assert [json.loads(follower.stdout.readline())["message"] for _ in range(2)] == ["two", "three"]
+    many = [f"line {number}" for number in range(300)]
+    tell(*many)
+    assert [json.loads(follower.stdout.readline())["message"] for _ in many] == many
+    follower.send_signal(signal.SIGINT)
+    rest, errors = follower.communicate(timeout=30)
+    assert (follower.returncode, rest, b"Traceback" in errors) == (130, b"", False)
+    (session,) = live.json("--db", "live.db", "sessions", "--live")
+    assert (session["presence"], session["running_jobs"], session["session"]["service"]) == ("live", 1, "writer")
+
+
+def test_a_reader_that_goes_away(live: Shell) -> None:
+    """A closed pipe ends following quietly (R49)."""
+    writer = live.start_python(WRITER, "sqlite:///live.db")
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    follower = live.start("--db", "live.db", "tail", "watched-1", "--json")
+    assert follower.stdout is not None
+    assert follower.stderr is not None
+    follower.stdout.readline()
+    follower.stdout.close()
+    for number in range(2):
+        writer.stdin.write(f"{number}\n".encode())
+        writer.stdin.flush()
+        writer.stdout.readline()
+    assert follower.wait(30) == 141
+    assert follower.stderr.read() == b""
+
+
+def test_sessions_lists_the_processes(shell: Shell) -> None:
+    """Each process has a row with its status, its lines, its host; as JSON all of it (R46, R49)."""
+    (session,) = shell.json("sessions")
+    assert (session["presence"], session["running_jobs"]) == ("closed", 0)
+    assert session["session"]["last_seq"] == len(shell.json("logs"))
+    lines = shell.ok("sessions").splitlines()
+    assert lines[0].split() == ["SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS"]
+    assert "✓ closed" in lines[1]
+    assert f"sample {session['session']['pid']} on" in lines[1]
+    assert "no session goes on" in shell.run("sessions", "--live").stderr.decode()
+
+
+def test_the_lines_around_one(shell: Shell) -> None:
+    """``logs --around SESSION:NUMBER`` shows a line with its neighbours in its job; an unknown one ends with 3 (R36, R49)."""
+    (event,) = shell.json("logs", "-w", "n=2")
+    name = f"{event['session_id']}:{event['seq']}"
+    around = shell.json("logs", "--around", name, "--context", "1")
+    assert [one["attrs"].get("n") for one in around] == [1, 2, 3]
+    assert len(shell.ok("logs", "--around", name).splitlines()) >= 6
+    assert "event not found" in shell.run("logs", "--around", f"{event['session_id']}:9999").stderr.decode()
+    shell.ok("logs", "--around", "1:1", code=3)
+    for wrong in (("--around", "x"), ("--around", "1:1", "-l", "error"), ("--exact",)):
+        shell.ok("logs", *wrong, code=2)
+
+
+def test_every_filter_has_an_option(shell: Shell) -> None:
+    """Type, exact level, kind, category, project, attempt and correlation narrow what is shown (R36, R49)."""
+    for options, expected in (
+        (("-l", "success", "--exact"), {"checksums match"}),
+        (("--type", "task", "--kind", "log"), {"chunk copied"}),
+        (("--category", "batch", "--kind", "step_start"), {"step_start"}),
+        (("--project", "moon", "--kind", "log", "--no-children"), {"chunk copied", "disk is slow"}),
+        (("import-17", "--attempt", "2", "--kind", "log"), {"rows imported"}),
+    ):
+        assert {event["message"] for event in shell.json("logs", *options)} == expected, options
+    correlation = shell.json("logs", "--grep", "disk is slow")[0]["correlation_id"]
+    assert {event["correlation_id"] for event in shell.json("logs", "--correlation", correlation)} == {correlation}
+
+
+def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
+    """``export`` and ``import`` carry a job to another database; a dry run makes none; the map tells the new ids (R21, R36, R49)."""
+    path = str(live.directory / "job.jsonl.gz")
+    assert "structjob import" in shell.run("export", "gui-17", "-o", path).stderr.decode()
+    assert "would store 2 jobs" in live.run("import", path, "--dry-run").stderr.decode()
+    assert not (live.directory / "structjob.db").exists()
+    found = live.json("import", path, "--new-ids", "--map", "map.json")
+    ids = json.loads((live.directory / "map.json").read_text())["jobs"]
+    assert found["job_ids"] == ids
+    job = shell.json("show", "gui-17")["job"]
+    assert live.json("show", "gui-17")["job"]["id"] == ids[job["id"]]
+    assert [e["message"] for e in live.json("logs", "gui-17")] == [e["message"] for e in shell.json("logs", "gui-17")]
+    assert "nothing was stored" in live.run("import", path, "--new-ids").stderr.decode()
+    (live.directory / "bad.jsonl").write_text('{"record": "job", "id": 1}\n')
+    done = live.run("import", "bad.jsonl")
+    assert (done.returncode, "line 1 (job): operation is missing" in done.stderr.decode()) == (1, True)
+    assert live.json("verify")["ok"]
+
+
+def test_lines_for_other_programs(shell: Shell) -> None:
+    """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``; formulas are defused (R36, R49)."""
+    lines = [json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()]
+    assert [line["attrs"]["n"] for line in lines] == [0, 1, 2, 3, 4]
+    rows = list(csv.DictReader(shell.ok("export", "--csv", "gui-17", "--kind", "log").splitlines()))
+    assert [row["message"] for row in rows][:1] == ["chunk copied"]
+    assert json.loads(rows[0]["attrs"]) == {"n": 0, "vm": "pg-01"}
+    shell.ok("export", code=2)
+    shell.ok("export", "gui-17", "-l", "error", code=2)
+    from structjob.cli.export import _cell
+
+    assert [_cell(value) for value in ("=1+1", "@x", "fine", None, 3)] == ["'=1+1", "'@x", "fine", "", "3"]
+
+
+def test_job_ids_complete(shell: Shell) -> None:
+    """Behind a command that takes a job, Tab offers the newest jobs' ids; without a database it offers nothing (R49)."""
+
+    def offered(words: str, number: int) -> list[str]:
+        env = environment(_STRUCTJOB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
+        done: subprocess.CompletedProcess[bytes] = shell.run(env=env)
+        assert done.stderr == b""
+        return [line.partition(",")[2] for line in done.stdout.decode().splitlines() if line]
+
+    assert offered("structjob show import", 2) == ["import-17"]
+    assert len(offered("structjob tail ", 2)) == len(shell.json("jobs"))
+    assert offered("structjob --db none.db show ", 4) == []

@@ -1,0 +1,298 @@
+"""Which job an event belongs to, wherever it is logged; and how that travels to other services (R22, R23)."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import uuid
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+import structjob
+from structjob import context
+
+log = structlog.get_logger("app")
+
+
+async def where(tracker, message):
+    """Return the one stored event with this message."""
+    (event,) = await tracker.logs.list(text=message)
+    return event
+
+
+async def test_an_event_knows_its_job_step_and_correlation_id(tracker):
+    """R22: what is logged within a job and a step carries both, without being told."""
+    async with tracker.job("migrate") as job, job.step("copy") as step:
+        log.info("copied", n=1)
+    event = await where(tracker, "copied")
+    assert (event.job_id, event.attempt, event.operation, event.step_id, event.step) == (job.id, 1, "migrate", step.id, "copy")
+    assert event.correlation_id == job.correlation_id
+    assert event.type == "task"
+
+
+async def test_type_follows_from_where_the_event_is_logged(tracker):
+    """R4: system without a job, job without a step, task with both."""
+    log.info("outside")
+    async with tracker.job("a") as job:
+        log.info("in the job")
+        async with job.step("s"):
+            log.info("in the step")
+    assert [(await where(tracker, m)).type for m in ("outside", "in the job", "in the step")] == ["system", "job", "task"]
+
+
+async def test_tasks_groups_and_threads_inherit_the_job(tracker):
+    """R22: tasks, task groups, `to_thread`, and structlog's async methods belong to the job they were begun in."""
+
+    async def work(message):
+        await asyncio.sleep(0)
+        log.info(message)
+
+    async with tracker.job("a") as job:
+        await asyncio.create_task(work("from a task"))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work("from a group"))
+        await asyncio.to_thread(log.info, "from a thread")
+        await log.ainfo("from ainfo")
+        await asyncio.gather(work("from gather"))
+        asyncio.get_running_loop().call_soon(log.info, "from a callback")
+        await asyncio.sleep(0)
+    for message in ("from a task", "from a group", "from a thread", "from ainfo", "from gather", "from a callback"):
+        assert (await where(tracker, message)).job_id == job.id, message
+
+
+async def test_an_executor_inherits_by_a_copied_context(tracker):
+    """R22: a bare executor knows no context; `contextvars.copy_context().run` hands the job over."""
+    async with tracker.job("a") as job:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(contextvars.copy_context().run, log.info, "handed over").result()
+            pool.submit(log.info, "on its own").result()
+    assert (await where(tracker, "handed over")).job_id == job.id
+    assert (await where(tracker, "on its own")).type == "system"
+
+
+async def test_a_task_keeps_its_own_step_while_others_run_theirs(tracker):
+    """R22: steps in parallel tasks do not see each other."""
+
+    async def part(job, name):
+        async with job.step(name):
+            for _ in range(3):
+                log.info("working", part=name)
+                await asyncio.sleep(0)
+
+    async with tracker.job("a") as job, asyncio.TaskGroup() as group:
+        for name in ("one", "two", "three"):
+            group.create_task(part(job, name))
+    events = await tracker.logs.list(text="working")
+    assert len(events) == 9
+    assert all(event.step == event.attrs["part"] for event in events)
+
+
+async def test_a_child_inherits_the_correlation_id_and_tells_its_parent(tracker):
+    """R22, R23: a child's events carry its own id, its parent's, and the correlation id of the whole."""
+    async with tracker.job("parent", correlation_id="order-7") as job, job.step("s"):
+        async with job.child("child") as child:
+            log.info("deep")
+        async with tracker.job("nested") as nested:
+            pass
+    event = await where(tracker, "deep")
+    assert event.job_id == child.id != job.id
+    assert event.step_id is None
+    assert event.correlation_id == "order-7" == nested.correlation_id
+    assert event.attrs["parent_job_id"] == job.id == nested.parent_job_id
+    assert (await tracker.jobs.get(child.id)).root_job_id == job.id
+
+
+async def test_leaving_puts_back_what_was_there_before():
+    """R22: after a job or step the surroundings are as they were; outside there is nothing."""
+    assert structjob.current_job() is None
+    assert structjob.current_step() is None
+    async with structjob.Tracker("sqlite://") as tracker:
+        async with tracker.job("a") as job:
+            assert structjob.current_job() is job
+            async with job.step("s") as step:
+                assert structjob.current_step() is step
+                async with job.child("c") as child:
+                    assert (structjob.current_job(), structjob.current_step()) == (child, None)
+                assert (structjob.current_job(), structjob.current_step()) == (job, step)
+            assert structjob.current_step() is None
+        assert structjob.current_job() is None
+
+
+async def test_a_job_may_be_left_in_another_context(tracker):
+    """R22: an async generator (or fixture) is resumed in its caller's context; leaving a job there raises nothing."""
+
+    async def numbers():
+        async with tracker.job("generator"), structjob.step("s"):
+            yield 1
+
+    generator = numbers()
+    await contextvars.Context().run(asyncio.create_task, generator.__anext__())
+    await contextvars.Context().run(asyncio.create_task, generator.aclose())
+    assert structjob.current_job() is None
+    (job,) = await tracker.jobs.list(operation="generator")
+    assert job.status == "cancelled"
+
+
+async def test_clear_contextvars_does_not_take_the_job_away(tracker):
+    """R22: frameworks call `clear_contextvars()` for each request; the job stays, what was bound goes."""
+    structlog.contextvars.bind_contextvars(request="r-1")
+    async with tracker.job("a") as job:
+        log.info("bound")
+        structlog.contextvars.clear_contextvars()
+        log.info("cleared")
+    bound, cleared = await where(tracker, "bound"), await where(tracker, "cleared")
+    assert bound.attrs == {"request": "r-1"}
+    assert cleared.attrs == {}
+    assert cleared.job_id == job.id
+
+
+async def test_an_id_given_by_hand_shows_but_does_not_reroute(tracker, capsys):
+    """R22: ``job_id=42`` in a log call is the user's business: printed as said; the event stays with the job that runs."""
+    structjob.configure(console="json", strict=True)
+    async with tracker.job("a") as job:
+        log.info("mine", job_id=42)
+    event = await where(tracker, "mine")
+    assert event.job_id == job.id
+    assert event.attrs == {"job_id": 42}
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if '"mine"' in line]
+    assert line.count('"job_id"') == 1
+    assert '"job_id":42' in line
+
+
+async def test_a_missing_correlation_can_be_detected(tracker):
+    """R22: a system event has no correlation id; one that a request brought is kept."""
+    log.info("alone")
+    with structjob.extract({"X-Correlation-ID": "req-9"}).bind():
+        log.info("from a request")
+        async with tracker.job("a") as job:
+            pass
+    assert (await where(tracker, "alone")).correlation_id is None
+    assert (await where(tracker, "from a request")).correlation_id == "req-9" == job.correlation_id
+
+
+# -- to other services and back ---------------------------------------------------------------------------------------------
+
+
+async def test_inject_and_extract_carry_a_job_to_another_service(tracker):
+    """R22: what `inject` writes into headers, `extract` reads; a job begun there becomes a child."""
+    headers: dict[str, str] = {}
+    async with tracker.job("caller", correlation_id="c-1") as job, job.step("call") as step:
+        assert structjob.inject(headers) is headers
+    assert headers["X-Correlation-ID"] == "c-1"
+    assert headers["X-Job-ID"] == job.id
+    remote = structjob.extract({key.lower().encode(): value.encode() for key, value in headers.items()})
+    assert (remote.correlation_id, remote.job_id, remote.step_id) == ("c-1", job.id, step.id)
+    async with tracker.job("called", parent=remote) as called:
+        pass
+    assert (called.parent_job_id, called.correlation_id) == (job.id, "c-1")
+
+
+def test_inject_outside_a_job_writes_nothing():
+    """R22: without a scope there is nothing to tell."""
+    assert structjob.inject() == {}
+    assert structjob.inject({"a": "b"}) == {"a": "b"}
+
+
+async def test_inject_keeps_the_baggage_of_others(tracker):
+    """R22: W3C baggage is shared by all who ride along."""
+    async with tracker.job("a") as job:
+        assert structjob.inject({"baggage": "user=ada"})["baggage"] == f"user=ada,structjob.job_id={job.id}"
+
+
+async def test_the_trace_of_a_request_goes_on(tracker):
+    """R22: the ids of an incoming ``traceparent`` are on the events, and on what is called next."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    with structjob.extract({"traceparent": f"00-{trace}-{span}-01"}).bind():
+        async with tracker.job("a"), structjob.step("s"):
+            log.info("traced")
+            headers = structjob.inject()
+    event = await where(tracker, "traced")
+    assert (event.trace_id, event.span_id) == (trace, span)
+    assert headers["traceparent"] == f"00-{trace}-{span}-01"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-01",
+        "00-short-b7ad6b7169203331-01",
+        "",
+    ],
+)
+def test_an_invalid_traceparent_counts_as_missing(value):
+    """R22: W3C Trace Context: all-zero ids, version ff and capitals are invalid; the header is ignored then."""
+    remote = structjob.extract({"traceparent": value})
+    assert (remote.trace_id, remote.span_id) == (None, None)
+
+
+def test_a_later_version_of_traceparent_is_understood():
+    """R22: W3C Trace Context: of a higher version, what is known of it is read, whatever follows."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    remote = structjob.extract({"traceparent": f"cc-{trace}-{span}-01-what-the-future-holds"})
+    assert (remote.trace_id, remote.span_id) == (trace, span)
+
+
+@pytest.mark.parametrize("hostile", ["", " ", "a b", "x\r\nSet-Cookie: a=b", "\x00", "é", "x" * 129, "\x1b[2J"])
+def test_a_hostile_id_counts_as_missing(hostile):
+    """R22: an id from outside that is too long or not printable ASCII is none: it would end up in headers, logs and terminals."""
+    assert (
+        structjob.extract({"X-Correlation-ID": hostile, "X-Job-ID": hostile, "baggage": f"structjob.step_id={hostile}"}) == context.Remote()
+    )
+
+
+@given(st.dictionaries(st.text() | st.binary(), st.text() | st.binary()))
+def test_extract_survives_any_headers(headers):
+    """R22: whatever a client sends, reading it raises nothing, and what comes out is safe to pass on."""
+    remote = structjob.extract(headers)
+    assert all(value is None or value.isascii() for value in (remote.correlation_id, remote.job_id, remote.step_id))
+
+
+def test_duplicate_headers_as_pairs_are_read():
+    """R22: ASGI gives headers as pairs of bytes, the same name more than once perhaps."""
+    remote = structjob.extract([(b"x-job-id", b"j-1"), (b"baggage", b"a=b"), (b"baggage", b"structjob.step_id=s-1")])
+    assert (remote.job_id, remote.step_id) == ("j-1", "s-1")
+
+
+async def test_an_id_that_headers_cannot_carry_is_left_out(tracker):
+    """R22: a job's id of the caller's own may hold anything; a header may not."""
+    async with tracker.job("a", job_id="ünïcode", correlation_id="one\ntwo"):
+        headers = structjob.inject()
+    assert "X-Job-ID" not in headers
+    assert "X-Correlation-ID" not in headers
+    assert all(value.isascii() and value.isprintable() for value in headers.values())
+
+
+async def test_the_environment_carries_a_job_to_a_child_process(tracker):
+    """R22: what a subprocess finds in its environment is the job, step and correlation id it was begun in."""
+    async with tracker.job("a", correlation_id="c-1") as job, job.step("s") as step:
+        environment = context.to_environment(context.current_scope())
+    remote = context.from_environment(environment)
+    assert (remote.job_id, remote.step_id, remote.attempt, remote.operation, remote.correlation_id) == (job.id, step.id, 1, "a", "c-1")
+    assert context.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65}) == context.Remote()
+
+
+async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_url, monkeypatch):
+    """R22: a program begun by ``structjob run`` logs into that job; when its tracker closes, that is over."""
+    monkeypatch.setenv("STRUCTJOB_JOB_ID", "outer-job")
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url) as tracker:
+        log.info("joined")
+        async with tracker.job("inner") as inner:
+            pass
+        assert (await where(tracker, "joined")).job_id == "outer-job"
+        assert inner.parent_job_id == "outer-job"
+    assert context.current_scope() is None
+
+
+def test_ids_are_uuid7_and_sort_by_time():
+    """The ids structjob makes are UUIDv7 (RFC 9562): unique, and in the order of their milliseconds."""
+    ids = [context.new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert {uuid.UUID(id_).version for id_ in ids} == {7}
+    assert {uuid.UUID(id_).variant for id_ in ids} == {uuid.RFC_4122}
+    assert [id_[:13] for id_ in ids] == sorted(id_[:13] for id_ in ids)

@@ -1,0 +1,153 @@
+"""``structjob demo``: the first thing one sees (R12, R17, R33, R49)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from cli_support import Shell, environment
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A directory in which the demo has run once; what it printed is in the file ``printed``."""
+    shell = Shell(tmp_path_factory.mktemp("demo"))
+    (shell.directory / "printed").write_text(shell.ok("demo", "--once"))
+    return shell
+
+
+@pytest.fixture
+def printed(shell: Shell) -> str:
+    """What the demo printed."""
+    return (shell.directory / "printed").read_text()
+
+
+def test_it_names_its_database_first_and_ends_with_what_was_measured(printed: str) -> None:
+    """The database is named at the start; at the end stand lines/s, dropped (0) and flush time, measured (R49)."""
+    assert printed.splitlines()[0].split() == ["database", "./structjob.db"]
+    assert re.search(r"^dropped +0$", printed, re.MULTILINE)
+    assert re.search(r"^flush +[\d.]+ ms", printed, re.MULTILINE)
+    assert re.search(r"^speed +[\d,]{5,} lines/s logged, [\d,]{4,} lines/s stored", printed, re.MULTILINE)
+    counted = re.search(r"^lines +([\d,]+) given out, ([\d,]+) stored, 0 missing$", printed, re.MULTILINE)
+    assert counted is not None
+    assert counted[1] == counted[2]
+    assert int(counted[1].replace(",", "")) > 250
+
+
+def test_what_it_says_to_type_next_works(shell: Shell, printed: str) -> None:
+    """Each command at the end runs as it stands, with real ids (R49)."""
+    commands = re.findall(r"^  structjob (.+?)   ?\S.*$", printed, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert shell.ok(*command.split()), command
+
+
+def test_it_did_real_work(shell: Shell) -> None:
+    """One child job for each part, in parallel; all but the damaged part were moved (R1, R8)."""
+    jobs = shell.json("jobs")
+    root = next(job for job in jobs if job["parent_job_id"] is None)
+    children = [job for job in jobs if job["parent_job_id"] == root["id"]]
+    assert (root["operation"], root["status"], root["job_type"]) == ("migrate-tree", "completed", "migration")
+    assert sorted(job["description"] for job in children) == [
+        f"copy {part}" for part in ("accounts", "documents", "invoices", "mail", "photos", "scans")
+    ]
+    assert len({job["started_at"][:19] for job in children}) <= 2
+    assert root["result"]["files"] == 120
+    assert root["result"]["failed_parts"] == ["scans"]
+
+
+def test_one_part_is_retried(shell: Shell) -> None:
+    """The first try is a step ``attempt-1`` that is retrying, with the numbers of a retry; the second succeeds (R12)."""
+    part = next(job for job in shell.json("jobs") if job["description"] == "copy documents")
+    steps = {step["name"]: step for step in shell.json("show", part["id"])["steps"]}
+    assert {name: step["status"] for name, step in steps.items()} == {
+        "copy": "completed",
+        "attempt-1": "retrying",
+        "attempt-2": "completed",
+        "verify": "completed",
+    }
+    assert steps["attempt-1"]["metadata"]["attempt_number"] == 1
+    assert steps["attempt-1"]["metadata"]["max_retries"] == 3
+    assert steps["attempt-1"]["error"]["type"] == "VolumeTimeout"
+    assert part["status"] == "completed"
+
+
+def test_one_part_fails_each_time_and_the_demo_goes_on(shell: Shell, printed: str) -> None:
+    """A copy that was damaged fails its part by its checksum; the exit code stays 0, and the last line says why (R9, R49)."""
+    failed = shell.json("jobs", "--status", "failed")
+    assert [(job["description"], job["error"]["type"]) for job in failed] == [("copy scans", "ChecksumMismatch")]
+    assert "exit code is 0" in printed.splitlines()[-1]
+
+
+def test_secrets_are_visibly_redacted(shell: Shell, printed: str) -> None:
+    """The mark stands where a password was, on the screen and in every row of the database (R33)."""
+    assert "postgresql://mover:[redacted]@catalog.internal/files" in printed
+    assert "api_key=[redacted]" in printed
+    with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
+        everything = "\n".join(connection.iterdump())
+    assert "hunter2" not in everything
+    assert "sk-demo" not in everything
+
+
+def test_nothing_is_left_behind(shell: Shell) -> None:
+    """The files were in a temporary directory that is gone; here are the database and its empty spool (R49)."""
+    assert sorted(path.name for path in shell.directory.iterdir()) == ["printed", "structjob.db", "structjob.db.spool"]
+    root = next(job for job in shell.json("jobs") if job["parent_job_id"] is None)
+    assert not Path(root["metadata"]["source"]).exists()
+    assert shell.json("verify")["ok"]
+
+
+def test_a_directory_of_ones_own_is_only_read(tmp_path: Path) -> None:
+    """``--source`` moves a copy of the files there, and leaves them as they are; another database is named in what to type (R49)."""
+    source = tmp_path / "mine"
+    for name in ("one/a.txt", "one/b.txt", "two/c.txt", "d.txt"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name * 100)
+    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in source.rglob("*") if path.is_file()}
+    shell = Shell(tmp_path)
+    printed = shell.ok("--db", "other.db", "demo", "--once", "--source", "mine")
+    assert {path: hashlib.sha256(path.read_bytes()).digest() for path in source.rglob("*") if path.is_file()} == before
+    assert "structjob --db other.db show" in printed
+    assert next(job for job in shell.json("--db", "other.db", "jobs", "--roots"))["result"]["files"] == 4
+
+
+def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
+    """Nothing to move is said so, and nothing is made (R49)."""
+    (tmp_path / "empty").mkdir()
+    done = Shell(tmp_path).run("demo", "--source", "empty")
+    assert done.returncode == 1
+    assert b"holds no files" in done.stderr
+    assert not (tmp_path / "structjob.db").exists()
+
+
+def test_bars_and_lines_share_a_terminal(tmp_path: Path) -> None:
+    """On a terminal bars move below the log, no line is torn, and it ends within ten seconds (R17, R49)."""
+    began = time.monotonic()
+    code, shown = Shell(tmp_path).in_a_terminal("demo", env=environment(COLUMNS="120", LINES="40"))
+    assert code == 0
+    assert time.monotonic() - began < 30  # ten, on a machine that is not busy with other tests
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "━" in plain
+    assert "retry" in plain
+    for line in re.split(r"[\r\n]+", plain):
+        if "success" in line:
+            assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} success  part moved +part=\w+ files=\d+ *", line), line
+    assert plain.count("part moved") == 5
+
+
+def test_a_loss_is_a_failure() -> None:
+    """Should lines not reach the database, the demo says how many and fails (R28)."""
+    from structjob.cli.demo import lost
+    from structjob.cli.measure import Speed
+    from structjob.models import Ledger
+    from structjob.store.verify import SessionState, SessionVerification
+
+    checked = SessionVerification(session_id=1, status=SessionState.LIVE, last_seq=10, stored=10, explained=0, holes=(), duplicates=0)
+    assert lost(Ledger(10, 10, 0, 0), checked, Speed(5, 1.0, 1.0, 0)) == 0
+    assert lost(Ledger(10, 8, 0, 0, {"disk_full": 2}), checked, Speed(5, 1.0, 1.0, 0)) == 2
+    assert lost(Ledger(10, 10, 0, 0, {}, 0, 3), checked, Speed(5, 1.0, 1.0, 1)) == 4

@@ -1,0 +1,688 @@
+"""Delivery: nothing a database, a disk, a busy loop or a careless program does loses an event, and closing leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+
+import pytest
+import structlog
+from database_support import locked
+
+import structjob
+from structjob import routing
+from structjob.exceptions import StoreUnavailable
+from structjob.line import seal
+
+
+def rows(path, query: str) -> list[tuple]:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        return connection.execute(query).fetchall()
+
+
+async def until(condition, seconds: float = 20.0) -> None:
+    """Wait for what another thread or process does; there is nothing to await."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def stored(tracker: structjob.Tracker) -> None:
+    """Flush, however long the database takes to be found again."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(StoreUnavailable):
+                return await tracker.flush()
+            await asyncio.sleep(0.01)
+
+
+log = structlog.get_logger("engine")
+
+
+# -- poison -------------------------------------------------------------------------------------------------------------------
+
+
+POISON = {
+    "no JSON": b'{"ts":"2026-01-31 12:00:00","level":"info","message":',
+    "not an object": b"[1,2",
+    "a column is missing": b'{"ts":"2026-01-31 12:00:00","message":"x","attrs":{}',
+    "null where none may be": b'{"ts":null,"level":"info","message":"x","attrs":{}',
+    "nested too deep": b'{"ts":"2026-01-31 12:00:00","level":"info","message":"x","attrs":' + b"[" * 5000 + b"]" * 5000,
+}
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON.keys())
+async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(tracker, db_path, poison):
+    """What the database refuses for its content is dead-lettered with the reason and a gap; what is around it is stored (guarantee 7)."""
+    for n in range(20):
+        log.info("good", n=n)
+    number = tracker._recorder.numbers.next()
+    tracker._recorder.events.append(seal(poison, b',"seq":%d' % number), number)
+    for n in range(20, 40):
+        log.info("good", n=n)
+    await tracker.flush()
+    assert rows(db_path, "SELECT count(*), max(seq) FROM structjob_logs") == [(40, 41)]
+    ((session, seq, reason, error, payload),) = rows(db_path, "SELECT session_id, seq, reason, error, payload FROM structjob_dead_letters")
+    assert (session, seq, reason) == (tracker.session_id, number, "refused")
+    assert error
+    assert payload.startswith(poison.decode()[:20])
+    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [(number, number, "dead_lettered")]
+    assert (await tracker.verify()).ok
+
+
+async def test_a_bad_event_that_is_delivered_twice_is_put_aside_once(tracker, db_path):
+    """A recovery that meets the same bad event again goes on (it was put aside already), and stores what follows (guarantees 1 and 7)."""
+    for _ in range(2):
+        tracker._recorder.events.append(seal(b'{"ts":null,"level":"info","message":"x","attrs":{}', b',"seq":1'), 1)
+        await tracker.flush()
+    tracker._recorder.numbers.next()
+    log.info("good")
+    await tracker.flush()
+    assert rows(db_path, "SELECT seq FROM structjob_dead_letters") == [(1,)]
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("good",)]
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b'{"kind":"job","row":{}',
+        b'{"kind":"job","row":7',
+        b'{"kind":"job"',
+        b'{"kind":"job","row":{"id":"a","attempt":[]}',
+        b'{"kind":"step","row":{"id":"s"}',
+    ],
+)
+async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_stored(tracker, db_path, poison):
+    """The same for changes of state: jobs and steps around it are stored, and nobody waits for it (guarantee 7)."""
+    async with tracker.job("before"):
+        pass
+    for _ in range(2):
+        number = tracker._recorder.state_numbers.next()
+        tracker._recorder.states.append(seal(poison, b',"state_seq":%d' % number), number)
+        async with tracker.job("after") as job, job.step("step"):
+            pass
+    await tracker.flush()
+    assert rows(db_path, "SELECT DISTINCT status FROM structjob_jobs") == [("completed",)]
+    assert rows(db_path, "SELECT count(*) FROM structjob_jobs") == [(3,)]
+    assert len(rows(db_path, "SELECT * FROM structjob_dead_letters WHERE seq IS NULL")) == 2
+    assert (await tracker.verify()).ok
+
+
+async def test_a_piece_of_a_record_costs_no_other_record(tracker, db_path):
+    """When the disk took a part of a record only, the record was kept elsewhere; the piece, and what stands behind it, cost nothing."""
+    log.info("first")
+    (event,) = [seal(b'{"ts":"2026-01-31 12:00:00","level":"info","message":"torn","attrs":{}', b',"seq":2')]
+    tracker._recorder.numbers.next()
+    os.write(tracker._recorder.spool.events._fd, event[:50])  # and no newline
+    tracker._recorder.fallback.append(event, 2)
+    log.info("behind it")
+    os.write(tracker._recorder.spool.events._fd, event[:30] + b"\n")
+    log.info("last")
+    await tracker.flush()
+    ledger = tracker.ledger()
+    assert sorted(rows(db_path, "SELECT seq, message FROM structjob_logs")) == [(1, "first"), (2, "torn"), (3, "behind it"), (4, "last")]
+    assert (ledger.accepted, ledger.stored, ledger.dead_lettered) == (4, 4, 0)
+    assert rows(db_path, "SELECT * FROM structjob_dead_letters") == []
+
+
+# -- a database that is away --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_database_locked_for_twelve_seconds(db_path, tracker, caplog):
+    """Another program holds the database for longer than anybody waits: nothing is lost, one message says so, delivery resumes."""
+    await until(lambda: tracker._engine._keeper._reaper._looked > 0)  # the first heartbeat would wait in the place of the events
+    with locked(db_path):
+        for n in range(1000):
+            log.info("meanwhile", n=n)
+        async with tracker.job("meanwhile", wait=False):
+            pass
+        await asyncio.sleep(12)
+    await stored(tracker)
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [(1000,)]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([message for message in messages if "database is locked; events wait in" in message]) == 1
+    assert len([message for message in messages if "answers again" in message]) == 1
+
+
+async def test_a_locked_database_is_waited_for(db_path, tracker, caplog, impatient):
+    """While another program holds the database, logging and jobs go on; nothing is lost, one message says so, delivery resumes."""
+    with locked(db_path):
+        for n in range(1000):
+            log.info("meanwhile", n=n)
+        with pytest.raises(StoreUnavailable, match="database is locked"):
+            await tracker.flush()
+        began = time.monotonic()
+        async with tracker.job("meanwhile"):  # does not wait for a database that is known to be away
+            assert time.monotonic() - began < 0.5
+    await stored(tracker)
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [(1000,)]
+    assert rows(db_path, "SELECT operation, status FROM structjob_jobs") == [("meanwhile", "completed")]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([message for message in messages if "database is locked; events wait in" in message]) == 1
+    assert len([message for message in messages if "answers again" in message]) == 1
+
+
+async def test_a_full_database_is_waited_for(db_path, tracker, caplog):
+    """No page is left in the database, then there is: nothing is lost, one message says so, delivery resumes."""
+    store = tracker._store
+
+    async def pragma(setting: str) -> int:
+        # In the thread that writes: the error code of a connection is its last call's, whichever thread made it.
+        return await store._writer.run(lambda: store._connection.execute(f"PRAGMA {setting}").fetchone()[0])
+
+    await pragma(f"max_page_count={await pragma('page_count') + 2}")
+    for n in range(3000):
+        log.info("meanwhile", n=n)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await tracker.flush()
+    log.info("meanwhile", n=3000)
+    await pragma("max_page_count=1000000")
+    await stored(tracker)
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(3001,)]
+    assert len([record for record in caplog.records if "is full; events wait in" in record.getMessage()]) == 1
+    assert rows(db_path, "PRAGMA integrity_check") == [("ok",)]
+
+
+async def test_a_commit_that_fails_does_not_block_the_next(db_path, tracker, monkeypatch):
+    """When COMMIT itself fails, and leaves its transaction open, the batch is stored with the next attempt."""
+    fails = [3]
+    connection = tracker._store._connection
+
+    class Failing:
+        """A connection whose commit fails three times."""
+
+        def execute(self, statement: str, *parameters: object) -> object:
+            if statement == "COMMIT" and fails[0]:
+                fails[0] -= 1
+                raise sqlite3.OperationalError("disk I/O error")
+            return connection.execute(statement, *parameters)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(connection, name)
+
+    monkeypatch.setattr(tracker._store, "_connection", Failing())
+    log.info("once")
+    await stored(tracker)
+    assert fails == [0]
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("once",)]
+    assert tracker.ledger().stored == 1
+
+
+@pytest.mark.parametrize("spool", [True, False])
+async def test_a_fault_of_ours_loses_no_batch(db_path, monkeypatch, caplog, spool):
+    """Whatever the store raises, what was read from the queue is stored by a later attempt (guarantee 3)."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
+
+        async def failing(what):
+            raise ZeroDivisionError("a fault of ours")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tracker._store, "write", failing)
+            for n in range(100):
+                log.info("kept", n=n)
+            with pytest.raises(StoreUnavailable, match="a fault of ours"):
+                await tracker.flush()
+        await stored(tracker)
+        assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(100,)]
+    assert "a fault of ours" in caplog.text
+
+
+FULL_DISK = """
+import asyncio, resource, signal, sys
+import structlog, structjob
+structjob.configure(console=False)
+log = structlog.get_logger()
+async def main():
+    async with structjob.Tracker(sys.argv[1]) as tracker:
+        log.info("before")
+        await tracker.flush()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))  # neither the spool nor the database may grow beyond it
+        for n in range(500): log.info("meanwhile", n=n)
+        await asyncio.sleep(0.3)
+        for n in range(500, 1000): log.info("meanwhile", n=n)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        while True:
+            try:
+                await tracker.flush()
+                break
+            except structjob.StructjobError: await asyncio.sleep(0.01)
+        ledger = tracker.ledger()
+        print(ledger.accepted, ledger.stored, ledger.dead_lettered, ledger.dropped)
+asyncio.run(main())
+"""
+
+
+async def test_a_full_disk_costs_nothing_while_memory_has_room(db_path):
+    """Spool and database cannot grow, in the middle of a record even; when they can again, every event is stored, once (R28)."""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", FULL_DISK, f"sqlite:///{db_path}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "1001 1001 0 {}\n"), done.stderr
+    assert rows(db_path, "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs") == [(1001, 1001, 1001)]
+    assert done.stderr.count("cannot write to the spool") == 1
+    assert not list(db_path.with_name(db_path.name + ".spool").iterdir())
+
+
+# -- busy loops and foreign threads ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_", [0.001, 0.0001])
+async def test_a_saturated_loop_stores_continuously(db_path, tracker, slice_):
+    """A loop that is never idle still delivers all the time (decisions: the engine is tasks)."""
+    seen = []
+    deadline = time.monotonic() + 2.0
+    n = 0
+    while time.monotonic() < deadline:
+        end = time.perf_counter() + slice_
+        log.info("busy", n=n)
+        n += 1
+        while time.perf_counter() < end:
+            pass
+        await asyncio.sleep(0)
+        seen.append(tracker.ledger().stored)
+    growth = sum(later > earlier for earlier, later in itertools.pairwise(seen))
+    assert growth >= 3
+    assert seen[-1] > 0.4 * n
+
+
+async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
+    """What a thread logs while the loop is idle is stored promptly, each time (R28)."""
+    await tracker.flush()
+    for n in range(20):
+        before = tracker.ledger().stored
+        await asyncio.to_thread(log.info, "from a thread", n=n)
+        began = time.monotonic()
+        await until(lambda before=before: tracker.ledger().stored > before, 3.0)
+        assert time.monotonic() - began < 0.2 + 0.8
+
+
+async def test_no_wake_up_is_lost(db_path):
+    """Threads log at any moment of the engine's falling asleep: every event is stored without anybody's help (R28)."""
+    structjob.configure(console=False, strict=True)
+    interval = sys.getswitchinterval()
+    async with structjob.Tracker(f"sqlite:///{db_path}", flush_interval=0.0005) as tracker:
+        sys.setswitchinterval(1e-6)
+        try:
+            for _ in range(20):
+                threads = [threading.Thread(target=lambda: [log.info("wake") for _ in range(20)]) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    while thread.is_alive():
+                        await asyncio.sleep(0.0005)
+                await until(lambda: tracker.ledger().stored == tracker.ledger().accepted, 5.0)
+        finally:
+            sys.setswitchinterval(interval)
+
+
+async def test_an_event_between_the_last_look_and_falling_asleep_is_stored(db_path, tracker):
+    """An event that comes when the writer has just found nothing, and is not marked idle yet, is stored without anybody's help (R28)."""
+    await tracker.flush()
+    waiters = tracker._engine._waiters
+    settle = waiters.settle
+
+    def settle_and_log(states) -> None:
+        settle(states)
+        waiters.settle = settle
+        assert not tracker._recorder.idle
+        log.info("in between")
+
+    waiters.settle = settle_and_log
+    tracker._engine._wake()
+    await until(lambda: tracker.ledger().accepted == tracker.ledger().stored == 1, 5.0)
+
+
+async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, tracker):
+    """Each thread that flushes finds its own events in the database afterwards, whatever the others do."""
+    missing = []
+
+    def work(index: int) -> None:
+        with closing(sqlite3.connect(db_path)) as connection, connection:
+            for n in range(30):
+                log.info("mine", thread=index, n=n)
+                tracker._engine.flush().result(20)
+                query = "SELECT count(*) FROM structjob_logs WHERE json_extract(attrs, '$.thread') = ?"
+                if connection.execute(query, (index,)).fetchone()[0] != n + 1:
+                    missing.append((index, n))
+
+    await asyncio.gather(*(asyncio.to_thread(work, index) for index in range(4)))
+    assert not missing
+
+
+async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
+    """When ``start`` returns, another connection finds the job, though changes of state stand out of order in the file (R19)."""
+    recorder = tracker._recorder
+    held = recorder.state_numbers.next()  # another thread has its number and has not written yet
+    future = tracker._engine.committed(held)
+    async with tracker.job("found") as job:
+        assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [("found",)]
+        assert not future.done()
+    recorder.states.append(seal(b'{"kind":"gap","row":{"first_seq":900,"last_seq":900,"reason":"test"}', b',"state_seq":%d' % held), held)
+    await asyncio.wait_for(asyncio.wrap_future(future), 5)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+async def test_somebody_cancels_every_task(db_path, monkeypatch, spool):
+    """A program that cancels all tasks of its loop, ours with a batch in their hands among them, still stores everything."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
+        writing = asyncio.Event()
+
+        async def hang(what):
+            writing.set()
+            await asyncio.Event().wait()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tracker._store, "write", hang)
+            for n in range(50):
+                log.info("kept", n=n)
+            await writing.wait()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        log.info("kept", n=50)
+        await tracker.flush()
+        assert tracker.ledger().stored == 51
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(51,)]
+
+
+async def test_a_busy_program_delivers_its_predecessors_events_too(db_path, db_url, impatient):
+    """An orphan's events do not wait until the program that took them over has nothing of its own to store (guarantee 1)."""
+    structjob.configure(console=False, strict=True)
+    first = await structjob.Tracker(db_url).open()
+    with locked(db_path):
+        for n in range(300):
+            log.info("orphan", n=n)
+        assert not await first.aclose(timeout=0.2)
+    async with structjob.Tracker(db_url, batch_size=20) as second:
+        while rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'orphan'") != [(300,)]:
+            for n in range(200):
+                log.info("busy", n=n)
+            await asyncio.sleep(0)
+            assert second.ledger().accepted < 500_000
+
+
+async def test_a_directory_change_does_not_lose_the_spool(tmp_path, monkeypatch):
+    """A program with a relative database path that changes its directory goes on as before."""
+    structjob.configure(console=False, strict=True)
+    monkeypatch.chdir(tmp_path)
+    async with structjob.Tracker("sqlite:///jobs.db", spool="spool") as tracker:
+        log.info("here")
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        log.info("there")
+        assert len(await tracker.logs.list()) == 2
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not list((tmp_path / "spool").iterdir())
+
+
+# -- closing --------------------------------------------------------------------------------------------------------------------
+
+
+def resources() -> tuple[set[str], set[str], set[str]]:
+    """What a process holds: tasks, threads, descriptors."""
+    gc.collect()
+    tasks = {task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("structjob")}
+    threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("structjob")}
+    descriptors = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            descriptors.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return tasks, threads, descriptors
+
+
+async def test_closing_leaves_nothing(db_path):
+    """After ``aclose`` no task, thread, descriptor, lock file or directory of the tracker is left."""
+    structjob.configure(console=False, strict=True)
+    for _ in range(3):
+        async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+            async with tracker.job("job"):
+                log.info("x")
+            await tracker.logs.list()
+        await until(lambda: not resources()[1])
+        tasks, _, descriptors = resources()
+        assert not tasks
+        assert not [name for name in descriptors if str(db_path) in name]
+    assert sorted(entry.name for entry in db_path.parent.iterdir()) == ["jobs.db", "jobs.db.spool"]
+    assert not list(db_path.with_name("jobs.db.spool").iterdir())
+
+
+async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
+    """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next tracker stores it (guarantee 6)."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    with locked(db_path):
+        for n in range(500):
+            log.info("left", n=n)
+        began = time.monotonic()
+        assert not await tracker.aclose(timeout=1.0)
+        assert time.monotonic() - began < 1.0 + 0.7
+        await until(lambda: not resources()[1], 2.0)
+        assert not [name for name in resources()[2] if str(db_path) in name and "spool" in name]
+        log.info("late")
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+        assert (await tracker.verify()).ok
+    assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [("late", 1), ("left", 500)]
+    assert not list(db_path.with_name("jobs.db.spool").iterdir())
+
+
+async def test_threads_that_log_while_the_tracker_closes_lose_nothing(db_path, db_url):
+    """Every event is stored by the tracker that closes, or by the next: none falls in between (guarantee 1)."""
+    structjob.configure(console=False, strict=True)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    logged = 0
+    accepted = 0
+    try:
+        for _ in range(10):
+            tracker = await structjob.Tracker(db_url).open()
+            stop = threading.Event()
+            counts = [0] * 4
+
+            def work(index: int, stop: threading.Event = stop, counts: list[int] = counts) -> None:
+                while not stop.is_set():
+                    if len(routing._waiting) < routing.WAITING // 2:  # as many as may wait for the next tracker
+                        log.info("thread")
+                        counts[index] += 1
+                    time.sleep(0.0005)
+
+            threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+            for thread in threads:
+                thread.start()
+            await asyncio.sleep(0.03)
+            assert await tracker.aclose()
+            ledger = tracker.ledger()
+            assert ledger.stored == ledger.accepted
+            assert not ledger.dropped
+            stop.set()
+            for thread in threads:
+                await asyncio.to_thread(thread.join)
+            logged += sum(counts)
+            accepted += ledger.accepted
+        async with structjob.Tracker(db_url) as tracker:
+            await tracker.flush()
+            assert (await tracker.verify()).ok
+    finally:
+        sys.setswitchinterval(interval)
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(logged,)]
+    assert accepted > 0
+
+
+async def test_closing_waits_for_a_thread_in_the_middle_of_an_event(db_path):
+    """A thread that has its number and has not written yet when the tracker closes is waited for, and its event is stored (guarantee 1)."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    append, inside, go_on = tracker._recorder._append, threading.Event(), threading.Event()
+
+    def slow(line: bytes, number: int) -> None:
+        inside.set()
+        go_on.wait()
+        append(line, number)
+
+    tracker._recorder._append = slow
+    thread = threading.Thread(target=log.info, args=("in the middle",))
+    thread.start()
+    await asyncio.to_thread(inside.wait)
+    closing = asyncio.create_task(tracker.aclose())
+    done, _ = await asyncio.wait([closing], timeout=0.3)
+    assert not done
+    go_on.set()
+    assert await closing
+    thread.join()
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("in the middle",)]
+
+
+async def test_a_blocked_thread_is_let_go_when_the_tracker_closes(db_path):
+    """A thread that waits for room is not held for ever by a tracker that closes; its event stays in the spool (guarantees 1 and 6)."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}", overflow="block", spool_max_bytes=65_536).open()
+    count = 0
+
+    def work() -> None:
+        nonlocal count
+        while not tracker._recorder.closed:
+            log.info("blocked", text="x" * 500)
+            count += 1
+
+    with locked(db_path):
+        thread = threading.Thread(target=work)
+        thread.start()
+        await until(lambda: tracker._recorder.spool.events._full)
+        await tracker.aclose(timeout=0.5)
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+        assert (await tracker.verify()).ok
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'blocked'") == [(count,)]
+
+
+async def test_a_cancelled_opening_leaves_nothing(db_path, monkeypatch):
+    """A tracker whose opening is cancelled, at whichever step, leaves no task, thread, descriptor or directory."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(f"sqlite:///{db_path}"):
+        pass  # the modules are imported, the tables made
+    reached = asyncio.Event()
+
+    async def hang(*args: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    for step in (
+        "structjob.store.sqlite.SQLiteStore.open",
+        "structjob.store.sqlite.SQLiteStore.begin_session",
+        "structjob.engine.Engine.looked",
+    ):
+        reached.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(step, hang)
+            tracker = structjob.Tracker(f"sqlite:///{db_path}")
+            opening = asyncio.create_task(tracker.open())
+            await reached.wait()
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+        await until(lambda: not resources()[1])
+        tasks, _, descriptors = resources()
+        assert not tasks
+        assert not [name for name in descriptors if str(db_path) in name]
+        assert not list(db_path.with_name("jobs.db.spool").iterdir())
+
+
+async def test_a_small_queue_in_memory_is_emptied_in_time(db_path):
+    """Without a spool a quick producer that leaves the loop its turns loses nothing, though the queue is smaller than what comes within
+    the flush interval (R28)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=False, queue_size=1000, flush_interval=1.0) as tracker:
+        for n in range(6000):
+            log.info("steady", n=n)
+            if n % 20 == 0:
+                await asyncio.sleep(0.002)
+    assert tracker.ledger().dropped == {}
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(6000,)]
+
+
+FORGET = """
+import asyncio, sys, time
+import structlog, structjob
+structjob.configure(console=False)
+log = structlog.get_logger()
+async def main():
+    tracker = await structjob.Tracker(sys.argv[1]).open()
+    for n in range(500): log.info("forgotten", n=n)
+    if sys.argv[2] == "mid-job":
+        await tracker.job("forgotten").__aenter__()
+    if sys.argv[2] == "error":
+        raise SystemExit(3)
+asyncio.run(main())
+log.info("after the loop")
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "mid-job", "error"])
+async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
+    """A program that does not close its tracker exits promptly, and loses nothing (guarantee 1)."""
+    began = time.monotonic()
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-W", "error", "-c", FORGET, f"sqlite:///{db_path}", way],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert time.monotonic() - began < 10
+    assert (done.returncode, done.stdout, done.stderr) == (3 if way == "error" else 0, "", "")
+    # Most of it got there already; the rest is in the spool.
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'forgotten'") == [(500,)]
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+        assert (await tracker.verify()).ok
+        assert [job.status for job in await tracker.jobs.list()] == (["crashed"] if way == "mid-job" else [])
+    found = rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'after the loop'")
+    assert found == [(0 if way == "error" else 1,)]
+
+
+async def test_a_forgotten_tracker_and_a_locked_database(db_path, db_url):
+    """The same while another program holds the database: the exit waits for a moment only, and the next tracker stores it all."""
+    async with structjob.Tracker(db_url):
+        pass
+    code = FORGET.replace("for n in range(500)", "print(flush=True); sys.stdin.readline()\n    for n in range(500)")
+    process = subprocess.Popen([sys.executable, "-c", code, db_url, "plain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    await asyncio.to_thread(process.stdout.readline)
+    with locked(db_path):
+        began = time.monotonic()
+        await asyncio.to_thread(process.communicate, "go\n", 30)
+        assert time.monotonic() - began < 6
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        assert (await tracker.verify()).ok
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(501,)]
+
+
+async def test_the_librarys_own_words_do_not_reenter(db_path, tracker, impatient, caplog):
+    """What the library says of itself while the database is away is not recorded: it would feed itself (guarantee 8)."""
+    logging.getLogger().setLevel(logging.DEBUG)
+    with locked(db_path):
+        log.info("one")
+        with pytest.raises(StoreUnavailable):
+            await tracker.flush()
+    await stored(tracker)
+    assert "events wait in" in caplog.text
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("one",)]

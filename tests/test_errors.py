@@ -1,0 +1,327 @@
+"""Errors: each counted once, in groups, with what was made of them; on every database."""
+
+import asyncio
+import random
+from collections import defaultdict
+from datetime import timedelta
+
+import pytest
+import structlog
+from statistics_support import T0, Store
+
+from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
+from structjob.store.errors import Errors
+from structjob.store.statistics import Statistics
+from structjob.store.tables import errors, logs
+
+H = timedelta(hours=1)
+NOW = T0 + 40 * H
+log = structlog.get_logger()
+
+
+@pytest.fixture
+def store(database):
+    return Store(database)
+
+
+@pytest.fixture
+def found(store):
+    return Errors(store.fetch, store.flush, store.transact, now=lambda: NOW)
+
+
+def occurrence(seq, fingerprint, ts, job_id=None, *, error_type="ValueError", message="bad", operation=None, step=None, **columns):
+    return {
+        "session_id": 1, "seq": seq, "ts": ts, "level": "error", "message": "step_error", "type": "system" if job_id is None else "task",
+        "job_id": job_id, "operation": operation, "step": step, "fingerprint": fingerprint, "project": columns.get("project"),
+        "attrs": {"error_type": error_type, "error_message": message, "exception": {"traceback": f"Traceback … {seq}"}},
+    }  # fmt: skip
+
+
+def history(seed):
+    """Return occurrences of some errors, and events that are none."""
+    chance = random.Random(seed)
+    rows = []
+    for seq in range(1, 300):
+        moment = T0 + timedelta(seconds=chance.randint(0, 3600 * 20), microseconds=chance.choice((0, 1, 999_999)))
+        job, project = chance.choice((None, "a", "b", "c")), chance.choice((None, "moon"))
+        if chance.random() < 0.5:
+            rows.append({**occurrence(seq, None, moment, job), "level": "info", "attrs": None})
+            continue
+        fingerprint = chance.choice(("f1", "f2", "f3"))
+        where = {"operation": None if job is None else chance.choice(("copy", "verify")), "step": chance.choice((None, "load"))}
+        kind = {"f1": "ValueError", "f2": "KeyError", "f3": chance.choice(("KeyError", "Timeout"))}[fingerprint]
+        rows.append(occurrence(seq, fingerprint, moment, job, error_type=kind, message=f"m{seq}", project=project, **where))
+    return rows
+
+
+def seen(rows, since=None, until=None, **equal):
+    return [
+        row
+        for row in rows
+        if row["fingerprint"] is not None
+        and (since is None or row["ts"] >= since)
+        and (until is None or row["ts"] < until)
+        and all(row[name] == value for name, value in equal.items())
+    ]
+
+
+# -- groups ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_groups_are_what_counting_by_hand_says(store, found, seed):
+    """Count, jobs touched, first and last seen of each error; the latest occurrence is its example (R39)."""
+    rows = history(seed)
+    await store.add(logs, *rows)
+    groups = await found.list()
+    assert [group.last_seen for group in groups] == sorted((group.last_seen for group in groups), reverse=True)
+    assert {group.fingerprint for group in groups} == {"f1", "f2", "f3"}
+    for group in groups:
+        mine = seen(rows, fingerprint=group.fingerprint)
+        last = max(mine, key=lambda row: (row["ts"], row["seq"]))
+        assert (group.count, group.jobs) == (len(mine), len({row["job_id"] for row in mine} - {None}))
+        assert (group.first_seen, group.last_seen) == (min(row["ts"] for row in mine), last["ts"])
+        assert (group.message, group.job_id, group.operation, group.step) == (
+            last["attrs"]["error_message"], last["job_id"], last["operation"], last["step"],
+        )  # fmt: skip
+        assert (group.error_type, group.status) == (last["attrs"]["error_type"], "open")
+        assert group.traceback == f"Traceback … {last['seq']}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_errors_are_counted_by_type_step_and_operation(store, seed):
+    """Errors by error_type × step × operation over a window (R39)."""
+    rows = history(seed)
+    await store.add(logs, *rows)
+    stats = Statistics(store.fetch, store.flush)
+    for window in [
+        {},
+        {"since": T0 + 5 * H, "until": T0 + 12 * H},
+        {"operation": "copy"},
+        {"step": "load", "since": T0 + H},
+        {"project": "moon"},
+    ]:
+        expected = defaultdict(list)
+        for row in seen(rows, **window):
+            expected[row["attrs"]["error_type"], row["operation"], row["step"]].append(row)
+        found = await stats.errors(**window)
+        got = {(one.error_type, one.operation, one.step): (one.count, one.jobs, one.first_seen, one.last_seen) for one in found}
+        assert got == {
+            key: (len(mine), len({row["job_id"] for row in mine} - {None}), min(row["ts"] for row in mine), max(row["ts"] for row in mine))
+            for key, mine in expected.items()
+        }
+
+
+async def test_which_errors_are_listed(store, found):
+    """By when, where and in which job an error was seen; its numbers are of all its occurrences (R39)."""
+    await store.add(
+        logs,
+        occurrence(1, "f1", T0, "a", operation="copy", step="load", project="moon"),
+        occurrence(2, "f1", T0 + 5 * H, "b", operation="verify"),
+        occurrence(3, "f2", T0 + 2 * H),
+    )
+
+    async def listed(**filters):
+        return [(group.fingerprint, group.count) for group in await found.list(**filters)]
+
+    assert await listed() == [("f1", 2), ("f2", 1)]
+    assert await listed(limit=1) == [("f1", 2)]
+    assert await listed(since=T0 + H, until=T0 + 3 * H) == [("f2", 1)]
+    for filters in (
+        {"operation": "copy"},
+        {"step": "load"},
+        {"job_id": "a"},
+        {"project": "moon"},
+        {"until": T0 + H},
+        {"since": T0 + 5 * H},
+    ):
+        assert await listed(**filters) == [("f1", 2)]
+    assert await listed(operation="nothing") == []
+
+
+# -- resolved, and seen again ---------------------------------------------------------------------------------------------------------
+
+
+async def test_an_error_is_resolved_and_seen_again(store, found):
+    """Resolved until it occurs once more; then it has regressed, until it is resolved again or reopened (R39)."""
+    await store.add(logs, occurrence(1, "f1", NOW - H), occurrence(2, "f2", NOW - H))
+
+    async def listed(status):
+        return [group.fingerprint for group in await found.list(status=status)]
+
+    group = await found.resolve("f1", by="ada")
+    assert (group.status, group.resolved_at, group.resolved_by) == ("resolved", NOW, "ada")
+    assert (await listed("open"), await listed("resolved"), await listed("regressed")) == (["f2"], ["f1"], [])
+    await store.add(logs, occurrence(3, "f1", NOW + H))
+    assert (await found.get("f1")).status == "regressed"
+    assert (await listed("open"), await listed("resolved"), await listed(("regressed", "open"))) == (["f2"], [], ["f1", "f2"])
+    later = Errors(store.fetch, store.flush, store.transact, now=lambda: NOW + 2 * H)
+    group = await later.resolve("f1")
+    assert (group.status, group.count, group.resolved_by) == ("resolved", 2, None)
+    group = await found.reopen("f1")
+    assert (group.status, group.resolved_at) == ("open", None)
+
+
+async def test_what_was_pruned_still_counts(store, found):
+    """An error that was first seen before the oldest event that is kept says so (R39)."""
+    await store.add(logs, occurrence(1, "f1", NOW))
+    await store.add(
+        errors, {"fingerprint": "f1", "error_type": "ValueError", "message": "bad", "pruned": 7, "first_seen": T0, "last_seen": T0 + H}
+    )
+    group = await found.get("f1")
+    assert (group.count, group.first_seen, group.last_seen, group.status) == (8, T0, NOW, "open")
+
+
+async def test_the_beginning_of_a_fingerprint_will_do(store, found):
+    """As a person types it; several that begin so are told (R39)."""
+    await store.add(logs, occurrence(1, "abc1", T0), occurrence(2, "abd2", T0), occurrence(3, "ab", T0 - H))
+    assert (await found.get("abc")).fingerprint == "abc1"
+    assert (await found.get("ab")).fingerprint == "ab"
+    with pytest.raises(InvalidArgument, match=r"'a' begins several fingerprints: abc1 \(ValueError\), abd2"):
+        await found.resolve("a")
+    for nothing in ("abcd", "", "ABC1", "%", "'; DROP TABLE structjob_errors; --", "a\0"):
+        with pytest.raises(ErrorGroupNotFound):
+            await found.get(nothing)
+    assert not any("DROP" in sent for sent in store.sent)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("ask", "error", "says"),
+    [
+        (lambda e: e.list(status="gone"), InvalidFilter, "unknown status 'gone': use one of open, resolved, regressed"),
+        (lambda e: e.list(since=NOW, until=T0), InvalidFilter, "is after until"),
+        (lambda e: e.list(limit=0), InvalidFilter, "limit must be"),
+        (lambda e: e.list(operation=7), InvalidFilter, "operation must be a string"),
+        (lambda e: e.get(7), InvalidArgument, "a fingerprint is a string, not int"),
+        (lambda e: e.resolve("f1", by="a" * 129), InvalidArgument, "by must be text of 1 to 128 characters"),
+    ],
+)
+async def test_bad_input_is_told(store, found, ask, error, says):
+    """An error that names the thing, before anything is asked of the database (R39)."""
+    with pytest.raises(error, match=says):
+        await ask(found)
+    assert store.asked == []
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_occurrences_are_found_by_their_index(store, found):
+    """What errors cost grows with the errors, not with the events (R5, R39)."""
+    await store.add(logs, occurrence(1, "f1", T0))
+    await found.list(since=T0, operation="copy")
+    await found.get("f")
+    await Statistics(store.fetch, store.flush).errors(since=T0, until=NOW)
+    for statement in store.asked:
+        plan = await store.plan(statement)
+        assert "structjob_logs_by_fingerprint" in plan
+        assert "structjob_logs_by_time" not in plan
+        assert "SCAN structjob_logs USING INDEX structjob_logs_by_fingerprint" in plan or "SCAN structjob_logs" not in plan, plan
+
+
+# -- what is an occurrence ------------------------------------------------------------------------------------------------------------
+
+
+async def only(tracker):
+    (group,) = await tracker.errors.list()
+    return group
+
+
+async def test_an_exception_that_passes_through_is_one_occurrence(any_tracker):
+    """Logged, raised through two steps, a child job, its parent: once, where it was told of first (R39)."""
+    for _ in range(2):
+        with pytest.raises(ValueError, match="bad"):
+            async with any_tracker.job("nightly") as job, job.step("outer"), job.child("part") as child, child.step("load"):
+                try:
+                    raise ValueError("bad")
+                except ValueError:
+                    log.exception("it is bad")
+                    raise
+    group = await only(any_tracker)
+    assert (group.count, group.jobs, group.operation, group.step, group.job_id) == (2, 2, "part", "load", child.id)
+    assert [event.message for event in await any_tracker.logs.list(fingerprint=group.fingerprint)] == ["it is bad"] * 2
+    (one,) = await any_tracker.stats.errors()
+    assert (one.error_type, one.operation, one.step, one.count, one.jobs) == ("ValueError", "part", "load", 2, 2)
+
+
+async def test_what_is_not_recorded_is_no_occurrence(tracker):
+    """An exception that was told of below the database's level first is counted where it fails the step (R39)."""
+    with pytest.raises(ValueError, match="bad"):
+        async with tracker.job("nightly") as job, job.step("load"):
+            try:
+                raise ValueError("bad")
+            except ValueError:
+                log.debug("it is bad", exc_info=True)
+                raise
+    group = await only(tracker)
+    (event,) = await tracker.logs.list(fingerprint=group.fingerprint)
+    assert (group.count, event.kind) == (1, "step_error")
+
+
+async def test_another_exception_is_another_occurrence(tracker):
+    """A job that fails by something else than its step did has two errors (R39)."""
+    with pytest.raises(KeyError):
+        async with tracker.job("nightly") as job:
+            try:
+                async with job.step("load"):
+                    raise ValueError("bad")
+            except ValueError:
+                raise KeyError("worse") from None
+    groups = await tracker.errors.list()
+    assert {(group.error_type, group.step, group.count) for group in groups} == {("ValueError", "load", 1), ("KeyError", None, 1)}
+
+
+async def test_one_exception_that_fails_several_jobs_is_an_occurrence_in_each(tracker):
+    """Ten jobs that wait for one task all fail by the one exception it raised (R39)."""
+
+    async def connect():
+        raise OSError("refused")
+
+    async def work(connection):
+        async with tracker.job("import"):
+            await connection
+
+    connection = asyncio.ensure_future(connect())
+    await asyncio.gather(*(work(connection) for _ in range(10)), return_exceptions=True)
+    group = await only(tracker)
+    assert (group.count, group.jobs) == (10, 10)
+
+
+async def test_an_error_outside_any_job_is_one(tracker):
+    """What the program itself logs with an exception is grouped, too; what it calls a fingerprint stays an attribute (R35, R39)."""
+    for n in range(2):
+        try:
+            raise OSError(f"disk {n} is full")
+        except OSError:
+            log.exception("no room", fingerprint="SHA256:abc")
+    log.error("no exception")
+    group = await only(tracker)
+    assert (group.count, group.jobs, group.operation, group.message) == (2, 0, None, "disk 1 is full")
+    (first, _) = await tracker.logs.list(fingerprint=group.fingerprint)
+    assert first.attrs["fingerprint"] == "SHA256:abc"
+
+
+async def test_errors_are_grouped_by_hand(tracker):
+    """`error_fingerprint` says which error an event is an occurrence of, with or without an exception (R39)."""
+    log.error("disk is full", disk="a", error_fingerprint="disk-full")
+    log.error("no room left", disk="b", error_fingerprint="disk-full", error_type="NoRoom")
+    group = await only(tracker)
+    assert (group.fingerprint, group.error_type, group.message, group.count) == ("disk-full", "NoRoom", "no room left", 2)
+
+
+async def test_a_hostile_exception_is_an_occurrence(tracker):
+    """One that refuses attributes, or to be looked at, fails its job as any other, and is counted (R9, R39)."""
+
+    class Frozen(Exception):
+        def __setattr__(self, name, value):
+            raise AttributeError(name)
+
+    class Closed(Exception):
+        @property
+        def __dict__(self):
+            raise RuntimeError("no")
+
+    for kind in (Frozen, Closed):
+        with pytest.raises(kind):
+            async with tracker.job("nightly"):
+                raise kind("bad")
+    assert {group.error_type.rpartition(".")[2] for group in await tracker.errors.list()} == {"Frozen", "Closed"}

@@ -1,0 +1,240 @@
+"""A job as a file, and back: with its attempts, steps, events and children, once, and nothing half done."""
+
+import gzip
+import json
+
+import pytest
+import structlog
+
+import structjob
+from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
+from structjob.store import imports
+
+log = structlog.get_logger("tests.export")
+
+JOB = {"record": "job", "id": "old-1", "operation": "copy", "created_at": "2020-01-02T03:04:05+01:00"}
+
+
+@pytest.fixture
+def tracker(any_tracker):
+    return any_tracker
+
+
+@pytest.fixture
+async def plain(tmp_path):
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(f"sqlite:///{tmp_path / 'plain.db'}") as opened:
+        yield opened
+
+
+async def history(tracker):
+    """Record a job with two attempts, steps, a child, an error and odd values."""
+    for attempt in (1, 2):
+        metadata = {"vm": {"a": [None, "ü\u2028"]}}
+        try:
+            async with tracker.job("copy", job_id="mine", metadata=metadata, external_job_id="gui-17", owner="ada") as job:
+                async with job.step("first", total=2) as step:
+                    step.advance(1)
+                    log.info("in a step", n=attempt, big=2**70)
+                job.result = "text"
+                if attempt == 1:
+                    raise ValueError("not yet")
+                async with job.child("verify", context_id="vm-9") as child:
+                    log.warning("in the child", of=child.id)
+        except ValueError:
+            pass
+
+
+async def everything(tracker, job_id):
+    """Return all of a job, but for what tells of who stored it."""
+
+    def plain(record, *leave_out):
+        names = [name for name in record.__dataclass_fields__ if name not in ("session_id", "state_seq", *leave_out)]
+        return {name: getattr(record, name) for name in names}
+
+    def tree(found):
+        return plain(found.job), [plain(step) for step in found.steps], [tree(child) for child in found.children]
+
+    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(job_id=job_id, include_children=True)]
+    attempts = [plain(attempt) for attempt in await tracker.jobs.history(job_id)]
+    steps = [plain(step) for step in await tracker.jobs.steps(job_id, 1)]
+    return tree(await tracker.jobs.tree(job_id)), attempts, steps, events
+
+
+def write(path, *records):
+    path.write_bytes(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    return path
+
+
+async def test_a_job_comes_back_as_it_was(tracker, plain, tmp_path):
+    """What was exported and imported is equal in every field, and complete by its own proof; on each database (R21, R36)."""
+    await history(tracker)
+    path = tmp_path / "job.jsonl.gz"
+    number = await tracker.export("gui-17", path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert len(lines) == number
+    assert lines[0]["record"] == "export"
+    there = await everything(tracker, "mine")
+    found = await plain.import_(path)
+    assert await everything(plain, "mine") == there
+    assert (found.jobs, found.attempts, found.steps, found.events) == (2, 3, 2, len(there[3]))
+    assert found.job_ids["mine"] == "mine"
+    assert (await plain.verify()).ok
+    again = tmp_path / "again.jsonl"
+    await plain.export("mine", again)
+    with pytest.raises(ImportRefused, match="in the database already"):
+        await tracker.import_(again)
+
+
+async def test_new_ids(tracker, tmp_path):
+    """A job can be taken in beside its original: all ids are new, the map tells which, and parents, steps and events follow (R21)."""
+    await history(tracker)
+    path = tmp_path / "job.jsonl"
+    await tracker.export("mine", path)
+    before = await tracker.logs.count()
+    tried = await tracker.import_(path, ids="new", dry_run=True)
+    assert await tracker.logs.count() == before
+    found = await tracker.import_(path, ids="new")
+    assert found == tried
+    new = found.job_ids["mine"]
+    tree = await tracker.jobs.tree(new)
+    assert tree.job.root_job_id == new != "mine"
+    assert [child.job.root_job_id for child in tree.children] == [new]
+    assert [step.id for step in tree.steps] == [found.step_ids[(await tracker.jobs.tree("mine")).steps[0].id]]
+    events = await tracker.logs.list(job_id=new, include_children=True)
+    assert {event.job_id for event in events} == set(found.job_ids.values())
+    assert {event.attrs.get("parent_job_id") for event in events} == {None, new}
+    assert (await tracker.verify()).ok
+
+
+async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
+    """Importing a file again stores nothing; one whose import was cut off goes on and ends complete (R21)."""
+    monkeypatch.setattr(imports, "_BATCH", 3)
+    path = write(
+        tmp_path / "old.jsonl",
+        JOB,
+        *({"record": "event", "ts": 1_600_000_000 + n, "message": f"line {n}", "job_id": "old-1"} for n in range(20)),
+    )
+    original, calls = tracker._store.write, 0
+
+    async def cut(work):
+        nonlocal calls
+        calls += work.session_id != tracker.session_id
+        if calls == 3:
+            calls += 1
+            raise structjob.StoreUnavailable("cut")
+        return await original(work)
+
+    monkeypatch.setattr(tracker._store, "write", cut, raising=False)
+    with pytest.raises(structjob.StoreUnavailable):
+        await tracker.import_(path)
+    assert 0 < await tracker.logs.count(job_id="old-1") < 20
+    for known in (False, True, True):
+        assert (await tracker.import_(path)).known is known
+        assert [event.message for event in await tracker.logs.list(job_id="old-1")] == [f"line {n}" for n in range(20)]
+    assert (await tracker.verify()).ok
+
+
+async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):
+    """Nothing runs in a file: what was running crashed when it was last heard of; durations follow from the times (R11, R21)."""
+    begun, at = "2020-01-02T03:04:05Z", "2020-01-02T03:04:0{}Z".format
+    records = (
+        {"record": "job", "id": 18, "operation": "left", "status": "running", "started_at": begun},
+        {"record": "step", "id": 1, "job_id": 18, "name": "heard of", "status": "running", "started_at": begun},
+        {"record": "step", "id": 2, "job_id": 18, "name": "silent", "status": "running", "started_at": begun},
+        {"record": "step", "id": 3, "job_id": 18, "name": "done", "started_at": begun, "completed_at": at(6)},
+        {"record": "event", "ts": at(8), "message": "b", "job_id": 18},
+        {"record": "event", "ts": at(7), "message": "a", "job_id": 18, "step_id": 1},
+        {"record": "job", "id": 19, "operation": "unheard", "status": "running", "started_at": begun},
+    )
+    await tracker.import_(write(tmp_path / "old.jsonl", *records))
+    job, unheard = await tracker.jobs.get("18"), await tracker.jobs.get("19")
+    assert (job.status, job.duration_ms, job.completed_at.second) == ("crashed", 3000, 8)
+    assert (unheard.status, unheard.duration_ms, unheard.completed_at) == ("crashed", None, None)
+    steps = {step.name: (step.status, step.duration_ms) for step in await tracker.jobs.steps("18")}
+    assert steps == {"heard of": ("crashed", 2000), "silent": ("crashed", 3000), "done": ("completed", 1000)}
+
+
+async def test_an_older_trackers_lines(tracker, tmp_path):
+    """A few fields are enough; other words for statuses and fields are understood, unknown ones are kept, numbers become ids (R21)."""
+    records = (
+        {"record": "job", "job_id": 17, "name": "copy", "status": "SUCCESS", "start_time": "2020-01-02 03:04:05", "vm": "pg-01"},
+        {"record": "step", "id": 3, "job_id": 17, "name": "load", "status": "error", "error": "disk full"},
+        {"record": "event", "timestamp": "2020-01-02T03:04:06Z", "event": "copied", "level": "WARN", "job_id": 17, "step_id": 3, "n": 1},
+        {"record": "job", "id": 18, "operation": "left", "status": "running", "created_at": 1_600_000_000.5},
+    )
+    await tracker.import_(write(tmp_path / "old.jsonl", *records))
+    job = await tracker.jobs.get("17")
+    assert (job.operation, job.status, job.metadata, job.attempt) == ("copy", "completed", {"vm": "pg-01"}, 1)
+    assert job.created_at.isoformat() == "2020-01-02T03:04:05+00:00"
+    (step,) = await tracker.jobs.steps("17")
+    assert (step.id, step.status, step.error.message) == ("3", "failed", "disk full")
+    (event,) = await tracker.logs.list(job_id="17")
+    assert (event.message, event.level, event.type, event.attrs, event.step_id) == ("copied", "warning", "task", {"n": 1}, "3")
+    assert (await tracker.jobs.get("18")).status == "crashed"  # nothing runs in a file
+    assert (await tracker.verify()).ok
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is no record"),
+        ('{"record": "row"}', "is no record"),
+        ('{"record": "job", "id": "x"}', "operation is missing"),
+        (json.dumps(JOB), "there twice"),
+        (json.dumps({**JOB, "id": "x" * 65}), "64 are the most"),
+        (json.dumps({**JOB, "id": "x", "created_at": "yesterday"}), "created_at is no time"),
+        (json.dumps({**JOB, "id": "x", "status": "odd"}), "unknown status 'odd'"),
+        (json.dumps({**JOB, "id": "x", "attempt": 1.5}), "attempt must be a number"),
+        (json.dumps({**JOB, "id": "x", "operation": ["a"]}), "operation must be text"),
+        ('{"record": "event", "ts": 1, "message": "m", "job_id": "other"}', "'other' is not in the lines before it"),
+        ('{"record": "event", "ts": 1, "message": "m", "level": "loud"}', "unknown level"),
+        ('{"record": "event", "message": "m"}', "ts is missing"),
+    ],
+)
+async def test_a_faulty_line_stores_nothing(plain, tmp_path, line, what):
+    """The message names the line and what is wrong; nothing of the file is stored, whatever stands before (R21)."""
+    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "fine", "job_id": "old-1"})
+    path.write_bytes(path.read_bytes() + b"\n" + line.encode() + b"\n")
+    with pytest.raises(ImportRefused, match=r"line 4") as caught:
+        await plain.import_(path)
+    assert what in str(caught.value)
+    assert await plain.logs.count() == 0
+    with pytest.raises(JobNotFound):
+        await plain.jobs.get("old-1")
+
+
+async def test_files_that_cannot_be_read(plain, tmp_path):
+    """A missing file, a cut-off archive and a wrong option have their messages (R21)."""
+    with pytest.raises(ImportRefused, match="cannot read"):
+        await plain.import_(tmp_path / "none")
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(json.dumps(JOB).encode() * 1000)[:40])
+    with pytest.raises(ImportRefused, match="cannot be read"):
+        await plain.import_(tmp_path / "cut.gz")
+    with pytest.raises(InvalidArgument, match="keep"):
+        await plain.import_(tmp_path / "none", ids="other")
+    with pytest.raises(JobNotFound):
+        await plain.export("none", tmp_path / "x")
+    await history(plain)
+    with pytest.raises(FileNotFoundError):
+        await plain.export("mine", tmp_path / "no" / "x")
+
+
+async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch):
+    """The file is there when it is whole, and not before (R36)."""
+    await history(plain)
+    path = tmp_path / "out" / "job.jsonl"
+    path.parent.mkdir()
+    await plain.export("mine", path)
+    whole = path.read_bytes()
+
+    async def fail(job_id, attempt=None):
+        raise structjob.StoreUnavailable("away")
+
+    monkeypatch.setattr(plain.jobs, "steps", fail)
+    with pytest.raises(structjob.StoreUnavailable):
+        await plain.export("mine", path)
+    assert path.read_bytes() == whole
+    assert list(path.parent.iterdir()) == [path]

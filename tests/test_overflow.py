@@ -1,0 +1,93 @@
+"""What there is no room for is given up by a policy, counted to the number, and each job shows how much of its log is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+import structlog
+from faulty_store import FaultyStore, faulty
+
+import structjob
+from structjob.exceptions import StoreUnavailable
+
+__all__ = ["faulty"]
+
+log = structlog.get_logger("overflow")
+
+JOBS = ("alpha", "beta")
+
+
+def rows(path, query: str) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+async def flood(tracker: structjob.Tracker, name: str, count: int) -> None:
+    async with tracker.job(name, job_id=name, wait=False, offline=True):
+        for number in range(count):
+            # Names a job, and belongs to none of that name.
+            log.info("flood", number=number, job_id="nobody", nested={"job_id": "beta"}, text="x" * 200)
+            if number % 10 == 9:
+                await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("spool", [True, False])
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "block"])
+async def test_each_job_shows_how_many_of_its_lines_are_missing(db_path, db_url, faulty: FaultyStore, overflow, spool):
+    """Two jobs and the program itself flood a database that is away: stored and missing are all there was, per job and in all (R28)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url, spool=spool, overflow=overflow, spool_max_bytes=65_536, queue_size=200) as tracker:
+        faulty.before = StoreUnavailable("away")
+        tasks = [flood(tracker, name, 600 + 100 * index) for index, name in enumerate(JOBS)]
+        await asyncio.gather(*tasks)
+        for number in range(300):
+            log.info("of no job", number=number, text="x" * 200)
+        faulty.before = None
+        async with asyncio.timeout(30):
+            while tracker.ledger().spilled + tracker.ledger().in_memory:
+                await asyncio.sleep(0.02)
+        await tracker.flush()
+        ledger = tracker.ledger()
+        reason = "spool_full" if spool else "queue_full"
+        assert list(ledger.dropped) == [reason]
+        missing = {name: await tracker.jobs.missing(name) for name in JOBS}
+        for index, name in enumerate(JOBS):
+            ((kept,),) = rows(db_path, f"SELECT count(*) FROM structjob_logs WHERE job_id = '{name}'")
+            assert missing[name].keys() <= {reason}
+            # Its beginning and its end are events, too.
+            assert kept + missing[name].get(reason, 0) == 600 + 100 * index + 2
+            # What flooded was logs: no change of state was lost to it.
+            assert (await tracker.jobs.get(name)).status == "completed"
+        assert any(missing.values())
+        gaps = rows(db_path, "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM structjob_gaps")
+        assert gaps == [(ledger.dropped[reason],)]
+        assert ledger.stored + ledger.dropped[reason] == ledger.accepted
+        assert (await tracker.verify()).ok
+
+
+async def test_a_job_that_lost_nothing_says_so(tracker):
+    """Nothing is missing where nothing was given up (R28)."""
+    async with tracker.job("complete", job_id="complete"):
+        log.info("here")
+    assert await tracker.jobs.missing("complete") == {}
+    with pytest.raises(structjob.JobNotFound):
+        await tracker.jobs.missing("nobody")
+
+
+async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, faulty: FaultyStore):
+    """Nobody need wait for the database to have the account of it on disk, and memory does not grow with what is dropped (guarantee 2)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url, spool=False, queue_size=10) as tracker:
+        await tracker.flush()
+        faulty.before = StoreUnavailable("away")
+        for number in range(5000):
+            log.info("dropped", number=number)
+        async with asyncio.timeout(10):
+            while tracker._recorder.events.dropped:
+                await asyncio.sleep(0.02)
+        assert tracker.ledger().stored == 0
+        assert tracker.ledger().dropped["queue_full"] > 4900
+        faulty.before = None

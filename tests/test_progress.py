@@ -1,0 +1,183 @@
+"""How far a job is: by hand, by units, derived from its steps; cheap enough for the tightest loop (R15, R16, R17)."""
+
+import re
+import time
+
+import pytest
+
+import structjob
+from structjob import InvalidArgument
+from structjob.store import outlook, underway
+
+
+async def state_lines(tracker):
+    """Return how many changes of state were recorded so far."""
+    return tracker._recorder.state_numbers.given
+
+
+async def test_progress_is_readable_while_the_job_runs(any_tracker):
+    """R16: completed and total steps, percent, current step, running time, ids, parent and children."""
+    async with any_tracker.job("a", external_job_id="e", context_id="c") as job:
+        async with job.step("one"):
+            pass
+        async with job.step("two", total=10) as step, job.child("b") as child:
+            step.advance(5)
+            progress = await any_tracker.jobs.progress("e")
+            assert (progress.job_id, progress.status, progress.completed_steps, progress.total_steps) == (job.id, "running", 1, 2)
+            assert (progress.step_completion, progress.current_step) == (50.0, "two")
+            assert progress.percent == 50.0  # one step of two, as nobody has told anything else
+            assert progress.children == (child.id,)
+            assert progress.runtime_seconds >= 0
+            assert (await any_tracker.jobs.progress(child.id)).parent_job_id == job.id
+            job.update(percent=12.5, current_step="checking")
+            progress = await any_tracker.jobs.progress("c")
+            assert (progress.percent, progress.current_step) == (12.5, "checking")
+    assert (await any_tracker.jobs.progress(job.id)).percent == 100.0
+
+
+@pytest.mark.parametrize("percent", [-0.1, 100.1, 130, float("nan"), float("inf"), "50", True, 10**400])
+async def test_a_percentage_is_from_0_to_100(tracker, percent):
+    """R15: anything else is refused, and changes nothing."""
+    async with tracker.job("a") as job, job.step("s") as step:
+        job.update(percent=50)
+        for handle in (job, step):
+            with pytest.raises(InvalidArgument, match="percent must be a number from 0 to 100, not"):
+                handle.update(percent=percent, description="not this")
+        assert (await tracker.jobs.get(job.id)).percent_complete == 50
+        assert (await tracker.jobs.get(job.id)).description is None
+
+
+@pytest.mark.parametrize("units", [-1, float("nan"), float("inf"), "1", True, None])
+async def test_units_are_not_negative(tracker, units):
+    """R15: done and total are numbers from 0 on."""
+    async with tracker.job("a") as job, job.step("s", total=5) as step:
+        with pytest.raises(InvalidArgument, match="must be a number that is not negative"):
+            step.advance(units)
+        if units is not None:
+            for field in ("total", "completed"):
+                with pytest.raises(InvalidArgument, match=re.escape(f"{field} must be a number that is not negative")):
+                    step.update(**{field: units})
+            with pytest.raises(InvalidArgument, match="total must be"):
+                job.step("s", total=units)
+        assert (step.done, step.total) == (0, 5)
+
+
+async def test_units_and_totals(any_tracker):
+    """R15: `advance` counts, `update` sets; more than the total is still 100 %; a total of 0 tells nothing."""
+    async with any_tracker.job("a") as job, job.step("s") as step:
+        assert step.percent is None
+        step.update(total=4)
+        step.advance()
+        step.advance(0.5)
+        assert (step.done, step.percent) == (1.5, 37.5)
+        step.update(completed=8)
+        assert step.percent == 100.0
+        step.update(percent=10)
+        assert step.percent == 10
+        async with job.step("empty", total=0) as empty:
+            assert empty.percent is None
+    first, _ = await any_tracker.jobs.steps(job.id)
+    assert (first.done, first.total, first.percent_complete) == (8, 4, 100.0)
+
+
+async def test_track_counts_what_is_done(any_tracker):
+    """R17: over iterables and async iterables; each item counts when its turn is over; the length is the total."""
+
+    async def numbers():
+        for n in range(3):
+            yield n
+
+    async with any_tracker.job("a") as job:
+        async with job.step("list") as step:
+            async for n in step.track([10, 20, 30]):
+                assert step.done == n // 10 - 1
+            assert (step.done, step.total) == (3, 3)
+        async with job.step("async") as step:
+            assert [n async for n in step.track(numbers())] == [0, 1, 2]
+            assert (step.done, step.total) == (3, None)
+        async with job.step("generator", total=9) as step:
+            assert [n async for n in step.track(n for n in range(3))] == [0, 1, 2]
+            assert step.total == 9
+        with pytest.raises(ValueError, match="stop"):
+            async with job.step("fails") as step:
+                async for n in step.track([1, 2, 3]):
+                    if n == 2:
+                        raise ValueError("stop")
+        assert step.done == 1
+
+
+async def test_a_million_advances_cost_a_second_at_most_and_few_records(any_tracker):
+    """R15: a tight loop cannot flood the store: four records a second, whatever is counted."""
+    async with any_tracker.job("a") as job, job.step("s", total=1_000_000) as step:
+        before = await state_lines(any_tracker)
+        began = time.perf_counter()
+        for _ in range(1_000_000):
+            step.advance()
+        seconds = time.perf_counter() - began
+        records = await state_lines(any_tracker) - before
+    assert seconds < 2
+    assert records <= 4 * seconds + 2
+    (record,) = await any_tracker.jobs.steps(job.id)
+    assert (record.done, record.percent_complete) == (1_000_000, 100.0)
+
+
+async def test_progress_in_a_busy_program_is_recorded_at_most_four_times_a_second(any_tracker):
+    """R15: also where the loop turns in between, and someone reads all the time."""
+    async with any_tracker.job("a") as job, job.step("s") as step:
+        before = await state_lines(any_tracker)
+        began = time.monotonic()
+        for n in range(200):
+            step.advance()
+            job.update(percent=n % 100)
+            if n % 20 == 0:
+                assert (await any_tracker.jobs.steps(job.id))[0].done == n + 1  # reads see what was told
+        seconds = time.monotonic() - began
+        records = await state_lines(any_tracker) - before
+    assert records <= 2 * (4 * seconds + 2 + 10)  # each read settles what was held back
+
+
+async def test_the_last_progress_is_never_lost(any_tracker):
+    """R15: what was held back when the step failed is in its row."""
+    with pytest.raises(ValueError, match="x"):
+        async with any_tracker.job("a") as job, job.step("s", total=10) as step:
+            for _ in range(7):
+                step.advance()
+            raise ValueError("x")
+    (record,) = await any_tracker.jobs.steps(job.id)
+    assert (record.done, record.status, record.percent_complete) == (7, "failed", 70.0)
+
+
+async def test_progress_of_an_unknown_job_is_an_error(tracker):
+    """R19: a clear one."""
+    with pytest.raises(structjob.JobNotFound, match="job not found: nope"):
+        await tracker.jobs.progress("nope")
+
+
+async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
+    """R15, R17: a screen of running jobs has each one's share of completed steps and the units of the step that runs, by two statements."""
+    asked = []
+
+    async def fetch(statement):
+        asked.append(statement)
+        return await any_tracker._fetch(statement)
+
+    async with any_tracker.job("plain"), any_tracker.job("a") as first, any_tracker.job("b") as second:
+        async with first.step("discover", total=3):
+            pass
+        async for attempt in first.retrying("copy", delay=0):
+            async with attempt as step:
+                if attempt.number == 1:
+                    raise TimeoutError
+                step.update(completed=37, total=100)
+                step.settle()
+                async with second.step("load"):
+                    await any_tracker.flush()
+                    found = await underway.look(fetch, [first.id, second.id])
+    assert found == {
+        first.id: underway.Underway(100 / 3, "attempt-2", 37, 100),  # discover is done, copy and its second try are not
+        second.id: underway.Underway(0.0),
+    }
+    assert len(asked) == 2
+    assert await underway.look(fetch, []) == {}
+    lasted = (await any_tracker.jobs.get(first.id)).duration_ms
+    assert await outlook.durations(fetch, "a") == [lasted]

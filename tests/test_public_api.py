@@ -1,0 +1,157 @@
+"""What other people's code imports: complete, documented, light (R51)."""
+
+import ast
+import dataclasses
+import enum
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import structjob
+
+ROOT = pathlib.Path(structjob.__file__).parent
+
+
+def test_all_is_sorted_and_importable():
+    """Style: `__init__` holds imports and a sorted `__all__`; each name is there, in `dir()`, and has its home."""
+    assert structjob.__all__ == sorted(structjob.__all__)
+    assert len(set(structjob.__all__)) == len(structjob.__all__)
+    assert set(structjob._HOME) == set(structjob.__all__)
+    for name in structjob.__all__:
+        assert getattr(structjob, name) is not None
+        assert name in dir(structjob)
+
+
+def test_type_checkers_see_the_same_names():
+    """The lazy names are imported under TYPE_CHECKING, each from where it is found."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    declared = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert declared == {name: f"structjob.{module}" for name, module in structjob._HOME.items()}
+
+
+PROMISED = [
+    "Tracker", "configure", "install", "current_job", "current_step", "step", "inject", "extract", "success", "LogFilter",
+    "JobFilter", "StructjobError", "JobNotFound", "IllegalTransition", "InvalidArgument", "InvalidFilter", "InvalidURL", "NotOpen",
+    "SchemaMismatch", "SpoolError", "StoreUnavailable", "Job", "Step", "JobRecord", "StepRecord", "AttemptRecord", "SessionRecord",
+    "Event", "Progress", "Page", "Ledger", "JobStatus", "StepStatus", "ErrorInfo", "FanOut", "add_context", "capture", "Sample",
+    "Redactor", "ConsoleSink", "FileSink", "Sink", "Record", "enrich",
+]  # fmt: skip
+
+
+def test_what_the_design_promises_is_public():
+    """Design: public API that issues and outside checks rely on."""
+    assert set(PROMISED) <= set(structjob.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A misspelt name says so at once."""
+    with pytest.raises(AttributeError, match="module 'structjob' has no attribute 'Trakcer'"):
+        _ = structjob.Trakcer
+
+
+@pytest.mark.parametrize("name", structjob.__all__)
+def test_every_public_name_is_documented(name):
+    """Style: a docstring; functions and classes name each of their parameters in it."""
+    value = getattr(structjob, name)
+    doc = inspect.getdoc(value)
+    assert doc
+    assert doc[0].isupper() or doc[0] in "`*R"
+    if inspect.isclass(value) and (issubclass(value, (BaseException, enum.Enum)) or dataclasses.is_dataclass(value)):
+        return
+    if name in ("add_context", "capture", "Attempt", "Job", "Step", "Record", "Sink"):  # given by structlog, or made by the library
+        return
+    for parameter in inspect.signature(value).parameters.values():
+        if parameter.name != "self":
+            assert parameter.name in doc, f"{name} does not tell what {parameter.name} is"
+
+
+@pytest.mark.parametrize(
+    "cls", [structjob.Tracker, structjob.Job, structjob.Step, structjob.ConsoleSink, structjob.FileSink, structjob.Redactor]
+)
+def test_every_public_method_is_documented(cls):
+    """Style: whoever reads `help()` is told what each method does."""
+    for name, member in inspect.getmembers(cls):
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)) and name not in ("emit", "settle"):
+            assert inspect.getdoc(member), f"{cls.__name__}.{name}"
+
+
+def test_the_fields_of_records_are_the_columns():
+    """Design: records' fields are the columns' names; the three `error_*` columns come as one."""
+    from structjob.store import tables
+
+    for record, table in (
+        (structjob.JobRecord, tables.jobs),
+        (structjob.AttemptRecord, tables.attempts),
+        (structjob.StepRecord, tables.steps),
+        (structjob.Event, tables.logs),
+    ):
+        columns = {column.name for column in table.columns}
+        fields = {field.name for field in dataclasses.fields(record)}
+        plain = {"error" if column.startswith("error_") else column for column in columns}
+        assert fields == plain, record.__name__
+        assert record.__dataclass_params__.frozen
+        assert hasattr(record, "__slots__")
+
+
+def test_exceptions_have_one_root():
+    """Style: one root; what is also a ValueError, LookupError, … can be caught as that."""
+    for name in structjob.__all__:
+        value = getattr(structjob, name)
+        if inspect.isclass(value) and issubclass(value, BaseException):
+            assert issubclass(value, structjob.StructjobError)
+    assert issubclass(structjob.InvalidArgument, ValueError)
+    assert issubclass(structjob.JobNotFound, LookupError)
+    assert issubclass(structjob.SpoolError, OSError)
+
+
+def test_statuses_are_texts():
+    """Design: `job.status` is a `str` enum, on the live handle and in records."""
+    assert structjob.JobStatus.RUNNING == "running"
+    assert f"{structjob.StepStatus.SKIPPED}" == "skipped"
+    assert {status.value for status in structjob.JobStatus} == {"pending", "running", "completed", "failed", "cancelled", "crashed"}
+    assert {status.value for status in structjob.StepStatus} == {
+        "running",
+        "completed",
+        "failed",
+        "skipped",
+        "cancelled",
+        "crashed",
+        "retrying",
+    }
+    assert [status for status in structjob.JobStatus if not status.terminal] == ["pending", "running"]
+
+
+@pytest.mark.parametrize(
+    ("does", "never"),
+    [
+        ("import structjob", ["sqlalchemy", "alembic", "rich", "click", "tenacity", "aiosqlite", "fastapi", "msgspec"]),
+        (
+            "import structjob; structjob.configure(console='json'); structjob.Tracker",
+            ["sqlalchemy", "alembic", "click", "tenacity", "aiosqlite"],
+        ),
+        (
+            "import structjob, structlog; structjob.configure(console='json'); structlog.get_logger().info('x')",
+            ["sqlalchemy", "alembic", "click"],
+        ),
+    ],
+)
+def test_nothing_heavy_is_imported(does, never):
+    """Performance: what a command line that prints its help pays is not a database layer."""
+    program = f"{does}\nimport sys\nprint([name for name in {never!r} if name in sys.modules], file=sys.stderr)"
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (child.returncode, child.stderr.strip()) == (0, "[]")
+
+
+def test_the_package_is_typed():
+    """Fitting in: type checkers may rely on our annotations."""
+    assert (ROOT / "py.typed").is_file()
+
+
+def test_the_reference_names_everything_public():
+    """Whatever can be imported from the package stands in the reference (R51)."""
+    reference = (ROOT.parent / "docs" / "reference.md").read_text()
+    assert [name for name in structjob.__all__ if f"`{name}`" not in reference] == []

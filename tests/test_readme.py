@@ -1,0 +1,53 @@
+"""What the README promises a newcomer."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
+    """A newcomer copies the quick start into a file, and it prints the job and its log (R51)."""
+    program = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert program is not None
+    (tmp_path / "quick_start.py").write_text(program[1], "utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "quick_start.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    logged = [json.loads(line) for line in lines if line.startswith("{")]
+    assert [event["part"] for event in logged if event["event"] == "part copied"] == ["a", "b", "c"]
+    assert "vm-migrate completed {'parts': 3}" in lines
+    assert sum(line.endswith("'part': 'c'}") for line in lines) == 1
+    assert done.stderr == ""
+
+
+def test_the_commands_of_the_quick_start_explain_what_it_did(tmp_path: Path) -> None:
+    """The shell commands below the quick start work on the database it leaves (R49, R51)."""
+    program = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert program is not None
+    subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    commands = re.findall(r"^structjob (--db sqlite:///jobs.db .*?)\s+#", README, re.MULTILINE)
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "structjob", *command.split()], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert "vm-migrate" in done.stdout or "part copied" in done.stdout
+
+
+def test_the_links_lead_somewhere() -> None:
+    """No link in the README or the documentation is dead."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")):
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

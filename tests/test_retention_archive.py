@@ -1,0 +1,273 @@
+"""The archive of a retention: written before anything is deleted, whole, once, and `import` takes it back (R41, R21)."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_support import environment
+from retention_support import age, log, rows_of, work
+
+import structjob
+from structjob import ImportRefused, InvalidArgument, Retention
+from structjob.store.retention import archiver, deleter, finding
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture
+def tracker(any_tracker):
+    return any_tracker
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "archive"
+
+
+def records(paths, kind):
+    lines = [json.loads(line) for path in sorted(paths) for line in gzip.decompress(Path(path).read_bytes()).splitlines()]
+    return [line for line in lines if line["record"] == kind]
+
+
+def numbers(paths):
+    return sorted((event["session_id"], event["seq"]) for event in records(paths, "event"))
+
+
+async def everything(tracker):
+    """Return all there is, but for what tells of who stored it."""
+
+    def plain(record, *leave_out):
+        left = set(record.__dataclass_fields__) - {"session_id", "state_seq", *leave_out}
+        return {name: getattr(record, name) for name in sorted(left)}
+
+    jobs = {job.id: plain(job) for job in await tracker.jobs.list(limit=1000)}
+    attempts = {id_: [plain(attempt) for attempt in await tracker.jobs.history(id_)] for id_ in jobs}
+    steps = {id_: [plain(step) for step in await tracker.jobs.steps(id_)] for id_ in jobs}
+    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(limit=1000)]
+    errors = [(group.fingerprint, group.count, group.first_seen, group.last_seen) for group in await tracker.errors.list()]
+    return jobs, attempts, steps, sorted(events, key=str), errors
+
+
+async def fill(tracker, database):
+    """Record some of everything, forty days ago."""
+    await work(tracker, lines=4, children=2)
+    await work(tracker, fail=True)
+    for _ in range(2):
+        async with tracker.job("twice", job_id="twice", metadata={"vm": {"a": [None, "ü\u2028"]}}) as job:
+            job.result = "text"
+            log.info("odd", big=2**70, text="\x00")
+    log.warning("by itself")
+    await tracker.flush()
+    await age(database, 40)
+
+
+async def test_what_was_pruned_comes_back_as_it_was(tracker, database, directory):
+    """Archive, prune, import: jobs, attempts, steps, events and the counts of errors are what they were (R41)."""
+    await fill(tracker, database)
+    before = await everything(tracker)
+    pruned = await tracker.prune(Retention(days=30, archive=directory))
+    assert (await everything(tracker))[:4] == ({}, {}, {}, [])
+    assert sorted(map(str, directory.iterdir())) == sorted(pruned.archived)
+    assert {Path(path).stat().st_mode & 0o777 for path in pruned.archived} == {0o600}
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert len(numbers(pruned.archived)) == pruned.events
+    for path in pruned.archived:
+        await tracker.import_(path)
+    assert await everything(tracker) == before
+    assert (await tracker.verify()).ok
+
+
+async def test_it_comes_back_again_and_again(tracker, database, directory):
+    """What was imported and pruned once more can be imported once more, from either archive (R41)."""
+    await fill(tracker, database)
+    before = await everything(tracker)
+    first = (await tracker.prune(Retention(days=30, archive=directory / "1"))).archived
+    for path in first:
+        await tracker.import_(path)
+    assert (await tracker.import_(first[0])).known
+    await tracker.prune(Retention(days=30, archive=directory / "2"))
+    for path in first:
+        assert not (await tracker.import_(path)).known
+    assert await everything(tracker) == before
+    assert (await tracker.verify()).ok
+
+
+async def test_lines_whose_job_stayed_come_back_to_it(tracker, database, directory):
+    """Lines that went by their level are taken back where their job is, and refused where it is not (R41)."""
+    await work(tracker, lines=5)
+    await tracker.flush()
+    await age(database, 10)
+    before = await everything(tracker)
+    (path,) = (await tracker.prune(Retention(levels={"info": 5}, archive=directory))).archived
+    await tracker.import_(path)
+    assert await everything(tracker) == before
+    (again,) = (await tracker.prune(Retention(levels={"info": 5}, archive=directory))).archived
+    await tracker.prune(5)
+    with pytest.raises(ImportRefused, match="neither in the lines before it nor in the database: import the file that holds the job first"):
+        await tracker.import_(again)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopping(monkeypatch, after, *, committed=True):
+    """Let a prune stop at its so many-th transaction: before its commit, or after it."""
+    original, calls = deleter.Deleter._chunk, []
+
+    async def chunk(self, call, size):
+        calls.append(size)
+
+        def last(connection):
+            call(connection)
+            raise Stopped
+
+        if len(calls) == after and not committed:
+            return await original(self, last, size)
+        result = await original(self, call, size)
+        if len(calls) == after:
+            raise Stopped
+        return result
+
+    monkeypatch.setattr(deleter.Deleter, "_chunk", chunk)
+
+
+@pytest.mark.parametrize(("after", "committed"), [(1, False), (2, True), (4, True)])
+async def test_one_that_stops_in_between_is_carried_on(tracker, database, directory, monkeypatch, after, committed):
+    """What was archived and not deleted is deleted by the next one, which writes it into no other file; nothing is lost (R41)."""
+    monkeypatch.setattr(finding, "_TOPS", 1)
+    monkeypatch.setattr(archiver, "FILE", 10)
+    await fill(tracker, database)
+    before = await rows_of(database)
+    with monkeypatch.context() as patch:
+        stopping(patch, after, committed=committed)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(days=30, archive=directory))
+    (pending,) = directory.glob("*.pending")
+    assert numbers([pending])
+    assert not list(directory.glob(".*"))
+    (directory / f".{pending.name.removesuffix('.pending')}.part").touch()  # of one that was killed while it wrote
+    assert (await tracker.verify()).ok
+    rest = await tracker.prune(Retention(days=30, archive=directory))
+    assert not list(directory.glob(".*"))
+    assert not list(directory.glob("*.pending"))
+    files = list(directory.iterdir())
+    assert len(numbers(files)) == len(set(numbers(files))) == before["logs"] >= rest.events
+    assert len(records(files, "job")) == before["jobs"]
+    assert (await rows_of(database))["logs"] == 0
+    assert (await tracker.verify()).ok
+
+
+async def test_what_is_kept_longer_now_is_not_deleted_after_all(tracker, database, directory, monkeypatch):
+    """What another prune archived and did not delete stays if it is not due any more (R41)."""
+    await fill(tracker, database)
+    with monkeypatch.context() as patch:
+        stopping(patch, 1, committed=False)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(days=30, archive=directory))
+    before = await rows_of(database)
+    assert not await tracker.prune(Retention(days=300, archive=directory))
+    assert {**before, "locks": 1} == await rows_of(database)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeypatch):
+    """What cannot be written is not deleted, and no half file stays (R41)."""
+    await fill(tracker, database)
+    before = await rows_of(database)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("structjob.store.retention.archive.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        await tracker.prune(Retention(days=30, archive=directory))
+    assert list(directory.iterdir()) == []
+    assert {**before, "locks": 1} == await rows_of(database)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_bad_archive_is_refused_first(tracker, database, tmp_path):
+    """A path that is no directory is refused before anything happens; a dry run makes none (R41)."""
+    await fill(tracker, database)
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidArgument, match="cannot be made: File exists; name another directory"):
+        await tracker.prune(Retention(days=30, archive=tmp_path / "file"))
+    assert (await tracker.prune(Retention(days=30, archive=tmp_path / "new"), dry_run=True)).jobs == 5
+    assert not (tmp_path / "new").exists()
+    assert (await rows_of(database))["locks"] == 0
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_two_databases_share_a_directory(tracker, database, directory, tmp_path, monkeypatch):
+    """What another database's prune left there is left alone (R41)."""
+    await fill(tracker, database)
+    with monkeypatch.context() as patch:
+        stopping(patch, 1)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(days=30, archive=directory))
+    async with structjob.Tracker(f"sqlite:///{tmp_path / 'other.db'}") as other:
+        await work(other)
+        await other.prune(Retention(days=0, archive=directory))
+    assert len(list(directory.glob("*.pending"))) == 1
+
+
+KILLED = """
+import asyncio, os, signal, sys
+sys.path.insert(0, sys.argv[4])
+import structjob
+from structjob.store.retention import archiver, deleter, finding
+
+finding._TOPS, archiver.FILE = 2, 40
+original, left = deleter.Deleter._chunk, [int(sys.argv[3])]
+
+async def chunk(self, call, size):
+    def last(connection):
+        result = call(connection)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)  # within the transaction
+        left[0] -= 1
+        return result
+    return await original(self, last, size)
+
+deleter.Deleter._chunk = chunk
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1]) as tracker:
+        await tracker.prune(structjob.Retention(days=30, archive=sys.argv[2] or None))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("archived", [False, True])
+async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, archived):
+    """Killed again and again in the middle of a transaction, pruning ends with everything deleted, counted and archived once (R41)."""
+    for _ in range(12):
+        await work(tracker, fail=True, lines=10, children=1)
+    await tracker.flush()
+    await age(database, 40)
+    before = await rows_of(database)
+    for killed_at in (0, 1, 3, 5):
+        given = (database.url, str(directory) if archived else "", str(killed_at), str(TESTS))
+        done = subprocess.run([sys.executable, "-c", KILLED, *given], cwd=tmp_path, env=environment(), check=False, timeout=60)
+        assert done.returncode == -9
+        assert (await tracker.verify()).missing == 0
+    left = await rows_of(database)
+    assert 0 < left["logs"] < before["logs"]
+    last = await tracker.prune(Retention(days=30, archive=directory if archived else None))
+    after = await rows_of(database)
+    assert (after["logs"], after["jobs"], after["steps"], after["attempts"]) == (0, 0, 0, 0)
+    assert last.events == left["logs"]
+    assert (await tracker.verify()).ok
+    assert await database.rows("SELECT pruned FROM structjob_errors") == [(12,)]
+    if archived:
+        files = [path for path in directory.iterdir() if path.name.startswith("structjob-")]
+        assert not [path for path in files if path.name.endswith(".pending")]
+        assert len(numbers(files)) == len(set(numbers(files))) == before["logs"]
+        assert len(records(files, "job")) == before["jobs"]

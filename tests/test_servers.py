@@ -1,0 +1,338 @@
+"""Databases on servers: what a newcomer's mistake says, and what a fault costs."""
+
+import asyncio
+import subprocess
+import sys
+import time
+import traceback
+
+import pytest
+import sqlalchemy as sa
+import structlog
+from breakable_servers import ServerMissing
+from database_support import bare
+from servers import absent, remove, start_private
+from store_support import events, job, opened, read
+
+import structjob
+from structjob.exceptions import InvalidURL, StoreUnavailable
+from structjob.store import server
+from structjob.store.ingest import Write
+from structjob.store.opening import make_store
+from structjob.store.tables import logs
+from structjob.store.url import parse
+
+log = structlog.get_logger()
+SERVERS = pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
+SECRET = "s3cr3t/p@ss"
+
+
+async def refusal(url, **options):
+    """Return what opening a store at *url* says, having looked for the password in every place that it could show."""
+    store = make_store(url, options)
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.open()
+    finally:
+        await store.close()
+    shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(store)
+    assert "s3cr3t" not in shown
+    assert "hex" not in shown
+    return caught.value
+
+
+def changed(given, **parts):
+    return parse(given.url).set(**parts)
+
+
+@SERVERS
+async def test_a_wrong_user_or_password(database):
+    """The message says that the login is refused, and what to correct; waiting will not help (issue 3)."""
+    exc = await refusal(changed(database, username="nobody_of_ours", password=SECRET))
+    assert "refuses the login" in str(exc)
+    assert "correct the user and the password" in str(exc)
+    assert exc.permanent
+
+
+@SERVERS
+async def test_a_missing_database(database):
+    """The message says what to type to create it (issue 3)."""
+    exc = await refusal(changed(database, database="not_there"))
+    assert "no database 'not_there'" in str(exc)
+    assert "CREATE DATABASE" in str(exc)
+    assert exc.permanent
+
+
+@pytest.mark.parametrize("scheme", ["mariadb", "mysql", "postgresql"])
+@pytest.mark.parametrize("where", ["127.0.0.1:1", "nowhere.invalid"])
+async def test_nobody_there(scheme, where):
+    """A wrong host or port, or a server that is down, is named with its address; it may come back (issue 3)."""
+    exc = await refusal(f"{scheme}://me:s3cr3t@{where}/test")
+    assert f"cannot connect to {scheme}://me:***@{where}/test" in str(exc)
+    assert "is the server running" in str(exc)
+    assert not exc.permanent
+
+
+@pytest.mark.parametrize(("scheme", "extra", "driver"), [("mysql", "mysql", "asyncmy"), ("postgresql", "postgres", "asyncpg")])
+async def test_a_missing_driver(scheme, extra, driver, monkeypatch):
+    """The message says what to install (issue 3)."""
+    monkeypatch.setitem(sys.modules, driver, None)
+    exc = await refusal(f"{scheme}://me:s3cr3t@127.0.0.1/test")
+    assert f"pip install 'structjob[{extra}]'" in str(exc)
+    assert exc.permanent
+
+
+@SERVERS
+async def test_a_missing_table(database, tmp_path):
+    """Tables that were dropped while a tracker writes: the message says what to run; nothing goes to the dead letters (issue 3)."""
+    async with bare(database.kind, tmp_path) as own, opened(own) as store:
+        await own.execute("DROP TABLE structjob_logs" + (" CASCADE" if own.kind == "postgresql" else ""))
+        with pytest.raises(StoreUnavailable, match="structjob migrate") as caught:
+            await store.write(Write(1, events(1)))
+        assert caught.value.permanent
+        assert await own.rows("SELECT count(*) FROM structjob_dead_letters") == [(0,)]
+
+
+@SERVERS
+async def test_a_user_without_rights(database, tmp_path):
+    """A user who may not create tables is told who has to, and what a tracker needs (issue 3)."""
+    name = f"weak_{database.url.rpartition('_')[2][:12]}"
+    async with bare(database.kind, tmp_path) as own:
+        schema = parse(own.url).database
+        if own.kind == "mariadb":
+            await own.execute(f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'pw'", f"GRANT SELECT ON {schema}.* TO {name}@'127.0.0.1'")
+        else:
+            await own.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
+        try:
+            exc = await refusal(changed(own, username=name, password="pw"))
+            assert "lacks a right" in str(exc)
+            assert "structjob migrate" in str(exc)
+            assert exc.permanent
+        finally:
+            await own.execute(f"DROP USER {name}" + ("@'127.0.0.1'" if own.kind == "mariadb" else ""))
+
+
+@SERVERS
+async def test_the_least_rights_suffice(database, tmp_path):
+    """Once the tables are there, SELECT, INSERT, UPDATE and DELETE on them are all that a tracker needs (docs/databases)."""
+    name = f"least_{database.url.rpartition('_')[2][:12]}"
+    async with bare(database.kind, tmp_path) as own:
+        async with opened(own):
+            pass
+        schema = parse(own.url).database
+        if own.kind == "mariadb":
+            user = f"{name}@'127.0.0.1'"
+            await own.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.* TO {user}")
+        else:
+            user = name
+            await own.execute(
+                f"CREATE ROLE {user} LOGIN PASSWORD 'pw'",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}",
+                f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}",
+            )
+        structjob.configure(console=False, strict=True)
+        try:
+            async with structjob.Tracker(changed(own, username=name, password="pw"), spool=tmp_path / "spool") as tracker:
+                async with tracker.job("o", job_id="j"), structjob.step("s"):
+                    log.info("hello")
+                assert (await tracker.verify()).ok
+                assert len(await tracker.logs.list(job_id="j")) == 5
+        finally:
+            if own.kind == "postgresql":
+                await own.execute(f"DROP OWNED BY {user}")
+            await own.execute(f"DROP USER {user}")
+
+
+async def test_an_option_that_is_none():
+    """A misspelt engine option is refused with its name, not ignored."""
+    store = make_store("postgresql://me:s3cr3t@127.0.0.1/test", {"pool_sise": 3})
+    with pytest.raises(InvalidURL, match="pool_sise") as caught:
+        await store.open()
+    assert "s3cr3t" not in str(caught.value)
+    await store.close()
+
+
+@SERVERS
+async def test_engine_options_reach_the_engine(database):
+    """The pool's size and the driver's own options (TLS among them) are handed through, beside ours."""
+    options = {"pool_size": 1, "max_overflow": 0, "connect_args": {"ssl": False if database.kind == "postgresql" else None}}
+    store = make_store(database.url, options)
+    await store.open()
+    try:
+        await asyncio.gather(*(store.write(Write(n, events(1))) for n in range(1, 9)))
+        assert store._engine.pool.size() == 1
+        settings = "SHOW application_name" if database.kind == "postgresql" else "SELECT @@sql_mode"
+        (row,) = await store.fetch(sa.text(settings))
+        assert ("structjob" if database.kind == "postgresql" else "STRICT_ALL_TABLES") in next(iter(row.values()))
+    finally:
+        await store.close()
+
+
+@SERVERS
+async def test_tls_is_asked_for(database):
+    """Where TLS is wanted and there is no way to verify it, nothing is sent in the clear; the message names what is missing (Security)."""
+    authority = "/nowhere/ca.pem"
+    option = {"sslrootcert": authority} if database.kind == "postgresql" else {"ssl_ca": authority}
+    store = make_store(changed(database, password=SECRET).update_query_dict(option), {})
+    with pytest.raises((StoreUnavailable, InvalidURL), match=r"nowhere.*No such file") as caught:
+        await store.open()
+    assert "s3cr3t" not in str(caught.value)
+    await store.close()
+
+
+def test_a_url_without_a_database():
+    """MySQL and MariaDB have no database of a user's own to fall back on: the URL must name one."""
+    with pytest.raises(InvalidURL, match=r"names no database: add its name, such as mariadb://me:\*\*\*@host/structjob"):
+        make_store("mariadb://me:s3cr3t@host", {})
+
+
+@SERVERS
+async def test_connections_that_were_cut(database, tmp_path):
+    """An idle connection that the server, or a firewall, has ended is replaced unnoticed (issue 3, item 2)."""
+    async with opened(database) as store:
+        await store.write(Write(1, events(1)))
+        assert await kill_all(database) >= 1
+        await store.write(Write(1, events(2)))
+        assert [e.seq for e in await read(store)] == [1, 2]
+
+
+async def kill_all(database):
+    if database.kind == "postgresql":
+        sql = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = 'structjob' AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return len(await database.rows(sql))
+    found = await database.rows("SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()")
+    await database.execute(*(f"KILL {number}" for (number,) in found))
+    return len(found)
+
+
+@SERVERS
+async def test_a_connection_that_is_cut_in_a_transaction(database):
+    """What was not committed is undone, the caller hears that the database is away, and trying again stores it once."""
+    async with opened(database) as store:
+
+        def cut(connection):
+            connection.execute(logs.insert().values(session_id=1, seq=1, ts=sa.func.now(), level="info", message="m", type="system"))
+            if database.kind == "postgresql":
+                connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+            else:
+                connection.exec_driver_sql("KILL CONNECTION_ID()")
+
+        with pytest.raises(StoreUnavailable) as caught:
+            await store.transact(cut)
+        assert not caught.value.permanent
+        await store.write(Write(1, events(1)))
+        assert await database.rows("SELECT count(*) FROM structjob_logs") == [(1,)]
+
+
+@SERVERS
+async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
+    """Somebody's long transaction holds a row: the store says so after its time limit and works when the row is free (R29)."""
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 1.0)
+    async with opened(database) as store:
+        await store.write(Write(1, b"", job(1)))
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql("UPDATE structjob_jobs SET owner = 'me'")
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match="has not answered for 1 s"):
+                await store.write(Write(1, events(1), job(2, status="completed")))
+            assert time.monotonic() - began < 5
+        await store.write(Write(1, events(1), job(2, status="completed")))
+        assert await database.rows("SELECT status, owner FROM structjob_jobs") == [("completed", None)]
+
+
+async def test_a_small_packet_takes_a_large_batch(tmp_path):
+    """On a server that takes a megabyte a statement, a batch of four is stored in several (MariaDB's max_allowed_packet)."""
+    async with bare("mariadb", tmp_path) as own, opened(own) as store:
+        await store.begin_session(structjob.session.Session())
+        store._ingest.most = 300_000
+        written = await store.write(Write(1, b"".join(events(n, message="x" * 100_000) for n in range(1, 41))))
+        assert (written.dead, len(await read(store))) == (0, 40)
+        # An event that no statement takes is put aside, and the reason says what to raise.
+        store._ingest.most = 90_000
+        assert (await store.write(Write(1, events(41, message="x" * 100_000)))).dead == 1
+        assert "max_allowed_packet" in (await own.rows("SELECT error FROM structjob_dead_letters"))[0][0]
+
+
+def test_importing_structjob_imports_no_driver():
+    """Neither SQLAlchemy nor a driver is imported before a tracker opens (B12)."""
+    program = "import structjob, sys; print({'sqlalchemy', 'asyncmy', 'asyncpg', 'alembic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.fixture(params=["mariadb", "postgresql"])
+def private(request):
+    """A server of one's own, running."""
+    try:
+        given = start_private(request.param)
+    except ServerMissing as exc:
+        absent(request.param, str(exc))
+    yield given
+    remove(given)
+
+
+@pytest.mark.slow
+async def test_a_frozen_server(private, monkeypatch, tmp_path):
+    """Every call ends within its time limit, closing too, and all goes on when the server does (guarantee 6)."""
+    store = make_store(private.url(), {})
+    await store.open()
+    await store.write(Write(1, events(1)))
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 0.5)
+    monkeypatch.setattr(server, "READ_TIMEOUT", 0.5)
+    large = b"".join(events(n, message="x" * 60_000) for n in range(2, 40))  # more than the sockets' buffers hold
+    private.freeze()
+    try:
+        for call in (
+            lambda: store.write(Write(1, large)),
+            lambda: read(store),
+            lambda: store.heartbeat(1, 5),
+            lambda: store.write(Write(1, large)),
+        ):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match="has not answered"):
+                await call()
+            assert time.monotonic() - began < 1.5
+        # A caller that gives up is free at once.
+        task = asyncio.create_task(store.write(Write(1, large)))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < 0.3
+    finally:
+        private.thaw()
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 20.0)
+    monkeypatch.setattr(server, "READ_TIMEOUT", 20.0)
+    await store.write(Write(1, large))
+    assert len(await read(store)) == 39
+    private.freeze()
+    try:
+        began = time.monotonic()
+        await store.close()
+        assert time.monotonic() - began < 3
+    finally:
+        private.thaw()
+
+
+@pytest.mark.slow
+async def test_a_restarted_server(private, tmp_path):
+    """A tracker outlives its server's restart: what was logged meanwhile is stored once, and nobody is told but by one message (R29)."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(private.url(), spool=tmp_path / "spool") as tracker:
+        log.info("before")
+        await tracker.flush()
+        private.kill()
+        for n in range(500):
+            log.info("meanwhile", n=n)
+        with pytest.raises(StoreUnavailable):
+            await tracker.flush()
+        await asyncio.to_thread(private.start)
+        async with asyncio.timeout(60):
+            while tracker.ledger().stored < 501:
+                await asyncio.sleep(0.05)
+        assert (await tracker.verify()).ok
+        assert await tracker.logs.count() == 501

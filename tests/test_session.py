@@ -1,0 +1,234 @@
+"""Sessions on disk: who may deliver them, how the living are told from the dead, and what is no session at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import structjob
+from structjob import session as sessions
+from structjob.exceptions import SpoolError
+from structjob.line import seal
+from structjob.session import Session, SessionSpool, adopt
+
+LINE = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1')
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "spool"
+
+
+def left_behind(root: Path, session: Session | None = None) -> Path:
+    """Make the directory of a session whose process is gone."""
+    spool = SessionSpool.create(root, session or Session())
+    spool.events.append(LINE, 1)
+    spool.close()
+    return spool.directory
+
+
+def close_all(spools: list[SessionSpool]) -> list[int]:
+    for spool in spools:
+        spool.close()
+    return [spool.session.session_id for spool in spools]
+
+
+def test_a_session_id_is_one_that_javascript_can_hold():
+    """Ids are positive, distinct, and below 2**53 (tables)."""
+    ids = {Session().session_id for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(0 < number < 2**53 for number in ids)
+
+
+def test_a_living_session_is_not_taken_over(root):
+    """As long as its process delivers it, nobody else does; afterwards anybody, once (guarantee 1)."""
+    spool = SessionSpool.create(root, Session())
+    assert adopt(root, set()) == []
+    spool.close()
+    (adopted,) = adopt(root, set())
+    assert not adopted.alive
+    assert adopt(root, set()) == []
+    adopted.remove()
+    assert not list(root.iterdir())
+
+
+def test_what_a_living_writer_left_to_others_is_delivered_and_not_ended(root):
+    """A session without a deliverer whose writer lives (a forked child) is delivered; it ends with the writer (guarantee 1)."""
+    spool = SessionSpool.create(root, Session(), deliver=False)
+    (adopted,) = adopt(root, set())
+    assert adopted.alive
+    assert not adopted.try_finish()
+    spool.close()
+    assert adopted.try_finish()
+    adopted.close()
+
+
+def test_known_sessions_are_left_alone(root):
+    """A process does not take over what it took over before."""
+    directory = left_behind(root)
+    assert adopt(root, {int(directory.name)}) == []
+
+
+def test_what_is_no_session_is_ignored(root, tmp_path):
+    """Foreign files, links, pipes and directories in the spool are neither followed nor fatal, and the session beside them is found."""
+    directory = left_behind(root)
+    elsewhere = tmp_path / "elsewhere"
+    outside = left_behind(elsewhere)
+    (root / "README").write_text("hello")
+    (root / "123").write_text("a file with a number for its name")
+    (root / "empty").mkdir()
+    (root / "456").mkdir()
+    (root / "0789").mkdir()
+    (root / str(2**60)).mkdir()
+    (root / ("9" * 200)).mkdir()
+    (root / outside.name).symlink_to(outside)
+    (root / "77").symlink_to(root / "77")
+    for number, name in ((1001, "session.json"), (1002, "deliver"), (1003, "alive"), (1004, "events-000001.jsonl")):
+        (root / str(number)).mkdir()
+        os.mkfifo(root / str(number) / name)
+    (root / "1005").mkdir()
+    (root / "1005" / "session.json").symlink_to(outside / "session.json")
+    (root / "1006").mkdir()
+    (root / "1006" / "events-000001.jsonl").symlink_to(outside / "events-000001.jsonl")
+    (root / "1007").mkdir()
+    (root / "1007" / "events-000001.jsonl").mkdir()
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+    assert (outside / "events-000001.jsonl").read_bytes() == LINE
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"session_id": 5}', os.urandom(100_000)])
+def test_events_without_a_readable_session_file_are_still_delivered(root, content):
+    """The directory's name says whose the events are: a file that a power cut emptied costs the name of the host only (guarantee 1)."""
+    directory = left_behind(root)
+    (directory / "session.json").write_bytes(content)
+    (adopted,) = adopt(root, set())
+    assert adopted.session.session_id == int(directory.name)
+    assert adopted.session.host == "unknown"
+    adopted.close()
+    (directory / "session.json").unlink()
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+
+
+def test_a_copied_directory_keeps_to_its_name(root):
+    """A session file that names another session is not believed: two directories would fill one session."""
+    directory = left_behind(root)
+    content = json.loads((directory / "session.json").read_bytes()) | {"session_id": 12345}
+    (directory / "session.json").write_text(json.dumps(content))
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+
+
+def test_a_restored_directory_without_lock_files_is_delivered(root):
+    """Backups may leave empty files out; nobody holds a lock that is not there."""
+    directory = left_behind(root)
+    (directory / "alive").unlink()
+    (directory / "deliver").unlink()
+    (adopted,) = adopt(root, set())
+    assert not adopted.alive
+    adopted.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give a directory away")
+def test_another_users_directory_is_left_alone(root):
+    """What another user put there is not delivered in one's own name."""
+    directory = left_behind(root)
+    os.chown(directory, 12345, 12345)
+    assert adopt(root, set()) == []
+
+
+def test_a_directory_that_was_being_made_is_swept_away_later(root):
+    """A process killed while it made or deleted a directory leaves nothing for ever; one that is at it now is not disturbed."""
+    spool = SessionSpool.create(root, Session())
+    for name, age in ((".111", 3600), (".222", 0)):
+        (root / name).mkdir()
+        (root / name / "events-000001.jsonl").write_bytes(LINE)
+        os.utime(root / name, (os.stat(root).st_mtime - age,) * 2)
+    sessions.sweep(root)
+    assert sorted(entry.name for entry in root.iterdir()) == sorted([".222", str(spool.session.session_id)])
+    spool.close()
+
+
+def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(root, monkeypatch):
+    """A full disk at the start is a clear error, leaks no descriptor and no directory, and the next attempt works."""
+    session = Session()
+    before = os.listdir("/proc/self/fd")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.msgspec.json, "encode", refuse)
+        with pytest.raises(SpoolError, match=r"cannot write to the spool directory .*No space left on device; choose another"):
+            SessionSpool.create(root, session)
+    assert os.listdir("/proc/self/fd") == before
+    assert not list(root.iterdir())
+    SessionSpool.create(root, session).remove()
+
+
+def test_a_lock_that_is_free_on_a_network_file_system_proves_nothing(root, monkeypatch):
+    """Another host's lock may be invisible there: nothing is taken over, the heartbeat decides."""
+    left_behind(root)
+    monkeypatch.setattr(sessions, "is_network", lambda path: True)
+    assert adopt(root, set()) == []
+
+
+def test_two_processes_take_over_each_session_once(root):
+    """However many look at the same moment, each orphan has one taker (guarantee 1)."""
+    expected = sorted(int(left_behind(root).name) for _ in range(20))
+    code = (
+        "import sys, pathlib\nfrom structjob.session import adopt\nsys.stdin.readline()\n"
+        f"taken = adopt(pathlib.Path({str(root)!r}), set())\n"
+        "print(*[spool.session.session_id for spool in taken], flush=True)\nsys.stdin.readline()\n"
+    )
+    takers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for taker in takers:
+        taker.stdin.write("go\n")
+        taker.stdin.flush()
+    taken = [int(word) for taker in takers for word in taker.stdout.readline().split()]
+    for taker in takers:
+        taker.communicate("done\n")
+    assert sorted(taken) == expected
+
+
+async def test_foreign_things_in_the_spool_do_not_keep_a_tracker_from_starting(db_path, db_url):
+    """A tracker starts, delivers and closes beside garbage, and leaves the garbage alone (guarantee 1)."""
+    root = db_path.with_name(db_path.name + ".spool")
+    directory = left_behind(root)
+    (root / "456").mkdir()
+    os.mkfifo(root / "456" / "session.json")
+    (root / "notes.txt").write_text("mine")
+    (root / "77").symlink_to("/etc")
+    bad = root / "1007"
+    bad.mkdir()
+    (bad / "events-000001.jsonl").write_bytes(os.urandom(10_000))
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        (event,) = await tracker.logs.list()
+        assert event.message == "left"
+        assert (await tracker.verify()).ok
+    assert not directory.exists()
+    assert sorted(entry.name for entry in root.iterdir()) == ["456", "77", "notes.txt"]
+
+
+async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url):
+    """A record that was hit is missing, a row of structjob_gaps says so, its neighbours are there, and verify is content (guarantee 2)."""
+    root = db_path.with_name(db_path.name + ".spool")
+    directory = left_behind(root)
+    lines = [
+        seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":%d' % number)
+        for number in range(1, 7)
+    ]
+    lines[2] = lines[2].replace(b"left", b"lost")
+    lines[5] = lines[5][:40]
+    (directory / "events-000001.jsonl").write_bytes(b"".join(lines))
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        assert [event.seq for event in await tracker.logs.list()] in ([1, 2, 4, 5], [5, 4, 2, 1])
+        verification = await tracker.verify()
+    (found,) = [each for each in verification.sessions if each.session_id == int(directory.name)]
+    assert verification.ok
+    assert (found.last_seq, found.stored, found.explained) == (6, 4, 2)

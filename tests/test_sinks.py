@@ -1,0 +1,201 @@
+"""The file sink: JSON lines, safe, private, rotated; also when somebody else rotates (R32)."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import structlog
+
+import structjob
+from structjob import FileSink, InvalidArgument
+
+log = structlog.get_logger("app")
+
+
+def events(path):
+    """Return the events in a file; each line must be whole."""
+    return [json.loads(line)["event"] for line in path.read_bytes().splitlines()]
+
+
+def line(text):
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime())
+    return json.dumps({"timestamp": stamp, "level": "info", "event": text}).encode() + b"\n"
+
+
+def test_lines_are_there_when_the_call_returns(tmp_path):
+    """R32: appended at once, after what the file held before, for its owner alone."""
+    path = tmp_path / "app.jsonl"
+    structjob.configure(console=False, file=path, strict=True)
+    log.info("one")
+    assert events(path) == ["one"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    structjob.configure(console=False, file=path, strict=True)
+    log.info("two")
+    assert events(path) == ["one", "two"]
+
+
+def test_rotation_by_size_keeps_the_newest(tmp_path):
+    """R32: `max_bytes` begins a new file, `keep` says how many old ones stay; the newest line is in the file itself."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path, max_bytes=1000, keep=2)
+    for n in range(100):
+        sink.write(line(f"event {n:03}"))
+    sink.close()
+    assert sorted(os.listdir(tmp_path)) == ["app.jsonl", "app.jsonl.1", "app.jsonl.2"]
+    found = [event for name in ("app.jsonl.2", "app.jsonl.1", "app.jsonl") for event in events(tmp_path / name)]
+    assert found == [f"event {n:03}" for n in range(100 - len(found), 100)]
+    assert all((tmp_path / name).stat().st_size <= 1100 for name in os.listdir(tmp_path))
+    assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
+
+
+def test_keep_nothing(tmp_path):
+    """R32: with `keep=0` the old file is deleted."""
+    sink = FileSink(tmp_path / "app.jsonl", max_bytes=500, keep=0)
+    for n in range(50):
+        sink.write(line(str(n)))
+    sink.close()
+    assert os.listdir(tmp_path) == ["app.jsonl"]
+
+
+def test_rotation_by_age(tmp_path, monkeypatch):
+    """R32: `max_age` counts from the file's first event, also after a restart."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path, max_age=3600)
+    sink.write(line("old"))
+    sink.close()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3000)
+    sink = FileSink(path, max_age=3600)
+    sink.write(line("still the same file"))
+    monkeypatch.setattr(time, "time", lambda: now() + 4000)
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 1000)
+    sink.write(line("new"))
+    sink.close()
+    assert events(tmp_path / "app.jsonl.1") == ["old", "still the same file"]
+    assert events(path) == ["new"]
+
+
+@pytest.mark.parametrize("how", ["renamed", "deleted"])
+def test_a_file_that_somebody_else_rotates_is_begun_anew(tmp_path, monkeypatch, how):
+    """R32: logrotate renames or deletes it; within a second events go to the new file, and none is lost."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path)
+    sink.write(line("before"))
+    if how == "renamed":
+        path.rename(tmp_path / "elsewhere.jsonl")
+    else:
+        path.unlink()
+    monotonic = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 2)
+    sink.write(line("after"))
+    sink.close()
+    assert events(path) == ["after"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    if how == "renamed":
+        assert events(tmp_path / "elsewhere.jsonl") == ["before"]
+
+
+def test_several_threads_and_rotations_lose_and_break_nothing(tmp_path):
+    """R32: lines of several threads stand whole, each once, while the file is rotated under them."""
+    sink = FileSink(tmp_path / "app.jsonl", max_bytes=20_000, keep=1000)
+
+    def write(name):
+        for n in range(2000):
+            sink.write(line(f"{name} {n}"))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sink.close()
+    found = [event for name in os.listdir(tmp_path) for event in events(tmp_path / name)]
+    assert sorted(found) == sorted(f"{name} {n}" for name in "abcd" for n in range(2000))
+    assert len(os.listdir(tmp_path)) > 5
+
+
+def test_several_processes_append_to_one_file(tmp_path):
+    """R32: one `write()` a line: lines of several processes never mix."""
+    program = (
+        "import structjob, structlog, sys\n"
+        f"structjob.configure(console=False, file={str(tmp_path / 'app.jsonl')!r})\n"
+        "for n in range(500): structlog.get_logger().info(f'{sys.argv[1]} {n}', pad='x' * 2000)\n"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "abc"]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert sorted(events(tmp_path / "app.jsonl")) == sorted(f"{name} {n}" for name in "abc" for n in range(500))
+
+
+@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"max_bytes": -1}, {"max_age": 0}, {"keep": -1}])
+def test_wrong_rotation_is_refused(tmp_path, options):
+    """Bad input: nothing is created."""
+    with pytest.raises(InvalidArgument, match=r"rotation of .*app\.jsonl"):
+        FileSink(tmp_path / "app.jsonl", **options)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", ["missing/app.jsonl", "."])
+def test_a_path_that_cannot_be_written_is_named(tmp_path, path):
+    """Bad input: the message names the file and says what to do."""
+    with pytest.raises(InvalidArgument, match=r"cannot write the log file .*; create its directory, or choose another path"):
+        FileSink(tmp_path / path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_closed_sink_is_a_counted_fault(tmp_path):
+    """Guarantee 3: writing after the end is felt by nobody, and never lands in another's file."""
+    sink = FileSink(tmp_path / "app.jsonl")
+    structjob.configure(console=False, file=sink)
+    sink.close()
+    sink.close()
+    other = os.open(tmp_path / "other", os.O_WRONLY | os.O_CREAT)
+    log.info("x")
+    os.close(other)
+    assert (tmp_path / "other").read_bytes() == b""
+    assert structjob.diagnostics.faults.counts == {"the sink FileSink": 1}
+
+
+def test_a_signal_handler_may_log_while_its_thread_logs(tmp_path):
+    """Capture may be interrupted anywhere: console and file take an event from a handler that comes in between."""
+    program = f"""
+import signal, structjob, structlog, time
+structjob.configure(console="json", file={str(tmp_path / "app.jsonl")!r}, level="info", strict=True)
+log = structlog.get_logger()
+signal.signal(signal.SIGALRM, lambda *_: log.info("handler"))
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+for n in range(3000): log.info("main", n=n)
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert (child.returncode, child.stderr) == (0, b"")
+    found = events(tmp_path / "app.jsonl")
+    assert found.count("main") == 3000
+    assert found.count("handler") > 0
+    assert sorted(json.loads(line)["event"] for line in child.stdout.splitlines()) == sorted(found)
+
+
+async def test_own_sinks_see_what_is_written(tracker):
+    """R27: a sink's record holds level, message, attributes, ids, logger, time and the line, redacted; changing it harms nobody."""
+    seen = []
+
+    class Greedy:
+        def emit(self, record):
+            seen.append((record.level, record.message, dict(record.attrs), dict(record.ids), record.logger, record.ns, record.line))
+            record.attrs.clear()
+            record.message = "changed"
+
+    structjob.configure(console=False, sinks=[Greedy(), Greedy()], strict=True)
+    async with tracker.job("a") as job:
+        log.info("x", n=1, token="secret", nested={"a": [1]})
+    level, message, attrs, ids, logger, ns, line = next(one for one in seen if one[1] == "x")
+    assert (level, message, attrs, logger) == ("info", "x", {"n": 1, "token": "[redacted]", "nested": {"a": [1]}}, "app")
+    assert ids == {"job_id": job.id, "correlation_id": job.correlation_id}
+    assert abs(ns / 1e9 - time.time()) < 60
+    assert json.loads(line)["event"] == "x"
+    (event,) = await tracker.logs.list(text="x", kind="log")
+    assert event.attrs == {"n": 1, "token": "[redacted]", "nested": {"a": [1]}}

@@ -1,0 +1,583 @@
+"""The queue on disk, and its twin in memory: what goes in comes out once and in order, whatever happens to the files."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+from zlib import crc32
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from structjob import spool as spool_module
+from structjob.lane import Batch, MemoryLane, ranges
+from structjob.line import number_of, rescue, seal, verify_line
+from structjob.spool import FileLane
+
+
+def line(number: int, text: str = "x") -> bytes:
+    return seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}' % json.dumps(text).encode(), b',"seq":%d' % number
+    )
+
+
+def numbers(batch: Batch | None) -> list[int]:
+    return [number_of(each + b"\n") for each in batch.lines.split(b"\n")[:-1]] if batch is not None else []
+
+
+def read_all(lane, limit: int = 1 << 20, most: int = 1000) -> list[int]:
+    found: list[int] = []
+    while (batch := lane.read(limit, most)) is not None:
+        found += numbers(batch)
+        lane.ack(batch)
+    return found
+
+
+def orphan(directory: Path, name: str = "events") -> FileLane:
+    lane = FileLane(directory, name, writable=False)
+    lane.final = True
+    return lane
+
+
+@pytest.fixture
+def lane(tmp_path):
+    lane = FileLane(tmp_path, "events", writable=True)
+    yield lane
+    lane.close()
+
+
+def test_a_line_shows_whether_it_is_whole():
+    """Any change to any byte of a line shows (guarantee 1)."""
+    whole = line(17, "copied é")
+    assert verify_line(whole)
+    assert verify_line(whole.rstrip(b"\n"))
+    assert number_of(whole) == 17
+    for at in range(len(whole) - 1):
+        for bits in (0x01, 0xFF):
+            assert not verify_line(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :])
+
+
+def test_two_records_in_one_line_are_told_apart():
+    """When the newline between two records is hit, both are found (guarantee 1)."""
+    first, second = line(1).rstrip(b"\n"), line(2)
+    assert rescue(first + b"\x0b" + second) == [first + b"\n", second]
+    assert rescue(first[:30] + second) == [second]
+
+
+def test_ranges_of_numbers():
+    """Numbers in any order become runs."""
+    assert list(ranges([5, 1, 2, 7, 3])) == [(1, 3), (5, 5), (7, 7)]
+    assert list(ranges([])) == []
+
+
+def test_every_truncation_gives_the_exact_prefix(tmp_path):
+    """A file that ends anywhere yields every record before that place, and counts a piece of one (guarantee 1)."""
+    records = [line(number, "é" * number) for number in range(1, 8)]
+    data = b"".join(records)
+    path = tmp_path / "events-000001.jsonl"
+    for size in range(len(data) + 1):
+        path.write_bytes(data[:size])
+        lane = orphan(tmp_path)
+        whole = sum(size >= len(b"".join(records[: n + 1])) - 1 for n in range(len(records)))
+        assert read_all(lane) == list(range(1, whole + 1)), size
+        torn = size - len(b"".join(records[:whole]))
+        assert lane.damaged == (torn > 0), size
+        assert lane.last_seen == (whole + 1 if torn > 0 else 0), size
+        assert lane.done()
+        lane.close()
+
+
+@pytest.mark.parametrize("bits", [0x01, 0xFF])
+def test_every_flipped_byte_costs_its_own_record_at_most(tmp_path, bits):
+    """Whichever byte is hit, every other record is delivered, and the damage is counted (guarantee 1)."""
+    records = [line(number) for number in range(1, 6)]
+    data = b"".join(records)
+    owner = [number for number, record in enumerate(records, 1) for _ in record]
+    path = tmp_path / "events-000001.jsonl"
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :])
+        lane = orphan(tmp_path)
+        found = read_all(lane, limit=200, most=2)
+        is_newline = data[at : at + 1] == b"\n"
+        assert found == [number for number in range(1, 6) if is_newline or number != owner[at]], at
+        assert lane.damaged, at
+        if owner[at] == 5 and not is_newline:
+            assert lane.last_seen == 5, at
+        lane.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\n", b"\n\n\n", b"\x00" * 5000, os.urandom(20_000), b"{" * 3000, b"x\n" * 3000, b'{"ts":"' * 500, b',"crc":"00000000"}' * 500],
+)
+def test_garbage_yields_nothing_and_no_fault(tmp_path, garbage):
+    """A file of anything else yields no record and no exception; what follows it in other files is delivered (guarantee 7)."""
+    (tmp_path / "events-000001.jsonl").write_bytes(garbage)
+    (tmp_path / "events-000002.jsonl").write_bytes(line(1) + garbage + b"\n" + line(2))
+    lane = orphan(tmp_path)
+    assert read_all(lane) == [1, 2]
+    assert lane.done()
+    lane.close()
+
+
+def test_endless_garbage_does_not_fill_the_memory(tmp_path, monkeypatch):
+    """A large file without a newline is skipped in pieces (guarantee 7)."""
+    monkeypatch.setattr(spool_module, "_LONGEST", 4096)
+    (tmp_path / "events-000001.jsonl").write_bytes(b"x" * 50_000 + b"\n" + line(1))
+    lane = orphan(tmp_path)
+    sizes = []
+    found = []
+    while (batch := lane.read(1024, 10)) is not None:
+        sizes.append(batch.end - batch.start)
+        found += numbers(batch)
+        lane.ack(batch)
+    assert max(sizes) <= 8192
+    assert found == [1]
+    lane.close()
+
+
+def test_a_line_longer_than_a_batch_is_read_whole(lane):
+    """A record larger than what is asked for at a time comes alone and whole (guarantee 7)."""
+    lane.append(line(1, "x" * 100_000), 1)
+    lane.append(line(2), 2)
+    batch = lane.read(1000, 10)
+    assert numbers(batch) == [1]
+    assert read_all(lane) == [2]
+
+
+def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
+    """Threads write while segments are rotated, read and deleted: each record comes out once (guarantee 1)."""
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
+    numbering = iter(range(1, 20_001))
+    lock = threading.Lock()
+
+    def write() -> None:
+        while True:
+            with lock:
+                number = next(numbering, None)
+            if number is None:
+                return
+            lane.append(line(number), number)
+
+    threads = [threading.Thread(target=write) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    found: list[int] = []
+    while any(thread.is_alive() for thread in threads):
+        found += read_all(lane, limit=5000, most=20)
+    found += read_all(lane)
+    assert sorted(found) == list(range(1, 20_001))
+    assert max(lane._segments) > 1  # the reader holds the lock nearly all the time, and writers never wait for it
+    lane.close()
+
+
+def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monkeypatch):
+    """A ``write()`` that began before a rotation and ends after it is not forgotten (guarantee 1)."""
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    late = os.dup(lane._fd)
+    lane.append(line(1), 1)
+    lane.check_space()
+    lane.append(line(2), 2)
+    assert read_all(lane) == [1, 2]
+    os.write(late, line(3))
+    os.close(late)
+    assert read_all(lane) == [3]
+    assert (tmp_path / "events-000001.jsonl").exists()
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    lane.append(line(4), 4)
+    assert read_all(lane) == [4]
+    assert not (tmp_path / "events-000001.jsonl").exists()
+    lane.close()
+
+
+def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
+    """Nothing that was not stored is deleted, in whichever order batches are stored (guarantee 1)."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
+    for number in range(1, 4):
+        lane.append(line(number), number)
+    lane.check_space()
+    batches = [lane.read(1 << 20, 1) for _ in range(3)]
+    lane.ack(batches[2])
+    lane.ack(batches[1])
+    assert (tmp_path / "events-000001.jsonl").exists()
+    assert not lane.reached(lane.position())
+    lane.ack(batches[0])
+    assert not (tmp_path / "events-000001.jsonl").exists()
+    assert lane.reached(lane.position())
+    lane.close()
+
+
+def test_descriptors_are_given_back(tmp_path, monkeypatch):
+    """However many segments a lane has gone through, it holds two descriptors, and none once closed."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    before = set(os.listdir("/proc/self/fd"))
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    for number in range(1, 200):
+        lane.append(line(number), number)
+        lane.check_space()
+        if number % 3 == 0:
+            read_all(lane)
+    assert len(os.listdir("/proc/self/fd")) - len(before) <= 2
+    lane.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="descriptor"):
+        lane.append(line(200), 200)
+
+
+def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
+    """Where there is no room for another segment the present one grows: the record is written, so its caller must not write it again."""
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
+
+    def refuse(number: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lane, "_create", refuse)
+        for number in range(1, 10):
+            lane.append(line(number), number)
+    for number in range(10, 20):
+        lane.append(line(number), number)
+    assert read_all(lane) == list(range(1, 20))
+    assert len(list(tmp_path.iterdir())) > 1
+    lane.close()
+
+
+def test_a_lane_outlives_its_directory(tmp_path):
+    """If somebody deletes the directory of a living program, what it logs is still delivered while it lives."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    lane = FileLane(directory, "events", writable=True)
+    lane.append(line(1), 1)
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+    lane.append(line(2), 2)
+    assert not lane.reached(lane.position())
+    assert read_all(lane) == [1, 2]
+    assert lane.reached(lane.position())
+    lane.close()
+
+
+def test_a_position_includes_what_was_written_just_before(tmp_path):
+    """What a thread wrote is within the position that it asks for next, also while segments are rotated: a flush waits for it."""
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
+    missing: list[int] = []
+
+    def write(start: int) -> None:
+        for number in range(start, start + 400):
+            lane.append(line(number), number)
+            if lane.reached(lane.position()):
+                missing.append(number)
+
+    threads = [threading.Thread(target=write, args=(start,)) for start in (1, 10_001, 20_001)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not missing
+    lane.close()
+
+
+# -- overflow ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatch):
+    """When the bound is reached the oldest go; every record is delivered or reported, none both (guarantee 2)."""
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    for number in range(1, 2001):
+        lane.append(line(number), number)
+        if number % 500 == 0:
+            for segment in lane._segments.values():
+                segment.retired -= 1.0 if segment.retired else 0.0  # as if time had passed
+            lane.check_space()
+    dropped = {n for first, last, *_ in lane.dropped for n in range(first, last + 1)}
+    assert {event.reason for event in lane.dropped} == {"spool_full"}
+    found = read_all(lane)
+    assert dropped
+    assert sorted([*found, *dropped]) == list(range(1, 2001))
+    lane.close()
+
+
+def test_the_newest_are_refused_until_there_is_room(tmp_path):
+    """With ``drop_newest`` what waits stays, what comes is reported, and room lets it in again (guarantee 2)."""
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
+    for number in range(1, 1001):
+        lane.append(line(number), number)
+    dropped = [first for first, *_ in lane.dropped]
+    found = read_all(lane)
+    assert dropped
+    assert found + dropped == list(range(1, 1001))
+    lane.append(line(1001), 1001)
+    assert read_all(lane) == [1001]
+    lane.close()
+
+
+def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp_path):
+    """A forked child cannot know what its parent has in hand: it drops the newest, until the parent has deleted something."""
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest", shared=True)
+    for number in range(1, 1001):
+        lane.append(line(number), number)
+    assert lane.dropped
+    before = len(lane.dropped)
+    reader = FileLane(tmp_path, "events", writable=False)
+    found = read_all(reader)
+    for segment in reader._segments.values():
+        segment.retired -= 10.0 if segment.retired else 0.0
+    lane._full = False
+    lane.append(line(1001), 1001)
+    found += read_all(reader)  # deletes what was left
+    for number in range(1002, 1011):
+        lane.append(line(number), number)
+    assert len(lane.dropped) == before
+    found += read_all(reader)
+    assert sorted(found + [first for first, *_ in lane.dropped]) == list(range(1, 1011))
+    lane.close()
+    reader.close()
+
+
+def test_a_thread_waits_for_room(tmp_path):
+    """With ``block`` a thread is held up until there is room, and nothing is dropped (guarantee 2)."""
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(1, 1001):
+            lane.append(line(number), number)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert not done.wait(0.05)
+    found: list[int] = []
+    while not done.is_set():
+        found += read_all(lane)
+    thread.join()
+    found += read_all(lane)
+    assert found == list(range(1, 1001))
+    assert not lane.dropped
+    lane.close()
+
+
+@pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [4, 5, 6]), ("drop_newest", [1, 2, 3])])
+def test_a_full_queue_in_memory_drops_by_its_policy(overflow, kept):
+    """Without a spool the queue keeps the newest or the oldest, and reports the others (guarantee 2)."""
+    lane = MemoryLane(3, overflow)
+    for number in range(1, 7):
+        lane.append(line(number), number)
+    assert read_all(lane) == kept
+    assert sorted(first for first, *_ in lane.dropped) == sorted({1, 2, 3, 4, 5, 6} - set(kept))
+
+
+async def test_block_never_holds_a_running_loop_up():
+    """In a running loop ``block`` drops the newest instead of waiting: waiting there would be for ever."""
+    lane = MemoryLane(3, "block")
+    for number in range(1, 7):
+        lane.append(line(number), number)
+    assert read_all(lane) == [1, 2, 3]
+    assert [first for first, *_ in lane.dropped] == [4, 5, 6]
+
+
+# -- against a model ----------------------------------------------------------------------------------------------------------
+
+
+class FileLaneMachine(RuleBasedStateMachine):
+    """A lane on disk, tiny segments, batches acknowledged in any order, reopened as an orphan: nothing is lost, nothing twice.
+
+    Reopened it may give out again what was read before and not yet deleted: the database knows those by their numbers.
+    """
+
+    overflow: str | None = None
+
+    @initialize(path=st.just(None))
+    def begin(self, path) -> None:
+        import tempfile
+
+        self.directory = Path(tempfile.mkdtemp())
+        bound = 4096 if self.overflow else None
+        self.lane = FileLane(self.directory, "events", writable=True, max_bytes=bound, overflow=self.overflow or "drop_oldest")
+        self.lane._segment_bytes, self.lane._check_bytes = 600, 200
+        self.next = 1
+        self.waiting: list[int] = []  # written, not read
+        self.held: list[Batch] = []
+        self.stored: set[int] = set()
+        self.dropped: set[int] = set()
+        self.position = None
+        self.before: set[int] = set()
+
+    def account(self) -> None:
+        while self.lane.dropped:
+            first, last, reason, _ = self.lane.dropped.popleft()
+            gone = set(range(first, last + 1))
+            assert reason == "spool_full"
+            assert not gone & (self.stored | self.dropped)
+            assert not any(gone & set(numbers(batch)) for batch in self.held)
+            self.dropped |= gone
+            self.waiting = [number for number in self.waiting if number not in gone]
+
+    @rule(count=st.integers(1, 12), size=st.integers(0, 400))
+    def append(self, count: int, size: int) -> None:
+        if not self.lane._writable:
+            return
+        for _ in range(count):
+            self.waiting.append(self.next)
+            self.lane.append(line(self.next, "x" * size), self.next)
+            self.next += 1
+        self.account()
+
+    @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
+    def read(self, limit: int, most: int) -> None:
+        batch = self.lane.read(limit, most)
+        found = numbers(batch)
+        if batch is None:
+            assert not self.waiting
+            return
+        assert found == self.waiting[: len(found)]
+        assert 0 < len(found) == batch.count <= most
+        assert len(batch.lines) <= limit or len(found) == 1
+        del self.waiting[: len(found)]
+        self.held.append(batch)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def ack(self, data) -> None:
+        batch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        self.stored |= set(numbers(batch))
+        self.lane.ack(batch)
+        self.account()
+
+    @rule()
+    def rotate(self) -> None:
+        if self.lane._writable:
+            self.lane.check_space()
+            self.account()
+
+    @rule()
+    def settle(self) -> None:
+        for segment in self.lane._segments.values():
+            if segment.retired:
+                segment.retired -= 10.0
+
+    @rule()
+    def ask(self) -> None:
+        self.position = self.lane.position()
+        self.before = set(range(1, self.next))
+
+    @rule()
+    def reopen(self) -> None:
+        self.lane.close()
+        self.account()
+        self.lane = orphan(self.directory)
+        self.position = None
+        self.held.clear()
+        found = set(read_all(self.lane))
+        assert found >= set(range(1, self.next)) - self.stored - self.dropped
+        assert not found & self.dropped
+        self.lane.close()
+        self.lane = orphan(self.directory)
+        self.waiting = sorted(found)
+
+    @invariant()
+    def reached_means_stored(self) -> None:
+        if self.position is not None and self.lane.reached(self.position):
+            assert self.before <= self.stored | self.dropped
+
+    @invariant()
+    def nothing_unstored_is_reached(self) -> None:
+        if (self.waiting or self.held) and self.lane._writable:
+            assert not self.lane.reached(self.lane.position())
+
+    def teardown(self) -> None:
+        if hasattr(self, "lane"):
+            self.lane.close()
+            import shutil
+
+            shutil.rmtree(self.directory)
+
+
+class BoundedFileLaneMachine(FileLaneMachine):
+    """The same with a bound: the oldest are dropped."""
+
+    overflow = "drop_oldest"
+
+
+class RefusingFileLaneMachine(FileLaneMachine):
+    """The same with a bound: the newest are dropped."""
+
+    overflow = "drop_newest"
+
+
+class MemoryLaneMachine(RuleBasedStateMachine):
+    """The queue in memory against a list."""
+
+    @initialize(capacity=st.integers(1, 10), overflow=st.sampled_from(["drop_oldest", "drop_newest"]))
+    def begin(self, capacity: int, overflow: str) -> None:
+        self.capacity, self.overflow = capacity, overflow
+        self.lane = MemoryLane(capacity, overflow)
+        self.next = 1
+        self.waiting: list[int] = []
+        self.held: list[Batch] = []
+        self.gone: list[int] = []
+
+    @rule(count=st.integers(1, 12))
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.lane.append(line(self.next), self.next)
+            self.waiting.append(self.next)
+            if len(self.waiting) > self.capacity:
+                self.gone.append(self.waiting.pop(0 if self.overflow == "drop_oldest" else -1))
+            self.next += 1
+        assert [first for first, *_ in self.lane.dropped] == self.gone
+
+    @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
+    def read(self, limit: int, most: int) -> None:
+        batch = self.lane.read(limit, most)
+        found = numbers(batch)
+        assert found == self.waiting[: len(found)]
+        assert bool(found) == bool(self.waiting)
+        del self.waiting[: len(found)]
+        if batch is not None:
+            self.held.append(batch)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def ack(self, data) -> None:
+        self.lane.ack(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+
+    @invariant()
+    def reached_when_nothing_waits(self) -> None:
+        if hasattr(self, "lane"):
+            assert self.lane.reached(self.lane.position()) == (not self.waiting and not self.held)
+
+
+_SETTINGS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestFileLane = FileLaneMachine.TestCase
+TestBoundedFileLane = BoundedFileLaneMachine.TestCase
+TestRefusingFileLane = RefusingFileLaneMachine.TestCase
+TestMemoryLane = MemoryLaneMachine.TestCase
+for case in (TestFileLane, TestBoundedFileLane, TestRefusingFileLane, TestMemoryLane):
+    case.settings = _SETTINGS
+
+
+def test_a_checksum_is_of_what_stands_before_it():
+    """The format of a line is what the documentation says: anybody can check it."""
+    whole = line(3)
+    body, _, tail = whole.rpartition(b',"crc":"')
+    assert int(tail[:8], 16) == crc32(body)
+
+
+def test_the_end_of_a_dead_lane_is_known_though_its_last_whole_line_came_late(tmp_path):
+    """Lines may stand out of order: a damaged record after them still counts from the greatest number (guarantee 2)."""
+    (tmp_path / "events-000001.jsonl").write_bytes(line(1) + line(4) + line(3) + line(2))
+    lane = orphan(tmp_path)
+    assert numbers(lane.read(1 << 20, 100)) == [1, 4, 3, 2]
+    with open(tmp_path / "events-000001.jsonl", "ab") as file:
+        file.write(b'{"ts":"2026-01-31 12:00:00.000001","level":"in\n')
+    assert numbers(lane.read(1 << 20, 100)) == []
+    assert (lane.damaged, lane.last_seen) == (1, 5)
+    lane.close()

@@ -1,0 +1,168 @@
+"""Leases, requests to cancel and whose the missing lines were: the same on SQLite, MariaDB and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+from sqlalchemy import select
+
+from structjob.exceptions import IllegalTransition, JobNotFound
+from structjob.lane import Dropped
+from structjob.models import JobStatus
+from structjob.session import Session
+from structjob.store import cancellations, leases, tables
+from structjob.store.ingest import JOB_COLUMNS, Crashed
+from structjob.store.leases import Lease
+from structjob.store.opening import make_store
+
+log = structlog.get_logger("leases")
+
+
+@pytest.fixture
+async def stores(database):
+    """Several connections, as several processes have them."""
+    made = [make_store(database.url, {}) for _ in range(4)]
+    for store in made:
+        await store.open()
+    yield made
+    for store in made:
+        await store.close()
+
+
+@pytest.fixture
+async def stranger(stores) -> Session:
+    """A session of another host, with a running job and a pending one."""
+    session = Session(host="elsewhere", boot_id="another", pid=1)
+    await stores[0].begin_session(session)
+    common = dict.fromkeys(JOB_COLUMNS) | {"operation": "strange", "category": "system", "session_id": session.session_id, "state_seq": 0}
+    for name in ("running", "pending"):
+        row = common | {"id": name, "root_job_id": name, "status": name, "attempt": 1, "created_at": session.started_at}
+        await stores[0].claim(row)
+    await stores[0].transact(
+        lambda connection: connection.execute(tables.jobs.update().where(tables.jobs.c.id == "pending").values(status="pending", attempt=0))
+    )
+    return session
+
+
+async def rows(store, table, *columns) -> list[tuple]:
+    return [tuple(row.values()) for row in await store.fetch(select(*(table.c[name] for name in columns)).order_by(table.c[columns[0]]))]
+
+
+async def lease_of(store, session: Session) -> Lease:
+    (row,) = [row for row in await store.fetch(leases.OPEN) if row["session_id"] == session.session_id]
+    return Lease.of(row)
+
+
+def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
+    line = {
+        "ts": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}", "level": "error", "message": "operation_crashed", "kind": "operation_crashed",
+        "attrs": {"open_steps": [], "é": "ü"}, "job_id": crashed[0].job["id"], "attempt": 1, "seq": 1, "crc": "00000000",
+    }  # fmt: skip
+    return 77, json.dumps(line).encode() + b"\n"
+
+
+async def test_of_many_who_reap_one_does(stores, stranger):
+    """The database lets one through; the crash is told once, and the job keeps its session, so that a later truth wins (R11)."""
+    lease = await lease_of(stores[0], stranger)
+
+    async def reap(store) -> bool:
+        return await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell)) is not None
+
+    assert sum(await asyncio.gather(*map(reap, stores))) == 1
+    store = stores[0]
+    assert await rows(store, tables.jobs, "id", "status", "session_id") == [
+        ("pending", "pending", stranger.session_id), ("running", "crashed", stranger.session_id),
+    ]  # fmt: skip
+    told = await rows(store, tables.logs, "job_id", "type", "message", "attrs")
+    assert told == [("running", "job", "operation_crashed", {"open_steps": [], "é": "ü"})]
+    assert [row[2] for row in await rows(store, tables.sessions, "session_id", "ended_at", "end_reason")] == ["lease_expired"]
+
+
+async def test_a_beat_in_the_last_moment_saves(stores, stranger):
+    """A session whose heart has beaten since it was seen is not reaped (R11)."""
+    store = stores[0]
+    lease = await lease_of(store, stranger)
+    await asyncio.sleep(0.002)  # the database's clock may have milliseconds only
+    await store.heartbeat(stranger.session_id, 0)
+    assert await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell)) is None
+    assert ("running", "running") in await rows(store, tables.jobs, "id", "status")
+
+
+async def test_a_presumption_is_taken_back_once(stores, stranger):
+    """A session that lives ends no longer; one that closed by itself stays closed (R11)."""
+    store = stores[0]
+
+    def revive(connection) -> bool:
+        return leases.revive(connection, stranger.session_id)
+
+    assert not await store.transact(revive)
+    lease = await lease_of(store, stranger)
+    assert await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell))
+    assert await store.transact(revive)
+    assert not await store.transact(revive)
+    assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
+    await store.end_session(stranger, 0, leases.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
+    assert not await store.transact(revive)
+
+
+async def test_requests_at_once_leave_one(stores, stranger):
+    """Whoever asks, and how often: the job's session finds one request, and none once it is settled (R9)."""
+
+    def ask(connection) -> JobStatus:
+        return cancellations.request(connection, "running", "the disk is needed", "ada")
+
+    assert await asyncio.gather(*(store.transact(ask) for store in stores)) == [JobStatus.RUNNING] * len(stores)
+    found = await stores[0].fetch(cancellations.requests(stranger.session_id))
+    assert [tuple(row.values()) for row in found] == [("running", 1, "the disk is needed", "ada")]
+    assert not await stores[0].fetch(cancellations.requests(1))
+    await stores[0].transact(lambda connection: cancellations.settle(connection, stranger.session_id, "running", 1))
+    assert not await stores[0].fetch(cancellations.requests(stranger.session_id))
+
+
+async def test_a_pending_job_is_cancelled_where_it_is_asked_for(stores, stranger):
+    """With the reason; asked again, it has ended, and a start enters nothing (R9, R13)."""
+    store = stores[0]
+
+    def ask(connection) -> JobStatus:
+        return cancellations.request(connection, "pending", "not wanted", None)
+
+    assert await store.transact(ask) is JobStatus.PENDING
+    assert ("pending", "cancelled", "not wanted") in await rows(store, tables.jobs, "id", "status", "error_message")
+    with pytest.raises(IllegalTransition, match="is cancelled already"):
+        await store.transact(ask)
+    with pytest.raises(JobNotFound):
+        await store.transact(lambda connection: cancellations.request(connection, "nobody", "", None))
+    row = dict.fromkeys(JOB_COLUMNS) | {
+        "id": "pending", "root_job_id": "pending", "operation": "strange", "status": "running", "category": "system",
+        "session_id": 5, "state_seq": 0, "attempt": 1, "created_at": stranger.started_at,
+    }  # fmt: skip
+    former, attempt = await store.claim(row)
+    assert (former["status"], attempt) == ("cancelled", 0)
+    assert ("pending", "cancelled") in await rows(store, tables.jobs, "id", "status")
+
+
+@pytest.mark.parametrize("job_id", ["plain", 'quoted " and \\ %_/', "ünïcode-🎉"])
+async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id):
+    """By reason, whatever its id looks like, and nobody else's (R28)."""
+    async with any_tracker.job("holes", job_id=job_id):
+        pass
+    async with any_tracker.job("whole", job_id="whole"):
+        pass
+    recorder = any_tracker._recorder
+    numbers = [recorder.numbers.next() for _ in range(8)]
+    for job, reason, (first, last) in (
+        (job_id, "spool_full", (0, 2)), ("another", "spool_full", (3, 3)), (job_id, "spool_full", (4, 4)), (job_id, "queue_full", (5, 6)),
+        (None, "queue_full", (7, 7)),
+    ):  # fmt: skip
+        recorder.lost.append(Dropped(numbers[first], numbers[last], reason, job))
+    any_tracker._engine.hurry()
+    async with asyncio.timeout(20):
+        while not await any_tracker.jobs.missing(job_id):
+            await asyncio.sleep(0.01)
+    assert await any_tracker.jobs.missing(job_id) == {"spool_full": 4, "queue_full": 2}
+    assert await any_tracker.jobs.missing("whole") == {}
+    assert (await any_tracker.verify()).missing == 0

@@ -1,0 +1,115 @@
+"""Database URLs: what people have in their settings is what a tracker takes, and no password is ever shown."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, make_url
+
+from structjob.exceptions import InvalidURL
+from structjob.store.url import masked, parse, sqlite_path
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("STRUCTJOB_DATABASE_URL", raising=False)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "driver"),
+    [
+        ("sqlite:///jobs.db", "sqlite+aiosqlite"),
+        ("sqlite+aiosqlite:///jobs.db", "sqlite+aiosqlite"),
+        ("sqlite+pysqlite:///jobs.db", "sqlite+aiosqlite"),
+        ("mysql://u:p@h/d", "mysql+asyncmy"),
+        ("mysql+pymysql://u:p@h/d", "mysql+asyncmy"),
+        ("mariadb://u:p@h/d", "mariadb+asyncmy"),
+        ("postgresql://u:p@h/d", "postgresql+asyncpg"),
+        ("postgres://u:p@h/d", "postgresql+asyncpg"),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql+asyncpg"),
+    ],
+)
+def test_any_usual_scheme_gets_the_async_driver(given, driver):
+    """Whatever driver an application's own URL names, structjob takes it and uses its own (R5, R51)."""
+    parsed = parse(given)
+    assert parsed.drivername == driver
+    assert (parsed.username, parsed.password, parsed.host, parsed.database) == (
+        make_url(given).username,
+        make_url(given).password,
+        make_url(given).host,
+        make_url(given).database,
+    )
+    parsed.get_dialect()  # SQLAlchemy knows it
+
+
+def test_a_sqlalchemy_url_is_taken_as_it_is():
+    """A URL object works as well as text (R51)."""
+    assert parse(URL.create("postgresql", "u", "p@ss/word", "h", 5432, "d")).password == "p@ss/word"
+
+
+def test_without_a_url_the_environment_decides(monkeypatch):
+    """$STRUCTJOB_DATABASE_URL comes before $DATABASE_URL, and an empty one counts as absent; else it is a file here (R51)."""
+    assert parse(None).render_as_string() == "sqlite+aiosqlite:///structjob.db"
+    monkeypatch.setenv("DATABASE_URL", "postgres://h/app")
+    assert parse(None).database == "app"
+    monkeypatch.setenv("STRUCTJOB_DATABASE_URL", "")
+    assert parse().database == "app"
+    monkeypatch.setenv("STRUCTJOB_DATABASE_URL", "mariadb://h/jobs")
+    assert parse().database == "jobs"
+
+
+def test_sslmode_is_handed_on_as_asyncpg_knows_it():
+    """The `?sslmode=require` of hosted PostgreSQL works instead of failing at the first connection (R51)."""
+    assert dict(parse("postgres://h/d?sslmode=require&x=1").query) == {"ssl": "require", "x": "1"}
+
+
+def test_an_unknown_scheme_names_itself_and_the_known_ones():
+    """The message says which scheme was wrong, which there are, gives an example, and hides the password."""
+    with pytest.raises(InvalidURL) as caught:
+        parse("oracle://scott:tiger@db/orcl")
+    message = str(caught.value)
+    assert "oracle" in message
+    for known in ("sqlite", "mysql", "mariadb", "postgresql", "sqlite:///jobs.db"):
+        assert known in message
+    assert "tiger" not in message
+
+
+@pytest.mark.parametrize("bad", ["jobs.db", "", "postgres//u:hunter2@h/d", "://", "postgresql://u:hunter2@h:port/d"])
+def test_what_is_no_url_is_refused_without_showing_a_password(bad):
+    """A typing error in a URL gets a message with an example, never the password."""
+    with pytest.raises(InvalidURL) as caught:
+        parse(bad)
+    assert "sqlite:///jobs.db" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_two_slashes_for_a_file_are_explained():
+    """`sqlite://jobs.db` is the commonest slip; the message gives the right form."""
+    with pytest.raises(InvalidURL, match=r"sqlite:///jobs\.db"):
+        parse("sqlite://jobs.db")
+
+
+def test_another_type_is_refused():
+    """A path object is no URL; the message says what is wanted."""
+    with pytest.raises(InvalidURL, match="not PosixPath"):
+        parse(Path("jobs.db"))
+
+
+def test_masked_hides_passwords_in_their_place_and_in_the_query():
+    """What is logged and printed shows the database but no secret."""
+    assert masked("postgresql://ada:hunter2@h:5432/d") == "postgresql://ada:***@h:5432/d"
+    assert "hunter2" not in masked("postgresql://h/d?password=hunter2&sslpassword=hunter2")
+    assert "hunter2" not in masked("not a url ada:hunter2@h")
+    assert masked("sqlite:///jobs.db") == "sqlite:///jobs.db"
+
+
+def test_sqlite_path_is_absolute_and_none_in_memory(tmp_path, monkeypatch):
+    """The file (and so its spool) stays where it was when the program changes its directory later."""
+    monkeypatch.chdir(tmp_path)
+    assert sqlite_path(parse("sqlite:///jobs.db")) == tmp_path / "jobs.db"
+    assert sqlite_path(parse(f"sqlite:///{tmp_path}/a b.db")) == tmp_path / "a b.db"
+    assert sqlite_path(parse(f"sqlite:///file:{tmp_path}/a%20b.db?uri=true")) == tmp_path / "a b.db"
+    for memory in ("sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///file:x?mode=memory&uri=true"):
+        assert sqlite_path(parse(memory)) is None
+    assert sqlite_path(parse("postgresql://h/d")) is None

@@ -1,0 +1,452 @@
+"""Following the log: each event once, none missed, whoever stores it and in whatever order it is committed."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+import structlog
+from database_support import fresh
+from log_support import LogDatabase
+
+import structjob
+from structjob.exceptions import InvalidFilter, StoreUnavailable
+from structjob.models import Gap
+from structjob.store import session_reader as reading
+from structjob.store import tail as tailing
+from structjob.store.logs import Logs
+
+log = structlog.get_logger("tests.tail")
+
+
+@pytest.fixture
+async def database(database):
+    if database.kind == "mariadb":
+        # Where rows with the same numbers were deleted a moment ago, InnoDB locks the gaps: one writer would wait for the other.
+        await database.execute("TRUNCATE structjob_logs")
+    return LogDatabase(database.engine)
+
+
+@pytest.fixture
+async def sqlite(tmp_path):
+    async with fresh("sqlite", tmp_path) as opened:
+        yield LogDatabase(opened.engine)
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Sets how long a missing number is waited for."""
+    return lambda seconds: monkeypatch.setattr(tailing, "PATIENCE", seconds)
+
+
+async def come(tail):
+    """Return what has come, as far as it can be returned."""
+    found = []
+    while some := await tail.poll(0):
+        found += some
+    return found
+
+
+async def messages(tail):
+    return [event.message if not isinstance(event, Gap) else event for event in await come(tail)]
+
+
+# -- exactly once -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_stored_comes_first_then_what_comes(database):
+    """A tail begins with what is there, in the order of time, and goes on with what is stored later, each event once (R37)."""
+    await database.session(1, 2)
+    await database.add(1, [1, 2])
+    await database.add(2, [1])
+    tail = database.logs.tail()
+    assert await messages(tail) == ["1:1", "1:2", "2:1"]
+    assert await messages(tail) == []
+    await database.add(2, [2])
+    await database.add(1, [3])
+    assert await messages(tail) == ["2:2", "1:3"]
+    await database.session(3)
+    await database.add(3, [1])
+    assert await messages(tail) == ["3:1"]
+
+
+async def test_it_can_begin_at_the_end(database):
+    """`last` says how many of the stored events that match come first; 0 is from now on (R37)."""
+    await database.session(1)
+    await database.add(1, [1, 2, 3], level="error")
+    await database.add(1, [4, 5])
+    assert await messages(database.logs.tail(last=2)) == ["1:4", "1:5"]
+    assert await messages(database.logs.tail(last=2, level="error")) == ["1:2", "1:3"]
+    assert await messages(database.logs.tail(last=9)) == ["1:1", "1:2", "1:3", "1:4", "1:5"]
+    tail = database.logs.tail(last=0)
+    assert await messages(tail) == []
+    await database.add(1, [6])
+    assert await messages(tail) == ["1:6"]
+
+
+async def test_two_writers_commit_out_of_order(database):
+    """What is committed late, though it was numbered first, is waited for, and comes once, in the order of its session (R37)."""
+    await database.session(1, 2)
+    await database.add(1, [1])
+    tail = database.logs.tail()
+    assert await messages(tail) == ["1:1"]
+    async with database.slow(1, [2, 3]):
+        await database.add(1, [4, 5])
+        await database.add(2, [1])
+        assert await messages(tail) == ["2:1"]
+        await database.add(1, [6])
+        assert await messages(tail) == []
+    assert await messages(tail) == ["1:2", "1:3", "1:4", "1:5", "1:6"]
+    assert await messages(tail) == []
+
+
+async def test_a_session_whose_only_events_are_committed_late(database):
+    """A late commit is seen though no later number of its session hints at it, and though its ids were passed long ago (R37)."""
+    await database.session(1, 2)
+    tail = database.logs.tail()
+    assert await messages(tail) == []
+    async with database.slow(2, [1, 2]):
+        await database.add(1, [1])
+        assert await messages(tail) == ["1:1"]
+    assert await messages(tail) == ["2:1", "2:2"]
+
+
+async def test_a_tail_that_begins_between_two_commits(database):
+    """What is not committed yet when a tail begins comes all the same, and the filter has no part in it (R37)."""
+    await database.session(1)
+    await database.add(1, [1])
+    async with database.slow(1, [2], level="error"):
+        await database.add(1, [3, 4])
+        everything, from_now, errors = database.logs.tail(), database.logs.tail(last=0), database.logs.tail(level="error")
+        assert await messages(everything) == ["1:1", "1:3", "1:4"]
+        assert await messages(from_now) == await messages(errors) == []
+    assert await messages(everything) == await messages(from_now) == await messages(errors) == ["1:2"]
+    await database.add(1, [5])
+    assert await messages(everything) == await messages(from_now) == ["1:5"]
+    assert await messages(errors) == []
+
+
+async def test_events_that_do_not_match_are_passed(database):
+    """A filter leaves out, and holds nothing up: neither a hole that is filled by other events, nor a page full of them (R37)."""
+    await database.session(1)
+    tail = database.logs.tail(level="error", text="disk", attrs={"vm.name": "a"})
+    assert await messages(tail) == []
+    async with database.slow(1, [1, 2]):
+        await database.add(1, [3], level="error", message="the disk", attrs={"vm": {"name": "a"}})
+        assert await messages(tail) == []
+    assert await messages(tail) == ["the disk"]
+    await database.add(1, range(4, 1500))
+    await database.add(1, [1500], level="error", message="Disk", attrs={"vm.name": "a"})
+    assert await messages(tail) == ["Disk"]
+
+
+async def test_children_that_begin_later(database):
+    """A job's tail holds its children's events, those of children that begin later, and whose row comes after their events (R37)."""
+    await database.session(1)
+    await database.job("parent")
+    tail = database.logs.tail(job_id="parent", include_children=True)
+    await database.add(1, [1], job_id="parent")
+    assert await messages(tail) == ["1:1"]
+    await database.add(1, [2], job_id="child")
+    await database.add(1, [3], job_id="other")
+    assert await messages(tail) == []
+    await database.job("child", "parent")
+    assert await messages(tail) == ["1:2"]
+    await database.job("other")
+    await database.add(1, [4], job_id="parent")
+    assert await messages(tail) == ["1:4"]
+
+
+async def test_a_job_of_another_database_holds_nothing_up(sqlite, monkeypatch):
+    """A job whose row never comes is waited for once (R37)."""
+    await sqlite.session(1)
+    await sqlite.job("parent")
+    tail = sqlite.logs.tail(job_id="parent", include_children=True)
+    assert await messages(tail) == []
+    await sqlite.add(1, [1, 2, 3], job_id="elsewhere")
+    await sqlite.add(1, [4], job_id="parent")
+    assert await messages(tail) == []
+    monkeypatch.setattr(reading, "JOB_PATIENCE", 0.0)
+    assert await messages(tail) == ["1:4"]
+
+
+# -- gaps -------------------------------------------------------------------------------------------------------------------
+
+
+async def test_gaps_explain_what_does_not_come(database):
+    """A number that was dropped or pruned is not waited for; where gaps are wanted they are told in their place (R37)."""
+    await database.session(1)
+    plain, telling = database.logs.tail(), database.logs.tail(gaps=True)
+    assert await messages(plain) == await messages(telling) == []
+    await database.add(1, [1, 2, 3, 7])
+    assert await messages(plain) == ["1:1", "1:2", "1:3"]
+    await database.prune(1, 2, 3)
+    await database.gap(1, 4, 5)
+    await database.gap(1, 6, 6, "dead_lettered")
+    assert await messages(plain) == ["1:7"]
+    told = [Gap(1, 2, 3, "pruned"), Gap(1, 4, 5, "queue_full"), Gap(1, 6, 6, "dead_lettered")]
+    assert await messages(telling) == ["1:1", *told, "1:7"]
+    await database.gap(1, 8, 9, "in_flight")
+    await database.end(1, 9)
+    assert await messages(telling) == [Gap(1, 8, 9, "in_flight")]
+    assert await messages(telling) == []
+
+
+async def test_many_explanations(sqlite, monkeypatch):
+    """A log that was thinned on purpose has as many gaps as events: all are passed (R37)."""
+    monkeypatch.setattr(reading, "EXPLANATIONS", 3)
+    await sqlite.session(1)
+    tail = sqlite.logs.tail(last=0)
+    assert await messages(tail) == []
+    for seq in range(1, 41):
+        await sqlite.gap(1, seq, seq, "pruned")
+    await sqlite.add(1, [41])
+    assert await messages(tail) == ["1:41"]
+
+
+async def test_a_number_that_never_comes_is_given_up_and_taken_later(database, patience):
+    """After a time what follows a missing number goes on, and the gap is told; if the event comes after all, it is returned (R37)."""
+    await database.session(1)
+    tail = database.logs.tail(gaps=True)
+    assert await messages(tail) == []
+    await database.add(1, [1, 4, 6])
+    assert await messages(tail) == ["1:1"]
+    patience(0)
+    assert await messages(tail) == [Gap(1, 2, 3, "missing"), "1:4", Gap(1, 5, 5, "missing"), "1:6"]
+    cursor = tail.cursor
+    await database.add(1, [3])
+    assert await messages(tail) == ["1:3"]
+    assert await messages(tail) == []
+    resumed = database.logs.tail(gaps=True, after=cursor)
+    assert await messages(resumed) == ["1:3"]
+    await database.add(1, [2])
+    assert await messages(resumed) == await messages(tail) == ["1:2"]
+
+
+async def test_the_spool_of_a_session_that_ended_long_ago(database, patience):
+    """A process that was taken for dead, and whose gap was explained, delivers hours later: each of its events comes, once (R37)."""
+    await database.session(1, 2)
+    await database.add(1, [1, 2])
+    await database.gap(1, 3, 4, "in_flight")
+    await database.end(1, 4, ago=timedelta(hours=5))
+    tail = database.logs.tail()
+    assert await messages(tail) == ["1:1", "1:2"]
+    await database.add(2, [1])
+    assert await messages(tail) == ["2:1"]
+    cursor = tail.cursor
+    async with database.slow(1, [3, 4, 5]):
+        await database.add(2, [2])
+        assert await messages(tail) == ["2:2"]
+    patience(0)
+    for one in (tail, database.logs.tail(after=cursor)):
+        found = await messages(one)
+        assert sorted(found) == ["1:3", "1:4", "1:5"] + (["2:2"] if one is not tail else [])
+
+
+# -- cursors ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_reconnecting_at_every_event(database):
+    """Whoever goes on with the cursor behind any event gets exactly the rest, whatever has come meanwhile (R37)."""
+    await database.session(1, 2)
+    await database.add(1, [1, 2, 3])
+    await database.add(2, [1, 2])
+    tail = database.logs.tail()
+    seen, cursors = [], []
+
+    async def read(number):
+        for _ in range(number):
+            seen.append((await anext(tail)).message)
+            cursors.append(tail.cursor)
+
+    await read(5)
+    async with database.slow(1, [4, 5]):
+        await database.add(2, [3])
+        await database.add(1, [6])
+        await read(1)
+    await database.session(3)
+    await database.add(3, [1, 2])
+    await read(5)
+    assert len(set(seen)) == len(seen) == await database.count()
+    for index, cursor in enumerate(cursors):
+        rest = await messages(database.logs.tail(after=cursor))
+        assert sorted(rest) == sorted(seen[index + 1 :]), index
+
+
+async def test_reconnecting_after_the_sessions_have_ended(database):
+    """A session that began and ended while nobody looked is not missed, one that was over before does not come again (R37)."""
+    await database.session(1, 2)
+    await database.add(1, [1])
+    await database.end(1, 1)
+    await database.add(2, [1])
+    tail = database.logs.tail()
+    assert await messages(tail) == ["1:1", "2:1"]
+    await database.add(2, [2])
+    cursor = tail.cursor
+    await database.end(2, 2)
+    await database.session(3)
+    await database.add(3, [1])
+    await database.end(3, 1)
+    assert sorted(await messages(database.logs.tail(after=cursor))) == ["2:2", "3:1"]
+
+
+async def test_a_tail_that_begins_before_everything(database):
+    """In an empty database, a session that is over before the next look is not missed; an unread tail's cursor begins anew (R37)."""
+    tail = database.logs.tail(last=0)
+    unread = tail.cursor
+    assert await messages(tail) == []
+    cursor = tail.cursor
+    await database.session(1)
+    await database.add(1, [1, 2])
+    await database.end(1, 2)
+    assert await messages(tail) == ["1:1", "1:2"]
+    assert await messages(database.logs.tail(after=cursor)) == ["1:1", "1:2"]
+    assert await messages(database.logs.tail(after=unread)) == []
+    assert await messages(tail) == []
+
+
+async def test_a_cursor_of_another_filter_is_refused(sqlite):
+    """A cursor belongs to its filter; what is none at all is told from it (R36, R37)."""
+    cursor = sqlite.logs.tail(level="error").cursor
+    sqlite.logs.tail(level="error", after=cursor)
+    with pytest.raises(InvalidFilter, match="another filter"):
+        sqlite.logs.tail(after=cursor)
+    for wrong in ("", "x", "é", cursor[:-4], 3):
+        with pytest.raises(InvalidFilter, match="cursor"):
+            sqlite.logs.tail(after=wrong)
+    refused = ({"order": "desc"}, {"until": timedelta(hours=1)}, {"last": -1}, {"last": 1, "after": cursor}, {"include_children": True})
+    for filters in refused:
+        with pytest.raises(InvalidFilter):
+            sqlite.logs.tail(**filters)
+    assert sqlite.asked == []
+
+
+# -- manners ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_idle_tail_asks_once_a_second(sqlite, monkeypatch):
+    """While nothing comes, one query a second is sent, and it uses its indexes (R37)."""
+    monkeypatch.setattr(tailing, "POLL", 0.01)
+    await sqlite.session(1, 2)
+    await sqlite.add(1, range(1, 50))
+    tail = sqlite.logs.tail(last=0)
+    assert await messages(tail) == []
+    sqlite.asked.clear()
+    looks = 0
+    original = tail._read_new
+
+    async def look():
+        nonlocal looks
+        looks += 1
+        return await original()
+
+    monkeypatch.setattr(tail, "_read_new", look)
+    assert await tail.poll(0.2) == []
+    assert len(sqlite.asked) == looks > 1
+    statement = sqlite.asked[-1].compile(dialect=sqlite.engine.dialect, compile_kwargs={"literal_binds": True})
+    async with sqlite.engine.connect() as connection:
+        plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+    assert not [step for step in plan if step.startswith("SCAN")], plan
+
+
+async def test_waiting_with_a_timeout_loses_nothing(sqlite, monkeypatch):
+    """A tail that was cancelled while it waited or read goes on where it was (R37)."""
+    monkeypatch.setattr(tailing, "POLL", 0.001)
+    await sqlite.session(1)
+    # The driver's own connection does not survive being cancelled; a tracker's does.
+    tail = Logs(lambda statement: asyncio.shield(sqlite.fetch(statement)), sqlite._nothing).tail()
+    found = []
+    for seq in range(1, 60):
+        await sqlite.add(1, [seq])
+        try:
+            async with asyncio.timeout(0.0005 * (seq % 7)):
+                found.append((await anext(tail)).seq)
+        except TimeoutError:
+            pass
+    found += [event.seq for event in await come(tail)]
+    assert found == list(range(1, 60))
+
+
+async def test_memory_is_bounded(sqlite):
+    """A consumer that is slow has a hundred events in memory at most, however many there are (R37)."""
+    await sqlite.session(1)
+    tail = sqlite.logs.tail()
+    assert await messages(tail) == []
+    await sqlite.add(1, range(1, 3001))
+    assert (await anext(tail)).seq == 1
+    assert len(tail._chunk) < tailing.CHUNK
+    assert len(tail._pending) < reading.PAGE
+    assert [event.seq async for event in limited(tail, 2999)] == list(range(2, 3001))
+
+
+async def limited(tail, number):
+    async for event in tail:
+        yield event
+        number -= 1
+        if not number:
+            return
+
+
+async def test_an_outage_is_waited_out(sqlite, monkeypatch):
+    """A database that does not answer at first is an error; one that goes away later is waited for (R29, R37)."""
+    monkeypatch.setattr(tailing, "POLL", 0.001)
+    away = True
+
+    async def fetch(statement):
+        if away:
+            raise StoreUnavailable("away")
+        return await sqlite.fetch(statement)
+
+    tail = Logs(fetch, sqlite._nothing).tail()
+    with pytest.raises(StoreUnavailable):
+        await anext(tail)
+    away = False
+    await sqlite.session(1)
+    await sqlite.add(1, [1])
+    assert await messages(tail) == ["1:1"]
+    away = True
+    assert await tail.poll(0.01) == []
+    await sqlite.add(1, [2])
+    away = False
+    assert (await anext(tail)).message == "1:2"
+
+
+# -- in a program -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_commit_of_this_process_is_seen_at_once(tracker, monkeypatch):
+    """Within the process nobody waits for the next look: the engine tells (R37)."""
+    monkeypatch.setattr(tailing, "POLL", 600.0)
+    async with tracker.job("copy") as job:
+        tail = tracker.logs.tail(job_id=job.id)
+        assert [event.kind for event in await tail.poll()] == ["operation_start"]
+        for number in range(3):
+            log.info("line", n=number)
+            assert (await anext(tail)).attrs["n"] == number
+
+
+async def test_it_ends_with_the_tracker(db_url):
+    """Closing the tracker, or the tail, ends the iteration without an error (R34, R37)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url) as tracker:
+        tails = [tracker.logs.tail(last=0) for _ in range(2)]
+        waiting = [asyncio.create_task(anext(tail, None)) for tail in tails]
+        assert await tracker.logs.tail(last=0).poll(0) == []
+        await tails[0].aclose()
+        assert await waiting[0] is None
+        assert not waiting[1].done()
+    assert await waiting[1] is None
+    assert await tails[1].poll() == []
+
+
+async def test_a_tail_in_another_loop(tracker):
+    """A tail may be followed in a thread with a loop of its own (R37)."""
+
+    def follow():
+        async def first():
+            return (await anext(tracker.logs.tail(text="hello"))).message
+
+        return asyncio.run(first())
+
+    following = asyncio.create_task(asyncio.to_thread(follow))
+    log.info("hello")
+    assert await following == "hello"
