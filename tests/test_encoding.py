@@ -316,10 +316,10 @@ def test_a_hundred_megabytes_take_little_time_and_memory():
     huge, raw = "é" * 50_000_000, b"x" * 100_000_000
     tracemalloc.start()
     try:
-        began = time.perf_counter()
+        began = time.process_time()
         encoding.encode_text(huge)
         encoding.encode_value({"text": huge, "bytes": raw, "many": [huge] * 1000, "deep": [[huge] * 100] * 100})
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -18,6 +18,7 @@ from contextlib import closing
 import pytest
 import structlog
 from database_support import locked
+from stopwatch import Stopwatch
 
 import structjob
 from structjob import routing
@@ -162,9 +163,9 @@ async def test_a_locked_database_is_waited_for(db_path, tracker, caplog, impatie
             log.info("meanwhile", n=n)
         with pytest.raises(StoreUnavailable, match="database is locked"):
             await tracker.flush()
-        began = time.monotonic()
+        watch = Stopwatch()
         async with tracker.job("meanwhile"):  # does not wait for a database that is known to be away
-            assert time.monotonic() - began < 0.5
+            assert watch.seconds < 0.5
     await stored(tracker)
     assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [(1000,)]
     assert rows(db_path, "SELECT operation, status FROM structjob_jobs") == [("meanwhile", "completed")]
@@ -305,9 +306,9 @@ async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
     for n in range(20):
         before = tracker.ledger().stored
         await asyncio.to_thread(log.info, "from a thread", n=n)
-        began = time.monotonic()
+        watch = Stopwatch()
         await until(lambda before=before: tracker.ledger().stored > before, 3.0)
-        assert time.monotonic() - began < 0.2 + 0.8
+        assert watch.seconds < 0.2 + 0.8
 
 
 async def test_no_wake_up_is_lost(db_path):
@@ -372,7 +373,7 @@ async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
         assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [("found",)]
         assert not future.done()
     recorder.states.append(seal(b'{"kind":"gap","row":{"first_seq":900,"last_seq":900,"reason":"test"}', b',"state_seq":%d' % held), held)
-    await asyncio.wait_for(asyncio.wrap_future(future), 5)
+    await asyncio.wait_for(asyncio.wrap_future(future), 20)
 
 
 @pytest.mark.parametrize("spool", [True, False])
@@ -469,9 +470,9 @@ async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     with locked(db_path):
         for n in range(500):
             log.info("left", n=n)
-        began = time.monotonic()
+        watch = Stopwatch()
         assert not await tracker.aclose(timeout=1.0)
-        assert time.monotonic() - began < 1.0 + 0.7
+        assert watch.seconds < 1.0 + 0.7
         await until(lambda: not resources()[1], 2.0)
         assert not [name for name in resources()[2] if str(db_path) in name and "spool" in name]
         log.info("late")
@@ -638,7 +639,7 @@ log.info("after the loop")
 @pytest.mark.parametrize("way", ["plain", "mid-job", "error"])
 async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
     """A program that does not close its tracker exits promptly, and loses nothing (guarantee 1)."""
-    began = time.monotonic()
+    watch = Stopwatch()
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-W", "error", "-c", FORGET, f"sqlite:///{db_path}", way],
@@ -647,7 +648,7 @@ async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
         timeout=30,
         check=False,
     )
-    assert time.monotonic() - began < 10
+    assert watch.seconds < 10
     assert (done.returncode, done.stdout, done.stderr) == (3 if way == "error" else 0, "", "")
     # Most of it got there already; the rest is in the spool.
     assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'forgotten'") == [(500,)]
@@ -667,9 +668,9 @@ async def test_a_forgotten_tracker_and_a_locked_database(db_path, db_url):
     process = subprocess.Popen([sys.executable, "-c", code, db_url, "plain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     await asyncio.to_thread(process.stdout.readline)
     with locked(db_path):
-        began = time.monotonic()
+        watch = Stopwatch()
         await asyncio.to_thread(process.communicate, "go\n", 30)
-        assert time.monotonic() - began < 6
+        assert watch.seconds < 6
     async with structjob.Tracker(db_url) as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import re
 import sqlite3
-import time
 
 import pytest
 import structlog
 from faulty_store import FaultyStore, faulty
+from stopwatch import Stopwatch
 
 import structjob
 from structjob.engine import link as links
@@ -59,13 +59,13 @@ async def test_a_tracker_opens_before_its_database(db_path, db_url, faulty: Faul
     """Opening goes on without the database and says so once; all is recorded, and delivered when the database answers (R29)."""
     structjob.configure(console=False, strict=True)
     faulty.before = StoreUnavailable(DOWN)
-    began = time.monotonic()
+    watch = Stopwatch()
     async with structjob.Tracker(db_url, spool=spool) as tracker:
-        assert time.monotonic() - began < 3.0
-        began = time.monotonic()
+        assert watch.seconds < 3.0
+        watch = Stopwatch()
         async with tracker.job("early", owner="ada") as job, job.step("first"):
             log.info("before the database")
-        assert time.monotonic() - began < 1.0
+        assert watch.seconds < 1.0
         with pytest.raises(StoreUnavailable, match="connection refused"):
             await tracker.jobs.get(job.id)
         with pytest.raises(StoreUnavailable, match="connection refused"):
@@ -90,9 +90,9 @@ async def test_nothing_of_a_program_that_never_saw_its_database_is_lost(db_path,
     tracker = await structjob.Tracker(db_url).open()
     async with tracker.job("unseen") as job:
         log.info("for later")
-    began = time.monotonic()
+    watch = Stopwatch()
     assert not await tracker.aclose()
-    assert time.monotonic() - began < 2.0
+    assert watch.seconds < 2.0
     async with structjob.Tracker(db_url) as tracker:
         assert (await tracker.jobs.get(job.id)).status == "completed"
         assert [event.message for event in await tracker.logs.list(job_id=job.id)][1] == "for later"
@@ -260,7 +260,7 @@ async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
         await until(lambda: link.down is not None)
         mended.set()
         await link.insist(call)
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(20.0):  # by itself it would ask again after 30
             await waits
     assert len(said(caplog)) == 2
 
@@ -274,9 +274,9 @@ async def test_closing_asks_once_more(db_path, db_url, faulty: FaultyStore, spoo
     log.info("waits")
     await until(lambda: tracker._engine.link.down is not None)
     faulty.before = None
-    began = time.monotonic()
+    watch = Stopwatch()
     assert await tracker.aclose(20.0)
-    assert time.monotonic() - began < 2.0
+    assert watch.seconds < 2.0
     assert rows(db_path, "SELECT message FROM structjob_logs") == [("waits",)]
 
 

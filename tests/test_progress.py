@@ -110,12 +110,12 @@ async def test_a_million_advances_cost_a_second_at_most_and_few_records(any_trac
     """R15: a tight loop cannot flood the store: four records a second, whatever is counted."""
     async with any_tracker.job("a") as job, job.step("s", total=1_000_000) as step:
         before = await state_lines(any_tracker)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         for _ in range(1_000_000):
             step.advance()
-        seconds = time.perf_counter() - began
+        seconds, cost = time.perf_counter() - began, time.process_time() - worked
         records = await state_lines(any_tracker) - before
-    assert seconds < 2
+    assert cost < 2
     assert records <= 4 * seconds + 2
     (record,) = await any_tracker.jobs.steps(job.id)
     assert (record.done, record.percent_complete) == (1_000_000, 100.0)

@@ -109,9 +109,9 @@ def test_an_innocent_text_is_left_alone(text):
 def test_no_text_makes_redaction_slow(piece):
     """Guarantee 3: the longest text that is logged, of whatever pieces, is looked through in a moment."""
     text = piece * (65_536 // len(piece))
-    began = time.perf_counter()
+    began = time.process_time()
     Redactor().text(text)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @given(st.text())
