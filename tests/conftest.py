@@ -75,8 +75,9 @@ def db_url(db_path: Path) -> str:
 
 
 @pytest.fixture
-async def tracker(db_url: str) -> AsyncIterator[structjob.Tracker]:
+async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker]:
     """An open tracker; logging is set up, silent on the console, and strict: a fault of logging fails the test."""
+    await database_support.make_file(db_path)
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url) as opened:
         yield opened
