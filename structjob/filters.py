@@ -165,7 +165,7 @@ class JobFilter(_Filter):
             for status in given:
                 if status not in known:
                     raise InvalidFilter(f"unknown status {status!r}: use one of {', '.join(known)}")
-            object.__setattr__(self, "status", given)
+            object.__setattr__(self, "status", tuple(dict.fromkeys(given)))  # each is read by itself: none twice
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now

@@ -204,6 +204,7 @@ async def test_list_is_newest_first_and_filters(store, found):
     assert await listed(order="asc") == ["a", "b", "c"]
     assert await listed(status="running") == ["b"]
     assert await listed(status=["failed", "completed"]) == ["c", "a"]
+    assert await listed(status=["failed", "failed"]) == ["c"]
     assert await listed(owner="ada") == await listed(project="p") == await listed(category="c") == await listed(job_type="t") == ["a"]
     assert await listed(correlation_id="co") == await listed(session_id=5) == ["a"]
     assert await listed(parent_job_id="a") == await listed(root_job_id="a") == await listed(context_id="cx") == ["b"]
