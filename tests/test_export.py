@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import threading
 
 import pytest
 import structlog
@@ -182,6 +183,7 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
         ("{", "is not JSON"),
         ("[1]", "is no record"),
         ('{"record": "row"}', "is no record"),
+        ('{"record": ["job"]}', "is no record"),
         ('{"record": "job", "id": "x"}', "operation is missing"),
         (json.dumps(JOB), "there twice"),
         (json.dumps({**JOB, "id": "x" * 65}), "64 are the most"),
@@ -189,6 +191,8 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
         (json.dumps({**JOB, "id": "x", "status": "odd"}), "unknown status 'odd'"),
         (json.dumps({**JOB, "id": "x", "attempt": 1.5}), "attempt must be a number"),
         (json.dumps({**JOB, "id": "x", "operation": ["a"]}), "operation must be text"),
+        (json.dumps({**JOB, "id": "x", "idempotency_key": "once"}), "has the idempotency key 'once', too"),
+        ('{"record": "step", "id": "s", "job_id": "old-1", "name": "n", "seq": 2147483648}', "seq is out of range"),
         ('{"record": "event", "ts": 1, "message": "m", "job_id": "other"}', "'other' is not in the lines before it"),
         ('{"record": "event", "ts": 1, "message": "m", "level": "loud"}', "unknown level"),
         ('{"record": "event", "message": "m"}', "ts is missing"),
@@ -196,7 +200,8 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
 )
 async def test_a_faulty_line_stores_nothing(plain, tmp_path, line, what):
     """The message names the line and what is wrong; nothing of the file is stored, whatever stands before (R21)."""
-    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "fine", "job_id": "old-1"})
+    first = {**JOB, "idempotency_key": "once"}
+    path = write(tmp_path / "old.jsonl", first, {"record": "event", "ts": 1, "message": "fine", "job_id": "old-1"})
     path.write_bytes(path.read_bytes() + b"\n" + line.encode() + b"\n")
     with pytest.raises(ImportRefused, match=r"line 4") as caught:
         await plain.import_(path)
@@ -213,6 +218,10 @@ async def test_files_that_cannot_be_read(plain, tmp_path):
     (tmp_path / "cut.gz").write_bytes(gzip.compress(json.dumps(JOB).encode() * 1000)[:40])
     with pytest.raises(ImportRefused, match="cannot be read"):
         await plain.import_(tmp_path / "cut.gz")
+    whole = gzip.compress(json.dumps(JOB).encode() * 1000)
+    (tmp_path / "damaged.gz").write_bytes(whole[:10] + b"\xff" * 20 + whole[30:])
+    with pytest.raises(ImportRefused, match="cannot be read"):
+        await plain.import_(tmp_path / "damaged.gz")
     with pytest.raises(InvalidArgument, match="keep"):
         await plain.import_(tmp_path / "none", ids="other")
     with pytest.raises(JobNotFound):
@@ -220,6 +229,31 @@ async def test_files_that_cannot_be_read(plain, tmp_path):
     await history(plain)
     with pytest.raises(FileNotFoundError):
         await plain.export("mine", tmp_path / "no" / "x")
+
+
+async def test_any_number_of_units_comes_back(tracker, plain, tmp_path):
+    """What a step may count, a file may hold; on each database (R15, R21)."""
+    async with tracker.job("count", job_id="mine") as job, job.step("atoms", total=1e300) as step:
+        step.update(completed=2**60)
+    await tracker.export("mine", tmp_path / "job.jsonl")
+    await plain.import_(tmp_path / "job.jsonl")
+    (step,) = await plain.jobs.steps("mine")
+    assert (step.done, step.total) == (2.0**60, 1e300)
+
+
+async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatch):
+    """Neither checking a file nor making rows of it holds up the program that imports it (R21)."""
+    path = write(tmp_path / "old.jsonl", JOB, *({"record": "event", "ts": 1, "message": "m", "job_id": "old-1"} for _ in range(20)))
+    read, readers = imports.read_records, []
+
+    def noted(path):
+        readers.append(threading.get_ident())
+        return read(path)
+
+    monkeypatch.setattr(imports, "read_records", noted)
+    await plain.import_(path)
+    assert readers
+    assert threading.get_ident() not in readers
 
 
 async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ interrupted goes on.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -81,7 +82,7 @@ async def import_file(store: Store, path: Path, *, ids: Ids = "keep", dry_run: b
         ImportRefused: if a line cannot be taken in, or a job of that id is there already; nothing is stored then.
         StoreUnavailable: if the database does not answer; importing the same file again goes on.
     """
-    checked = _check(path, ids)
+    checked = await asyncio.to_thread(_check, path, ids)  # a large file takes long
     checked.session_id = await _unpruned(store, checked.session_id)
     session = Session(session_id=checked.session_id, service=service)
     sessions = tables.sessions
@@ -104,7 +105,9 @@ async def import_file(store: Store, path: Path, *, ids: Ids = "keep", dry_run: b
         return result
     await store.begin_session(session)
     dead, last, beat = 0, 0, time.monotonic()
-    for states, events, last in _batches(path, checked):
+    batches = _batches(path, checked)
+    while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+        states, events, last = batch
         dead += (await store.write(Write(session.session_id, events, states, last))).dead
         if time.monotonic() - beat >= _BEAT:
             beat = time.monotonic()
@@ -170,6 +173,8 @@ def _check_record(checked: _Checked, number: int, kind: str, row: Mapping[str, A
         _enter(checked.job_ids, row["id"], "job")
         checked.parents[row["id"]] = row.get("parent_job_id")
         if (key := row.get("idempotency_key")) is not None:
+            if key in checked.keys and checked.ids == "keep":
+                raise ValueError(f"the job {checked.keys[key]!r} has the idempotency key {key!r}, too")
             checked.keys[key] = row["id"]
         return
     job_id = row.get("job_id")

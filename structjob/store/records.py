@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import Table
+from sqlalchemy import BigInteger, Table
 
 from structjob.encoding import normalise
 from structjob.exceptions import ImportRefused
@@ -70,7 +72,7 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                         raise ImportRefused(f"line {number} has more than {MAX_LINE:,} bytes")
                     if line.strip():
                         yield (number, *_record(number, line))
-            except (EOFError, gzip.BadGzipFile, OSError) as exc:
+            except (EOFError, zlib.error, OSError) as exc:
                 raise ImportRefused(f"{path} cannot be read beyond line {number}: {exc}") from exc
 
 
@@ -80,7 +82,7 @@ def _record(number: int, line: bytes) -> tuple[str, dict[str, Any]]:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ImportRefused(f"line {number} is not JSON: {exc}") from exc
     kind = record.pop("record", None) if isinstance(record, dict) else None
-    if kind not in NOTES and kind not in TABLES:
+    if not isinstance(kind, str) or (kind not in NOTES and kind not in TABLES):
         raise ImportRefused(f'line {number} is no record: it must be an object with the key "record": job, attempt, step or event')
     return kind, record
 
@@ -129,7 +131,7 @@ def _value(table: Table, name: str, value: Any) -> Any:
     if name in _NUMBERS or name in _WHOLE:
         if isinstance(value, bool) or not isinstance(value, int | float) or (name in _WHOLE and value != int(value)):
             raise ValueError(f"{name} must be a number, not {value!r}")
-        if not 0 <= value < 2**53 or (name == "attempt" and value >= 2**31):
+        if not 0 <= value <= _most(table, name):
             raise ValueError(f"{name} is out of range: {value!r}")
         return int(value) if name in _WHOLE else float(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -141,6 +143,13 @@ def _value(table: Table, name: str, value: Any) -> Any:
     if isinstance(column, Exact) and len(text) > column.length:
         raise ValueError(f"{name} has {len(text):,} characters; {column.length} are the most")
     return text
+
+
+def _most(table: Table, name: str) -> float:
+    """Return the greatest number that a column holds on every database."""
+    if name in _NUMBERS:
+        return sys.float_info.max
+    return 2**53 if isinstance(table.c[name].type, BigInteger) else 2**31 - 1
 
 
 def _time(name: str, value: Any) -> str:
