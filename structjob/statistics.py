@@ -147,7 +147,10 @@ ErrorStatus = Literal["open", "resolved", "regressed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Occurrences of what is one and the same error: of one type and message, from the same place in the code."""
+    """Occurrences of what is one and the same error: of one type and message, from the same place in the code.
+
+    The latest occurrence is the latest whose event is in the logs; the times tell of those that are no longer there, too.
+    """
 
     fingerprint: str
     status: ErrorStatus

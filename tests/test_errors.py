@@ -172,6 +172,18 @@ async def test_what_was_pruned_still_counts(store, found):
     assert (group.count, group.first_seen, group.last_seen, group.status) == (8, T0, NOW, "open")
 
 
+async def test_an_error_that_regressed_does_not_look_resolved_once_that_was_pruned(store, found):
+    """What is left of an error may be from before it was resolved: when it was seen last does not go back with it (R39, R41)."""
+    await store.add(logs, occurrence(1, "f1", T0), occurrence(2, "f2", T0 + 4 * H))
+    pruned = {"error_type": "ValueError", "message": "bad", "pruned": 1, "first_seen": T0 + 5 * H, "last_seen": T0 + 5 * H}
+    await store.add(errors, {"fingerprint": "f1", "resolved_at": T0 + 2 * H, **pruned})
+    group = await found.get("f1")
+    assert (group.status, group.count, group.first_seen, group.last_seen) == ("regressed", 2, T0, T0 + 5 * H)
+    assert [one.fingerprint for one in await found.list()] == ["f1", "f2"]
+    assert [one.fingerprint for one in await found.list(status="regressed")] == ["f1"]
+    assert await found.list(status="resolved") == []
+
+
 async def test_the_beginning_of_a_fingerprint_will_do(store, found):
     """As a person types it; several that begin so are told (R39)."""
     await store.add(logs, occurrence(1, "abc1", T0), occurrence(2, "abd2", T0), occurrence(3, "ab", T0 - H))

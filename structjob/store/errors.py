@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, get_args
 
-from sqlalchemy import ColumnElement, Connection, String, and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, String, and_, case, func, literal, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -229,25 +229,27 @@ class Errors:
         # A moment may have several occurrences.
         same = logs.alias("same")
         latest = select(func.max(same.c.id)).where(same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen)
+        # What was pruned may have been later: a job that failed may be kept for a shorter time than one that crashed.
+        last = case((errors.c.last_seen > counted.c.last_seen, errors.c.last_seen), else_=counted.c.last_seen)
         statement = (
             select(
                 *counted.c,
                 logs.c.job_id, logs.c.operation, logs.c.step, logs.c.level, logs.c.message, logs.c.attrs,
                 errors.c.resolved_at, errors.c.resolved_by, errors.c.pruned,
-                errors.c.first_seen.label("pruned_first"),
+                errors.c.first_seen.label("pruned_first"), last.label("last"),
             )
             .select_from(
                 counted.join(logs, logs.c.id == latest.scalar_subquery()).outerjoin(
                     errors, errors.c.fingerprint == counted.c.fingerprint
                 )
             )
-            .order_by(counted.c.last_seen.desc(), counted.c.fingerprint)
+            .order_by(last.desc(), counted.c.fingerprint)
             .limit(limit)
         )  # fmt: skip
         is_now = {
             "open": errors.c.resolved_at.is_(None),
-            "resolved": counted.c.last_seen <= errors.c.resolved_at,
-            "regressed": counted.c.last_seen > errors.c.resolved_at,
+            "resolved": last <= errors.c.resolved_at,
+            "regressed": last > errors.c.resolved_at,
         }
         if statuses:
             statement = statement.where(or_(*(is_now[status] for status in statuses)))
@@ -286,7 +288,7 @@ def _occurrences(since: datetime | None, until: datetime | None, equal: Mapping[
 
 def _group(row: Mapping[Any, Any]) -> ErrorGroup:
     attrs = row["attrs"] if isinstance(row["attrs"], dict) else {}
-    resolved, last = row["resolved_at"], row["last_seen"]
+    resolved, last = row["resolved_at"], row["last"]
     first = row["first_seen"] if row["pruned_first"] is None else min(row["first_seen"], row["pruned_first"])
     exception = attrs.get("exception")
     traceback = exception.get("traceback") if isinstance(exception, dict) else None
