@@ -118,6 +118,21 @@ async def test_a_family_goes_as_a_whole(tracker, database):
     assert (await tracker.verify()).ok
 
 
+async def test_jobs_that_are_each_others_parents_end_no_prune(tracker, database):
+    """A circle that somebody named as parents, with a member that never began, stays, and holds up nothing (R41)."""
+    await tracker.create_job("later", job_id="a", parent="b")
+    async with tracker.job("now", job_id="b", parent="a"):
+        log.info("in a circle")
+    other = await work(tracker)
+    await tracker.flush()
+    await age(database, 2)
+    async with asyncio.timeout(30):
+        assert (await tracker.prune(1, dry_run=True)).jobs == 1
+        assert (await tracker.prune(1)).jobs == 1
+    assert await ids(tracker) == {"a", "b"}
+    assert other not in await ids(tracker)
+
+
 async def test_a_failed_parent_keeps_its_children(tracker, database):
     """What failed is kept with everything below it: that is what one looks at (R41)."""
     parent = await work(tracker, fail=True, children=2)

@@ -111,8 +111,9 @@ class Due:
         begin = select(jobs.c.id, jobs.c.id.label("top"), literal(0).label("depth")).where(jobs.c.id.in_(tops))
         found = begin.cte("family", recursive=True)
         child = jobs.alias("child")
-        # A job has one parent, and a top has none that has ended: no way leads round in a circle.
-        found = found.union_all(select(child.c.id, found.c.top, found.c.depth + 1).join(found, child.c.parent_job_id == found.c.id))
+        # A job has one parent: a way that leads round in a circle leads by the top.
+        below = select(child.c.id, found.c.top, found.c.depth + 1).join(found, child.c.parent_job_id == found.c.id)
+        found = found.union_all(below.where(child.c.id != found.c.top))
         columns = (jobs.c.id, jobs.c.attempt, jobs.c.session_id, jobs.c.state_seq, found.c.top, found.c.depth)
         statement = select(*columns, case((self.job(), 1), else_=0).label("due")).join(found, found.c.id == jobs.c.id)
         if after is not None:
