@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import click
 
@@ -17,16 +17,15 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
     if value is None:
         return None
     text = value.strip()
-    zone = UTC if ctx.params.get("utc") else None
+    utc = bool(ctx.params.get("utc"))
     try:
         found = _ago(text)
         if found is not None:
             return found
         if text in ("today", "yesterday"):
-            midnight = datetime.now(UTC).astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-            return (midnight - timedelta(days=text == "yesterday")).astimezone(UTC)
+            return midnight(datetime.now(UTC), utc=utc, days_before=int(text == "yesterday"))
         read = datetime.fromisoformat(text)
-        return (read.replace(tzinfo=zone) if read.tzinfo is None else read).astimezone(UTC)
+        return (read.replace(tzinfo=UTC) if utc and read.tzinfo is None else read).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (2026-05-04T13:30)", ctx, param
@@ -61,6 +60,13 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
 def local(moment: datetime, *, utc: bool) -> datetime:
     """Return *moment* in the zone that times are shown in."""
     return moment.astimezone(UTC if utc else None)
+
+
+def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:
+    """Return when the day of *moment* began in the zone that times are shown in, or one some days before it."""
+    day = local(moment, utc=utc).date() - timedelta(days=days_before)
+    # Not by counting hours back from the moment: a day on which clocks are put forward or back has not 24 of them.
+    return datetime.combine(day, time(), UTC if utc else None).astimezone(UTC)
 
 
 def full(moment: datetime | None, *, utc: bool) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.moments import full, lasting, local, moment, stretch
+from structjob.cli.moments import full, lasting, midnight, moment, stretch
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.status import bar
 
@@ -137,9 +137,7 @@ def _bucketed(asked: _Question) -> dict[str, Any]:
     since = filters.get("since", until - timedelta(days=1))
     bucket = filters.setdefault("bucket", next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]))
     if bucket:
-        shown = local(since, utc=asked.utc)
-        midnight = shown.replace(hour=0, minute=0, second=0, microsecond=0)
-        filters["since"] = shown - (shown - midnight) % bucket
+        filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
     return filters
 
 

@@ -1,0 +1,62 @@
+"""Times as people write them on the command line: days begin at midnight of the zone that they are shown in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from structjob.cli import moments, stats
+
+NOON = datetime(2026, 10, 25, 11, tzinfo=UTC)
+"""In Berlin, of the day on whose early morning clocks were put back: it began at 22:00 UTC, when they were two hours ahead."""
+
+
+class Clock(datetime):
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return NOON
+
+
+@pytest.fixture
+def _berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def read(text: str, *, utc: bool = False) -> datetime | None:
+    context: Any = SimpleNamespace(params={"utc": utc})
+    parameter: Any = None
+    return moments.moment(context, parameter, text)
+
+
+@pytest.mark.usefixtures("_berlin")
+@pytest.mark.parametrize(
+    ("text", "local", "utc"),
+    [
+        ("today", datetime(2026, 10, 24, 22), datetime(2026, 10, 25)),
+        ("yesterday", datetime(2026, 10, 23, 22), datetime(2026, 10, 24)),
+        ("2026-10-25", datetime(2026, 10, 24, 22), datetime(2026, 10, 25)),
+        ("2026-10-26", datetime(2026, 10, 25, 23), datetime(2026, 10, 26)),
+        ("2026-10-25T12:00+05:00", datetime(2026, 10, 25, 7), datetime(2026, 10, 25, 7)),
+    ],
+)
+def test_a_day_begins_at_its_midnight(text: str, local: datetime, utc: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where clocks were put back since: no line of the day is left out, and none of another is in it (R49)."""
+    monkeypatch.setattr(moments, "datetime", Clock)
+    assert read(text) == local.replace(tzinfo=UTC)
+    assert read(text, utc=True) == utc.replace(tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("_berlin")
+def test_buckets_of_a_day_begin_at_midnight() -> None:
+    """`stats throughput --bucket 1d` begins with a whole day (R38, R49)."""
+    asked: Any = SimpleNamespace(filters={"since": NOON, "until": NOON + timedelta(days=2), "bucket": timedelta(days=1)}, utc=False)
+    assert stats._bucketed(asked)["since"] == datetime(2026, 10, 24, 22, tzinfo=UTC)
