@@ -93,6 +93,12 @@ def test_dead_letters_are_counted(shell: Shell) -> None:
     assert findings(shell)["dead letters"]["details"] == {"count": 1}
 
 
+def test_a_session_that_never_gave_a_sign_of_life(shell: Shell) -> None:
+    """Without a heartbeat, since when it is silent is known from when it began (R49)."""
+    execute(shell, "INSERT INTO structjob_sessions (session_id, host, pid, started_at) VALUES (7, 'h', 1, '2026-01-01 00:00:00.000000')")
+    assert findings(shell)["sessions"]["details"] == {"sessions": [7]}
+
+
 def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
     """A killed program's spool is found with how many events wait in it, is left alone, and is gone once it was delivered (R11, R49)."""
     process = shell.start_python(WRITER, "sqlite:///structjob.db")

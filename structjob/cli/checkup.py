@@ -312,11 +312,10 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
             "the next tracker delivers them, or any reading command, such as `structjob jobs`",
             {"sessions": [spool.session_id for spool in orphaned]},
         )
-    rows = connection.execute(
-        select(sessions.session_id, sessions.heartbeat_at, utc_now().label("now")).where(sessions.ended_at.is_(None))
-    ).all()
+    seen = func.coalesce(sessions.heartbeat_at, sessions.started_at).label("seen")
+    rows = connection.execute(select(sessions.session_id, seen, utc_now().label("now")).where(sessions.ended_at.is_(None))).all()
     here = {spool.session_id for spool in spools}
-    silent = [row.session_id for row in rows if row.now - row.heartbeat_at > STALE_AFTER and row.session_id not in here]
+    silent = [row.session_id for row in rows if row.now - row.seen > STALE_AFTER and row.session_id not in here]
     if silent:
         yield Finding(
             "sessions",
