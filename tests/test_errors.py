@@ -112,6 +112,19 @@ async def test_errors_are_counted_by_type_step_and_operation(store, seed):
         }
 
 
+async def test_a_type_that_is_no_text_is_none(store, found):
+    """An error whose `error_type` somebody made a number or null of is counted under its level, wherever it is stored (R39)."""
+    kinds = ("timeout", "Timeout", "Timeout ", None, 5, True, {"a": 1}, "")
+    await store.add(logs, *(occurrence(seq, "f1", T0, error_type=kind) for seq, kind in enumerate(kinds, 1)))
+    await store.add(logs, occurrence(9, "f1", T0, "j", error_type="Timeout", operation="copy"))
+    counted = [(one.error_type, one.operation, one.count) for one in await Statistics(store.fetch, store.flush).errors()]
+    assert counted == [
+        ("error", None, 5), ("Timeout", None, 1), ("Timeout", "copy", 1), ("Timeout ", None, 1), ("timeout", None, 1),
+    ]  # fmt: skip
+    await store.add(logs, occurrence(10, "f2", T0, error_type=5))
+    assert (await found.get("f2")).error_type == "error"
+
+
 async def test_which_errors_are_listed(store, found):
     """By when, where and in which job an error was seen; its numbers are of all its occurrences (R39)."""
     await store.add(

@@ -155,6 +155,9 @@ async def test_text_is_taken_literally(store, found):
     assert messages(await found.list(text="'s \\ !")) == ["it's \\ !"]
     assert messages(await found.list(text="0!")) == ["50!"]
     assert messages(await found.list(text="DONE")) == ["50% done", "500 done"]
+    await store.log("resume", "résumé")
+    assert messages(await found.list(text="resum")) == ["resume"]
+    assert messages(await found.list(text="RéSUM")) == ["résumé"]
 
 
 class Colour(StrEnum):
@@ -207,6 +210,17 @@ async def test_attributes_compare_by_value_and_type(store, found, value, matchin
     await store.log("absent", attrs={})
     await store.log("none")
     assert messages(await found.list(attrs={"x": value})) == matching
+
+
+async def test_a_large_id_is_not_its_neighbour(store, found):
+    """Whole numbers of 64 bits compare exactly, though a double cannot tell them apart (R36)."""
+    ids = [2**53, 2**53 + 1, 1234567890123456788, 1234567890123456789, -(2**63), -(2**63) + 1, 2**63 - 1]
+    for one in ids:
+        await store.log(str(one), attrs={"tweet": one})
+    await store.log("float", attrs={"tweet": 1e18})
+    for one in ids:
+        assert messages(await found.list(attrs={"tweet": one})) == [str(one)]
+    assert messages(await found.list(attrs={"tweet": 10**18})) == ["float"]
 
 
 async def test_attribute_paths_go_deeper_with_dots(store, found):

@@ -116,6 +116,14 @@ async def test_only_the_greatest_groups_are_listed(store, stats):
     assert await stats.operations(limit=2) == every[:2]
 
 
+async def test_groups_of_equal_size_have_the_same_order_everywhere(store, stats):
+    """What has no project comes before what has one, so that `limit` leaves out the same on each database (R38)."""
+    rows = History(1).jobs[:4]
+    await store.add(jobs, *({**row, "project": project} for row, project in zip(rows, ("b", None, "B", "a"), strict=True)))
+    assert [one.project for one in await stats.projects()] == [None, "B", "a", "b"]
+    assert [one.project for one in await stats.projects(limit=2)] == [None, "B"]
+
+
 # -- events ---------------------------------------------------------------------------------------------------------------------------
 
 

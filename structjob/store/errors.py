@@ -15,7 +15,8 @@ from sqlalchemy.sql.functions import FunctionElement
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filters import _as_utc, _check_limit, _check_span
 from structjob.statistics import ErrorGroup, ErrorStatistics, ErrorStatus
-from structjob.store.expressions import equals, storable
+from structjob.store.expressions import ascending, equals, storable
+from structjob.store.history import type_of
 from structjob.store.paging import Fetch, Flush
 from structjob.store.tables import errors, logs
 
@@ -32,7 +33,7 @@ class Transact(Protocol):
 
 
 class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
-    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none."""
+    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it is no text."""
 
     type = String()
     inherit_cache = True
@@ -41,20 +42,23 @@ class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL funct
 @compiles(attribute, "sqlite")
 def _sqlite_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
     column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"CASE WHEN json_valid({column}) THEN json_extract({column}, '$.' || {name}) END"
+    where = f"{column}, '$.' || {name}"
+    return f"CASE WHEN json_valid({column}) THEN CASE WHEN json_type({where}) = 'text' THEN json_extract({where}) END END"
 
 
 @compiles(attribute, "mysql")
 @compiles(attribute, "mariadb")
 def _mysql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
     column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"JSON_UNQUOTE(JSON_EXTRACT({column}, CONCAT('$.', {name})))"
+    found = f"JSON_EXTRACT({column}, CONCAT('$.', {name}))"
+    return f"CASE WHEN JSON_TYPE({found}) = 'STRING' THEN JSON_UNQUOTE({found}) END"
 
 
 @compiles(attribute, "postgresql")
 def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
     column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"jsonb_extract_path_text({column}, {name})"
+    kind = f"jsonb_typeof(jsonb_extract_path({column}, {name}))"
+    return f"CASE WHEN {kind} = 'string' THEN jsonb_extract_path_text({column}, {name}) END COLLATE \"C\""
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
@@ -260,7 +264,7 @@ async def count(
     fetch: Fetch, since: datetime | None, until: datetime | None, equal: Mapping[str, str | None], limit: int
 ) -> list[ErrorStatistics]:
     """Count occurrences by type, step and operation, the most frequent first."""
-    kind = func.coalesce(attribute(logs.c.attrs, literal("error_type")), logs.c.level)
+    kind = func.coalesce(func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level)
     found = select(kind.label("error_type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
     found_ = found.where(*_occurrences(since, until, equal)).subquery("found")
     keys = (found_.c.error_type, found_.c.operation, found_.c.step)
@@ -271,7 +275,7 @@ async def count(
         func.min(found_.c.ts).label("first_seen"),
         func.max(found_.c.ts).label("last_seen"),
     )
-    statement = statement.group_by(*keys).order_by(func.count().desc(), *keys).limit(limit)
+    statement = statement.group_by(*keys).order_by(func.count().desc(), *ascending(keys)).limit(limit)
     return [ErrorStatistics(**row) for row in await fetch(statement)]
 
 
@@ -295,7 +299,7 @@ def _group(row: Mapping[Any, Any]) -> ErrorGroup:
     return ErrorGroup(
         fingerprint=row["fingerprint"],
         status="open" if resolved is None else "resolved" if last <= resolved else "regressed",
-        error_type=str(attrs.get("error_type") or row["level"]),
+        error_type=type_of(attrs, row["level"]),
         message=str(attrs.get("error_message") or row["message"]),
         operation=row["operation"],
         step=row["step"],

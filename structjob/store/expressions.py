@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,13 @@ MAX_TEXT = 4096
 _MAX_DEPTH = 24
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ODD_KEY = re.compile(r'["\\\x00-\x1f\x7f]')
+
+
+def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
+    """Yield what orders rows by *columns*, NULL before any value: PostgreSQL has it last, the others first."""
+    for column in columns:
+        yield column.is_not(None)
+        yield column
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801  # reads like the SQL function it stands for
@@ -108,7 +115,8 @@ def _sqlite_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> st
 @compiles(_contains, "mariadb")
 def _mysql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
     column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"LOWER({column}) LIKE LOWER({pattern}) ESCAPE '!'"  # names have a binary collation, messages have not
+    # The collation of messages would have "resume" found in "résumé"; that of names would not know case.
+    return f"LOWER({column}) COLLATE utf8mb4_bin LIKE LOWER({pattern}) ESCAPE '!'"
 
 
 @compiles(_contains, "postgresql")
@@ -185,6 +193,15 @@ class _IsNumber(_JSONTest):
     mysql = "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {bound}"
 
 
+class _IsLargeInteger(_JSONTest):
+    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a text."""
+
+    name = "is_large_integer"
+    inherit_cache = True
+    sqlite = _IsNumber.sqlite
+    mysql = _IsNumber.mysql + " AND ({text} = {exact} OR {text} NOT REGEXP '^-?[0-9]+$')"
+
+
 def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
     """Return what to test for, and the value as two bound parameters: by itself, and as JSON text."""
     kind: type[_JSONTest]
@@ -198,7 +215,7 @@ def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
         kind, bound = _IsText, bindparam(None, value, String())
     elif isinstance(value, int):
         value = int(value)
-        kind, bound = _IsNumber, _number(path, value)
+        kind, bound = (_IsNumber if abs(value) < 2**53 else _IsLargeInteger), _number(path, value)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidFilter(f"{value} at {path!r} is never stored as a number: filter for a finite one")
@@ -215,7 +232,7 @@ def _number(path: str, value: int) -> BindParameter[Any]:
     if -(2**63) <= value < 2**63:
         return bindparam(None, value, BigInteger())
     try:
-        return bindparam(None, float(value), Double())  # what the databases make of it, too
+        return bindparam(None, float(value), Double())  # what SQLite makes of it, too
     except OverflowError:
         raise InvalidFilter(f"the number at {path!r} has {len(str(value)):,} digits, more than a database keeps") from None
 
@@ -236,10 +253,11 @@ def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(_JSONTest, "mysql")
 @compiles(_JSONTest, "mariadb")
 def _mysql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
-    column, path, value, _ = element.clauses
+    column, path, value, as_json = element.clauses
     found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {compiler.process(path, **kw)})"
     bound = compiler.process(value, **kw) if "{bound}" in element.mysql else ""
-    return "(" + element.mysql.format(type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound) + ")"
+    exact = compiler.process(as_json, **kw) if "{exact}" in element.mysql else ""
+    return "(" + element.mysql.format(type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound, exact=exact) + ")"
 
 
 @compiles(_JSONTest, "postgresql")

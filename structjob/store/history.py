@@ -11,6 +11,12 @@ from sqlalchemy import Connection, case, insert, literal, select, update
 from structjob.store.tables import errors
 
 
+def type_of(attrs: Mapping[str, Any], level: str) -> str:
+    """Return the type of an error, given the attributes and the level of an occurrence."""
+    told = attrs.get("error_type")
+    return told if isinstance(told, str) and told else level
+
+
 def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> None:
     """Count the occurrences among *rows* that are deleted: their ``fingerprint``, ``ts``, ``level``, ``message`` and ``attrs``."""
     found: dict[str, list[Mapping[Any, Any]]] = defaultdict(list)
@@ -27,7 +33,7 @@ def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> N
         if before is None:
             latest = max(several, key=lambda row: row["ts"])
             attrs = latest["attrs"] if isinstance(latest["attrs"], dict) else {}
-            about = {"error_type": str(attrs.get("error_type") or latest["level"])[:200]}
+            about = {"error_type": type_of(attrs, latest["level"])[:200]}
             about["message"] = str(attrs.get("error_message") or latest["message"])
             values = {**about, "pruned": len(several), "first_seen": min(times), "last_seen": max(times)}
             connection.execute(insert(errors).values(fingerprint=fingerprint, **values))

@@ -26,7 +26,7 @@ from structjob.statistics import (
 )
 from structjob.store import errors, outlook, storage, volume
 from structjob.store.buckets import Buckets
-from structjob.store.expressions import equals
+from structjob.store.expressions import ascending, equals
 from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush, merged
 from structjob.store.summary import summarised
@@ -265,7 +265,7 @@ class Statistics:
         conditions = (*_within(jobs.c.created_at, wanted.since, wanted.until), *_equal(jobs, wanted))
         found = summarised(jobs, keys, JobStatus, conditions, _JOB_COLUMNS, _FURTHER)
         if limited:
-            found = found.order_by(func.count().desc(), *keys).limit(wanted.limit)
+            found = found.order_by(func.count().desc(), *ascending(found.selected_columns[name] for name in keys)).limit(wanted.limit)
         await self._flush()
         # A sum of whole numbers comes as a decimal from some databases, as a float or a whole number from others.
         return [{**summary(row), "attempts": int(row["attempts"])} for row in await self._fetch(found)]
