@@ -51,6 +51,17 @@ def test_what_became_of_it_as_json(shell: Shell) -> None:
     assert shell.json("cancel", "j") == {"id": "j", "operation": "later", "status": "cancelled"}
 
 
+def test_names_do_nothing_to_the_terminal(shell: Shell) -> None:
+    """Neither when a job is cancelled nor when verify names one (R9, R49)."""
+    shell.python(PENDING.replace('"later", job_id="j"', '"la\\x1b[2Jter", job_id="j\\x1b[2J"'), "sqlite:///structjob.db")
+    assert shell.run("cancel", "j\x1b[2J").stderr == b"la\\x1b[2Jter is cancelled\nnext:  structjob show $'j\\u001b[2J'\n"
+    with contextlib.closing(sqlite3.connect(shell.directory / "structjob.db")) as connection, connection:
+        connection.execute("UPDATE structjob_jobs SET status = 'running'")
+    said = shell.run("verify").stderr
+    assert b"such as j\\x1b[2J" in said
+    assert b"\x1b" not in said
+
+
 def test_what_cannot_be_cancelled(shell: Shell) -> None:
     """A job that has ended is an error, one that is not there is not found (R9, R49)."""
     shell.python(SAMPLE, "sqlite:///structjob.db")

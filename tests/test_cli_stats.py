@@ -34,6 +34,12 @@ def test_stats_are_of_operations_by_default(shell: Shell) -> None:
     assert b"\x1b" not in done.stdout
 
 
+def test_the_next_command_is_no_escape_sequence(shell: Shell) -> None:
+    """A name that holds one is shown as a shell takes it, and a terminal does not obey it (R49)."""
+    done = shell.run("stats", "--operation", "evil\x1b[2Jname")
+    assert done.stderr.decode() == "next:  structjob stats steps --operation $'evil\\u001b[2Jname'\n"
+
+
 def test_stats_as_json(shell: Shell) -> None:
     """``--json`` has every figure of each group; a window without any is an empty array (R38, R49)."""
     (one,) = shell.json("stats", "--operation", "vm-migrate", "--project", "moon", "--since", "1h")

@@ -42,6 +42,7 @@ def cancel(id_: str, db: Database, *, reason: str | None, as_json: bool) -> None
 async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import prefixes, resolve
+    from structjob.sinks import escape
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
@@ -53,7 +54,8 @@ async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool
     if as_json:
         put_json({"id": job.id, "operation": job.operation, "status": status})
         return
-    say(f"{job.operation} is {status}" if status != "running" else f"{job.operation} was asked to stop, and still runs")
+    name = escape(job.operation)
+    say(f"{name} is {status}" if status != "running" else f"{name} was asked to stop, and still runs")
     say(f"next:  {command_line('show', short, db=db.option)}")
 
 

@@ -228,8 +228,10 @@ def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
     """Say a last word, to a person only: whatever else reads our stderr is to find there what the program wrote, and nothing more."""
     if not is_terminal(sys.stderr):
         return
+    from structjob.sinks import escape
+
     colour = coloured(sys.stderr)
-    text = why or f"{job.operation} completed"
+    text = escape(why or f"{job.operation} completed")
     say(f"{paint(symbol(status), colour_of(status), colour)} {text} {paint(f'in {lasting(ended.seconds)}', 'dim', colour)}")
     if ended.left:
         say(paint("  it left processes behind; what they print from now on is not recorded", "dim", colour))

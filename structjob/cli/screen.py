@@ -98,7 +98,17 @@ def suggest(command: str) -> None:
 
 def command_line(*words: str, db: str = "") -> str:
     """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is not the default one."""
-    return " ".join(["structjob", *([f"--db {shlex.quote(db)}"] if db else []), *map(shlex.quote, words)])
+    return " ".join(["structjob", *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
+
+
+def _quoted(word: str) -> str:
+    """Return *word* as a shell takes it, and as a terminal shows it: a name may hold anything."""
+    from structjob.sinks import escape
+
+    if escape(word) == word:
+        return shlex.quote(word)
+    spelled = (char if escape(char) == char else f"\\u{ord(char):04x}" for char in word.replace("\\", r"\\").replace("'", r"\'"))
+    return f"$'{''.join(spelled)}'"
 
 
 def columns(headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, *, right: Collection[str] = ()) -> list[Text]:

@@ -102,6 +102,8 @@ def _print(found: Verification, known: Mapping[int, Any], *, utc: bool) -> None:
 
 def _remark(found: Verification, db: Database) -> None:
     """Say what the numbers mean."""
+    from structjob.sinks import escape
+
     if not found.missing:
         names = ("stored", "explained", "pruned")
         stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
@@ -115,9 +117,9 @@ def _remark(found: Verification, db: Database) -> None:
     if unknown:
         say(f"{len(unknown)} sessions vanished without a trace of their end: they may have written more than is known")
     if found.running:
-        say(f"{found.running} jobs are still marked running though their process has ended, such as {found.running_job_ids[0]}")
+        say(f"{found.running} jobs are still marked running though their process has ended, such as {escape(found.running_job_ids[0])}")
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
     orphans = found.orphans
     if orphans.attempts or orphans.steps or orphans.logs:
         rows = f"{orphans.logs:,} lines, {orphans.steps:,} steps and {orphans.attempts:,} attempts"
-        say(f"{rows} belong to jobs that are not there, such as {orphans.job_ids[0]}")
+        say(f"{rows} belong to jobs that are not there, such as {escape(orphans.job_ids[0])}")
