@@ -95,6 +95,21 @@ async def test_it_comes_back_again_and_again(tracker, database, directory):
     assert (await tracker.verify()).ok
 
 
+async def test_what_goes_for_two_reasons_is_archived_once(tracker, database, directory):
+    """Lines that are due by their level and with their job, too, stand in one file only, and come back once (R41)."""
+    await work(tracker, lines=5)
+    log.info("by itself")
+    await tracker.flush()
+    await age(database, 40)
+    before = await tracker.logs.count()
+    pruned = await tracker.prune(Retention(days=30, levels={"info": 2}, archive=directory))
+    archived = numbers(pruned.archived)
+    assert len(archived) == len(set(archived)) == pruned.events == before
+    for path in pruned.archived:
+        await tracker.import_(path)
+    assert await tracker.logs.count() == before
+
+
 async def test_lines_whose_job_stayed_come_back_to_it(tracker, database, directory):
     """Lines that went by their level are taken back where their job is, and refused where it is not (R41)."""
     await work(tracker, lines=5)

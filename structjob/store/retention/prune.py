@@ -146,6 +146,7 @@ async def _prune(access: Access, due: Due, lock: Lock, archive: Archive | None, 
                 await deleter.sessions(page, condition)
         async for plans in families(fetch, due):
             await taker.jobs(plans)
+        await taker.end()  # or what goes with its job would be found once more, and be in the archive twice
         for condition in due.events():
             async for page in pages(fetch, logs, condition, logs.c.ts, logs.c.id, whole=taker.whole):
                 await taker.events(page)
