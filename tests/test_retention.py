@@ -194,6 +194,20 @@ async def test_the_numbers_of_what_is_gone_are_explained(tracker, database):
         await tracker.logs.around(event.session_id, 17)
 
 
+async def test_numbers_that_were_explained_before_they_came(tracker, database):
+    """A session taken for dead twice has explanations side by side for events that came after all: they can be pruned (R41, R37)."""
+    for _ in range(10):
+        log.info("line")
+    await tracker.flush()
+    mine = tracker.session_id
+    rows = ({"session_id": mine, "first_seq": first, "last_seq": first + 2, "reason": "in_flight"} for first in (1, 4))
+    await database.add(gaps, *rows)
+    await age(database, 10)
+    assert (await tracker.prune(1)).events == 10
+    assert await database.rows("SELECT first_seq, last_seq FROM structjob_gaps ORDER BY first_seq") == [(1, 3), (4, 6), (7, 10)]
+    assert (await tracker.verify()).missing == 0
+
+
 async def test_errors_keep_their_history(tracker, database):
     """An error's count and first occurrence outlast its events, pruned at once or bit by bit (R41, R39)."""
     for _ in range(4):

@@ -55,7 +55,7 @@ def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
 
 
 def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
-    """Return the query of the rows that begin where a range does or just behind it, and of those that end just before it."""
+    """Return the query of the rows that begin within a range or just behind it, and of those that end just before it."""
     conditions = []
     for session_id, runs in found.items():
         its = gaps.c.session_id == session_id
@@ -63,6 +63,7 @@ def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
         conditions += [
             and_(its, gaps.c.first_seq.in_(sorted(begins))),
             and_(its, gaps.c.last_seq.in_([first - 1 for first, _ in runs]), gaps.c.reason == PRUNED),
+            *(and_(its, gaps.c.first_seq.between(first + 1, last)) for first, last in runs if first < last),
         ]
     return select(gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason).where(or_(*conditions))
 
