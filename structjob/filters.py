@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -37,10 +37,13 @@ class _Filter:
 def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        return datetime.now(UTC) - abs(value)
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        if isinstance(value, timedelta):
+            return datetime.now(UTC) - abs(value)
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidFilter(f"{name} is a time before the year 1 or after 9999 ({value}): leave it out") from None
     raise InvalidFilter(f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}")
 
 
@@ -113,6 +116,8 @@ class LogFilter(_Filter):
             object.__setattr__(self, "level", level_name(self.level))
         if self.type not in (None, "system", "job", "task"):
             raise InvalidFilter(f"type must be system, job or task, not {self.type!r}")
+        if self.attrs is not None and not isinstance(self.attrs, Mapping):
+            raise InvalidFilter(f"attrs must be a mapping of attribute to value, not {type(self.attrs).__name__}")
         if self.stream not in (None, "stdout", "stderr", "system"):
             raise InvalidFilter(f"stream must be stdout, stderr or system, not {self.stream!r}")
         object.__setattr__(self, "since", _as_utc("since", self.since))
@@ -160,6 +165,8 @@ class JobFilter(_Filter):
 
     def __post_init__(self) -> None:
         if self.status is not None:
+            if not isinstance(self.status, Iterable):
+                raise InvalidFilter(f"status must be a status, or several, not {self.status!r}")
             given = (self.status,) if isinstance(self.status, str) else tuple(self.status)
             known = [status.value for status in JobStatus]
             for status in given:

@@ -224,6 +224,7 @@ async def test_list_is_newest_first_and_filters(store, found):
     [
         ({"ownr": "ada"}, "unknown filter 'ownr'.*owner"),
         ({"status": "runing"}, "unknown status 'runing'.*running"),
+        ({"status": 5}, "status must be a status, or several, not 5"),
         ({"owner": 5}, "owner must be a string, not int"),
         ({"session_id": "5"}, "session_id must be a whole number"),
         ({"session_id": 2**63}, "session_id must be a whole number of 64 bits"),

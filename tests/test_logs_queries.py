@@ -1,7 +1,7 @@
 """Reading events back: every filter, pages both ways, all of them, and how many."""
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 
 import pytest
@@ -263,6 +263,9 @@ async def test_one_broken_row_does_not_end_a_search(store, found):
         ({"text": 5}, "text must be a string"),
         ({"text": "x" * 4097}, "4,097 characters"),
         ({"include_children": True}, "job_id"),
+        ({"since": timedelta.max}, "since is a time before the year 1"),
+        ({"until": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "after 9999"),
+        ({"attrs": ["x"]}, "attrs must be a mapping"),
         ({"attrs": {"": 1}}, "empty part"),
         ({"attrs": {"a..b": 1}}, "empty part"),
         ({"attrs": {'a"b': 1}}, "quote"),
