@@ -16,8 +16,11 @@ from types import CodeType
 FRAMES = 3
 """Functions of one's own code that count, from where the exception was raised outwards. Further out, callers differ."""
 
-MAX_MESSAGE = 1000
-"""Characters of a message that count."""
+MAX_MESSAGE = 500
+"""Characters of a message that count, once what varies is out of it."""
+
+_LOOKED_AT = 1000
+"""Characters of a message that are looked at. More than count: where a message is cut depends on how long its numbers are."""
 
 _MAX_PARTS = 32
 _MAX_DEPTH = 4
@@ -28,7 +31,7 @@ _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 # In this order: what is quoted may hold anything, and a path may hold numbers.
 _VARIES = (
     (re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|(?<!\w)\"[^\"\n]*\"(?!\w)|`[^`\n]*`"), "<text>"),
-    (re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s,;)\]}>]+", re.IGNORECASE), "<url>"),
+    (re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s,;)\]}>]+", re.IGNORECASE), "<url>"),
     (re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
     (re.compile(r"(?<![\w<])(?:[A-Za-z]:)?(?:[\\/][\w.+@~-]+){2,}[\\/]?|(?<![\w<.])\.{0,2}/[\w.+@~-]+"), "<path>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<hex>"),
@@ -56,10 +59,10 @@ def of_words(kind: str, message: str, *where: str) -> str:
 
 def normalised(message: str) -> str:
     """Return *message* without what varies from one occurrence to the next: numbers, ids, paths, URLs, quoted text."""
-    text = message[:MAX_MESSAGE]
+    text = message[:_LOOKED_AT]
     for pattern, instead in _VARIES:
         text = pattern.sub(instead, text)
-    return text.strip()
+    return text[:MAX_MESSAGE].strip()
 
 
 def _digest(pieces: Iterator[str] | tuple[str, ...]) -> str:

@@ -117,6 +117,12 @@ def test_what_varies_does_not_count(message, found):
     assert normalised(message) == found
 
 
+def test_where_a_long_message_is_cut_does_not_count():
+    """A number that has more digits than the last time moves the end of the message, and not the fingerprint (R39)."""
+    one, other = (f"row {number}: {'the quick brown fox ' * 100}" for number in (5, 12_345_678))
+    assert fingerprint(ValueError(one)) == fingerprint(ValueError(other))
+
+
 def test_a_long_or_hostile_message_is_no_trouble():
     """A message without end costs no more than its beginning; one that raises, or is no text, has a fingerprint still (R39)."""
 
