@@ -21,9 +21,10 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         yield shell
 
 
-def execute(shell: Shell, statement: str) -> None:
+def execute(shell: Shell, *statements: str) -> None:
     with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
-        connection.execute(statement)
+        for statement in statements:
+            connection.execute(statement)
         connection.commit()
 
 
@@ -69,6 +70,12 @@ def test_tables_of_another_version(shell: Shell, revision: str | None, said: str
     change = f"UPDATE structjob_alembic_version SET version_num = '{revision}'"
     execute(shell, change if revision else "DELETE FROM structjob_alembic_version")
     assert said in findings(shell, code=1)["tables"]["found"]
+
+
+def test_a_table_that_is_gone(shell: Shell) -> None:
+    """Whatever the revision says: a table that is not there is a problem (R6, R49)."""
+    execute(shell, "DROP VIEW structjob_active_jobs", "DROP VIEW structjob_job_progress", "DROP TABLE structjob_steps")
+    assert "there is no structjob_steps" in findings(shell, code=1)["tables"]["found"]
 
 
 def test_no_database_at_all(shell: Shell) -> None:

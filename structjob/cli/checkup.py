@@ -262,8 +262,22 @@ def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Ite
         verdict: Verdict = "problem" if db.path is None else "warning"
         yield Finding("tables", verdict, f"at revision {found}; this version of structjob needs {migrate.head()}", advice)
         return
+    if absent := _absent(connection):
+        lacking = f"at revision {found}, yet there is no {', no '.join(absent)}"
+        yield Finding("tables", "problem", lacking, "restore the database from a backup")
+        return
     yield Finding("tables", "ok", f"at revision {found}")
     yield from _contents(connection, spools)
+
+
+def _absent(connection: Connection) -> list[str]:
+    """Return the tables of this version that are not there."""
+    from sqlalchemy import inspect
+
+    from structjob.store.tables import metadata
+
+    there = set(inspect(connection).get_table_names())
+    return [name for name in metadata.tables if name not in there]
 
 
 def _clock(connection: Connection) -> datetime:
