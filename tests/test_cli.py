@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import COMMAND, SAMPLE, Shell, environment
@@ -186,6 +189,26 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     assert done.stdout.count(b"\n") == 1
     assert done.stderr == b""
     assert done.returncode == 141
+
+
+@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",)], ids=" ".join)
+def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
+    """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A closed stdout is as one likes (R49)."""
+    command = [*COMMAND, *words]
+
+    def run(**how: Any) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, cwd=shell.directory, env=environment(), stderr=subprocess.PIPE, timeout=60, check=False, **how)
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as unread, open("/dev/full", "wb") as full:
+        gone, no_room = run(stdout=unread), run(stdout=full)
+    assert (gone.returncode, gone.stderr) == (141, b"")
+    assert no_room.returncode == 1
+    assert no_room.stderr.splitlines() == [b"error: cannot write: No space left on device"]
+    closed = run(preexec_fn=partial(os.close, 1))
+    assert closed.returncode == 0
+    assert b"Traceback" not in closed.stderr
 
 
 def test_colours_follow_the_terminal_and_the_environment(shell: Shell) -> None:

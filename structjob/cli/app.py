@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import io
 import os
@@ -43,6 +44,8 @@ from structjob.exceptions import (
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 """What a shell shows of a program that SIGPIPE ended."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a file that stdout leads to may refuse to be written for."""
 
 
 class Commands(click.Group):
@@ -53,11 +56,15 @@ class Commands(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whatever is left in the buffer must not raise again when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            _forget_stdout()
             raise click.exceptions.Exit(CLOSED_PIPE) from None
         except StructjobError as exc:
             raise _failure(exc) from exc
+        except OSError as exc:
+            if exc.errno not in FULL:
+                raise
+            _forget_stdout()
+            raise Failure(f"cannot write: {exc.strerror}") from exc
         return result
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -65,6 +72,11 @@ class Commands(click.Group):
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
         return super().resolve_command(ctx, args)
+
+
+def _forget_stdout() -> None:
+    # Whatever is left in the buffer must not raise again when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _failure(exc: StructjobError) -> Failure:
@@ -108,6 +120,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and 143 signals."""
     # A third of a short command's time went into looking through modules for garbage, while they were imported and again at the end.
     gc.set_threshold(100_000)
+    if sys.stdout is None:  # closed by whoever started it: `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot spell is no reason to fail

@@ -69,7 +69,11 @@ def paint(text: str, style: str, colour: bool) -> str:
 
 def console(stream: IO[str] | None = None) -> Console:
     """Return a Rich console on *stream* (stdout by default) that takes text as it is: no markup, no guessing at numbers."""
-    from rich.console import Console
+    from rich.console import Console as Rich
+
+    class Console(Rich):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 -- within its handler; Rich's own would end the command with exit code 1
 
     stream = stream if stream is not None else sys.stdout
     terminal = is_terminal(stream)
