@@ -518,6 +518,18 @@ async def test_the_command_line_reads_every_database(any_tracker, database, tmp_
     assert migrate.head() in await run("migrate")
 
 
+@pytest.mark.parametrize("bare_database", ["mariadb", "postgresql"], indirect=True)
+async def test_the_command_line_makes_no_tables_to_read(bare_database, tmp_path):
+    """A command that reads leaves an application's own database as it is, and says that nothing is there (R49)."""
+    for words in (("jobs", "--json"), ("verify",), ("show", "x"), ("prune", "--older-than", "1d", "--dry-run")):
+        command = [sys.executable, "-m", "structjob", *words, "--db", bare_database.url]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "holds no jobs or logs of structjob" in done.stderr
+    async with bare_database.engine.connect() as connection:
+        assert await connection.run_sync(migrate.current) is None
+
+
 async def test_a_claim_at_a_closed_store_is_refused(database):
     """A store that is not open says so instead of opening by itself."""
     async with opened(database) as store:

@@ -29,6 +29,8 @@ TERMINATED = 143
 LOOK_EVERY = 2.0
 """Seconds between two looks for what dead programs left, while a command goes on reading."""
 
+_HINT = "structjob demo, or name another database with --db"
+
 _MUCH = 16 * 1024 * 1024
 _PATIENCE = 10.0
 
@@ -226,8 +228,9 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
     from structjob.store.opening import make_store
 
     store = make_store(database.url, {})
-    await store.open()
     try:
+        await _require_tables(database, store)
+        await store.open()
         reader = Reader(database, store)
         await reader.deliver()
         yield reader
@@ -244,11 +247,27 @@ def _require(database: Database) -> None:
     path = database.path
     if path is None:
         return
-    hint = "structjob demo, or name another database with --db"
     if not path.exists():
-        raise Failure(f"there is no database {database.shown}", hint=hint)
+        raise Failure(f"there is no database {database.shown}", hint=_HINT)
     if path.is_file() and not _has_tables(path):
-        raise Failure(f"{database.shown} holds no jobs or logs of structjob", hint=hint)
+        raise _holds_nothing(database)
+
+
+async def _require_tables(database: Database, store: Store) -> None:
+    """Refuse a server's database without structjob's tables, unless a program that could not reach it left lines for it."""
+    from structjob import session
+    from structjob.store import migrate
+    from structjob.store.server import ServerStore
+
+    if not isinstance(store, ServerStore):
+        return
+    root = spool_root_of(store)
+    if await store.administer(migrate.current) is None and (root is None or not any(session.waiting(root))):
+        raise _holds_nothing(database)
+
+
+def _holds_nothing(database: Database) -> Failure:
+    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_HINT)
 
 
 def _has_tables(path: Path) -> bool:
