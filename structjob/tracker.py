@@ -85,7 +85,7 @@ class Tracker:
         batch_size: Events of one transaction at most.
         flush_interval: Seconds that an event waits at most before it is on its way; at most 1.
         writers: Tasks that write at once; SQLite has one.
-        service: Name of the program, for the list of sessions.
+        service: Name of the program, at most 128 characters, for the list of sessions.
         strict: Raise faults of logging itself instead of counting them; for tests.
         heartbeat: Seconds between two signs of life.
         retention: How long jobs and events are kept, a `Retention` or just an age: what is older is deleted about once an hour, by one
@@ -144,7 +144,7 @@ class Tracker:
         self._batch_size = min(batch_size, max(1, queue_size // writers))  # each writer holds a batch in memory
         self._flush_interval = flush_interval
         self._writers = writers
-        self._service = service
+        self._service = check_text("service", service, 128)
         self._strict = strict
         self._heartbeat = heartbeat
         self._retention = Retention.of(retention)
