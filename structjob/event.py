@@ -39,7 +39,9 @@ _COLUMNS["error_fingerprint"] = "fingerprint"
 _SPECIAL = frozenset(
     {*_COLUMNS, "exc_info", "stack_info", "level", "timestamp", "job_id", "step_id", "correlation_id", "parent_job_id", "event"}
 )
-_LIMITS = {"logger": 255, "category": 64, "project": 100, "stream": 16, "kind": 32, "trace_id": 64, "span_id": 32, "fingerprint": 64}
+_LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "kind": 32, "trace_id": 32, "span_id": 16, "fingerprint": 64}
+"""Characters that the columns hold, see ``structjob.store.tables``."""
+_STREAMS = ("stdout", "stderr", "system")
 
 
 class Encoder:
@@ -81,10 +83,14 @@ class Encoder:
 
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
         if key in _COLUMNS:
-            value = attrs.pop(key)
-            if value is not None:
-                column = _COLUMNS[key]
-                columns[column] = str(value)[: _LIMITS[column]]
+            column, value = _COLUMNS[key], normalise(attrs[key])
+            text = str(value) if type(value) is int else value
+            if column == "fingerprint" and type(text) is str:
+                text = text[: _LIMITS[column]]  # a longer one is counted by how it begins, not left out
+            if text is None or _fits(column, text):
+                del attrs[key]
+                if text is not None:
+                    columns[column] = text
         elif key == "exc_info":
             exc = exception_of(attrs.pop(key))
             if exc is not None:
@@ -127,6 +133,18 @@ class Encoder:
 
 def _never(encoded: bytes) -> bool:
     return False
+
+
+def _fits(column: str, value: Any) -> bool:
+    """Return whether *column* can hold *value*. What it cannot stays an attribute: half an id is another one."""
+    return type(value) is str and 0 < len(value) <= _LIMITS[column] and (column != "stream" or value in _STREAMS)
+
+
+@lru_cache(maxsize=4096)
+def logger_name(name: str) -> str:
+    """Return *name* as the column ``logger`` takes it."""
+    text = str(normalise(name))
+    return text if len(text) <= _LIMITS["logger"] else f"{text[:200]}…[cut: the first 200 of {len(text):,} kept]"
 
 
 def exception_of(exc_info: Any) -> BaseException | None:

@@ -445,6 +445,74 @@ def test_sampling_lets_the_first_and_each_nth_through():
     assert sink.messages.count("other") == 25
 
 
+# -- what has a column of its own -------------------------------------------------------------------------------------------
+
+
+async def test_an_event_says_its_category_project_and_stream(any_tracker):
+    """R4, R35: these keys of a log call are found by the filter of their name, and go before what the job says."""
+    told = {"category": "network", "project": "apollo", "stream": "stderr", "kind": "probe", "trace_id": "a" * 32, "span_id": "b" * 16}
+    async with any_tracker.job("a", category="system", project="gemini"):
+        log.info("seen", **told, n=1)
+    (event,) = await any_tracker.logs.list(category="network", project="apollo", stream="stderr", kind="probe")
+    assert {key: getattr(event, key) for key in told} == told
+    assert event.attrs == {"n": 1}
+
+
+class Sullen:
+    """Refuses to be shown."""
+
+    def __str__(self):
+        raise RuntimeError
+
+    __repr__ = __str__
+
+
+NO_ROOM = {
+    "category": "c" * 65,
+    "project": "p" * 129,
+    "stream": "orders",
+    "kind": "Deployment of a whole application",
+    "trace_id": "a" * 33,
+    "span_id": "b" * 17,
+    "logger": "l" * 256,
+}
+
+
+async def test_what_its_column_cannot_hold_stays_an_attribute(any_tracker):
+    """R4, guarantee 7: on every database the event is stored, nothing of it is cut, and its neighbours are stored with it."""
+    log.info("before")
+    for key, value in NO_ROOM.items():
+        log.info("no room", **{key: value})
+    log.info("surrogates", category="\ud800" * 64)  # each takes six characters when it is written
+    log.info("no text", category={"a": 1}, kind=True, project="")
+    log.info("sullen", category=Sullen())
+    log.info("number", project=7)
+    structlog.get_logger("\ud800" * 300).info("long name")
+    log.info("after")
+    events = await any_tracker.logs.list()
+    assert any_tracker.ledger().dead_lettered == 0
+    assert [event.message for event in events] == [
+        "before", *["no room"] * len(NO_ROOM), "surrogates", "no text", "sullen", "number", "long name", "after",
+    ]  # fmt: skip
+    stayed = [event.attrs for event in events if event.message == "no room"]
+    assert stayed == [{key: value} for key, value in NO_ROOM.items()]
+    by_message = {event.message: event for event in events}
+    assert by_message["surrogates"].attrs["category"] == "\\ud800" * 64
+    assert by_message["no text"].attrs == {"category": {"a": 1}, "kind": True, "project": ""}
+    assert by_message.pop("sullen").category == "<Sullen: its repr raised RuntimeError>"
+    assert (by_message["number"].project, by_message["number"].attrs) == ("7", {})
+    assert by_message["long name"].logger.endswith("…[cut: the first 200 of 1,800 kept]")
+    assert {(event.category, event.kind, event.stream) for event in by_message.values()} == {("system", "log", "system")}
+
+
+async def test_long_error_fingerprints_still_group(any_tracker):
+    """R39: a fingerprint of one's own that is too long counts by how it begins."""
+    for _ in range(2):
+        log.error("disk full", error_fingerprint="disk-full:" + "x" * 100)
+    (group,) = await any_tracker.errors.list()
+    assert (group.count, group.fingerprint) == (2, "disk-full:" + "x" * 54)
+
+
 # -- logging ----------------------------------------------------------------------------------------------------------------
 
 
