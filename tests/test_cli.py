@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -122,6 +123,38 @@ def test_an_error_is_one_clear_message_and_an_exit_code(shell: Shell, words: tup
     assert done.stdout == b""
     assert told in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "following"),
+    [
+        (("show", "nope"), 3, "jobs"),
+        (("logs", "--around", "1:1"), 3, "logs --tail 20"),
+        (("errors", "show", "zzz"), 3, "errors --all"),
+        (("cancel", "{done}"), 1, "show {done}"),
+    ],
+)
+def test_an_error_names_the_command_that_helps_for_the_same_database(
+    shell: Shell, words: tuple[str, ...], code: int, following: str
+) -> None:
+    """What is typed next looks where the failed command looked, wherever `--db` stood (R49)."""
+    done = shell.json("jobs", "--status", "completed")[0]["id"]
+    shutil.copy(shell.directory / "structjob.db", shell.directory / "other.db")
+    told = [word.format(done=done) for word in words]
+    for line in (["--db", "other.db", *told], [*told, "--db", "other.db"]):
+        ended = shell.run(*line)
+        assert ended.returncode == code
+        (hint,) = (line for line in ended.stderr.decode().splitlines() if line.startswith("next:"))
+        wanted, _, shortened = f"next:  structjob --db other.db {following}".partition("{")
+        assert hint.startswith(wanted)
+        assert done.startswith(hint.removeprefix(wanted)) if shortened else hint == wanted
+
+
+def test_a_server_that_does_not_answer_is_looked_at_by_doctor(tmp_path: Path) -> None:
+    """The next useful command, with the password masked (R49)."""
+    done = Shell(tmp_path).run("--db", "postgresql://ada:hunter2@127.0.0.1:1/x", "jobs")
+    assert done.returncode == 1
+    assert done.stderr.decode().endswith("next:  structjob --db 'postgresql://ada:***@127.0.0.1:1/x' doctor\n")
 
 
 @pytest.mark.parametrize("words", [("jobs",), ("show", "x"), ("logs",), ("verify",), ("logs", "-f")])

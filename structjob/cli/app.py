@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from structjob.cli.cancel import cancel
+from structjob.cli.database import Database
 from structjob.cli.demo import demo
 from structjob.cli.doctor import doctor
 from structjob.cli.errors import errors
@@ -25,7 +26,7 @@ from structjob.cli.migrate import migrate
 from structjob.cli.options import database
 from structjob.cli.prune import prune
 from structjob.cli.run import run
-from structjob.cli.screen import Failure
+from structjob.cli.screen import Failure, command_line
 from structjob.cli.sessions import sessions
 from structjob.cli.show import show
 from structjob.cli.stats import stats
@@ -38,6 +39,7 @@ from structjob.exceptions import (
     InvalidURL,
     JobNotFound,
     SchemaMismatch,
+    StoreUnavailable,
     StructjobError,
 )
 
@@ -59,7 +61,7 @@ class Commands(click.Group):
             _forget_stdout()
             raise click.exceptions.Exit(CLOSED_PIPE) from None
         except StructjobError as exc:
-            raise _failure(exc) from exc
+            raise _failure(exc, ctx.obj.option if isinstance(ctx.obj, Database) else "") from exc
         except OSError as exc:
             if exc.errno not in FULL:
                 raise
@@ -79,18 +81,20 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _failure(exc: StructjobError) -> Failure:
-    """Return what is shown of *exc*, with its exit code and the command that helps."""
+def _failure(exc: StructjobError, db: str) -> Failure:
+    """Return what is shown of *exc*, with its exit code and the command that helps, for the database *db*."""
     if isinstance(exc, JobNotFound):
-        return Failure(str(exc), code=3, hint="structjob jobs")
+        return Failure(str(exc), code=3, hint=command_line("jobs", db=db))
     if isinstance(exc, EventNotFound):
-        return Failure(str(exc), code=3)
+        return Failure(str(exc), code=3, hint=command_line("logs", "--tail", "20", db=db))
     if isinstance(exc, ErrorGroupNotFound):
-        return Failure(str(exc), code=3, hint="structjob errors --all")
+        return Failure(str(exc), code=3, hint=command_line("errors", "--all", db=db))
     if isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL):
         return Failure(str(exc), code=2)
     if isinstance(exc, SchemaMismatch):
         return Failure(str(exc), hint="structjob migrate --help")
+    if isinstance(exc, StoreUnavailable):
+        return Failure(str(exc), hint=command_line("doctor", db=db))
     return Failure(str(exc))
 
 

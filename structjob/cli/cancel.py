@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.screen import command_line, put_json, say
+from structjob.cli.screen import Failure, command_line, put_json, say
+from structjob.exceptions import IllegalTransition
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -47,10 +48,13 @@ async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool
 
     async with reading(db) as reader:
         job = await resolve(reader, given)
-        async with Tracker(db.url, service="structjob-cli") as tracker:
-            await tracker.cancel(job.id, reason, by=_somebody())
-        status = await _outcome(reader, job.id)
         short = (await prefixes(reader, [job.id]))[job.id]
+        try:
+            async with Tracker(db.url, service="structjob-cli") as tracker:
+                await tracker.cancel(job.id, reason, by=_somebody())
+        except IllegalTransition as exc:
+            raise Failure(str(exc), hint=command_line("show", short, db=db.option)) from exc
+        status = await _outcome(reader, job.id)
     if as_json:
         put_json({"id": job.id, "operation": job.operation, "status": status})
         return

@@ -14,8 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> Database:
     # Before the command or behind it: what stands nearer wins.
-    given = ctx.find_root().params.get("db")
-    return Database(value) if value is not None or not isinstance(given, Database) else given
+    root = ctx.find_root()
+    if value is not None or not isinstance(root.obj, Database):
+        root.obj = Database(value)  # where an error that comes later finds it
+    return root.obj
 
 
 def database(function: F) -> F:
