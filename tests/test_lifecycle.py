@@ -436,6 +436,75 @@ async def test_the_first_start_with_an_idempotency_key_wins(any_tracker):
 # -- by hand, decorators, nesting -------------------------------------------------------------------------------------------
 
 
+async def test_what_is_logged_by_hand_belongs_to_the_job_and_the_step(any_tracker):
+    """R24: an operation and its steps that are begun and ended by hand have the whole vocabulary, and so has a child of theirs."""
+    job = await any_tracker.create_job("failover", correlation_id="gui-7")
+    await job.start()
+    with job.bind() as bound:
+        assert bound is job is structjob.current_job()
+        log.info("rollback prepared", vm="pg-01")
+        child = await any_tracker.create_job("snapshot")
+        await child.start()
+        await child.end("completed", summary={"volumes": 2})
+    step = job.step("virtio")
+    await step.start()
+    with step.bind():
+        assert structjob.current_step() is step
+        structjob.success(log, "drivers injected", drivers=3)
+        log.warning("slow", duration_ms=900)
+        try:
+            raise OSError(5, "no device")
+        except OSError as exc:
+            log.error("injection failed", exc_info=exc, recovery_suggestion="check the device")
+        inner = job.step("inner")
+        await inner.start()
+        await inner.end()
+    assert structjob.current_job() is None
+    await step.end("failed")
+    await job.end("failed", summary={"vm_deleted": False})
+    events = {event.message: event for event in await any_tracker.logs.list(job_id=job.id)}
+    assert (events["rollback prepared"].type, events["rollback prepared"].correlation_id) == ("job", "gui-7")
+    told = [events[message] for message in ("drivers injected", "slow", "injection failed")]
+    assert [(event.level, event.type, event.step) for event in told] == [
+        ("success", "task", "virtio"), ("warning", "task", "virtio"), ("error", "task", "virtio"),
+    ]  # fmt: skip
+    failed = told[-1].attrs
+    assert (failed["error_type"], failed["error_code"], failed["retry_possible"]) == ("OSError", 5, False)
+    assert failed["recovery_suggestion"] == "check the device"
+    assert events["operation_end"].attrs["vm_deleted"] is False
+    assert (await any_tracker.jobs.get(child.id)).parent_job_id == job.id
+    assert (await any_tracker.jobs.get(child.id)).correlation_id == "gui-7"
+    assert [record.parent_step_id for record in await any_tracker.jobs.steps(job.id)] == [None, step.id]
+
+
+async def test_a_function_in_an_executor_binds_the_step(tracker):
+    """R22: a bare executor knows no context; who holds the handle says where its events belong, whatever else the thread does."""
+
+    def work(step):
+        with step.bind():
+            log.info("in a thread", of=step.name)
+
+    async with tracker.job("a") as job, job.step("one") as one:
+        async with job.step("two") as two:
+            for step in (one, two, one):
+                await asyncio.get_running_loop().run_in_executor(None, work, step)
+    events = await tracker.logs.list(text="in a thread")
+    assert [event.step for event in events] == ["one", "two", "one"] == [event.attrs["of"] for event in events]
+
+
+async def test_what_has_not_begun_cannot_be_bound(tracker):
+    """Misuse: the message says what to do; what raises in the block goes on its way, and the scope is what it was."""
+    async with tracker.job("a") as job:
+        step = job.step("s")
+        with pytest.raises(IllegalTransition, match=r"step 's' of job .* has not begun; begin it with start\(\)"), step.bind():
+            raise AssertionError
+        await step.start()
+        with pytest.raises(KeyError), step.bind():
+            raise KeyError
+        assert structjob.current_step() is None
+        assert step.status == "running"
+
+
 async def test_steps_by_hand(any_tracker):
     """R8: for code that cannot nest; each status that a step can end with."""
     job = await (await any_tracker.create_job("a")).start()
@@ -528,6 +597,8 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch)
             step.advance()
             step.update(completed=2, percent=10)
             assert [item async for item in step.track([1, 2])] == [1, 2]
+            with step.bind():
+                log.info("alone")
             step.skip()
             await step.end("completed")
     assert caught[0].filename == __file__

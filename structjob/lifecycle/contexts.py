@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -168,6 +169,11 @@ class Untracked:
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         pass
+
+    @contextmanager
+    def bind(self) -> Iterator[Self]:
+        """Let everything belong to what it belongs to."""
+        yield self
 
     def advance(self, units: float = 1) -> None:
         """Count *units* as done."""

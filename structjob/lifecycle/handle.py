@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from structjob import pipeline
-from structjob.context import Scope
+from structjob.context import Scope, current_scope, enter_scope
 from structjob.encoding import encode_value, normalise
-from structjob.exceptions import Cancelled
+from structjob.exceptions import Cancelled, IllegalTransition
 from structjob.models import ErrorInfo
 
 if TYPE_CHECKING:
@@ -28,6 +30,25 @@ class Handle:
     _scope: Scope | None
     _recorded_at: float = 0.0
     _pending: bool = False
+
+    @contextmanager
+    def bind(self) -> Iterator[Self]:
+        """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
+
+        For code that begins and ends it by hand, and for functions that run in an executor's threads, which know no context. It neither
+        begins nor ends by it.
+
+        Raises:
+            IllegalTransition: if it has not begun.
+        """
+        if self._scope is None:
+            raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
+        previous = current_scope()
+        enter_scope(self._scope)
+        try:
+            yield self
+        finally:
+            enter_scope(previous)
 
     def _progressed(self) -> None:
         # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
@@ -49,6 +70,10 @@ class Handle:
 
     def _record(self) -> int:
         """Record the handle as it is now; return the number of the record."""
+        raise NotImplementedError
+
+    def _named(self) -> str:
+        """Return what messages call it."""
         raise NotImplementedError
 
     def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
