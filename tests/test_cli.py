@@ -56,8 +56,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
-    """``structjob COMMAND --help`` says what it does, and shows how it is typed (R49)."""
+    """``structjob COMMAND --help`` says what it does, and shows how it is typed; each can say it as JSON (R49)."""
     shown = shell.ok(command, "--help")
+    assert "--json" in shown
     assert "Examples:" in shown
     assert f"structjob {command}" in shown
 

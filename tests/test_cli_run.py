@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -56,6 +57,27 @@ def test_output_appears_byte_for_byte_and_is_recorded_by_stream(shell: Shell) ->
     assert job["error"]["message"] == "sh ended with exit code 3"
     assert (job["operation"], job["job_type"]) == ("sh", "command")
     assert job["result"]["exit_code"] == 3
+
+
+def test_json_leaves_stdout_to_the_job(shell: Shell) -> None:
+    """With --json all that the program prints is on stderr, and stdout is one JSON document; the exit code is the program's (R48, R49)."""
+    done = shell.run("run", "--json", "--name", "n", "--", "sh", "-c", "echo out; exit 3")
+    assert (done.returncode, done.stderr) == (3, b"out\n")
+    told, stored = json.loads(done.stdout), job_of(shell)
+    assert told == {name: stored[name] for name in ("id", "operation", "attempt", "status", "error", "result")}
+    assert (told["status"], told["result"]["exit_code"], told["result"]["stdout_lines"]) == ("failed", 3, 1)
+    assert lines_of(shell, "--stream", "stdout") == ["out"]
+    absent = shell.run("run", "--json", "--", "no-such-program")
+    assert (absent.returncode, json.loads(absent.stdout)["result"]) == (127, {"exit_code": 127})
+
+
+def test_an_option_that_is_unknown_is_no_program(shell: Shell) -> None:
+    """A misspelt option of ours is misuse, and no job; behind the program's name options are the program's (R49)."""
+    done = shell.run("run", "--nmae", "x", "--", "true")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"No such option '--nmae'" in done.stderr
+    assert not (shell.directory / "structjob.db").exists()
+    assert shell.run("run", "sh", "-c", "exit 5").returncode == 5
 
 
 def test_success_is_silent(shell: Shell) -> None:

@@ -133,6 +133,9 @@ def test_lines_for_other_programs(shell: Shell) -> None:
     rows = list(csv.DictReader(shell.ok("export", "--csv", "gui-17", "--kind", "log").splitlines()))
     assert [row["message"] for row in rows][:1] == ["chunk copied"]
     assert json.loads(rows[0]["attrs"]) == {"n": 0, "vm": "pg-01"}
+    assert shell.ok("export", "--lines", "-w", "vm=pg-01", "--json") == shell.ok("export", "--lines", "-w", "vm=pg-01")
+    assert shell.json("export", "--lines", "-w", "vm=pg-01", "-o", "lines.jsonl") == {"file": "lines.jsonl", "lines": len(lines)}
+    shell.ok("export", "--csv", "--json", code=2)
     shell.ok("export", code=2)
     shell.ok("export", "gui-17", "-l", "error", code=2)
     from structjob.cli.export import _cell

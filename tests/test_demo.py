@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sqlite3
 import time
@@ -138,6 +139,18 @@ def test_bars_and_lines_share_a_terminal(tmp_path: Path) -> None:
         if "success" in line:
             assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} success  part moved +part=\w+ files=\d+ *", line), line
     assert plain.count("part moved") == 5
+
+
+def test_json_says_what_was_measured(tmp_path: Path) -> None:
+    """--json: one document on stdout, what is shown meanwhile on stderr (R49)."""
+    done = Shell(tmp_path).run("demo", "--once", "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert told["moved"]["failed"] == ["scans"]
+    assert told["ledger"]["accepted"] == told["ledger"]["stored"] == told["verified"]["stored"] > 100
+    assert told["verified"]["holes"] == []
+    assert told["speed"]["lost"] == 0 < told["speed"]["lines"]
+    assert done.stderr.decode().startswith("database  ./structjob.db\n")
 
 
 def test_a_loss_is_a_failure() -> None:

@@ -10,7 +10,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.moments import lasting
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint, put_json
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -28,7 +28,8 @@ WATCHED = 3.0
 Examples:
   structjob demo                          watch a directory tree being moved
   structjob demo --source ~/documents     one of your own; it is only read
-  structjob demo --once                   headless: no bars, no pauses"""
+  structjob demo --once                   headless: no bars, no pauses
+  structjob demo --json                   the same, and what was measured as JSON; all else appears on stderr"""
 )
 @click.option(
     "--source",
@@ -37,8 +38,9 @@ Examples:
     help="Move a copy of this directory instead of one made for it.",
 )
 @click.option("--once", is_flag=True, help="Headless and as fast as it goes; fails if anything was lost.")
+@options.json_output
 @options.database
-def demo(db: Database, *, source: Path | None, once: bool) -> None:
+def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
     """Move a directory tree in parallel, and see what is recorded of it.
 
     The files are really copied and verified, in a temporary directory. One part is retried and one copy is damaged on purpose.
@@ -47,10 +49,10 @@ def demo(db: Database, *, source: Path | None, once: bool) -> None:
 
     if db.in_memory:
         raise Failure(f"{db.shown} is in memory and would be gone with the demo; name a file, such as sqlite:///demo.db", code=2)
-    execute(_demo(db, source, watched=not once and is_terminal(sys.stdout)))
+    execute(_demo(db, source, watched=not once and not as_json and is_terminal(sys.stdout), as_json=as_json))
 
 
-async def _demo(db: Database, source: Path | None, *, watched: bool) -> None:
+async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bool) -> None:
     import getpass
     import tempfile
     import time
@@ -60,7 +62,8 @@ async def _demo(db: Database, source: Path | None, *, watched: bool) -> None:
     from structjob.cli.migration import PARTS, Migration, make_tree
     from structjob.cli.progress import DemoView
 
-    colour = coloured(sys.stdout)
+    shown = sys.stderr if as_json else sys.stdout
+    colour = coloured(shown)
     with tempfile.TemporaryDirectory(prefix="structjob-demo-") as name:
         root = Path(name)
         (root / "target").mkdir()
@@ -72,10 +75,11 @@ async def _demo(db: Database, source: Path | None, *, watched: bool) -> None:
             raise Failure(f"{source} holds no files to move", hint="structjob demo")
         print(
             f"{paint('database', 'dim', colour)}  {db.shown}\n{paint('moving', 'dim', colour)}    {source} → a temporary directory\n",
+            file=shown,
             flush=True,
         )
         pace = WATCHED / (1.5 * max(PARTS.values())) if watched else 0.0
-        with DemoView(bars=watched) as view:
+        with DemoView(shown, bars=watched) as view:
             structjob.configure(console=False, sinks=[view])
             async with structjob.Tracker(db.url, service="structjob demo") as tracker:
                 migration = Migration(tracker, source.absolute(), root / "target", view, pace=pace)
@@ -87,8 +91,11 @@ async def _demo(db: Database, source: Path | None, *, watched: bool) -> None:
                 # Of this session alone: the database may hold others, which is not the demo's affair.
                 checked = next(session for session in (await tracker.verify()).sessions if session.session_id == session_id)
         speed = await measure(root)
-    _report(outcome, speed, ledger, checked, flushed, colour=colour)
-    await _advise(db, outcome, colour=colour)
+    if as_json:
+        put_json({"moved": outcome, "ledger": ledger, "verified": checked, "flush_seconds": flushed, "speed": speed})
+    else:
+        _report(outcome, speed, ledger, checked, flushed, colour=colour)
+        await _advise(db, outcome, colour=colour)
     if missing := lost(ledger, checked, speed):
         raise Failure(f"{missing:,} lines did not reach the database", hint=command_line("verify", db=db.option))
 

@@ -14,7 +14,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
-from structjob.cli.screen import Failure, command_line, say, suggest
+from structjob.cli.screen import Failure, command_line, put_json, say, suggest
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -30,7 +30,8 @@ Examples:
   structjob export gui-17 --csv -o lines.csv       log lines of one job, for a spreadsheet
 
 `structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --lines and --csv only. In CSV, text
-that a spreadsheet would take for a formula gets an apostrophe before it."""
+that a spreadsheet would take for a formula gets an apostrophe before it. What goes to stdout is JSON lines, with or without --json; with
+-o, --json says what was written."""
 )
 @click.argument("id_", metavar="[JOB]", required=False, shell_complete=job_ids)
 @click.option(
@@ -39,21 +40,29 @@ that a spreadsheet would take for a formula gets an apostrophe before it."""
 @click.option("--lines", is_flag=True, help="Log lines only, as JSON lines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
 @filtered
+@options.json_output
 @options.database
-def export(id_: str | None, db: Database, *, output: Path | None, lines: bool, as_csv: bool, no_children: bool, **given: Any) -> None:
+def export(
+    id_: str | None, db: Database, *, output: Path | None, lines: bool, as_csv: bool, as_json: bool, no_children: bool, **given: Any
+) -> None:
     """Write a job, or log lines, to a file or to stdout."""
     from structjob.cli.database import execute
 
+    if as_json and as_csv and output is None:
+        raise click.UsageError("--json and --csv both say what stdout has: leave one out, or name a file with -o.")
     filters = chosen(given, id_)
     if not lines and not as_csv:
         if id_ is None:
             raise click.UsageError("Name a job, or say --lines or --csv for log lines of all jobs.")
         if filters:
             raise click.UsageError("A job is exported as a whole: the options that choose lines go with --lines or --csv.")
-    execute(_export(db, id_, filters, output, "csv" if as_csv else "lines" if lines else "job", children=not no_children))
+    what = "csv" if as_csv else "lines" if lines else "job"
+    execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
 
 
-async def _export(db: Database, given: str | None, filters: Mapping[str, Any], output: Path | None, what: str, *, children: bool) -> None:
+async def _export(
+    db: Database, given: str | None, filters: Mapping[str, Any], output: Path | None, what: str, *, children: bool, as_json: bool
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
     from structjob.store.export import job_lines, write_lines
@@ -73,6 +82,9 @@ async def _export(db: Database, given: str | None, filters: Mapping[str, Any], o
             number = await write_lines(written, output)
         except OSError as exc:
             raise Failure(f"cannot write {output}: {exc.strerror or exc}") from exc
+    if as_json:
+        put_json({"file": str(output), "lines": number})
+        return
     say(f"wrote {number:,} lines to {output}")
     if what == "job":
         suggest(command_line("import", str(output), "--dry-run"))

@@ -63,12 +63,13 @@ class Child:
         command: Program and arguments.
         environment: Its whole environment.
         heard: For ``stdout`` and ``stderr``, who takes what it prints.
+        stdout: The descriptor that its stdout goes on to.
 
     Raises:
         OSError: if it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], heard: Mapping[str, Heard]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], heard: Mapping[str, Heard], *, stdout: int = 1) -> None:
         self._loop = asyncio.get_running_loop()
         self._foreground = Foreground()
         self._asked: Signals | None = None
@@ -101,7 +102,7 @@ class Child:
         self._stop, self._stopped = os.pipe()
         self._loop.add_signal_handler(signal.SIGCHLD, self._changed)
         self._handled.append(signal.SIGCHLD)
-        self._readers = [self._listen("stdout", self._popen.stdout, 1), self._listen("stderr", self._popen.stderr, 2)]
+        self._readers = [self._listen("stdout", self._popen.stdout, stdout), self._listen("stderr", self._popen.stderr, 2)]
         for number in self._early:
             self._pass_on(number)
         self._changed()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from structjob.cli.lines import Lines, today
 from structjob.cli.migration import FILES, Part
@@ -23,14 +22,16 @@ class DemoView:
     """A sink of the log and a view of the work in one: on a terminal both share it, and neither tears the other.
 
     Args:
+        stream: Where to show it.
         bars: Whether to show bars.
     """
 
     level = "info"
 
-    def __init__(self, *, bars: bool) -> None:
-        self._console = console()
-        self._lines = Lines(colour=coloured(sys.stdout), terminal=True, dated=today(utc=False))
+    def __init__(self, stream: TextIO, *, bars: bool) -> None:
+        self._stream = stream
+        self._console = console(stream)
+        self._lines = Lines(colour=coloured(stream), terminal=True, dated=today(utc=False))
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._all: TaskID | None = None
@@ -66,7 +67,7 @@ class DemoView:
             return
         text = self._lines.render(_event(record, attrs, kind))
         if self._progress is None:
-            print(text, flush=True)
+            print(text, file=self._stream, flush=True)
             return
         from rich.text import Text
 

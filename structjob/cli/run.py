@@ -15,7 +15,7 @@ import click
 from structjob.cli import options
 from structjob.cli.filtering import attributes
 from structjob.cli.moments import lasting
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint, say
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint, put_json, say
 from structjob.cli.status import colour_of, symbol
 
 if TYPE_CHECKING:
@@ -35,17 +35,19 @@ _OPTION_WITH_VALUE = ("-W", "-X")
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     epilog="""\b
 Examples:
   structjob run -- make test
   structjob run --name nightly --owner ada --metadata vm=pg-01 -- ./backup.sh /srv
   structjob run --job-id import-17 -- python import.py     again: the job's next attempt
+  structjob run --json -- make test 2>make.log | jq .result
 
 What the program prints still appears, byte for byte; each line is recorded, tagged stdout or stderr. Its exit code is ours; it is 128
 and the signal's number if a signal ended it, 127 if there is no such program, 126 if it cannot be run. Signals are passed on to it.
 STRUCTJOB_* and STRUCTJOB_DATABASE_URL are in its environment: a Python program that opens a Tracker joins the job. So that Python's
-output comes line by line, PYTHONUNBUFFERED is 1 unless you set it.""",
+output comes line by line, PYTHONUNBUFFERED is 1 unless you set it. With --json all that the program prints appears on stderr, and
+stdout has the job once it has ended.""",
 )
 @click.option("--name", metavar="TEXT", help="Operation; by default the program's name.")
 @click.option("--type", "job_type", metavar="TEXT", default="command", show_default=True, help="Type of the job.")
@@ -59,9 +61,12 @@ output comes line by line, PYTHONUNBUFFERED is 1 unless you set it.""",
 @click.option(
     "-m", "--metadata", multiple=True, metavar="KEY=VALUE", callback=attributes, help="What else to remember of it; may be repeated."
 )
+@options.json_output
 @options.database
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
-def run(db: Database, *, command: tuple[str, ...], name: str | None, metadata: Mapping[str, Any], **given: Any) -> None:
+def run(
+    db: Database, *, command: tuple[str, ...], as_json: bool, name: str | None, metadata: Mapping[str, Any], **given: Any
+) -> None:
     """Run any program as a job."""
     import asyncio
     import socket
@@ -70,7 +75,8 @@ def run(db: Database, *, command: tuple[str, ...], name: str | None, metadata: M
         raise Failure(f"{db.shown} is in memory and would be gone with this command; name a file, such as sqlite:///jobs.db", code=2)
     settings = {key: value for key, value in given.items() if value is not None}
     about = {**metadata, "command": shlex.join(_without_secrets(command)), "directory": os.getcwd(), "host": socket.gethostname()}
-    raise click.exceptions.Exit(asyncio.run(_run(db, command, name or operation_of(command), {**settings, "metadata": about})))
+    work = _run(db, command, name or operation_of(command), {**settings, "metadata": about}, as_json=as_json)
+    raise click.exceptions.Exit(asyncio.run(work))
 
 
 def operation_of(command: Sequence[str]) -> str:
@@ -114,23 +120,25 @@ class CommandFailed(Exception):
     """What is recorded of a program that did not end well."""
 
 
-async def _run(db: Database, command: Sequence[str], operation: str, settings: Mapping[str, Any]) -> int:
+async def _run(db: Database, command: Sequence[str], operation: str, settings: Mapping[str, Any], *, as_json: bool) -> int:
     from structjob.tracker import Tracker
 
     tracker = Tracker(db.url, service="structjob run")
     await tracker.open()
     try:
         async with tracker.job(operation, **settings) as job:
-            code = await _supervise(tracker, job, db, command)
+            code = await _supervise(tracker, job, db, command, stdout=2 if as_json else 1)
         # Everything, however long it takes; what a database that is away does not take stays in the spool.
         with suppress(Exception):
             await tracker.flush()
     finally:
         await tracker.aclose()
+    if as_json:
+        put_json({name: getattr(job, name) for name in ("id", "operation", "attempt", "status", "error", "result")})
     return code
 
 
-async def _supervise(tracker: Tracker, job: Job, db: Database, command: Sequence[str]) -> int:
+async def _supervise(tracker: Tracker, job: Job, db: Database, command: Sequence[str], *, stdout: int) -> int:
     import asyncio
 
     from structjob.cli.output import LineSplitter
@@ -171,7 +179,7 @@ async def _supervise(tracker: Tracker, job: Job, db: Database, command: Sequence
         splitters[stream], listeners[stream] = listener(stream)
     environment = {"PYTHONUNBUFFERED": "1", **os.environ, **to_environment(scope), "STRUCTJOB_DATABASE_URL": db.text}
     try:
-        child = Child(command, environment, listeners)
+        child = Child(command, environment, listeners, stdout=stdout)
     except OSError as exc:
         return await _not_started(job, command, exc, db)
     try:
