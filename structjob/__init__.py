@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from structjob.failure import enrich
     from structjob.filters import JobFilter, LogFilter
     from structjob.installation import install
+    from structjob.jobfiles import JobFileSink
     from structjob.lifecycle import Attempt, Job, Step, retrying, step
     from structjob.logger import success
     from structjob.models import (
@@ -79,6 +80,7 @@ _WHERE = {
     "failure": ("enrich",),
     "filters": ("JobFilter", "LogFilter"),
     "installation": ("install",),
+    "jobfiles": ("JobFileSink",),
     "lifecycle": ("Attempt", "Job", "Step", "retrying", "step"),
     "logger": ("success",),
     "models": (
@@ -126,6 +128,7 @@ __all__ = [
     "InvalidFilter",
     "InvalidURL",
     "Job",
+    "JobFileSink",
     "JobFilter",
     "JobNotFound",
     "JobRecord",

@@ -179,7 +179,10 @@ class FanOut:
                     attrs = msgspec.json.decode(line)
                     message, logger = attrs.pop("event"), attrs.pop("logger", None)
                     del attrs["timestamp"], attrs["level"]
-                    ids = {key: attrs.pop(key) for key in (scope.ids if scope is not None else ()) if key in attrs}
+                    ids = dict(scope.ids) if scope is not None else {}
+                    for key, value in ids.items():
+                        if attrs.get(key) == value:  # else it is the caller's word, which says nothing of where the event belongs
+                            del attrs[key]
                     record = Record(ns, level.name, message, attrs, ids, logger, line)
                 sink.emit(record)
             except Exception as exc:  # noqa: BLE001 -- see __call__

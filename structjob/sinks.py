@@ -154,7 +154,8 @@ class ConsoleSink:
             attrs.pop("error_message", None)
         elif isinstance(exception, str):
             traceback = exception
-        for key, value in {**attrs, **_short(record.ids)}.items():
+        ids = {key: value for key, value in _short(record.ids).items() if key not in attrs}
+        for key, value in {**attrs, **ids}.items():
             shown.setdefault(escape(str(key)), escape(value) if type(value) is str else _Shown(escape(repr(value))))
         text = self._renderer(None, "", shown)
         if traceback:
