@@ -68,6 +68,8 @@ _LETTING_GO = 0.1
 _LATE = 0.1
 """Seconds that an engine may take longer than it was given."""
 
+_MADE_BY_OPENING = frozenset({"jobs", "logs", "sessions", "errors", "stats", "_recorder", "_engine", "_store"})
+
 
 class Tracker:
     """Tracks jobs, and records every event, in one database.
@@ -171,6 +173,14 @@ class Tracker:
         """Errors, grouped by what they have in common; see `structjob.store.errors.Errors`."""
         self.stats: Statistics
         """Statistics of jobs, steps and events; see `structjob.store.statistics.Statistics`."""
+
+    if not TYPE_CHECKING:  # else a misspelt name would have a type
+
+        def __getattr__(self, name: str) -> Any:
+            # What opening makes: `store` takes its time to import.
+            if name in _MADE_BY_OPENING:
+                self._require_open()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         from structjob.store.url import masked

@@ -78,6 +78,11 @@ async def test_an_open_tracker_is_not_opened_again(db_url):
     for call in (tracker.flush, lambda: tracker.create_job("a"), lambda: tracker.job("a").__aenter__()):
         with pytest.raises(NotOpen, match="not open yet; open it with `async with`"):
             await call()
+    for name in ("jobs", "logs", "sessions", "errors", "stats", "session_id"):
+        with pytest.raises(NotOpen, match="not open yet; open it with `async with`"):
+            getattr(tracker, name)
+    with pytest.raises(AttributeError, match="'Tracker' object has no attribute 'job_s'"):
+        _ = tracker.job_s
     async with tracker:
         with pytest.raises(NotOpen, match="is open; make a new one"):
             await tracker.open()
