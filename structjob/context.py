@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from structjob.encoding import encode_attrs
+from structjob.encoding import encode_attrs, normalise
 
 if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step
@@ -198,6 +198,8 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
         baggage = f"structjob.job_id={_percent(scope.job_id)}"
         if scope.step_id is not None:
             baggage += f",structjob.step_id={_percent(scope.step_id)}"
+        if (attempt := scope.column_values.get("attempt", 1)) != 1:
+            baggage += f",structjob.attempt={attempt}"
         carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
     trace_id, span_id = scope.ids.get("trace_id"), scope.ids.get("span_id")
     if trace_id is not None and span_id is not None:
@@ -227,6 +229,7 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         correlation_id=_safe(headers.get("x-correlation-id") or headers.get("x-request-id")),
         job_id=_safe(headers.get("x-job-id"), 64) or _safe(_unpercent(baggage.get("structjob.job_id", "")), 64),
         step_id=_safe(_unpercent(baggage.get("structjob.step_id", "")), 64),
+        attempt=_number(baggage.get("structjob.attempt", "")),
         trace_id=trace[1] if trace else None,
         span_id=trace[2] if trace else None,
     )
@@ -246,13 +249,12 @@ def to_environment(scope: Scope) -> dict[str, str]:
 
 def from_environment(environ: Mapping[str, str]) -> Remote:
     """Read what `to_environment` wrote; all fields are ``None`` where nothing was."""
-    attempt = environ.get(ENVIRONMENT + "ATTEMPT", "")
     return Remote(
         correlation_id=_safe(environ.get(ENVIRONMENT + "CORRELATION_ID")),
         job_id=_safe(environ.get(ENVIRONMENT + "JOB_ID"), 64),
         step_id=_safe(environ.get(ENVIRONMENT + "STEP_ID"), 64),
-        attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else None,
-        operation=environ.get(ENVIRONMENT + "OPERATION"),
+        attempt=_number(environ.get(ENVIRONMENT + "ATTEMPT", "")),
+        operation=str(normalise(environ.get(ENVIRONMENT + "OPERATION", "")))[:255] or None,
     )
 
 
@@ -262,6 +264,11 @@ def _header(value: Any) -> str:
 
 def _safe(value: str | None, limit: int = 128) -> str | None:
     return value if value and len(value) <= limit and _SAFE_ID.fullmatch(value) else None
+
+
+def _number(text: str) -> int | None:
+    """Return the number of an attempt, if *text* is one that the column holds."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _percent(value: str) -> str:

@@ -189,6 +189,32 @@ async def test_inject_and_extract_carry_a_job_to_another_service(tracker):
     assert (called.parent_job_id, called.correlation_id) == (job.id, "c-1")
 
 
+async def test_a_later_attempts_number_goes_along(any_tracker):
+    """R4, R22: what another service logs for a job's second attempt belongs to the second attempt."""
+    headers: dict[str, str] = {}
+    for _ in range(2):
+        async with any_tracker.job("caller", job_id="again"):
+            headers = structjob.inject({})
+    assert structjob.extract(headers).attempt == 2
+    with structjob.extract(headers).bind():
+        log.info("elsewhere")
+    (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
+    assert event.message == "elsewhere"
+    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == context.Remote()
+
+
+async def test_an_environment_of_any_size_loses_no_event(database, tmp_path, monkeypatch):
+    """R22, guarantee 7: what stands in the environment is made to fit."""
+    monkeypatch.setenv("STRUCTJOB_JOB_ID", "outer")
+    monkeypatch.setenv("STRUCTJOB_OPERATION", "o\udcff" * 300)
+    monkeypatch.setenv("STRUCTJOB_ATTEMPT", "9" * 20)
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        log.info("joined")
+        event = await where(tracker, "joined")
+    assert (event.job_id, event.attempt, len(event.operation)) == ("outer", 1, 255)
+
+
 def test_inject_outside_a_job_writes_nothing():
     """R22: without a scope there is nothing to tell."""
     assert structjob.inject() == {}
