@@ -11,7 +11,7 @@ import msgspec
 
 from structjob.clock import second_text
 from structjob.context import Scope, json_fields
-from structjob.encoding import ROOM, encode_plain, encode_text, encode_value, normalise
+from structjob.encoding import ROOM, encode_normalised, encode_plain, encode_text, normalise
 from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier, exception_attrs
 from structjob.levels import LEVEL_ALIASES, LEVELS
@@ -117,7 +117,7 @@ class Encoder:
         """Return *attrs* as JSON, given what `encode_plain` made of them: with a closer look where that is called for."""
         if attrs_json is None or self._suspects(attrs_json):
             plain = normalise(attrs)
-            return encode_value(plain if self.redactor is None else self.redactor.value(plain), ROOM - len(message_json))
+            return encode_normalised(plain if self.redactor is None else self.redactor.value(plain), ROOM - len(message_json))
         return attrs_json
 
     def message(self, message: Any) -> bytes:

@@ -404,6 +404,34 @@ async def test_a_storm_of_huge_events_is_stored_whole(tracker):
     assert [event.attrs["n"] for event in events] == list(range(50))
 
 
+async def test_what_the_mark_in_the_database_says_is_true(any_tracker):
+    """Guarantee 7: of 300 keys 44 were cut, in an event and in what is stored of a job; the mark itself is never what is cut."""
+    many = {"keys": {f"k{n}": n for n in range(300)}, "items": list(range(2000))}
+    async with any_tracker.job("a", metadata=many) as job:
+        log.info("many", **many)
+        job.result = many
+    (event,) = await any_tracker.logs.list(job_id=job.id, kind="log")
+    stored = await any_tracker.jobs.get(job.id)
+    for told in (event.attrs, stored.metadata, stored.result):
+        assert told["keys"]["…"] == "[cut: 44 more of 300 keys]"
+        assert told["items"][-1] == "…[cut: 976 more of 2,000 items]"
+
+
+class _Strange(structjob.Redactor):
+    """A redactor that returns what no JSON can hold."""
+
+    def value(self, value, key=None):
+        return {"strange": "\ud800", "nan": float("nan"), "set": {1}}
+
+
+async def test_a_redactor_of_ones_own_may_return_anything(tracker):
+    """Guarantee 7: what it makes is stored all the same."""
+    structjob.configure(console=False, redact=_Strange(), strict=True)
+    log.info("seen", at="password=hunter2")
+    (event,) = await tracker.logs.list(text="seen")
+    assert event.attrs == {"strange": "\\ud800", "nan": "NaN", "set": [1]}
+
+
 async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
     """Sizes: an event's line, ids included, takes at most 256 KiB, whatever combination of message and attributes it has."""
     structjob.configure(console=False, file=tmp_path / "app.jsonl", strict=True)

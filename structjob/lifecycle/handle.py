@@ -12,7 +12,7 @@ import msgspec
 
 from structjob import pipeline
 from structjob.context import Scope, current_scope, enter_scope
-from structjob.encoding import encode_value, normalise
+from structjob.encoding import encode_normalised, normalise
 from structjob.exceptions import Cancelled, IllegalTransition
 from structjob.models import ErrorInfo
 
@@ -85,7 +85,7 @@ def raw(value: Any) -> msgspec.Raw | None:
     if value is None:
         return None
     plain, redactor = normalise(value), pipeline.redactor()
-    return msgspec.Raw(encode_value(plain if redactor is None else redactor.value(plain)))
+    return msgspec.Raw(encode_normalised(plain if redactor is None else redactor.value(plain)))
 
 
 def redacted(text: str | None) -> str | None:
