@@ -597,8 +597,8 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch)
             step.advance()
             step.update(completed=2, percent=10)
             assert [item async for item in step.track([1, 2])] == [1, 2]
-            with step.bind():
-                log.info("alone")
+            with step.bind() as bound:
+                assert bound is step
             step.skip()
             await step.end("completed")
     assert caught[0].filename == __file__
