@@ -62,11 +62,14 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
     fields: dict[str, Any] = {
         "error_type": type(exc).__qualname__,
         "error_message": message_of(exc),
-        "retry_possible": isinstance(exc, _RETRY_POSSIBLE),
+        "retry_possible": issubclass(type(exc), _RETRY_POSSIBLE),
     }
-    code = getattr(exc, "errno", None) or getattr(exc, "code", None) or getattr(exc, "status_code", None)
-    if isinstance(code, (int, str)):
-        fields["error_code"] = code
+    for name in ("errno", "code", "status_code"):
+        with contextlib.suppress(Exception):  # an exception may be made of anything: properties, `__getattr__`
+            code = getattr(exc, name, None)
+            if isinstance(code, (int, str)) and code:
+                fields["error_code"] = code
+                break
     cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     if cause is not None:
         fields["underlying_error"] = f"{type(cause).__qualname__}: {message_of(cause)}"
@@ -159,6 +162,14 @@ def enrich(exc: E, **fields: Any) -> E:
     except Exception:  # noqa: BLE001, S110 -- an exception that takes no notes is still an exception
         pass
     return exc
+
+
+def is_noted(exc: BaseException, *ids: str) -> bool:
+    """Return whether a note of *exc* tells one of *ids*."""
+    try:
+        return any(one in note for note in exc.__notes__ for one in ids)
+    except Exception:  # noqa: BLE001 -- there are none, or somebody put something else in their place
+        return False
 
 
 def _shown(value: Any) -> str:

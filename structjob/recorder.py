@@ -136,10 +136,15 @@ class Recorder:
         if self.idle:
             self.wake()
 
-    def put_state(self, kind: str, row: Mapping[str, Any]) -> int:
-        """Record that *row* (columns of the table of *kind*) is now so; returns its ``state_seq``, 0 if it was refused."""
+    def put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+        """Record that the row which *describe* returns (columns of the table of *kind*) is now so.
+
+        Returns:
+            Its ``state_seq``, 0 if it was refused.
+        """
         if self.closed:
             self.reject()
+            row = describe()
             self.tell(
                 "closed",
                 "a change of state came after the tracker was closed, and is not recorded: %s %s",
@@ -147,13 +152,14 @@ class Recorder:
                 row.get("id") or row.get("job_id"),
             )
             return 0
-        return self._put_state(kind, row)
+        return self._put_state(kind, describe)
 
-    def _put_state(self, kind: str, row: Mapping[str, Any]) -> int:
-        body = b'{"kind":"%s","row":%s' % (kind.encode(), _encode(row))
+    def _put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+        # The number first. Were the row made before it, another thread could record the end in between, under a smaller number, and
+        # what was seen before the end would replace it.
         number = self.state_numbers.next()
-        line = seal(body, b',"state_seq":%d' % number)
         try:
+            line = seal(b'{"kind":"%s","row":%s' % (kind.encode(), _encode(describe())), b',"state_seq":%d' % number)
             try:
                 self.states.append(line, number)
             except OSError as exc:
@@ -200,7 +206,8 @@ class Recorder:
                 for first, last, jobs in _gaps(events):
                     told.append(Dropped(first, last, reason))
                     # Also when closed already: this is about what came before.
-                    self._put_state("gap", {"first_seq": first, "last_seq": last, "reason": reason, "jobs": jobs or None})
+                    gap = {"first_seq": first, "last_seq": last, "reason": reason, "jobs": jobs or None}
+                    self._put_state("gap", gap.copy)
         return told
 
     def dropped_sources(self) -> list[deque[Dropped]]:

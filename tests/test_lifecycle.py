@@ -299,6 +299,49 @@ async def test_hostile_exceptions_are_survived(any_tracker):
         assert len(record.error.message.encode()) <= 65_536
 
 
+class Delegating(Exception):
+    """Asks for what it has not got, as some wrappers do when they are made without what they wrap."""
+
+    def __getattr__(self, name):
+        return getattr(self.wrapped, name)
+
+
+class Refusing(Exception):
+    @property
+    def code(self):
+        raise RuntimeError("no code")
+
+
+class Noted(Exception):
+    def __init__(self):
+        self.__notes__ = [1, None]
+
+
+class WithoutNotes(Exception):
+    def __init__(self):
+        self.__notes__ = None
+
+
+@pytest.mark.parametrize("kind", [Delegating, Refusing, Noted, WithoutNotes])
+async def test_an_exception_that_answers_no_questions_ends_step_and_job(any_tracker, kind):
+    """Guarantees 4 and 7: whatever an exception is made of, it comes out as it is, and what it passed has failed."""
+    with pytest.raises(kind):
+        async with any_tracker.job("a") as job, job.step("s"):
+            raise kind
+    assert (await any_tracker.jobs.get(job.id)).status == "failed"
+    assert [step.status for step in await any_tracker.jobs.steps(job.id)] == ["failed"]
+    assert (await last(any_tracker, job, "operation_end")).attrs["status"] == "failed"
+    assert (await any_tracker.verify()).ok
+
+
+async def test_an_exceptions_name_is_cleaned(any_tracker):
+    """Guarantee 7: a name that no database takes is stored as one that it does."""
+    job = await (await any_tracker.create_job("a")).start()
+    await job.end("failed", error=type("Odd", (Exception,), {"__qualname__": "Odd\ud800\x00"})())
+    record = await any_tracker.jobs.get(job.id)
+    assert (record.status, record.error.type) == ("failed", "Odd\\ud800␀")
+
+
 async def test_a_classifier_has_the_first_word(db_url):
     """R25: what it says goes before what is derived; if it raises, it is ignored."""
 

@@ -1,6 +1,8 @@
 """How far a job is: by hand, by units, derived from its steps; cheap enough for the tightest loop (R15, R16, R17)."""
 
+import asyncio
 import re
+import threading
 import time
 
 import pytest
@@ -47,7 +49,11 @@ async def test_a_percentage_is_from_0_to_100(tracker, percent):
         assert (await tracker.jobs.get(job.id)).description is None
 
 
-@pytest.mark.parametrize("units", [-1, float("nan"), float("inf"), "1", True, None])
+@pytest.mark.parametrize(
+    "units",
+    [-1, float("nan"), float("inf"), 10**400, 10**5000, "1", True, None],
+    ids=["negative", "nan", "infinite", "huge", "vast", "text", "bool", "none"],
+)
 async def test_units_are_not_negative(tracker, units):
     """R15: done and total are numbers from 0 on."""
     async with tracker.job("a") as job, job.step("s", total=5) as step:
@@ -60,6 +66,25 @@ async def test_units_are_not_negative(tracker, units):
             with pytest.raises(InvalidArgument, match="total must be"):
                 job.step("s", total=units)
         assert (step.done, step.total) == (0, 5)
+
+
+async def test_numbers_of_other_libraries_are_numbers(any_tracker):
+    """R15: NumPy's floats are a subclass of Python's; what they count is recorded as any other number."""
+
+    class Other(float):
+        pass
+
+    class Whole(int):
+        pass
+
+    async with any_tracker.job("a") as job, job.step("s", total=Other(8)) as step:
+        step.advance(Other(1.5))
+        step.advance(Whole(2))
+        step.update(completed=Other(4))
+        job.update(percent=Other(50))
+    (record,) = await any_tracker.jobs.steps(job.id)
+    assert (record.status, record.done, record.total) == ("completed", 4, 8)
+    assert (await any_tracker.jobs.get(job.id)).status == "completed"
 
 
 async def test_units_and_totals(any_tracker):
@@ -181,3 +206,29 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
     assert await underway.look(fetch, []) == {}
     lasted = (await any_tracker.jobs.get(first.id)).duration_ms
     assert await outlook.durations(fetch, "a") == [lasted]
+
+
+@pytest.mark.parametrize("of", ["job", "step"])
+async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(tracker, of):
+    """Guarantee 4: the end is final, though a thread is in the middle of recording progress when it comes."""
+    seen, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __repr__(self):
+            if threading.current_thread() is thread:
+                seen.set()
+                assert go_on.wait(20)
+            return "slow"
+
+    async with tracker.job("a") as job, job.step("s") as step:
+        handle = job if of == "job" else step
+        handle._recorded_at, handle._pending = 0.0, False  # a record is due
+        thread = threading.Thread(target=handle.update, kwargs={"metadata": {"slow": Slow()}})
+        thread.start()
+        assert await asyncio.to_thread(seen.wait, 20)
+    go_on.set()
+    await asyncio.to_thread(thread.join, 20)
+    assert not thread.is_alive()
+    assert (await tracker.jobs.get(job.id)).status == "completed"
+    assert [attempt.status for attempt in await tracker.jobs.history(job.id)] == ["completed"]
+    assert [step.status for step in await tracker.jobs.steps(job.id)] == ["completed"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from structjob.encoding import normalise
@@ -44,9 +45,14 @@ def check_percent(value: float) -> float:
 
 
 def check_units(what: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise InvalidArgument(f"{what} must be a number that is not negative, not {value!r}")
-    return value
+    number = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # larger than any column takes
+            number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise InvalidArgument(f"{what} must be a number that is not negative, not {normalise(value)!r}")
+    # A plain number, whatever subclass it came as (NumPy's, say): that is what can be recorded.
+    return number if isinstance(value, float) else int(value)
 
 
 def check_coroutine_function(function: Any, what: str) -> None:

@@ -102,7 +102,7 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
     if error is None:
         return {"error_type": None, "error_message": None, "error_traceback": None}
     message, trace = (None if text is None else normalise(redacted(text)) for text in (error.message, error.traceback))
-    return {"error_type": error.type[:200], "error_message": message, "error_traceback": trace}
+    return {"error_type": normalise(error.type)[:200], "error_message": message, "error_traceback": trace}
 
 
 def outcome(exc: BaseException) -> str:

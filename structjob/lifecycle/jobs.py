@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from structjob.clock import database_time
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
-from structjob.failure import describe, enrich, error_fields, exception_attrs, is_told
+from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
 from structjob.lifecycle.handle import Handle, decoded, duration_fields, error_columns, outcome, raw, redacted
 from structjob.lifecycle.options import JobOptions
@@ -297,23 +297,25 @@ class Job(Handle):
         self._pending = False
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
-        for step in list(self._open_steps.values()):
-            step._finish("cancelled", None)
         self.status = JobStatus(status)
         self._completed = database_time(time.time_ns())
         if self.status is JobStatus.CANCELLED:
             self._canceled = self._completed
         seconds = time.monotonic() - self._began if self._began else 0.0
         self._duration_ms = round(seconds * 1000, 3)
-        if self._began and self._cpu_ms is None and self._max_rss_kb is None:
-            self._measure()
-        if exc is not None:
-            self._annotate(exc)
-            self.error = describe(exc)
         if self.status is JobStatus.COMPLETED:
             self._percent = 100.0
-        self._record()
-        self._tracker._live.discard(self)
+        try:
+            for step in list(self._open_steps.values()):
+                step._finish("cancelled", None)
+            if self._began and self._cpu_ms is None and self._max_rss_kb is None:
+                self._measure()
+            if exc is not None:
+                self._annotate(exc)
+                self.error = describe(exc)
+        finally:  # whatever is wrong with the exception
+            self._record()
+            self._tracker._live.discard(self)
         # A try that another one follows is no failure yet.
         level = {"completed": "info", "failed": "warning" if "retry_delay" in (summary or {}) else "error"}.get(status, "warning")
         attrs = {
@@ -335,7 +337,7 @@ class Job(Handle):
         self._event(level, "operation_end", attrs)
 
     def _annotate(self, exc: BaseException) -> None:
-        if not any(self.id in note for note in getattr(exc, "__notes__", ())):
+        if not is_noted(exc, self.id):
             enrich(exc, job_id=self.id, operation=self.operation)
 
     def _measure(self) -> None:
@@ -479,7 +481,7 @@ class Job(Handle):
         }
 
     def _record(self) -> int:
-        return self._tracker._recorder.put_state("job", self._row())
+        return self._tracker._recorder.put_state("job", self._row)
 
     def _abandon(self) -> None:
         """The tracker closes while the job runs."""

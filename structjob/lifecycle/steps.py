@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from structjob.clock import database_time
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
-from structjob.failure import describe, enrich, exception_attrs
+from structjob.failure import describe, enrich, exception_attrs, is_noted
 from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
 from structjob.lifecycle.handle import Handle, duration_fields, error_columns, outcome, raw, redacted
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
 
 T = TypeVar("T")
+
+_MANY = 1 << 53
+"""Units at a time that need no closer look."""
 
 _RETRY = ("attempt_number", "max_retries", "retry_delay")
 """What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
@@ -146,24 +149,31 @@ class Step(Handle):
         fields = self._named_in_events()
         if self.status is StepStatus.RETRYING:
             job._retried_steps += 1
-        if exc is not None:
-            self.error = describe(exc)
-            if not any(self.id in note or job.id in note for note in getattr(exc, "__notes__", ())):
-                enrich(exc, job_id=job.id, step_id=self.id, operation=job.operation)
-            if self.status is StepStatus.FAILED:
-                job._failed_step = job._failed_step or self.name
-                self._event("error", "step_error", {**fields, **exception_attrs(exc, self._tracker._classifier, self._scope)})
-            elif self.status is StepStatus.RETRYING:
-                told = exception_attrs(exc, self._tracker._classifier, self._scope)
-                self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
         if self.status is StepStatus.COMPLETED:
             job._completed_steps += 1
             self._percent = 100.0
-        self._record()
+        try:
+            if exc is not None:
+                self._tell(exc, fields)
+        finally:  # whatever is wrong with the exception
+            self._record()
         attrs = {**fields, "status": status, **duration_fields(seconds)}
         if self.done:
             attrs["done"] = self.done
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
+
+    def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
+        """Say what went wrong."""
+        job = self.job
+        self.error = describe(exc)
+        if not is_noted(exc, self.id, job.id):
+            enrich(exc, job_id=job.id, step_id=self.id, operation=job.operation)
+        if self.status is StepStatus.FAILED:
+            job._failed_step = job._failed_step or self.name
+            self._event("error", "step_error", {**fields, **exception_attrs(exc, self._tracker._classifier, self._scope)})
+        elif self.status is StepStatus.RETRYING:
+            told = exception_attrs(exc, self._tracker._classifier, self._scope)
+            self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
 
     # -- meanwhile ----------------------------------------------------------------------------------------------------------
 
@@ -176,8 +186,8 @@ class Step(Handle):
         """
         if self.status is not StepStatus.RUNNING:
             self._refuse("advance")
-        if type(units) is not int or units < 0:
-            check_units("units", units)
+        if type(units) is not int or not 0 <= units < _MANY:
+            units = check_units("units", units)
         self.done += units
         if not self._pending:
             self._progressed()
@@ -254,25 +264,25 @@ class Step(Handle):
 
     # -- recording ----------------------------------------------------------------------------------------------------------
 
+    def _row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "job_id": self.job.id,
+            "attempt": self.job.attempt,
+            "parent_step_id": self.parent_step_id,
+            "seq": self.seq,
+            "name": self.name,
+            "status": self.status.value if self.status else None,
+            "percent_complete": self.percent,
+            "done": self.done,
+            "total": self.total,
+            "description": self.description,
+            **error_columns(self.error),
+            "metadata": raw(self.metadata or None),
+            "started_at": self._started,
+            "completed_at": self._completed,
+            "duration_ms": self._duration_ms,
+        }
+
     def _record(self) -> int:
-        return self._tracker._recorder.put_state(
-            "step",
-            {
-                "id": self.id,
-                "job_id": self.job.id,
-                "attempt": self.job.attempt,
-                "parent_step_id": self.parent_step_id,
-                "seq": self.seq,
-                "name": self.name,
-                "status": self.status.value if self.status else None,
-                "percent_complete": self.percent,
-                "done": self.done,
-                "total": self.total,
-                "description": self.description,
-                **error_columns(self.error),
-                "metadata": raw(self.metadata or None),
-                "started_at": self._started,
-                "completed_at": self._completed,
-                "duration_ms": self._duration_ms,
-            },
-        )
+        return self._tracker._recorder.put_state("step", self._row)
