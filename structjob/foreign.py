@@ -11,6 +11,7 @@ import structlog
 from structjob import pipeline
 from structjob.context import current_scope
 from structjob.diagnostics import DRIVERS, faults
+from structjob.encoding import normalise
 from structjob.event import BY_NAME
 from structjob.levels import level_name
 from structjob.pipeline import FanOut
@@ -19,6 +20,14 @@ from structjob.processors import capture
 
 class ForeignHandler(logging.Handler):
     """Lets the records of `logging` join. One for the whole process, on the root logger; what structlog sent there is skipped."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Do as `logging.Handler.handle` does, without its lock: a thread that waits for room in it would hold the loop up, too."""
+        # Since Python 3.12 a filter may return another record.
+        passed: bool | logging.LogRecord = self.filter(record)
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -40,8 +49,8 @@ class ForeignHandler(logging.Handler):
         level = BY_NAME[level_name(record.levelno)]
         try:
             message = record.getMessage()
-        except (TypeError, ValueError, KeyError):
-            message = f"{record.msg} {record.args}"  # the arguments do not fit; the event is worth more than its form
+        except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
+            message = f"{normalise(record.msg)} {normalise(record.args)}"
         pipeline.pass_on(level, message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
@@ -66,7 +75,7 @@ def _is_captured(frame: types.FrameType | None) -> bool:
         if frame.f_code is _PROXY:
             return any(processor is capture or isinstance(processor, FanOut) for processor in frame.f_locals["self"]._processors)
         name = frame.f_globals.get("__name__", "")
-        if not name.startswith("logging") and not isinstance(frame.f_locals.get("self"), logging.Logger):
+        if name != __name__ and not name.startswith("logging") and not isinstance(frame.f_locals.get("self"), logging.Logger):
             return False
         frame = frame.f_back
     return False

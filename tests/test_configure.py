@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import re
+import threading
 
 import pytest
 import structlog
@@ -558,12 +559,56 @@ async def test_our_drivers_never_join(tracker):
 
 
 async def test_bad_arguments_of_logging_are_survived(tracker):
-    """Guarantee 7: a record whose arguments do not fit is worth keeping."""
+    """Guarantee 7: a record whose arguments do not fit, or cannot be shown, is worth keeping."""
+
+    class Hostile:
+        def __str__(self):
+            raise RuntimeError("no")
+
+        __repr__ = __str__
+
     only_ours()
     logging.getLogger("lib").warning("%d items", "many")
-    (event,) = await tracker.logs.list(logger="lib")
-    assert "%d items" in event.message
-    assert "many" in event.message
+    logging.getLogger("lib").warning("it is %s", Hostile())
+    logging.getLogger("lib").warning(Hostile())
+    first, second, third = await tracker.logs.list(logger="lib")
+    assert "%d items" in first.message
+    assert "many" in first.message
+    assert second.message.startswith("it is %s")
+    assert "RuntimeError" in second.message
+    assert "RuntimeError" in third.message
+
+
+async def test_a_thread_that_waits_for_room_in_logging_does_not_hold_the_loop_up(db_url):
+    """R28, R31: `block` holds foreign threads only, also where the loop's own thread logs through `logging`."""
+    structjob.configure(console=False, strict=True)
+    full = threading.Event()
+    async with structjob.Tracker(db_url, spool=False, queue_size=10, overflow="block") as tracker:
+        only_ours()
+        logger = logging.getLogger("lib")
+
+        def work():
+            for n in range(11):
+                if n == 10:
+                    full.set()
+                logger.warning("from the thread")
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert full.wait(20)  # the loop does not run meanwhile, so the eleventh waits
+        # In a thread of its own, so that the test fails and does not hang; there a running loop is what it is in the loop's.
+        asker = threading.Thread(target=asyncio.run, args=(said(logger),), daemon=True)
+        asker.start()
+        asker.join(20)
+        stuck = asker.is_alive()
+        await asyncio.to_thread(thread.join, 20)
+        assert not stuck
+        assert not thread.is_alive()
+        assert len(await tracker.logs.list(text="from the thread")) == 11
+
+
+async def said(logger):
+    logger.warning("from a loop")
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------------
