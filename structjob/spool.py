@@ -232,8 +232,8 @@ class FileLane:
             # From the oldest on each time: a record may have landed late in a segment that was left behind.
             for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
                 if chunk := self._chunk(segment, limit, most):
-                    start, segment.read = segment.read, segment.read + len(chunk)
                     lines = chunk if self._writable else self._verified(chunk)
+                    start, segment.read = segment.read, segment.read + len(chunk)
                     return Batch(lines, lines.count(b"\n"), self, segment.number, start, segment.read)
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import itertools
 import logging
@@ -24,6 +25,7 @@ import structjob
 from structjob import routing
 from structjob.exceptions import StoreUnavailable
 from structjob.line import seal
+from structjob.spool import FileLane
 
 
 def rows(path, query: str) -> list[tuple]:
@@ -281,6 +283,37 @@ async def test_a_full_disk_costs_nothing_while_memory_has_room(db_path):
 # -- busy loops and foreign threads ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fault", [OSError(errno.EMFILE, "too many open files"), MemoryError()], ids=["descriptors", "memory"])
+async def test_a_fault_in_reading_events_costs_no_change_of_state(db_path, tracker, fault, monkeypatch):
+    """Guarantee 4: the end of a job that was read already is stored, though its events cannot be read at the moment."""
+    read, faults = FileLane.read, [fault]
+
+    def failing(self, limit: int, most: int):
+        if self is tracker._recorder.events and tracker._recorder.state_numbers.given and faults:
+            raise faults.pop()
+        return read(self, limit, most)
+
+    monkeypatch.setattr(FileLane, "read", failing)
+    async with tracker.job("a", wait=False):
+        log.info("x")
+    async with asyncio.timeout(30):
+        await tracker.flush()
+    assert not faults
+    assert rows(db_path, "SELECT status FROM structjob_jobs") == [("completed",)]
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(3,)]
+
+
+async def test_reading_needs_no_look_for_orphans(tracker, monkeypatch):
+    """Guarantee 3: that other spools cannot be looked for, since no descriptor is left, is not felt by who reads, or closes."""
+
+    def refused(*args: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr("structjob.session.adopt", refused)
+    log.info("x")
+    assert [event.message for event in await tracker.logs.list()] == ["x"]
+
+
 @pytest.mark.parametrize("slice_", [0.001, 0.0001])
 async def test_a_saturated_loop_stores_continuously(db_path, tracker, slice_):
     """A loop that is never idle still delivers all the time (decisions: the engine is tasks)."""
@@ -463,6 +496,37 @@ async def test_closing_leaves_nothing(db_path):
     assert not list(db_path.with_name("jobs.db.spool").iterdir())
 
 
+async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
+    """Guarantees 1 and 6: whoever loses patience twice keeps no lock on the spool: another tracker delivers it, in this process even."""
+    structjob.configure(console=False, strict=True)
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        """Do as a driver that does not let itself be cancelled."""
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                asked.set()
+
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    tracker._engine._tasks.append(asyncio.create_task(stubborn()))
+    with locked(db_path):
+        log.info("left")
+        closing = asyncio.create_task(tracker.aclose())
+        await asyncio.sleep(0)  # it has begun
+        closing.cancel()
+        await asked.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    over.set()
+    assert not [name for name in resources()[2] if "spool" in name]
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("left",)]
+
+
 async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next tracker stores it (guarantee 6)."""
     structjob.configure(console=False, strict=True)
@@ -634,6 +698,27 @@ async def main():
 asyncio.run(main())
 log.info("after the loop")
 """
+
+
+STOPPED = """
+import asyncio, sys
+import structlog, structjob
+structjob.configure(console=False)
+loop = asyncio.new_event_loop()
+tracker = loop.run_until_complete(structjob.Tracker(sys.argv[1], spool=False).open())
+loop.run_until_complete(asyncio.sleep(0.1))  # its tasks have fallen asleep
+for n in range(5000): structlog.get_logger().info("forgotten", n=n)
+loop.close()
+"""
+
+
+async def test_a_tracker_whose_loop_was_closed_is_delivered_at_the_end(db_path):
+    """A loop that is closed with the tracker's tasks asleep in it leaves much to deliver: the end of the interpreter does (guarantee 1)."""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", STOPPED, f"sqlite:///{db_path}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(5000,)]
 
 
 @pytest.mark.parametrize("way", ["plain", "mid-job", "error"])

@@ -156,8 +156,10 @@ class Engine:
         finally:
             self.recorder.close()
             self.recorder.wake = _nothing
-            await self._stop(parting)
-            self._let_go(complete)
+            try:
+                await self._stop(parting)
+            finally:  # cancelled once more
+                self._let_go(complete)
         return complete
 
     async def _deliver_most(self) -> None:
@@ -259,7 +261,8 @@ class Engine:
         self.settle()
         if asyncio._get_running_loop() is self.loop and not self._closing:
             self._revive()
-            self._orphans.look()
+            with contextlib.suppress(OSError):  # no descriptor is left, say: nobody who asks for his own needs to hear of it
+                self._orphans.look()
         flush = Flush.of([self._own, *self._orphans])
         if not flush.settle():
             self._waiters.add_flush(flush)
@@ -359,7 +362,8 @@ class Engine:
             if states is not None or events is not None:
                 self._turn_of = (self._turn_of + offset + 1) % len(feeds)
                 if index == 0 and self._writers > 1 and self._worth_another():
-                    self._woken.set()
+                    with contextlib.suppress(RuntimeError):  # the loop is closed: see `drain`
+                        self._woken.set()
                 return feed, states, events
         return None
 

@@ -68,7 +68,12 @@ class Feed:
         lanes = self.lanes()
         limit = most * LINE_BYTES
         changes = (lanes[0].read(limit, most) or lanes[1].read(limit, most)) if states else None
-        events = lanes[2].read(limit, most) or lanes[3].read(limit, most)
+        try:
+            events = lanes[2].read(limit, most) or lanes[3].read(limit, most)
+        except Exception:
+            if changes is None:
+                raise
+            events = None  # no descriptor is left, say; its lane will not give out again what is in hand, and the next turn tells
         if events is not None:
             self.in_flight += events.count
         return changes, events
