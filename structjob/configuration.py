@@ -17,8 +17,8 @@ from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier
 from structjob.foreign import join_stdlib
 from structjob.levels import LEVELS, level_name
-from structjob.logger import BoundLogger, SilentLogger, log_from
-from structjob.pipeline import FanOut
+from structjob.logger import BoundLogger, log_from
+from structjob.pipeline import FanOut, SilentLogger
 from structjob.redaction import Redactor
 from structjob.sinks import ConsoleSink, FileSink, Sink, sink_level
 

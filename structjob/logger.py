@@ -15,21 +15,9 @@ from structlog.contextvars import _CONTEXT_VARS, merge_contextvars
 from structjob.context import current_scope
 from structjob.event import BY_NAME
 from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.pipeline import FanOut
+from structjob.pipeline import FanOut, SilentLogger, name_of
 
 override: ContextVar[str | None] = ContextVar("structjob_level", default=None)
-
-
-class SilentLogger:
-    """What the bound loggers wrap after `configure`: everything is done by the time it is called."""
-
-    def __init__(self, name: str | None = None, *_: Any) -> None:
-        self.name = str(name) if name else None
-
-    def msg(self) -> None:
-        pass
-
-    log = debug = info = success = warn = warning = error = err = failure = fatal = critical = exception = msg
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,7 +44,10 @@ def _make_bound_logger() -> Any:
     def method(name: str) -> Any:
         level = BY_NAME[name]
 
-        @_as_structlog(FanOut=FanOut, _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope)
+        @_as_structlog(
+            FanOut=FanOut, SilentLogger=SilentLogger, name_of=name_of,
+            _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope,
+        )  # fmt: skip
         def log(self: Any, event: Any, *args: Any, **kw: Any) -> None:
             if args:
                 try:
@@ -69,7 +60,8 @@ def _make_bound_logger() -> Any:
                     kw = {**self._context, **kw}
                 if _CONTEXT_VARS:  # somebody has bound something
                     merge_contextvars(None, name, kw)
-                processors[0].take(level, event, kw, current_scope(), self._logger.name)
+                logger = self._logger  # another one where somebody wraps his own, see `structlog.wrap_logger`
+                processors[0].take(level, event, kw, current_scope(), logger.name if type(logger) is SilentLogger else name_of(logger))
             else:
                 self._proxy_to_logger(name, event, **kw)
 

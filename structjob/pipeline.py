@@ -7,6 +7,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
+from structlog import DropEvent
 from structlog.typing import EventDict, WrappedLogger
 
 from structjob import clock
@@ -39,6 +40,18 @@ _SPACE, _EQUALS, _AT = b" =@"
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
 
 
+class SilentLogger:
+    """What the bound loggers wrap after `configure`: everything is done by the time it is called."""
+
+    def __init__(self, name: str | None = None, *_: Any) -> None:
+        self.name = str(name) if name else None
+
+    def msg(self) -> None:
+        pass
+
+    log = debug = info = success = warn = warning = error = err = failure = fatal = critical = exception = msg
+
+
 class FanOut:
     """The last processor: shows each event on every sink whose level it reaches, and records it. Nothing it does is felt by the caller.
 
@@ -58,9 +71,10 @@ class FanOut:
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> tuple[tuple[()], dict[str, Any]]:
         message = event_dict.pop("event", "")
-        name = getattr(logger, "name", None)
-        self.take(BY_NAME.get(method_name) or BY_NAME["info"], message, event_dict, current_scope(), str(name) if name else None)
-        return _NOTHING
+        self.take(BY_NAME.get(method_name) or BY_NAME["info"], message, event_dict, current_scope(), name_of(logger))
+        if type(logger) is SilentLogger:
+            return _NOTHING
+        raise DropEvent  # any other would show it once more, or refuse to show nothing
 
     def take(
         self,
@@ -198,6 +212,15 @@ class FanOut:
             close = getattr(sink, "close", None)
             if close is not None and not any(sink is other for other in but):
                 close()
+
+
+def name_of(logger: Any) -> str | None:
+    """Return the name of a wrapped logger, if it has one."""
+    try:
+        name = getattr(logger, "name", None)
+        return str(name) if name else None
+    except Exception:  # noqa: BLE001 -- a fault of somebody's logger must not cost the event
+        return None
 
 
 configured: FanOut | None = None

@@ -14,6 +14,7 @@ from structlog.typing import EventDict, WrappedLogger
 from structjob import pipeline
 from structjob.context import current_scope
 from structjob.diagnostics import faults
+from structjob.encoding import encode_text
 from structjob.event import BY_NAME, exception_of
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS
@@ -52,6 +53,8 @@ class Sample:
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
         message = event_dict.get("event")
+        if not isinstance(message, str):
+            message = encode_text(message)  # anything can be logged, and not all of it be looked up
         level = BY_NAME.get(method_name)
         if (level is not None and level.number >= LEVELS["warning"]) or (self._events is not None and message not in self._events):
             return event_dict

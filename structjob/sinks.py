@@ -7,6 +7,7 @@ it raises is counted and reported once in a while, and felt by nobody.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -252,9 +253,14 @@ class FileSink:
         """Append one line at once."""
         self._written += len(line)
         now = time.monotonic()
-        if now - self._checked > 1.0 or (self._max_bytes is not None and self._written > self._max_bytes):
-            self._check(now)
-        os.write(self._fd, line)
+        try:
+            if now - self._checked > 1.0 or (self._max_bytes is not None and self._written > self._max_bytes):
+                self._check(now)
+        finally:  # a file that cannot be moved away, in somebody else's directory, grows; it is told, and tried again
+            if os.write(self._fd, line) != len(line):
+                # A full disk took a part of it: close the fragment, so that the next line is whole.
+                os.write(self._fd, b"\n")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _open(self) -> None:
         fresh = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -291,6 +297,7 @@ class FileSink:
             too_large = self._max_bytes is not None and here.st_size >= self._max_bytes
             too_old = self._max_age is not None and here.st_size > 0 and time.time() - self._began >= self._max_age
             if too_large or too_old:
+                self._written = 0  # should it fail, it is not tried again with each line
                 self._rotate()
         finally:
             self._lock.release()

@@ -446,6 +446,38 @@ def test_sampling_lets_the_first_and_each_nth_through():
     assert sink.messages.count("other") == 25
 
 
+def test_anything_can_be_sampled():
+    """R33: an event that is no text is sampled like any other."""
+    sink = Collected()
+    structjob.configure(console=False, sinks=[sink], processors=[structjob.Sample(3)], strict=True)
+    for n in range(6):
+        log.info({"a": 1})
+        log.info(["b"], n=n)
+    assert [record.attrs.get("n") for record in sink.records] == [None, 0, None, 3]
+
+
+@pytest.mark.parametrize("processors", [(), (structlog.contextvars.merge_contextvars,)], ids=["alone", "with others"])
+def test_a_logger_of_ones_own_can_be_wrapped(processors, capsys):
+    """R27: `structlog.wrap_logger` gives any logger the same way; what it wraps is not asked to show the event once more."""
+    sink = Collected()
+    structjob.configure(console=False, sinks=[sink], processors=processors, strict=True)
+    structlog.wrap_logger(structlog.PrintLogger()).info("a")
+    structlog.wrap_logger(logging.getLogger("named")).info("b")
+    assert [(record.message, record.logger) for record in sink.records] == [("a", None), ("b", "named")]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_fan_out_is_the_last_processor_of_any_setup(capsys):
+    """R27: with structlog's own loggers and classes, too, and nothing is printed beside it."""
+    sink = Collected()
+    structlog.configure(processors=[structjob.FanOut(sink)])
+    structlog.get_logger().info("a", n=1)
+    structlog.configure(processors=[structjob.FanOut(sink)], logger_factory=structlog.stdlib.LoggerFactory())
+    structlog.get_logger("b").warning("b")
+    assert [(record.message, record.attrs) for record in sink.records] == [("a", {"n": 1}), ("b", {})]
+    assert capsys.readouterr() == ("", "")
+
+
 # -- what has a column of its own -------------------------------------------------------------------------------------------
 
 

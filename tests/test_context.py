@@ -300,6 +300,7 @@ async def test_the_environment_carries_a_job_to_a_child_process(tracker):
     remote = context.from_environment(environment)
     assert (remote.job_id, remote.step_id, remote.attempt, remote.operation, remote.correlation_id) == (job.id, step.id, 1, "a", "c-1")
     assert context.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65}) == context.Remote()
+    assert context.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == context.Remote()
 
 
 async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_url, monkeypatch):

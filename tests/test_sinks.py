@@ -199,3 +199,32 @@ async def test_own_sinks_see_what_is_written(tracker):
     assert json.loads(line)["event"] == "x"
     (event,) = await tracker.logs.list(text="x", kind="log")
     assert event.attrs == {"n": 1, "token": "[redacted]", "nested": {"a": [1]}}
+
+
+def test_a_file_that_cannot_be_moved_away_grows(tmp_path, monkeypatch):
+    """R32: where the directory is somebody else's, no line is lost for the file being due; the fault is counted."""
+    structjob.configure(console=False, file=FileSink(tmp_path / "app.jsonl", max_bytes=500), stdlib=False)
+
+    def refused(*args):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refused)
+        for n in range(50):
+            log.info(f"line {n}")
+    assert events(tmp_path / "app.jsonl") == [f"line {n}" for n in range(50)]
+    assert 0 < structjob.diagnostics.faults.counts["the sink FileSink"] < 50
+
+
+def test_a_line_that_the_disk_took_a_part_of_spoils_no_other(tmp_path, monkeypatch):
+    """R32: what a full disk leaves of a line stands alone."""
+    structjob.configure(console=False, file=tmp_path / "app.jsonl", stdlib=False)
+    write = os.write
+    log.info("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+        log.info("cut")
+    log.info("after")
+    lines = (tmp_path / "app.jsonl").read_bytes().splitlines()
+    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == ["before", 20, "after"]
+    assert structjob.diagnostics.faults.counts == {"the sink FileSink": 1}
