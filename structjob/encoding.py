@@ -164,6 +164,8 @@ class _Normaliser:
             members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(kind) if field.repr}
         elif issubclass(kind, msgspec.Struct):
             members = {name: getattr(value, name, None) for name in kind.__struct_fields__}
+        elif issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
+            members = dict(zip(fields, value, strict=False))  # a named tuple; by its names secrets are known
         elif not issubclass(kind, (Mapping, list, tuple, set, frozenset)):
             return _text(value, self._max_string)
         if depth >= MAX_DEPTH:
@@ -206,6 +208,8 @@ class _Normaliser:
 
 
 def _key(key: Any) -> str:
+    if issubclass(type(key), (bytes, bytearray)):
+        key = bytes(key[:257]).decode("utf-8", "backslashreplace")  # as a value would be: names of headers, say
     return _text(key, 256)
 
 

@@ -79,6 +79,7 @@ class Encoder:
                 attrs[key] = self.redactor.value(normalise(attrs[key]), key)
         if any(type(key) is not str for key in attrs):
             attrs = normalise(attrs)  # 1 and "1" must not become one key
+            attrs = attrs if self.redactor is None else self.redactor.value(attrs)
         return attrs
 
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:

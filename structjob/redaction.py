@@ -20,6 +20,9 @@ SECRET_KEYS = (
 )  # fmt: skip
 """Words that make a key secret when it is one of them, ends in one, or holds one between ``_``, ``-`` or ``.`` or camel humps."""
 
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where one word of a key ends and the next begins: ``dbPassword``, ``CSRFToken``."""
+
 # What never is a secret although it ends like one; counters and limits of language models' tokens, mostly.
 _INNOCENT = re.compile(r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$")
 
@@ -30,7 +33,10 @@ _NEEDLES = ("passw", "passphrase", "token", "secret", "bearer ", "basic ", "priv
 _TEXT_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<keep>://[^\s/:@?#]*:)[^\s/?#]+(?=@)"), rf"\g<keep>{MARK}"),
     (
-        re.compile(r"(?P<keep>\b(?:bearer|basic)\s{1,8})(?=[A-Za-z0-9._~+/-]{0,64}[0-9=._-])[A-Za-z0-9._~+/-]{8,}=*", re.IGNORECASE),
+        re.compile(
+            r"(?P<keep>\b(?:bearer|basic)\s{1,8})(?=[A-Za-z0-9._~+/-]{0,64}(?:[0-9=._-]|(?-i:[a-z][A-Z])))[A-Za-z0-9._~+/-]{8,}=*",
+            re.IGNORECASE,
+        ),
         rf"\g<keep>{MARK}",
     ),
     (
@@ -39,6 +45,14 @@ _TEXT_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
             r"(?!(?:none|null|true|false|token)(?:[\s\"',;&)}\]]|$))"
             r"(?(double)(?:[^\"\\]|\\[^\"])+|(?(single)(?:[^'\\]|\\[^'])+|[^\s\"',;&]+))",
             re.IGNORECASE,
+        ),
+        rf"\g<keep>{MARK}",
+    ),
+    # A token in a user's place, and options of a command.
+    (re.compile(r"(?P<keep>://)(?=[^\s/:@?#]{0,80}\d)[^\s/:@?#]{20,}(?=@)"), rf"\g<keep>{MARK}"),
+    (
+        re.compile(
+            r"(?P<keep>--[a-z_-]{0,32}(?:password|passwd|passphrase|secret|token|api[_-]?key)\s{1,8})(?!-)[^\s\"',;]+", re.IGNORECASE
         ),
         rf"\g<keep>{MARK}",
     ),
@@ -57,7 +71,9 @@ class Redactor:
     def __init__(self, keys: Iterable[str] = (), *, text: bool = True) -> None:
         keys = tuple(keys)
         words = sorted({re.escape(word.lower()) for word in (*SECRET_KEYS, *keys)}, key=len, reverse=True)
-        self._secret = re.compile(rf"(?:^|[_.\- ])(?:{'|'.join(words)})s?(?:$|[_.\- ])|(?:{'|'.join(w for w in words if len(w) > 5)})$")
+        self._secret = re.compile(
+            rf"(?:^|[_.\- ])(?:{'|'.join(words)})s?\d*(?:$|[_.\- ])|(?:{'|'.join(w for w in words if len(w) > 4)})\d*$"
+        )
         self._verdicts: dict[str, bool] = {}
         self._text = text
 
@@ -65,7 +81,7 @@ class Redactor:
         """Return whether *key* names a secret."""
         verdict = self._verdicts.get(key)
         if verdict is None:
-            snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower().replace("-", "_")
+            snake = _HUMPS.sub("_", key).lower().replace("-", "_")
             verdict = self._secret.search(snake) is not None and _INNOCENT.search(snake) is None
             if len(self._verdicts) < 10_000 and len(key) < 256:
                 self._verdicts[key] = verdict
@@ -95,5 +111,8 @@ class Redactor:
         if isinstance(value, Mapping):
             return {name: self.value(item, str(name)) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.value(item) for item in value]
+            # Headers come as pairs, and so do the items of a mapping; an option of a command stands before its value.
+            pair = len(value) == 2
+            names = [item.lstrip("-") if type(item) is str and (pair or item[:2] == "--") else None for item in value]
+            return [self.value(item, name) for item, name in zip(value, [None, *names], strict=False)]
         return value

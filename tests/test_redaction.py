@@ -1,6 +1,8 @@
 """Secrets never reach the console, a file or the database (R33)."""
 
+import io
 import time
+from typing import NamedTuple
 
 import pytest
 import structlog
@@ -18,7 +20,7 @@ log = structlog.get_logger("app")
     [
         "password", "PASSWORD", "db_password", "dbPassword", "passwd", "secret", "client_secret", "token", "accessToken", "access-token",
         "api_key", "apiKey", "X-API-Key", "Authorization", "proxy-authorization", "cookie", "Set-Cookie", "private_key", "credentials",
-        "jwt", "csrf", "session.token", "tokenSecret",
+        "jwt", "csrf", "session.token", "tokenSecret", "password1", "newPassword2", "csrftoken", "X-CSRFToken", "authtoken", "userOTPCode",
     ],
 )  # fmt: skip
 def test_a_key_that_names_a_secret_hides_its_value(key):
@@ -57,6 +59,10 @@ def test_an_innocent_key_is_left_alone(key):
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer [redacted]"),
         ("authorization: bearer abcdefgh1", "authorization: bearer [redacted]"),
         ("curl -u x Basic dXNlcjpwYXNzd29yZA==", "curl -u x Basic [redacted]"),
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic [redacted]"),
+        ("git clone https://ghp_0123456789abcdefghij@github.com/a/b", "git clone https://[redacted]@github.com/a/b"),
+        ("mysql --password hunter2 --host db", "mysql --password [redacted] --host db"),
+        ("vault --client-token hvs.x", "vault --client-token [redacted]"),
         ("login password=hunter2 ok", "login password=[redacted] ok"),
         ('connect(password="hunter 2", user="ada")', 'connect(password="[redacted]", user="ada")'),
         ("{'password': 'hunter2', 'a': 1}", "{'password': '[redacted]', 'a': 1}"),
@@ -79,6 +85,10 @@ def test_a_credential_inside_a_text_is_taken_out(text, shown):
         "basic information",
         "mail ada@example.org",
         "ratio 3:4@5",
+        "ssh://git@github.com/a/b",
+        "sftp://a.very.long.user.name@host/x",
+        "mysql --password --host db",
+        "basic authentication failed",
         "the secret is out",
         "Executing with tokens:",
     ],
@@ -104,6 +114,9 @@ def test_an_innocent_text_is_left_alone(text):
         "=",
         "\\",
         "'password': '",
+        "--",
+        "--password ",
+        "://a1",
     ],
 )
 def test_no_text_makes_redaction_slow(piece):
@@ -128,6 +141,37 @@ NESTED = {
     "url": "https://u:s3cr3t@h/",
     "list": ["--password=s3cr3t", "token: s3cr3t"],
 }
+
+
+class Word(str):
+    """Text by another name, as members of enums are."""
+
+
+class Login(NamedTuple):
+    user: str
+    password: str
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"headers": {b"cookie": b"s3cr3t"}},
+        {"headers": [(b"host", b"h"), (b"x-api-key", b"s3cr3t")]},
+        {"items": list({"password": "s3cr3t"}.items())},
+        {"command": ["mysql", "--user", "joe", "--password", "s3cr3t", "jobs"]},
+        {Word("cookie"): "s3cr3t"},
+        {"login": Login("joe", "s3cr3t")},
+        {"deep": [{"login": [Login("joe", "s3cr3t")]}]},
+    ],
+    ids=["bytes", "pairs", "items", "options", "names", "named tuple", "deep"],
+)
+def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
+    """R33: headers as ASGI has them, options of a command, members of enums, named tuples."""
+    stream = io.BytesIO()
+    structjob.configure(console=stream, strict=True)
+    log.info("x", **attrs)
+    assert b"s3cr3t" not in stream.getvalue()
+    assert b"[redacted]" in stream.getvalue()
 
 
 async def test_no_secret_reaches_console_file_sinks_or_database(tracker, tmp_path, capsys):
