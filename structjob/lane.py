@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -67,6 +67,8 @@ class Lane(Protocol):
     """What was given up. Whoever reports it takes it out."""
     closed: bool
     """Whether nobody shall wait for room any more."""
+    room_comes: Callable[[], bool]
+    """Whether there can be room later on for a caller who waits."""
 
     def append(self, line: bytes, number: int) -> None:
         """Take one line; on disk it is safe against ``kill -9`` when this returns. Raises `OSError` if it cannot be written."""
@@ -110,6 +112,7 @@ class MemoryLane:
     def __init__(self, capacity: int | None = None, overflow: Overflow = "drop_oldest", reason: str = "queue_full") -> None:
         self.dropped: deque[Dropped] = deque()
         self.closed = False
+        self.room_comes = may_block
         self._capacity = float("inf") if capacity is None else capacity
         self._overflow = overflow
         self._reason = reason
@@ -124,10 +127,10 @@ class MemoryLane:
         # Each of these is one atomic operation of a deque: whoever comes in between sees it done or not done.
         if len(self._lines) < self._capacity:
             self._lines.append((number, line))
-        elif self._overflow == "drop_newest" or (self._overflow == "block" and not may_block()):
+        elif self._overflow == "drop_newest" or (self._overflow == "block" and not self.room_comes()):
             self._drop(number, line, self._reason)
         else:
-            while self._overflow == "block" and len(self._lines) >= self._capacity and not self.closed:
+            while self._overflow == "block" and len(self._lines) >= self._capacity and not self.closed and self.room_comes():
                 time.sleep(BLOCK_POLL)
             self._lines.append((number, line))
             while len(self._lines) > self._capacity and (oldest := self._pop()) is not None:

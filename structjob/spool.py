@@ -84,6 +84,7 @@ class FileLane:
     ) -> None:
         self.dropped: deque[Dropped] = deque()
         self.closed = False
+        self.room_comes = may_block
         self.damaged = 0
         """Lines left out since their checksum was wrong."""
         self.last_seen = 0
@@ -130,8 +131,8 @@ class FileLane:
 
     def _admit(self, line: bytes, number: int) -> bool:
         """Return whether the lane takes the record, though it is full."""
-        if self._overflow == "block" and may_block():
-            while self._full and not self.closed:
+        if self._overflow == "block" and self.room_comes():
+            while self._full and not self.closed and self.room_comes():
                 time.sleep(BLOCK_POLL)
                 self.check_space()
             return True

@@ -700,6 +700,37 @@ log.info("after the loop")
 """
 
 
+WAITING = """
+import asyncio, sys
+import structlog, structjob
+structjob.configure(console=False)
+loop = asyncio.new_event_loop()
+options = {"spool": False, "queue_size": 50} if sys.argv[2] == "memory" else {"spool_max_bytes": 65_536}
+tracker = loop.run_until_complete(structjob.Tracker(sys.argv[1], overflow="block", **options).open())
+if sys.argv[3] == "closed":
+    loop.close()
+for n in range(500): structlog.get_logger().info("in vain", n=n, text="x" * 500)
+ledger = tracker.ledger()
+assert ledger.accepted == 500 and sum(ledger.dropped.values()) > 0, ledger
+print("on")
+"""
+
+
+@pytest.mark.parametrize("loop", ["stopped", "closed"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+async def test_nobody_waits_for_room_that_cannot_come(db_path, where, loop):
+    """R28: `block` does not hold the thread whose loop would have to make room, nor anybody once the loop is closed."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", WAITING, f"sqlite:///{db_path}", where, loop],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "on\n"), done.stderr
+
+
 STOPPED = """
 import asyncio, sys
 import structlog, structjob

@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import contextvars
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine
@@ -22,7 +23,7 @@ from structjob.engine.orphans import Orphans
 from structjob.engine.retention import Pruner
 from structjob.engine.waiters import Flush, Waiters
 from structjob.exceptions import StoreUnavailable
-from structjob.lane import Batch, MemoryLane
+from structjob.lane import Batch, MemoryLane, may_block
 from structjob.models import Ledger
 from structjob.recorder import Recorder
 from structjob.retention import Retention
@@ -85,6 +86,7 @@ class Engine:
         self._flush_interval = flush_interval
         self._writers = min(writers, self.store.writers)
         self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._own = Feed(recorder.session, recorder.lanes)
         self._accounts = Accounts(self._own, recorder)
         self._orphans = Orphans(self._own, recorder, link, self.hurry)
@@ -125,6 +127,7 @@ class Engine:
     def start(self) -> None:
         """Begin to deliver."""
         self.recorder.wake = self._wake
+        self.recorder.events.room_comes = self.recorder.fallback.room_comes = self._room_comes
         # An empty context: what is current where a tracker opens must not live as long as its tasks.
         for index in range(self._writers):
             self._spawn(self._deliver(index), f"structjob-writer-{index}")
@@ -242,6 +245,10 @@ class Engine:
                 task.cancel()
             self._tasks = []
             self.start()
+
+    def _room_comes(self) -> bool:
+        """Return whether the caller may wait for the writers to make room: whoever would have to run their loop waits in vain."""
+        return may_block() and threading.get_ident() != self._thread and not self.loop.is_closed()
 
     # -- being asked --------------------------------------------------------------------------------------------------------
 
