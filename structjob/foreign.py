@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import types
+from collections.abc import Callable
 
 import structlog
 
@@ -30,19 +32,24 @@ class ForeignHandler(logging.Handler):
         return bool(passed)
 
     def emit(self, record: logging.LogRecord) -> None:
+        within = getattr(_here, "within", False)
+        _here.within = True
         try:
             ours = record.name.split(".", 1)[0] in DRIVERS
             if not ours and not _is_captured(sys._getframe(1)):
-                self._take(record)
+                # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes out of it is recorded only.
+                self._take(record, pipeline.record if within else pipeline.pass_on)
             # Where nothing else handles a record, logging itself prints it, unless it finds a handler: and now it finds this one.
             last = logging.lastResort
             if (ours or pipeline.configured is None) and last is not None and record.levelno >= last.level and self._is_alone(record):
                 last.handle(record)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("recording a record of logging", exc)
+        finally:
+            _here.within = within
 
     @staticmethod
-    def _take(record: logging.LogRecord) -> None:
+    def _take(record: logging.LogRecord, take: Callable[..., None]) -> None:
         attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
         if record.exc_info:
             attrs["exc_info"] = record.exc_info
@@ -51,7 +58,7 @@ class ForeignHandler(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
             message = f"{normalise(record.msg)} {normalise(record.args)}"
-        pipeline.pass_on(level, message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
+        take(level, message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
 
     def _is_alone(self, record: logging.LogRecord) -> bool:
         logger: logging.Logger | None = logging.getLogger(record.name)
@@ -82,6 +89,8 @@ def _is_captured(frame: types.FrameType | None) -> bool:
 
 
 _LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+
+_here = threading.local()
 
 _handler: ForeignHandler | None = None
 _root_level: tuple[int, int] | None = None

@@ -293,9 +293,10 @@ def record(
 ) -> None:
     """Record an event without showing it; the arguments are those of `FanOut.take`."""
     columns = columns if columns is not None else {}
-    attrs = encoder.attrs(given, columns, scope, recorded="exc_info" not in given or records(scope, level.number))
+    passed = configured.encoder if configured is not None else encoder
+    attrs = passed.attrs(given, columns, scope, recorded="exc_info" not in given or records(scope, level.number))
     if logger is not None:
         columns.setdefault("logger", logger_name(logger))
-    message_json, attrs_json = encoder.encode(message, attrs)
+    message_json, attrs_json = passed.encode(message, attrs)
     attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
     dispatch(scope, stored_line(ns or time.time_ns(), level, message_json, attrs_json, columns_json(scope, columns)), level.number)

@@ -100,7 +100,7 @@ class Recorder:
         self.events: Lane = spool.events if spool is not None else MemoryLane(self.queue_size, self._overflow)
         self.states: Lane = spool.states if spool is not None else MemoryLane()
         self._next = self.numbers.next
-        self._append = self.events.append
+        self._append = self._write = self.events.append
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
 
     @property
@@ -180,12 +180,12 @@ class Recorder:
     def remove_listener(self, take: Callable[[bytes], None]) -> None:
         """Undo `add_listener`."""
         self._listeners = tuple(other for other in self._listeners if other is not take)
-        if not self._listeners and not self.forked:
-            self._append = self.events.append
+        if not self._listeners:
+            self._append = self._write
 
     def _append_and_tell(self, line: bytes, number: int) -> None:
         try:
-            self.events.append(line, number)
+            self._write(line, number)
         finally:
             for take in self._listeners:
                 take(line)
@@ -264,7 +264,7 @@ class Recorder:
             # Most children never log, or exec at once: a directory is made with the first line only.
             self._opening = threading.Lock()
             self._accounted = 0.0
-            self._append = self._append_first
+            self._append = self._write = self._append_first
             self.states = _FirstState(self)
         diagnostics.debug("forked: session %s goes on as %s", parent.session_id, self.session.session_id)
 
@@ -308,7 +308,8 @@ class Recorder:
 
                 spool = SessionSpool.create(self.root, self.session, max_bytes=self._max_bytes, overflow=self._overflow, deliver=False)
                 self.events, self.states = spool.events, spool.states
-                self._append = self._append_child
+                self._write = self._append_child
+                self._append = self._append_and_tell if self._listeners else self._write
                 self.spool = spool
         except SpoolError as exc:
             raise OSError(str(exc)) from exc

@@ -611,6 +611,26 @@ async def test_bad_arguments_of_logging_are_survived(tracker):
     assert "RuntimeError" in third.message
 
 
+async def test_a_console_that_leads_back_to_logging_has_an_end(tracker, monkeypatch):
+    """R31: where `sys.stdout` was replaced by a logger, as many programs do it, an event is shown, and what comes out recorded, once."""
+
+    class ToLogger(io.StringIO):
+        def write(self, text):
+            logging.getLogger("stdout").warning(text.strip())
+            return len(text)
+
+    sink = Collected()
+    structjob.configure(sinks=[sink], redact=["badge"], strict=True)
+    only_ours()
+    monkeypatch.setattr("sys.stdout", ToLogger())
+    log.info("said", badge="s3cr3t")
+    assert len(sink.records) == 2
+    assert "said" in [record.message for record in sink.records]
+    events = await tracker.logs.list()
+    assert [event.logger for event in events] == ["app", "stdout", "stdout"]
+    assert "s3cr3t" not in repr(events)
+
+
 async def test_a_thread_that_waits_for_room_in_logging_does_not_hold_the_loop_up(db_url):
     """R28, R31: `block` holds foreign threads only, also where the loop's own thread logs through `logging`."""
     structjob.configure(console=False, strict=True)

@@ -383,3 +383,45 @@ asyncio.run(main())
         db_path,
     )
     assert out == ""
+
+
+async def test_a_child_that_is_listened_to_records_as_ever(db_path):
+    """R30: a listener in a forked child hears its events, and its parent delivers them (guarantee 1)."""
+    said = run(
+        """
+async def child(tracker):
+    log.info("before")
+    listener = tracker.listen()
+    log.info("heard")
+    heard = [event.message async for event in closed(listener)]
+    log.info("after")
+    print(heard, flush=True)
+
+async def closed(listener):
+    listener.close()
+    async for event in listener:
+        yield event
+
+async def main():
+    async with structjob.Tracker(URL) as tracker:
+        pids = []
+        for first in (True, False):
+            pids.append(os.fork())
+            if not pids[-1]:
+                asyncio.events._set_running_loop(None)
+                if first:
+                    log.info("sooner")
+                asyncio.run(child(tracker))
+                os._exit(0)
+        for pid in pids:
+            await asyncio.to_thread(os.waitpid, pid, 0)
+
+asyncio.run(main())
+""",
+        db_path,
+    )
+    assert said == "['heard']\n" * 2
+    await check(db_path)
+    assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [
+        ("after", 2), ("before", 2), ("heard", 2), ("sooner", 1)
+    ]  # fmt: skip
