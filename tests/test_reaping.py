@@ -200,6 +200,7 @@ class Watcher:
     """A tracker's reaper, and the time it lives in."""
 
     def __init__(self, tracker: structjob.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tracker = tracker
         self.reaper = tracker._engine._keeper._reaper
         self.now = 0.0
         monkeypatch.setattr(reapers, "_now", lambda: self.now)
@@ -257,6 +258,38 @@ async def test_a_heart_that_beats_is_left_alone(db_path, watcher, stranger):
         await store.heartbeat(session.session_id, 0)
     await watcher.watch(55)
     assert status(db_path) == "running"
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(db_path, watcher, stranger, monkeypatch, committed):
+    """Guarantee 2: a number that was given to the notice of a crash is accounted for, though the connection is lost around the commit."""
+    store = watcher.tracker._store
+    transact, failed = store.transact, []
+
+    async def failing(call):
+        def work(connection):
+            result = call(connection)
+            if watcher.tracker._recorder.numbers.given > before and not failed and not committed:
+                failed.append(True)
+                raise StoreUnavailable("lost before the commit")
+            return result
+
+        result = await transact(work)
+        if watcher.tracker._recorder.numbers.given > before and not failed:
+            failed.append(True)
+            raise StoreUnavailable("lost after the commit")
+        return result
+
+    await watcher.watch(60)
+    before = watcher.tracker._recorder.numbers.given
+    monkeypatch.setattr(store, "transact", failing)
+    with pytest.raises(StoreUnavailable, match="after" if committed else "before"):
+        await watcher.watch(5)
+    await watcher.watch(70)
+    assert status(db_path) == "crashed"
+    ledger = watcher.tracker.ledger()
+    assert (ledger.accepted, ledger.stored, ledger.in_memory, ledger.spilled) == (before + 1, before + 1, 0, 0)
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE kind = 'operation_crashed'") == [(1,)]
 
 
 async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, faulty):

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import select
+
 from structjob.context import Scope
+from structjob.engine.feed import Feed
+from structjob.engine.link import Link
 from structjob.fingerprint import of_words
-from structjob.line import seal
+from structjob.lane import Dropped
+from structjob.line import number_of, seal
 from structjob.pipeline import emit
+from structjob.recorder import Recorder
 from structjob.session import Session
 from structjob.store.ingest import Crashed
+from structjob.store.tables import logs
 
 
 class _Catcher:
@@ -38,6 +45,18 @@ def notices(told: dict[str, bytes], crashed: list[Crashed], session: Session, nu
         if job.job["id"] not in told and (body := _notice(job, session)):
             told[job.job["id"]] = seal(body, b',"seq":%d' % number())
     return b"".join(told.get(job.job["id"], b"") for job in crashed)
+
+
+async def account(told: dict[str, bytes], own: Feed, recorder: Recorder, link: Link) -> None:
+    """Account for the numbers of notices, whatever became of the transactions they were made for: some failed, some only seemed to."""
+    numbers = {number_of(line) for line in told.values()}
+    if not numbers:
+        return
+    there = select(logs.c.seq).where(logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers))
+    stored = {row["seq"] for row in await link.store.fetch(there)}
+    told.clear()
+    own.stored += len(stored)
+    recorder.lost.extend(Dropped(number, number, "interrupted") for number in numbers - stored)
 
 
 def _notice(crashed: Crashed, session: Session) -> bytes:

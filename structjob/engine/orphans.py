@@ -78,7 +78,7 @@ class Orphans:
         spool = feed.spool
         assert spool is not None  # noqa: S101 -- that is what was adopted
         damaged = spool.events.damaged + spool.states.damaged
-        crashed = await self._link.insist(
+        await self._link.insist(
             lambda: self._link.store.end_session(
                 feed.session,
                 spool.events.last_seen,
@@ -88,7 +88,7 @@ class Orphans:
             )
         )
         # Some may have been told of by an attempt that failed, and not crash after all.
-        self._own.stored += sum(job.job["id"] in feed.notices for job in crashed)
+        await self._link.insist(lambda: crash.account(feed.notices, self._own, self._recorder, self._link))
         del self._feeds[feed.session.session_id]
         spool.remove()
         feed.ended = True

@@ -53,6 +53,7 @@ class Reaper:
         self._longest_gap = max(3 * heartbeat, self._lease / 3)
         self._revived = revived
         self._seen: dict[int, tuple[Lease, float]] = {}
+        self._told: dict[int, dict[str, bytes]] = {}
         self._looked = -float("inf")
 
     async def look(self) -> None:
@@ -68,6 +69,8 @@ class Reaper:
         self._looked = now
         found = [Lease.of(row) for row in rows]
         await self._revive({lease.session.session_id for lease in found})
+        for number in self._told.keys() - {lease.session.session_id for lease in found}:
+            await self._account(number)
         before, self._seen = self._seen, {}
         for lease in found:
             number = lease.session.session_id
@@ -91,21 +94,27 @@ class Reaper:
         return leases.LEASE_EXPIRED if still >= self._lease else None
 
     async def _reap(self, lease: Lease, reason: str) -> None:
-        told: dict[str, bytes] = {}
+        # Kept where the transaction fails, for the next one: the numbers are given out.
+        told = self._told.setdefault(lease.session.session_id, {})
 
         def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
             return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.numbers.next)
 
         crashed = await self._link.store.transact(lambda connection: leases.reap(connection, lease, reason, tell))
         del self._seen[lease.session.session_id]
+        await self._account(lease.session.session_id)
         if crashed is None:
             return
-        self._own.stored += sum(job.job["id"] in told for job in crashed)
         if crashed:
             diagnostics.warning(
                 "process %d on %s (session %d) is presumed dead (%s); %d jobs that it left running are marked crashed",
                 lease.session.pid, lease.session.host, lease.session.session_id, reason, len(crashed),
             )  # fmt: skip
+
+    async def _account(self, number: int) -> None:
+        """Account for what was told of a session that is over."""
+        await crash.account(self._told[number], self._own, self._recorder, self._link)
+        del self._told[number]
 
     async def _revive(self, alive: set[int]) -> None:
         """Take it back where somebody presumed a session dead that this process knows to live."""
