@@ -9,6 +9,7 @@ import gc
 import itertools
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -303,6 +304,24 @@ async def test_a_fault_in_reading_events_costs_no_change_of_state(db_path, track
     assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(3,)]
 
 
+async def test_a_file_that_cannot_be_opened_any_more_is_a_database_that_is_away(db_path, monkeypatch):
+    """Guarantee 6: SQLite opens files as it goes; when no descriptor is left for them, closing ends as with any outage."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    log.info("x")
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("structjob.store.sessions.end", refused)
+        assert not await tracker.aclose()
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+        assert (await tracker.verify()).ok
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("x",)]
+
+
 async def test_reading_needs_no_look_for_orphans(tracker, monkeypatch):
     """Guarantee 3: that other spools cannot be looked for, since no descriptor is left, is not felt by who reads, or closes."""
 
@@ -449,6 +468,16 @@ async def test_a_busy_program_delivers_its_predecessors_events_too(db_path, db_u
                 log.info("busy", n=n)
             await asyncio.sleep(0)
             assert second.ledger().accepted < 500_000
+
+
+async def test_a_spool_that_somebody_deletes_is_told(db_path, tracker, caplog, monkeypatch):
+    """Guarantee 1: what is recorded is delivered all the same; that it no longer survives the process is said."""
+    monkeypatch.setattr("structjob.engine.keeper.LOOK_EVERY", 0.0)
+    shutil.rmtree(db_path.with_name("jobs.db.spool"))
+    log.info("x")
+    await until(lambda: "was deleted" in caplog.text)
+    await tracker.flush()
+    assert rows(db_path, "SELECT message FROM structjob_logs") == [("x",)]
 
 
 async def test_a_directory_change_does_not_lose_the_spool(tmp_path, monkeypatch):

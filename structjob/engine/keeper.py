@@ -93,6 +93,14 @@ class Keeper:
 
     async def _look(self) -> None:
         self._accounts.settle()
+        spool = self._recorder.spool
+        if spool is not None and not spool.directory.exists():
+            self._recorder.tell(
+                "gone",
+                "the spool %s was deleted: events are delivered as before, but do not survive the end of this process; restart it",
+                spool.directory,
+                every=3600.0,
+            )
         self._orphans.look()
         self._orphans.sweep()
 

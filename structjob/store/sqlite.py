@@ -344,7 +344,7 @@ class SQLiteStore:
         text = str(exc)
         if "not a database" in text:
             return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
-        if "unable to open" in text:
+        if "unable to open" in text and self._connection is None:  # later on it may be that no descriptor is left
             return InvalidURL(f"cannot open the database file {self.path}; check that its directory exists and can be written to")
         permanent = "no such table" in text or "readonly" in text
         return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent)
