@@ -255,8 +255,11 @@ class Engine:
     def _wake(self) -> None:
         """Called by the recorder from anywhere, a signal handler too, when the writers are idle."""
         self.recorder.idle = False
+        # Within a task the loop is awake, whoever interrupts it: the pipe that wakes it, with its system calls, is for all others.
+        within = asyncio._get_running_loop() is self.loop and asyncio.current_task() is not None
+        call_soon = self.loop.call_soon if within else self.loop.call_soon_threadsafe
         with contextlib.suppress(RuntimeError):  # the loop is closed: what is in the spool is the next process's
-            self.loop.call_soon_threadsafe(self._woken.set, context=contextvars.Context())
+            call_soon(self._woken.set, context=contextvars.Context())
 
     def hurry(self) -> None:
         """Deliver at once, without waiting for company. From any thread."""
