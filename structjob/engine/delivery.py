@@ -337,6 +337,8 @@ class Engine:
 
     async def _turn(self, index: int) -> bool:
         """Store one batch of one feed, or end a session that is over; return whether there was anything to do."""
+        if index and not self._returned and not self._worth_another():
+            return False
         self._accounts.settle()
         work = self._returned.popleft() if self._returned else self._read(index)
         if work is not None:
@@ -356,8 +358,6 @@ class Engine:
 
     def _read(self, index: int) -> Work | None:
         """Read a batch of one feed; each has its turn, so that a busy program delivers its predecessor's events too."""
-        if index and not self._worth_another():
-            return None
         feeds = [self._own, *self._orphans]
         for offset in range(len(feeds)):
             feed = feeds[(self._turn_of + offset) % len(feeds)]
