@@ -363,6 +363,62 @@ async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
         assert watch.seconds < 0.2 + 0.8
 
 
+async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
+    """What came during a transaction waits for its flush interval like all else, and not longer than until somebody asks (R28)."""
+    engine, store = tracker._engine, tracker._store
+    entered, go_on, batches = asyncio.Event(), asyncio.Event(), []
+    write = store.write
+
+    async def slowly(batch):
+        batches.append(batch.events.count(b"\n"))
+        entered.set()
+        await go_on.wait()
+        return await write(batch)
+
+    monkeypatch.setattr(store, "write", slowly)
+    engine._flush_interval = 0.001
+    log.info("first")
+    await entered.wait()
+    engine._flush_interval = 3600.0
+    log.info("meanwhile")
+    written = asyncio.Event()
+    engine.on_stored = written.set
+    go_on.set()
+    await written.wait()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    log.info("later")
+    assert batches == [1]
+    await tracker.flush()
+    assert batches == [1, 2]
+    assert rows(db_path, "SELECT message FROM structjob_logs ORDER BY seq") == [("first",), ("meanwhile",), ("later",)]
+
+
+async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypatch):
+    """Whoever waits for what came during a transaction does not wait for its flush interval (R28)."""
+    engine, store = tracker._engine, tracker._store
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    write = store.write
+
+    async def slowly(batch):
+        entered.set()
+        await go_on.wait()
+        return await write(batch)
+
+    monkeypatch.setattr(store, "write", slowly)
+    engine._flush_interval = 0.001
+    log.info("first")
+    await entered.wait()
+    engine._flush_interval = 3600.0
+    log.info("meanwhile")
+    flush = asyncio.ensure_future(tracker.flush())
+    await asyncio.sleep(0)
+    log.info("after the flush")
+    go_on.set()
+    await flush
+    assert ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs")
+
+
 async def test_no_wake_up_is_lost(db_path):
     """Threads log at any moment of the engine's falling asleep: every event is stored without anybody's help (R28)."""
     structjob.configure(console=False, strict=True)

@@ -327,7 +327,7 @@ class Engine:
         await self.link.insist(lambda: self._enter(self._own))
         while True:
             try:
-                if not await self._turn(index):
+                if not await self._turn(index) or not self._worth_another():
                     await self._rest(index)
             except asyncio.CancelledError:
                 raise
@@ -396,16 +396,20 @@ class Engine:
 
     async def _rest(self, index: int) -> None:
         """Wait until there is something to do, and a little longer for company."""
+        urgent = self._urgent
         if index == 0:
-            self.settle()
             self._urgent = False
+            self.settle()
         self._woken.clear()
         self.recorder.idle = True
-        if self._has_more(index):
+        if not self._has_more(index):
+            await self._woken.wait()
+        else:
             self.recorder.idle = False
-            await asyncio.sleep(0)
-            return
-        await self._woken.wait()
+            if urgent or self._worth_another():
+                self._urgent |= urgent
+                await asyncio.sleep(0)
+                return
         deadline = self.loop.time() + self._flush_interval
         while not self._urgent and self.loop.time() < deadline and not self._crowded():
             with contextlib.suppress(TimeoutError):
