@@ -32,7 +32,7 @@ from structjob.routing import dispatch, hand_over, records
 from structjob.sinks import ConsoleSink, FileSink, Record, Sink, sink_level
 
 # Looked up once: the hot path asks for them with each event.
-_now, _join = time.time, b"".join
+_now, _join = time.time_ns, b"".join
 
 # Integers, since `b"@" in encoded` goes a long way round and costs six times as much.
 _SPACE, _EQUALS, _AT = b" =@"
@@ -101,12 +101,12 @@ class FanOut:
             ns: When, in nanoseconds since the epoch; now by default.
         """
         try:
-            now = ns / 1e9 if ns else _now()
-            second = int(now)
+            ns = ns or _now()
+            second = ns // 1_000_000_000
             text = clock.present
             if text[0] != second:
                 text = clock.second_text(second)
-            micros = b"%06d" % int((now - second) * 1e6)
+            micros = b"%06d" % (ns // 1000 % 1_000_000)
             encoder = self.encoder
             if encoder.plain.issuperset(given):
                 attrs: dict[str, Any] = given  # type: ignore[assignment]  # structlog's event dict is a dict
@@ -180,7 +180,7 @@ class FanOut:
                 except Exception as exc:  # noqa: BLE001 -- nor a sink's
                     faults.add(f"the sink {type(sink).__name__}", exc)
         if self._records:
-            self._show_record(ns or int(now * 1e9), level, line, scope)
+            self._show_record(ns, level, line, scope)
 
     def _show_record(self, ns: int, level: Level, line: bytes, scope: Scope | None) -> None:
         record: Record | None = None
