@@ -85,7 +85,8 @@ def run_interrupted(log, interrupting, least: int) -> int:
 async def interrupted(db_path, interrupting, least: int) -> None:
     structjob.configure(console=False, strict=True)
     log = structlog.get_logger("capture")
-    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+    # Room for all: the loop does not rest, and where the machine has other things to do as well, the signals are a long time in coming.
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool_max_bytes=64 * 1024**3) as tracker:
         async with tracker.job("interrupted"):
             logged = run_interrupted(log, interrupting, least)
         await tracker.flush()
