@@ -419,6 +419,95 @@ async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypat
     assert ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs")
 
 
+async def test_who_asks_once_does_not_hurry_all_that_follows(db_path, tracker, monkeypatch):
+    """A steady stream goes on waiting for company after somebody has read, or flushed (R28)."""
+    engine, store = tracker._engine, tracker._store
+    engine._flush_interval = 3600.0
+    write, batches = store.write, []
+
+    async def among_others(batch):
+        batches.append(batch.events.count(b"\n"))
+        if len(batches) < 50:
+            log.info("meanwhile")
+        return await write(batch)
+
+    monkeypatch.setattr(store, "write", among_others)
+    log.info("first")
+    await tracker.flush()
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert len(batches) < 5
+    await tracker.flush()
+    assert ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs")
+
+
+@pytest.mark.parametrize("spool", [True, False], ids=["disk", "memory"])
+async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
+    """A batch is bounded in bytes, too: what did not fit has waited its flush interval already (R28)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
+        engine = tracker._engine
+        await tracker.flush()
+        for _ in range(10):
+            await asyncio.sleep(0)  # it has fallen asleep
+        engine._flush_interval = 0.05
+        batches = []
+
+        def then_an_hour() -> None:
+            engine._flush_interval = 3600.0
+            batches.append(1)
+
+        engine.on_stored = then_an_hour
+        for n in range(100):
+            log.info("large", n=n, text="x" * 60_000)
+        await until(lambda: rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'large'") == [(100,)])
+        assert len(batches) > 2
+
+
+async def test_the_end_of_a_transaction_begins_no_new_interval(db_path, tracker, monkeypatch):
+    """What came while a slow database was at work has waited since, and does not wait as long once more (R28)."""
+    engine, store = tracker._engine, tracker._store
+    write, entered, go_on = store.write, asyncio.Event(), asyncio.Event()
+
+    async def slowly(batch):
+        entered.set()
+        await go_on.wait()
+        return await write(batch)
+
+    monkeypatch.setattr(store, "write", slowly)
+    engine._flush_interval = 0.001
+    log.info("first")
+    await entered.wait()
+    log.info("meanwhile")
+    engine._looked_at -= 3600.0  # so long ago it was
+    engine._flush_interval = 3600.0
+    go_on.set()
+    await until(lambda: ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs"))
+
+
+async def test_a_steady_stream_does_not_keep_a_dead_session_open(db_path, db_url, impatient, monkeypatch):
+    """An orphan whose events are stored is ended, though each turn finds something new of one's own (R11)."""
+    structjob.configure(console=False, strict=True)
+    first = await structjob.Tracker(db_url).open()
+    with locked(db_path):
+        log.info("orphan")
+        assert not await first.aclose(timeout=0.2)
+    async with structjob.Tracker(db_url) as second:
+        store, engine, batches = second._store, second._engine, []
+        write = store.write
+
+        async def among_others(batch):
+            batches.append(batch)
+            if len(batches) < 300:
+                log.info("busy")
+            return await write(batch)
+
+        monkeypatch.setattr(store, "write", among_others)
+        log.info("busy")
+        await until(lambda: not len(engine._orphans) and ("orphan",) in rows(db_path, "SELECT message FROM structjob_logs"))
+        assert len(batches) < 50
+
+
 async def test_no_wake_up_is_lost(db_path):
     """Threads log at any moment of the engine's falling asleep: every event is stored without anybody's help (R28)."""
     structjob.configure(console=False, strict=True)

@@ -103,6 +103,8 @@ class Engine:
         self._unsettled: set[Unsettled] = set()
         self._woken = asyncio.Event()
         self._urgent = False
+        self._looked_at = 0.0
+        """When the first writer last looked for what waits: what waits now has come since."""
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -327,7 +329,7 @@ class Engine:
         await self.link.insist(lambda: self._enter(self._own))
         while True:
             try:
-                if not await self._turn(index) or not self._worth_another():
+                if not await self._turn(index):
                     await self._rest(index)
             except asyncio.CancelledError:
                 raise
@@ -336,11 +338,15 @@ class Engine:
                 await asyncio.sleep(1.0)
 
     async def _turn(self, index: int) -> bool:
-        """Store one batch of one feed, or end a session that is over; return whether there was anything to do."""
+        """Store one batch of one feed, and end a session that is over; return whether the next turn is due at once."""
         if index and not self._returned and not self._worth_another():
             return False
         self._accounts.settle()
         work = self._returned.popleft() if self._returned else self._read(index)
+        left = False
+        if index == 0:
+            self._looked_at = self.loop.time()
+            left = self.recorder.numbers.given > self._own.settled()  # more than one batch: it has waited already
         if work is not None:
             try:
                 await self._store(*work)
@@ -348,13 +354,13 @@ class Engine:
                 # Cancelled by whoever cancels every task. The lane will not give it out again.
                 self._returned.append(work)
                 raise
-        over = self._orphans.next_over() if work is None and index == 0 else None
+        over = self._orphans.next_over() if index == 0 else None
         if over is not None:
             await self._orphans.end(over)
         if index and work is not None and work[0] is not self._own:
             self.hurry()  # an orphan may be over now, and the first writer ends it
         self._waiters.settle(self._own.states)
-        return work is not None or over is not None
+        return over is not None or (work is not None and (left or self._worth_another()))
 
     def _read(self, index: int) -> Work | None:
         """Read a batch of one feed; each has its turn, so that a busy program delivers its predecessor's events too."""
@@ -396,21 +402,24 @@ class Engine:
 
     async def _rest(self, index: int) -> None:
         """Wait until there is something to do, and a little longer for company."""
-        urgent = self._urgent
+        urgent = False
         if index == 0:
-            self._urgent = False
+            urgent, self._urgent = self._urgent, False
+            urgent = urgent or bool(self._waiters)  # in this order: whoever hurries from another thread has been added before
             self.settle()
         self._woken.clear()
         self.recorder.idle = True
+        since = self._looked_at
         if not self._has_more(index):
             await self._woken.wait()
+            since = self.loop.time()
         else:
-            self.recorder.idle = False
+            if index == 0:  # who alone takes changes of state: the other must not silence what would wake him
+                self.recorder.idle = False
+            await asyncio.sleep(0)
             if urgent or self._worth_another():
-                self._urgent |= urgent
-                await asyncio.sleep(0)
                 return
-        deadline = self.loop.time() + self._flush_interval
+        deadline = since + self._flush_interval
         while not self._urgent and self.loop.time() < deadline and not self._crowded():
             with contextlib.suppress(TimeoutError):
                 # A queue in memory fills without a word, so it is looked at in between.

@@ -48,6 +48,9 @@ class Waiters:
         self._flushes: list[Flush] = []
         self._commits: list[tuple[int, Future]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._flushes or self._commits)
+
     def add_flush(self, flush: Flush) -> None:
         """Let go *flush* when it is so."""
         self._flushes.append(flush)
