@@ -664,11 +664,11 @@ class Tracker:
 
     async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
         self._require_open()
-        return await self._on_own_loop(self._engine.link.once(lambda: self._store.fetch(statement)))
+        return await self._on_own_loop(self._engine.link.fetch(statement))
 
     async def _transact(self, call: Callable[[Connection], T]) -> T:
         self._require_open()
-        return await self._on_own_loop(self._engine.link.once(lambda: self._store.transact(call)))
+        return await self._on_own_loop(self._engine.link.transact(call))
 
     async def _flush_before_read(self) -> None:
         self._require_open()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import tenacity
+from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
@@ -133,6 +134,14 @@ class Link:
         if not self.opened and self.down is not None:
             raise self.down
         return await call()
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        """Return the rows of a query; see `once`."""
+        return await self.once(lambda: self.store.fetch(statement))
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        """Return what *call* returns in a transaction; see `once`."""
+        return await self.once(lambda: self.store.transact(call))
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what *call* returns, once the database answers."""

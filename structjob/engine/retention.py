@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TypeVar
-
-from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.link import Link
 from structjob.exceptions import PruneInProgress, StoreUnavailable
 from structjob.retention import Pruned, Retention
 from structjob.store.retention.prune import Access, prune
-
-T = TypeVar("T")
 
 FIRST = 300.0
 """Seconds after the start before the first look; short programs never come to it."""
@@ -51,7 +45,7 @@ class Pruner:
     async def prune(self, retention: Retention, *, not_within: timedelta | None = None, patience: float = 0.0) -> Pruned:
         """Do as `structjob.store.retention.prune.prune` does."""
         store = self._link.store
-        access = Access(self._fetch, self._transact, self._session_id, str(getattr(store, "path", None) or store.masked_url))
+        access = Access(self._link.fetch, self._link.transact, self._session_id, str(getattr(store, "path", None) or store.masked_url))
         return await prune(access, retention, not_within=not_within, patience=patience)
 
     async def keep(self) -> None:
@@ -79,9 +73,3 @@ class Pruner:
                 diagnostics.warning("structjob: what is due could not be deleted: %s; it is tried again each hour", said)
         else:
             self._told.clear()
-
-    async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        return await self._link.once(lambda: self._link.store.fetch(statement))
-
-    async def _transact(self, call: Callable[[Connection], T]) -> T:
-        return await self._link.once(lambda: self._link.store.transact(call))
