@@ -14,7 +14,7 @@ from pathlib import Path
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
-from structjob.sinks import Record
+from structjob.sinks import Record, append_line
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -57,7 +57,7 @@ class JobFileSink:
         path = self.path(job_id)
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, record.line)
+            append_line(fd, record.line, path)
             full = self._max_bytes is not None and os.fstat(fd).st_size >= self._max_bytes
         finally:
             os.close(fd)

@@ -204,6 +204,13 @@ def _is_terminal(stream: Any) -> bool:
         return False
 
 
+def append_line(fd: int, line: bytes, path: Path) -> None:
+    """Append *line* to the open file *path*. Raises `OSError` if the disk took a part of it only; the next line is whole all the same."""
+    if os.write(fd, line) != len(line):
+        os.write(fd, b"\n")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 class FileSink:
     """Appends events to a file as lines of JSON.
 
@@ -257,10 +264,7 @@ class FileSink:
             if now - self._checked > 1.0 or (self._max_bytes is not None and self._written > self._max_bytes):
                 self._check(now)
         finally:  # a file that cannot be moved away, in somebody else's directory, grows; it is told, and tried again
-            if os.write(self._fd, line) != len(line):
-                # A full disk took a part of it: close the fragment, so that the next line is whole.
-                os.write(self._fd, b"\n")
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            append_line(self._fd, line, self.path)
 
     def _open(self) -> None:
         fresh = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -50,6 +50,21 @@ async def test_each_job_has_its_file(tracker, logs):
     assert logs.stat().st_mode & 0o777 == 0o700
 
 
+async def test_a_line_that_the_disk_took_a_part_of_spoils_no_other(tracker, logs, monkeypatch):
+    """R32: what a full disk leaves of a line stands alone, as in any log file."""
+    sink = JobFileSink(logs)
+    structjob.configure(console=False, sinks=[sink])
+    write = os.write
+    async with tracker.job("a", wait=False) as job:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", lambda fd, data: write(fd, data if b'"seq"' in data else data[:20]))
+            log.info("cut")
+        log.info("after")
+    lines = sink.path(job.id).read_bytes().splitlines()
+    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == ["operation_start", 20, "after"]
+    assert structjob.diagnostics.faults.counts == {"the sink JobFileSink": 1}
+
+
 async def test_the_levels_of_a_sink_hold(tracker, logs):
     """R27: it has a level of its own."""
     sink = made(logs, level="warning")
