@@ -85,6 +85,7 @@ class Encoder:
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
         if key in _COLUMNS:
             column, value = _COLUMNS[key], normalise(attrs[key])
+            value = value if self.redactor is None else self.redactor.value(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
                 text = text[: _LIMITS[column]]  # a longer one is counted by how it begins, not left out

@@ -111,8 +111,17 @@ class Redactor:
         if isinstance(value, Mapping):
             return {name: self.value(item, str(name)) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            # Headers come as pairs, and so do the items of a mapping; an option of a command stands before its value.
-            pair = len(value) == 2
-            names = [item.lstrip("-") if type(item) is str and (pair or item[:2] == "--") else None for item in value]
-            return [self.value(item, name) for item, name in zip(value, [None, *names], strict=False)]
+            if value and all(map(_is_pair, value)):  # headers, and the items of a mapping
+                return [[self.value(name), self.value(item, name)] for name, item in value]
+            # An option of a command stands before its value, unless that is the next option.
+            options = [item.lstrip("-") if _is_option(item) else None for item in value]
+            return [self.value(item, None if _is_option(item) else option) for option, item in zip([None, *options], value, strict=False)]
         return value
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and len(item) == 2 and type(item[0]) is str
+
+
+def _is_option(item: Any) -> bool:
+    return type(item) is str and item[:2] == "--"

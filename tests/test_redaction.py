@@ -174,6 +174,25 @@ def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
     assert b"[redacted]" in stream.getvalue()
 
 
+@pytest.mark.parametrize(
+    "value",
+    [["password", "user"], ["--token", "--verbose"], ["token", 5], [["password", "user", "host"]], [[], ["password"]]],
+    ids=["names of fields", "options without a value", "a name and a number", "more than pairs", "less than pairs"],
+)
+def test_a_list_that_only_names_secrets_is_left_alone(value):
+    """R33: which fields are missing, or which options were given, is no secret."""
+    assert Redactor().value({"missing": value}) == {"missing": value}
+
+
+def test_a_credential_in_a_column_of_its_own_is_taken_out():
+    """R33: `category`, `project` and the like are redacted as attributes are."""
+    stream = io.BytesIO()
+    structjob.configure(console=stream, strict=True)
+    log.info("x", category="password=s3cr3t", project="https://ada:s3cr3t@host/")
+    assert b"s3cr3t" not in stream.getvalue()
+    assert stream.getvalue().count(b"[redacted]") == 2
+
+
 async def test_no_secret_reaches_console_file_sinks_or_database(tracker, tmp_path, capsys):
     """R33: at the first level, further down, in messages, in bound context, in exceptions: nowhere, on no sink."""
     seen = []
