@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import lru_cache
@@ -42,6 +43,7 @@ _SPECIAL = frozenset(
 _LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "kind": 32, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
 _STREAMS = ("stdout", "stderr", "system")
+_is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 
 
 class Encoder:
@@ -84,8 +86,10 @@ class Encoder:
 
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
         if key in _COLUMNS:
-            column, value = _COLUMNS[key], normalise(attrs[key])
-            value = value if self.redactor is None else self.redactor.value(value)
+            column, value = _COLUMNS[key], attrs[key]
+            if type(value) is not str or _is_word(value) is None:  # most are, which need no closer look
+                value = normalise(value)
+                value = value if self.redactor is None else self.redactor.value(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
                 text = text[: _LIMITS[column]]  # a longer one is counted by how it begins, not left out
