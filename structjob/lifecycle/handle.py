@@ -39,7 +39,7 @@ class Handle:
         begins nor ends by it.
 
         Raises:
-            IllegalTransition: if it has not begun.
+            IllegalTransition: if it has not begun, and is no job that `Tracker.create_job` has made.
         """
         if self._scope is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
