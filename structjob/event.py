@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -155,8 +155,8 @@ def logger_name(name: str) -> str:
 
 def exception_of(exc_info: Any) -> BaseException | None:
     """Return the exception that a log call's ``exc_info`` means."""
-    if isinstance(exc_info, BaseException):
-        return exc_info
+    if issubclass(type(exc_info), BaseException):  # `isinstance` would ask the object, which may raise
+        return cast("BaseException", exc_info)
     if isinstance(exc_info, tuple):
         return exc_info[1] if len(exc_info) > 1 and isinstance(exc_info[1], BaseException) else None
     return sys.exc_info()[1] if exc_info else None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from structjob.encoding import encode_text
 
@@ -70,9 +70,10 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
             if isinstance(code, (int, str)) and code:
                 fields["error_code"] = code
                 break
-    cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
-    if cause is not None:
-        fields["underlying_error"] = f"{type(cause).__qualname__}: {message_of(cause)}"
+    with contextlib.suppress(Exception):
+        cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+        if cause is not None:
+            fields["underlying_error"] = f"{type(cause).__qualname__}: {message_of(cause)}"
     if classifier is not None:
         with contextlib.suppress(Exception):  # a fault of the classifier must not hide the failure
             fields.update(classifier(exc))
@@ -110,11 +111,14 @@ def is_told(exc: BaseException, scope: Scope | None) -> bool:
 
 
 def _tell(exc: BaseException, scope: Scope | None) -> str:
-    from structjob.fingerprint import fingerprint  # its patterns take time to compile, which a program without errors need not spend
+    from structjob.fingerprint import fingerprint, of_words  # its patterns take time to compile: a program without errors need not
 
     found, told = _kept(exc)
     # Once and for all: whoever awaits the same task later on gets the exception without the traceback it had.
-    found = found or fingerprint(exc, scope.operation if scope is not None else None)
+    try:
+        found = found or fingerprint(exc, scope.operation if scope is not None else None)
+    except Exception:  # noqa: BLE001 -- what it is made of raises
+        found = of_words(type(exc).__qualname__, message_of(exc))
     with contextlib.suppress(Exception):
         exc.__dict__[_TOLD] = (found, (*told, _root(scope)))
     return found
@@ -138,8 +142,8 @@ def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
     info: dict[str, Any] = {"type": type(exc).__qualname__, "module": type(exc).__module__, "message": message_of(exc)}
     if depth == 0:
         info["traceback"] = format_traceback(exc)
-    if isinstance(exc, BaseExceptionGroup) and depth < 4:
-        info["exceptions"] = [_structure(part, depth + 1) for part in exc.exceptions[:32]]
+    if issubclass(type(exc), BaseExceptionGroup) and depth < 4:
+        info["exceptions"] = [_structure(part, depth + 1) for part in cast("BaseExceptionGroup[BaseException]", exc).exceptions[:32]]
     return info
 
 

@@ -322,7 +322,25 @@ class WithoutNotes(Exception):
         self.__notes__ = None
 
 
-@pytest.mark.parametrize("kind", [Delegating, Refusing, Noted, WithoutNotes])
+class Classless(Exception):
+    @property
+    def __class__(self):
+        raise RuntimeError("no class")
+
+
+class Causeless(Exception):
+    @property
+    def __cause__(self):
+        raise RuntimeError("no cause")
+
+
+class Traceless(Exception):
+    @property
+    def __traceback__(self):
+        raise RuntimeError("no traceback")
+
+
+@pytest.mark.parametrize("kind", [Delegating, Refusing, Noted, WithoutNotes, Classless, Causeless, Traceless])
 async def test_an_exception_that_answers_no_questions_ends_step_and_job(any_tracker, kind):
     """Guarantees 4 and 7: whatever an exception is made of, it comes out as it is, and what it passed has failed."""
     with pytest.raises(kind):

@@ -107,9 +107,10 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
 
 def outcome(exc: BaseException) -> str:
     """Return the status that *exc* gives to the job or step it leaves."""
-    if isinstance(exc, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
+    kind = type(exc)  # not `isinstance`: that asks the exception, which may raise
+    if issubclass(kind, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
         return "cancelled"
-    if isinstance(exc, SystemExit) and exc.code in (None, 0):
+    if issubclass(kind, SystemExit) and getattr(exc, "code", None) in (None, 0):
         return "completed"
     return "failed"
 
