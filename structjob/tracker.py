@@ -676,12 +676,12 @@ class Tracker:
             await self._on_own_loop(self._engine.link.opening(OPENING_WAITS))
         await asyncio.wrap_future(self._engine.flush())
 
-    async def _claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+    async def _claim(self, row: dict[str, Any], job: Job, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
         # What this very process has to say of the job comes first.
         await self._flush_before_read()
         if self._engine.link.down is not None:
             raise self._engine.link.down  # a start does not wait for a database that is known to be away
-        return await self._on_own_loop(self._engine.link.once(lambda: self._store.claim(row)))
+        return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
 
     async def _committed(self, state_seq: int, seconds: float) -> None:
         """Wait for the commit of a change of state; not while the database is away, and not for ever."""

@@ -18,7 +18,8 @@ class FaultyStore:
 
     Attributes:
         before: Raised in place of every call, while it is set.
-        after: Raised when a call has done its work, once: whoever called cannot know that it has.
+        after: Raised when a call of *unanswered* has done its work, once: whoever called cannot know that it has.
+        unanswered: Name of the method that *after* is about.
         frozen: While it is set no call returns.
         calls: How often each method was called.
     """
@@ -27,6 +28,7 @@ class FaultyStore:
         self.store: Store | None = None
         self.before: Exception | None = None
         self.after: Exception | None = None
+        self.unanswered = "write"
         self.frozen = False
         self.thawed = asyncio.Event()
         self.calls: Counter[str] = Counter()
@@ -43,7 +45,7 @@ class FaultyStore:
             if self.before is not None:
                 raise self.before
             result = await found(*args, **kwargs)
-            if self.after is not None and name == "write":
+            if self.after is not None and name == self.unanswered:
                 fault, self.after = self.after, None
                 raise fault
             return result

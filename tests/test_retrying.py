@@ -448,7 +448,7 @@ async def test_the_next_attempt_does_not_need_the_database(tracker, monkeypatch)
     """R12, R29: the process that made the last attempt knows which one follows."""
     run = work(failures=1)
 
-    async def away(row):
+    async def away(row, job, *, pending):
         raise StoreUnavailable("the database is away")
 
     async for attempt in tracker.retrying("nightly", delay=0, on=OSError):

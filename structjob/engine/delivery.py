@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
 from structjob.engine.cancelling import LiveJob
+from structjob.engine.claiming import Claiming
 from structjob.engine.feed import Feed, Work, waiting
 from structjob.engine.keeper import Keeper
 from structjob.engine.link import Link, permanent
@@ -90,7 +91,8 @@ class Engine:
         self._own = Feed(recorder.session, recorder.lanes)
         self._accounts = Accounts(self._own, recorder)
         self._orphans = Orphans(self._own, recorder, link, self.hurry)
-        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts)
+        self.claiming = Claiming(link)
+        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts, self.claiming)
         self.pruner = Pruner(recorder.session.session_id, link, retention)
         self._waiters = Waiters()
         link.place = str(recorder.root or "memory")
@@ -155,6 +157,8 @@ class Engine:
                     await self._deliver_most()
                     self.recorder.close()
                     await self._deliver_rest()
+                    with contextlib.suppress(StoreUnavailable):  # what cannot be taken back has crashed when the session ends
+                        await self.claiming.settle()
                     await self._cancel_tasks(parting)  # a heartbeat after its end would make the session look alive
                     await self._end_own()
                     complete = True

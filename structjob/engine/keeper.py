@@ -10,6 +10,7 @@ from contextlib import suppress
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
 from structjob.engine.cancelling import Canceller, LiveJob
+from structjob.engine.claiming import Claiming
 from structjob.engine.feed import Feed
 from structjob.engine.link import Link
 from structjob.engine.orphans import Orphans
@@ -39,6 +40,7 @@ class Keeper:
         live: The jobs that run at the moment.
         heartbeat: Seconds between two heartbeats.
         accounts: What was dropped is counted now and then; nobody else does it while the database is away.
+        claiming: What it entered without an answer is taken back.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Keeper:
         live: Collection[LiveJob],
         heartbeat: float,
         accounts: Accounts,
+        claiming: Claiming,
     ) -> None:
         self._own = own
         self._recorder = recorder
@@ -58,6 +61,7 @@ class Keeper:
         self._live = live
         self._heartbeat = heartbeat
         self._accounts = accounts
+        self._claiming = claiming
         self._reaper = Reaper(own, recorder, link, orphans, heartbeat, self._restate)
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
@@ -82,6 +86,7 @@ class Keeper:
                 self._beat_at = now
                 await self._try(self._beat)
             await self._try(self._canceller.look)
+            await self._try(self._claiming.settle)
             await asyncio.sleep(min(TICK, self._heartbeat))
 
     async def _try(self, look: Callable[[], Awaitable[None]]) -> None:

@@ -147,7 +147,7 @@ class Job(Handle):
         row = self._row() | {"session_id": self._tracker._recorder.session.session_id, "state_seq": 0, "attempt": 1}
         self.status = JobStatus.PENDING
         self._started = None
-        claim = asyncio.ensure_future(self._tracker._claim(row))
+        claim = asyncio.ensure_future(self._tracker._claim(row, self, pending=self._scope is not None))
         try:
             former, attempt = await asyncio.shield(claim)
         except asyncio.CancelledError:

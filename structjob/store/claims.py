@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select, update
 
 from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Ingest
-from structjob.store.tables import jobs
+from structjob.store.tables import attempts, jobs
 
 
 def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
@@ -29,11 +29,44 @@ def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[
         entered = {**row, "attempt": 1}
         ingest.insert(connection, "structjob_jobs", msgspec.json.encode([entered]))
     else:
-        entered = {name: _as_given(name, former[name]) if row.get(name) is None else row[name] for name in JOB_COLUMNS}
-        entered |= {"created_at": former["created_at"], "attempt": former["attempt"] + 1}
+        # What is told of it anew comes with the attempt's first record: what is entered here can be taken back.
+        entered = {name: _as_given(name, former[name]) for name in JOB_COLUMNS}
+        entered |= {name: row[name] for name in ("status", "session_id", "state_seq", "started_at")}
+        entered |= {"attempt": former["attempt"] + 1, "idempotency_key": row.get("idempotency_key") or former["idempotency_key"]}
         ingest.upsert(connection, "structjob_jobs", msgspec.json.encode([entered]))
     ingest.upsert(connection, "structjob_attempts", msgspec.json.encode([{**entered, "job_id": entered["id"]}]))
     return former, entered["attempt"]
+
+
+def take_back(connection: Connection, row: dict[str, Any], *, goes_on: int, pending: bool) -> None:
+    """Undo what the claim of *row* has entered, if it has; harmless where it has not, or is undone already.
+
+    Args:
+        connection: In a transaction.
+        row: What was to be claimed. Its session and the moment it began tell what it entered from what any other claim did.
+        goes_on: The attempt that runs though the claim was not answered, 0 if none does: it stays.
+        pending: Whether the job was there before in any case; else it was if it is older than *row*.
+    """
+    job = _job(connection, "id", row["id"])
+    began = datetime.fromisoformat(row["started_at"]).replace(tzinfo=UTC)
+    mine = (attempts.c.job_id == row["id"]) & (attempts.c.session_id == row["session_id"])
+    untouched = (attempts.c.state_seq == 0) & (attempts.c.started_at == began) & (attempts.c.attempt != goes_on)
+    attempt = connection.execute(select(attempts.c.attempt).where(mine & untouched)).scalar()
+    if attempt is None:
+        return
+    connection.execute(delete(attempts).where(mine & (attempts.c.attempt == attempt)))
+    if job is None or (job["attempt"], job["session_id"], job["state_seq"]) != (attempt, row["session_id"], 0):
+        return  # somebody has gone on from it
+    earlier = select(attempts).where(attempts.c.job_id == row["id"]).order_by(attempts.c.attempt.desc()).limit(1)
+    former = connection.execute(earlier).mappings().first()
+    if former is not None:
+        values = {name: former[name] for name in ("attempt", "status", "session_id", "state_seq", "started_at")}
+    elif pending or job["created_at"] != row["created_at"]:
+        values = {"attempt": 0, "status": "pending", "started_at": None}
+    else:
+        connection.execute(delete(jobs).where(jobs.c.id == row["id"]))
+        return
+    connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
 
 
 def _job(connection: Connection, column: str, value: str) -> dict[str, Any] | None:

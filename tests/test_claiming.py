@@ -1,0 +1,143 @@
+"""The start of a job whose answer is lost: the database has entered it, and whoever asked was told that it does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from faulty_store import FaultyStore, faulty
+
+import structjob
+from structjob.exceptions import StoreUnavailable
+
+__all__ = ["faulty"]
+
+
+@pytest.fixture
+async def unanswered(database, tmp_path, faulty: FaultyStore):
+    """An open tracker on each kind of database; `lose` has the answer to its next claim lost."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        yield tracker
+
+
+def lose(faulty: FaultyStore) -> None:
+    faulty.unanswered, faulty.after = "claim", StoreUnavailable("the connection broke")
+
+
+async def until(condition, seconds: float = 60.0) -> None:
+    """Wait for what the engine does by itself."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def entered(database) -> list[tuple]:
+    """Return every attempt as it is in the database."""
+    return [tuple(row) for row in await database.rows("SELECT job_id, attempt, status FROM structjob_attempts ORDER BY job_id, attempt")]
+
+
+async def test_the_same_start_again_is_the_first(unanswered, database, faulty: FaultyStore):
+    """A start that was not answered and is repeated with its idempotency key runs the job; nobody else's is in its way (R14)."""
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", idempotency_key="k").__aenter__()
+    assert faulty.after is None
+    async with unanswered.job("pay", idempotency_key="k") as job:
+        assert (job.existing, job.attempt) == (False, 1)
+    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [(job.id, "completed")]
+    assert await entered(database) == [(job.id, 1, "completed")]
+
+
+async def test_what_never_began_is_taken_back(unanswered, database, faulty: FaultyStore):
+    """Where the start is not repeated, the job that nobody runs is gone as soon as the database answers (R11)."""
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", job_id="j").__aenter__()
+
+    async def gone():
+        return not await unanswered.jobs.list()
+
+    await until(gone)
+    assert await entered(database) == []
+
+
+async def test_closing_takes_back_what_never_began(database, tmp_path, faulty: FaultyStore):
+    """A tracker that is closed at once leaves no job that looks as if it had crashed (R11)."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        lose(faulty)
+        with pytest.raises(StoreUnavailable):
+            await tracker.job("pay", job_id="j").__aenter__()
+    assert await entered(database) == []
+    assert await database.rows("SELECT id FROM structjob_jobs") == []
+
+
+async def test_the_former_attempt_is_the_latest_again(unanswered, database, faulty: FaultyStore):
+    """A further attempt that never began leaves the job as the former one ended (R2)."""
+    async with unanswered.job("pay", job_id="j") as job:
+        job.result = {"paid": 7}
+    before = await unanswered.jobs.get("j")
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", job_id="j").__aenter__()
+
+    async def former():
+        return await unanswered.jobs.get("j") == before
+
+    await until(former)
+    assert await entered(database) == [("j", 1, "completed")]
+    async with unanswered.job("pay", job_id="j") as again:
+        assert again.attempt == 2
+    assert [attempt.status for attempt in await unanswered.jobs.history("j")] == ["completed", "completed"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_a_pending_job_is_pending_again(unanswered, database, faulty: FaultyStore, own):
+    """A pending job, this process's or another's, waits on for whoever starts it; nothing that was told of it is lost (R13)."""
+    if own:
+        made = await unanswered.create_job("pay", job_id="j", owner="ada")
+    else:
+        async with structjob.Tracker(database.url, spool=False) as other:
+            await other.create_job("pay", job_id="j", owner="ada")
+        made = unanswered.job("pay", job_id="j")
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await made.__aenter__()
+
+    async def pending():
+        return (await unanswered.jobs.get("j")).status == "pending"
+
+    await until(pending)
+    assert await entered(database) == []
+    async with unanswered.job("pay", job_id="j") as job:
+        assert job.attempt == 1
+    found = await unanswered.jobs.get("j")
+    assert (found.status, found.owner, found.attempt) == ("completed", "ada", 1)
+
+
+async def test_what_goes_on_offline_stays(unanswered, database, faulty: FaultyStore):
+    """With `offline=True` the job runs though its start was not answered: it is the attempt that was entered (R29)."""
+    lose(faulty)
+    async with unanswered.job("pay", idempotency_key="k", offline=True) as job:
+        await unanswered._engine.claiming.settle()
+        assert await entered(database) == [(job.id, 1, "running")]
+        assert (await unanswered.jobs.get(job.id)).status == "running"
+    async with unanswered.job("pay", idempotency_key="k") as second:
+        assert (second.existing, second.id) == (True, job.id)
+    assert await entered(database) == [(job.id, 1, "completed")]
+
+
+async def test_what_others_made_of_it_stays(unanswered, database, faulty: FaultyStore):
+    """Another process that has begun the next attempt meanwhile keeps it; the one that never began is no part of the history (R2)."""
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", job_id="j").__aenter__()
+    async with structjob.Tracker(database.url, spool=False) as other, other.job("pay", job_id="j") as job:
+
+        async def alone():
+            return await entered(database) == [("j", job.attempt, "running")]
+
+        await until(alone)
+    assert (await unanswered.jobs.get("j")).status == "completed"
+    assert await entered(database) == [("j", job.attempt, "completed")]
