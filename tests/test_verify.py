@@ -149,6 +149,26 @@ async def test_duplicates_are_counted(store):
     assert not (await verify(store.fetch)).ok
 
 
+async def test_what_retention_removes_meanwhile_was_not_lost(store):
+    """A session whose events were pruned, and which goes itself between two queries, is not told of as incomplete (R41)."""
+    await store.session(1, 5)
+    await store.add(gaps, {"session_id": 1, "first_seq": 1, "last_seq": 5, "reason": "pruned"})
+    await store.session(2, 3, seqs=(1,))
+    asked = 0
+
+    async def fetch(statement):
+        nonlocal asked
+        asked += 1
+        if asked == 2:  # the sessions were read
+            async with store.engine.begin() as connection:
+                for table in (gaps, sessions):
+                    await connection.execute(table.delete().where(table.c.session_id == 1))
+        return await store.fetch(statement)
+
+    result = await verify(fetch)
+    assert [(found.session_id, found.status, found.holes) for found in result.sessions] == [(2, SessionState.INCOMPLETE, ((2, 3),))]
+
+
 async def test_rows_without_their_job_are_counted(store):
     """Attempts, steps and events whose job has no row are counted, and their jobs named."""
     await store.add(jobs, {"id": "j", "operation": "o", "status": "running", "created_at": NOW})
