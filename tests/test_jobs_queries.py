@@ -10,7 +10,7 @@ from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import JobFilter
 from structjob.models import ErrorInfo, JobRecord, JobStatus, StepStatus
 from structjob.store.jobs import Jobs
-from structjob.store.tables import attempts, jobs, steps
+from structjob.store.tables import attempts, jobs, logs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -434,3 +434,19 @@ async def test_a_long_chain_and_a_circle_of_jobs(store, found):
     while tree.children:
         tree, depth = tree.children[0], depth + 1
     assert depth == 989
+
+
+async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
+    """MariaDB ends at 1,000 levels without a word, unless told otherwise: trees, lines and retention know all (R20, R36, R41)."""
+    row = {"operation": "o", "status": "completed", "created_at": T0, "completed_at": T0}
+    family = [row | {"id": f"g{n}", "parent_job_id": f"g{n - 1}" if n else None} for n in range(1_200)]
+    event = {"session_id": 5, "seq": 1, "ts": T0, "level": "info", "message": "deep", "type": "job", "job_id": "g1199"}
+    async with database.engine.begin() as connection:
+        await connection.execute(jobs.insert(), family)
+        await connection.execute(logs.insert(), [event])
+    tree, depth = await any_tracker.jobs.tree("g0"), 0
+    while tree.children:
+        tree, depth = tree.children[0], depth + 1
+    assert depth == 1_199
+    assert [one.message for one in await any_tracker.logs.list(job_id="g0", include_children=True)] == ["deep"]
+    assert (await any_tracker.prune(30, dry_run=True)).jobs == 1_200

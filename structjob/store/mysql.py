@@ -16,6 +16,9 @@ from structjob.store.server import Fault, ServerStore
 _RESERVE = 64 * 1024
 """Bytes of the largest packet that are for what is not data."""
 
+_DEEPEST = 2**32 - 1
+"""Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
+
 # Our own, whatever the server's is: strict, so that nothing is cut without a word; and with backslashes as the driver's escapes.
 _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
@@ -168,8 +171,10 @@ class MySQLStore(ServerStore):
     def prepare(self, connection: Any) -> None:
         cursor = connection.cursor()
         cursor.execute(_SETTINGS)
-        cursor.execute("SELECT @@max_allowed_packet")
-        self._ingest.most = int(cursor.fetchone()[0]) // 2 - _RESERVE
+        cursor.execute("SELECT @@max_allowed_packet, VERSION()")
+        packet, version = cursor.fetchone()
+        self._ingest.most = int(packet) // 2 - _RESERVE
+        cursor.execute(f"SET SESSION {'max_recursive_iterations' if 'MariaDB' in version else 'cte_max_recursion_depth'} = {_DEEPEST}")
         cursor.close()
 
     def cut(self, connection: Any) -> None:
