@@ -27,7 +27,7 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _INNOCENT = re.compile(r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$")
 
 # Looked for first, since most events hold no credential. Each rule below needs one of these needles, or a URL with an `@`.
-_NEEDLES = ("passw", "passphrase", "token", "secret", "bearer ", "basic ", "private key", "apikey", "api_key", "api-key")
+_NEEDLES = ("passw", "passphrase", "token", "secret", "bearer", "basic", "private key", "apikey", "api_key", "api-key")
 
 # Each begins with a literal, so that a long text costs one pass: what may come before it needs no matching.
 _TEXT_RULES: tuple[tuple[re.Pattern[str], str], ...] = (

@@ -4,6 +4,7 @@ import io
 import time
 from typing import NamedTuple
 
+import msgspec
 import pytest
 import structlog
 from hypothesis import given
@@ -58,6 +59,8 @@ def test_an_innocent_key_is_left_alone(key):
         ("from mysql://a:p@ss@h/x to postgresql+asyncpg://b:q@h/y", "from mysql://a:[redacted]@h/x to postgresql+asyncpg://b:[redacted]@h/y"),
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer [redacted]"),
         ("authorization: bearer abcdefgh1", "authorization: bearer [redacted]"),
+        ("Authorization: Bearer\tabc.def-123", "Authorization: Bearer\t[redacted]"),
+        ("Authorization: Basic\nYWRhOmh1bnRlcjI=", "Authorization: Basic\n[redacted]"),
         ("curl -u x Basic dXNlcjpwYXNzd29yZA==", "curl -u x Basic [redacted]"),
         ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic [redacted]"),
         ("git clone https://ghp_0123456789abcdefghij@github.com/a/b", "git clone https://[redacted]@github.com/a/b"),
@@ -75,6 +78,7 @@ def test_a_credential_inside_a_text_is_taken_out(text, shown):
     """R33: passwords of URLs, Bearer and Basic tokens, key=value pairs and private keys, wherever they stand; all else stays."""
     assert Redactor().text(text) == shown
     assert Redactor().text(shown) == shown
+    assert Redactor().suspects(msgspec.json.encode(text))
 
 
 @pytest.mark.parametrize(
