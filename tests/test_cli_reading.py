@@ -330,6 +330,28 @@ def test_context_shows_the_neighbours(shell: Shell) -> None:
     assert both.count("--") == 0 or len(both) == 7
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(live: Shell) -> None:
+    """R49: what turns the direction of text around, and the control characters beyond ASCII, are escaped in JSON, which stays equal."""
+    evil = "\u202egpj.exe \x9b31m \x7f \u2028 \u2066 größe"
+    program = f"""
+import asyncio, sys
+import structlog, structjob
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1], service={evil!r}) as tracker, tracker.job({evil!r}, job_id="j"):
+        structlog.get_logger().info({evil!r})
+
+asyncio.run(main())
+"""
+    live.python(program, "sqlite:///jobs.db")
+    for words in (("jobs",), ("show", "j"), ("logs", "j"), ("sessions",), ("verify",), ("export", "--lines")):
+        said = live.ok("--db", "jobs.db", *words, "--json")
+        assert not set(said) & set("\u202e\x9b\x7f\u2028\u2066"), words
+        told = [json.loads(line) for line in said.splitlines()] if words[0] == "export" else json.loads(said)
+        assert evil in json.dumps(told, ensure_ascii=False), words
+
+
 def test_logs_that_match_nothing_say_so(shell: Shell) -> None:
     """Nothing on stdout, an explanation on stderr, exit code 0 (R49)."""
     done = shell.run("logs", "--grep", "no such thing")

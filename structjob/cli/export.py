@@ -14,7 +14,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
-from structjob.cli.screen import Failure, command_line, put_json, say, suggest
+from structjob.cli.screen import Failure, as_json, command_line, put_json, say, suggest
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -91,15 +91,13 @@ async def _export(
 
 
 async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool) -> AsyncIterator[bytes]:
-    import msgspec
-
     from structjob.models import Event
 
     names = [field.name for field in fields(Event)]
     if as_csv:
         yield _row(names)
     async for event in reader.logs.iterate(limit=1_000, **filters):
-        yield _row([_cell(getattr(event, name)) for name in names]) if as_csv else msgspec.json.encode(event) + b"\n"
+        yield _row([_cell(getattr(event, name)) for name in names]) if as_csv else as_json(event) + b"\n"
 
 
 def _cell(value: Any) -> str:

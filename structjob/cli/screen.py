@@ -147,29 +147,34 @@ def put_lines(lines: Iterable[Text], screen: Console) -> None:
         screen.print(line, soft_wrap=True)
 
 
+def as_json(value: object) -> bytes:
+    """Return *value* as one line of JSON in which nothing is left that a terminal would obey."""
+    import msgspec
+
+    from structjob.sinks import escape_json
+
+    return escape_json(msgspec.json.encode(value))
+
+
 def put_json(value: object) -> None:
     """Write *value* as JSON to stdout; indented for people."""
     import msgspec
 
-    encoded = msgspec.json.encode(value)
+    encoded = as_json(value)
     _put(msgspec.json.format(encoded, indent=2) if is_terminal(sys.stdout) else encoded)
 
 
 def put_json_line(value: object) -> None:
     """Write *value* as one line of JSON to stdout, at once."""
-    import msgspec
-
-    _put(msgspec.json.encode(value))
+    _put(as_json(value))
     sys.stdout.flush()
 
 
 async def put_json_array(values: AsyncIterable[object]) -> None:
     """Write *values* as one JSON array to stdout, one a line, holding none back."""
-    import msgspec
-
     before = b"["
     async for value in values:
-        sys.stdout.buffer.write(before + b"\n" + msgspec.json.encode(value))
+        sys.stdout.buffer.write(before + b"\n" + as_json(value))
         before = b","
     _put(b"[]" if before == b"[" else b"\n]")
 
