@@ -223,6 +223,18 @@ async def test_a_large_id_is_not_its_neighbour(store, found):
     assert messages(await found.list(attrs={"tweet": 10**18})) == ["float"]
 
 
+async def test_a_number_beyond_64_bits_is_not_its_neighbour(store, found):
+    """Whole numbers that a database's own do not hold compare by their digits, and with a float by its value (R36)."""
+    numbers = [2**63, 2**63 + 1, 2**64 - 1, 2**64, 10**26 + 1, -(2**63) - 1, 2**63 - 1]
+    for one in numbers:
+        await store.log(str(one), attrs={"n": one, "in": {"n": one}})
+    await store.log("float", attrs={"n": 1e25})
+    for one in numbers:
+        assert messages(await found.list(attrs={"n": one})) == [str(one)]
+        assert messages(await found.list(attrs={"in.n": one})) == [str(one)]
+    assert messages(await found.list(attrs={"n": 10**25})) == ["float"]
+
+
 async def test_attribute_paths_go_deeper_with_dots(store, found):
     """`vm.name` means the name in vm, or a key that has the dot itself; several must all match (R36)."""
     await store.log("deep", attrs={"vm": {"name": "pg", "n": 1}})

@@ -194,11 +194,12 @@ class _IsNumber(_JSONTest):
 
 
 class _IsLargeInteger(_JSONTest):
-    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a text."""
+    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a text, and SQLite of a large one."""
 
     name = "is_large_integer"
     inherit_cache = True
-    sqlite = _IsNumber.sqlite
+    # A number beyond 64 bits is a double to SQLite, unless it is taken out of the JSON within an array: as the text that it is.
+    sqlite = "(({type} = 'integer' AND {pair} = '[' || {exact} || ',' || {exact} || ']') OR ({type} = 'real' AND {value} = {bound}))"
     mysql = _IsNumber.mysql + " AND ({text} = {exact} OR {text} NOT REGEXP '^-?[0-9]+$')"
 
 
@@ -242,10 +243,13 @@ def _number(path: str, value: int) -> BindParameter[Any]:
 
 @compiles(_JSONTest, "sqlite")
 def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
-    column, path, value, _ = element.clauses
-    where = f"{compiler.process(column, **kw)}, {compiler.process(path, **kw)}"
+    column, path, value, as_json = element.clauses
+    at = compiler.process(path, **kw)
+    where = f"{compiler.process(column, **kw)}, {at}"
     bound = compiler.process(value, **kw) if "{bound}" in element.sqlite else ""
-    test = element.sqlite.format(type=f"json_type({where})", value=f"json_extract({where})", bound=bound)
+    exact = compiler.process(as_json, **kw) if "{exact}" in element.sqlite else ""
+    found, pair = f"json_extract({where})", f"json_extract({where}, {at})"
+    test = element.sqlite.format(type=f"json_type({where})", value=found, pair=pair, bound=bound, exact=exact)
     # Text that is no JSON would end the whole query with an error.
     return f"(CASE WHEN json_valid({compiler.process(column, **kw)}) THEN {test} ELSE 0 END)"
 
