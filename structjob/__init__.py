@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         StructjobError,
     )
     from structjob.failure import enrich
-    from structjob.filters import JobFilter, LogFilter
+    from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.installation import install
     from structjob.jobfiles import JobFileSink
     from structjob.lifecycle import Attempt, Job, Step, retrying, step
@@ -78,7 +78,7 @@ _WHERE = {
         "StructjobError",
     ),
     "failure": ("enrich",),
-    "filters": ("JobFilter", "LogFilter"),
+    "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
     "installation": ("install",),
     "jobfiles": ("JobFileSink",),
     "lifecycle": ("Attempt", "Job", "Step", "retrying", "step"),
@@ -111,6 +111,7 @@ _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "Attempt",
+    "AttemptFilter",
     "AttemptRecord",
     "Cancelled",
     "ConsoleSink",

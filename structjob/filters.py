@@ -47,6 +47,19 @@ def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
     raise InvalidFilter(f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}")
 
 
+def _as_statuses(status: object) -> tuple[str, ...] | None:
+    if status is None:
+        return None
+    if not isinstance(status, Iterable):
+        raise InvalidFilter(f"status must be a status, or several, not {status!r}")
+    given = (status,) if isinstance(status, str) else tuple(status)
+    known = [each.value for each in JobStatus]
+    for each in given:
+        if each not in known:
+            raise InvalidFilter(f"unknown status {each!r}: use one of {', '.join(known)}")
+    return tuple(dict.fromkeys(given))  # each is read by itself: none twice
+
+
 def _check_limit(limit: int) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors")
@@ -128,6 +141,36 @@ class LogFilter(_Filter):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFilter(_Filter):
+    """Which attempts to list, of all jobs; every field that is set must match.
+
+    Args:
+        status: One status, or several. No index leads to it: a page looks at 100,000 attempts at most; see `Page.partial`.
+        since: Begun from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        until: Begun before this moment.
+        order: ``desc`` newest first (the default), ``asc`` oldest first.
+        limit: Rows a page, 1–10,000.
+
+    Raises:
+        InvalidFilter: if a value is not one its field accepts.
+    """
+
+    status: str | Sequence[str] | None = None
+    since: datetime | timedelta | None = None
+    until: datetime | timedelta | None = None
+    order: Literal["asc", "desc"] = "desc"
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", _as_statuses(self.status))
+        object.__setattr__(self, "since", _as_utc("since", self.since))
+        object.__setattr__(self, "until", _as_utc("until", self.until))
+        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        _check_order(self.order)
+        _check_limit(self.limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter(_Filter):
     """Which jobs to list; every field that is set must match.
 
@@ -164,15 +207,7 @@ class JobFilter(_Filter):
     limit: int = 100
 
     def __post_init__(self) -> None:
-        if self.status is not None:
-            if not isinstance(self.status, Iterable):
-                raise InvalidFilter(f"status must be a status, or several, not {self.status!r}")
-            given = (self.status,) if isinstance(self.status, str) else tuple(self.status)
-            known = [status.value for status in JobStatus]
-            for status in given:
-                if status not in known:
-                    raise InvalidFilter(f"unknown status {status!r}: use one of {', '.join(known)}")
-            object.__setattr__(self, "status", tuple(dict.fromkeys(given)))  # each is read by itself: none twice
+        object.__setattr__(self, "status", _as_statuses(self.status))
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now

@@ -207,6 +207,19 @@ def test_show_a_failure(shell: Shell) -> None:
     assert "-l warning" in done.stderr.decode()
 
 
+def test_jobs_attempts_is_the_history_of_all_jobs(shell: Shell) -> None:
+    """``jobs --attempts`` has every attempt, the newest first, with what its job does; as JSON too (R20, R49)."""
+    lines = shell.ok("jobs", "--attempts").splitlines()
+    assert lines[0].split() == ["ID", "ATTEMPT", "OPERATION", "STATUS", "STARTED", "TOOK", "DETAIL"]
+    assert "✗ failed" in lines[2]
+    assert "ValueError: the source is empty" in lines[2]
+    assert [line.split()[:3] for line in lines[3:5]] == [["import-17", "2", "import"], ["import-17", "1", "import"]]
+    (failed,) = shell.json("jobs", "--attempts", "--status", "failed", "--since", "-1h")
+    assert (failed["attempt"], failed["error"]["type"]) == (1, "ValueError")
+    assert len(shell.json("jobs", "--attempts", "-n", "2")) == 2
+    assert b"goes with --status" in shell.run("jobs", "--attempts", "--owner", "ada").stderr
+
+
 def test_show_attempts(shell: Shell) -> None:
     """A job that was begun twice shows both attempts; as JSON too (R2, R49)."""
     assert re.search(r"Attempts\n +✓ 1 .*\n +✓ 2 ", shell.ok("show", "import-17"))

@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import pytest
 import sqlalchemy as sa
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.filters import JobFilter
+from structjob.filters import AttemptFilter, JobFilter
 from structjob.models import ErrorInfo, JobRecord, JobStatus, StepStatus
 from structjob.store.jobs import Jobs
 from structjob.store.tables import attempts, jobs, logs, steps
@@ -450,3 +451,46 @@ async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
     assert depth == 1_199
     assert [one.message for one in await any_tracker.logs.list(job_id="g0", include_children=True)] == ["deep"]
     assert (await any_tracker.prune(30, dry_run=True)).jobs == 1_200
+
+
+async def history_of(found, **filters):
+    """Return the attempts on each page, and check that going back leads over the same pages."""
+    pages, cursor = [], None
+    while True:
+        page = await found.history(**filters, cursor=cursor)
+        pages.append(page)
+        if page.next is None:
+            break
+        cursor = page.next
+    back = pages[-1]
+    for page in reversed(pages[:-1]):
+        back = await found.history(**filters, cursor=back.previous)
+        assert back.items == page.items
+    assert back.previous is None
+    return [[(attempt.job_id, attempt.attempt) for attempt in page] for page in pages]
+
+
+async def test_the_history_of_all_jobs(store, found):
+    """The attempts at all jobs in pages, both ways, by when they began; of the same moment, by job and number (R20)."""
+    times = {("a", 1): 0, ("b", 1): 5, ("a", 2): 5, ("a", 10): 5, ("c", 1): 5, ("b", 2): 9}
+    status = {("a", 1): "failed", ("a", 2): "crashed", ("b", 1): "failed"}
+    await store.add(
+        attempts,
+        *(
+            {"job_id": job, "attempt": n, "status": status.get((job, n), "completed"), "started_at": T0 + timedelta(seconds=s)}
+            for (job, n), s in times.items()
+        ),
+        {"job_id": "imported", "attempt": 1, "status": "completed"},
+    )
+    newest = [("b", 2), ("c", 1), ("b", 1), ("a", 10), ("a", 2), ("a", 1)]
+    for limit in (1, 2, 4, 6, 100):
+        assert list(chain.from_iterable(await history_of(found, limit=limit))) == newest
+        assert list(chain.from_iterable(await history_of(found, limit=limit, order="asc"))) == newest[::-1]
+    assert await history_of(found, status=["failed", "crashed"], limit=2) == [[("b", 1), ("a", 2)], [("a", 1)]]
+    assert await history_of(found, since=T0 + timedelta(seconds=1), until=T0 + timedelta(seconds=9)) == [newest[1:5]]
+    page = await found.history(filter=AttemptFilter(limit=1))
+    for wrong in ({"cursor": page.next, "order": "asc"}, {"cursor": "x"}, {"owner": "ada"}, {"status": "done"}, {"limit": 0}):
+        with pytest.raises(InvalidFilter):
+            await found.history(**wrong)
+    with pytest.raises(InvalidFilter, match="one job"):
+        await found.history("a", limit=5)

@@ -64,6 +64,13 @@ PAGES_OF_JOBS = {
     "all, further on": (lambda a: a.further(a.jobs), "jobs_by_time"),
     "roots": (lambda a: a.jobs.list(root_only=True, **PAGE), "jobs_by_time|jobs_by_parent"),
 }
+PAGES_OF_ATTEMPTS = {
+    "all": (lambda a: a.jobs.history(**PAGE), "attempts_by_time"),
+    "of an hour": (lambda a: a.jobs.history(**HOUR, **PAGE), "attempts_by_time"),
+    "old ones, oldest first": (lambda a: a.jobs.history(until=HOUR["until"], order="asc", **PAGE), "attempts_by_time"),
+    "of two statuses": (lambda a: a.jobs.history(status=("failed", "crashed"), **PAGE), "attempts_by_time"),
+    "all, further on": (lambda a: a.further_attempts(), "attempts_by_time"),
+}
 OTHER_JOBS = {
     "one": (lambda a: a.jobs.get(a.job), "key"),
     "by any id": (lambda a: a.jobs.find(a.job), "key.*jobs_by_external_id.*jobs_by_context"),
@@ -105,7 +112,7 @@ READS_A_TABLE = {
 # What is asked for is compared with the newest of some branches, each of a page's size, and with rows of the same microsecond.
 SORTS_MANY = {
     "sqlite": re.compile(r"structjob_\w+ USING [^/]* / USE TEMP B-TREE FOR ORDER BY"),
-    "postgresql": re.compile(r"(?<!Incremental )Sort  \(.*\n(?:.*\n){0,4}?.* rows=\d{3,} .*structjob_(?:logs|jobs)"),
+    "postgresql": re.compile(r"(?<!Incremental )Sort  \(.*\n(?:.*\n){0,4}?.* rows=\d{3,} .*structjob_(?:logs|jobs|attempts)"),
     "mariadb": re.compile(r"^structjob_\w+ .*filesort", re.MULTILINE),
 }
 
@@ -141,6 +148,12 @@ class Asked:
         self.statements.clear()
         await what.list(**filters, cursor=page.next, **PAGE)
 
+    async def further_attempts(self):
+        """Ask for the second page of attempts."""
+        page = await self.jobs.history(**PAGE)
+        self.statements.clear()
+        await self.jobs.history(cursor=page.next, **PAGE)
+
     async def follow(self, **how):
         """Look into a tail, and once more when the beginning is over."""
         tail = self.logs.tail(**how)
@@ -161,7 +174,7 @@ async def test_every_question_is_answered_by_an_index(database):
     asked = Asked(database)
     await asked.know()
     faults = []
-    for group in (PAGES_OF_EVENTS, OTHER_EVENTS, PAGES_OF_JOBS, OTHER_JOBS, STATISTICS):
+    for group in (PAGES_OF_EVENTS, OTHER_EVENTS, PAGES_OF_JOBS, PAGES_OF_ATTEMPTS, OTHER_JOBS, STATISTICS):
         for name, (question, index) in group.items():
             plans = await asked.plans(question)
             wrong = []
@@ -169,7 +182,7 @@ async def test_every_question_is_answered_by_an_index(database):
                 wrong.append(f"does not use {index}")
             if READS_A_TABLE[database.kind].search(plans):
                 wrong.append("reads a table")
-            if group in (PAGES_OF_EVENTS, PAGES_OF_JOBS) and SORTS_MANY[database.kind].search(plans):
+            if group in (PAGES_OF_EVENTS, PAGES_OF_JOBS, PAGES_OF_ATTEMPTS) and SORTS_MANY[database.kind].search(plans):
                 wrong.append("sorts")
             if wrong:
                 faults.append(f"{name}: {', '.join(wrong)}\n{plans}")

@@ -45,6 +45,20 @@ async def prefixes(reader: Reader, ids: Iterable[str]) -> dict[str, str]:
     return short
 
 
+async def operations(reader: Reader, ids: Iterable[str]) -> dict[str, str]:
+    """Return what each of these jobs does."""
+    from sqlalchemy import select
+
+    from structjob.store.tables import jobs
+
+    wanted = sorted(set(ids))
+    found: dict[str, str] = {}
+    for first in range(0, len(wanted), _AT_ONCE):
+        some = select(jobs.c.id, jobs.c.operation).where(jobs.c.id.in_(wanted[first : first + _AT_ONCE]))
+        found |= {row["id"]: row["operation"] for row in await reader.fetch(some)}
+    return found
+
+
 def _unlike(id_: str, neighbours: Iterable[str | None]) -> str:
     if len(id_) != _UUID:
         return id_

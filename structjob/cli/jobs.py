@@ -28,6 +28,8 @@ OURS = frozenset({"CommandFailed", "Crashed"})
 
 _HEADINGS = ("ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "LEFT", "DETAIL")
 
+_ATTEMPT_HEADINGS = ("ID", "ATTEMPT", "OPERATION", "STATUS", "STARTED", "TOOK", "DETAIL")
+
 _OPERATION = 32
 """Columns of an operation's name on a terminal at most."""
 
@@ -36,6 +38,7 @@ _OPERATION = 32
     epilog="""\b
 Examples:
   structjob jobs --status failed --since 1d
+  structjob jobs --attempts -n 50      every try at any of them, the newest first
   structjob jobs --watch               what runs, how far it is, how much is left
   structjob jobs --json | jq -r '.[].id'"""
 )
@@ -56,15 +59,21 @@ Examples:
 @click.option(
     "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
 )
+@click.option("--attempts", is_flag=True, help="Every attempt at any job, by when it began; with --status, --since, --until and -n.")
 @options.utc
 @options.json_output
 @options.database
-def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, **filters: Any) -> None:
+def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool, **filters: Any) -> None:
     """List jobs, the newest first."""
     from structjob.cli.database import execute
     from structjob.cli.watch import watch_jobs
 
     wanted = {name: value for name, value in filters.items() if value not in (None, (), False)}
+    if attempts:
+        if watch or wanted.keys() - {"status", "since", "until", "limit"}:
+            raise click.UsageError("--attempts goes with --status, --since, --until and --limit only.")
+        execute(_list_attempts(db, wanted, as_json=as_json, utc=utc))
+        return
     execute(watch_jobs(db, wanted, as_json=as_json, utc=utc) if watch else _list(db, wanted, as_json=as_json, utc=utc))
 
 
@@ -80,6 +89,52 @@ async def _list(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc:
         if page:
             put_lines(await table(reader, page, Outlooks(reader), screen, utc=utc), screen)
         _advise(page, filters, db)
+
+
+async def _list_attempts(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.screen import say
+
+    async with reading(db) as reader:
+        page = await reader.jobs.history(**filters)
+        if as_json:
+            put_json(page.items)
+            return
+        screen = console()
+        if page:
+            put_lines(await _attempt_table(reader, page, screen, utc=utc), screen)
+        else:
+            say("no attempts match")
+        if page.next is not None:
+            say(f"the newest {len(page)} of more" if page else "only the newest 100,000 were looked at: narrow with --until")
+
+
+async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen: Console, *, utc: bool) -> list[Text]:
+    """Return attempts as the lines of a table, below its headings."""
+    from rich.text import Text
+
+    from structjob.cli.ids import operations, prefixes
+    from structjob.sinks import escape
+
+    now = datetime.now(UTC)
+    ids = {attempt.job_id for attempt in found}
+    short = await prefixes(reader, ids) if screen.is_terminal else {}
+    named = await operations(reader, ids)
+    rows = []
+    for attempt in found:
+        operation = Text(escape(named.get(attempt.job_id, "")))
+        if screen.is_terminal:
+            operation.truncate(_OPERATION, overflow="ellipsis")
+        rows.append([
+            Text(escape(short.get(attempt.job_id, attempt.job_id)), style="cyan"),
+            Text(str(attempt.attempt)),
+            operation,
+            Text(f"{symbol(attempt.status)} {attempt.status}", style=colour_of(attempt.status)),
+            Text(brief(attempt.started_at, utc=utc, now=now) if attempt.started_at is not None else "", style="dim"),
+            Text(lasting(took(attempt, now))),
+            Text(escape(what_failed(attempt.error)), style=colour_of(attempt.status)) if attempt.error is not None else Text(),
+        ])  # fmt: skip
+    return columns(_ATTEMPT_HEADINGS, rows, screen.width, right=("ATTEMPT", "TOOK"))
 
 
 def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> None:

@@ -6,13 +6,13 @@ import builtins
 import inspect
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.filters import JobFilter
+from structjob.filters import AttemptFilter, JobFilter
 from structjob.models import AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus
 from structjob.store import rows
 from structjob.store.expressions import contains, equals, storable
@@ -212,16 +212,58 @@ class Jobs:
         statement = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id).order_by(steps.c.seq, steps.c.id)
         return grown(id, records, [rows.step(row) for row in await self._fetch(statement)])
 
-    async def history(self, id: str) -> builtins.list[AttemptRecord]:  # noqa: A002  # the column's name
-        """Return the attempts at a job, the first one first; none if it has not begun yet.
+    @overload
+    async def history(self, id: str) -> builtins.list[AttemptRecord]: ...
+    @overload
+    async def history(self, *, filter: AttemptFilter | None = None, cursor: str | None = None, **filters: Any) -> Page[AttemptRecord]: ...
+    async def history(
+        self,
+        id: str | None = None,  # noqa: A002  # the column's name
+        *,
+        filter: AttemptFilter | None = None,  # noqa: A002  # see AttemptFilter
+        cursor: str | None = None,
+        **filters: Any,
+    ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:
+        """Return the attempts at a job, the first one first (none if it has not begun yet); without *id*, a page of those at all jobs.
+
+        Args:
+            id: The job's id.
+            filter: Without *id*: what to list; by default everything, the newest first, 100 a page. What was imported without the time
+                it began is in its job's history only.
+            cursor: The ``next`` or ``previous`` of another page of the same query.
+            **filters: Fields of `AttemptFilter`, instead of *filter* or on top of it.
 
         Raises:
             JobNotFound: if there is no job with this id.
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query; or with *id*.
         """
+        if id is None:
+            return await self._attempts(merged(AttemptFilter, filter, filters), cursor)
+        if filter is not None or cursor is not None or filters:
+            raise InvalidFilter("the history of one job is not filtered: leave its id, or the filters, out")
         await self._flush()
         await self._get(id)
         found = await self._fetch(select(attempts).where(attempts.c.job_id == id).order_by(attempts.c.attempt))
         return [rows.attempt(row) for row in found]
+
+    async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
+        conditions: builtins.list[ColumnElement[bool]] = [attempts.c.started_at.is_not(None)]
+        if wanted.since is not None:
+            conditions.append(attempts.c.started_at >= wanted.since)
+        if wanted.until is not None:
+            conditions.append(attempts.c.started_at < wanted.until)
+        listing = Listing(
+            table=attempts,
+            time=attempts.c.started_at,
+            conditions=tuple(conditions),
+            branches=(),
+            order=wanted.order,
+            limit=wanted.limit,
+            fingerprint=fingerprint("attempts", wanted),
+            searches=() if wanted.status is None else (attempts.c.status.in_(wanted.status),),
+        )
+        await self._flush()
+        return await read_page(self._fetch, listing, cursor, rows.attempt)
 
     async def steps(self, id: str, attempt: int | None = None) -> builtins.list[StepRecord]:  # noqa: A002  # the column's name
         """Return the steps of one attempt at a job, in the order they began.

@@ -1,7 +1,7 @@
 """Pages of a listing, by keyset: a page begins where another ended, whatever was added or deleted meanwhile.
 
-A listing is ordered by a time and, where that is equal, by the id. A cursor holds the time and the id of the row at a page's edge,
-and which side of it to read.
+A listing is ordered by a time and, where that is equal, by the primary key: an id, or a job's and a number. A cursor holds the time and
+the key of the row at a page's edge, and which side of it to read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Executable, Select, Table, and_, func, or_
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import JobFilter, LogFilter
+from structjob.filters import AttemptFilter, JobFilter, LogFilter
 from structjob.models import Page
 from structjob.statistics import StatisticsFilter
 
@@ -30,13 +30,16 @@ Flush = Callable[[], Awaitable[object]]
 """Delivers to the store what is pending."""
 
 R = TypeVar("R")
-F = TypeVar("F", LogFilter, JobFilter, StatisticsFilter)
+F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatisticsFilter)
 
 SCAN_LIMIT = 100_000
 """Rows that one page of a search looks at, at most, where no index leads to what is searched for."""
 
 _FIRST_LOOK = 20
 """So many rows for each that a page holds are looked at first, and then ten times as many: most searches are for what is not that rare."""
+
+Key = int | str | tuple[str, int]
+"""A row's primary key."""
 
 _Side = Literal["after", "from", "before", "upto"]
 _BACKWARD = ("before", "upto")
@@ -50,7 +53,7 @@ class Listing:
 
     Args:
         table: Where the rows are.
-        time: The column that orders them, before ``id``.
+        time: The column that orders them, before the primary key.
         conditions: All of them must hold.
         branches: If there are any, one of them must hold too; no row may satisfy two. Each is read by its own index and cut at the
             page's size before they are merged: with ``IN``, a database would read and sort all rows of all branches for one page.
@@ -69,15 +72,20 @@ class Listing:
     fingerprint: str
     searches: tuple[ColumnElement[bool], ...] = ()
 
+    @property
+    def key(self) -> tuple[ColumnElement[Any], ...]:
+        """The primary key, which orders rows of the same time."""
+        return tuple(self.table.primary_key.columns)
+
 
 class _Cursor(msgspec.Struct, array_like=True, frozen=True):
     fingerprint: str
     side: _Side
     time: datetime
-    id: int | str
+    key: Key
 
 
-def fingerprint(what: str, filter_: LogFilter | JobFilter) -> str:
+def fingerprint(what: str, filter_: LogFilter | JobFilter | AttemptFilter) -> str:
     """Return what tells the cursors of this query from those of others.
 
     The size of a page may change on the way. So may the limits of time, within which every page is read: one that was given as
@@ -131,8 +139,8 @@ async def read_page(fetch: Fetch, listing: Listing, cursor: str | None, build: C
     return Page(tuple(build(row) for row in rows), next_, previous, partial)
 
 
-async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, int | str] | None:
-    """Return time and id of the row after which the last *number* rows of an ascending listing come; None if it has no more rows.
+async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, Key] | None:
+    """Return time and key of the row after which the last *number* rows of an ascending listing come; None if it has no more rows.
 
     A search looks at `SCAN_LIMIT` rows at a time, as far back as it must: other queries go between.
     """
@@ -142,7 +150,7 @@ async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetim
     at: _Cursor | None = None
     while True:
         edge = await _nth(fetch, descending, at, SCAN_LIMIT)
-        found = await fetch(_statement(descending, at, edge, (listing.time, listing.table.c.id)))
+        found = await fetch(_statement(descending, at, edge, (listing.time, *listing.key)))
         if len(found) > descending.limit:
             return _place(listing, found[-1])
         if edge is None:
@@ -151,18 +159,18 @@ async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetim
         at = _Cursor(listing.fingerprint, "after", *edge)
 
 
-def behind(listing: Listing, time: datetime, id_: int | str) -> str:
-    """Return the cursor of what comes after the row with this time and id."""
-    return _encoded(_Cursor(listing.fingerprint, "after", time, id_))
+def behind(listing: Listing, time: datetime, key: Key) -> str:
+    """Return the cursor of what comes after the row with this time and key."""
+    return _encoded(_Cursor(listing.fingerprint, "after", time, key))
 
 
 def place_of(cursor: str) -> tuple[datetime, Any]:
-    """Return time and id of the row that a cursor of ours stands beside."""
+    """Return time and key of the row that a cursor of ours stands beside."""
     found = _decoded(cursor)
-    return found.time, found.id
+    return found.time, found.key
 
 
-async def _looked_at(fetch: Fetch, listing: Listing, at: _Cursor | None) -> tuple[list[RowMapping], tuple[datetime, int | str] | None]:
+async def _looked_at(fetch: Fetch, listing: Listing, at: _Cursor | None) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
     """Return the rows from *at* on, one more than a page holds at most; and where a search ended before there were no more rows."""
     if not listing.searches:
         return list(await fetch(_statement(listing, at, None))), None
@@ -192,31 +200,31 @@ async def count_all(fetch: Fetch, listing: Listing) -> int:
         at = _Cursor(listing.fingerprint, "after", *edge)
 
 
-def _between(listing: Listing, at: _Cursor | None, edge: tuple[datetime, int | str] | None) -> tuple[ColumnElement[bool], ...]:
+def _between(listing: Listing, at: _Cursor | None, edge: tuple[datetime, Key] | None) -> tuple[ColumnElement[bool], ...]:
     """Return what holds for the rows of an ascending listing behind *at*, up to the *edge*."""
-    time, id_ = listing.time, listing.table.c.id
-    found = () if at is None else (_beyond(time, id_, at, ascending=True),)
-    return found if edge is None else (*found, _beyond(time, id_, _Cursor(listing.fingerprint, "upto", *edge), ascending=False))
+    found = () if at is None else (_beyond(listing, at, ascending=True),)
+    return found if edge is None else (*found, _beyond(listing, _Cursor(listing.fingerprint, "upto", *edge), ascending=False))
 
 
-async def _nth(fetch: Fetch, listing: Listing, at: _Cursor | None, number: int) -> tuple[datetime, int | str] | None:
-    """Return time and id of the *number*th row of a listing from *at* on, searches left aside; None if there are fewer."""
-    columns = (listing.time, listing.table.c.id)
+async def _nth(fetch: Fetch, listing: Listing, at: _Cursor | None, number: int) -> tuple[datetime, Key] | None:
+    """Return time and key of the *number*th row of a listing from *at* on, searches left aside; None if there are fewer."""
+    columns = (listing.time, *listing.key)
     found = await fetch(_ordered(listing, at, columns, listing.conditions, number).offset(number - 1))
     return _place(listing, found[0]) if found else None
 
 
-def _place(listing: Listing, row: RowMapping) -> tuple[datetime, int | str]:
-    return row[listing.time.key or ""], row["id"]
+def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
+    values = tuple(row[column.key or ""] for column in listing.key)
+    return row[listing.time.key or ""], values[0] if len(values) == 1 else values
 
 
 def _statement(
-    listing: Listing, at: _Cursor | None, edge: tuple[datetime, int | str] | None, columns: tuple[ColumnElement[Any], ...] | None = None
+    listing: Listing, at: _Cursor | None, edge: tuple[datetime, Key] | None, columns: tuple[ColumnElement[Any], ...] | None = None
 ) -> Select[Any]:
     conditions = listing.conditions + listing.searches
     if edge is not None:
         until = _Cursor(listing.fingerprint, "from", *edge)
-        conditions += (_beyond(listing.time, listing.table.c.id, until, ascending=not _ascending(listing, at)),)
+        conditions += (_beyond(listing, until, ascending=not _ascending(listing, at)),)
     return _ordered(listing, at, columns or tuple(listing.table.c), conditions, listing.limit + 1)
 
 
@@ -230,27 +238,38 @@ def _ordered(
     """Return the first *limit* rows from *at* on."""
     ascending = _ascending(listing, at)
     if at is not None:
-        conditions += (_beyond(listing.time, listing.table.c.id, at, ascending=ascending),)
+        conditions += (_beyond(listing, at, ascending=ascending),)
 
-    def ordered(statement: Select[Any], time: ColumnElement[Any], id_: ColumnElement[Any]) -> Select[Any]:
-        by = (time.asc(), id_.asc()) if ascending else (time.desc(), id_.desc())
-        return statement.order_by(*by).limit(limit)
+    def ordered(statement: Select[Any], *by: ColumnElement[Any]) -> Select[Any]:
+        return statement.order_by(*(column.asc() if ascending else column.desc() for column in by)).limit(limit)
 
     def branch(*more: ColumnElement[bool]) -> Select[Any]:
-        return ordered(select(*columns).where(*conditions, *more), listing.time, listing.table.c.id)
+        return ordered(select(*columns).where(*conditions, *more), listing.time, *listing.key)
 
     if len(listing.branches) < 2:
         return branch(*listing.branches)
     together = union_all(*(select(branch(one).subquery()) for one in listing.branches)).subquery()
-    return ordered(select(together), together.c[listing.time.key or ""], together.c.id)
+    return ordered(select(together), *(together.c[column.key or ""] for column in (listing.time, *listing.key)))
 
 
-def _beyond(time: ColumnElement[Any], id_: ColumnElement[Any], at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
+def _beyond(listing: Listing, at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
     # Written out: MySQL and MariaDB do not use an index for (time, id) > (:time, :id).
-    inclusive = at.side in _INCLUSIVE
+    time = listing.time
     if ascending:
-        return and_(time >= at.time, or_(time > at.time, id_ >= at.id if inclusive else id_ > at.id))
-    return and_(time <= at.time, or_(time < at.time, id_ <= at.id if inclusive else id_ < at.id))
+        return and_(time >= at.time, or_(time > at.time, _further(listing.key, _values(at), at, ascending=True)))
+    return and_(time <= at.time, or_(time < at.time, _further(listing.key, _values(at), at, ascending=False)))
+
+
+def _further(columns: Sequence[ColumnElement[Any]], values: Sequence[int | str], at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
+    column, value = columns[0], values[0]
+    further: ColumnElement[bool] = column > value if ascending else column < value
+    if len(columns) > 1:
+        return or_(further, and_(column == value, _further(columns[1:], values[1:], at, ascending=ascending)))
+    return or_(further, column == value) if at.side in _INCLUSIVE else further
+
+
+def _values(at: _Cursor) -> tuple[int | str, ...]:
+    return at.key if isinstance(at.key, tuple) else (at.key,)
 
 
 def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, str | None]:
@@ -258,7 +277,7 @@ def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, s
     if at is None:
         return None, None
     side: _Side = "from" if at.side in _BACKWARD else "upto"
-    back = _encoded(_Cursor(listing.fingerprint, side, at.time, at.id))
+    back = _encoded(_Cursor(listing.fingerprint, side, at.time, at.key))
     return (back, None) if side == "from" else (None, back)
 
 
@@ -273,7 +292,8 @@ def _encoded(cursor: _Cursor) -> str:
 def _opened(text: str, listing: Listing) -> _Cursor:
     cursor = _decoded(text)
     # Both checks are of what anybody can forge, which harms nobody but them: the values are bound like any others.
-    if not isinstance(cursor.id, listing.table.c.id.type.python_type) or cursor.time.tzinfo is None:
+    kinds, values = [column.type.python_type for column in listing.key], _values(cursor)
+    if len(values) != len(kinds) or not all(map(isinstance, values, kinds)) or cursor.time.tzinfo is None:
         raise InvalidFilter(_NO_CURSOR)
     if cursor.fingerprint != listing.fingerprint:
         raise InvalidFilter("the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.engine import RowMapping
@@ -228,7 +228,7 @@ class Tail(Generic[T_co]):
         position.history = position.last != 0
         if position.last:
             edge = await last_but(self._fetch, await self._of_history(position), position.last)
-            position.history = (edge[0], int(edge[1])) if edge is not None else True
+            position.history = (edge[0], cast("int", edge[1])) if edge is not None else True
         self._latest = position.floor
         position.begun = True
         self._read, self._returned = position, position.copy()
