@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
-from structjob.line import owner_of
+from structjob.line import number_of, owner_of
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
 OVERFLOW: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "block")
@@ -151,6 +151,12 @@ class MemoryLane:
     def take(self) -> tuple[int, bytes] | None:
         """Take the oldest line out, with its number; whoever does it looks after it."""
         return self._pop()
+
+    def give_back(self, batch: Batch) -> None:
+        """Take *batch* back, which was read and will not be stored."""
+        for line in reversed(batch.lines.splitlines(keepends=True)):
+            self._lines.appendleft((number_of(line), line))
+        self._in_flight -= batch.count
 
     def _pop(self) -> tuple[int, bytes] | None:
         try:

@@ -230,6 +230,18 @@ class Recorder:
             "disk", "cannot write to the spool %s: %s; events wait in memory (at most %d)", self.root, exc.strerror or exc, self.queue_size
         )
 
+    def leave(self) -> int:
+        """Leave to the spool what waits in memory, for the disk refused it; give up, and put down, the events that it refuses still.
+
+        Nobody else may be at the lanes any more.
+
+        Returns:
+            How many were given up.
+        """
+        _move(self.fallback_states, self.states)
+        _move(self.fallback, self.events)
+        return self.fallback.clear("disk_refused")
+
     def close(self) -> None:
         """Take no more events. Threads that are past the check go on: see `quiet`."""
         self.closed = True
@@ -289,13 +301,8 @@ class Recorder:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        for lane, fallback in ((self.events, self.fallback), (self.states, self.fallback_states)):
-            while (kept := fallback.take()) is not None:
-                try:
-                    lane.append(kept[1], kept[0])
-                except OSError:
-                    fallback.append(kept[1], kept[0])
-                    return
+        if _move(self.fallback, self.events):
+            _move(self.fallback_states, self.states)
 
     def _open_child(self) -> bool:
         """Make the session's directory; return ``False`` if somebody is at it: another thread, or the call that this one interrupts."""
@@ -317,6 +324,17 @@ class Recorder:
             self._opening.release()
         self._catch_up()
         return True
+
+
+def _move(fallback: MemoryLane, lane: Lane) -> bool:
+    """Move what is in *fallback* to *lane*; return whether the disk took it all."""
+    while (kept := fallback.take()) is not None:
+        try:
+            lane.append(kept[1], kept[0])
+        except OSError:
+            fallback.append(kept[1], kept[0])
+            return False
+    return True
 
 
 def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:

@@ -91,3 +91,57 @@ async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, f
         assert tracker.ledger().stored == 0
         assert tracker.ledger().dropped["queue_full"] > 4900
         faulty.before = None
+
+
+async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(db_path, db_url, faulty: FaultyStore, caplog):
+    """Neither database nor disk takes what is logged: what is lost is not said to wait, and is explained (R28)."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(db_url) as tracker:
+        faulty.before = StoreUnavailable("away")
+        async with tracker.job("work", external_job_id="w-1", wait=False):
+            log.info("in the spool")
+            recorder = tracker._recorder
+
+            def refuse(line: bytes, number: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            recorder.events.append = recorder._append = refuse  # type: ignore[method-assign]
+            for number in range(50):
+                log.info("refused", number=number)
+        await tracker.aclose(timeout=1)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("structjob")]
+    assert sum(text.startswith("51 events are lost: the disk refused them") for text in said) == 1  # and the job's end
+    assert sum(text.startswith("closed with 2 events not stored") for text in said) == 1
+
+    faulty.before = None
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        assert await tracker.jobs.missing("w-1") == {"disk_refused": 51}
+        assert (await tracker.jobs.find("w-1")).status == "completed"
+    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [(3, 53, "disk_refused")]
+
+
+async def test_what_the_disk_refused_goes_there_once_it_has_room(db_url, faulty: FaultyStore, caplog):
+    """A disk that was full for a while costs nothing, though the database is away until the end (guarantee 1)."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(db_url) as tracker:
+        faulty.before = StoreUnavailable("away")
+        recorder = tracker._recorder
+        append = recorder._append
+
+        def refuse(line: bytes, number: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        recorder._append = refuse
+        for number in range(50):
+            log.info("refused", number=number)
+        recorder._append = append
+        await tracker.aclose(timeout=1)
+    assert not [record for record in caplog.records if "are lost" in record.getMessage()]
+
+    faulty.before = None
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        found = await tracker.logs.list(text="refused", limit=100)
+        assert sorted(event.attrs["number"] for event in found) == list(range(50))
+        assert (await tracker.verify()).ok

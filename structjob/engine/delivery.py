@@ -240,9 +240,28 @@ class Engine:
             if complete:
                 spool.remove()
             else:
+                self._leave_to_spool()
                 spool.close()
         for lane in self.recorder.lanes():
             lane.close()
+
+    def _leave_to_spool(self) -> None:
+        """See that what was not stored is in the spool, and that what is not is no longer said to wait there."""
+        recorder = self.recorder
+        for feed, states, events in self._returned:
+            if states is not None and states.lane is recorder.fallback_states:
+                recorder.fallback_states.give_back(states)
+            if events is not None and events.lane is recorder.fallback:
+                recorder.fallback.give_back(events)
+                feed.in_flight -= events.count
+        self._returned.clear()
+        if lost := recorder.leave():
+            diagnostics.warning(
+                "%d events are lost: the disk refused them until the tracker was closed; make room at %s (structjob_gaps names them)",
+                lost,
+                recorder.root,
+            )
+        self._accounts.settle()
 
     def _revive(self, *, closing: bool = False) -> None:
         """Begin anew where somebody cancelled every task, ours among them; when *closing*, those too that do not know of it yet."""
