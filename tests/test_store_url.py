@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL, make_url
 
+from structjob.cli.database import Database
+from structjob.cli.screen import Failure
 from structjob.exceptions import InvalidURL
 from structjob.store.url import masked, parse, sqlite_path
 
@@ -113,3 +115,20 @@ def test_sqlite_path_is_absolute_and_none_in_memory(tmp_path, monkeypatch):
     for memory in ("sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///file:x?mode=memory&uri=true"):
         assert sqlite_path(parse(memory)) is None
     assert sqlite_path(parse("postgresql://h/d")) is None
+
+
+@pytest.mark.parametrize("spelled", ["pa@ss", "p@a@ss"])
+def test_a_password_with_an_at_sign_is_masked_whole_and_the_mistake_is_named(spelled):
+    """The most frequent slip with a password: all of it stays hidden, and the message says what to write (R33)."""
+    with pytest.raises(InvalidURL, match="%40") as caught:
+        parse(f"postgresql://ada:{spelled}@db.internal/logs")
+    assert "postgresql://ada:***@db.internal/logs" in str(caught.value)
+    assert "ss@" not in str(caught.value)
+
+
+def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
+    """`--db postgresql:/…` is a slip, not the path of a file to be made; its password stays hidden (R33, R49)."""
+    with pytest.raises(Failure, match="is not a database URL") as caught:
+        _ = Database("postgresql:/ada:hunter2@db.internal/logs").url
+    assert "hunter2" not in str(caught.value)
+    assert Database("postgresql.db").path == Path("postgresql.db").absolute()

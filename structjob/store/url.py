@@ -64,6 +64,8 @@ def parse(url: str | URL | None = None) -> URL:
         )
     if scheme == "sqlite" and parsed.host:
         raise InvalidURL(f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file")
+    if "@" in (parsed.host or ""):
+        raise InvalidURL(f"the password in {masked(parsed)} holds an @, where its host seems to begin: write %40 in its place")
     if scheme in ("postgresql", "postgres") and "sslmode" in parsed.query:
         parsed = parsed.update_query_dict({"ssl": parsed.query["sslmode"]}).difference_update_query(["sslmode"])
     return parsed.set(drivername=_DRIVERS[scheme])
@@ -76,6 +78,8 @@ def masked(url: str | URL) -> str:
 
     try:
         parsed = make_url(url)
+        if "@" in (parsed.host or ""):  # the rest of a password that holds one
+            raise ValueError
     except (ArgumentError, ValueError):
         # Not a URL, yet it may well hold a password: all between the scheme (or the user) and the last @ goes.
         return re.sub(r"^([^:/@]*://)?([^:@/]*)[:/]?.*@", r"\1\2:***@", str(url), flags=re.DOTALL)
