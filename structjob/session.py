@@ -8,6 +8,7 @@ A lock is closed, never unlocked: a fork may share it. While a directory is made
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import hashlib
@@ -30,6 +31,7 @@ from structjob.lane import Overflow
 from structjob.spool import FileLane
 
 _META = "session.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
 """Seconds after which a directory that is still being made, or deleted, was left so."""
 
@@ -192,7 +194,7 @@ class SessionSpool:
                 os.close(locks.popitem()[1])
             raise SpoolError(
                 f"cannot write to the spool directory {root}: {exc.strerror or exc}; "
-                "choose another with Tracker(spool=PATH), or spool=False"
+                f"{'make room on its disk, or ' if exc.errno in _FULL else ''}choose another with Tracker(spool=PATH), or spool=False"
             ) from exc
         for lane in lanes:
             lane.moved(directory)

@@ -7,10 +7,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cli_support import SAMPLE, WRITER, Shell
+
+from structjob import session
+from structjob.cli import checkup
+from structjob.cli.database import Database, reading
+from structjob.exceptions import SpoolError
 
 
 @pytest.fixture
@@ -28,8 +34,8 @@ def execute(shell: Shell, *statements: str) -> None:
         connection.commit()
 
 
-def findings(shell: Shell, *, code: int = 0) -> dict[str, dict[str, Any]]:
-    done = shell.run("doctor", "--json")
+def findings(shell: Shell, *, code: int = 0, db: str = "sqlite:///structjob.db") -> dict[str, dict[str, Any]]:
+    done = shell.run("doctor", "--json", "--db", db)
     assert done.returncode == code, done.stderr.decode()
     return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
 
@@ -69,7 +75,9 @@ def test_tables_of_another_version(shell: Shell, revision: str | None, said: str
     """Tables that this version cannot work with are a problem: exit code 1 (R6, R49)."""
     change = f"UPDATE structjob_alembic_version SET version_num = '{revision}'"
     execute(shell, change if revision else "DELETE FROM structjob_alembic_version")
-    assert said in findings(shell, code=1)["tables"]["found"]
+    found = findings(shell, code=1)["tables"]["found"]
+    assert said in found
+    assert "mode=ro" not in found  # the file, not how doctor came to it
 
 
 def test_a_table_that_is_gone(shell: Shell) -> None:
@@ -130,6 +138,70 @@ def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
     found = findings(shell)
     assert "orphans" not in found
     assert found["lag"]["details"]["events"] == 0
+
+
+def left_behind(shell: Shell) -> None:
+    """Let a program die with lines in its spool."""
+    process = shell.start_python(WRITER, "sqlite:///structjob.db")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    process.wait()
+
+
+def test_a_deleted_database_leaves_what_waits_for_it(shell: Shell) -> None:
+    """Of a database that is gone, its spool is named by every command, and delivered once there is one again (R29, R49)."""
+    left_behind(shell)
+    for path in shell.directory.glob("structjob.db*"):
+        if path.is_file():
+            path.unlink()
+    assert findings(shell)["lag"]["details"]["bytes"] > 0
+    refused = shell.run("jobs")
+    assert refused.returncode == 1
+    said = refused.stderr.decode()
+    assert "structjob.db.spool" in said
+    assert "next:  structjob migrate" in said
+    shell.ok("migrate")
+    assert b"crashed" in shell.run("jobs").stdout
+
+
+async def test_reading_goes_on_where_nothing_can_be_delivered(shell: Shell, monkeypatch, capsys) -> None:
+    """A full disk takes no new spool: what is stored is shown all the same, with a word about the rest (R29, R49)."""
+    left_behind(shell)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise SpoolError("cannot write to the spool directory: No space left on device; make room on its disk")
+
+    monkeypatch.setattr(session.SessionSpool, "create", refuse)
+    async with reading(Database(f"sqlite:///{shell.directory / 'structjob.db'}")) as reader:
+        assert (await reader.jobs.find("gui-17")).operation == "vm-migrate"
+    assert "is not delivered: cannot write to the spool directory: No space left on device" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_problem(shell: Shell, monkeypatch) -> None:
+    """Little room is a warning, none is a problem (R49)."""
+    free = checkup.NO_SPACE - 1
+    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert [found.verdict for found in checkup.checkup(Database(str(shell.directory / "structjob.db"))) if found.check == "disk"] == ["problem"]
+    free = checkup.NO_SPACE
+    assert [found.verdict for found in checkup.checkup(Database(str(shell.directory / "structjob.db"))) if found.check == "disk"] == ["warning"]
+
+
+def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch) -> None:
+    """Whose the file is and who asks is told, before anything that only its owner could change (R49)."""
+    path = shell.directory / "structjob.db"
+    path.chmod(0o644)
+    monkeypatch.setattr(checkup.os, "access", lambda one, mode: one != path)
+    found = next(found for found in checkup.checkup(Database(str(path))) if found.check == "file")
+    assert found.verdict == "problem"
+    assert f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
+
+
+def test_a_database_that_cannot_be_made(tmp_path: Path) -> None:
+    """Where its directory is missing, no tracker would create the file: that is said, with the command that helps (R49)."""
+    found = findings(Shell(tmp_path), code=1, db=f"sqlite:///{tmp_path / 'missing' / 'jobs.db'}")["file"]
+    assert found["advice"] == f"mkdir -p {tmp_path / 'missing'}"
 
 
 def test_a_server_that_does_not_answer(shell: Shell) -> None:

@@ -92,7 +92,7 @@ def _failure(exc: StructjobError, db: str) -> Failure:
     if isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL):
         return Failure(str(exc), code=2)
     if isinstance(exc, SchemaMismatch):
-        return Failure(str(exc), hint="structjob migrate --help")
+        return Failure(str(exc), hint=command_line("doctor", db=db))
     if isinstance(exc, StoreUnavailable):
         return Failure(str(exc), hint=command_line("doctor", db=db))
     return Failure(str(exc))

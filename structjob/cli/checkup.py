@@ -31,6 +31,8 @@ SAFE_WAL = (3, 51, 3)
 """The first SQLite whose WAL may be reset while several processes write; see https://sqlite.org/wal.html."""
 
 LITTLE_SPACE = 1 << 30
+NO_SPACE = 1 << 20
+"""Less than this, and neither the database nor the spool takes another batch."""
 SKEW = timedelta(seconds=2)
 """Between this machine's clock and the database's: more of it and times of jobs on several machines cannot be compared."""
 
@@ -119,14 +121,20 @@ def _sqlite() -> Finding:
 
 def _file(path: Path, shown: str) -> Iterator[Finding]:
     if not path.exists():
-        yield Finding("file", "ok", f"{shown} does not exist yet; the first tracker creates it")
+        if not path.parent.is_dir():
+            yield Finding("file", "problem", f"{shown} cannot be created: its directory does not exist", f"mkdir -p {path.parent}")
+        elif not os.access(path.parent, os.W_OK):
+            yield Finding("file", "problem", f"{shown} cannot be created: {_forbidden(path.parent)}", _OTHER_USER)
+        else:
+            yield Finding("file", "ok", f"{shown} does not exist yet; the first tracker creates it")
         yield from _space(path.parent, "disk")
         return
     info = path.stat()
-    if info.st_mode & 0o077:
+    refused = next((one for one in (path, path.parent) if not os.access(one, os.W_OK)), None)
+    if refused is not None:
+        yield Finding("file", "problem", f"{shown} cannot be written to: {_forbidden(refused)}", _OTHER_USER)
+    elif info.st_mode & 0o077:
         yield Finding("file", "warning", f"others may read or write {shown} ({stat.filemode(info.st_mode)})", f"chmod 600 {path}")
-    elif not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        yield Finding("file", "problem", f"{shown} or its directory cannot be written to", "check their owner and permissions")
     else:
         yield Finding("file", "ok", f"{shown}, {_bytes(info.st_size)}, {stat.filemode(info.st_mode)}", details={"bytes": info.st_size})
     wal = path.with_name(path.name + "-wal")
@@ -136,6 +144,24 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
         )
     yield from _network(path.parent, "the database")
     yield from _space(path.parent, "disk")
+
+
+_OTHER_USER = "run this and the program as the user whose it is, or have its owner changed"
+
+
+def _forbidden(path: Path) -> str:
+    """Return who may do what with *path*, and who is asking."""
+    info = path.stat()
+    return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
+
+
+def _user(number: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
 
 
 def _spool_directory(db: Database) -> Iterator[Finding]:
@@ -148,7 +174,8 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
         return
     info = os.lstat(root)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
-        yield Finding("spool", "problem", f"{root} is no directory of this user", "move it away, or name another with Tracker(spool=PATH)")
+        what = _forbidden(root) if stat.S_ISDIR(info.st_mode) else f"{root} is no directory"
+        yield Finding("spool", "problem", what, f"{_OTHER_USER}; or name another with Tracker(spool=PATH)")
     elif info.st_mode & 0o077:
         yield Finding("spool", "warning", f"others may look into {root} ({stat.filemode(info.st_mode)})", f"chmod 700 {root}")
     else:
@@ -172,7 +199,8 @@ def _space(path: Path, check: str) -> Iterator[Finding]:
         return
     free = shutil.disk_usage(path).free
     if free < LITTLE_SPACE:
-        yield Finding(check, "warning", f"{_bytes(free)} free at {path}", "make room: a full disk is where events begin to be dropped")
+        verdict: Verdict = "warning" if free >= NO_SPACE else "problem"
+        yield Finding(check, verdict, f"{_bytes(free)} free at {path}", "make room: a full disk is where events begin to be dropped")
     else:
         yield Finding(check, "ok", f"{_bytes(free)} free", details={"free": free})
 
@@ -191,8 +219,9 @@ def _spools(db: Database) -> Iterator[Waiting]:
     from structjob import session
 
     root = spool_root(db)
-    for name, size in session.waiting(root) if root is not None else ():
-        assert root is not None  # noqa: S101 -- there is something in it
+    if root is None or not os.access(root, os.R_OK | os.X_OK):
+        return
+    for name, size in session.waiting(root):
         yield Waiting(int(name), size, _last_seq(root / name), session.is_alive(root / name))
 
 
@@ -220,6 +249,7 @@ def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
     from structjob.cli.connection import connected
 
     if db.path is not None and not db.path.exists():
+        yield from _undelivered(spools)
         return
     if db.in_memory:
         yield Finding("database", "problem", "a database in memory is seen by its own program only", "name a file, such as sqlite:///jobs.db")
@@ -227,10 +257,22 @@ def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
     try:
         findings = connected(db, lambda connection: list(_examine(connection, db, spools)), read_only=True)
     except ModuleNotFoundError:
-        return  # the driver: said already
+        findings = [*_undelivered(spools)]  # the driver: said already
     except StructjobError as exc:
-        findings = [Finding("database", "problem", str(exc))]
+        findings = [Finding("database", "problem", str(exc)), *_undelivered(spools)]
     yield from findings
+
+
+def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
+    """Tell what waits for a database that cannot be asked how much of it is stored."""
+    if size := sum(spool.size for spool in spools):
+        yield Finding(
+            "lag",
+            "warning",
+            f"{_bytes(size)} wait in {_count(len(spools), 'spool')} for the database",
+            "leave the spool where it is: it is delivered as soon as a tracker, or a command that reads, reaches the database",
+            {"sessions": [spool.session_id for spool in spools], "bytes": size},
+        )
 
 
 def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Iterator[Finding]:
@@ -322,7 +364,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
         yield Finding(
             "orphans",
             "warning",
-            f"{len(orphaned)} spools of programs that died wait, with {_bytes(sum(spool.size for spool in orphaned))}",
+            f"{_bytes(sum(spool.size for spool in orphaned))} of programs that died wait in {_count(len(orphaned), 'spool')}",
             "the next tracker delivers them, or any reading command, such as `structjob jobs`",
             {"sessions": [spool.session_id for spool in orphaned]},
         )
@@ -357,10 +399,15 @@ def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
     behind = {spool.session_id: max(0, spool.last_seq - stored[spool.session_id]) for spool in spools}
     details = {"sessions": behind, "events": sum(behind.values())}
     if not any(behind.values()):
-        return Finding("lag", "ok", f"nothing waits in {len(spools)} spools" if spools else "nothing waits", details=details)
+        return Finding("lag", "ok", f"nothing waits in {_count(len(spools), 'spool')}" if spools else "nothing waits", details=details)
     worst = max(behind, key=lambda session: behind[session])
-    found = f"{sum(behind.values()):,} events wait in {sum(map(bool, behind.values()))} spools, {behind[worst]:,} of session {worst}"
+    many = _count(sum(map(bool, behind.values())), "spool")
+    found = f"{_count(sum(behind.values()), 'event')} wait in {many}, {behind[worst]:,} of session {worst}"
     return Finding("lag", "ok", found, details=details)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _bytes(number: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -10,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from structjob.cli.screen import Failure, say
-from structjob.exceptions import InvalidURL
+from structjob.cli.screen import Failure, command_line, say
+from structjob.exceptions import InvalidURL, SpoolError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -28,6 +29,9 @@ TERMINATED = 143
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for what dead programs left, while a command goes on reading."""
+
+_LIKE_URL = re.compile(r"(sqlite|mysql|mariadb|postgres(ql)?)(\+\w+)?:|.*://")
+"""What is meant as a URL, be it with a slash too few."""
 
 _HINT = "structjob demo, or name another database with --db"
 
@@ -85,7 +89,7 @@ class Database:
         from structjob.store.url import parse, sqlite_path
 
         given = self._given
-        if given is not None and "://" not in given:
+        if given is not None and not _LIKE_URL.match(given):
             given = f"sqlite:///{given}"
         try:
             parsed = parse(given)
@@ -133,7 +137,7 @@ class Database:
             return ""
         if not any(os.environ.get(name) for name in ENVIRONMENT) and self.path is not None and self.path == sqlite_path(parse(DEFAULT)):
             return ""
-        return self._given if "://" not in self._given else masked(self._given)
+        return masked(self._given) if _LIKE_URL.match(self._given) else self._given
 
 
 class Reader:
@@ -179,7 +183,11 @@ class Reader:
         if self._root is None:
             return []
         # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
-        orphans = session.adopt(self._root, set())
+        try:
+            orphans = session.adopt(self._root, set())
+        except OSError as exc:
+            say(f"cannot look for what programs that died left in {self._root}: {exc.strerror}; what is stored is shown")
+            return []
         for orphan in orphans:
             orphan.close()
         if not orphans:
@@ -190,12 +198,20 @@ class Reader:
             say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
         from structjob.tracker import Tracker
 
-        async with Tracker(self._database.url, service="structjob-cli") as tracker:
+        tracker = Tracker(self._database.url, service="structjob-cli")
+        try:
+            await tracker.open()
+        except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
+            say(f"what programs that died left in {self._root} is not delivered: {exc}; what is stored is shown")
+            return []
+        try:
             await tracker.flush()
             deadline = time.monotonic() + _PATIENCE
             # A directory goes away when its jobs are marked, a moment after its last line is stored.
             while any(directory.exists() for directory in directories) and time.monotonic() < deadline:  # noqa: ASYNC110 -- another's task does it
                 await asyncio.sleep(0.01)
+        finally:
+            await tracker.aclose()
         return [orphan.session.session_id for orphan in orphans]
 
     async def deliver_now_and_then(self) -> list[int]:
@@ -248,9 +264,27 @@ def _require(database: Database) -> None:
     if path is None:
         return
     if not path.exists():
-        raise Failure(f"there is no database {database.shown}", hint=_HINT)
+        missing = f"there is no database {database.shown}"
+        left = _left_for(path)
+        if left:
+            raise Failure(
+                f"{missing}, but {left:,} bytes of programs that died wait for it in {path}.spool: restore it from a backup, or have "
+                "`structjob migrate` make a new one; then they are delivered",
+                hint=command_line("migrate", db=database.option),
+            )
+        raise Failure(missing, hint=_HINT)
     if path.is_file() and not _has_tables(path):
         raise _holds_nothing(database)
+
+
+def _left_for(path: Path) -> int:
+    """Return how many bytes wait beside a database file that is not there."""
+    from structjob import session
+
+    try:
+        return sum(size for _, size in session.waiting(session.spool_root(True, path, "")))
+    except OSError:
+        return 0
 
 
 async def _require_tables(database: Database, store: Store) -> None:

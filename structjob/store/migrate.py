@@ -114,6 +114,8 @@ def _refuse_open_transaction(connection: Connection) -> None:
 
 
 def _where(connection: Connection) -> str:
+    if connection.dialect.name == "sqlite":  # its URL may have been made up for the purpose; a file is called by its name
+        return connection.execute(text("SELECT file FROM pragma_database_list WHERE name = 'main'")).scalar() or "sqlite://"
     return connection.engine.url.render_as_string(hide_password=True)
 
 
