@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 import structlog
@@ -300,3 +302,21 @@ async def test_async_methods_are_recorded_in_their_job(tracker_of):
         await setup.logger.ainfo("from there")
         (event,) = await tracker.logs.list(text="from there")
     assert event.job_id == job.id
+
+
+def test_the_tables_are_created_without_a_word_on_the_programs_console(tmp_path):
+    """Alembic tells `logging` of each of its steps: nothing of it stands among what a program with a root handler prints (R51)."""
+    program = """
+import asyncio, logging, sys
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s")
+for name in ("asyncio", "aiosqlite"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+import structjob
+structjob.install()
+async def main():
+    async with structjob.Tracker("sqlite:///jobs.db"):
+        logging.getLogger("alembic.runtime.migration").info("the program's own")
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert [line for line in done.stdout.splitlines() if not line.startswith("structjob")] == ["alembic.runtime.migration"]

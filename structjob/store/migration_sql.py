@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -89,9 +92,32 @@ class _Statements:
         """Nothing is held back."""
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what Alembic tells of its work in this thread out of what the program prints, but its warnings."""
+    thread = threading.get_ident()
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or threading.get_ident() != thread
+
+    loggers = [logging.getLogger(f"alembic.runtime.{name}") for name in ("plugins", "environment", "migration")]
+    for logger in loggers:
+        logger.addFilter(others)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(others)
+
+
 @cache
 def statements(dialect: str, start: str, end: str) -> tuple[str, ...]:
     """Return the SQL statements that lead from revision *start* to *end* on *dialect*, without their semicolons."""
+    with _quiet():
+        return _rendered(dialect, start, end)
+
+
+def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
     from alembic import command
     from alembic.config import Config
 
