@@ -181,11 +181,12 @@ async def test_reading_goes_on_where_nothing_can_be_delivered(shell: Shell, monk
 
 def test_a_full_disk_is_a_problem(shell: Shell, monkeypatch) -> None:
     """Little room is a warning, none is a problem (R49)."""
-    free = checkup.NO_SPACE - 1
-    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
-    assert [found.verdict for found in checkup.checkup(Database(str(shell.directory / "structjob.db"))) if found.check == "disk"] == ["problem"]
-    free = checkup.NO_SPACE
-    assert [found.verdict for found in checkup.checkup(Database(str(shell.directory / "structjob.db"))) if found.check == "disk"] == ["warning"]
+    database = Database(str(shell.directory / "structjob.db"))
+    verdicts = []
+    for free in (checkup.NO_SPACE - 1, checkup.NO_SPACE, checkup.LITTLE_SPACE):
+        monkeypatch.setattr(checkup.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        verdicts += [found.verdict for found in checkup.checkup(database) if found.check == "disk"]
+    assert verdicts == ["problem", "warning", "ok"]
 
 
 def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from cli_support import Shell, environment
 
+from structjob.cli.screen import command_line
+
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
@@ -164,3 +166,12 @@ def test_a_loss_is_a_failure() -> None:
     assert lost(Ledger(10, 10, 0, 0), checked, Speed(5, 1.0, 1.0, 0)) == 0
     assert lost(Ledger(10, 8, 0, 0, {"disk_full": 2}), checked, Speed(5, 1.0, 1.0, 0)) == 2
     assert lost(Ledger(10, 10, 0, 0, {}, 0, 3), checked, Speed(5, 1.0, 1.0, 1)) == 4
+
+
+def test_what_to_type_next_is_found_by_the_shell(monkeypatch):
+    """Called by its path, as the README does it, the command suggests itself by that path; found by name, by its name (R49, R51)."""
+    monkeypatch.setattr("sys.argv", [".venv/bin/structjob", "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_line("jobs") == ".venv/bin/structjob jobs"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert command_line("jobs") == "structjob jobs"

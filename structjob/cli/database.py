@@ -33,8 +33,6 @@ LOOK_EVERY = 2.0
 _LIKE_URL = re.compile(r"(sqlite|mysql|mariadb|postgres(ql)?)(\+\w+)?:|.*://")
 """What is meant as a URL, be it with a slash too few."""
 
-_HINT = "structjob demo, or name another database with --db"
-
 _MUCH = 16 * 1024 * 1024
 _PATIENCE = 10.0
 
@@ -272,7 +270,7 @@ def _require(database: Database) -> None:
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )
-        raise Failure(missing, hint=_HINT)
+        raise Failure(missing, hint=_another())
     if path.is_file() and not _has_tables(path):
         raise _holds_nothing(database)
 
@@ -301,7 +299,11 @@ async def _require_tables(database: Database, store: Store) -> None:
 
 
 def _holds_nothing(database: Database) -> Failure:
-    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_HINT)
+    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_another())
+
+
+def _another() -> str:
+    return f"{command_line('demo')}, or name another database with --db"
 
 
 def _has_tables(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -102,7 +103,15 @@ def suggest(command: str) -> None:
 
 def command_line(*words: str, db: str = "") -> str:
     """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is not the default one."""
-    return " ".join(["structjob", *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
+    return " ".join([_program(), *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
+
+
+def _program() -> str:
+    """Return what to type for this command: the path it was called by, where a shell does not find its name."""
+    called = sys.argv[0]
+    if os.path.basename(called) != "structjob" or shutil.which("structjob") is not None:
+        return "structjob"
+    return shlex.quote(called)
 
 
 def _quoted(word: str) -> str:
