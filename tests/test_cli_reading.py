@@ -11,6 +11,9 @@ from typing import IO
 
 import pytest
 from cli_support import SAMPLE, WRITER, Shell, environment
+from rich.text import Text
+
+from structjob.cli.screen import columns
 
 
 @pytest.fixture(scope="module")
@@ -436,3 +439,16 @@ def test_reading_does_not_disturb_a_live_program(live: Shell, writer: subprocess
     assert "● watched  running for" in done.stdout.decode()
     assert done.stderr.decode().rstrip().endswith("-f")
     assert datetime.fromisoformat(live.json("--db", "live.db", "show", "watched-1")["job"]["started_at"]) < datetime.now(UTC)
+
+
+def test_what_one_came_for_is_seen_on_a_narrow_terminal() -> None:
+    """The last column is cut last: columns that can be spared give way to it, and to nothing where there is room (R49)."""
+    headings = ("ID", "FIRST SEEN", "LAST SEEN", "ERROR")
+    rows = [[Text("69549470"), Text("19:16:23"), Text("19:16:54"), Text("ConnectionError: host h77.example refused")]]
+
+    def shown(width: int) -> list[str]:
+        return [line.plain for line in columns(headings, rows, width, spare=("FIRST SEEN", "LAST SEEN"))]
+
+    assert shown(60)[0].split() == ["ID", "FIRST", "SEEN", "LAST", "SEEN", "ERROR"]
+    assert shown(50) == ["ID        LAST SEEN  ERROR", "69549470  19:16:54   ConnectionError: host h77.ex…"]
+    assert shown(36) == ["ID        ERROR", "69549470  ConnectionError: host h77…"]

@@ -89,7 +89,9 @@ async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_jso
     elif found:
         screen = console()
         headings = ("ID", "STATUS", "COUNT", "JOBS", "FIRST SEEN", "LAST SEEN", "WHERE", "ERROR")
-        put_lines(columns(headings, [_row(group, screen, utc=utc) for group in found], screen.width, right=("COUNT", "JOBS")), screen)
+        rows = [_row(group, screen, utc=utc) for group in found]
+        spare = ("FIRST SEEN", "JOBS", "STATUS", "LAST SEEN")
+        put_lines(columns(headings, rows, screen.width, right=("COUNT", "JOBS"), spare=spare), screen)
         if len(found) == filters["limit"]:
             say(f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}")
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))

@@ -124,7 +124,13 @@ def _quoted(word: str) -> str:
     return f"$'{''.join(spelled)}'"
 
 
-def columns(headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, *, right: Collection[str] = ()) -> list[Text]:
+LAST = 24
+"""Cells of the last column that others give way to: what one came for stands there."""
+
+
+def columns(
+    headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, *, right: Collection[str] = (), spare: Sequence[str] = ()
+) -> list[Text]:
     """Return *rows* below *headings* as lines of at most *width* columns: the last column takes what the others leave, and is cut to it.
 
     Args:
@@ -132,11 +138,21 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int,
         rows: The cells.
         width: What there is room for.
         right: Headings of the columns that are flush right.
+        spare: Headings of columns that are left out, the first one first, where the last column would have less than `LAST` cells.
     """
     from rich.text import Text
 
     table = [[Text(heading, style="dim") for heading in headings], *([cell.copy() for cell in row] for row in rows)]
     widths = [max(row[index].cell_len for row in table) for index in range(len(headings) - 1)]
+    wanted = min(LAST, max(row[-1].cell_len for row in table))
+    headings = list(headings)
+    for heading in spare:
+        if heading in headings[:-1] and sum(widths) + 2 * len(widths) + wanted > width:
+            index = headings.index(heading)
+            headings.pop(index)
+            widths.pop(index)
+            for row in table:
+                row.pop(index)
     lines = []
     for row in table:
         line = Text()

@@ -126,7 +126,7 @@ async def _stats(asked: _Question) -> None:
     if found:  # a list; what is no list always has something to show
         screen = console()
         headings, rows = _TABLES[asked.what](found, asked)
-        put_lines(columns(headings, rows, screen.width, right=_NUMBERS), screen)
+        put_lines(columns(headings, rows, screen.width, right=_NUMBERS, spare=("P50", "P99", "AVG")), screen)
     _advise(found, asked)
 
 

@@ -108,7 +108,8 @@ def _remark(found: Verification, db: Database) -> None:
         names = ("stored", "explained", "pruned")
         stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
         why = f" ({pruned:,} of them pruned)" if pruned else ""
-        say(f"nothing is missing: {stored:,} lines in {len(found.sessions):,} sessions are stored, {explained:,} more are explained{why}")
+        sessions = f"{len(found.sessions):,} session{'' if len(found.sessions) == 1 else 's'}"
+        say(f"nothing is missing: {stored:,} lines in {sessions} are stored, {explained:,} more are explained{why}")
     for session in found.sessions:
         if session.holes and session.status != "live":
             shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
