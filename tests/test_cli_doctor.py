@@ -199,6 +199,16 @@ def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch
     assert f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
 
 
+def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
+    """Who finds "database is locked" in a log is told that it is so, and how to find the program (R49)."""
+    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        found = findings(shell, code=1)["lock"]
+        connection.execute("ROLLBACK")
+    assert found["advice"].startswith("find it, and end its transaction: fuser -v ")
+    assert "lock" not in findings(shell)
+
+
 def test_a_database_that_cannot_be_made(tmp_path: Path) -> None:
     """Where its directory is missing, no tracker would create the file: that is said, with the command that helps (R49)."""
     found = findings(Shell(tmp_path), code=1, db=f"sqlite:///{tmp_path / 'missing' / 'jobs.db'}")["file"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import sqlite3
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +37,9 @@ NO_SPACE = 1 << 20
 """Less than this, and neither the database nor the spool takes another batch."""
 SKEW = timedelta(seconds=2)
 """Between this machine's clock and the database's: more of it and times of jobs on several machines cannot be compared."""
+
+LONG_LOCK = 2.0
+"""Seconds to wait for SQLite's write lock: no transaction of ours takes as long."""
 
 LARGE_WAL = 256 << 20
 _TAIL = 1 << 20
@@ -142,8 +147,25 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
         yield Finding(
             "wal", "warning", f"{wal.name} has {_bytes(size)}: a reader keeps SQLite from copying it back", "end what reads for hours"
         )
+    if refused is None:
+        yield from _lock(path)
     yield from _network(path.parent, "the database")
     yield from _space(path.parent, "disk")
+
+
+def _lock(path: Path) -> Iterator[Finding]:
+    """Tell of a program that keeps others from writing: they say that the database is locked, and reading works all the same."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                found = f"another program has been writing for {LONG_LOCK:g} s without an end, and nobody else can"
+                yield Finding("lock", "problem", found, f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}")
+        except sqlite3.Error:
+            pass  # no database at all, say: told below
+        else:
+            connection.execute("ROLLBACK")
 
 
 _OTHER_USER = "run this and the program as the user whose it is, or have its owner changed"
