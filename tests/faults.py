@@ -209,9 +209,13 @@ async def _crowded(site: Site) -> AsyncIterator[None]:
     taken: list[AsyncConnection] = []
     own: set[int] = set()
     try:
-        while others := await _fill(engine, server, taken, own):
+        calm = 0
+        while calm < 3:  # a connection that has just ended may hold its place for a moment, and free it for whoever comes first
+            held = len(taken)
+            others = await _fill(engine, server, taken, own)
             for number in others:  # the program's: they are ours when it comes back for them
                 await asyncio.to_thread(server.end, number)
+            calm = calm + 1 if not others and len(taken) == held else 0
         yield
     finally:
         await _parted(taken)

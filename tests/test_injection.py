@@ -1,4 +1,4 @@
-"""What people type, log and name their jobs is bound to statements, and never part of one (issue 4: SQL in every field)."""
+"""What people type, log and name their jobs is bound to statements, and never part of one (R36)."""
 
 import contextlib
 from collections.abc import Iterator

@@ -47,7 +47,7 @@ def changed(given, **parts):
 
 @SERVERS
 async def test_a_wrong_user_or_password(database):
-    """The message says that the login is refused, and what to correct; waiting will not help (issue 3)."""
+    """The message says that the login is refused, and what to correct; waiting will not help (R29)."""
     exc = await refusal(changed(database, username="nobody_of_ours", password=SECRET))
     assert "refuses the login" in str(exc)
     assert "correct the user and the password" in str(exc)
@@ -56,7 +56,7 @@ async def test_a_wrong_user_or_password(database):
 
 @SERVERS
 async def test_a_missing_database(database):
-    """The message says what to type to create it (issue 3)."""
+    """The message says what to type to create it (R29)."""
     exc = await refusal(changed(database, database="not_there"))
     assert "no database 'not_there'" in str(exc)
     assert "CREATE DATABASE" in str(exc)
@@ -66,7 +66,7 @@ async def test_a_missing_database(database):
 @pytest.mark.parametrize("scheme", ["mariadb", "mysql", "postgresql"])
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "nowhere.invalid"])
 async def test_nobody_there(scheme, where):
-    """A wrong host or port, or a server that is down, is named with its address; it may come back (issue 3)."""
+    """A wrong host or port, or a server that is down, is named with its address; it may come back (R29)."""
     exc = await refusal(f"{scheme}://me:s3cr3t@{where}/test")
     assert f"cannot connect to {scheme}://me:***@{where}/test" in str(exc)
     assert "is the server running" in str(exc)
@@ -75,7 +75,7 @@ async def test_nobody_there(scheme, where):
 
 @pytest.mark.parametrize(("scheme", "extra", "driver"), [("mysql", "mysql", "asyncmy"), ("postgresql", "postgres", "asyncpg")])
 async def test_a_missing_driver(scheme, extra, driver, monkeypatch):
-    """The message says what to install (issue 3)."""
+    """The message says what to install (R29)."""
     monkeypatch.setitem(sys.modules, driver, None)
     exc = await refusal(f"{scheme}://me:s3cr3t@127.0.0.1/test")
     assert f"pip install 'structjob[{extra}]'" in str(exc)
@@ -84,7 +84,7 @@ async def test_a_missing_driver(scheme, extra, driver, monkeypatch):
 
 @SERVERS
 async def test_a_missing_table(database, tmp_path):
-    """Tables that were dropped while a tracker writes: the message says what to run; nothing goes to the dead letters (issue 3)."""
+    """Tables that were dropped while a tracker writes: the message says what to run; nothing goes to the dead letters (R29)."""
     async with bare(database.kind, tmp_path) as own, opened(own) as store:
         await own.execute("DROP TABLE structjob_logs" + (" CASCADE" if own.kind == "postgresql" else ""))
         with pytest.raises(StoreUnavailable, match="structjob migrate") as caught:
@@ -95,7 +95,7 @@ async def test_a_missing_table(database, tmp_path):
 
 @SERVERS
 async def test_a_user_without_rights(database, tmp_path):
-    """A user who may not create tables is told who has to, and what a tracker needs (issue 3)."""
+    """A user who may not create tables is told who has to, and what a tracker needs (R29)."""
     name = f"weak_{database.url.rpartition('_')[2][:12]}"
     async with bare(database.kind, tmp_path) as own:
         schema = parse(own.url).database
@@ -188,7 +188,7 @@ def test_a_url_without_a_database():
 
 @SERVERS
 async def test_connections_that_were_cut(database, tmp_path):
-    """An idle connection that the server, or a firewall, has ended is replaced unnoticed (issue 3, item 2)."""
+    """An idle connection that the server, or a firewall, has ended is replaced unnoticed (R29)."""
     async with opened(database) as store:
         await store.write(Write(1, events(1)))
         assert await kill_all(database) >= 1
