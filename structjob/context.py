@@ -72,6 +72,7 @@ class Scope:
         span_id: str | None = None,
         category: str | None = None,
         project: str | None = None,
+        provisional: str | None = None,
     ) -> None:
         self.recorder = recorder
         self.job = job
@@ -103,6 +104,7 @@ class Scope:
             "span_id": span_id,
             "category": category,
             "project": project,
+            "provisional": provisional,  # no column: see `structjob.store.settling`
         }
         self.column_values: dict[str, str | int] = {key: value for key, value in columns.items() if value is not None}
         self.columns = json_fields(self.column_values)

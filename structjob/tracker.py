@@ -390,8 +390,10 @@ class Tracker:
                 job_id (≤ 64): an id of your own; an id that is known already opens the job's next attempt.
                 idempotency_key (≤ 255): the first start wins; a second one gets a handle to it, with ``job.existing`` set.
                 parent: a job, a job's id, or what `structjob.extract` returned; the job around it by default.
-                wait: wait for the start's commit, a second at most (the default). offline: start a job with *job_id* though the
-                database is away.
+                wait: wait for the start's commit, a second at most (the default). offline: start a job with *job_id* or
+                *idempotency_key* though the database is away. ``job.attempt`` is then provisional, one more than the last attempt that
+                this process knows of; the true number is given where the attempt is stored, after all that others made meanwhile, and
+                stands in whatever is read. A key that another job has by then is left out, and both ids stand in the metadata.
 
         Raises:
             InvalidArgument: if one of these is not so.
@@ -683,6 +685,9 @@ class Tracker:
             raise self._engine.link.down  # a start does not wait for a database that is known to be away
         return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
 
+    def _provisional_attempt(self, job_id: str, former: int) -> int:
+        return self._engine.claiming.provisional(job_id, former)
+
     async def _committed(self, state_seq: int, seconds: float) -> None:
         """Wait for the commit of a change of state; not while the database is away, and not for ever."""
         with suppress(StoreUnavailable, TimeoutError):
@@ -710,5 +715,3 @@ def _version() -> str:
         return version("structjob")
     except PackageNotFoundError:
         return "unknown"
-
-

@@ -117,7 +117,7 @@ async def test_requests_at_once_leave_one(stores, stranger):
 
     assert await asyncio.gather(*(store.transact(ask) for store in stores)) == [JobStatus.RUNNING] * len(stores)
     found = await stores[0].fetch(cancellations.requests(stranger.session_id))
-    assert [tuple(row.values()) for row in found] == [("running", 1, "the disk is needed", "ada")]
+    assert [tuple(row.values()) for row in found] == [("running", 1, "the disk is needed", "ada", None)]
     assert not await stores[0].fetch(cancellations.requests(1))
     await stores[0].transact(lambda connection: cancellations.settle(connection, stranger.session_id, "running", 1))
     assert not await stores[0].fetch(cancellations.requests(stranger.session_id))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
+from datetime import UTC
 from typing import Protocol
+
+from sqlalchemy import RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.link import Link
@@ -17,6 +20,7 @@ class LiveJob(Protocol):
 
     id: str
     attempt: int
+    provisional: str | None
 
     def request_cancel(self, reason: str, requested_by: str | None) -> None:
         """Cancel its task. Raises `IllegalTransition` if it has none."""
@@ -49,16 +53,23 @@ class Canceller:
             if (job_id, attempt) not in self._heard:
                 # Once, though it may not be forgotten yet: a second cancellation would disturb what the job does to clean up.
                 self._heard.add((job_id, attempt))
-                self._cancel(job_id, attempt, row["reason"] or "", row["requested_by"])
+                self._cancel(row)
             await self._link.store.transact(
                 lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(connection, self._session_id, job_id, attempt)  # type: ignore[misc]  # bound early
             )
             self._heard.discard((job_id, attempt))
 
-    def _cancel(self, job_id: str, attempt: int, reason: str, requested_by: str | None) -> None:
+    def _cancel(self, row: RowMapping) -> None:
         with suppress(StopIteration):  # it has ended meanwhile
-            job = next(job for job in list(self._live) if (job.id, job.attempt) == (job_id, attempt))
+            job = next(job for job in list(self._live) if job.id == row["job_id"] and _is_meant(job, row))
             try:
-                job.request_cancel(reason, requested_by)
+                job.request_cancel(row["reason"] or "", row["requested_by"])
             except IllegalTransition as exc:
                 diagnostics.warning("a request to cancel could not be met: %s", exc)
+
+
+def _is_meant(job: LiveJob, row: RowMapping) -> bool:
+    if job.provisional is None:
+        return bool(job.attempt == row["attempt"])
+    # Its number is not the one in the database.
+    return row["started_at"] is not None and f"{row['started_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" == job.provisional

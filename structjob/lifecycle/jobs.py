@@ -38,7 +38,9 @@ class Job(Handle):
     Attributes:
         id: UUIDv7, or what the caller gave.
         operation: What it does.
-        attempt: Which try this is, from 1; 0 before it starts.
+        attempt: Which try this is, from 1; 0 before it starts. Of a job that was started *offline* while the database was away it is
+            provisional, and stays so here.
+        provisional: When a provisional attempt began; ``None`` of any other.
         correlation_id: Inherited by children, unless given.
         status: A `JobStatus`.
         metadata: What the caller told at its beginning; changes are recorded with the next change of state.
@@ -70,6 +72,7 @@ class Job(Handle):
         self.result: Any = None
         self.status = JobStatus.PENDING
         self.attempt = 0
+        self.provisional: str | None = None
         self.existing = False
         self.error: ErrorInfo | None = None
         self._options = options
@@ -158,7 +161,9 @@ class Job(Handle):
         except StoreUnavailable:
             if self._former is None and not self._options.offline:
                 raise
-            former, attempt = None, 1 if self._former is None else self._former.attempt + 1
+            former, attempt = None, self._tracker._provisional_attempt(self.id, self._former.attempt if self._former is not None else 0)
+            # The claim may have been heard, for all that: then this is what it has entered.
+            self.provisional = row["started_at"]
         if former is not None and attempt == 0 and former["id"] == self.id:
             raise Cancelled(f"{self._named()} was cancelled before it began: {former['error_message']}")
         self._claimed(former, attempt)
@@ -206,7 +211,7 @@ class Job(Handle):
     def _begin(self) -> int:
         """Run from here on; return the number of the record that says so."""
         self.status = JobStatus.RUNNING
-        self._started = database_time(time.time_ns())
+        self._started = self.provisional or database_time(time.time_ns())
         self._began = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
@@ -241,6 +246,7 @@ class Job(Handle):
             span_id=parent.get("span_id"),
             category=self.category,
             project=self.project,
+            provisional=self.provisional,
         )
 
     async def __aenter__(self) -> Self:
@@ -445,7 +451,7 @@ class Job(Handle):
 
     def _described(self) -> dict[str, Any]:
         given: dict[str, Any] = {name: getattr(self, name) for name in ("job_type", "owner", "external_job_id", "context_id")}
-        if self.attempt > 1:
+        if self.attempt > 1 and self.provisional is None:
             given["attempt"] = self.attempt
         return {key: value for key, value in given.items() if value is not None}
 
@@ -478,6 +484,7 @@ class Job(Handle):
             "duration_ms": self._duration_ms,
             "cpu_ms": self._cpu_ms,
             "max_rss_kb": self._max_rss_kb,
+            **({} if self.provisional is None else {"provisional": self.provisional}),
         }
 
     def _record(self) -> int:

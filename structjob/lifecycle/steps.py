@@ -282,6 +282,7 @@ class Step(Handle):
             "started_at": self._started,
             "completed_at": self._completed,
             "duration_ms": self._duration_ms,
+            **({} if self.job.provisional is None else {"provisional": self.job.provisional}),
         }
 
     def _record(self) -> int:

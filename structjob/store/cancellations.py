@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import Connection, Select, delete, insert, literal, select, update
 
 from structjob.exceptions import IllegalTransition, JobNotFound
 from structjob.models import JobStatus
 from structjob.store.expressions import utc_now
-from structjob.store.tables import cancellations, jobs
+from structjob.store.tables import attempts, cancellations, jobs
 
 
 def request(connection: Connection, job_id: str, reason: str, requested_by: str | None) -> JobStatus:
@@ -44,10 +46,12 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
     return status
 
 
-def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None]]:
-    """Return the query for what a session is asked to cancel."""
+def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None, datetime | None]]:
+    """Return the query for what a session is asked to cancel, with the moment each attempt began."""
     columns = cancellations.c
-    return select(columns.job_id, columns.attempt, columns.reason, columns.requested_by).where(columns.session_id == session_id)
+    asked = select(columns.job_id, columns.attempt, columns.reason, columns.requested_by, attempts.c.started_at)
+    meant = (attempts.c.job_id == columns.job_id) & (attempts.c.attempt == columns.attempt)
+    return asked.select_from(cancellations.outerjoin(attempts, meant)).where(columns.session_id == session_id)
 
 
 def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:

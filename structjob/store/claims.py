@@ -13,18 +13,23 @@ from structjob.store.tables import attempts, jobs
 
 
 def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-    """Do as `structjob.store.ingest.Store.claim` says.
-
-    Where two claim a new job at once, the database refuses the second one's row; its transaction is then to be tried again, and finds
-    the first one's.
-    """
+    """Do as `structjob.store.ingest.Store.claim` says; see `enter`."""
     if row.get("idempotency_key") is not None:
-        holder = _job(connection, "idempotency_key", row["idempotency_key"])
+        holder = find(connection, "idempotency_key", row["idempotency_key"])
         if holder is not None and holder["id"] != row["id"]:
             return holder, 0
-    former = _job(connection, "id", row["id"])
+    former = find(connection, "id", row["id"])
     if former is not None and former["status"] == "cancelled" and former["attempt"] == 0:
         return former, 0  # somebody cancelled it while it was pending: it is not to start
+    return former, enter(connection, ingest, former, row)
+
+
+def enter(connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]) -> int:
+    """Enter the next attempt of the job of *row*, whose *former* row is this (see `find`); return its number.
+
+    Where two enter a new job at once, the database refuses the second one's row; its transaction is then to be tried again, and finds
+    the first one's.
+    """
     if former is None:
         entered = {**row, "attempt": 1}
         ingest.insert(connection, "structjob_jobs", msgspec.json.encode([entered]))
@@ -35,22 +40,21 @@ def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[
         entered |= {"attempt": former["attempt"] + 1, "idempotency_key": row.get("idempotency_key") or former["idempotency_key"]}
         ingest.upsert(connection, "structjob_jobs", msgspec.json.encode([entered]))
     ingest.upsert(connection, "structjob_attempts", msgspec.json.encode([{**entered, "job_id": entered["id"]}]))
-    return former, entered["attempt"]
+    return int(entered["attempt"])
 
 
-def take_back(connection: Connection, row: dict[str, Any], *, goes_on: int, pending: bool) -> None:
+def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> None:
     """Undo what the claim of *row* has entered, if it has; harmless where it has not, or is undone already.
 
     Args:
         connection: In a transaction.
         row: What was to be claimed. Its session and the moment it began tell what it entered from what any other claim did.
-        goes_on: The attempt that runs though the claim was not answered, 0 if none does: it stays.
         pending: Whether the job was there before in any case; else it was if it is older than *row*.
     """
-    job = _job(connection, "id", row["id"])
+    job = find(connection, "id", row["id"])
     began = datetime.fromisoformat(row["started_at"]).replace(tzinfo=UTC)
     mine = (attempts.c.job_id == row["id"]) & (attempts.c.session_id == row["session_id"])
-    untouched = (attempts.c.state_seq == 0) & (attempts.c.started_at == began) & (attempts.c.attempt != goes_on)
+    untouched = (attempts.c.state_seq == 0) & (attempts.c.started_at == began)
     attempt = connection.execute(select(attempts.c.attempt).where(mine & untouched)).scalar()
     if attempt is None:
         return
@@ -69,7 +73,8 @@ def take_back(connection: Connection, row: dict[str, Any], *, goes_on: int, pend
     connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
 
 
-def _job(connection: Connection, column: str, value: str) -> dict[str, Any] | None:
+def find(connection: Connection, column: str, value: str) -> dict[str, Any] | None:
+    """Return the row of the job whose unique *column* is this, locked, as it stands in a line of the spool; None if there is none."""
     found = connection.execute(select(jobs).where(jobs.c[column] == value).with_for_update()).mappings().first()
     return None if found is None else {name: _as_text(name, found[name]) for name in found}
 

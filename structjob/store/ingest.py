@@ -78,15 +78,34 @@ def as_array(lines: bytes) -> bytes:
 
 
 @dataclass(slots=True)
+class Unsettled:
+    """Changes of state of an attempt whose number is provisional, folded; see `structjob.store.settling`.
+
+    Attributes:
+        job_id: Its job.
+        began: When it began.
+        attempt: The provisional number.
+        tables: Per table the last of each row.
+    """
+
+    job_id: str
+    began: str
+    attempt: int
+    tables: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(slots=True)
 class Rows:
     """Changes of state, folded.
 
     Attributes:
         tables: Per table the last of each row, as a JSON array.
+        unsettled: Those of attempts whose numbers are provisional, in the order of their numbers.
         numbers: The numbers of all changes.
     """
 
     tables: dict[str, bytes]
+    unsettled: list[Unsettled]
     numbers: list[int]
 
 
@@ -100,6 +119,7 @@ _decode_state = msgspec.json.Decoder(_StateLine).decode
 
 
 _Held = dict[str, dict[Any, dict[str, Any]]]
+_Provisional = dict[tuple[str, str, int], _Held]
 
 
 def fold(lines: bytes, session_id: int) -> Rows:
@@ -109,16 +129,23 @@ def fold(lines: bytes, session_id: int) -> Rows:
         ValueError: if a line is none.
     """
     held: _Held = {}
+    provisional: _Provisional = {}
     try:
-        numbers = [_add(held, line, session_id) for line in lines.split(b"\n") if line]
+        numbers = [_add(held, provisional, line, session_id) for line in lines.split(b"\n") if line]
     except (KeyError, TypeError, OverflowError) as exc:
         raise ValueError(f"no change of state: {exc!r}") from exc
-    return Rows({table: msgspec.json.encode(list(held[table].values())) for table in COLUMNS if table in held}, numbers)
+    unsettled = [
+        Unsettled(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
+        for key, rows in sorted(provisional.items(), key=lambda item: item[0][2])
+    ]
+    return Rows({table: msgspec.json.encode(list(held[table].values())) for table in COLUMNS if table in held}, unsettled, numbers)
 
 
-def _add(held: _Held, line: bytes, session_id: int) -> int:
+def _add(held: _Held, provisional: _Provisional, line: bytes, session_id: int) -> int:
     state = _decode_state(line)
     row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": state.state_seq}
+    if "provisional" in row:
+        held = _apart(provisional, row)
     if state.kind == "job":
         _keep(held, "structjob_jobs", row)
         if attempt_of(row):
@@ -128,6 +155,13 @@ def _add(held: _Held, line: bytes, session_id: int) -> int:
     elif state.kind == "gap":
         _keep(held, "structjob_gaps", row)
     return state.state_seq
+
+
+def _apart(provisional: _Provisional, row: dict[str, Any]) -> _Held:
+    """Return where to keep a *row* that is marked, and take the mark away."""
+    job_id, began = (msgspec.json.decode(row[name], type=str) for name in ("job_id" if "job_id" in row else "id", "provisional"))
+    del row["provisional"]
+    return provisional.setdefault((job_id, began, attempt_of(row)), {})
 
 
 def attempt_of(row: Mapping[str, Any]) -> int:

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
 from structjob.session import Session
-from structjob.store import claims, migrate, poison, sessions
+from structjob.store import claims, migrate, poison, sessions, settling
 from structjob.store.ingest import Crashed, Ingest, Tell, Write, Written, fold
 from structjob.store.url import masked
 
@@ -185,9 +185,10 @@ class ServerStore:
             rows = fold(write.states, write.session_id)
             for table, values in rows.tables.items():
                 self._ingest.upsert(connection, table, values)
+            settling.settle(connection, self._ingest, write.session_id, rows.unsettled)
             written.states = rows.numbers
         if write.events:
-            self._ingest.events(connection, write.session_id, write.events)
+            self._ingest.events(connection, write.session_id, settling.renumbered(connection, write.session_id, write.events))
         if write.last_seq:
             sessions.reach(connection, write.session_id, write.last_seq)
         return written

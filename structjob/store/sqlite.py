@@ -18,11 +18,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 from sqlalchemy import URL, Connection, Executable, RowMapping, create_engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 from structjob.session import Session
-from structjob.store import claims, migrate, poison, sessions
+from structjob.store import claims, migrate, poison, sessions, settling
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
@@ -216,7 +217,8 @@ class SQLiteStore:
             self._last = threading.get_ident()
         try:
             with self._transaction(patience) as connection:
-                return self._write(connection, write)
+                assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+                return self._write(connection, self._writing, write)
         except (sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError) as exc:
             return self._divide(write, exc)
         except sqlite3.OperationalError as exc:
@@ -224,16 +226,20 @@ class SQLiteStore:
                 raise
             return self._divide(write, exc)
 
-    @staticmethod
-    def _write(connection: sqlite3.Connection, write: Write) -> Written:
+    def _write(self, connection: sqlite3.Connection, core: Connection, write: Write) -> Written:
         written = Written()
+        events = write.events
         if write.states:
             rows = fold(write.states, write.session_id)
             for table, values in rows.tables.items():
                 connection.execute(_UPSERTS[table], {"batch": values})
+            with _undisguised():
+                settling.settle(core, self._ingest, write.session_id, rows.unsettled)
             written.states = rows.numbers
-        if write.events:
-            connection.execute(_INSERT_EVENTS, {"session": write.session_id, "batch": as_array(write.events)})
+        if events:
+            with _undisguised():
+                events = settling.renumbered(core, write.session_id, events)
+            connection.execute(_INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)})
         if write.last_seq:
             connection.execute(
                 "UPDATE structjob_sessions SET last_seq = ? WHERE session_id = ? AND last_seq < ?",
@@ -356,6 +362,15 @@ def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
         raw.execute(statement)
     engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None, isolation_level="AUTOCOMMIT")
     return engine.connect()
+
+
+@contextlib.contextmanager
+def _undisguised() -> Iterator[None]:
+    """Have SQLite's own exceptions come out of SQLAlchemy: they say whether it is the batch that is refused."""
+    try:
+        yield
+    except DBAPIError as exc:
+        raise (exc.orig or exc) from None
 
 
 def _let_go(connection: Connection) -> None:

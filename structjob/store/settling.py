@@ -1,0 +1,146 @@
+"""Settling what began while the database was away: its attempt's number was provisional, and gives way to the true one when it is stored.
+
+Such a job's changes of state and its events carry a mark that is no column, ``provisional``: when the attempt began. With the session
+that tells the attempt from every other one, whatever their numbers are.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, select, update
+
+from structjob.diagnostics import diagnostics
+from structjob.store import claims
+from structjob.store.ingest import JSON_COLUMNS, Ingest, Unsettled
+from structjob.store.tables import attempts, logs, sessions
+
+_MARK = b',"provisional":"'
+
+
+def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Unsettled]) -> None:
+    """Store what a session tells of attempts whose numbers are provisional, under their true numbers.
+
+    Where two enter a new job at once, the database refuses the second one's row; its transaction is then to be tried again, and finds
+    the first one's.
+    """
+    if unsettled:
+        _lock(connection, session_id)
+    for each in unsettled:
+        _settle(connection, ingest, session_id, each)
+
+
+def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Unsettled) -> None:
+    job = claims.find(connection, "id", each.job_id)
+    own = next((row for row in _begun(connection, each.job_id, each.began) if row["session_id"] == session_id), None)
+    for row in each.tables.get("structjob_jobs", ()):
+        row |= {name: msgspec.json.decode(value) for name, value in row.items() if _is_plain(name, value)}
+        holder = _without_taken_key(connection, row)
+        _inherit(row, job)
+        if own is None:
+            number = claims.enter(connection, ingest, job, {**row, "status": "running", "state_seq": 0, "started_at": each.began})
+            if holder is not None:
+                diagnostics.warning(
+                    "job %s began while the database was away, with the idempotency key of job %s; it is stored without the key, see its "
+                    "metadata",
+                    each.job_id,
+                    holder,
+                )
+    if own is not None:
+        number = own["attempt"]
+    elif "structjob_jobs" not in each.tables:  # steps of a job that the database refused
+        number = (job["attempt"] if job is not None else 0) + 1
+    if number != each.attempt and (own is None or own["state_seq"] == 0):
+        # Events that came sooner than this: those that come later find the attempt.
+        early = (logs.c.job_id == each.job_id) & (logs.c.ts >= _moment(each.began)) & (logs.c.session_id == session_id)
+        connection.execute(update(logs).where(early, logs.c.attempt == each.attempt).values(attempt=number))
+    for table, rows in each.tables.items():
+        ingest.upsert(connection, table, msgspec.json.encode([{**row, "attempt": number} for row in rows]))
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    return isinstance(value, msgspec.Raw) and name not in JSON_COLUMNS
+
+
+def _without_taken_key(connection: Connection, row: dict[str, Any]) -> str | None:
+    """Take the idempotency key from a job's *row* if another job has it: both ran, and that shall be seen. Return the other job's id."""
+    key = row["idempotency_key"]
+    holder = claims.find(connection, "idempotency_key", key) if key is not None else None
+    if holder is None or holder["id"] == row["id"]:
+        return None
+    row["idempotency_key"] = None
+    row["metadata"] = _merged(row["metadata"], {"idempotency_key": key, "idempotency_key_held_by": holder["id"]})
+    return str(holder["id"])
+
+
+def _inherit(row: dict[str, Any], former: dict[str, Any] | None) -> None:
+    """Keep what was told of the job before, unless *row* tells it anew; but for the correlation id, by which the attempt's events go."""
+    if former is None:
+        return
+    for name in ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key"):
+        if row[name] is None:
+            row[name] = former[name]
+    if row["category"] == "system":
+        row["category"] = former["category"]
+    if row["parent_job_id"] is None and former["parent_job_id"] is not None:
+        row |= {name: former[name] for name in ("parent_job_id", "root_job_id")}
+    row["metadata"] = _merged(former["metadata"], row["metadata"])
+
+
+def _merged(*objects: Any) -> dict[str, Any] | None:
+    """Return JSON objects as one, the later ones first in rank; None where there is none."""
+    merged: dict[str, Any] = {}
+    for each in objects:
+        value = msgspec.json.decode(each) if isinstance(each, (msgspec.Raw, str)) else each
+        if isinstance(value, dict):
+            merged |= value
+    return merged or None
+
+
+class _Event(msgspec.Struct):
+    job_id: str | None = None
+    attempt: int | None = None
+    provisional: str | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
+    """Return the *lines* of a session's events with the true numbers of their attempts, as far as they are settled."""
+    if _MARK not in lines:
+        return lines
+    # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot miss them.
+    _lock(connection, session_id)
+    numbers: dict[tuple[str, str], bytes | None] = {}
+    return b"".join(_renumbered(connection, session_id, line, numbers) + b"\n" for line in lines.split(b"\n") if line)
+
+
+def _renumbered(connection: Connection, session_id: int, line: bytes, numbers: dict[tuple[str, str], bytes | None]) -> bytes:
+    event = _decode_event(line) if _MARK in line else None
+    if event is None or event.provisional is None or event.job_id is None:
+        return line
+    key = (event.job_id, event.provisional)
+    if key not in numbers:
+        # A forked child's events are another session's, and of the same attempt.
+        begun = sorted(_begun(connection, *key), key=lambda row: bool(row["session_id"] != session_id))
+        numbers[key] = b"%d" % begun[0]["attempt"] if begun else None
+    number = numbers[key]
+    return line if number is None else msgspec.json.encode({**_decode_fields(line), "attempt": msgspec.Raw(number)})
+
+
+def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
+    found = select(attempts.c.attempt, attempts.c.session_id, attempts.c.state_seq)
+    return list(connection.execute(found.where(attempts.c.job_id == job_id, attempts.c.started_at == _moment(began))).mappings())
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _lock(connection: Connection, session_id: int) -> None:
+    """Have what one session tells of such attempts stored in turn."""
+    connection.execute(select(sessions.c.session_id).where(sessions.c.session_id == session_id).with_for_update())
