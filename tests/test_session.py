@@ -162,7 +162,9 @@ def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(r
 
     with monkeypatch.context() as patch:
         patch.setattr(sessions.msgspec.json, "encode", refuse)
-        with pytest.raises(SpoolError, match=r"cannot write to the spool directory .*No space left on device; choose another"):
+        with pytest.raises(
+            SpoolError, match=r"cannot write to the spool directory .*No space left on device; make room on its disk, or choose another"
+        ):
             SessionSpool.create(root, session)
     assert os.listdir("/proc/self/fd") == before
     assert not list(root.iterdir())

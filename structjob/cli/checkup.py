@@ -274,7 +274,9 @@ def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
         yield from _undelivered(spools)
         return
     if db.in_memory:
-        yield Finding("database", "problem", "a database in memory is seen by its own program only", "name a file, such as sqlite:///jobs.db")
+        yield Finding(
+            "database", "problem", "a database in memory is seen by its own program only", "name a file, such as sqlite:///jobs.db"
+        )
         return
     try:
         findings = connected(db, lambda connection: list(_examine(connection, db, spools)), read_only=True)

@@ -64,9 +64,7 @@ stdout has the job once it has ended.""",
 @options.json_output
 @options.database
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
-def run(
-    db: Database, *, command: tuple[str, ...], as_json: bool, name: str | None, metadata: Mapping[str, Any], **given: Any
-) -> None:
+def run(db: Database, *, command: tuple[str, ...], as_json: bool, name: str | None, metadata: Mapping[str, Any], **given: Any) -> None:
     """Run any program as a job."""
     import asyncio
     import socket
