@@ -83,11 +83,6 @@ async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker
         yield opened
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many tests run at once: more than there are processors, for much of their time is waiting."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
-
-
 def pytest_sessionfinish() -> None:
     """Leave no database and no server behind."""
     database_support.drop_databases()

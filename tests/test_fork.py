@@ -394,7 +394,7 @@ async def child(tracker):
     log.info("heard")
     heard = [event.message async for event in closed(listener)]
     log.info("after")
-    os.write(1, f"{heard}\n".encode())  # at once: there are two of us
+    os.write(1, str(heard).encode() + bytes([10]))  # at once: there are two of us
 
 async def closed(listener):
     listener.close()
