@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -53,6 +54,35 @@ def test_verify_finds_what_was_lost(shell: Shell) -> None:
     assert as_json.returncode == 1
     found = json.loads(as_json.stdout)
     assert (found["missing"], found["sessions"][0]["holes"]) == (3, [[3, 4], [7, 7]])
+
+
+KILLED = """
+import asyncio, os, signal, sys, structlog, structjob
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1], flush_interval=1.0):
+        structlog.get_logger().info("on its way")
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
+    """A dead program's lines that wait in a spool nobody can deliver are told of, and are no proof of completeness (R11, R28, R49)."""
+    with pytest.raises(subprocess.CalledProcessError):
+        shell.python(KILLED, "sqlite:///structjob.db")
+    (spool,) = (path for path in (shell.directory / "structjob.db.spool").iterdir() if path.name.isdigit())
+    elsewhere = spool.rename(shell.directory / "elsewhere")
+    spool.symlink_to(elsewhere)  # and links are not followed: somebody else may have put one there
+    done = shell.run("verify")
+    assert done.returncode == 1
+    assert "? undelivered" in done.stdout.decode()
+    assert "of a program that died wait in the spool and could not be delivered: nothing is proved of them" in done.stderr.decode()
+    as_json = json.loads(shell.run("verify", "--json").stdout)
+    assert (as_json["ok"], as_json["undelivered"]) == (False, [int(spool.name)])
+    spool.unlink()
+    elsewhere.rename(spool)
+    assert (shell.json("verify")["ok"], shell.ok("logs", "--grep", "on its way").count("on its way")) == (True, 1)
 
 
 def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:

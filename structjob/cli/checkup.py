@@ -88,7 +88,7 @@ def checkup(db: Database) -> Iterator[Finding]:
     if db.path is not None:
         yield _sqlite()
         yield from _file(db.path, db.shown)
-    spools = list(_spools(db))
+    spools = list(waiting_spools(db))
     yield from _spool_directory(db)
     yield from _in_database(db, spools)
 
@@ -237,7 +237,8 @@ def spool_root(db: Database) -> Path | None:
     return session.spool_root(True, db.path, masked(db.url.set(drivername=db.url.get_backend_name())))
 
 
-def _spools(db: Database) -> Iterator[Waiting]:
+def waiting_spools(db: Database) -> Iterator[Waiting]:
+    """Yield the spools of *db* on this host that hold something."""
     from structjob import session
 
     root = spool_root(db)

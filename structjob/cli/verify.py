@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database
     from structjob.store.verify import SessionVerification, Verification
 
-_LOOKS = {"complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow")}
+_LOOKS = {
+    "complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow"),
+    "undelivered": ("?", "yellow"),
+}  # fmt: skip
 _HOLES = 10
 
 
@@ -25,7 +28,8 @@ Examples:
   structjob verify
   structjob verify --json | jq .missing
 
-Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line. Exit code 1 if there is one."""
+Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line. Exit code 1 if there is one,
+or if lines of a program that died wait in a spool that cannot be delivered now."""
 )
 @options.utc
 @options.json_output
@@ -40,6 +44,7 @@ def verify(db: Database, *, as_json: bool, utc: bool) -> None:
 async def _verify(db: Database, *, as_json: bool, utc: bool) -> None:
     from sqlalchemy import select
 
+    from structjob.cli.checkup import waiting_spools
     from structjob.cli.database import reading
     from structjob.store import verify as proof
     from structjob.store.tables import sessions
@@ -47,27 +52,39 @@ async def _verify(db: Database, *, as_json: bool, utc: bool) -> None:
     async with reading(db) as reader:
         found = await proof.verify(reader.fetch)
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
+        # What could be delivered has been, just now.
+        left = {spool.session_id: spool.size for spool in waiting_spools(db) if spool.size and not spool.alive}
     if as_json:
-        plain = [_plain(session, known.get(session.session_id)) for session in found.sessions]
+        plain = [_plain(session, known.get(session.session_id), left) for session in found.sessions]
         orphans = {"running": found.running, "running_job_ids": found.running_job_ids, "orphans": found.orphans}
-        put_json({"ok": found.ok, "missing": found.missing, **orphans, "sessions": plain})
+        put_json({"ok": found.ok and not left, "missing": found.missing, "undelivered": sorted(left), **orphans, "sessions": plain})
     else:
-        _print(found, known, utc=utc)
+        _print(found, known, left, utc=utc)
         _remark(found, db)
     if found.missing:
         raise Failure(f"{found.missing:,} lines are missing: their numbers were given out, and nothing says why they are not stored")
+    if left:
+        programs = "a program" if len(left) == 1 else f"{len(left):,} programs"
+        raise Failure(
+            f"{sum(left.values()):,} bytes of {programs} that died wait in the spool and could not be delivered: nothing is proved of them",
+            hint=command_line("doctor", db=db.option),
+        )
 
 
-def _plain(session: SessionVerification, row: Any) -> dict[str, Any]:
+def _status(session: SessionVerification, left: Mapping[int, int]) -> str:
+    return "undelivered" if session.session_id in left and session.status != "incomplete" else session.status
+
+
+def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> dict[str, Any]:
     about = {name: row[name] for name in ("service", "host", "pid", "started_at", "ended_at", "end_reason")} if row is not None else {}
     return {
-        "session_id": session.session_id, "status": session.status, **about, "last_seq": session.last_seq, "stored": session.stored,
+        "session_id": session.session_id, "status": _status(session, left), **about, "last_seq": session.last_seq, "stored": session.stored,
         "explained": session.explained, "pruned": session.pruned, "missing": session.missing, "holes": session.holes,
         "duplicates": session.duplicates,
     }  # fmt: skip
 
 
-def _print(found: Verification, known: Mapping[int, Any], *, utc: bool) -> None:
+def _print(found: Verification, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool) -> None:
     from rich.text import Text
 
     from structjob.cli.moments import brief
@@ -85,11 +102,12 @@ def _print(found: Verification, known: Mapping[int, Any], *, utc: bool) -> None:
     )
     for session in order:
         row = known.get(session.session_id)
-        sign, colour = _LOOKS[session.status]
+        status = _status(session, left)
+        sign, colour = _LOOKS[status]
         process = "" if row is None else f"{row['service'] or 'pid'} {row['pid']} on {row['host']}"
         rows.append([
             Text(str(session.session_id)),
-            Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {session.status}", style=colour),
+            Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {status}", style=colour),
             *(Text(f"{number:,}") for number in (session.last_seq, session.stored, session.explained)),
             Text(f"{session.missing:,}", style="red" if session.missing else ""),
             Text(brief(row["started_at"], utc=utc) if row is not None else "", style="dim"),
