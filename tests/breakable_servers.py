@@ -32,6 +32,20 @@ def _program(name: str, *places: str) -> str:
     return found
 
 
+class ClientFailed(subprocess.CalledProcessError):
+    """The server's own client has ended with an error."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.stderr}"
+
+
+def _said(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ClientFailed(done.returncode, command, done.stdout, done.stderr)
+    return done.stdout
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -217,7 +231,7 @@ class MariaDB(Server):
             "-e",
             statements,
         ]
-        return subprocess.run([*command, database] if database else command, capture_output=True, text=True, check=True).stdout
+        return _said([*command, database] if database else command)
 
     def clear(self, user: str, password: str) -> None:
         self.sql("DROP DATABASE IF EXISTS test; CREATE DATABASE test", database="")
@@ -278,7 +292,7 @@ class PostgreSQL(Server):
         command = [_program("psql", *self._places), "-h127.0.0.1", f"-p{self.port}", "-Upostgres", "-XqAt", "-v", "ON_ERROR_STOP=1"]
         for statement in filter(None, map(str.strip, statements.split(";"))):
             command += ["-c", statement]
-        return subprocess.run([*command, database or "postgres"], capture_output=True, text=True, check=True).stdout
+        return _said([*command, database or "postgres"])
 
     def clear(self, user: str, password: str) -> None:
         self.sql(f"DROP DATABASE IF EXISTS test WITH (FORCE); DROP ROLE IF EXISTS {user}", database="")
