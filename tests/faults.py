@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from breakable_servers import SERVERS, Server, filled
+from breakable_servers import SERVERS, ClientFailed, Server, filled
 from fault_proxy import FaultProxy
 from oracle import DRIVERS
 from sqlalchemy import make_url, text
@@ -264,12 +264,20 @@ async def _renamed_table(site: Site) -> AsyncIterator[None]:
     """The table of the events is gone: somebody restores a backup, or runs a migration of another version."""
 
     async def rename(old: str, new: str) -> None:
-        if site.server is not None:
-            await asyncio.to_thread(site.server.sql, f"ALTER TABLE {old} RENAME TO {new}")
-        else:
+        if site.server is None:
             with contextlib.closing(sqlite3.connect(site.file, timeout=30.0)) as connection:
                 connection.execute("PRAGMA legacy_alter_table=1")
                 connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+            return
+        for tries_left in (3, 2, 1, 0):
+            try:
+                await asyncio.to_thread(site.server.sql, f"ALTER TABLE {old} RENAME TO {new}")
+            except ClientFailed:  # the server may be counting the table's rows at this moment, and then refuses
+                if not tries_left:
+                    raise
+                await asyncio.sleep(0.5)
+            else:
+                return
 
     await rename("structjob_logs", "somebody_elses")
     try:
