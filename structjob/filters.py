@@ -141,19 +141,8 @@ class LogFilter(_Filter):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFilter(_Filter):
-    """Which attempts to list, of all jobs; every field that is set must match.
-
-    Args:
-        status: One status, or several. No index leads to it: a page looks at 100,000 attempts at most; see `Page.partial`.
-        since: Begun from this moment on; a naive time is UTC, a `timedelta` is that long before now.
-        until: Begun before this moment.
-        order: ``desc`` newest first (the default), ``asc`` oldest first.
-        limit: Rows a page, 1–10,000.
-
-    Raises:
-        InvalidFilter: if a value is not one its field accepts.
-    """
+class _Listed(_Filter):
+    """What jobs and attempts have in common: a status, and a time by which they are listed."""
 
     status: str | Sequence[str] | None = None
     since: datetime | timedelta | None = None
@@ -171,7 +160,23 @@ class AttemptFilter(_Filter):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobFilter(_Filter):
+class AttemptFilter(_Listed):
+    """Which attempts to list, of all jobs; every field that is set must match.
+
+    Args:
+        status: One status, or several. No index leads to it: a page looks at 100,000 attempts at most; see `Page.partial`.
+        since: Begun from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        until: Begun before this moment.
+        order: ``desc`` newest first (the default), ``asc`` oldest first.
+        limit: Rows a page, 1–10,000.
+
+    Raises:
+        InvalidFilter: if a value is not one its field accepts.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter(_Listed):
     """Which jobs to list; every field that is set must match.
 
     Args:
@@ -187,7 +192,6 @@ class JobFilter(_Filter):
         InvalidFilter: if a value is not one its field accepts.
     """
 
-    status: str | Sequence[str] | None = None
     job_type: str | None = None
     operation: str | None = None
     owner: str | None = None
@@ -201,15 +205,3 @@ class JobFilter(_Filter):
     root_only: bool = False
     session_id: int | None = None
     text: str | None = None
-    since: datetime | timedelta | None = None
-    until: datetime | timedelta | None = None
-    order: Literal["asc", "desc"] = "desc"
-    limit: int = 100
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "status", _as_statuses(self.status))
-        object.__setattr__(self, "since", _as_utc("since", self.since))
-        object.__setattr__(self, "until", _as_utc("until", self.until))
-        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
-        _check_order(self.order)
-        _check_limit(self.limit)
