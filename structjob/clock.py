@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 present: tuple[int, bytes, bytes] = (0, b"", b"")
 """The last second that was asked for, as `second_text` returns it: the hot path looks here first."""
@@ -23,3 +24,8 @@ def database_time(ns: int) -> str:
     """Return *ns* (since the epoch) as the databases take it: ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC."""
     second, rest = divmod(ns, 1_000_000_000)
     return f"{second_text(second)[1].decode()}{rest // 1000:06}"
+
+
+def moment(text: str) -> datetime:
+    """Return what `database_time` wrote as *text*."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)

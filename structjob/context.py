@@ -200,8 +200,8 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
         baggage = f"structjob.job_id={_percent(scope.job_id)}"
         if scope.step_id is not None:
             baggage += f",structjob.step_id={_percent(scope.step_id)}"
-        if (attempt := scope.column_values.get("attempt", 1)) != 1:
-            baggage += f",structjob.attempt={attempt}"
+        if scope.attempt not in (None, 1):
+            baggage += f",structjob.attempt={scope.attempt}"
         carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
     trace_id, span_id = scope.ids.get("trace_id"), scope.ids.get("span_id")
     if trace_id is not None and span_id is not None:

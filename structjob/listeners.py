@@ -13,11 +13,11 @@ import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from structjob.clock import moment
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.filters import LogFilter
 from structjob.levels import LEVELS
@@ -173,7 +173,7 @@ def read_line(session_id: int, line: bytes) -> Event:
     read = _decode(line)
     columns = {name: getattr(read, name) for name in _Line.__struct_fields__ if name != "ts"}
     kind = "system" if read.job_id is None else "job" if read.step_id is None else "task"
-    ts = datetime.fromisoformat(read.ts).replace(tzinfo=UTC)
+    ts = moment(read.ts)
     return Event(id=0, session_id=session_id, ts=ts, stored_at=None, type=kind, **columns)  # type: ignore[arg-type]  # one of three words
 
 

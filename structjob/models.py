@@ -136,6 +136,10 @@ class JobRecord:
     max_rss_kb: int | None = None
 
 
+KEPT = ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key")
+"""What a job keeps of what an earlier attempt (or whoever created it) told, where the next one tells nothing of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
     """A row of ``structjob_attempts``: one try at a job, numbered from 1."""

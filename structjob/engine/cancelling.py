@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import suppress
-from datetime import UTC
 from typing import Protocol
 
 from sqlalchemy import RowMapping
 
+from structjob.clock import moment
 from structjob.diagnostics import diagnostics
 from structjob.engine.link import Link
 from structjob.exceptions import IllegalTransition
@@ -72,4 +72,4 @@ def _is_meant(job: LiveJob, row: RowMapping) -> bool:
     if job.provisional is None:
         return bool(job.attempt == row["attempt"])
     # Its number is not the one in the database.
-    return row["started_at"] is not None and f"{row['started_at'].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}" == job.provisional
+    return bool(row["started_at"] == moment(job.provisional))

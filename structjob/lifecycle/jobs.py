@@ -18,7 +18,7 @@ from structjob.lifecycle.arguments import check_mapping, check_percent, check_te
 from structjob.lifecycle.handle import Handle, decoded, duration_fields, error_columns, outcome, raw, redacted
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.models import ErrorInfo, JobStatus, check_job_transition
+from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying
@@ -195,8 +195,7 @@ class Job(Handle):
             self.result = decoded(former["result"])
             self._scope = self._scope_of()
             return
-        # What the earlier attempt (or whoever created the pending job) told holds on, unless it is told anew.
-        for name in ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key"):
+        for name in KEPT:
             if getattr(self, name) is None:
                 setattr(self, name, former[name])
         if self._options.category is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, select, update
 
+from structjob.clock import moment
 from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Ingest
 from structjob.store.tables import attempts, jobs
 
@@ -52,7 +53,7 @@ def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> 
         pending: Whether the job was there before in any case; else it was if it is older than *row*.
     """
     job = find(connection, "id", row["id"])
-    began = datetime.fromisoformat(row["started_at"]).replace(tzinfo=UTC)
+    began = moment(row["started_at"])
     mine = (attempts.c.job_id == row["id"]) & (attempts.c.session_id == row["session_id"])
     untouched = (attempts.c.state_seq == 0) & (attempts.c.started_at == began)
     attempt = connection.execute(select(attempts.c.attempt).where(mine & untouched)).scalar()

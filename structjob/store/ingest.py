@@ -78,7 +78,7 @@ def as_array(lines: bytes) -> bytes:
 
 
 @dataclass(slots=True)
-class Unsettled:
+class Provisional:
     """Changes of state of an attempt whose number is provisional, folded; see `structjob.store.settling`.
 
     Attributes:
@@ -105,7 +105,7 @@ class Rows:
     """
 
     tables: dict[str, bytes]
-    unsettled: list[Unsettled]
+    unsettled: list[Provisional]
     numbers: list[int]
 
 
@@ -119,7 +119,7 @@ _decode_state = msgspec.json.Decoder(_StateLine).decode
 
 
 _Held = dict[str, dict[Any, dict[str, Any]]]
-_Provisional = dict[tuple[str, str, int], _Held]
+_Apart = dict[tuple[str, str, int], _Held]
 
 
 def fold(lines: bytes, session_id: int) -> Rows:
@@ -129,19 +129,19 @@ def fold(lines: bytes, session_id: int) -> Rows:
         ValueError: if a line is none.
     """
     held: _Held = {}
-    provisional: _Provisional = {}
+    provisional: _Apart = {}
     try:
         numbers = [_add(held, provisional, line, session_id) for line in lines.split(b"\n") if line]
     except (KeyError, TypeError, OverflowError) as exc:
         raise ValueError(f"no change of state: {exc!r}") from exc
     unsettled = [
-        Unsettled(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
+        Provisional(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
         for key, rows in sorted(provisional.items(), key=lambda item: item[0][2])
     ]
     return Rows({table: msgspec.json.encode(list(held[table].values())) for table in COLUMNS if table in held}, unsettled, numbers)
 
 
-def _add(held: _Held, provisional: _Provisional, line: bytes, session_id: int) -> int:
+def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
     state = _decode_state(line)
     row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": state.state_seq}
     if "provisional" in row:
@@ -157,7 +157,7 @@ def _add(held: _Held, provisional: _Provisional, line: bytes, session_id: int) -
     return state.state_seq
 
 
-def _apart(provisional: _Provisional, row: dict[str, Any]) -> _Held:
+def _apart(provisional: _Apart, row: dict[str, Any]) -> _Held:
     """Return where to keep a *row* that is marked, and take the mark away."""
     job_id, began = (msgspec.json.decode(row[name], type=str) for name in ("job_id" if "job_id" in row else "id", "provisional"))
     del row["provisional"]

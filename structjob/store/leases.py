@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, literal, select, update
 
+from structjob.clock import moment
 from structjob.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Tell
@@ -81,7 +82,7 @@ def revive(connection: Connection, session_id: int) -> bool:
 def _insert_event(connection: Connection, session_id: int, line: dict[str, Any]) -> None:
     values = {column.name: line[column.name] for column in logs.columns if column.name in line} | {
         "session_id": session_id,
-        "ts": datetime.fromisoformat(line["ts"]).replace(tzinfo=UTC),
+        "ts": moment(line["ts"]),
         "type": "system" if line.get("job_id") is None else "job" if line.get("step_id") is None else "task",
     }
     connection.execute(

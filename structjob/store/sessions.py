@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import msgspec
 from sqlalchemy import (
     BigInteger,
@@ -22,6 +20,7 @@ from sqlalchemy import (
     update,
 )
 
+from structjob.clock import moment
 from structjob.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Ingest, Tell
@@ -56,7 +55,7 @@ def enter(connection: Connection, session: Session) -> None:
         "pid": session.pid,
         "service": session.service,
         "version": session.version,
-        "started_at": datetime.fromisoformat(session.started_at).replace(tzinfo=UTC),
+        "started_at": moment(session.started_at),
         "last_seq": 0,
     }
     row = [literal(value, sessions.c[name].type) for name, value in values.items()]

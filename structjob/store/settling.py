@@ -6,21 +6,22 @@ that tells the attempt from every other one, whatever their numbers are.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
+from structjob.clock import moment
 from structjob.diagnostics import diagnostics
+from structjob.models import KEPT
 from structjob.store import claims
-from structjob.store.ingest import JSON_COLUMNS, Ingest, Unsettled
+from structjob.store.ingest import JSON_COLUMNS, Ingest, Provisional
 from structjob.store.tables import attempts, logs, sessions
 
 _MARK = b',"provisional":"'
 
 
-def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Unsettled]) -> None:
+def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Provisional]) -> None:
     """Store what a session tells of attempts whose numbers are provisional, under their true numbers.
 
     Where two enter a new job at once, the database refuses the second one's row; its transaction is then to be tried again, and finds
@@ -32,7 +33,7 @@ def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: l
         _settle(connection, ingest, session_id, each)
 
 
-def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Unsettled) -> None:
+def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Provisional) -> None:
     job = claims.find(connection, "id", each.job_id)
     own = next((row for row in _begun(connection, each.job_id, each.began) if row["session_id"] == session_id), None)
     for row in each.tables.get("structjob_jobs", ()):
@@ -54,7 +55,7 @@ def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Unset
         number = (job["attempt"] if job is not None else 0) + 1
     if number != each.attempt and (own is None or own["state_seq"] == 0):
         # Events that came sooner than this: those that come later find the attempt.
-        early = (logs.c.job_id == each.job_id) & (logs.c.ts >= _moment(each.began)) & (logs.c.session_id == session_id)
+        early = (logs.c.job_id == each.job_id) & (logs.c.ts >= moment(each.began)) & (logs.c.session_id == session_id)
         connection.execute(update(logs).where(early, logs.c.attempt == each.attempt).values(attempt=number))
     for table, rows in each.tables.items():
         ingest.upsert(connection, table, msgspec.json.encode([{**row, "attempt": number} for row in rows]))
@@ -79,7 +80,7 @@ def _inherit(row: dict[str, Any], former: dict[str, Any] | None) -> None:
     """Keep what was told of the job before, unless *row* tells it anew; but for the correlation id, by which the attempt's events go."""
     if former is None:
         return
-    for name in ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key"):
+    for name in KEPT:
         if row[name] is None:
             row[name] = former[name]
     if row["category"] == "system":
@@ -134,11 +135,7 @@ def _renumbered(connection: Connection, session_id: int, line: bytes, numbers: d
 
 def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
     found = select(attempts.c.attempt, attempts.c.session_id, attempts.c.state_seq)
-    return list(connection.execute(found.where(attempts.c.job_id == job_id, attempts.c.started_at == _moment(began))).mappings())
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return list(connection.execute(found.where(attempts.c.job_id == job_id, attempts.c.started_at == moment(began))).mappings())
 
 
 def _lock(connection: Connection, session_id: int) -> None:
