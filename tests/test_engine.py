@@ -363,58 +363,60 @@ async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
         assert watch.seconds < 0.2 + 0.8
 
 
+class Held:
+    """A store whose transactions wait until they are let go.
+
+    Attributes:
+        entered: Set once one has come.
+        go_on: Set to let all go.
+        batches: How many events each had.
+    """
+
+    def __init__(self, store, monkeypatch) -> None:
+        self.entered, self.go_on, self.batches = asyncio.Event(), asyncio.Event(), []
+        self._write = store.write
+        monkeypatch.setattr(store, "write", self._slowly)
+
+    async def _slowly(self, batch):
+        self.batches.append(batch.events.count(b"\n"))
+        self.entered.set()
+        await self.go_on.wait()
+        return await self._write(batch)
+
+
 async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
     """What came during a transaction waits for its flush interval like all else, and not longer than until somebody asks (R28)."""
-    engine, store = tracker._engine, tracker._store
-    entered, go_on, batches = asyncio.Event(), asyncio.Event(), []
-    write = store.write
-
-    async def slowly(batch):
-        batches.append(batch.events.count(b"\n"))
-        entered.set()
-        await go_on.wait()
-        return await write(batch)
-
-    monkeypatch.setattr(store, "write", slowly)
+    engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
-    await entered.wait()
+    await held.entered.wait()
     engine._flush_interval = 3600.0
     log.info("meanwhile")
     written = asyncio.Event()
     engine.on_stored = written.set
-    go_on.set()
+    held.go_on.set()
     await written.wait()
     for _ in range(20):
         await asyncio.sleep(0)
     log.info("later")
-    assert batches == [1]
+    assert held.batches == [1]
     await tracker.flush()
-    assert batches == [1, 2]
+    assert held.batches == [1, 2]
     assert rows(db_path, "SELECT message FROM structjob_logs ORDER BY seq") == [("first",), ("meanwhile",), ("later",)]
 
 
 async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypatch):
     """Whoever waits for what came during a transaction does not wait for its flush interval (R28)."""
-    engine, store = tracker._engine, tracker._store
-    entered, go_on = asyncio.Event(), asyncio.Event()
-    write = store.write
-
-    async def slowly(batch):
-        entered.set()
-        await go_on.wait()
-        return await write(batch)
-
-    monkeypatch.setattr(store, "write", slowly)
+    engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
-    await entered.wait()
+    await held.entered.wait()
     engine._flush_interval = 3600.0
     log.info("meanwhile")
     flush = asyncio.ensure_future(tracker.flush())
     await asyncio.sleep(0)
     log.info("after the flush")
-    go_on.set()
+    held.go_on.set()
     await flush
     assert ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs")
 
@@ -466,22 +468,14 @@ async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
 
 async def test_the_end_of_a_transaction_begins_no_new_interval(db_path, tracker, monkeypatch):
     """What came while a slow database was at work has waited since, and does not wait as long once more (R28)."""
-    engine, store = tracker._engine, tracker._store
-    write, entered, go_on = store.write, asyncio.Event(), asyncio.Event()
-
-    async def slowly(batch):
-        entered.set()
-        await go_on.wait()
-        return await write(batch)
-
-    monkeypatch.setattr(store, "write", slowly)
+    engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
-    await entered.wait()
+    await held.entered.wait()
     log.info("meanwhile")
     engine._looked_at -= 3600.0  # so long ago it was
     engine._flush_interval = 3600.0
-    go_on.set()
+    held.go_on.set()
     await until(lambda: ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs"))
 
 
