@@ -707,7 +707,7 @@ def _import_store() -> None:
     import structjob.store.jobs
     import structjob.store.logs
     import structjob.store.opening
-    import structjob.store.statistics  # noqa: F401
+    import structjob.store.statistics  # noqa: F401 -- to have it loaded
 
 
 def _version() -> str:
