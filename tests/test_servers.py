@@ -12,11 +12,11 @@ from breakable_servers import ServerMissing
 from database_support import bare
 from servers import absent, remove, start_private
 from stopwatch import Stopwatch
-from store_support import events, job, opened, read
+from store_support import event, events, job, opened, read
 
 import structjob
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.store import server
+from structjob.store import portions, server
 from structjob.store.ingest import Write
 from structjob.store.opening import make_store
 from structjob.store.tables import logs
@@ -241,6 +241,58 @@ async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
             assert watch.seconds < 5
         await store.write(Write(1, events(1), job(2, status="completed")))
         assert await database.rows("SELECT status, owner FROM structjob_jobs") == [("completed", None)]
+
+
+@SERVERS
+async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeypatch):
+    """A server that would take longer for a batch than a transaction may take gets it in parts, small at first, and larger ones when it
+    turns out faster; nobody hears of it, and all is stored, once and in order (R29, B11)."""
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 2.0)
+    monkeypatch.setattr(portions, "LONG", 0.1)
+    slow = [_SLOW_ROWS[database.kind][0], "CREATE TRIGGER slow " + _SLOW_ROWS[database.kind][1]]
+    async with bare(database.kind, tmp_path) as own, opened(own) as store:
+        await own.execute(*filter(None, slow))
+        lines = events(*range(1, 2501))
+        await store.write(Write(1, lines, job(1), last_seq=2500))
+        assert await own.rows("SELECT count(*), min(seq), max(seq) FROM structjob_logs") == [(2500, 1, 2500)]
+        assert await own.rows("SELECT id FROM structjob_jobs") == [("j",)]
+        few = store._portions.most
+        assert few < len(lines) / 4
+        await own.execute("DROP TRIGGER slow" + (" ON structjob_logs" if own.kind == "postgresql" else ""))
+        monkeypatch.setattr(portions, "LONG", 4.0)
+        for session in range(2, 8):
+            await store.write(Write(session, lines))
+        assert store._portions.most >= len(lines)
+        assert await own.rows("SELECT count(*) FROM structjob_logs") == [(7 * 2500,)]
+
+
+_SLOW_ROWS = {
+    "mariadb": ("", "BEFORE INSERT ON structjob_logs FOR EACH ROW DO SLEEP(0.001)"),
+    "postgresql": (
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.0005); RETURN NEW; END $$",
+        "BEFORE INSERT ON structjob_logs FOR EACH ROW EXECUTE FUNCTION slow()",
+    ),
+}
+"""What makes a server take about a millisecond for each event: a function, and a trigger."""
+
+
+def test_parts_of_a_batch():
+    """Each part is of whole lines, together they are the batch; a line that is longer than a part goes alone, and a part that failed is
+    tried in smaller ones."""
+    lines = [event(n, message="x" * (100_000 if n % 7 == 0 else 500)) for n in range(1, 60)]
+    write = Write(1, b"".join(lines), b"states", 59)
+    own = portions.Portions()
+    own.most = 20_000
+    parts = list(own.of(write))
+    assert b"".join(part.events for part in parts) == write.events
+    assert all(len(part.events) <= 20_000 or part.events in lines for part in parts)
+    assert [part.states for part in parts] == [b"states"] + [b""] * (len(parts) - 1)
+    assert [part.last_seq for part in parts] == [0] * (len(parts) - 1) + [59]
+    own.most = 10_000_000
+    assert list(own.of(write)) == [write]
+    with pytest.raises(StoreUnavailable), own.watch(write):
+        raise StoreUnavailable("no answer")
+    assert own.most == len(write.events) // 8
 
 
 async def test_a_small_packet_takes_a_large_batch(tmp_path):

@@ -180,7 +180,7 @@ def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Write:
-    """What one transaction stores."""
+    """What is stored together."""
 
     session_id: int
     events: bytes = b""
@@ -260,7 +260,9 @@ class Store(Protocol):
         """Say by the database's clock that the session lives, and how many numbers it gave out."""
 
     async def write(self, write: Write) -> Written:
-        """Store a batch in one transaction; what the database refuses for its content goes to the dead letters."""
+        """Store a batch, in one transaction, or in a few where one would take too long; what the database refuses for its content goes to
+        the dead letters.
+        """
 
     async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
         """End a session in one transaction: explain its holes as *unexplained*, mark what it left running as crashed, and store what

@@ -25,6 +25,7 @@ from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
 from structjob.session import Session
 from structjob.store import claims, migrate, poison, sessions, settling
 from structjob.store.ingest import Crashed, Ingest, Tell, Write, Written, fold
+from structjob.store.portions import Portions
 from structjob.store.url import masked
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class ServerStore:
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._options = engine_options
         self._ingest = ingest
+        self._portions = Portions()
         self._engine: AsyncEngine | None = None
         self._closed = False
         self._connections: dict[int, Any] = {}
@@ -172,6 +174,13 @@ class ServerStore:
     # -- writing ------------------------------------------------------------------------------------------------------------
 
     async def write(self, write: Write) -> Written:
+        written = Written()
+        for portion in self._portions.of(write):
+            with self._portions.watch(portion):
+                written.add(await self._store(portion))
+        return written
+
+    async def _store(self, write: Write) -> Written:
         try:
             return await self._transact(lambda connection: self._write(connection, write))
         except _Failed as exc:
@@ -203,7 +212,7 @@ class ServerStore:
             written, found = salvaged
             parts = [found] if found.events or found.states else []
         for part in parts:
-            written.add(await self.write(part))
+            written.add(await self._store(part))
         return written
 
     async def begin_session(self, session: Session) -> None:
