@@ -24,8 +24,8 @@ from pathlib import Path
 from structjob.lane import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
 from structjob.line import number_of, owner_of, rescue, verify_line
 
-SEGMENT_BYTES = 16 * 1024 * 1024
-"""Size at which a lane goes on in a new file, so that what is delivered can be deleted."""
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""Size at which a lane goes on in a new file, so that what is delivered can be deleted: half a millisecond of work, done on the loop."""
 
 SETTLE = 2.0
 """Seconds after a rotation before the old segment may go: a ``write()`` that began before may land in it late."""
@@ -307,10 +307,13 @@ class FileLane:
         return cleared
 
     def _delete_stored(self) -> None:
+        """Delete one segment of which all is stored; one at a time is enough, for many batches make one."""
         for segment in list(self._segments.values()):
-            if segment.retired and time.monotonic() - segment.retired >= SETTLE and segment.acked == self._size(segment.number):
+            settled = segment.retired and time.monotonic() - segment.retired >= SETTLE
+            if settled and segment.acked and segment.acked == self._size(segment.number):
                 with contextlib.suppress(OSError):  # it is tried again, and its lines are stored once whoever reads them
                     self._delete(segment)
+                break
 
     def position(self) -> dict[int, int]:
         if not self._writable:

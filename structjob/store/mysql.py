@@ -11,10 +11,14 @@ from sqlalchemy.exc import InvalidRequestError
 
 from structjob.exceptions import InvalidURL
 from structjob.store.ingest import COLUMNS, JSON_COLUMNS, KEEP_NEWER, KEYS, LOG_COLUMNS, as_array, changes
+from structjob.store.portions import fitting
 from structjob.store.server import Fault, ServerStore
 
 _RESERVE = 64 * 1024
 """Bytes of the largest packet that are for what is not data."""
+
+_STATEMENT = 200 * 1024
+"""Bytes of lines that a statement takes, if it is more than one: to write that down is a millisecond of work, and done on the loop."""
 
 _DEEPEST = 2**32 - 1
 """Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
@@ -117,13 +121,12 @@ class _Ingest:
 
     def _chunks(self, lines: bytes) -> Iterator[bytes]:
         start = 0
-        while len(lines) - start > self.most:
-            end = lines.rfind(b"\n", start, start + self.most) + 1
-            if not end:
+        while start < len(lines):
+            end = fitting(lines, start, min(_STATEMENT, self.most))
+            if end - start > self.most:
                 raise ValueError(f"the event is larger than the server's max_allowed_packet allows ({self.most:,} bytes): raise it")
             yield lines[start:end]
             start = end
-        yield lines[start:]
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
         literal = self._whole(rows)

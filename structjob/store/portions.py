@@ -22,6 +22,13 @@ LONG = 1.0
 """Seconds that a transaction should take at most; a tenth of what it may take before it is given up."""
 
 
+def fitting(lines: bytes, start: int, most: int) -> int:
+    """Return where those of the *lines* end that fit into *most* bytes, from *start* on; or the first of them, if that is longer."""
+    if len(lines) - start <= most:
+        return len(lines)
+    return (lines.rfind(b"\n", start, start + most) + 1) or (lines.find(b"\n", start) + 1) or len(lines)
+
+
 class Portions:
     """Divides what is to be stored, by how long the transactions before took.
 
@@ -35,14 +42,10 @@ class Portions:
     def of(self, write: Write) -> Iterator[Write]:
         """Yield *write* in parts: its changes of state come with the first, the last number that was given out with the last."""
         lines, states, start = write.events, write.states, 0
-        while len(lines) - start > self.most:
-            # A line that is longer goes alone.
-            end = (lines.rfind(b"\n", start, start + self.most) + 1) or (lines.find(b"\n", start) + 1)
-            if end in (0, len(lines)):
-                break
+        while (end := fitting(lines, start, self.most)) < len(lines):
             yield Write(write.session_id, lines[start:end], states)
             start, states = end, b""
-        yield Write(write.session_id, lines[start:], states, write.last_seq) if start else write
+        yield Write(write.session_id, lines[start:], states, write.last_seq)
 
     @contextmanager
     def watch(self, portion: Write) -> Iterator[None]:
