@@ -57,6 +57,14 @@ class _Segment:
             self.acked = self.done.pop(self.acked)
 
 
+def _first_lines(chunk: bytes, most: int) -> tuple[int, int]:
+    """Return where the first *most* lines of *chunk* end, and how many there are: without a copy of each, for this is done on the loop."""
+    end = count = 0
+    while count < most and (found := chunk.find(b"\n", end) + 1):
+        end, count = found, count + 1
+    return end, count
+
+
 class FileLane:
     """A lane on disk.
 
@@ -232,31 +240,31 @@ class FileLane:
                 self._find_segments()
             # From the oldest on each time: a record may have landed late in a segment that was left behind.
             for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
-                if chunk := self._chunk(segment, limit, most):
-                    lines = chunk if self._writable else self._verified(chunk)
+                chunk, count = self._chunk(segment, limit, most)
+                if chunk:
                     start, segment.read = segment.read, segment.read + len(chunk)
-                    return Batch(lines, lines.count(b"\n"), self, segment.number, start, segment.read)
+                    if not self._writable:
+                        chunk = self._verified(chunk)
+                        count = chunk.count(b"\n")
+                    return Batch(chunk, count, self, segment.number, start, segment.read)
         return None
 
-    def _chunk(self, segment: _Segment, limit: int, most: int) -> bytes:
-        """Return whole lines of *segment*, from where it is read to."""
+    def _chunk(self, segment: _Segment, limit: int, most: int) -> tuple[bytes, int]:
+        """Return whole lines of *segment*, from where it is read to, and how many."""
         try:
             fd = self._open(segment.number)
         except FileNotFoundError:
-            return b""
+            return b"", 0
         size = limit
         while True:
             chunk = os.pread(fd, size, segment.read)
-            end = chunk.rfind(b"\n") + 1
-            if end:
-                if size > limit:
-                    most = 1
-                lines = chunk.split(b"\n", most)
-                return chunk[: len(chunk) - len(lines[most])] if len(lines) > most else chunk[:end]
+            end, count = _first_lines(chunk, most if size == limit else 1)
+            if count:
+                return chunk[:end], count
             if len(chunk) < size:
-                return chunk if self.final else b""
+                return chunk if self.final else b"", 0
             if size >= _LONGEST and not self._writable:
-                return chunk  # no record is as long: damage, and memory has an end
+                return chunk, 0  # no record is as long: damage, and memory has an end
             size *= 2  # a single line is longer than what was asked for
 
     def _verified(self, chunk: bytes) -> bytes:
