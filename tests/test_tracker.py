@@ -410,6 +410,9 @@ async def test_closing_ends_in_time(db_url, db_path, monkeypatch, stuck):
         assert await tracker.aclose(3.0) is (stuck == "close")
         assert watch.seconds < 4.0
     released.set()
+    if stuck == "close":
+        monkeypatch.undo()
+        await tracker._store.close()
     async with Tracker(db_url) as reader:
         await reader.flush()
         assert [job.status for job in await reader.jobs.list()] == ["completed"]
