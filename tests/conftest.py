@@ -21,9 +21,11 @@ from structjob import configuration, diagnostics, foreign, pipeline, routing
 # Hundreds of programs are started; where bytecode is not kept, each would compile the library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A test run in the background of a script ignores Ctrl-C, and so would each program that a test starts: no user's terminal does that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A test run in the background of a script, or under nohup, ignores some signals, and so would each program that a test starts: no user's
+# terminal does that.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Where a change is judged it is judged by the same examples each time; new ones are sought everywhere else.
 hypothesis.settings.register_profile("ci", derandomize=True)
