@@ -17,8 +17,8 @@ from structjob.store.server import Fault, ServerStore
 _RESERVE = 64 * 1024
 """Bytes of the largest packet that are for what is not data."""
 
-_STATEMENT = 200 * 1024
-"""Bytes of lines that a statement takes, if it is more than one: to write that down is a millisecond of work, and done on the loop."""
+_STATEMENT = 64 * 1024
+"""Bytes of lines that a statement takes, if it is more than one: to write that down is half a millisecond of work, done on the loop."""
 
 _DEEPEST = 2**32 - 1
 """Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
