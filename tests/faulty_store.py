@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ class FaultyStore:
         before: Raised in place of every call, while it is set.
         after: Raised when a call of *unanswered* has done its work, once: whoever called cannot know that it has.
         unanswered: Name of the method that *after* is about.
+        late: Whether such a call has not done its work yet when *after* is raised: `carry_out` does it.
         frozen: While it is set no call returns.
         calls: How often each method was called.
     """
@@ -29,6 +31,8 @@ class FaultyStore:
         self.before: Exception | None = None
         self.after: Exception | None = None
         self.unanswered = "write"
+        self.late = False
+        self._on_its_way: list[tuple[Callable[..., Awaitable[Any]], tuple[Any, ...]]] = []
         self.frozen = False
         self.thawed = asyncio.Event()
         self.calls: Counter[str] = Counter()
@@ -44,13 +48,21 @@ class FaultyStore:
                 await self.thawed.wait()
             if self.before is not None:
                 raise self.before
-            result = await found(*args, **kwargs)
-            if self.after is not None and name == self.unanswered:
-                fault, self.after = self.after, None
-                raise fault
-            return result
+            if self.after is None or name != self.unanswered:
+                return await found(*args, **kwargs)
+            fault, self.after = self.after, None
+            if self.late:
+                self._on_its_way.append((found, args))
+            else:
+                await found(*args, **kwargs)
+            raise fault
 
         return call
+
+    async def carry_out(self) -> list[Any]:
+        """Do what was on its way to the database when whoever asked was cut off; return what he would have been told."""
+        waiting, self._on_its_way = self._on_its_way, []
+        return [await found(*args) for found, args in waiting]
 
 
 @pytest.fixture

@@ -62,6 +62,56 @@ async def test_what_never_began_is_taken_back(unanswered, database, faulty: Faul
     assert await entered(database) == []
 
 
+async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faulty: FaultyStore):
+    """A server that goes on with what it had received, after we have looked for it in vain, leaves no job that nobody runs (R11)."""
+    faulty.late = True
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", job_id="j").__aenter__()
+    await unanswered._engine.claiming.settle()
+    assert await faulty.carry_out() == [(None, 1)]
+
+    async def gone():
+        return not await unanswered.jobs.list()
+
+    await until(gone)
+    assert await entered(database) == []
+
+
+async def test_a_key_that_is_entered_late_is_in_nobodys_way(unanswered, database, faulty: FaultyStore):
+    """The same start again is the first, also where what the database had received of it is carried out only then (R14)."""
+    faulty.late = True
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", idempotency_key="k").__aenter__()
+    claim = faulty.store.claim
+
+    async def as_late_as_can_be(row):
+        await faulty.carry_out()
+        return await claim(row)
+
+    faulty.store.claim = as_late_as_can_be
+    async with unanswered.job("pay", idempotency_key="k") as job:
+        assert (job.existing, job.attempt) == (False, 1)
+    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [(job.id, "completed")]
+    assert await entered(database) == [(job.id, 1, "completed")]
+
+
+async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, monkeypatch):
+    """What has not arrived after a minute has not been received: it is not looked for any longer."""
+    faulty.late = True
+    lose(faulty)
+    with pytest.raises(StoreUnavailable):
+        await unanswered.job("pay", job_id="j").__aenter__()
+    claiming = unanswered._engine.claiming
+    await claiming.settle()
+    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
+    await claiming.settle()
+    asked = faulty.calls["transact"]
+    await claiming.settle()
+    assert faulty.calls["transact"] == asked
+
+
 async def test_closing_takes_back_what_never_began(database, tmp_path, faulty: FaultyStore):
     """A tracker that is closed at once leaves no job that looks as if it had crashed (R11)."""
     structjob.configure(console=False, strict=True)

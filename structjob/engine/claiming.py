@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from structjob.engine.link import Link
 from structjob.exceptions import StoreUnavailable
@@ -11,6 +14,10 @@ from structjob.store import claims
 
 _KNOWN = 10_000
 """Jobs whose last attempt is remembered at most."""
+
+
+_LATE = 60.0
+"""Seconds in which a claim whose answer was lost may still be carried out, though the database answers again: it was on its way."""
 
 
 class Starting(Protocol):
@@ -23,10 +30,13 @@ class Starting(Protocol):
     provisional: str | None
 
 
-class _Unanswered(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Unanswered:
     row: dict[str, Any]
     job: Starting
     pending: bool
+    missed: float | None = None
+    """When it was looked for first, and was not there (monotonic)."""
 
 
 class Claiming:
@@ -47,19 +57,23 @@ class Claiming:
 
     async def claim(self, row: dict[str, Any], job: Starting, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
         """Do as `structjob.store.ingest.Store.claim` says, for *job*; *pending* says that this process has made it before."""
-        for each in self._unanswered[:]:
-            if each.row["id"] == row["id"] or (
-                row["idempotency_key"] is not None and each.row["idempotency_key"] == row["idempotency_key"]
-            ):
-                await self._settle(each)
-        try:
-            former, attempt = await self._link.once(lambda: self._link.store.claim(row))
-        except StoreUnavailable:
-            self._unanswered.append(_Unanswered(row, job, pending))
-            raise
+        same = ("id", "idempotency_key") if row["idempotency_key"] is not None else ("id",)
+        await self._settle_all(lambda each: any(each.row[name] == row[name] for name in same))
+        former, attempt = await self._claim(row, job, pending=pending)
+        if not attempt and former is not None:
+            holder = former["id"]
+            if await self._settle_all(lambda each: bool(each.row["id"] == holder)):  # which had only just been entered, for nobody
+                former, attempt = await self._claim(row, job, pending=pending)
         if attempt:
             self._know(row["id"], attempt)
         return former, attempt
+
+    async def _claim(self, row: dict[str, Any], job: Starting, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
+        try:
+            return await self._link.once(lambda: self._link.store.claim(row))
+        except StoreUnavailable:
+            self._unanswered.append(_Unanswered(row, job, pending))
+            raise
 
     def provisional(self, job_id: str, former: int) -> int:
         """Return a number for an attempt that begins unanswered, after the attempt *former*; no other one of this process has it."""
@@ -76,13 +90,19 @@ class Claiming:
 
     async def settle(self) -> None:
         """Take back what was entered without an answer, but for what goes on all the same."""
-        for each in self._unanswered[:]:
-            await self._settle(each)
+        await self._settle_all(lambda each: True)
 
-    async def _settle(self, each: _Unanswered) -> None:
-        if each.job.provisional != each.row["started_at"]:
-            await self._link.once(
-                lambda: self._link.store.transact(lambda connection: claims.take_back(connection, each.row, pending=each.pending))
-            )
-        if each in self._unanswered:  # another may have done the same meanwhile, which harms nothing
+    async def _settle_all(self, wanted: Callable[[_Unanswered], bool]) -> bool:
+        """Settle those that are *wanted*; return whether any of them was taken back."""
+        return any([await self._settle(each) for each in self._unanswered[:] if wanted(each)])
+
+    async def _settle(self, each: _Unanswered) -> bool:
+        """Take back one; return whether it was there. If not it is looked for again: what cut us off may have kept it from the server."""
+        runs = each.job.provisional == each.row["started_at"]
+        taken = not runs and await self._link.transact(lambda connection: claims.take_back(connection, each.row, pending=each.pending))
+        now = time.monotonic()
+        if each.missed is None:
+            each.missed = now
+        if (runs or taken or now - each.missed >= _LATE) and each in self._unanswered:  # another may have done the same meanwhile
             self._unanswered.remove(each)
+        return taken

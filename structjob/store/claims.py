@@ -44,8 +44,8 @@ def enter(connection: Connection, ingest: Ingest, former: dict[str, Any] | None,
     return int(entered["attempt"])
 
 
-def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> None:
-    """Undo what the claim of *row* has entered, if it has; harmless where it has not, or is undone already.
+def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> bool:
+    """Undo what the claim of *row* has entered, and return whether it has; harmless where it has not, or is undone already.
 
     Args:
         connection: In a transaction.
@@ -58,10 +58,10 @@ def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> 
     untouched = (attempts.c.state_seq == 0) & (attempts.c.started_at == began)
     attempt = connection.execute(select(attempts.c.attempt).where(mine & untouched)).scalar()
     if attempt is None:
-        return
+        return False
     connection.execute(delete(attempts).where(mine & (attempts.c.attempt == attempt)))
     if job is None or (job["attempt"], job["session_id"], job["state_seq"]) != (attempt, row["session_id"], 0):
-        return  # somebody has gone on from it
+        return True  # somebody has gone on from it
     earlier = select(attempts).where(attempts.c.job_id == row["id"]).order_by(attempts.c.attempt.desc()).limit(1)
     former = connection.execute(earlier).mappings().first()
     if former is not None:
@@ -70,8 +70,9 @@ def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> 
         values = {"attempt": 0, "status": "pending", "started_at": None}
     else:
         connection.execute(delete(jobs).where(jobs.c.id == row["id"]))
-        return
+        return True
     connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(values))
+    return True
 
 
 def find(connection: Connection, column: str, value: str) -> dict[str, Any] | None:
