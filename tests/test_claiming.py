@@ -62,7 +62,7 @@ async def test_what_never_began_is_taken_back(unanswered, database, faulty: Faul
     assert await entered(database) == []
 
 
-async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faulty: FaultyStore):
+async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faulty: FaultyStore, monkeypatch):
     """A server that goes on with what it had received, after we have looked for it in vain, leaves no job that nobody runs (R11)."""
     faulty.late = True
     lose(faulty)
@@ -70,6 +70,7 @@ async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faul
         await unanswered.job("pay", job_id="j").__aenter__()
     await unanswered._engine.claiming.settle()
     assert await faulty.carry_out() == [(None, 1)]
+    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
 
     async def gone():
         return not await unanswered.jobs.list()
@@ -98,18 +99,20 @@ async def test_a_key_that_is_entered_late_is_in_nobodys_way(unanswered, database
 
 
 async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, monkeypatch):
-    """What has not arrived after a minute has not been received: it is not looked for any longer."""
+    """It is looked for twice: at once, and when it cannot come any more. Many starts of a long outage are no load afterwards."""
     faulty.late = True
     lose(faulty)
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", job_id="j").__aenter__()
     claiming = unanswered._engine.claiming
     await claiming.settle()
-    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
-    await claiming.settle()
     asked = faulty.calls["transact"]
     await claiming.settle()
     assert faulty.calls["transact"] == asked
+    assert claiming._unanswered
+    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
+    await claiming.settle()
+    assert not claiming._unanswered
 
 
 async def test_closing_takes_back_what_never_began(database, tmp_path, faulty: FaultyStore):

@@ -38,6 +38,10 @@ class _Unanswered:
     missed: float | None = None
     """When it was looked for first, and was not there (monotonic)."""
 
+    def due(self) -> bool:
+        """Return whether to look for it: as soon as the database answers, and when all that was on its way has arrived or never will."""
+        return self.missed is None or time.monotonic() - self.missed >= _LATE
+
 
 class Claiming:
     """Claims jobs for a tracker.
@@ -88,21 +92,22 @@ class Claiming:
             with suppress(KeyError, RuntimeError):  # another thread forgets as well
                 del self._known[next(iter(self._known))]
 
-    async def settle(self) -> None:
-        """Take back what was entered without an answer, but for what goes on all the same."""
-        await self._settle_all(lambda each: True)
+    async def settle(self, most: int | None = None) -> None:
+        """Take back what was entered without an answer, but for what goes on all the same; of so many starts at *most*."""
+        for each in [each for each in self._unanswered if each.due()][:most]:
+            await self._settle(each)
 
     async def _settle_all(self, wanted: Callable[[_Unanswered], bool]) -> bool:
         """Settle those that are *wanted*; return whether any of them was taken back."""
         return any([await self._settle(each) for each in self._unanswered[:] if wanted(each)])
 
     async def _settle(self, each: _Unanswered) -> bool:
-        """Take back one; return whether it was there. If not it is looked for again: what cut us off may have kept it from the server."""
+        """Take back one; return whether it was there. If not it is looked for once more: it may still be on its way to the server."""
+        final = each.missed is not None and each.due()
         runs = each.job.provisional == each.row["started_at"]
         taken = not runs and await self._link.transact(lambda connection: claims.take_back(connection, each.row, pending=each.pending))
-        now = time.monotonic()
         if each.missed is None:
-            each.missed = now
-        if (runs or taken or now - each.missed >= _LATE) and each in self._unanswered:  # another may have done the same meanwhile
+            each.missed = time.monotonic()
+        if (runs or taken or final) and each in self._unanswered:  # another may have done the same meanwhile
             self._unanswered.remove(each)
         return taken

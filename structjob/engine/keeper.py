@@ -25,6 +25,9 @@ LOOK_EVERY = 2.0
 TICK = 1.0
 """Seconds between looks for requests to cancel a job."""
 
+_CLAIMS = 100
+"""Starts whose answer was lost that are looked for in one turn at most: after a long outage there may be many, and the heart must beat."""
+
 _APART = 10.0
 """Seconds that the watchdog tries to reach a server at most."""
 
@@ -86,7 +89,7 @@ class Keeper:
                 self._beat_at = now
                 await self._try(self._beat)
             await self._try(self._canceller.look)
-            await self._try(self._claiming.settle)
+            await self._try(lambda: self._claiming.settle(_CLAIMS))
             await asyncio.sleep(min(TICK, self._heartbeat))
 
     async def _try(self, look: Callable[[], Awaitable[None]]) -> None:
