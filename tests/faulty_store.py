@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ class FaultyStore:
         self.after: Exception | None = None
         self.unanswered = "write"
         self.late = False
-        self._on_its_way: list[tuple[Callable[..., Awaitable[Any]], tuple[Any, ...]]] = []
+        self._on_its_way: list[Callable[[], Awaitable[Any]]] = []
         self.frozen = False
         self.thawed = asyncio.Event()
         self.calls: Counter[str] = Counter()
@@ -52,7 +53,7 @@ class FaultyStore:
                 return await found(*args, **kwargs)
             fault, self.after = self.after, None
             if self.late:
-                self._on_its_way.append((found, args))
+                self._on_its_way.append(partial(found, *args, **kwargs))
             else:
                 await found(*args, **kwargs)
             raise fault
@@ -62,7 +63,7 @@ class FaultyStore:
     async def carry_out(self) -> list[Any]:
         """Do what was on its way to the database when whoever asked was cut off; return what he would have been told."""
         waiting, self._on_its_way = self._on_its_way, []
-        return [await found(*args) for found, args in waiting]
+        return [await call() for call in waiting]
 
 
 @pytest.fixture

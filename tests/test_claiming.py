@@ -115,6 +115,19 @@ async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, m
     assert not claiming._unanswered
 
 
+async def test_many_are_looked_for_by_and_by(unanswered, faulty: FaultyStore, monkeypatch):
+    """So many in a turn at most: between the turns the heart beats (R28)."""
+    monkeypatch.setattr("structjob.engine.keeper._CLAIMS", 0)
+    faulty.late = True
+    for number in range(3):
+        lose(faulty)
+        with pytest.raises(StoreUnavailable):
+            await unanswered.job("pay", job_id=f"j{number}").__aenter__()
+    claiming = unanswered._engine.claiming
+    await claiming.settle(2)
+    assert [each.missed is None for each in claiming._unanswered] == [False, False, True]
+
+
 async def test_closing_takes_back_what_never_began(database, tmp_path, faulty: FaultyStore):
     """A tracker that is closed at once leaves no job that looks as if it had crashed (R11)."""
     structjob.configure(console=False, strict=True)

@@ -246,7 +246,7 @@ async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
 @SERVERS
 async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeypatch):
     """A server that would take longer for a batch than a transaction may take gets it in parts, small at first, and larger ones when it
-    turns out faster; nobody hears of it, and all is stored, once and in order (R29, B11)."""
+    turns out faster; nobody hears of it, and all is stored, once and in order (R29)."""
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 2.0)
     monkeypatch.setattr(portions, "LONG", 0.1)
     slow = [_SLOW_ROWS[database.kind][0], "CREATE TRIGGER slow " + _SLOW_ROWS[database.kind][1]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +13,6 @@ from structjob.store import claims
 
 _KNOWN = 10_000
 """Jobs whose last attempt is remembered at most."""
-
 
 _LATE = 60.0
 """Seconds in which a claim whose answer was lost may still be carried out, though the database answers again: it was on its way."""
@@ -62,12 +60,10 @@ class Claiming:
     async def claim(self, row: dict[str, Any], job: Starting, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
         """Do as `structjob.store.ingest.Store.claim` says, for *job*; *pending* says that this process has made it before."""
         same = ("id", "idempotency_key") if row["idempotency_key"] is not None else ("id",)
-        await self._settle_all(lambda each: any(each.row[name] == row[name] for name in same))
+        await self._settle([each for each in self._unanswered if any(each.row[name] == row[name] for name in same)])
         former, attempt = await self._claim(row, job, pending=pending)
-        if not attempt and former is not None:
-            holder = former["id"]
-            if await self._settle_all(lambda each: bool(each.row["id"] == holder)):  # which had only just been entered, for nobody
-                former, attempt = await self._claim(row, job, pending=pending)
+        if not attempt and former is not None and await self._settle([each for each in self._unanswered if each.row["id"] == former["id"]]):
+            former, attempt = await self._claim(row, job, pending=pending)  # what was in its way had only just been entered, for nobody
         if attempt:
             self._know(row["id"], attempt)
         return former, attempt
@@ -94,20 +90,21 @@ class Claiming:
 
     async def settle(self, most: int | None = None) -> None:
         """Take back what was entered without an answer, but for what goes on all the same; of so many starts at *most*."""
-        for each in [each for each in self._unanswered if each.due()][:most]:
-            await self._settle(each)
+        await self._settle([each for each in self._unanswered if each.due()][:most])
 
-    async def _settle_all(self, wanted: Callable[[_Unanswered], bool]) -> bool:
-        """Settle those that are *wanted*; return whether any of them was taken back."""
-        return any([await self._settle(each) for each in self._unanswered[:] if wanted(each)])
+    async def _settle(self, starts: list[_Unanswered]) -> bool:
+        """Take back *starts*; return whether any was there. One that was not is looked for once more: it may be on its way."""
+        found = False
+        for each in starts:
+            final = each.missed is not None and each.due()
+            runs = each.job.provisional == each.row["started_at"]
+            taken = not runs and await self._take_back(each)
+            if each.missed is None:
+                each.missed = time.monotonic()
+            if (runs or taken or final) and each in self._unanswered:  # another may have done the same meanwhile
+                self._unanswered.remove(each)
+            found = found or taken
+        return found
 
-    async def _settle(self, each: _Unanswered) -> bool:
-        """Take back one; return whether it was there. If not it is looked for once more: it may still be on its way to the server."""
-        final = each.missed is not None and each.due()
-        runs = each.job.provisional == each.row["started_at"]
-        taken = not runs and await self._link.transact(lambda connection: claims.take_back(connection, each.row, pending=each.pending))
-        if each.missed is None:
-            each.missed = time.monotonic()
-        if (runs or taken or final) and each in self._unanswered:  # another may have done the same meanwhile
-            self._unanswered.remove(each)
-        return taken
+    async def _take_back(self, each: _Unanswered) -> bool:
+        return await self._link.transact(lambda connection: claims.take_back(connection, each.row, pending=each.pending))

@@ -1,4 +1,4 @@
-"""Bytes → rows. Lines of the spool go to the database as one statement with one parameter a table; nothing is bound per row.
+"""Bytes → rows. Lines of the spool go to the database as one parameter of a statement (on MariaDB, of a few); nothing is bound per row.
 
 Events are not parsed here at all. Changes of state are: each is a whole row, so the last one of a batch is enough, and a
 row is overwritten only by what is newer (`KEEP_NEWER`).

@@ -1,4 +1,4 @@
-"""MariaDB and MySQL: a batch is one statement with one hex literal, taken apart by ``JSON_TABLE``."""
+"""MariaDB and MySQL: a batch is a few statements in one transaction, each with one hex literal, taken apart by ``JSON_TABLE``."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from structjob.exceptions import StoreUnavailable
 from structjob.store.ingest import Write
 
-LEAST = 16 * 1024
+_LEAST = 16 * 1024
 """Bytes of events that a transaction takes in any case."""
 
-FIRST = 64 * 1024
+_FIRST = 64 * 1024
 """Bytes of events that the first transaction takes at most: nobody knows yet what the server can do."""
 
 LONG = 1.0
@@ -37,7 +37,7 @@ class Portions:
     """
 
     def __init__(self) -> None:
-        self.most = FIRST
+        self.most = _FIRST
 
     def of(self, write: Write) -> Iterator[Write]:
         """Yield *write* in parts: its changes of state come with the first, the last number that was given out with the last."""
@@ -54,10 +54,10 @@ class Portions:
         try:
             yield
         except StoreUnavailable:
-            self.most = max(LEAST, min(self.most, size) // 8)
+            self.most = max(_LEAST, min(self.most, size) // 8)
             raise
         seconds = time.monotonic() - began
         if seconds > LONG:
-            self.most = max(LEAST, min(self.most, size // 2))
+            self.most = max(_LEAST, min(self.most, size // 2))
         elif seconds < LONG / 4:
             self.most = max(self.most, 2 * size)
