@@ -61,6 +61,7 @@ async def main():
     loop = asyncio.get_running_loop()
     async with structjob.Tracker(sys.argv[1], service="writer") as tracker:
         async with tracker.job("watched", external_job_id="watched-1") as job, job.step("work") as step:
+            await tracker.flush()  # whoever looks finds the step, too
             print(job.id, flush=True)
             while line := await loop.run_in_executor(None, sys.stdin.readline):
                 log.info(line.strip())
