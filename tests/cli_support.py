@@ -67,6 +67,7 @@ async def main():
                 log.info(line.strip())
                 if line.strip() == "units":
                     step.update(completed=40, total=100)
+                    await tracker.flush()
                 print("logged", flush=True)
 
 asyncio.run(main())
