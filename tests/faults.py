@@ -157,15 +157,20 @@ async def _refused(site: Site) -> AsyncIterator[None]:
         await site.proxy.accept()
 
 
-def _cut(after: bool) -> Callable[[Site], AbstractAsyncContextManager[None]]:
+_COMMIT = {"mariadb": b"COMMIT", "postgresql": b"COMMIT"}
+_EVENTS = {"mariadb": b"INSERT INTO structjob_logs", "postgresql": b'[{"ts":'}
+"""What stands in a statement that stores events; PostgreSQL is told its text once only, and then what to store."""
+
+
+def _cut(patterns: dict[str, bytes], *, after: bool) -> Callable[[Site], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def fault(site: Site) -> AsyncIterator[None]:
-        proxy = site.proxy
+        proxy, pattern = site.proxy, patterns[site.backend]
         assert proxy is not None
-        (proxy.cut_after if after else proxy.cut_before)(b"COMMIT")
+        (proxy.cut_after if after else proxy.cut_before)(pattern)
         try:
             yield
-            assert proxy.cuts, "no COMMIT came by: the store sends another word for it, and the fault was none"
+            assert proxy.cuts, f"no {pattern!r} came by: the store sends another word for it, and the fault was none"
         finally:
             proxy.go()
 
@@ -393,8 +398,13 @@ FAULTS = (
     Fault("connections are refused", _refused, _SERVERS),
     Fault("the network swallows everything", _on_proxy(FaultProxy.stop), _SERVERS, lasts=_TIMED_OUT),
     Fault("the network is slow", _on_proxy(lambda proxy: proxy.trickle(40_000)), _SERVERS, stalls=False, noticed=False),
-    Fault("cut before each COMMIT arrives", _cut(after=False), _SERVERS),
-    Fault("cut before each COMMIT is answered", _cut(after=True), _SERVERS),
+    Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("mariadb",)),
+    Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("mariadb",)),
+    # A batch that is events alone is one statement there, without a COMMIT.
+    Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("postgresql",), stalls=False),
+    Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("postgresql",), stalls=False),
+    Fault("cut before each batch arrives", _cut(_EVENTS, after=False), _SERVERS),
+    Fault("cut before each batch is answered", _cut(_EVENTS, after=True), _SERVERS),
     Fault("the server is frozen", _on_server(Server.freeze, Server.thaw), _SERVERS, lasts=_TIMED_OUT),
     Fault("the server is killed and started", _on_server(Server.kill, Server.start), _SERVERS),
     Fault("the server is stopped and started", _on_server(Server.stop, Server.start), _SERVERS),

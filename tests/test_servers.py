@@ -193,7 +193,10 @@ async def test_connections_that_were_cut(database, tmp_path):
         await store.write(Write(1, events(1)))
         assert await kill_all(database) >= 1
         await store.write(Write(1, events(2)))
+        assert await kill_all(database) >= 1
         assert [e.seq for e in await read(store)] == [1, 2]
+        assert await kill_all(database) >= 1
+        await store.heartbeat(1, 2)
 
 
 async def kill_all(database):

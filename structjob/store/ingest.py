@@ -74,7 +74,8 @@ def changes(table: str) -> tuple[str, ...]:
 
 def as_array(lines: bytes) -> bytes:
     """Return *lines* as one JSON array."""
-    return b"[%s]" % lines[:-1].replace(b"\n", b",")
+    # Two copies and not three: in a large program each costs the better part of a millisecond, in memory that is new every time.
+    return b"".join((b"[", memoryview(lines.replace(b"\n", b","))[:-1], b"]"))
 
 
 @dataclass(slots=True)

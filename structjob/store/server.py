@@ -12,12 +12,13 @@ import contextvars
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Executable, RowMapping, event
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Dialect, Executable, RowMapping, event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -31,6 +32,9 @@ from structjob.store.url import masked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
 T = TypeVar("T")
 
 WRITE_TIMEOUT = 10.0
@@ -43,6 +47,9 @@ _TRIES = 6
 _PARTING = 1.0
 """Seconds that closing waits for the server to take leave."""
 
+_unasked: contextvars.ContextVar[bool] = contextvars.ContextVar("structjob_unasked", default=False)
+"""Whether a connection of the pool is taken to be alive. To ask it takes three answers of PostgreSQL, and to store a batch but one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -51,13 +58,13 @@ class Fault:
     Attributes:
         kind: ``data``: the content is refused, and would be again. ``conflict``: two transactions met; to be tried again at once.
             ``duplicate``: another transaction's row has the same key; to be tried again at once, and then refused. ``away``: the database
-            cannot do it now.
+            cannot do it now. ``stale``: it may be that only the connection was cut while nobody used it; to be tried again at once.
         message: What is wrong and what to do, for people; nothing of what was to be stored is in it.
         permanent: Whether only somebody's hand changes it, and not time.
         reason: The database's own words, for the dead letters beside what they are about.
     """
 
-    kind: Literal["data", "conflict", "duplicate", "away"]
+    kind: Literal["data", "conflict", "duplicate", "away", "stale"]
     message: str
     permanent: bool = False
     reason: str = ""
@@ -136,7 +143,7 @@ class ServerStore:
             own = self.options()
         except OSError as exc:
             raise InvalidURL(f"the certificates that {self.masked_url} names cannot be read: {exc.strerror}") from None
-        options = {"hide_parameters": True, "pool_pre_ping": True, "pool_size": 5, "max_overflow": 5, **own, **given}
+        options = {"hide_parameters": True, "pool_size": 5, "max_overflow": 5, **own, **given}
         options["connect_args"] = {**own.get("connect_args", {}), **given.get("connect_args", {})}
         try:
             engine = create_async_engine(self.url, **options)
@@ -146,6 +153,9 @@ class ServerStore:
             ) from None
         except (TypeError, SQLAlchemyError, NoSuchModuleError) as exc:
             raise InvalidURL(f"the engine options for {self.masked_url} are refused: {exc}") from None
+        if "pool_pre_ping" not in given:
+            event.listen(engine.sync_engine, "checkin", _used)
+            event.listen(engine.sync_engine, "checkout", partial(_ask, engine.dialect))
         event.listen(engine.sync_engine, "connect", self._connected)
         event.listen(engine.sync_engine, "close", self._disconnected)
         event.listen(engine.sync_engine, "close_detached", self._disconnected)
@@ -182,11 +192,14 @@ class ServerStore:
 
     async def _store(self, write: Write) -> Written:
         try:
-            return await self._transact(lambda connection: self._write(connection, write))
+            return await self._put(write)
         except _Failed as exc:
             return await self._divide(write, exc.fault.reason)
         except (msgspec.MsgspecError, ValueError) as exc:
             return await self._divide(write, f"{type(exc).__name__}: {exc}")
+
+    async def _put(self, write: Write) -> Written:
+        return await self._transact(lambda connection: self._write(connection, write), repeatable=True)
 
     def _write(self, connection: Connection, write: Write) -> Written:
         written = Written()
@@ -235,14 +248,18 @@ class ServerStore:
         except _Failed as exc:
             raise StoreUnavailable(exc.fault.message) from None
 
-    async def _transact(self, call: Callable[[Connection], T]) -> T:
+    async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False, autocommit: bool = False) -> T:
+        """Return what *call* returns; where it is *repeatable*, nobody asks first whether the connection still lives."""
+
         async def work(connection: AsyncConnection) -> T:
+            if autocommit:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
             async with connection.begin():
                 return await connection.run_sync(call)
 
         for tried in range(1, _TRIES + 1):
             try:
-                return await self._run(work, WRITE_TIMEOUT)
+                return await self._run(work, WRITE_TIMEOUT, unasked=repeatable and tried == 1)
             except _Failed as exc:
                 if exc.fault.kind == "data" or (exc.fault.kind == "duplicate" and tried == _TRIES):
                     raise
@@ -270,13 +287,13 @@ class ServerStore:
 
     # -- calls and faults ---------------------------------------------------------------------------------------------------
 
-    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float) -> T:
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float, *, unasked: bool = False) -> T:
         """Return what *work* returns, given a connection; raise `StoreUnavailable`, or `_Failed` where the database says no."""
         if self._closed:
             raise StoreUnavailable(f"{self.masked_url} is closed")
         if self._engine is None:
             self._engine = await asyncio.to_thread(self._create_engine)  # importing a driver takes its time
-        call = _Call(self, self._engine)
+        call = _Call(self, self._engine, unasked=unasked)
         task = self._spawn(call.run(work))
         try:
             done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -298,6 +315,8 @@ class ServerStore:
         if fault.kind != "away":
             raise _Failed(fault) from None
         self._drop_idle()
+        if unasked and isinstance(error, DBAPIError) and error.connection_invalidated:
+            raise _Failed(replace(fault, kind="stale")) from None
         # The driver's own exception may quote the statement, or what was to be stored.
         raise StoreUnavailable(fault.message, permanent=fault.permanent) from None
 
@@ -398,20 +417,35 @@ class ServerStore:
         return Fault(kind, f"the database {self.masked_url} refuses what it was given (error {code})", reason=reason)
 
 
+def _used(connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used"] = True
+
+
+def _ask(dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
+    """Have the pool connect anew where a connection that was used before does not answer any more."""
+    if "used" in record.info and not _unasked.get():
+        try:
+            dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error as exc:
+            raise InvalidatePoolError from exc
+
+
 class _Call:
-    """One use of a connection.
+    """One use of a connection, in a task of its own.
 
     Attributes:
         connection: The driver's connection, once there is one.
     """
 
-    def __init__(self, store: ServerStore, engine: AsyncEngine) -> None:
+    def __init__(self, store: ServerStore, engine: AsyncEngine, *, unasked: bool) -> None:
         self._store = store
         self._engine = engine
+        self._unasked = unasked
         self.connection: Any = None
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         in_use = self._store._in_use
+        _unasked.set(self._unasked)
         async with self._engine.connect() as connection:
             self.connection = (await connection.get_raw_connection()).driver_connection
             in_use.add(id(self.connection))

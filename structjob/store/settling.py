@@ -110,9 +110,14 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+def unsettled(lines: bytes) -> bool:
+    """Return whether an attempt of one of the *lines*, a session's events, has a provisional number."""
+    return _MARK in lines
+
+
 def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
     """Return the *lines* of a session's events with the true numbers of their attempts, as far as they are settled."""
-    if _MARK not in lines:
+    if not unsettled(lines):
         return lines
     # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot miss them.
     _lock(connection, session_id)
