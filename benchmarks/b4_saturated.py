@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing.synchronize import Event
 from time import perf_counter
 
 from benchmarks import payload
-from benchmarks.databases import NEEDS, SERVERS, SQLITE, database
+from benchmarks.databases import MARIADB, NEEDS, POSTGRESQL, SERVERS, SQLITE, connected, database
 from benchmarks.peers.sqlite_rows import create_tables
 from benchmarks.registry import Benchmark, Case, Row
 
 DATABASE = "bench.db"
 PATIENCE = 20.0
 """Seconds after which a backlog counts as not being stored."""
+_WORK = {POSTGRESQL: "SELECT count(*) FROM generate_series(1, 400000)", MARIADB: "SELECT BENCHMARK(120000, MD5('x'))"}
+"""What keeps a server at work about as long as a batch does, and asks nothing of whoever waits for it."""
 
 
 def burn(seconds: float) -> None:
@@ -86,6 +91,34 @@ def no_logging(*, seconds: float, backlog: int, slice_ms: float, per_turn: int) 
     return {"pause_ms": longest}
 
 
+def beside_server(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
+    """The saturated loop alone, while its server computes for another process: the pauses of sharing the machine's cores with it."""
+    spawned = multiprocessing.get_context("spawn")
+    at_work = spawned.Event()
+    other = spawned.Process(target=_keep_at_work, args=(name, at_work), daemon=True)
+    other.start()
+    try:
+        if not at_work.wait(PATIENCE):
+            raise RuntimeError(f"{name} has not answered within {PATIENCE:g} s")
+        return no_logging(seconds=seconds, backlog=backlog, slice_ms=slice_ms, per_turn=per_turn)
+    finally:
+        other.kill()
+        other.join()
+
+
+def _keep_at_work(name: str, at_work: Event) -> None:
+    async def ask() -> None:
+        async with connected(name, os.environ[SERVERS[name]]) as execute:
+            while True:
+                await execute(_WORK[name])
+                at_work.set()
+
+    async def ask_twice() -> None:
+        await asyncio.gather(ask(), ask())
+
+    asyncio.run(ask_twice())
+
+
 def _steady(offered: int, stored: int, seconds: float, longest: float) -> dict[str, float]:
     return {
         "offered_per_second": offered / seconds,
@@ -154,6 +187,8 @@ def _cases() -> list[Case]:
         for slices, options in SLICES.items():
             cases.append(Case(f"{name}, backlog, {slices}", drain, **where, options={**options, "name": name}))
             cases.append(Case(f"{name}, {slices}", steady, **where, options={**options, "name": name}))
+            if name in SERVERS:
+                cases.append(Case(f"{name} at work, {slices}", beside_server, **where, options={**options, "name": name}))
     return cases
 
 
@@ -175,6 +210,9 @@ def _rows() -> list[Row]:
                 Row("B4", f"longest pause {where}", "pause_ms", "ms", ours=ours, peers=quiet, compare="difference", at_most=5),
                 Row("B4", f"the same, with a backlog, {where}", "pause_ms", "ms", backlog, quiet, compare="difference", at_most=5),
             ]
+            if name in SERVERS:
+                busy, beside = (f"{name} at work, {slices}",), f"the same, beside a server at work, {where}"
+                rows.append(Row("B4", beside, "pause_ms", "ms", backlog, busy, compare="difference"))
     return rows
 
 
