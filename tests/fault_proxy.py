@@ -41,6 +41,7 @@ class FaultProxy:
         cuts: How often a connection was cut at a pattern.
         accepted: How many connections were made.
         passed: Bytes that were passed on, both ways.
+        asked: How often a client said something.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -57,6 +58,7 @@ class FaultProxy:
         self.cuts = 0
         self.accepted = 0
         self.passed = 0
+        self.asked = 0
 
     async def __aenter__(self) -> Self:
         await self.accept()
@@ -146,6 +148,7 @@ class FaultProxy:
         end = b""
         while chunk := await reader.read(_CHUNK):
             await self._flowing.wait()
+            self.asked += client_speaks
             if not client_speaks and connection.answer_is_last:
                 self.cuts += 1
                 connection.cut()

@@ -158,7 +158,7 @@ async def _refused(site: Site) -> AsyncIterator[None]:
 
 
 _COMMIT = {"mariadb": b"COMMIT", "postgresql": b"COMMIT"}
-_EVENTS = {"mariadb": b"INSERT INTO structjob_logs", "postgresql": b'[{"ts":'}
+EVENTS = {"mariadb": b"INSERT INTO structjob_logs", "postgresql": b'[{"ts":'}
 """What stands in a statement that stores events; PostgreSQL is told its text once only, and then what to store."""
 
 
@@ -403,8 +403,8 @@ FAULTS = (
     # A batch that is events alone is one statement there, without a COMMIT.
     Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("postgresql",), stalls=False),
     Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("postgresql",), stalls=False),
-    Fault("cut before each batch arrives", _cut(_EVENTS, after=False), _SERVERS),
-    Fault("cut before each batch is answered", _cut(_EVENTS, after=True), _SERVERS),
+    Fault("cut before each batch arrives", _cut(EVENTS, after=False), _SERVERS),
+    Fault("cut before each batch is answered", _cut(EVENTS, after=True), _SERVERS),
     Fault("the server is frozen", _on_server(Server.freeze, Server.thaw), _SERVERS, lasts=_TIMED_OUT),
     Fault("the server is killed and started", _on_server(Server.kill, Server.start), _SERVERS),
     Fault("the server is stopped and started", _on_server(Server.stop, Server.start), _SERVERS),

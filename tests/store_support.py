@@ -15,8 +15,8 @@ T0 = "2026-01-01 00:00:00.000000"
 
 
 @contextlib.asynccontextmanager
-async def opened(database):
-    store = make_store(database.url, {})
+async def opened(database, url=None, **options):
+    store = make_store(url or database.url, options)
     try:
         await store.open()
         yield store

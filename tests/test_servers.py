@@ -1,6 +1,7 @@
 """Databases on servers: what a newcomer's mistake says, and what a fault costs."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import traceback
@@ -10,12 +11,15 @@ import sqlalchemy as sa
 import structlog
 from breakable_servers import ServerMissing
 from database_support import bare
+from fault_proxy import FaultProxy
+from faults import EVENTS
 from servers import absent, remove, start_private
 from stopwatch import Stopwatch
 from store_support import event, events, job, opened, read
 
 import structjob
 from structjob.exceptions import InvalidURL, StoreUnavailable
+from structjob.session import Session
 from structjob.store import portions, server
 from structjob.store.ingest import Write
 from structjob.store.opening import make_store
@@ -197,6 +201,69 @@ async def test_connections_that_were_cut(database, tmp_path):
         assert [e.seq for e in await read(store)] == [1, 2]
         assert await kill_all(database) >= 1
         await store.heartbeat(1, 2)
+
+
+@contextlib.asynccontextmanager
+async def behind_proxy(database):
+    """A proxy, and a store that is reached through it alone, by one connection."""
+    url = parse(database.url)
+    async with FaultProxy(url.host, url.port) as proxy:
+        async with opened(database, url.set(host="127.0.0.1", port=proxy.port), pool_size=1, max_overflow=0) as store:
+            yield proxy, store
+
+
+@SERVERS
+async def test_a_batch_of_events_asks_little(database):
+    """On a loop that never rests each answer that is waited for takes two turns: PostgreSQL is asked once; MariaDB to insert, to note how
+    far the session is, to commit, and by the pool to roll back; neither whether the connection lives (B4)."""
+    async with behind_proxy(database) as (proxy, store):
+        await store.begin_session(Session())
+        await store.write(Write(1, events(1), last_seq=1))  # PostgreSQL is told the statement once
+        before = proxy.asked
+        await store.write(Write(1, events(2), last_seq=2))
+        assert proxy.asked - before == {"postgresql": 1, "mariadb": 4}[database.kind]
+
+
+@SERVERS
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
+    """The batch is repeated at once, whether the server stored it or not: nobody hears of it, and it is stored once (R29)."""
+    async with behind_proxy(database) as (proxy, store):
+        await store.write(Write(1, events(1)))
+        (proxy.cut_after if answered else proxy.cut_before)(EVENTS[database.kind])
+        writing = asyncio.create_task(store.write(Write(1, events(2))))
+        while not proxy.cuts:
+            await asyncio.sleep(0)
+        proxy.go()
+        await writing
+        assert proxy.cuts == 1
+        assert await database.rows("SELECT seq FROM structjob_logs ORDER BY seq") == [(1,), (2,)]
+
+
+READ_UNCOMMITTED = {"connect_args": {"server_settings": {"default_transaction_isolation": "read uncommitted"}}}
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("given", [{}, {"isolation_level": "REPEATABLE_READ"}, {"isolation_level": "SERIALIZABLE"}, READ_UNCOMMITTED])
+async def test_a_batch_leaves_its_connection_as_it_was(database, given):
+    """Whatever isolation the user or the server sets, batches do not use up the pool, and what fails afterwards is undone."""
+    async with opened(database, pool_size=1, max_overflow=0, **given) as store:
+
+        def level(connection):
+            return connection.exec_driver_sql("SHOW transaction_isolation").scalar_one()
+
+        before = await store.transact(level)
+        for number in (1, 2, 3):
+            await store.write(Write(1, events(number)))
+
+        def fails(connection):
+            connection.execute(logs.insert().values(session_id=1, seq=4, ts=sa.func.now(), level="info", message="m", type="system"))
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            await store.transact(fails)
+        assert await store.transact(level) == before
+        assert await database.rows("SELECT count(*) FROM structjob_logs") == [(3,)]
 
 
 async def kill_all(database):

@@ -86,6 +86,17 @@ class _Ingest:
         connection.exec_driver_sql(_INSERTS[table], (rows,))
 
 
+def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> None:
+    """Carry *statement* out without a transaction around it: one answer to wait for. Who cuts the connection meanwhile undoes nothing."""
+    driver: Any = connection.connection.dbapi_connection
+    # Not SQLAlchemy's isolation level "AUTOCOMMIT": to set that back fails for levels that only the server knows.
+    driver.autocommit = True
+    try:
+        connection.exec_driver_sql(statement, parameters)
+    finally:
+        driver.autocommit = False
+
+
 class PostgresStore(ServerStore):
     """A store on a PostgreSQL server, by asyncpg."""
 
@@ -120,7 +131,7 @@ class PostgresStore(ServerStore):
         if write.states or not write.events or settling.unsettled(write.events):
             return await super()._put(write)
         parameters = (write.session_id, as_array(write.events), write.last_seq)
-        await self._transact(lambda connection: connection.exec_driver_sql(_INSERT_AND_REACH, parameters), repeatable=True, autocommit=True)
+        await self._transact(lambda connection: _at_once(connection, _INSERT_AND_REACH, parameters), repeatable=True)
         return Written()
 
     async def make_durable(self) -> None:

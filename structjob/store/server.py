@@ -248,12 +248,10 @@ class ServerStore:
         except _Failed as exc:
             raise StoreUnavailable(exc.fault.message) from None
 
-    async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False, autocommit: bool = False) -> T:
+    async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False) -> T:
         """Return what *call* returns; where it is *repeatable*, nobody asks first whether the connection still lives."""
 
         async def work(connection: AsyncConnection) -> T:
-            if autocommit:
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
             async with connection.begin():
                 return await connection.run_sync(call)
 
@@ -314,9 +312,9 @@ class ServerStore:
             raise error
         if fault.kind != "away":
             raise _Failed(fault) from None
-        self._drop_idle()
         if unasked and isinstance(error, DBAPIError) and error.connection_invalidated:
             raise _Failed(replace(fault, kind="stale")) from None
+        self._drop_idle()
         # The driver's own exception may quote the statement, or what was to be stored.
         raise StoreUnavailable(fault.message, permanent=fault.permanent) from None
 
