@@ -400,7 +400,7 @@ FAULTS = (
     Fault("the network is slow", _on_proxy(lambda proxy: proxy.trickle(40_000)), _SERVERS, stalls=False, noticed=False),
     Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("mariadb",)),
     Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("mariadb",)),
-    # A batch that is events alone is one statement there, without a COMMIT.
+    # There a batch of events alone is one statement without a COMMIT, and gets through.
     Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("postgresql",), stalls=False),
     Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("postgresql",), stalls=False),
     Fault("cut before each batch arrives", _cut(EVENTS, after=False), _SERVERS),

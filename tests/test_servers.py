@@ -240,6 +240,10 @@ async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
         assert await database.rows("SELECT seq FROM structjob_logs ORDER BY seq") == [(1,), (2,)]
 
 
+def insert(connection, number):
+    connection.execute(logs.insert().values(session_id=1, seq=number, ts=sa.func.now(), level="info", message="m", type="system"))
+
+
 READ_UNCOMMITTED = {"connect_args": {"server_settings": {"default_transaction_isolation": "read uncommitted"}}}
 
 
@@ -257,7 +261,7 @@ async def test_a_batch_leaves_its_connection_as_it_was(database, given):
             await store.write(Write(1, events(number)))
 
         def fails(connection):
-            connection.execute(logs.insert().values(session_id=1, seq=4, ts=sa.func.now(), level="info", message="m", type="system"))
+            insert(connection, 4)
             raise LookupError
 
         with pytest.raises(LookupError):
@@ -284,7 +288,7 @@ async def test_a_connection_that_is_cut_in_a_transaction(database):
     async with opened(database) as store:
 
         def cut(connection):
-            connection.execute(logs.insert().values(session_id=1, seq=1, ts=sa.func.now(), level="info", message="m", type="system"))
+            insert(connection, 1)
             if database.kind == "postgresql":
                 connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
             else:
