@@ -97,9 +97,10 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         if not (self.directory / "data").exists():
-            self.directory.mkdir(parents=True, exist_ok=True)
-            if os.geteuid() == 0:
-                shutil.chown(self.directory, self.account, self.account)
+            for directory in (self.directory, self.directory / "tmp"):
+                directory.mkdir(parents=True, exist_ok=True)
+                if os.geteuid() == 0:
+                    shutil.chown(directory, self.account, self.account)
             self._run(self._initialize())
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(self._serve(), stdout=log, stderr=log, start_new_session=True, **self._as_account())
@@ -207,8 +208,12 @@ class MariaDB(Server):
     def _initialize(self) -> list[str]:
         return [
             _program("mariadb-install-db", "/usr/bin"), "--no-defaults", f"--datadir={self.directory}/data",
-            "--auth-root-authentication-method=normal", "--skip-test-db", *self._sizes,
+            "--auth-root-authentication-method=normal", "--skip-test-db", *self._common(),
         ]  # fmt: skip
+
+    def _common(self) -> list[str]:
+        # A directory of its own: a server that starts deletes the temporary tables of whatever server has the same one.
+        return [f"--tmpdir={self.directory}/tmp", *self._sizes]
 
     _sizes = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--innodb-undo-tablespaces=0")
 
@@ -216,7 +221,7 @@ class MariaDB(Server):
         return [
             _program("mariadbd", "/usr/sbin", "/usr/local/sbin"), "--no-defaults", f"--datadir={self.directory}/data",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self.directory}/socket", "--skip-name-resolve",
-            f"--max-connections={CONNECTIONS}", "--innodb-temp-data-file-path=ibtmp1:4M:autoextend", *self._sizes,
+            f"--max-connections={CONNECTIONS}", "--innodb-temp-data-file-path=ibtmp1:4M:autoextend", *self._common(),
         ]  # fmt: skip
 
     def sql(self, statements: str, *, database: str = "test") -> str:
