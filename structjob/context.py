@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from structjob.clock import moment
 from structjob.encoding import encode_attrs, normalise
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Scope:
         recorder: Where its events go.
         job: The live job handle, ``None`` in a scope that came from outside (another process, a request).
         step: The live step handle, if any.
+        root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` where nobody has told.
         ids: What the console and files show of it.
         columns: The same for the database, as a piece of JSON that begins with a comma (or is empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
@@ -50,6 +52,7 @@ class Scope:
         "operation",
         "parent_job_id",
         "recorder",
+        "root_job_id",
         "shown",
         "step",
         "step_id",
@@ -73,6 +76,7 @@ class Scope:
         category: str | None = None,
         project: str | None = None,
         provisional: str | None = None,
+        root_job_id: str | None = None,
     ) -> None:
         self.recorder = recorder
         self.job = job
@@ -81,6 +85,7 @@ class Scope:
         self.attempt = attempt
         self.operation = operation
         self.parent_job_id = parent_job_id
+        self.root_job_id = root_job_id
         self.step_id = step_id
         self.correlation_id = correlation_id
         shown = {
@@ -153,6 +158,8 @@ class Remote(NamedTuple):
     operation: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    root_job_id: str | None = None
+    provisional: str | None = None
 
     @contextmanager
     def bind(self) -> Iterator[Scope]:
@@ -176,6 +183,8 @@ def remote_scope(remote: Remote) -> Scope:
         correlation_id=remote.correlation_id,
         trace_id=remote.trace_id,
         span_id=remote.span_id,
+        root_job_id=remote.root_job_id if remote.job_id else None,
+        provisional=remote.provisional if remote.job_id and remote.attempt else None,
     )
 
 
@@ -200,8 +209,13 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
         baggage = f"structjob.job_id={_percent(scope.job_id)}"
         if scope.step_id is not None:
             baggage += f",structjob.step_id={_percent(scope.step_id)}"
-        if scope.attempt not in (None, 1):
+        provisional = scope.column_values.get("provisional")
+        if scope.attempt is not None and (scope.attempt != 1 or provisional is not None):
             baggage += f",structjob.attempt={scope.attempt}"
+        if provisional is not None:
+            baggage += f",structjob.provisional={_percent(str(provisional))}"
+        if scope.root_job_id not in (None, scope.job_id):
+            baggage += f",structjob.root_job_id={_percent(str(scope.root_job_id))}"
         carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
     trace_id, span_id = scope.ids.get("trace_id"), scope.ids.get("span_id")
     if trace_id is not None and span_id is not None:
@@ -234,6 +248,8 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         attempt=_number(baggage.get("structjob.attempt", "")),
         trace_id=trace[1] if trace else None,
         span_id=trace[2] if trace else None,
+        root_job_id=_safe(_unpercent(baggage.get("structjob.root_job_id", "")), 64),
+        provisional=_moment(_unpercent(baggage.get("structjob.provisional", ""))),
     )
 
 
@@ -245,8 +261,10 @@ def to_environment(scope: Scope) -> dict[str, str]:
         "ATTEMPT": None if scope.attempt is None else str(scope.attempt),
         "OPERATION": scope.operation,
         "CORRELATION_ID": scope.correlation_id,
+        "ROOT_JOB_ID": scope.root_job_id if scope.root_job_id != scope.job_id else None,
+        "PROVISIONAL": scope.column_values.get("provisional"),
     }
-    return {ENVIRONMENT + key: value for key, value in values.items() if value is not None}
+    return {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
 
 
 def from_environment(environ: Mapping[str, str]) -> Remote:
@@ -257,6 +275,8 @@ def from_environment(environ: Mapping[str, str]) -> Remote:
         step_id=_safe(environ.get(ENVIRONMENT + "STEP_ID"), 64),
         attempt=_number(environ.get(ENVIRONMENT + "ATTEMPT", "")),
         operation=str(normalise(environ.get(ENVIRONMENT + "OPERATION", "")))[:255] or None,
+        root_job_id=_safe(environ.get(ENVIRONMENT + "ROOT_JOB_ID"), 64),
+        provisional=_moment(environ.get(ENVIRONMENT + "PROVISIONAL", "")),
     )
 
 
@@ -271,6 +291,14 @@ def _safe(value: str | None, limit: int = 128) -> str | None:
 def _number(text: str) -> int | None:
     """Return the number of an attempt, if *text* is one that the column holds."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _moment(text: str) -> str | None:
+    """Return when an attempt began that has a provisional number, if *text* is a moment as jobs record it."""
+    try:
+        return text if text == f"{moment(text):%Y-%m-%d %H:%M:%S.%f}" else None
+    except ValueError:
+        return None
 
 
 def _percent(value: str) -> str:

@@ -19,11 +19,14 @@ class Faults:
 
     def __init__(self) -> None:
         self.strict = False
+        """Whether `structjob.configure` was told to raise them."""
+        self.strict_trackers = 0
+        """How many open trackers were."""
         self.counts: dict[str, int] = {}
         self._told: dict[str, float] = {}
 
     def add(self, what: str, exc: BaseException) -> None:
-        if self.strict:
+        if self.strict or self.strict_trackers:
             raise exc
         self.counts[what] = self.counts.get(what, 0) + 1
         now = time.monotonic()

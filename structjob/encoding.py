@@ -210,6 +210,8 @@ class _Normaliser:
 def _key(key: Any) -> str:
     if issubclass(type(key), (bytes, bytearray)):
         key = bytes(key[:257]).decode("utf-8", "backslashreplace")  # as a value would be: names of headers, say
+    elif issubclass(type(key), enum.Enum):
+        key = key.value  # as a value would be
     return _text(key, 256)
 
 

@@ -87,6 +87,8 @@ class Encoder:
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
         if key in _COLUMNS:
             column, value = _COLUMNS[key], attrs[key]
+            if column in columns and column != "fingerprint":  # an event of our own: what it is, no summary of a job says
+                return
             if type(value) is not str or _is_word(value) is None:  # most are, which need no closer look
                 value = normalise(value)
                 value = value if self.redactor is None else self.redactor.value(value)
@@ -189,7 +191,9 @@ def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str,
 
 def with_parent(attrs_json: bytes, scope: Scope) -> bytes:
     """A child's events tell its parent, too: in an attribute, since few events need it."""
-    if scope.parent_job_id is None or attrs_json.find(b'"parent_job_id":') > 0:
+    if scope.parent_job_id is None:
+        return attrs_json
+    if attrs_json.find(b'"parent_job_id":') > 0 and "parent_job_id" in msgspec.json.decode(attrs_json):  # and not deeper in it
         return attrs_json
     tail = field_json("parent_job_id", scope.parent_job_id)
     return attrs_json[:-1] + (tail if len(attrs_json) > 2 else tail[1:]) + b"}"

@@ -133,9 +133,7 @@ def _kept(exc: BaseException) -> tuple[str, tuple[str | None, ...]]:
 
 
 def _root(scope: Scope | None) -> str | None:
-    if scope is None:
-        return None
-    return scope.job.root_job_id if scope.job is not None else scope.job_id
+    return None if scope is None else scope.root_job_id or scope.job_id
 
 
 def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
@@ -143,7 +141,9 @@ def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
     if depth == 0:
         info["traceback"] = format_traceback(exc)
     if issubclass(type(exc), BaseExceptionGroup) and depth < 4:
-        info["exceptions"] = [_structure(part, depth + 1) for part in cast("BaseExceptionGroup[BaseException]", exc).exceptions[:32]]
+        with contextlib.suppress(Exception):  # of a group, too, anything can be overridden
+            parts = cast("BaseExceptionGroup[BaseException]", exc).exceptions[:32]
+            info["exceptions"] = [_structure(part, depth + 1) for part in parts]
     return info
 
 

@@ -114,6 +114,8 @@ class Recorder:
             return
         if self.closed:
             self.reject()
+            if self.forked:
+                self._tell_forked()
             hand_over(body, level)
             return
         number = self._next()
@@ -144,6 +146,9 @@ class Recorder:
         """
         if self.closed:
             self.reject()
+            if self.forked:
+                self._tell_forked()
+                return 0
             row = describe()
             self.tell(
                 "closed",
@@ -225,6 +230,14 @@ class Recorder:
             self._told[about] = now
             diagnostics.warning(message, *args)
 
+    def _tell_forked(self) -> None:
+        if self.root is None:
+            self.tell(
+                "forked",
+                "this is a forked process, and the tracker that it was forked with has no spool by which the parent could take what is "
+                "recorded here: it is not stored; open another tracker in this process, or give that one a spool",
+            )
+
     def _disk_refused(self, exc: OSError) -> None:
         self.tell(
             "disk", "cannot write to the spool %s: %s; events wait in memory (at most %d)", self.root, exc.strerror or exc, self.queue_size
@@ -270,9 +283,11 @@ class Recorder:
         self.idle = False
         if self.spool is not None:
             self.spool.forget()  # before it is dropped: its descriptors are shared with the parent, and hold the parent's locks
-        parent, self.session = self.session, type(self.session)(service=self.session.service, version=self.session.version)
+        parent, self.session = self.session, self.session.successor()
         self._begin(None)
-        if self.root is not None:
+        if self.root is None:  # nobody will ever read what it keeps
+            self.close()
+        else:
             # Most children never log, or exec at once: a directory is made with the first line only.
             self._opening = threading.Lock()
             self._accounted = 0.0

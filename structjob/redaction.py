@@ -23,6 +23,9 @@ SECRET_KEYS = (
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where one word of a key ends and the next begins: ``dbPassword``, ``CSRFToken``."""
 
+_GAPS = re.compile(r"\W+")
+"""What stands between words otherwise, of the text of a tuple that is a key, say."""
+
 # What never is a secret although it ends like one; counters and limits of language models' tokens, mostly.
 _INNOCENT = re.compile(r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$")
 
@@ -52,7 +55,7 @@ _TEXT_RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?P<keep>://)(?=[^\s/:@?#]{0,80}\d)[^\s/:@?#]{20,}(?=@)"), rf"\g<keep>{MARK}"),
     (
         re.compile(
-            r"(?P<keep>--[a-z_-]{0,32}(?:password|passwd|passphrase|secret|token|api[_-]?key)\s{1,8})(?!-)[^\s\"',;]+", re.IGNORECASE
+            r"(?P<keep>(?<!-)--[a-z_-]{0,32}(?:password|passwd|passphrase|secret|token|api[_-]?key)\s{1,8})(?!-)[^\s\"',;]+", re.IGNORECASE
         ),
         rf"\g<keep>{MARK}",
     ),
@@ -69,11 +72,10 @@ class Redactor:
     """
 
     def __init__(self, keys: Iterable[str] = (), *, text: bool = True) -> None:
-        keys = tuple(keys)
-        words = sorted({re.escape(word.lower()) for word in (*SECRET_KEYS, *keys)}, key=len, reverse=True)
-        self._secret = re.compile(
-            rf"(?:^|[_.\- ])(?:{'|'.join(words)})s?\d*(?:$|[_.\- ])|(?:{'|'.join(w for w in words if len(w) > 4)})\d*$"
-        )
+        given = list(keys)
+        found = {*SECRET_KEYS, *map(_snake, given), *(_snake(word.lower()) for word in given)} - {""}
+        words = sorted(map(re.escape, found), key=len, reverse=True)
+        self._secret = re.compile(rf"(?:^|_)(?:{'|'.join(words)})s?\d*(?:$|_)|(?:{'|'.join(w for w in words if len(w) > 4)})\d*$")
         self._verdicts: dict[str, bool] = {}
         self._text = text
 
@@ -81,7 +83,7 @@ class Redactor:
         """Return whether *key* names a secret."""
         verdict = self._verdicts.get(key)
         if verdict is None:
-            snake = _HUMPS.sub("_", key).lower().replace("-", "_")
+            snake = _snake(key)
             verdict = self._secret.search(snake) is not None and _INNOCENT.search(snake) is None
             if len(self._verdicts) < 10_000 and len(key) < 256:
                 self._verdicts[key] = verdict
@@ -117,6 +119,11 @@ class Redactor:
             options = [item.lstrip("-") if _is_option(item) else None for item in value]
             return [self.value(item, None if _is_option(item) else option) for option, item in zip([None, *options], value, strict=False)]
         return value
+
+
+def _snake(key: str) -> str:
+    """Return the words of *key* in small letters, with ``_`` between them."""
+    return _GAPS.sub("_", _HUMPS.sub("_", key)).strip("_").lower()
 
 
 def _is_pair(item: Any) -> bool:

@@ -25,7 +25,7 @@ def add(recorder: Recorder) -> None:
     global _default
     with _registry:
         _open.append(recorder)
-        _default = _open[0]
+        _default = _first()
     if recorder is _default:
         while True:
             try:
@@ -41,7 +41,12 @@ def remove(recorder: Recorder) -> None:
     with _registry:
         if recorder in _open:
             _open.remove(recorder)
-        _default = _open[0] if _open else None
+        _default = _first()
+
+
+def _first() -> Recorder | None:
+    # In a forked child a tracker of its own goes before those that it was forked with.
+    return next((recorder for recorder in _open if not recorder.forked), _open[0] if _open else None)
 
 
 def default() -> Recorder | None:
@@ -76,6 +81,7 @@ def hand_over(body: bytes, level: int) -> None:
 def _after_fork() -> None:
     global _registry
     _registry = threading.Lock()
+    _waiting.clear()  # its parent records it: else it would be stored once for each process
 
 
 if hasattr(os, "register_at_fork"):

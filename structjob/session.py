@@ -26,6 +26,7 @@ from pathlib import Path
 
 import msgspec
 
+from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.lane import Overflow
 from structjob.spool import FileLane
@@ -80,6 +81,12 @@ class Session:
     service: str | None = None
     version: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"))
+    database: str | None = None
+    """Which database its events are for (see `structjob.store.url.identity`), where its spool stands in a place that may hold others'."""
+
+    def successor(self) -> Session:
+        """Return the session of a process that was forked from this one's."""
+        return Session(service=self.service, version=self.version, database=self.database)
 
 
 def spool_root(spool: bool | str | os.PathLike[str], database: Path | None, masked_url: str) -> Path:
@@ -248,12 +255,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def adopt(root: Path, known: set[int]) -> list[SessionSpool]:
+def adopt(root: Path, known: set[int], database: str | None = None) -> list[SessionSpool]:
     """Take over the directories below *root* that nobody delivers.
 
     Args:
         root: See `spool_root`.
-        known: Sessions not to look at: one's own, and those taken over before.
+        known: Sessions not to look at: one's own, and those taken over before. Those of another database are added, and told of.
+        database: Which database one delivers to, as it stands in `Session.database`; None where there can be no other.
 
     Returns:
         Those whose lock was free. On a network file system none is: there a
@@ -276,6 +284,15 @@ def adopt(root: Path, known: set[int]) -> list[SessionSpool]:
         if session is None or fd is None:
             if fd is not None:
                 os.close(fd)
+            continue
+        if database is not None and session.database not in (None, database):
+            os.close(fd)
+            known.add(session.session_id)
+            diagnostics.warning(
+                "the spool %s holds what a program left that logs to %s; a tracker on that database, with the same spool=PATH, delivers it",
+                directory,
+                session.database,
+            )
             continue
         spool = SessionSpool(
             directory,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import time
 import weakref
@@ -158,8 +159,8 @@ class Tracker:
         self._live: set[Job] = set()
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._joined: Scope | None = None
-        self._was_strict = False
         self._claims: set[asyncio.Future[Any]] = set()
+        self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._recorder: Recorder
         self._engine: Engine
         self._store: Store
@@ -225,7 +226,7 @@ class Tracker:
         from structjob.store.statistics import Statistics
 
         store = make_store(self._url, self._engine_options)
-        session = Session(service=self._service, version=_version())
+        session = Session(service=self._service, version=_version(), database=self._identity())
         link = Link(store, lambda: make_store(self._url, self._engine_options))
         recorder: Recorder | None = None
         try:
@@ -280,8 +281,7 @@ class Tracker:
             termination.leave(self)
             await link.close()
             raise
-        self._was_strict = faults.strict
-        faults.strict = faults.strict or self._strict
+        faults.strict_trackers += self._strict
         self._join_environment()
 
     def _root(self, store: Store) -> Path | None:
@@ -289,6 +289,12 @@ class Tracker:
         if self._spool is False or (path is None and store.masked_url.startswith("sqlite") and self._spool is True):
             return None
         return spool_root(self._spool, path, store.masked_url)
+
+    def _identity(self) -> str | None:
+        """Return which database this is, where its spool stands in a place that may hold others'."""
+        from structjob.store.url import identity, parse
+
+        return None if isinstance(self._spool, bool) else identity(parse(self._url))
 
     def _join_environment(self) -> None:
         """Below ``structjob run``, what belongs to no job belongs to the job of the command."""
@@ -303,27 +309,48 @@ class Tracker:
         Returns:
             Whether everything was stored. What was not stays in the spool, and the next tracker delivers it.
         """
+        if self._state == "closed":
+            return await self._closed_by_another(timeout)
         if self._state != "open":
             return True
         self._state = "closed"
         if self._recorder.forked:  # the engine, its loop and the database's connection are the parent's
             self._recorder.close()
             termination.leave(self)
+            self._closing.set_result(True)
             return True
+        complete = False
+        try:
+            complete = await self._aclose(timeout)
+        finally:
+            self._closing.set_result(complete)
+        return complete
+
+    async def _closed_by_another(self, seconds: float) -> bool:
+        """Return what became of the closing that somebody else began; False if it takes longer than *seconds*."""
+        closing = asyncio.wrap_future(self._closing)
+        done, _ = await asyncio.wait({closing}, timeout=seconds)
+        return bool(done) and closing.result()
+
+    async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
         deadline = time.monotonic() + timeout
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)
-        if self._strict:
-            faults.strict = self._was_strict
-        if self._claims:
-            await asyncio.wait(set(self._claims), timeout=min(timeout / 4, 1.0))
-        for job in list(self._live):
-            job._abandon()
-        if termination.under_way():
-            termination.cancel(self)
+        faults.strict_trackers -= self._strict
         letting_go = min(timeout * _LETTING_GO, 1.0)
         try:
-            complete = await self._close_engine(deadline - letting_go)
+            try:
+                if self._claims:
+                    await asyncio.wait(set(self._claims), timeout=min(timeout / 4, 1.0))
+            except BaseException:  # whoever is cancelled lets go of everything all the same, and at once
+                deadline = time.monotonic() + letting_go
+                raise
+            finally:
+                for job in list(self._live):
+                    job._abandon()
+                if termination.under_way():
+                    termination.cancel(self)
+                complete = await self._close_engine(deadline - letting_go)
         except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
             deadline = time.monotonic() + letting_go
             raise
@@ -349,6 +376,8 @@ class Tracker:
         return complete
 
     async def _close_engine(self, deadline: float) -> bool:
+        if self._engine.without_loop() is not None:
+            return await asyncio.to_thread(self._engine.close_without_loop, deadline - time.monotonic())
         with suppress(TimeoutError):
             # Its own loop may not run any more.
             async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
@@ -356,6 +385,10 @@ class Tracker:
         return False
 
     async def _close_store(self, deadline: float) -> None:
+        if self._engine.without_loop() is not None:
+            with suppress(Exception):  # what a driver says whose connections belonged to that loop
+                await asyncio.wait_for(self._engine.link.close(), max(0.0, deadline - time.monotonic()))
+            return
         closing = asyncio.ensure_future(self._on_own_loop(self._engine.link.close()))
         # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
         await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
@@ -430,7 +463,12 @@ class Tracker:
 
         Args:
             operation: See `job`.
-            options: See `job`.
+            options: See `job`. A second call with the same *idempotency_key* returns a handle to the first one's job, with ``job.existing``
+                set, whether that has been started or not.
+
+        Raises:
+            InvalidArgument: if one of these is not so.
+            StoreUnavailable: if it has an *idempotency_key* and the database does not answer (see *offline*).
         """
         self._require_open()
         settings = JobOptions.of(options)
@@ -510,10 +548,10 @@ class Tracker:
         reason = check_text("reason", reason, 2_000) or "cancelled by request"
         by = check_text("by", by, 128)
         record = await self.jobs.find(any_id)
-        for job in list(self._live):
-            if job.id == record.id:
-                job.request_cancel(reason, by)
-                return
+        mine = [job for job in list(self._live) if job.id == record.id]
+        if mine:
+            max(mine, key=lambda job: job.attempt).request_cancel(reason, by)
+            return
 
         def request(connection: Connection) -> JobStatus:
             return cancellations.request(connection, record.id, reason, by)
@@ -659,7 +697,14 @@ class Tracker:
     # -- for those below ----------------------------------------------------------------------------------------------------
 
     async def _on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the tracker's loop, from whichever loop this is."""
+        """Run *work* on the tracker's loop, from whichever loop this is.
+
+        Raises:
+            StoreUnavailable: if that loop is closed.
+        """
+        if (fault := self._engine.without_loop()) is not None:
+            work.close()
+            raise fault
         if asyncio.get_running_loop() is self._engine.loop:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._engine.loop))
@@ -679,11 +724,18 @@ class Tracker:
         await asyncio.wrap_future(self._engine.flush())
 
     async def _claim(self, row: dict[str, Any], job: Job, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
-        # What this very process has to say of the job comes first.
+        await self._caught_up()
+        return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
+
+    async def _reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        await self._caught_up()
+        return await self._on_own_loop(self._engine.claiming.reserve(row))
+
+    async def _caught_up(self) -> None:
+        """Wait until what this very process has to say of a job is stored; not for a database that is known to be away."""
         await self._flush_before_read()
         if self._engine.link.down is not None:
-            raise self._engine.link.down  # a start does not wait for a database that is known to be away
-        return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
+            raise self._engine.link.down
 
     def _provisional_attempt(self, job_id: str, former: int) -> int:
         return self._engine.claiming.provisional(job_id, former)

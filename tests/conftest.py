@@ -46,7 +46,7 @@ def _pristine_structlog() -> Iterator[None]:
         pipeline.configured.close()
         pipeline.configured = None
     foreign.join_stdlib(None)
-    diagnostics.faults.strict = False
+    diagnostics.faults.strict, diagnostics.faults.strict_trackers = False, 0
     diagnostics.faults.counts.clear()
     configuration._processors.clear()
     root.setLevel(level)

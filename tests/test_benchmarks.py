@@ -28,6 +28,7 @@ def _row(**how: object) -> Row:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(310)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_smoke_size_runs_and_writes_json(name, tmp_path):
     """`--smoke` runs every case of a benchmark that is installed, servers included; the JSON holds the machine, every sample, the rows."""

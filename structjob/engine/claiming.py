@@ -59,14 +59,25 @@ class Claiming:
 
     async def claim(self, row: dict[str, Any], job: Starting, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
         """Do as `structjob.store.ingest.Store.claim` says, for *job*; *pending* says that this process has made it before."""
-        same = ("id", "idempotency_key") if row["idempotency_key"] is not None else ("id",)
-        await self._settle([each for each in self._unanswered if any(each.row[name] == row[name] for name in same)])
+        await self._settle(self._about(row))
         former, attempt = await self._claim(row, job, pending=pending)
         if not attempt and former is not None and await self._settle([each for each in self._unanswered if each.row["id"] == former["id"]]):
             former, attempt = await self._claim(row, job, pending=pending)  # what was in its way had only just been entered, for nobody
         if attempt:
             self._know(row["id"], attempt)
         return former, attempt
+
+    async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Enter a job that is to be pending, with its idempotency key; return the job that has the key already, if there is one.
+
+        Where the answer is lost nothing is taken back: whoever asks again finds the job by its key.
+        """
+        await self._settle(self._about(row))
+        return (await self._link.once(lambda: self._link.store.claim(row)))[0]
+
+    def _about(self, row: dict[str, Any]) -> list[_Unanswered]:
+        same = ("id", "idempotency_key") if row["idempotency_key"] is not None else ("id",)
+        return [each for each in self._unanswered if any(each.row[name] == row[name] for name in same)]
 
     async def _claim(self, row: dict[str, Any], job: Starting, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
         try:

@@ -45,6 +45,11 @@ _LAST_WAIT = 1.0
 _PARTING = 0.1
 """Seconds that closing waits for threads in the middle of recording, at most."""
 
+_NO_LOOP = (
+    "the event loop in which the tracker was opened is closed: what is recorded waits in the spool; close the tracker before its loop, and "
+    "open one in each loop"
+)
+
 
 class Unsettled(Protocol):
     """A live handle whose progress has changed and is not recorded yet."""
@@ -170,6 +175,25 @@ class Engine:
             finally:  # cancelled once more
                 self._let_go(complete)
         return complete
+
+    def close_without_loop(self, seconds: float) -> bool:
+        """Close where the loop is closed: store, in the calling thread, what can be stored so, and leave the rest to the spool.
+
+        Returns:
+            Whether everything is stored; the session is ended by whoever adopts the spool.
+        """
+        self._closing = True
+        self.recorder.close()
+        self.recorder.wake = _nothing
+        self.drain(seconds)
+        self._waiters.fail(StoreUnavailable(_NO_LOOP))
+        self._let_go(complete=False)
+        left = self.ledger()
+        return not left.spilled and not left.in_memory
+
+    def without_loop(self) -> StoreUnavailable | None:
+        """Return what to say where the loop is closed that everything here runs on; None while it is not."""
+        return StoreUnavailable(_NO_LOOP) if self.loop.is_closed() else None
 
     async def _deliver_most(self) -> None:
         """Store what is there, unless the database is away; then, too, if it would be lost otherwise and may come back any moment."""
@@ -328,7 +352,7 @@ class Engine:
             )
         if self._closing:
             return StoreUnavailable("the tracker is closed; what is left waits in the spool")
-        return self.link.down
+        return self.without_loop() or self.link.down
 
     def unsettled(self, handle: Unsettled) -> None:
         """Let *handle* record its progress at the next turn."""

@@ -45,7 +45,7 @@ class Orphans:
         root = self._recorder.root
         if root is None:
             return
-        for spool in sessions.adopt(root, self._known):
+        for spool in sessions.adopt(root, self._known, self._recorder.session.database):
             self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
             self._known.add(spool.session.session_id)
         for feed in self._feeds.values():

@@ -44,13 +44,15 @@ def check_percent(value: float) -> float:
     return float(value)
 
 
-def check_units(what: str, value: float) -> float:
+def check_units(what: str, value: float, most: float = math.inf) -> float:
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         with suppress(OverflowError):  # larger than any column takes
             number = float(value)
     if not math.isfinite(number) or number < 0:
         raise InvalidArgument(f"{what} must be a number that is not negative, not {normalise(value)!r}")
+    if number > most:
+        raise InvalidArgument(f"{what} must be at most {most:,}, not {normalise(value)!r}")
     # A plain number, whatever subclass it came as (NumPy's, say): that is what can be recorded.
     return number if isinstance(value, float) else int(value)
 

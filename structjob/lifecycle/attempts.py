@@ -346,12 +346,17 @@ class _JobTries(_Tries[Job]):
     async def leave(self, exc: BaseException | None) -> bool:
         job = self._job
         assert job is not None  # noqa: S101 -- it was entered
+        late = await job._overdue() if exc is None else None
+        exc = exc or late
         verdict = await self._judge(exc)
         if verdict.delay is not None:
             job._leave("failed", exc, {**self._numbers(), "retry_delay": verdict.delay})
         else:
             job._leave("completed" if verdict.failure is None else outcome(verdict.failure), verdict.failure, self._numbers())
-        return verdict.settle(exc)
+        settled = verdict.settle(exc)
+        if late is not None:
+            raise late
+        return settled
 
     def _given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:

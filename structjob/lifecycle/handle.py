@@ -52,12 +52,12 @@ class Handle:
 
     def _progressed(self) -> None:
         # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
-        if self._pending:
+        if self._pending and not self._tracker._recorder.forked:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._recorded_at = time.monotonic()
             self._record()
-        else:
+        elif not self._tracker._recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
             self._pending = True
             self._tracker._settle_later(self)
 

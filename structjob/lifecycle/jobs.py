@@ -28,8 +28,20 @@ if TYPE_CHECKING:
     from structjob.lifecycle.policy import Figures
     from structjob.tracker import Tracker
 
+_MOST_KB = 1 << 62
+"""Kilobytes that the column holds at most, and more than there are anywhere."""
+
 START_WAITS = 1.0
 """Seconds that the start of a job waits for its commit at most."""
+
+
+def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
+    """Return the root of the tree that a job below *parent* belongs to; of a parent that is a bare id, as far as this process knows it."""
+    if parent is None or parent.job_id is None:
+        return None
+    if parent.root_job_id is not None:
+        return parent.root_job_id
+    return next((job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id)
 
 
 class Job(Handle):
@@ -55,9 +67,7 @@ class Job(Handle):
         self.id: str = check_text("job_id", options.job_id, 64) or new_id()
         parent_id = parent.job_id if parent is not None else None
         self.parent_job_id = parent_id
-        self.root_job_id: str = (
-            (parent.job.root_job_id if parent is not None and parent.job is not None else parent_id) if parent_id else self.id
-        )
+        self.root_job_id: str = _root_of(tracker, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
         self.correlation_id: str = check_text("correlation_id", options.correlation_id, 128) or inherited or new_id()
         self.job_type = check_text("job_type", options.job_type, 128)
@@ -97,6 +107,7 @@ class Job(Handle):
         self._retried_steps = 0
         self._failed_step: str | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._interrupted = False
         self._previous: Scope | None = None
         self._scope: Scope | None = None
 
@@ -106,12 +117,28 @@ class Job(Handle):
     # -- beginning ----------------------------------------------------------------------------------------------------------
 
     async def _create(self) -> None:
-        """Be pending, for whoever starts it."""
+        """Be pending, for whoever starts it; or show the job that has the idempotency key already."""
+        if self.idempotency_key is not None and (holder := await self._reserve()) is not None:
+            self._claimed(holder, 0)
+            return
         self._scope = self._scope_of()
         number = self._record()
         self._event("info", "operation_created", {"operation": self.operation, **self._described()})
         self._given_id = True
         await self._committed(number)
+
+    async def _reserve(self) -> dict[str, Any] | None:
+        """Enter the pending job with its idempotency key; return the job that has the key already, if there is one."""
+        try:
+            return await self._tracker._reserve(self._row() | self._unrecorded())
+        except StoreUnavailable:
+            if not self._options.offline:
+                raise
+            return None
+
+    def _unrecorded(self) -> dict[str, Any]:
+        """Return what stands in a row that comes before any record of the job."""
+        return {"session_id": self._tracker._recorder.session.session_id, "state_seq": 0}
 
     async def _committed(self, number: int) -> None:
         """Wait until everybody can find it."""
@@ -134,7 +161,7 @@ class Job(Handle):
         """
         self._tracker._require_open()
         if self.status is not JobStatus.PENDING or self.existing:
-            raise IllegalTransition(f"{self._named()} was started already; make a new one to run it again")
+            raise IllegalTransition(self._begun_already())
         if self._given_id or self.idempotency_key is not None:
             if await self._claim():
                 return self
@@ -143,11 +170,19 @@ class Job(Handle):
         await self._committed(self._begin())
         return self
 
+    def _begun_already(self) -> str:
+        if self.existing and self.status is JobStatus.PENDING:
+            return (
+                f"{self._named()} is another call's (same idempotency key) and waits to be started: "
+                f"tracker.job({self.operation!r}, job_id={self.id!r}) starts it"
+            )
+        return f"{self._named()} was started already; make a new one to run it again"
+
     async def _claim(self) -> bool:
         """Ask the database for the attempt; another process may have been here before. Return whether the job is another start's."""
         self.status = JobStatus.RUNNING
         self._started = database_time(time.time_ns())
-        row = self._row() | {"session_id": self._tracker._recorder.session.session_id, "state_seq": 0, "attempt": 1}
+        row = self._row() | self._unrecorded() | {"attempt": 1}
         self.status = JobStatus.PENDING
         self._started = None
         claim = asyncio.ensure_future(self._tracker._claim(row, self, pending=self._scope is not None))
@@ -246,6 +281,7 @@ class Job(Handle):
             category=self.category,
             project=self.project,
             provisional=self.provisional,
+            root_job_id=self.root_job_id,
         )
 
     async def __aenter__(self) -> Self:
@@ -256,7 +292,23 @@ class Job(Handle):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        late = await self._overdue() if exc is None else None
+        exc = exc or late
         self._leave("completed" if exc is None else outcome(exc), exc)
+        if late is not None:
+            raise late
+
+    async def _overdue(self) -> asyncio.CancelledError | None:
+        """Return the cancellation that somebody asked for and the job's code, which has ended, has waited for nothing to hear of.
+
+        Else whatever comes after the job would be cancelled in its place.
+        """
+        if self._interrupted:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as exc:
+                return exc
+        return None
 
     def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
         self._task = None
@@ -295,7 +347,7 @@ class Job(Handle):
             self._require_running("end")
         check_job_transition(self._named(), self.status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
-        self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb))
+        self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
         self._finish(status, error, summary)
 
     def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
@@ -423,8 +475,16 @@ class Job(Handle):
         """
         if self._task is None or self.status is not JobStatus.RUNNING:
             raise IllegalTransition(f"{self._named()} has no running task to cancel; end it with job.end('cancelled')")
-        loop = self._task.get_loop()
-        loop.call_soon_threadsafe(self._task.cancel, reason)
+        task, loop = self._task, self._task.get_loop()
+        if asyncio._get_running_loop() is loop:
+            self._interrupt(task, reason)
+        else:
+            loop.call_soon_threadsafe(self._interrupt, task, reason)
+
+    def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
+        if self._task is task:  # else it has left the job meanwhile, and what it does now is none of ours
+            self._interrupted = True
+            task.cancel(reason)
 
     def request_cancel(self, reason: str, requested_by: str | None) -> None:
         """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see `Tracker.cancel`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from types import TracebackType
@@ -22,6 +23,8 @@ T = TypeVar("T")
 
 _MANY = 1 << 53
 """Units at a time that need no closer look."""
+_MOST = sys.float_info.max
+"""Units that the column holds at most."""
 
 _RETRY = ("attempt_number", "max_retries", "retry_delay")
 """What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
@@ -187,10 +190,10 @@ class Step(Handle):
         if self.status is not StepStatus.RUNNING:
             self._refuse("advance")
         if type(units) is not int or not 0 <= units < _MANY:
-            units = check_units("units", units)
-        self.done += units
-        if not self._pending:
-            self._progressed()
+            self.done = min(self.done + check_units("units", units), _MOST)
+        else:
+            self.done += units
+        self._progressed()
 
     def update(
         self,

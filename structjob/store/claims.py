@@ -20,6 +20,9 @@ def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[
         if holder is not None and holder["id"] != row["id"]:
             return holder, 0
     former = find(connection, "id", row["id"])
+    if row["status"] == "pending":
+        _reserve(connection, ingest, former, row)
+        return None, 0
     if former is not None and former["status"] == "cancelled" and former["attempt"] == 0:
         return former, 0  # somebody cancelled it while it was pending: it is not to start
     return former, enter(connection, ingest, former, row)
@@ -42,6 +45,14 @@ def enter(connection: Connection, ingest: Ingest, former: dict[str, Any] | None,
         ingest.upsert(connection, "structjob_jobs", msgspec.json.encode([entered]))
     ingest.upsert(connection, "structjob_attempts", msgspec.json.encode([{**entered, "job_id": entered["id"]}]))
     return int(entered["attempt"])
+
+
+def _reserve(connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]) -> None:
+    """Enter a job that is to be pending, or its key where the job is there: its own record comes later, and must not find the key taken."""
+    if former is None:
+        ingest.insert(connection, "structjob_jobs", msgspec.json.encode([row]))
+    elif former["attempt"] == 0:
+        connection.execute(update(jobs).where(jobs.c.id == row["id"]).values(idempotency_key=row["idempotency_key"]))
 
 
 def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> bool:

@@ -277,7 +277,8 @@ class Store(Protocol):
         """Enter the job of *row* under its id, in its next attempt; see `structjob.lifecycle`.
 
         Returns the job's former row, if any, and the attempt; the attempt 0 says that nothing was entered: the row is another job's that
-        has the same idempotency key, or the job was cancelled while it was pending.
+        has the same idempotency key, or the job was cancelled while it was pending. A *row* that is pending is entered as that, with the
+        attempt 0, and without a former row.
         """
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:

@@ -89,6 +89,16 @@ def masked(url: str | URL) -> str:
     return parsed.render_as_string(hide_password=True)
 
 
+def identity(url: URL) -> str:
+    """Return which database *url* means, whoever asks for it and however: without user, password and options."""
+    path = sqlite_path(url)
+    if path is not None:
+        return f"sqlite:{os.path.realpath(path)}"
+    backend = url.get_backend_name()
+    place = url.host or ""
+    return f"{'mysql' if backend == 'mariadb' else backend}://{place}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+
+
 def sqlite_path(url: URL) -> Path | None:
     """Return the absolute path of the file that a SQLite URL names; None if it is in memory, or another database."""
     if url.get_backend_name() != "sqlite":
