@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 from structjob.clock import moment
 from structjob.encoding import encode_attrs, normalise
@@ -19,6 +19,8 @@ from structjob.encoding import encode_attrs, normalise
 if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step
     from structjob.recorder import Recorder
+
+Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
 
 ENVIRONMENT = "STRUCTJOB_"
 """What the names of the environment variables begin with that carry a scope to a child process."""
@@ -186,6 +188,14 @@ def remote_scope(remote: Remote) -> Scope:
         root_job_id=remote.root_job_id if remote.job_id else None,
         provisional=remote.provisional if remote.job_id and remote.attempt else None,
     )
+
+
+@overload
+def inject(carrier: None = None) -> dict[str, str]: ...
+
+
+@overload
+def inject(carrier: Carrier) -> Carrier: ...
 
 
 def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:

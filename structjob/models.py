@@ -265,7 +265,7 @@ class Progress:
     """Percentage of the steps begun so far that are completed, 0–100."""
     runtime_seconds: float
     percent: float
-    """As told by hand, else derived from the steps; 0–100."""
+    """As told by hand, else derived from the steps begun so far, of which those that run count as far as they have come; 0–100."""
     current_step: str | None
     attempt: int
     parent_job_id: str | None

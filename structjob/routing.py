@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from structjob.diagnostics import diagnostics
+
 if TYPE_CHECKING:
     from structjob.context import Scope
     from structjob.recorder import Recorder
@@ -18,6 +20,7 @@ _open: list[Recorder] = []
 _default: Recorder | None = None
 _waiting: deque[tuple[bytes, int]] = deque(maxlen=WAITING)
 _registry = threading.Lock()
+_warned = False
 
 
 def add(recorder: Recorder) -> None:
@@ -76,6 +79,19 @@ def hand_over(body: bytes, level: int) -> None:
         recorder.put(body, level)
     else:
         _waiting.append((body, level))
+        if b',"job_id":"' in body:
+            _warn_homeless()
+
+
+def _warn_homeless() -> None:
+    global _warned
+    if not _warned and not _open:
+        _warned = True
+        diagnostics.warning(
+            "what is logged here belongs to a job, and no tracker is open in this process (%d): it waits in memory for one, and is lost if "
+            "none is opened; open a Tracker on the job's database, in the workers of a process pool, too, unless they are forked",
+            os.getpid(),
+        )
 
 
 def _after_fork() -> None:

@@ -85,6 +85,19 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
     assert (shell.json("verify")["ok"], shell.ok("logs", "--grep", "on its way").count("on its way")) == (True, 1)
 
 
+def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
+    """Of a program whose spool nobody has seen it says that more may have been written (R11, R28)."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
+        connection.execute("UPDATE structjob_sessions SET end_reason = 'lease_expired'")
+        connection.commit()
+    done = shell.run("verify")
+    assert "? unknown tail" in done.stdout.decode()
+    assert "nothing that is known of is missing" in done.stderr.decode()
+    assert "1 session ended without a word, and nobody has seen the spool" in done.stderr.decode()
+    assert shell.json("verify")["ok"] is False
+
+
 def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:
     """A number that structjob_gaps explains is no loss (R28)."""
     shell.python(SAMPLE, "sqlite:///structjob.db")

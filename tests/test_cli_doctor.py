@@ -166,6 +166,16 @@ def test_a_deleted_database_leaves_what_waits_for_it(shell: Shell) -> None:
     assert b"crashed" in shell.run("jobs").stdout
 
 
+def test_what_was_logged_under_a_wrong_url_is_found(shell: Shell) -> None:
+    """Lines that wait for a server under another URL are named, and where to move them: no tracker on this one takes them (R29, R49)."""
+    other = shell.directory / ".structjob" / "0123456789abcdef" / "77"
+    other.mkdir(parents=True)
+    (other / "events-000001.jsonl").write_bytes(b"x" * 100)
+    found = findings(shell, code=1, db="postgresql://u@127.0.0.1:1/jobs")["spools of other URLs"]
+    assert found["found"].startswith("100 bytes of 1 program that logged under another URL wait in ")
+    assert "move the directories in it to " in found["advice"]
+
+
 async def test_reading_goes_on_where_nothing_can_be_delivered(shell: Shell, monkeypatch, capsys) -> None:
     """A full disk takes no new spool: what is stored is shown all the same, with a word about the rest (R29, R49)."""
     left_behind(shell)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import IO
 
@@ -132,6 +134,23 @@ def history(shell: Shell, milliseconds: float) -> None:
     shell.ok("--db", "live.db", "import", "history.jsonl")
 
 
+def test_a_job_whose_process_is_silent_is_not_said_to_run(live: Shell) -> None:
+    """`jobs` and `show` tell that a running job's process gives no sign of life, and which process it is (R11, R49)."""
+    live.python(SAMPLE, "sqlite:///structjob.db")
+    with closing(sqlite3.connect(live.directory / "structjob.db")) as connection:
+        connection.execute(
+            "INSERT INTO structjob_sessions (session_id, host, pid, started_at, heartbeat_at, last_seq) "
+            "VALUES (9, 'vm-9', 7, '2026-01-01 00:00:00.000000', '2026-01-01 01:00:00.000000', 0)"
+        )
+        connection.execute("UPDATE structjob_jobs SET status = 'running', completed_at = NULL, duration_ms = NULL, session_id = 9")
+        connection.commit()
+    (job, *_) = live.json("jobs")
+    for command in (("jobs",), ("show", job["id"])):
+        shown = live.ok(*command)
+        assert re.search(r"no sign of life for \d+d .*\(pid 7 on vm-9\)", shown), shown
+        assert "● running" not in shown
+
+
 @pytest.mark.parametrize(("usual", "said"), [(3_600_000, r"~(1h 00m|59m \d\ds)"), (1, r"usual 1ms")])
 def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
     live: Shell, writer: subprocess.Popen[bytes], usual: float, said: str
@@ -146,7 +165,7 @@ def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
         shown += watch.stdout.read1(4096).decode()
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).splitlines()
     assert re.search(r"● 1 running  ✓ 5 completed  Ctrl-C ends", lines[0])
-    assert re.search(rf"watched +● running +─{{8}} +0% +[\d.]+m?s +{said}  work 40/100", lines[2])
+    assert re.search(rf"watched +● running +━{{3}}─{{5}} +40% +[\d.]+m?s +{said}  work 40/100", lines[2])
     assert watch.communicate(b"\x03", timeout=30)[0].count(b"Traceback") == 0
     assert watch.returncode == 130
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structjob
-from structjob import context
+from structjob import context, routing
 
 log = structlog.get_logger("app")
 
@@ -323,3 +323,16 @@ def test_ids_are_uuid7_and_sort_by_time():
     assert {uuid.UUID(id_).version for id_ in ids} == {7}
     assert {uuid.UUID(id_).variant for id_ in ids} == {uuid.RFC_4122}
     assert [id_[:13] for id_ in ids] == sorted(id_[:13] for id_ in ids)
+
+
+async def test_a_job_s_events_without_a_tracker_are_told_of(caplog, monkeypatch, db_url):
+    """R22: a process that logs for a job and opens no tracker, a spawned worker say, hears once that nothing of it is stored."""
+    monkeypatch.setattr(routing, "_warned", False)
+    structjob.configure(console=False)
+    log.info("of no job")
+    assert caplog.records == []
+    with structjob.extract({"X-Job-ID": "j"}).bind():
+        log.info("of a job")
+        log.info("once more")
+    (record,) = caplog.records
+    assert "belongs to a job, and no tracker is open in this process" in record.getMessage()

@@ -650,6 +650,45 @@ def test_a_decorator_wants_a_coroutine_function():
                 decorate(function)
 
 
+async def test_a_result_that_comes_after_the_end_is_stored(any_tracker):
+    """R1: what is assigned to job.result is never lost without a word."""
+    async with any_tracker.job("a") as job:
+        pass
+    job.result = {"rows": 7}
+    await any_tracker.flush()
+    found = await any_tracker.jobs.get(job.id)
+    assert (found.result, found.status) == ({"rows": 7}, "completed")
+
+
+async def test_another_operation_under_a_known_id_is_told_of(tracker, caplog):
+    """R1: an id names one job; one that is used for another operation by mistake is not overwritten without a word."""
+    async with tracker.job("load", job_id="j"):
+        pass
+    async with tracker.job("load", job_id="j"):
+        assert caplog.records == []
+    async with tracker.job("report", job_id="j"):
+        (record,) = caplog.records
+    assert "job j (report) goes on under a job_id that 'load' had so far" in record.getMessage()
+
+
+async def test_a_step_after_the_end_of_its_job_names_the_job(tracker, monkeypatch):
+    """Rules of the surface: what a forgotten task does after its job has ended is not said to run outside a job."""
+    monkeypatch.setattr(contexts, "_warned_untracked", False)
+    ended = asyncio.Event()
+
+    async def late():
+        await ended.wait()
+        async with structjob.step("late"):
+            pass
+
+    async with tracker.job("short"):
+        task = asyncio.create_task(late())
+        await asyncio.sleep(0)
+    ended.set()
+    with pytest.warns(UserWarning, match="the step 'late' runs after its job 'short' has ended"):
+        await task
+
+
 async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch):
     """Rules of the surface: tracking never breaks a program; the warning points at the user's line."""
     monkeypatch.setattr(contexts, "_warned_untracked", False)

@@ -20,9 +20,10 @@ import structjob
 from structjob.engine import reaper as reapers
 from structjob.exceptions import StoreUnavailable
 from structjob.session import Session
-from structjob.store import leases
+from structjob.store import leases, sessions
 from structjob.store.ingest import JOB_COLUMNS, Crashed
 from structjob.store.opening import make_store
+from structjob.store.verify import verify
 
 __all__ = ["faulty"]
 
@@ -107,7 +108,9 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
         assert event.attrs["last_lines"] == ["the last line"]
         assert event.attrs["open_steps"] == ["copy"]
         assert event.session_id == tracker.session_id
-    assert rows(db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}") == [("died",)]
+        # Without its spool nobody knows what else it had logged.
+        assert {session.status for session in (await tracker.verify()).sessions} == {"live", "unknown tail"}
+    assert rows(db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}") == [("vanished",)]
 
 
 async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(db_path, db_url, short_lease):
@@ -250,6 +253,27 @@ async def test_a_lease_is_seen_to_run_out(db_path, watcher, stranger):
     assert status(db_path) == "crashed"
 
 
+async def test_a_job_crashed_when_its_process_last_gave_a_sign_of_life(db_path, watcher, stranger):
+    """Not when somebody came to find out: an hour later, it may be (R11)."""
+    beat = "2026-01-01 10:00:00.000000"
+    with contextlib.closing(sqlite3.connect(db_path)) as connection:
+        connection.execute("UPDATE structjob_sessions SET heartbeat_at = ? WHERE host = 'elsewhere'", (beat,))
+        connection.commit()
+    await watcher.watch(70)
+    assert rows(db_path, "SELECT status, completed_at FROM structjob_jobs WHERE id = 'strange'") == [("crashed", beat)]
+
+
+async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_stored(db_path, watcher, stranger):
+    """Until then its last number is unknown, though a watcher in another directory has ended the session (R11, R28)."""
+    store, session = stranger
+    await watcher.watch(70)
+    (before,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
+    await store.end_session(session, 3, sessions.DIED, unexplained="in_flight", tell=lambda jobs: (1, b""))
+    (after,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
+    assert (before.status, after.status) == ("unknown tail", "complete")
+    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("died",)]
+
+
 async def test_a_heart_that_beats_is_left_alone(db_path, watcher, stranger):
     """However rarely: each beat begins a new lease (R11)."""
     store, session = stranger
@@ -367,6 +391,6 @@ async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
 async def test_a_session_that_closed_is_not_called_back(db_path, db_url, stranger):
     """What ended by itself stays so, whoever believes it to live (R11)."""
     store, session = stranger
-    await store.end_session(session, 0, leases.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
+    await store.end_session(session, 0, sessions.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
     assert not await store.transact(lambda connection: leases.revive(connection, session.session_id))
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("closed",)]

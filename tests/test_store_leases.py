@@ -14,7 +14,7 @@ from structjob.exceptions import IllegalTransition, JobNotFound
 from structjob.lane import Dropped
 from structjob.models import JobStatus
 from structjob.session import Session
-from structjob.store import cancellations, leases, tables
+from structjob.store import cancellations, leases, sessions, tables
 from structjob.store.ingest import JOB_COLUMNS, Crashed
 from structjob.store.leases import Lease
 from structjob.store.opening import make_store
@@ -70,7 +70,7 @@ async def test_of_many_who_reap_one_does(stores, stranger):
     lease = await lease_of(stores[0], stranger)
 
     async def reap(store) -> bool:
-        return await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell)) is not None
+        return await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)) is not None
 
     assert sum(await asyncio.gather(*map(reap, stores))) == 1
     store = stores[0]
@@ -88,7 +88,7 @@ async def test_a_beat_in_the_last_moment_saves(stores, stranger):
     lease = await lease_of(store, stranger)
     await asyncio.sleep(0.002)  # the database's clock may have milliseconds only
     await store.heartbeat(stranger.session_id, 0)
-    assert await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell)) is None
+    assert await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)) is None
     assert ("running", "running") in await rows(store, tables.jobs, "id", "status")
 
 
@@ -101,11 +101,11 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
 
     assert not await store.transact(revive)
     lease = await lease_of(store, stranger)
-    assert await store.transact(lambda connection: leases.reap(connection, lease, leases.LEASE_EXPIRED, tell))
+    assert await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell))
     assert await store.transact(revive)
     assert not await store.transact(revive)
     assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
-    await store.end_session(stranger, 0, leases.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
+    await store.end_session(stranger, 0, sessions.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
     assert not await store.transact(revive)
 
 

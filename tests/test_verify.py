@@ -7,8 +7,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
-from structjob.store.verify import SPOOL_LOST, SessionState, verify
+from structjob.store.verify import SessionState, verify
 
 NOW = datetime.now(UTC)
 
@@ -116,9 +117,10 @@ async def test_a_vanished_process_leaves_an_unknown_tail(store, values):
     assert (await verify(store.fetch, stale_after=timedelta(days=1))).ok
 
 
-async def test_a_lost_spool_leaves_an_unknown_tail(store):
-    """A session that was ended for a dead process whose spool is gone is not called complete either (R11)."""
-    await store.session(1, 3, seqs=(1, 2, 3), end_reason=SPOOL_LOST)
+@pytest.mark.parametrize("reason", PRESUMED)
+async def test_a_spool_that_nobody_saw_leaves_an_unknown_tail(store, reason):
+    """A session that was ended for a dead process whose spool nobody has seen is not called complete either (R11)."""
+    await store.session(1, 3, seqs=(1, 2, 3), end_reason=reason)
     assert (await store.one()).status is SessionState.UNKNOWN_TAIL
 
 

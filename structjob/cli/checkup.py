@@ -10,7 +10,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -191,6 +191,8 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     if root is None:
         yield Finding("spool", "ok", "none: the database is in memory")
         return
+    if db.path is None:
+        yield from _neighbours(root)
     if not root.exists():
         yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
         return
@@ -205,6 +207,21 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     yield from _network(root, "the spool")
     if db.path is None or root.parent.stat().st_dev != db.path.parent.stat().st_dev:
         yield from _space(root, "spool's disk")
+
+
+def _neighbours(root: Path) -> Iterator[Finding]:
+    """Find what programs left that logged to another server, or to this one under another URL."""
+    from structjob import session
+
+    with suppress(OSError):
+        for other in sorted(root.parent.iterdir()):
+            if other == root or not other.is_dir():
+                continue
+            left = {name: size for name, size in session.waiting(other) if size and not session.is_alive(other / name)}
+            if left:
+                found = f"{_bytes(sum(left.values()))} of {_count(len(left), 'program')} that logged under another URL wait in {other}"
+                advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {root}"
+                yield Finding("spools of other URLs", "warning", found, advice, details={"directory": str(other), "sessions": left})
 
 
 def _network(path: Path, what: str) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import AttemptRecord, ErrorInfo, JobRecord, Page, StepRecord
     from structjob.statistics import Expectation
+    from structjob.store.presence import Silence
     from structjob.store.underway import Underway
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
@@ -180,22 +181,26 @@ async def table(
         rows.append({
             "ID": Text(escape(short.get(job.id, job.id)), style="cyan"),
             "OPERATION": operation,
-            "STATUS": Text(f"{symbol(job.status)} {job.status}", style=colour_of(job.status)),
+            "STATUS": status_of(job.status, outlooks.silent.get(job.id)),
             "DONE": Text(_done(job, outlooks.underway.get(job.id))),
             "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
             "TOOK": Text(lasting(took(job, now))),
             "LEFT": _left(expected) if expected is not None else Text(),
-            "DETAIL": _detail(job, outlooks.underway.get(job.id)),
+            "DETAIL": _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id)),
         })  # fmt: skip
     unused = {*(() if dated else ("STARTED",)), *(() if any(row["LEFT"] for row in rows) else ("LEFT",))}
     headings = [heading for heading in _HEADINGS if heading not in unused]
     return columns(headings, [[row[heading] for heading in headings] for row in rows], screen.width, right=("DONE", "TOOK", "LEFT"))
 
 
+_ALMOST = 99.0
+"""What a running job's steps come to at most: as long as it runs, it may begin another."""
+
+
 def _done(job: JobRecord, underway: Underway | None) -> str:
     share = job.percent_complete
     if share is None and underway is not None:
-        share = underway.percent
+        share = min(underway.percent, _ALMOST)
     if share is None:
         return ""
     percent = f"{share:.0f}%"
@@ -227,7 +232,19 @@ def _left(expected: Expectation) -> Text:
     return Text(f"~{lasting(expected.remaining_ms / 1000)}") if expected.remaining_ms is not None else Text()
 
 
-def _detail(job: JobRecord, underway: Underway | None) -> Text:
+def status_of(status: str, silence: Silence | None) -> Text:
+    """Return how a job's status is shown; with a question mark where it says it runs, and its process gives no sign of life."""
+    from rich.text import Text
+
+    return Text("? running", style="yellow") if silence is not None else Text(f"{symbol(status)} {status}", style=colour_of(status))
+
+
+def no_sign(silence: Silence) -> str:
+    """Return in words that a process seems to be dead."""
+    return f"no sign of life for {lasting(silence.seconds)} ({silence.process})"
+
+
+def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) -> Text:
     """Return what is best to know: what went wrong, what it is at, what it is for."""
     from rich.text import Text
 
@@ -235,6 +252,8 @@ def _detail(job: JobRecord, underway: Underway | None) -> Text:
 
     if job.error is not None:
         return Text(escape(what_failed(job.error)), style=colour_of(job.status))
+    if silence is not None:
+        return Text(escape(no_sign(silence)), style="yellow")
     if job.status == "running" and underway is not None and underway.step is not None:
         return Text(f"{escape(underway.step)} {amount(underway.done)}/{amount(underway.total)}")
     if job.status == "running" and job.current_step:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Reader
     from structjob.models import JobRecord
     from structjob.statistics import Expectation
+    from structjob.store.presence import Silence
     from structjob.store.underway import Underway
 
 _LEARN_EVERY = 30.0
@@ -34,14 +35,18 @@ class Outlooks:
         """Of each job looked at that has steps, how far it is by them."""
         self.expected: dict[str, Expectation] = {}
         """Of each job looked at, its duration beside those of its operation's last completed jobs."""
+        self.silent: dict[str, Silence] = {}
+        """Those of the jobs looked at whose process gives no sign of life."""
 
     async def look(self, jobs: Sequence[JobRecord], now: datetime) -> None:
         """Look at those of *jobs* that are running, at the moment *now*."""
         from structjob.statistics import Expectation
-        from structjob.store import outlook, underway
+        from structjob.store import outlook, presence, underway
 
         running = [job for job in jobs if job.status == "running"]
         self.underway = await underway.look(self._reader.fetch, [job.id for job in running])
+        silent = await presence.silences(self._reader.fetch, {job.session_id for job in running if job.session_id is not None})
+        self.silent = {job.id: silent[job.session_id] for job in running if job.session_id in silent}
         self.expected = {}
         for job in running:
             former = await self._durations(job.operation)

@@ -11,7 +11,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.ids import tail
-from structjob.cli.jobs import OURS, amount, took, what_failed
+from structjob.cli.jobs import OURS, amount, no_sign, took, what_failed
 from structjob.cli.lines import retried
 from structjob.cli.moments import full, lasting
 from structjob.cli.screen import command_line, console, put_json, suggest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import AttemptRecord, Event, JobRecord, JobTree, StepRecord
     from structjob.statistics import Expectation, Outlook
+    from structjob.store.presence import Silence
 
 TRACEBACK = 12
 """Lines of a traceback that are shown: its end, where the error is."""
@@ -55,6 +56,7 @@ def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
 async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import prefixes, resolve
+    from structjob.store import presence
 
     async with reading(db) as reader:
         job = await resolve(reader, given)
@@ -62,12 +64,13 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.missing(job.id)
         outlook = await reader.stats.outlook(job.id)
+        silences = await presence.silences(reader.fetch, {job.session_id} if job.status == "running" and job.session_id is not None else ())
         if as_json:
             about = {"attempts": attempts, "steps": tree.steps, "children": tree.children, "missing": missing, "outlook": outlook}
             put_json({"job": tree.job, **about})
             return
         short = (await prefixes(reader, [job.id]))[job.id]
-        page = Page(tree, attempts, await _last_lines(reader, job), missing, outlook, utc=utc)
+        page = Page(tree, attempts, await _last_lines(reader, job), missing, outlook, next(iter(silences.values()), None), utc=utc)
         page.print(console())
         suggest(command_line("logs", short, *_narrowed(job), db=db.option))
 
@@ -99,6 +102,7 @@ class Page:
         last: Its last lines, where they are of use.
         missing: How many of its lines were given up, by reason.
         outlook: What it and its steps were to be expected to take.
+        silence: Since when its process gives no sign of life, if it gives none.
         utc: Times in UTC, not in local time.
     """
 
@@ -109,6 +113,7 @@ class Page:
         last: list[Event],
         missing: Mapping[str, int],
         outlook: Outlook,
+        silence: Silence | None,
         *,
         utc: bool,
     ) -> None:
@@ -118,6 +123,7 @@ class Page:
         self._last = last
         self._missing = missing
         self._outlook = outlook
+        self._silence = silence
         self._slow = {step.step_id: step for step in outlook.steps if step.slower}
         self._utc = utc
         self._now = datetime.now(UTC)
@@ -142,7 +148,7 @@ class Page:
 
         job = self._job
         lasted = took(job, self._now)
-        title = Text(f"{symbol(job.status)} ", style=colour_of(job.status))
+        title = Text("? " if self._silence else f"{symbol(job.status)} ", style="yellow" if self._silence else colour_of(job.status))
         title.append(escape(job.operation), style="bold")
         title.append(f"  {job.status}", style=colour_of(job.status))
         if lasted is not None:
@@ -154,6 +160,7 @@ class Page:
             "id": job.id, "description": job.description, "type": job.job_type, "owner": job.owner, "project": job.project,
             "category": job.category if job.category != "system" else None,
             "external id": job.external_job_id, "context id": job.context_id,
+            "process": no_sign(self._silence) if self._silence is not None else None,
             "parent": job.parent_job_id, "now": job.current_step if job.status == "running" else None,
             "started": full(job.started_at, utc=self._utc), "ended": full(job.completed_at, utc=self._utc), "usual": usual(self._outlook),
             "used": self._used(),

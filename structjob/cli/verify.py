@@ -118,6 +118,11 @@ def _print(found: Verification, known: Mapping[int, Any], left: Mapping[int, int
     put_lines(columns(("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"), rows, screen.width, right=numbers), screen)
 
 
+def _unknown(found: Verification) -> int:
+    """Return how many sessions may have written more than anybody knows."""
+    return sum(session.status == "unknown tail" for session in found.sessions)
+
+
 def _remark(found: Verification, db: Database) -> None:
     """Say what the numbers mean."""
     from structjob.sinks import escape
@@ -127,14 +132,18 @@ def _remark(found: Verification, db: Database) -> None:
         stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
         why = f" ({pruned:,} of them pruned)" if pruned else ""
         sessions = f"{len(found.sessions):,} session{'' if len(found.sessions) == 1 else 's'}"
-        say(f"nothing is missing: {stored:,} lines in {sessions} are stored, {explained:,} more are explained{why}")
+        what = "nothing that is known of is missing" if _unknown(found) else "nothing is missing"
+        say(f"{what}: {stored:,} lines in {sessions} are stored, {explained:,} more are explained{why}")
     for session in found.sessions:
         if session.holes and session.status != "live":
             shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
             say(f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}")
-    unknown = [session for session in found.sessions if session.status == "unknown tail"]
-    if unknown:
-        say(f"{len(unknown)} sessions vanished without a trace of their end: they may have written more than is known")
+    if unknown := _unknown(found):
+        sessions = "1 session" if unknown == 1 else f"{unknown:,} sessions"
+        say(
+            f"{sessions} ended without a word, and nobody has seen the spool: more may have been written than is known; a tracker "
+            "on that host, in that directory, delivers what is there"
+        )
     if found.running:
         say(f"{found.running} jobs are still marked running though their process has ended, such as {escape(found.running_job_ids[0])}")
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")

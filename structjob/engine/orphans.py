@@ -11,6 +11,7 @@ from structjob.engine.feed import Feed
 from structjob.engine.link import Link
 from structjob.recorder import Recorder
 from structjob.store.ingest import Crashed
+from structjob.store.sessions import DIED
 
 
 class Orphans:
@@ -82,7 +83,7 @@ class Orphans:
             lambda: self._link.store.end_session(
                 feed.session,
                 spool.events.last_seen,
-                "died",
+                DIED,
                 unexplained="damaged" if damaged else "in_flight",
                 tell=lambda jobs: self._tell(feed, jobs),
             )

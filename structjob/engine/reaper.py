@@ -16,7 +16,7 @@ from structjob.engine.orphans import Orphans
 from structjob.exceptions import StoreUnavailable
 from structjob.recorder import Recorder
 from structjob.session import is_network
-from structjob.store import leases
+from structjob.store import leases, sessions
 from structjob.store.ingest import Crashed
 from structjob.store.leases import Lease
 
@@ -90,8 +90,8 @@ class Reaper:
             if root is not None and not is_network(root) and (root / str(session.session_id)).exists():
                 return None  # the lock in it tells the living from the dead: see `Orphans`
             if not _process_exists(session.pid):
-                return leases.DIED
-        return leases.LEASE_EXPIRED if still >= self._lease else None
+                return sessions.VANISHED
+        return sessions.LEASE_EXPIRED if still >= self._lease else None
 
     async def _reap(self, lease: Lease, reason: str) -> None:
         # Kept where the transaction fails, for the next one: the numbers are given out.

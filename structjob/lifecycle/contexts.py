@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from structjob.context import Remote, Scope, current_scope, remote_scope
+from structjob.context import Remote, Scope, current_job, current_scope, remote_scope
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.lifecycle.arguments import check_coroutine_function, check_text
 from structjob.lifecycle.jobs import Job
@@ -102,7 +102,11 @@ def warn_untracked(name: str) -> None:
     level, frame = 1, sys._getframe(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
         level, frame = level + 1, frame.f_back
-    warnings.warn(f"the step {name!r} runs outside a job and is not tracked; open one with tracker.job() (said once)", stacklevel=level)
+    job = current_job()
+    why = "runs outside a job and is not tracked; open one with tracker.job()"
+    if job is not None and job.status.terminal:
+        why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
+    warnings.warn(f"the step {name!r} {why} (said once)", stacklevel=level)
 
 
 def running_job() -> Job | None:

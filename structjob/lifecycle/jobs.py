@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from structjob.clock import database_time
 from structjob.context import Scope, current_scope, enter_scope, new_id
+from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
@@ -56,7 +57,7 @@ class Job(Handle):
         correlation_id: Inherited by children, unless given.
         status: A `JobStatus`.
         metadata: What the caller told at its beginning; changes are recorded with the next change of state.
-        result: JSON-able; stored with the next change of state.
+        result: JSON-able; stored with the next change of state, once the job has ended at once.
         existing: Whether another start with the same idempotency key came first. Such a handle shows the job that is there and
             records no changes of its own.
     """
@@ -79,7 +80,7 @@ class Job(Handle):
         self.context_id = check_text("context_id", options.context_id, 64)
         self.idempotency_key = check_text("idempotency_key", options.idempotency_key, 255)
         self.metadata: dict[str, Any] = check_mapping("metadata", options.metadata)
-        self.result: Any = None
+        self._result: Any = None
         self.status = JobStatus.PENDING
         self.attempt = 0
         self.provisional: str | None = None
@@ -113,6 +114,17 @@ class Job(Handle):
 
     def __repr__(self) -> str:
         return f"<Job {self.operation!r} {self.id} {self.status.value}>"
+
+    @property
+    def result(self) -> Any:
+        """What came of it, JSON-able."""
+        return self._result
+
+    @result.setter
+    def result(self, value: Any) -> None:
+        self._result = value
+        if self.status.terminal and not self.existing:  # no other change of state takes it along
+            self._record()
 
     # -- beginning ----------------------------------------------------------------------------------------------------------
 
@@ -227,9 +239,14 @@ class Job(Handle):
             self.operation = former["operation"]
             self.correlation_id = former["correlation_id"] or self.correlation_id
             self.status = JobStatus(former["status"])
-            self.result = decoded(former["result"])
+            self._result = decoded(former["result"])
             self._scope = self._scope_of()
             return
+        if former["operation"] != self.operation:
+            diagnostics.warning(
+                "%s goes on under a job_id that %r had so far: it is one job, which is called %r from now on",
+                self._named(), former["operation"], self.operation,
+            )  # fmt: skip
         for name in KEPT:
             if getattr(self, name) is None:
                 setattr(self, name, former[name])

@@ -30,8 +30,8 @@ from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED
 from structjob.store.history import count_restored
 from structjob.store.ingest import JSON_COLUMNS, Store, Write
-from structjob.store.leases import CLOSED
 from structjob.store.records import NOTES, read_records, row_of
+from structjob.store.sessions import CLOSED
 
 Ids = Literal["keep", "new"]
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, s
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
 from structjob.models import AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus
-from structjob.store import rows
+from structjob.store import rows, underway
 from structjob.store.expressions import contains, equals, storable
 from structjob.store.paging import Fetch, Flush, Listing, fingerprint, merged, read_page
 from structjob.store.tables import attempts, gaps, jobs, steps
@@ -174,17 +174,17 @@ class Jobs:
         completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
         # What was tried again stands for nothing to be done.
         mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt) & (steps.c.status != StepStatus.RETRYING.value)
-        (counted,) = await self._fetch(select(func.count().label("total"), completed.label("completed")).where(mine).select_from(steps))
+        numbers = (func.count().label("total"), completed.label("completed"), underway.share().label("share"))
+        (counted,) = await self._fetch(select(*numbers).where(mine).select_from(steps))
         children = await self._fetch(select(jobs.c.id).where(jobs.c.parent_job_id == job.id).order_by(jobs.c.created_at, jobs.c.id))
-        share = 100.0 * counted["completed"] / counted["total"] if counted["total"] else 0.0
-        told = share if job.percent_complete is None else job.percent_complete
+        told = (counted["share"] or 0.0) if job.percent_complete is None else job.percent_complete
         return Progress(
             job_id=job.id,
             status=job.status,
             operation=job.operation,
             completed_steps=counted["completed"],
             total_steps=counted["total"],
-            step_completion=share,
+            step_completion=100.0 * counted["completed"] / counted["total"] if counted["total"] else 0.0,
             runtime_seconds=self._runtime(job),
             percent=100.0 if job.status is JobStatus.COMPLETED else told,
             current_step=job.current_step,

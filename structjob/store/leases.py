@@ -16,15 +16,8 @@ from structjob.clock import moment
 from structjob.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Tell
-from structjob.store.sessions import crash
+from structjob.store.sessions import CLOSED, crash
 from structjob.store.tables import logs, sessions
-
-CLOSED = "closed"
-"""``end_reason`` of a session that ended by itself."""
-DIED = "died"
-"""``end_reason`` of a session whose process is known to be gone: the lock of its spool is free, or its host has no such process."""
-LEASE_EXPIRED = "lease_expired"
-"""``end_reason`` of a session whose heartbeat stood still for a lease."""
 
 OPEN = select(
     sessions.c.session_id, sessions.c.host, sessions.c.boot_id, sessions.c.pid, sessions.c.started_at, sessions.c.heartbeat_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,8 +14,8 @@ from structjob.filters import MAX_LIMIT
 from structjob.models import SessionRecord
 from structjob.store import rows
 from structjob.store.expressions import utc_now
-from structjob.store.leases import CLOSED
 from structjob.store.paging import Fetch, Flush
+from structjob.store.sessions import CLOSED
 from structjob.store.tables import jobs, sessions
 from structjob.store.verify import STALE_AFTER
 
@@ -47,6 +48,32 @@ class SessionStatus:
     presence: Presence
     heartbeat_age: float | None
     running_jobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A session that seems to be dead, and that nobody has ended.
+
+    Args:
+        seconds: Since its last heartbeat, by the database's clock.
+        process: Its process and host, in words.
+    """
+
+    seconds: float
+    process: str
+
+
+async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
+    """Return which of the sessions *ids* have not ended, and not given a sign of life for more than a minute either."""
+    if not ids:
+        return {}
+    seen = func.coalesce(sessions.c.heartbeat_at, sessions.c.started_at).label("seen")
+    statement = select(sessions, seen, utc_now().label("now")).where(sessions.c.session_id.in_(ids), sessions.c.ended_at.is_(None))
+    return {
+        row["session_id"]: Silence((row["now"] - row["seen"]).total_seconds(), f"pid {row['pid']} on {row['host']}")
+        for row in await fetch(statement)
+        if row["now"] - row["seen"] > STALE_AFTER
+    }
 
 
 class Sessions:

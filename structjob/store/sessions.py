@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 from sqlalchemy import (
     BigInteger,
@@ -25,6 +27,17 @@ from structjob.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Ingest, Tell
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
+
+CLOSED = "closed"
+"""``end_reason`` of a session that ended by itself."""
+DIED = "died"
+"""``end_reason`` of a session whose process is gone, and of whose spool all is stored."""
+VANISHED = "vanished"
+"""``end_reason`` of a session whose host has no such process any more; nobody has seen its spool."""
+LEASE_EXPIRED = "lease_expired"
+"""``end_reason`` of a session whose heartbeat stood still for a lease; nobody has seen its spool."""
+PRESUMED = (VANISHED, LEASE_EXPIRED)
+"""Those of sessions whose last number nobody knows."""
 
 # Bound, it would not be seen that the index of running attempts and steps serves the query.
 _RUNNING: ColumnElement[str] = literal_column("'running'")
@@ -98,7 +111,7 @@ def end(
         .values(
             last_seq=last,
             ended_at=func.coalesce(sessions.c.ended_at, utc_now()),
-            end_reason=func.coalesce(sessions.c.end_reason, reason),
+            end_reason=case((sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=reason),
         )
     )
     crashed = crash(connection, session)
@@ -108,6 +121,16 @@ def end(
         if lines:
             ingest.events(connection, teller, lines)
     return crashed
+
+
+def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
+    """Return when a session is known to have lived last: when it died nobody knows, and it is found out about any time later."""
+    beat = connection.execute(select(sessions.c.heartbeat_at).where(sessions.c.session_id == number)).scalar_one_or_none()
+    logged = connection.execute(
+        select(logs.c.ts).where(logs.c.session_id == number).order_by(logs.c.seq.desc()).limit(1)
+    ).scalar_one_or_none()
+    last = max((sign for sign in (beat, logged) if sign is not None), default=None)
+    return utc_now() if last is None else literal(last, sessions.c.heartbeat_at.type)
 
 
 def crash(connection: Connection, session: Session) -> list[Crashed]:
@@ -128,13 +151,14 @@ def crash(connection: Connection, session: Session) -> list[Crashed]:
             .limit(_LAST_LINES)
         ).all()
         crashed.append(Crashed(dict(job), tuple(open_steps), tuple(last_lines)[::-1]))
+    died = _last_sign(connection, number)
     why = f"process {session.pid} on {session.host} ended without finishing it"
     for table in (jobs, attempts, steps):
         # The session and its state_seq stay as they are: should its own later truth turn up, it wins.
         connection.execute(
             update(table)
             .where(table.c.session_id == number, table.c.status == _RUNNING)
-            .values(status="crashed", completed_at=func.coalesce(table.c.completed_at, utc_now()), error_type="Crashed", error_message=why)
+            .values(status="crashed", completed_at=func.coalesce(table.c.completed_at, died), error_type="Crashed", error_message=why)
         )
     connection.execute(delete(cancellations).where(cancellations.c.session_id == number))  # nobody takes them up any more
     return crashed

@@ -21,6 +21,7 @@ from structjob.models import JobStatus
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED
 from structjob.store.paging import Fetch
+from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
 STALE_AFTER = timedelta(seconds=60)
@@ -28,9 +29,6 @@ STALE_AFTER = timedelta(seconds=60)
 
 SAMPLE = 20
 """How many ids a `Verification` lists of each kind of inconsistency; the counts beside them are exact."""
-
-SPOOL_LOST = "spool lost"
-"""The ``end_reason`` of a session that was found dead and whose spool could not be read: nobody knows its last number."""
 
 _SESSIONS_AT_ONCE = 500
 
@@ -205,7 +203,7 @@ async def _look(fetch: Fetch, stale_after: timedelta, only: Sequence[int] | None
 
 def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
     """Return what is known of the numbers beyond the last that is known of."""
-    if session is None or session["end_reason"] == SPOOL_LOST:
+    if session is None or session["end_reason"] in PRESUMED:
         return SessionState.UNKNOWN_TAIL
     if session["ended_at"] is not None:
         return SessionState.COMPLETE
