@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +18,8 @@ from cli_support import SAMPLE, WRITER, Shell
 from structjob import session
 from structjob.cli import checkup
 from structjob.cli.database import Database, reading
-from structjob.exceptions import SpoolError
+from structjob.exceptions import SpoolError, StoreUnavailable
+from structjob.store import server
 
 
 @pytest.fixture
@@ -231,6 +234,19 @@ def test_a_server_that_does_not_answer(shell: Shell) -> None:
     assert done.returncode == 1
     assert "✗ database" in done.stdout.decode()
     assert "hunter2" not in done.stdout.decode() + done.stderr.decode()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mariadb"])
+async def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -> None:
+    """Reading and looking wait for one that takes connections, and answers nobody, as long as for any transaction (R49)."""
+    monkeypatch.setattr(server, "WRITE_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        database = Database(f"{scheme}://ada@127.0.0.1:{mute.getsockname()[1]}/jobs")
+        with pytest.raises(StoreUnavailable, match=r"has not answered for 0\.05 s"):
+            async with reading(database):
+                pass
+        found = await asyncio.to_thread(lambda: next(found for found in checkup.checkup(database) if found.check == "database"))
+    assert (found.verdict, "has not answered for 0.05 s" in found.found) == ("problem", True)
 
 
 def test_a_database_in_memory(shell: Shell) -> None:

@@ -75,6 +75,7 @@ def _on_server(db: Database, work: Callable[[Connection], T]) -> T:
         store = make_store(db.url, {})
         assert isinstance(store, ServerStore)  # noqa: S101 -- SQLite went the other way
         try:
+            await store.knock()
             return await store.administer(work)
         finally:
             await store.close()

@@ -289,11 +289,11 @@ async def _require_tables(database: Database, store: Store) -> None:
     """Refuse a server's database without structjob's tables, unless a program that could not reach it left lines for it."""
     from structjob import session
     from structjob.store import migrate
-    from structjob.store.server import WRITE_TIMEOUT, ServerStore
+    from structjob.store.server import ServerStore
 
     if not isinstance(store, ServerStore):
         return
-    await store.administer(lambda connection: None, WRITE_TIMEOUT)  # a server that answers nobody is soon given up
+    await store.knock()
     root = spool_root_of(store)
     if await store.administer(migrate.current) is None and (root is None or not any(session.waiting(root))):
         raise _holds_nothing(database)

@@ -125,9 +125,13 @@ class ServerStore:
     # -- opening and closing ------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        await self.administer(lambda connection: None, WRITE_TIMEOUT)  # soon told if nobody is there
+        await self.knock()
         self.reached = True
         await self.administer(migrate.prepare)
+
+    async def knock(self) -> None:
+        """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its time."""
+        await self.administer(lambda connection: None, WRITE_TIMEOUT)
 
     async def administer(self, call: Callable[[Connection], T], seconds: float = migrate.LOCK_TIMEOUT + WRITE_TIMEOUT) -> T:
         """Return what *call* returns, given a connection on which no transaction is open: for `structjob.store.migrate`."""
