@@ -13,7 +13,7 @@ from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from structjob import routing, termination
 from structjob.context import Scope, current_scope, enter_scope, from_environment, remote_scope
@@ -26,7 +26,7 @@ from structjob.levels import LEVELS, level_name
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import JobStatus, Ledger
 from structjob.pipeline import emit
 from structjob.queue import Queue
@@ -410,7 +410,7 @@ class Tracker:
 
     # -- jobs ---------------------------------------------------------------------------------------------------------------
 
-    def job(self, operation: str, **options: Any) -> JobContext:
+    def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
         """Return a job, for ``async with`` or as a decorator of coroutine functions.
 
         Args:
@@ -433,7 +433,7 @@ class Tracker:
         """
         return JobContext(self, operation, JobOptions.of(options))
 
-    def retrying(self, operation: str, policy: AsyncRetrying | None = None, **options: Any) -> Retrying[Job]:
+    def retrying(self, operation: str, policy: AsyncRetrying | None = None, **options: Unpack[RetryKeywords]) -> Retrying[Job]:
         """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine functions.
 
         ::
@@ -458,7 +458,7 @@ class Tracker:
 
         return retrying_job(self, operation, policy, options)
 
-    async def create_job(self, operation: str, **options: Any) -> Job:
+    async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
         """Record a pending job, to be started later (`Job.start`), by another process even: ``tracker.job(operation, job_id=job.id)``.
 
         Args:

@@ -10,6 +10,7 @@ import structlog
 import structjob
 from structjob import IllegalTransition, InvalidArgument, JobNotFound, LogFilter
 from structjob.lifecycle import contexts
+from structjob.lifecycle.options import JobKeywords, JobOptions
 
 log = structlog.get_logger("app")
 
@@ -867,3 +868,8 @@ async def test_a_running_job_can_be_cancelled_with_a_reason(any_tracker):
     record = await any_tracker.jobs.get(handles[0].id)
     assert (record.status, record.error.message) == ("cancelled", "not needed any more")
     assert record.canceled_at is not None
+
+
+def test_the_options_of_a_job_are_typed_as_they_are():
+    """Rules of the surface: what a type checker accepts as an option is one."""
+    assert tuple(JobKeywords.__annotations__) == JobOptions.__struct_fields__

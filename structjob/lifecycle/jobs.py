@@ -17,7 +17,7 @@ from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, 
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
 from structjob.lifecycle.handle import Handle, decoded, duration_fields, error_columns, outcome, raw, redacted
-from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
 
@@ -480,9 +480,10 @@ class Job(Handle):
 
         return retrying_in(self, name, policy, figures)
 
-    def child(self, operation: str, **options: Any) -> JobContext:
+    def child(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
         """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation id."""
-        return self._tracker.job(operation, **{**options, "parent": self})
+        options["parent"] = self
+        return self._tracker.job(operation, **options)
 
     def cancel(self, reason: str | None = None) -> None:
         """Ask the job's task to stop; it is recorded as cancelled when it does.

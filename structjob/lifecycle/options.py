@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
 from structjob.context import Remote
 from structjob.exceptions import InvalidArgument
+from structjob.lifecycle.policy import Figures
 
 if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
+
+
+class JobKeywords(TypedDict, total=False):
+    """The same as keywords, for those who check and complete what is typed."""
+
+    job_type: str | None
+    description: str | None
+    owner: str | None
+    project: str | None
+    category: str | None
+    metadata: Mapping[str, Any] | None
+    external_job_id: str | None
+    context_id: str | None
+    correlation_id: str | None
+    job_id: str | None
+    idempotency_key: str | None
+    parent: Job | Remote | str | None
+    offline: bool
+    wait: bool
+
+
+class RetryKeywords(JobKeywords, Figures):
+    """What `Tracker.retrying` takes besides the operation and a policy."""
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
