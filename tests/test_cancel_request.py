@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -156,6 +157,83 @@ async def test_a_job_without_a_task(tracker, other, caplog):
     await job.end()
     await tracker.flush()
     assert (await other.jobs.get("hand")).status == "completed"
+
+
+async def test_a_request_that_comes_too_late_cancels_nothing_else(tracker):
+    """A job that ends before the loop hears of another thread's request has completed, and so does what comes after it (R9)."""
+    async with tracker.job("quick", job_id="quick") as quick:
+        thread = threading.Thread(target=quick.cancel)
+        thread.start()
+        thread.join()
+    async with tracker.job("next", job_id="next"):
+        await asyncio.sleep(0)
+    assert {job.id: job.status for job in await tracker.jobs.list()} == {"quick": "completed", "next": "completed"}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("tried", [False, True])
+async def test_a_job_cancels_itself(any_tracker, tried, fails):
+    """Though its code waits for nothing more, or fails, it ends as cancelled, by a `CancelledError`, and nothing after it is (R9)."""
+    went_on = []
+
+    async def work(job: structjob.Job) -> None:
+        job.cancel("enough")
+        if fails:
+            raise ValueError("for that")
+
+    async def plain() -> None:
+        async with any_tracker.job("own") as job:
+            await work(job)
+        went_on.append(job)
+
+    async def retried() -> None:
+        async for attempt in any_tracker.retrying("own", attempts=3, delay=0):
+            async with attempt as job:
+                await work(job)
+            went_on.append(job)
+
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await asyncio.create_task(retried() if tried else plain())
+    assert not went_on
+    (record,) = await any_tracker.jobs.list()
+    assert (record.status, record.attempt, record.error.message) == ("cancelled", 1, "enough")
+
+
+async def test_a_job_that_has_caught_its_cancellation_goes_on(tracker):
+    """Whoever stops it there has the last word: it completes, and nothing after it is cancelled (R9)."""
+
+    async def work() -> None:
+        async with tracker.job("stubborn", job_id="stubborn") as job:
+            job.cancel("enough")
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            job.result = "went on"
+        await asyncio.sleep(0)
+
+    await asyncio.create_task(work())
+    record = await tracker.jobs.get("stubborn")
+    assert (record.status, record.result) == ("completed", "went on")
+
+
+async def test_the_newest_of_two_live_attempts_is_cancelled(any_tracker):
+    """It is the one that the job shows; the others go on (R2, R9)."""
+    release, tasks = asyncio.Event(), []
+
+    async def attempt(began: asyncio.Event) -> None:
+        async with any_tracker.job("twice", job_id="twice"):
+            began.set()
+            await release.wait()
+
+    for _ in range(5):
+        began = asyncio.Event()
+        tasks.append(asyncio.create_task(attempt(began)))
+        await began.wait()
+    await any_tracker.cancel("twice", "once is enough")
+    with pytest.raises(asyncio.CancelledError, match="once is enough"):
+        await tasks.pop()
+    release.set()
+    await asyncio.gather(*tasks)
+    assert [found.status for found in await any_tracker.jobs.history("twice")] == ["completed"] * 4 + ["cancelled"]
 
 
 async def test_what_the_job_does_to_clean_up_is_cancelled_by_no_second_word(tracker, other):

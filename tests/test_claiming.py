@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from faulty_store import FaultyStore, faulty
@@ -207,3 +208,23 @@ async def test_what_others_made_of_it_stays(unanswered, database, faulty: Faulty
         await until(alone)
     assert (await unanswered.jobs.get("j")).status == "completed"
     assert await entered(database) == [("j", job.attempt, "completed")]
+
+
+async def test_a_job_that_is_made_with_a_key_needs_an_answer(unanswered, database, faulty: FaultyStore):
+    """With the database away nobody can tell whether the key is taken: that is raised, unless `offline=True` takes the risk (R14, R29)."""
+    faulty.before = StoreUnavailable("the connection broke")
+    with pytest.raises(StoreUnavailable, match="the connection broke"):
+        await unanswered.create_job("pay", idempotency_key="k")
+    made = await unanswered.create_job("pay", idempotency_key="k", offline=True)
+    faulty.before = None
+
+    async def answered():
+        with contextlib.suppress(StoreUnavailable):
+            await unanswered.flush()
+            return True
+
+    await until(answered)
+    (found,) = await unanswered.jobs.list()
+    assert (found.id, found.status, found.idempotency_key) == (made.id, "pending", "k")
+    assert (await unanswered.create_job("pay", idempotency_key="k")).id == made.id
+    assert await database.rows("SELECT reason FROM structjob_dead_letters") == []

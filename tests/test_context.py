@@ -104,6 +104,16 @@ async def test_a_child_inherits_the_correlation_id_and_tells_its_parent(tracker)
     assert (await tracker.jobs.get(child.id)).root_job_id == job.id
 
 
+async def test_an_attribute_that_names_a_parent_does_not_hide_the_events_own(tracker):
+    """R23: nor does one of the user's own, on the first level, appear twice."""
+    async with tracker.job("parent") as job, job.child("child"):
+        log.info("nested", order={"parent_job_id": "of the order"})
+        log.info("by hand", parent_job_id="mine")
+    nested, by_hand = await where(tracker, "nested"), await where(tracker, "by hand")
+    assert nested.attrs == {"order": {"parent_job_id": "of the order"}, "parent_job_id": job.id}
+    assert by_hand.attrs == {"parent_job_id": "mine"}
+
+
 async def test_leaving_puts_back_what_was_there_before():
     """R22: after a job or step the surroundings are as they were; outside there is nothing."""
     assert structjob.current_job() is None
@@ -201,6 +211,26 @@ async def test_a_later_attempts_number_goes_along(any_tracker):
     (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
     assert event.message == "elsewhere"
     assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == context.Remote()
+
+
+@pytest.mark.parametrize("way", ["headers", "environment", "id"])
+async def test_the_root_of_a_tree_goes_along(any_tracker, way):
+    """R1, R20, R22: a job below a child belongs to the tree of the child's root, also where it is begun elsewhere, or told only the id of a
+    child that lives in this process."""
+    async with any_tracker.job("root") as root:
+        child = await root.child("child").__aenter__()
+        headers, environment = structjob.inject({}), context.to_environment(context.current_scope())
+        if way == "id":
+            below = await any_tracker.job("below", parent=child.id).__aenter__()
+            await below.end()
+        await child.end()
+    if way != "id":  # nobody here knows the child any more, as in another process
+        remote = structjob.extract(headers) if way == "headers" else context.from_environment(environment)
+        async with any_tracker.job("below", parent=remote) as below:
+            pass
+    record = await any_tracker.jobs.get(below.id)
+    assert (record.parent_job_id, record.root_job_id) == (child.id, root.id)
+    assert {job.operation for job in await any_tracker.jobs.list(root_job_id=root.id)} == {"root", "child", "below"}
 
 
 async def test_an_environment_of_any_size_loses_no_event(database, tmp_path, monkeypatch):

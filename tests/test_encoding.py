@@ -268,6 +268,7 @@ class Struct(msgspec.Struct):
         ({1: "a", "1": "b"}, {"1": "a", "1~2": "b"}),
         ({(1, 2): "a"}, {"(1, 2)": "a"}),
         ({None: 1, 1.5: 2}, {"None": 1, "1.5": 2}),
+        ({Colour.RED: 1}, {"red": 1}),
         (datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "2026-01-02T03:04:05+00:00"),
         (datetime.timedelta(seconds=90), "0:01:30"),
         (decimal.Decimal("1.10"), "1.10"),

@@ -695,6 +695,54 @@ async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
     assert rows(db_path, "SELECT message FROM structjob_logs") == [("left",)]
 
 
+async def test_a_closing_that_is_cancelled_during_a_claim_lets_go_of_everything(db_path, monkeypatch):
+    """Guarantees 4 and 6: whoever loses patience while a job is being started keeps no task, thread, spool or descriptor."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    asked, claim = asyncio.Event(), tracker._store.claim
+
+    async def slow(row):
+        asked.set()
+        return await claim(row)
+
+    monkeypatch.setattr(tracker._store, "claim", slow)
+    with locked(db_path):
+        starting = asyncio.create_task(tracker.job("a", job_id="j").__aenter__())
+        await asked.wait()
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        log.info("left")
+        closing = asyncio.create_task(tracker.aclose())
+        await asyncio.sleep(0)  # it has begun, and waits for the claim
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert await tracker.aclose() is False
+    await until(lambda: not any(resources()[:2]))
+    assert not [name for name in resources()[2] if str(db_path) in name]
+    async with structjob.Tracker(f"sqlite:///{db_path}") as again:
+        await again.flush()
+        assert (await again.verify()).ok
+        assert "running" not in [job.status for job in await again.jobs.list()]
+    assert rows(db_path, "SELECT message FROM structjob_logs WHERE kind = 'log'") == [("left",)]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_whoever_closes_second_is_told_what_became_of_it(db_path, complete):
+    """Guarantee 6: at the same time it waits for the first, and afterwards the answer is still the same."""
+    structjob.configure(console=False, strict=True)
+    tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
+    with contextlib.nullcontext() if complete else locked(db_path):
+        log.info("x")
+        first = asyncio.create_task(tracker.aclose(1.0))
+        await asyncio.sleep(0)  # it has begun
+        assert await tracker.aclose() is complete
+        assert tracker.ledger().stored == complete
+        assert await first is complete
+        assert await tracker.aclose() is complete
+
+
 async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next tracker stores it (guarantee 6)."""
     structjob.configure(console=False, strict=True)

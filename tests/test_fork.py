@@ -424,3 +424,93 @@ asyncio.run(main())
     assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [
         ("after", 2), ("heard", 2), ("sooner", 1)
     ]  # fmt: skip
+
+
+async def test_what_waits_for_a_first_tracker_is_recorded_once(db_path):
+    """What was logged before any tracker is its own process's to record, not each child's (fork)."""
+    run(
+        """
+async def work(who):
+    async with structjob.Tracker(URL):
+        log.info("up", who=who)
+log.info("service starts")
+for n in range(3):
+    if (pid := os.fork()) == 0:
+        asyncio.run(work(n))
+        os._exit(0)
+    os.waitpid(pid, 0)
+asyncio.run(work("parent"))
+""",
+        db_path,
+    )
+    assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [("service starts", 1), ("up", 4)]
+    await check(db_path)
+
+
+@pytest.mark.parametrize("options", ["", ", spool=False, overflow='block', queue_size=1000"], ids=["spool", "memory"])
+async def test_a_childs_own_tracker_takes_its_events(db_path, options):
+    """What a child logs without a job goes to the tracker that it opens; what it logs before, where its parent's has no spool by which to
+    take it, waits for that, and never for room in a queue that nobody empties (R28, fork)."""
+    out = run(
+        f"""
+async def own():
+    async with structjob.Tracker(URL + ".own") as tracker:
+        log.info("late")
+        async with tracker.job("own"):
+            log.info("in a job")
+def child():
+    if {bool(options)}:
+        early = threading.Thread(target=lambda: [log.info("early") for _ in range(3000)], daemon=True)
+        early.start()
+        early.join(20)
+        if early.is_alive(): print("it hangs", flush=True)
+    asyncio.run(own())
+async def main():
+    async with structjob.Tracker(URL{options}) as tracker:
+        log.info("parent")
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        await asyncio.to_thread(process.join)
+asyncio.run(main())
+""",
+        db_path,
+    )
+    assert out == ""
+    counted = "SELECT message, count(*) FROM structjob_logs WHERE kind = 'log' GROUP BY message ORDER BY 1"
+    own = db_path.with_name(db_path.name + ".own")
+    assert rows(own, counted) == [*([("early", 1000)] if options else []), ("in a job", 1), ("late", 1)]
+    assert rows(db_path, counted) == [("parent", 1)]
+    await check(db_path)
+    await check(own)
+
+
+async def test_progress_of_a_childs_step_is_seen_while_it_runs(db_path):
+    """Again and again: nobody comes back in a child to what was told too soon after the last time (R15, fork)."""
+    out = run(
+        """
+seen, done = os.pipe(), os.pipe()
+def child():
+    async def work():
+        async with structjob.step("load", total=100) as step:
+            step.advance()  # too soon to be recorded
+            step._recorded_at = 0.0
+            step.advance()
+            os.write(seen[1], b"x")
+            os.read(done[0], 1)
+    asyncio.run(work())
+async def main():
+    async with structjob.Tracker(URL) as tracker:
+        async with tracker.job("fork") as job:
+            process = multiprocessing.get_context("fork").Process(target=child)
+            process.start()
+            await asyncio.to_thread(os.read, seen[0], 1)
+            await tracker.flush()
+            print(*[(step.status.value, int(step.done)) for step in await tracker.jobs.steps(job.id)])
+            os.write(done[1], b"x")
+            await asyncio.to_thread(process.join)
+asyncio.run(main())
+""",
+        db_path,
+    )
+    assert out == "('running', 2)\n"
+    await check(db_path)

@@ -198,6 +198,19 @@ async def test_a_summary_is_part_of_the_last_event(tracker):
     assert (await last(tracker, job, "operation_end")).attrs["rows"] == 7
 
 
+async def test_what_an_event_is_nobody_else_says(db_url):
+    """R4, R25: neither a summary's nor a classifier's `kind` takes the end of a step or job away from those who look for it."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url, classifier=lambda exc: {"kind": "timeout"}) as tracker:
+        full = await (await tracker.create_job("full")).start()
+        await full.end(summary={"kind": "full", "rows": 7})
+        with pytest.raises(TimeoutError):
+            async with tracker.job("late") as late, late.step("s"):
+                raise TimeoutError
+        assert (await last(tracker, full, "operation_end")).attrs["rows"] == 7
+        assert await kinds(tracker, late) == ["operation_start", "step_start", "step_error", "step_end", "operation_end"]
+
+
 # -- exceptions -------------------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +366,29 @@ async def test_an_exception_that_answers_no_questions_ends_step_and_job(any_trac
     assert (await any_tracker.verify()).ok
 
 
+async def test_a_group_that_does_not_show_its_parts_comes_out_as_it_is(any_tracker):
+    """R9, guarantee 7: it is recorded without them."""
+    hidden = True
+
+    class Partless(ExceptionGroup):
+        @property
+        def exceptions(self):
+            if hidden:
+                raise RuntimeError("no parts")
+            return super().exceptions
+
+    group = Partless("parts", [ValueError("one")])
+    try:
+        async with any_tracker.job("a") as job, job.step("s"):
+            raise group
+    except Exception as exc:
+        raised = exc
+    hidden = False  # what reports a failure of this test looks at them
+    assert raised is group
+    record = await any_tracker.jobs.get(job.id)
+    assert (record.status, record.error.message) == ("failed", "parts (1 sub-exception)")
+
+
 async def test_an_exceptions_name_is_cleaned(any_tracker):
     """Guarantee 7: a name that no database takes is stored as one that it does."""
     job = await (await any_tracker.create_job("a")).start()
@@ -458,6 +494,8 @@ async def test_what_a_job_used_can_be_told(any_tracker):
     told = await (await any_tracker.create_job("told")).start()
     with pytest.raises(InvalidArgument, match="cpu_ms must be a number that is not negative, not -1"):
         await told.end(cpu_ms=-1)
+    with pytest.raises(InvalidArgument, match=r"max_rss_kb must be at most 4,611,686,018,427,387,904, not 1e\+19"):
+        await told.end(max_rss_kb=1e19)
     await told.end(cpu_ms=12.5, max_rss_kb=2048)
     half = await (await any_tracker.create_job("half")).start()
     await half.end("failed", cpu_ms=0.5)
@@ -493,6 +531,35 @@ async def test_the_first_start_with_an_idempotency_key_wins(any_tracker):
     async with any_tracker.job("c", idempotency_key="k") as third:
         assert (third.existing, third.status, third.result) == (True, "completed", 1)
     assert len(await any_tracker.jobs.list()) == 1
+
+
+async def test_a_job_is_made_once_with_an_idempotency_key(any_tracker, database, tmp_path):
+    """R13, R14: whoever makes it again, another process too, is shown the first one's pending job, which keeps what was told of it."""
+    first = await any_tracker.create_job("charge", idempotency_key="k", metadata={"amount": 100})
+    async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
+        for tracker in (any_tracker, other):
+            again = await tracker.create_job("charge it", idempotency_key="k", metadata={"amount": 200})
+            assert (again.existing, again.id, again.operation, again.status) == (True, first.id, "charge", "pending")
+            with pytest.raises(IllegalTransition, match=re.escape(f"tracker.job('charge', job_id={first.id!r}) starts it")):
+                await again.start()
+        async with other.job("charge", job_id=first.id) as job:
+            assert (job.existing, job.attempt, job.metadata) == (False, 1, {"amount": 100})
+    (record,) = await any_tracker.jobs.list()
+    assert (record.id, record.status, record.idempotency_key, record.metadata) == (first.id, "completed", "k", {"amount": 100})
+    assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
+
+
+async def test_of_jobs_made_at_once_with_an_idempotency_key_one_is_first(any_tracker, database, tmp_path):
+    """R14: the others are shown its job, and the one that is first can be started by its own handle."""
+    async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
+        made = await asyncio.gather(*(tracker.create_job("charge", idempotency_key="k") for tracker in (any_tracker, other) * 3))
+        (first,) = (job for job in made if not job.existing)
+        assert {job.id for job in made} == {first.id}
+        async with first:
+            pass
+    await any_tracker.flush()
+    assert [(record.id, record.status) for record in await any_tracker.jobs.list()] == [(first.id, "completed")]
+    assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
 
 
 # -- by hand, decorators, nesting -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import threading
 import time
 
@@ -103,6 +104,17 @@ async def test_units_and_totals(any_tracker):
             assert empty.percent is None
     first, _ = await any_tracker.jobs.steps(job.id)
     assert (first.done, first.total, first.percent_complete) == (8, 4, 100.0)
+
+
+@pytest.mark.parametrize("units", [10**308, 1e308], ids=["whole", "float"])
+async def test_more_units_than_a_column_holds_are_as_many_as_it_does(any_tracker, units):
+    """R15: however much is counted, the step is recorded and ends as it ended."""
+    async with any_tracker.job("a") as job, job.step("s") as step:
+        step.advance(units)
+        step.advance(units)
+    (record,) = await any_tracker.jobs.steps(job.id)
+    assert (record.status, record.done) == ("completed", sys.float_info.max)
+    assert (await any_tracker.verify()).ok
 
 
 async def test_track_counts_what_is_done(any_tracker):

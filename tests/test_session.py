@@ -234,3 +234,37 @@ async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url):
     (found,) = [each for each in verification.sessions if each.session_id == int(directory.name)]
     assert verification.ok
     assert (found.last_seq, found.stored, found.explained) == (6, 4, 2)
+
+
+DYING = """
+import asyncio, os, sys
+import structjob, structlog
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1], spool=sys.argv[2]) as tracker, tracker.job("payroll"):
+        await tracker.flush()
+        structlog.get_logger().info("the last word")
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_spool_is_delivered_to_the_database_it_is_for(tmp_path, root, caplog):
+    """Guarantee 1, R11: with one spool=PATH for two databases, what a dead process left waits for a tracker on its own, as one warning
+    says."""
+    own, others = (f"sqlite:///{tmp_path}/{name}.db" for name in ("own", "others"))
+    subprocess.run([sys.executable, "-c", DYING, own, str(root)], check=True, timeout=60)
+    async with structjob.Tracker(others, spool=root) as tracker:
+        for _ in range(3):
+            tracker._engine._keeper._orphans.look()
+        await tracker.flush()
+        assert (len(await tracker.jobs.list()), len(await tracker.logs.list())) == (0, 0)
+    (said,) = [record.getMessage() for record in caplog.records if "holds what a program left" in record.getMessage()]
+    assert f"logs to sqlite:{tmp_path}/own.db; a tracker on that database" in said
+    async with structjob.Tracker(own, spool=root) as tracker:
+        await tracker.flush()
+        assert [job.status for job in await tracker.jobs.list()] == ["crashed"]
+        assert [event.message for event in await tracker.logs.list(kind="log")] == ["the last word"]
+    assert not list(root.iterdir())

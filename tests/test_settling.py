@@ -14,6 +14,7 @@ from faulty_store import FaultyStore, faulty
 from sqlalchemy.util import await_only
 
 import structjob
+from structjob import context
 from structjob.exceptions import StoreUnavailable
 from structjob.store.ingest import Write
 
@@ -146,6 +147,21 @@ async def test_after_what_this_process_knows(cut_off, faulty: FaultyStore):
     await reconnect(cut_off, faulty)
     assert await attempts(cut_off, "j") == [(1, "completed", "first"), (2, "completed", "second")]
     assert await attempts(cut_off, made.id) == [(1, "completed", None), (2, "completed", "again")]
+
+
+@pytest.mark.parametrize("way", ["headers", "environment"])
+async def test_what_others_log_for_it_goes_along(cut_off, other, database, faulty: FaultyStore, way):
+    """An event of another process that was told of the attempt while its number was not known belongs to the same one (R4, R22)."""
+    await finish(other, "j", "theirs")
+    async with cut_off.job("a", job_id="j", offline=True) as job:
+        environment = context.to_environment(context.current_scope())
+        remote = structjob.extract(structjob.inject({})) if way == "headers" else context.from_environment(environment)
+        assert (job.attempt, remote.attempt) == (1, 1)
+        with remote.bind():
+            log.info("said elsewhere")
+    await reconnect(cut_off, faulty)
+    assert (await told(database, "j"))["said elsewhere"] == {2}
+    assert structjob.extract({"baggage": "structjob.job_id=j,structjob.attempt=1,structjob.provisional=soon"}).provisional is None
 
 
 async def test_what_others_do_meanwhile_keeps_its_number(cut_off, other, database, faulty: FaultyStore):

@@ -19,11 +19,11 @@ url = sys.argv[1]
 """
 
 
-def run(program, url, *, expect=0, within=20.0):
+def run(program, url, *more, expect=0, within=20.0):
     """Run *program* in a process of its own; return its output."""
     began = time.monotonic()
     child = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", HEAD + textwrap.dedent(program), url], capture_output=True, text=True, timeout=60
+        [sys.executable, "-X", "dev", "-c", HEAD + textwrap.dedent(program), url, *more], capture_output=True, text=True, timeout=60
     )
     assert time.monotonic() - began < within
     assert child.returncode == expect, child.stderr
@@ -234,6 +234,36 @@ async def test_the_loop_of_a_tracker_is_gone(db_url):
     assert child.stdout.strip() == "0 0"
     messages, _, ok = await stored(db_url)
     assert (messages, ok) == (["first loop", "second loop"], True)
+
+
+async def test_a_tracker_whose_loop_is_closed_says_so(database, tmp_path):
+    """R29, guarantee 6: nobody waits for what cannot be done any more; closing it stores what waits, or leaves that to the next tracker."""
+    child = run(
+        """
+        tracker = structjob.Tracker(url, spool=sys.argv[2])
+        asyncio.run(tracker.open())
+        async def use():
+            async with tracker.job("late"):
+                log.info("waits")
+            for ask in (tracker.flush, tracker.jobs.list, lambda: tracker.create_job("a", idempotency_key="k")):
+                try:
+                    print("answered", await ask())
+                except structjob.StoreUnavailable as exc:
+                    print(str(exc)[:61])
+            print(await tracker.aclose())
+        asyncio.run(use())
+        """,
+        database.url,
+        str(tmp_path / "spool"),
+    )
+    says = "the event loop in which the tracker was opened is closed: what"
+    assert child.stdout.splitlines() == [*[says[:61]] * 3, str(database.kind == "sqlite")]
+    assert "Traceback" not in child.stderr
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        await tracker.flush()
+        assert [event.message for event in await tracker.logs.list(logger="app")] == ["waits"]
+        assert [job.status for job in await tracker.jobs.list()] == ["completed"]
+        assert (await tracker.verify()).ok
 
 
 @pytest.mark.parametrize("closing", ["aclose", "forgotten"])

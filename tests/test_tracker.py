@@ -358,6 +358,19 @@ async def test_a_strict_tracker_raises_what_would_be_counted(db_url, monkeypatch
     log.info("x", n=1)
 
 
+async def test_strict_trackers_may_overlap(tmp_path, monkeypatch):
+    """Design: faults of logging come out while one of them is open, whichever closes first, and no longer."""
+    structjob.configure(console=False)
+    monkeypatch.setattr("structjob.pipeline.encode_plain", lambda attrs: 1 / 0)
+    async with Tracker(f"sqlite:///{tmp_path}/lenient.db"):
+        first, second = [await Tracker(f"sqlite:///{tmp_path}/{name}.db", strict=True).open() for name in "ab"]
+        await first.aclose()
+        with pytest.raises(ZeroDivisionError):
+            log.info("x", n=1)
+        await second.aclose()
+        log.info("x", n=1)
+
+
 # -- leaving nothing behind -------------------------------------------------------------------------------------------------
 
 

@@ -346,8 +346,8 @@ class _JobTries(_Tries[Job]):
     async def leave(self, exc: BaseException | None) -> bool:
         job = self._job
         assert job is not None  # noqa: S101 -- it was entered
-        late = await job._overdue() if exc is None else None
-        exc = exc or late
+        late = await job._overdue(exc)
+        exc = late or exc
         verdict = await self._judge(exc)
         if verdict.delay is not None:
             job._leave("failed", exc, {**self._numbers(), "retry_delay": verdict.delay})

@@ -309,22 +309,22 @@ class Job(Handle):
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        late = await self._overdue() if exc is None else None
-        exc = exc or late
+        late = await self._overdue(exc)
+        exc = late or exc
         self._leave("completed" if exc is None else outcome(exc), exc)
         if late is not None:
             raise late
 
-    async def _overdue(self) -> asyncio.CancelledError | None:
-        """Return the cancellation that somebody asked for and the job's code, which has ended, has waited for nothing to hear of.
+    async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
+        """Return the cancellation that somebody asked for and the job's code, which has ended or failed, has waited for nothing to hear of.
 
         Else whatever comes after the job would be cancelled in its place.
         """
-        if self._interrupted:
+        if self._interrupted and (exc is None or issubclass(type(exc), Exception)):
             try:
                 await asyncio.sleep(0)
-            except asyncio.CancelledError as exc:
-                return exc
+            except asyncio.CancelledError as late:
+                return late
         return None
 
     def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:

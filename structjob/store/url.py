@@ -29,6 +29,7 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgres": "postgresql+asyncpg",
 }
+_PORTS = {"mysql": 3306, "postgresql": 5432}
 _EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgresql://user:password@host/database"
 _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
@@ -94,9 +95,8 @@ def identity(url: URL) -> str:
     path = sqlite_path(url)
     if path is not None:
         return f"sqlite:{os.path.realpath(path)}"
-    backend = url.get_backend_name()
-    place = url.host or ""
-    return f"{'mysql' if backend == 'mariadb' else backend}://{place}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+    backend = "mysql" if url.get_backend_name() == "mariadb" else url.get_backend_name()
+    return f"{backend}://{url.host or ''}:{url.port or _PORTS.get(backend, '')}/{url.database or ''}"
 
 
 def sqlite_path(url: URL) -> Path | None:
