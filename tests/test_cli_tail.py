@@ -126,6 +126,17 @@ def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
     assert live.json("verify")["ok"]
 
 
+def test_a_pipe_is_imported(shell: Shell, live: Shell) -> None:
+    """``import -`` and ``import /dev/stdin`` take what comes down a pipe, blank lines of a program and all (R21, R36, R49)."""
+    live.ok("run", "--job-id", "mine", "--", "sh", "-c", "echo one; echo; echo two")
+    exported = live.ok("export", "mine").encode()
+    for number, name in enumerate(("-", "/dev/stdin")):
+        db = ("--db", f"{number}.db")
+        assert "stored 1 jobs" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        assert [event["message"] for event in live.json(*db, "logs", "mine", "--stream", "stdout")] == ["one", "", "two"]
+        assert "nothing was stored" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+
+
 def test_lines_for_other_programs(shell: Shell) -> None:
     """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``; formulas are defused (R36, R49)."""
     lines = [json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()]

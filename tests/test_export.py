@@ -1,11 +1,15 @@
 """A job as a file, and back: with its attempts, steps, events and children, once, and nothing half done."""
 
+import asyncio
 import gzip
 import json
+import os
+import tempfile
 import threading
 
 import pytest
 import structlog
+from retention_support import age
 
 import structjob
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
@@ -175,6 +179,53 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
     assert (event.message, event.level, event.type, event.attrs, event.step_id) == ("copied", "warning", "task", {"n": 1}, "3")
     assert (await tracker.jobs.get("18")).status == "crashed"  # nothing runs in a file
     assert (await tracker.verify()).ok
+
+
+async def test_blank_lines_come_back(tracker, plain, database, tmp_path):
+    """What a program printed is restored with its blank lines, from an export and from the archive of a prune alike (R21, R31, R41)."""
+    async with tracker.job("print", job_id="mine") as job:
+        for line in ("one", "", "two"):
+            log.info(line, stream="stdout", kind="output")
+    there = await everything(tracker, "mine")
+    assert [event["message"] for event in there[3] if event["kind"] == "output"] == ["one", "", "two"]
+    await tracker.export(job.id, tmp_path / "job.jsonl")
+    await plain.import_(tmp_path / "job.jsonl")
+    assert await everything(plain, "mine") == there
+    await age(database, 2)
+    there = await everything(tracker, "mine")
+    for path in (await tracker.prune(structjob.Retention(days=1, archive=tmp_path / "archive"))).archived:
+        await tracker.import_(path)
+    assert await everything(tracker, "mine") == there
+
+
+async def test_what_can_be_read_once_only(tracker, tmp_path, monkeypatch):
+    """A pipe is imported as a file of the same content is, which is known then; no copy is left (R21, R36)."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    os.mkfifo(tmp_path / "pipe")
+    writer = asyncio.to_thread((tmp_path / "pipe").write_bytes, path.read_bytes())
+    found, _ = await asyncio.gather(tracker.import_(tmp_path / "pipe"), writer)
+    assert (found.jobs, found.events, found.known) == (1, 1, False)
+    assert [event.message for event in await tracker.logs.list(job_id="old-1")] == ["m"]
+    assert (await tracker.import_(path)).known
+    assert not list(tmp_path.glob("structjob-import-*"))
+
+
+async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypatch):
+    """An import that did not store what was checked says so and does not count as done: once more, and all is there (R21)."""
+    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    with monkeypatch.context() as patched:
+        read, times = imports.read_records, []
+
+        def emptied(path):
+            times.append(path)
+            return read(path) if len(times) == 1 else iter(())
+
+        patched.setattr(imports, "read_records", emptied)
+        with pytest.raises(ImportRefused, match="was changed while it was read"):
+            await tracker.import_(path)
+    assert not (await tracker.import_(path)).known
+    assert await tracker.logs.count(job_id="old-1") == 1
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "job":
         row.setdefault("created_at", row.get("started_at"))
     for name in _NEEDED[kind]:
-        if row.get(name) in (None, ""):
+        if row.get(name) is None or (row[name] == "" and name != "message"):  # a program prints blank lines, too
             raise ValueError(f"{name} is missing")
     if kind == "event":
         row["level"] = _level(row.get("level", "info"))
