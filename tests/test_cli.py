@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,18 @@ def test_what_is_stored_cannot_steer_the_terminal(shell: Shell) -> None:
         assert "\x1b]0;" not in shown
         assert "\\x1b[2J" in shown
     assert "[red]markup[/red]" in shell.ok("show", evil["id"])
+
+
+def test_a_stream_cannot_steer_the_terminal(shell: Shell) -> None:
+    """What an event came by is shown and not obeyed, whoever put it into the database (R49)."""
+    import sqlite3
+
+    shutil.copy(shell.directory / "structjob.db", shell.directory / "odd.db")
+    with closing(sqlite3.connect(shell.directory / "odd.db")) as connection, connection:
+        connection.execute("UPDATE structjob_logs SET stream = ?", ("\x1b]0;title\x07",))
+    shown = shell.ok("--db", "odd.db", "logs")
+    assert "\x1b" not in shown
+    assert "\\x1b]0;title\\x07" in shown
 
 
 def test_an_ascii_terminal_gets_ascii_symbols(shell: Shell) -> None:

@@ -1,6 +1,5 @@
 """A job as a file, and back: with its attempts, steps, events and children, once, and nothing half done."""
 
-import asyncio
 import gzip
 import json
 import os
@@ -161,6 +160,15 @@ async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):
     assert steps == {"heard of": ("crashed", 2000), "silent": ("crashed", 3000), "done": ("completed", 1000)}
 
 
+async def test_a_stream_that_there_is_not(plain, tmp_path):
+    """What an event came by is stdout, stderr or system; whatever else is an attribute, as in logging (R4, R21)."""
+    event = {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"}
+    records = (event | {"stream": stream} for stream in ("stderr", "\x1b[2J", 7, None))
+    await plain.import_(write(tmp_path / "old.jsonl", JOB, *records))
+    found = [(event.stream, event.attrs) for event in await plain.logs.list(job_id="old-1")]
+    assert found == [("stderr", {}), ("system", {"stream": "\x1b[2J"}), ("system", {"stream": 7}), ("system", {})]
+
+
 async def test_an_older_trackers_lines(tracker, tmp_path):
     """A few fields are enough; other words for statuses and fields are understood, unknown ones are kept, numbers become ids (R21)."""
     records = (
@@ -202,9 +210,11 @@ async def test_what_can_be_read_once_only(tracker, tmp_path, monkeypatch):
     """A pipe is imported as a file of the same content is, which is known then; no copy is left (R21, R36)."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
-    os.mkfifo(tmp_path / "pipe")
-    writer = asyncio.to_thread((tmp_path / "pipe").write_bytes, path.read_bytes())
-    found, _ = await asyncio.gather(tracker.import_(tmp_path / "pipe"), writer)
+    reading, writing = os.pipe()
+    with open(writing, "wb") as pipe:
+        pipe.write(path.read_bytes())
+    with open(reading, "rb"):
+        found = await tracker.import_(f"/dev/fd/{reading}")
     assert (found.jobs, found.events, found.known) == (1, 1, False)
     assert [event.message for event in await tracker.logs.list(job_id="old-1")] == ["m"]
     assert (await tracker.import_(path)).known
@@ -305,6 +315,22 @@ async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatc
     await plain.import_(path)
     assert readers
     assert threading.get_ident() not in readers
+
+
+async def test_an_export_takes_the_place_of_a_file_only(plain, tmp_path):
+    """A pipe, as a device, is written to and is there afterwards; behind a link it is the file that it leads to that is replaced (R36)."""
+    await history(plain)
+    pipe, link, path = tmp_path / "pipe", tmp_path / "link", tmp_path / "there" / "job.jsonl"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        number = await plain.export("mine", pipe)
+        assert (reader.read().count(b"\n"), pipe.is_fifo()) == (number, True)
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for _ in range(2):
+        await plain.export("mine", link)
+        assert (link.is_symlink(), path.read_bytes().count(b"\n"), path.stat().st_mode & 0o777) == (True, number, 0o600)
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch):

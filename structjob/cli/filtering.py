@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from structjob.cli.moments import moment
+from structjob.models import STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,9 +60,7 @@ _OPTIONS = (
     click.option("--operation", metavar="TEXT", help="Only lines of jobs of this operation."),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
     click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."),
-    click.option(
-        "--stream", type=click.Choice(("stdout", "stderr", "system")), help="Only what came by this stream; system is what was logged."
-    ),
+    click.option("--stream", type=click.Choice(STREAMS), help="Only what came by this stream; system is what was logged."),
     click.option("--type", type=click.Choice(("system", "job", "task")), help="Only lines of no job, of a job, or of a step."),
     click.option("--system", is_flag=True, help="Only lines of no job."),
     click.option("--kind", metavar="NAME", help="Only this kind: log, output, step_end, operation_end, progress …"),
