@@ -118,6 +118,8 @@ def test_it_is_a_module_too(shell: Shell) -> None:
         (("--db", "oracle://host/x", "jobs"), 2, "no store for 'oracle'"),
         (("--db", "not a:url://", "jobs"), 2, "not a database URL"),
         (("--db", "sqlite://", "jobs"), 1, "in memory"),
+        (("--db", "\udcff.db", "run", "true"), 2, "the URL of the database '\\udcff.db' is not UTF-8"),
+        (("logs", "--around", f"{'9' * 5000}:1"), 2, "names no line"),
         (("--db", "sqlite://", "run", "true"), 2, "in memory"),
     ],
 )
@@ -229,7 +231,7 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     assert done.returncode == 141
 
 
-@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join)
 def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
     """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A closed stdout is as one likes (R49)."""
     command = [*COMMAND, *words]

@@ -21,12 +21,12 @@ _NAMES = (
 
 
 def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text."""
+    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as it is stored."""
     import msgspec
 
     found: dict[str, Any] = {}
     for given in values:
-        key, equals, value = given.partition("=")
+        key, equals, value = given.encode("utf-8", "backslashreplace").decode().partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{given!r} is not key=value", ctx, param)
         try:
