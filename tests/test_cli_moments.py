@@ -78,3 +78,12 @@ def test_buckets_of_a_day_begin_at_midnight() -> None:
     """`stats throughput --bucket 1d` begins with a whole day (R38, R49)."""
     asked: Any = SimpleNamespace(filters={"since": NOON, "until": NOON + timedelta(days=2), "bucket": timedelta(days=1)}, utc=False)
     assert stats._bucketed(asked)["since"] == datetime(2026, 10, 24, 22, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("_berlin")
+def test_buckets_before_which_there_is_no_midnight() -> None:
+    """A window at the first moment that there is begins there (R38, R49)."""
+    first = datetime.min.replace(tzinfo=UTC)
+    for filters in ({"since": first, "until": first + timedelta(hours=1)}, {"until": first + timedelta(hours=1)}):
+        asked: Any = SimpleNamespace(filters=filters, utc=False)
+        assert stats._bucketed(asked).get("since", first) == first

@@ -140,7 +140,7 @@ def _bucketed(asked: _Question) -> dict[str, Any]:
     since = filters.get("since") or until - min(timedelta(days=1), until - FIRST)
     bucket = filters.setdefault("bucket", next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]))
     if bucket:
-        with suppress(OverflowError):  # there is no year 0 to begin in
+        with suppress(OverflowError, ValueError):  # there is no year 0 to begin in
             filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
     return filters
 
