@@ -16,6 +16,7 @@ from structjob.encoding import ROOM, encode_normalised, encode_plain, encode_tex
 from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier, exception_attrs
 from structjob.levels import LEVEL_ALIASES, LEVELS
+from structjob.models import STREAMS
 from structjob.redaction import Redactor
 
 
@@ -42,7 +43,6 @@ _SPECIAL = frozenset(
 )
 _LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "kind": 32, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
-_STREAMS = ("stdout", "stderr", "system")
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 
 
@@ -145,7 +145,7 @@ def _never(encoded: bytes) -> bool:
 
 def _fits(column: str, value: Any) -> bool:
     """Return whether *column* can hold *value*. What it cannot stays an attribute: half an id is another one."""
-    return type(value) is str and 0 < len(value) <= _LIMITS[column] and (column != "stream" or value in _STREAMS)
+    return type(value) is str and 0 < len(value) <= _LIMITS[column] and (column != "stream" or value in STREAMS)
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 from structjob.exceptions import InvalidFilter
 from structjob.levels import level_name
-from structjob.models import JobStatus
+from structjob.models import STREAMS, JobStatus
 
 MAX_LIMIT = 10_000
 """The most rows one page of a listing may ask for."""
@@ -131,7 +131,7 @@ class LogFilter(_Filter):
             raise InvalidFilter(f"type must be system, job or task, not {self.type!r}")
         if self.attrs is not None and not isinstance(self.attrs, Mapping):
             raise InvalidFilter(f"attrs must be a mapping of attribute to value, not {type(self.attrs).__name__}")
-        if self.stream not in (None, "stdout", "stderr", "system"):
+        if self.stream not in (None, *STREAMS):
             raise InvalidFilter(f"stream must be stdout, stderr or system, not {self.stream!r}")
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))

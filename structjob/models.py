@@ -182,6 +182,10 @@ class StepRecord:
     duration_ms: float | None = None
 
 
+STREAMS = ("stdout", "stderr", "system")
+"""What an event may have come by; what was logged came by ``system``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """A row of ``structjob_logs``: one log line; ``(session_id, seq)`` identifies it everywhere."""

@@ -52,6 +52,10 @@ class LogDatabase:
             values = {"id": id_, "parent_job_id": parent, "operation": "o", "status": "running", "created_at": T0}
             await connection.execute(jobs.insert().values(values))
 
+    async def complete(self, id_: str) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(update(jobs).where(jobs.c.id == id_).values({"status": "completed", "completed_at": T0}))
+
     async def add(self, session_id: int, numbers: Iterable[int], **values) -> None:
         """Store events; the message of each is ``session:number``."""
         async with self.engine.begin() as connection:

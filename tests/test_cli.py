@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def test_it_is_a_module_too(shell: Shell) -> None:
         (("--db", "oracle://host/x", "jobs"), 2, "no store for 'oracle'"),
         (("--db", "not a:url://", "jobs"), 2, "not a database URL"),
         (("--db", "sqlite://", "jobs"), 1, "in memory"),
+        (("--db", "\udcff.db", "run", "true"), 2, "the URL of the database '\\udcff.db' is not UTF-8"),
+        (("logs", "--around", f"{'9' * 5000}:1"), 2, "names no line"),
         (("--db", "sqlite://", "run", "true"), 2, "in memory"),
     ],
 )
@@ -228,7 +231,7 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     assert done.returncode == 141
 
 
-@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",)], ids=" ".join)
+@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join)
 def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
     """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A closed stdout is as one likes (R49)."""
     command = [*COMMAND, *words]
@@ -266,6 +269,18 @@ def test_what_is_stored_cannot_steer_the_terminal(shell: Shell) -> None:
         assert "\x1b]0;" not in shown
         assert "\\x1b[2J" in shown
     assert "[red]markup[/red]" in shell.ok("show", evil["id"])
+
+
+def test_a_stream_cannot_steer_the_terminal(shell: Shell) -> None:
+    """What an event came by is shown and not obeyed, whoever put it into the database (R49)."""
+    import sqlite3
+
+    shutil.copy(shell.directory / "structjob.db", shell.directory / "odd.db")
+    with closing(sqlite3.connect(shell.directory / "odd.db")) as connection, connection:
+        connection.execute("UPDATE structjob_logs SET stream = ?", ("\x1b]0;title\x07",))
+    shown = shell.ok("--db", "odd.db", "logs")
+    assert "\x1b" not in shown
+    assert "\\x1b]0;title\\x07" in shown
 
 
 def test_an_ascii_terminal_gets_ascii_symbols(shell: Shell) -> None:

@@ -55,8 +55,35 @@ def test_a_day_begins_at_its_midnight(text: str, local: datetime, utc: datetime,
     assert read(text, utc=True) == utc.replace(tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("zone", "moment", "shown"),
+    [
+        ("America/New_York", datetime.min, "0001-01-01T00:00:00+00:00"),
+        ("Asia/Tokyo", datetime.max, "9999-12-31T23:59:59+00:00"),
+    ],
+)
+def test_a_time_that_no_clock_of_the_zone_shows(zone: str, moment: datetime, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be in the year 0 or 10000 there is shown in UTC, and hides no other line (R36, R49)."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert moments.local(moment.replace(tzinfo=UTC), utc=False).isoformat(timespec="seconds") == shown
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.usefixtures("_berlin")
 def test_buckets_of_a_day_begin_at_midnight() -> None:
     """`stats throughput --bucket 1d` begins with a whole day (R38, R49)."""
     asked: Any = SimpleNamespace(filters={"since": NOON, "until": NOON + timedelta(days=2), "bucket": timedelta(days=1)}, utc=False)
     assert stats._bucketed(asked)["since"] == datetime(2026, 10, 24, 22, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("_berlin")
+def test_buckets_before_which_there_is_no_midnight() -> None:
+    """A window at the first moment that there is begins there (R38, R49)."""
+    first = datetime.min.replace(tzinfo=UTC)
+    for filters in ({"since": first, "until": first + timedelta(hours=1)}, {"until": first + timedelta(hours=1)}):
+        asked: Any = SimpleNamespace(filters=filters, utc=False)
+        assert stats._bucketed(asked).get("since", first) == first

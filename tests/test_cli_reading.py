@@ -219,6 +219,21 @@ def test_show_tells_all_of_a_job(shell: Shell) -> None:
     assert "next:  structjob logs" in done.stderr.decode()
 
 
+def test_show_a_chain_of_any_length(live: Shell) -> None:
+    """1,500 jobs, each the parent of the next, are shown; as JSON they are too deep, and it is said what to do (R20, R49)."""
+    job = {"record": "job", "operation": "copy", "created_at": 1}
+    family = (job | {"id": f"g{n}", "parent_job_id": f"g{n - 1}" if n else None} for n in range(1_500))
+    (live.directory / "old.jsonl").write_text("".join(json.dumps(one) + "\n" for one in family))
+    live.ok("import", "old.jsonl")
+    shown = [line.split() for line in live.ok("show", "g0").splitlines() if "└" in line]
+    assert [line[-1] for line in shown] == [f"g{n}" for n in range(1, 1_500)]
+    done = live.run("show", "g0", "--json")
+    assert (done.returncode, done.stdout) == (1, b"")
+    said = "error: the children of g0 are nested too deeply for one JSON value\nnext:  structjob export g0\n"
+    assert done.stderr.decode() == said
+    assert live.ok("export", "g0").count('"record":"job"') == 1_500
+
+
 def test_show_a_failure(shell: Shell) -> None:
     """A failed job shows the step it failed in, the error and the end of its traceback, and leads to its warnings (R9, R49)."""
     failed = shell.json("jobs", "--status", "failed")[0]

@@ -137,6 +137,14 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
     assert job["metadata"]["directory"] == str(shell.directory)
 
 
+def test_what_is_said_of_it_need_not_be_utf_8(shell: Shell) -> None:
+    """Bytes in the name of a file that are no UTF-8 are recorded as their numbers; they may be asked for, too (R31, R49)."""
+    assert shell.ok("run", "-m", "file=caf\udce9.txt", "--name", "\udcff", "--", "echo", "hi") == "hi\n"
+    job = job_of(shell)
+    assert (job["operation"], job["metadata"]["file"]) == ("\\udcff", "caf\\udce9.txt")
+    assert shell.json("logs", "-w", "file=caf\udce9.txt") == []
+
+
 def test_a_known_job_id_is_the_next_attempt(shell: Shell) -> None:
     """``--job-id`` of a job that is there runs it again, as its next attempt (R2)."""
     shell.ok("run", "--job-id", "import-17", "--", "false", code=1)

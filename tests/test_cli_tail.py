@@ -126,6 +126,17 @@ def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
     assert live.json("verify")["ok"]
 
 
+def test_a_pipe_is_imported(shell: Shell, live: Shell) -> None:
+    """``import -`` and ``import /dev/stdin`` take what comes down a pipe, blank lines of a program and all (R21, R36, R49)."""
+    live.ok("run", "--job-id", "mine", "--", "sh", "-c", "echo one; echo; echo two")
+    exported = live.ok("export", "mine").encode()
+    for number, name in enumerate(("-", "/dev/stdin")):
+        db = ("--db", f"{number}.db")
+        assert "stored 1 jobs" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        assert [event["message"] for event in live.json(*db, "logs", "mine", "--stream", "stdout")] == ["one", "", "two"]
+        assert "nothing was stored" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+
+
 def test_lines_for_other_programs(shell: Shell) -> None:
     """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``; formulas are defused (R36, R49)."""
     lines = [json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()]
@@ -143,6 +154,23 @@ def test_lines_for_other_programs(shell: Shell) -> None:
     assert [_cell(value) for value in ("=1+1", "@x", "fine", None, 3)] == ["'=1+1", "'@x", "fine", "", "3"]
 
 
+def test_what_is_exported_cannot_steer_the_terminal(live: Shell) -> None:
+    """On a terminal nothing of a job, of lines or of CSV is obeyed; JSON is equal to what was stored, CSV elsewhere as it is (R36, R49)."""
+    evil = "clear \x1b[2J, \x9b2J and \u202e turn"
+    job = {"record": "job", "id": "mine", "operation": evil, "created_at": 1}
+    event = {"record": "event", "ts": 1, "message": evil, "job_id": "mine"}
+    (live.directory / "old.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (job, event)))
+    live.ok("import", "old.jsonl")
+    for words in (("export", "mine"), ("export", "--lines"), ("export", "--csv")):
+        _, shown = live.in_a_terminal(*words)
+        assert not set("\x1b\x9b\u202e") & set(shown)
+        assert "2J" in shown
+    lines = [json.loads(line) for line in live.ok("export", "mine", "-o", "-").splitlines()]
+    assert (lines[1]["operation"], lines[-1]["message"]) == (evil, evil)
+    (row,) = csv.DictReader(live.ok("export", "--csv").splitlines())
+    assert row["message"] == evil
+
+
 def test_job_ids_complete(shell: Shell) -> None:
     """Behind a command that takes a job, Tab offers the newest jobs' ids; without a database it offers nothing (R49)."""
 
@@ -155,3 +183,14 @@ def test_job_ids_complete(shell: Shell) -> None:
     assert offered("structjob show import", 2) == ["import-17"]
     assert len(offered("structjob tail ", 2)) == len(shell.json("jobs"))
     assert offered("structjob --db none.db show ", 4) == []
+
+
+def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
+    """An id that a shell would not take as it stands is not offered, and what it stands beside is one line (R49)."""
+    ids = ("fine", "$(touch pwned)", "`id`", "a;b", "a b", "a\nb", "\x1b[2J")
+    jobs = ({"record": "job", "id": id_, "operation": "copy\n\x1b[2J", "created_at": 1} for id_ in ids)
+    (live.directory / "old.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    live.ok("import", "old.jsonl")
+    for shell, expected in (("bash", ["plain,fine"]), ("zsh", ["plain", "fine", "copy\\n\\x1b[2J"])):
+        env = environment(_STRUCTJOB_COMPLETE=f"{shell}_complete", COMP_WORDS="structjob show ", COMP_CWORD="2")
+        assert live.run(env=env).stdout.decode().splitlines() == expected

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+import os
+import tempfile
 import threading
 
 import pytest
 import structlog
+from retention_support import age
 
 import structjob
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
@@ -157,6 +160,15 @@ async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):
     assert steps == {"heard of": ("crashed", 2000), "silent": ("crashed", 3000), "done": ("completed", 1000)}
 
 
+async def test_a_stream_that_there_is_not(plain, tmp_path):
+    """What an event came by is stdout, stderr or system; whatever else is an attribute, as in logging (R4, R21)."""
+    event = {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"}
+    records = (event | {"stream": stream} for stream in ("stderr", "\x1b[2J", 7, None))
+    await plain.import_(write(tmp_path / "old.jsonl", JOB, *records))
+    found = [(event.stream, event.attrs) for event in await plain.logs.list(job_id="old-1")]
+    assert found == [("stderr", {}), ("system", {"stream": "\x1b[2J"}), ("system", {"stream": 7}), ("system", {})]
+
+
 async def test_an_older_trackers_lines(tracker, tmp_path):
     """A few fields are enough; other words for statuses and fields are understood, unknown ones are kept, numbers become ids (R21)."""
     records = (
@@ -175,6 +187,55 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
     assert (event.message, event.level, event.type, event.attrs, event.step_id) == ("copied", "warning", "task", {"n": 1}, "3")
     assert (await tracker.jobs.get("18")).status == "crashed"  # nothing runs in a file
     assert (await tracker.verify()).ok
+
+
+async def test_blank_lines_come_back(tracker, plain, database, tmp_path):
+    """What a program printed is restored with its blank lines, from an export and from the archive of a prune alike (R21, R31, R41)."""
+    async with tracker.job("print", job_id="mine") as job:
+        for line in ("one", "", "two"):
+            log.info(line, stream="stdout", kind="output")
+    there = await everything(tracker, "mine")
+    assert [event["message"] for event in there[3] if event["kind"] == "output"] == ["one", "", "two"]
+    await tracker.export(job.id, tmp_path / "job.jsonl")
+    await plain.import_(tmp_path / "job.jsonl")
+    assert await everything(plain, "mine") == there
+    await age(database, 2)
+    there = await everything(tracker, "mine")
+    for path in (await tracker.prune(structjob.Retention(days=1, archive=tmp_path / "archive"))).archived:
+        await tracker.import_(path)
+    assert await everything(tracker, "mine") == there
+
+
+async def test_what_can_be_read_once_only(tracker, tmp_path, monkeypatch):
+    """A pipe is imported as a file of the same content is, which is known then; no copy is left (R21, R36)."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    reading, writing = os.pipe()
+    with open(writing, "wb") as pipe:
+        pipe.write(path.read_bytes())
+    with open(reading, "rb"):
+        found = await tracker.import_(f"/dev/fd/{reading}")
+    assert (found.jobs, found.events, found.known) == (1, 1, False)
+    assert [event.message for event in await tracker.logs.list(job_id="old-1")] == ["m"]
+    assert (await tracker.import_(path)).known
+    assert not list(tmp_path.glob("structjob-import-*"))
+
+
+async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypatch):
+    """An import that did not store what was checked says so and does not count as done: once more, and all is there (R21)."""
+    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    with monkeypatch.context() as patched:
+        read, times = imports.read_records, []
+
+        def emptied(path):
+            times.append(path)
+            return read(path) if len(times) == 1 else iter(())
+
+        patched.setattr(imports, "read_records", emptied)
+        with pytest.raises(ImportRefused, match="was changed while it was read"):
+            await tracker.import_(path)
+    assert not (await tracker.import_(path)).known
+    assert await tracker.logs.count(job_id="old-1") == 1
 
 
 @pytest.mark.parametrize(
@@ -254,6 +315,22 @@ async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatc
     await plain.import_(path)
     assert readers
     assert threading.get_ident() not in readers
+
+
+async def test_an_export_takes_the_place_of_a_file_only(plain, tmp_path):
+    """A pipe, as a device, is written to and is there afterwards; behind a link it is the file that it leads to that is replaced (R36)."""
+    await history(plain)
+    pipe, link, path = tmp_path / "pipe", tmp_path / "link", tmp_path / "there" / "job.jsonl"
+    os.mkfifo(pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        number = await plain.export("mine", pipe)
+        assert (reader.read().count(b"\n"), pipe.is_fifo()) == (number, True)
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for _ in range(2):
+        await plain.export("mine", link)
+        assert (link.is_symlink(), path.read_bytes().count(b"\n"), path.stat().st_mode & 0o777) == (True, number, 0o600)
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 """Finding jobs: by every id they have, in pages, with their steps, attempts and children."""
 
 import asyncio
+import base64
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -299,6 +301,22 @@ async def test_a_cursor_belongs_to_its_query(store, found):
             await found.list(cursor=page.next, **other, **since)
     assert len(await found.list(cursor=page.next, limit=2, since=timedelta(days=36500))) == 2
     assert page.next.replace("-", "").replace("_", "").isalnum()  # goes into a URL as it stands
+
+
+async def test_a_cursor_of_ones_own_making(store, found):
+    """What no driver would take in place of an id or a number is no cursor, on each database (R20)."""
+
+    async def refused(listing, genuine, key):
+        cursor = msgspec.json.decode(base64.b64decode(genuine + "=" * (-len(genuine) % 4), altchars=b"-_"))
+        cursor[-1] = key
+        with pytest.raises(InvalidFilter, match="not one that structjob gave out"):
+            await listing(limit=1, cursor=base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode())
+
+    await store.job("a", "b")
+    await store.add(attempts, *({"job_id": "a", "attempt": number, "status": "failed", "started_at": T0} for number in (1, 2)))
+    await refused(found.list, (await found.list(limit=1)).next, "a\x00")
+    for number in (2**31, -(2**31) - 1, 2**70):
+        await refused(found.history, (await found.history(limit=1)).next, ["a", number])
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -1,5 +1,7 @@
 """Reading events back: every filter, pages both ways, all of them, and how many."""
 
+import base64
+import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
@@ -261,6 +263,11 @@ async def test_one_broken_row_does_not_end_a_search(store, found):
     assert {event.message: event.attrs for event in await found.list()}["bad"] == {"value": '{"x": NaN'}
 
 
+def forged(key, time="2026-01-01T00:00:00Z"):
+    """Return a cursor of our own making."""
+    return base64.urlsafe_b64encode(json.dumps(["f", "after", time, key]).encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
@@ -286,10 +293,16 @@ async def test_one_broken_row_does_not_end_a_search(store, found):
         ({"attrs": {5: 1}}, "is a string, not int"),
         ({"attrs": {"a": float("nan")}}, "nan"),
         ({"attrs": {"a": 10**400}}, "401 digits"),
+        ({"attrs": {"a": 10**5000}}, "5,001 digits"),
         ({"attrs": {"a": [1]}}, "'a' is a list"),
         ({"attrs": {"a": "\x00"}}, "NUL"),
         ({"cursor": "AAAA"}, "cursor"),
         ({"cursor": "W10"}, "cursor"),
+        ({"cursor": forged(2**63)}, "not one that structjob gave out"),
+        ({"cursor": forged(-(2**63) - 1)}, "not one that structjob gave out"),
+        ({"cursor": forged("x")}, "not one that structjob gave out"),
+        ({"cursor": forged(1, "0001-01-01T00:00:00+10:00")}, "not one that structjob gave out"),
+        ({"cursor": forged(1)}, "another query"),
     ],
 )
 async def test_a_wrong_filter_is_named_before_anything_is_asked(store, found, filters, message):

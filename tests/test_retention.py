@@ -118,6 +118,24 @@ async def test_a_family_goes_as_a_whole(tracker, database):
     assert (await tracker.verify()).ok
 
 
+async def test_what_ended_keeps_all_below_it(tracker, database):
+    """A job waits for whatever above it has ended, though what is between them still runs (R41)."""
+    async with tracker.job("parent") as parent:
+        pass
+    async with tracker.job("between", parent=parent.id) as between:
+        async with between.child("old") as old:
+            pass
+        await tracker.flush()
+        await age_job(database, old.id, 40)
+        assert not await tracker.prune(30)
+        assert await ids(tracker) == {parent.id, between.id, old.id}
+        await age_job(database, parent.id, 40)
+        assert not await tracker.prune(30)  # which would be of the parent's family
+    await tracker.flush()
+    await age_job(database, between.id, 40)
+    assert (await tracker.prune(30)).jobs == 3
+
+
 async def test_jobs_that_are_each_others_parents_end_no_prune(tracker, database):
     """A circle that somebody named as parents, with a member that never began, stays, and holds up nothing (R41)."""
     await tracker.create_job("later", job_id="a", parent="b")
@@ -469,4 +487,5 @@ async def test_the_queries_are_served_by_indexes(database):
     assert "structjob_logs_by_type" in by_type
     assert "structjob_jobs_by_status" in await database.plan(due.tops("completed", None, 100))
     assert "SCAN" not in (await database.plan(due.family(["a"], None, 100))).replace("SCAN family", "")
+    assert "SCAN" not in (await database.plan(due.held(["a"]))).replace("SCAN above", "")
     assert "structjob_sessions_by_end" in await database.plan(select(sessions.c.session_id).where(due.sessions()))

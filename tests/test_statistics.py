@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -292,6 +292,19 @@ async def test_a_bad_bucket_is_told(store, stats, bucket, says):
     with pytest.raises(InvalidArgument, match=says):
         await stats.throughput(bucket)
     assert store.asked == []
+
+
+async def test_buckets_at_the_ends_of_time(store, stats):
+    """A bucket longer than any window is the window, and windows at the first and the last moment that there are end there (R38)."""
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    history = await store.keep(History(3))
+    for bucket in (timedelta(days=3_000_000), timedelta.max):
+        (one,) = await stats.throughput(bucket, since=T0)
+        assert (one.start, one.end, one.total) == (T0, NOW, len(within(history.jobs, "created_at", since=T0, until=NOW)))
+    (one,) = await stats.throughput(timedelta(hours=2), since=last - timedelta(hours=1), until=last)
+    assert one.end == last
+    (one,) = await stats.throughput(until=first + timedelta(minutes=1))
+    assert one.start == first
 
 
 EVIL = "'; DROP TABLE structjob_jobs; -- \" %s :x {y}"

@@ -17,6 +17,17 @@ def no_environment(monkeypatch):
     monkeypatch.delenv("DATABASE_URL", raising=False)
 
 
+def test_a_name_that_is_not_utf_8(tmp_path, monkeypatch):
+    """A path whose bytes are no UTF-8 is refused in one line, also where it is that of the working directory (R49)."""
+    with pytest.raises(InvalidURL, match="is not UTF-8"):
+        parse("sqlite:///\udcff.db")
+    there = tmp_path / "\udcff"
+    there.mkdir()
+    monkeypatch.chdir(there)
+    with pytest.raises(Failure, match="is not UTF-8"):
+        _ = Database("jobs.db").url
+
+
 @pytest.mark.parametrize(
     ("given", "driver"),
     [

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -9,10 +10,12 @@ from database_support import fresh
 from log_support import LogDatabase
 
 import structjob
+from structjob.cli import follow
 from structjob.exceptions import InvalidFilter, StoreUnavailable
 from structjob.models import Gap
 from structjob.store import session_reader as reading
 from structjob.store import tail as tailing
+from structjob.store.jobs import Jobs
 from structjob.store.logs import Logs
 
 log = structlog.get_logger("tests.tail")
@@ -97,6 +100,36 @@ async def test_two_writers_commit_out_of_order(database):
         assert await messages(tail) == []
     assert await messages(tail) == ["1:2", "1:3", "1:4", "1:5", "1:6"]
     assert await messages(tail) == []
+
+
+async def test_following_a_job_to_its_last_line(database, monkeypatch):
+    """What is stored is shown, though the job has ended and a line before it is committed late; that is waited for no longer then (R37)."""
+    monkeypatch.setattr(follow, "LOOK_EVERY", 0)
+    await database.session(1)
+    await database.job("mine")
+    looked = asyncio.Event()
+
+    async def look():
+        looked.set()
+
+    reader = SimpleNamespace(logs=database.logs, jobs=Jobs(database.fetch, look), deliver_now_and_then=look)
+    following = aiter(follow._follow(reader, {"job_id": "mine"}, "mine", None))
+    await database.add(1, [1], job_id="mine")
+    assert (await anext(following)).message == "1:1"
+    async with database.slow(1, [2, 3], job_id="mine"):
+        await database.add(1, [4, 5], job_id="mine")
+        await database.complete("mine")
+        rest = asyncio.create_task(_all(following))
+        for _ in range(5):
+            looked.clear()
+            await asyncio.wait({rest, asyncio.create_task(looked.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        assert not rest.done()
+    async with asyncio.timeout(30):
+        assert await rest == ["1:2", "1:3", "1:4", "1:5"]
+
+
+async def _all(events):
+    return [event.message async for event in events]
 
 
 async def test_a_session_whose_only_events_are_committed_late(database):

@@ -8,8 +8,9 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import click
 
@@ -53,20 +54,17 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 class Commands(click.Group):
     """A group whose commands' errors end as one line on stderr and an exit code."""
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _writing():  # --help and --version are answered here
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _forget_stdout()
-            raise click.exceptions.Exit(CLOSED_PIPE) from None
+            with _writing():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
         except StructjobError as exc:
             raise _failure(exc, ctx.obj.option if isinstance(ctx.obj, Database) else "") from exc
-        except OSError as exc:
-            if exc.errno not in FULL:
-                raise
-            _forget_stdout()
-            raise Failure(f"cannot write: {exc.strerror}") from exc
         return result
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -74,6 +72,21 @@ class Commands(click.Group):
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """End the command if nobody takes what is written to stdout, or there is no room for it."""
+    try:
+        yield
+    except BrokenPipeError:
+        _forget_stdout()
+        raise click.exceptions.Exit(CLOSED_PIPE) from None
+    except OSError as exc:
+        if exc.errno not in FULL:
+            raise
+        _forget_stdout()
+        raise Failure(f"cannot write: {exc.strerror}") from exc
 
 
 def _forget_stdout() -> None:

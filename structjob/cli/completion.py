@@ -15,13 +15,19 @@ OFFERED = 50
 
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong, for a prompt is no place to say so."""
+    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong, for a prompt is no place to say so.
+
+    An id in which a shell would see more than a word is not offered: bash puts it on the command line as it is.
+    """
     try:
+        import shlex
+
         from click.shell_completion import CompletionItem
         from sqlalchemy import select
 
         from structjob.cli.connection import connected
         from structjob.cli.database import Database
+        from structjob.sinks import escape
         from structjob.store.tables import jobs
 
         given = ctx.params.get("db") or ctx.find_root().params.get("db")
@@ -30,7 +36,8 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
             statement = statement.where(jobs.c.id >= incomplete, jobs.c.id < incomplete + "\U0010ffff")
 
         def offered(connection: Connection) -> list[CompletionItem]:
-            return [CompletionItem(row.id, help=row.operation) for row in connection.execute(statement)]
+            found = connection.execute(statement)
+            return [CompletionItem(row.id, help=escape(row.operation)) for row in found if shlex.quote(row.id) == row.id]
 
         return connected(given if isinstance(given, Database) else Database(), offered, read_only=True)
     except Exception:  # noqa: BLE001 -- see above

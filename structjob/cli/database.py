@@ -91,10 +91,10 @@ class Database:
             given = f"sqlite:///{given}"
         try:
             parsed = parse(given)
+            path = sqlite_path(parsed)
+            return parsed if path is None or (parsed.database or "").startswith("file:") else parse(parsed.set(database=str(path)))
         except InvalidURL as exc:
             raise Failure(str(exc), code=2) from exc
-        path = sqlite_path(parsed)
-        return parsed if path is None or (parsed.database or "").startswith("file:") else parsed.set(database=str(path))
 
     @property
     def path(self) -> Path | None:

@@ -14,7 +14,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
-from structjob.cli.screen import Failure, as_json, command_line, put_json, say, suggest
+from structjob.cli.screen import Failure, as_json, command_line, is_terminal, put_json, say, suggest
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -35,7 +35,11 @@ that a spreadsheet would take for a formula gets an apostrophe before it. What g
 )
 @click.argument("id_", metavar="[JOB]", required=False, shell_complete=job_ids)
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where to; compressed if it ends in .gz."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Where to; compressed if it ends in .gz; - is stdout.",
 )
 @click.option("--lines", is_flag=True, help="Log lines only, as JSON lines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
@@ -48,6 +52,8 @@ def export(
     """Write a job, or log lines, to a file or to stdout."""
     from structjob.cli.database import execute
 
+    if output is not None and str(output) == "-":
+        output = None
     if as_json and as_csv and output is None:
         raise click.UsageError("--json and --csv both say what stdout has: leave one out, or name a file with -o.")
     filters = chosen(given, id_)
@@ -65,6 +71,7 @@ async def _export(
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
+    from structjob.sinks import escape_json
     from structjob.store.export import job_lines, write_lines
 
     async with reading(db) as reader:
@@ -73,10 +80,11 @@ async def _export(
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
         else:
             scope = {} if job is None else {"job_id": job.id, "include_children": children}
-            written = _lines(reader, {**scope, **filters}, as_csv=what == "csv")
+            shown = output is None and is_terminal(sys.stdout)
+            written = _lines(reader, {**scope, **filters}, as_csv=what == "csv", shown=shown)
         if output is None:
             async for line in written:
-                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.write(escape_json(line[:-1]) + b"\n" if what == "job" else line)
             return
         try:
             number = await write_lines(written, output)
@@ -90,14 +98,20 @@ async def _export(
         suggest(command_line("import", str(output), "--dry-run"))
 
 
-async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool) -> AsyncIterator[bytes]:
+async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool) -> AsyncIterator[bytes]:
+    """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would obey, as JSON never has."""
     from structjob.models import Event
+    from structjob.sinks import escape
 
     names = [field.name for field in fields(Event)]
     if as_csv:
         yield _row(names)
     async for event in reader.logs.iterate(limit=1_000, **filters):
-        yield _row([_cell(getattr(event, name)) for name in names]) if as_csv else as_json(event) + b"\n"
+        if as_csv:
+            cells = [_cell(getattr(event, name)) for name in names]
+            yield _row([*map(escape, cells)] if shown else cells)
+        else:
+            yield as_json(event) + b"\n"
 
 
 def _cell(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from structjob.cli.moments import moment
+from structjob.models import STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,12 +21,12 @@ _NAMES = (
 
 
 def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text."""
+    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as it is stored."""
     import msgspec
 
     found: dict[str, Any] = {}
     for given in values:
-        key, equals, value = given.partition("=")
+        key, equals, value = given.encode("utf-8", "backslashreplace").decode().partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{given!r} is not key=value", ctx, param)
         try:
@@ -59,9 +60,7 @@ _OPTIONS = (
     click.option("--operation", metavar="TEXT", help="Only lines of jobs of this operation."),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
     click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."),
-    click.option(
-        "--stream", type=click.Choice(("stdout", "stderr", "system")), help="Only what came by this stream; system is what was logged."
-    ),
+    click.option("--stream", type=click.Choice(STREAMS), help="Only what came by this stream; system is what was logged."),
     click.option("--type", type=click.Choice(("system", "job", "task")), help="Only lines of no job, of a job, or of a step."),
     click.option("--system", is_flag=True, help="Only lines of no job."),
     click.option("--kind", metavar="NAME", help="Only this kind: log, output, step_end, operation_end, progress …"),

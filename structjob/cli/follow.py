@@ -55,7 +55,7 @@ async def _follow(reader: Reader, filters: Mapping[str, Any], job_id: str | None
                 yield event
             await reader.deliver_now_and_then()
             if not events:
-                if ended:
+                if ended and not tail.waiting:
                     return
-                # Its last lines may be stored a moment after its last status: one more look is the last.
+                # Its last lines may be stored a moment after its last status: one more look is the last, unless some wait for others.
                 ended = job_id is not None and (await reader.jobs.get(job_id)).status.terminal

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database
     from structjob.store.imports import Imported
 
+_STDIN = Path("/dev/stdin")
+
 
 @click.command(
     "import",
@@ -22,21 +24,25 @@ Examples:
   structjob import job.jsonl.gz --dry-run          check every line, and store nothing
   structjob import job.jsonl.gz
   structjob import old.jsonl --new-ids --map ids.json
+  ssh vm-9 cat job.jsonl | structjob import -
 
 Each line is an object with the key "record": job, attempt, step or event. All lines are checked before anything is stored, and the
 same file is stored once, however often it is imported.""",
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Only check what would be stored.")
 @click.option("--new-ids", is_flag=True, help="Give jobs and steps new ids.")
 @click.option("--map", "map_", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write old and new ids there.")
 @options.json_output
 @options.database
 def import_(file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool) -> None:
-    """Take jobs in from a file of JSON lines."""
+    """Take jobs in from a file of JSON lines, or from stdin if it is -."""
     from structjob.cli.database import execute
+    from structjob.store.imports import to_be_read_twice
 
-    found = execute(_import(db, file, dry_run=dry_run, new_ids=new_ids))
+    # Here, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
+    with to_be_read_twice(_STDIN if str(file) == "-" else file) as readable:
+        found = execute(_import(db, readable, dry_run=dry_run, new_ids=new_ids))
     if map_ is not None:
         _write_map(map_, found)
     if as_json:

@@ -89,7 +89,7 @@ class Lines:
 
     def _label(self, event: Event) -> str:
         if event.stream != "system":
-            return self._paint(f"{event.stream:<8}", "yellow" if event.stream == "stderr" else "dim")
+            return self._paint(f"{escape(event.stream):<8}", "yellow" if event.stream == "stderr" else "dim")
         return self._paint(f"{event.level:<8}", LEVELS.get(event.level, "") or "dim")
 
     def _text(self, event: Event) -> tuple[str, str]:

@@ -25,13 +25,16 @@ AT_ONCE = 1_000
 AROUND = 5
 """Lines before and after the one that ``--around`` names, unless ``--context`` says how many."""
 
+_DIGITS = 20
+"""Digits of a number of 64 bits at most."""
+
 
 def event_name(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Read the name of an event: its session and its number there."""
     if value is None:
         return None
     session, colon, number = value.partition(":")
-    if not colon or not session.isdecimal() or not number.isdecimal():
+    if not colon or not session.isdecimal() or not number.isdecimal() or max(len(session), len(number)) > _DIGITS:
         raise click.BadParameter(f"{value!r} names no line: write its session and its number, such as 17:25; --json shows both", ctx, param)
     return int(session), int(number)
 

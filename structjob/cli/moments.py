@@ -58,8 +58,11 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
 
 
 def local(moment: datetime, *, utc: bool) -> datetime:
-    """Return *moment* in the zone that times are shown in."""
-    return moment.astimezone(UTC if utc else None)
+    """Return *moment* in the zone that times are shown in; in UTC if it is in year 0 or 10000 there."""
+    try:
+        return moment.astimezone(UTC if utc else None)
+    except OverflowError:
+        return moment.astimezone(UTC)
 
 
 def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:

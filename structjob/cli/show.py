@@ -14,7 +14,7 @@ from structjob.cli.ids import tail
 from structjob.cli.jobs import OURS, amount, no_sign, took, what_failed
 from structjob.cli.lines import retried
 from structjob.cli.moments import full, lasting
-from structjob.cli.screen import command_line, console, put_json, suggest
+from structjob.cli.screen import Failure, command_line, console, put_json, suggest
 from structjob.cli.status import bar, colour_of, span, symbol
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
         silences = await presence.silences(reader.fetch, {job.session_id} if job.status == "running" and job.session_id is not None else ())
         if as_json:
             about = {"attempts": attempts, "steps": tree.steps, "children": tree.children, "missing": missing, "outlook": outlook}
-            put_json({"job": tree.job, **about})
+            try:
+                put_json({"job": tree.job, **about})
+            except RecursionError:
+                why = f"the children of {job.id} are nested too deeply for one JSON value"
+                raise Failure(why, hint=command_line("export", job.id, db=db.option)) from None
             return
         short = (await prefixes(reader, [job.id]))[job.id]
         page = Page(tree, attempts, await _last_lines(reader, job), missing, outlook, next(iter(silences.values()), None), utc=utc)
@@ -135,7 +139,7 @@ class Page:
             each = zip(self._attempts, [None, *self._attempts], strict=False)
             self._section(screen, "Attempts", (self._attempt(attempt, former) for attempt, former in each))
         if self._tree.steps or self._tree.children:
-            self._section(screen, "Steps", self._steps(self._tree, ""), one_line=True)
+            self._section(screen, "Steps", self._steps(self._tree), one_line=True)
         for title, value in (("Metadata", self._job.metadata), ("Result", self._job.result)):
             if value is not None:
                 self._section(screen, title, _values(value))
@@ -206,18 +210,23 @@ class Page:
             line.append(f"  {escape(what_failed(attempt.error))}")
         return line
 
-    def _steps(self, tree: JobTree, indent: str) -> Iterator[Text]:
+    def _steps(self, root: JobTree) -> Iterator[Text]:
         from structjob.sinks import escape
 
-        depth: dict[str | None, int] = {None: 0}
-        for step in tree.steps:
-            depth[step.id] = depth.get(step.parent_step_id, 0) + 1
-            units = f"  {amount(step.done)}/{amount(step.total)}" if step.total else f"  {amount(step.done)}" if step.done else ""
-            yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, units)
-        for child in tree.children:
-            # The children of one parent are many and alike: what tells them apart stands in their description.
-            yield self._bar(f"{indent}└ ", escape(child.job.description or child.job.operation), child.job, f"  {tail(child.job.id)}")
-            yield from self._steps(child, f"{indent}    ")
+        # Without recursion: a chain of children may be longer than Python's stack.
+        waiting = [(root, "")]
+        while waiting:
+            tree, indent = waiting.pop()
+            if tree is not root:
+                # The children of one parent are many and alike: what tells them apart stands in their description.
+                name = escape(tree.job.description or tree.job.operation)
+                yield self._bar(f"{indent[:-4]}└ ", name, tree.job, f"  {tail(tree.job.id)}")
+            depth: dict[str | None, int] = {None: 0}
+            for step in tree.steps:
+                depth[step.id] = depth.get(step.parent_step_id, 0) + 1
+                units = f"  {amount(step.done)}/{amount(step.total)}" if step.total else f"  {amount(step.done)}" if step.done else ""
+                yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, units)
+            waiting += [(child, f"{indent}    ") for child in reversed(tree.children)]
 
     def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, units: str) -> Text:
         from rich.text import Text

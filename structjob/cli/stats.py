@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -132,12 +133,15 @@ async def _stats(asked: _Question) -> None:
 
 def _bucketed(asked: _Question) -> dict[str, Any]:
     """Return the filters with a bucket, and with the window begun where the clock shows a round number: whole stretches can be compared."""
+    from structjob.store.buckets import FIRST
+
     filters = dict(asked.filters)
     until = filters.setdefault("until", datetime.now(UTC))
-    since = filters.get("since", until - timedelta(days=1))
+    since = filters.get("since") or until - min(timedelta(days=1), until - FIRST)
     bucket = filters.setdefault("bucket", next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]))
     if bucket:
-        filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
+        with suppress(OverflowError, ValueError):  # there is no year 0 to begin in
+            filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
     return filters
 
 

@@ -17,6 +17,9 @@ from structjob.exceptions import InvalidArgument
 MAX_BUCKETS = 10_000
 """More than anybody can look at: a chart has fewer columns than that."""
 
+FIRST = datetime.min.replace(tzinfo=UTC)
+"""The first moment that there is."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -70,7 +73,7 @@ class Buckets:
             raise InvalidArgument(f"bucket must be a timedelta, not {type(self.width).__name__}: for example timedelta(hours=1)")
         if self.width < timedelta(seconds=1):
             raise InvalidArgument(f"bucket must be a second at least, not {self.width.total_seconds():g} s")
-        if (self.until - self.since) > MAX_BUCKETS * self.width:
+        if (self.until - self.since) / self.width > MAX_BUCKETS:
             raise InvalidArgument(
                 f"{self.until - self.since} in buckets of {self.width} are more than {MAX_BUCKETS:,}: take a longer bucket"
             )
@@ -79,13 +82,15 @@ class Buckets:
         """Return where the bucket of *column*'s moment begins, in microseconds since the window does."""
         # Not by division, whose result each database rounds in its own way.
         elapsed = microseconds(column) - (self.since - _EPOCH) // _MICROSECOND
-        start: ColumnElement[int] = elapsed - elapsed % (self.width // _MICROSECOND)
+        # A bucket that is longer than the window holds no more than it, and may be too long for a whole number of 64 bits.
+        width = min(self.width, max(self.until - self.since, _MICROSECOND))
+        start: ColumnElement[int] = elapsed - elapsed % (width // _MICROSECOND)
         return start
 
     def __iter__(self) -> Iterator[tuple[int, datetime, datetime]]:
         """Yield for each bucket what `start_of` returns for it, its start and its end."""
         start = self.since
         while start < self.until:
-            end = min(start + self.width, self.until)
+            end = self.until if self.until - start <= self.width else start + self.width
             yield (start - self.since) // _MICROSECOND, start, end
             start = end

@@ -93,10 +93,15 @@ async def write_lines(lines: AsyncIterator[bytes], path: str | os.PathLike[str])
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for its owner alone that takes the place of *path* in the end, if all goes well."""
+    """Open a file for its owner alone that takes the place of *path* in the end, if all goes well; what is no file is written to."""
+    opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
+    if path.exists() and not path.is_file():  # a device, or a pipe: in its place a file would be of use to nobody
+        with open(path, "wb") as raw, opener(raw) as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))  # a link goes on leading to it
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
     try:
         with os.fdopen(descriptor, "wb") as raw, opener(raw) as file:
             yield file

@@ -235,7 +235,8 @@ def _number(path: str, value: int) -> BindParameter[Any]:
     try:
         return bindparam(None, float(value), Double())  # what SQLite makes of it, too
     except OverflowError:
-        raise InvalidFilter(f"the number at {path!r} has {len(str(value)):,} digits, more than a database keeps") from None
+        digits = int(value.bit_length() * math.log10(2)) + 1  # not counted: Python refuses to write more than 4,300
+        raise InvalidFilter(f"the number at {path!r} has about {digits:,} digits, more than a database keeps") from None
 
 
 # Each renders only what it uses: a bound value that is rendered but is not in the text is one that PostgreSQL cannot type.

@@ -8,9 +8,13 @@ interrupted goes on.
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import blake2b
@@ -79,9 +83,36 @@ async def import_file(store: Store, path: Path, *, ids: Ids = "keep", dry_run: b
         service: The name of the session.
 
     Raises:
-        ImportRefused: if a line cannot be taken in, or a job of that id is there already; nothing is stored then.
+        ImportRefused: if a line cannot be taken in, or a job of that id is there already; nothing is stored then. Or if the file was
+            changed while it was read.
         StoreUnavailable: if the database does not answer; importing the same file again goes on.
     """
+    with ExitStack() as stack:
+        file = await asyncio.to_thread(stack.enter_context, to_be_read_twice(path))
+        return await _import(store, file, ids, dry_run=dry_run, service=service)
+
+
+@contextmanager
+def to_be_read_twice(path: Path) -> Iterator[Path]:
+    """Give *path* itself, or, of what can be read once only, such as a pipe, a copy; it blocks.
+
+    Raises:
+        ImportRefused: if it cannot be read.
+    """
+    if os.path.isfile(path) or not os.path.exists(path):  # of what is absent, reading tells
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(prefix="structjob-import-") as copy:  # for its owner alone
+        try:
+            with open(path, "rb") as given:
+                shutil.copyfileobj(given, copy)
+            copy.flush()
+        except OSError as exc:
+            raise ImportRefused(f"cannot read {path}: {exc.strerror or exc}") from exc
+        yield Path(copy.name)
+
+
+async def _import(store: Store, path: Path, ids: Ids, *, dry_run: bool, service: str) -> Imported:
     checked = await asyncio.to_thread(_check, path, ids)  # a large file takes long
     checked.session_id = await _unpruned(store, checked.session_id)
     session = Session(session_id=checked.session_id, service=service)
@@ -257,9 +288,11 @@ def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]
     number = 0
     states: list[bytes] = []
     events: list[bytes] = []
+    counts: Counter[str] = Counter()
     for _, kind, record in read_records(path):
         if kind in NOTES:
             continue
+        counts[kind] += 1
         row = row_of(kind, record)
         if kind == "event":
             number += 1
@@ -269,6 +302,8 @@ def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]
         if len(events) + len(states) >= _BATCH:
             yield b"".join(states), b"".join(events), number
             states, events = [], []
+    if counts != checked.counts:
+        raise ImportRefused(f"{path} was changed while it was read: import it again when nobody writes it")
     yield b"".join(states), b"".join(events), number
 
 

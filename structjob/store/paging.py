@@ -10,12 +10,12 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar
 
 import msgspec
-from sqlalchemy import ColumnElement, Executable, Select, Table, and_, func, or_, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, Executable, Integer, Select, Table, and_, func, or_, select, union_all
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import InvalidFilter
@@ -292,12 +292,32 @@ def _encoded(cursor: _Cursor) -> str:
 def _opened(text: str, listing: Listing) -> _Cursor:
     cursor = _decoded(text)
     # Both checks are of what anybody can forge, which harms nobody but them: the values are bound like any others.
-    kinds, values = [column.type.python_type for column in listing.key], _values(cursor)
-    if len(values) != len(kinds) or not all(map(isinstance, values, kinds)) or cursor.time.tzinfo is None:
+    # But they must be such as the drivers take.
+    values = _values(cursor)
+    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not _is_moment(cursor.time):
         raise InvalidFilter(_NO_CURSOR)
     if cursor.fingerprint != listing.fingerprint:
         raise InvalidFilter("the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)")
     return cursor
+
+
+def _holds(column: ColumnElement[Any], value: int | str) -> bool:
+    """Return whether *column* can hold *value*."""
+    if isinstance(column.type, Integer):
+        bits = 63 if isinstance(column.type, BigInteger) else 31
+        return isinstance(value, int) and -(1 << bits) <= value < 1 << bits
+    return isinstance(value, str) and "\x00" not in value
+
+
+def _is_moment(time: datetime) -> bool:
+    """Return whether *time* is one in UTC, too."""
+    if time.tzinfo is None:
+        return False
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _decoded(text: str) -> _Cursor:

@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Table
 from structjob.encoding import normalise
 from structjob.exceptions import ImportRefused
 from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.models import JobStatus, StepStatus
+from structjob.models import STREAMS, JobStatus, StepStatus
 from structjob.store import tables
 from structjob.store.ingest import JSON_COLUMNS
 from structjob.store.types import Exact
@@ -102,7 +102,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
             row |= _error(value)
         elif name in _OURS or (name in ("id", "seq") and kind == "event"):
             continue
-        elif name in table.c:
+        elif name in table.c and (name != "stream" or value is None or value in STREAMS):  # another one is an attribute, as in logging
             if value is not None:
                 row[name] = _value(table, name, value)
         else:
@@ -110,7 +110,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "job":
         row.setdefault("created_at", row.get("started_at"))
     for name in _NEEDED[kind]:
-        if row.get(name) in (None, ""):
+        if row.get(name) is None or (row[name] == "" and name != "message"):  # a program prints blank lines, too
             raise ValueError(f"{name} is missing")
     if kind == "event":
         row["level"] = _level(row.get("level", "info"))

@@ -25,7 +25,7 @@ from structjob.statistics import (
     summary,
 )
 from structjob.store import errors, outlook, storage, volume
-from structjob.store.buckets import Buckets
+from structjob.store.buckets import FIRST, Buckets
 from structjob.store.expressions import ascending, equals
 from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush, merged
@@ -107,8 +107,8 @@ class Statistics:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
         wanted = merged(StatisticsFilter, filter, filters)
-        until = wanted.until or self._now()
-        since = wanted.since or until - DAY
+        until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
+        since = wanted.since or until - min(DAY, until - FIRST)
         wanted = merged(StatisticsFilter, wanted, {"since": since, "until": until})
         buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are datetimes by now
         rows = await self._of_jobs(wanted, {"start": buckets.start_of(jobs.c.created_at)}, limited=False)

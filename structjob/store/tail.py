@@ -93,6 +93,11 @@ class Tail(Generic[T_co]):
         """Where the tail is: behind what it returned last. ``after=cursor`` goes on exactly there, in another process even."""
         return (self._returned if self._chunk or self._pending else self._read).encoded()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether events that are stored wait for one before them, whose commit may come late."""
+        return bool(self._blocked)
+
     def __aiter__(self) -> AsyncIterator[T_co]:
         return self
 

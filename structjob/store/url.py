@@ -56,6 +56,9 @@ def parse(url: str | URL | None = None) -> URL:
         raise InvalidURL(f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}")
     try:
         parsed = make_url(url.strip() if isinstance(url, str) else url)
+        parsed.render_as_string()
+    except UnicodeEncodeError:
+        raise InvalidURL(f"the URL of the database {parsed.database!r} is not UTF-8: call it by another name") from None
     except (ArgumentError, ValueError):
         raise InvalidURL(f"{masked(url)!r} is not a database URL: write for example {_EXAMPLES}") from None
     scheme = parsed.drivername.partition("+")[0]

@@ -96,7 +96,7 @@ class Due:
     # -- jobs -----------------------------------------------------------------------------------------------------------------
 
     def tops(self, status: str, after: tuple[datetime, str] | None, limit: int) -> Select[Any]:
-        """Return the query of jobs that are due by themselves, and above which nothing is that has ended, by time."""
+        """Return the query of jobs that are due by themselves, and right above which nothing is that has ended, by time."""
         before = _moment(self.statuses[status])
         above = jobs.alias("above")
         held = exists().where(above.c.id == jobs.c.parent_job_id, above.c.status.in_(_TERMINAL))
@@ -105,6 +105,15 @@ class Due:
             moment = _moment(after[0])
             statement = statement.where(jobs.c.created_at >= moment, or_(jobs.c.created_at > moment, jobs.c.id > after[1]))
         return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
+
+    def held(self, tops: Sequence[str]) -> Select[Any]:
+        """Return the query of those of these jobs, as ``top``, above which something is that has ended, however far."""
+        begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(jobs.c.id.in_(tops))
+        found = begin.where(jobs.c.parent_job_id.is_not(None)).cte("above", recursive=True)
+        parent = jobs.alias("parent")
+        higher = select(parent.c.parent_job_id, found.c.top).join(found, parent.c.id == found.c.id)
+        found = found.union(higher.where(parent.c.parent_job_id.is_not(None)))  # UNION ends even in a circle
+        return select(found.c.top).distinct().join(jobs, jobs.c.id == found.c.id).where(jobs.c.status.in_(_TERMINAL))
 
     def family(self, tops: Sequence[str], after: tuple[int, str] | None, limit: int) -> Select[Any]:
         """Return the query of jobs and all that is below them, parents first: what a `Plan` holds, ``top``, and whether each is ``due``."""

@@ -80,8 +80,9 @@ async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
             after = (tops[-1]["created_at"], tops[-1]["id"])
             found: list[Any] = []
             below: tuple[int, str] | None = None
-            ids = [row["id"] for row in tops]
-            while page := await fetch(due.family(ids, below, PAGE)):
+            held = {row["top"] for row in await fetch(due.held([row["id"] for row in tops]))}
+            ids = [row["id"] for row in tops if row["id"] not in held]
+            while ids and (page := await fetch(due.family(ids, below, PAGE))):
                 found += page
                 below = (page[-1]["depth"], page[-1]["id"])
                 if len(page) < PAGE:
