@@ -285,13 +285,15 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
             if fd is not None:
                 os.close(fd)
             continue
-        if database is not None and session.database not in (None, database):
+        if database is not None and _is_for_another(session, database):
             os.close(fd)
             known.add(session.session_id)
             diagnostics.warning(
-                "the spool %s holds what a program left that logs to %s; a tracker on that database, with the same spool=PATH, delivers it",
+                "the spool %s holds what a program left that logs to %s: a tracker on that database with the same spool=PATH delivers it, "
+                'or any one once "database" is taken out of its %s',
                 directory,
                 session.database,
+                _META,
             )
             continue
         spool = SessionSpool(
@@ -304,6 +306,12 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
         spool.try_finish()
         adopted.append(spool)
     return adopted
+
+
+def _is_for_another(session: Session, database: str) -> bool:
+    """Return whether a session's events are for another *database* than this; not where its file is gone, moved most likely."""
+    kind, _, path = (session.database or database).partition(":")
+    return session.database not in (None, database) and (kind != "sqlite" or os.path.exists(path))
 
 
 def _ours(directory: Path) -> bool:

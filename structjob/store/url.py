@@ -29,7 +29,6 @@ _DRIVERS = {
     "postgresql": "postgresql+asyncpg",
     "postgres": "postgresql+asyncpg",
 }
-_PORTS = {"mysql": 3306, "postgresql": 5432}
 _EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgresql://user:password@host/database"
 _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
@@ -94,12 +93,15 @@ def masked(url: str | URL) -> str:
 
 
 def identity(url: URL) -> str:
-    """Return which database *url* means, whoever asks for it and however: without user, password and options."""
+    """Return by what a database is known wherever it is reached: the path of a file, the name of a server's database.
+
+    Not by its address: a server is reached by many, through proxies, and by another one after a failover.
+    """
     path = sqlite_path(url)
     if path is not None:
         return f"sqlite:{os.path.realpath(path)}"
-    backend = "mysql" if url.get_backend_name() == "mariadb" else url.get_backend_name()
-    return f"{backend}://{url.host or ''}:{url.port or _PORTS.get(backend, '')}/{url.database or ''}"
+    backend = url.get_backend_name()
+    return f"{'mysql' if backend == 'mariadb' else backend}:{url.database or ''}"
 
 
 def sqlite_path(url: URL) -> Path | None:
