@@ -82,7 +82,7 @@ class Session:
     version: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"))
     database: str | None = None
-    """Which database its events are for (see `structjob.store.url.identity`), where its spool stands in a place that may hold others'."""
+    """Which database its events are for (see `structjob.store.url.identity`), where the place of its spool does not say so."""
 
     def successor(self) -> Session:
         """Return the session of a process that was forked from this one's."""
@@ -260,8 +260,8 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
 
     Args:
         root: See `spool_root`.
-        known: Sessions not to look at: one's own, and those taken over before. Those of another database are added, and told of.
-        database: Which database one delivers to, as it stands in `Session.database`; None where there can be no other.
+        known: Sessions not to look at: one's own, and those taken over before.
+        database: Which database one delivers to, as it stands in `Session.database`: what was for another one is told of.
 
     Returns:
         Those whose lock was free. On a network file system none is: there a
@@ -285,17 +285,13 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
             if fd is not None:
                 os.close(fd)
             continue
-        if database is not None and _is_for_another(session, database):
-            os.close(fd)
-            known.add(session.session_id)
+        if database is not None and session.database not in (None, database):
             diagnostics.warning(
-                "the spool %s holds what a program left that logs to %s: a tracker on that database with the same spool=PATH delivers it, "
-                'or any one once "database" is taken out of its %s',
+                "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
                 directory,
                 session.database,
-                _META,
+                database,
             )
-            continue
         spool = SessionSpool(
             directory,
             session,
@@ -306,12 +302,6 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
         spool.try_finish()
         adopted.append(spool)
     return adopted
-
-
-def _is_for_another(session: Session, database: str) -> bool:
-    """Return whether a session's events are for another *database* than this; not where its file is gone, moved most likely."""
-    kind, _, path = (session.database or database).partition(":")
-    return session.database not in (None, database) and (kind != "sqlite" or os.path.exists(path))
 
 
 def _ours(directory: Path) -> bool:
