@@ -76,11 +76,9 @@ class JobContext:
 
 def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
     if isinstance(parent, Job):
-        return (
-            parent._scope
-            if parent._scope is not None
-            else Scope(job=parent, job_id=parent.id, correlation_id=parent.correlation_id, root_job_id=parent.root_job_id)
-        )
+        if parent._scope is not None:
+            return parent._scope
+        return Scope(job=parent, job_id=parent.id, correlation_id=parent.correlation_id, root_job_id=parent.root_job_id)
     if isinstance(parent, Remote):
         return remote_scope(parent)
     if isinstance(parent, str):

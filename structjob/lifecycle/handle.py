@@ -52,7 +52,7 @@ class Handle:
 
     def _progressed(self) -> None:
         # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
-        if self._pending and not self._tracker._recorder.forked:
+        if self._pending:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._recorded_at = time.monotonic()

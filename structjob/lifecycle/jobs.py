@@ -66,8 +66,7 @@ class Job(Handle):
         self._tracker = tracker
         self.operation: str = check_text("operation", operation, 255) or ""
         self.id: str = check_text("job_id", options.job_id, 64) or new_id()
-        parent_id = parent.job_id if parent is not None else None
-        self.parent_job_id = parent_id
+        self.parent_job_id = parent.job_id if parent is not None else None
         self.root_job_id: str = _root_of(tracker, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
         self.correlation_id: str = check_text("correlation_id", options.correlation_id, 128) or inherited or new_id()

@@ -193,7 +193,8 @@ class Step(Handle):
             self.done = min(self.done + check_units("units", units), _MOST)
         else:
             self.done += units
-        self._progressed()
+        if not self._pending:
+            self._progressed()
 
     def update(
         self,
