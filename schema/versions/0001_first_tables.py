@@ -93,7 +93,7 @@ class _Types:
     def json(self) -> sa.types.TypeEngine[Any]:
         if self._mysql:
             return mysql.JSON()
-        return postgresql.JSONB() if self._postgresql else sa.Text()
+        return postgresql.JSON() if self._postgresql else sa.Text()
 
     def moment(self) -> sa.types.TypeEngine[Any]:
         return mysql.DATETIME(fsp=6) if self._mysql else sa.DateTime(timezone=self._postgresql)

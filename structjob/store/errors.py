@@ -57,8 +57,8 @@ def _mysql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> st
 @compiles(attribute, "postgresql")
 def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
     column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    kind = f"jsonb_typeof(jsonb_extract_path({column}, {name}))"
-    return f"CASE WHEN {kind} = 'string' THEN jsonb_extract_path_text({column}, {name}) END COLLATE \"C\""
+    kind = f"json_typeof(json_extract_path({column}, {name}))"
+    return f"CASE WHEN {kind} = 'string' THEN json_extract_path_text({column}, {name}) END COLLATE \"C\""
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute

@@ -268,5 +268,5 @@ def _mysql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(_JSONTest, "postgresql")
 def _postgresql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
     column, path, _, value = element.clauses
-    found = f"{compiler.process(column, **kw)}, CAST('strict ' || {compiler.process(path, **kw)} AS jsonpath)"
+    found = f"CAST({compiler.process(column, **kw)} AS jsonb), CAST('strict ' || {compiler.process(path, **kw)} AS jsonpath)"
     return f"(jsonb_path_query_first({found}, '{{}}', true) = CAST({compiler.process(value, **kw)} AS jsonb))"

@@ -18,7 +18,7 @@ from structjob.store.types import JSONValue, UTCDateTime
 def _type(column: Column[Any]) -> str:
     kind = column.type
     if isinstance(kind, JSONValue):
-        return "jsonb"
+        return "json"
     if isinstance(kind, UTCDateTime):
         return "timestamp"
     if isinstance(kind, BigInteger):
@@ -73,17 +73,31 @@ _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
 
+def _has_odd_escape(lines: bytes) -> bool:
+    """Return whether *lines* may hold a NUL or a lone surrogate as an escape: ``json`` stores it, and each query that looks into it fails."""
+    return b"\\u0000" in lines or b"\\ud" in lines or b"\\uD" in lines
+
+
 class _Ingest:
     """See `structjob.store.ingest.Ingest`."""
 
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        connection.exec_driver_sql(_INSERT_EVENTS, (session_id, as_array(lines)))
+        array = as_array(lines)
+        self._check(connection, array)
+        connection.exec_driver_sql(_INSERT_EVENTS, (session_id, array))
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
+        self._check(connection, rows)
         connection.exec_driver_sql(_UPSERTS[table], (rows,))
 
     def insert(self, connection: Connection, table: str, rows: bytes) -> None:
+        self._check(connection, rows)
         connection.exec_driver_sql(_INSERTS[table], (rows,))
+
+    def _check(self, connection: Connection, array: bytes) -> None:
+        """Have the server refuse what it could not look into later: ``jsonb``, which the queries convert to, takes less than ``json``."""
+        if _has_odd_escape(array):
+            connection.exec_driver_sql("SELECT convert_from($1::bytea, 'UTF8')::jsonb IS NULL", (array,))
 
 
 def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> None:
@@ -128,7 +142,7 @@ class PostgresStore(ServerStore):
         connection.terminate()
 
     async def _put(self, write: Write) -> Written:
-        if write.states or not write.events or settling.unsettled(write.events):
+        if write.states or not write.events or settling.unsettled(write.events) or _has_odd_escape(write.events):
             return await super()._put(write)
         parameters = (write.session_id, as_array(write.events), write.last_seq)
         await self._transact(lambda connection: _at_once(connection, _INSERT_AND_REACH, parameters), repeatable=True)

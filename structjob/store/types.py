@@ -96,7 +96,8 @@ class UTCDateTime(TypeDecorator[datetime]):
 class JSONValue(TypeDecorator[Any]):
     """Any JSON value; ``None`` is stored as SQL NULL.
 
-    SQLite keeps text, MySQL and MariaDB ``JSON``, PostgreSQL ``JSONB``. Text that is not JSON (it can only have come from
+    SQLite keeps text, MySQL and MariaDB ``JSON``, PostgreSQL ``JSON``: its ``JSONB`` keeps numbers as decimals, so that 1e20 comes back as
+    an integer and -0.0 without its sign. Text that is not JSON (it can only have come from
     elsewhere) is returned as it stands, so that one bad row never hides its neighbours.
     """
 
@@ -107,14 +108,14 @@ class JSONValue(TypeDecorator[Any]):
         if dialect.name == "postgresql":
             from sqlalchemy.dialects import postgresql
 
-            return dialect.type_descriptor(postgresql.JSONB())
+            return dialect.type_descriptor(postgresql.JSON())
         if dialect.name in ("mysql", "mariadb"):
             from sqlalchemy.dialects import mysql
 
             return dialect.type_descriptor(mysql.JSON())
         return dialect.type_descriptor(Text())
 
-    # The two processors are replaced rather than wrapped: those of JSONB and mysql.JSON would encode a second time.
+    # The two processors are replaced rather than wrapped: those of postgresql.JSON and mysql.JSON would encode a second time.
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
         return _encode
