@@ -47,7 +47,7 @@ def exactly(value: Any) -> Any:
 
 
 async def test_values_come_back_equal_at_any_depth(any_tracker: structjob.Tracker) -> None:
-    """faults 16: attributes, metadata and results have the numbers, signs, types and order of keys that they were given, on each database."""
+    """faults 16: attributes, metadata and results keep numbers, signs, types and the order of keys, on each database."""
     log = structlog.get_logger()
     async with any_tracker.job("values", metadata=NESTED) as job, job.step("one", metadata=NESTED):
         log.info("all of them", **NESTED)
@@ -76,7 +76,8 @@ def _same(one: Any, other: Any) -> bool:
 async def test_a_text_that_no_query_could_look_into_is_put_aside(database) -> None:
     """faults 16, guarantee 7: an escaped NUL or half a surrogate pair from elsewhere hides no other event from a search."""
     async with opened(database) as store:
-        odd = [event(number, attrs={"a": 1}).replace(b'"a":1', b'"a":"%s"' % text) for number, text in enumerate((rb"\u0000", rb"\ud800"), 2)]
+        texts = (rb"\u0000", rb"\ud800")
+        odd = [event(number, attrs={"a": 1}).replace(b'"a":1', b'"a":"%s"' % text) for number, text in enumerate(texts, 2)]
         await store.write(Write(1, event(1, attrs={"a": 1}) + b"".join(odd) + event(4, attrs={"a": 1})))
         found = await Logs(store.fetch, no_flush).list(attrs={"a": 1})
         assert [one.seq for one in found] == [1, 4]

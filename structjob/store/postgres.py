@@ -74,7 +74,7 @@ _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
 
 def _has_odd_escape(lines: bytes) -> bool:
-    """Return whether *lines* may hold a NUL or a lone surrogate as an escape: ``json`` stores it, and each query that looks into it fails."""
+    """Return whether *lines* may hold an escaped NUL or lone surrogate: ``json`` stores it, and queries that look into it fail."""
     return b"\\u0000" in lines or b"\\ud" in lines or b"\\uD" in lines
 
 
