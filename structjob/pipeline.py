@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ from structjob.routing import dispatch, hand_over, records
 from structjob.sinks import ConsoleSink, FileSink, Record, Sink, sink_level
 
 # Looked up once: the hot path asks for them with each event.
-_now, _join = time.time_ns, b"".join
+_now, _join = clock.now, b"".join
 
 # Integers, since `b"@" in encoded` goes a long way round and costs six times as much.
 _SPACE, _EQUALS, _AT = b" =@"
@@ -299,4 +298,4 @@ def record(
         columns.setdefault("logger", logger_name(logger))
     message_json, attrs_json = passed.encode(message, attrs)
     attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
-    dispatch(scope, stored_line(ns or time.time_ns(), level, message_json, attrs_json, columns_json(scope, columns)), level.number)
+    dispatch(scope, stored_line(ns or _now(), level, message_json, attrs_json, columns_json(scope, columns)), level.number)

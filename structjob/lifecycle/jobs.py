@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from structjob.clock import database_time
+from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
@@ -91,7 +91,7 @@ class Job(Handle):
         self._given_id = options.job_id is not None
         self._percent: float | None = None
         self._current_step: str | None = None
-        self._created_ns = time.time_ns()
+        self._created_ns = now()
         self._created = database_time(self._created_ns)
         self._started: str | None = None
         self._completed: str | None = None
@@ -192,7 +192,7 @@ class Job(Handle):
     async def _claim(self) -> bool:
         """Ask the database for the attempt; another process may have been here before. Return whether the job is another start's."""
         self.status = JobStatus.RUNNING
-        self._started = database_time(time.time_ns())
+        self._started = database_time(now())
         row = self._row() | self._unrecorded() | {"attempt": 1}
         self.status = JobStatus.PENDING
         self._started = None
@@ -261,7 +261,7 @@ class Job(Handle):
     def _begin(self) -> int:
         """Run from here on; return the number of the record that says so."""
         self.status = JobStatus.RUNNING
-        self._started = self.provisional or database_time(time.time_ns())
+        self._started = self.provisional or database_time(now())
         self._began = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
@@ -371,7 +371,7 @@ class Job(Handle):
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
         self.status = JobStatus(status)
-        self._completed = database_time(time.time_ns())
+        self._completed = database_time(now())
         if self.status is JobStatus.CANCELLED:
             self._canceled = self._completed
         seconds = time.monotonic() - self._began if self._began else 0.0

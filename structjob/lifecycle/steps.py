@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Siz
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from structjob.clock import database_time
+from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import describe, enrich, exception_attrs, is_noted
@@ -90,7 +90,7 @@ class Step(Handle):
         self.seq = job._step_count
         job._current_step = self.name
         self.status = StepStatus.RUNNING
-        self._started = database_time(time.time_ns())
+        self._started = database_time(now())
         self._began = self._recorded_at = time.monotonic()
         self._scope = job._scope_of(self)
         self._record()
@@ -145,7 +145,7 @@ class Step(Handle):
         job = self.job
         self._pending = False
         self.status = StepStatus(status)
-        self._completed = database_time(time.time_ns())
+        self._completed = database_time(now())
         seconds = time.monotonic() - self._began
         self._duration_ms = round(seconds * 1000, 3)
         job._open_steps.pop(self.id, None)
