@@ -146,13 +146,16 @@ class SQLiteStore:
             self._connection = self._writing = None
             raise
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
         path = ":memory:" if self.path is None else str(self.path)
         # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails at once when another process writes.
         connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=64)
         try:
             # SQLite does not wait here by itself, and other processes may be opening the same new file.
             self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
+            if not for_reading or not has_temporary_directory():
+                # Batches are bounded, so that memory holds them; a query may sort more than memory should hold.
+                connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA cache_size=-32768")
             # Pages that are changed over and over are copied back once, and the disk is waited for less often.
@@ -289,7 +292,7 @@ class SQLiteStore:
         if self._reading is None:
             if self._writing is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
-            self._reading = self._writing if self.path is None else _core(self._connect(), "PRAGMA query_only=1")
+            self._reading = self._writing if self.path is None else _core(self._connect(for_reading=True), "PRAGMA query_only=1")
         return self._reading.execute(statement).mappings().all()
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
@@ -352,6 +355,8 @@ class SQLiteStore:
             return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
         if "unable to open" in text and self._connection is None:  # later on it may be that no descriptor is left
             return InvalidURL(f"cannot open the database file {self.path}; check that its directory exists and can be written to")
+        if getattr(exc, "sqlite_errorname", None) == "SQLITE_IOERR_GETTEMPPATH":
+            text += ": no directory for temporary files can be written to; name one with SQLITE_TMPDIR"
         permanent = "no such table" in text or "readonly" in text
         return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent)
 
@@ -371,6 +376,13 @@ def _undisguised() -> Iterator[None]:
         yield
     except DBAPIError as exc:
         raise (exc.orig or exc) from None
+
+
+def has_temporary_directory() -> bool:
+    """Return whether SQLite finds a directory for temporary files, in the order of https://www.sqlite.org/tempfiles.html, section 5."""
+    given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
+    places = (*given, "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 -- SQLite looks there
+    return any(place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) for place in places)
 
 
 def _let_go(connection: Connection) -> None:
