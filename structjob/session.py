@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import hashlib
 import os
 import secrets
 import shutil
 import socket
 import stat
-import sys
 import time
 import weakref
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
+from structjob.host import boot_id, is_network
 from structjob.lane import Overflow
 from structjob.spool import FileLane
 
@@ -36,39 +35,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
 """Seconds after which a directory that is still being made, or deleted, was left so."""
 
-_NETWORK = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "afs",
-        "ncpfs",
-        "beegfs",
-        "gpfs",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "virtiofs",
-    }
-)
-
-
-@functools.cache
-def _boot_id() -> str | None:
-    """Return what tells this start of the machine from the others, and its containers from each other: numbers of processes mean the
-    same only within one. ``None`` where the system has no such thing.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -76,7 +42,7 @@ class Session:
 
     session_id: int = field(default_factory=lambda: secrets.randbits(53) | 1)
     host: str = field(default_factory=socket.gethostname)
-    boot_id: str | None = field(default_factory=_boot_id)
+    boot_id: str | None = field(default_factory=boot_id)
     pid: int = field(default_factory=os.getpid)
     service: str | None = None
     version: str | None = None
@@ -374,22 +340,3 @@ def is_alive(directory: Path) -> bool:
         if fd is not None:
             os.close(fd)
     return False
-
-
-@functools.lru_cache(maxsize=64)
-def is_network(path: Path) -> bool:
-    """Return whether *path* lies on a network file system, where another host's lock may be invisible."""
-    if sys.platform != "linux":
-        return False
-    best, kind = "", ""
-    try:
-        where = os.path.realpath(path)
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-            for line in mounts:
-                left, _, right = line.partition(" - ")
-                mount = left.split()[4].encode().decode("unicode_escape")
-                if len(mount) >= len(best) and (where == mount or where.startswith(mount.rstrip("/") + "/")):
-                    best, kind = mount, right.split()[0]
-    except OSError:
-        return False
-    return kind in _NETWORK

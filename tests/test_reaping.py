@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 
+import database_support
 import pytest
 import structlog
 from faulty_store import FaultyStore, faulty
@@ -174,15 +174,32 @@ async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url
     program.process.communicate()
 
 
-def test_whether_a_process_exists():
-    """One that was killed, and that nobody has asked after, is there by its number only (R11)."""
-    assert reapers._process_exists(os.getpid())
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    assert reapers._process_exists(process.pid)
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not reapers._process_exists(process.pid)
-    process.wait()
-    assert not reapers._process_exists(process.pid)
+@pytest.mark.parametrize("bare_database", database_support.KINDS, indirect=True)
+async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, short_lease):
+    """faults 0.6: its process number and start time prove that it exists, however long its heartbeat stands still; `sessions` says so."""
+    program = Program(bare_database.url)
+    job_id = await program.line()
+    async with structjob.Tracker(bare_database.url, spool=False, heartbeat=0.1) as tracker:
+        program.process.send_signal(signal.SIGSTOP)
+        reaper = tracker._engine._keeper._reaper
+        looks, look = [], reaper.look
+
+        async def counted() -> None:
+            await look()
+            looks.append(time.monotonic())
+
+        reaper.look = counted
+        async with asyncio.timeout(20):
+            while not looks or looks[-1] - looks[0] < 2 * short_lease:
+                await asyncio.sleep(0.02)
+        assert (await tracker.jobs.get(job_id)).status == "running"
+        (stopped,) = [one for one in await tracker.sessions.list() if one.session.pid == program.process.pid]
+        assert (stopped.session.ended_at, stopped.process_exists) == (None, True)
+        program.process.send_signal(signal.SIGCONT)
+        program.tell("end")
+        assert await program.line() == "stored"
+        assert (await tracker.jobs.get(job_id)).status == "completed"
+    program.process.communicate()
 
 
 async def test_the_watchdog_has_a_connection_of_its_own_where_the_driver_needs_a_loop(db_path, tracker, monkeypatch):

@@ -225,7 +225,7 @@ def _neighbours(root: Path) -> Iterator[Finding]:
 
 
 def _network(path: Path, what: str) -> Iterator[Finding]:
-    from structjob.session import is_network
+    from structjob.host import is_network
 
     if is_network(path):
         yield Finding(

@@ -65,10 +65,10 @@ def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
     rows = []
     for one in found:
         rich, plain, colour = _LOOKS[one.presence]
-        session = one.session
+        session, stopped = one.session, one.presence == "silent" and one.process_exists
         rows.append([
             Text(str(session.session_id), style="cyan"),
-            Text(f"{rich if speaks_unicode() else plain} {one.presence}", style=colour),
+            Text(f"{rich if speaks_unicode() else plain} {one.presence}{' (process exists)' if stopped else ''}", style=colour),
             Text(f"{session.last_seq:,}"),
             Text(f"{one.running_jobs:,}"),
             Text(brief(session.started_at, utc=utc), style="dim"),

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
+from structjob.clock import moment
 from structjob.diagnostics import diagnostics
 from structjob.engine import crash
 from structjob.engine.feed import Feed
 from structjob.engine.link import Link
 from structjob.engine.orphans import Orphans
 from structjob.exceptions import StoreUnavailable
+from structjob.host import is_network, process_exists
 from structjob.recorder import Recorder
-from structjob.session import is_network
 from structjob.store import leases, sessions
 from structjob.store.ingest import Crashed
 from structjob.store.leases import Lease
@@ -89,8 +87,13 @@ class Reaper:
             root = self._recorder.root
             if root is not None and not is_network(root) and (root / str(session.session_id)).exists():
                 return None  # the lock in it tells the living from the dead: see `Orphans`
-            if not _process_exists(session.pid):
+            exists = process_exists(session.host, session.boot_id, session.pid, moment(session.started_at))
+            if exists is False:
                 return sessions.VANISHED
+            # A process that exists has not crashed, however long it is stopped. That this very process exists says nothing of another
+            # tracker in it, which may have been left without closing it.
+            if exists and session.pid != own.pid:
+                return None
         return sessions.LEASE_EXPIRED if still >= self._lease else None
 
     async def _reap(self, lease: Lease, reason: str) -> None:
@@ -125,17 +128,3 @@ class Reaper:
             if await self._link.store.transact(lambda connection, number=number: leases.revive(connection, number)) and feed is self._own:  # type: ignore[misc]  # bound early
                 diagnostics.warning("this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs")
                 self._revived()
-
-
-def _process_exists(pid: int) -> bool:
-    """Return whether this host has the process. If so it may be another one, which was given the number since."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    with suppress(OSError, IndexError):
-        # One that was killed, and that its parent has not asked after, is there by its number only.
-        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] not in ("Z", "X")
-    return True

@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 
 from structjob.exceptions import InvalidFilter
 from structjob.filters import MAX_LIMIT
+from structjob.host import process_exists
 from structjob.models import SessionRecord
 from structjob.store import rows
 from structjob.store.expressions import utc_now
@@ -26,11 +27,11 @@ class Presence(StrEnum):
     LIVE = "live"
     """Its heart beats."""
     SILENT = "silent"
-    """It has not ended, and its last heartbeat is more than a minute ago."""
+    """It has not ended, and its last heartbeat is more than a minute ago; its process may be stopped."""
     CLOSED = "closed"
     """It ended itself."""
     DIED = "died"
-    """Others ended it: its process was gone."""
+    """Its process is gone, or gave no sign of life for so long that another tracker ended the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,15 @@ class SessionStatus:
         presence: Whether it lives.
         heartbeat_age: Seconds since its last heartbeat, by the database's clock; None without one.
         running_jobs: Jobs that it is running.
+        process_exists: Whether its process exists on this host; None if this cannot be known from here (see
+            `structjob.host.process_exists`), or the session has ended.
     """
 
     session: SessionRecord
     presence: Presence
     heartbeat_age: float | None
     running_jobs: int
+    process_exists: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +68,18 @@ class Silence:
 
 
 async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
-    """Return which of the sessions *ids* have not ended, and not given a sign of life for more than a minute either."""
+    """Return which of the sessions *ids* have not ended, and gave no sign of life for more than a minute or have no process any more."""
     if not ids:
         return {}
     seen = func.coalesce(sessions.c.heartbeat_at, sessions.c.started_at).label("seen")
     statement = select(sessions, seen, utc_now().label("now")).where(sessions.c.session_id.in_(ids), sessions.c.ended_at.is_(None))
-    return {
-        row["session_id"]: Silence((row["now"] - row["seen"]).total_seconds(), f"pid {row['pid']} on {row['host']}")
-        for row in await fetch(statement)
-        if row["now"] - row["seen"] > STALE_AFTER
-    }
+    found = {}
+    for row in await fetch(statement):
+        exists = process_exists(row["host"], row["boot_id"], row["pid"], row["started_at"])
+        if row["now"] - row["seen"] > STALE_AFTER or exists is False:
+            process = f"pid {row['pid']} on {row['host']}{', which exists: it may be stopped' if exists else ''}"
+            found[row["session_id"]] = Silence(max((row["now"] - row["seen"]).total_seconds(), 0.0), process)
+    return found
 
 
 class Sessions:
@@ -114,8 +120,11 @@ class Sessions:
 def _status(row: Any) -> SessionStatus:
     session = rows.session(row)
     age = None if session.heartbeat_at is None else max((row["now"] - session.heartbeat_at).total_seconds(), 0.0)
+    exists = None
     if session.ended_at is not None:
         presence = Presence.CLOSED if session.end_reason == CLOSED else Presence.DIED
+    elif (exists := process_exists(session.host, session.boot_id, session.pid, session.started_at)) is False:
+        presence = Presence.DIED
     else:
         presence = Presence.LIVE if age is not None and age <= STALE_AFTER.total_seconds() else Presence.SILENT
-    return SessionStatus(session, presence, age, row["running"])
+    return SessionStatus(session, presence, age, row["running"], exists)
