@@ -343,7 +343,9 @@ def test_windows_line_ends(shell: Shell) -> None:
 
 def test_ctrl_c_at_the_terminal(shell: Shell) -> None:
     """Ctrl-C ends the program, the job is cancelled, the exit code is 130 (R49)."""
-    process = shell.start_in_a_terminal("run", "--", "sh", "-c", "echo ready; sleep 60")
+    # `tail` itself says that it is ready. Where a shell says so before it starts a program, Ctrl-C may reach the shell alone.
+    (shell.directory / "said").write_text("ready\n")
+    process = shell.start_in_a_terminal("run", "--", "sh", "-c", "tail -f said; exit 1")
     wait_for(process, b"ready")
     process.communicate(b"\x03", timeout=30)
     assert process.returncode == 130

@@ -184,7 +184,8 @@ async def test_sigterm_in_a_blocked_loop(db_url):
             async with structjob.Tracker(url) as tracker, tracker.job("blocked"):
                 log.info("in it")
                 ready()
-                time.sleep(60)
+                while True:  # a signal just before a sleep would be handled only after it
+                    time.sleep(0.1)
         asyncio.run(main())
         """
     with Program(text, db_url) as program:
@@ -255,7 +256,8 @@ async def test_sigterm_where_no_loop_runs_any_more(db_url):
             await (await tracker.create_job("left")).start()
         asyncio.run(main())
         ready()
-        time.sleep(60)
+        while True:  # a signal just before a sleep would be handled only after it
+            time.sleep(0.1)
         """
     with Program(text, db_url) as program:
         program.await_word()
