@@ -19,6 +19,7 @@ from structjob.foreign import join_stdlib
 from structjob.levels import LEVELS, level_name
 from structjob.logger import BoundLogger, log_from
 from structjob.pipeline import FanOut, SilentLogger
+from structjob.processors import setup
 from structjob.redaction import Redactor
 from structjob.sinks import ConsoleSink, FileSink, Sink, sink_level
 
@@ -87,3 +88,4 @@ def configure(
     if previous is not None:
         previous.close(but=pipeline.configured.sinks)
     join_stdlib(least if stdlib else None)
+    setup.made()

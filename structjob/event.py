@@ -38,9 +38,8 @@ BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}
 # Keys that mean something to us, or that others put there for the renderer.
 _COLUMNS = {name: name for name in ("logger", "category", "project", "stream", "kind", "trace_id", "span_id")}
 _COLUMNS["error_fingerprint"] = "fingerprint"
-_SPECIAL = frozenset(
-    {*_COLUMNS, "exc_info", "stack_info", "level", "timestamp", "job_id", "step_id", "correlation_id", "parent_job_id", "event"}
-)
+_OWN = frozenset({"timestamp", "level", "event"})
+_SPECIAL = frozenset({*_COLUMNS, *_OWN, "exc_info", "stack_info", "job_id", "step_id", "correlation_id", "parent_job_id"})
 _LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "kind": 32, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
@@ -107,14 +106,12 @@ class Encoder:
                     columns.setdefault("fingerprint", fingerprint)
                 for name, value in found.items():
                     attrs.setdefault(name, value)
-        elif key == "stack_info":
-            if attrs.pop(key):
-                import traceback
+        elif key == "stack_info" and attrs.pop(key):
+            import traceback
 
-                attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
-        elif key in ("level", "timestamp", "event"):
-            del attrs[key]
-        # The ids stay: what the user says about ids is an attribute like any other; where the event belongs, the scope says.
+            attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
+        # The ids stay: what the user says about ids is an attribute like any other; where the event belongs, the scope says. So do
+        # ``level``, ``timestamp`` and ``event``: the event's own are columns.
 
     def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return message and attributes as JSON, redacted and within the size of an event."""
@@ -187,6 +184,13 @@ def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str,
         fields |= scope.ids
     fields |= columns
     return json_fields({key: value for key, value in fields.items() if key not in attrs})
+
+
+def shown_attrs(attrs_json: bytes, attrs: Mapping[str, Any]) -> bytes:
+    """Return *attrs_json* as it stands in a line that is shown: beside the event's own time, level and message, which have these names."""
+    if attrs.keys().isdisjoint(_OWN):
+        return attrs_json
+    return msgspec.json.encode({f"attrs.{key}" if key in _OWN else key: value for key, value in msgspec.json.decode(attrs_json).items()})
 
 
 def with_parent(attrs_json: bytes, scope: Scope) -> bytes:

@@ -1,12 +1,20 @@
-"""The records of `logging` join: one handler on the root logger."""
+"""The records of `logging` join where a logger calls its handlers.
+
+`logging.Logger.callHandlers` is wrapped, as Sentry's SDK does it, and no handler is added: ``logging.basicConfig()``, which does nothing
+where the root logger has a handler, and code that asks ``root.handlers`` find what they would find without structjob. By then the logger's
+level and filters have passed the record, and it is taken in the context of the log call: a `logging.handlers.QueueListener`, which calls
+handlers in a thread of its own, changes nothing. It is taken after the handlers had it, so that a filter of theirs that removes a secret
+has removed it for the database, too.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
-import types
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -16,103 +24,175 @@ from structjob.diagnostics import DRIVERS, faults
 from structjob.encoding import normalise
 from structjob.event import BY_NAME
 from structjob.levels import level_name
-from structjob.pipeline import FanOut
-from structjob.processors import capture
+from structjob.processors import is_recording
+
+_REMEMBERED = 10_000
+"""Records that are recognized when another thread hands them to their logger once more, twice as many at most."""
+
+_LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset({logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL})
+_PROXY = structlog.BoundLoggerBase._proxy_to_logger.__code__
+_LOG_CALL = logging.Logger._log.__code__
+
+_here = threading.local()
 
 
-class ForeignHandler(logging.Handler):
-    """Lets the records of `logging` join. One for the whole process, on the root logger; what structlog sent there is skipped."""
+class _OurLevel(int):
+    """A level of the root logger that it was given by us, and by nobody else since."""
 
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Do as `logging.Handler.handle` does, without its lock: a thread that waits for room in it would hold the loop up, too."""
-        # Since Python 3.12 a filter may return another record.
-        passed: bool | logging.LogRecord = self.filter(record)
-        if passed:
-            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
-        return bool(passed)
 
-    def emit(self, record: logging.LogRecord) -> None:
+class _Joined:
+    """What takes the records, one for the process.
+
+    Attributes:
+        least: Least level that joins; None: no record does.
+    """
+
+    def __init__(self) -> None:
+        self.least: int | None = None
+        self._wrapped: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+        self._former = logging.WARNING
+        # Two generations: what is recognized is bounded, and adding to a set needs no lock.
+        self._taken: set[tuple[Any, ...]] = set()
+        self._taken_before: set[tuple[Any, ...]] = set()
+
+    def join(self, least: int | None) -> None:
+        self.least = least
+        root = logging.getLogger()
+        if type(root.level) is _OurLevel:
+            root.setLevel(self._former)
+        if least is None:
+            return
+        if self._wrapped is None:
+            self._wrap()
+        if not root.handlers and root.level == logging.WARNING and 0 < least < logging.WARNING:
+            self._former = root.level
+            root.setLevel(_OurLevel(least))
+
+    def _wrap(self) -> None:
+        # Never undone: another library may have wrapped ours by then. Without a least level it only passes on.
+        self._wrapped = call_handlers = logging.Logger.callHandlers
+
+        @functools.wraps(call_handlers)
+        def calling_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            least = self.least
+            if least is None or record.name.split(".", 1)[0] in DRIVERS:
+                call_handlers(logger, record)
+                return
+            alone = not logger.hasHandlers()
+            try:
+                # Where nothing handles a record, `logging` prints warnings itself; what `configure` set up shows them in its place.
+                if not (alone and pipeline.configured is not None) and not self._is_for_us_only(logger, record):
+                    call_handlers(logger, record)
+            finally:
+                if record.levelno >= least:
+                    self._take(logger, record, alone)
+
+        logging.Logger.callHandlers = calling_handlers  # type: ignore[assignment, method-assign]
+
+    def _is_for_us_only(self, logger: logging.Logger, record: logging.LogRecord) -> bool:
+        """Return whether *record* was only made since we let the root logger pass more: handlers that were added later do not expect it."""
+        if record.levelno >= self._former or type(logging.root.level) is not _OurLevel:
+            return False
+        each: logging.Logger | None = logger
+        while each is not None and not each.level:
+            each = each.parent
+        return each is logging.root
+
+    def _take(self, logger: logging.Logger, record: logging.LogRecord, alone: bool) -> None:
         within = getattr(_here, "within", False)
         _here.within = True
         try:
-            ours = record.name.split(".", 1)[0] in DRIVERS
-            if not ours and not _is_captured(sys._getframe(1)):
-                # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes out of it is recorded only.
-                self._take(record, pipeline.record if within else pipeline.pass_on)
-            # Where nothing else handles a record, logging itself prints it, unless it finds a handler: and now it finds this one.
-            last = logging.lastResort
-            if (ours or pipeline.configured is None) and last is not None and record.levelno >= last.level and self._is_alone(record):
-                last.handle(record)
+            made_here, captured = _origin()
+            key = (record.created, record.thread, record.process, record.name, record.lineno)
+            if not made_here and (key in self._taken or key in self._taken_before):
+                return
+            if len(self._taken) >= _REMEMBERED:
+                self._taken_before, self._taken = self._taken, set()
+            self._taken.add(key)
+            if captured:
+                return
+            propagates = _reaches_root(logger)
+            if not propagates and not _is_shown(logger, record, alone):
+                return
+            # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes out of it is recorded only. So is what
+            # does not propagate: its own handlers have shown it.
+            _pass(record, pipeline.pass_on if not within and (propagates or alone) else pipeline.record)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
             _here.within = within
 
-    @staticmethod
-    def _take(record: logging.LogRecord, take: Callable[..., None]) -> None:
-        attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
-        if record.exc_info:
-            attrs["exc_info"] = record.exc_info
-        level = BY_NAME[level_name(record.levelno)]
-        try:
-            message = record.getMessage()
-        except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
-            message = f"{normalise(record.msg)} {normalise(record.args)}"
-        take(level, message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
 
-    def _is_alone(self, record: logging.LogRecord) -> bool:
-        logger: logging.Logger | None = logging.getLogger(record.name)
-        while logger is not None:
-            if any(handler is not self for handler in logger.handlers):
-                return False
-            logger = logger.parent if logger.propagate else None
-        return True
-
-
-_PROXY = structlog.BoundLoggerBase._proxy_to_logger.__code__
-
-
-def _is_captured(frame: types.FrameType | None) -> bool:
-    """Return whether the record that is handled below *frame* is an event of structlog on its way through `logging`, captured already.
-
-    Neither its text nor its attributes tell: it may be rendered by now. But the bound logger that sent it stands on the stack, right
-    above the frames of `logging`.
-    """
-    while frame is not None:
-        if frame.f_code is _PROXY:
-            return any(processor is capture or isinstance(processor, FanOut) for processor in frame.f_locals["self"]._processors)
-        name = frame.f_globals.get("__name__", "")
-        if name != __name__ and not name.startswith("logging") and not isinstance(frame.f_locals.get("self"), logging.Logger):
-            return False
-        frame = frame.f_back
-    return False
-
-
-_LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
-
-_here = threading.local()
-
-_handler: ForeignHandler | None = None
-_root_level: tuple[int, int] | None = None
-"""The level that the root logger had before we gave it another, and that one."""
+_joined = _Joined()
 
 
 def join_stdlib(least: int | None) -> None:
-    """Put our handler on the root logger, or take it away."""
-    global _handler, _root_level
-    root = logging.getLogger()
-    if _handler is not None:
-        root.removeHandler(_handler)
-        _handler = None
-    if _root_level is not None:
-        former, ours = _root_level
-        _root_level = None
-        if root.level == ours:
-            root.setLevel(former)
-    if least is None:
-        return
-    _handler = ForeignHandler(least)
-    if not root.handlers and root.level == logging.WARNING and least:
-        _root_level = root.level, least
-        root.setLevel(least)
-    root.addHandler(_handler)
+    """Let records of `logging` join from the level *least* on; None: no more.
+
+    Where nothing is set up yet, the root logger, which passes warnings only, passes that level, too.
+    """
+    _joined.join(least)
+
+
+def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
+    attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
+    # A record that came from another process has its exception as text only.
+    for key, value in (("exc_info", record.exc_info), ("stack", record.stack_info), ("exception", not record.exc_info and record.exc_text)):
+        if value:
+            attrs.setdefault(key, value)
+    level = level_name(record.levelno)
+    # From the number: what is in the record may have been coloured by a formatter.
+    name = str(logging.getLevelName(record.levelno))
+    if level == "success" and name.lower() != level:
+        level = "info"  # a NOTICE of 25, say, is no success
+    if record.levelno not in _STANDARD and name.lower() != level:
+        attrs.setdefault("level_name", name)
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
+        message = f"{normalise(record.msg)} {normalise(record.args)}"
+    take(BY_NAME[level], message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
+
+
+def _reaches_root(logger: logging.Logger) -> bool:
+    each: logging.Logger | None = logger
+    while each is not None:
+        if each.parent is not None and not each.propagate:
+            return False
+        each = each.parent
+    return True
+
+
+def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) -> bool:
+    """Return whether a record of *logger*, which does not propagate, is shown without us: with a `logging.NullHandler` only it is not."""
+    if alone:
+        return logging.lastResort is not None and record.levelno >= logging.lastResort.level
+    each: logging.Logger | None = logger
+    while each is not None:
+        if any(record.levelno >= handler.level and not isinstance(handler, logging.NullHandler) for handler in each.handlers):
+            return True
+        each = each.parent if each.propagate else None
+    return False
+
+
+def _origin() -> tuple[bool, bool]:
+    """Return whether the record that is handled at the moment is made by this very log call, and whether it is captured already.
+
+    A record that was made before comes in by `logging.Logger.handle`, once more where it was put into a queue. What structlog sends
+    through `logging` was captured already; neither its text nor its attributes tell, for it may be rendered by now. But the bound logger
+    that sent it stands on the stack, right above the frames of `logging`.
+    """
+    made_here = False
+    frame = sys._getframe(1)
+    while (above := frame.f_back) is not None:
+        frame = above
+        if frame.f_code is _LOG_CALL:
+            made_here = True
+        elif frame.f_code is _PROXY:
+            return made_here, is_recording(frame.f_locals["self"]._processors)
+        else:
+            name = frame.f_globals.get("__name__", "")
+            if name != __name__ and not name.startswith("logging") and not isinstance(frame.f_locals.get("self"), logging.Logger):
+                break
+    return made_here, False

@@ -13,7 +13,6 @@ from structjob import processors as chain
 from structjob.event import Encoder, make_redactor
 from structjob.failure import Classifier
 from structjob.foreign import join_stdlib
-from structjob.pipeline import FanOut
 from structjob.processors import capture, note_exception
 from structjob.redaction import Redactor
 
@@ -22,11 +21,13 @@ def install(*, stdlib: bool | None = None, redact: bool | Iterable[str] | Redact
     """Let an existing structlog setup record into structjob: one line, after ``structlog.configure()``.
 
     What was printed before is printed as before, plus the ids of the job. Loggers that are cached already follow (if their processors
-    are a list: a tuple cannot be added to). Calling it again is harmless; a later ``structlog.configure()`` with a new list of
-    processors, or a later ``logging.basicConfig()`` or ``dictConfig()``, needs it again.
+    are a list: a tuple cannot be added to). Calling it again is harmless. A later ``structlog.configure()`` with a new list of processors
+    needs it again (a warning says so); ``logging.basicConfig()``, ``dictConfig()`` and handlers that come and go do not.
 
     Args:
-        stdlib: Record what is logged through `logging`, too: by default if structlog itself goes there. Printing is not touched.
+        stdlib: Whether to record what is logged through `logging`, too: ``True`` all of it, ``False`` nothing. By default all of it if
+            structlog itself goes there, otherwise warnings and above. Loggers that do not propagate, as uvicorn's, are recorded where a
+            handler of their own shows the record. What is printed does not change.
         redact: Take secrets out of what is recorded: the default, further secret keys, a `Redactor`, or ``False``.
         classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
     """
@@ -40,13 +41,15 @@ def install(*, stdlib: bool | None = None, redact: bool | Iterable[str] | Redact
         # What an earlier `configure` set up has been replaced, and shows nothing any more.
         pipeline.configured.close()
         pipeline.configured = None
-    if not any(processor is capture or isinstance(processor, FanOut) for processor in processors):
+    if not chain.is_recording(processors):
         # In place, since cached loggers hold this very list.
         _insert(processors)
     chain.renamer = _earlier_renamer(processors)
     if stdlib is None:
-        stdlib = isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
-    join_stdlib(logging.NOTSET if stdlib else None)
+        join_stdlib(logging.NOTSET if isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory) else logging.WARNING)
+    else:
+        join_stdlib(logging.NOTSET if stdlib else None)
+    chain.setup.made()
 
 
 def _insert(processors: list[Any]) -> None:

@@ -21,6 +21,7 @@ from structjob.event import (
     field_json,
     logger_name,
     make_redactor,
+    shown_attrs,
     shown_json,
     stored_line,
     with_parent,
@@ -45,8 +46,10 @@ class SilentLogger:
     def __init__(self, name: str | None = None, *_: Any) -> None:
         self.name = str(name) if name else None
 
-    def msg(self) -> None:
-        pass
+    def msg(self, *rendered: Any, **_: Any) -> None:
+        """Do nothing; print what other processors rendered, where a later ``structlog.configure()`` left out those of ours."""
+        if rendered:
+            print(*rendered)  # noqa: T201 -- as structlog's own logger does
 
     log = debug = info = success = warn = warning = error = err = failure = fatal = critical = exception = msg
 
@@ -70,6 +73,7 @@ class FanOut:
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> tuple[tuple[()], dict[str, Any]]:
         message = event_dict.pop("event", "")
+        drop_rendered(event_dict)
         self.take(BY_NAME.get(method_name) or BY_NAME["info"], message, event_dict, current_scope(), name_of(logger))
         if type(logger) is SilentLogger:
             return _NOTHING
@@ -125,10 +129,12 @@ class FanOut:
                 or attrs_json.count(b":") > len(attrs)
             ):
                 attrs_json = encoder.check(attrs_json, attrs, message_json)
+            attrs_shown = attrs_json
             if columns is not None:
                 if logger is not None:
                     columns.setdefault("logger", logger_name(logger))
                 stored, shown = columns_json(scope, columns), shown_json(scope, columns, attrs)
+                attrs_shown = shown_attrs(attrs_json, attrs)
             elif scope is not None:  # plain keys are none of the scope's
                 stored, shown = scope.columns, scope.shown
             else:
@@ -165,7 +171,7 @@ class FanOut:
                     message_json,
                     shown,
                     b"," if attrs else b"",
-                    attrs_json[1:],
+                    attrs_shown[1:],
                     b"\n",
                 )
             )
@@ -211,6 +217,13 @@ class FanOut:
             close = getattr(sink, "close", None)
             if close is not None and not any(sink is other for other in but):
                 close()
+
+
+def drop_rendered(event_dict: MutableMapping[str, Any]) -> None:
+    """Take out of *event_dict* what structlog's own processors put there for a renderer: the time, and the level's name."""
+    event_dict.pop("timestamp", None)
+    if type(event_dict.get("level")) is str:
+        del event_dict["level"]
 
 
 def name_of(logger: Any) -> str | None:

@@ -13,7 +13,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from structjob import pipeline
 from structjob.context import current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import diagnostics, faults
 from structjob.encoding import encode_text
 from structjob.event import BY_NAME, exception_of
 from structjob.exceptions import InvalidArgument
@@ -82,6 +82,7 @@ def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> E
         scope = current_scope()
         given = dict(event_dict)
         message = _message(given)
+        pipeline.drop_rendered(given)
         name = getattr(logger, "name", None)
         noted, _thread.exception = getattr(_thread, "exception", None), None
         if noted is not None and "exception" in given:
@@ -116,3 +117,41 @@ def note_exception(logger: WrappedLogger, method_name: str, event_dict: EventDic
     """A processor before one that renders exceptions: keeps the exception itself for `capture`, which comes later."""
     _thread.exception = exception_of(event_dict["exc_info"]) if event_dict.get("exc_info") else None
     return event_dict
+
+
+def is_recording(processors: Iterable[Any]) -> bool:
+    """Return whether events that pass *processors* are recorded."""
+    return any(processor is capture or isinstance(processor, pipeline.FanOut) for processor in processors)
+
+
+class Setup:
+    """Notices that structlog was configured anew by other code, so that the events of new loggers are not recorded any more."""
+
+    def __init__(self) -> None:
+        self._made = self._warned = False
+
+    def made(self) -> None:
+        """Begin to watch: `structjob.configure` or `structjob.install` has just been called."""
+        self._made, self._warned = True, False
+
+    def reset(self) -> None:
+        """Watch no longer."""
+        self._made = self._warned = False
+
+    def check(self) -> None:
+        """Warn, once, if structlog's processors do not record now."""
+        if not self._made:
+            return
+        processors = structlog.get_config()["processors"]
+        # `structlog.testing.capture_logs` takes all others out for a while.
+        if is_recording(processors) or any(isinstance(processor, structlog.testing.LogCapture) for processor in processors):
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            diagnostics.warning(
+                "structlog was configured again after structjob was set up: events of loggers that are first used from now on are not "
+                "recorded; call structjob.install() after that structlog.configure()"
+            )
+
+
+setup = Setup()

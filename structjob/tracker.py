@@ -29,6 +29,7 @@ from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import JobStatus, Ledger
 from structjob.pipeline import emit
+from structjob.processors import setup
 from structjob.queue import Queue
 from structjob.recorder import Recorder
 from structjob.retention import Pruned, Retention
@@ -282,6 +283,7 @@ class Tracker:
             await link.close()
             raise
         faults.strict_trackers += self._strict
+        setup.check()
         self._join_environment()
 
     def _root(self, store: Store) -> Path | None:
@@ -334,6 +336,7 @@ class Tracker:
 
     async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
         deadline = time.monotonic() + timeout
+        setup.check()
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)
         faults.strict_trackers -= self._strict

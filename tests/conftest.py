@@ -16,7 +16,7 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import configuration, diagnostics, foreign, pipeline, routing
+from structjob import configuration, diagnostics, foreign, pipeline, processors, routing
 
 # Hundreds of programs are started; where bytecode is not kept, each would compile the library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -46,6 +46,7 @@ def _pristine_structlog() -> Iterator[None]:
         pipeline.configured.close()
         pipeline.configured = None
     foreign.join_stdlib(None)
+    processors.setup.reset()
     diagnostics.faults.strict, diagnostics.faults.strict_trackers = False, 0
     diagnostics.faults.counts.clear()
     configuration._processors.clear()

@@ -13,7 +13,6 @@ import structlog
 
 import structjob
 from structjob.diagnostics import faults
-from structjob.foreign import ForeignHandler
 
 log = structlog.get_logger("app")
 
@@ -39,10 +38,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def only_ours():
-    """Take pytest's own handlers off the root logger."""
-    root = logging.getLogger()
-    root.handlers[:] = [handler for handler in root.handlers if isinstance(handler, ForeignHandler)]
+def no_handlers():
+    """Take pytest's handlers off the root logger."""
+    logging.getLogger().handlers.clear()
 
 
 def lines(stream):
@@ -552,7 +550,7 @@ async def test_long_error_fingerprints_still_group(any_tracker):
 async def test_records_of_logging_join(tracker):
     """R31: libraries that use `logging` are part of the stream: level, logger, message, extra, exception, and the job."""
     structjob.configure(console=False, strict=True)
-    only_ours()
+    no_handlers()
     logger = logging.getLogger("some.library")
     async with tracker.job("a") as job:
         logger.warning("retry %d", 3, extra={"host": "h"})
@@ -599,7 +597,7 @@ async def test_bad_arguments_of_logging_are_survived(tracker):
 
         __repr__ = __str__
 
-    only_ours()
+    no_handlers()
     logging.getLogger("lib").warning("%d items", "many")
     logging.getLogger("lib").warning("it is %s", Hostile())
     logging.getLogger("lib").warning(Hostile())
@@ -621,7 +619,7 @@ async def test_a_console_that_leads_back_to_logging_has_an_end(tracker, monkeypa
 
     sink = Collected()
     structjob.configure(sinks=[sink], redact=["badge"], strict=True)
-    only_ours()
+    no_handlers()
     monkeypatch.setattr("sys.stdout", ToLogger())
     log.info("said", badge="s3cr3t")
     assert len(sink.records) == 2
@@ -636,7 +634,7 @@ async def test_a_thread_that_waits_for_room_in_logging_does_not_hold_the_loop_up
     structjob.configure(console=False, strict=True)
     full = threading.Event()
     async with structjob.Tracker(db_url, spool=False, queue_size=10, overflow="block") as tracker:
-        only_ours()
+        no_handlers()
         logger = logging.getLogger("lib")
 
         def work():

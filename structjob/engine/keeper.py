@@ -17,6 +17,7 @@ from structjob.engine.orphans import Orphans
 from structjob.engine.reaper import Reaper
 from structjob.engine.watchdog import Watchdog
 from structjob.exceptions import StoreUnavailable
+from structjob.processors import setup
 from structjob.recorder import Recorder
 
 LOOK_EVERY = 2.0
@@ -101,6 +102,7 @@ class Keeper:
 
     async def _look(self) -> None:
         self._accounts.settle()
+        setup.check()
         spool = self._recorder.spool
         if spool is not None and not spool.directory.exists():
             self._recorder.tell(
