@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from structjob.clock import moment
 from structjob.encoding import encode_attrs, normalise
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from structjob.recorder import Recorder
 
 Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
+Bound = TypeVar("Bound")
 
 ENVIRONMENT = "STRUCTJOB_"
 """What the names of the environment variables begin with that carry a scope to a child process."""
@@ -150,6 +151,33 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+class Binding(Generic[Bound]):
+    """A scope for a ``with`` block.
+
+    Not a generator with `contextlib.contextmanager`: that assigns ``__traceback__``, which fails for an exception that is a frozen
+    dataclass, and so replaces the exception of the block.
+
+    Args:
+        scope: The scope of the block.
+        value: What ``as`` is given.
+    """
+
+    __slots__ = ("_previous", "_scope", "_value")
+
+    def __init__(self, scope: Scope | None, value: Bound) -> None:
+        self._scope = scope
+        self._value = value
+        self._previous: list[Scope | None] = []
+
+    def __enter__(self) -> Bound:
+        self._previous.append(_scope.get())
+        _scope.set(self._scope)
+        return self._value
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        _scope.set(self._previous.pop())
+
+
 class Remote(NamedTuple):
     """What another process or service told about the work it asks for; every field may be ``None``."""
 
@@ -163,16 +191,10 @@ class Remote(NamedTuple):
     root_job_id: str | None = None
     provisional: str | None = None
 
-    @contextmanager
-    def bind(self) -> Iterator[Scope]:
+    def bind(self) -> Binding[Scope]:
         """Make it the scope of the ``with`` block: jobs begun there become children and inherit the correlation id."""
         scope = remote_scope(self)
-        previous = _scope.get()
-        _scope.set(scope)
-        try:
-            yield scope
-        finally:
-            _scope.set(previous)
+        return Binding(scope, scope)
 
 
 def remote_scope(remote: Remote) -> Scope:

@@ -130,7 +130,7 @@ class _Normaliser:
         try:
             return self._plain(value, type(value), depth)
         except Exception as exc:  # noqa: BLE001 -- a hostile object must not take the event with it
-            return f"<{_type_name(value)}: cannot be shown, {type(exc).__name__}>"
+            return f"<{type_name(value)}: cannot be shown, {type(exc).__name__}>"
 
     def _plain(self, value: Any, kind: type, depth: int) -> Any:
         # `issubclass(type(x), …)` and never `isinstance`: the latter asks the object, which may lie or raise.
@@ -169,9 +169,9 @@ class _Normaliser:
         elif not issubclass(kind, (Mapping, list, tuple, set, frozenset)):
             return _text(value, self._max_string)
         if depth >= MAX_DEPTH:
-            return f"…[cut: {_type_name(value)} nested deeper than {MAX_DEPTH} levels]"
+            return f"…[cut: {type_name(value)} nested deeper than {MAX_DEPTH} levels]"
         if id(value) in self._above:
-            return f"…[cycle: this {_type_name(value)} contains itself]"
+            return f"…[cycle: this {type_name(value)} contains itself]"
         self._above.add(id(value))
         try:
             return self._mapping(members, depth) if issubclass(type(members), Mapping) else self._items(members, depth)
@@ -231,7 +231,7 @@ def _text(value: Any, limit: int) -> str:
         try:
             value = str.__str__(value if issubclass(type(value), str) else _repr(value))
         except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not take the event with it
-            return f"<{_type_name(value)}: its repr raised {type(exc).__name__}>"
+            return f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
     size = len(value)
     return _cut(_clean(value[: limit + 1]), limit, size)
 
@@ -270,7 +270,8 @@ def _outline(value: Any, size: int, room: int) -> dict[str, Any]:
     return {"…": f"[cut: {size:,} bytes of values, the limit is {room:,}]", "keys": keys}
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """Return the qualified name of the type of *value*."""
     # Not `type(value).__qualname__`: a metaclass may have its own idea of that.
     return str(_qualname(type(value)))
 

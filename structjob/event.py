@@ -157,7 +157,7 @@ def exception_of(exc_info: Any) -> BaseException | None:
     if issubclass(type(exc_info), BaseException):  # `isinstance` would ask the object, which may raise
         return cast("BaseException", exc_info)
     if isinstance(exc_info, tuple):
-        return exc_info[1] if len(exc_info) > 1 and isinstance(exc_info[1], BaseException) else None
+        return exc_info[1] if len(exc_info) > 1 and issubclass(type(exc_info[1]), BaseException) else None
     return sys.exc_info()[1] if exc_info else None
 
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from structjob.encoding import encode_text
+from structjob.encoding import encode_text, type_name
 
 if TYPE_CHECKING:
     from structjob.context import Scope
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback at most; the middle is cut, since the ends say where it began and what it was."""
+
+MAX_PARTS = 32
+"""Parts of an exception group that are recorded, at each level."""
+_MAX_DEPTH = 4
+"""Levels of exception groups that are recorded."""
 
 E = TypeVar("E", bound=BaseException)
 
@@ -25,31 +31,63 @@ Classifier = Callable[[BaseException], Mapping[str, Any]]
 _RETRY_POSSIBLE = (TimeoutError, asyncio.TimeoutError, ConnectionError, InterruptedError, BlockingIOError)
 
 
+# An exception's class may replace every attribute and raise. CPython's own accessors of what every exception has cannot be replaced.
+_dict: Any = BaseException.__dict__["__dict__"]
+_traceback: Any = BaseException.__dict__["__traceback__"]
+_cause: Any = BaseException.__dict__["__cause__"]
+_context: Any = BaseException.__dict__["__context__"]
+_suppress_context: Any = BaseException.__dict__["__suppress_context__"]
+_parts: Any = BaseExceptionGroup.__dict__["exceptions"]
+_exit_code: Any = SystemExit.__dict__["code"]
+
+
 def describe(exc: BaseException) -> ErrorInfo:
-    """Return what is stored of *exc*; its own faults (a raising ``__str__``) are survived."""
+    """Return what is stored of *exc*. Errors raised by its own methods (``__str__``, say) are survived."""
     from structjob.models import ErrorInfo  # making the records takes time, which a program that only logs need not spend
 
-    return ErrorInfo(type(exc).__qualname__, message_of(exc), format_traceback(exc))
+    return ErrorInfo(type_name(exc), message_of(exc), format_traceback(exc))
 
 
 def message_of(exc: BaseException) -> str:
-    """Return ``str(exc)``, whatever it does."""
+    """Return ``str(exc)`` as a plain `str`, or a text that says why there is none."""
     try:
-        return str(exc)
+        return str.__str__(str(exc))
     except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception itself
-        return f"<its text raised {type(fault).__name__}>"
+        return f"<its text raised {type_name(fault)}>"
 
 
 def format_traceback(exc: BaseException) -> str:
     """Return the traceback as Python prints it: causes, notes and every part of an exception group; never local variables."""
+    trace = traceback_of(exc)
     try:
-        text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
-    except Exception as fault:  # noqa: BLE001 -- see message_of
-        text = f"{type(exc).__qualname__}: <its traceback raised {type(fault).__name__}>"
+        text = "".join(traceback.format_exception(type(exc), exc, trace))
+    except Exception:  # noqa: BLE001 -- see message_of
+        # What Python asks for besides raised: the causes, the notes, the text. Where it was raised is known all the same.
+        lines = ["Traceback (most recent call last):\n", *traceback.format_tb(trace)] if trace is not None else []
+        text = f"{''.join(lines)}{type_name(exc)}: {message_of(exc)}\n"
     if len(text) > MAX_TRACEBACK:
         cut = len(text) - MAX_TRACEBACK
         text = f"{text[: MAX_TRACEBACK // 4]}\n…[cut: {cut:,} characters]\n{text[-MAX_TRACEBACK * 3 // 4 :]}"
     return text
+
+
+def traceback_of(exc: BaseException) -> TracebackType | None:
+    """Return the traceback of *exc*, whatever its class does to ``__traceback__``."""
+    found: TracebackType | None = _traceback.__get__(exc)
+    return found
+
+
+def restore_traceback(exc: BaseException, trace: TracebackType | None) -> None:
+    """Give *exc* the traceback *trace* again. An assignment would raise where the exception is a frozen dataclass."""
+    BaseException.with_traceback(exc, trace)
+
+
+def exits_cleanly(exc: BaseException) -> bool:
+    """Return whether *exc* is a `SystemExit` that reports success."""
+    if not issubclass(type(exc), SystemExit):
+        return False
+    code = _exit_code.__get__(exc)
+    return code is None or (type(code) in (int, bool) and code == 0)
 
 
 def error_fields(exc: BaseException, classifier: Classifier | None = None) -> dict[str, Any]:
@@ -60,20 +98,21 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         classifier: What it returns goes before what is derived here; if it raises, it is ignored.
     """
     fields: dict[str, Any] = {
-        "error_type": type(exc).__qualname__,
+        "error_type": type_name(exc),
         "error_message": message_of(exc),
         "retry_possible": issubclass(type(exc), _RETRY_POSSIBLE),
     }
     for name in ("errno", "code", "status_code"):
         with contextlib.suppress(Exception):  # an exception may be made of anything: properties, `__getattr__`
             code = getattr(exc, name, None)
-            if isinstance(code, (int, str)) and code:
+            if issubclass(type(code), (int, str)) and code:
                 fields["error_code"] = code
                 break
-    with contextlib.suppress(Exception):
-        cause = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
-        if cause is not None:
-            fields["underlying_error"] = f"{type(cause).__qualname__}: {message_of(cause)}"
+    cause = _cause.__get__(exc)
+    if cause is None and not _suppress_context.__get__(exc):
+        cause = _context.__get__(exc)
+    if cause is not None:
+        fields["underlying_error"] = f"{type_name(cause)}: {message_of(cause)}"
     if classifier is not None:
         with contextlib.suppress(Exception):  # a fault of the classifier must not hide the failure
             fields.update(classifier(exc))
@@ -85,8 +124,8 @@ def exception_attrs(
 ) -> dict[str, Any]:
     """Return the attributes of an event that carries *exc*: the standard fields, and ``exception`` with its structure.
 
-    The first event that tells of an exception is its occurrence, and carries ``error_fingerprint``, by which errors are counted. Those
-    that tell of it again, while it passes on through steps and jobs, do not.
+    The first event that carries an exception is its occurrence, and has ``error_fingerprint``, by which errors are counted. Later events
+    that carry it again, while it passes on through steps and jobs, do not.
 
     Args:
         exc: The exception.
@@ -100,36 +139,48 @@ def exception_attrs(
     return attrs
 
 
-_TOLD = "__structjob_told__"
-"""Where an exception itself keeps its fingerprint and the trees of jobs that were told of it: there it lives as long as it matters, and
-comes along from a worker process."""
+class _Marked(dict[str, Any]):
+    """The ``__dict__`` of an exception that was recorded: the same items, and a mark beside them that ``vars(exc)`` does not show.
+
+    Few exceptions can be referenced weakly, and a strong reference would keep the frames of its traceback alive, with all that is in them.
+    So the mark lives with the exception. A pickled or copied exception has a plain ``dict`` again, without the mark.
+
+    Attributes:
+        mark: The fingerprint, and the roots of the trees of jobs in which the exception was recorded.
+    """
+
+    __slots__ = ("mark",)
+    mark: tuple[str, tuple[str | None, ...]]
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return dict, (dict(self),)
 
 
 def is_told(exc: BaseException, scope: Scope | None) -> bool:
-    """Return whether an event has told of *exc* already, in this tree of jobs."""
-    return _root(scope) in _kept(exc)[1]
+    """Return whether an event has recorded *exc* already, in this tree of jobs."""
+    return _root(scope) in _mark(exc)[1]
 
 
 def _tell(exc: BaseException, scope: Scope | None) -> str:
     from structjob.fingerprint import fingerprint, of_words  # its patterns take time to compile: a program without errors need not
 
-    found, told = _kept(exc)
+    found, told = _mark(exc)
     # Once and for all: whoever awaits the same task later on gets the exception without the traceback it had.
     try:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
     except Exception:  # noqa: BLE001 -- what it is made of raises
-        found = of_words(type(exc).__qualname__, message_of(exc))
-    with contextlib.suppress(Exception):
-        exc.__dict__[_TOLD] = (found, (*told, _root(scope)))
+        found = of_words(type_name(exc), message_of(exc))
+    marked = _dict.__get__(exc)
+    if type(marked) is not _Marked:
+        marked = _Marked(marked)
+    marked.mark = (found, (*told, _root(scope)))
+    _dict.__set__(exc, marked)
     return found
 
 
-def _kept(exc: BaseException) -> tuple[str, tuple[str | None, ...]]:
-    try:
-        kept: tuple[str, tuple[str | None, ...]] = exc.__dict__.get(_TOLD, ("", ()))
-    except Exception:  # noqa: BLE001 -- an exception that cannot even be looked at is still one
-        return "", ()
-    return kept
+def _mark(exc: BaseException) -> tuple[str, tuple[str | None, ...]]:
+    kept = _dict.__get__(exc)
+    return kept.mark if type(kept) is _Marked else ("", ())
 
 
 def _root(scope: Scope | None) -> str | None:
@@ -137,30 +188,39 @@ def _root(scope: Scope | None) -> str | None:
 
 
 def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
-    info: dict[str, Any] = {"type": type(exc).__qualname__, "module": type(exc).__module__, "message": message_of(exc)}
+    info: dict[str, Any] = {"type": type_name(exc), "module": _module(exc), "message": message_of(exc)}
     if depth == 0:
         info["traceback"] = format_traceback(exc)
-    if issubclass(type(exc), BaseExceptionGroup) and depth < 4:
-        with contextlib.suppress(Exception):  # of a group, too, anything can be overridden
-            parts = cast("BaseExceptionGroup[BaseException]", exc).exceptions[:32]
-            info["exceptions"] = [_structure(part, depth + 1) for part in parts]
+    if issubclass(type(exc), BaseExceptionGroup):
+        parts = _parts.__get__(exc)
+        kept = parts[:MAX_PARTS] if depth < _MAX_DEPTH else ()
+        shown: list[Any] = [_structure(part, depth + 1) for part in kept]
+        if (left := len(parts) - len(kept)) > 0:
+            shown.append(f"…[cut: {left:,} more of {len(parts):,} exceptions]")
+        info["exceptions"] = shown
     return info
 
 
-def enrich(exc: E, **fields: Any) -> E:
-    """Attach ``[key=value, …]`` to *exc* as a note, so that it tells its context wherever it is printed.
+def _module(exc: BaseException) -> str:
+    try:
+        return str(type(exc).__module__)
+    except Exception:  # noqa: BLE001 -- a metaclass may have its own idea of that
+        return "?"
+
+
+def enrich(exc: E, /, **fields: Any) -> E:
+    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed wherever the exception is.
 
     Args:
         exc: The exception that is on its way.
-        fields: What to attach; the ids of the current job and step are attached by themselves where they pass.
+        fields: What to attach. The ids of the current job and step are attached automatically where an exception leaves them.
 
     Returns:
-        The same exception, for ``raise enrich(exc, vm=name)``.
+        The same exception, for ``raise enrich(exc, vm=name)``. An exception that takes no notes is returned as it is.
     """
-    # Encoded as JSON text and back-to-back: a value with a newline or an escape sequence must not forge lines.
-    parts = ", ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
-    note = f"[{parts}]"
     try:
+        # Encoded as JSON text and back-to-back: a value with a newline or an escape sequence must not forge lines.
+        note = f"[{', '.join(f'{key}={_shown(value)}' for key, value in fields.items() if value is not None)}]"
         if note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
     except Exception:  # noqa: BLE001, S110 -- an exception that takes no notes is still an exception
@@ -169,7 +229,7 @@ def enrich(exc: E, **fields: Any) -> E:
 
 
 def is_noted(exc: BaseException, *ids: str) -> bool:
-    """Return whether a note of *exc* tells one of *ids*."""
+    """Return whether a note of *exc* has one of *ids* in it."""
     try:
         return any(one in note for note in exc.__notes__ for one in ids)
     except Exception:  # noqa: BLE001 -- there are none, or somebody put something else in their place
@@ -177,5 +237,10 @@ def is_noted(exc: BaseException, *ids: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
-    return text if text.isprintable() else encode_text(text).decode()
+    try:
+        text = value if type(value) is str else str(value)
+        if text.isprintable():
+            return text
+    except Exception:  # noqa: BLE001 -- the encoding says what is wrong with it
+        text = value
+    return encode_text(text).decode()

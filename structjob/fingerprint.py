@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from types import CodeType
+from typing import Any
+
+from structjob.encoding import type_name
 
 FRAMES = 3
 """Functions of one's own code that count, from where the exception was raised outwards. Further out, callers differ."""
@@ -27,6 +30,10 @@ _MAX_DEPTH = 4
 _OURS = os.path.dirname(__file__) + os.sep
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
+
+# CPython's own accessors: an exception's class may replace these attributes, and raise.
+_parts: Any = BaseExceptionGroup.__dict__["exceptions"]
+_traceback: Any = BaseException.__dict__["__traceback__"]
 
 # In this order: what is quoted may hold anything, and a path may hold numbers.
 _VARIES = (
@@ -70,22 +77,22 @@ def _digest(pieces: Iterator[str] | tuple[str, ...]) -> str:
 
 
 def _pieces(exc: BaseException, where: str | None, depth: int) -> Iterator[str]:
-    yield type(exc).__qualname__
+    yield type_name(exc)
     try:
         yield normalised(str(exc))
     except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception itself
         yield f"<{type(fault).__name__}>"
     frames = _frames(exc)
     yield from frames or [where or ""]
-    if isinstance(exc, BaseExceptionGroup) and depth < _MAX_DEPTH:
+    if issubclass(type(exc), BaseExceptionGroup) and depth < _MAX_DEPTH:
         # How many tasks failed alike, and in which order, is chance.
-        yield from sorted({_digest(_pieces(part, where, depth + 1)) for part in exc.exceptions[:_MAX_PARTS]})
+        yield from sorted({_digest(_pieces(part, where, depth + 1)) for part in _parts.__get__(exc)[:_MAX_PARTS]})
 
 
 def _frames(exc: BaseException) -> list[str]:
     """Return the functions of one's own code that *exc* passed, from where it was raised outwards, each once."""
     passed = []
-    traceback = exc.__traceback__
+    traceback = _traceback.__get__(exc)
     while traceback is not None:
         if (function := _function(traceback.tb_frame.f_code)) is not None:
             passed.append(function)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 import msgspec
 
 from structjob.context import Scope, current_scope, enter_scope
+from structjob.encoding import type_name
 from structjob.exceptions import IllegalTransition
-from structjob.failure import Classifier
+from structjob.failure import Classifier, message_of, restore_traceback, traceback_of
 from structjob.lifecycle.arguments import check_coroutine_function, check_text
 from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
 from structjob.lifecycle.handle import outcome
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
-from structjob.lifecycle.policy import DEFAULTS, Figures, limit_of, policy_maker
+from structjob.lifecycle.policy import DEFAULTS, Figures, can_be_judged, failed, limit_of, policy_maker
 from structjob.lifecycle.steps import Step
 from structjob.models import StepStatus
 
@@ -204,13 +205,13 @@ class _Tries(Generic[H]):
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
         """Ask the policy. Nothing is awaited but its own callbacks, and whatever they raise is an answer."""
-        if exc is not None and not isinstance(exc, Exception):
+        if exc is not None and not (issubclass(type(exc), Exception) and can_be_judged(exc)):
             # A cancellation is not a policy's to swallow, though some mean to: `retry_if_not_exception_type`, say.
             self._over = True
             return _Verdict(exc, None, exc)
-        trace = exc.__traceback__ if exc is not None else None
+        trace = traceback_of(exc) if exc is not None else None
         if exc is not None:
-            self.state.set_exception((type(exc), exc, trace))
+            failed(self.state, exc)
         elif self.state.outcome is None:
             self.state.set_result(None)
         from tenacity import DoSleep
@@ -221,7 +222,7 @@ class _Tries(Generic[H]):
             except BaseException as raised:  # noqa: BLE001 -- it is recorded, and then raised
                 self._over = True
                 if raised is exc:
-                    exc.__traceback__ = trace  # nobody looks for a fault in the frames that tenacity adds
+                    restore_traceback(exc, trace)  # nobody looks for a fault in the frames that tenacity adds
                 return _Verdict(exc if exc is not None else raised, None, raised)
         else:
             answer = None if exc is not None else self.state.outcome.result()  # type: ignore[union-attr]  # it was set above
@@ -313,7 +314,7 @@ class _StepTries(_Tries[Step | Untracked]):
                 whole.job._failed_step = whole.job._failed_step or whole.name
         _end(step, status, failure)
         if verdict.delay is None:
-            _end(whole, status, verdict.raised or failure)
+            _end(whole, status, failure if verdict.raised is None else verdict.raised)
 
     def _given_up(self, exc: BaseException) -> None:
         if self._whole is not None:
@@ -360,5 +361,5 @@ class _JobTries(_Tries[Job]):
 
     def _given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:
-            attrs = {"reason": str(exc) or type(exc).__qualname__, **self._numbers()}
+            attrs = {"reason": message_of(exc) or type_name(exc), **self._numbers()}
             self._job._event("warning", "retry_given_up", attrs)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from structjob.context import Remote, Scope, current_job, current_scope, remote_scope
+from structjob.context import Binding, Remote, Scope, current_job, current_scope, remote_scope
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.lifecycle.arguments import check_coroutine_function, check_text
 from structjob.lifecycle.jobs import Job
@@ -176,10 +175,9 @@ class Untracked:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         pass
 
-    @contextmanager
-    def bind(self) -> Iterator[Self]:
-        """Let everything belong to what it belongs to."""
-        yield self
+    def bind(self) -> Binding[Self]:
+        """Leave the scope as it is."""
+        return Binding(current_scope(), self)
 
     def advance(self, units: float = 1) -> None:
         """Count *units* as done."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from structjob import pipeline
-from structjob.context import Scope, current_scope, enter_scope
+from structjob.context import Binding, Scope
 from structjob.encoding import encode_normalised, normalise
 from structjob.exceptions import Cancelled, IllegalTransition
+from structjob.failure import exits_cleanly
 from structjob.models import ErrorInfo
 
 if TYPE_CHECKING:
@@ -31,8 +30,7 @@ class Handle:
     _recorded_at: float = 0.0
     _pending: bool = False
 
-    @contextmanager
-    def bind(self) -> Iterator[Self]:
+    def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
 
         For code that begins and ends it by hand, and for functions that run in an executor's threads, which know no context. It neither
@@ -43,12 +41,7 @@ class Handle:
         """
         if self._scope is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
-        previous = current_scope()
-        enter_scope(self._scope)
-        try:
-            yield self
-        finally:
-            enter_scope(previous)
+        return Binding(self._scope, self)
 
     def _progressed(self) -> None:
         # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
@@ -110,9 +103,7 @@ def outcome(exc: BaseException) -> str:
     kind = type(exc)  # not `isinstance`: that asks the exception, which may raise
     if issubclass(kind, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
         return "cancelled"
-    if issubclass(kind, SystemExit) and getattr(exc, "code", None) in (None, 0):
-        return "completed"
-    return "failed"
+    return "completed" if exits_cleanly(exc) else "failed"
 
 
 def decoded(value: Any) -> Any:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from structjob.exceptions import InvalidArgument
-from structjob.failure import Classifier, error_fields
+from structjob.failure import Classifier, error_fields, traceback_of
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying
+    from tenacity import AsyncRetrying, Future, RetryCallState
 
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -28,6 +28,43 @@ class Figures(TypedDict, total=False):
 
 
 DEFAULTS: Figures = {"attempts": 3, "delay": 1.0, "backoff": 2.0, "max_delay": 60.0, "jitter": 0.0, "on": None}
+
+
+def failed(state: RetryCallState, exc: BaseException) -> None:
+    """Tell the policy that this try ended by *exc*."""
+    state.set_exception((type(exc), exc, traceback_of(exc)))
+    state.outcome = _outcome_type().construct(state.attempt_number, exc, has_exception=True)
+
+
+def can_be_judged(exc: BaseException) -> bool:
+    """Return whether tenacity can ask *exc* for its class; where that raises, it would raise this in place of *exc*."""
+    try:
+        isinstance(exc, _Unlikely)
+    except Exception:  # noqa: BLE001 -- this is the question
+        return False
+    return True
+
+
+class _Unlikely:
+    """A class that no exception is of."""
+
+
+@functools.cache
+def _outcome_type() -> type[Future]:
+    from tenacity import Future
+
+    class Outcome(Future):
+        def result(self, timeout: float | None = None) -> Any:
+            # The method of the standard library asks whether the exception is true: one of length 0 would be swallowed.
+            exc = self.exception()
+            if exc is None:
+                return super().result()
+            try:
+                raise exc
+            finally:
+                del exc  # else the exception refers to this frame, and this frame to the exception
+
+    return Outcome
 
 
 def limit_of(stop: Any) -> int | None:
@@ -76,11 +113,12 @@ def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | N
     import tenacity
 
     def try_again(exc: BaseException) -> bool:
-        if not isinstance(exc, Exception):
+        if not issubclass(type(exc), Exception):
             return False
         if again is None:
             return bool(error_fields(exc, classifier)["retry_possible"])
-        return isinstance(exc, again) if isinstance(again, tuple) else bool(again(exc))
+        # As `except` does; `isinstance` would ask the exception for its class.
+        return issubclass(type(exc), again) if isinstance(again, tuple) else bool(again(exc))
 
     return tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(wanted["attempts"]),

@@ -1,0 +1,239 @@
+"""The user's exception comes out of everything it passes as it is, and what it ended is recorded."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+import structlog
+
+import structjob
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    n: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrozenSlots(Exception):
+    n: int = 1
+
+
+class Slots(Exception):
+    __slots__ = ("n",)
+
+
+def refuse(self, *args):
+    raise RuntimeError("no")
+
+
+class Unsettable(Exception):
+    __setattr__ = __delattr__ = refuse
+
+
+class Unreadable(Exception):
+    __getattribute__ = refuse
+
+
+class Textless(Exception):
+    __str__ = __repr__ = refuse
+
+
+class Unnotable(Exception):
+    add_note = refuse
+
+
+class Incomparable(Exception):
+    __eq__ = __bool__ = refuse
+    __hash__ = None
+
+
+class Falsy(Exception):
+    def __len__(self):
+        return 0
+
+
+class Liar(Exception):
+    __class__ = int
+
+
+class Nameless(type):
+    def __getattribute__(cls, name):
+        if name in ("__qualname__", "__name__", "__module__"):
+            raise RuntimeError("no")
+        return super().__getattribute__(name)
+
+
+class OfNamelessClass(Exception, metaclass=Nameless):
+    pass
+
+
+class Timeless(TimeoutError):
+    """A retry may help after it, and nothing can be changed in it."""
+
+    __setattr__ = refuse
+
+
+class UnreadableExit(SystemExit):
+    def __init__(self):
+        super().__init__(3)
+
+    __getattribute__ = refuse
+
+
+CIVIL = [Frozen, FrozenSlots, Slots, Unsettable, Textless, Unnotable, Incomparable, Falsy, Liar, OfNamelessClass, Timeless]
+KINDS = [*CIVIL, Unreadable, UnreadableExit]  # the last two are refused by exception groups
+
+
+async def outcome_of(work):
+    """Return the exception that comes out of *work*."""
+    try:
+        await work()
+    except BaseException as exc:  # not `pytest.raises`, which sets attributes
+        return exc
+    return None
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=type.__dict__["__name__"].__get__)
+async def test_it_comes_out_of_jobs_steps_and_retries_as_it_is(tracker, kind):
+    """faults A.5: jobs and steps end failed, tries are recorded, and the user gets the very exception that was raised."""
+    await passes_everything(tracker, kind())
+
+
+async def test_a_group_of_such_exceptions_comes_out_as_it_is(any_tracker):
+    """faults A.5: the same for a group of them, on each database."""
+    await passes_everything(any_tracker, BaseExceptionGroup("several", [kind() for kind in CIVIL]))
+
+
+async def passes_everything(any_tracker, given):
+    log = structlog.get_logger()
+    ids = []
+
+    async def fail():
+        job = structjob.current_job()
+        if job is not None and job.id not in ids:
+            ids.append(job.id)
+        raise given
+
+    async def in_a_step():
+        async with any_tracker.job("a"), structjob.step("s"):
+            await fail()
+
+    async def in_a_bound_step():
+        async with any_tracker.job("a") as job:
+            step = await job.step("s").start()
+            with job.bind(), step.bind():
+                try:
+                    await fail()
+                except BaseException:
+                    log.exception("seen")
+                    raise
+
+    async def in_a_remote_scope():
+        with structjob.extract({"x-correlation-id": "c-1"}).bind():
+            await fail()
+
+    async def tries():
+        async with any_tracker.job("a"):
+            async for attempt in structjob.retrying("t", attempts=2, delay=0, on=(Timeless, Frozen)):
+                async with attempt:
+                    await fail()
+
+    ways = [
+        in_a_step,
+        in_a_bound_step,
+        in_a_remote_scope,
+        tries,
+        any_tracker.job("a")(structjob.step("s")(fail)),
+        any_tracker.retrying("a", attempts=2, delay=0)(fail),
+        any_tracker.job("a")(structjob.retrying("t", attempts=2, delay=0)(fail)),
+    ]
+    for way in ways:
+        same = await outcome_of(way) is given  # pytest would look at an exception that cannot be looked at
+        assert same
+    assert [(await any_tracker.jobs.get(one)).status for one in ids] == ["failed"] * 6
+    for one in ids:
+        assert {step.status for step in await any_tracker.jobs.steps(one)} <= {"failed", "cancelled", "retrying"}
+    assert (await any_tracker.verify()).ok
+
+
+async def test_nothing_of_ours_is_in_it(tracker):
+    """faults A.5: an exception that was recorded has its own attributes and the notes of R10, and is counted once."""
+    exc = ValueError("x")
+    exc.own = 1
+
+    async def work():
+        async with tracker.job("a"), structjob.step("s"):
+            try:
+                raise exc
+            except ValueError:
+                structlog.get_logger().exception("seen")
+                raise
+
+    assert await outcome_of(work) is exc
+    assert vars(exc).keys() == {"own", "__notes__"}
+    assert [line.count for line in await tracker.errors.list()] == [1]
+    for other in (pickle.loads(pickle.dumps(exc)), copy.copy(exc), copy.deepcopy(exc)):
+        assert type(vars(other)) is dict
+        assert vars(other) == vars(exc)
+
+
+async def test_logging_it_keeps_nothing_alive(tracker):
+    """faults A.5: what the frames of a logged exception hold is freed as soon as the user lets go of it."""
+
+    class Held:
+        freed = False
+
+        def __del__(self):
+            Held.freed = True
+
+    def fail():
+        held = Held()
+        raise ValueError(len([held]))
+
+    async with tracker.job("a"):
+        try:
+            fail()
+        except ValueError:
+            structlog.get_logger().exception("seen")
+        assert Held.freed
+
+
+def test_an_exception_that_is_hard_to_read_still_says_where_it_was_raised():
+    """faults A.5: only what its class hides is missing."""
+    try:
+        raise Unreadable
+    except Unreadable as exc:
+        found = structjob.failure.describe(exc)
+    assert found.type == "Unreadable"
+    assert "in test_an_exception_that_is_hard_to_read_still_says_where_it_was_raised" in found.traceback
+
+
+def test_enrich_never_replaces_the_exception():
+    """faults A.5, A.7: `raise enrich(exc, …)` raises that exception, whatever the fields are."""
+
+    class Bad:
+        __str__ = __repr__ = refuse
+
+    exc = ValueError("x")
+    assert structjob.enrich(exc, exc=1, bad=Bad()) is exc
+    assert len(exc.__notes__) == 1
+    assert exc.__notes__[0].startswith("[exc=1, bad=")
+
+
+async def test_parts_of_a_group_that_are_left_out_are_counted(any_tracker):
+    """faults 18: an exception group of 40 parts is recorded with 32, and a mark says that 8 more were there."""
+    nested = ValueError("deep")
+    for _ in range(6):
+        nested = ExceptionGroup("nested", [nested])
+    given = ExceptionGroup("many", [nested, *(ValueError(n) for n in range(39))])
+    async with any_tracker.job("a") as job:
+        structlog.get_logger().error("seen", exc_info=given)
+    (event,) = await any_tracker.logs.list(job_id=job.id, level="error")
+    parts = event.attrs["exception"]["exceptions"]
+    assert (len(parts), parts[-1]) == (33, "…[cut: 8 more of 40 exceptions]")
+    deepest = parts[0]
+    while isinstance(deepest["exceptions"][0], dict):
+        deepest = deepest["exceptions"][0]
+    assert deepest["exceptions"] == ["…[cut: 1 more of 1 exceptions]"]
