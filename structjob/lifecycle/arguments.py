@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from structjob.encoding import normalise
 from structjob.exceptions import InvalidArgument
+
+_ROUNDING = 0.01
+"""Percent that a percentage may be off by rounding: 100.00000000000001 means 100."""
+_ROUNDING_UNITS = 1e-9
+"""The same for units: -1e-17 means 0."""
+_SHOWN = 100
+"""Characters of a wrong value that a message shows at most."""
 
 
 def check_text(what: str, value: str | None, limit: int) -> str | None:
@@ -38,23 +45,47 @@ def check_mapping(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
         return plain if isinstance(plain, dict) else {"value": plain}
 
 
-def check_percent(value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 100:
-        raise InvalidArgument(f"percent must be a number from 0 to 100, not {value!r}")
-    return float(value)
+def check_metadata(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return check_mapping("metadata", value)
 
 
-def check_units(what: str, value: float, most: float = math.inf) -> float:
-    number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        with suppress(OverflowError):  # larger than any column takes
-            number = float(value)
-    if not math.isfinite(number) or number < 0:
-        raise InvalidArgument(f"{what} must be a number that is not negative, not {normalise(value)!r}")
+def check_percent(value: Any) -> float:
+    number = _number(value)
+    if number is None or not -_ROUNDING <= number <= 100 + _ROUNDING:
+        raise InvalidArgument(f"percent must be a number from 0 to 100, not {_shown(value)}")
+    return min(max(float(number), 0.0), 100.0)
+
+
+def check_units(what: str, value: Any, most: float = math.inf) -> float:
+    number = _number(value)
+    if number is None or number < -_ROUNDING_UNITS:
+        raise InvalidArgument(f"{what} must be a number that is not negative, not {_shown(value)}")
     if number > most:
-        raise InvalidArgument(f"{what} must be at most {most:,}, not {normalise(value)!r}")
-    # A plain number, whatever subclass it came as (NumPy's, say): that is what can be recorded.
-    return number if isinstance(value, float) else int(value)
+        raise InvalidArgument(f"{what} must be at most {most:,}, not {_shown(value)}")
+    return max(number, 0)
+
+
+def _number(value: Any) -> int | float | None:
+    """Return *value* as a plain number: of any library's type (NumPy's, `decimal`, `fractions`), but finite, and no truth value."""
+    kind = type(value)
+    # Not `isinstance`: that asks the object. A truth value of NumPy's has `__float__`, too.
+    if issubclass(kind, bool) or kind.__name__ in ("bool", "bool_"):
+        return None
+    try:
+        if hasattr(kind, "__index__"):
+            whole = operator.index(value)
+            return whole if math.isfinite(float(whole)) else None
+        if hasattr(kind, "__float__"):
+            number = float(value)
+            return number if math.isfinite(number) else None
+    except Exception:  # noqa: BLE001 -- larger than any column holds, an array of many numbers, a signalling NaN
+        return None
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(normalise(value))
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def check_coroutine_function(function: Any, what: str) -> None:

@@ -6,12 +6,14 @@ import functools
 import sys
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from structjob.context import Binding, Remote, Scope, current_job, current_scope, remote_scope
 from structjob.exceptions import IllegalTransition, InvalidArgument
-from structjob.lifecycle.arguments import check_coroutine_function, check_text
+from structjob.lifecycle.arguments import check_coroutine_function, check_mapping, check_text, check_units
+from structjob.lifecycle.handle import check_description
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
@@ -121,6 +123,11 @@ class StepContext:
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self._name: str = check_text("the name of a step", name, 200) or ""
+        # Wrong ones are named here, whether a job runs or not.
+        if "total" in options:
+            check_units("total", options["total"])
+        check_description(options.get("description"))
+        check_mapping("metadata", options.get("metadata"))
         self._options = dict(options)
         self._step: Step | Untracked | None = None
 
@@ -167,7 +174,7 @@ class Untracked:
         self.id: str | None = None
         self.status: StepStatus | None = None
         self.done: float = 0
-        self.total: float | None = options.get("total")
+        self.total: float | None = check_units("total", options["total"]) if "total" in options else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -180,8 +187,9 @@ class Untracked:
         return Binding(current_scope(), self)
 
     def advance(self, units: float = 1) -> None:
-        """Count *units* as done."""
-        self.done += units
+        """Count *units* as done, where they are a number."""
+        with suppress(InvalidArgument):
+            self.done += check_units("units", units)
 
     def update(self, **progress: Any) -> None:
         """Take any progress."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from structjob import pipeline
 from structjob.context import Binding, Scope
+from structjob.diagnostics import faults
 from structjob.encoding import encode_normalised, normalise
-from structjob.exceptions import Cancelled, IllegalTransition
+from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
 from structjob.failure import exits_cleanly
+from structjob.lifecycle.arguments import check_text
 from structjob.models import ErrorInfo
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
+
+T = TypeVar("T")
 
 PROGRESS_EVERY = 0.25
 """Seconds between two records of a job's or step's progress at least."""
@@ -29,6 +34,7 @@ class Handle:
     _scope: Scope | None
     _recorded_at: float = 0.0
     _pending: bool = False
+    _misuse_told: bool = False
 
     def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
@@ -53,6 +59,29 @@ class Handle:
         elif not self._tracker._recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
             self._pending = True
             self._tracker._settle_later(self)
+
+    def _checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
+        """Return what *check* makes of a *value* that reports progress; *former* if there is none, or it is wrong."""
+        if value is None:
+            return former
+        try:
+            return check(value)
+        except InvalidArgument as exc:
+            self._misused(exc)
+            return former
+
+    def _misused(self, error: InvalidArgument | IllegalTransition) -> None:
+        """Warn once about progress that is wrong or comes too late, and ignore it: reporting progress never ends the user's work.
+
+        Raises:
+            InvalidArgument: that *error*, if logging is strict.
+            IllegalTransition: the same.
+        """
+        if faults.strict or faults.strict_trackers:
+            raise error
+        if not self._misuse_told:
+            self._misuse_told = True
+            self._tracker._recorder.tell("progress", "progress is ignored: %s (further cases are reported at most once a minute)", error)
 
     def settle(self) -> None:
         """Record what was held back."""
@@ -85,6 +114,10 @@ def redacted(text: str | None) -> str | None:
     """Return *text* without the credentials in it."""
     redactor = pipeline.redactor()
     return text if text is None or redactor is None else redactor.text(text)
+
+
+def check_description(value: str | None, what: str = "description") -> str | None:
+    return redacted(check_text(what, value, 65_536))
 
 
 def duration_fields(seconds: float) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
-from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
-from structjob.lifecycle.handle import Handle, decoded, duration_fields, error_columns, outcome, raw, redacted
+from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units
+from structjob.lifecycle.handle import Handle, check_description, decoded, duration_fields, error_columns, outcome, raw, redacted
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
@@ -34,6 +34,10 @@ _MOST_KB = 1 << 62
 
 START_WAITS = 1.0
 """Seconds that the start of a job waits for its commit at most."""
+
+
+def _check_current_step(value: str | None) -> str | None:
+    return redacted(check_text("current_step", value, 200))
 
 
 def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
@@ -71,7 +75,7 @@ class Job(Handle):
         inherited = parent.correlation_id if parent is not None else None
         self.correlation_id: str = check_text("correlation_id", options.correlation_id, 128) or inherited or new_id()
         self.job_type = check_text("job_type", options.job_type, 128)
-        self.description = redacted(check_text("description", options.description, 65_536))
+        self.description = check_description(options.description)
         self.owner = check_text("owner", options.owner, 128)
         self.project = check_text("project", options.project, 128)
         self.category: str = check_text("category", options.category, 64) or "system"
@@ -431,23 +435,25 @@ class Job(Handle):
         metadata: Mapping[str, Any] | None = None,
         description: str | None = None,
     ) -> None:
-        """Tell the progress; recorded at most four times a second.
+        """Report progress; recorded at most four times a second.
+
+        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of the job, is ignored, with one warning on
+        the logger ``structjob``.
 
         Args:
             percent: 0–100.
-            current_step: What it is at; the name of the step last begun, unless told.
+            current_step: What the job is doing, at most 200 characters; by default the name of the step that began last.
             metadata: Added to what is there.
             description: Replaces the former one.
-
-        Raises:
-            InvalidArgument: if a value is not one of these.
-            IllegalTransition: if the job is not running.
         """
-        self._require_running("update")
-        percent = self._percent if percent is None else check_percent(percent)
-        current_step = redacted(check_text("current_step", current_step, 200)) or self._current_step
-        description = redacted(check_text("description", description, 65_536)) or self.description
-        self.metadata.update(check_mapping("metadata", metadata))
+        if (error := self._not_running("update")) is not None:
+            self._misused(error)
+            return
+        percent = self._checked(check_percent, percent, self._percent)
+        current_step = self._checked(_check_current_step, current_step, self._current_step)
+        description = self._checked(check_description, description, self.description)
+        added = self._checked(check_metadata, metadata, None)
+        self.metadata.update(added or {})
         self._percent, self._current_step, self.description = percent, current_step, description
         self._progressed()
 
@@ -515,10 +521,15 @@ class Job(Handle):
             step._record()
 
     def _require_running(self, what: str) -> None:
+        if (error := self._not_running(what)) is not None:
+            raise error
+
+    def _not_running(self, what: str) -> IllegalTransition | None:
         if self.existing:
-            raise IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
+            return IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
         if self.status is not JobStatus.RUNNING:
-            raise IllegalTransition(f"{self._named()} is {self.status.value}; {what} needs it running")
+            return IllegalTransition(f"{self._named()} is {self.status.value}; {what} needs it running")
+        return None
 
     def _named(self) -> str:
         return f"job {self.id} ({self.operation})"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -12,8 +14,8 @@ from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import describe, enrich, exception_attrs, is_noted
-from structjob.lifecycle.arguments import check_mapping, check_percent, check_text, check_units
-from structjob.lifecycle.handle import Handle, duration_fields, error_columns, outcome, raw, redacted
+from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units
+from structjob.lifecycle.handle import Handle, check_description, duration_fields, error_columns, outcome, raw
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Step(Handle):
         self.id = new_id()
         self.name: str = check_text("the name of a step", name, 200) or ""
         self.total = None if total is None else check_units("total", total)
-        self.description = redacted(check_text("description", description, 65_536))
+        self.description = check_description(description)
         self.metadata: dict[str, Any] = check_mapping("metadata", metadata)
         self.status: StepStatus | None = None
         self.error: ErrorInfo | None = None
@@ -138,7 +140,7 @@ class Step(Handle):
         if self.status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
         check_step_transition(self._named(), self.status, StepStatus.SKIPPED)
-        self.description = redacted(check_text("reason", reason, 65_536)) or self.description
+        self.description = check_description(reason, "reason") or self.description
         self._finish("skipped", None)
 
     def _finish(self, status: str, exc: BaseException | None) -> None:
@@ -181,16 +183,22 @@ class Step(Handle):
     # -- meanwhile ----------------------------------------------------------------------------------------------------------
 
     def advance(self, units: float = 1) -> None:
-        """Count *units* (not negative) as done; may be called in a tight loop.
+        """Count *units* as done; may be called in a tight loop.
 
-        Raises:
-            InvalidArgument: if *units* is negative or no number.
-            IllegalTransition: if the step is not running.
+        Never raises, unless logging is strict: a negative number, what is no number, and a count after the end of the step are ignored,
+        with one warning on the logger ``structjob``.
+
+        Args:
+            units: Any finite number: of Python, NumPy, `decimal` or `fractions`.
         """
         if self.status is not StepStatus.RUNNING:
-            self._refuse("advance")
+            self._misused(self._not_running("advance"))
+            return
         if type(units) is not int or not 0 <= units < _MANY:
-            self.done = min(self.done + check_units("units", units), _MOST)
+            try:
+                self.done = min(self.done + check_units("units", units), _MOST)
+            except InvalidArgument as exc:
+                self._misused(exc)
         else:
             self.done += units
         if not self._pending:
@@ -205,28 +213,28 @@ class Step(Handle):
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Tell the progress; recorded at most four times a second.
+        """Report progress; recorded at most four times a second.
+
+        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of the step, is ignored, with one warning on
+        the logger ``structjob``.
 
         Args:
             completed: Units done, in place of what was counted.
             total: Units to do.
             percent: 0–100, where there are no units.
-            description: What it is at.
+            description: What the step is doing.
             metadata: Added to what is there.
-
-        Raises:
-            InvalidArgument: if a value is not one of these.
-            IllegalTransition: if the step is not running.
         """
         if self.status is not StepStatus.RUNNING:
-            self._refuse("update")
-        done = self.done if completed is None else check_units("completed", completed)
-        total = self.total if total is None else check_units("total", total)
-        percent = self._percent if percent is None else check_percent(percent)
-        description = redacted(check_text("description", description, 65_536)) or self.description
-        added = check_mapping("metadata", metadata)
+            self._misused(self._not_running("update"))
+            return
+        done = self._checked(partial(check_units, "completed"), completed, self.done)
+        total = self._checked(partial(check_units, "total"), total, self.total)
+        percent = self._checked(check_percent, percent, self._percent)
+        description = self._checked(check_description, description, self.description)
+        added = self._checked(check_metadata, metadata, None)
         self.done, self.total, self._percent, self.description = done, total, percent, description
-        self.metadata.update(added)
+        self.metadata.update(added or {})
         self._progressed()
 
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
@@ -236,7 +244,8 @@ class Step(Handle):
             items: Any iterable or async iterable; its length becomes *total* if that is not known.
         """
         if self.total is None and isinstance(items, Sized):
-            self.total = len(items)
+            with suppress(Exception):  # a length that cannot be told; the iteration says what is wrong, if anything is
+                self.total = len(items)
         return self._track(items)
 
     async def _track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
@@ -256,8 +265,8 @@ class Step(Handle):
             return self._percent
         return min(100.0, self.done / self.total * 100) if self.total else None
 
-    def _refuse(self, what: str) -> None:
-        raise IllegalTransition(f"{self._named()} is {self.status.value if self.status else 'not begun'}; {what} needs it running")
+    def _not_running(self, what: str) -> IllegalTransition:
+        return IllegalTransition(f"{self._named()} is {self.status.value if self.status else 'not begun'}; {what} needs it running")
 
     def _named_in_events(self) -> dict[str, Any]:
         retry = {name: self.metadata[name] for name in _RETRY if name in self.metadata}
