@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ import pytest
 from cli_support import SAMPLE, WRITER, Shell
 
 from structjob import session
-from structjob.cli import checkup
+from structjob.cli import checkup, trial
 from structjob.cli.database import Database, reading
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.store import server
+from structjob.store.url import parse
 
 
 @pytest.fixture
@@ -48,16 +50,18 @@ def test_a_healthy_database(shell: Shell) -> None:
     done = shell.run("doctor")
     assert done.returncode == 0
     shown = done.stdout.decode()
-    for check in ("version", "driver", "file", "disk", "spool", "database", "tables", "lag", "sessions", "dead letters"):
+    for check in ("version", "driver", "file", "write", "damage", "disk", "spool", "database", "tables", "lag", "sessions", "dead letters"):
         assert f"✓ {check}" in shown
     assert "at revision 0001" in shown
     assert "next:  structjob verify" in done.stderr.decode()
 
 
 def test_where_nothing_is_yet_nothing_is_made(tmp_path: Path) -> None:
-    """Before the first tracker there is no problem, and looking creates neither database nor spool (R49)."""
+    """faults 55: a database that is not there is a problem, for the path may be wrong; looking creates neither it nor a spool (R49)."""
     shell = Shell(tmp_path)
-    assert "does not exist yet" in findings(shell)["file"]["found"]
+    found = findings(shell, code=1)["file"]
+    assert found["found"] == "there is no database ./structjob.db"
+    assert found["advice"] == "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,7 +163,7 @@ def test_a_deleted_database_leaves_what_waits_for_it(shell: Shell) -> None:
     for path in shell.directory.glob("structjob.db*"):
         if path.is_file():
             path.unlink()
-    assert findings(shell)["lag"]["details"]["bytes"] > 0
+    assert findings(shell, code=1)["lag"]["details"]["bytes"] > 0
     refused = shell.run("jobs")
     assert refused.returncode == 1
     said = refused.stderr.decode()
@@ -220,6 +224,121 @@ def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
         connection.execute("ROLLBACK")
     assert found["advice"].startswith("find it, and end its transaction: fuser -v ")
     assert "lock" not in findings(shell)
+
+
+def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
+    """faults 55: doctor writes a row and rolls it back: what the file's mode does not show, such as a full disk, is a problem."""
+    monkeypatch.setattr(trial, "_WRITE", "INSERT INTO structjob_locks (name, expires_at) VALUES (CAST(zeroblob(3000000) AS TEXT), 'x')")
+    path = shell.directory / "structjob.db"
+    with closing(sqlite3.connect(path)) as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    before = path.read_bytes()
+    limited = sqlite3.connect
+
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = limited(*args, **options)
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        return connection
+
+    monkeypatch.setattr(trial.sqlite3, "connect", connect)
+    found = {one.check: one for one in checkup.checkup(Database(str(path)))}["write"]
+    assert (found.verdict, "database or disk is full" in found.found) == ("problem", True)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_file(shell: Shell) -> None:
+    """faults 55: a file with overwritten pages is a problem, with the command that saves what can be read; it is not "no problem found"."""
+    path = shell.directory / "structjob.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'structjob_logs_by_time'").fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * size)
+        file.write(b"\xff" * size)
+    found = findings(shell, code=1)["damage"]
+    assert found["verdict"] == "problem"
+    assert "sqlite3 " in found["advice"]
+
+
+def test_a_large_file_is_looked_at_for_a_while_only(shell: Shell, monkeypatch) -> None:
+    """faults 55: the search for damage has a time limit, and doctor says that it did not see all."""
+    path = shell.directory / "structjob.db"
+    with closing(sqlite3.connect(path)) as connection:
+        numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n"
+        connection.execute(f"INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason) SELECT 1, i, i, 'x' FROM ({numbers})")
+        connection.commit()
+    assert trial.damage(path) == (None, True)
+    assert trial.damage(path, -1.0) == (None, False)
+    monkeypatch.setattr(trial, "damage", lambda path: (None, False))
+    found = {one.check: one for one in checkup.checkup(Database(str(path)))}["damage"]
+    assert found.found == "none found in 10 s; the rest of the file was not looked at"
+
+
+SERVERS = pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
+POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+
+
+@SERVERS
+async def test_a_role_that_may_only_select(database, live: Shell) -> None:
+    """faults 55: a user without the rights to write is a problem; the statement that grants them is given, and makes doctor content."""
+    name = f"reader_{secrets.token_hex(4)}"
+    user = f"{name}@'127.0.0.1'" if database.kind == "mariadb" else name
+    url = parse(database.url).set(drivername=database.kind, username=name, password="pw", host="127.0.0.1")
+    if database.kind == "mariadb":
+        await database.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT ON {url.database}.* TO {user}")
+    else:
+        await database.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'pw'", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")
+    shown = url.render_as_string(hide_password=False)
+    try:
+        found = await asyncio.to_thread(findings, live, code=1, db=shown)
+        assert (found["rights"]["verdict"], "write" in found) == ("problem", False)
+        assert found["rights"]["found"].startswith("this user lacks INSERT, UPDATE, DELETE on structjob_")
+        await database.execute(*found["rights"]["advice"].split("; "))
+        found = await asyncio.to_thread(findings, live, db=shown)
+        assert (found["rights"]["verdict"], found["write"]["verdict"]) == ("ok", "ok")
+        assert await database.rows("SELECT * FROM structjob_locks") == []
+    finally:
+        drop = [f"DROP USER {user}"] if database.kind == "mariadb" else [f"DROP OWNED BY {user}", f"DROP ROLE {user}"]
+        await database.execute(*drop)
+
+
+@POSTGRESQL
+async def test_a_sequence_that_may_not_be_used(database, live: Shell) -> None:
+    """faults 55: rights on every table are not enough on PostgreSQL: the sequences that number the rows count, too."""
+    name = f"writer_{secrets.token_hex(4)}"
+    await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'", f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}")
+    url = parse(database.url).set(drivername="postgresql", username=name, password="pw").render_as_string(hide_password=False)
+    try:
+        found = await asyncio.to_thread(findings, live, code=1, db=url)
+    finally:
+        await database.execute(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+    assert found["rights"]["found"].startswith("this user lacks USAGE on structjob_logs_id_seq")
+
+
+@POSTGRESQL
+async def test_a_server_that_is_read_only(database, live: Shell) -> None:
+    """faults 55: a server that takes no writes, such as a replica, is a problem that names the primary."""
+    name = parse(database.url).database
+    await database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    try:
+        found = await asyncio.to_thread(findings, live, code=1, db=database.url)
+    finally:
+        await database.execute("SET TRANSACTION READ WRITE", f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    assert (found["write"]["verdict"], found["write"]["advice"]) == ("problem", "name the primary server in the URL")
+    assert "rights" not in found
+
+
+@POSTGRESQL
+async def test_tables_in_another_schema_of_the_search_path(database, live: Shell) -> None:
+    """faults 55: tables are looked for where statements find them: in each schema of the search path."""
+    name = parse(database.url).database
+    await database.execute('CREATE SCHEMA "first"', f'ALTER DATABASE {name} SET search_path = "first", public')
+    try:
+        found = await asyncio.to_thread(findings, live, db=database.url)
+    finally:
+        await database.execute(f"ALTER DATABASE {name} RESET search_path", 'DROP SCHEMA "first"')
+    assert found["tables"]["verdict"] == "ok"
 
 
 def test_a_database_that_cannot_be_made(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ``structjob doctor`` looks at: each check says what it found, and what to do where that is not right. Nothing is changed."""
+"""What ``structjob doctor`` looks at and tries: each check says what it found, and what to do where that is not right."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from structjob.cli import trial
 from structjob.exceptions import StructjobError
+from structjob.store.sqlite import has_temporary_directory
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -37,9 +39,6 @@ NO_SPACE = 1 << 20
 """Less than this, and neither the database nor the spool takes another batch."""
 SKEW = timedelta(seconds=2)
 """Between this machine's clock and the database's: more of it and times of jobs on several machines cannot be compared."""
-
-LONG_LOCK = 2.0
-"""Seconds to wait for SQLite's write lock: no transaction of ours takes as long."""
 
 LARGE_WAL = 256 << 20
 _TAIL = 1 << 20
@@ -131,7 +130,8 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
         elif not os.access(path.parent, os.W_OK):
             yield Finding("file", "problem", f"{shown} cannot be created: {_forbidden(path.parent)}", _OTHER_USER)
         else:
-            yield Finding("file", "ok", f"{shown} does not exist yet; the first tracker creates it")
+            advice = "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
+            yield Finding("file", "problem", f"there is no database {shown}", advice)
         yield from _space(path.parent, "disk")
         return
     info = path.stat()
@@ -148,24 +148,40 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
             "wal", "warning", f"{wal.name} has {_bytes(size)}: a reader keeps SQLite from copying it back", "end what reads for hours"
         )
     if refused is None:
-        yield from _lock(path)
+        yield from _writing(path)
+    yield from _damage(path)
+    if not has_temporary_directory():
+        found = "SQLite finds no directory for temporary files that can be written to: large queries sort in memory"
+        yield Finding("temporary files", "warning", found, "set SQLITE_TMPDIR to a directory that can be written to")
     yield from _network(path.parent, "the database")
     yield from _space(path.parent, "disk")
 
 
-def _lock(path: Path) -> Iterator[Finding]:
-    """Tell of a program that keeps others from writing: they say that the database is locked, and reading works all the same."""
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
-                found = f"another program has been writing for {LONG_LOCK:g} s without an end, and nobody else can"
-                yield Finding("lock", "problem", found, f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}")
-        except sqlite3.Error:
-            pass  # no database at all, say: told below
-        else:
-            connection.execute("ROLLBACK")
+def _writing(path: Path) -> Iterator[Finding]:
+    """Report a file that takes no writes; reading may work all the same."""
+    try:
+        refused = trial.write_to_file(path)
+    except trial.Locked:
+        found = f"another program has held the write lock for {trial.LONG_LOCK:g} s; no other program can write"
+        yield Finding("lock", "problem", found, f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}")
+        return
+    if refused is None:
+        yield Finding("write", "ok", "a row was inserted and rolled back")
+    elif "not a database" not in refused:  # said below
+        yield Finding("write", "problem", f"{path} takes no writes: {refused}", "check the disk, its quota and how it is mounted")
+
+
+def _damage(path: Path) -> Iterator[Finding]:
+    found, whole = trial.damage(path)
+    if found is not None:
+        if "not a database" in found:  # said below
+            return
+        restore = f"restore it from a backup, or save what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 new.db"
+        yield Finding("damage", "problem", f"the file is damaged: {found}", restore)
+    elif whole:
+        yield Finding("damage", "ok", "none found by SQLite's quick check")
+    else:
+        yield Finding("damage", "ok", f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not looked at")
 
 
 _OTHER_USER = "run this and the program as the user whose it is, or have its owner changed"
@@ -351,15 +367,55 @@ def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Ite
         yield Finding("tables", "problem", lacking, "restore the database from a backup")
         return
     yield Finding("tables", "ok", f"at revision {found}")
+    if db.path is None:
+        yield from _rights(connection)
     yield from _contents(connection, spools)
+
+
+def _rights(connection: Connection) -> Iterator[Finding]:
+    """Try each statement that a tracker needs on each table of a server."""
+    refused = trial.missing_rights(connection)
+    if refused:
+        error = refused[0].error
+        if {one.right for one in refused} == {"INSERT", "UPDATE", "DELETE"} and "denied" not in error:
+            yield Finding("write", "problem", f"the server takes no writes: {error}", "name the primary server in the URL")
+            return
+        lacking: dict[str, list[str]] = {}
+        for one in refused:
+            lacking.setdefault(one.table, []).append(one.right)
+        (table, rights), *more = lacking.items()
+        others = f", and on {_count(len(more), 'more table')}" if more else ""
+        found = f"this user lacks {', '.join(rights)} on {table}{others}: {error}"
+        yield Finding("rights", "problem", found, _grants(connection))
+        return
+    yield Finding("rights", "ok", "SELECT, INSERT, UPDATE and DELETE on each table")
+    failed = trial.write_and_roll_back(connection)
+    if failed is None:
+        yield Finding("write", "ok", "a row was inserted and rolled back")
+    else:
+        yield Finding("write", "problem", f"the server takes no writes: {failed.error}", "check its disk, its quota and its log")
+
+
+def _grants(connection: Connection) -> str:
+    """Return the statements that give a user what a tracker needs."""
+    rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON"
+    if connection.dialect.name == "postgresql":
+        user, schema = connection.exec_driver_sql("SELECT quote_ident(current_user), quote_ident(current_schema())").one()
+        return f"{rights} ALL TABLES IN SCHEMA {schema} TO {user}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {user}"
+    user, database = connection.exec_driver_sql("SELECT current_user(), database()").one()
+    name, _, host = str(user).rpartition("@")
+    return f"{rights} `{database}`.* TO '{name}'@'{host}'"
 
 
 def _absent(connection: Connection) -> list[str]:
     """Return the tables of this version that are not there."""
-    from sqlalchemy import inspect
+    from sqlalchemy import inspect, text
 
     from structjob.store.tables import metadata
 
+    if connection.dialect.name == "postgresql":  # in whichever schema of the search path, as every statement finds them
+        found = text("SELECT to_regclass(:name) IS NOT NULL")
+        return [name for name in metadata.tables if not connection.execute(found, {"name": name}).scalar()]
     there = set(inspect(connection).get_table_names())
     return [name for name in metadata.tables if name not in there]
 

@@ -23,8 +23,15 @@ Examples:
   structjob --db postgresql://ada@db.example/jobs doctor
   structjob doctor --json | jq '.findings[] | select(.verdict != "ok")'
 
-Nothing is changed: no database is created, no spool is delivered. Exit code 1 if there is a problem; warnings alone are 0. Whether
-lines are missing is what `structjob verify` says."""
+It tries what a program would do: it writes a row and rolls it back, tests the rights on each table, and has SQLite look for damage
+(10 s at most). Nothing is changed: no database is created, no spool is delivered. Missing lines are found by `structjob verify`.
+
+\b
+Exit codes, for cron and monitoring:
+  0  no problem; there may be warnings
+  1  a problem: programs cannot store now, or soon will not
+  2  wrong usage, such as an unknown option
+Nagios and Icinga: structjob doctor || exit 2"""
 )
 @options.json_output
 @options.database

@@ -1,0 +1,146 @@
+"""A trial of what a tracker does with its database: each statement that it needs is run, and changes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+LONG_LOCK = 2.0
+"""Seconds to wait for SQLite's write lock: no transaction of ours takes as long."""
+
+QUICK_CHECK = 10.0
+"""Seconds that SQLite may look for damage in a file. It reads about 500 MB a second."""
+
+_WRITE = "INSERT INTO structjob_locks (name) VALUES ('structjob doctor')"
+"""A row that is rolled back: it shows a full disk or quota, which statements without rows do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A statement that the database refused.
+
+    Args:
+        right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence; ``write`` for a row that was to be rolled back.
+        table: The table or sequence it was about.
+        error: The database's own words.
+    """
+
+    right: str
+    table: str
+    error: str
+
+
+def missing_rights(connection: Connection) -> list[Refusal]:
+    """Return what the user of *connection* may not do with structjob's tables; no row is read or changed."""
+    from sqlalchemy.exc import DBAPIError
+
+    refusals = []
+    connection.rollback()  # each statement has its own transaction: one that fails ends it
+    for right, table, statement in _statements():
+        try:
+            connection.exec_driver_sql(statement)
+        except DBAPIError as exc:
+            refusals.append(Refusal(right, table, _first_line(exc.orig)))
+        connection.rollback()
+    if connection.dialect.name == "postgresql":
+        refusals += _unusable_sequences(connection)
+    return refusals
+
+
+def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
+    """Yield the sequences of PostgreSQL that number rows and that the user may not use."""
+    from sqlalchemy import text
+
+    usable = text("SELECT has_sequence_privilege(pg_get_serial_sequence(:name, 'id'), 'USAGE')")
+    for table in ("structjob_logs", "structjob_dead_letters"):
+        if not connection.execute(usable, {"name": table}).scalar():
+            yield Refusal("USAGE", f"{table}_id_seq", f"permission denied for sequence {table}_id_seq")
+
+
+def write_and_roll_back(connection: Connection) -> Refusal | None:
+    """Insert a row and roll it back; return why that failed."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        connection.exec_driver_sql(_WRITE)
+    except DBAPIError as exc:
+        return Refusal("write", "structjob_locks", _first_line(exc.orig))
+    finally:
+        connection.rollback()
+    return None
+
+
+def _statements() -> Iterator[tuple[str, str, str]]:
+    from structjob.store.tables import metadata
+
+    for table in metadata.sorted_tables:
+        column = table.columns.keys()[-1]
+        # Conditions that no row meets: the right is checked all the same.
+        yield "SELECT", table.name, f"SELECT {column} FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- made of our own names
+        yield "INSERT", table.name, f"INSERT INTO {table.name} SELECT * FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- see above
+        yield "UPDATE", table.name, f"UPDATE {table.name} SET {column} = {column} WHERE 1 = 0"  # noqa: S608 -- see above
+        yield "DELETE", table.name, f"DELETE FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- see above
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().splitlines()[0] if error is not None and str(error).strip() else type(error).__name__
+
+
+class Locked(Exception):
+    """Another program has held SQLite's write lock for `LONG_LOCK` seconds."""
+
+
+def write_to_file(path: Path) -> str | None:
+    """Insert a row into an SQLite file and roll it back; return why that failed.
+
+    A file without structjob's tables passes where its write lock can be taken.
+
+    Raises:
+        Locked: if another program is writing all the time.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.execute(_WRITE)
+            except sqlite3.OperationalError as exc:
+                if "no such table" not in str(exc):
+                    raise
+            connection.execute("ROLLBACK")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            raise Locked from exc
+        return str(exc)
+    except sqlite3.DatabaseError as exc:
+        return str(exc)
+    return None
+
+
+def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
+    """Look for damage in an SQLite file.
+
+    Args:
+        path: The file.
+        seconds: How long to look at most.
+
+    Returns:
+        The first damage that was found, and whether the whole file was looked at.
+    """
+    deadline = time.monotonic() + seconds
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+        try:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.OperationalError as exc:
+            return (None, False) if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else (str(exc), True)
+        except sqlite3.DatabaseError as exc:
+            return str(exc), True
+    return (None if found == "ok" else str(found).strip().splitlines()[-1]), True
