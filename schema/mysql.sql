@@ -37,36 +37,22 @@ CREATE TABLE structjob_jobs (
     duration_ms DOUBLE,
     cpu_ms DOUBLE,
     max_rss_kb BIGINT,
-    PRIMARY KEY (id)
+    PRIMARY KEY (id),
+    UNIQUE INDEX structjob_jobs_by_idempotency_key (idempotency_key),
+    INDEX structjob_jobs_by_time (created_at),
+    INDEX structjob_jobs_by_status (status, created_at),
+    INDEX structjob_jobs_by_operation (operation, created_at),
+    INDEX structjob_jobs_by_type (job_type, created_at),
+    INDEX structjob_jobs_by_owner (owner, created_at),
+    INDEX structjob_jobs_by_project (project, created_at),
+    INDEX structjob_jobs_by_category (category, created_at),
+    INDEX structjob_jobs_by_parent (parent_job_id, created_at),
+    INDEX structjob_jobs_by_root (root_job_id, created_at),
+    INDEX structjob_jobs_by_external_id (external_job_id, created_at),
+    INDEX structjob_jobs_by_context (context_id, created_at),
+    INDEX structjob_jobs_by_correlation (correlation_id, created_at),
+    INDEX structjob_jobs_by_session (session_id, status)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE UNIQUE INDEX structjob_jobs_by_idempotency_key ON structjob_jobs (idempotency_key);
-
-CREATE INDEX structjob_jobs_by_time ON structjob_jobs (created_at);
-
-CREATE INDEX structjob_jobs_by_status ON structjob_jobs (status, created_at);
-
-CREATE INDEX structjob_jobs_by_operation ON structjob_jobs (operation, created_at);
-
-CREATE INDEX structjob_jobs_by_type ON structjob_jobs (job_type, created_at);
-
-CREATE INDEX structjob_jobs_by_owner ON structjob_jobs (owner, created_at);
-
-CREATE INDEX structjob_jobs_by_project ON structjob_jobs (project, created_at);
-
-CREATE INDEX structjob_jobs_by_category ON structjob_jobs (category, created_at);
-
-CREATE INDEX structjob_jobs_by_parent ON structjob_jobs (parent_job_id, created_at);
-
-CREATE INDEX structjob_jobs_by_root ON structjob_jobs (root_job_id, created_at);
-
-CREATE INDEX structjob_jobs_by_external_id ON structjob_jobs (external_job_id, created_at);
-
-CREATE INDEX structjob_jobs_by_context ON structjob_jobs (context_id, created_at);
-
-CREATE INDEX structjob_jobs_by_correlation ON structjob_jobs (correlation_id, created_at);
-
-CREATE INDEX structjob_jobs_by_session ON structjob_jobs (session_id, status);
 
 CREATE TABLE structjob_attempts (
     job_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -83,12 +69,10 @@ CREATE TABLE structjob_attempts (
     started_at DATETIME(6),
     completed_at DATETIME(6),
     duration_ms DOUBLE,
-    PRIMARY KEY (job_id, attempt)
+    PRIMARY KEY (job_id, attempt),
+    INDEX structjob_attempts_by_time (started_at),
+    INDEX structjob_attempts_by_session (session_id, status)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_attempts_by_time ON structjob_attempts (started_at);
-
-CREATE INDEX structjob_attempts_by_session ON structjob_attempts (session_id, status);
 
 CREATE TABLE structjob_steps (
     id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -111,14 +95,11 @@ CREATE TABLE structjob_steps (
     started_at DATETIME(6),
     completed_at DATETIME(6),
     duration_ms DOUBLE,
-    PRIMARY KEY (id)
+    PRIMARY KEY (id),
+    INDEX structjob_steps_by_job (job_id, attempt, seq),
+    INDEX structjob_steps_by_time (started_at),
+    INDEX structjob_steps_by_session (session_id, status)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_steps_by_job ON structjob_steps (job_id, attempt, seq);
-
-CREATE INDEX structjob_steps_by_time ON structjob_steps (started_at);
-
-CREATE INDEX structjob_steps_by_session ON structjob_steps (session_id, status);
 
 CREATE TABLE structjob_logs (
     id BIGINT NOT NULL AUTO_INCREMENT,
@@ -145,24 +126,16 @@ CREATE TABLE structjob_logs (
     project VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin,
     fingerprint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin,
     PRIMARY KEY (id),
-    CONSTRAINT structjob_logs_by_session UNIQUE (session_id, seq)
+    CONSTRAINT structjob_logs_by_session UNIQUE (session_id, seq),
+    INDEX structjob_logs_by_time (ts),
+    INDEX structjob_logs_by_job (job_id, ts),
+    INDEX structjob_logs_by_step (step_id, ts),
+    INDEX structjob_logs_by_level (level, ts),
+    INDEX structjob_logs_by_type (type, ts),
+    INDEX structjob_logs_by_category (category, ts),
+    INDEX structjob_logs_by_correlation (correlation_id, ts),
+    INDEX structjob_logs_by_fingerprint (fingerprint, ts)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_logs_by_time ON structjob_logs (ts);
-
-CREATE INDEX structjob_logs_by_job ON structjob_logs (job_id, ts);
-
-CREATE INDEX structjob_logs_by_step ON structjob_logs (step_id, ts);
-
-CREATE INDEX structjob_logs_by_level ON structjob_logs (level, ts);
-
-CREATE INDEX structjob_logs_by_type ON structjob_logs (type, ts);
-
-CREATE INDEX structjob_logs_by_category ON structjob_logs (category, ts);
-
-CREATE INDEX structjob_logs_by_correlation ON structjob_logs (correlation_id, ts);
-
-CREATE INDEX structjob_logs_by_fingerprint ON structjob_logs (fingerprint, ts);
 
 CREATE TABLE structjob_sessions (
     session_id BIGINT NOT NULL,
@@ -176,12 +149,10 @@ CREATE TABLE structjob_sessions (
     ended_at DATETIME(6),
     last_seq BIGINT NOT NULL DEFAULT '0',
     end_reason VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin,
-    PRIMARY KEY (session_id)
+    PRIMARY KEY (session_id),
+    INDEX structjob_sessions_by_end (ended_at),
+    INDEX structjob_sessions_by_time (started_at)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_sessions_by_end ON structjob_sessions (ended_at);
-
-CREATE INDEX structjob_sessions_by_time ON structjob_sessions (started_at);
 
 CREATE TABLE structjob_gaps (
     session_id BIGINT NOT NULL,
@@ -189,10 +160,9 @@ CREATE TABLE structjob_gaps (
     last_seq BIGINT NOT NULL,
     reason VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
     jobs JSON,
-    PRIMARY KEY (session_id, first_seq)
+    PRIMARY KEY (session_id, first_seq),
+    INDEX structjob_gaps_by_end (session_id, last_seq)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_gaps_by_end ON structjob_gaps (session_id, last_seq);
 
 CREATE TABLE structjob_cancellations (
     job_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -201,10 +171,9 @@ CREATE TABLE structjob_cancellations (
     reason LONGTEXT,
     requested_by VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin,
     requested_at DATETIME(6) NOT NULL,
-    PRIMARY KEY (job_id)
+    PRIMARY KEY (job_id),
+    INDEX structjob_cancellations_by_session (session_id)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_cancellations_by_session ON structjob_cancellations (session_id);
 
 CREATE TABLE structjob_locks (
     name VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -224,10 +193,9 @@ CREATE TABLE structjob_dead_letters (
     payload LONGTEXT,
     ts DATETIME(6) NOT NULL,
     PRIMARY KEY (id),
-    CONSTRAINT structjob_dead_letters_by_session UNIQUE (session_id, seq)
+    CONSTRAINT structjob_dead_letters_by_session UNIQUE (session_id, seq),
+    INDEX structjob_dead_letters_by_time (ts)
 )ENGINE=InnoDB CHARSET=utf8mb4;
-
-CREATE INDEX structjob_dead_letters_by_time ON structjob_dead_letters (ts);
 
 CREATE TABLE structjob_errors (
     fingerprint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,

@@ -8,8 +8,10 @@ open, commit what they do and leave no transaction behind.
 from __future__ import annotations
 
 import re
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
@@ -21,6 +23,21 @@ __all__ = ["LOCK_TIMEOUT", "REVISIONS", "VERSION_TABLE", "current", "downgrade",
 
 LOCK_TIMEOUT = 60
 """Seconds to wait while another process creates or upgrades the tables."""
+
+STALLED = 5.0
+"""Seconds without a new table after which a creation that another program began counts as given up, and is finished by this one."""
+
+_LOOK_EVERY = 0.05
+"""Seconds between two looks at a creation that another program began."""
+
+_TRIES = 20
+"""How often a statement of a migration is tried that met another transaction."""
+
+# Table, column, key, view: made by a program that did not reach the end of its migration.
+_THERE_ALREADY = frozenset({1050, 1060, 1061, "42P07", "42701", "42710"})
+_GONE_ALREADY = frozenset({1051, 1091, 4092})
+_DUPLICATE_ROW = 1062
+_CONFLICTS = frozenset({1205, 1213})
 
 _POSTGRESQL_LOCK = 0x73747275636A6F62  # "strucjob" in ASCII: any constant that other programs are unlikely to use
 _MYSQL_LOCK = "structjob.schema"
@@ -46,7 +63,7 @@ def prepare(connection: Connection) -> None:
     with _exclusive(connection):
         found = _examine(connection)
         if found is None:
-            _run(connection, "base", head())
+            _create(connection, head())
         elif found == head():
             return
         elif connection.dialect.name == "sqlite":
@@ -72,7 +89,9 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         found = _examine(connection) or "base"
         if order(found) > order(target):
             raise InvalidArgument(f"the tables are at revision {found}, newer than {target}: to go back, downgrade")
-        if found != target:
+        if found == "base" != target:
+            _create(connection, target)
+        elif found != target:
             _run(connection, found, target)
 
 
@@ -102,7 +121,7 @@ def current(connection: Connection) -> str | None:
     """
     began = not connection.in_transaction()
     try:
-        return _examine(connection, clear=False)
+        return _examine(connection)
     finally:
         if began:
             connection.rollback()
@@ -126,11 +145,11 @@ def _read_revision(connection: Connection) -> str | None:
     return rows[0] if rows else None
 
 
-def _examine(connection: Connection, *, clear: bool = True) -> str | None:
+def _examine(connection: Connection) -> str | None:
     """Return the revision, None when there are no tables yet; raise `SchemaMismatch` for what is not ours to touch."""
-    inspector = inspect(connection)
-    views = [name for name in inspector.get_view_names() if name.startswith("structjob_")]
-    tables = [name for name in inspector.get_table_names() if name.startswith("structjob_") and name not in views]
+    tables, views = _names(connection)
+    if VERSION_TABLE not in tables and (tables or views):
+        tables, views = _names(connection)  # the version table comes first, but a list may be read while tables are made
     where = _where(connection)
     if VERSION_TABLE not in tables:
         if tables or views:
@@ -140,12 +159,15 @@ def _examine(connection: Connection, *, clear: bool = True) -> str | None:
             )
         return None
     revision = _read_revision(connection)
-    if revision is None:
-        _require_empty(connection, tables)
-        if clear:
-            _drop(connection, tables, views)
-        return None
-    if revision not in REVISIONS:
+    if revision is None and (filled := _with_rows(connection, tables)) is not None:
+        connection.rollback()
+        revision = _read_revision(connection)  # another program may just have finished, and begun to write
+        if revision is None:
+            raise SchemaMismatch(
+                f"{VERSION_TABLE} in {where} names no revision though {filled} has rows: "
+                f"put the revision of the tables back into its only column, for example '{head()}'"
+            )
+    if revision is not None and revision not in REVISIONS:
         if re.fullmatch(r"\d{4}", revision) and revision > head():
             raise SchemaMismatch(
                 f"the tables in {where} are at revision {revision}; this version of structjob knows {head()} at most: upgrade structjob"
@@ -154,35 +176,100 @@ def _examine(connection: Connection, *, clear: bool = True) -> str | None:
     return revision
 
 
-def _require_empty(connection: Connection, tables: list[str]) -> None:
-    # Where DDL commits by itself, a creation that was interrupted leaves some tables and no revision. Nobody can have written yet.
+def _names(connection: Connection) -> tuple[list[str], list[str]]:
+    """Return the names of the tables and of the views that are structjob's by their names."""
+    inspector = inspect(connection)
+    views = [name for name in inspector.get_view_names() if name.startswith("structjob_")]
+    return [name for name in inspector.get_table_names() if name.startswith("structjob_") and name not in views], views
+
+
+def _with_rows(connection: Connection, tables: list[str]) -> str | None:
+    """Return one of *tables* that has rows; None if all are empty, as a creation that did not reach its end leaves them."""
     for name in tables:
         quoted = connection.dialect.identifier_preparer.quote(name)
         if connection.exec_driver_sql(f"SELECT 1 FROM {quoted} LIMIT 1").first() is not None:  # noqa: S608  # quoted, from the catalogue
-            raise SchemaMismatch(
-                f"{VERSION_TABLE} in {_where(connection)} names no revision though {name} has rows: "
-                f"put the revision of the tables back into its only column, for example '{head()}'"
-            )
+            return name
+    return None
 
 
-def _drop(connection: Connection, tables: list[str], views: list[str]) -> None:
-    quote = connection.dialect.identifier_preparer.quote
-    # No view stands in another's way once the one that reads it is gone, and "active" comes before "job" in the alphabet.
-    for name in sorted(views):
-        _execute(connection, f"DROP VIEW {quote(name)}")
-    for name in sorted(tables):
-        _execute(connection, f"DROP TABLE {quote(name)}")
+def _create(connection: Connection, target: str) -> None:
+    """Create the tables, up to revision *target*; finish what another program began and left unfinished. Nothing is ever dropped.
+
+    MariaDB and MySQL commit each ``CREATE`` on its own, and on a cluster (Galera) their locks are local to one node: programs on several
+    nodes may be here at the same time. The cluster itself orders ``CREATE TABLE``, and only one program's can succeed. That program goes
+    on; the others wait for the revision, which is written last, and go on in its place when no table has been added for `STALLED` seconds.
+    Should both go on, no harm is done: every statement succeeds once in the cluster, and `_run` passes over what is there.
+    """
+    if _is_mysql(connection):
+        name = _dialect(connection)
+        first = statements(name, "base", target)[0]
+        if not _apply(connection, first) and _finished_by_another(connection):
+            return
+    _run(connection, "base", target)
+
+
+def _finished_by_another(connection: Connection) -> bool:
+    """Wait for another program that creates the tables; return whether it reached its end, False when it has stopped."""
+    made, since = -1, 0.0
+    while True:
+        tables, views = _names(connection)
+        finished = _read_revision(connection) is not None
+        connection.rollback()  # what is read stays locked against a change of the table, on all nodes
+        if finished:
+            return True
+        now = time.monotonic()
+        if len(tables) + len(views) != made:
+            made, since = len(tables) + len(views), now
+        elif now - since >= STALLED:
+            return False
+        connection.exec_driver_sql(f"DO SLEEP({_LOOK_EVERY})")  # on the server: here it would hold the event loop
+
+
+def _is_mysql(connection: Connection) -> bool:
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def _dialect(connection: Connection) -> str:
+    return "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
 
 
 def _run(connection: Connection, start: str, end: str) -> None:
-    dialect = connection.dialect
-    name = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
-    for statement in statements(name, start, end):
-        _execute(connection, statement)
+    for statement in statements(_dialect(connection), start, end):
+        _apply(connection, statement)
 
 
-def _execute(connection: Connection, statement: str) -> None:
-    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+def _apply(connection: Connection, statement: str) -> bool:
+    """Run one statement of a migration; return False if what it makes is there, or what it drops is not."""
+    for tried in range(1, _TRIES + 1):
+        try:
+            # Within PostgreSQL's transaction an error would end all of it.
+            with connection.begin_nested() if connection.dialect.name == "postgresql" else nullcontext():
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+            if _is_mysql(connection):
+                connection.commit()  # here and not at the end: on a cluster it may fail, and is tried again
+            return True
+        except DBAPIError as error:
+            if _needless(error, statement):
+                return False
+            if not _is_mysql(connection) or _code(error) not in _CONFLICTS or tried == _TRIES:
+                raise
+            connection.rollback()
+            connection.exec_driver_sql(f"DO SLEEP({_LOOK_EVERY})")
+    raise AssertionError  # the last try returns or raises
+
+
+def _code(error: DBAPIError) -> object:
+    """Return what the driver calls the *error*: MySQL's number, or PostgreSQL's SQLSTATE."""
+    said = error.orig.args if error.orig is not None else ()
+    return said[0] if said and isinstance(said[0], int) else getattr(error.orig, "sqlstate", None)
+
+
+def _needless(error: DBAPIError, statement: str) -> bool:
+    code = _code(error)
+    if code == _DUPLICATE_ROW:
+        return statement.startswith(f"INSERT INTO {VERSION_TABLE} ")
+    on_sqlite = isinstance(error.orig, sqlite3.Error) and "already exists" in str(error.orig)
+    return code in _THERE_ALREADY or code in _GONE_ALREADY or on_sqlite
 
 
 @contextmanager
@@ -241,6 +328,7 @@ def _mysql_lock(connection: Connection) -> Iterator[None]:
         raise _busy(connection)
     try:
         yield
+        connection.commit()  # before the next program has the lock
     finally:
         with suppress(DBAPIError):  # a connection that broke has released it
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": _MYSQL_LOCK})

@@ -131,7 +131,27 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
         (command.downgrade if down else command.upgrade)(config, f"{start}:{end}", sql=True)
     if end == "base":
         found.write(f"DROP TABLE {VERSION_TABLE};")
-    return tuple(found.found)
+    return tuple(_with_indexes(found.found) if dialect in ("mariadb", "mysql") else found.found)
+
+
+def _with_indexes(found: list[str]) -> list[str]:
+    """Return the statements with each index that follows the creation of its table as a part of that creation.
+
+    On MariaDB and MySQL each statement commits on its own, and a cluster carries each out on all nodes before the next: a quarter of the
+    statements takes a quarter of the time.
+    """
+    together: list[str] = []
+    places: dict[str, int] = {}
+    for statement in found:
+        if table := re.match(r"CREATE TABLE (\w+) ", statement):
+            places[table[1]] = len(together)
+        index = re.fullmatch(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) (\(.*\))", statement)
+        if index and index[3] in places:
+            head_, end, tail = together[places[index[3]]].rpartition("\n)")
+            together[places[index[3]]] = f"{head_},\n    {index[1] or ''}INDEX {index[2]} {index[4]}{end}{tail}"
+        else:
+            together.append(statement)
+    return together
 
 
 def _location() -> Path:

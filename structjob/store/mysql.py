@@ -92,7 +92,8 @@ def _upsert(table: str) -> tuple[str, ...]:
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: _upsert(table) for table in COLUMNS}
 
-_CONFLICTS = frozenset({1020, 1205, 1213})
+# On a Galera cluster 1213 comes at the commit, too (another node was first), and 1180 where the node was lost meanwhile.
+_CONFLICTS = frozenset({1020, 1180, 1205, 1213})
 _DUPLICATES = frozenset({1062, 1586})
 # Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158, MariaDB 4035–4044), and what is too large.
 _DATA = frozenset({1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)})
@@ -178,6 +179,10 @@ class MySQLStore(ServerStore):
         packet, version = cursor.fetchone()
         self._ingest.most = int(packet) // 2 - _RESERVE
         cursor.execute(f"SET SESSION {'max_recursive_iterations' if 'MariaDB' in version else 'cte_max_recursion_depth'} = {_DEEPEST}")
+        cursor.execute("SHOW VARIABLES LIKE 'wsrep_sync_wait'")
+        if (found := cursor.fetchone()) is not None:
+            # A Galera node answers from what it has applied: wait for what was committed on another node before the question.
+            cursor.execute(f"SET SESSION wsrep_sync_wait = {int(found[1]) | 1}")
         cursor.close()
 
     def cut(self, connection: Any) -> None:
@@ -215,4 +220,6 @@ class MySQLStore(ServerStore):
             return self.read_only(said)
         if code in _TOO_MANY:
             return self.too_many(said)
+        if code == 1047:
+            return self.not_working(f"{said}: the node has lost its cluster, or has not joined it yet")
         return self.unreachable(error.__cause__, said) if code in _UNREACHABLE else self.not_working(said)

@@ -16,7 +16,8 @@ from structjob.diagnostics import diagnostics
 from structjob.models import KEPT
 from structjob.store import claims
 from structjob.store.ingest import JSON_COLUMNS, Ingest, Provisional
-from structjob.store.tables import attempts, logs, sessions
+from structjob.store.locks import in_turn
+from structjob.store.tables import attempts, logs
 
 _MARK = b',"provisional":"'
 
@@ -145,4 +146,4 @@ def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
 
 def _lock(connection: Connection, session_id: int) -> None:
     """Have what one session tells of such attempts stored in turn."""
-    connection.execute(select(sessions.c.session_id).where(sessions.c.session_id == session_id).with_for_update())
+    in_turn(connection, f"settling {session_id}")
