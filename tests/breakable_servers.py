@@ -66,6 +66,7 @@ class Server:
 
     Args:
         directory: Where it may write; made if it is not there.
+        lasting: Whether what it has stored survives a power cut. Where it need not, the server never waits for a disk.
 
     Attributes:
         port: Where it listens, on 127.0.0.1; the same after each start.
@@ -76,8 +77,9 @@ class Server:
     account: str
     """The user of the operating system that it runs as where the tests are run by root: some refuse to be root."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, lasting: bool = True) -> None:
         self.directory = directory
+        self.lasting = lasting
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -217,12 +219,14 @@ class MariaDB(Server):
         return [f"--tmpdir={self.directory}/tmp", *self._sizes]
 
     _sizes = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--innodb-undo-tablespaces=0")
+    _careless = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite")
 
     def _serve(self) -> list[str]:
         return [
             _program("mariadbd", "/usr/sbin", "/usr/local/sbin"), "--no-defaults", f"--datadir={self.directory}/data",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--socket={self.directory}/socket", "--skip-name-resolve",
             f"--max-connections={CONNECTIONS}", "--innodb-temp-data-file-path=ibtmp1:4M:autoextend", *self._common(),
+            *([] if self.lasting else self._careless),
         ]  # fmt: skip
 
     def sql(self, statements: str, *, database: str = "test") -> str:
@@ -281,6 +285,7 @@ class PostgreSQL(Server):
             "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.directory, "max_connections": CONNECTIONS,
             "superuser_reserved_connections": 3, "shared_buffers": "32MB", "min_wal_size": "2MB", "max_wal_size": "16MB",
             "password_encryption": "scram-sha-256",
+            **({} if self.lasting else {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}),
         }  # fmt: skip
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [_program("postgres", *self._places), "-D", f"{self.directory}/data", *options]

@@ -11,7 +11,6 @@ from pathlib import Path
 import database_support
 import hypothesis
 import pytest
-import servers
 import structlog
 from cli_support import Shell
 
@@ -87,9 +86,8 @@ async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker
 
 
 def pytest_sessionfinish() -> None:
-    """Leave no database and no server behind."""
+    """Leave no database behind."""
     database_support.drop_databases()
-    servers.remove_private_servers()
 
 
 @pytest.fixture(params=database_support.KINDS)

@@ -1,4 +1,4 @@
-"""Real database servers for the tests: those that the environment names, those on 127.0.0.1, or private ones."""
+"""Real database servers for the tests: those that the environment names, a run's own, or those on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from breakable_servers import SERVERS, Server, ServerMissing
+from shared_servers import shared_url
 
 ENVIRONMENT = {"mariadb": "STRUCTJOB_TEST_MYSQL", "postgresql": "STRUCTJOB_TEST_POSTGRES"}
 USUAL = {"mariadb": "mariadb://root@127.0.0.1:3306/test", "postgresql": "postgresql://postgres@127.0.0.1:5432/test"}
 
-_private: dict[str, Server] = {}
 _found: dict[str, str] = {}
 
 
@@ -61,14 +61,13 @@ def server_url(kind: str) -> str:
     if kind not in _found:
         if os.environ.get(ENVIRONMENT[kind]):
             _found[kind] = os.environ[ENVIRONMENT[kind]]
-        elif _answers(kind, 3306 if kind == "mariadb" else 5432):
-            _found[kind] = USUAL[kind]
         else:
             try:
-                _private[kind] = start_private(kind)
+                _found[kind] = shared_url(kind)
             except ServerMissing as exc:
-                absent(kind, str(exc))
-            _found[kind] = _private[kind].url()
+                if not _answers(kind, 3306 if kind == "mariadb" else 5432):
+                    absent(kind, str(exc))
+                _found[kind] = USUAL[kind]
     return _found[kind]
 
 
@@ -78,10 +77,3 @@ def absent(kind: str, why: str) -> None:
     if os.environ.get("STRUCTJOB_TEST_NO_SKIP"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def remove_private_servers() -> None:
-    """Stop what this process started."""
-    for server in _private.values():
-        remove(server)
-    _private.clear()
