@@ -13,7 +13,7 @@ from datetime import timedelta
 from time import perf_counter
 
 from benchmarks.history import UNTIL, Batch, History
-from structjob.store.ingest import Store, Written
+from structjob.store.ingest import Ending, Store, Written
 from structjob.store.opening import make_store
 
 
@@ -44,7 +44,7 @@ async def fill(url: str, history: History, tell: Callable[[int], object] = lambd
             tell(stored)
             batch = following
         for session, last_seq in history.sessions:
-            await store.end_session(session, last_seq, "closed", unexplained="in_flight", tell=lambda crashed: (0, b""))
+            await store.end_session(session, Ending(reason="closed", last_seq=last_seq), lambda crashed: (0, b""))
         return stored
     finally:
         await store.close()

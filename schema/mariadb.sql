@@ -148,6 +148,7 @@ CREATE TABLE structjob_sessions (
     heartbeat_at DATETIME(6),
     ended_at DATETIME(6),
     last_seq BIGINT NOT NULL DEFAULT '0',
+    confirmed BIGINT NOT NULL DEFAULT '0',
     end_reason VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
     PRIMARY KEY (session_id),
     INDEX structjob_sessions_by_end (ended_at),

@@ -177,6 +177,7 @@ CREATE TABLE structjob_sessions (
     heartbeat_at TIMESTAMP WITH TIME ZONE,
     ended_at TIMESTAMP WITH TIME ZONE,
     last_seq BIGINT DEFAULT '0' NOT NULL,
+    confirmed BIGINT DEFAULT '0' NOT NULL,
     end_reason VARCHAR(64) COLLATE "C",
     PRIMARY KEY (session_id)
 );

@@ -176,6 +176,7 @@ CREATE TABLE structjob_sessions (
     heartbeat_at DATETIME,
     ended_at DATETIME,
     last_seq BIGINT DEFAULT '0' NOT NULL,
+    confirmed BIGINT DEFAULT '0' NOT NULL,
     end_reason VARCHAR(64),
     PRIMARY KEY (session_id)
 );

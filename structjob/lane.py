@@ -76,8 +76,8 @@ class Lane(Protocol):
     def read(self, limit: int, most: int) -> Batch | None:
         """Return the next lines, or ``None`` if nothing waits: at most *limit* bytes (or a single line) and *most* lines."""
 
-    def ack(self, batch: Batch) -> None:
-        """Forget *batch*: it is stored."""
+    def ack(self, batch: Batch, confirmed: int = 0) -> None:
+        """Forget *batch*: it is dealt with. The database has *confirmed* so many of its events."""
 
     def clear(self, reason: str) -> int:
         """Give up what waits and was not read yet; return how many records."""
@@ -100,6 +100,10 @@ def may_block() -> bool:
     return asyncio._get_running_loop() is None
 
 
+def _ignore(count: int) -> None:
+    pass
+
+
 class MemoryLane:
     """The in-memory twin: for in-memory databases, where the spool is switched off, and while the disk refuses.
 
@@ -113,6 +117,8 @@ class MemoryLane:
         self.dropped: deque[Dropped] = deque()
         self.closed = False
         self.room_comes = may_block
+        self.confirm: Callable[[int], object] = _ignore
+        """Called with how many of its events the database has confirmed."""
         self._capacity = float("inf") if capacity is None else capacity
         self._overflow = overflow
         self._reason = reason
@@ -178,9 +184,11 @@ class MemoryLane:
             size += len(line[1])
         return Batch(b"".join(lines), len(lines), self) if lines else None
 
-    def ack(self, batch: Batch) -> None:
+    def ack(self, batch: Batch, confirmed: int = 0) -> None:
         self._acked += batch.count
         self._in_flight -= batch.count
+        if confirmed:
+            self.confirm(confirmed)
 
     def position(self) -> int:
         return self._acked + self._in_flight + len(self._lines)

@@ -252,6 +252,7 @@ class SessionRecord:
     heartbeat_at: datetime | None
     ended_at: datetime | None
     last_seq: int
+    confirmed: int
     end_reason: str | None
 
 

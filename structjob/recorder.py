@@ -12,9 +12,10 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import count
 from pathlib import Path
+from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -90,6 +91,11 @@ class Recorder:
         self.numbers = Numbers()
         self.state_numbers = Numbers()
         self._rejected = Numbers()
+        self._broken_off = Numbers()
+        self._threads: set[int] = set()
+        self._thread = 0
+        """The one that logged last: threads take turns of milliseconds, so most often it is the same."""
+        self._taken: set[int] = set()
         self.lost: deque[Dropped] = deque()
         """Numbers that were given out and then not used: first, last, reason."""
         self.lost_states: deque[int] = deque()
@@ -101,12 +107,19 @@ class Recorder:
         self.states: Lane = spool.states if spool is not None else MemoryLane()
         self._next = self.numbers.next
         self._append = self._write = self.events.append
+        if spool is not None and spool.tally is not None:
+            self.fallback.confirm = spool.tally.confirm
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
 
     @property
     def rejected(self) -> int:
         """Events that were refused and have no number."""
         return self._rejected.given
+
+    @property
+    def broken_off(self) -> int:
+        """Calls that an exception ended where nothing can tell whether the line was written, or a number taken."""
+        return self._broken_off.given
 
     def put(self, body: bytes, level: int) -> None:
         """Record the event whose line begins with *body*; never raises an `Exception`."""
@@ -118,25 +131,77 @@ class Recorder:
                 self._tell_forked()
             hand_over(body, level)
             return
-        number = self._next()
+        if get_ident() != self._thread:
+            self._meet_thread()
+        number = 0
         line = b""
         try:
-            body += b',"seq":%d' % number
-            line = body + b',"crc":"%08x"}\n' % crc32(body)  # as `structjob.line.seal` does
+            number = self._next()
+            body = b'%s,"seq":%d' % (body, number)
+            line = b'%s,"crc":"%08x"}\n' % (body, crc32(body))  # as `structjob.line.seal` does
             try:
                 self._append(line, number)
             except OSError as exc:
                 self._disk_refused(exc)
                 self.fallback.append(line, number)
+                self._risk(number)  # after it is there: see `secure`
         except BaseException as exc:
             # Out of memory, or a signal handler that raises: the number is out and must be accounted for. Whether a line was
-            # written nobody can tell here: the end of the session finds out.
-            if not line:
+            # written cannot be told here: the end of the session finds out.
+            if number and not line:
                 self.lost.append(Dropped(number, number, "interrupted"))
+                self._risk(number)
+            else:
+                self._broken_off.next()
             if not isinstance(exc, Exception):
                 raise
         if self.idle:
             self.wake()
+
+    def _meet_thread(self) -> None:
+        """Note, where it survives this process, that one more thread logs: each may have a number in its hands when the process dies."""
+        thread = get_ident()
+        if thread not in self._threads:
+            self._threads.add(thread)
+            self._hold()
+        self._thread = thread
+
+    def take_number(self) -> int:
+        """Return a number for an event that is stored at once, and not written to the spool; `settle_numbers` must follow."""
+        number = self._next()
+        self._taken.add(number)
+        self._hold()
+        return number
+
+    def settle_numbers(self, numbers: Collection[int], stored: int) -> None:
+        """Note that of the *numbers* from `take_number` so many are *stored*, and the others among the `lost`."""
+        self._taken.difference_update(numbers)
+        self._hold()
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.confirm(stored)
+
+    def _hold(self) -> None:
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.hold(len(self._threads) + len(self._taken))
+
+    def _risk(self, number: int) -> None:
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.risk(number)
+
+    def secure(self) -> None:
+        """Take back, once nothing about events is known in memory only, the note that there is something."""
+        tally = self.spool.tally if self.spool is not None else None
+        if tally is None or not tally.at_risk or self._in_memory():
+            return
+        tally.mark(0)
+        if number := self._in_memory():  # another thread came in between, and its mark may have been taken back with the others
+            tally.mark(number)
+
+    def _in_memory(self) -> int:
+        """Return the greatest number given out if something is known in memory only, or 0."""
+        lanes = self.fallback, self.fallback_states
+        uncertain = any(self.dropped_sources()) or not all(lane.reached(lane.position()) for lane in lanes)
+        return self.numbers.given if uncertain else 0
 
     def put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
         """Record that the row which *describe* returns (columns of the table of *kind*) is now so.
@@ -308,6 +373,7 @@ class Recorder:
         if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
             self._accounted = time.monotonic()
             self.account()
+            self.secure()
 
     def _keep(self, fallback: MemoryLane, line: bytes, number: int) -> None:
         """Keep a line that came while the directory was being made."""
@@ -333,6 +399,7 @@ class Recorder:
                 self._write = self._append_child
                 self._append = self._append_and_tell if self._listeners else self._write
                 self.spool = spool
+                self._hold()
         except SpoolError as exc:
             raise OSError(str(exc)) from exc
         finally:

@@ -29,6 +29,7 @@ from structjob.exceptions import SpoolError
 from structjob.host import boot_id, is_network
 from structjob.lane import Overflow
 from structjob.spool import FileLane
+from structjob.tally import Tally
 
 _META = "session.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -116,14 +117,18 @@ class SessionSpool:
         session: Whose it is.
         events: The lane of the log events.
         states: The lane of the changes of state; no flood of logs fills it.
+        tally: What is known of its numbers; ``None`` if that was lost.
         alive: Whether its process may still write.
     """
 
-    def __init__(self, directory: Path, session: Session, events: FileLane, states: FileLane, locks: dict[str, int]) -> None:
+    def __init__(
+        self, directory: Path, session: Session, events: FileLane, states: FileLane, locks: dict[str, int], tally: Tally | None
+    ) -> None:
         self.directory = directory
         self.session = session
         self.events = events
         self.states = states
+        self.tally = tally
         self._locks = locks
         _held.add(self)
 
@@ -143,6 +148,7 @@ class SessionSpool:
         unfinished = _hidden(directory)
         locks: dict[str, int] = {}
         lanes: list[FileLane] = []
+        tally: Tally | None = None
         try:
             unfinished.mkdir(mode=0o700)
             for name in ("alive", "deliver") if deliver else ("alive",):
@@ -156,13 +162,19 @@ class SessionSpool:
             with open(fd, "wb") as file:
                 file.write(msgspec.json.encode(session))
             # The lanes too: a directory that has its name is whole.
-            lanes.append(FileLane(unfinished, "events", writable=True, max_bytes=max_bytes, overflow=overflow, shared=not deliver))
-            lanes.append(FileLane(unfinished, "states", writable=True, shared=not deliver))
+            tally = Tally.create(unfinished)
+            shared = not deliver
+            lanes.append(
+                FileLane(unfinished, "events", writable=True, max_bytes=max_bytes, overflow=overflow, shared=shared, tally=tally)
+            )
+            lanes.append(FileLane(unfinished, "states", writable=True, shared=shared))
             unfinished.rename(directory)
         except OSError as exc:
             shutil.rmtree(unfinished, ignore_errors=True)
             for lane in lanes:
                 lane.close()
+            if tally is not None:
+                tally.close()
             while locks:
                 os.close(locks.popitem()[1])
             raise SpoolError(
@@ -171,7 +183,7 @@ class SessionSpool:
             ) from exc
         for lane in lanes:
             lane.moved(directory)
-        return cls(directory, session, lanes[0], lanes[1], locks)
+        return cls(directory, session, lanes[0], lanes[1], locks, tally)
 
     @property
     def alive(self) -> bool:
@@ -182,12 +194,19 @@ class SessionSpool:
         if self.alive and (fd := _lock(self.directory / "alive", create=True)) is not None:
             self._locks["alive"] = fd
             self.events.final = self.states.final = True
+            if self.tally is not None:
+                self.tally.reread()
         return not self.alive
 
     def close(self) -> None:
         """Let go of the files and locks: what waits is now up to the next process."""
         self.events.close()
         self.states.close()
+        self._close_others()
+
+    def _close_others(self) -> None:
+        if self.tally is not None:
+            self.tally.close()
         while self._locks:
             os.close(self._locks.popitem()[1])
 
@@ -204,8 +223,7 @@ class SessionSpool:
         """Let go of the files in a forked child; the parent's locks stay its own."""
         self.events.forget()
         self.states.forget()
-        while self._locks:
-            os.close(self._locks.popitem()[1])
+        self._close_others()
 
 
 _held: weakref.WeakSet[SessionSpool] = weakref.WeakSet()
@@ -258,12 +276,14 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
                 session.database,
                 database,
             )
+        tally = Tally.open(directory)
         spool = SessionSpool(
             directory,
             session,
-            FileLane(directory, "events", writable=False),
+            FileLane(directory, "events", writable=False, tally=tally),
             FileLane(directory, "states", writable=False),
             {"deliver": fd},
+            tally,
         )
         spool.try_finish()
         adopted.append(spool)

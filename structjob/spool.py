@@ -23,6 +23,7 @@ from pathlib import Path
 
 from structjob.lane import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
 from structjob.line import number_of, owner_of, rescue, verify_line
+from structjob.tally import Tally
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 """Size at which a lane goes on in a new file, so that what is delivered can be deleted: half a millisecond of work, done on the loop."""
@@ -36,6 +37,9 @@ _CLEARED = 1024 * 1024
 """Bytes that are cleared at a time."""
 _LONGEST = 64 * 1024 * 1024
 
+_SHORTEST = 64
+"""Bytes that a record has at least."""
+
 _THREADS = 64
 """Last lines of a batch among which its greatest number is looked for."""
 
@@ -48,6 +52,7 @@ class _Segment:
     read: int = 0
     acked: int = 0
     retired: float = 0.0
+    confirmed: int = 0
     done: dict[int, int] = field(default_factory=dict)
 
     def ack(self, start: int, end: int) -> None:
@@ -65,6 +70,11 @@ def _first_lines(chunk: bytes, most: int) -> tuple[int, int]:
     return end, count
 
 
+def _last_number(lines: bytes) -> int:
+    """Return about the greatest number in *lines*: they are out of order by as many as threads wrote at once, at most."""
+    return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)), default=0)
+
+
 class FileLane:
     """A lane on disk.
 
@@ -77,6 +87,7 @@ class FileLane:
         overflow: What happens when they do.
         shared: Whether another process delivers what this one writes. What that one has delivered it deletes, and what it has in hand
             cannot be known: the newest are dropped in place of the oldest.
+        tally: Of the session, for the lane of its events.
     """
 
     def __init__(
@@ -89,12 +100,15 @@ class FileLane:
         max_bytes: int | None = None,
         overflow: Overflow = "drop_oldest",
         shared: bool = False,
+        tally: Tally | None = None,
     ) -> None:
         self.dropped: deque[Dropped] = deque()
         self.closed = False
         self.room_comes = may_block
         self.damaged = 0
         """Lines left out since their checksum was wrong."""
+        self.damaged_most = 0
+        """How many records they can have been: where newlines were damaged, too, a line was several."""
         self.last_seen = 0
         """Greatest number that they had, as far as it can be told."""
         self.final = False
@@ -104,6 +118,7 @@ class FileLane:
         self._writable = writable
         self._overflow: Overflow = "drop_newest" if shared and overflow == "drop_oldest" else overflow
         self._shared = shared
+        self._tally = tally
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes if max_bytes is None else max(min(segment_bytes, max_bytes // 8), 4096)
         self._check_bytes = self._segment_bytes if max_bytes is None else min(self._segment_bytes, max(max_bytes // 64, 1024))
@@ -150,6 +165,7 @@ class FileLane:
                 if not self._full:
                     return True
             self.dropped.append(Dropped(number, number, _FULL, owner_of(line)[1]))
+            self._risk(number)
             return False
         return True
 
@@ -198,6 +214,7 @@ class FileLane:
                 left = b""
                 with contextlib.suppress(FileNotFoundError):
                     left = self._path(segment.number).read_bytes()[segment.acked :]
+                self._risk(_last_number(left))
                 self._delete(segment)
                 self._drop(left, _FULL)
                 return True
@@ -212,9 +229,18 @@ class FileLane:
                 owners.setdefault(job_id, []).append(number)
         for job_id, numbers in owners.items():
             self.dropped.extend(Dropped(first, last, reason, job_id) for first, last in ranges(numbers))
+            self._risk(max(numbers))
         return sum(map(len, owners.values()))
 
+    def _risk(self, number: int) -> None:
+        """Note that, up to *number*, events were given up and it is known in memory only, until `Recorder.account` has written it."""
+        if self._tally is not None:
+            self._tally.risk(number)
+
     def _delete(self, segment: _Segment) -> None:
+        if self._tally is not None and segment.confirmed:
+            confirmed, segment.confirmed = segment.confirmed, 0
+            self._tally.confirm(confirmed, segment.number)
         self._path(segment.number).unlink(missing_ok=True)
         if self._reader is not None and self._reader[0] == segment.number:
             self._close_reader()
@@ -280,6 +306,7 @@ class FileLane:
                 found = [line + b"\n"]
             elif line:
                 self.damaged += 1
+                self.damaged_most += len(line) // _SHORTEST + 1
                 found = rescue(line)
                 if not found:
                     self.last_seen = max(self.last_seen, self._greatest + 1, self._believed(number_of(line)))
@@ -293,12 +320,13 @@ class FileLane:
         """Return the *number* of a damaged line, or 0: where there are no holes it cannot be far off, unless it is what was damaged."""
         return number if number <= self._greatest + self.damaged else 0
 
-    def ack(self, batch: Batch) -> None:
+    def ack(self, batch: Batch, confirmed: int = 0) -> None:
         with self._lock:
             segment = self._segments.get(batch.segment)
             if segment is None:
                 return
             segment.ack(batch.start, batch.end)
+            segment.confirmed += confirmed
             self._delete_stored()
         if self._full:
             self.check_space()
@@ -307,6 +335,7 @@ class FileLane:
         cleared, left = 0, self._backlog()
         while left > 0 and (batch := self.read(_CLEARED, sys.maxsize)) is not None:
             # In the file first: should the process end in between, the numbers are missing and not both dropped and delivered.
+            self._risk(_last_number(batch.lines))
             with contextlib.suppress(OSError), open(self._path(batch.segment), "r+b", buffering=0) as file:
                 os.pwrite(file.fileno(), b"\n" * (batch.end - batch.start), batch.start)
             cleared += self._drop(batch.lines, reason)

@@ -16,7 +16,7 @@ import structjob
 from structjob.exceptions import IllegalTransition, JobNotFound
 from structjob.session import Session
 from structjob.store import cancellations
-from structjob.store.ingest import JOB_COLUMNS
+from structjob.store.ingest import JOB_COLUMNS, Ending
 
 log = structlog.get_logger("cancelling")
 
@@ -272,7 +272,7 @@ async def test_a_request_to_a_dead_process_is_settled_with_it(db_path, tracker):
     )
     await tracker.cancel("dead", "is anybody there")
     assert rows(db_path, "SELECT job_id, reason FROM structjob_cancellations") == [("dead", "is anybody there")]
-    await store.end_session(session, 0, "died", unexplained="in_flight", tell=lambda jobs: (1, b""))
+    await store.end_session(session, Ending(reason="died"), lambda jobs: (1, b""))
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
     assert (await tracker.jobs.get("dead")).status == "crashed"
 

@@ -161,7 +161,16 @@ async def test_what_was_interrupted_is_explained_at_the_end(db_path):
     structjob.configure(console=False)
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         structlog.get_logger().info("before")
-        tracker._recorder.numbers.next()  # broken off right after it took its number
+        take = tracker._recorder._next
+
+        def broken_off():
+            take()
+            raise KeyboardInterrupt
+
+        tracker._recorder._next = broken_off  # right after it took its number
+        with pytest.raises(KeyboardInterrupt):
+            structlog.get_logger().info("broken off")
+        tracker._recorder._next = take
         structlog.get_logger().info("after")
         await tracker.flush()
         assert tracker.ledger().stored == 2

@@ -21,7 +21,7 @@ from structjob.engine import reaper as reapers
 from structjob.exceptions import StoreUnavailable
 from structjob.session import Session
 from structjob.store import leases, sessions
-from structjob.store.ingest import JOB_COLUMNS, Crashed
+from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
 from structjob.store.opening import make_store
 from structjob.store.verify import verify
 
@@ -285,7 +285,7 @@ async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_sto
     store, session = stranger
     await watcher.watch(70)
     (before,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
-    await store.end_session(session, 3, sessions.DIED, unexplained="in_flight", tell=lambda jobs: (1, b""))
+    await store.end_session(session, Ending(reason=sessions.DIED, last_seq=3, absent="in_flight", most=3), lambda jobs: (1, b""))
     (after,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
     assert (before.status, after.status) == ("unknown tail", "complete")
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("died",)]
@@ -408,6 +408,6 @@ async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
 async def test_a_session_that_closed_is_not_called_back(db_path, db_url, stranger):
     """What ended by itself stays so, whoever believes it to live (R11)."""
     store, session = stranger
-    await store.end_session(session, 0, sessions.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
+    await store.end_session(session, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
     assert not await store.transact(lambda connection: leases.revive(connection, session.session_id))
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("closed",)]

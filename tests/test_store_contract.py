@@ -16,7 +16,7 @@ from structjob.exceptions import SchemaMismatch, StoreUnavailable
 from structjob.models import Event
 from structjob.session import Session
 from structjob.store import migrate
-from structjob.store.ingest import Write
+from structjob.store.ingest import Ending, Write
 from structjob.store.logs import Logs
 from structjob.store.migration_sql import statements
 from structjob.store.opening import make_store
@@ -263,7 +263,8 @@ async def test_ending_a_session_explains_its_holes(store):
     session = a_session()
     await store.write(Write(1, events(2, 3, 7), state("gap", 1, first_seq=5, last_seq=5, reason="dropped")))
     for _ in range(2):
-        assert await store.end_session(session, 9, "died", unexplained="in_flight", tell=lambda crashed: (1, b"")) == []
+        ending = Ending(reason="died", last_seq=9, confirmed=3, absent="in_flight", most=5)
+        assert (await store.end_session(session, ending, lambda crashed: (1, b""))).crashed == []
     found = await store.fetch(sa.select(gaps).order_by(gaps.c.first_seq))
     assert [(g["first_seq"], g["last_seq"], g["reason"]) for g in found] == [
         (1, 1, "in_flight"), (4, 4, "in_flight"), (5, 5, "dropped"), (6, 6, "in_flight"), (8, 9, "in_flight"),
@@ -284,9 +285,9 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
         told.append(crashed)
         return 2, event(1, "operation_crashed", level="error", job_id="j")
 
-    crashed = await store.end_session(a_session(), 7, "died", unexplained="in_flight", tell=tell)
+    crashed = (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).crashed
     assert [(c.job["id"], c.steps, c.last_lines) for c in crashed] == [("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))]
-    assert await store.end_session(a_session(), 7, "died", unexplained="in_flight", tell=tell) == []
+    assert (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).crashed == []
     assert len(told) == 1
     found = {row["id"]: row for row in await store.fetch(sa.select(jobs))}
     assert {id_: row["status"] for id_, row in found.items()} == {"j": "crashed", "over": "failed", "theirs": "running"}

@@ -15,7 +15,7 @@ from structjob.lane import Dropped
 from structjob.models import JobStatus
 from structjob.session import Session
 from structjob.store import cancellations, leases, sessions, tables
-from structjob.store.ingest import JOB_COLUMNS, Crashed
+from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
 from structjob.store.leases import Lease
 from structjob.store.opening import make_store
 
@@ -105,7 +105,7 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
     assert await store.transact(revive)
     assert not await store.transact(revive)
     assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
-    await store.end_session(stranger, 0, sessions.CLOSED, unexplained="interrupted", tell=lambda jobs: (1, b""))
+    await store.end_session(stranger, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
     assert not await store.transact(revive)
 
 

@@ -288,6 +288,7 @@ def _create_sessions_and_gaps(t: _Types) -> None:
         sa.Column("heartbeat_at", t.moment()),
         sa.Column("ended_at", t.moment()),
         sa.Column("last_seq", sa.BigInteger(), nullable=False, server_default="0"),
+        sa.Column("confirmed", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("end_reason", t.exact(64)),
     )
     op.create_index("structjob_sessions_by_end", "structjob_sessions", ["ended_at"])

@@ -53,5 +53,6 @@ class Accounts:
             dropped[gap.reason] += gap.last - gap.first + 1
         while recorder.lost_states:
             self._own.states.add([recorder.lost_states.popleft()])
+        recorder.secure()
         if told:
             recorder.tell("dropped", "%d events were dropped so far (%s); see structjob_gaps", sum(dropped.values()), dict(dropped))

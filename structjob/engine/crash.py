@@ -57,6 +57,7 @@ async def account(told: dict[str, bytes], own: Feed, recorder: Recorder, link: L
     told.clear()
     own.stored += len(stored)
     recorder.lost.extend(Dropped(number, number, "interrupted") for number in numbers - stored)
+    recorder.settle_numbers(numbers, len(stored))
 
 
 def _notice(crashed: Crashed, session: Session) -> bytes:

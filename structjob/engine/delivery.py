@@ -20,7 +20,7 @@ from structjob.engine.claiming import Claiming
 from structjob.engine.feed import Feed, Work, waiting
 from structjob.engine.keeper import Keeper
 from structjob.engine.link import Link, permanent
-from structjob.engine.orphans import Orphans
+from structjob.engine.orphans import Orphans, warn_of_loss
 from structjob.engine.retention import Pruner
 from structjob.engine.waiters import Flush, Waiters
 from structjob.exceptions import StoreUnavailable
@@ -28,7 +28,9 @@ from structjob.lane import Batch, MemoryLane, may_block
 from structjob.models import Ledger
 from structjob.recorder import Recorder
 from structjob.retention import Retention
-from structjob.store.ingest import Crashed, Written
+from structjob.store.ingest import Crashed, Ending, Written
+from structjob.store.position import MISSING
+from structjob.store.sessions import CLOSED
 
 _VERIFIED = 500
 """Lines of another process that are verified at a time at most: it is done on the loop."""
@@ -236,15 +238,21 @@ class Engine:
 
     async def _end_own(self) -> None:
         feed = self._own
-        crashed = await self.store.end_session(
-            feed.session, self.recorder.numbers.given, "closed", unexplained="interrupted", tell=self._nothing_to_tell
+        ending = Ending(
+            reason=CLOSED,
+            last_seq=self.recorder.numbers.given,
+            confirmed=feed.confirmed,
+            absent="interrupted",
+            most=self.recorder.broken_off,
         )
-        for job in crashed:
+        ended = await self.store.end_session(feed.session, ending, self._nothing_to_tell)
+        for job in ended.crashed:
             diagnostics.warning(
                 "job %s (%s) was still running when its tracker closed; it is marked crashed", job.job["id"], job.job["operation"]
             )
-        # All is stored, or has just been explained.
-        feed.dropped["interrupted"] += self._accounts.waiting()
+        warn_of_loss(feed.session, ended, None)
+        # All is stored, or has just been explained, or is lost.
+        feed.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
 
     def _nothing_to_tell(self, crashed: list[Crashed]) -> tuple[int, bytes]:
         return self._own.session.session_id, b""

@@ -50,13 +50,21 @@ class Feed:
     dead: int = 0
     states: Reached = field(default_factory=Reached)
     dropped: Counter[str] = field(default_factory=Counter)
+    confirmed_before: int = 0
+    """Events of an orphan that the database has confirmed before, and whose lines are gone."""
     notices: dict[str, bytes] = field(default_factory=dict)
     """Lines that tell of its jobs that crashed, kept for the case that ending it must be tried again."""
 
     @classmethod
     def of_orphan(cls, spool: SessionSpool) -> Feed:
         """Return the feed of a directory that was taken over."""
-        return cls(spool.session, lambda: (spool.states, _EMPTY, spool.events, _EMPTY), spool)
+        before = spool.tally.confirmed if spool.tally is not None else 0
+        return cls(spool.session, lambda: (spool.states, _EMPTY, spool.events, _EMPTY), spool, confirmed_before=before)
+
+    @property
+    def confirmed(self) -> int:
+        """How many of the session's events the database has confirmed to have stored, or put among the dead letters."""
+        return self.confirmed_before + self.stored + self.dead
 
     def over(self) -> bool:
         """Return whether its process is gone and all it wrote is stored."""
@@ -90,10 +98,11 @@ class Feed:
     def acknowledge(self, states: Batch | None, events: Batch | None, written: Written) -> None:
         """Note that a batch is stored."""
         if events is not None:
-            self.stored += events.count - written.dead - written.torn
+            records = events.count - written.torn
+            self.stored += records - written.dead
             self.dead += written.dead
             self.in_flight -= events.count
-            events.lane.ack(events)
+            events.lane.ack(events, records)
         if states is not None:
             self.states.add(written.states)
             states.lane.ack(states)

@@ -118,10 +118,12 @@ class Keeper:
         if not self._own.entered:
             return
         store = self._link.store
-        await store.heartbeat(self._own.session.session_id, self._recorder.numbers.given)
+        # What was confirmed is asked first: it is never more than what was given out.
+        confirmed = self._own.confirmed
+        await store.heartbeat(self._own.session.session_id, self._recorder.numbers.given, confirmed)
         for feed in self._orphans:
             if feed.entered and feed.spool is not None and feed.spool.alive:
-                await store.heartbeat(feed.session.session_id, 0)
+                await store.heartbeat(feed.session.session_id, 0, feed.confirmed)
         await self._reaper.look()
 
     def _restate(self) -> None:
@@ -132,10 +134,10 @@ class Keeper:
         """Beat in the watchdog's thread."""
         if not self._own.entered or self._recorder.forked:
             return
-        number, given = self._own.session.session_id, self._recorder.numbers.given
+        number, confirmed, given = self._own.session.session_id, self._own.confirmed, self._recorder.numbers.given
         heartbeat_now = getattr(self._link.store, "heartbeat_now", None)
         if heartbeat_now is not None:
-            heartbeat_now(number, given)
+            heartbeat_now(number, given, confirmed)
             return
 
         # The drivers of servers need a loop, and the tracker's is blocked: another one, with a connection of its own, for this once.
@@ -144,7 +146,7 @@ class Keeper:
             try:
                 async with asyncio.timeout(_APART):
                     await store.open()
-                    await store.heartbeat(number, given)
+                    await store.heartbeat(number, given, confirmed)
             finally:
                 await store.close()
 

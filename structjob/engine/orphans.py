@@ -10,8 +10,42 @@ from structjob.engine import crash
 from structjob.engine.feed import Feed
 from structjob.engine.link import Link
 from structjob.recorder import Recorder
-from structjob.store.ingest import Crashed
-from structjob.store.sessions import DIED
+from structjob.session import Session
+from structjob.store.ingest import Crashed, Ended, Ending
+from structjob.store.sessions import DIED, LOOKS_RESTORED
+from structjob.tally import Tally
+
+
+def _ending(feed: Feed, spool: sessions.SessionSpool) -> Ending:
+    """Return what is known of a session whose process is gone, and of whose spool all is stored."""
+    tally, events = spool.tally, spool.events
+    at_risk = tally.at_risk if tally is not None else 0
+    # What a thread had in its hands was neither written nor confirmed: no more than one number a thread. What memory alone knew of can be
+    # any number of events; they were lost.
+    most = tally.hands if tally is not None and not at_risk else 0
+    return Ending(
+        reason=DIED,
+        last_seq=max(events.last_seen, at_risk),
+        confirmed=feed.confirmed,
+        absent="damaged" if events.damaged else "in_flight",
+        most=most + events.damaged_most,
+    )
+
+
+def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
+    """Warn if events of a session that has just ended are missing, and say what it looks like."""
+    if not ended.missing:
+        return
+    if ended.fewer:
+        why = f"the database holds {ended.fewer:,} events fewer than it had confirmed: {LOOKS_RESTORED}"
+    elif tally is not None and tally.at_risk:
+        why = "the process ended while its disk refused to take events, or before it had recorded which ones it dropped"
+    else:
+        why = "they are neither in the database nor in the spool: a part of the spool was lost"
+    diagnostics.warning(
+        "%d events of session %d (pid %d on %s) are lost: %s; `structjob verify` lists their numbers",
+        ended.missing, session.session_id, session.pid, session.host, why,
+    )  # fmt: skip
 
 
 class Orphans:
@@ -79,20 +113,16 @@ class Orphans:
         spool = feed.spool
         assert spool is not None  # noqa: S101 -- that is what was adopted
         damaged = spool.events.damaged + spool.states.damaged
-        await self._link.insist(
-            lambda: self._link.store.end_session(
-                feed.session,
-                spool.events.last_seen,
-                DIED,
-                unexplained="damaged" if damaged else "in_flight",
-                tell=lambda jobs: self._tell(feed, jobs),
-            )
+        ending = _ending(feed, spool)
+        ended = await self._link.insist(
+            lambda: self._link.store.end_session(feed.session, ending, lambda jobs: self._tell(feed, jobs))
         )
         # Some may have been told of by an attempt that failed, and not crash after all.
         await self._link.insist(lambda: crash.account(feed.notices, self._own, self._recorder, self._link))
         del self._feeds[feed.session.session_id]
         spool.remove()
         feed.ended = True
+        warn_of_loss(feed.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(
                 "the spool of session %d held %d damaged records, which are lost; see structjob_gaps", feed.session.session_id, damaged
@@ -100,7 +130,7 @@ class Orphans:
 
     def _tell(self, feed: Feed, crashed: list[Crashed]) -> tuple[int, bytes]:
         """Say that jobs have crashed: on the console, and in lines for the transaction in which they do."""
-        return self._own.session.session_id, crash.notices(feed.notices, crashed, feed.session, self._recorder.numbers.next)
+        return self._own.session.session_id, crash.notices(feed.notices, crashed, feed.session, self._recorder.take_number)
 
     def close(self) -> None:
         """Let go of every directory: what waits is now up to the next process."""

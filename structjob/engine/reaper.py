@@ -101,7 +101,7 @@ class Reaper:
         told = self._told.setdefault(lease.session.session_id, {})
 
         def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
-            return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.numbers.next)
+            return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.take_number)
 
         crashed = await self._link.store.transact(lambda connection: leases.reap(connection, lease, reason, tell))
         del self._seen[lease.session.session_id]

@@ -6,12 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, insert, or_, select
+from sqlalchemy import Connection, Select, and_, case, delete, insert, or_, select
 
 from structjob.store.tables import gaps
 
 PRUNED = "pruned"
 """The ``reason`` of numbers whose events were kept for their time and then deleted."""
+
+DEAD_LETTERED = "dead_lettered"
+"""The ``reason`` of numbers whose events the database refused, and holds among the dead letters."""
+
+TAKEN = case((gaps.c.reason.in_((PRUNED, DEAD_LETTERED)), gaps.c.last_seq - gaps.c.first_seq + 1), else_=0)
+"""How many events a row stands for that the database has confirmed."""
 
 _SESSIONS_AT_ONCE = 100
 

@@ -33,7 +33,7 @@ from structjob.store import tables
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED
 from structjob.store.history import count_restored
-from structjob.store.ingest import JSON_COLUMNS, Store, Write
+from structjob.store.ingest import JSON_COLUMNS, Ending, Store, Write
 from structjob.store.records import NOTES, read_records, row_of
 from structjob.store.sessions import CLOSED
 
@@ -145,7 +145,8 @@ async def _import(store: Store, path: Path, ids: Ids, *, dry_run: bool, service:
             await store.heartbeat(session.session_id, last)
     if checked.pruned:
         await store.transact(lambda connection: _restored(connection, session.session_id, checked.occurrences))
-    await store.end_session(session, last, CLOSED, unexplained="interrupted", tell=lambda crashed: (session.session_id, b""))
+    ending = Ending(reason=CLOSED, last_seq=last, confirmed=result.events)
+    await store.end_session(session, ending, lambda crashed: (session.session_id, b""))
     return replace(result, events=result.events - dead, refused=dead)
 
 

@@ -220,6 +220,43 @@ class Crashed:
     last_lines: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is known of a session that ends.
+
+    Attributes:
+        reason: Its ``end_reason``.
+        last_seq: The greatest number it is known to have given out, besides those in the database.
+        confirmed: How many of its events the database has confirmed to have stored, or put among the dead letters.
+        absent: Why numbers can be absent that were never handed to the database.
+        most: How many such numbers there can be. If more are absent, or the database holds fewer events than it confirmed, nothing is
+            explained: events were lost.
+    """
+
+    reason: str
+    last_seq: int = 0
+    confirmed: int = 0
+    absent: str = ""
+    most: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What was found when a session was ended.
+
+    Attributes:
+        crashed: The jobs that became crashed by it.
+        explained: How many absent numbers were explained as `Ending.absent`.
+        missing: How many numbers remain unexplained.
+        fewer: How many events fewer the database holds than it had confirmed.
+    """
+
+    crashed: list[Crashed]
+    explained: int = 0
+    missing: int = 0
+    fewer: int = 0
+
+
 Tell = Callable[[list[Crashed]], tuple[int, bytes]]
 """Given the jobs that have just become crashed, returns the session that says so, and its events, in lines of the spool."""
 
@@ -257,20 +294,20 @@ class Store(Protocol):
     async def begin_session(self, session: Session) -> None:
         """Enter *session*; harmless if it is there."""
 
-    async def heartbeat(self, session_id: int, last_seq: int) -> None:
-        """Say by the database's clock that the session lives, and how many numbers it gave out."""
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
+        """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed."""
 
     async def write(self, write: Write) -> Written:
         """Store a batch, in one transaction, or in a few where one would take too long; what the database refuses for its content goes to
         the dead letters.
         """
 
-    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
-        """End a session in one transaction: explain its holes as *unexplained*, mark what it left running as crashed, and store what
-        *tell* says of it.
+    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
+        """End a session: explain its holes as far as *ending* allows it; then, in one transaction, mark it as ended and what it left
+        running as crashed, and store what *tell* says of that.
 
-        *last_seq* is the greatest number it is known to have given out, besides those in the database. *tell* is called within the
-        transaction, in any thread, and again when the transaction is tried again. Returns the jobs that became crashed by this very call.
+        *tell* is called within the transaction, in any thread, and again when the transaction is tried again. `Ended.crashed` are the
+        jobs that became crashed by this very call.
         """
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, insert, select
 from structjob.line import number_of, rescue, verify_line
 from structjob.store import tables
 from structjob.store.expressions import utc_now
+from structjob.store.gaps import DEAD_LETTERED
 from structjob.store.ingest import Ingest, Write, Written
 
 
@@ -58,7 +59,7 @@ def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str) 
             )
         )
     if write.events:
-        gap = {"session_id": write.session_id, "first_seq": number, "last_seq": number, "reason": "dead_lettered"}
+        gap = {"session_id": write.session_id, "first_seq": number, "last_seq": number, "reason": DEAD_LETTERED}
         ingest.upsert(connection, "structjob_gaps", msgspec.json.encode([gap]))
         return Written(dead=1)
     return Written(states=[number])

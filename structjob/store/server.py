@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
 from structjob.session import Session
 from structjob.store import claims, migrate, poison, sessions, settling
-from structjob.store.ingest import Crashed, Ingest, Tell, Write, Written, fold
+from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
 from structjob.store.portions import Portions
 from structjob.store.url import masked
 
@@ -235,13 +235,11 @@ class ServerStore:
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
-    async def heartbeat(self, session_id: int, last_seq: int) -> None:
-        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq))
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
+        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
 
-    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
-        return await self.transact(
-            lambda connection: sessions.end(connection, self._ingest, session, last_seq, reason, unexplained=unexplained, tell=tell)
-        )
+    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
+        return await sessions.end(self, self._ingest, session, ending, tell)
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
         return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))

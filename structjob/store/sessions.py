@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    bindparam,
-    case,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    literal_column,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, insert, literal, literal_column, select, update
 
 from structjob.clock import moment
 from structjob.session import Session
 from structjob.store.expressions import utc_now
-from structjob.store.ingest import Crashed, Ingest, Tell
+from structjob.store.gaps import TAKEN
+from structjob.store.holes import Holes, Range, find
+from structjob.store.ingest import Crashed, Ended, Ending, Ingest, Store, Tell
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
 
 CLOSED = "closed"
@@ -36,6 +24,8 @@ VANISHED = "vanished"
 """``end_reason`` of a session whose host has no such process any more; nobody has seen its spool."""
 LEASE_EXPIRED = "lease_expired"
 """``end_reason`` of a session whose heartbeat stood still for a lease; nobody has seen its spool."""
+LOOKS_RESTORED = "it looks restored from a backup or failed over to an older copy, or rows were deleted without structjob"
+"""What it means that a database holds fewer events than it had confirmed."""
 PRESUMED = (VANISHED, LEASE_EXPIRED)
 """Those of sessions whose last number nobody knows."""
 
@@ -44,19 +34,8 @@ _RUNNING: ColumnElement[str] = literal_column("'running'")
 _LAST_LINES = 5
 """How many of a crashed job's last lines are told."""
 
-# The numbers that are neither stored nor explained, as ranges: before each known number, between it and the one before.
-_HOLES = text(
-    """
-WITH known (lowest, highest) AS (
-  SELECT seq, seq FROM structjob_logs WHERE session_id = :session
-  UNION ALL SELECT first_seq, last_seq FROM structjob_gaps WHERE session_id = :session
-  UNION ALL SELECT :last + 1, :last + 1
-), placed AS (
-  SELECT lowest, max(highest) OVER (ORDER BY lowest, highest ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached FROM known
-)
-SELECT coalesce(reached, 0) + 1 AS first_seq, lowest - 1 AS last_seq FROM placed WHERE lowest > coalesce(reached, 0) + 1
-"""
-).bindparams(bindparam("session", type_=BigInteger()), bindparam("last", type_=BigInteger()))
+EXPLAINED_AT_ONCE = 1_000
+"""Holes that one transaction explains; to put them into one statement is done on the loop."""
 
 
 def enter(connection: Connection, session: Session) -> None:
@@ -76,11 +55,15 @@ def enter(connection: Connection, session: Session) -> None:
     connection.execute(insert(sessions).from_select([*values, "heartbeat_at"], select(*row, utc_now()).where(absent)))
 
 
-def beat(connection: Connection, session_id: int, last_seq: int) -> None:
-    """Say by the database's clock that the session lives, and how many numbers it gave out."""
-    known = sessions.c.last_seq
-    highest = case((known < last_seq, last_seq), else_=known)
-    connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(heartbeat_at=utc_now(), last_seq=highest))
+def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> None:
+    """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed."""
+    values = {"heartbeat_at": utc_now(), "last_seq": _greatest(sessions.c.last_seq, last_seq)}
+    values["confirmed"] = _greatest(sessions.c.confirmed, confirmed)
+    connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(values))
+
+
+def _greatest(column: ColumnElement[int], value: int) -> ColumnElement[int]:
+    return case((column < value, value), else_=column)
 
 
 def reach(connection: Connection, session_id: int, last_seq: int) -> None:
@@ -89,38 +72,64 @@ def reach(connection: Connection, session_id: int, last_seq: int) -> None:
     connection.execute(update(sessions).where(behind).values(last_seq=last_seq))
 
 
-def end(
-    connection: Connection, ingest: Ingest, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell
-) -> list[Crashed]:
+async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, tell: Tell) -> Ended:
     """Do as `structjob.store.ingest.Store.end_session` says."""
     number = session.session_id
-    enter(connection, session)
-    # Locked: whoever else ends it at the same moment waits here, and finds it done.
-    told = connection.execute(select(sessions.c.last_seq).where(sessions.c.session_id == number).with_for_update()).scalar_one()
-    stored, highest = connection.execute(select(func.count(), func.max(logs.c.seq)).where(logs.c.session_id == number)).one()
-    known = connection.execute(select(func.max(gaps.c.last_seq)).where(gaps.c.session_id == number)).scalar_one()
-    last = max(highest or 0, known or 0, told, last_seq)
-    if stored < last:
-        holes = connection.execute(_HOLES, {"session": number, "last": last}).mappings().all()
-        explained = [{**hole, "session_id": number, "reason": unexplained} for hole in holes]
-        if explained:
-            ingest.upsert(connection, "structjob_gaps", msgspec.json.encode(explained))
-    connection.execute(
-        update(sessions)
-        .where(sessions.c.session_id == number)
-        .values(
-            last_seq=last,
-            ended_at=func.coalesce(sessions.c.ended_at, utc_now()),
-            end_reason=case((sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=reason),
-        )
+    # Outside the transaction that ends it: a long session is read in portions, and nobody is kept waiting. What changes meanwhile is
+    # either pruned, and explained by that, or stored late, and an explanation too many does no harm.
+    rows = await store.fetch(select(sessions.c.last_seq, sessions.c.confirmed).where(sessions.c.session_id == number))
+    told, confirmed = (rows[0]["last_seq"], rows[0]["confirmed"]) if rows else (0, 0)
+    last, fewer, holes = await _examine(store, number, max(told, ending.last_seq), max(confirmed, ending.confirmed))
+    explain = not fewer and holes.count <= ending.most
+    if explain:
+        await _explain(store, ingest, number, ending.absent, holes.ranges)
+
+    def finish(connection: Connection) -> list[Crashed]:
+        enter(connection, session)
+        # Locked: whoever else ends it at the same moment waits here, and finds it done.
+        connection.execute(select(sessions.c.session_id).where(sessions.c.session_id == number).with_for_update())
+        values = {
+            "last_seq": _greatest(sessions.c.last_seq, last),
+            "confirmed": _greatest(sessions.c.confirmed, ending.confirmed),
+            "ended_at": func.coalesce(sessions.c.ended_at, utc_now()),
+            "end_reason": case((sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=ending.reason),
+        }
+        connection.execute(update(sessions).where(sessions.c.session_id == number).values(values))
+        crashed = crash(connection, session)
+        if crashed:
+            # Here and not through the spool: should this process be killed next, it is said nevertheless, and once.
+            teller, lines = tell(crashed)
+            if lines:
+                ingest.events(connection, teller, lines)
+        return crashed
+
+    crashed = await store.transact(finish)
+    explained, missing = (holes.count, 0) if explain else (0, holes.count)
+    return Ended(crashed=crashed, explained=explained, missing=missing, fewer=fewer)
+
+
+async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
+    """Return the last number of a session, how many events fewer than *confirmed* the database holds, and the session's holes."""
+    # The events first: what is pruned in between is then counted twice, and not missed.
+    (stored,) = await store.fetch(select(func.count().label("rows"), func.max(logs.c.seq).label("last")).where(logs.c.session_id == number))
+    (given_up,) = await store.fetch(
+        select(func.max(gaps.c.last_seq).label("last"), func.coalesce(func.sum(TAKEN), 0).label("taken")).where(gaps.c.session_id == number)
     )
-    crashed = crash(connection, session)
-    if crashed:
-        # Here and not through the spool: should this process be killed next, it is said nevertheless, and once.
-        teller, lines = tell(crashed)
-        if lines:
-            ingest.events(connection, teller, lines)
-    return crashed
+    highest = stored["last"] or 0
+    last = max(told, highest, given_up["last"] or 0)
+    holes = await find(store.fetch, number, highest, last) if stored["rows"] != last else Holes()
+    # Only what is absent can have been lost, whatever the counts say.
+    return last, min(max(0, confirmed - stored["rows"] - int(given_up["taken"])), holes.count), holes
+
+
+async def _explain(store: Store, ingest: Ingest, number: int, reason: str, ranges: Sequence[Range]) -> None:
+    """Write *ranges* to ``structjob_gaps``, a portion in each transaction: if this process ends in between, the next one repeats it."""
+    for start in range(0, len(ranges), EXPLAINED_AT_ONCE):
+        some = ranges[start : start + EXPLAINED_AT_ONCE]
+        rows = msgspec.json.encode(
+            [{"session_id": number, "first_seq": first, "last_seq": last, "reason": reason} for first, last in some]
+        )
+        await store.transact(lambda connection, rows=rows: ingest.upsert(connection, "structjob_gaps", rows))  # type: ignore[misc]  # bound early
 
 
 def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:

@@ -28,7 +28,8 @@ from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
     LOG_COLUMNS,
-    Crashed,
+    Ended,
+    Ending,
     Tell,
     Write,
     Written,
@@ -268,17 +269,15 @@ class SQLiteStore:
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
-    async def heartbeat(self, session_id: int, last_seq: int) -> None:
-        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq))
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
+        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
 
-    def heartbeat_now(self, session_id: int, last_seq: int) -> None:
+    def heartbeat_now(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
         """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
-        self._guard(self._transact, sessions.beat, session_id, last_seq)
+        self._guard(self._transact, sessions.beat, session_id, last_seq, confirmed)
 
-    async def end_session(self, session: Session, last_seq: int, reason: str, *, unexplained: str, tell: Tell) -> list[Crashed]:
-        return await self.transact(
-            lambda connection: sessions.end(connection, self._ingest, session, last_seq, reason, unexplained=unexplained, tell=tell)
-        )
+    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
+        return await sessions.end(self, self._ingest, session, ending, tell)
 
     # -- claiming and reading -----------------------------------------------------------------------------------------------
 

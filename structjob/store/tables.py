@@ -178,6 +178,7 @@ sessions = Table(
     Column("heartbeat_at", UTCDateTime()),
     Column("ended_at", UTCDateTime()),
     Column("last_seq", BigInteger(), nullable=False, server_default="0"),
+    Column("confirmed", BigInteger(), nullable=False, server_default="0"),  # events that the database said it had taken
     Column("end_reason", Exact(64)),
     Index("structjob_sessions_by_end", "ended_at"),
     Index("structjob_sessions_by_time", "started_at"),
