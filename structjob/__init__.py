@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from structjob.installation import install
     from structjob.jobfiles import JobFileSink
     from structjob.lifecycle import Attempt, Job, Step, retrying, step
+    from structjob.logfile import FileSink
     from structjob.logger import success
     from structjob.models import (
         AttemptRecord,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from structjob.processors import Sample, add_context, capture
     from structjob.redaction import Redactor
     from structjob.retention import Pruned, Retention
-    from structjob.sinks import ConsoleSink, FileSink, Record, Sink
+    from structjob.sinks import ConsoleSink, Record, Sink
     from structjob.statistics import ErrorGroup, StatisticsFilter
     from structjob.tracker import Tracker
 
@@ -82,6 +83,7 @@ _WHERE = {
     "installation": ("install",),
     "jobfiles": ("JobFileSink",),
     "lifecycle": ("Attempt", "Job", "Step", "retrying", "step"),
+    "logfile": ("FileSink",),
     "logger": ("success",),
     "models": (
         "AttemptRecord",
@@ -103,7 +105,7 @@ _WHERE = {
     "processors": ("Sample", "add_context", "capture"),
     "redaction": ("Redactor",),
     "retention": ("Pruned", "Retention"),
-    "sinks": ("ConsoleSink", "FileSink", "Record", "Sink"),
+    "sinks": ("ConsoleSink", "Record", "Sink"),
     "statistics": ("ErrorGroup", "StatisticsFilter"),
     "tracker": ("Tracker",),
 }

@@ -17,11 +17,12 @@ from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier
 from structjob.foreign import join_stdlib
 from structjob.levels import LEVELS, level_name
+from structjob.logfile import FileSink
 from structjob.logger import BoundLogger, log_from
 from structjob.pipeline import FanOut, SilentLogger
 from structjob.processors import setup
 from structjob.redaction import Redactor
-from structjob.sinks import ConsoleSink, FileSink, Sink, sink_level
+from structjob.sinks import ConsoleSink, Sink, sink_level
 
 _processors: list[Any] = []
 

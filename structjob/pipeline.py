@@ -27,9 +27,10 @@ from structjob.event import (
     with_parent,
 )
 from structjob.failure import Classifier
+from structjob.logfile import FileSink
 from structjob.redaction import Redactor
 from structjob.routing import dispatch, hand_over, records
-from structjob.sinks import ConsoleSink, FileSink, Record, Sink, sink_level
+from structjob.sinks import ConsoleSink, Record, Sink, sink_level
 
 # Looked up once: the hot path asks for them with each event.
 _now, _join = clock.now, b"".join

@@ -1,4 +1,4 @@
-"""Where events are shown: console and file. The database is reached another way, see `structjob.recorder`.
+"""What a sink is, and the console. The database is reached another way, see `structjob.recorder`.
 
 A sink is any object with ``emit(record)``; ``level`` (the least it takes, ``"debug"`` if absent) and ``close()`` are optional. What
 it raises is counted and reported once in a while, and felt by nobody.
@@ -6,20 +6,14 @@ it raises is counted and reported once in a while, and felt by nobody.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
 import os
 import re
 import sys
-import threading
 import time
-from datetime import datetime
-from pathlib import Path
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
-import msgspec
-
+from structjob.descriptor import Descriptor, takes_lines_whole
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, level_name
 
@@ -115,6 +109,8 @@ class ConsoleSink:
         self._renderer: Any = None
         self._known: Any = self
         self._fd = -1
+        self._descriptor: Descriptor | None = None
+        """What keeps lines whole on a pipe or a terminal; a file does so alone."""
 
     def emit(self, record: Record) -> None:
         self.write(self._render(record) if self.pretty else record.line)
@@ -123,10 +119,12 @@ class ConsoleSink:
         """Write one line at once."""
         stream = self._stream if self._stream is not None else sys.stdout
         if stream is not self._known:
-            self._fd = _descriptor(stream)
-            self._known = stream
+            self._learn(stream)
         if self._fd < 0:
             _write_through(stream, line)
+            return
+        if self._descriptor is not None:
+            self._descriptor.write(self._fd, line, stream)
             return
         # Past the stream's buffer, which refuses a signal handler that comes in while its own thread writes; but what
         # print() left there comes first.
@@ -134,9 +132,19 @@ class ConsoleSink:
             stream.flush()
         except RuntimeError:
             pass
-        written = _write(self._fd, line)
-        while written < len(line):  # a pipe took a part
-            written += _write(self._fd, line[written:])
+        try:
+            written = _write(self._fd, line)
+        except BlockingIOError:
+            written = 0
+        if written != len(line):  # the disk is full: from now on the rest of a line is kept until there is room
+            self._descriptor = Descriptor.of(self._fd)
+            self._descriptor.write(self._fd, line[written:])
+
+    def _learn(self, stream: Any) -> None:
+        """Find out how to write to *stream*, which is a new one."""
+        self._fd = _descriptor(stream)
+        self._descriptor = None if self._fd < 0 or takes_lines_whole(self._fd) else Descriptor.of(self._fd)
+        self._known = stream
 
     def _render(self, record: Record) -> bytes:
         if self._renderer is None:
@@ -207,127 +215,3 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
-
-
-def append_line(fd: int, line: bytes, path: Path) -> None:
-    """Append *line* to the open file *path*. Raises `OSError` if the disk took a part of it only; the next line is whole all the same."""
-    if os.write(fd, line) != len(line):
-        os.write(fd, b"\n")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-
-class FileSink:
-    """Appends events to a file as lines of JSON.
-
-    Args:
-        path: The file; it is created with mode 0600, its directory must exist.
-        level: Least level written.
-        max_bytes: Size at which the file is moved to ``path.1`` (and so on) and a new one begun; ``None``: never.
-        max_age: Age in seconds at which the same happens; ``None``: never.
-        keep: How many old files stay.
-
-    Raises:
-        InvalidArgument: if the file cannot be written to.
-    """
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        level: str = "debug",
-        max_bytes: int | None = 100 * 1024 * 1024,
-        max_age: float | None = None,
-        keep: int = 5,
-    ) -> None:
-        if (max_bytes is not None and max_bytes < 1) or (max_age is not None and max_age <= 0) or keep < 0:
-            raise InvalidArgument(f"rotation of {path}: max_bytes and max_age must be positive, keep not negative")
-        self.level = level_name(level)
-        self.path = Path(path)
-        self._max_bytes = max_bytes
-        self._max_age = max_age
-        self._keep = keep
-        self._lock = threading.Lock()
-        self._fd = -1
-        self._checked = 0.0
-        self._written = 0
-        self._began = 0.0
-        try:
-            self._open()
-        except OSError as exc:
-            raise InvalidArgument(
-                f"cannot write the log file {self.path}: {exc.strerror}; create its directory, or choose another path"
-            ) from exc
-
-    def emit(self, record: Record) -> None:
-        self.write(record.line)
-
-    def write(self, line: bytes) -> None:
-        """Append one line at once."""
-        self._written += len(line)
-        now = time.monotonic()
-        try:
-            if now - self._checked > 1.0 or (self._max_bytes is not None and self._written > self._max_bytes):
-                self._check(now)
-        finally:  # a file that cannot be moved away, in somebody else's directory, grows; it is told, and tried again
-            append_line(self._fd, line, self.path)
-
-    def _open(self) -> None:
-        fresh = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if self._fd < 0:
-            self._fd = fresh
-        else:
-            # The descriptor keeps its number, see `structjob.spool.FileLane`.
-            os.dup2(fresh, self._fd, inheritable=False)
-            os.close(fresh)
-        self._written = os.fstat(self._fd).st_size
-        self._began = self._first_time() or time.time()
-
-    def _first_time(self) -> float | None:
-        """Return when the file's first event happened: a file system need not know when it was made."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError), open(self.path, "rb") as file:
-            return datetime.fromisoformat(msgspec.json.decode(file.readline())["timestamp"]).timestamp()
-        return None
-
-    def _check(self, now: float) -> None:
-        if not self._lock.acquire(blocking=False):
-            return  # another thread is at it, or this very one was interrupted there
-        try:
-            self._checked = now
-            try:
-                there = os.stat(self.path)
-            except FileNotFoundError:
-                self._open()
-                return
-            here = os.fstat(self._fd)
-            if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-                self._open()  # somebody else has rotated it
-                return
-            self._written = here.st_size
-            too_large = self._max_bytes is not None and here.st_size >= self._max_bytes
-            too_old = self._max_age is not None and here.st_size > 0 and time.time() - self._began >= self._max_age
-            if too_large or too_old:
-                self._written = 0  # should it fail, it is not tried again with each line
-                self._rotate()
-        finally:
-            self._lock.release()
-
-    def _rotate(self) -> None:
-        name = str(self.path)
-        if self._keep == 0:
-            os.unlink(name)
-        else:
-            # Only as far as there are any: others write into the old file meanwhile.
-            free = 1
-            while free < self._keep and os.path.lexists(f"{name}.{free}"):
-                free += 1
-            for number in range(free - 1, 0, -1):
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(f"{name}.{number}", f"{name}.{number + 1}")
-            os.replace(name, f"{name}.1")
-        self._open()
-
-    def close(self) -> None:
-        """Close the file; later events are counted as faults."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)

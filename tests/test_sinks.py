@@ -131,6 +131,130 @@ def test_several_processes_append_to_one_file(tmp_path):
     assert sorted(events(tmp_path / "app.jsonl")) == sorted(f"{name} {n}" for name in "abc" for n in range(500))
 
 
+WRITER = """
+import json, os, sys
+from structjob import FileSink
+path, forked, options = sys.argv[1], sys.argv[2] == "forked", json.loads(sys.argv[3])
+def work(sink, name):
+    for n in range(3000):
+        sink.write(json.dumps({"event": f"{name} {n}", "pad": "x" * 150}).encode() + b"\\n")
+if forked:
+    sink = FileSink(path, **options)  # the descriptor, and any lock on it, is shared
+    children = []
+    for name in "abcd":
+        if (pid := os.fork()) == 0:
+            work(sink, name)
+            os._exit(0)
+        children.append(pid)
+    sys.exit(any(os.waitpid(pid, 0)[1] for pid in children))
+work(FileSink(path, **options), sys.argv[4])
+"""
+
+
+def written_by_four_processes(path, forked, **options):
+    """Return the files that four processes leave, the oldest first."""
+    given = [str(path), "forked" if forked else "each", json.dumps(options)]
+    children = [subprocess.Popen([sys.executable, "-c", WRITER, *given, name]) for name in ("a" if forked else "abcd")]
+    assert [child.wait(100) for child in children] == [0] * len(children)
+    return [*sorted(path.parent.glob("app.jsonl.*"), key=lambda file: -int(file.suffix[1:])), path]
+
+
+@pytest.mark.parametrize("forked", [False, True], ids=["each its own sink", "forked"])
+def test_rotation_by_several_processes_loses_no_file(tmp_path, forked):
+    """faults 19b: every line is in exactly one file; up to 10,386 of 24,000 lines were in none."""
+    files = written_by_four_processes(tmp_path / "app.jsonl", forked, max_bytes=20_000, keep=1000)
+    found = [event for file in files for event in events(file)]
+    assert sorted(found) == sorted(f"{name} {n}" for name in "abcd" for n in range(3000))
+    assert len(files) > 50
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3])
+def test_with_few_old_files_only_the_oldest_vanish(tmp_path, keep):
+    """faults 19b: what is there of each process is the end of what it wrote, without a hole."""
+    files = written_by_four_processes(tmp_path / "app.jsonl", False, max_bytes=20_000, keep=keep)
+    assert len(files) == keep + 1
+    found = [event.split() for file in files for event in events(file)]
+    for name in "abcd":
+        numbers = [int(n) for writer, n in found if writer == name]
+        assert numbers == list(range(3000 - len(numbers), 3000))
+    assert len(found) >= 50 * keep
+
+
+def test_a_line_that_another_process_deletes_with_its_file_is_written_again(tmp_path, monkeypatch):
+    """faults 19b: the file is rotated away and deleted between the look at it and the line."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path, keep=0)
+    sink.write(line("before"))
+    write = os.write
+
+    def late(fd, data):
+        monkeypatch.undo()
+        path.unlink()
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", late)
+    sink.write(line("late"))
+    sink.close()
+    assert events(path) == ["late"]
+
+
+def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
+    """faults 40: logrotate without `delaycompress`, ten times while a thread logs."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path, max_bytes=None)
+    done = threading.Event()
+    count = 0
+
+    def work():
+        nonlocal count
+        while not done.is_set():
+            sink.write(line(str(count)))
+            count += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    packed = b""
+    for _ in range(10):
+        while not path.exists() or path.stat().st_size < 5_000:
+            time.sleep(0.001)
+        path.rename(tmp_path / "app.jsonl.1")
+        while not path.exists():  # where compressing takes its time
+            time.sleep(0.001)
+        packed += (tmp_path / "app.jsonl.1").read_bytes()
+        (tmp_path / "app.jsonl.1").unlink()
+    done.set()
+    thread.join()
+    sink.close()
+    found = [int(json.loads(text)["event"]) for text in (packed + path.read_bytes()).splitlines()]
+    assert found == list(range(count))
+
+
+def test_a_file_that_is_renamed_gets_no_further_line(tmp_path, monkeypatch):
+    """faults 40: the first line after a look is in the new file, and looks are a millisecond apart, not a second."""
+    monkeypatch.setattr("structjob.logfile._LOOK_INTERVAL", -1.0)
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path)
+    for n in range(5):
+        sink.write(line(f"old {n}"))
+        path.rename(tmp_path / f"rotated-{n}")
+        sink.write(line(f"new {n}"))
+        assert events(path) == [f"new {n}"]
+    sink.close()
+
+
+def test_a_relative_path_is_where_the_program_was_at_the_start(tmp_path, monkeypatch):
+    """faults 40: a program that changes its directory, as daemons do, goes on with the same file, rotated or not."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sink = FileSink("app.jsonl", max_bytes=500, keep=1000)
+    monkeypatch.chdir("elsewhere")
+    for n in range(50):
+        sink.write(line(str(n)))
+    sink.close()
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert sorted(int(event) for file in tmp_path.glob("app.jsonl*") for event in events(file)) == list(range(50))
+
+
 @pytest.mark.parametrize("options", [{"max_bytes": 0}, {"max_bytes": -1}, {"max_age": 0}, {"keep": -1}])
 def test_wrong_rotation_is_refused(tmp_path, options):
     """Bad input: nothing is created."""
