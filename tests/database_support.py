@@ -160,11 +160,11 @@ async def _prepare(engine: AsyncEngine) -> None:
         await connection.run_sync(migrate.prepare)
 
 
-async def create(kind: str) -> sa.URL:
-    """Create an empty database on the server; return its URL."""
+async def create(kind: str, options: str = "") -> sa.URL:
+    """Create an empty database on the server, with *options* of its own; return its URL."""
     url = parse(server_url(kind))
     name = f"structjob_test_{secrets.token_hex(6)}"
-    await _on_server(url, f"CREATE DATABASE {name}")
+    await _on_server(url, f"CREATE DATABASE {name} {options}")
     return url.set(database=name)
 
 

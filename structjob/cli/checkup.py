@@ -368,6 +368,7 @@ def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Ite
         return
     yield Finding("tables", "ok", f"at revision {found}")
     if db.path is None:
+        yield from _characters(connection)
         yield from _rights(connection)
     yield from _contents(connection, spools)
 
@@ -418,6 +419,13 @@ def _absent(connection: Connection) -> list[str]:
         return [name for name in metadata.tables if not connection.execute(found, {"name": name}).scalar()]
     there = set(inspect(connection).get_table_names())
     return [name for name in metadata.tables if name not in there]
+
+
+def _characters(connection: Connection) -> Iterator[Finding]:
+    from structjob.store import charset
+
+    for found, advice in charset.advice(connection):
+        yield Finding("characters", "warning", found, advice)
 
 
 def _clock(connection: Connection) -> datetime:

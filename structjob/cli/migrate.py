@@ -49,6 +49,11 @@ def migrate(db: Database, *, direction: str | None, dialect: str | None, down_to
     if dialect is not None:
         raise click.UsageError("--dialect is for --sql; the database knows its own.")
     before, after = _change(db, down_to, yes=yes)
+    if after is not None and db.path is None:
+        from structjob.store import charset
+
+        for found, advice in connected(db, charset.advice):
+            say(f"warning: {found}\n  {advice}")
     if as_json:
         put_json({"database": db.shown, "before": before, "after": after, "changed": before != after})
     elif before == after:

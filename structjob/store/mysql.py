@@ -31,8 +31,10 @@ _SETTINGS = (
 
 
 def _records(names: tuple[str, ...]) -> str:
-    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word.
-    columns = ", ".join(f"{name} {'JSON' if name in JSON_COLUMNS else 'LONGTEXT'} PATH '$.{name}'" for name in names)
+    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word. And without a character set of its own it
+    # has the database's, where a question mark takes the place of what that does not know.
+    types = {name: "JSON" if name in JSON_COLUMNS else "LONGTEXT CHARACTER SET utf8mb4" for name in names}
+    columns = ", ".join(f"{name} {type_} PATH '$.{name}'" for name, type_ in types.items())
     return f"JSON_TABLE(CONVERT(0x%s USING utf8mb4), '$[*]' COLUMNS ({columns})) AS excluded"
 
 

@@ -41,13 +41,16 @@ def salvage(write: Write) -> tuple[Written, Write] | None:
     return Written(torn=1 - whole.count(b"\n")), found
 
 
-def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str) -> Written:
+def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False) -> Written:
     """Put the single line of *write* among the dead letters, with the *error* it causes.
 
-    Whoever reads the line once more puts it aside once more: it stays one row.
+    Whoever reads the line once more puts it aside once more: it stays one row. With *ascii_only*, other characters are escaped: there is no
+    database that cannot store it.
     """
     letters = tables.dead_letters
     payload = (write.states or write.events).decode("utf-8", "backslashreplace")
+    if ascii_only:
+        payload, error = (given.encode("ascii", "backslashreplace").decode() for given in (payload, error))
     number = number_of(write.states or write.events)
     # Events are known by their number; changes of state have another row of numbers.
     seq = number if write.events else None

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import URL, BigInteger, Column, Connection, Double, Integer, text
+from sqlalchemy import URL, BigInteger, Column, Connection, Double, Integer, event, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from structjob.store import settling, tables
+from structjob.diagnostics import diagnostics
+from structjob.store import charset, settling, tables
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
 from structjob.store.server import Fault, ServerStore
 from structjob.store.types import JSONValue, UTCDateTime
@@ -120,6 +122,8 @@ class PostgresStore(ServerStore):
         super().__init__(url, engine_options, _Ingest())
         self._tls = {name: str(url.query[name]) for name in _TLS if name in url.query}
         self.url = url.difference_update_query(_TLS)
+        self._encoding = ""
+        self._codec: str | None = None
 
     def options(self) -> dict[str, Any]:
         given: dict[str, Any] = {"server_settings": {"application_name": "structjob"}}
@@ -137,6 +141,40 @@ class PostgresStore(ServerStore):
         if "sslcert" in self._tls:
             context.load_cert_chain(self._tls["sslcert"], self._tls.get("sslkey"))
         return context
+
+    async def open(self) -> None:
+        await super().open()
+        if self._encoding not in ("", "UTF8"):
+            diagnostics.warning(
+                "the database %s has the encoding %s: %s; to keep all as it is: %s",
+                self.masked_url,
+                self._encoding,
+                charset.consequence(self._encoding),
+                charset.utf8_database(),
+            )
+
+    def _create_engine(self) -> AsyncEngine:
+        engine = super()._create_engine()
+        event.listen(engine.sync_engine, "before_cursor_execute", self._within_encoding, retval=True)
+        return engine
+
+    def prepare(self, connection: Any) -> None:
+        self._encoding = connection.driver_connection.get_settings().server_encoding
+        self._codec = charset.codec_of(self._encoding)
+
+    def _within_encoding(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
+        """Replace what the database cannot hold: one such character would keep all that is written with it from being stored."""
+        if self._codec is None:
+            return statement, parameters
+        if isinstance(parameters, list):
+            return statement, [tuple(map(self._storable, row)) for row in parameters]
+        return statement, tuple(map(self._storable, parameters))
+
+    def _storable(self, value: Any) -> Any:
+        assert self._codec is not None  # noqa: S101 -- asked before
+        if isinstance(value, str):
+            return charset.within(self._codec, value)
+        return charset.json_within(self._codec, value) if isinstance(value, bytes) else value
 
     def cut(self, connection: Any) -> None:
         connection.terminate()

@@ -225,12 +225,18 @@ class ServerStore:
         parts = poison.divided(write)
         if not parts:
             if (salvaged := poison.salvage(write)) is None:
-                return await self.transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason))
+                return await self._put_aside(write, reason)
             written, found = salvaged
             parts = [found] if found.events or found.states else []
         for part in parts:
             written.add(await self._store(part))
         return written
+
+    async def _put_aside(self, write: Write, reason: str) -> Written:
+        try:
+            return await self._transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason))
+        except _Failed:  # what cannot be stored as it is can be as ASCII
+            return await self.transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason, ascii_only=True))
 
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
