@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli_support import SAMPLE, Shell
+from cli_support import SAMPLE, Shell, environment
 
 TABLES = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'structjob_%' AND type IN ('table', 'view')"
 
@@ -92,10 +92,12 @@ def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
         connection.execute("UPDATE structjob_sessions SET end_reason = 'lease_expired'")
         connection.commit()
     done = shell.run("verify")
+    assert done.returncode == 1
     assert "? unknown tail" in done.stdout.decode()
     assert "nothing that is known of is missing" in done.stderr.decode()
-    assert "1 session ended without a word, and nobody has seen the spool" in done.stderr.decode()
-    assert shell.json("verify")["ok"] is False
+    assert "the process of 1 session ended, and its spool was not seen" in done.stderr.decode()
+    as_json = shell.run("verify", "--json")
+    assert (json.loads(as_json.stdout)["ok"], as_json.returncode) == (False, 1)
 
 
 def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:
@@ -156,3 +158,45 @@ def test_the_printed_sql_makes_the_same_tables(shell: Shell) -> None:
     assert shell.json("migrate")["changed"] is False
     shell.ok("run", "--", "true")
     assert shell.json("jobs")[0]["status"] == "completed"
+
+
+ELSEWHERE = """
+import asyncio, os, signal, sys, structlog, structjob
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1], spool="elsewhere") as tracker:
+        await tracker.flush()
+        structlog.get_logger().info("on its way")
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) -> None:
+    """faults 0.1: a killed program is not live, however fresh its heartbeat; its spool in another place is looked at when it is named, and
+    the message says which places were looked at."""
+    with pytest.raises(subprocess.CalledProcessError):
+        shell.python(ELSEWHERE, "sqlite:///structjob.db")
+    done = shell.run("verify")
+    assert done.returncode == 1
+    assert "? unknown tail" in done.stdout.decode()
+    assert f"spools looked at: {shell.directory}/structjob.db.spool\n" in done.stderr.decode()
+    assert "an unknown tail: nothing proves that every line was stored" in done.stderr.decode()
+    words, env = (("--spool", "elsewhere"), None) if how == "option" else ((), environment(STRUCTJOB_SPOOL="elsewhere"))
+    done = shell.run("verify", *words, env=env)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "✓ complete" in done.stdout.decode()
+    assert f"{shell.directory}/structjob.db.spool, {shell.directory}/elsewhere" in done.stderr.decode()
+
+
+def test_the_exit_code_of_verify_says_what_ok_says(shell: Shell) -> None:
+    """faults 0.1: exit code 1 exactly where ``ok`` is false: also for a job marked running whose program has ended."""
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    assert shell.json("verify")["ok"]
+    execute(shell, "UPDATE structjob_jobs SET status = 'running' WHERE id = 'import-17'")
+    done = shell.run("verify", "--json")
+    assert (json.loads(done.stdout)["ok"], done.returncode) == (False, 1)
+    done = shell.run("verify")
+    assert done.returncode == 1
+    assert "no line is missing, but rows do not fit together" in done.stderr.decode()

@@ -1,6 +1,7 @@
 """`structjob verify` finds every loss, of each kind, on each database, with the right numbers; and nothing where nothing was lost."""
 
 import errno
+import json
 import subprocess
 import threading
 from datetime import UTC, datetime
@@ -547,3 +548,90 @@ async def test_a_session_with_a_gap_and_tens_of_thousands_of_events_ends(databas
     ended = await store.end_session(Session(1), ending, lambda crashed: (1, b""))
     assert (ended.explained, ended.missing) == (7, 0)
     assert (await one(store.fetch, 1)).status is SessionState.COMPLETE
+
+
+# -- as a user sees it ------------------------------------------------------------------------------------------------------
+
+RESTORED = """
+import asyncio, os, signal, sqlite3, sys
+import structlog, structjob
+import structjob.spool
+
+structjob.spool.SETTLE = 0.0  # what is stored is deleted at once, as it is after two seconds otherwise
+log = structlog.get_logger()
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker("sqlite:///structjob.db", spool_max_bytes=400_000) as tracker:
+        for n in range(40):
+            log.info("x" * 1000, n=n)
+        await tracker.flush()
+        with sqlite3.connect("structjob.db") as live, sqlite3.connect("backup.db") as backup:
+            live.backup(backup)
+        for _ in range(30):
+            for n in range(20):
+                log.info("x" * 1000, n=n)
+            await tracker.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_backup_that_was_restored_is_not_called_complete(live):
+    """faults 0.1: the SQLite file of a dead program is replaced by its backup: verify exits with 1, counts the lost lines, and says what it
+    looks like."""
+    with pytest.raises(subprocess.CalledProcessError, match="SIGKILL"):
+        live.python(RESTORED)
+    for path in live.directory.glob("structjob.db*"):
+        if path.is_file():
+            path.unlink()
+    (live.directory / "backup.db").rename(live.directory / "structjob.db")
+    done = live.run("verify")
+    said = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 1
+    assert "✗ incomplete" in said
+    assert "events fewer than it had confirmed: it looks restored from a backup or failed over to an older copy" in said
+    verified = json.loads(live.run("verify", "--json").stdout)
+    session = next(one for one in verified["sessions"] if one["service"] != "structjob-cli")
+    assert (verified["ok"], session["last_seq"]) == (False, 640)
+    assert verified["missing"] == session["missing"] == session["fewer"] == 640 - session["stored"]
+    assert session["stored"] >= 40
+    assert session["missing"] > 400
+
+
+FULL = """
+import asyncio, os, resource, signal
+import structlog, structjob
+
+log = structlog.get_logger()
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker("sqlite:///structjob.db") as tracker:
+        log.info("before")
+        await tracker.flush()
+        room = os.path.getsize("structjob.db") + 100_000
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # no file becomes longer: neither the spool nor the database
+        for n in range(3_000):
+            log.info("x" * 1000, n=n)
+            if n % 100 == 0:
+                await asyncio.sleep(0)
+        print(tracker.ledger().accepted, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_and_kill_9_is_not_called_complete(live):
+    """faults 0.1: database and spool on one full disk, then kill -9: all that neither of them took is counted as missing."""
+    program = live.start_python(FULL)
+    accepted = int(program.stdout.readline())
+    assert program.wait() == -9
+    verified = json.loads(live.run("verify", "--json").stdout)
+    session = next(one for one in verified["sessions"] if one["service"] != "structjob-cli")
+    assert (verified["ok"], session["status"], session["last_seq"], accepted) == (False, "incomplete", 3_001, 3_001)
+    assert session["stored"] + session["missing"] == 3_001
+    assert session["missing"] > 1_000
+    assert live.run("verify").returncode == 1

@@ -1,5 +1,7 @@
 """`structjob verify`: completeness is proved from the numbers, not promised."""
 
+import os
+import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,6 +9,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from structjob.host import boot_id
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 from structjob.store.verify import SessionState, verify
@@ -245,3 +248,13 @@ async def test_two_million_events_are_verified_in_seconds(store):
     assert sum(session.stored for session in result.sessions) == 1_800_000
     assert all(session.explained == 39_999 for session in result.sessions)
     assert result.missing > 0
+
+
+@pytest.mark.parametrize(("exists", "status"), [(True, SessionState.LIVE), (False, SessionState.UNKNOWN_TAIL)])
+@pytest.mark.parametrize("age", [0, 3600])
+async def test_on_its_own_host_the_process_decides_and_not_the_heartbeat(store, exists, status, age):
+    """faults 0.1: a process that does not exist on this host is not live, however fresh its heartbeat; one that exists is."""
+    seen = datetime.now(UTC) - timedelta(seconds=age)
+    here = {"host": socket.gethostname(), "boot_id": boot_id(), "pid": os.getpid() if exists else 2**22 + 1}
+    await store.session(1, 3, seqs=(1, 2, 3), heartbeat_at=seen, ended_at=None, end_reason=None, **here)
+    assert (await store.one()).status is status

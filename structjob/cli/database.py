@@ -173,48 +173,59 @@ class Reader:
         Returns:
             The sessions it was about; most often none.
         """
-        import asyncio
-
-        from structjob import session
-
         self._looked = time.monotonic()
-        if self._root is None:
-            return []
-        # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
-        try:
-            orphans = session.adopt(self._root, set())
-        except OSError as exc:
-            say(f"cannot look for what programs that died left in {self._root}: {exc.strerror}; what is stored is shown")
-            return []
-        for orphan in orphans:
-            orphan.close()
-        if not orphans:
-            return []
-        directories = [orphan.directory for orphan in orphans]
-        size = sum(entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl"))
-        if size > _MUCH:
-            say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
-        from structjob.tracker import Tracker
-
-        tracker = Tracker(self._database.url, service="structjob-cli")
-        try:
-            await tracker.open()
-        except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
-            say(f"what programs that died left in {self._root} is not delivered: {exc}; what is stored is shown")
-            return []
-        try:
-            await tracker.flush()
-            deadline = time.monotonic() + _PATIENCE
-            # A directory goes away when its jobs are marked, a moment after its last line is stored.
-            while any(directory.exists() for directory in directories) and time.monotonic() < deadline:  # noqa: ASYNC110 -- another's task does it
-                await asyncio.sleep(0.01)
-        finally:
-            await tracker.aclose()
-        return [orphan.session.session_id for orphan in orphans]
+        return [] if self._root is None else await deliver_from(self._database, self._root)
 
     async def deliver_now_and_then(self) -> list[int]:
         """Do as `deliver` does, but not more often than makes sense."""
         return await self.deliver() if time.monotonic() - self._looked >= LOOK_EVERY else []
+
+
+async def deliver_from(database: Database, root: Path, *, spool: bool | Path = True) -> list[int]:
+    """Deliver to *database* what dead programs left in *root*, and mark their jobs as crashed; return the sessions it was about.
+
+    Args:
+        database: Where to.
+        root: Where the spools of its programs stand.
+        spool: What a tracker is told of it.
+    """
+    import asyncio
+
+    from structjob import session
+
+    if spool is not True and not os.path.isdir(root):  # noqa: ASYNC240 -- a look at a local directory
+        return []
+    # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
+    try:
+        orphans = session.adopt(root, set())
+    except OSError as exc:
+        say(f"cannot look for what programs that died left in {root}: {exc.strerror}; what is stored is shown")
+        return []
+    for orphan in orphans:
+        orphan.close()
+    if not orphans:
+        return []
+    directories = [orphan.directory for orphan in orphans]
+    size = sum(entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl"))
+    if size > _MUCH:
+        say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
+    from structjob.tracker import Tracker
+
+    tracker = Tracker(database.url, service="structjob-cli", spool=spool)
+    try:
+        await tracker.open()
+    except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
+        say(f"what programs that died left in {root} is not delivered: {exc}; what is stored is shown")
+        return []
+    try:
+        await tracker.flush()
+        deadline = time.monotonic() + _PATIENCE
+        # A directory goes away when its jobs are marked, a moment after its last line is stored.
+        while any(directory.exists() for directory in directories) and time.monotonic() < deadline:  # noqa: ASYNC110 -- another's task does it
+            await asyncio.sleep(0.01)
+    finally:
+        await tracker.aclose()
+    return [orphan.session.session_id for orphan in orphans]
 
 
 async def _nothing_pending() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +12,7 @@ from structjob.cli import options
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from structjob.cli.database import Database
     from structjob.store.verify import SessionVerification, Verification
@@ -26,49 +28,102 @@ _HOLES = 10
     epilog="""\b
 Examples:
   structjob verify
+  structjob verify --spool /var/lib/app/spool
   structjob verify --json | jq .missing
 
-Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line. Exit code 1 if there is one,
-or if lines of a program that died wait in a spool that cannot be delivered now."""
+Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line.
+
+\b
+Exit code 0 if every line is accounted for: all sessions are complete or live. Exit code 1 (and "ok": false) if
+  a session is incomplete: lines were lost;
+  a session has an unknown tail: its process ended and its spool was not seen, so there may have been more lines;
+  a session is undelivered: lines of a program that died wait in a spool and could not be delivered;
+  a job is marked running although its process has ended, or rows belong to jobs that do not exist."""
 )
+@click.option(
+    "--spool", "spools", metavar="DIR", multiple=True, type=click.Path(file_okay=False, path_type=Path), envvar="STRUCTJOB_SPOOL",
+    help="Spool directory of the programs, if it is not the usual one; can be repeated. [env: STRUCTJOB_SPOOL]",
+)  # fmt: skip
 @options.utc
 @options.json_output
 @options.database
-def verify(db: Database, *, as_json: bool, utc: bool) -> None:
+def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
     """Prove that no line was lost, session by session."""
     from structjob.cli.database import execute
 
-    execute(_verify(db, as_json=as_json, utc=utc))
+    execute(_verify(db, spools, as_json=as_json, utc=utc))
 
 
-async def _verify(db: Database, *, as_json: bool, utc: bool) -> None:
+async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: bool) -> None:
     from sqlalchemy import select
 
-    from structjob.cli.checkup import waiting_spools
-    from structjob.cli.database import reading
+    from structjob.cli.database import deliver_from, reading
     from structjob.store import verify as proof
     from structjob.store.tables import sessions
 
     async with reading(db) as reader:
+        roots = _roots(db, spools)
+        for root in roots[1:]:
+            await deliver_from(db, root, spool=root)
         found = await proof.verify(reader.fetch)
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
         # What could be delivered has been, just now.
-        left = {spool.session_id: spool.size for spool in waiting_spools(db) if spool.size and not spool.alive}
+        left, busy = _waiting(roots)
     if as_json:
         plain = [_plain(session, known.get(session.session_id), left) for session in found.sessions]
-        orphans = {"running": found.running, "running_job_ids": found.running_job_ids, "orphans": found.orphans}
-        put_json({"ok": found.ok and not left, "missing": found.missing, "undelivered": sorted(left), **orphans, "sessions": plain})
+        put_json({
+            "ok": found.ok and not left, "missing": found.missing, "undelivered": sorted(left), "running": found.running,
+            "running_job_ids": found.running_job_ids, "orphans": found.orphans, "spools": [str(root) for root in roots], "sessions": plain,
+        })  # fmt: skip
     else:
         _print(found, known, left, utc=utc)
-        _remark(found, db)
+        _remark(found, db, busy)
+        say(f"spools looked at: {', '.join(map(str, roots)) or 'none'}")
+    if (failure := _failure(found, left, db)) is not None:
+        raise failure
+
+
+def _roots(db: Database, given: Sequence[Path]) -> list[Path]:
+    """Return the directories in which spools of the database's programs may be, the usual one first."""
+    from structjob.cli.checkup import spool_root
+
+    usual = spool_root(db)
+    named = [path.absolute() for path in given]
+    return list(dict.fromkeys([*([usual] if usual is not None else []), *named]))
+
+
+def _waiting(roots: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
+    """Return the spools that wait and are not being delivered, with their bytes, and the sessions whose spools are in use."""
+    from structjob import session
+
+    left: dict[int, int] = {}
+    busy: set[int] = set()
+    for root in roots:
+        with suppress(OSError):
+            for name, size in session.waiting(root):
+                if session.is_alive(root / name):
+                    busy.add(int(name))
+                elif size:
+                    left[int(name)] = size
+    return left, busy
+
+
+def _failure(found: Verification, left: Mapping[int, int], db: Database) -> Failure | None:
+    """Return why the exit code is 1, if it is: exactly where ``ok`` is false."""
     if found.missing:
-        raise Failure(f"{found.missing:,} lines are missing: their numbers were given out, and nothing says why they are not stored")
+        return Failure(f"{found.missing:,} lines are missing: their numbers were given out, and nothing says why they are not stored")
     if left:
         programs = "a program" if len(left) == 1 else f"{len(left):,} programs"
-        raise Failure(
+        return Failure(
             f"{sum(left.values()):,} bytes of {programs} that died wait in the spool and could not be delivered: nothing is proved of them",
             hint=command_line("doctor", db=db.option),
         )
+    if unknown := _unknown(found):
+        sessions = "1 session has" if unknown == 1 else f"{unknown:,} sessions have"
+        return Failure(f"{sessions} an unknown tail: nothing proves that every line was stored")
+    if not found.ok:
+        return Failure("no line is missing, but rows do not fit together: see above")
+    return None
 
 
 def _status(session: SessionVerification, left: Mapping[int, int]) -> str:
@@ -80,7 +135,7 @@ def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> d
     return {
         "session_id": session.session_id, "status": _status(session, left), **about, "last_seq": session.last_seq, "stored": session.stored,
         "explained": session.explained, "pruned": session.pruned, "missing": session.missing, "holes": session.holes,
-        "duplicates": session.duplicates,
+        "duplicates": session.duplicates, "fewer": session.fewer,
     }  # fmt: skip
 
 
@@ -123,9 +178,10 @@ def _unknown(found: Verification) -> int:
     return sum(session.status == "unknown tail" for session in found.sessions)
 
 
-def _remark(found: Verification, db: Database) -> None:
+def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
     """Say what the numbers mean."""
     from structjob.sinks import escape
+    from structjob.store.sessions import LOOKS_RESTORED
 
     if not found.missing:
         names = ("stored", "explained", "pruned")
@@ -138,12 +194,21 @@ def _remark(found: Verification, db: Database) -> None:
         if session.holes and session.status != "live":
             shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
             say(f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}")
-    if unknown := _unknown(found):
-        sessions = "1 session" if unknown == 1 else f"{unknown:,} sessions"
+        if session.fewer:
+            say(
+                f"session {session.session_id}: the database holds {session.fewer:,} events fewer than it had confirmed: {LOOKS_RESTORED}"
+            )
+    unknown = [session.session_id for session in found.sessions if session.status == "unknown tail"]
+    if delivering := sum(number in busy for number in unknown):
+        say(f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds")
+    if len(unknown) > delivering:
+        sessions = "1 session" if len(unknown) - delivering == 1 else f"{len(unknown) - delivering:,} sessions"
         say(
-            f"{sessions} ended without a word, and nobody has seen the spool: more may have been written than is known; a tracker "
-            "on that host, in that directory, delivers what is there"
+            f"the process of {sessions} ended, and its spool was not seen: there may have been more lines; if the spool is "
+            "in another directory or on another host, run this there, with --spool DIR"
         )
+    if duplicates := sum(session.duplicates for session in found.sessions):
+        say(f"{duplicates:,} rows repeat a number: the unique index on structjob_logs (session_id, seq) is absent")
     if found.running:
         say(f"{found.running} jobs are still marked running though their process has ended, such as {escape(found.running_job_ids[0])}")
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")

@@ -7,7 +7,7 @@ the database had confirmed: a database that holds fewer was restored from a back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, case, exists, func, select, true
 from sqlalchemy.engine import RowMapping
 
+from structjob.host import process_exists
 from structjob.models import JobStatus
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED, TAKEN
@@ -25,7 +26,7 @@ from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
 STALE_AFTER = timedelta(seconds=60)
-"""A session that has not ended and whose last heartbeat is older than this is taken for dead."""
+"""A session that has not ended and whose last heartbeat is older than this is taken for dead, where its process cannot be looked for."""
 
 SAMPLE = 20
 """How many ids a `Verification` lists of each kind of inconsistency; the counts beside them are exact."""
@@ -120,11 +121,7 @@ class Verification:
         )
 
 
-Gone = Callable[[RowMapping], bool]
-"""Given a row of ``structjob_sessions``, returns whether its process is known not to exist any more."""
-
-
-async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER, gone: Gone = lambda session: False) -> Verification:
+async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verification:
     """Compare what was given out with what is stored.
 
     The work is done in the database, by its indexes; what comes back is of the size of the sessions and of the losses, not of the log.
@@ -132,16 +129,15 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER, gone: Go
     Args:
         fetch: Runs a statement on the store and returns its rows.
         stale_after: See `STALE_AFTER`.
-        gone: Tells of a session with a fresh heartbeat whether its process has ended nevertheless.
     """
-    found = {session.session_id: session for session in await _look(fetch, stale_after, gone)}
+    found = {session.session_id: session for session in await _look(fetch, stale_after)}
     # What was pruned between two queries seems to be lost: it is not there any more, or explained, when one looks at it again.
     doubtful = [session.session_id for session in found.values() if session.status is SessionState.INCOMPLETE]
     for start in range(0, len(doubtful), _SESSIONS_AT_ONCE):
         some = doubtful[start : start + _SESSIONS_AT_ONCE]
         for session_id in some:
             del found[session_id]
-        found |= {session.session_id: session for session in await _look(fetch, stale_after, gone, some)}
+        found |= {session.session_id: session for session in await _look(fetch, stale_after, some)}
     running = (jobs.c.status == JobStatus.RUNNING.value) & jobs.c.session_id.in_(
         select(sessions.c.session_id).where(sessions.c.ended_at.is_not(None))
     )
@@ -174,7 +170,7 @@ class _Counts:
         return (self.rows, self.lowest, self.highest, self.total) == (last, 1, last, last * (last + 1) // 2)
 
 
-async def _look(fetch: Fetch, stale_after: timedelta, gone: Gone, only: Sequence[int] | None = None) -> list[SessionVerification]:
+async def _look(fetch: Fetch, stale_after: timedelta, only: Sequence[int] | None = None) -> list[SessionVerification]:
     """Return what is found of all sessions, or *only* of some."""
 
     def of(column: ColumnElement[int]) -> ColumnElement[bool]:
@@ -193,17 +189,17 @@ async def _look(fetch: Fetch, stale_after: timedelta, gone: Gone, only: Sequence
             counts.get(row["session_id"], _Counts()), explained=row["last"], pruned=int(row["pruned"]), taken=int(row["taken"])
         )
     return [
-        await _verify_one(fetch, session_id, known.get(session_id), counts.get(session_id, _Counts()), stale_after, gone)
+        await _verify_one(fetch, session_id, known.get(session_id), counts.get(session_id, _Counts()), stale_after)
         for session_id in sorted(known.keys() | counts.keys())
     ]
 
 
 async def _verify_one(
-    fetch: Fetch, session_id: int, session: RowMapping | None, counts: _Counts, stale_after: timedelta, gone: Gone
+    fetch: Fetch, session_id: int, session: RowMapping | None, counts: _Counts, stale_after: timedelta
 ) -> SessionVerification:
     last = max(session["last_seq"] if session is not None else 0, counts.highest, counts.explained)
     found = Holes() if counts.whole(last) else await find(fetch, session_id, counts.highest, last)
-    tail = _tail(session, stale_after, gone)
+    tail = _tail(session, stale_after)
     live = tail is SessionState.LIVE
     stored = counts.rows - found.repeated
     confirmed = session["confirmed"] if session is not None else 0
@@ -226,14 +222,16 @@ async def _verify_one(
     )
 
 
-def _tail(session: RowMapping | None, stale_after: timedelta, gone: Gone) -> SessionState:
+def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
     """Return what is known of the numbers beyond the last that is known of."""
     if session is None or session["end_reason"] in PRESUMED:
         return SessionState.UNKNOWN_TAIL
     if session["ended_at"] is not None:
         return SessionState.COMPLETE
-    seen = session["heartbeat_at"] or session["started_at"]
-    return SessionState.LIVE if session["now"] - seen <= stale_after and not gone(session) else SessionState.UNKNOWN_TAIL
+    exists = process_exists(session["host"], session["boot_id"], session["pid"], session["started_at"])
+    if exists is None:  # only its heartbeat says so then
+        exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= stale_after
+    return SessionState.LIVE if exists else SessionState.UNKNOWN_TAIL
 
 
 def _stored() -> Select[Any]:

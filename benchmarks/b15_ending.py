@@ -1,0 +1,111 @@
+"""B15: how long it takes to end a long session with many gaps, and how long the loop is held by it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from time import perf_counter, thread_time
+
+from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, database
+from benchmarks.registry import Benchmark, Case, Row
+
+PROBE = 0.001
+"""Seconds between two looks at the clock."""
+
+_COLUMNS = "session_id, ts, level, message, type"
+_DOUBLE = f"""
+INSERT INTO structjob_logs (seq, {_COLUMNS})
+SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= %d
+"""
+
+
+def _statements(events: int, gaps: int) -> list[str]:
+    """Return what fills the tables with the events of one session, and takes some out again, evenly spread."""
+    first = f"INSERT INTO structjob_logs (seq, {_COLUMNS}) VALUES (1, 1, '2026-01-01 00:00:00.000000', 'info', 'chunk copied', 'system')"
+    filling, there = [first], 1
+    while there < events:
+        filling.append(_DOUBLE % (there, min(there, events - there)))
+        there = min(2 * there, events)
+    every = events // gaps
+    return [*filling, f"DELETE FROM structjob_logs WHERE session_id = 1 AND seq % {every} = {every // 2}"]
+
+
+def _fill(name: str, url: str, statements: list[str]) -> None:
+    if name == SQLITE:
+        with closing(sqlite3.connect(FILE)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+
+    async def work() -> None:
+        async with connected(name, url) as execute:
+            for statement in [*statements, "COMMIT"]:
+                await execute(statement)
+
+    asyncio.run(work())
+
+
+async def _pauses(done: asyncio.Event) -> dict[str, float]:
+    """Measure how much later than asked for the loop wakes a sleeping task, and how long its thread computes in between, at worst."""
+    late = computed = 0.0
+    while not done.is_set():
+        before, used = perf_counter(), thread_time()
+        await asyncio.sleep(PROBE)
+        late = max(late, perf_counter() - before - PROBE)
+        computed = max(computed, thread_time() - used)
+    return {"pause_ms": late * 1_000, "computed_ms": computed * 1_000}
+
+
+def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
+    """The clock runs while the session of a dead process, whose spool is delivered, is ended: all of its gaps are explained."""
+    from structjob.session import Session
+    from structjob.store.ingest import Ending, Store
+    from structjob.store.opening import make_store
+
+    async def work(store: Store) -> dict[str, float]:
+        await store.open()
+        try:
+            await store.begin_session(Session(session_id=1))
+            done = asyncio.Event()
+            probe = asyncio.create_task(_pauses(done))
+            await asyncio.sleep(0.1)
+            ending = Ending(reason="died", last_seq=events, confirmed=events - gaps, absent="in_flight", most=gaps)
+            began = perf_counter()
+            ended = await store.end_session(Session(session_id=1), ending, lambda crashed: (1, b""))
+            seconds = perf_counter() - began
+            done.set()
+            assert (ended.explained, ended.missing) == (gaps, 0)
+            return {"seconds": seconds, **await probe}
+        finally:
+            await store.close()
+
+    async def make(url: str) -> None:
+        store = make_store(url, {})
+        await store.open()
+        await store.close()
+
+    with database(name) as url:
+        asyncio.run(make(url))
+        _fill(name, url, _statements(events, gaps))
+        return asyncio.run(work(make_store(url, {})))
+
+
+BENCHMARK = Benchmark(
+    name="b15",
+    title="ending a session of 1,000,000 events with 1,000 gaps",
+    cases=tuple(Case(name, end, needs=needs, server=SERVERS.get(name), options={"name": name}) for name, needs in NEEDS.items()),
+    rows=tuple(
+        row
+        for name in NEEDS
+        for row in (
+            Row("B15", f"ending a session of 1,000,000 events with 1,000 gaps, {name}", "seconds", "s", name, at_most=5.0),
+            Row("B15", f"the loop's longest pause meanwhile, {name}", "pause_ms", "ms", name, at_most=5.0),
+            Row("B15", f"the most that the loop's thread computed within a pause, {name}", "computed_ms", "ms", name),
+        )
+    ),
+    size={"events": 1_000_000, "gaps": 1_000},
+    smoke={"events": 2_000, "gaps": 20},
+    rounds=3,
+    timeout=600,
+)
