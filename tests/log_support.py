@@ -24,6 +24,8 @@ class LogDatabase:
         self.asked: list[Executable] = []
         self.logs = Logs(self.fetch, self._nothing)
         self._id = 0
+        self.backward = False
+        """Whether ids fall as events are stored, as far as a cluster's or a sequence's may."""
 
     @staticmethod
     async def _nothing() -> None:
@@ -40,11 +42,11 @@ class LogDatabase:
                 values = {"session_id": number, "host": "h", "pid": 1, "started_at": T0}
                 await connection.execute(sessions.insert().values(values))
 
-    async def end(self, session_id: int, last_seq: int, *, ago: timedelta = timedelta()) -> None:
+    async def end(self, session_id: int, last_seq: int, *, ago: timedelta = timedelta(), reason: str = "closed") -> None:
         """End a session, some time ago, as the database's clock has it."""
         (row,) = await self.fetch(select(utc_now().label("now")))
         async with self.engine.begin() as connection:
-            values = {"ended_at": row["now"] - ago, "last_seq": last_seq}
+            values = {"ended_at": row["now"] - ago, "last_seq": last_seq, "end_reason": reason}
             await connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(values))
 
     async def job(self, id_: str, parent: str | None = None) -> None:
@@ -81,7 +83,8 @@ class LogDatabase:
             self._id += 1
             ts = T0 + timedelta(milliseconds=self._id)
             row = {"session_id": session_id, "seq": seq, "ts": ts, "level": "info", "type": "system", "message": f"{session_id}:{seq}"}
-            rows.append(row | values | ({"id": self._id} if self.engine.dialect.name == "sqlite" else {}))
+            chosen = {"id": 1_000_000 - self._id} if self.backward else {"id": self._id} if self.engine.dialect.name == "sqlite" else {}
+            rows.append(row | values | chosen)
         return rows
 
     async def gap(self, session_id: int, first: int, last: int, reason: str = "queue_full") -> None:

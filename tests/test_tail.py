@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 from database_support import fresh
-from log_support import LogDatabase
+from log_support import T0, LogDatabase
 
 import structjob
 from structjob.cli import follow
@@ -202,6 +202,60 @@ async def test_a_job_of_another_database_holds_nothing_up(sqlite, monkeypatch):
     assert await messages(tail) == ["1:4"]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_ids_that_fall(database, resumed):
+    """Where ids fall as events are stored, a tail misses none and repeats none, whichever session they are of (faults 0.7)."""
+    database.backward = True
+    await database.session(1, 2, 3)
+    await database.add(1, range(1, 4))
+    await database.add(2, [1])
+    await database.add(3, [1, 2])
+    await database.end(2, 1, ago=timedelta(hours=2))
+    await database.end(3, 4, ago=timedelta(hours=2), reason="vanished")
+    tail = database.logs.tail()
+    assert await messages(tail) == ["1:1", "1:2", "1:3", "2:1", "3:1", "3:2"]
+    if resumed:
+        tail = database.logs.tail(after=tail.cursor)
+    for number in range(4, 54):
+        await database.add(1, [number])
+    await database.session(4)
+    await database.add(4, [1])
+    await database.add(3, [3, 4, 5])
+    found = await messages(tail)
+    if not resumed:  # which looks at those that have ended now and then only
+        tail._all_looked_at = None
+        found += await messages(tail)
+    assert sorted(found) == sorted([*(f"1:{number}" for number in range(4, 54)), "4:1", "3:3", "3:4", "3:5"])
+    assert await messages(tail) == []
+
+
+async def test_ids_that_fall_while_history_is_read(database):
+    """A session that begins while what was stored is still being returned comes once, whatever its ids are (faults 0.7)."""
+    await database.session(1)
+    await database.add(1, range(1, 251))
+    tail = database.logs.tail(last=220)
+    found = [(await anext(tail)).message]
+    database.backward = True
+    await database.session(2)
+    await database.add(2, [1, 2], ts=T0)
+    await database.add(1, [251])
+    await database.end(2, 2)
+    found += await messages(tail)
+    assert sorted(found) == sorted([*(f"1:{number}" for number in range(31, 252)), "2:1", "2:2"])
+
+
+async def test_reading_all_that_is_stored_where_ids_fall(database):
+    """Every event that is stored is read once, and what is added meanwhile does not keep the reading going (faults 0.7)."""
+    database.backward = True
+    await database.session(1)
+    await database.add(1, range(1, 31))
+    found = []
+    async for event in database.logs.iterate(limit=10):
+        found.append(event.seq)
+        await database.add(1, [100 + len(found)])
+    assert found == list(range(1, 31))
+
+
 # -- gaps -------------------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +314,7 @@ async def test_the_spool_of_a_session_that_ended_long_ago(database, patience):
     await database.session(1, 2)
     await database.add(1, [1, 2])
     await database.gap(1, 3, 4, "in_flight")
-    await database.end(1, 4, ago=timedelta(hours=5))
+    await database.end(1, 4, ago=timedelta(hours=5), reason="lease_expired")
     tail = database.logs.tail()
     assert await messages(tail) == ["1:1", "1:2"]
     await database.add(2, [1])

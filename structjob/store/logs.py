@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal, overload
 from weakref import WeakSet
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LogFilter
@@ -94,10 +94,12 @@ class Logs:
         conditions = _conditions(wanted)
         searches = _searches(wanted)
         await self._flush()
-        (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
+        # Both hold for all that is stored now. Neither alone ends it: ids need not rise, and another machine's clock may be ahead.
+        (last,) = await self._fetch(select(func.max(logs.c.id).label("id"), func.max(logs.c.ts).label("ts")))
         if last["id"] is None:
             return
-        listing = await self._listing(wanted, (*conditions, logs.c.id <= last["id"]), searches)
+        stored = (logs.c.id <= last["id"], logs.c.ts <= literal(last["ts"], logs.c.ts.type))
+        listing = await self._listing(wanted, (*conditions, *stored), searches)
         cursor: str | None = None
         while True:
             page = await self._page(listing, cursor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -75,10 +75,10 @@ class Position(msgspec.Struct, array_like=True):
         fingerprint: Of the filter.
         last: How many of the events that are stored already are wanted, the last; None: all.
         begun: Whether what is stored was told from what comes; before that, there is nothing below.
-        floor: What is stored with an id up to this one is settled, as far as a session is concerned that is not in *sessions*.
-        ceiling: The ids up to which history goes.
+        ceiling: The time up to which history goes: of the latest event that was stored when the tail began.
         looked_at: When the sessions were looked at last, by the database's clock; None before the first time.
         sessions: Of each session that may go on, the number up to which all is settled: returned, left out by the filter, or missing.
+            What is stored of any other one was there before the tail began, unless that session began later.
         absent: Of the numbers below that, those that are missing; should they turn up after all, they are returned.
         history: Behind which row what was stored before the tail began goes on; True at its beginning, False when it is over.
     """
@@ -86,8 +86,7 @@ class Position(msgspec.Struct, array_like=True):
     fingerprint: str
     last: int | None = None
     begun: bool = False
-    floor: int = 0
-    ceiling: int = 0
+    ceiling: datetime | None = None
     looked_at: datetime | None = None
     sessions: dict[int, int] = msgspec.field(default_factory=dict)
     absent: dict[int, list[Range]] = msgspec.field(default_factory=dict)
@@ -133,11 +132,11 @@ class Position(msgspec.Struct, array_like=True):
         self.sessions.pop(session_id, None)
         self.absent.pop(session_id, None)
 
-    def covers(self, event: Event) -> bool:
-        """Return whether *event* was stored before the tail began, as far as that can be told."""
+    def covers(self, event: Event, younger: Collection[int]) -> bool:
+        """Return whether *event* was stored before the tail began; the sessions in *younger* began later."""
         upto = self.sessions.get(event.session_id)
         if upto is None:
-            return event.id <= self.floor
+            return event.session_id not in younger
         return event.seq <= upto and not any(first <= event.seq <= last for first, last in self.absent.get(event.session_id, ()))
 
     def encoded(self) -> str:
@@ -158,7 +157,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
         position = msgspec.msgpack.decode(packed, type=Position)
     except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
         raise InvalidFilter(wrong) from None
-    numbers = [position.last or 0, position.floor, position.ceiling, *position.sessions, *position.sessions.values(), *position.absent]
+    numbers = [position.last or 0, *position.sessions, *position.sessions.values(), *position.absent]
     numbers += [number for ranges in position.absent.values() for pair in ranges for number in pair]
     if not all(0 <= number < 2**63 for number in numbers):  # what anybody can forge must not reach a driver that refuses it
         raise InvalidFilter(wrong)

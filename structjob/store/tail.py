@@ -1,7 +1,8 @@
 """Following the log: each event that matches, once, from whichever process, as it is stored.
 
-Ids become visible in the order of the commits, so "everything with a greater id" would miss what is committed late. A session's own numbers
-have no holes: each session is read by them, and where one is missing that ``structjob_gaps`` does not explain, what follows waits for it.
+Ids have no part in it. They become visible in the order of the commits, so "everything with a greater id" would miss what is committed
+late; and on a cluster, or where a sequence is cached, they do not even rise. A session's own numbers have no holes: each session is read by
+them, and where one is missing that ``structjob_gaps`` does not explain, what follows waits for it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
@@ -25,6 +26,7 @@ from structjob.store.expressions import utc_now
 from structjob.store.paging import Fetch, Flush, Listing, behind, last_but, place_of, read_page
 from structjob.store.position import Item, Position, settle
 from structjob.store.session_reader import BRANCHES, Query, SessionReader, split
+from structjob.store.sessions import PRESUMED
 from structjob.store.tables import logs, sessions
 
 T = TypeVar("T")
@@ -44,6 +46,9 @@ _SPACING = 0.02
 
 _OVERLAP = timedelta(seconds=60)
 """How long before the last look a session may have ended for its end not to have been seen."""
+
+_UNSEEN_FOR = timedelta(days=30)
+"""How long a session that was presumed dead is looked at, since nobody has seen its spool: it may still be delivered."""
 
 
 class Tail(Generic[T_co]):
@@ -78,8 +83,7 @@ class Tail(Generic[T_co]):
         """Sessions to be looked at though they have ended: there is more of them to read, or it came late."""
         self._blocked: dict[int, tuple[float, int]] = {}
         """Since when a session waits for a missing number, and which numbers were beyond it then."""
-        self._recent_at: float | None = None
-        self._latest = position.floor
+        self._all_looked_at: float | None = None
         self._looked = 0.0
         self._connected = False
         self._ended = False
@@ -221,98 +225,101 @@ class Tail(Generic[T_co]):
         """Note what is stored, so that all that comes later can be told from it."""
         await self._flush()
         position = self._read.copy()
-        (first,) = await self._fetch(select(func.max(logs.c.id).label("id"), utc_now().label("now")))
-        found = await self._fetch(self._look_at_sessions())
-        position.floor, position.looked_at = first["id"] or 0, first["now"]
-        for row in found:
-            position.sessions[row["session_id"]] = row["newest"] or 0
+        (first,) = await self._fetch(select(utc_now().label("now")))
+        position.looked_at = first["now"]
+        unseen = and_(sessions.c.end_reason.in_(PRESUMED), sessions.c.ended_at >= position.looked_at - _UNSEEN_FOR)
+        for row in await self._fetch(self._look_at_sessions(position, unseen)):
+            newest = row["newest"] or 0
+            position.sessions[row["session_id"]] = max(newest, _end(row))
+            if _end(row) > newest:
+                position.miss(row["session_id"], (newest + 1, _end(row)))
         for session_id, missing in await self._sessions.missing(position.sessions):
             position.miss(session_id, missing)
-        (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
-        position.ceiling = last["id"] or 0
-        position.history = position.last != 0
-        if position.last:
+        (last,) = await self._fetch(select(func.max(logs.c.ts).label("ts")))
+        position.ceiling = last["ts"]
+        position.history = position.last != 0 and position.ceiling is not None
+        if position.last and position.history:
             edge = await last_but(self._fetch, await self._of_history(position), position.last)
             position.history = (edge[0], cast("int", edge[1])) if edge is not None else True
-        self._latest = position.floor
         position.begun = True
         self._read, self._returned = position, position.copy()
 
     async def _of_history(self, position: Position) -> Listing:
         if self._listing is None:
             listing = await self._query.listing()
-            self._listing = replace(listing, conditions=(*listing.conditions, logs.c.id <= position.ceiling))
+            self._listing = replace(listing, conditions=(*listing.conditions, logs.c.ts <= literal(position.ceiling, logs.c.ts.type)))
         return self._listing
 
     async def _read_history(self) -> bool:
         at = self._read.history
         listing = await self._of_history(self._read)
         page = await read_page(self._fetch, listing, behind(listing, *at) if isinstance(at, tuple) else None, rows.event)
-        covered = [Item(event.session_id, event.seq, event.ts, event.id, event, history=True) for event in page if self._read.covers(event)]
-        self._enqueue(covered)
+        younger = await self._younger({event.session_id for event in page} - self._read.sessions.keys())
+        covered = [event for event in page if self._read.covers(event, younger)]
+        self._enqueue(Item(event.session_id, event.seq, event.ts, event.id, event, history=True) for event in covered)
         self._read.history = False if page.next is None else place_of(page.next)
         return True
 
+    async def _younger(self, ids: Collection[int]) -> set[int]:
+        """Return which of these sessions, none of which was there to be read on when the tail began, began later."""
+        if not ids:
+            return set()
+        assert self._read.looked_at is not None  # noqa: S101 -- it has begun
+        going_on = or_(sessions.c.ended_at.is_(None), sessions.c.ended_at >= self._read.looked_at - _OVERLAP)
+        found = await self._fetch(select(sessions.c.session_id).where(sessions.c.session_id.in_(sorted(ids)), going_on))
+        return {row["session_id"] for row in found}
+
     async def _read_new(self) -> bool:
         """Look at the sessions once; return whether there was anything to return, or there is more to read."""
-        window = await self._recent()
-        found = {row["session_id"]: row for row in await self._fetch(self._look_at_sessions())}
-        await self._meet([session_id for session_id in found if session_id not in self._read.sessions])
+        thorough = self._is_time_for_all()
+        if thorough:
+            # A session that was taken for dead may have ended long ago, and deliver its spool all the same.
+            self._open_sessions.update(self._read.sessions)
+        found = {row["session_id"]: row for row in await self._fetch(self._look_at_sessions(self._read))}
+        for session_id in found:
+            self._read.sessions.setdefault(session_id, 0)
         going_on = [row for row in found.values() if _end(row) > self._read.sessions[row["session_id"]]]
         streams, upto, more = await self._read_sessions(going_on)
         items = [*heapq.merge(*streams, key=lambda item: item.ts), *await self._sessions.found_after_all(self._read)]
         self._enqueue(items)
         self._read.sessions.update(upto)
-        self._read.looked_at = next((row["now"] for row in found.values()), self._read.looked_at)
+        self._read.looked_at = max((row["now"] for row in found.values()), default=self._read.looked_at)
         self._open_sessions.intersection_update(row["session_id"] for row in going_on)
-        if window is not None:
-            self._move_floor(window, found)
+        if thorough:
+            self._forget_what_is_over(found)
         return bool(items) or more
 
-    def _look_at_sessions(self) -> Select[Any]:
+    def _is_time_for_all(self) -> bool:
+        """Return, now and then, that all known sessions are to be looked at, those that have ended too."""
+        now = asyncio.get_running_loop().time()
+        if self._all_looked_at is not None and now - self._all_looked_at < PATIENCE:
+            return False
+        self._all_looked_at = now
+        return True
+
+    def _look_at_sessions(self, position: Position, *more: ColumnElement[bool]) -> Select[Any]:
         """Return a query of the sessions that may have something new, with the greatest number that is stored of each."""
         # Not `max`: MariaDB would read all numbers of a session to find the greatest.
         newest = select(logs.c.seq).where(logs.c.session_id == sessions.c.session_id).order_by(logs.c.seq.desc()).limit(1)
-        which: list[ColumnElement[bool]] = [sessions.c.ended_at.is_(None)]
-        if self._read.looked_at is not None:
-            which.append(sessions.c.ended_at >= self._read.looked_at - _OVERLAP)
+        assert position.looked_at is not None  # noqa: S101 -- that is the first that is asked
+        which = [sessions.c.ended_at.is_(None), sessions.c.ended_at >= position.looked_at - _OVERLAP, *more]
         if self._open_sessions:
             which.append(sessions.c.session_id.in_(sorted(self._open_sessions)))
-        columns = (sessions.c.session_id, sessions.c.ended_at, sessions.c.last_seq)
+        columns = (sessions.c.session_id, sessions.c.ended_at, sessions.c.end_reason, sessions.c.last_seq)
         return select(*columns, newest.scalar_subquery().label("newest"), utc_now().label("now")).where(or_(*which))
 
-    async def _recent(self) -> dict[int, int] | None:
-        """Return, now and then, the sessions that got events above the floor, and their greatest ids.
-
-        A session that was taken for dead may have ended long ago, and deliver its spool all the same. What is above the floor is looked
-        at twice, since a commit may come late.
-        """
-        now = asyncio.get_running_loop().time()
-        if self._recent_at is not None and now - self._recent_at < PATIENCE:
-            return None
-        statement = select(logs.c.session_id, func.max(logs.c.id).label("id")).where(logs.c.id > self._read.floor)
-        window = {row["session_id"]: row["id"] for row in await self._fetch(statement.group_by(logs.c.session_id))}
-        self._open_sessions.update(window)
-        self._recent_at = now
-        return window
-
-    def _move_floor(self, window: Mapping[int, int], found: Mapping[int, Any]) -> None:
-        for session_id in [known for known in self._read.sessions if known not in found and known not in window]:
-            self._read.forget(session_id)
-            self._blocked.pop(session_id, None)
-        self._read.floor, self._latest = self._latest, max([self._latest, *window.values()])
-
-    async def _meet(self, ids: Sequence[int]) -> None:
-        """Find out for sessions that are not known how much of them had been stored up to the floor: nothing, most often."""
-        past = logs.c.id <= self._read.floor
-        for session_id in ids:
-            its = logs.c.session_id == session_id
-            highest = await self._fetch(select(logs.c.seq).where(its, past).order_by(logs.c.seq.desc()).limit(1))
-            upto = highest[0]["seq"] if highest else 0
-            if upto:
-                for row in await self._fetch(select(logs.c.seq).where(its, ~past, logs.c.seq < upto).order_by(logs.c.seq)):
-                    self._read.miss(session_id, (row["seq"], row["seq"]))
-            self._read.sessions[session_id] = upto
+    def _forget_what_is_over(self, found: Mapping[int, RowMapping]) -> None:
+        """Forget the sessions of which nothing more can come."""
+        for session_id in list(self._read.sessions):
+            row = found.get(session_id)
+            over = row is None or (
+                row["ended_at"] is not None
+                and row["ended_at"] < row["now"] - 2 * _OVERLAP
+                and (row["end_reason"] not in PRESUMED or row["ended_at"] < row["now"] - _UNSEEN_FOR)
+            )
+            if over and session_id not in self._open_sessions:
+                self._read.forget(session_id)
+                self._blocked.pop(session_id, None)
 
     async def _read_sessions(self, going_on: Sequence[RowMapping]) -> tuple[list[list[Item]], dict[int, int], bool]:
         """Read on in sessions; return what is to be returned of each, how far that gets, and whether there is more of any."""
