@@ -373,7 +373,6 @@ class Recorder:
         if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
             self._accounted = time.monotonic()
             self.account()
-            self.secure()
 
     def _keep(self, fallback: MemoryLane, line: bytes, number: int) -> None:
         """Keep a line that came while the directory was being made."""
@@ -384,6 +383,7 @@ class Recorder:
     def _catch_up(self) -> None:
         if _move(self.fallback, self.events):
             _move(self.fallback_states, self.states)
+        self.secure()
 
     def _open_child(self) -> bool:
         """Make the session's directory; return ``False`` if somebody is at it: another thread, or the call that this one interrupts."""

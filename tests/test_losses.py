@@ -365,6 +365,24 @@ def test_kill_9_while_threads_log_is_no_loss(live, seconds):
     assert session["explained"] <= 9
 
 
+async def test_a_forked_child_whose_disk_has_room_again_has_nothing_at_risk(database, root, program, monkeypatch):
+    """faults 0.1: what a full disk refused a forked child is written with its next event, and the child can die then without a loss."""
+    recorder = program.recorder
+    program.log(1)
+    recorder.after_fork()
+    program.log(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.events, "append", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        program.log(3)
+    tally = recorder.spool.tally
+    assert (tally.at_risk, tally.hands) == (4, 1)
+    program.log(1)
+    assert tally.at_risk == 0
+    recorder.close()
+    found = (await adopted(database, root))[recorder.session.session_id]
+    assert (found.status, found.stored, found.explained) == (SessionState.COMPLETE, 5, 0)
+
+
 # -- a program that goes on -------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from structjob.host import boot_id
+from structjob.store import holes
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 from structjob.store.verify import SessionState, verify
@@ -212,14 +213,20 @@ async def test_jobs_left_running_by_ended_sessions_are_named(store):
     given_up=st.dictionaries(st.integers(1, 30), st.integers(0, 8), max_size=6),
     last=st.integers(0, 30),
 )
-async def test_the_books_always_balance(store, stored, given_up, last):
-    """Every number up to the last is stored, explained or missing, exactly one of the three, whatever the pattern (R28)."""
+async def test_the_books_always_balance(store, monkeypatch, stored, given_up, last):
+    """Every number up to the last is stored, explained or missing, exactly one of the three, whatever the pattern (R28); and whatever
+    portions it is read in (faults 0.2). Another session with other numbers changes nothing."""
+    monkeypatch.setattr(holes, "PORTION", 3)
+    monkeypatch.setattr(holes, "ANSWER", 2)
+    monkeypatch.setattr(holes, "_MANY", 2)
     async with store.engine.begin() as connection:
         for table in (logs, gaps, sessions):
             await connection.execute(sa.delete(table))
     ranges = [(first, first + length) for first, length in given_up.items()]
     await store.session(1, last, seqs=sorted(stored), given_up=ranges)
-    session = await store.one()
+    await store.session(2, 40, seqs=range(2, 41, 2), given_up=[(n, n) for n in range(1, 41, 4)])
+    session, other = (await verify(store.fetch)).sessions
+    assert other.holes == tuple((n, n) for n in range(3, 41, 4))
     covered = {n for first, final in ranges for n in range(first, final + 1)}
     end = max([last, *stored, *covered])
     lost = set(range(1, end + 1)) - stored - covered

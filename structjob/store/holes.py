@@ -5,6 +5,7 @@ No query reads more than `PORTION` rows, however long the session is, so none ke
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ PORTION = 10_000
 
 ANSWER = 1_000
 """Rows that one query returns at most: to build them is done on the loop."""
+
+_MANY = 1_000
+"""Ranges beyond which they are compared in a thread: on the loop it would take too long."""
 
 
 @dataclass(slots=True)
@@ -70,7 +74,11 @@ async def find(fetch: Fetch, session_id: int, stored: int, last: int) -> Holes:
         after = upto
     if stored < last:
         absent.append((stored + 1, last))
-    found.ranges = list(without(absent, await _explanations(fetch, session_id, absent)))
+    explained = await _explanations(fetch, session_id, absent)
+    if len(absent) + len(explained) > _MANY:
+        found.ranges = await asyncio.to_thread(lambda: list(without(absent, explained)))
+    else:
+        found.ranges = list(without(absent, explained))
     return found
 
 
