@@ -97,7 +97,8 @@ def typed(db: str, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-_preforked = Preforked(environment())
+_USUAL = environment()
+_preforked = Preforked(_USUAL)
 _MAIN = "from structjob.cli import main; main()"
 
 
@@ -119,9 +120,9 @@ class Shell:
                         stream.close()
 
     def run(self, *words: str, input: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-        """Run ``structjob *words``; without the imports of a new process, unless it needs an *env* of its own."""
-        if env is None:
-            return _preforked.run(_MAIN, words, self.directory, input)
+        """Run ``structjob *words``; without the imports of a new process, unless *env* has what an interpreter looks at when it begins."""
+        if env is None or not any(name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()):
+            return _preforked.run(_MAIN, words, self.directory, input, env)
         return subprocess.run([*COMMAND, *words], cwd=self.directory, env=env, input=input, capture_output=True, timeout=100, check=False)
 
     def ok(self, *words: str, code: int = 0, **options: Any) -> str:

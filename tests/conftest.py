@@ -85,6 +85,33 @@ async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker
         yield opened
 
 
+CONTRACTS = frozenset((
+    "test_store_contract", "test_servers", "test_store_url", "test_store_leases", "test_schema", "test_plans", "test_galera",
+    "test_logs_queries", "test_jobs_queries", "test_tail", "test_verify", "test_lifecycle", "test_settling", "test_retention",
+))  # fmt: skip
+"""Modules whose tests say what every database does: they run on each of them in every run."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember whether files were named on the command line; pytest-xdist's workers are told nothing of it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ[_NAMED] = "" if config.args_source is config.ArgsSource.TESTPATHS else "yes"
+
+
+_NAMED = "STRUCTJOB_TEST_NAMED"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark with `databases` what repeats on a server what is tested on SQLite; unless files were named: then they are tested throughout."""
+    if os.environ[_NAMED]:
+        return
+    for item in items:
+        kind = item.callspec.params.get("database", item.callspec.params.get("bare_database")) if hasattr(item, "callspec") else "sqlite"
+        if kind in database_support.SERVERS and Path(item.path).stem not in CONTRACTS:
+            item.add_marker("databases")
+
+
 def pytest_sessionfinish() -> None:
     """Leave no database behind."""
     database_support.drop_databases()

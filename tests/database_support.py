@@ -19,7 +19,8 @@ from structjob.store import migrate
 from structjob.store.tables import metadata
 from structjob.store.url import parse
 
-KINDS = ("sqlite", "mariadb", "postgresql")
+SERVERS = ("mariadb", "postgresql")
+KINDS = ("sqlite", *SERVERS)
 
 _prepared: dict[str, sa.URL] = {}
 """Per kind of server, this process's database with the tables in it: emptied between tests, for making one takes a second."""

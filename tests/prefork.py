@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = """
-import gc, importlib, json, os, select, signal, socket, sys
+import gc, importlib, json, os, select, signal, socket, sys, time
 for name in sys.argv[2:]:
     importlib.import_module(name)
 gc.freeze()  # what is here is not looked at when a program ends
@@ -53,9 +53,13 @@ for number, stream in enumerate(streams):
     os.close(stream)
 given = json.loads(message)
 os.chdir(given["directory"])
+if given["environment"] is not None:
+    os.environ.clear()
+    os.environ.update(given["environment"])
+    time.tzset()
 sys.argv = ["-c", *given["words"]]
 code = given["program"]
-del gc, importlib, json, select, listener, connection, message, streams, stream, number, given, name, pid
+del gc, importlib, json, select, time, listener, connection, message, streams, stream, number, given, name, pid
 exec(compile(code, "<string>", "exec"))
 """
 
@@ -71,19 +75,29 @@ class Preforked:
 
     Args:
         environment: Of the process, and so of all the programs.
+        options: The interpreter's.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *options: str) -> None:
         self._environment = environment
+        self._options = options
         self._lock = threading.Lock()
         self._address: str | None = None
 
-    def run(self, program: str, words: Sequence[str], directory: Path, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-        """Run *program* to its end, with *words* as its arguments."""
+    def run(
+        self,
+        program: str,
+        words: Sequence[str],
+        directory: Path,
+        input: bytes = b"",  # noqa: A002
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run *program* to its end, with *words* as its arguments; *env* is its environment, if it is to have another."""
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(input)
             given.seek(0)
-            code = self._run({"program": program, "words": list(words), "directory": str(directory)}, given, out, err)
+            message = {"program": program, "words": list(words), "directory": str(directory), "environment": env and dict(env)}
+            code = self._run(message, given, out, err)
             for stream in (out, err):
                 stream.seek(0)
             return subprocess.CompletedProcess(["python", *words], code, out.read(), err.read())
@@ -91,16 +105,17 @@ class Preforked:
     def _run(self, message: dict[str, object], *streams: IO[bytes]) -> int:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(100)
-            connection.connect(self._started())
+            connection.connect(self.start())
             socket.send_fds(connection, [json.dumps(message).encode()], [stream.fileno() for stream in streams])
             return os.waitstatus_to_exitcode(int(connection.recv(64)))
 
-    def _started(self) -> str:
+    def start(self) -> str:
+        """Start the process that is forked, unless it runs; return its address."""
         with self._lock:
             if self._address is None:
                 directory = tempfile.mkdtemp(prefix="prefork-")
                 address = os.path.join(directory, "socket")
-                command = [sys.executable, "-c", _SERVER, address, *_MODULES]
+                command = [sys.executable, *self._options, "-c", _SERVER, address, *_MODULES]
                 process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(self._environment))
                 atexit.register(_end, process, directory)
                 assert process.stdout is not None

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cli_support import environment
+from prefork import Preforked
 
 import structjob
 
@@ -26,19 +28,15 @@ log = structlog.get_logger()
 URL = sys.argv[1]
 """
 
+# Python 3.12 and newer warn of every fork beside threads, which is what is tested here.
+_programs = Preforked(environment(), "-W", "ignore:This process:DeprecationWarning")
+
 
 def run(code: str, db_path: Path, *, check: bool = True) -> str:
-    # Python 3.12 and newer warn of every fork beside threads, which is what is tested here.
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", HEAD + code, f"sqlite:///{db_path}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = _programs.run(HEAD + code, [f"sqlite:///{db_path}"], db_path.parent)
     if check:
-        assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+        assert (done.returncode, done.stderr.decode()) == (0, "")
+    return done.stdout.decode()
 
 
 def rows(db_path: Path, query: str) -> list[tuple]:
