@@ -67,11 +67,13 @@ class StoreUnavailable(StructjobError):
     Args:
         message: What is wrong, and what to do.
         permanent: Whether only somebody's hand changes it (a wrong password, a table that is missing), and not time.
+        refused: Whether the database answers, and refuses the content that it was given.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, refused: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
+        self.refused = refused
 
 
 class PruneInProgress(StructjobError):

@@ -26,6 +26,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.lane import Dropped, Lane, MemoryLane, Overflow
 from structjob.line import seal
+from structjob.places import Places
 from structjob.routing import hand_over, remove
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Recorder:
 
     Args:
         session: Whose they are.
-        root: Directory of the spools, ``None`` to keep everything in memory.
+        places: Where its spool may be, or the directory itself; ``None`` to keep everything in memory.
         level: Number of the least level to record.
         queue_size: Events that memory holds at most: without a spool, and while the disk refuses.
         max_bytes: Bytes of the event lane on disk at most.
@@ -67,11 +68,17 @@ class Recorder:
     """
 
     def __init__(
-        self, session: Session, root: Path | None, *, level: int, queue_size: int, max_bytes: int | None, overflow: Overflow
+        self,
+        session: Session,
+        places: Places | Path | None,
+        *,
+        level: int,
+        queue_size: int,
+        max_bytes: int | None,
+        overflow: Overflow,
     ) -> None:
         self.level = level
         self.session = session
-        self.root = root
         self.queue_size = queue_size
         self.closed = False
         self.forked = False
@@ -83,7 +90,11 @@ class Recorder:
         self._told: dict[str, float] = {}
         from structjob.session import SessionSpool  # a program that only logs never needs it
 
-        self._begin(SessionSpool.create(root, session, max_bytes=max_bytes, overflow=overflow) if root is not None else None)
+        self.places = Places(session.database, (places,)) if isinstance(places, Path) else places
+        spool = SessionSpool.create_first(self.places, session, max_bytes=max_bytes, overflow=overflow) if self.places is not None else None
+        self.root = spool.directory.parent if spool is not None else None
+        """The directory of the spools that this one is in."""
+        self._begin(spool)
         _recorders.add(self)
 
     def _begin(self, spool: SessionSpool | None) -> None:

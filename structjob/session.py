@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
@@ -18,9 +17,11 @@ import socket
 import stat
 import time
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,10 +29,18 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.host import boot_id, is_network
 from structjob.lane import Overflow
+from structjob.places import Places
 from structjob.spool import FileLane
 from structjob.tally import Tally
 
 _META = "session.json"
+_SET_ASIDE = "set-aside"
+"""File in a session's directory that says why a database refused what is in it."""
+RETRY_AFTER = 600.0
+"""Seconds after which a directory that was set aside is tried once more."""
+_TIME = "%Y-%m-%d %H:%M:%S.%f"
+_EARLIEST, _LATEST = 1970, 9998
+"""Years that every database and every time zone can hold."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
 """Seconds after which a directory that is still being made, or deleted, was left so."""
@@ -47,28 +56,13 @@ class Session:
     pid: int = field(default_factory=os.getpid)
     service: str | None = None
     version: str | None = None
-    started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"))
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime(_TIME))
     database: str | None = None
-    """Which database its events are for (see `structjob.store.url.identity`), where the place of its spool does not say so."""
+    """Which database its events are for (see `structjob.store.url.identity`)."""
 
     def successor(self) -> Session:
         """Return the session of a process that was forked from this one's."""
         return Session(service=self.service, version=self.version, database=self.database)
-
-
-def spool_root(spool: bool | str | os.PathLike[str], database: Path | None, masked_url: str) -> Path:
-    """Return the directory that holds the sessions' directories of one database.
-
-    Args:
-        spool: The tracker's option: a path, or ``True`` for the usual place.
-        database: The file of an SQLite database: its spool stands beside it.
-        masked_url: URL of a server database, without password: names the place below ``./.structjob``.
-    """
-    if not isinstance(spool, bool):
-        return Path(spool).absolute()  # a program may change its directory later on
-    if database is not None:
-        return database.with_name(database.name + ".spool")
-    return Path(".structjob").absolute() / hashlib.sha256(masked_url.encode()).hexdigest()[:16]
 
 
 def _check_directory(path: Path) -> None:
@@ -185,6 +179,43 @@ class SessionSpool:
             lane.moved(directory)
         return cls(directory, session, lanes[0], lanes[1], locks, tally)
 
+    @classmethod
+    def create_first(
+        cls,
+        places: Places,
+        session: Session,
+        *,
+        max_bytes: int | None = None,
+        overflow: Overflow = "drop_oldest",
+        fallbacks: bool = False,
+    ) -> SessionSpool:
+        """Make the directory of *session* in the first of the *places* that works.
+
+        Args:
+            places: See `structjob.places`.
+            session: Whose it is.
+            max_bytes: See `create`.
+            overflow: See `create`.
+            fallbacks: Whether to try the places' fallbacks, too.
+
+        Raises:
+            SpoolError: if none works; about the first one.
+        """
+        first: SpoolError | None = None
+        for root in (*places.candidates, *(places.fallbacks if fallbacks else ())):
+            try:
+                if root.parent in places.shelves and root.parent != places.shared:
+                    _check_directory(root.parent)
+                spool = cls.create(root, session, max_bytes=max_bytes, overflow=overflow)
+            except SpoolError as exc:
+                first = first or exc
+                continue
+            if first is not None:
+                diagnostics.warning("%s; what is logged waits in %s instead", first, root)
+            return spool
+        assert first is not None  # noqa: S101 -- there is a candidate
+        raise first
+
     @property
     def alive(self) -> bool:
         return "alive" not in self._locks
@@ -209,6 +240,20 @@ class SessionSpool:
             self.tally.close()
         while self._locks:
             os.close(self._locks.popitem()[1])
+
+    def set_aside(self, reason: str) -> bool:
+        """Leave the directory as it is, with a note for others of the *reason* why it cannot be delivered; return whether there is one."""
+        note = self.directory / _SET_ASIDE
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                note.unlink()
+            with open(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(reason.encode("utf-8", "replace")[:4096] + b"\n")
+        except OSError:
+            return False
+        finally:
+            self.close()
+        return True
 
     def remove(self) -> None:
         """Delete the directory: all of it is stored."""
@@ -239,36 +284,79 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def adopt(root: Path, known: set[int], database: str | None = None) -> list[SessionSpool]:
+def adopt(root: Path, known: set[int], database: str | None = None, *, exactly: bool = False) -> list[SessionSpool]:
     """Take over the directories below *root* that nobody delivers.
 
     Args:
-        root: See `spool_root`.
+        root: A directory of spools; see `structjob.places`.
         known: Sessions not to look at: one's own, and those taken over before.
         database: Which database one delivers to, as it stands in `Session.database`: what was for another one is told of.
+        exactly: Whether to take only what is known to be for that database.
 
     Returns:
         Those whose lock was free. On a network file system none is: there a
         free lock proves nothing, and the heartbeat decides.
     """
-    if is_network(root):
+    names = [name for name in _names(root) if int(name) not in known]
+    if not names or is_network(root):
         return []
     adopted = []
-    for name in _names(root):
+    for name in names:
         directory = root / name
-        if int(name) in known or not _ours(directory):
+        if not _ours(directory):
             continue
-        fd = _lock(directory / "deliver", create=False)
-        if fd is None and (directory / "deliver").exists():
-            continue  # somebody delivers it
+        # One that cannot be looked into is left to the reports of `structjob doctor`; it keeps nobody from the others.
+        with contextlib.suppress(OSError):
+            if exactly and (database is None or (session := _read_session(directory)) is None or session.database != database):
+                continue
+            if (spool := _adopt(directory, database)) is not None:
+                adopted.append(spool)
+    return adopted
+
+
+def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[SessionSpool]:
+    """Take over what is left for a database in its other places: what has its own name, and what says that it is for this database.
+
+    Args:
+        places: The database's places.
+        root: The place to leave out.
+        known: See `adopt`.
+    """
+    adopted: list[SessionSpool] = []
+    for place, exactly in [*((place, False) for place in places.own()), *((place, True) for place in places.neighbours())]:
+        if place != root and _ours(place):
+            with contextlib.suppress(OSError):
+                seen = known | {spool.session.session_id for spool in adopted}
+                adopted += adopt(place, seen, places.database if exactly else None, exactly=exactly)
+    return adopted
+
+
+def left_in(places: Places) -> list[Path]:
+    """Return the sessions' directories of one database on this host, wherever they are."""
+    found: dict[str, Path] = {}
+    for place in places.own():
+        for directory in directories(place):
+            found.setdefault(os.path.realpath(directory), directory)
+    for place in places.neighbours():
+        for directory in directories(place):
+            if (database := database_of(directory)) is not None and database == places.database:
+                found.setdefault(os.path.realpath(directory), directory)
+    return list(found.values())
+
+
+def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
+    if (left := set_aside(directory)) is not None and left.age < RETRY_AFTER:
+        return None
+    fd = _lock(directory / "deliver", create=False)
+    if fd is None and (directory / "deliver").exists():
+        return None  # somebody delivers it
+    try:
         session = _read_session(directory)
         if session is not None and fd is None:
             # Whoever restored the directory from a backup left the lock files out: nobody holds them.
             fd = _lock(directory / "deliver", create=True)
         if session is None or fd is None:
-            if fd is not None:
-                os.close(fd)
-            continue
+            return None
         if database is not None and session.database not in (None, database):
             diagnostics.warning(
                 "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
@@ -277,17 +365,33 @@ def adopt(root: Path, known: set[int], database: str | None = None) -> list[Sess
                 database,
             )
         tally = Tally.open(directory)
-        spool = SessionSpool(
-            directory,
-            session,
-            FileLane(directory, "events", writable=False, tally=tally),
-            FileLane(directory, "states", writable=False),
-            {"deliver": fd},
-            tally,
-        )
-        spool.try_finish()
-        adopted.append(spool)
-    return adopted
+        lanes = FileLane(directory, "events", writable=False, tally=tally), FileLane(directory, "states", writable=False)
+        spool, fd = SessionSpool(directory, session, *lanes, {"deliver": fd}, tally), None
+    finally:
+        if fd is not None:
+            os.close(fd)
+    spool.try_finish()
+    return spool
+
+
+class SetAside(NamedTuple):
+    """Why a directory was set aside, how long ago in seconds, and the file that says so."""
+
+    reason: str
+    age: float
+    note: Path
+
+
+def set_aside(directory: Path) -> SetAside | None:
+    """Return why *directory* was set aside by `SessionSpool.set_aside`; ``None`` if it was not."""
+    try:
+        fd = os.open(directory / _SET_ASIDE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(fd, "rb") as file, contextlib.suppress(OSError):
+        reason = file.read(4096).decode("utf-8", "replace").strip()
+        return SetAside(reason, time.time() - os.fstat(fd).st_mtime, directory / _SET_ASIDE)
+    return None
 
 
 def _ours(directory: Path) -> bool:
@@ -308,13 +412,46 @@ def _read_session(directory: Path) -> Session | None:
         fd = os.open(directory / _META, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             session = msgspec.json.decode(file.read(65_536), type=Session)
+            written = os.fstat(fd).st_mtime
         if session.session_id == number:
-            return session
+            return _clipped(session, written)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         pass
     # A power cut may leave the file empty. The events are worth more than knowing whose they are.
     lanes = FileLane(directory, "events", writable=False), FileLane(directory, "states", writable=False)
     return Session(number, "unknown", None, 0) if any(lane.position() for lane in lanes) else None
+
+
+def _clipped(session: Session, written: float) -> Session:
+    """Return *session*, which was read from a file of the time *written*, with values that every database takes."""
+    try:
+        moment = datetime.fromisoformat(session.started_at)
+        started = moment if _EARLIEST <= moment.year <= _LATEST else None
+    except ValueError:
+        started = None
+    if started is None or started.tzinfo is not None:
+        started = started or datetime.fromtimestamp(max(written, 0.0), UTC)
+        started = started.astimezone(UTC)
+    return replace(
+        session,
+        host=_text(session.host, 255) or "unknown",
+        boot_id=_text(session.boot_id, 64),
+        pid=session.pid if 0 <= session.pid < 1 << 31 else 0,
+        service=_text(session.service, 128),
+        version=_text(session.version, 64),
+        started_at=started.strftime(_TIME),
+        database=_text(session.database, 500),
+    )
+
+
+def _text(value: str | None, longest: int) -> str | None:
+    return value if value is None else value[:longest].replace("\x00", "␀").encode("utf-8", "replace").decode()
+
+
+def database_of(directory: Path) -> str | None:
+    """Return which database a session's *directory* is for, if it says so."""
+    session = _read_session(directory) if _ours(directory) else None
+    return session.database if session is not None else None
 
 
 def sweep(root: Path) -> None:
@@ -342,13 +479,21 @@ def _names(root: Path) -> list[str]:
         return []
 
 
-def waiting(root: Path) -> list[tuple[str, int]]:
-    """Return name and bytes of each session's directory below *root*; for messages."""
+def waiting(directories: Iterable[Path]) -> list[tuple[Path, int]]:
+    """Return the bytes that wait in each of some sessions' *directories*; for messages."""
     found = []
-    for name in _names(root):
+    for directory in directories:
         with contextlib.suppress(OSError):
-            found.append((name, sum(entry.stat().st_size for entry in os.scandir(root / name) if entry.name.endswith(".jsonl"))))
+            found.append((directory, sum(entry.stat().st_size for entry in os.scandir(directory) if entry.name.endswith(".jsonl"))))
     return found
+
+
+def directories(root: Path) -> list[Path]:
+    """Return the sessions' directories below *root*; none where it cannot be read."""
+    try:
+        return [root / name for name in _names(root)]
+    except OSError:
+        return []
 
 
 def is_alive(directory: Path) -> bool:

@@ -327,7 +327,8 @@ class FileLane:
                 return
             segment.ack(batch.start, batch.end)
             segment.confirmed += confirmed
-            self._delete_stored()
+            with contextlib.suppress(OSError):  # it is tried again with the next batch
+                self._delete_stored()
         if self._full:
             self.check_space()
 
@@ -348,8 +349,7 @@ class FileLane:
         for segment in list(self._segments.values()):
             settled = segment.retired and time.monotonic() - segment.retired >= SETTLE
             if settled and segment.acked and segment.acked == self._size(segment.number):
-                with contextlib.suppress(OSError):  # it is tried again, and its lines are stored once whoever reads them
-                    self._delete(segment)
+                self._delete(segment)  # if it cannot be deleted, its lines are stored once all the same
                 break
 
     def position(self) -> dict[int, int]:

@@ -33,7 +33,7 @@ from structjob.processors import setup
 from structjob.queue import Queue
 from structjob.recorder import Recorder
 from structjob.retention import Pruned, Retention
-from structjob.session import Session, spool_root
+from structjob.session import Session
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Executable, RowMapping
@@ -225,9 +225,11 @@ class Tracker:
         from structjob.store.opening import make_store
         from structjob.store.presence import Sessions
         from structjob.store.statistics import Statistics
+        from structjob.store.url import identity, parse, places
 
         store = make_store(self._url, self._engine_options)
-        session = Session(service=self._service, version=_version(), database=self._identity())
+        url = parse(self._url)
+        session = Session(service=self._service, version=_version(), database=identity(url))
         link = Link(store, lambda: make_store(self._url, self._engine_options))
         recorder: Recorder | None = None
         try:
@@ -235,7 +237,7 @@ class Tracker:
             fault = await link.try_open(patience)
             recorder = Recorder(
                 session,
-                self._root(store),
+                places(url, self._spool),
                 level=self._level,
                 queue_size=self._queue_size,
                 max_bytes=self._spool_max_bytes,
@@ -263,6 +265,8 @@ class Tracker:
                     recorder.spool.remove()
             await link.close()
             raise
+        if recorder.root is not None and getattr(store, "path", None) is None:
+            diagnostics.info("events for %s wait in %s until they are stored", store.masked_url, recorder.root)
         self._store, self._recorder = store, recorder
         self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
         self.logs = Logs(self._fetch, self._flush_before_read)
@@ -285,18 +289,6 @@ class Tracker:
         faults.strict_trackers += self._strict
         setup.check()
         self._join_environment()
-
-    def _root(self, store: Store) -> Path | None:
-        path: Path | None = getattr(store, "path", None)
-        if self._spool is False or (path is None and store.masked_url.startswith("sqlite") and self._spool is True):
-            return None
-        return spool_root(self._spool, path, store.masked_url)
-
-    def _identity(self) -> str | None:
-        """Return which database this is, where its spool stands in a place that may hold others'."""
-        from structjob.store.url import identity, parse
-
-        return None if isinstance(self._spool, bool) else identity(parse(self._url))
 
     def _join_environment(self) -> None:
         """Below ``structjob run``, what belongs to no job belongs to the job of the command."""

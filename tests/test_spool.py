@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from zlib import crc32
 
@@ -339,6 +340,82 @@ def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp
     assert sorted(found + [first for first, *_ in lane.dropped]) == list(range(1, 1011))
     lane.close()
     reader.close()
+
+
+def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[FileLane, FileLane]:
+    """Return the lane of a forked child, and its parent's view of it."""
+    child = FileLane(directory, "events", writable=True, max_bytes=65_536, overflow=overflow, shared=True)
+    return child, FileLane(directory, "events", writable=False)
+
+
+def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_it(tmp_path, monkeypatch):
+    """faults H: nobody acknowledges anything in a child; it sees on disk that there is room again, and drops nothing from then on."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    child, parent = forked(tmp_path)
+    number = 0
+    while not child.dropped:
+        number += 1
+        child.append(line(number, "x" * 200), number)
+    kept = number - 1
+    assert len(read_all(parent, limit=4096)) == kept
+    for later in range(kept + 2, kept + 12):
+        child.append(line(later), later)
+    assert len(child.dropped) == 1
+    assert read_all(parent) == list(range(kept + 2, kept + 12))
+    child.close()
+    parent.close()
+
+
+def test_a_forked_child_that_blocks_goes_on_when_its_parent_has_stored_it(tmp_path, monkeypatch):
+    """faults H: with `overflow="block"` a thread of the child waits for room, and not for ever."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    child, parent = forked(tmp_path, overflow="block")
+    waited = threading.Event()
+
+    def room_comes() -> bool:
+        waited.set()
+        return True
+
+    child.room_comes = room_comes
+    end = 1_000
+
+    def write() -> None:
+        for number in range(1, end + 1):
+            child.append(line(number, "x" * 200), number)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert waited.wait(30)
+    found: list[int] = []
+    deadline = time.monotonic() + 60
+    while thread.is_alive() and time.monotonic() < deadline:
+        found += read_all(parent, limit=4096)
+    assert not thread.is_alive()
+    found += read_all(parent)
+    assert sorted(found) == list(range(1, end + 1))
+    assert not child.dropped
+    child.close()
+    parent.close()
+
+
+def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_path, monkeypatch):
+    """faults H: what a living writer left behind is deleted as soon as it is stored, and never the file that it writes to."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    child = FileLane(tmp_path, "events", writable=True, segment_bytes=4096, shared=True)
+    parent = FileLane(tmp_path, "events", writable=False)
+    for number in range(1, 101):
+        child.append(line(number, "x" * 200), number)
+    assert len(list(tmp_path.iterdir())) > 3
+    assert read_all(parent, limit=2048) == list(range(1, 101))
+    present = max(tmp_path.iterdir())
+    while (batch := parent.read(4096, 10)) is not None:
+        parent.ack(batch)
+    assert max(tmp_path.iterdir()) == present
+    assert len(list(tmp_path.iterdir())) <= 2
+    child.append(line(101), 101)
+    assert read_all(parent) == [101]
+    child.close()
+    parent.close()
 
 
 def test_a_thread_waits_for_room(tmp_path):

@@ -152,12 +152,17 @@ def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
         ("mysql://ada:x@h/d?charset=utf8mb4", "mariadb+pymysql://h/d", True),
         ("sqlite:///jobs.db?timeout=5", f"sqlite:///{Path.cwd()}/x/../jobs.db", True),
         ("postgresql://h/d", "postgresql://h/e", False),
-        ("postgresql://h/d", "postgresql://g:5433/d", True),
+        ("postgresql://h/d", "postgresql://H.:5432/d", True),
+        ("postgresql://localhost/d", "postgresql://127.0.0.1/d", True),
+        ("postgresql://localhost/d", "postgresql:///d?host=/var/run/postgresql", True),
+        ("mysql://[::1]:3306/d", "mysql://localhost/d?ssl_ca=/etc/ca.pem", True),
+        ("postgresql://h/d", "postgresql://h:5433/d", False),
+        ("postgresql://h/d", "postgresql://g/d", False),
         ("postgresql://h/d", "mysql://h/d", False),
         ("sqlite:///jobs.db", "sqlite:///other.db", False),
         ("sqlite:///jobs.db", "sqlite://", False),
     ],
 )
 def test_a_database_is_the_same_whoever_asks_for_it(one, other, same):
-    """Neither the user, nor the address, nor the options of a URL make it another database, whose spool is left alone (guarantee 1)."""
+    """faults 57: neither the user, nor the options, nor a default that is written out make it another database."""
     assert (identity(parse(one)) == identity(parse(other))) is same

@@ -10,7 +10,6 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from structjob.cli import trial
+from structjob.cli.database import places_of
 from structjob.exceptions import StructjobError
 from structjob.store.sqlite import has_temporary_directory
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from structjob.cli.database import Database
+    from structjob.places import Places
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -72,12 +73,14 @@ class Waiting:
         size: Bytes in it, delivered ones that are not deleted yet included.
         last_seq: The number of the newest line in it.
         alive: Whether somebody writes to it or delivers it.
+        directory: Where it is.
     """
 
     session_id: int
     size: int
     last_seq: int
     alive: bool
+    directory: Path
 
 
 def checkup(db: Database) -> Iterator[Finding]:
@@ -89,6 +92,7 @@ def checkup(db: Database) -> Iterator[Finding]:
         yield from _file(db.path, db.shown)
     spools = list(waiting_spools(db))
     yield from _spool_directory(db)
+    yield from _set_aside(spools)
     yield from _in_database(db, spools)
 
 
@@ -203,12 +207,13 @@ def _user(number: int) -> str:
 
 
 def _spool_directory(db: Database) -> Iterator[Finding]:
-    root = spool_root(db)
-    if root is None:
+    places = places_of(db)
+    if places is None:
         yield Finding("spool", "ok", "none: the database is in memory")
         return
+    root = places.candidates[0]
     if db.path is None:
-        yield from _neighbours(root)
+        yield from _neighbours(places)
     if not root.exists():
         yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
         return
@@ -225,19 +230,35 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
         yield from _space(root, "spool's disk")
 
 
-def _neighbours(root: Path) -> Iterator[Finding]:
-    """Find what programs left that logged to another server, or to this one under another URL."""
+def _set_aside(spools: list[Waiting]) -> Iterator[Finding]:
+    """Name what a tracker could not deliver, and why."""
     from structjob import session
 
-    with suppress(OSError):
-        for other in sorted(root.parent.iterdir()):
-            if other == root or not other.is_dir():
-                continue
-            left = {name: size for name, size in session.waiting(other) if size and not session.is_alive(other / name)}
-            if left:
-                found = f"{_bytes(sum(left.values()))} of {_count(len(left), 'program')} that logged under another URL wait in {other}"
-                advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {root}"
-                yield Finding("spools of other URLs", "warning", found, advice, details={"directory": str(other), "sessions": left})
+    for spool in spools:
+        left = session.set_aside(spool.directory)
+        if left is not None:
+            found = f"{_bytes(spool.size)} in {spool.directory} were set aside: {left.reason}"
+            later = f"{session.RETRY_AFTER / 60:.0f} minutes later"
+            advice = f"a tracker tries it again {later}, or at once without its note: rm {shlex.quote(str(left.note))}"
+            yield Finding("set aside", "warning", found, advice, {"session": spool.session_id, "reason": left.reason})
+
+
+def _neighbours(places: Places) -> Iterator[Finding]:
+    """Find what waits in other places: it is delivered from those of this database, and named where it is for another one."""
+    from structjob import session
+
+    for place in places.neighbours():
+        left = {
+            directory: size
+            for directory, size in session.waiting(session.directories(place))
+            if size and not session.is_alive(directory) and session.database_of(directory) != places.database
+        }
+        if left:
+            others = sorted({session.database_of(directory) or "an unknown database" for directory in left})
+            found = f"{_bytes(sum(left.values()))} of {_count(len(left), 'program')} that logged to {', '.join(others)} wait in {place}"
+            advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {places.candidates[0]}"
+            details = {"directory": str(place), "sessions": {directory.name: size for directory, size in left.items()}}
+            yield Finding("spools of other URLs", "warning", found, advice, details)
 
 
 def _network(path: Path, what: str) -> Iterator[Finding]:
@@ -260,25 +281,15 @@ def _space(path: Path, check: str) -> Iterator[Finding]:
         yield Finding(check, "ok", f"{_bytes(free)} free", details={"free": free})
 
 
-def spool_root(db: Database) -> Path | None:
-    """Return where programs that log to *db* keep their spools by default."""
-    from structjob import session
-    from structjob.store.url import masked
-
-    if db.in_memory:
-        return None
-    return session.spool_root(True, db.path, masked(db.url.set(drivername=db.url.get_backend_name())))
-
-
 def waiting_spools(db: Database) -> Iterator[Waiting]:
-    """Yield the spools of *db* on this host that hold something."""
+    """Yield the spools of *db* on this host that hold something, wherever they are."""
     from structjob import session
 
-    root = spool_root(db)
-    if root is None or not os.access(root, os.R_OK | os.X_OK):
+    places = places_of(db)
+    if places is None:
         return
-    for name, size in session.waiting(root):
-        yield Waiting(int(name), size, _last_seq(root / name), session.is_alive(root / name))
+    for directory, size in session.waiting(session.left_in(places)):
+        yield Waiting(int(directory.name), size, _last_seq(directory), session.is_alive(directory), directory)
 
 
 def _last_seq(directory: Path) -> int:

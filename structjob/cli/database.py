@@ -17,6 +17,7 @@ from structjob.exceptions import InvalidURL, SpoolError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+    from structjob.places import Places
     from structjob.store.errors import Errors
     from structjob.store.ingest import Store
     from structjob.store.jobs import Jobs
@@ -164,7 +165,7 @@ class Reader:
         self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact)
         self.stats: Statistics = Statistics(store.fetch, _nothing_pending)
         self._database = database
-        self._root = spool_root_of(store)
+        self._places = places_of(database)
         self._looked = 0.0
 
     async def deliver(self) -> list[int]:
@@ -174,33 +175,27 @@ class Reader:
             The sessions it was about; most often none.
         """
         self._looked = time.monotonic()
-        return [] if self._root is None else await deliver_from(self._database, self._root)
+        return [] if self._places is None else await deliver_from(self._database, self._places)
 
     async def deliver_now_and_then(self) -> list[int]:
         """Do as `deliver` does, but not more often than makes sense."""
         return await self.deliver() if time.monotonic() - self._looked >= LOOK_EVERY else []
 
 
-async def deliver_from(database: Database, root: Path, *, spool: bool | Path = True) -> list[int]:
-    """Deliver to *database* what dead programs left in *root*, and mark their jobs as crashed; return the sessions it was about.
+async def deliver_from(database: Database, places: Places, *, spool: bool | Path = True) -> list[int]:
+    """Deliver to *database* what dead programs left in its *places*, and mark their jobs as crashed; return the sessions it was about.
 
     Args:
         database: Where to.
-        root: Where the spools of its programs stand.
+        places: Where the spools of its programs may be.
         spool: What a tracker is told of it.
     """
     import asyncio
 
     from structjob import session
 
-    if spool is not True and not os.path.isdir(root):  # noqa: ASYNC240 -- a look at a local directory
-        return []
     # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
-    try:
-        orphans = session.adopt(root, set())
-    except OSError as exc:
-        say(f"cannot look for what programs that died left in {root}: {exc.strerror}; what is stored is shown")
-        return []
+    orphans = session.adopt_elsewhere(places, None, set())
     for orphan in orphans:
         orphan.close()
     if not orphans:
@@ -215,13 +210,16 @@ async def deliver_from(database: Database, root: Path, *, spool: bool | Path = T
     try:
         await tracker.open()
     except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
-        say(f"what programs that died left in {root} is not delivered: {exc}; what is stored is shown")
+        left = ", ".join(sorted({str(directory.parent) for directory in directories}))
+        say(f"what programs that died left in {left} is not delivered: {exc}; what is stored is shown")
         return []
     try:
         await tracker.flush()
         deadline = time.monotonic() + _PATIENCE
         # A directory goes away when its jobs are marked, a moment after its last line is stored.
-        while any(directory.exists() for directory in directories) and time.monotonic() < deadline:  # noqa: ASYNC110 -- another's task does it
+        while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another's task does it
+            directory.exists() and session.set_aside(directory) is None for directory in directories
+        ):
             await asyncio.sleep(0.01)
     finally:
         await tracker.aclose()
@@ -232,14 +230,11 @@ async def _nothing_pending() -> None:
     """A reader writes nothing, so that nothing of its own is pending."""
 
 
-def spool_root_of(store: Store) -> Path | None:
-    """Return where programs that log to *store* keep their spools by default."""
-    from structjob.session import spool_root
+def places_of(database: Database) -> Places | None:
+    """Return where programs that log to *database* keep their spools by default; ``None`` if it is in memory."""
+    from structjob.store.url import places
 
-    path: Path | None = getattr(store, "path", None)
-    if path is None and store.masked_url.startswith("sqlite"):
-        return None
-    return spool_root(True, path, store.masked_url)
+    return places(database.url)
 
 
 @asynccontextmanager
@@ -274,10 +269,10 @@ def _require(database: Database) -> None:
         return
     if not path.exists():
         missing = f"there is no database {database.shown}"
-        left = _left_for(path)
+        left = _left_for(database)
         if left:
             raise Failure(
-                f"{missing}, but {left:,} bytes of programs that died wait for it in {path}.spool: restore it from a backup, or have "
+                f"{missing}, but {left:,} bytes of programs that died wait for it in {_where(database)}: restore it from a backup, or have "
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )
@@ -286,14 +281,19 @@ def _require(database: Database) -> None:
         raise _holds_nothing(database)
 
 
-def _left_for(path: Path) -> int:
-    """Return how many bytes wait beside a database file that is not there."""
+def _left_for(database: Database) -> int:
+    """Return how many bytes wait for a database file that is not there."""
     from structjob import session
 
-    try:
-        return sum(size for _, size in session.waiting(session.spool_root(True, path, "")))
-    except OSError:
-        return 0
+    found = places_of(database)
+    return sum(size for _, size in session.waiting(session.left_in(found))) if found is not None else 0
+
+
+def _where(database: Database) -> str:
+    from structjob import session
+
+    found = places_of(database)
+    return ", ".join(sorted({str(directory.parent) for directory in session.left_in(found)})) if found is not None else ""
 
 
 async def _require_tables(database: Database, store: Store) -> None:
@@ -305,8 +305,8 @@ async def _require_tables(database: Database, store: Store) -> None:
     if not isinstance(store, ServerStore):
         return
     await store.knock()
-    root = spool_root_of(store)
-    if await store.administer(migrate.current) is None and (root is None or not any(session.waiting(root))):
+    found = places_of(database)
+    if await store.administer(migrate.current) is None and (found is None or not session.left_in(found)):
         raise _holds_nothing(database)
 
 

@@ -40,7 +40,7 @@ def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) 
 
 
 async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
-    from structjob.cli.database import reading
+    from structjob.cli.database import places_of, reading
 
     async with reading(db) as reader:
         found = await reader.sessions.list(live=live, limit=limit)
@@ -49,6 +49,8 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
         return
     if found:
         _print(found, utc=utc)
+        if db.path is None and (places := places_of(db)) is not None:
+            say(f"spools of this user on this host: {places.candidates[0]}")
     else:
         say("no session goes on" if live else f"no sessions in {db.shown} yet")
         if live:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +59,18 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
     from structjob.cli.database import deliver_from, reading
     from structjob.store import verify as proof
     from structjob.store.tables import sessions
+    from structjob.store.url import places as places_in
 
     async with reading(db) as reader:
-        roots = _roots(db, spools)
-        for root in roots[1:]:
-            await deliver_from(db, root, spool=root)
+        named = [path.absolute() for path in spools]
+        for root in named:
+            if root.is_dir() and (places := places_in(db.url, root)) is not None:  # no directory is made that was not there
+                await deliver_from(db, places, spool=root)
         found = await proof.verify(reader.fetch)
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
         # What could be delivered has been, just now.
-        left, busy = _waiting(roots)
+        roots, directories = _spools(db, named)
+        left, busy = _waiting(directories)
     if as_json:
         plain = [_plain(session, known.get(session.session_id), left) for session in found.sessions]
         put_json({
@@ -83,28 +85,28 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
         raise failure
 
 
-def _roots(db: Database, given: Sequence[Path]) -> list[Path]:
-    """Return the directories in which spools of the database's programs may be, the usual one first."""
-    from structjob.cli.checkup import spool_root
+def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Return where spools of the database's programs may be, the usual place first, and the sessions' directories that are there."""
+    from structjob import session
+    from structjob.cli.database import places_of
 
-    usual = spool_root(db)
-    named = [path.absolute() for path in given]
-    return list(dict.fromkeys([*([usual] if usual is not None else []), *named]))
+    places = places_of(db)
+    directories = [*(session.left_in(places) if places is not None else ()), *(one for root in named for one in session.directories(root))]
+    usual = [places.candidates[0]] if places is not None else []
+    return list(dict.fromkeys([*usual, *(directory.parent for directory in directories), *named])), list(dict.fromkeys(directories))
 
 
-def _waiting(roots: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
+def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
     """Return the spools that wait and are not being delivered, with their bytes, and the sessions whose spools are in use."""
     from structjob import session
 
     left: dict[int, int] = {}
     busy: set[int] = set()
-    for root in roots:
-        with suppress(OSError):
-            for name, size in session.waiting(root):
-                if session.is_alive(root / name):
-                    busy.add(int(name))
-                elif size:
-                    left[int(name)] = size
+    for directory, size in session.waiting(directories):
+        if session.is_alive(directory):
+            busy.add(int(directory.name))
+        elif size:
+            left[int(directory.name)] = size
     return left, busy
 
 

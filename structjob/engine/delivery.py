@@ -443,8 +443,13 @@ class Engine:
         return self.recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(self._orphans)
 
     async def _store(self, feed: Feed, states: Batch | None, events: Batch | None) -> None:
-        feed.acknowledge(states, events, await self.link.insist(lambda: self._write(feed, states, events)))
-        self.on_stored()
+        if feed is self._own:
+            written: Written | None = await self.link.insist(lambda: self._write(feed, states, events))
+        else:
+            written = await self._orphans.attempt(feed, lambda: self._write(feed, states, events))
+        if written is not None:
+            feed.acknowledge(states, events, written)
+            self.on_stored()
 
     async def _write(self, feed: Feed, states: Batch | None, events: Batch | None) -> Written:
         await self._enter(feed)

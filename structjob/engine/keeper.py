@@ -23,6 +23,9 @@ from structjob.recorder import Recorder
 LOOK_EVERY = 2.0
 """Seconds between looks for orphaned spools."""
 
+ELSEWHERE_EVERY = 30.0
+"""Seconds between looks for spools in the other places of the database."""
+
 TICK = 1.0
 """Seconds between looks for requests to cancel a job."""
 
@@ -70,7 +73,7 @@ class Keeper:
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
         self._looked = asyncio.Event()
-        self._orphans_at = self._beat_at = -float("inf")
+        self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
 
     async def looked(self) -> None:
         """Wait until the first look for orphans is done."""
@@ -111,6 +114,9 @@ class Keeper:
                 spool.directory,
                 every=3600.0,
             )
+        if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
+            self._elsewhere_at = time.monotonic()
+            self._orphans.look_elsewhere()
         self._orphans.look()
         self._orphans.sweep()
 

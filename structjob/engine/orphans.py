@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 from structjob import session as sessions
 from structjob.diagnostics import diagnostics
 from structjob.engine import crash
 from structjob.engine.feed import Feed
 from structjob.engine.link import Link
+from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.recorder import Recorder
 from structjob.session import Session
 from structjob.store.ingest import Crashed, Ended, Ending
 from structjob.store.sessions import DIED, LOOKS_RESTORED
 from structjob.tally import Tally
+
+T = TypeVar("T")
+
+_ATTEMPTS = 3
+"""How often it is tried to store what the database does not refuse in so many words, while it answers."""
+_PAUSE = 0.1
+"""Seconds between two of these attempts; twice as long between the next two."""
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
+"""Errors that say something of this process, and nothing of what it cannot read."""
 
 
 def _ending(feed: Feed, spool: sessions.SessionSpool) -> Ending:
@@ -65,6 +78,7 @@ class Orphans:
         self._found = found
         self._feeds: dict[int, Feed] = {}
         self._known: set[int] = {recorder.session.session_id}
+        self._warned: set[int] = set()
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(list(self._feeds.values()))
@@ -77,36 +91,98 @@ class Orphans:
 
     def look(self) -> None:
         """Take over what nobody delivers, and see whether a process has ended."""
-        root = self._recorder.root
-        if root is None:
+        root, places = self._recorder.root, self._recorder.places
+        if root is None or places is None:
             return
-        for spool in sessions.adopt(root, self._known, self._recorder.session.database):
-            self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
-            self._known.add(spool.session.session_id)
+        self._take(sessions.adopt(root, self._known, places.database if places.asked else None))
         for feed in self._feeds.values():
             assert feed.spool is not None  # noqa: S101 -- that is what was adopted
             feed.spool.try_finish()
         if self._feeds:
             self._found()
 
+    def look_elsewhere(self) -> None:
+        """Take over what is left in the other places of this database."""
+        if self._recorder.places is not None and not self._recorder.forked:
+            self._take(sessions.adopt_elsewhere(self._recorder.places, self._recorder.root, self._known))
+
+    def _take(self, spools: Iterable[sessions.SessionSpool]) -> None:
+        for spool in spools:
+            self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
+            self._known.add(spool.session.session_id)
+
     def sweep(self) -> None:
         """Delete what a process left that ended while it made a directory, or deleted one."""
         if self._recorder.root is not None:
             sessions.sweep(self._recorder.root)
 
+    async def attempt(self, feed: Feed, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what *call* returns, once the database answers; ``None`` if the database refuses it for its content.
+
+        The directory is then set aside: one that cannot be delivered does not keep the others from it, nor this tracker's own events.
+        """
+
+        async def guarded() -> tuple[T | None, Exception | None]:
+            try:
+                return await call(), None
+            except Exception as exc:
+                if isinstance(exc, StoreUnavailable) and not exc.refused:
+                    raise  # the database is unavailable: every directory waits
+                return None, exc
+
+        refusal: Exception | None = None
+        for tried in range(_ATTEMPTS):
+            if tried:  # it may have been the connection after all
+                await asyncio.sleep(_PAUSE * tried)
+                number, given = self._own.session.session_id, self._recorder.numbers.given
+                await self._link.insist(lambda number=number, given=given: self._link.store.heartbeat(number, given))  # type: ignore[misc]  # bound early
+            result, refusal = await self._link.insist(guarded)
+            if refusal is None:
+                return result
+            if isinstance(refusal, StoreUnavailable):
+                break
+        assert refusal is not None  # noqa: S101 -- the loop ran
+        reason = str(refusal) if isinstance(refusal, StructjobError) else f"{type(refusal).__name__}: {refusal}"
+        self.set_aside(feed, f"{self._link.store.masked_url} does not take what is in it: {reason}")
+        return None
+
     def abandon(self, feed: Feed, exc: OSError) -> None:
-        """Leave an orphan that cannot be read to somebody else, and to the operator."""
-        assert feed.spool is not None  # noqa: S101 -- that is what was adopted
-        diagnostics.warning(
-            "cannot read the spool %s of another process: %s; it is left as it is", feed.spool.directory, exc.strerror or exc
-        )
-        del self._feeds[feed.session.session_id]
-        feed.spool.close()
+        """Leave an orphan that cannot be read to another process, and to the operator."""
+        reason = f"it cannot be read: {exc.strerror or exc}"
+        self.set_aside(feed, reason, note=exc.errno not in _PASSING)
+
+    def set_aside(self, feed: Feed, reason: str, *, note: bool = True) -> None:
+        """Deliver nothing more of an orphan, and leave its directory as it is.
+
+        Args:
+            feed: The orphan.
+            reason: Why.
+            note: Whether to leave a note in the directory, so that other processes do not try it at once, and ``structjob doctor`` knows.
+        """
+        number, spool = feed.session.session_id, feed.spool
+        assert spool is not None  # noqa: S101 -- that is what was adopted
+        if self._feeds.pop(number, None) is None:
+            return  # by the other writer
+        if note and spool.set_aside(reason):
+            self._known.discard(number)  # its note keeps it from being taken over again too soon
+        spool.close()
         feed.ended = True  # as far as those are concerned who wait for it
+        if number not in self._warned:
+            self._warned.add(number)
+            diagnostics.warning(
+                "the spool %s of another process is set aside, and stays on disk: %s; see `structjob doctor`", spool.directory, reason
+            )
+        self._found()
 
     def next_over(self) -> Feed | None:
         """Return one whose process is gone and of which all is stored."""
-        return next((feed for feed in self._feeds.values() if feed.over()), None)
+        for feed in list(self._feeds.values()):
+            try:
+                if feed.over():
+                    return feed
+            except OSError as exc:
+                self.abandon(feed, exc)
+        return None
 
     async def end(self, feed: Feed) -> None:
         """End the session of a process that is gone, of which all is stored."""
@@ -114,11 +190,13 @@ class Orphans:
         assert spool is not None  # noqa: S101 -- that is what was adopted
         damaged = spool.events.damaged + spool.states.damaged
         ending = _ending(feed, spool)
-        ended = await self._link.insist(
-            lambda: self._link.store.end_session(feed.session, ending, lambda jobs: self._tell(feed, jobs))
+        ended = await self.attempt(
+            feed, lambda: self._link.store.end_session(feed.session, ending, lambda jobs: self._tell(feed, jobs))
         )
         # Some may have been told of by an attempt that failed, and not crash after all.
         await self._link.insist(lambda: crash.account(feed.notices, self._own, self._recorder, self._link))
+        if ended is None:
+            return
         del self._feeds[feed.session.session_id]
         spool.remove()
         feed.ended = True

@@ -19,22 +19,26 @@ Future = concurrent.futures.Future[None]
 class Flush:
     """Somebody waits until everything up to a position of each lane is stored, and the sessions of dead processes are ended."""
 
-    targets: Sequence[tuple[Lane, Any]]
+    targets: Sequence[tuple[Feed, Lane, Any]]
     ending: Sequence[Feed]
     future: Future
 
     @classmethod
     def of(cls, feeds: Sequence[Feed]) -> Flush:
         """Return a wait for all that *feeds* hold now."""
-        lanes = [lane for feed in feeds for lane in feed.lanes()]
+        targets: list[tuple[Feed, Lane, Any]] = []
+        for feed in feeds:
+            # An orphan that cannot be read is set aside by the engine at its turn: it is waited for until then.
+            with contextlib.suppress(OSError) if feed.spool is not None else contextlib.nullcontext():
+                targets += [(feed, lane, lane.position()) for lane in feed.lanes()]
         ending = [feed for feed in feeds if feed.spool is not None and not feed.spool.alive]
-        return cls([(lane, lane.position()) for lane in lanes], ending, concurrent.futures.Future())
+        return cls(targets, ending, concurrent.futures.Future())
 
     def settle(self) -> bool:
         """Let go whoever waits if it is so; return whether nobody waits any longer."""
         if self.future.done():
             return True
-        if all(lane.reached(position) for lane, position in self.targets) and all(feed.ended for feed in self.ending):
+        if all(feed.ended or lane.reached(position) for feed, lane, position in self.targets) and all(feed.ended for feed in self.ending):
             _set(self.future, None)
             return True
         return False

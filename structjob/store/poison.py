@@ -48,19 +48,22 @@ def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, 
     database that cannot store it.
     """
     letters = tables.dead_letters
-    payload = (write.states or write.events).decode("utf-8", "backslashreplace")
+    payload = (write.states or write.events).decode("utf-8", "backslashreplace").replace("\x00", "␀")
     if ascii_only:
         payload, error = (given.encode("ascii", "backslashreplace").decode() for given in (payload, error))
     number = number_of(write.states or write.events)
-    # Events are known by their number; changes of state have another row of numbers.
-    seq = number if write.events else None
-    same = letters.c.seq == seq if write.events else letters.c.seq.is_(None) & (letters.c.payload == payload)
+    # Events are known by their number, if it is one; changes of state have another row of numbers.
+    numbered = bool(write.events) and 0 < number < 1 << 63
+    seq = number if numbered else None
+    same = letters.c.seq == seq if numbered else letters.c.seq.is_(None) & (letters.c.payload == payload)
     if not connection.execute(select(letters.c.id).where(letters.c.session_id == write.session_id, same).limit(1)).first():
         connection.execute(
             insert(letters).values(
                 session_id=write.session_id, seq=seq, reason="refused", error=error.replace("\x00", "␀"), payload=payload, ts=utc_now()
             )
         )
+    if write.events and not numbered:
+        return Written(torn=1)
     if write.events:
         gap = {"session_id": write.session_id, "first_seq": number, "last_seq": number, "reason": DEAD_LETTERED}
         ingest.upsert(connection, "structjob_gaps", msgspec.json.encode([gap]))

@@ -254,7 +254,7 @@ class ServerStore:
         try:
             return await self._transact(call)
         except _Failed as exc:
-            raise StoreUnavailable(exc.fault.message) from None
+            raise StoreUnavailable(exc.fault.message, refused=exc.fault.kind == "data") from None
 
     async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False) -> T:
         """Return what *call* returns; where it is *repeatable*, nobody asks first whether the connection still lives."""

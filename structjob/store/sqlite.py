@@ -356,6 +356,8 @@ class SQLiteStore:
             return InvalidURL(f"cannot open the database file {self.path}; check that its directory exists and can be written to")
         if getattr(exc, "sqlite_errorname", None) == "SQLITE_IOERR_GETTEMPPATH":
             text += ": no directory for temporary files can be written to; name one with SQLITE_TMPDIR"
+        if isinstance(exc, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)) or "malformed JSON" in text:
+            return StoreUnavailable(f"the database {self.masked_url} refuses what it was given: {text}", refused=True)
         permanent = "no such table" in text or "readonly" in text
         return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent)
 

@@ -5,6 +5,7 @@ SQLAlchemy is imported inside the functions: it takes longer to import than all 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from structjob.exceptions import InvalidURL
+from structjob.places import Places, for_file, for_server
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -92,16 +94,52 @@ def masked(url: str | URL) -> str:
     return parsed.render_as_string(hide_password=True)
 
 
-def identity(url: URL) -> str:
-    """Return by what a database is known wherever it is reached: the path of a file, the name of a server's database.
+_PORTS = {"postgresql": 5432, "mysql": 3306}
+_LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
-    Not by its address: a server is reached by many, through proxies, and by another one after a failover.
+
+def identity(url: URL) -> str:
+    """Return by what a database is known, however its URL is written: the real path of a file; kind, host, port and name on a server.
+
+    The user, the password and the options are no part of it; the default port and every name of this host are the same.
     """
     path = sqlite_path(url)
     if path is not None:
         return f"sqlite:{os.path.realpath(path)}"
     backend = url.get_backend_name()
-    return f"{'mysql' if backend == 'mariadb' else backend}:{url.database or ''}"
+    backend = "mysql" if backend == "mariadb" else backend
+    hosts, port = _hosts(url), url.port
+    if port is None and isinstance(url.query.get("port"), str):
+        with contextlib.suppress(ValueError):
+            port = int(str(url.query["port"]))
+    database = url.database or url.username or ""
+    return f"{backend}://{','.join(hosts)}:{port or _PORTS.get(backend, 0)}/{database}"
+
+
+def _hosts(url: URL) -> list[str]:
+    """Return the hosts that a URL names, in one spelling; a socket is this host."""
+    given = url.query.get("host", ())
+    several = [url.host] if url.host else [given] if isinstance(given, str) else list(given)
+    names = [name.strip("[]").rstrip(".").lower() for one in several for name in one.split(",")]
+    return sorted({"localhost" if name in _LOCAL or name.startswith("/") else name for name in names}) or ["localhost"]
+
+
+def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | None:
+    """Return where the spools of a database are; ``None`` for a database in memory, unless *spool* is a path, and where *spool* is False.
+
+    Args:
+        url: See `parse`.
+        spool: The tracker's option: a path, or ``True`` for the usual place.
+    """
+    asked = None if isinstance(spool, bool) else spool
+    path = sqlite_path(url)
+    if spool is False or (url.get_backend_name() == "sqlite" and path is None and asked is None):
+        return None
+    if path is not None:
+        return for_file(path, identity(url), asked)
+    if url.get_backend_name() == "sqlite":
+        return Places(None, (Path(asked or "").absolute(),))
+    return for_server(identity(url), masked(url.set(drivername=url.get_backend_name())), asked)
 
 
 def sqlite_path(url: URL) -> Path | None:

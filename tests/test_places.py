@@ -1,0 +1,202 @@
+"""One database, one spool: where it is, and what is found that was left elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import structlog
+
+import structjob
+from structjob import places as all_places
+from structjob import session as sessions
+from structjob.exceptions import SpoolError
+from structjob.line import seal
+from structjob.session import Session, SessionSpool
+from structjob.store.url import identity, parse, places
+
+LINE = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1')
+
+
+def left_behind(root: Path, database: str | None) -> Path:
+    """Make the directory of a session whose process is gone."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    spool = SessionSpool.create(root, Session(database=database))
+    spool.events.append(LINE, 1)
+    spool.close()
+    return spool.directory
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A user's state directory, another temporary directory, and a working directory."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    for name in ("tmp", "releases/1", "releases/2"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "releases" / "1")
+    return tmp_path
+
+
+def root_of(url: str) -> Path:
+    found = places(parse(url))
+    assert found is not None
+    return found.candidates[0]
+
+
+def test_a_servers_spool_is_where_a_deployment_does_not_move_it(home, monkeypatch):
+    """faults 57: below the user's state directory, whatever the working directory, by a name that people can read."""
+    root = root_of("postgresql://ada:x@db.internal/jobs")
+    assert root.parent == home / "state" / "structjob"
+    assert root.name.startswith("postgresql-db.internal-5432-jobs-")
+    monkeypatch.chdir(home / "releases" / "2")
+    assert root_of("postgresql://ada:x@db.internal/jobs") == root
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(home))
+    assert root_of("postgresql://db.internal/jobs").parent == home / ".local" / "state" / "structjob"
+    monkeypatch.setenv("STRUCTJOB_SPOOL", str(home / "spools"))
+    assert root_of("postgresql://db.internal/jobs").parent == home / "spools"
+    assert root_of("sqlite:///jobs.db").parent == home / "spools"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "postgresql://127.0.0.1:5432/jobs",
+        "postgresql+psycopg2://bob:secret@localhost/jobs",
+        "postgres://localhost/jobs?sslmode=verify-full&sslrootcert=/etc/ssl/new-ca.pem",
+        "postgresql://LOCALHOST./jobs?application_name=new",
+    ],
+)
+def test_one_database_has_one_spool_however_its_url_is_written(home, other):
+    """faults 57: the default port, a name of this host, a corrected CA path, an added option, another user or driver."""
+    assert root_of(other) == root_of("postgresql://localhost/jobs")
+    assert root_of(other) != root_of("postgresql://localhost/other")
+    assert root_of(other) != root_of("postgresql://localhost:5433/jobs")
+    assert root_of(other) != root_of("postgresql://db.internal/jobs")
+
+
+def test_where_the_user_has_no_home_the_spool_is_beside_the_program_or_private(home, monkeypatch):
+    """faults 57: then `./.structjob`, then a directory of this user's alone below the temporary directory."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/")
+    found = places(parse("mysql://h/jobs"))
+    assert [place.parent for place in found.candidates] == [
+        home / "releases" / "1" / ".structjob",
+        home / "tmp" / f"structjob-{os.geteuid()}",
+    ]
+    (home / "releases" / "1" / ".structjob").write_text("in the way")
+    spool = SessionSpool.create_first(found, Session())
+    assert spool.directory.is_relative_to(home / "tmp")
+    assert stat.S_IMODE((home / "tmp" / f"structjob-{os.geteuid()}").stat().st_mode) == 0o700
+    spool.remove()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give a directory away")
+def test_a_directory_that_another_user_planted_is_not_used(home, monkeypatch):
+    """faults 57: neither below the temporary directory nor beside the program; if none is left, the first one's reason is raised."""
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/")
+    found = places(parse("mysql://h/jobs"))
+    for place in found.candidates:
+        place.parent.mkdir()
+        os.chown(place.parent, 12345, 12345)
+    with pytest.raises(SpoolError, match=r"\.structjob belongs to another user \(uid 12345\)"):
+        SessionSpool.create_first(found, Session())
+
+
+def test_a_place_that_does_not_work_is_named_and_the_next_is_used(home, caplog):
+    """faults 57: a warning names both."""
+    (home / "state").write_text("a file is in the way")
+    found = places(parse("mysql://h/jobs"))
+    spool = SessionSpool.create_first(found, Session())
+    assert spool.directory.is_relative_to(home / "releases" / "1" / ".structjob")
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert str(found.candidates[0]) in warning or str(found.candidates[0].parent) in warning
+    assert warning.endswith(f"what is logged waits in {spool.directory.parent} instead")
+    spool.remove()
+
+
+def test_a_spool_directory_that_is_open_to_others_is_closed(tmp_path):
+    """faults H: what waits is for its owner alone, though somebody made the directory for all."""
+    root = tmp_path / "spool"
+    root.mkdir()
+    root.chmod(0o777)
+    SessionSpool.create(root, Session()).remove()
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+
+
+async def test_what_was_left_under_other_names_is_delivered(bare_database, home):
+    """faults 57: by an earlier version's name, in a former release's directory that one is in, in the temporary directory, in another
+    `$STRUCTJOB_SPOOL`; what is for another database stays where it is, and `doctor` names it."""
+    url = parse(bare_database.url)
+    ours, found = identity(url), places(url)
+    assert found is not None
+    mine = [left_behind(place, None) for place in found.own()]
+    mine += [left_behind(shelf / "under-another-name", ours) for shelf in found.shelves]
+    other = [left_behind(shelf / "for-another", "postgresql://h:5432/other") for shelf in found.shelves]
+    unknown = [left_behind(shelf / "nobody-knows", None) for shelf in found.shelves]
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(bare_database.url) as tracker:
+        structlog.get_logger().info("own")
+        await tracker.flush()
+        assert len(await tracker.logs.list(text="left")) == len(mine)
+        assert (await tracker.verify()).ok
+    assert not [directory for directory in mine if directory.exists()]
+    assert all(directory.exists() for directory in other + unknown)
+
+
+async def test_a_spool_beside_a_link_is_found_by_the_files_own_name(home):
+    """faults 38: it stands beside the file itself, and what was left beside the link is delivered by whoever uses the link."""
+    (home / "link.db").symlink_to(home / "real.db")
+    linked, real = (f"sqlite:///{home}/{name}.db" for name in ("link", "real"))
+    assert root_of(linked) == root_of(real) == home / "real.db.spool"
+    old = left_behind(home / "link.db.spool", None)
+    beside = left_behind(home / "real.db.spool", None)
+    async with structjob.Tracker(linked) as tracker:
+        await tracker.flush()
+        assert len(await tracker.logs.list(text="left")) == 2
+    assert not old.exists()
+    assert not beside.exists()
+
+
+async def test_a_file_that_was_moved_with_its_spool_is_delivered_without_a_word(home, caplog):
+    """faults 57: a spool beside the file is the file's, whatever the file was called when it was written."""
+    directory = left_behind(home / "new.db.spool", f"sqlite:{home}/old.db")
+    async with structjob.Tracker(f"sqlite:///{home}/new.db") as tracker:
+        await tracker.flush()
+        assert len(await tracker.logs.list(text="left")) == 1
+    assert not directory.exists()
+    assert not caplog.records
+
+
+def test_reading_commands_find_what_is_left_elsewhere(live, monkeypatch):
+    """faults 57: `verify` and `doctor` look at every place, and what is for the database is delivered by the commands that read."""
+    monkeypatch.setenv("STRUCTJOB_SPOOL", str(live.directory / "spools"))
+    live.python("import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())")
+    path = live.directory / "structjob.db"
+    directory = left_behind(live.directory / "spools" / "old", f"sqlite:{path}")
+    environment = {**os.environ, "STRUCTJOB_SPOOL": str(live.directory / "spools")}
+    (lag,) = [one for one in json.loads(live.ok("doctor", "--json", env=environment))["findings"] if one["check"] == "orphans"]
+    assert lag["details"]["sessions"] == [int(directory.name)]
+    assert json.loads(live.ok("verify", "--json", env=environment))["ok"]
+    assert not directory.exists()
+
+
+def test_every_place_of_a_database_is_looked_at_once(home):
+    """faults 57: a directory that is own is not a neighbour, and none is taken twice."""
+    found = places(parse("mysql://h/jobs"))
+    for place in found.own():
+        place.mkdir(parents=True)
+    assert not list(found.neighbours())
+    assert len(set(found.own())) == len(found.own())
+    assert all_places.temporary() in found.shelves
+    left_behind(found.candidates[0], None)
+    taken = sessions.adopt_elsewhere(found, None, set())
+    assert len(taken) == 1
+    taken[0].close()
+    assert sessions.adopt_elsewhere(found, found.candidates[0], set()) == []
