@@ -19,6 +19,7 @@ from structjob.event import BY_NAME, exception_of
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS
 from structjob.logger import override
+from structjob.sinks import stand_ins
 
 _thread = threading.local()
 renamer: structlog.processors.EventRenamer | None = None
@@ -92,6 +93,9 @@ def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> E
         if scope is not None:
             for key, value in scope.ids.items():
                 event_dict.setdefault(key, value)
+        # A logger of structlog's own keeps the stream that it was made with, and writes past what stands for it.
+        if stand_ins and (stand_in := stand_ins.get(id(getattr(logger, "_file", None)))) is not None:
+            stand_in.make_way()
     except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
         faults.add("recording an event", exc)
     return event_dict

@@ -36,6 +36,10 @@ def escape_json(encoded: bytes) -> bytes:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", encoded.decode()).encode()
 
 
+stand_ins: dict[int, Any] = {}
+"""By the ids of streams: what stands for them while their terminal is shared, see `structjob.terminal`."""
+
+
 class Record:
     """One event on its way to the sinks.
 
@@ -118,6 +122,9 @@ class ConsoleSink:
     def write(self, line: bytes) -> None:
         """Write one line at once."""
         stream = self._stream if self._stream is not None else sys.stdout
+        if stand_ins and (stand_in := stand_ins.get(id(stream))) is not None:
+            stand_in.write(line.decode())
+            return
         if stream is not self._known:
             self._learn(stream)
         if self._fd < 0:

@@ -509,10 +509,10 @@ class Tracker:
         return listener
 
     def bars(self, stream: IO[str] | None = None) -> Bars:
-        """Show bars for what runs in this process, while the ``async with`` block does: for each step, and each job that told a percentage.
+        """Show a bar for each step that runs in this process, and for each job that reported a percentage, within the ``async with`` block.
 
-        On a terminal they stand below whatever is logged or printed meanwhile, and are gone in the end; elsewhere a line every ten seconds
-        says how far each step is.
+        On a terminal they stand below whatever is logged or printed meanwhile, which is collected and written ten times a second; they are
+        gone in the end. Elsewhere a line every ten seconds says how far each step is, and a last one how it ended.
 
         Args:
             stream: Where to; by default ``sys.stderr``.

@@ -22,7 +22,7 @@ LEVELS = {"debug": "dim", "info": "", "success": "green", "warning": "yellow", "
 
 def speaks_unicode() -> bool:
     """Return whether stdout can show more than ASCII."""
-    # The true one: while bars are shown, something without an encoding stands in for it.
+    # The true one: while bars are shown, something else stands in for it.
     return (getattr(sys.__stdout__, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
 
 
