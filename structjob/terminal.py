@@ -13,7 +13,6 @@ import contextlib
 import io
 import logging
 import os
-import select
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import IO, Any
 
+from structjob.descriptor import Descriptor
 from structjob.diagnostics import diagnostics
 from structjob.sinks import stand_ins
 
@@ -31,7 +31,8 @@ _LEFT_FREE = 3
 """Lines of the screen that are left to what is logged."""
 
 _CHUNKS_LIMIT = 10_000
-"""Texts that wait for a terminal that takes none: whatever thread writes more waits for it, as it would without us."""
+"""Texts that wait for a terminal that takes none. A thread that writes more waits for it, as it would without us; if the terminal is set
+not to block, they are dropped, with a warning."""
 
 _WAIT = 1.0
 """Seconds to wait at most for another thread that is drawing."""
@@ -177,40 +178,56 @@ class Terminal:
             return
         self._drawer = threading.get_ident()
         fault: Exception | None = None
+        dropped = 0
         try:
             if not self._closed.is_set():
                 self._draw(erase)
+        except BlockingIOError:  # it is set not to block, and takes nothing at the moment
+            self._last = time.monotonic()
+            if len(self._chunks) > _CHUNKS_LIMIT:
+                dropped = len(self._collected())
         except (OSError, ValueError) as exc:  # it is gone, or closed
             fault = exc
+            self._closed.set()
         finally:
             self._drawer = 0
             self._drawing.release()
         if fault is not None:
             self._restore()
             diagnostics.warning("bars are shown no more: %r", fault)
+        if dropped:
+            diagnostics.warning("the terminal takes nothing: %d characters of console output were dropped", dropped)
 
     def _draw(self, erase: bool) -> None:
-        text = self._collected()
-        rows = [] if erase else [row for rows in list(self._rows.values()) for row in rows][: self.room]
-        if rows == self._drawn and not self._dirty:
-            if not text:
-                return
-            if "\n" not in text:  # a prompt, or a dot of a row of dots: it stands above the rows, unless it is a long one
-                self._write(text)
-                self._dirty = True
-                return
-        parts = ["\x1b[J" if self._drawn else "", text]
-        if rows:
-            # Room first, which may scroll; then the cursor's place is remembered.
-            parts += ["\x1bD" * len(rows), f"\x1b[{len(rows)}A\x1b7", *(f"\r\n{row}" for row in rows), "\x1b8"]
-        self._drawn, self._dirty = rows, False
-        self._write("".join(parts))
+        text = ""
+        try:
+            text = self._collected()
+            rows = [] if erase else [row for rows in list(self._rows.values()) for row in rows][: self.room]
+            if rows == self._drawn and not self._dirty:
+                if not text:
+                    return
+                if "\n" not in text:  # a prompt, or a dot of a row of dots: it stands above the rows, unless it is a long one
+                    self._write(text)
+                    self._dirty = True
+                    return
+            parts = ["\x1b[J" if self._drawn else "", text]
+            if rows:
+                # Room first, which may scroll; then the cursor's place is remembered.
+                parts += ["\x1bD" * len(rows), f"\x1b[{len(rows)}A\x1b7", *(f"\r\n{row}" for row in rows), "\x1b8"]
+            self._write("".join(parts))
+            self._drawn, self._dirty = rows, False
+        except BaseException:  # Ctrl-C among them, which may come anywhere: nothing is lost by it
+            self._chunks.appendleft(text)
+            raise
 
     def _collected(self) -> str:
-        parts = []
-        with contextlib.suppress(IndexError):
-            while True:
+        parts: list[str] = []
+        try:
+            while self._chunks:
                 parts.append(self._chunks.popleft())
+        except BaseException:
+            self._chunks.extendleft(reversed(parts))
+            raise
         return "".join(parts)
 
     def _write(self, text: str) -> None:
@@ -218,7 +235,7 @@ class Terminal:
             self._stream.write(self.encodable(text))
             self._stream.flush()
         else:
-            write_all(self._fd, text.encode(self._encoding, "backslashreplace"))
+            Descriptor.of(self._fd).write(self._fd, text.encode(self._encoding, "backslashreplace"))
         self._last = time.monotonic()
 
     def _keep_flushing(self) -> None:
@@ -379,16 +396,6 @@ class StandIn(io.TextIOBase):
         if not self._terminal._closed.is_set():
             self.hand_over()
             self._terminal.frame(wait=True)
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write *data* to *fd*, as long as it takes: a terminal that is set not to block takes a part, and then nothing for a while."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [], 1.0)
 
 
 def _descriptor(stream: Any) -> int:

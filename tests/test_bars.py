@@ -309,7 +309,9 @@ async def test_streams_have_their_descriptors(tracker, tmp_path, monkeypatch):
             print("third")
             sys.stdout.buffer.write(b"fourth\n")
             sys.stdout.buffer.flush()
-        seen = reader.read(4096).decode()
+        seen = ""
+        while "fourth" not in seen:
+            seen += reader.read(4096).decode()
     assert re.findall("first|second|third|fourth", seen) == ["first", "second", "third", "fourth"]
 
 
