@@ -36,11 +36,14 @@ BY_NAME = {
 BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}
 
 # Keys that mean something to us, or that others put there for the renderer.
-_COLUMNS = {name: name for name in ("logger", "category", "project", "stream", "kind", "trace_id", "span_id")}
+_COLUMNS = {name: name for name in ("logger", "category", "project", "stream", "trace_id", "span_id")}
 _COLUMNS["error_fingerprint"] = "fingerprint"
 _OWN = frozenset({"timestamp", "level", "event"})
-_SPECIAL = frozenset({*_COLUMNS, *_OWN, "exc_info", "stack_info", "job_id", "step_id", "correlation_id", "parent_job_id"})
-_LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "kind": 32, "trace_id": 32, "span_id": 16, "fingerprint": 64}
+ARGUMENTS = frozenset({"self", "method_name", "event"})
+"""Names of the arguments of structlog's methods: where an attribute is called so, they are given ``attrs.self`` and so on."""
+_APART = {f"attrs.{name}": name for name in ARGUMENTS}
+_SPECIAL = frozenset({*_COLUMNS, *_OWN, *_APART, "kind", "exc_info", "stack_info", "job_id", "step_id", "correlation_id", "parent_job_id"})
+_LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 
@@ -98,20 +101,28 @@ class Encoder:
                 del attrs[key]
                 if text is not None:
                     columns[column] = text
+        elif key in _APART:
+            attrs.setdefault(_APART[key], attrs.pop(key))
         elif key == "exc_info":
-            exc = exception_of(attrs.pop(key))
+            exc = exception_of(attrs[key])
+            if exc is not None or attrs[key] is None or type(attrs[key]) in (bool, int, tuple):
+                del attrs[key]  # else it is none of what structlog knows by this name, and an attribute like any other
             if exc is not None:
                 found = exception_attrs(exc, self.classifier, scope, counts=recorded)
                 if (fingerprint := found.pop("error_fingerprint", None)) is not None:
                     columns.setdefault("fingerprint", fingerprint)
                 for name, value in found.items():
                     attrs.setdefault(name, value)
-        elif key == "stack_info" and attrs.pop(key):
-            import traceback
+        elif key == "stack_info":
+            given = attrs.pop(key)
+            if type(given) is str:  # as in a record of `logging`
+                attrs.setdefault("stack", given)
+            elif given is not None and given is not False:
+                import traceback
 
-            attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
+                attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
         # The ids stay: what the user says about ids is an attribute like any other; where the event belongs, the scope says. So do
-        # ``level``, ``timestamp`` and ``event``: the event's own are columns.
+        # ``level``, ``timestamp``, ``event`` and ``kind``: the event's own are columns.
 
     def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return message and attributes as JSON, redacted and within the size of an event."""
@@ -191,6 +202,13 @@ def shown_attrs(attrs_json: bytes, attrs: Mapping[str, Any]) -> bytes:
     if attrs.keys().isdisjoint(_OWN):
         return attrs_json
     return msgspec.json.encode({f"attrs.{key}" if key in _OWN else key: value for key, value in msgspec.json.decode(attrs_json).items()})
+
+
+def own_names(shown: dict[str, Any]) -> dict[str, Any]:
+    """Undo what `shown_attrs` does to the names."""
+    if not any(key.startswith("attrs.") for key in shown):
+        return shown
+    return {key[6:] if key.startswith("attrs.") and key[6:] in _OWN else key: value for key, value in shown.items()}
 
 
 def with_parent(attrs_json: bytes, scope: Scope) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, MutableMapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,6 +24,7 @@ from structjob.event import (
     field_json,
     logger_name,
     make_redactor,
+    own_names,
     shown_attrs,
     shown_json,
     stored_line,
@@ -37,6 +41,9 @@ _now, _join = clock.now, b"".join
 
 # Integers, since `b"@" in encoded` goes a long way round and costs six times as much.
 _SPACE, _EQUALS, _AT = b" =@"
+
+_STAMPED = 60
+"""Seconds between an event and the time that a processor put into it, at most: a format may leave the seconds out."""
 
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
 
@@ -74,8 +81,9 @@ class FanOut:
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> tuple[tuple[()], dict[str, Any]]:
         message = event_dict.pop("event", "")
-        drop_rendered(event_dict)
-        self.take(BY_NAME.get(method_name) or BY_NAME["info"], message, event_dict, current_scope(), name_of(logger))
+        level = BY_NAME.get(method_name) or BY_NAME["info"]
+        drop_rendered(event_dict, level)
+        self.take(level, message, event_dict, current_scope(), name_of(logger))
         if type(logger) is SilentLogger:
             return _NOTHING
         raise DropEvent  # any other would show it once more, or refuse to show nothing
@@ -199,6 +207,7 @@ class FanOut:
                     attrs = msgspec.json.decode(line)
                     message, logger = attrs.pop("event"), attrs.pop("logger", None)
                     del attrs["timestamp"], attrs["level"]
+                    attrs = own_names(attrs)
                     ids = dict(scope.ids) if scope is not None else {}
                     for key, value in ids.items():
                         if attrs.get(key) == value:  # else it is the caller's word, which says nothing of where the event belongs
@@ -220,11 +229,32 @@ class FanOut:
                 close()
 
 
-def drop_rendered(event_dict: MutableMapping[str, Any]) -> None:
-    """Take out of *event_dict* what structlog's own processors put there for a renderer: the time, and the level's name."""
-    event_dict.pop("timestamp", None)
-    if type(event_dict.get("level")) is str:
+def drop_rendered(event_dict: MutableMapping[str, Any], level: Level) -> None:
+    """Take out of *event_dict* what structlog's own processors put there for a renderer: the time, and the level's name.
+
+    Attributes of the user's that are called so stay: another level, another time.
+    """
+    if "timestamp" in event_dict and _is_present(event_dict["timestamp"], _now() // 1_000_000_000):
+        del event_dict["timestamp"]
+    if type(shown := event_dict.get("level")) is str and BY_NAME.get(shown.lower()) is level:
         del event_dict["level"]
+
+
+def _is_present(value: Any, second: int) -> bool:
+    """Return whether *value* is the time of an event that is logged at *second*, in one of the forms in which programs stamp events."""
+    with suppress(Exception):  # a number that is none
+        if type(value) in (int, float):
+            return bool(abs(value - second) <= _STAMPED)
+        if type(value) is str:
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:  # a form of somebody's own: "%H:%M:%S", say
+                clocks = [at(each) for each in (second, second - 1) for at in (time.gmtime, time.localtime)]
+                return any(time.strftime("%H:%M", clock) in value for clock in clocks)
+        if isinstance(value, datetime):
+            times = [value] if value.tzinfo is not None else [value.astimezone(), value.replace(tzinfo=UTC)]
+            return any(abs(each.timestamp() - second) <= _STAMPED for each in times)
+    return False
 
 
 def name_of(logger: Any) -> str | None:

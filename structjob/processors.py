@@ -83,7 +83,7 @@ def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> E
         scope = current_scope()
         given = dict(event_dict)
         message = _message(given)
-        pipeline.drop_rendered(given)
+        pipeline.drop_rendered(given, level)
         name = getattr(logger, "name", None)
         noted, _thread.exception = getattr(_thread, "exception", None), None
         if noted is not None and "exception" in given:

@@ -481,10 +481,10 @@ def test_a_fan_out_is_the_last_processor_of_any_setup(capsys):
 
 async def test_an_event_says_its_category_project_and_stream(any_tracker):
     """R4, R35: these keys of a log call are found by the filter of their name, and go before what the job says."""
-    told = {"category": "network", "project": "apollo", "stream": "stderr", "kind": "probe", "trace_id": "a" * 32, "span_id": "b" * 16}
+    told = {"category": "network", "project": "apollo", "stream": "stderr", "trace_id": "a" * 32, "span_id": "b" * 16}
     async with any_tracker.job("a", category="system", project="gemini"):
         log.info("seen", **told, n=1)
-    (event,) = await any_tracker.logs.list(category="network", project="apollo", stream="stderr", kind="probe")
+    (event,) = await any_tracker.logs.list(category="network", project="apollo", stream="stderr")
     assert {key: getattr(event, key) for key in told} == told
     assert event.attrs == {"n": 1}
 
@@ -502,7 +502,6 @@ NO_ROOM = {
     "category": "c" * 65,
     "project": "p" * 129,
     "stream": "orders",
-    "kind": "Deployment of a whole application",
     "trace_id": "a" * 33,
     "span_id": "b" * 17,
     "logger": "l" * 256,
@@ -707,4 +706,4 @@ async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_bef
     stored = {event.message: event for event in await tracker.logs.list(structjob.LogFilter(job_id=job.id))}
     assert [lines[each]["logger"] for each in ("plain", "special", "own")] == ["a.b", "a.b", "other"]
     assert [stored[each].logger for each in ("plain", "special", "own")] == ["a.b", "a.b", "other"]
-    assert stored["special"].kind == "mine"
+    assert (stored["special"].kind, stored["special"].attrs) == ("log", {"kind": "mine", "n": 1})
