@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from structjob.encoding import normalise
@@ -31,6 +31,23 @@ def check_text(what: str, value: str | None, limit: int) -> str | None:
     if len(text) > limit:
         raise InvalidArgument(f"{what} must have at most {limit} characters, this one has {len(text)}: {text[:40]!r}…")
     return text
+
+
+def checked_text(what: str, limit: int) -> Callable[[Any], str | None]:
+    """Return a check of a text that may be absent, see `check_text`."""
+    return lambda value: check_text(what, value, limit)
+
+
+def required_text(what: str, limit: int) -> Callable[[Any], str]:
+    """Return a check of a text that must be there, see `check_text`."""
+
+    def check(value: Any) -> str:
+        text = check_text(what, value, limit)
+        if text is None:
+            raise InvalidArgument(f"{what} must be text, not None")
+        return text
+
+    return check
 
 
 def check_mapping(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
@@ -27,9 +27,33 @@ PROGRESS_EVERY = 0.25
 """Seconds between two records of a job's or step's progress at least."""
 
 
+class Checked(Generic[T]):
+    """An attribute of a handle that is checked whenever it is set: a value that a database refuses would keep the final state from it.
+
+    Args:
+        check: Returns what is kept of a value, or raises `InvalidArgument`.
+    """
+
+    # There is no `__get__`: the value is in the handle's own `__dict__`, and is read as fast as any other.
+
+    def __init__(self, check: Callable[[Any], T]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, handle: Handle, value: Any) -> None:
+        handle.__dict__[self._name] = self._check(value)
+
+    if TYPE_CHECKING:
+
+        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+
+
 class Handle:
     """A live job or step; its progress is recorded now and then."""
 
+    _table: ClassVar[str]
     _tracker: Tracker
     _scope: Scope | None
     _recorded_at: float = 0.0
@@ -91,7 +115,21 @@ class Handle:
             self._record()
 
     def _record(self) -> int:
-        """Record the handle as it is now; return the number of the record."""
+        """Record the handle as it is now; return the number of the record, 0 if there is none."""
+        put = self._tracker._recorder.put_state
+        try:
+            return put(self._table, self._row)
+        except Exception as exc:  # noqa: BLE001 -- an attribute that JSON does not know must not keep the others from the record
+            fault = exc
+        try:
+            return put(self._table, lambda: _plain(self._row()))
+        except Exception as exc:  # noqa: BLE001 -- leaving the block of a job or a step raises nothing of ours
+            fault = exc
+        faults.add(f"recording {self._named()}", fault)
+        return 0
+
+    def _row(self) -> dict[str, Any]:
+        """Return the columns of its row."""
         raise NotImplementedError
 
     def _named(self) -> str:
@@ -100,6 +138,10 @@ class Handle:
 
     def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
         pipeline.emit(self._scope, level, kind, attrs, kind=kind)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if type(value) is msgspec.Raw else normalise(value) for name, value in row.items()}
 
 
 def raw(value: Any) -> msgspec.Raw | None:
@@ -125,7 +167,7 @@ def duration_fields(seconds: float) -> dict[str, Any]:
 
 
 def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
-    if error is None:
+    if type(error) is not ErrorInfo:
         return {"error_type": None, "error_message": None, "error_traceback": None}
     message, trace = (None if text is None else normalise(redacted(text)) for text in (error.message, error.traceback))
     return {"error_type": normalise(error.type)[:200], "error_message": message, "error_traceback": trace}

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -15,8 +16,8 @@ from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
-from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units
-from structjob.lifecycle.handle import Handle, check_description, decoded, duration_fields, error_columns, outcome, raw, redacted
+from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
+from structjob.lifecycle.handle import Checked, Handle, check_description, decoded, duration_fields, error_columns, outcome, raw, redacted
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
@@ -34,6 +35,13 @@ _MOST_KB = 1 << 62
 
 START_WAITS = 1.0
 """Seconds that the start of a job waits for its commit at most."""
+
+
+_check_operation = required_text("operation", 255)
+
+
+def _check_category(value: str | None) -> str:
+    return check_text("category", value, 64) or "system"
 
 
 def _check_current_step(value: str | None) -> str | None:
@@ -66,23 +74,39 @@ class Job(Handle):
             records no changes of its own.
     """
 
+    _table = "job"
+    id = Checked(required_text("job_id", 64))
+    operation: Checked[str] = Checked(checked_text("operation", 255))  # type: ignore[arg-type]  # text, once the job is made
+    parent_job_id = Checked(checked_text("parent_job_id", 64))
+    root_job_id = Checked(required_text("root_job_id", 64))
+    correlation_id = Checked(required_text("correlation_id", 128))
+    job_type = Checked(checked_text("job_type", 128))
+    description = Checked(check_description)
+    owner = Checked(checked_text("owner", 128))
+    project = Checked(checked_text("project", 128))
+    category = Checked(_check_category)
+    external_job_id = Checked(checked_text("external_job_id", 255))
+    context_id = Checked(checked_text("context_id", 64))
+    idempotency_key = Checked(checked_text("idempotency_key", 255))
+    metadata = Checked(partial(check_mapping, "metadata"))
+
     def __init__(self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions) -> None:
         self._tracker = tracker
-        self.operation: str = check_text("operation", operation, 255) or ""
-        self.id: str = check_text("job_id", options.job_id, 64) or new_id()
+        self.operation = _check_operation(operation)
+        self.id = new_id() if options.job_id is None else options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
-        self.root_job_id: str = _root_of(tracker, parent) or self.id
+        self.root_job_id = _root_of(tracker, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
-        self.correlation_id: str = check_text("correlation_id", options.correlation_id, 128) or inherited or new_id()
-        self.job_type = check_text("job_type", options.job_type, 128)
-        self.description = check_description(options.description)
-        self.owner = check_text("owner", options.owner, 128)
-        self.project = check_text("project", options.project, 128)
-        self.category: str = check_text("category", options.category, 64) or "system"
-        self.external_job_id = check_text("external_job_id", options.external_job_id, 255)
-        self.context_id = check_text("context_id", options.context_id, 64)
-        self.idempotency_key = check_text("idempotency_key", options.idempotency_key, 255)
-        self.metadata: dict[str, Any] = check_mapping("metadata", options.metadata)
+        self.correlation_id = (inherited or new_id()) if options.correlation_id is None else options.correlation_id
+        self.job_type = options.job_type
+        self.description = options.description
+        self.owner = options.owner
+        self.project = options.project
+        self.category = options.category
+        self.external_job_id = options.external_job_id
+        self.context_id = options.context_id
+        self.idempotency_key = options.idempotency_key
+        self.metadata = options.metadata
         self._result: Any = None
         self.status = JobStatus.PENDING
         self.attempt = 0
@@ -451,10 +475,12 @@ class Job(Handle):
             return
         percent = self._checked(check_percent, percent, self._percent)
         current_step = self._checked(_check_current_step, current_step, self._current_step)
-        description = self._checked(check_description, description, self.description)
+        described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
         self.metadata.update(added or {})
-        self._percent, self._current_step, self.description = percent, current_step, description
+        self._percent, self._current_step = percent, current_step
+        if described is not None:
+            self.description = described
         self._progressed()
 
     def step(
@@ -573,9 +599,6 @@ class Job(Handle):
             "max_rss_kb": self._max_rss_kb,
             **({} if self.provisional is None else {"provisional": self.provisional}),
         }
-
-    def _record(self) -> int:
-        return self._tracker._recorder.put_state("job", self._row)
 
     def _abandon(self) -> None:
         """The tracker closes while the job runs."""

@@ -14,8 +14,8 @@ from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import describe, enrich, exception_attrs, is_noted
-from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units
-from structjob.lifecycle.handle import Handle, check_description, duration_fields, error_columns, outcome, raw
+from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
+from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, error_columns, outcome, raw
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ _RETRY = ("attempt_number", "max_retries", "retry_delay")
 """What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
 
 
+def _check_total(value: float | None) -> float | None:
+    return None if value is None else check_units("total", value)
+
+
 class Step(Handle):
     """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async with`` or `start`.
 
@@ -44,16 +48,22 @@ class Step(Handle):
         total: Units to do, if they are known.
     """
 
+    _table = "step"
+    name = Checked(required_text("the name of a step", 200))
+    total = Checked(_check_total)
+    description = Checked(check_description)
+    metadata = Checked(partial(check_mapping, "metadata"))
+
     def __init__(
         self, job: Job, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> None:
         self._tracker = job._tracker
         self.job = job
         self.id = new_id()
-        self.name: str = check_text("the name of a step", name, 200) or ""
-        self.total = None if total is None else check_units("total", total)
-        self.description = check_description(description)
-        self.metadata: dict[str, Any] = check_mapping("metadata", metadata)
+        self.name = name
+        self.total = total
+        self.description = description
+        self.metadata = metadata
         self.status: StepStatus | None = None
         self.error: ErrorInfo | None = None
         self.done: float = 0
@@ -229,11 +239,15 @@ class Step(Handle):
             self._misused(self._not_running("update"))
             return
         done = self._checked(partial(check_units, "completed"), completed, self.done)
-        total = self._checked(partial(check_units, "total"), total, self.total)
+        total = self._checked(_check_total, total, None)
         percent = self._checked(check_percent, percent, self._percent)
-        description = self._checked(check_description, description, self.description)
+        described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
-        self.done, self.total, self._percent, self.description = done, total, percent, description
+        self.done, self._percent = done, percent
+        if total is not None:
+            self.total = total
+        if described is not None:
+            self.description = described
         self.metadata.update(added or {})
         self._progressed()
 
@@ -297,6 +311,3 @@ class Step(Handle):
             "duration_ms": self._duration_ms,
             **({} if self.job.provisional is None else {"provisional": self.job.provisional}),
         }
-
-    def _record(self) -> int:
-        return self._tracker._recorder.put_state("step", self._row)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import msgspec
-from sqlalchemy import Connection, insert, select
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
 
-from structjob.line import number_of, rescue, verify_line
+import msgspec
+from sqlalchemy import BigInteger, Column, Connection, Double, Integer, insert, select
+
+from structjob.diagnostics import diagnostics
+from structjob.line import number_of, rescue, seal, verify_line
 from structjob.store import tables
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED
 from structjob.store.ingest import Ingest, Write, Written
+from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime
 
 
 def divided(write: Write) -> list[Write]:
@@ -39,6 +46,67 @@ def salvage(write: Write) -> tuple[Written, Write] | None:
     whole = b"".join(rescue(line))
     found = Write(write.session_id, b"", whole) if write.states else Write(write.session_id, whole)
     return Written(torn=1 - whole.count(b"\n")), found
+
+
+def reduced(write: Write) -> Iterator[Write]:
+    """Yield a single change of state that was refused, with less in it: first what the columns hold, then without its texts and JSON.
+
+    So a job's final status is stored, whatever else is wrong with its row. Nothing is yielded where nothing can be left out.
+    """
+    try:
+        state = msgspec.json.decode(write.states)
+        kind, number, row = state["kind"], state["state_seq"], state["row"]
+        table = _TABLES.get(kind)
+        if table is None:
+            return
+        columns = [(name, table.c[name]) for name in row if name in table.c and name not in ("id", "job_id")]
+    except (msgspec.MsgspecError, KeyError, TypeError):  # an event, or no change of state at all
+        return
+    fitting = {**row, **{name: _fitting(column, row[name]) for name, column in columns}}
+    left_out = {name: _left_out(column) for name, column in columns if _may_be_left_out(column) and row[name] is not None}
+    diagnostics.warning(
+        "the database refuses a value of %s %s: it is stored without what does not fit; structjob_dead_letters has all of it",
+        kind, row.get("id"),
+    )  # fmt: skip
+    for smaller in (fitting, {**fitting, **left_out}):
+        if smaller != row:
+            body = b'{"kind":"%s","row":%s' % (kind.encode(), msgspec.json.encode(smaller))
+            yield Write(write.session_id, states=seal(body, b',"state_seq":%d' % number))
+
+
+_TABLES = {"job": tables.jobs, "step": tables.steps}
+# ASCII: no database refuses it.
+_LEFT_OUT = "[left out: the database refused the record]"
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
+
+
+def _fitting(column: Column[Any], value: Any) -> Any:
+    """Return *value* as *column* holds it; what cannot be made so is left out."""
+    kind = column.type
+    if isinstance(kind, JSONValue):
+        return value
+    if value is None:
+        return "" if isinstance(kind, Exact) and not column.nullable else None
+    if isinstance(kind, UTCDateTime):
+        return value if isinstance(value, str) and _MOMENT.fullmatch(value) else None
+    if isinstance(kind, (Integer, Double)):  # `BigInteger` is one, too
+        least = None if column.nullable else 0
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return least
+        most = sys.float_info.max if isinstance(kind, Double) else 2**63 - 1 if isinstance(kind, BigInteger) else 2**31 - 1
+        fits = abs(value) <= most and (isinstance(kind, Double) or isinstance(value, int))
+        return value if fits else least
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = text.replace("\x00", "␀")
+    return text[: kind.length] if isinstance(kind, Exact) else text
+
+
+def _may_be_left_out(column: Column[Any]) -> bool:
+    return isinstance(column.type, (JSONValue, LongText)) or (isinstance(column.type, Exact) and bool(column.nullable))
+
+
+def _left_out(column: Column[Any]) -> Any:
+    return None if isinstance(column.type, Exact) else {"left_out": _LEFT_OUT} if isinstance(column.type, JSONValue) else _LEFT_OUT
 
 
 def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False) -> Written:

@@ -8,6 +8,7 @@ cutting its connection: whoever waited goes on at once, and the task follows as 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 import ssl
@@ -225,7 +226,11 @@ class ServerStore:
         parts = poison.divided(write)
         if not parts:
             if (salvaged := poison.salvage(write)) is None:
-                return await self._put_aside(write, reason)
+                aside = await self._put_aside(write, reason)
+                for smaller in poison.reduced(write):
+                    with contextlib.suppress(_Failed, msgspec.MsgspecError, ValueError):
+                        return await self._put(smaller)
+                return aside
             written, found = salvaged
             parts = [found] if found.events or found.states else []
         for part in parts:

@@ -257,7 +257,13 @@ class SQLiteStore:
         parts = poison.divided(write)
         if not parts:
             if (salvaged := poison.salvage(write)) is None:
-                return self._transact(poison.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}")
+                aside = self._transact(poison.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}")
+                for smaller in poison.reduced(write):
+                    refused = contextlib.suppress(sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError)
+                    with refused, self._transaction() as connection:
+                        assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+                        return self._write(connection, self._writing, smaller)
+                return aside
             written, found = salvaged
             parts = [found] if found.events or found.states else []
         for part in parts:
