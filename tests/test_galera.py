@@ -20,7 +20,7 @@ from store_support import T0, claim_row, event, events, job, no_flush, opened
 
 from structjob.session import Session
 from structjob.store import leases, migrate, tables
-from structjob.store.ingest import Write
+from structjob.store.ingest import Ending, Write
 from structjob.store.locks import Lock, LockLost
 from structjob.store.logs import Logs
 
@@ -182,9 +182,9 @@ async def test_two_nodes_end_the_same_session(apart):
         dead = Session(number, "h", "b", 1, started_at=T0)
         await one.begin_session(dead)
         await one.write(Write(number, events(1, 3), job(1, f"job{number}"), last_seq=5))
-        end = {"unexplained": "in_flight", "tell": lambda jobs: (9, b"")}
-        told = await both(*(store.end_session(dead, 5, "died", **end) for store in apart))
-        assert sorted(len(crashed) for crashed in told) == [0, 1]
+        ending = Ending(reason="died", last_seq=5, confirmed=2, absent="in_flight", most=3)
+        told = await both(*(store.end_session(dead, ending, lambda jobs: (9, b"")) for store in apart))
+        assert sorted(len(ended.crashed) for ended in told) == [0, 1]
         gaps = select(tables.gaps.c.first_seq, tables.gaps.c.last_seq).where(tables.gaps.c.session_id == number)
         assert sorted(map(tuple, (row.values() for row in await two.fetch(gaps)))) == [(2, 2), (4, 5)]
 
