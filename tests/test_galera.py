@@ -53,6 +53,7 @@ class Program:
         try:
             return json.loads(line)
         except ValueError:
+            self._process.kill()
             pytest.fail(f"the program says: {line}{self._process.stdout.read()}")
 
     def begin(self, url, events, rate=0):

@@ -100,6 +100,7 @@ _DUPLICATES = frozenset({1062, 1586})
 # Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158, MariaDB 4035–4044), and what is too large.
 _DATA = frozenset({1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)})
 _LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
+_INSECURE = 3159
 _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
 _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
@@ -172,7 +173,10 @@ class MySQLStore(ServerStore):
 
     def options(self) -> dict[str, Any]:
         # What is read is locked, and nothing beside it: fewer deadlocks.
-        return {"isolation_level": "READ COMMITTED", "connect_args": {"charset": "utf8mb4"}}
+        given: dict[str, Any] = {"charset": "utf8mb4"}
+        if self.tls.wanted:
+            given["ssl"] = self.tls.context()
+        return {"isolation_level": "READ COMMITTED", "connect_args": given}
 
     def prepare(self, connection: Any) -> None:
         cursor = connection.cursor()
@@ -210,8 +214,11 @@ class MySQLStore(ServerStore):
             return self.refused("duplicate", code, f"{code}: {said}")
         if code in _DATA or state[:2] in ("22", "23"):
             return self.refused("data", code, f"{code}: {said}")
+        if code == _INSECURE:
+            return self.tls_wanted(said)
         if code in _LOGINS:
-            return self.wrong_login(said)
+            # The server says the same where it wants TLS, or a certificate, of this user.
+            return self.wrong_login(said, self.login_hint())
         if code == 1049:
             return self.no_database(f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4")
         if code in _NOT_OURS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,7 +69,6 @@ def _insert(table: str) -> str:
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
 
-_TLS = ("sslrootcert", "sslcert", "sslkey")
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
@@ -120,27 +118,16 @@ class PostgresStore(ServerStore):
 
     def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
         super().__init__(url, engine_options, _Ingest())
-        self._tls = {name: str(url.query[name]) for name in _TLS if name in url.query}
-        self.url = url.difference_update_query(_TLS)
         self._encoding = ""
         self._codec: str | None = None
 
     def options(self) -> dict[str, Any]:
         given: dict[str, Any] = {"server_settings": {"application_name": "structjob"}}
-        if self._tls:
-            given["ssl"] = self._context()
+        if self.tls.wanted:
+            given["ssl"] = self.tls.context()
+        elif self.tls.mode is not None:
+            given["ssl"] = self.tls.mode
         return {"json_deserializer": msgspec.json.decode, "connect_args": given}
-
-    def _context(self) -> ssl.SSLContext:
-        """Return what libpq makes of the certificates in a URL; asyncpg takes them in this form only."""
-        mode = self.url.query.get("ssl", "verify-full")
-        context = ssl.create_default_context(cafile=self._tls.get("sslrootcert"))
-        context.check_hostname = mode == "verify-full"
-        if mode not in ("verify-full", "verify-ca") and "sslrootcert" not in self._tls:
-            context.verify_mode = ssl.CERT_NONE
-        if "sslcert" in self._tls:
-            context.load_cert_chain(self._tls["sslcert"], self._tls.get("sslkey"))
-        return context
 
     async def open(self) -> None:
         await super().open()
@@ -202,6 +189,10 @@ class PostgresStore(ServerStore):
             return self.refused("duplicate", code, f"{code}: {said}")
         if code[:2] in ("22", "23", "54"):
             return self.refused("data", code, f"{code}: {said}")
+        if "client certificate" in said:
+            return self.certificate_wanted(said)
+        if code[:2] == "28" and ("no encryption" in said or "SSL off" in said):
+            return self.tls_wanted(said)
         if code[:2] == "28":
             return self.wrong_login(said)
         if code == "3D000":

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
 from structjob.session import Session
-from structjob.store import claims, migrate, poison, sessions, settling
+from structjob.store import claims, migrate, poison, sessions, settling, tls
 from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
 from structjob.store.portions import Portions
 from structjob.store.url import masked
@@ -91,7 +91,7 @@ class ServerStore:
     """What to install for the driver."""
 
     def __init__(self, url: URL, engine_options: Mapping[str, Any], ingest: Ingest) -> None:
-        self.url = url
+        self.tls, self.url = tls.taken(url)
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._options = engine_options
         self._ingest = ingest
@@ -144,10 +144,7 @@ class ServerStore:
 
     def _create_engine(self) -> AsyncEngine:
         given = dict(self._options)
-        try:
-            own = self.options()
-        except OSError as exc:
-            raise InvalidURL(f"the certificates that {self.masked_url} names cannot be read: {exc.strerror}") from None
+        own = self.options()
         options = {"hide_parameters": True, "pool_size": 5, "max_overflow": 5, **own, **given}
         options["connect_args"] = {**own.get("connect_args", {}), **given.get("connect_args", {})}
         try:
@@ -362,9 +359,7 @@ class ServerStore:
         if isinstance(error, DBAPIError):
             return self.fault(error.orig) if error.orig is not None else Fault("away", f"the database {self.masked_url} does not work")
         if isinstance(error, ssl.SSLCertVerificationError):
-            return Fault(
-                "away", f"the certificate of {self.masked_url} is not accepted: {error.verify_message}; see connect_args", permanent=True
-            )
+            return self.not_verified(error)
         if isinstance(error, PoolTimeout):
             return Fault("away", f"no connection to {self.masked_url} is free; raise pool_size in engine_options")
         if isinstance(error, (OSError, EOFError)):
@@ -374,7 +369,16 @@ class ServerStore:
         return None
 
     def unreachable(self, error: BaseException | None, text: str = "") -> Fault:
-        """Return the fault that nobody answers where the URL leads."""
+        """Return the fault that nobody answers where the URL leads, or that TLS is not agreed upon there."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self.not_verified(error)
+        if isinstance(error, ssl.SSLError):
+            said = error.reason or str(error)
+            if "CERTIFICATE_REQUIRED" in said.upper().replace(" ", "_") or "HANDSHAKE_FAILURE" in said.upper().replace(" ", "_"):
+                return self.certificate_wanted(said)
+            return Fault("away", f"TLS with {self.masked_url} failed: {said}; is TLS set up on the server?", permanent=True)
+        if isinstance(error, ConnectionError) and "SSL" in str(error):
+            return self.no_tls(str(error))
         name = getattr(error, "filename", None)
         why = text or getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Fault(
@@ -382,9 +386,45 @@ class ServerStore:
             f"cannot connect to {self.masked_url}: {why}{f' ({name})' if name else ''}; is the server running, and is the address right?",
         )
 
-    def wrong_login(self, text: str) -> Fault:
+    def wrong_login(self, text: str, hint: str = "") -> Fault:
         """Return the fault that the server refuses the user, in its own words."""
-        return Fault("away", f"{self.masked_url} refuses the login: {text}; correct the user and the password in the URL", permanent=True)
+        message = f"{self.masked_url} refuses the login: {text}; correct the user and the password in the URL{hint}"
+        return Fault("away", message, permanent=True)
+
+    def login_hint(self) -> str:
+        """Return what else may be wrong where a server refuses a user and does not say why."""
+        if not self.tls.wanted:
+            return ", or add ?ssl-mode=required if the server wants TLS of this user"
+        return "" if self.tls.cert else ", or add sslcert and sslkey if the server wants a client certificate of this user"
+
+    def tls_wanted(self, text: str) -> Fault:
+        """Return the fault that the server takes no connection without TLS."""
+        option = "sslmode=require" if self.url.get_backend_name() == "postgresql" else "ssl-mode=required"
+        return Fault(
+            "away",
+            f"{self.masked_url} takes connections with TLS only: {text}; add {option} to the URL, "
+            "and sslrootcert=/path/to/ca.pem to verify the server",
+            permanent=True,
+        )
+
+    def certificate_wanted(self, text: str) -> Fault:
+        """Return the fault that the server wants a certificate of the client."""
+        how = "add sslcert=/path/to/certificate.pem and sslkey=/path/to/key.pem to the URL"
+        return Fault("away", f"{self.masked_url} wants a client certificate: {text}; {how}", permanent=True)
+
+    def no_tls(self, text: str) -> Fault:
+        """Return the fault that the server does not speak TLS, which the URL asks for."""
+        name = self.tls.names.get("mode", "sslmode")
+        how = f"set it up on the server, or write {name}=disable in the URL"
+        return Fault("away", f"{self.masked_url} does not speak TLS: {text}; {how}", permanent=True)
+
+    def not_verified(self, error: ssl.SSLCertVerificationError) -> Fault:
+        """Return the fault that the certificate of the server is not accepted."""
+        name = self.tls.names.get("mode", "sslmode")
+        how = f"give the certificate of its authority with {self.tls.names.get('ca', 'sslrootcert')}=/path/to/ca.pem"
+        if "match" in error.verify_message:
+            how = f"write the host as in its certificate, or {name}=verify-ca"
+        return Fault("away", f"the certificate of {self.masked_url} is not accepted: {error.verify_message}; {how}", permanent=True)
 
     def no_database(self, create: str) -> Fault:
         """Return the fault that there is no such database, and how to *create* it."""
