@@ -6,7 +6,7 @@ file that was never meant, or gives the other user what is written. Linux can pr
 proc_sys_fs(5)), but containers and other systems often have this switched off. So each file is opened here, by the same rules:
 
 - **A symbolic link is followed if we or root own it.** A link of another user's is followed only outside shared directories, if its
-  directory belongs to that user as well; and then only what belongs to that user is written to. So root may work on the files of a service
+  directory belongs to that user as well; and then it must lead into a directory of that user's. So root may work on the files of a service
   whose owner keeps ``current -> releases/5``, and no link leads it to ``/etc``.
 - **A file that exists must be a regular file with one name.** A second hard link may be another user's way to have a file of ours written
   to (and SQLite loses data in a database that has two names, https://www.sqlite.org/howtocorrupt.html).
@@ -47,13 +47,13 @@ class _Place:
 
     Attributes:
         path: Without links.
+        planted: Whether it is in a directory that another user made in a shared one.
         shared: Whether other users may have put there what stands there.
-        owner: Whose it must be, if a link of another user's led there.
     """
 
     path: Path
-    shared: bool
-    owner: int | None = None
+    planted: bool = False
+    shared: bool = False
 
 
 def open_file(path: str | os.PathLike[str], flags: int, *, special: bool = False) -> int:
@@ -73,9 +73,29 @@ def open_file(path: str | os.PathLike[str], flags: int, *, special: bool = False
     return _open(_followed(path), flags, special=special)
 
 
+def ensure_file(path: str | os.PathLike[str]) -> Path:
+    """Make a file that others are going to open by its name, such as SQLite, if it is absent; return its path without links.
+
+    What is there is looked at and not opened: closing a file gives up every lock that this process has on it (fcntl(2)), and with them
+    those of another connection to the same database.
+
+    Raises:
+        UnsafeFile: if another user may have put it there.
+        OSError: if it cannot be made, read or written.
+    """
+    place = _followed(path)
+    try:
+        os.close(_open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, special=False))
+    except FileExistsError:
+        _check(place, os.lstat(place.path), special=False)
+        if not os.access(place.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place.path)) from None
+    return place.path
+
+
 def open_directly(path: Path, flags: int) -> int:
     """Open a file in a directory that `make_directory` returned; otherwise as `open_file`, and quicker."""
-    return _open(_Place(path, shared=False), flags, special=False)
+    return _open(_Place(path), flags, special=False)
 
 
 def follow(path: str | os.PathLike[str]) -> Path:
@@ -106,7 +126,7 @@ def check_file(path: Path) -> None:
         UnsafeFile: if so.
     """
     with suppress(FileNotFoundError):
-        _check(_Place(path, shared=False), os.lstat(path), special=False)
+        _check(_Place(path), os.lstat(path), special=False)
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
@@ -120,13 +140,15 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     try:
         place = _followed(wanted)
     except FileNotFoundError:
-        place = _Place(make_directory(wanted.parent) / wanted.name, shared=False)
+        place = _Place(make_directory(wanted.parent) / wanted.name)
+    if place.planted:  # whoever made the directory may put a link in the place of what is in it, at any time
+        raise _unsafe(place.path, "is in a directory that another user made where everybody may write", "choose another path")
     try:
         os.mkdir(place.path, 0o700)
     except FileExistsError:
         info = os.lstat(place.path)
         if not stat.S_ISDIR(info.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place.path)) from None
+            raise
         _check_owner(place, info)
     return place.path
 
@@ -137,7 +159,7 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
 def _followed(path: str | os.PathLike[str]) -> _Place:
     waiting = list(reversed(Path(path).absolute().parts[1:]))
     found, above = Path("/"), os.lstat("/")
-    shared = False
+    planted = False
     owner: int | None = None
     links = 0
     while waiting:
@@ -148,11 +170,12 @@ def _followed(path: str | os.PathLike[str]) -> _Place:
         except FileNotFoundError:
             if waiting:
                 raise
-            return _Place(here, shared or _is_shared(above), owner)
+            found = here
+            break
         if not stat.S_ISLNK(info.st_mode):
             if waiting:
                 # A directory of another user's in a shared one was put there as a file may have been.
-                shared = shared or (_is_shared(above) and not _is_trusted(info.st_uid))
+                planted = planted or (_is_shared(above) and not _is_trusted(info.st_uid))
                 above = info
             found = here
             continue
@@ -160,14 +183,16 @@ def _followed(path: str | os.PathLike[str]) -> _Place:
         if links > _LINKS_LIMIT:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         if not _is_trusted(info.st_uid):
-            if shared or _is_shared(above) or above.st_uid != info.st_uid or owner not in (None, info.st_uid):
+            if planted or _is_shared(above) or above.st_uid != info.st_uid or owner not in (None, info.st_uid):
                 raise _unsafe(here, f"is a link that belongs to {_user(info.st_uid)}", f"remove it (rm {here}), or choose another path")
             owner = info.st_uid
         target = os.readlink(here)
         if target.startswith("/"):
             found, above = Path("/"), os.lstat("/")
         waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-    return _Place(found, shared or _is_shared(above), owner)
+    if owner is not None and os.lstat(found.parent).st_uid != owner:
+        raise _unsafe(found, f"is where a link of {_user(owner)} leads, in a directory of another user's", "choose another path")
+    return _Place(found, planted, planted or _is_shared(above))
 
 
 def _descriptor(path: str | os.PathLike[str]) -> int | None:
@@ -183,8 +208,6 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
 
 def _open(place: _Place, flags: int, *, special: bool) -> int:
     path = place.path
-    if place.owner is not None and not os.path.lexists(path) and os.lstat(path.parent).st_uid != place.owner:
-        raise _unsafe(path, f"would be made where a link of {_user(place.owner)} leads", "choose another path")
     # Without waiting: it may be a pipe. Without truncating, until it is known what it is.
     opening = flags & ~os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     if special and is_special(path):
@@ -192,6 +215,8 @@ def _open(place: _Place, flags: int, *, special: bool) -> int:
         opening &= ~(os.O_CREAT | os.O_EXCL | os.O_NONBLOCK)  # a pipe of one's own waits for its reader
     try:
         fd = os.open(path, opening, 0o600)
+    except FileExistsError:
+        raise
     except OSError as exc:
         check_file(path)  # says more, if it is a link or a pipe
         raise exc from None
@@ -218,7 +243,7 @@ def _check(place: _Place, info: os.stat_result, *, special: bool) -> None:
     elif stat.S_ISLNK(info.st_mode) or not special:
         what = "a link" if stat.S_ISLNK(info.st_mode) else "a pipe, a socket or a device"
         raise _unsafe(path, f"is {what} that belongs to {_user(info.st_uid)}", f"remove it (rm {path}), or choose another path")
-    if place.owner is not None or info.st_uid != os.geteuid():
+    if info.st_uid != os.geteuid():
         _check_owner(place, info)
 
 
@@ -226,8 +251,6 @@ def _check_owner(place: _Place, info: os.stat_result) -> None:
     path = place.path
     whose = f"belongs to {_user(info.st_uid)}"
     hint = f"remove it (rm {path}), or choose another path"
-    if place.owner is not None and info.st_uid != place.owner:
-        raise _unsafe(path, f"{whose}, and a link of {_user(place.owner)} leads there", "choose another path")
     if _is_trusted(info.st_uid):
         return
     if stat.S_ISREG(info.st_mode) and info.st_mode & stat.S_IWOTH:

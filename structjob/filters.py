@@ -60,6 +60,31 @@ def _as_statuses(status: object) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(given))  # each is read by itself: none twice
 
 
+def _check_plain(given: object) -> None:
+    """Refuse truth values that are none, and text that no database takes."""
+    for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
+        value = getattr(given, field.name)
+        if field.type == "bool" and not isinstance(value, bool):
+            raise InvalidFilter(f"{field.name} must be True or False, not {value!r}")
+        for text in _texts(value):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidFilter(f"{field.name} holds half of a surrogate pair, which no database can store: {value!r}") from None
+
+
+def _texts(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
 def _check_limit(limit: int) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors")
@@ -125,6 +150,7 @@ class LogFilter(_Filter):
     limit: int = 100
 
     def __post_init__(self) -> None:
+        _check_plain(self)
         if self.level is not None:
             object.__setattr__(self, "level", level_name(self.level))
         if self.type not in (None, "system", "job", "task"):
@@ -151,6 +177,7 @@ class _Listed(_Filter):
     limit: int = 100
 
     def __post_init__(self) -> None:
+        _check_plain(self)
         object.__setattr__(self, "status", _as_statuses(self.status))
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))

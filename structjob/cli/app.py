@@ -55,12 +55,12 @@ class Commands(click.Group):
     """A group whose commands' errors end as one line on stderr and an exit code."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _writing():  # --help and --version are answered here
+        with _writing(), _escaped():  # --help and --version are answered here
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _writing():
+            with _writing(), _escaped():
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except StructjobError as exc:
@@ -87,6 +87,19 @@ def _writing() -> Iterator[None]:
             raise
         _forget_stdout()
         raise Failure(f"cannot write: {exc.strerror}") from exc
+
+
+@contextmanager
+def _escaped() -> Iterator[None]:
+    """Have click's own errors show what was typed without anything that a terminal would obey; `Failure` does that itself."""
+    try:
+        yield
+    except click.ClickException as exc:
+        if not isinstance(exc, Failure):
+            from structjob.sinks import escape
+
+            exc.message = escape(exc.message)  # type: ignore[misc]  # click's mark of an attribute that subclasses keep
+        raise
 
 
 def _forget_stdout() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,19 +44,20 @@ def connected(db: Database, work: Callable[[Connection], T], *, create: bool = F
 def _on_sqlite(db: Database, work: Callable[[Connection], T], *, create: bool, read_only: bool) -> T:
     from sqlalchemy import create_engine
 
+    from structjob.files import ensure_file
+
     path = db.path
     if path is None:
         raise Failure(f"{db.shown} is in memory: nobody but the program that made it sees it", code=2)
-    if not path.exists():
-        if not create:
-            raise Failure(f"there is no database {db.shown}")
+    if not create and not path.exists():
+        raise Failure(f"there is no database {db.shown}")
+    if not read_only:
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let everybody read it
+            ensure_file(path)
         except OSError as exc:
-            raise Failure(f"cannot create the database file {db.shown}: {exc.strerror}") from exc
-    url = db.url.set(drivername="sqlite")
-    if read_only:
-        url = url.set(database=path.as_uri()).update_query_dict({"mode": "ro", "uri": "true"})
+            raise Failure(f"cannot {'use' if path.exists() else 'create'} the database file {db.shown}: {exc.strerror}") from exc
+    # SQLite makes no file: it would let everybody read it.
+    url = db.url.set(drivername="sqlite", database=path.as_uri()).update_query_dict({"mode": "ro" if read_only else "rw", "uri": "true"})
     engine = create_engine(url)
     try:
         with engine.connect() as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,8 +70,11 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
 def _write_map(path: Path, found: Imported) -> None:
     import msgspec
 
+    from structjob.files import open_file
+
     try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode({"jobs": found.job_ids, "steps": found.step_ids})) + b"\n")
+        with open(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, special=True), "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode({"jobs": found.job_ids, "steps": found.step_ids})) + b"\n")
     except OSError as exc:
         raise Failure(f"cannot write the map of ids {path}: {exc.strerror or exc}") from exc
 

@@ -120,7 +120,7 @@ def _quoted(word: str) -> str:
 
     if escape(word) == word:
         return shlex.quote(word)
-    spelled = (char if escape(char) == char else f"\\u{ord(char):04x}" for char in word.replace("\\", r"\\").replace("'", r"\'"))
+    spelled = (char if escape(char) == char else f"\\U{ord(char):08x}" for char in word.replace("\\", r"\\").replace("'", r"\'"))
     return f"$'{''.join(spelled)}'"
 
 

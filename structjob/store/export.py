@@ -18,6 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from structjob.files import follow, is_special, open_directly, open_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -95,13 +97,13 @@ async def write_lines(lines: AsyncIterator[bytes], path: str | os.PathLike[str])
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for its owner alone that takes the place of *path* in the end, if all goes well; what is no file is written to."""
     opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
-    if path.exists() and not path.is_file():  # a device, or a pipe: in its place a file would be of use to nobody
-        with open(path, "wb") as raw, opener(raw) as file:
+    if is_special(path):  # a device or a pipe, which a file must not take the place of
+        with os.fdopen(open_file(path, os.O_WRONLY, special=True), "wb") as raw, opener(raw) as file:
             yield file
         return
-    path = Path(os.path.realpath(path))  # a link goes on leading to it
+    path = follow(path)  # a link goes on leading to it
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = open_directly(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb") as raw, opener(raw) as file:
             yield file

@@ -191,6 +191,7 @@ def _check(path: Path, ids: Ids) -> _Checked:
             checked.counts[kind] += 1
     except OSError as exc:
         raise ImportRefused(f"cannot read {path}: {exc.strerror or exc}") from exc
+    _refuse_circles(checked.parents)
     # 53 bits, as those of every session.
     checked.session_id = int.from_bytes(content.digest()) >> 11 | 1
     if ids == "new":
@@ -198,6 +199,20 @@ def _check(path: Path, ids: Ids) -> _Checked:
         checked.job_ids = {old: _new_id(seed, old) for old in checked.job_ids}
         checked.step_ids = {old: _new_id(seed, old) for old in checked.step_ids}
     return checked
+
+
+def _refuse_circles(parents: Mapping[str, str | None]) -> None:
+    """Refuse jobs that are below themselves: no retention would find the top of such a family."""
+    known: set[str] = set()
+    for job_id in parents:
+        way: dict[str, None] = {}
+        above: str | None = job_id
+        while above is not None and above in parents and above not in known:
+            if above in way:
+                raise ImportRefused(f"the job {above!r} is its own parent{'' if parents[above] == above else ', through others'}")
+            way[above] = None
+            above = parents[above]
+        known.update(way)
 
 
 def _check_record(checked: _Checked, number: int, kind: str, row: Mapping[str, Any]) -> None:

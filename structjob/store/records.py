@@ -51,6 +51,9 @@ _WHOLE = frozenset({"attempt", "max_rss_kb", "seq"})
 _OURS = frozenset({"session_id", "state_seq", "stored_at", "type"})
 """Columns that the import itself fills."""
 
+BLANK_LIMIT = 100_000
+"""Blank lines of a file at most: a small compressed file may hold hundreds of millions."""
+
 NOTES = ("export", "dead_letter")
 """Records that are for people, and go nowhere."""
 
@@ -64,7 +67,7 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     with open(path, "rb") as raw:
         compressed = raw.peek(2)[:2] == b"\x1f\x8b"
         with gzip.GzipFile(fileobj=raw) if compressed else nullcontext(raw) as file:
-            number = 0
+            number = blank = 0
             try:
                 while line := file.readline(MAX_LINE + 1):
                     number += 1
@@ -72,6 +75,8 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
                         raise ImportRefused(f"line {number} has more than {MAX_LINE:,} bytes")
                     if line.strip():
                         yield (number, *_record(number, line))
+                    elif (blank := blank + 1) > BLANK_LIMIT:
+                        raise ImportRefused(f"line {number}: {path} has more than {BLANK_LIMIT:,} blank lines: remove them (grep .)")
             except (EOFError, zlib.error, OSError) as exc:
                 raise ImportRefused(f"{path} cannot be read beyond line {number}: {exc}") from exc
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
+from structjob.files import UnsafeFile, check_file, ensure_file
 from structjob.session import Session
 from structjob.store import claims, migrate, poison, sessions, settling
 from structjob.store.forking import within_sqlite
@@ -51,6 +52,9 @@ _BUSY_SLICE = 0.25
 
 _PARTING = 1.0
 """Seconds that the connection which writes waits, when the store is closed, for the one that reads."""
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Files that SQLite opens beside a database's, and believes."""
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
@@ -136,7 +140,7 @@ class SQLiteStore:
 
     def _open(self) -> None:
         if self.path is not None:
-            _create_private(self.path)
+            _ensure_private(self.path)
         self._connection = self._connect()
         try:
             self._writing = _core(self._connection)
@@ -148,9 +152,10 @@ class SQLiteStore:
             raise
 
     def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
-        path = ":memory:" if self.path is None else str(self.path)
+        # SQLite makes no file: it would let everybody read it. One that was deleted under a connection is not made again by the next.
+        path = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode=rw"
         # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails at once when another process writes.
-        connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=64)
+        connection = sqlite3.connect(path, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=64)
         try:
             # SQLite does not wait here by itself, and other processes may be opening the same new file.
             self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
@@ -404,12 +409,16 @@ def _is_locked(exc: sqlite3.OperationalError) -> bool:
     return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _create_private(path: Path) -> None:
-    """Create the file for its owner alone: SQLite would let everybody read it."""
+def _ensure_private(path: Path) -> None:
+    """Create the file for its owner alone, and refuse one that another user may have put there, or beside it."""
     if path.is_dir():
         raise InvalidURL(f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        file = ensure_file(path)
+        for suffix in _COMPANIONS:
+            check_file(file.with_name(file.name + suffix))
+    except UnsafeFile as exc:
+        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
     except FileNotFoundError as exc:
         raise InvalidURL(
             f"cannot create the database file {path}: its directory does not exist; create it first: mkdir -p {path.parent}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from structjob.exceptions import ImportRefused, InvalidArgument
+from structjob.files import UnsafeFile, check_file, make_directory, open_directly
 from structjob.models import AttemptRecord, Event, JobRecord, StepRecord
 from structjob.store.export import FORMAT, as_line, gzipped, plain
 from structjob.store.records import read_records
@@ -39,10 +40,11 @@ class Archive:
     """
 
     def __init__(self, directory: Path, database: str) -> None:
-        self._directory = directory
         self._prefix = f"structjob-{blake2b(database.encode(), digest_size=4).hexdigest()}-"
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory = make_directory(directory)
+        except UnsafeFile as exc:
+            raise InvalidArgument(f"the archive {directory} cannot be used: {exc.strerror}") from exc
         except OSError as exc:
             raise InvalidArgument(f"the archive {directory} cannot be made: {exc.strerror}; name another directory") from exc
         if not os.access(directory, os.W_OK | os.X_OK):
@@ -52,7 +54,10 @@ class Archive:
         """Return files of whose content some may not be deleted, the oldest first; and delete those that never were whole."""
         for part in self._directory.glob(f".{self._prefix}*.part"):
             part.unlink(missing_ok=True)
-        return sorted(self._directory.glob(f"{self._prefix}*{PENDING}"))
+        found = sorted(self._directory.glob(f"{self._prefix}*{PENDING}"))
+        for path in found:
+            check_file(path)  # what another user says is archived would be deleted
+        return found
 
     def new(self, what: str) -> ArchiveFile:
         """Begin a file; *what* is part of its name."""
@@ -71,7 +76,7 @@ class ArchiveFile:
         """Its name in the end."""
         self.lines = 0
         self._part = path.with_name(f".{path.name}.part")
-        descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = open_directly(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self._raw: IO[bytes] = os.fdopen(descriptor, "wb")
         self._file = gzipped(self._raw)
         self._file.write(as_line("export", {"format": FORMAT, "pruned_at": datetime.now(UTC)}))

@@ -99,7 +99,8 @@ class Due:
         """Return the query of jobs that are due by themselves, and right above which nothing is that has ended, by time."""
         before = _moment(self.statuses[status])
         above = jobs.alias("above")
-        held = exists().where(above.c.id == jobs.c.parent_job_id, above.c.status.in_(_TERMINAL))
+        # Older versions imported jobs that are their own parents.
+        held = exists().where(above.c.id == jobs.c.parent_job_id, above.c.id != jobs.c.id, above.c.status.in_(_TERMINAL))
         statement = select(jobs.c.id, jobs.c.created_at).where(jobs.c.status == status, jobs.c.created_at < before, _ended < before, ~held)
         if after is not None:
             moment = _moment(after[0])
@@ -109,7 +110,7 @@ class Due:
     def held(self, tops: Sequence[str]) -> Select[Any]:
         """Return the query of those of these jobs, as ``top``, above which something is that has ended, however far."""
         begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(jobs.c.id.in_(tops))
-        found = begin.where(jobs.c.parent_job_id.is_not(None)).cte("above", recursive=True)
+        found = begin.where(jobs.c.parent_job_id.is_not(None), jobs.c.parent_job_id != jobs.c.id).cte("above", recursive=True)
         parent = jobs.alias("parent")
         higher = select(parent.c.parent_job_id, found.c.top).join(found, parent.c.id == found.c.id)
         found = found.union(higher.where(parent.c.parent_job_id.is_not(None)))  # UNION ends even in a circle
