@@ -67,6 +67,8 @@ def for_file(path: Path, database: str, spool: str | os.PathLike[str] | None = N
     beside = real.with_name(real.name + ".spool")
     linked = path.absolute().with_name(path.name + ".spool")
     name = _name(f"sqlite-{real.stem}", database)
+    if real.is_dir() or not real.parent.is_dir():  # the file cannot be made: its directory is not made in passing
+        return _places(database, name, spool, None, former=(beside,))
     return _places(database, name, spool, beside, former=(linked,) if linked != beside else ())
 
 
@@ -78,14 +80,14 @@ def for_server(address: str, legacy: str, spool: str | os.PathLike[str] | None =
         legacy: The masked URL: an earlier version named the directory below ``./.structjob`` by it.
         spool: The directory that the program asks for.
     """
-    former = Path(".structjob").absolute() / hashlib.sha256(legacy.encode()).hexdigest()[:16]
-    return _places(address, _name(address.replace("://", "-"), address), spool, None, former=(former,))
+    former = tuple(shelf / hashlib.sha256(legacy.encode()).hexdigest()[:16] for shelf in _here())
+    return _places(address, _name(address.replace("://", "-"), address), spool, None, former=former)
 
 
 def _places(
     database: str, name: str, spool: str | os.PathLike[str] | None, beside: Path | None, *, former: tuple[Path, ...]
 ) -> Places:
-    shelves = tuple(shelf for shelf in (state_home(), Path(".structjob").absolute(), temporary()) if shelf is not None)
+    shelves = tuple(shelf for shelf in (state_home(), *_here(), temporary()) if shelf is not None)
     usual = tuple(shelf / name for shelf in shelves) if beside is None else (beside,)
     fallbacks = tuple(shelf / name for shelf in shelves) if beside is not None else ()
     shared = None
@@ -97,6 +99,13 @@ def _places(
     elif spool is not None:
         usual, fallbacks = (Path(spool).absolute(),), (*usual, *fallbacks)  # a program may change its directory later on
     return Places(database, usual, fallbacks, former, shelves, shared, asked=spool is not None)
+
+
+def _here() -> tuple[Path, ...]:
+    """Return the directory for spools in the working directory; none where that was deleted."""
+    with suppress(OSError):
+        return (Path(".structjob").absolute(),)
+    return ()
 
 
 def state_home() -> Path | None:

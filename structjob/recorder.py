@@ -65,6 +65,7 @@ class Recorder:
         queue_size: Events that memory holds at most: without a spool, and while the disk refuses.
         max_bytes: Bytes of the event lane on disk at most.
         overflow: What happens beyond that.
+        fallbacks: Whether the spool may be in the fallbacks of its places, too.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Recorder:
         queue_size: int,
         max_bytes: int | None,
         overflow: Overflow,
+        fallbacks: bool = False,
     ) -> None:
         self.level = level
         self.session = session
@@ -91,7 +93,9 @@ class Recorder:
         from structjob.session import SessionSpool  # a program that only logs never needs it
 
         self.places = Places(session.database, (places,)) if isinstance(places, Path) else places
-        spool = SessionSpool.create_first(self.places, session, max_bytes=max_bytes, overflow=overflow) if self.places is not None else None
+        spool = None
+        if self.places is not None:
+            spool = SessionSpool.create_first(self.places, session, max_bytes=max_bytes, overflow=overflow, fallbacks=fallbacks)
         self.root = spool.directory.parent if spool is not None else None
         """The directory of the spools that this one is in."""
         self._begin(spool)

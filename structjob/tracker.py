@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from structjob import routing, termination
 from structjob.context import Scope, current_scope, enter_scope, from_environment, remote_scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
+from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable, StructjobError
 from structjob.failure import Classifier
 from structjob.filters import LogFilter
 from structjob.lane import OVERFLOW, Overflow
@@ -191,12 +191,17 @@ class Tracker:
 
     # -- opening and closing ------------------------------------------------------------------------------------------------
 
-    async def open(self) -> Self:
+    async def open(self, *, required: bool = True) -> Self:
         """Connect, create the tables where they are absent, take orphaned spools over, begin to deliver.
 
+        Args:
+            required: Whether to raise where the database cannot be used as it is: its file cannot be created, or it is not structjob's.
+                Otherwise the tracker opens without it, as it does while a server does not answer. What it records may then wait in another
+                directory than the usual one.
+
         Raises:
-            InvalidURL: if the URL cannot be understood, or the file cannot be created.
-            SchemaMismatch: if the database is not structjob's, or another version's.
+            InvalidURL: if the URL cannot be understood, or the file cannot be created and is *required*.
+            SchemaMismatch: if the database is not structjob's, or another version's, and is *required*.
             SpoolError: if the spool directory cannot be used.
             StoreUnavailable: if the database does not answer for a reason that somebody has to mend (a wrong password, a missing table),
                 and the tracker is *strict*. Otherwise a tracker opens without the database: what is recorded waits in the spool (without
@@ -207,14 +212,14 @@ class Tracker:
             raise NotOpen(f"the tracker is {self._state}; make a new one to open it again")
         self._state = "opening"
         try:
-            await self._open()
+            await self._open(required=required)
         except BaseException:
             self._state = "new"
             raise
         self._state = "open"
         return self
 
-    async def _open(self) -> None:
+    async def _open(self, *, required: bool) -> None:
         # SQLAlchemy takes a third of a second to import; the loop has better things to do.
         await asyncio.to_thread(_import_store)
         from structjob.engine import Engine
@@ -234,7 +239,13 @@ class Tracker:
         recorder: Recorder | None = None
         try:
             patience = OPEN_WAITS if getattr(store, "path", None) is None else OPEN_WAITS_FILE
-            fault = await link.try_open(patience)
+            try:
+                fault = await link.try_open(patience)
+            except Exception as exc:
+                if required:
+                    raise
+                said = str(exc) if isinstance(exc, StructjobError) else f"{type(exc).__name__}: {exc}"
+                fault = StoreUnavailable(said, permanent=True)
             recorder = Recorder(
                 session,
                 places(url, self._spool),
@@ -242,6 +253,7 @@ class Tracker:
                 queue_size=self._queue_size,
                 max_bytes=self._spool_max_bytes,
                 overflow=self._overflow,
+                fallbacks=not required,
             )
             self._engine = Engine(
                 recorder,
@@ -659,6 +671,18 @@ class Tracker:
         cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
         self._engine.hurry()  # to put it down, and let those go on who wait for a flush
         return cleared
+
+    @property
+    def unavailable(self) -> StoreUnavailable | None:
+        """Why the database cannot be used at the moment; ``None`` while it can."""
+        self._require_open()
+        return self._engine.link.down
+
+    @property
+    def spool_directory(self) -> Path | None:
+        """The directory where events wait until they are stored; ``None`` if they wait in memory."""
+        self._require_open()
+        return self._recorder.root
 
     @property
     def session_id(self) -> int:

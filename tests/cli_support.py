@@ -22,7 +22,11 @@ os.environ.pop("STRUCTJOB_SPOOL", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "structjob")
-IN_A_TERMINAL = (sys.executable, "-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))")
+IN_A_TERMINAL = (
+    sys.executable,
+    "-c",
+    "import os, pty, sys; code = os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])); sys.exit(code if code >= 0 else 128 - code)",
+)
 
 SAMPLE = """
 import asyncio, sys
@@ -132,6 +136,10 @@ class Shell:
         if env is None or not any(name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()):
             return _preforked.run(_MAIN, words, self.directory, input, env)
         return subprocess.run([*COMMAND, *words], cwd=self.directory, env=env, input=input, capture_output=True, timeout=100, check=False)
+
+    def run_in(self, *command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run any *command* to its end."""
+        return subprocess.run(command, cwd=self.directory, env=environment(), capture_output=True, timeout=100, check=False)
 
     def ok(self, *words: str, code: int = 0, **options: Any) -> str:
         """Run ``structjob *words``, which ends with *code*; return its stdout."""

@@ -161,10 +161,10 @@ async def _prepare(engine: AsyncEngine) -> None:
         await connection.run_sync(migrate.prepare)
 
 
-async def create(kind: str, options: str = "") -> sa.URL:
-    """Create an empty database on the server, with *options* of its own; return its URL."""
+async def create(kind: str, options: str = "", *, name: str | None = None) -> sa.URL:
+    """Create an empty database on the server, with *options* and a *name* of its own; return its URL."""
     url = parse(server_url(kind))
-    name = f"structjob_test_{secrets.token_hex(6)}"
+    name = name or f"structjob_test_{secrets.token_hex(6)}"
     await _on_server(url, f"CREATE DATABASE {name} {options}")
     return url.set(database=name)
 

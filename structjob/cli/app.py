@@ -21,6 +21,7 @@ from structjob.cli.doctor import doctor
 from structjob.cli.errors import errors
 from structjob.cli.export import export
 from structjob.cli.import_ import import_
+from structjob.cli.inherited import open_missing
 from structjob.cli.jobs import jobs
 from structjob.cli.logs import logs
 from structjob.cli.migrate import migrate
@@ -150,8 +151,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and 143 signals."""
     # A third of a short command's time went into looking through modules for garbage, while they were imported and again at the end.
     gc.set_threshold(100_000)
-    if sys.stdout is None:  # closed by whoever started it: `>&-`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 -- until the end
+    open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot spell is no reason to fail

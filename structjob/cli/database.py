@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -68,6 +68,16 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def working_directory() -> Path:
+    """Return the working directory; one that was deleted, as it was called."""
+    try:
+        return Path.cwd()
+    except OSError:
+        with suppress(OSError):
+            return Path(os.readlink("/proc/self/cwd").removesuffix(" (deleted)"))
+        return Path(os.environ.get("PWD") or "/")
+
+
 class Database:
     """What ``--db`` or the environment names.
 
@@ -92,10 +102,17 @@ class Database:
             given = f"sqlite:///{given}"
         try:
             parsed = parse(given)
-            path = sqlite_path(parsed)
-            return parsed if path is None or (parsed.database or "").startswith("file:") else parse(parsed.set(database=str(path)))
+            name = parsed.database or ""
+            if parsed.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
+                return parsed
+            return parse(parsed.set(database=str(sqlite_path(parsed.set(database=os.path.join(working_directory(), name))))))
         except InvalidURL as exc:
             raise Failure(str(exc), code=2) from exc
+
+    @property
+    def typed(self) -> bool:
+        """Whether it stands on the command line."""
+        return self._given is not None
 
     @property
     def path(self) -> Path | None:
@@ -123,18 +140,18 @@ class Database:
         if path is None:
             return masked(self.url.set(drivername=self.url.get_backend_name()))
         try:
-            return f".{os.sep}{path.relative_to(Path.cwd())}"
+            return f".{os.sep}{path.relative_to(working_directory())}"
         except ValueError:
             return str(path)
 
     @property
     def option(self) -> str:
         """What ``--db`` needs in a command to type next; empty where the command finds the database by itself."""
-        from structjob.store.url import DEFAULT, ENVIRONMENT, masked, parse, sqlite_path
+        from structjob.store.url import ENVIRONMENT, masked
 
         if self._given is None:
             return ""
-        if not any(os.environ.get(name) for name in ENVIRONMENT) and self.path is not None and self.path == sqlite_path(parse(DEFAULT)):
+        if not any(os.environ.get(name) for name in ENVIRONMENT) and self.path is not None and self.path == Database().path:
             return ""
         return masked(self._given) if _LIKE_URL.match(self._given) else self._given
 

@@ -7,15 +7,18 @@ import contextlib
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from signal import Signals
 
 from structjob.cli.foreground import Foreground
+from structjob.cli.inherited import replace_with_null
+from structjob.cli.program import Program
 
 CHUNK = 64 * 1024
 LOOK_FIRST, LOOK_LAST = 0.01, 1.0
@@ -24,8 +27,23 @@ LOOK_FIRST, LOOK_LAST = 0.01, 1.0
 GRACE = 0.2
 """Seconds that the output may go on after the program's end, in the hands of processes that it left behind."""
 
-PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGTSTP")
+RELEASE = 1.0
+"""Seconds after which a stream that a running program has closed is closed here, too: its reader waits for that."""
+
+STOP_GRACE = 3.0
+"""Seconds in which a program ends that was asked to by SIGINT, SIGHUP or SIGQUIT. One that goes on for longer has handled the signal."""
+
+TERM_GRACE = 30.0
+"""The same for SIGTERM, which has no other meaning: a program may take its time to end in an orderly way."""
+
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
+# Those that are not passed on are the program's own, raised by what it does, or cannot be caught.
+_NOT_PASSED_ON = ("SIGKILL", "SIGSTOP", "SIGCHLD", "SIGSEGV", "SIGFPE", "SIGILL", "SIGBUS", "SIGPIPE", "SIGXFSZ", "SIGTTIN", "SIGTTOU")
+PASSED_ON = tuple(sorted({*signal.valid_signals()} - {getattr(signal, name) for name in _NOT_PASSED_ON}))
+
+_DRAIN = ("/bin/cat", "/usr/bin/cat")
+_DRAIN_IN_PYTHON = "import os\nwhile chunk := os.read(0, 65536):\n while chunk: chunk = chunk[os.write(1, chunk):]"
 
 Heard = Callable[[bytes], None]
 """Takes what was read from a stream; ``b""`` at its end. Called in a thread of the stream's own."""
@@ -36,32 +54,47 @@ class Ended:
     """How a program ended, and what it used.
 
     Args:
+        status: Its wait status.
         code: Its exit code; 128 and the signal's number if a signal ended it, as shells have it.
         signal: The signal that ended it.
-        asked: The last signal that asked it to end, and came by us.
+        asked: The signal that asked it to end; ``None`` if none did, or if the program went on for long after it.
         unread: Whether whoever read our output stopped reading.
-        left: Whether it left processes behind that held its output.
+        left: The streams that processes which it left behind still hold open.
+        unrecorded: Why some of its output was not recorded, if that is so.
         seconds: How long it ran.
         cpu_seconds: CPU time of it and of what it waited for.
         max_rss_kb: Memory at its peak, if it is known.
     """
 
+    status: int
     code: int
     signal: Signals | None
     asked: Signals | None
     unread: bool
-    left: bool
+    left: tuple[str, ...]
+    unrecorded: str
     seconds: float
     cpu_seconds: float
     max_rss_kb: int | None
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream of the program's, and where it goes on to."""
+
+    name: str
+    pipe: int
+    target: int
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    left: bool = False
 
 
 class Child:
     """A running program.
 
     Args:
-        command: Program and arguments.
-        environment: Its whole environment.
+        program: The program, which waits to be run.
+        environment: What is added to its environment.
         heard: For ``stdout`` and ``stderr``, who takes what it prints.
         stdout: The descriptor that its stdout goes on to.
 
@@ -69,61 +102,73 @@ class Child:
         OSError: if it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], heard: Mapping[str, Heard], *, stdout: int = 1) -> None:
+    def __init__(self, program: Program, environment: Mapping[str, str], heard: Mapping[str, Heard], *, stdout: int = 1) -> None:
         self._loop = asyncio.get_running_loop()
+        self._program = program
+        self.pid = program.pid
         self._foreground = Foreground()
-        self._asked: Signals | None = None
-        self._ended: asyncio.Future[tuple[int, object]] = self._loop.create_future()
+        self._passed_on: dict[int, float] = {}
+        self._requested = False
+        self._ended: asyncio.Future[tuple[int, object, float]] = self._loop.create_future()
+        self._late: Callable[[], None] | None = None
         self._unread = False
-        self._left = False
+        self._fault: BaseException | None = None
         self._heard = heard
-        self._began = time.monotonic()
         self._handled: list[int] = []
-        # A signal that comes before the program runs is for it all the same.
-        self._early: list[Signals] = []
-        self._popen: subprocess.Popen[bytes] | None = None
-        for name in PASSED_ON:
-            number = Signals[name]
-            # What is ignored stays ignored, in the child as well: `nohup` means it.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._loop.add_signal_handler(number, self._pass_on, number)
-                self._handled.append(number)
+        self._seen = 0
+        self._stop, self._stopped = os.pipe()
+        self._streams = [_Stream("stdout", program.stdout, stdout), _Stream("stderr", program.stderr, 2)]
         try:
-            self._popen = subprocess.Popen(  # noqa: S603 -- to run what the user names is what this is for
-                list(command), env=dict(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, process_group=0
-            )
+            # Before the program runs: what cannot be started now is not needed to run it without us.
+            for stream in self._streams:
+                threading.Thread(target=self._relay, args=(stream,), name=f"structjob-{stream.name}", daemon=True).start()
+            for number in (*PASSED_ON, signal.SIGCHLD):
+                with contextlib.suppress(RuntimeError, OSError):  # those of the C library
+                    self._loop.add_signal_handler(number, *((self._changed,) if number == signal.SIGCHLD else (self._pass_on, number)))
+                    self._handled.append(number)
+            # What waited for the program while it was blocked, or came before it ran, is passed on now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
+            self._began = time.monotonic()
+            program.start(environment)
         except BaseException:
             self._release()
             raise
-        self.pid = self._popen.pid
-        self._floor = _own_peak()
-        self._seen = 0
+        program.inherited.let_go()
         self._look(LOOK_FIRST)
-        self._stop, self._stopped = os.pipe()
-        self._loop.add_signal_handler(signal.SIGCHLD, self._changed)
-        self._handled.append(signal.SIGCHLD)
-        self._readers = [self._listen("stdout", self._popen.stdout, stdout), self._listen("stderr", self._popen.stderr, 2)]
-        for number in self._early:
-            self._pass_on(number)
+        for stream in self._streams:
+            stream.done.add_done_callback(lambda _, stream=stream: self._finished(stream))  # type: ignore[misc]
         self._changed()
 
     async def wait(self) -> Ended:
         """Return how it ended, once all of its output went its way."""
-        status, usage = await asyncio.shield(self._ended)  # whoever waits may be cancelled, and wait again
-        seconds = time.monotonic() - self._began
-        reading = asyncio.gather(*self._readers)
+        status, usage, seconds = await asyncio.shield(self._ended)  # whoever waits may be cancelled, and wait again
+        reading = asyncio.gather(*(stream.done for stream in self._streams))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await asyncio.shield(reading)
         os.close(self._stopped)  # what is in the pipes now is still read
         await reading
         os.close(self._stop)
-        self._release()
-        return self._told(status, usage, seconds)
+        for stream in self._streams:
+            if stream.left:
+                _drain(stream.pipe, stream.target)
+            os.close(stream.pipe)
+        told = self._told(status, usage, seconds)
+        self._foreground.close()
+        return told
 
     def terminate(self) -> None:
         """Ask it to end, as SIGTERM to us does."""
+        self._requested = True
         self._pass_on(signal.SIGTERM)
+
+    def on_late_signal(self, call: Callable[[], None]) -> None:
+        """Let *call* have the signals that ask to end and come after the program has ended."""
+        self._late = call
+
+    def close(self) -> None:
+        """Let go of the signals."""
+        self._release()
 
     def _look(self, pause: float) -> None:
         """Read how much memory the program has had so far.
@@ -141,22 +186,23 @@ class Child:
 
     def _told(self, status: int, usage: object, seconds: float) -> Ended:
         code = os.waitstatus_to_exitcode(status)
-        assert self._popen is not None  # noqa: S101 -- it has ended
-        self._popen.returncode = code
         died_of = Signals(-code) if code < 0 and -code in {*Signals} else None
-        asked = self._asked
-        if asked is None and died_of in (signal.SIGINT, signal.SIGQUIT) and self._foreground.present:
-            asked = died_of  # typed at the terminal while it was lent
+        code = 128 - code if code < 0 else code
+        asked = signal.SIGTERM if self._requested else asked_to_end(self._passed_on, code, self._began + seconds)
+        if asked is None and code - 128 in (signal.SIGINT, signal.SIGQUIT) and self._foreground.present:
+            asked = Signals(code - 128)  # typed at the terminal while it was lent
         peak = int(getattr(usage, "ru_maxrss", 0)) // (1024 if sys.platform == "darwin" else 1)
         return Ended(
-            code=128 - code if code < 0 else code,
+            status=status,
+            code=code,
             signal=died_of,
             asked=asked,
             unread=self._unread,
-            left=self._left and not self._unread,
+            left=() if self._unread else tuple(stream.name for stream in self._streams if stream.left),
+            unrecorded=f"{type(self._fault).__name__}: {self._fault}" if self._fault is not None else "",
             seconds=seconds,
             cpu_seconds=getattr(usage, "ru_utime", 0.0) + getattr(usage, "ru_stime", 0.0),
-            max_rss_kb=peak if peak > self._floor else self._seen or None,
+            max_rss_kb=peak if peak > self._program.peak else self._seen or None,
         )
 
     def _release(self) -> None:
@@ -167,28 +213,30 @@ class Child:
 
     # -- signals ------------------------------------------------------------------------------------------------------------
 
-    def _pass_on(self, number: Signals) -> None:
-        if number in ENDING:
-            self._asked = number
-        if self._popen is None:
-            self._early.append(number)
-        elif not self._ended.done():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
+    def _pass_on(self, number: int) -> None:
+        if self._ended.done():
+            if number in ENDING and self._late is not None:
+                self._late()
+            return
+        self._passed_on[number] = time.monotonic()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
 
     def _changed(self) -> None:
-        """The program ended, stopped or went on."""
-        while not self._ended.done():
+        """The program ended, stopped or went on; or a process ended that was left to us, the first process of a container."""
+        while True:
             try:
-                pid, status, usage = os.wait4(self.pid, os.WNOHANG | os.WUNTRACED)
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if pid != self.pid:
+                continue
             if os.WIFSTOPPED(status):
                 self._paused(os.WSTOPSIG(status))
-            else:
-                self._ended.set_result((status, usage))
+            elif not self._ended.done():
+                self._ended.set_result((status, usage, time.monotonic() - self._began))
 
     def _paused(self, number: int) -> None:
         """It wants the terminal, or was told to stop, by Ctrl-Z most likely."""
@@ -206,59 +254,116 @@ class Child:
 
     # -- output -------------------------------------------------------------------------------------------------------------
 
-    def _listen(self, stream: str, pipe: object, target: int) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = self._loop.create_future()
-        # A thread may wait for whoever reads our output, and the loop goes on.
-        threading.Thread(target=self._relay, args=(stream, pipe, target, done), name=f"structjob-{stream}", daemon=True).start()
-        return done
+    def _finished(self, stream: _Stream) -> None:
+        """The program has closed *stream*, or nobody reads it any more."""
+        if all(other.done.done() for other in self._streams if other.target == stream.target):
+            self._loop.call_later(RELEASE, self._let_go, stream.target)
 
-    def _relay(self, stream: str, pipe: object, target: int, done: asyncio.Future[None]) -> None:
-        assert hasattr(pipe, "fileno") and hasattr(pipe, "close")  # noqa: S101, PT018 -- a pipe of Popen's
-        heard = self._heard[stream]
-        fault: Exception | None = None
+    def _let_go(self, target: int) -> None:
+        if not self._ended.done() and not os.isatty(target):
+            replace_with_null(target)
+
+    def _relay(self, stream: _Stream) -> None:
+        """Copy *stream* to its target. In a thread of its own: it may wait for whoever reads our output, and the loop goes on."""
+        heard = self._heard[stream.name]
         try:
             poll = select.poll()
-            poll.register(pipe.fileno(), select.POLLIN)
+            poll.register(stream.pipe, select.POLLIN)
             poll.register(self._stop, 0)  # its hang-up says: only what is there
+            if _is_pipe(stream.target):
+                poll.register(stream.target, 0)  # its error says: nobody reads
             while True:
                 ready = dict(poll.poll())
-                if not ready.get(pipe.fileno(), 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
-                    self._left = True  # the program has ended, and yet its pipe is open
+                if ready.get(stream.target, 0) & select.POLLERR:
+                    self._unread = True
                     break
-                chunk = os.read(pipe.fileno(), CHUNK)
+                if not ready.get(stream.pipe, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                    stream.left = True  # the program has ended, and yet its pipe is open
+                    break
+                chunk = os.read(stream.pipe, CHUNK)
                 if not chunk:
                     break
                 # First recorded, then shown: what was seen of a program that died is what the log has.
-                heard(chunk)
+                heard = self._hear(heard, chunk)
                 try:
-                    _write(target, chunk)
+                    _write(stream.target, chunk)
                 except OSError:
                     # Nobody reads on. The program learns it as it would without us: by a closed pipe of its own.
                     self._unread = True
                     break
-            heard(b"")
-        except Exception as exc:  # noqa: BLE001 -- it is raised where the program is waited for
-            fault = exc
+            self._hear(heard, b"")
+        except BaseException as exc:  # noqa: BLE001 -- told where the program is waited for
+            self._fault = exc
         finally:
-            pipe.close()
+            if self._unread:
+                os.dup2(self._stop, stream.pipe, inheritable=False)  # closes it, and the number stays taken
             with contextlib.suppress(RuntimeError):  # the loop is gone, and nobody waits
-                self._loop.call_soon_threadsafe(_settle, done, fault)
+                self._loop.call_soon_threadsafe(_settle, stream.done)
+
+    def _hear(self, heard: Heard, chunk: bytes) -> Heard:
+        """Record *chunk*. Where that fails, nothing more is recorded, and the program's output goes on."""
+        try:
+            heard(chunk)
+        except Exception as exc:  # noqa: BLE001 -- told where the program is waited for
+            self._fault = exc
+            return _unheard
+        return heard
 
 
-def _own_peak() -> int:
-    """Return the memory that this process has had at its peak, in KB."""
-    import resource
+def asked_to_end(passed_on: Mapping[int, float], code: int, ended: float) -> Signals | None:
+    """Return the signal by which a program was asked to end, and did.
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    It did if that signal ended it, or it exited with 128 and the signal's number, or with any other code soon after: within `TERM_GRACE`
+    seconds of SIGTERM, within `STOP_GRACE` of SIGINT, SIGHUP or SIGQUIT. A program that runs on for longer has handled the signal in
+    another way, and how it ends then is its own.
+
+    Args:
+        passed_on: When each signal was passed on to it last, by `time.monotonic`.
+        code: Its exit code, 128 and the number of the signal that ended it.
+        ended: When it ended.
+    """
+    for number, _ in sorted(passed_on.items(), key=lambda item: -item[1]):
+        if code == 128 + number:
+            return _named(number)
+    for number, when in sorted(passed_on.items(), key=lambda item: -item[1]):
+        if number in ENDING and ended - when <= (TERM_GRACE if number == signal.SIGTERM else STOP_GRACE):
+            return _named(number)
+    return None
 
 
-def _settle(done: asyncio.Future[None], fault: Exception | None) -> None:
-    if done.done():
-        return
-    if fault is None:
+def _named(number: int) -> Signals | None:
+    return Signals(number) if number in {*Signals} else None
+
+
+def _drain(pipe: int, target: int) -> None:
+    """Go on copying from *pipe* to *target* in a process of its own, until its last writer is gone.
+
+    A process that the program left behind would die of SIGPIPE otherwise. The copier holds these two descriptors and nothing else, and
+    ends with the last writer, or when nobody reads its output.
+    """
+    # No Popen object is kept: nobody waits for the copier.
+    copier = next(([path] for path in _DRAIN if os.access(path, os.X_OK)), [sys.executable, "-I", "-S", "-c", _DRAIN_IN_PYTHON])
+    with contextlib.suppress(OSError):
+        started = subprocess.Popen(  # noqa: S603 -- not a word of it comes from outside
+            copier, stdin=pipe, stdout=target, stderr=subprocess.DEVNULL, cwd="/", env={}, start_new_session=True
+        )
+        started.returncode = 0
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _unheard(chunk: bytes) -> None:
+    pass
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
         done.set_result(None)
-    else:
-        done.set_exception(fault)
 
 
 def _write(target: int, chunk: bytes) -> None:
