@@ -185,7 +185,7 @@ ENVIRONMENTS = (
     Broken("files of 0 bytes at most", 'ulimit -f 0; exec "$@"', recorded=False),
     Broken("a small stack", 'ulimit -s 512; exec "$@"'),
     Broken("5 seconds of CPU at first", 'ulimit -St 5; exec "$@"'),
-    Broken("the lowest priority", 'exec nice -n 19 "$@"'),
+    Broken("a low priority", 'exec nice -n 5 "$@"'),
     Broken("a umask of 777", f'umask 777; exec {UNPRIVILEGED} "$@"', prepare=_theirs, recorded=False),
     Broken("a umask of 0", 'umask 0; exec "$@"'),
     # -- signals --------------------------------------------------------------------------------------------------------------

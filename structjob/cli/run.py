@@ -50,8 +50,8 @@ Examples:
   structjob run --json -- make test 2>make.log | jq .result
 
 The program always runs. Where its output cannot be stored, one warning on stderr says why. The lines then wait in a directory until the
-database can be used, and the next structjob command with this database stores them: --spool or $STRUCTJOB_SPOOL if set, a directory
-beside the database, $XDG_STATE_HOME/structjob (~/.local/state/structjob), or a private one in the temporary directory.
+database can be used, and the next structjob command with this database stores them: --spool or $STRUCTJOB_SPOOL if set, beside the
+database file, in $XDG_STATE_HOME/structjob (~/.local/state/structjob), ./.structjob, or a private directory in the temporary one.
 
 What the program prints still appears, byte for byte; each line is recorded, tagged stdout or stderr. It gets the descriptors, signals,
 limits and environment that it would get without us, and we end as it ends: with its exit code, or by its signal (a shell shows 128 and the
