@@ -42,6 +42,8 @@ _LOOK = 0.01
 
 _REASON = "SIGTERM"
 
+_PROCESS_ENDED = "its process ended while it ran, and its tracker was not closed"
+
 _open: weakref.WeakSet[Tracker] = weakref.WeakSet()
 _ending: asyncio.Task[None] | bool = False
 
@@ -66,11 +68,11 @@ def under_way() -> bool:
     return bool(_ending)
 
 
-def cancel(tracker: Tracker) -> None:
-    """Record as cancelled what still runs; it is in the spool when this returns."""
+def cancel(tracker: Tracker, reason: str = _REASON) -> None:
+    """Record as cancelled, for *reason*, what still runs; it is in the spool when this returns."""
     for job in list(tracker._live):
         with suppress(Exception):
-            job._finish("cancelled", asyncio.CancelledError(_REASON))
+            job.abandon(reason)
 
 
 def _restore() -> None:
@@ -192,6 +194,7 @@ if hasattr(os, "register_at_fork"):
 def _at_exit() -> None:
     """Deliver what forgotten trackers hold; what does not get through in time stays in the spool."""
     for tracker in list(_open):
+        cancel(tracker, _PROCESS_ENDED)
         tracker._engine.drain(3.0)
     if _ending:  # a loop that was stopped under way
         _cancel_rest()

@@ -321,7 +321,7 @@ class Tracker:
             return True
         self._state = "closed"
         if self._recorder.forked:  # the engine, its loop and the database's connection are the parent's
-            self._recorder.close()
+            self._engine.end_recording()
             termination.leave(self)
             self._closing.set_result(True)
             return True
@@ -353,8 +353,6 @@ class Tracker:
                 deadline = time.monotonic() + letting_go
                 raise
             finally:
-                for job in list(self._live):
-                    job._abandon()
                 if termination.under_way():
                     termination.cancel(self)
                 complete = await self._close_engine(deadline - letting_go)
@@ -362,6 +360,7 @@ class Tracker:
             deadline = time.monotonic() + letting_go
             raise
         finally:
+            self._engine.end_recording()  # where the engine's loop does not run, it has not closed
             try:
                 await self._close_store(deadline)
             finally:

@@ -987,7 +987,7 @@ async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok
-        assert [job.status for job in await tracker.jobs.list()] == (["crashed"] if way == "mid-job" else [])
+        assert [job.status for job in await tracker.jobs.list()] == (["cancelled"] if way == "mid-job" else [])
     found = rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'after the loop'")
     assert found == [(0 if way == "error" else 1,)]
 

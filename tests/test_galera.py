@@ -185,7 +185,7 @@ async def test_two_nodes_end_the_same_session(apart):
         await one.write(Write(number, events(1, 3), job(1, f"job{number}"), last_seq=5))
         ending = Ending(reason="died", last_seq=5, confirmed=2, absent="in_flight", most=3)
         told = await both(*(store.end_session(dead, ending, lambda jobs: (9, b"")) for store in apart))
-        assert sorted(len(ended.crashed) for ended in told) == [0, 1]
+        assert sorted(len(ended.left) for ended in told) == [0, 1]
         gaps = select(tables.gaps.c.first_seq, tables.gaps.c.last_seq).where(tables.gaps.c.session_id == number)
         assert sorted(map(tuple, (row.values() for row in await two.fetch(gaps)))) == [(2, 2), (4, 5)]
 

@@ -65,8 +65,8 @@ async def test_forgetting_to_close_loses_nothing(db_url):
     assert ok
 
 
-async def test_forgetting_to_leave_a_job_shows_it_crashed(db_url):
-    """R11: nobody ended it; the next program to look finds it crashed."""
+async def test_forgetting_to_leave_a_job_shows_it_cancelled(db_url):
+    """R11, faults 56: the interpreter ended in an orderly way, so the job has not crashed."""
     run(
         """
         async def main():
@@ -78,7 +78,7 @@ async def test_forgetting_to_leave_a_job_shows_it_crashed(db_url):
         db_url,
     )
     messages, jobs, ok = await stored(db_url)
-    assert (messages, jobs, ok) == (["in it"], {"left": "crashed"}, True)
+    assert (messages, jobs, ok) == (["in it"], {"left": "cancelled"}, True)
 
 
 async def test_events_before_open_and_after_close(db_url):

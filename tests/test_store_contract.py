@@ -264,7 +264,7 @@ async def test_ending_a_session_explains_its_holes(store):
     await store.write(Write(1, events(2, 3, 7), state("gap", 1, first_seq=5, last_seq=5, reason="dropped")))
     for _ in range(2):
         ending = Ending(reason="died", last_seq=9, confirmed=3, absent="in_flight", most=5)
-        assert (await store.end_session(session, ending, lambda crashed: (1, b""))).crashed == []
+        assert (await store.end_session(session, ending, lambda crashed: (1, b""))).left == []
     found = await store.fetch(sa.select(gaps).order_by(gaps.c.first_seq))
     assert [(g["first_seq"], g["last_seq"], g["reason"]) for g in found] == [
         (1, 1, "in_flight"), (4, 4, "in_flight"), (5, 5, "dropped"), (6, 6, "in_flight"), (8, 9, "in_flight"),
@@ -285,9 +285,9 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
         told.append(crashed)
         return 2, event(1, "operation_crashed", level="error", job_id="j")
 
-    crashed = (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).crashed
+    crashed = (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).left
     assert [(c.job["id"], c.steps, c.last_lines) for c in crashed] == [("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))]
-    assert (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).crashed == []
+    assert (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).left == []
     assert len(told) == 1
     found = {row["id"]: row for row in await store.fetch(sa.select(jobs))}
     assert {id_: row["status"] for id_, row in found.items()} == {"j": "crashed", "over": "failed", "theirs": "running"}
@@ -298,6 +298,19 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
     await store.write(Write(1, b"", job(5, status="completed")))
     (row,) = await store.fetch(sa.select(jobs.c.status, jobs.c.error_type).where(jobs.c.id == "j"))
     assert tuple(row.values()) == ("completed", None)
+
+
+@pytest.mark.parametrize("reason", ["died", "closed"])
+async def test_nothing_that_a_session_left_running_ends_before_it_began(store, reason):
+    """Faults 56, 59: the database's clock, by which the end is dated, may be behind that of the host."""
+    ahead = "2126-01-01 00:00:00.000000"
+    await store.begin_session(a_session())
+    await store.write(Write(1, b"", job(1, started_at=ahead) + step(2, started_at=ahead)))
+    await store.end_session(a_session(), Ending(reason=reason), lambda crashed: (1, b""))
+    for table in (jobs, attempts, steps):
+        (row,) = await store.fetch(sa.select(table.c.status, table.c.started_at, table.c.completed_at))
+        assert row["status"] == {"died": "crashed", "closed": "cancelled"}[reason]
+        assert row["completed_at"] == row["started_at"]
 
 
 # -- poison -----------------------------------------------------------------------------------------------------------------

@@ -450,4 +450,4 @@ async def test_closing_within_a_running_job_ends_truthfully(db_url):
     async with Tracker(db_url) as tracker:
         job = await tracker.job("left").__aenter__()
     async with Tracker(db_url) as reader:
-        assert (await reader.jobs.get(job.id)).status == "crashed"
+        assert (await reader.jobs.get(job.id)).status == "cancelled"

@@ -19,6 +19,7 @@ class LiveJob(Protocol):
     """A job that runs in this process."""
 
     id: str
+    operation: str
     attempt: int
     provisional: str | None
 
@@ -27,6 +28,9 @@ class LiveJob(Protocol):
 
     def restate(self) -> None:
         """Record it and its open steps anew, as they are."""
+
+    def abandon(self, reason: str) -> bool:
+        """Record it and its open steps as cancelled, for *reason*; return whether it was running. What its code does later is ignored."""
 
 
 class Canceller:

@@ -30,7 +30,7 @@ from structjob.recorder import Recorder
 from structjob.retention import Retention
 from structjob.store.ingest import Crashed, Ending, Written
 from structjob.store.position import MISSING
-from structjob.store.sessions import CLOSED
+from structjob.store.sessions import CLOSED, LEFT_RUNNING
 
 _VERIFIED = 500
 """Lines of another process that are verified at a time at most: it is done on the loop."""
@@ -46,6 +46,8 @@ _LAST_WAIT = 1.0
 
 _PARTING = 0.1
 """Seconds that closing waits for threads in the middle of recording, at most."""
+
+_STILL_RUNNING = "job %s (%s) was still running when its tracker closed; it is recorded as cancelled"
 
 _NO_LOOP = (
     "the event loop in which the tracker was opened is closed: what is recorded waits in the spool; close the tracker before its loop, and "
@@ -95,6 +97,7 @@ class Engine:
         self._writers = min(writers, self.store.writers)
         self._pid = os.getpid()
         self._thread = threading.get_ident()
+        self._live = live
         self._own = Feed(recorder.session, recorder.lanes)
         self._accounts = Accounts(self._own, recorder)
         self._orphans = Orphans(self._own, recorder, link, self.hurry)
@@ -162,7 +165,7 @@ class Engine:
                 async with asyncio.timeout(timeout - parting):
                     await self.link.opening()
                     await self._deliver_most()
-                    self.recorder.close()
+                    self.end_recording()
                     await self._deliver_rest()
                     with contextlib.suppress(StoreUnavailable):  # what cannot be taken back has crashed when the session ends
                         await self.claiming.settle()
@@ -170,7 +173,7 @@ class Engine:
                     await self._end_own()
                     complete = True
         finally:
-            self.recorder.close()
+            self.end_recording()
             self.recorder.wake = _nothing
             try:
                 await self._stop(parting)
@@ -185,13 +188,23 @@ class Engine:
             Whether everything is stored; the session is ended by whoever adopts the spool.
         """
         self._closing = True
-        self.recorder.close()
+        self.end_recording()
         self.recorder.wake = _nothing
         self.drain(seconds)
         self._waiters.fail(StoreUnavailable(_NO_LOOP))
         self._let_go(complete=False)
         left = self.ledger()
         return not left.spilled and not left.in_memory
+
+    def end_recording(self) -> None:
+        """Record the jobs that still run as cancelled, then take no more events. From any thread; a second call does nothing."""
+        if self.recorder.closed:
+            return
+        for job in list(self._live):
+            with contextlib.suppress(Exception):  # a fault in one job must not keep the final state of the next from the record
+                if job.abandon(LEFT_RUNNING):
+                    diagnostics.warning(_STILL_RUNNING, job.id, job.operation)
+        self.recorder.close()
 
     def without_loop(self) -> StoreUnavailable | None:
         """Return what to say where the loop is closed that everything here runs on; None while it is not."""
@@ -246,10 +259,8 @@ class Engine:
             most=self.recorder.broken_off,
         )
         ended = await self.store.end_session(feed.session, ending, self._nothing_to_tell)
-        for job in ended.crashed:
-            diagnostics.warning(
-                "job %s (%s) was still running when its tracker closed; it is marked crashed", job.job["id"], job.job["operation"]
-            )
+        for job in ended.left:
+            diagnostics.warning(_STILL_RUNNING, job.job["id"], job.job["operation"])
         warn_of_loss(feed.session, ended, None)
         # All is stored, or has just been explained, or is lost.
         feed.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()

@@ -17,7 +17,7 @@ from structjob.lifecycle.handle import check_description
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.models import JobStatus, StepStatus
+from structjob.models import StepStatus
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
@@ -112,7 +112,7 @@ def running_job() -> Job | None:
     """Return the job whose steps the running code's are, if there is one."""
     scope = current_scope()
     job = scope.job if scope is not None else None
-    return job if job is not None and job.status is JobStatus.RUNNING and not job.existing else None
+    return job if job is not None and job._runs and not job.existing else None
 
 
 class StepContext:

@@ -58,6 +58,8 @@ class Handle:
     _scope: Scope | None
     _recorded_at: float = 0.0
     _pending: bool = False
+    _abandoned: bool = False
+    """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
     _misuse_told: bool = False
 
     def bind(self) -> Binding[Self]:

@@ -131,6 +131,7 @@ class Job(Handle):
         self._max_rss_kb: int | None = None
         self._step_count = 0
         self._open_steps: dict[str, Step] = {}
+        self._begun_in = 0
         self._completed_steps = 0
         self._retried_steps = 0
         self._failed_step: str | None = None
@@ -294,6 +295,7 @@ class Job(Handle):
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
         self._scope = self._scope_of()
+        self._begun_in = self._tracker._recorder.session.session_id
         self._tracker._live.add(self)
         number = self._record()
         self._event("info", "operation_start", {"operation": self.operation, **self._described()})
@@ -389,6 +391,8 @@ class Job(Handle):
             raise InvalidArgument(f"a job ends completed, failed or cancelled, not {status!r}")
         if self.existing:
             self._require_running("end")
+        if self._abandoned:
+            return
         check_job_transition(self._named(), self.status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
@@ -408,6 +412,7 @@ class Job(Handle):
             self._percent = 100.0
         try:
             for step in list(self._open_steps.values()):
+                step._abandoned = self._abandoned
                 step._finish("cancelled", None)
             if self._began and self._cpu_ms is None and self._max_rss_kb is None:
                 self._measure()
@@ -522,7 +527,7 @@ class Job(Handle):
         Raises:
             IllegalTransition: if it does not run under ``async with``, so that there is nothing to cancel.
         """
-        if self._task is None or self.status is not JobStatus.RUNNING:
+        if self._task is None or not self._runs:
             raise IllegalTransition(f"{self._named()} has no running task to cancel; end it with job.end('cancelled')")
         task, loop = self._task, self._task.get_loop()
         if asyncio._get_running_loop() is loop:
@@ -546,6 +551,11 @@ class Job(Handle):
         for step in list(self._open_steps.values()):
             step._record()
 
+    @property
+    def _runs(self) -> bool:
+        """Whether its code may still run: it has begun and has not ended, or its tracker was closed before it ended."""
+        return self.status is JobStatus.RUNNING or self._abandoned
+
     def _require_running(self, what: str) -> None:
         if (error := self._not_running(what)) is not None:
             raise error
@@ -553,7 +563,7 @@ class Job(Handle):
     def _not_running(self, what: str) -> IllegalTransition | None:
         if self.existing:
             return IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
-        if self.status is not JobStatus.RUNNING:
+        if not self._runs:
             return IllegalTransition(f"{self._named()} is {self.status.value}; {what} needs it running")
         return None
 
@@ -600,7 +610,19 @@ class Job(Handle):
             **({} if self.provisional is None else {"provisional": self.provisional}),
         }
 
-    def _abandon(self) -> None:
-        """The tracker closes while the job runs."""
-        if self.status is JobStatus.RUNNING:
-            self.settle()
+    def abandon(self, reason: str) -> bool:
+        """Record the job and its open steps as cancelled, for *reason*, because their tracker or their process ends now. Never waits.
+
+        The job's code may go on. What it does with these handles from now on changes nothing and raises nothing.
+
+        Returns:
+            Whether it was running.
+        """
+        # After a fork the parent's jobs are among the child's live ones, and remain the parent's to end.
+        if self.status is not JobStatus.RUNNING or self._begun_in != self._tracker._recorder.session.session_id:
+            return False
+        self._abandoned = True
+        for step in reversed(list(self._open_steps.values())):
+            step.abandon(reason)
+        self._finish("cancelled", asyncio.CancelledError(reason))
+        return True

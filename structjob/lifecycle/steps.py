@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
@@ -138,6 +139,8 @@ class Step(Handle):
             raise InvalidArgument(f"a step ends completed, failed, skipped, cancelled or retrying, not {status!r}")
         if self.status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+        if self._abandoned:
+            return
         check_step_transition(self._named(), self.status, StepStatus(status))
         self._finish(status, error)
 
@@ -149,9 +152,17 @@ class Step(Handle):
         """
         if self.status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+        if self._abandoned:
+            return
         check_step_transition(self._named(), self.status, StepStatus.SKIPPED)
         self.description = check_description(reason, "reason") or self.description
         self._finish("skipped", None)
+
+    def abandon(self, reason: str) -> None:
+        """Record the step as cancelled, for *reason*, because its tracker or its process ends now; see `Job.abandon`."""
+        if self.status is StepStatus.RUNNING:
+            self._abandoned = True
+            self._finish("cancelled", asyncio.CancelledError(reason))
 
     def _finish(self, status: str, exc: BaseException | None) -> None:
         job = self.job
@@ -201,7 +212,7 @@ class Step(Handle):
         Args:
             units: Any finite number: of Python, NumPy, `decimal` or `fractions`.
         """
-        if self.status is not StepStatus.RUNNING:
+        if self.status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
         if type(units) is not int or not 0 <= units < _MANY:
@@ -235,7 +246,7 @@ class Step(Handle):
             description: What the step is doing.
             metadata: Added to what is there.
         """
-        if self.status is not StepStatus.RUNNING:
+        if self.status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
         done = self._checked(partial(check_units, "completed"), completed, self.done)

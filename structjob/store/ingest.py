@@ -245,13 +245,13 @@ class Ended:
     """What was found when a session was ended.
 
     Attributes:
-        crashed: The jobs that became crashed by it.
+        left: The jobs that the session had left running, and that this call ended.
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
         fewer: How many events fewer the database holds than it had confirmed.
     """
 
-    crashed: list[Crashed]
+    left: list[Crashed]
     explained: int = 0
     missing: int = 0
     fewer: int = 0
@@ -304,10 +304,10 @@ class Store(Protocol):
 
     async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
         """End a session: explain its holes as far as *ending* allows it; then, in one transaction, mark it as ended and what it left
-        running as crashed, and store what *tell* says of that.
+        running as crashed, and store what *tell* says of that. What a session that was closed left running is cancelled, without an event.
 
-        *tell* is called within the transaction, in any thread, and again when the transaction is tried again. `Ended.crashed` are the
-        jobs that became crashed by this very call.
+        *tell* is called within the transaction, in any thread, and again when the transaction is tried again. `Ended.left` are the jobs
+        that this very call ended.
         """
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:

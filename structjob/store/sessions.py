@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, case, delete, exists, func, insert, literal, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, exists, func, insert, literal, literal_column, select, update
 
 from structjob.clock import moment
 from structjob.session import Session
@@ -18,6 +18,8 @@ from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, se
 
 CLOSED = "closed"
 """``end_reason`` of a session that ended by itself."""
+LEFT_RUNNING = "its tracker was closed while it ran"
+"""``error_message`` of a job or step that still runs when its tracker closes."""
 DIED = "died"
 """``end_reason`` of a session whose process is gone, and of whose spool all is stored."""
 VANISHED = "vanished"
@@ -95,6 +97,8 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
             "end_reason": case((sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=ending.reason),
         }
         connection.execute(update(sessions).where(sessions.c.session_id == number).values(values))
+        if ending.reason == CLOSED:
+            return leave(connection, session)
         crashed = crash(connection, session)
         if crashed:
             # Here and not through the spool: should this process be killed next, it is said nevertheless, and once.
@@ -103,9 +107,9 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
                 ingest.events(connection, teller, lines)
         return crashed
 
-    crashed = await store.transact(finish)
+    left = await store.transact(finish)
     explained, missing = (holes.count, 0) if explain else (0, holes.count)
-    return Ended(crashed=crashed, explained=explained, missing=missing, fewer=fewer)
+    return Ended(left=left, explained=explained, missing=missing, fewer=fewer)
 
 
 async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
@@ -145,9 +149,8 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
 def crash(connection: Connection, session: Session) -> list[Crashed]:
     """Mark what *session* left running; say so only where its latest change of state is the session's own."""
     number = session.session_id
-    running = select(jobs).where(jobs.c.session_id == number, jobs.c.status == "running").order_by(jobs.c.id).with_for_update()
     crashed = []
-    for job in connection.execute(running).mappings().all():
+    for job in _running(connection, number):
         open_steps = connection.scalars(
             select(steps.c.name)
             .where(steps.c.job_id == job["id"], steps.c.attempt == job["attempt"], steps.c.status == "running")
@@ -160,14 +163,34 @@ def crash(connection: Connection, session: Session) -> list[Crashed]:
             .limit(_LAST_LINES)
         ).all()
         crashed.append(Crashed(dict(job), tuple(open_steps), tuple(last_lines)[::-1]))
-    died = _last_sign(connection, number)
-    why = f"process {session.pid} on {session.host} ended without finishing it"
-    for table in (jobs, attempts, steps):
-        # The session and its state_seq stay as they are: should its own later truth turn up, it wins.
-        connection.execute(
-            update(table)
-            .where(table.c.session_id == number, table.c.status == _RUNNING)
-            .values(status="crashed", completed_at=func.coalesce(table.c.completed_at, died), error_type="Crashed", error_message=why)
-        )
-    connection.execute(delete(cancellations).where(cancellations.c.session_id == number))  # nobody takes them up any more
+    _end_running(connection, number, "crashed", "Crashed", f"process {session.pid} on {session.host} ended without finishing it")
     return crashed
+
+
+def leave(connection: Connection, session: Session) -> list[Crashed]:
+    """Mark what *session*, which ends in an orderly way, left running as cancelled.
+
+    Its tracker has recorded that already, except for what began while it closed.
+    """
+    left = [Crashed(dict(job), (), ()) for job in _running(connection, session.session_id)]
+    _end_running(connection, session.session_id, "cancelled", "CancelledError", LEFT_RUNNING)
+    return left
+
+
+def _running(connection: Connection, number: int) -> Sequence[RowMapping]:
+    running = select(jobs).where(jobs.c.session_id == number, jobs.c.status == "running").order_by(jobs.c.id).with_for_update()
+    return connection.execute(running).mappings().all()
+
+
+def _end_running(connection: Connection, number: int, status: str, error_type: str, why: str) -> None:
+    """Give the jobs, attempts and steps that the session *number* left running their final *status*."""
+    last = _last_sign(connection, number)
+    for table in (jobs, attempts, steps):
+        # The database's clock may be behind the host's, and nothing ends before it begins.
+        ended = func.coalesce(table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last))
+        values = {"status": status, "completed_at": ended, "error_type": error_type, "error_message": why}
+        if table is jobs and status == "cancelled":
+            values["canceled_at"] = ended
+        # The session and its state_seq stay as they are: should its own later truth turn up, it wins.
+        connection.execute(update(table).where(table.c.session_id == number, table.c.status == _RUNNING).values(values))
+    connection.execute(delete(cancellations).where(cancellations.c.session_id == number))  # nobody takes them up any more
