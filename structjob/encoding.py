@@ -4,20 +4,26 @@ The fast path is one pass over flat, plain values and one call to msgspec. Whate
 `normalise`, which turns any object into plain values within the limits; what is cut carries a mark that says how much.
 
 Normalised are: NaN and infinities (to their names), NUL (to U+2400: SQLite and PostgreSQL cannot hold it in text), lone
-surrogates (to their escape), bytes (to text), sets (to lists), keys that are not text, cycles, and objects (to their ``repr``).
+surrogates (to their escape), bytes (to text), sets, deques, ranges, views of mappings and arrays (to lists), NumPy's scalars (to
+what they are), keys that are not text, cycles, and objects (to their ``repr``).
 """
 
 from __future__ import annotations
 
+import array
+import collections
 import dataclasses
 import datetime
 import decimal
 import enum
+import fractions
+import ipaddress
+import math
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, MappingView
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,13 +45,48 @@ MAX_BITS = 8192
 ROOM = MAX_EVENT - 16 * 1024
 """Bytes that the message and the attributes of one event share; the rest is for the ids."""
 
-# Bytes of a text, and members of a container, where an event is too large otherwise: a little of everything tells more than all of a part.
+
+class Limits(NamedTuple):
+    """What is kept of a value; what is cut carries a mark.
+
+    Attributes:
+        string: Bytes of one text at most, in UTF-8.
+        items: Items of one list, tuple or set at most.
+        keys: Keys of one mapping at most.
+        nodes: Values in all at most; a text counts as one for every 64 bytes of it.
+    """
+
+    string: int
+    items: int
+    keys: int
+    nodes: int
+
+
+OF_EVENT = Limits(MAX_STRING, MAX_ITEMS, MAX_KEYS, MAX_NODES)
+"""Limits of the attributes of an event."""
+
+# Bytes of a text, and members of a container, where a value is too large otherwise: a little of everything tells more than all of a part.
 _SHORT_STRING = 4 * 1024
 _TIGHTER = ((_SHORT_STRING, 64), (256, 64))
 _PLAIN = frozenset({str, int, bool, type(None)})
 _INFINITY = float("inf")
 # An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` goes a long way round.
 _BACKSLASH = ord("\\")
+
+_NUMBERS = frozenset({int, bool, float, type(None)})
+_LARGE = 1 << 63
+"""Integers below it need no closer look."""
+_SHOWN = (
+    datetime.timedelta, uuid.UUID, decimal.Decimal, fractions.Fraction, complex, pathlib.PurePath, collections.UserString,
+    ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
+    ipaddress.IPv4Interface, ipaddress.IPv6Interface,
+)  # fmt: skip
+"""Types of single values that are recorded as their ``str``."""
+_CONTAINERS: tuple[Any, ...] = (
+    Mapping, list, tuple, set, frozenset, range, collections.deque, collections.UserList, array.array, MappingView,
+)  # fmt: skip
+_ARRAY_MODULES = frozenset({"numpy", "pandas", "torch", "cupy", "jax", "jaxlib"})
+"""Libraries whose arrays and scalars are recorded as numbers: they have ``shape``, ``tolist`` and slices as NumPy's do."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -92,7 +133,7 @@ def encode_value(value: Any, room: int = ROOM) -> bytes:
     for max_string, max_many in _TIGHTER:
         if len(out) <= room:
             return out
-        out = _encode(normalise(value, max_string=max_string, max_items=max_many, max_keys=max_many))
+        out = _encode(normalise(value, OF_EVENT._replace(string=max_string, items=max_many, keys=max_many)))
     return out if len(out) <= room else _encode(_outline(value, len(out), room))
 
 
@@ -105,28 +146,34 @@ def encode_normalised(plain: Any, room: int = ROOM) -> bytes:
     return out if len(out) <= room else encode_value(plain, room)
 
 
-def normalise(value: Any, *, max_string: int = MAX_STRING, max_items: int = MAX_ITEMS, max_keys: int = MAX_KEYS) -> Any:
+def normalise(value: Any, limits: Limits = OF_EVENT) -> Any:
     """Return *value* made of ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None`` alone, within the limits."""
-    return _Normaliser(max_string, max_items, max_keys).plain(value, 0)
+    return _Normaliser(limits).plain(value, 0)
 
 
 class _Normaliser:
-    __slots__ = ("_above", "_max_items", "_max_keys", "_max_string", "_nodes")
+    """One walk through a value."""
 
-    def __init__(self, max_string: int, max_items: int, max_keys: int) -> None:
-        self._max_string = max_string
-        self._max_items = max_items
-        self._max_keys = max_keys
+    __slots__ = ("_above", "_max_items", "_max_keys", "_max_nodes", "_max_string", "_nodes")
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_string = limits.string
+        self._max_items = limits.items
+        self._max_keys = limits.keys
+        self._max_nodes = limits.nodes
         self._nodes = 0
         self._above: set[int] = set()
 
     @property
     def full(self) -> bool:
         """Whether the rest has to be left out."""
-        return self._nodes > MAX_NODES
+        return self._nodes > self._max_nodes
 
     def plain(self, value: Any, depth: int) -> Any:
         self._nodes += 1
+        kind = type(value)
+        if (kind is str and _is_short(value)) or (kind is int and -_LARGE < value < _LARGE):
+            return value
         try:
             return self._plain(value, type(value), depth)
         except Exception as exc:  # noqa: BLE001 -- a hostile object must not take the event with it
@@ -152,7 +199,7 @@ class _Normaliser:
             return self._bytes(value)
         if issubclass(kind, (datetime.datetime, datetime.date, datetime.time)):
             return value.isoformat()
-        if issubclass(kind, (datetime.timedelta, uuid.UUID, decimal.Decimal, pathlib.PurePath)):
+        if issubclass(kind, _SHOWN):
             return _text(str(value), self._max_string)
         if issubclass(kind, enum.Enum):
             return self.plain(value.value, depth + 1)
@@ -166,8 +213,8 @@ class _Normaliser:
             members = {name: getattr(value, name, None) for name in kind.__struct_fields__}
         elif issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
             members = dict(zip(fields, value, strict=False))  # a named tuple; by its names secrets are known
-        elif not issubclass(kind, (Mapping, list, tuple, set, frozenset)):
-            return _text(value, self._max_string)
+        elif not issubclass(kind, _CONTAINERS):
+            return self._array(value, depth) if _is_array(kind) else _text(value, self._max_string)
         if depth >= MAX_DEPTH:
             return f"…[cut: {type_name(value)} nested deeper than {MAX_DEPTH} levels]"
         if id(value) in self._above:
@@ -184,20 +231,28 @@ class _Normaliser:
         for key in islice(iter(value), self._max_keys):
             if self.full:
                 break
-            out[_fresh(_key(key), out)] = self.plain(value[key], depth + 1)
+            name = key if type(key) is str and _is_short(key) and key not in out else _fresh(_key(key), out)
+            out[name] = self.plain(value[key], depth + 1)
             kept += 1
         if (left := len(value) - kept) > 0:
             out[_fresh("…", out)] = f"[cut: {left:,} more of {len(value):,} keys]"
         return out
 
-    def _items(self, value: Any, depth: int) -> list[Any]:
-        out: list[Any] = []
-        for item in islice(iter(value), self._max_items):
-            if self.full:
-                break
-            out.append(self.plain(item, depth + 1))
-        if (left := len(value) - len(out)) > 0:
-            out.append(f"…[cut: {left:,} more of {len(value):,} items]")
+    def _items(self, value: Any, depth: int, size: int | None = None) -> list[Any]:
+        # At once: a deque or a view that another thread changes meanwhile would end the iteration with an error.
+        items = list(islice(iter(value), self._max_items))
+        if len(items) > 64 and self._nodes + len(items) <= self._max_nodes and _are_plain(items):
+            self._nodes += len(items)
+            out: list[Any] = items
+        else:
+            out = []
+            for item in items:
+                if self.full:
+                    break
+                out.append(self.plain(item, depth + 1))
+        size = len(value) if size is None else size
+        if (left := size - len(out)) > 0:
+            out.append(f"…[cut: {left:,} more of {size:,} items]")
         return out
 
     def _bytes(self, value: bytes | bytearray | memoryview) -> str:
@@ -206,12 +261,67 @@ class _Normaliser:
         text = bytes(memoryview(value).cast("B")[: self._max_string + 1]).decode("utf-8", "backslashreplace")
         return _cut(_clean(text), self._max_string, size)
 
+    def _array(self, value: Any, depth: int) -> Any:
+        """Return an array or a series of NumPy, or of a library like it, as a list of the numbers in it."""
+        shape = value.shape
+        if not shape:
+            return self.plain(_scalar(value), depth + 1)
+        if depth >= MAX_DEPTH:
+            return f"…[cut: {type_name(value)} nested deeper than {MAX_DEPTH} levels]"
+        size = int(shape[0])
+        # A list of everything in a large array would take time and memory before it is cut: a slice first, and then row by row.
+        first = value[: self._max_items] if size > self._max_items else value
+        if len(shape) > 1 and math.prod(shape) > self._max_nodes:
+            return self._items([first[index] for index in range(min(size, self._max_items))], depth, size)
+        return self._items((first.astype(str) if _of_times(value) else first).tolist(), depth, size)
+
+
+def _is_array(kind: type) -> bool:
+    """Return whether *kind* is an array, a scalar or a series of NumPy, or of a library like it. Nothing is imported."""
+    if not (hasattr(kind, "tolist") and hasattr(kind, "shape")):
+        return False
+    return not _ARRAY_MODULES.isdisjoint(str(base.__module__).partition(".")[0] for base in kind.__mro__)
+
+
+def _of_times(value: Any) -> bool:
+    """Return whether an array or a scalar holds times: they may be finer than Python's, which would make numbers of them."""
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m")
+
+
+def _scalar(value: Any) -> Any:
+    """Return what a scalar of NumPy, or of a library like it, is in Python."""
+    item: Any = str(value) if _of_times(value) else value.tolist()
+    if type(item) is not type(value):
+        return item
+    return complex(item) if item.dtype.kind == "c" else float(item)  # of more digits than Python's have
+
+
+def _are_plain(items: list[Any]) -> bool:
+    """Return whether *items* need no closer look: numbers, truth values and nothing."""
+    kinds = set(map(type, items))
+    if not kinds <= _NUMBERS:
+        return False
+    if float in kinds and not all(map(math.isfinite, items if kinds == {float} else (item for item in items if type(item) is float))):
+        return False
+    return int not in kinds or all(-_LARGE < item < _LARGE for item in items if type(item) is int)
+
+
+def _is_short(text: str) -> bool:
+    """Return whether *text* needs no closer look: most do not."""
+    return len(text) < 64 and text.isascii() and "\x00" not in text
+
 
 def _key(key: Any) -> str:
     if issubclass(type(key), (bytes, bytearray)):
         key = bytes(key[:257]).decode("utf-8", "backslashreplace")  # as a value would be: names of headers, say
     elif issubclass(type(key), enum.Enum):
         key = key.value  # as a value would be
+    elif issubclass(type(key), _SHOWN):
+        key = str(key)
+    elif issubclass(type(key), (datetime.date, datetime.time)):
+        key = key.isoformat()
+    elif _is_array(type(key)) and not key.shape:
+        key = _scalar(key)
     return _text(key, 256)
 
 
@@ -239,7 +349,7 @@ def _text(value: Any, limit: int) -> str:
 def _repr(value: Any) -> str:
     if issubclass(type(value), (list, tuple, dict, set, frozenset)):
         # Lists of lists of the same list have texts of gigabytes.
-        normaliser = _Normaliser(_SHORT_STRING, MAX_ITEMS, MAX_KEYS)
+        normaliser = _Normaliser(OF_EVENT._replace(string=_SHORT_STRING))
         plain = normaliser.plain(value, 0)
         if normaliser.full:
             return repr(plain)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
+from itertools import count
 from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
@@ -18,7 +21,11 @@ WAITING = 1000
 
 _open: list[Recorder] = []
 _default: Recorder | None = None
-_waiting: deque[tuple[bytes, int]] = deque(maxlen=WAITING)
+_waiting: deque[tuple[bytes, int]] = deque()
+_lost: dict[int, Callable[[], int]] = {}
+"""By level: called for each event that is lost because no tracker opened in time, it returns how many were lost before."""
+_closed_level: int | None = None
+"""Least level that the tracker closed last recorded; ``None`` while none was closed."""
 _registry = threading.Lock()
 _warned = False
 
@@ -29,21 +36,29 @@ def add(recorder: Recorder) -> None:
     with _registry:
         _open.append(recorder)
         _default = _first()
-    if recorder is _default:
-        while True:
-            try:
-                body, level = _waiting.popleft()
-            except IndexError:
-                break
-            recorder.put(body, level)
+    if recorder is not _default:
+        return
+    while True:
+        try:
+            body, level = _waiting.popleft()
+        except IndexError:
+            break
+        recorder.put(body, level)
+    if lost := _forget_lost(recorder.level):
+        diagnostics.warning(
+            "%d log events are lost: they were logged while no tracker was open, and memory keeps the last %d; open the tracker earlier",
+            lost,
+            WAITING,
+        )
 
 
 def remove(recorder: Recorder) -> None:
     """Let *recorder* take no further part."""
-    global _default
+    global _default, _closed_level
     with _registry:
         if recorder in _open:
             _open.remove(recorder)
+            _closed_level = recorder.level
         _default = _first()
 
 
@@ -79,6 +94,8 @@ def hand_over(body: bytes, level: int) -> None:
         recorder.put(body, level)
     else:
         _waiting.append((body, level))
+        if len(_waiting) > WAITING:
+            _lose_oldest()
         if b',"job_id":"' in body:
             _warn_homeless()
 
@@ -94,9 +111,38 @@ def _warn_homeless() -> None:
         )
 
 
+def _lose_oldest() -> None:
+    """Count, by its level, the oldest event that waits, and forget it."""
+    try:
+        _, level = _waiting.popleft()
+    except IndexError:  # a tracker has opened meanwhile, and takes them
+        return
+    (_lost.get(level) or _lost.setdefault(level, count().__next__))()
+
+
+def _forget_lost(least: int) -> int:
+    """Return how many events of level *least* or above were lost so far, and count from 0 again."""
+    global _lost
+    lost, _lost = _lost, {}
+    return sum(already() for level, already in lost.items() if level >= least)
+
+
+@atexit.register
+def _report_unrecorded() -> None:
+    """Warn about the events that were logged after the last tracker was closed. A program without trackers is not spoken to."""
+    if _closed_level is None or _open:
+        return
+    unrecorded = _forget_lost(_closed_level) + sum(level >= _closed_level for _, level in _waiting)
+    if unrecorded:
+        diagnostics.warning(
+            "%d log events are in no database: they were logged after the tracker was closed; close it after the last log call", unrecorded
+        )
+
+
 def _after_fork() -> None:
     global _registry
     _registry = threading.Lock()
+    _lost.clear()
     _waiting.clear()  # its parent records it: else it would be stored once for each process
 
 

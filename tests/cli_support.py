@@ -158,9 +158,11 @@ class Shell:
         self._started.append(subprocess.Popen([*COMMAND, *words], cwd=self.directory, env=env or environment(), **pipes))
         return self._started[-1]
 
-    def python(self, program: str, *words: str) -> None:
-        """Run a Python program to its end."""
-        _preforked.run(program, words, self.directory).check_returncode()
+    def python(self, program: str, *words: str) -> str:
+        """Run a Python program to its end; return its stderr."""
+        done = _preforked.run(program, words, self.directory)
+        done.check_returncode()
+        return done.stderr.decode()
 
     def start_python(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a Python program, its streams as pipes."""
