@@ -68,12 +68,14 @@ class StoreUnavailable(StructjobError):
         message: What is wrong, and what to do.
         permanent: Whether only somebody's hand changes it (a wrong password, a table that is missing), and not time.
         refused: Whether the database answers, and refuses the content that it was given.
+        gone: Whether the database that was opened, or a table in it, is not there any more: it must be opened anew.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False, refused: bool = False) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, refused: bool = False, gone: bool = False) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.refused = refused
+        self.gone = gone
 
 
 class PruneInProgress(StructjobError):

@@ -172,9 +172,13 @@ async def create(kind: str, options: str = "", *, name: str | None = None) -> sa
 async def drop(url: sa.URL) -> None:
     """Drop what `create` created, whoever is connected to it."""
     force = " WITH (FORCE)" if url.get_backend_name() == "postgresql" else ""
-    await _on_server(
-        url.set(database=parse(server_url("postgresql" if force else "mariadb")).database), f"DROP DATABASE {url.database}{force}"
-    )
+    await on_server(url, f"DROP DATABASE {url.database}{force}")
+
+
+async def on_server(url: sa.URL, statement: str) -> None:
+    """Run *statement* on the server of *url*, whose database may be absent."""
+    usual = parse(server_url("postgresql" if url.get_backend_name() == "postgresql" else "mariadb"))
+    await _on_server(url.set(database=usual.database), statement)
 
 
 async def _on_server(url: sa.URL, statement: str) -> None:

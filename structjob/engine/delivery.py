@@ -21,6 +21,7 @@ from structjob.engine.feed import Feed, Work, waiting
 from structjob.engine.keeper import Keeper
 from structjob.engine.link import Link, permanent
 from structjob.engine.orphans import Orphans, warn_of_loss
+from structjob.engine.reentry import Reentry
 from structjob.engine.retention import Pruner
 from structjob.engine.waiters import Flush, Waiters
 from structjob.exceptions import StoreUnavailable
@@ -102,12 +103,14 @@ class Engine:
         self._accounts = Accounts(self._own, recorder)
         self._orphans = Orphans(self._own, recorder, link, self.hurry)
         self.claiming = Claiming(link)
-        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts, self.claiming)
+        self._reentry = Reentry(link, lambda: iter([self._own, *self._orphans]), live)
+        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts, self.claiming, self._reentry)
         self.pruner = Pruner(recorder.session.session_id, link, retention)
         self._waiters = Waiters()
         link.place = str(recorder.root or "memory")
         link.waiting = self._accounts.waiting
         link.on_down = self._waiters.fail
+        link.on_another = self._reentry.begin
         self.on_stored: Callable[[], None] = _nothing
         """Called on the loop after each batch that was stored."""
         self._turn_of = 0
@@ -126,17 +129,12 @@ class Engine:
         """Enter the session; return why the database does not answer, if it does not, after some *seconds* at most."""
         try:
             async with asyncio.timeout(seconds):
-                await self._enter(self._own)
+                await self._reentry.enter(self._own)
         except StoreUnavailable as exc:
             return exc
         except TimeoutError:
             return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} seconds")
         return None
-
-    async def _enter(self, feed: Feed) -> None:
-        if not feed.entered:
-            await self.store.begin_session(feed.session)
-            feed.entered = True
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -258,7 +256,7 @@ class Engine:
             absent="interrupted",
             most=self.recorder.broken_off,
         )
-        ended = await self.store.end_session(feed.session, ending, self._nothing_to_tell)
+        ended = await self.link.once(lambda: self.store.end_session(feed.session, ending, self._nothing_to_tell))
         for job in ended.left:
             diagnostics.warning(_STILL_RUNNING, job.job["id"], job.job["operation"])
         warn_of_loss(feed.session, ended, None)
@@ -392,7 +390,7 @@ class Engine:
     # -- delivering ---------------------------------------------------------------------------------------------------------
 
     async def _deliver(self, index: int) -> None:
-        await self.link.insist(lambda: self._enter(self._own))
+        await self.link.insist(lambda: self._reentry.enter(self._own))
         while True:
             try:
                 if not await self._turn(index):
@@ -463,7 +461,7 @@ class Engine:
             self.on_stored()
 
     async def _write(self, feed: Feed, states: Batch | None, events: Batch | None) -> Written:
-        await self._enter(feed)
+        await self._reentry.enter(feed)
         return await self.store.write(feed.as_write(states, events, self._given(feed)))
 
     def _given(self, feed: Feed) -> int:

@@ -15,6 +15,7 @@ from structjob.engine.feed import Feed
 from structjob.engine.link import Link
 from structjob.engine.orphans import Orphans
 from structjob.engine.reaper import Reaper
+from structjob.engine.reentry import Reentry
 from structjob.engine.watchdog import Watchdog
 from structjob.exceptions import StoreUnavailable
 from structjob.processors import setup
@@ -48,6 +49,7 @@ class Keeper:
         heartbeat: Seconds between two heartbeats.
         accounts: What was dropped is counted now and then; nobody else does it while the database is away.
         claiming: What it entered without an answer is taken back.
+        reentry: Sends the heartbeats, and enters sessions again.
     """
 
     def __init__(
@@ -60,16 +62,17 @@ class Keeper:
         heartbeat: float,
         accounts: Accounts,
         claiming: Claiming,
+        reentry: Reentry,
     ) -> None:
         self._own = own
         self._recorder = recorder
         self._link = link
         self._orphans = orphans
-        self._live = live
         self._heartbeat = heartbeat
         self._accounts = accounts
         self._claiming = claiming
-        self._reaper = Reaper(own, recorder, link, orphans, heartbeat, self._restate)
+        self._reentry = reentry
+        self._reaper = Reaper(own, recorder, link, orphans, heartbeat, reentry.restate)
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
         self._looked = asyncio.Event()
@@ -121,20 +124,13 @@ class Keeper:
         self._orphans.sweep()
 
     async def _beat(self) -> None:
-        if not self._own.entered:
+        if not self._link.opened:
             return
-        store = self._link.store
-        # What was confirmed is asked first: it is never more than what was given out.
-        confirmed = self._own.confirmed
-        await store.heartbeat(self._own.session.session_id, self._recorder.numbers.given, confirmed)
+        await self._reentry.beat(self._own, self._recorder.numbers.given)
         for feed in self._orphans:
             if feed.entered and feed.spool is not None and feed.spool.alive:
-                await store.heartbeat(feed.session.session_id, 0, feed.confirmed)
+                await self._reentry.beat(feed, 0)
         await self._reaper.look()
-
-    def _restate(self) -> None:
-        for job in list(self._live):
-            job.restate()
 
     def _beat_apart(self) -> None:
         """Beat in the watchdog's thread."""

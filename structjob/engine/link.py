@@ -49,6 +49,7 @@ class Link:
         opened: Whether the store is open.
         place: Where events wait meanwhile, for messages.
         on_down: Called with the reason whenever a call has failed.
+        on_another: Called with the reason when another database was opened than before.
         waiting: Returns how many events wait, for messages.
     """
 
@@ -59,8 +60,12 @@ class Link:
         self.opened = False
         self.place = "memory"
         self.on_down: Callable[[StoreUnavailable], None] = _ignore
+        self.on_another: Callable[[str], None] = _ignore
         self.waiting: Callable[[], int] = int
         self._lock = asyncio.Lock()
+        self._openings = 0
+        self._gone: StoreUnavailable | None = None
+        """Why the store is to be opened anew."""
         self._hurry = asyncio.Event()
         self._news = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
@@ -85,7 +90,11 @@ class Link:
             if not self.opened:
                 await self.store.open()
                 self.opened = True
+                self._openings += 1
                 self.found()
+                gone, self._gone = self._gone, None
+                if gone is not None:
+                    self.on_another(str(gone))
 
     async def try_open(self, seconds: float) -> StoreUnavailable | None:
         """Open the store; return why it does not answer, if it does not, after some *seconds* at most.
@@ -133,6 +142,23 @@ class Link:
         """
         if not self.opened and self.down is not None:
             raise self.down
+        return await self._call(call)
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what *call* returns; if the database that was opened is gone, and another one can be opened, what it returns there."""
+        if not self.opened and self._openings:
+            await self.open()
+        opening = self._openings
+        try:
+            return await call()
+        except StoreUnavailable as exc:
+            if not exc.gone or not opening:
+                raise
+            if opening == self._openings:  # else another caller has opened it anew
+                self.opened, self._gone = False, exc
+                if exc.permanent:
+                    raise
+        await self.open()
         return await call()
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
@@ -152,7 +178,7 @@ class Link:
                 raise failed.pop()
             if not self.opened:
                 await self.open()
-            return await call()
+            return await self._call(call)
 
         result: T
         try:
@@ -239,5 +265,5 @@ def _retrieve(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def _ignore(exc: StoreUnavailable) -> None:
+def _ignore(reason: object) -> None:
     pass

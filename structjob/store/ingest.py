@@ -294,8 +294,10 @@ class Store(Protocol):
     async def begin_session(self, session: Session) -> None:
         """Enter *session*; harmless if it is there."""
 
-    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
-        """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed."""
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
+        """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed; return
+        whether the session is in the database.
+        """
 
     async def write(self, write: Write) -> Written:
         """Store a batch, in one transaction, or in a few where one would take too long; what the database refuses for its content goes to

@@ -102,6 +102,8 @@ _DATA = frozenset({1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 
 _LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
 _INSECURE = 3159
 _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
+# 1046: it was dropped under an open connection, which names none then, even if it is made again.
+_NO_DATABASE = frozenset({1049, 1046})
 _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _TOO_MANY = frozenset({1040, 1203, 1226})
@@ -219,7 +221,7 @@ class MySQLStore(ServerStore):
         if code in _LOGINS:
             # The server says the same where it wants TLS, or a certificate, of this user.
             return self.wrong_login(said, self.login_hint())
-        if code == 1049:
+        if code in _NO_DATABASE:
             return self.no_database(f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4")
         if code in _NOT_OURS:
             return self.no_tables(said)

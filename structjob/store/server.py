@@ -63,12 +63,14 @@ class Fault:
         message: What is wrong and what to do, for people; nothing of what was to be stored is in it.
         permanent: Whether only somebody's hand changes it, and not time.
         reason: The database's own words, for the dead letters beside what they are about.
+        gone: Whether the database or its tables, which were there when it was opened, are not any more.
     """
 
     kind: Literal["data", "conflict", "duplicate", "away", "stale"]
     message: str
     permanent: bool = False
     reason: str = ""
+    gone: bool = False
 
 
 class _Failed(Exception):
@@ -243,8 +245,8 @@ class ServerStore:
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
-    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
-        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
+        return await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
 
     async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
         return await sessions.end(self, self._ingest, session, ending, tell)
@@ -326,7 +328,7 @@ class ServerStore:
             raise _Failed(replace(fault, kind="stale")) from None
         self._drop_idle()
         # The driver's own exception may quote the statement, or what was to be stored.
-        raise StoreUnavailable(fault.message, permanent=fault.permanent) from None
+        raise StoreUnavailable(fault.message, permanent=fault.permanent, gone=fault.gone) from None
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         # An empty context: what is current where a connection is made must not live as long as the connection.
@@ -428,11 +430,13 @@ class ServerStore:
 
     def no_database(self, create: str) -> Fault:
         """Return the fault that there is no such database, and how to *create* it."""
-        return Fault("away", f"there is no database {self.url.database!r} at {self.masked_url}; create it: {create}", permanent=True)
+        message = f"there is no database {self.url.database!r} at {self.masked_url}; create it: {create}"
+        return Fault("away", message, permanent=True, gone=True)
 
     def no_tables(self, text: str) -> Fault:
         """Return the fault that a table or a column is missing."""
-        return Fault("away", f"the tables in {self.masked_url} are not structjob's: {text}; run `structjob migrate`", permanent=True)
+        message = f"the tables in {self.masked_url} are not structjob's: {text}; run `structjob migrate`"
+        return Fault("away", message, permanent=True, gone=True)
 
     def not_allowed(self, text: str) -> Fault:
         """Return the fault that the user lacks a right."""

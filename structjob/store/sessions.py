@@ -57,11 +57,15 @@ def enter(connection: Connection, session: Session) -> None:
     connection.execute(insert(sessions).from_select([*values, "heartbeat_at"], select(*row, utc_now()).where(absent)))
 
 
-def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> None:
-    """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed."""
+def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
+    """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed.
+
+    Returns:
+        Whether the session is in the database.
+    """
     values = {"heartbeat_at": utc_now(), "last_seq": _greatest(sessions.c.last_seq, last_seq)}
     values["confirmed"] = _greatest(sessions.c.confirmed, confirmed)
-    connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(values))
+    return bool(connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(values)).rowcount)
 
 
 def _greatest(column: ColumnElement[int], value: int) -> ColumnElement[int]:

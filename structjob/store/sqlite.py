@@ -25,6 +25,7 @@ from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 from structjob.files import UnsafeFile, check_file, ensure_file
 from structjob.session import Session
 from structjob.store import claims, migrate, poison, sessions, settling
+from structjob.store.database_file import DatabaseFile
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
@@ -126,6 +127,8 @@ class SQLiteStore:
         self._connection: sqlite3.Connection | None = None
         self._writing: Connection | None = None
         self._reading: Connection | None = None
+        self._file: DatabaseFile | None = None
+        self._reading_file: DatabaseFile | None = None
         self._busy = threading.Lock()
         self._read = threading.Event()
         """Set when nobody reads any more."""
@@ -139,17 +142,42 @@ class SQLiteStore:
         await self._run(self._writer, self._open)
 
     def _open(self) -> None:
-        if self.path is not None:
-            _ensure_private(self.path)
-        self._connection = self._connect()
-        try:
-            self._writing = _core(self._connection)
-            migrate.prepare(self._writing)
-            self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
-        except BaseException:
-            self._connection.close()
+        with self._busy:
+            if self._file is not None:
+                self._leave(self._file)
+            file: DatabaseFile | None = None
+            if self.path is not None:
+                file = DatabaseFile.at(self.path, _ensure_private(self.path))
+            self._connection = self._connect()
+            try:
+                self._writing = _core(self._connection)
+                migrate.prepare(self._writing)
+                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
+                if file is not None:
+                    self._file = file.with_logs()
+                self._check_file()
+            except BaseException:
+                self._connection.close()
+                self._connection = self._writing = None
+                raise
+
+    def _leave(self, file: DatabaseFile) -> None:
+        """Close the connection to a *file* that is gone, so that the one in its place can be opened."""
+        if self._writing is not None:
+            with contextlib.suppress(sqlite3.Error):  # what was stored until now is to be in the file, wherever that was moved to
+                self._writing.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+            _let_go(self._writing)
             self._connection = self._writing = None
-            raise
+        if file.replaced():
+            file.remove_logs()
+            file.check_place()
+
+    def _check_file(self) -> None:
+        """Raise `StoreUnavailable` if the file is not the one that its path leads to: what is written to it is lost."""
+        if self._file is not None and self._file.replaced():
+            raise StoreUnavailable(
+                f"the database file {self.path} was deleted, moved or replaced while this program had it open", gone=True
+            )
 
     def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
         # SQLite makes no file: it would let everybody read it. One that was deleted under a connection is not made again by the next.
@@ -280,8 +308,8 @@ class SQLiteStore:
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
-    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
-        await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
+    async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
+        return await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
 
     def heartbeat_now(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
         """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
@@ -299,9 +327,15 @@ class SQLiteStore:
         return await self._run(self._reader, self._fetch, statement)
 
     def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        self._check_file()
+        if self._reading is not None and self._reading_file is not self._file:
+            if self.path is not None:
+                _let_go(self._reading)
+            self._reading = None
         if self._reading is None:
             if self._writing is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
+            self._reading_file = self._file
             self._reading = self._writing if self.path is None else _core(self._connect(for_reading=True), "PRAGMA query_only=1")
         return self._reading.execute(statement).mappings().all()
 
@@ -324,15 +358,17 @@ class SQLiteStore:
 
     @contextlib.contextmanager
     def _transaction(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
-        connection = self._connection
-        if connection is None:
-            raise StoreUnavailable(f"{self.masked_url} is closed")
         with self._busy:
+            connection = self._connection
+            if connection is None:
+                raise StoreUnavailable(f"{self.masked_url} is closed")
             self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), BUSY if patience is None else patience)
             try:
                 yield connection
                 # A full disk may show here only, and leaves the transaction open.
                 connection.execute("COMMIT")
+                # Before it is confirmed: what was written to a file that nobody finds is written again.
+                self._check_file()
             except BaseException:
                 if connection.in_transaction:
                     with contextlib.suppress(sqlite3.Error):  # the first fault is the one to tell
@@ -369,8 +405,9 @@ class SQLiteStore:
             text += ": no directory for temporary files can be written to; name one with SQLITE_TMPDIR"
         if isinstance(exc, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)) or "malformed JSON" in text:
             return StoreUnavailable(f"the database {self.masked_url} refuses what it was given: {text}", refused=True)
+        gone = "no such table" in text and self.path is not None
         permanent = "no such table" in text or "readonly" in text
-        return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent)
+        return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent, gone=gone)
 
 
 def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
@@ -409,14 +446,15 @@ def _is_locked(exc: sqlite3.OperationalError) -> bool:
     return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _ensure_private(path: Path) -> None:
-    """Create the file for its owner alone, and refuse one that another user may have put there, or beside it."""
+def _ensure_private(path: Path) -> Path:
+    """Create the file for its owner alone, and refuse one that another user may have put there, or beside it; return it without links."""
     if path.is_dir():
         raise InvalidURL(f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db")
     try:
         file = ensure_file(path)
         for suffix in _COMPANIONS:
             check_file(file.with_name(file.name + suffix))
+        return file
     except UnsafeFile as exc:
         raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
     except FileNotFoundError as exc:

@@ -1,0 +1,74 @@
+"""Going on in a database that is not the one in which the tracker's session began: its file or tables were replaced meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.cancelling import LiveJob
+from structjob.engine.feed import Feed
+from structjob.engine.link import Link
+
+WARN_EVERY = 60.0
+"""Seconds between two warnings at least: on some network file systems a file seems to be another one again and again."""
+
+
+class Reentry:
+    """Enters sessions in a database, and enters them again when another database is found in its place.
+
+    What the former database had confirmed is known, and counted: where the new one holds less, ``verify`` reports it as missing.
+
+    Args:
+        link: The database.
+        feeds: Returns the tracker's own feed, and those of the orphans that it has taken over.
+        live: The jobs that run, at any moment.
+    """
+
+    def __init__(self, link: Link, feeds: Callable[[], Iterator[Feed]], live: Collection[LiveJob]) -> None:
+        self._link = link
+        self._feeds = feeds
+        self._live = live
+        self._warned_at = -WARN_EVERY
+
+    async def enter(self, feed: Feed) -> None:
+        """Enter the session of *feed*, unless that was done in this database."""
+        if not feed.entered:
+            await self._link.store.begin_session(feed.session)
+            feed.entered = True
+
+    async def beat(self, feed: Feed, last_seq: int) -> None:
+        """Send a heartbeat for the session of *feed*; enter it again if the database does not know it any more."""
+        # What was confirmed is asked first: it is never more than what was given out.
+        confirmed, store = feed.confirmed, self._link.store
+
+        async def beat() -> bool:
+            await self.enter(feed)
+            return await store.heartbeat(feed.session.session_id, last_seq, confirmed)
+
+        if await self._link.once(beat):
+            return
+        self.begin(
+            f"the database {self._link.store.masked_url} does not know this program any more: its tables were dropped and created anew, or "
+            "an older copy took their place"
+        )
+        await self._link.once(beat)
+
+    def begin(self, reason: str) -> None:
+        """Have every session entered again, since the database is another one than before; warn with the *reason*."""
+        own, *_ = feeds = list(self._feeds())
+        for feed in feeds:
+            feed.entered = False
+        if time.monotonic() - self._warned_at >= WARN_EVERY:
+            self._warned_at = time.monotonic()
+            diagnostics.warning(
+                "%s; what is logged from now on is stored in the database that is there now. %s events of this program (session %d) had "
+                "been stored before: `structjob verify` reports those that are not there any more",
+                reason, f"{own.confirmed:,}", own.session.session_id,
+            )  # fmt: skip
+        self.restate()
+
+    def restate(self) -> None:
+        """Have every job that runs record its state once more."""
+        for job in list(self._live):
+            job.restate()

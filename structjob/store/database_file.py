@@ -1,0 +1,113 @@
+"""Which file is open as an SQLite database, and whether its path still leads to it.
+
+SQLite goes on writing to a file that was deleted, moved or replaced while it was open: nothing fails, and nobody finds what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from structjob.exceptions import StoreUnavailable
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+_LOGS = ("-wal", "-shm")
+"""Names of the files that belong to an open database, beside its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFile:
+    """A file that is open as a database.
+
+    Attributes:
+        path: As the user named it: a link in it may lead elsewhere later.
+        real: Without links, as it was when the file was opened.
+        identity: Which file it was.
+        device: Device of its directory.
+        logs: Which files its write-ahead log and the index of that were; those that were there.
+    """
+
+    path: Path
+    real: Path
+    identity: Identity
+    device: int
+    logs: tuple[tuple[Path, Identity], ...] = ()
+
+    @classmethod
+    def at(cls, path: Path, real: Path) -> DatabaseFile:
+        """Return the file at *path* as it is now. Raises `StoreUnavailable` if it is absent."""
+        try:
+            found, directory = os.stat(path), os.stat(real.parent)
+        except OSError as exc:
+            raise StoreUnavailable(f"the database file {path} is gone: {exc.strerror}", gone=True) from None
+        return cls(path, real, (found.st_dev, found.st_ino), directory.st_dev)
+
+    def with_logs(self) -> DatabaseFile:
+        """Return the same with the files that belong to it; to be called as soon as the database is open."""
+        names = [self.real.with_name(self.real.name + suffix) for suffix in _LOGS]
+        logs = tuple((name, found) for name in names if (found := _identity(name)) is not None)
+        return DatabaseFile(self.path, self.real, self.identity, self.device, logs)
+
+    def replaced(self) -> bool:
+        """Return whether the path leads to another file by now, or to none. Takes about a microsecond."""
+        try:
+            found = os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # nothing is known
+        return (found.st_dev, found.st_ino) != self.identity
+
+    def check_place(self) -> None:
+        """Refuse to make a new file where the directory is not the one in which the file was.
+
+        Raises:
+            StoreUnavailable: if so: most likely its file system is not mounted.
+        """
+        if self.real.exists() or not self.real.parent.exists() or os.stat(self.real.parent).st_dev == self.device:
+            return
+        raise StoreUnavailable(
+            f"the database file {self.path} is gone, and its directory is on another file system than before: mount it again, or restart "
+            "the program to have a new file there"
+        )
+
+    def remove_logs(self) -> None:
+        """Delete the write-ahead log that belongs to a file which is gone: the next file of this name must not be read with it.
+
+        Other programs that have the old file open do the same. What one of them has made for the new file is left alone.
+        """
+        with _alone(self.real.parent):
+            for name, identity in self.logs:
+                if _identity(name) == identity:
+                    with contextlib.suppress(OSError):
+                        name.unlink()
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep other programs out that do the same in *directory*, as far as its file system knows locks."""
+    try:
+        fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

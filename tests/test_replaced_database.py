@@ -1,0 +1,205 @@
+"""The database is deleted, moved, replaced or made anew while a program uses it: nothing that is logged from then on is lost."""
+
+import asyncio
+import logging
+import sqlite3
+
+import pytest
+import sqlalchemy as sa
+import structlog
+from database_support import Database, drop, on_server
+from store_support import opened
+
+import structjob
+from structjob.store import migrate
+from structjob.store.tables import logs, metadata, sessions
+from structjob.store.url import parse
+from structjob.store.verify import SessionState, verify
+
+log = structlog.get_logger("replaced")
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    structjob.configure(console=False)
+
+
+async def verified(database, session_id):
+    """Return what is found of a session by another program, as ``structjob verify`` finds it."""
+    async with opened(database) as store:
+        return {found.session_id: found for found in (await verify(store.fetch)).sessions}[session_id]
+
+
+def lines(path, session_id):
+    """Return the numbered messages in a file, as another program reads them."""
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        return dict(connection.execute("SELECT seq, message FROM structjob_logs WHERE session_id = ?", (session_id,)))
+
+
+def deleted(path, tmp_path):
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink()
+
+
+def deleted_alone(path, tmp_path):
+    path.unlink()
+
+
+def moved(path, tmp_path):
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).rename(tmp_path / f"old.db{suffix}")
+
+
+def moved_alone(path, tmp_path):
+    path.rename(tmp_path / "old.db")
+
+
+def replaced_by_an_empty_file(path, tmp_path):
+    (tmp_path / "new.db").touch()
+    (tmp_path / "new.db").rename(path)
+
+
+def replaced_by_an_older_copy(path, tmp_path):
+    (tmp_path / "copy.db").rename(path)
+
+
+HOW = [deleted, deleted_alone, moved, moved_alone, replaced_by_an_empty_file, replaced_by_an_older_copy]
+
+
+def copy_of(path, copy):
+    """Make a backup, as ``structjob`` and ``sqlite3 .backup`` do."""
+    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        source.backup(target)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("how", HOW)
+async def test_the_file_is_taken_away_from_a_running_program(how, db_path, tmp_path, caplog):
+    """faults 13: the file is deleted, moved or replaced while a program logs: one warning; what is logged from then on, and the job that
+    runs, are in the file that is there now; what had been stored and is in that file no more is reported as missing, not as complete."""
+    database = Database("sqlite", parse(f"sqlite:///{db_path}"))
+    async with structjob.Tracker(database.url, spool=False) as tracker:
+        number = tracker.session_id
+        async with tracker.job("sync") as job:
+            log.info("before 1")
+            await tracker.flush()
+            copy_of(db_path, tmp_path / "copy.db")
+            log.info("before 2")
+            await tracker.flush()
+            before = tracker.ledger()
+            assert before.stored == before.accepted
+            how(db_path, tmp_path)
+            for n in range(50):
+                log.info("after", n=n)
+            await tracker.flush()
+            assert list(lines(db_path, number).values()).count("after") == 50
+            assert (await tracker.jobs.get(job.id)).status == "running"
+        assert (await tracker.jobs.get(job.id)).status == "completed"
+        ledger = tracker.ledger()
+        assert (ledger.stored, ledger.dropped, ledger.in_memory) == (ledger.accepted, {}, 0)
+    found = await verified(database, number)
+    lost = ledger.accepted - len(lines(db_path, number))
+    assert 0 < lost <= before.stored
+    assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, lost, lost)
+    assert ("before 1" in lines(db_path, number).values()) == (how is replaced_by_an_older_copy)
+    warnings = warnings_of(caplog)
+    assert len(warnings) == 2
+    assert warnings[0].startswith(f"the database file {db_path} was deleted, moved or replaced while this program had it open; ")
+    assert f"{before.stored} events of this program (session {number}) had been stored before" in warnings[0]
+    assert f"{lost} events of session {number}" in warnings[1]
+    if how in (moved, moved_alone):
+        assert list(lines(tmp_path / "old.db", number).values())[1:3] == ["before 1", "before 2"]
+
+
+async def until(condition, seconds=20.0):
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def entered(database, number):
+    """Return whether a session is in the database, which may be absent."""
+    try:
+        return bool(await database.fetch(sa.select(sessions.c.session_id).where(sessions.c.session_id == number)))
+    except sa.exc.DBAPIError:
+        return False
+
+
+async def drop_tables(database):
+    async with database.engine.begin() as connection:
+        for view in ("structjob_active_jobs", "structjob_job_progress"):
+            await connection.exec_driver_sql(f"DROP VIEW {view}")
+        for table in ("structjob_alembic_version", *metadata.tables):
+            await connection.exec_driver_sql(f"DROP TABLE {table}")
+
+
+async def create_tables(database):
+    async with database.engine.connect() as connection:
+        await connection.run_sync(migrate.prepare)
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["made again", "gone"])
+async def test_the_tables_are_dropped_under_a_running_program(again, bare_database, tmp_path, caplog, monkeypatch):
+    """faults 13: the tables are dropped, and made again by another program or by this one: the session is entered again though the
+    program logs nothing, what it logs then is stored, and what had been stored is reported as missing."""
+    monkeypatch.setattr("structjob.engine.link.PERMANENT_WAIT", 0.05)
+    database = bare_database
+    async with structjob.Tracker(database.url, spool=False, heartbeat=0.05) as tracker:
+        number = tracker.session_id
+        async with tracker.job("sync") as job:
+            log.info("before")
+            await tracker.flush()
+            before = tracker.ledger().stored
+            await drop_tables(database)
+            if again:
+                await create_tables(database)
+            else:
+                log.info("meanwhile")
+            await until(lambda: entered(database, number))
+            log.info("after")
+            await tracker.flush()
+        await tracker.flush()
+        assert (await tracker.jobs.get(job.id)).status == "completed"
+        ledger = tracker.ledger()
+        assert (ledger.stored, ledger.dropped, ledger.in_memory) == (ledger.accepted, {}, 0)
+    there = {row["message"] for row in await database.fetch(sa.select(logs.c.message).where(logs.c.session_id == number))}
+    assert "before" not in there
+    assert "after" in there
+    assert again or "meanwhile" in there
+    found = await verified(database, number)
+    assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, before, before)
+    said = " | ".join(warnings_of(caplog))
+    assert f"{before} events of this program (session {number}) had been stored before" in said
+    assert f"{before} events of session {number}" in said
+
+
+@pytest.mark.parametrize("bare_database", ["mariadb", "postgresql"], indirect=True)
+async def test_the_database_is_dropped_under_a_running_program(bare_database, caplog, monkeypatch):
+    """faults 13: the whole database is dropped, and an empty one of this name made: delivery waits, creates the tables, and goes on."""
+    monkeypatch.setattr("structjob.engine.link.PERMANENT_WAIT", 0.05)
+    database = bare_database
+    async with structjob.Tracker(database.url, spool=False, heartbeat=0.05) as tracker:
+        number = tracker.session_id
+        log.info("before")
+        await tracker.flush()
+        before = tracker.ledger().stored
+        await database.engine.dispose()
+        url = parse(database.url)
+        await drop(url)
+        log.info("meanwhile")
+        with pytest.raises(structjob.StoreUnavailable):
+            await tracker.flush()
+        await on_server(url, f"CREATE DATABASE {url.database}")
+        await until(lambda: entered(database, number))
+        log.info("after")
+        await tracker.flush()
+        ledger = tracker.ledger()
+        assert (ledger.stored, ledger.dropped, ledger.in_memory) == (ledger.accepted, {}, 0)
+    there = {row["message"] for row in await database.fetch(sa.select(logs.c.message).where(logs.c.session_id == number))}
+    assert there == {"meanwhile", "after"}
+    found = await verified(database, number)
+    assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, before, before)
+    assert f"{before} events of this program (session {number}) had been stored before" in " | ".join(warnings_of(caplog))
