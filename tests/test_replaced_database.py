@@ -1,8 +1,12 @@
 """The database is deleted, moved, replaced or made anew while a program uses it: nothing that is logged from then on is lost."""
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
+import shutil
 import sqlite3
+import stat
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +16,8 @@ from store_support import opened
 
 import structjob
 from structjob.store import migrate
+from structjob.store.database_file import DatabaseFile
+from structjob.store.sqlite import SQLiteStore
 from structjob.store.tables import logs, metadata, sessions
 from structjob.store.url import parse
 from structjob.store.verify import SessionState, verify
@@ -203,3 +209,155 @@ async def test_the_database_is_dropped_under_a_running_program(bare_database, ca
     found = await verified(database, number)
     assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, before, before)
     assert f"{before} events of this program (session {number}) had been stored before" in " | ".join(warnings_of(caplog))
+
+
+async def test_a_program_that_logs_nothing_notices(db_path, caplog):
+    """faults 13: a program that is idle notices with its next heartbeat that the file was deleted: its session is in the new file, and
+    another program that verifies finds what is missing while it still runs."""
+    database = Database("sqlite", parse(f"sqlite:///{db_path}"))
+    async with structjob.Tracker(database.url, heartbeat=0.05) as tracker:
+        number = tracker.session_id
+        log.info("before")
+        await tracker.flush()
+        deleted(db_path, None)
+
+        async def known():
+            with contextlib.suppress(sqlite3.Error), sqlite3.connect(f"file:{db_path}?mode=ro", uri=True) as connection:
+                return bool(connection.execute("SELECT 1 FROM structjob_sessions WHERE confirmed = 1").fetchall())
+            return False
+
+        await until(known)
+        found = await verified(database, number)
+        assert (found.status, found.live, found.missing, found.fewer) == (SessionState.INCOMPLETE, True, 1, 1)
+        assert stat.S_IMODE(db_path.stat().st_mode) == 0o600
+    assert len(warnings_of(caplog)) == 2
+
+
+async def test_a_read_finds_the_file_that_is_there(db_path, tmp_path):
+    """faults 13: a read asks the file that its path leads to, not one that was moved away, though nothing was written since."""
+    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat=60.0) as tracker:
+        async with tracker.job("old"):
+            pass
+        assert len(await tracker.jobs.list()) == 1
+        moved(db_path, tmp_path)
+        assert len(await tracker.jobs.list()) == 0
+        async with tracker.job("new"):
+            assert [job.operation for job in await tracker.jobs.list()] == ["new"]
+
+
+async def test_the_file_is_deleted_while_a_batch_is_stored(db_path, monkeypatch):
+    """faults 13: a batch that goes to a file which was deleted a moment ago is not confirmed, but stored in the new file."""
+    monkeypatch.setattr(SQLiteStore, "_write", taking_away(SQLiteStore._write, db_path))
+    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat=60.0) as tracker:
+        number = tracker.session_id
+        log.info("with it")
+        await tracker.flush()
+        assert (tracker.ledger().stored, list(lines(db_path, number).values())) == (1, ["with it"])
+    assert list(lines(db_path, number).values()) == ["with it"]
+
+
+def taking_away(write, path):
+    left = [True]
+
+    def wrapped(self, connection, core, given):
+        written = write(self, connection, core, given)
+        if left and given.events:
+            left.pop()
+            deleted(path, None)
+        return written
+
+    return wrapped
+
+
+async def test_a_directory_that_is_deleted_is_waited_for(tmp_path, caplog, monkeypatch):
+    """faults 13: the directory is deleted with the file: the events wait in the spool, a warning says what to do, and delivery goes on when
+    the directory is there again."""
+    monkeypatch.setattr("structjob.engine.link.PERMANENT_WAIT", 0.05)
+    path = tmp_path / "data" / "jobs.db"
+    path.parent.mkdir()
+    async with structjob.Tracker(f"sqlite:///{path}", spool=tmp_path / "spool") as tracker:
+        await tracker.flush()
+        shutil.rmtree(path.parent)
+        log.info("meanwhile")
+        with pytest.raises(structjob.StoreUnavailable, match="mkdir -p"):
+            await tracker.flush()
+        assert (tracker.ledger().stored, tracker.ledger().spilled + tracker.ledger().in_memory) == (0, 1)
+        path.parent.mkdir()
+        await until(lambda: asyncio.sleep(0, tracker.ledger().stored == 1))
+        assert list(lines(path, tracker.session_id).values()) == ["meanwhile"]
+    assert any(f"mkdir -p {path.parent}" in text for text in warnings_of(caplog))
+
+
+def test_a_file_is_not_made_where_its_file_system_is_not_mounted(tmp_path):
+    """faults 13: where the directory is on another file system than before, it is waited for: a new file there would be hidden later."""
+    path = tmp_path / "jobs.db"
+    path.touch()
+    file = DatabaseFile.at(path, path)
+    file.check_place()
+    elsewhere = dataclasses.replace(file, device=file.device + 1)
+    elsewhere.check_place()
+    path.unlink()
+    file.check_place()
+    with pytest.raises(structjob.StoreUnavailable, match="mount it again"):
+        elsewhere.check_place()
+
+
+PROGRAM = """
+import asyncio, sys, pathlib
+import structlog, structjob
+structjob.configure(console=False)
+async def main(url, name, directory):
+    here = pathlib.Path(directory)
+    async with structjob.Tracker(url, heartbeat=0.2, service=name) as tracker:
+        log = structlog.get_logger()
+        n = 0
+        while not (here / "taken").exists() or n < 2000:
+            for _ in range(20):
+                log.info("late" if (here / "taken").exists() else "early", n=n)
+                n += 1
+            await tracker.flush()
+            (here / name).touch()
+        print(tracker.ledger().accepted, tracker.ledger().stored)
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [deleted, deleted_alone, moved, moved_alone])
+async def test_several_programs_go_on_in_one_new_file(how, db_path, tmp_path, live):
+    """faults 13: several programs use the file that is deleted: they meet in one new file, which is whole, and holds what they logged from
+    then on, each line once."""
+    programs = [live.start_python(PROGRAM, f"sqlite:///{db_path}", name, str(tmp_path)) for name in ("one", "two", "three")]
+    while not all((tmp_path / name).exists() for name in ("one", "two", "three")):
+        await asyncio.sleep(0.02)
+        assert all(program.poll() is None for program in programs)
+    how(db_path, tmp_path)
+    (tmp_path / "taken").touch()
+    for program in programs:
+        out, err = await asyncio.to_thread(program.communicate, timeout=120)
+        assert program.returncode == 0, (out, err)
+    with sqlite3.connect(db_path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        rows = connection.execute("SELECT session_id, count(*), max(seq) FROM structjob_logs GROUP BY 1").fetchall()
+        assert len(rows) == 3
+        for number, count, last in rows:
+            late = connection.execute("SELECT count(*), min(seq) FROM structjob_logs WHERE session_id=? AND message='late'", (number,))
+            (stored, first) = late.fetchone()
+            assert stored == last - first + 1
+            assert count <= last
+
+
+async def test_one_table_is_dropped_under_a_running_program(bare_database, monkeypatch):
+    """faults 13: a single table is dropped: it is created again, and what was logged since is stored in it."""
+    monkeypatch.setattr("structjob.engine.link.PERMANENT_WAIT", 0.05)
+    async with structjob.Tracker(bare_database.url, spool=False) as tracker:
+        log.info("before")
+        await tracker.flush()
+        await bare_database.execute("DROP TABLE structjob_logs")
+        log.info("after")
+        await until(lambda: asyncio.sleep(0, tracker.ledger().stored == 2))
+        there = await bare_database.fetch(sa.select(logs.c.message))
+        assert [row["message"] for row in there] == ["after"]
+        number = tracker.session_id
+    found = await verified(bare_database, number)
+    assert (found.status, found.missing) == (SessionState.INCOMPLETE, 1)

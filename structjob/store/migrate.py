@@ -43,11 +43,15 @@ _POSTGRESQL_LOCK = 0x73747275636A6F62  # "strucjob" in ASCII: any constant that 
 _MYSQL_LOCK = "structjob.schema"
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection, *, anew: bool = False) -> None:
     """Make sure that the tables are there and are those this version of structjob works with.
 
     Absent tables are created, on every database. Older ones are upgraded on SQLite only; a server's tables may be shared by
     programs that are not upgraded yet, so there the operator decides. Any number of processes may do this at once.
+
+    Args:
+        connection: Without a transaction.
+        anew: Whether the tables had been there before: then single ones that were dropped since are created again, too.
 
     Raises:
         SchemaMismatch: if the tables are older (not on SQLite), newer, or not structjob's.
@@ -56,7 +60,7 @@ def prepare(connection: Connection) -> None:
     """
     _refuse_open_transaction(connection)
     with suppress(DBAPIError):  # most likely the table is absent; whatever else it is shows again below
-        if _read_revision(connection) == head():
+        if not anew and _read_revision(connection) == head():
             connection.rollback()
             return
     connection.rollback()
@@ -65,7 +69,8 @@ def prepare(connection: Connection) -> None:
         if found is None:
             _create(connection, head())
         elif found == head():
-            return
+            if anew:
+                _complete(connection)
         elif connection.dialect.name == "sqlite":
             _run(connection, found, head())
         else:
@@ -206,6 +211,18 @@ def _create(connection: Connection, target: str) -> None:
         if not _apply(connection, first) and _finished_by_another(connection):
             return
     _run(connection, "base", target)
+
+
+_MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|VIEW|INDEX \w+ ON) (\w+)")
+
+
+def _complete(connection: Connection) -> None:
+    """Create the tables and views that are absent, with their indexes: the revision says that they had been there."""
+    tables, views = _names(connection)
+    for statement in statements(_dialect(connection), "base", head()):
+        made = _MADE.match(statement)
+        if made is not None and made[1] not in (*tables, *views):
+            _apply(connection, statement)
 
 
 def _finished_by_another(connection: Connection) -> bool:

@@ -100,6 +100,7 @@ class ServerStore:
         self._portions = Portions()
         self._engine: AsyncEngine | None = None
         self._closed = False
+        self._prepared = False
         self._connections: dict[int, Any] = {}
         """The driver's connections, by `id`."""
         self._in_use: set[int] = set()
@@ -130,7 +131,8 @@ class ServerStore:
     async def open(self) -> None:
         await self.knock()
         self.reached = True
-        await self.administer(migrate.prepare)
+        await self.administer(partial(migrate.prepare, anew=self._prepared))
+        self._prepared = True
 
     async def knock(self) -> None:
         """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its time."""

@@ -143,15 +143,16 @@ class SQLiteStore:
 
     def _open(self) -> None:
         with self._busy:
-            if self._file is not None:
-                self._leave(self._file)
+            former = self._file
+            if former is not None:
+                self._leave(former)
             file: DatabaseFile | None = None
             if self.path is not None:
                 file = DatabaseFile.at(self.path, _ensure_private(self.path))
             self._connection = self._connect()
             try:
                 self._writing = _core(self._connection)
-                migrate.prepare(self._writing)
+                migrate.prepare(self._writing, anew=former is not None)
                 self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
                 if file is not None:
                     self._file = file.with_logs()
