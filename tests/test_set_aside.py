@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -268,20 +270,21 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become a user for whom permissions hold")
-def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(tmp_path):
+def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(request):
     """faults 0.3: a directory or a file in it that may not be read or written: the rest is delivered, and closing works."""
-    os.chmod(tmp_path, 0o777)
-    for parent in tmp_path.parents[:3]:
-        os.chmod(parent, os.stat(parent).st_mode | 0o055)
-    root = tmp_path / "spool"
+    # Not below pytest's directories, which another user may not enter.
+    directory = Path(tempfile.mkdtemp())
+    request.addfinalizer(lambda: shutil.rmtree(directory))
+    os.chmod(directory, 0o777)
+    root = directory / "spool"
     left_behind(root, event(1, "fine"))
     closed = [left_behind(root, event(1, "closed")) for _ in range(7)]
     subprocess.run(["chown", "-R", "65534:65534", root], check=True)
     names = ("", "events-000001.jsonl", "deliver", "alive", "session.json", "states-000001.jsonl")
-    for name, directory in zip(names, closed, strict=False):
-        os.chmod(directory / name, 0)
+    for name, session in zip(names, closed, strict=False):
+        os.chmod(session / name, 0)
     os.chmod(closed[6], 0o500)
-    command = [sys.executable, "-c", UNREADABLE, f"sqlite:///{tmp_path}/jobs.db", str(root)]
+    command = [sys.executable, "-c", UNREADABLE, f"sqlite:///{directory}/jobs.db", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert not done.returncode, done.stderr
     messages, complete = done.stdout.splitlines()

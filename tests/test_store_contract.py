@@ -224,11 +224,12 @@ async def test_claims_at_the_same_moment(database):
 
 
 async def test_a_record_with_anothers_key_changes_no_other_job(store, database):
-    """A row whose idempotency key belongs to another job is put aside; it neither overwrites that job nor stops its neighbours."""
+    """A row whose idempotency key belongs to another job is stored without it (faults 33c); it overwrites no job and stops no neighbor."""
     await store.write(Write(1, b"", job(1, "first", idempotency_key="k", owner="ada")))
     written = await store.write(Write(2, b"", job(1, "second", idempotency_key="k", owner="eve") + job(2, "third")))
     assert sorted(written.states) == [1, 2]
-    assert await database.rows("SELECT id, owner FROM structjob_jobs ORDER BY id") == [("first", "ada"), ("third", None)]
+    found = await database.rows("SELECT id, owner, idempotency_key, status FROM structjob_jobs ORDER BY id")
+    assert found == [("first", "ada", "k", "running"), ("second", None, None, "running"), ("third", None, None, "running")]
     assert await database.rows("SELECT session_id, reason FROM structjob_dead_letters") == [(2, "refused")]
 
 
@@ -335,12 +336,13 @@ async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(store, d
 
 
 async def test_a_bad_change_of_state_is_put_aside(store):
-    """It is told as done, or it would be delivered for ever, and stops nothing else (guarantee 7)."""
+    """It is stored as far as it fits (faults 33c), kept whole among the dead letters, and stops nothing else (guarantee 7)."""
     bad = job(2, "bad", operation=None)
     for _ in range(2):
         written = await store.write(Write(1, events(1), job(1, "good") + bad + job(3, "better")))
         assert sorted(written.states) == [1, 2, 3]
-    assert [row["id"] for row in await store.fetch(sa.select(jobs.c.id).order_by(jobs.c.id))] == ["better", "good"]
+    stored = await store.fetch(sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).order_by(jobs.c.id))
+    assert [tuple(row.values()) for row in stored] == [("bad", "", "running"), ("better", "o", "running"), ("good", "o", "running")]
     (letter,) = await store.fetch(sa.select(dead_letters))
     assert (letter["seq"], msgspec.json.decode(letter["payload"])["row"]["id"]) == (None, "bad")
     assert len(await read(store)) == 1
