@@ -211,7 +211,7 @@ class JobFilter(_Listed):
         text: Part of the operation or of the description.
         since: Created from this moment on; a naive time is UTC, a `timedelta` is that long before now.
         until: Created before this moment.
-        root_only: Only jobs without a parent.
+        root_only: Only jobs without a parent, or whose parent is not in this database.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
         limit: Rows a page, 1–10,000.
 

@@ -189,6 +189,23 @@ class Tracker:
 
         return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._state}>"
 
+    @property
+    def level(self) -> str:
+        """Least level that the database gets. May be set while the tracker is open; it counts from the next event on.
+
+        Events that `structjob.configure` or structlog filters out do not reach the tracker at any level.
+
+        Raises:
+            InvalidFilter: if it is set to an unknown level. The former one remains.
+        """
+        return level_name(self._level)
+
+    @level.setter
+    def level(self, level: str | int) -> None:
+        self._level = LEVELS[level_name(level)]
+        if "_recorder" in self.__dict__:
+            self._recorder.level = self._level
+
     # -- opening and closing ------------------------------------------------------------------------------------------------
 
     async def open(self, *, required: bool = True) -> Self:
@@ -279,6 +296,7 @@ class Tracker:
             raise
         if recorder.root is not None and getattr(store, "path", None) is None:
             diagnostics.info("events for %s wait in %s until they are stored", store.masked_url, recorder.root)
+        recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
         self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
         self.logs = Logs(self._fetch, self._flush_before_read)

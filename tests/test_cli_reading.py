@@ -100,6 +100,23 @@ def test_jobs_filters(shell: Shell, options: tuple[str, ...], expected: list[str
     assert [job["operation"] for job in shell.json("jobs", *options)] == expected
 
 
+def test_a_root_whose_parent_is_in_another_database(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Faults 60: ``--roots`` shows a job whose parent another service recorded, and names the parent (R20, R49)."""
+    shell = Shell(tmp_path_factory.mktemp("parents"))
+    shell.python(
+        "import asyncio, sys, structjob\n"
+        "async def main():\n"
+        "    async with structjob.Tracker(sys.argv[1]) as tracker:\n"
+        "        async with tracker.job('called', parent='other-service-1') as job, tracker.job('inner'): pass\n"
+        "asyncio.run(main())\n",
+        "sqlite:///structjob.db",
+    )
+    assert [(job["operation"], job["parent_job_id"]) for job in shell.json("jobs", "--roots")] == [("called", "other-service-1")]
+    (_, line) = shell.ok("jobs", "--roots").splitlines()
+    assert "└ called" in line
+    assert "child of other-service-1, which is not in this database" in line
+
+
 def test_jobs_of_one_family(shell: Shell) -> None:
     """The children of a job, and whatever shares its correlation id (R20, R49)."""
     (parent,) = shell.json("jobs", "--operation", "vm-migrate")

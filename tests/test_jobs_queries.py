@@ -194,6 +194,17 @@ async def test_resolve_takes_the_beginning_of_an_id(store, found):
         await found.resolve("0192-A")  # letter case counts
 
 
+async def test_a_job_whose_parent_is_in_another_database_is_a_root(store, found):
+    """Faults 60: it is listed, with the id of its parent; a child of a job that is here is not (R20)."""
+    await store.job("a")
+    await store.job("b", created_at=T0 + timedelta(hours=1), parent_job_id="a", root_job_id="a")
+    await store.job("c", created_at=T0 + timedelta(hours=2), parent_job_id="elsewhere", root_job_id="elsewhere")
+    await store.job("d", created_at=T0 + timedelta(hours=3), parent_job_id="c", root_job_id="elsewhere")
+    assert [(job.id, job.parent_job_id) for job in await found.list(root_only=True)] == [("c", "elsewhere"), ("a", None)]
+    first = await found.list(root_only=True, limit=1)
+    assert [job.id for job in await found.list(root_only=True, limit=1, cursor=first.next)] == ["a"]
+
+
 async def test_list_is_newest_first_and_filters(store, found):
     """Jobs can be listed by status, type, operation, owner, category, project, ids, text and time, in any combination (R20)."""
     await store.job("a", owner="ada", status="completed", project="p", category="c", job_type="t", correlation_id="co", session_id=5)

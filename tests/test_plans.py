@@ -62,7 +62,7 @@ PAGES_OF_JOBS = {
     "of a project": (lambda a: a.jobs.list(project="venus", **PAGE), "jobs_by_project"),
     "of a category": (lambda a: a.jobs.list(category="export", **PAGE), "jobs_by_category"),
     "all, further on": (lambda a: a.further(a.jobs), "jobs_by_time"),
-    "roots": (lambda a: a.jobs.list(root_only=True, **PAGE), "jobs_by_time|jobs_by_parent"),
+    "roots": (lambda a: a.jobs.list(root_only=True, **PAGE), "jobs_by_time.*key|key.*jobs_by_time"),
 }
 PAGES_OF_ATTEMPTS = {
     "all": (lambda a: a.jobs.history(**PAGE), "attempts_by_time"),
@@ -105,9 +105,9 @@ STATISTICS = {
 }
 
 READS_A_TABLE = {
-    "sqlite": re.compile(r"SCAN (?:structjob_(?:logs|jobs|steps|attempts)|every|same|child)\b(?! USING)"),
+    "sqlite": re.compile(r"SCAN (?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent)\b(?! USING)"),
     "postgresql": re.compile(r"Seq Scan on structjob_(?:logs|jobs|steps|attempts)"),
-    "mariadb": re.compile(r"^(?:structjob_(?:logs|jobs|steps|attempts)|every|same|child) ALL", re.MULTILINE),
+    "mariadb": re.compile(r"^(?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent) ALL", re.MULTILINE),
 }
 # What is asked for is compared with the newest of some branches, each of a page's size, and with rows of the same microsecond.
 SORTS_MANY = {

@@ -445,6 +445,29 @@ async def test_closing_while_every_task_is_cancelled(db_url):
         assert [job.status for job in await reader.jobs.list()] == ["completed"]
 
 
+async def test_the_level_can_be_changed_at_runtime(db_url):
+    """Faults 60: what is stored from the next event on; a wrong level is refused, and the former one remains."""
+    structjob.configure(console=False, level="debug")
+    tracker = Tracker(db_url, level="error")
+    assert tracker.level == "error"
+    tracker.level = "warning"
+    async with tracker:
+        log.info("too low")
+        tracker.level = "debug"
+        assert tracker.level == "debug"
+        log.debug("for a while")
+        with pytest.raises(structjob.InvalidFilter, match="unknown level 'loud': use one of debug, info"):
+            tracker.level = "loud"
+        log.debug("still")
+        tracker.level = 30
+        log.info("too low again")
+        log.warning("loud enough")
+        assert tracker.level == "warning"
+        assert [event.message for event in await tracker.logs.list()] == ["for a while", "still", "loud enough"]
+        assert (await tracker.verify()).ok
+    tracker.level = "info"  # harmless
+
+
 async def test_closing_within_a_running_job_ends_truthfully(db_url):
     """Guarantee 4: a job that is still running when its tracker closes is not shown as running for ever."""
     async with Tracker(db_url) as tracker:

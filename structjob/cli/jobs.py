@@ -55,7 +55,7 @@ Examples:
 @click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job, its id in full.")
 @click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
 @click.option("--correlation", "correlation_id", metavar="ID", help="Only with this correlation id.")
-@click.option("--roots", "root_only", is_flag=True, help="Only jobs that are no other job's child.")
+@click.option("--roots", "root_only", is_flag=True, help="Only jobs without a parent, or whose parent is in another database.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
 @click.option(
     "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
@@ -88,7 +88,7 @@ async def _list(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc:
             return
         screen = console()
         if page:
-            put_lines(await table(reader, page, Outlooks(reader), screen, utc=utc), screen)
+            put_lines(await table(reader, page, Outlooks(reader), screen, utc=utc, roots=filters.get("root_only", False)), screen)
         _advise(page, filters, db)
 
 
@@ -151,7 +151,14 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
 
 
 async def table(
-    reader: Reader, jobs: Sequence[JobRecord], outlooks: Outlooks, screen: Console, *, utc: bool, dated: bool = True
+    reader: Reader,
+    jobs: Sequence[JobRecord],
+    outlooks: Outlooks,
+    screen: Console,
+    *,
+    utc: bool,
+    dated: bool = True,
+    roots: bool = False,
 ) -> list[Text]:
     """Return *jobs* as the lines of a table, below its headings; of those that run, with what *outlooks* finds.
 
@@ -162,6 +169,7 @@ async def table(
         screen: Where they are shown.
         utc: Times in UTC.
         dated: With the times they began.
+        roots: They are roots: the parent of one that has a parent is in another database, and is named.
     """
     from rich.text import Text
 
@@ -178,6 +186,10 @@ async def table(
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
         expected = outlooks.expected.get(job.id)
+        detail = _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id))
+        if roots and job.parent_job_id is not None:
+            elsewhere = Text(f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim")
+            detail = Text("; ").join([elsewhere, detail]) if detail else elsewhere
         rows.append({
             "ID": Text(escape(short.get(job.id, job.id)), style="cyan"),
             "OPERATION": operation,
@@ -186,7 +198,7 @@ async def table(
             "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
             "TOOK": Text(lasting(took(job, now))),
             "LEFT": _left(expected) if expected is not None else Text(),
-            "DETAIL": _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id)),
+            "DETAIL": detail,
         })  # fmt: skip
     unused = {*(() if dated else ("STARTED",)), *(() if any(row["LEFT"] for row in rows) else ("LEFT",))}
     headings = [heading for heading in _HEADINGS if heading not in unused]

@@ -69,7 +69,7 @@ async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db:
             jobs = await _found(reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1)))
             lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
             if jobs:
-                lines = await table(reader, jobs, outlooks, screen, utc=utc, dated=False)
+                lines = await table(reader, jobs, outlooks, screen, utc=utc, dated=False, roots=filters.get("root_only", False))
             live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
             await asyncio.sleep(WATCH_EVERY)
 
@@ -103,7 +103,7 @@ async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, 
             for job in changed:
                 put_json_line(job)
         elif changed:
-            heading, *lines = await table(reader, changed, outlooks, screen, utc=utc)
+            heading, *lines = await table(reader, changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False))
             put_lines(lines if headed else [heading, *lines], screen)
             headed = True
             screen.file.flush()

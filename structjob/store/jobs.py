@@ -342,10 +342,17 @@ def _check_id(id_: str) -> None:
         raise JobNotFound(id_)
 
 
+def _is_root() -> ColumnElement[bool]:
+    """Return whether a job has no parent, or one that is not in this database: it is in another one, or was deleted."""
+    parent = jobs.alias("parent")
+    # Not EXISTS: MariaDB would first read the ids of all jobs, and other databases may make a join of it, and sort all jobs for one page.
+    return select(parent.c.id).where(parent.c.id == jobs.c.parent_job_id).scalar_subquery().is_(None)
+
+
 def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     found = [equals(name, jobs.c[name], getattr(wanted, name)) for name in _EQUAL if getattr(wanted, name) is not None]
     if wanted.root_only:
-        found.append(jobs.c.parent_job_id.is_(None))
+        found.append(_is_root())
     if wanted.text is not None:
         found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
     if wanted.since is not None:
