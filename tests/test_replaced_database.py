@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import shutil
 import sqlite3
 import stat
@@ -38,7 +39,7 @@ async def verified(database, session_id):
 
 def lines(path, session_id):
     """Return the numbered messages in a file, as another program reads them."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return dict(connection.execute("SELECT seq, message FROM structjob_logs WHERE session_id = ?", (session_id,)))
 
 
@@ -69,12 +70,18 @@ def replaced_by_an_older_copy(path, tmp_path):
     (tmp_path / "copy.db").rename(path)
 
 
-HOW = [deleted, deleted_alone, moved, moved_alone, replaced_by_an_empty_file, replaced_by_an_older_copy]
+def emptied(path, tmp_path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    os.truncate(path, 0)
+
+
+HOW = [deleted, deleted_alone, moved, moved_alone, replaced_by_an_empty_file, replaced_by_an_older_copy, emptied]
 
 
 def copy_of(path, copy):
     """Make a backup, as ``structjob`` and ``sqlite3 .backup`` do."""
-    with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
         source.backup(target)
 
 
@@ -222,7 +229,7 @@ async def test_a_program_that_logs_nothing_notices(db_path, caplog):
         deleted(db_path, None)
 
         async def known():
-            with contextlib.suppress(sqlite3.Error), sqlite3.connect(f"file:{db_path}?mode=ro", uri=True) as connection:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(f"file:{db_path}?mode=ro", uri=True)) as connection:
                 return bool(connection.execute("SELECT 1 FROM structjob_sessions WHERE confirmed = 1").fetchall())
             return False
 
@@ -288,10 +295,31 @@ async def test_a_directory_that_is_deleted_is_waited_for(tmp_path, caplog, monke
     assert any(f"mkdir -p {path.parent}" in text for text in warnings_of(caplog))
 
 
+async def test_a_damaged_file_is_replaced_by_a_good_one(db_path, tmp_path, caplog):
+    """faults 13: what is in the file turns out to be damaged: the events wait, and are stored when a good copy takes its place."""
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=60.0) as tracker:
+        number = tracker.session_id
+        log.info("before")
+        await tracker.flush()
+        copy_of(db_path, tmp_path / "copy.db")
+        with contextlib.closing(sqlite3.connect(db_path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db_path.write_bytes(b"damaged" * 10_000)
+        log.info("meanwhile")
+        with pytest.raises(structjob.StoreUnavailable):
+            await tracker.flush()
+        (tmp_path / "copy.db").rename(db_path)
+        log.info("after")
+        await tracker.aclose()
+        assert tracker.ledger().stored == 3
+    assert list(lines(db_path, number).values()) == ["before", "meanwhile", "after"]
+    assert any("was deleted, moved or replaced" in text for text in warnings_of(caplog))
+
+
 def test_a_file_is_not_made_where_its_file_system_is_not_mounted(tmp_path):
     """faults 13: where the directory is on another file system than before, it is waited for: a new file there would be hidden later."""
     path = tmp_path / "jobs.db"
-    path.touch()
+    path.write_bytes(b"content")
     file = DatabaseFile.at(path, path)
     file.check_place()
     elsewhere = dataclasses.replace(file, device=file.device + 1)
@@ -336,7 +364,7 @@ async def test_several_programs_go_on_in_one_new_file(how, db_path, tmp_path, li
     for program in programs:
         out, err = await asyncio.to_thread(program.communicate, timeout=120)
         assert program.returncode == 0, (out, err)
-    with sqlite3.connect(db_path) as connection:
+    with contextlib.closing(sqlite3.connect(db_path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = connection.execute("SELECT session_id, count(*), max(seq) FROM structjob_logs GROUP BY 1").fetchall()
         assert len(rows) == 3

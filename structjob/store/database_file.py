@@ -55,14 +55,21 @@ class DatabaseFile:
         return DatabaseFile(self.path, self.real, self.identity, self.device, logs)
 
     def replaced(self) -> bool:
-        """Return whether the path leads to another file by now, or to none. Takes about a microsecond."""
+        """Return whether the path leads to another file by now, to none, or to one that was emptied. Takes about a microsecond."""
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
             return False  # nothing is known
-        return (found.st_dev, found.st_ino) != self.identity
+        return (found.st_dev, found.st_ino) != self.identity or not found.st_size
+
+    def remove_empty(self) -> None:
+        """Delete the file if it was emptied: SQLite must not put back into it what it still knows of the former content."""
+        with _alone(self.real.parent), contextlib.suppress(OSError):
+            found = os.lstat(self.real)
+            if (found.st_dev, found.st_ino) == self.identity and not found.st_size:
+                self.real.unlink()
 
     def check_place(self) -> None:
         """Refuse to make a new file where the directory is not the one in which the file was.

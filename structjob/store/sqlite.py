@@ -164,8 +164,10 @@ class SQLiteStore:
 
     def _leave(self, file: DatabaseFile) -> None:
         """Close the connection to a *file* that is gone, so that the one in its place can be opened."""
+        file.remove_empty()
         if self._writing is not None:
-            with contextlib.suppress(sqlite3.Error):  # what was stored until now is to be in the file, wherever that was moved to
+            # What was stored until now is to be in the file, wherever that was moved to.
+            with contextlib.suppress(sqlite3.Error, DBAPIError):
                 self._writing.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
             _let_go(self._writing)
             self._connection = self._writing = None
@@ -175,10 +177,13 @@ class SQLiteStore:
 
     def _check_file(self) -> None:
         """Raise `StoreUnavailable` if the file is not the one that its path leads to: what is written to it is lost."""
-        if self._file is not None and self._file.replaced():
-            raise StoreUnavailable(
-                f"the database file {self.path} was deleted, moved or replaced while this program had it open", gone=True
-            )
+        if (gone := self._gone()) is not None:
+            raise gone
+
+    def _gone(self) -> StoreUnavailable | None:
+        if self._file is None or not self._file.replaced():
+            return None
+        return StoreUnavailable(f"the database file {self.path} was deleted, moved or replaced while this program had it open", gone=True)
 
     def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
         # SQLite makes no file: it would let everybody read it. One that was deleted under a connection is not made again by the next.
@@ -398,6 +403,8 @@ class SQLiteStore:
 
     def _unavailable(self, exc: sqlite3.Error) -> Exception:
         text = str(exc)
+        if self._connection is not None and (replaced := self._gone()) is not None:
+            return replaced  # a damaged file may have been replaced by a good one
         if "not a database" in text:
             return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
         if "unable to open" in text and self._connection is None:  # later on it may be that no descriptor is left
