@@ -314,6 +314,18 @@ def test_duplicate_headers_as_pairs_are_read():
     assert (remote.job_id, remote.step_id) == ("j-1", "s-1")
 
 
+def test_several_baggage_headers_are_one_list():
+    """faults H: each of several ``baggage`` headers is read, in any order and letter case; of any other header the last one counts."""
+    pairs = [
+        (b"baggage", b"structjob.job_id=j-1,user=ada"), (b"X-Correlation-ID", b"first"), (b"Baggage", b"structjob.step_id=s-1"),
+        (b"x-correlation-id", b"last"), (b"baggage", b"structjob.attempt=2"),
+    ]  # fmt: skip
+    for carrier in (pairs, pairs[::-1]):
+        remote = structjob.extract(carrier)
+        assert (remote.job_id, remote.step_id, remote.attempt) == ("j-1", "s-1", 2)
+        assert remote.correlation_id == ("last" if carrier is pairs else "first")
+
+
 async def test_an_id_that_headers_cannot_carry_is_left_out(tracker):
     """R22: a job's id of the caller's own may hold anything; a header may not."""
     async with tracker.job("a", job_id="ünïcode", correlation_id="one\ntwo"):

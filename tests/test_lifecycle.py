@@ -562,6 +562,40 @@ async def test_of_jobs_made_at_once_with_an_idempotency_key_one_is_first(any_tra
     assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
 
 
+async def test_which_correlation_id_the_next_attempt_has(any_tracker):
+    """faults H: the next attempt keeps the job's correlation id, unless it is given one, or begins in another job."""
+    seen = []
+
+    async def attempt(**options):
+        async with any_tracker.job("nightly", job_id="again", **options) as job:
+            log.info("at work")
+        seen.append((job.correlation_id, (await any_tracker.jobs.get("again")).correlation_id))
+
+    await attempt(correlation_id="first")
+    await attempt()
+    await attempt(correlation_id="third")
+    await attempt()
+    async with any_tracker.job("parent", correlation_id="of the parent"):
+        await attempt()
+    assert seen == [(name, name) for name in ("first", "first", "third", "third", "of the parent")]
+    events = [event async for event in any_tracker.logs.iterate(job_id="again", kind="log")]
+    assert [event.correlation_id for event in events] == [name for name, _ in seen]
+
+
+async def test_when_a_step_ended_is_stored(any_tracker):
+    """faults H: a step that has ended has the moment of its end, between its start and its job's end; one that still runs has none."""
+    async with any_tracker.job("nightly") as job, job.step("outer") as outer:
+        async with job.step("inner"):
+            pass
+        await any_tracker.flush()
+        running, inner = sorted(await any_tracker.jobs.steps(job.id), key=lambda step: step.id != outer.id)
+        assert running.completed_at is None
+    await any_tracker.flush()
+    ended, _ = sorted(await any_tracker.jobs.steps(job.id), key=lambda step: step.id != outer.id)
+    assert ended.started_at <= inner.started_at <= inner.completed_at <= ended.completed_at
+    assert ended.completed_at <= (await any_tracker.jobs.get(job.id)).completed_at
+
+
 # -- by hand, decorators, nesting -------------------------------------------------------------------------------------------
 
 

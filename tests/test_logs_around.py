@@ -86,6 +86,27 @@ async def test_a_search_looks_at_a_limited_number_of_rows(database, monkeypatch)
     assert not (await database.logs.list(level="error", text="x")).partial
 
 
+async def test_a_full_page_of_a_search_goes_on_behind_its_last_row(database, monkeypatch):
+    """faults H: where more rows match than a page holds, the next page begins behind the page, not behind what was looked at."""
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
+    await database.session(1)
+    await database.add(1, range(1, 36), message="needle")
+    for order in ("asc", "desc"):
+        pages = [await database.logs.list(text="needle", limit=3, order=order)]
+        while (cursor := pages[-1].next) is not None:
+            pages.append(await database.logs.list(text="needle", limit=3, order=order, cursor=cursor))
+        seen = [event.seq for page in pages for event in page]
+        assert seen == list(range(1, 36))[:: 1 if order == "asc" else -1]
+        assert not any(page.partial for page in pages if len(page) == 3)
+        back, cursor = [], pages[-1].previous
+        while cursor is not None:
+            page = await database.logs.list(text="needle", limit=3, order=order, cursor=cursor)
+            back[:0] = [event.seq for event in page]
+            cursor = page.previous
+        assert back == seen[: len(back)]
+        assert len(back) == 35 - len(pages[-1])
+
+
 @pytest.mark.parametrize(
     "filters", [{"project": "moon"}, {"text": "1:", "level": "warning"}, {"type": "system", "level": "info", "text": "1:"}]
 )

@@ -13,7 +13,7 @@ from structjob.store.locks import Lock
 from structjob.store.retention import finding, pace, removal
 from structjob.store.retention.due import Due
 from structjob.store.retention.prune import LOCK
-from structjob.store.tables import gaps, jobs, locks, logs, sessions
+from structjob.store.tables import cancellations, dead_letters, gaps, jobs, locks, logs, sessions
 
 
 @pytest.fixture
@@ -339,6 +339,107 @@ async def test_sessions_and_dead_letters_go_too(tracker, database, tmp_path):
     assert whole not in left
     assert len(left) == 2
     assert (await tracker.verify()).ok
+
+
+OLD, RECENT = (datetime.now(UTC).replace(microsecond=0) - timedelta(days=days) for days in (40, 20))
+KEPT_FOR = Retention(days=30, levels={"error": None}, statuses={"failed": None})
+
+
+async def ended_session(database, number, *pruned, last_seq=3, ended_at=OLD):
+    """Insert a session that has ended, with the ranges of its numbers that were *pruned*."""
+    row = {"session_id": number, "host": "h", "pid": 1, "started_at": OLD, "ended_at": ended_at, "last_seq": last_seq}
+    await database.add(sessions, row)
+    await database.add(gaps, *({"session_id": number, "first_seq": first, "last_seq": last, "reason": "pruned"} for first, last in pruned))
+
+
+async def test_a_session_is_pruned_only_if_every_number_of_it_was_pruned(tracker, database):
+    """faults H: one session for each reason to keep a session, beside others that can go; a loss without an explanation stays as well."""
+    await ended_session(database, 1, (1, 3))
+    await ended_session(database, 2, last_seq=0)
+    await ended_session(database, 3, (1, 4))  # its last event came after it was ended
+    await ended_session(database, 11)  # all lost, without an explanation
+    await ended_session(database, 12, (1, 2))  # the last one
+    await ended_session(database, 13, (2, 3))  # the first one
+    await ended_session(database, 14, (1, 1), (3, 3))  # one between
+    await ended_session(database, 15)
+    await database.add(gaps, {"session_id": 15, "first_seq": 1, "last_seq": 3, "reason": "in_flight"})
+    await ended_session(database, 16, (1, 3))
+    await database.add(gaps, {"session_id": 16, "first_seq": 4, "last_seq": 4, "reason": "queue_full"})
+    await ended_session(database, 17, (1, 3))
+    event = {"session_id": 17, "seq": 3, "ts": OLD, "level": "error", "type": "system", "message": "kept"}
+    await database.add(logs, event)
+    await ended_session(database, 18, (1, 3))
+    job = {"id": "kept", "root_job_id": "kept", "operation": "copy", "category": "system", "status": "failed", "attempt": 1}
+    await database.add(jobs, job | {"session_id": 18, "state_seq": 1, "created_at": OLD, "started_at": OLD, "completed_at": OLD})
+    await ended_session(database, 19, (1, 3))
+    await database.add(dead_letters, {"session_id": 19, "seq": 2, "reason": "refused", "ts": RECENT})
+    await ended_session(database, 20, (1, 3), ended_at=RECENT)
+    await ended_session(database, 21, (1, 3), ended_at=None)
+    kept = {*range(11, 22), tracker.session_id}
+    assert (await tracker.prune(KEPT_FOR, dry_run=True)).sessions == 3
+    assert (await tracker.prune(KEPT_FOR)).sessions == 3
+    assert {row["session_id"] for row in await database.fetch(select(sessions.c.session_id))} == kept
+    assert {row["session_id"] for row in await database.fetch(select(gaps.c.session_id))} == {12, 13, 14, 15, 16, 17, 18, 19, 20, 21}
+    lost = {one.session_id for one in (await tracker.verify()).sessions if one.missing}
+    assert lost == {11, 12, 13, 14}
+
+
+async def test_a_session_that_is_no_longer_due_is_not_deleted(tracker, database, monkeypatch):
+    """faults H: an event that is stored between the search and the deletion keeps its session, and that session only."""
+    await ended_session(database, 1, (1, 3))
+    await ended_session(database, 2, (1, 3))
+    original, seen = removal.remove_sessions, []
+
+    def late(connection, ids, due):
+        seen.extend(ids)
+        connection.execute(logs.insert().values(session_id=1, seq=4, ts=OLD, level="error", type="system", message="late"))
+        return original(connection, ids, due)
+
+    monkeypatch.setattr(removal, "remove_sessions", late)
+    assert (await tracker.prune(KEPT_FOR)).sessions == 1
+    assert seen == [1, 2]
+    assert {row["session_id"] for row in await database.fetch(select(sessions.c.session_id))} == {1, tracker.session_id}
+    assert await database.rows("SELECT session_id FROM structjob_gaps") == [(1,)]
+
+
+async def test_only_the_cancel_requests_of_deleted_jobs_go(tracker, database):
+    """faults H: the request to cancel a running job outlasts the pruning of another job that also had one."""
+    gone = await work(tracker)
+    await tracker.flush()
+    await age(database, 40)
+    requests = ({"job_id": id_, "attempt": 1, "session_id": 7, "reason": "r", "requested_at": OLD} for id_ in (gone, "running elsewhere"))
+    await database.add(cancellations, *requests)
+    assert (await tracker.prune(30)).jobs == 1
+    assert await database.rows("SELECT job_id FROM structjob_cancellations") == [("running elsewhere",)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_more_families_than_are_looked_at_at_once(tracker, database, monkeypatch, together):
+    """faults H: every due family is found once, whether the families began at the same moment or not, and whatever stays between them."""
+    monkeypatch.setattr(finding, "_TOPS", 2)
+    states = {f"job {number}": "failed" if number in (2, 3, 6) else "completed" for number in range(9)}
+    for number, (id_, status) in enumerate(states.items()):
+        created = OLD if together else OLD + timedelta(minutes=number)
+        job = {"operation": "copy", "category": "system", "attempt": 1, "session_id": 1, "state_seq": 1, "completed_at": created}
+        await database.add(jobs, job | {"id": id_, "root_job_id": id_, "status": "completed", "created_at": created})
+        # A child that is kept keeps its family, which is found all the same.
+        below = {"id": f"below {number}", "root_job_id": id_, "parent_job_id": id_, "status": status, "created_at": created}
+        await database.add(jobs, job | below)
+    async with asyncio.timeout(30):
+        assert (await tracker.prune(KEPT_FOR, dry_run=True)).jobs == 12
+        assert (await tracker.prune(KEPT_FOR)).jobs == 12
+    assert {name for name in await ids(tracker) if name.startswith("job")} == {id_ for id_, status in states.items() if status == "failed"}
+
+
+async def test_an_error_whose_exception_has_no_text_keeps_its_message(tracker, database):
+    """faults H: after all of its events are pruned, an error has the message of the event where its exception has none."""
+    log.error("the import failed", exc_info=KeyError())
+    await tracker.flush()
+    (before,) = await tracker.errors.list()
+    await age(database, 40)
+    assert (await tracker.prune(30)).events == 1
+    found = await database.rows("SELECT fingerprint, error_type, message FROM structjob_errors")
+    assert found == [(before.fingerprint, "KeyError", "the import failed")]
 
 
 async def test_two_that_prune_at_once(tracker, database, tmp_path, monkeypatch):

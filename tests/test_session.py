@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faulty_store import faulty
+from sqlalchemy import select
 
 import structjob
 from structjob import session as sessions
-from structjob.exceptions import SpoolError
+from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.line import seal
 from structjob.session import Session, SessionSpool, adopt
+from structjob.store.tables import gaps
+
+__all__ = ["faulty"]
 
 LINE = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1')
 
@@ -216,7 +224,7 @@ async def test_foreign_things_in_the_spool_do_not_keep_a_tracker_from_starting(d
     assert sorted(entry.name for entry in root.iterdir()) == ["456", "77", "notes.txt"]
 
 
-async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url):
+async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url, caplog):
     """A record that was hit is missing, a row of structjob_gaps says so, its neighbours are there, and verify is content (guarantee 2)."""
     root = db_path.with_name(db_path.name + ".spool")
     directory = left_behind(root)
@@ -231,9 +239,67 @@ async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url):
         await tracker.flush()
         assert [event.seq for event in await tracker.logs.list()] in ([1, 2, 4, 5], [5, 4, 2, 1])
         verification = await tracker.verify()
+        reasons = [row["reason"] for row in await tracker._store.fetch(select(gaps.c.reason).order_by(gaps.c.first_seq))]
     (found,) = [each for each in verification.sessions if each.session_id == int(directory.name)]
     assert verification.ok
     assert (found.last_seq, found.stored, found.explained) == (6, 4, 2)
+    assert reasons == ["damaged", "damaged"]
+    said = [record.getMessage() for record in caplog.records if "damaged records" in record.getMessage()]
+    assert said == [f"the spool of session {directory.name} held 2 damaged records, which are lost; see structjob_gaps"]
+
+
+JOB = (
+    b'{"kind":"job","row":{"id":"%s","operation":"nightly","status":"running","attempt":1,"category":"system","root_job_id":"%s",'
+    b'"created_at":"2026-01-31 12:00:00.000001","started_at":"2026-01-31 12:00:00.000001"}'
+)
+
+
+@pytest.mark.parametrize("what", ["answered", "lost before the commit", "lost after the commit", "one job ended meanwhile"])
+async def test_the_numbers_of_crash_notices_are_accounted_for(db_path, db_url, faulty, what, caplog):
+    """faults H: whatever becomes of the transaction that ends a dead session, each number is stored once or explained, and counted once."""
+    spool = SessionSpool.create(db_path.with_name(db_path.name + ".spool"), Session())
+    for number, name in enumerate((b"one", b"two"), 1):
+        spool.states.append(seal(JOB % (name, name), b',"state_seq":%d' % number), number)
+    spool.close()
+    tried = []
+
+    async def end_session(session, ending, tell):
+        def fail(jobs):
+            tell(jobs)
+            raise StoreUnavailable("the connection is lost")
+
+        tried.append(what)
+        if len(tried) > 1 or what == "answered":
+            return await faulty.store.end_session(session, ending, tell)
+        if what == "lost after the commit":
+            await faulty.store.end_session(session, ending, tell)
+            raise StoreUnavailable("the connection is lost")
+        try:
+            return await faulty.store.end_session(session, ending, fail)
+        finally:
+            if what == "one job ended meanwhile":
+                with contextlib.closing(sqlite3.connect(db_path)) as connection, connection:
+                    connection.execute("UPDATE structjob_jobs SET status = 'completed' WHERE id = 'two'")
+
+    faulty.end_session = end_session
+    async with structjob.Tracker(db_url) as tracker:
+        async with asyncio.timeout(30):
+            while spool.directory.exists():
+                await asyncio.sleep(0.01)
+        await tracker.flush()
+        crashed = {event.job_id for event in await tracker.logs.list(kind="operation_crashed")}
+        lost = 1 if what == "one job ended meanwhile" else 0
+        assert crashed == ({"one"} if lost else {"one", "two"})
+        assert len(tried) == (1 if what == "answered" else 2)
+        ledger, tally = tracker.ledger(), tracker._recorder.spool.tally
+        assert (ledger.accepted, ledger.stored, ledger.dropped) == (2, 2 - lost, {"interrupted": lost} if lost else {})
+        assert (ledger.in_memory, ledger.spilled) == (0, 0)
+        assert (tally.confirmed, tally.hands) == (2 - lost, 0)
+        assert (await tracker.verify()).ok
+    assert not spool.directory.exists()
+    assert "damaged records" not in caplog.text
+    with contextlib.closing(sqlite3.connect(db_path)) as connection:
+        assert connection.execute("SELECT reason FROM structjob_gaps").fetchall() == [("interrupted",)] * lost
 
 
 DYING = """
