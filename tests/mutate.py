@@ -36,11 +36,11 @@ MODULES = {
     "ingest": ("store/ingest.py", "test_store_contract"),
     "sessions": ("store/sessions.py", "test_store_contract test_reaping test_verify"),
     "verify": ("store/verify.py", "test_verify"),
-    "gaps": ("store/gaps.py", "test_verify test_ledger test_overflow"),
+    "gaps": ("store/gaps.py", "test_retention test_verify test_ledger test_overflow"),
     "removal": ("store/retention/removal.py", "test_retention"),
     "due": ("store/retention/due.py", "test_retention test_retention_engine"),
     "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage"),
-    "orphans": ("engine/orphans.py", "test_engine test_reaping test_session"),
+    "orphans": ("engine/orphans.py", "test_engine test_reaping test_session test_set_aside"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""
 

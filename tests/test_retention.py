@@ -2,13 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from retention_support import age, age_job, log, rows_of, work
-from sqlalchemy import func, select
+from sqlalchemy import create_engine, func, select
 
 import structjob
 from structjob import InvalidArgument, Pruned, PruneInProgress, Retention
+from structjob.store.gaps import DEAD_LETTERED, PRUNED, TAKEN, put_down
 from structjob.store.locks import Lock
 from structjob.store.retention import finding, pace, removal
 from structjob.store.retention.due import Due
@@ -212,6 +216,50 @@ async def test_the_numbers_of_what_is_gone_are_explained(tracker, database):
         await tracker.logs.around(event.session_id, 17)
 
 
+numbers_of_sessions = st.dictionaries(st.integers(1, 4), st.sets(st.integers(1, 12), min_size=1), min_size=1)
+
+
+@pytest.fixture
+def rows_of_gaps():
+    """A connection to a database with the table, whose content is not kept."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        gaps.create(connection)
+        connection.commit()
+        yield connection
+    engine.dispose()
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(numbers_of_sessions, min_size=1, max_size=4), numbers_of_sessions, st.sampled_from(["in_flight", DEAD_LETTERED]))
+def test_pruned_numbers_are_kept_as_few_ranges(rows_of_gaps, batches, others, reason):
+    """faults H: whatever is pruned of whichever sessions, in any order, each number is explained, no other is, and ranges that touch are
+    one, though some numbers were explained by another reason before."""
+    connection = rows_of_gaps
+    gone: set[tuple[int, int]] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("structjob.store.gaps._SESSIONS_AT_ONCE", 2)
+        connection.rollback()
+        before = {(session, first, min(first + 1, 12)) for session, several in others.items() for first in several if first % 3 == 1}
+        columns = ("session_id", "first_seq", "last_seq")
+        for row in before:
+            connection.execute(gaps.insert().values(**dict(zip(columns, row, strict=True)), reason=reason))
+        for batch in batches:
+            new = {(session, seq) for session, several in batch.items() for seq in several} - gone
+            put_down(connection, new)
+            gone |= new
+        pruned = select(*(gaps.c[name] for name in columns)).where(gaps.c.reason == PRUNED).order_by(gaps.c.session_id, gaps.c.first_seq)
+        ranges = [tuple(row) for row in connection.execute(pruned)]
+        rest = {tuple(row) for row in connection.execute(select(*(gaps.c[name] for name in columns)).where(gaps.c.reason != PRUNED))}
+        taken = connection.scalar(select(func.coalesce(func.sum(TAKEN), 0)))
+    assert rest == before
+    by_us, by_others = ([(session, seq) for session, first, last in some for seq in range(first, last + 1)] for some in (ranges, before))
+    assert gone - set(by_others) <= set(by_us) <= gone | set(by_others)
+    assert all(first <= last for _, first, last in ranges)
+    assert all(one[0] != other[0] or one[2] + 1 < other[1] for one, other in pairwise(ranges))
+    assert taken == len(by_us) + (len(by_others) if reason == DEAD_LETTERED else 0)
+
+
 async def test_numbers_that_were_explained_before_they_came(tracker, database):
     """A session taken for dead twice has explanations side by side for events that came after all: they can be pruned (R41, R37)."""
     for _ in range(10):
@@ -375,11 +423,13 @@ async def test_a_session_is_pruned_only_if_every_number_of_it_was_pruned(tracker
     await database.add(dead_letters, {"session_id": 19, "seq": 2, "reason": "refused", "ts": RECENT})
     await ended_session(database, 20, (1, 3), ended_at=RECENT)
     await ended_session(database, 21, (1, 3), ended_at=None)
-    kept = {*range(11, 22), tracker.session_id}
+    await ended_session(database, 22, last_seq=0)
+    await database.add(gaps, {"session_id": 22, "first_seq": 1, "last_seq": 1, "reason": "interrupted"})
+    kept = {*range(11, 23), tracker.session_id}
     assert (await tracker.prune(KEPT_FOR, dry_run=True)).sessions == 3
     assert (await tracker.prune(KEPT_FOR)).sessions == 3
     assert {row["session_id"] for row in await database.fetch(select(sessions.c.session_id))} == kept
-    assert {row["session_id"] for row in await database.fetch(select(gaps.c.session_id))} == {12, 13, 14, 15, 16, 17, 18, 19, 20, 21}
+    assert {row["session_id"] for row in await database.fetch(select(gaps.c.session_id))} == kept - {11, tracker.session_id}
     lost = {one.session_id for one in (await tracker.verify()).sessions if one.missing}
     assert lost == {11, 12, 13, 14}
 
@@ -417,7 +467,7 @@ async def test_only_the_cancel_requests_of_deleted_jobs_go(tracker, database):
 async def test_more_families_than_are_looked_at_at_once(tracker, database, monkeypatch, together):
     """faults H: every due family is found once, whether the families began at the same moment or not, and whatever stays between them."""
     monkeypatch.setattr(finding, "_TOPS", 2)
-    states = {f"job {number}": "failed" if number in (2, 3, 6) else "completed" for number in range(9)}
+    states = {f"job {8 - number}": "failed" if number in (2, 3, 6) else "completed" for number in range(9)}
     for number, (id_, status) in enumerate(states.items()):
         created = OLD if together else OLD + timedelta(minutes=number)
         job = {"operation": "copy", "category": "system", "attempt": 1, "session_id": 1, "state_seq": 1, "completed_at": created}

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from structjob import spool as spool_module
 from structjob.lane import Batch, MemoryLane, ranges
-from structjob.line import number_of, rescue, seal, verify_line
+from structjob.line import number_of, owner_of, rescue, seal, verify_line
 from structjob.spool import FileLane
 
 
@@ -68,6 +68,20 @@ def test_two_records_in_one_line_are_told_apart():
     first, second = line(1).rstrip(b"\n"), line(2)
     assert rescue(first + b"\x0b" + second) == [first + b"\n", second]
     assert rescue(first[:30] + second) == [second]
+    assert rescue(first.replace(b'"x"', b'"y"') + second) == [second]
+    assert rescue(first.replace(b'"x"', b'"y"')) == rescue(b"") == []
+
+
+def test_the_number_and_the_job_of_a_line():
+    """faults H: a record says its number and its job; where it has none, or is damaged, so much is known as can still be read."""
+    event = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"copied","attrs":{},"job_id":"j-1"', b',"seq":123')
+    state = seal(b'{"kind":"job","row":{}', b',"state_seq":45')
+    assert [number_of(line) for line in (event, event.rstrip(b"\n"), state)] == [123, 123, 45]
+    assert [number_of(line) for line in (b"", b"no record", seal(b'{"ts":"', b""))] == [0, 0, 0]
+    assert owner_of(event) == (123, "j-1")
+    assert owner_of(seal(b'{"ts":"2026-01-31 12:00:00.000001"', b"")) == (0, None)
+    assert owner_of(event[1:]) == (123, None)
+    assert owner_of(event[:-10]) == (0, None)
 
 
 def test_ranges_of_numbers():
