@@ -68,7 +68,7 @@ OF_EVENT = Limits(MAX_STRING, MAX_ITEMS, MAX_KEYS, MAX_NODES)
 # Bytes of a text, and members of a container, where a value is too large otherwise: a little of everything tells more than all of a part.
 _SHORT_STRING = 4 * 1024
 _TIGHTER = ((_SHORT_STRING, 64), (256, 64))
-_PLAIN = frozenset({str, int, bool, type(None)})
+_PLAIN = frozenset({int, bool, type(None)})
 _INFINITY = float("inf")
 # An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` goes a long way round.
 _BACKSLASH = ord("\\")
@@ -110,8 +110,12 @@ def encode_plain(attrs: dict[str, Any]) -> bytes | None:
     """Return *attrs*, whose keys are text, as a JSON object; ``None`` if a value is not plain, or something has to be cut."""
     try:
         for value in attrs.values():
+            kind = type(value)
+            if kind is str:
+                if len(value) > MAX_STRING:  # before it is encoded: it may be of 100 MB
+                    return None
             # Of the floats, `x - x` is 0.0 for the finite ones alone.
-            if type(value) not in _PLAIN and (type(value) is not float or value - value != 0.0):
+            elif kind not in _PLAIN and (kind is not float or value - value != 0.0):
                 return None
         out = _encode(attrs)
     except Exception:  # noqa: BLE001 -- whatever it is (a class may refuse to be hashed), the careful way copes with it

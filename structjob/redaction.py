@@ -94,12 +94,11 @@ class Redactor:
         if not self._text:
             return False
         # As text: `in` goes a long way round for bytes.
-        lower = encoded.decode().lower()
-        return ("@" in lower and "://" in lower) or any(needle in lower for needle in _NEEDLES)
+        return _suspicious(encoded.decode())
 
     def text(self, text: str) -> str:
         """Return *text* without the credentials in it."""
-        if self._text:
+        if self._text and _suspicious(text):
             for pattern, replacement in _TEXT_RULES:
                 text = pattern.sub(replacement, text)
         return text
@@ -119,6 +118,12 @@ class Redactor:
             options = [item.lstrip("-") if _is_option(item) else None for item in value]
             return [self.value(item, None if _is_option(item) else option) for option, item in zip([None, *options], value, strict=False)]
         return value
+
+
+def _suspicious(text: str) -> bool:
+    """Return whether a rule may match in *text*: a hundred times as quick as the rules, which take 10 ms for 64 KiB."""
+    lower = text.lower()
+    return ("@" in lower and "://" in lower) or any(needle in lower for needle in _NEEDLES)
 
 
 def _snake(key: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from structjob.filters import _as_utc, _check_limit, _check_span, _Filter
+from structjob.filters import _as_utc, _check_limit, _check_plain, _check_span, _Filter
 from structjob.models import JobStatus
 
 
@@ -38,6 +38,7 @@ class StatisticsFilter(_Filter):
     limit: int = 100
 
     def __post_init__(self) -> None:
+        _check_plain(self)
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
@@ -232,7 +233,10 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutlook(Expectation):
-    """A step, beside the same operation's completed steps of that name."""
+    """A step, beside the same operation's completed steps of that name.
+
+    For a job with more than 1,000 steps, they are those of fewer jobs than 100: 100,000 former steps are looked at, about.
+    """
 
     step_id: str
     step: str

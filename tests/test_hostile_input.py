@@ -1,16 +1,28 @@
 """What is stored, typed or imported neither steers a terminal nor harms the database."""
 
+import asyncio
 import gzip
 import json
+import sqlite3
 import time
+import tracemalloc
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cli_support import typed
+from rich.text import Text
+from sqlalchemy import Engine
+from sqlalchemy.event import listen, remove
 
 import structjob
-from structjob import InvalidFilter, JobFilter, LogFilter
+from structjob import InvalidFilter, JobFilter, LogFilter, redaction
+from structjob.event import BY_NAME
 from structjob.exceptions import ImportRefused
+from structjob.pipeline import FanOut
 from structjob.sinks import escape, escape_json
+from structjob.statistics import StatisticsFilter
 
 ESCAPED = {
     "a\u061cb": r"a\u061cb", "a\u200bb": r"a\u200bb", "\ufeffa": r"\ufeffa", "a\u2060b": r"a\u2060b", "a\u00adb": r"a\xadb",
@@ -59,6 +71,9 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
         (LogFilter, {"attrs": {"a": ["\udfff"]}}),
         (LogFilter, {"attrs": {"\udfff": 1}}),
         (JobFilter, {"owner": "\udc80"}),
+        (StatisticsFilter, {"operation": "\ud800"}),
+        (StatisticsFilter, {"project": "a\udfff"}),
+        (StatisticsFilter, {"limit": True}),
     ],
 )
 def test_a_filter_names_the_value_that_it_refuses(kind, given):
@@ -106,3 +121,129 @@ async def test_a_job_that_is_its_own_parent_is_pruned(any_tracker):
     await any_tracker._store.transact(lambda connection: connection.execute(update(jobs).values(parent_job_id=job.id)))
     pruned = await any_tracker.prune(structjob.Retention(days=0.0000001))
     assert pruned.jobs == 2
+
+
+@pytest.mark.parametrize("members", [2, 7])
+@pytest.mark.parametrize("same_time", [True, False])
+async def test_a_circle_of_parents_is_pruned_as_a_whole(any_tracker, monkeypatch, members, same_time):
+    """faults 0.8: older versions imported such circles, and no retention ever deleted them; nor what is below them."""
+    from sqlalchemy import update
+
+    from structjob.store.retention import finding, pace
+    from structjob.store.tables import jobs
+
+    monkeypatch.setattr(finding, "PAGE", 3)
+    monkeypatch.setattr(pace, "LEAST", 2)
+    ids = [f"member-{number}" for number in range(members)]
+    for id_ in [*ids, "below"]:
+        async with any_tracker.job("one", job_id=id_):
+            pass
+    await any_tracker.flush()
+    parents = {**dict(zip(ids, [*ids[1:], ids[0]], strict=True)), "below": ids[-1]}
+    moment = datetime(2020, 1, 1, tzinfo=UTC)
+
+    def close_circle(connection):
+        for number, (id_, parent) in enumerate(parents.items()):
+            created = moment if same_time else moment + timedelta(days=(number * 3) % members)
+            times = {"created_at": created, "started_at": moment, "completed_at": moment + timedelta(days=30 * (id_ == ids[1]))}
+            connection.execute(update(jobs).where(jobs.c.id == id_).values(parent_job_id=parent, **times))
+
+    await any_tracker._store.transact(close_circle)
+    now = datetime.now(UTC)
+    young = structjob.Retention(days=(now - moment).days - 20)
+    assert (await any_tracker.prune(young)).jobs == 0  # one of them ended 30 days later
+    assert len(await any_tracker.jobs.list()) == members + 1
+    foreseen = await any_tracker.prune(structjob.Retention(days=1), dry_run=True)
+    assert foreseen.jobs == members + 1
+    assert (await any_tracker.prune(structjob.Retention(days=1))).jobs == members + 1
+    assert list(await any_tracker.jobs.list()) == []
+
+
+class _Sink:
+    """Keeps nothing."""
+
+    def write(self, line):
+        pass
+
+
+class _Counted:
+    """A rule of the redaction that counts the characters it is given."""
+
+    def __init__(self, rule):
+        self.rule = rule
+        self.read = 0
+
+    def sub(self, replacement, text):
+        self.read += len(text)
+        return self.rule.sub(replacement, text)
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "word " * 200_000, "\n" * 1_000_000, ["é" * 1_000_000]])
+def test_no_rule_reads_a_long_text_in_which_no_credential_can_be(monkeypatch, text):
+    """A text that had to be cut went through every rule of the redaction: a call took 100 ms in place of 1 ms."""
+    counted = [(_Counted(rule), mark) for rule, mark in redaction._TEXT_RULES]
+    monkeypatch.setattr(redaction, "_TEXT_RULES", tuple(counted))
+    fan = FanOut(_Sink())
+    fan.take(BY_NAME["info"], "long", {"text": text}, None)
+    fan.take(BY_NAME["info"], text, {}, None)
+    assert sum(rule.read for rule, _ in counted) == 0
+    fan.take(BY_NAME["info"], "long", {"text": "password=hunter2 " + "x" * 1_000_000}, None)
+    assert 0 < sum(rule.read for rule, _ in counted) <= len(counted) * 65_536
+
+
+def test_a_text_of_100_mb_is_cut_before_it_is_encoded():
+    """The whole text was encoded first, only to be cut to 64 KiB: 100 MB of memory and 100 ms in a log call."""
+    text = "x" * 100_000_000
+    fan = FanOut(_Sink())
+    tracemalloc.start()
+    try:
+        fan.take(BY_NAME["info"], "long", {"text": text}, None)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.slow
+def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
+    """faults 0.8: it took 44 s of CPU time; now it needs no more queries than for one step, and no Rich text for each row."""
+
+    async def jobs():
+        async with structjob.Tracker(db_url) as tracker:
+            for id_ in ("small", "large"):
+                async with tracker.job("work", job_id=id_) as job, job.step("step"):
+                    pass
+
+    asyncio.run(jobs())
+    with closing(sqlite3.connect(db_path)) as connection:
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(structjob_steps)")]
+        taken = ["'s' || n" if name == "id" else "'step ' || n" if name == "name" else "n" if name == "seq" else name for name in columns]
+        connection.execute(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1000000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1099998)"
+            f" INSERT INTO structjob_steps ({', '.join(columns)})"
+            f" SELECT {', '.join(taken)} FROM numbers, (SELECT * FROM structjob_steps WHERE job_id = 'large')"
+        )
+        connection.commit()
+    work = Counter()
+    began = Text.__init__
+
+    def counted(self, *args, **kwargs):
+        work["texts"] += 1
+        began(self, *args, **kwargs)
+
+    def executed(*_):
+        work["queries"] += 1
+
+    monkeypatch.setattr(Text, "__init__", counted)
+    listen(Engine, "before_cursor_execute", executed)
+    try:
+        typed(db_url, "show", "small")
+        small = work.copy()
+        spent = time.process_time()
+        lines = typed(db_url, "show", "large").splitlines()
+        spent = time.process_time() - spent
+    finally:
+        remove(Engine, "before_cursor_execute", executed)
+    assert sum(" step" in line for line in lines) == 100_000
+    assert work["queries"] - small["queries"] <= small["queries"]
+    assert work["texts"] - small["texts"] <= small["texts"] + 10
+    assert spent < 30

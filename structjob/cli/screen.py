@@ -166,6 +166,36 @@ def columns(
     return lines
 
 
+Piece = tuple[str, str]
+"""A piece of a line, and its style as `paint` takes it."""
+
+_ROWS = 500
+"""Rows that are written at a time."""
+
+
+def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
+    """Print *rows*, each on one line: on a terminal cut to its width. There may be 100,000 of them, for which Rich takes too long."""
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    colour = screen.color_system is not None
+    waiting: list[str] = []
+    for row in rows:
+        plain = "".join(text for text, _ in row)
+        if screen.is_terminal and len(plain) * 2 > screen.width and cell_len(plain) > screen.width:
+            line = Text.assemble(*row)
+            line.truncate(screen.width, overflow="ellipsis")  # a tree that wraps is hard to read
+            with screen.capture() as captured:
+                screen.print(line, soft_wrap=True)
+            waiting.append(captured.get())
+        else:
+            waiting.append(("".join(paint(text, style, colour) for text, style in row) if colour else plain) + "\n")
+        if len(waiting) >= _ROWS:
+            screen.file.write("".join(waiting))
+            waiting.clear()
+    screen.file.write("".join(waiting))
+
+
 def put_lines(lines: Iterable[Text], screen: Console) -> None:
     """Print *lines*, each as it is."""
     for line in lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from structjob.cli.ids import tail
 from structjob.cli.jobs import OURS, amount, no_sign, took, what_failed
 from structjob.cli.lines import retried
 from structjob.cli.moments import full, lasting
-from structjob.cli.screen import Failure, command_line, console, put_json, suggest
+from structjob.cli.screen import Failure, Piece, command_line, console, put_json, put_rows, suggest
 from structjob.cli.status import bar, colour_of, span, symbol
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import prefixes, resolve
     from structjob.store import presence
+    from structjob.store.outlook import look
 
     async with reading(db) as reader:
         job = await resolve(reader, given)
         tree = await reader.jobs.tree(job.id)
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.missing(job.id)
-        outlook = await reader.stats.outlook(job.id)
+        outlook = await look(reader.fetch, tree.job, tree.steps, datetime.now(UTC))
         silences = await presence.silences(reader.fetch, {job.session_id} if job.status == "running" and job.session_id is not None else ())
         if as_json:
             about = {"attempts": attempts, "steps": tree.steps, "children": tree.children, "missing": missing, "outlook": outlook}
@@ -131,6 +132,7 @@ class Page:
         self._slow = {step.step_id: step for step in outlook.steps if step.slower}
         self._utc = utc
         self._now = datetime.now(UTC)
+        self._whole = max(took(tree.job, self._now) or 0.0, 1e-6)
 
     def print(self, screen: Console) -> None:
         """Print it."""
@@ -139,7 +141,8 @@ class Page:
             each = zip(self._attempts, [None, *self._attempts], strict=False)
             self._section(screen, "Attempts", (self._attempt(attempt, former) for attempt, former in each))
         if self._tree.steps or self._tree.children:
-            self._section(screen, "Steps", self._steps(self._tree), one_line=True)
+            self._title(screen, "Steps")
+            put_rows(self._steps(self._tree), screen)
         for title, value in (("Metadata", self._job.metadata), ("Result", self._job.result)):
             if value is not None:
                 self._section(screen, title, _values(value))
@@ -184,14 +187,15 @@ class Page:
         return ", ".join(parts)
 
     @staticmethod
-    def _section(screen: Console, title: str, lines: Iterator[Text], *, one_line: bool = False) -> None:
+    def _title(screen: Console, title: str) -> None:
         from rich.text import Text
 
         screen.print()
         screen.print(Text(title, style="bold"))
+
+    def _section(self, screen: Console, title: str, lines: Iterable[Text]) -> None:
+        self._title(screen, title)
         for line in lines:
-            if one_line and screen.is_terminal:
-                line.truncate(screen.width, overflow="ellipsis")  # a tree that wraps is hard to read
             screen.print(line, soft_wrap=True)
 
     def _attempt(self, attempt: AttemptRecord, former: AttemptRecord | None) -> Text:
@@ -210,7 +214,7 @@ class Page:
             line.append(f"  {escape(what_failed(attempt.error))}")
         return line
 
-    def _steps(self, root: JobTree) -> Iterator[Text]:
+    def _steps(self, root: JobTree) -> Iterator[Sequence[Piece]]:
         from structjob.sinks import escape
 
         # Without recursion: a chain of children may be longer than Python's stack.
@@ -228,33 +232,31 @@ class Page:
                 yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, units)
             waiting += [(child, f"{indent}    ") for child in reversed(tree.children)]
 
-    def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, units: str) -> Text:
-        from rich.text import Text
-
+    def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, units: str) -> Sequence[Piece]:
         from structjob.sinks import escape
 
-        colour = colour_of(what.status)
+        status = what.status.value
+        colour = colour_of(status)
         lasted = took(what, self._now)
-        line = Text(f"  {indent}", style="default")
-        line.append(f"{symbol(what.status)} ", style=colour)
-        line.append(f"{name:<{max(_NAME - len(indent), 1)}} ")
-        line.append(f"{lasting(lasted):>8}  ")
+        line: list[Piece] = [
+            (f"  {indent}", ""), (f"{symbol(status)} ", colour), (f"{name:<{max(_NAME - len(indent), 1)}} {lasting(lasted):>8}  ", ""),
+        ]  # fmt: skip
         start = self._job.started_at
         if what.started_at is not None and start is not None and lasted is not None:
-            whole = max(took(self._job, self._now) or 0.0, 1e-6)
-            first = (what.started_at - start).total_seconds() / whole
-            before, within, after = span(first, first + lasted / whole)
-            line.append(before, style="dim").append(within, style=colour or "default").append(after, style="dim")
-        line.append(units, style="dim")
+            first = (what.started_at - start).total_seconds() / self._whole
+            before, within, after = span(first, first + lasted / self._whole)
+            line += ((before, "dim"), (within, colour), (after, "dim"))
+        if units:
+            line.append((units, "dim"))
         if (slow := self._slow.get(what.id)) is not None and slow.median_ms is not None:
-            line.append(f"  slow: usually {lasting(slow.median_ms / 1000)}", style="yellow")
-        if what.status == "retrying":
-            line.append(f"  {retried(what.metadata if isinstance(what.metadata, Mapping) else {})}", style=colour)
-        elif what.status not in ("completed", "running"):
-            line.append(f"  {what.status}", style=colour)
+            line.append((f"  slow: usually {lasting(slow.median_ms / 1000)}", "yellow"))
+        if status == "retrying":
+            line.append((f"  {retried(what.metadata if isinstance(what.metadata, Mapping) else {})}", colour))
+        elif status not in ("completed", "running"):
+            line.append((f"  {status}", colour))
         # A job's error is that of one of its steps, most often: it is told there.
         if what.error is not None and hasattr(what, "name"):
-            line.append(f": {escape((what.error.message or what.error.type).splitlines()[0])}", style=colour)
+            line.append((f": {escape((what.error.message or what.error.type).splitlines()[0])}", colour))
         return line
 
     def _error(self, screen: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 SYMBOLS = {
     "pending": ("○", "o", "dim"),
@@ -23,7 +24,12 @@ LEVELS = {"debug": "dim", "info": "", "success": "green", "warning": "yellow", "
 def speaks_unicode() -> bool:
     """Return whether stdout can show more than ASCII."""
     # The true one: while bars are shown, something else stands in for it.
-    return (getattr(sys.__stdout__, "encoding", None) or "ascii").lower().replace("-", "").startswith("utf")
+    return _is_unicode(getattr(sys.__stdout__, "encoding", None) or "ascii")
+
+
+@lru_cache
+def _is_unicode(encoding: str) -> bool:
+    return encoding.lower().replace("-", "").startswith("utf")
 
 
 def symbol(status: str) -> str:

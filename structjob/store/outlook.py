@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -16,28 +17,40 @@ from structjob.store.tables import jobs, steps
 HISTORY = 100
 """Completed jobs that are looked back at; what was usual before that may be long out of date."""
 
+STEPS = 100_000
+"""Steps of former jobs that are looked at, about. For a job with more than 1,000 steps these are the steps of fewer jobs than `HISTORY`, of
+`ENOUGH` at least."""
+
+_NAMES = 500
+"""Names of steps that the database is asked for; where there are more, all steps of the former jobs are read."""
+
 
 async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: datetime) -> Outlook:
     """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs that were completed before.
 
-    Raises nothing of its own. Each former job's steps are found by its id: the cost is that of `HISTORY` jobs, however many there are.
+    Raises nothing of its own. Each former job's steps are found by its id: the cost is that of `HISTORY` jobs, however many there are,
+    and of about `STEPS` steps.
     """
-    former = (
+    latest = (
         select(jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
         .where(jobs.c.operation == job.operation, jobs.c.status == "completed", jobs.c.created_at <= job.created_at, jobs.c.id != job.id)
         .where(jobs.c.duration_ms.is_not(None))
         .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-        .limit(HISTORY)
-        .subquery("former")
     )
-    whole = [row["duration_ms"] for row in await fetch(select(former.c.duration_ms))]
+    whole = sorted(row["duration_ms"] for row in await fetch(latest.limit(HISTORY)))
     parts: dict[str, list[float]] = {step.name: [] for step in done}
-    if parts:
+    if parts and whole:
+        former = latest.limit(max(ENOUGH, min(HISTORY, STEPS // len(done)))).subquery("former")
         mine = (steps.c.job_id == former.c.id) & (steps.c.attempt == former.c.attempt)
         statement = select(steps.c.name, steps.c.duration_ms).select_from(former.join(steps, mine))
-        statement = statement.where(steps.c.status == "completed", steps.c.duration_ms.is_not(None), steps.c.name.in_(sorted(parts)))
+        statement = statement.where(steps.c.status == "completed", steps.c.duration_ms.is_not(None))
+        if len(parts) <= _NAMES:
+            statement = statement.where(steps.c.name.in_(sorted(parts)))
         for row in await fetch(statement):
-            parts[row["name"]].append(row["duration_ms"])
+            if (found := parts.get(row["name"])) is not None:
+                found.append(row["duration_ms"])
+        for found in parts.values():
+            found.sort()
     return Outlook(
         **expected(job.duration_ms, job.started_at, job.completed_at, now, whole, running=job.status == "running"),
         job_id=job.id,
@@ -47,14 +60,14 @@ async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: da
 
 
 async def durations(fetch: Fetch, operation: str) -> list[float]:
-    """Return what the last `HISTORY` completed jobs of *operation* took, in milliseconds."""
+    """Return what the last `HISTORY` completed jobs of *operation* took, in milliseconds, in ascending order."""
     statement = (
         select(jobs.c.duration_ms)
         .where(jobs.c.operation == operation, jobs.c.status == "completed", jobs.c.duration_ms.is_not(None))
         .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
         .limit(HISTORY)
     )
-    return [row["duration_ms"] for row in await fetch(statement)]
+    return sorted(row["duration_ms"] for row in await fetch(statement))
 
 
 def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:
@@ -64,16 +77,17 @@ def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:
 
 
 def expected(
-    lasted: float | None, began: datetime | None, ended: datetime | None, now: datetime, former: list[float], *, running: bool
+    lasted: float | None, began: datetime | None, ended: datetime | None, now: datetime, ordered: Sequence[float], *, running: bool
 ) -> dict[str, Any]:
-    """Return the fields of an `Expectation`: what *lasted* so long (milliseconds; None: from when it *began*) beside *former* durations."""
+    """Return the fields of an `Expectation`: what *lasted* so long beside *ordered* former durations, all in milliseconds.
+
+    Without *lasted*, it is the time from when it *began*.
+    """
     if running or lasted is None:
         until = now if running else ended
         lasted = max(0.0, (until - began).total_seconds() * 1000) if began is not None and until is not None else 0.0
-    ordered = sorted(former)
-    longer = [duration for duration in ordered if duration > lasted]
     p95 = percentile(ordered, 95)
-    still = percentile(longer, 50) if running else None
+    still = percentile(ordered[bisect_right(ordered, lasted) :], 50) if running else None
     return {
         "elapsed_ms": lasted,
         "samples": len(ordered),

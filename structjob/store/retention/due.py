@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, false, func, literal, not_, or_, select, true
+from sqlalchemy import ColumnElement, FromClause, Select, and_, case, exists, false, func, literal, not_, or_, select, true
 
 from structjob.levels import LEVELS
 from structjob.models import JOB_TERMINAL
@@ -25,12 +25,17 @@ _TERMINAL = tuple(sorted(status.value for status in JOB_TERMINAL))
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job that is due, as it was when that was found. What has changed since is left alone."""
+    """A job that is due, as it was when that was found. What has changed since is left alone.
+
+    Attributes:
+        top: The job from which its family was found. In a circle of parents it is below the last one, and keeps none of them.
+    """
 
     id: str
     attempt: int
     session_id: int | None
     state_seq: int
+    top: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,13 @@ class Due:
     # -- jobs -----------------------------------------------------------------------------------------------------------------
 
     def tops(self, status: str, after: tuple[datetime, str] | None, limit: int) -> Select[Any]:
-        """Return the query of jobs that are due by themselves, and right above which nothing is that has ended, by time."""
+        """Return the query of jobs that are due by themselves, and right above which nothing is that has ended before, by time.
+
+        A job whose parent was created later may be in a circle of parents, which older versions imported: `held` finds out.
+        """
         before = _moment(self.statuses[status])
         above = jobs.alias("above")
-        # Older versions imported jobs that are their own parents.
-        held = exists().where(above.c.id == jobs.c.parent_job_id, above.c.id != jobs.c.id, above.c.status.in_(_TERMINAL))
+        held = exists().where(above.c.id == jobs.c.parent_job_id, _earlier(above, jobs), above.c.status.in_(_TERMINAL))
         statement = select(jobs.c.id, jobs.c.created_at).where(jobs.c.status == status, jobs.c.created_at < before, _ended < before, ~held)
         if after is not None:
             moment = _moment(after[0])
@@ -108,13 +115,19 @@ class Due:
         return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
 
     def held(self, tops: Sequence[str]) -> Select[Any]:
-        """Return the query of those of these jobs, as ``top``, above which something is that has ended, however far."""
+        """Return the query of those of these jobs, as ``top``, above which something is that has ended, however far.
+
+        Of the jobs in a circle of parents, the earliest is not held: all of the circle is found below it.
+        """
         begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(jobs.c.id.in_(tops))
         found = begin.where(jobs.c.parent_job_id.is_not(None), jobs.c.parent_job_id != jobs.c.id).cte("above", recursive=True)
         parent = jobs.alias("parent")
         higher = select(parent.c.parent_job_id, found.c.top).join(found, parent.c.id == found.c.id)
         found = found.union(higher.where(parent.c.parent_job_id.is_not(None)))  # UNION ends even in a circle
-        return select(found.c.top).distinct().join(jobs, jobs.c.id == found.c.id).where(jobs.c.status.in_(_TERMINAL))
+        top, again = jobs.alias("top_job"), found.alias("above_again")
+        in_circle = top.c.id.in_(select(again.c.top).where(again.c.top == again.c.id))
+        statement = select(found.c.top).distinct().join(jobs, jobs.c.id == found.c.id).join(top, top.c.id == found.c.top)
+        return statement.where(jobs.c.status.in_(_TERMINAL), or_(not_(in_circle), _earlier(jobs, top)))
 
     def family(self, tops: Sequence[str], after: tuple[int, str] | None, limit: int) -> Select[Any]:
         """Return the query of jobs and all that is below them, parents first: what a `Plan` holds, ``top``, and whether each is ``due``."""
@@ -160,6 +173,12 @@ class Due:
         )
 
 
+def _earlier(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Return whether *one* job was created before the *other*; of two that were created at the same time, one is."""
+    same = and_(one.c.created_at == other.c.created_at, one.c.id < other.c.id)
+    return or_(one.c.created_at < other.c.created_at, same)
+
+
 def _moment(value: datetime) -> ColumnElement[datetime]:
     return literal(value, UTCDateTime())
 
@@ -167,4 +186,4 @@ def _moment(value: datetime) -> ColumnElement[datetime]:
 def planned(rows: Sequence[Mapping[Any, Any]]) -> list[Plan]:
     """Return the jobs of `Due.family` whose whole family is due, in their order."""
     held = {row["top"] for row in rows if not row["due"]}
-    return [Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"]) for row in rows if row["top"] not in held]
+    return [Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"]) for row in rows if row["top"] not in held]

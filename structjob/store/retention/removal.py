@@ -55,7 +55,8 @@ def remove_jobs(connection: Connection, plans: Plans) -> tuple[int, int]:
     going = _as_planned(connection, plans, plans)
     for table in (logs, steps):  # what came late goes the next time
         going -= set(connection.scalars(select(table.c.job_id).where(table.c.job_id.in_(plans)).distinct()))
-    below = connection.execute(select(jobs.c.id, jobs.c.parent_job_id).where(jobs.c.parent_job_id.in_(plans))).all()
+    found = connection.execute(select(jobs.c.id, jobs.c.parent_job_id).where(jobs.c.parent_job_id.in_(plans))).all()
+    below = [(child, parent) for child, parent in found if child != plans[parent].top]  # what closes a circle keeps none of it
     while staying := {parent for child, parent in below if child not in going and parent in going}:
         going -= staying
     if not going:
