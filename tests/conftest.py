@@ -27,7 +27,11 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 # Where a change is judged it is judged by the same examples each time; new ones are sought everywhere else.
-hypothesis.settings.register_profile("ci", derandomize=True)
+# How fast it is, the benchmarks say.
+_ANY_SPEED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("any speed", _ANY_SPEED)
+hypothesis.settings.load_profile("any speed")
+hypothesis.settings.register_profile("ci", _ANY_SPEED, derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
