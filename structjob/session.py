@@ -196,13 +196,16 @@ class SessionSpool:
             session: Whose it is.
             max_bytes: See `create`.
             overflow: See `create`.
-            fallbacks: Whether to try the places' fallbacks, too.
+            fallbacks: Whether to try the places' fallbacks for every fault. They are always tried if the disk is full: a log that
+                has no room must not keep a program from starting.
 
         Raises:
             SpoolError: if none works; about the first one.
         """
         first: SpoolError | None = None
-        for root in (*places.candidates, *(places.fallbacks if fallbacks else ())):
+        for root in (*places.candidates, *places.fallbacks):
+            if root not in places.candidates and not (fallbacks or _is_full(first)):
+                break
             try:
                 if root.parent in places.shelves and root.parent != places.shared:
                     _check_directory(root.parent)
@@ -505,3 +508,7 @@ def is_alive(directory: Path) -> bool:
         if fd is not None:
             os.close(fd)
     return False
+
+
+def _is_full(fault: SpoolError | None) -> bool:
+    return fault is not None and isinstance(fault.__cause__, OSError) and fault.__cause__.errno in _FULL

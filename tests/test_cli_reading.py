@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -9,12 +10,14 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import IO
 
 import pytest
-from cli_support import SAMPLE, WRITER, Shell, environment
+from cli_support import SAMPLE, WRITER, Shell, environment, typed
 from rich.text import Text
 
+import structjob
 from structjob.cli.screen import columns
 
 
@@ -351,6 +354,7 @@ def test_times_are_local_unless_asked(shell: Shell) -> None:
     [
         (("gui-17", "-w", "n=3"), ["chunk copied"]),
         (("gui-17", "-w", "vm=pg-01", "--tail", "2"), ["chunk copied"] * 2),
+        (("gui-17", "-w", "vm=pg-01", "-n", "2"), ["chunk copied"] * 2),
         (("gui-17", "-w", "vm=pg-01", "--limit", "1"), ["chunk copied"]),
         (("gui-17", "-l", "warning"), ["disk is slow"]),
         (("gui-17", "-l", "WARN"), ["disk is slow"]),
@@ -503,3 +507,19 @@ def test_what_one_came_for_is_seen_on_a_narrow_terminal() -> None:
     assert shown(60)[0].split() == ["ID", "FIRST", "SEEN", "LAST", "SEEN", "ERROR"]
     assert shown(50) == ["ID        LAST SEEN  ERROR", "69549470  19:16:54   ConnectionError: host h77.ex…"]
     assert shown(36) == ["ID        ERROR", "69549470  ConnectionError: host h77…"]
+
+
+def test_an_error_without_a_message_is_shown_by_its_type_alone(tmp_path: Path) -> None:
+    """The error of a cancellation without a reason is `CancelledError`, without a colon that nothing follows."""
+
+    async def cancelled() -> None:
+        async with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
+            with pytest.raises(asyncio.CancelledError):
+                async with tracker.job("refresh", external_job_id="r-1"):
+                    raise asyncio.CancelledError
+
+    asyncio.run(cancelled())
+    for words in (("jobs",), ("show", "r-1")):
+        found = typed(f"sqlite:///{tmp_path}/jobs.db", *words)
+        assert "CancelledError" in found
+        assert "CancelledError:" not in found

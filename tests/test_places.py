@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from breakable_servers import filled, small_disk
 
 import structjob
 from structjob import places as all_places
@@ -200,3 +201,24 @@ def test_every_place_of_a_database_is_looked_at_once(home):
     assert len(taken) == 1
     taken[0].close()
     assert sessions.adopt_elsewhere(found, found.candidates[0], set()) == []
+
+
+async def test_a_full_disk_keeps_no_program_from_starting(home, caplog):
+    """The disk of the database is full when the program starts: it runs, and the next program stores what it logged."""
+    try:
+        with small_disk(home / "small", 8) as disk:
+            url = f"sqlite:///{disk}/jobs.db"
+            structjob.configure(console=False)
+            with filled(disk):
+                tracker = await structjob.Tracker(url).open()
+                async with tracker.job("nightly", external_job_id="n-1"):
+                    structlog.get_logger().info("done without room")
+                await tracker.aclose(timeout=1)
+            assert f"what is logged waits in {home / 'state' / 'structjob'}" in caplog.text
+            async with structjob.Tracker(url) as tracker:
+                found = await tracker.jobs.find("n-1")
+                assert found.status == "completed"
+                assert [event.message for event in await tracker.logs.list(kind="log")] == ["done without room"]
+                assert (await tracker.verify()).ok
+    except PermissionError as exc:
+        pytest.skip(str(exc))

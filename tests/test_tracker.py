@@ -165,6 +165,7 @@ BAD = {
     "no url": ("what is this", InvalidURL, "is not a database URL", None),
     "no text": (5, InvalidURL, "a database URL is text or a sqlalchemy.URL, not int", None),
     "missing directory": ("sqlite:///{tmp}/missing/jobs.db", InvalidURL, "its directory does not exist; create it first: mkdir -p", None),
+    "a long name": (f"sqlite:///{{tmp}}/{'x' * 300}", InvalidURL, "File name too long; check its permissions", None),
     "a directory": ("sqlite:///{tmp}", InvalidURL, "is a directory; name a file in it", None),
     "not a database": (
         "sqlite:///{tmp}/jobs.db",

@@ -230,7 +230,9 @@ def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float |
 def what_failed(error: ErrorInfo) -> str:
     """Return an error in one line, with its type unless that is one of ours, which says nothing more."""
     message = error.message.split("\n", 1)[0]
-    return message if message and error.type in OURS else f"{error.type}: {message}"
+    if not message:
+        return error.type
+    return message if error.type in OURS else f"{error.type}: {message}"
 
 
 def _left(expected: Expectation) -> Text:

@@ -51,7 +51,7 @@ Examples:
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @filtered
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
 @click.option("--context", type=click.IntRange(0, 1_000), metavar="N", help="With N lines before and after each.")
 @click.option("--around", metavar="SESSION:NUMBER", callback=event_name, help="Only this line, with its neighbours in its job.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from structjob.cli.database import Database, Reader
-    from structjob.models import AttemptRecord, Event, JobRecord, JobTree, StepRecord
+    from structjob.models import AttemptRecord, ErrorInfo, Event, JobRecord, JobTree, StepRecord
     from structjob.statistics import Expectation, Outlook
     from structjob.store.presence import Silence
 
@@ -272,7 +272,7 @@ class Page:
             screen.print(Text("Error", style="bold"))
             screen.print(
                 Text(
-                    f"  {escape(error.message if error.message and error.type in OURS else f'{error.type}: {error.message}')}",
+                    f"  {escape(_in_full(error))}",
                     style=colour_of(self._job.status),
                 ),
                 soft_wrap=True,
@@ -324,3 +324,10 @@ def _values(value: Any) -> Iterator[Text]:
             )
     else:
         yield Text(f"  {value_text(value)}")
+
+
+def _in_full(error: ErrorInfo) -> str:
+    """Return an error with all lines of its message; see `what_failed`."""
+    if not error.message:
+        return error.type
+    return error.message if error.type in OURS else f"{error.type}: {error.message}"

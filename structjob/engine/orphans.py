@@ -203,7 +203,10 @@ class Orphans:
         warn_of_loss(feed.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(
-                "the spool of session %d held %d damaged records, which are lost; see structjob_gaps", feed.session.session_id, damaged
+                "the spool of session %d held %d damaged %s; the lost events are counted in structjob_gaps",
+                feed.session.session_id,
+                damaged,
+                "record" if damaged == 1 else "records",
             )
 
     def _tell(self, feed: Feed, crashed: list[Crashed]) -> tuple[int, bytes]:

@@ -456,7 +456,7 @@ def _is_locked(exc: sqlite3.OperationalError) -> bool:
 
 def _ensure_private(path: Path) -> Path:
     """Create the file for its owner alone, and refuse one that another user may have put there, or beside it; return it without links."""
-    if path.is_dir():
+    if os.path.isdir(path):  # where its directory may not be entered, `path.is_dir()` raises
         raise InvalidURL(f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db")
     try:
         file = ensure_file(path)
