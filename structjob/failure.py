@@ -157,8 +157,9 @@ class _Marked(dict[str, Any]):
 
 
 def is_told(exc: BaseException, scope: Scope | None) -> bool:
-    """Return whether an event has recorded *exc* already, in this tree of jobs."""
-    return _root(scope) in _mark(exc)[1]
+    """Return whether an event has recorded *exc* already: in this tree of jobs, or in any if the event belongs to no job."""
+    root, told = _root(scope), _mark(exc)[1]
+    return root in told or (root is None and bool(told))
 
 
 def _tell(exc: BaseException, scope: Scope | None) -> str:

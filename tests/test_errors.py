@@ -311,6 +311,18 @@ async def test_one_exception_that_fails_several_jobs_is_an_occurrence_in_each(tr
     assert (group.count, group.jobs) == (10, 10)
 
 
+async def test_an_exception_that_failed_a_job_and_is_logged_outside_it_is_one_occurrence(any_tracker):
+    """A server logs what its request raised, after the request's job has failed of it: that is the same occurrence, in the job."""
+    with pytest.raises(ValueError, match="bad number") as caught:
+        async with any_tracker.job("order") as job:
+            raise ValueError("bad number")
+    log.error("request failed", exc_info=caught.value)
+    (error,) = await any_tracker.errors.list()
+    assert (error.count, error.jobs, error.operation) == (1, 1, "order")
+    (event,) = await any_tracker.logs.list(fingerprint=error.fingerprint)
+    assert event.job_id == job.id
+
+
 async def test_an_error_outside_any_job_is_one(tracker):
     """What the program itself logs with an exception is grouped, too; what it calls a fingerprint stays an attribute (R35, R39)."""
     for n in range(2):
