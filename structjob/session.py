@@ -27,6 +27,7 @@ import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
+from structjob.files import UnsafeFile, make_directory, open_directly
 from structjob.host import boot_id, is_network
 from structjob.lane import Overflow
 from structjob.places import Places
@@ -41,6 +42,7 @@ RETRY_AFTER = 600.0
 _TIME = "%Y-%m-%d %H:%M:%S.%f"
 _EARLIEST, _LATEST = 1970, 9998
 """Years that every database and every time zone can hold."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
 """Seconds after which a directory that is still being made, or deleted, was left so."""
@@ -66,10 +68,13 @@ class Session:
 
 
 def _check_directory(path: Path) -> None:
-    """Make *path* ours alone: a directory, no link, of this user, 0700."""
+    """Make *path* ours alone: a directory, no link, of this user, 0700, and not in one that another user made in a shared one."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            make_directory(path)
         info = os.lstat(path)
+    except UnsafeFile as exc:
+        raise SpoolError(f"cannot use the spool directory {path}: {exc.strerror} with Tracker(spool=PATH)") from exc
     except OSError as exc:
         raise SpoolError(
             f"cannot create the spool directory {path}: {exc.strerror}; choose another with Tracker(spool=PATH), or spool=False"
@@ -151,8 +156,8 @@ class SessionSpool:
                     raise OSError("its new lock file is locked already")
                 locks[name] = fd
             if not deliver:
-                (unfinished / "deliver").touch(0o600)
-            fd = os.open(unfinished / _META, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.close(open_directly(unfinished / "deliver", _NEW))
+            fd = open_directly(unfinished / _META, _NEW)
             with open(fd, "wb") as file:
                 file.write(msgspec.json.encode(session))
             # The lanes too: a directory that has its name is whole.
@@ -250,7 +255,7 @@ class SessionSpool:
         try:
             with contextlib.suppress(FileNotFoundError):
                 note.unlink()
-            with open(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            with open(open_directly(note, _NEW), "wb") as file:
                 file.write(reason.encode("utf-8", "replace")[:4096] + b"\n")
         except OSError:
             return False

@@ -21,6 +21,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from structjob.files import open_directly
 from structjob.lane import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
 from structjob.line import number_of, owner_of, rescue, verify_line
 from structjob.tally import Tally
@@ -395,7 +396,7 @@ class FileLane:
         return self._directory / f"{self._name}-{number:06}.jsonl"
 
     def _create(self, number: int) -> int:
-        return os.open(self._path(number), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return open_directly(self._path(number), os.O_RDWR | os.O_APPEND | os.O_CREAT)
 
     def _size(self, number: int) -> int:
         try:

@@ -11,6 +11,8 @@ import os
 import struct
 from pathlib import Path
 
+from structjob.files import open_directly
+
 _NAME = "tally"
 _CONFIRMED = struct.Struct("<QQQ")
 _NUMBER = struct.Struct("<Q")
@@ -45,7 +47,7 @@ class Tally:
     @classmethod
     def create(cls, directory: Path) -> Tally:
         """Make the file of a new session. Raises `OSError` if it cannot be written."""
-        fd = os.open(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = open_directly(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             if os.write(fd, bytes(_SIZE)) != _SIZE:
                 raise OSError("the disk took a part of a file only")

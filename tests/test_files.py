@@ -13,8 +13,9 @@ import structlog
 from cli_support import environment, typed
 
 import structjob
-from structjob import FileSink, InvalidArgument, InvalidURL, JobFileSink
+from structjob import FileSink, InvalidArgument, InvalidURL, JobFileSink, SpoolError
 from structjob.files import UnsafeFile, ensure_file, follow, make_directory, open_file
+from structjob.session import Session, SessionSpool
 from structjob.store.export import write_lines
 from structjob.store.retention.archive import Archive
 
@@ -122,6 +123,39 @@ def test_no_directory_is_used_that_another_user_put_there(shared, tmp_path, make
     with pytest.raises(InvalidArgument, match=r"logs.*(user nobody \(uid 65534\)|in a directory that another user made).*another path"):
         make(shared / "logs" / "deeper")
     assert not list(tmp_path.glob("*/deeper"))
+
+
+@pytest.mark.parametrize("how", ["link above", "directory above", "directory", "link"])
+def test_no_spool_is_made_where_another_user_may_have_put_its_directory(shared, tmp_path, how):
+    """faults 0.4: whoever owns the directory above a spool may put another one in its place, at any time."""
+    (tmp_path / "private").mkdir()
+    planted = shared / ".structjob"
+    if how.startswith("link"):
+        planted.symlink_to(tmp_path / "private")
+        os.lchown(planted, NOBODY, NOBODY)
+    else:
+        planted.mkdir()
+        os.chown(planted, NOBODY, NOBODY)
+    says = r"\.structjob.*(user nobody \(uid 65534\)|that another user made).*another path with Tracker\(spool=PATH\)"
+    with pytest.raises(SpoolError, match=says):
+        SessionSpool.create(planted / "jobs" if "above" in how else planted, Session())
+    assert not list(tmp_path.glob("private/*"))
+    if not how.startswith("link"):
+        assert not list(planted.iterdir())
+
+
+@pytest.mark.parametrize("how", ["link", "dangling link", "hard link", "pipe"])
+def test_no_segment_is_written_into_a_file_that_was_put_there(tmp_path, victim, how):
+    """faults 0.4: what is logged stays in the segment before, and none of it goes into the file of another."""
+    spool = SessionSpool.create(tmp_path / "spool", Session())
+    plant(how, spool.directory / "events-000002.jsonl", victim)
+    spool.events._segment_bytes = 10
+    for number in range(1, 4):
+        spool.events.append(b"a line of the log\n", number)
+        spool.events.check_space()
+    assert (spool.directory / "events-000001.jsonl").read_bytes() == b"a line of the log\n" * 3
+    assert not victim.with_name("new").exists()
+    spool.close()
 
 
 async def one_line():
