@@ -11,7 +11,9 @@ import structlog
 from retention_support import age
 
 import structjob
+from structjob.context import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
+from structjob.pipeline import emit
 from structjob.store import imports
 
 log = structlog.get_logger("tests.export")
@@ -193,7 +195,7 @@ async def test_blank_lines_come_back(tracker, plain, database, tmp_path):
     """What a program printed is restored with its blank lines, from an export and from the archive of a prune alike (R21, R31, R41)."""
     async with tracker.job("print", job_id="mine") as job:
         for line in ("one", "", "two"):
-            log.info(line, stream="stdout", kind="output")
+            emit(current_scope(), "info", line, {}, kind="output", stream="stdout")
     there = await everything(tracker, "mine")
     assert [event["message"] for event in there[3] if event["kind"] == "output"] == ["one", "", "two"]
     await tracker.export(job.id, tmp_path / "job.jsonl")

@@ -245,7 +245,7 @@ async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url, c
     assert (found.last_seq, found.stored, found.explained) == (6, 4, 2)
     assert reasons == ["damaged", "damaged"]
     said = [record.getMessage() for record in caplog.records if "damaged records" in record.getMessage()]
-    assert said == [f"the spool of session {directory.name} held 2 damaged records, which are lost; see structjob_gaps"]
+    assert said == [f"the spool of session {directory.name} held 2 damaged records; the lost events are counted in structjob_gaps"]
 
 
 JOB = (

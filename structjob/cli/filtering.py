@@ -22,9 +22,11 @@ _NAMES = (
 
 def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as it is stored."""
+    found: dict[str, Any] = {}
+    if not values:
+        return found  # before the import: `structjob run` runs the program where an installation is broken, too
     import msgspec
 
-    found: dict[str, Any] = {}
     for given in values:
         key, equals, value = given.encode("utf-8", "backslashreplace").decode().partition("=")
         if not equals or not key:
