@@ -67,7 +67,7 @@ def for_file(path: Path, database: str, spool: str | os.PathLike[str] | None = N
     beside = real.with_name(real.name + ".spool")
     linked = path.absolute().with_name(path.name + ".spool")
     name = _name(f"sqlite-{real.stem}", database)
-    if real.is_dir() or not real.parent.is_dir():  # the file cannot be made: its directory is not made in passing
+    if os.path.isdir(real) or not os.path.isdir(real.parent):  # the file cannot be made: its directory is not made in passing
         return _places(database, name, spool, None, former=(beside,))
     return _places(database, name, spool, beside, former=(linked,) if linked != beside else ())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import sqlite3
@@ -15,10 +16,13 @@ from typing import Any
 
 import pytest
 from cli_support import SAMPLE, WRITER, Shell
+from click.testing import CliRunner
 
 from structjob import session
 from structjob.cli import checkup, trial
+from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
+from structjob.cli.screen import Failure
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.store import server
 from structjob.store.url import parse
@@ -375,3 +379,21 @@ def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -
 def test_a_database_in_memory(shell: Shell) -> None:
     """There is nothing to look at in a database that only its own program sees (R49)."""
     assert "name a file" in shell.run("doctor", "--db", "sqlite://").stdout.decode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
+    """faults 50: a database in another user's directory: each command says so in one line, and none prints a traceback."""
+    words = (["jobs"], ["doctor"], ["verify"], ["import", "--dry-run", "/dev/null"])
+    for each in words:  # what they import is loaded before another user cannot read it
+        CliRunner().invoke(cli, ["--db", str(tmp_path / "none.db"), *each])
+    tmp_path.chmod(0o700)
+    for each in words:
+        os.seteuid(65534)
+        try:
+            done = CliRunner().invoke(cli, ["--db", str(tmp_path / "jobs.db"), *each])
+        finally:
+            os.seteuid(0)
+        said = done.output + str(done.exception)
+        assert (done.exit_code, "Permission denied" in said) == (1, True), (each, said)
+        assert done.exception is None or isinstance(done.exception, (SystemExit, Failure)), (each, done.exception)

@@ -128,7 +128,12 @@ def _sqlite() -> Finding:
 
 
 def _file(path: Path, shown: str) -> Iterator[Finding]:
-    if not path.exists():
+    try:
+        info = path.stat()
+    except PermissionError as exc:
+        yield Finding("file", "problem", f"{shown} cannot be looked at: {exc.strerror}", _OTHER_USER)
+        return
+    except OSError:
         if not path.parent.is_dir():
             yield Finding("file", "problem", f"{shown} cannot be created: its directory does not exist", f"mkdir -p {path.parent}")
         elif not os.access(path.parent, os.W_OK):
@@ -138,7 +143,6 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
             yield Finding("file", "problem", f"there is no database {shown}", advice)
         yield from _space(path.parent, "disk")
         return
-    info = path.stat()
     refused = next((one for one in (path, path.parent) if not os.access(one, os.W_OK)), None)
     if refused is not None:
         yield Finding("file", "problem", f"{shown} cannot be written to: {_forbidden(refused)}", _OTHER_USER)
@@ -211,11 +215,15 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     if places is None:
         yield Finding("spool", "ok", "none: the database is in memory")
         return
-    root = places.candidates[0]
+    # As a tracker does: the first that can be used, or else made.
+    root = next((place for place in places.candidates if _can_be_made(place)), places.candidates[0])
     if db.path is None:
         yield from _neighbours(places)
-    if not root.exists():
-        yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
+    if not os.path.exists(root):
+        if _can_be_made(root):
+            yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
+        else:
+            yield Finding("spool", "problem", f"{root} cannot be created", f"{_OTHER_USER}; or name another with $STRUCTJOB_SPOOL")
         return
     info = os.lstat(root)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
@@ -228,6 +236,12 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     yield from _network(root, "the spool")
     if db.path is None or root.parent.stat().st_dev != db.path.parent.stat().st_dev:
         yield from _space(root, "spool's disk")
+
+
+def _can_be_made(place: Path) -> bool:
+    """Return whether the directory *place* is there, or this user may create it."""
+    there = next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
+    return there == place or os.access(there, os.W_OK | os.X_OK)
 
 
 def _set_aside(spools: list[Waiting]) -> Iterator[Finding]:
@@ -271,7 +285,7 @@ def _network(path: Path, what: str) -> Iterator[Finding]:
 
 
 def _space(path: Path, check: str) -> Iterator[Finding]:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return
     free = shutil.disk_usage(path).free
     if free < LITTLE_SPACE:
@@ -315,7 +329,7 @@ def _last_seq(directory: Path) -> int:
 def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
     from structjob.cli.connection import connected
 
-    if db.path is not None and not db.path.exists():
+    if db.path is not None and not os.path.exists(db.path):
         yield from _undelivered(spools)
         return
     if db.in_memory:

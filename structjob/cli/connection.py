@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,13 +50,13 @@ def _on_sqlite(db: Database, work: Callable[[Connection], T], *, create: bool, r
     path = db.path
     if path is None:
         raise Failure(f"{db.shown} is in memory: nobody but the program that made it sees it", code=2)
-    if not create and not path.exists():
+    if not create and not db.exists():
         raise Failure(f"there is no database {db.shown}")
     if not read_only:
         try:
             ensure_file(path)
         except OSError as exc:
-            raise Failure(f"cannot {'use' if path.exists() else 'create'} the database file {db.shown}: {exc.strerror}") from exc
+            raise Failure(f"cannot {'use' if os.path.exists(path) else 'create'} the database file {db.shown}: {exc.strerror}") from exc
     # SQLite makes no file: it would let everybody read it.
     url = db.url.set(drivername="sqlite", database=path.as_uri()).update_query_dict({"mode": "ro" if read_only else "rw", "uri": "true"})
     engine = create_engine(url)

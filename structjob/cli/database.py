@@ -121,6 +121,21 @@ class Database:
 
         return sqlite_path(self.url)
 
+    def exists(self) -> bool:
+        """Return whether the file is there.
+
+        Raises:
+            Failure: if this user may not look.
+        """
+        assert self.path is not None  # noqa: S101 -- asked of files only
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as exc:
+            raise Failure(f"cannot look at the database file {self.path}: {exc.strerror}; run this as a user who may read it") from exc
+        return True
+
     @property
     def in_memory(self) -> bool:
         """Whether it is an SQLite database in memory, which nobody but its own process sees."""
@@ -284,7 +299,7 @@ def _require(database: Database) -> None:
     path = database.path
     if path is None:
         return
-    if not path.exists():
+    if not database.exists():
         missing = f"there is no database {database.shown}"
         left = _left_for(database)
         if left:

@@ -58,7 +58,7 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
     if db.in_memory:
         raise Failure(f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db", code=2)
     # Only to check, no database is made.
-    absent = dry_run and db.path is not None and not db.path.exists()
+    absent = dry_run and db.path is not None and not db.exists()
     store = make_store("sqlite://" if absent else db.url, {})
     await store.open()
     try:
