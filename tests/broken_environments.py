@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -293,7 +294,9 @@ def _run(broken: Broken, command: tuple[str, ...], directory: Path) -> Outcome:
             ["/bin/bash", "-c", broken.shell.replace('"$@"', f'"$@" 3>&{three.fileno()}', 1), "-", *command],
             cwd=directory, env=variables, stdin=given, capture_output=True, timeout=100, check=False, pass_fds=[three.fileno()],
         )  # fmt: skip
-    return Outcome(done.returncode, done.stdout, done.stderr, side.read_bytes())
+    # bash tells of a killed program with its number.
+    stderr = re.sub(rb"(line \d+: +)\d+ (?=Killed)", rb"\1N ", done.stderr)
+    return Outcome(done.returncode, done.stdout, stderr, side.read_bytes())
 
 
 def _is_recorded(path: Path) -> bool:

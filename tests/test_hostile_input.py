@@ -205,7 +205,7 @@ def test_a_text_of_100_mb_is_cut_before_it_is_encoded():
 
 @pytest.mark.slow
 def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
-    """faults 0.8: it took 44 s of CPU time; now it needs no more queries than for one step, and no Rich text for each row."""
+    """faults 0.8: it took 44 s of CPU time; now it needs the queries of one step, and no Rich text for each row."""
 
     async def jobs():
         async with structjob.Tracker(db_url) as tracker:
@@ -244,6 +244,7 @@ def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
     finally:
         remove(Engine, "before_cursor_execute", executed)
     assert sum(" step" in line for line in lines) == 100_000
-    assert work["queries"] - small["queries"] <= small["queries"]
+    # One more than for one step: the former job's steps, with which these are compared.
+    assert work["queries"] - small["queries"] <= small["queries"] + 1
     assert work["texts"] - small["texts"] <= small["texts"] + 10
     assert spent < 30

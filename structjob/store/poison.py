@@ -57,7 +57,7 @@ def reduced(write: Write) -> Iterator[Write]:
         state = msgspec.json.decode(write.states)
         kind, number, row = state["kind"], state["state_seq"], state["row"]
         table = _TABLES.get(kind)
-        if table is None:
+        if table is None or not isinstance(row, dict):
             return
         columns = [(name, table.c[name]) for name in row if name in table.c and name not in ("id", "job_id")]
     except (msgspec.MsgspecError, KeyError, TypeError):  # an event, or no change of state at all
