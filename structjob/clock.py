@@ -10,8 +10,8 @@ from structjob.diagnostics import diagnostics
 LONGEST_STEP = 3600
 """Seconds. A clock that is set back by more than this was wrong, not early: what is logged from then on has the new time at once."""
 
-_JITTER = 1_000_000
-"""Nanoseconds that a thread may be behind another one which has asked later."""
+_JITTER = 10_000_000
+"""Nanoseconds. A clock that is set back by less is waited for."""
 
 _SLOW = 10
 """After a step backwards time goes on at one part in so many of its speed, until the machine's clock has caught up."""
@@ -34,17 +34,18 @@ def now() -> int:
     global _latest
     ns = _wall()
     if ns < _latest:
-        ns = _after_step(ns)
+        ns = _after_step()
     _latest = ns
     return ns
 
 
-def _after_step(ns: int) -> int:
-    """Return the time to go by where the clock says *ns*, which is less than what was returned last."""
+def _after_step() -> int:
+    """Return the time to go by where the clock said less than what was returned last."""
     global _resumed
+    ns = _wall()  # once more: this thread may have been held up while another one asked
     behind = _latest - ns
     if behind < _JITTER:
-        return _latest
+        return max(ns, _latest)
     if _resumed[0] != _latest:  # another step than the one before
         seconds = behind / 1e9
         if seconds > LONGEST_STEP:

@@ -53,6 +53,8 @@ def _pristine_structlog() -> Iterator[None]:
     diagnostics.faults.strict, diagnostics.faults.strict_trackers = False, 0
     diagnostics.faults.counts.clear()
     configuration._processors.clear()
+    for recorder in list(routing._open):  # of a tracker that a test left open: it would take the next test's events
+        routing.remove(recorder)
     root.setLevel(level)
     root.handlers[:] = handlers
     structlog.reset_defaults()

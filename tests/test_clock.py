@@ -93,3 +93,13 @@ def test_a_clock_that_was_wrong_by_hours_is_believed_once_it_is_right(machine: M
     with caplog.at_level(logging.WARNING, "structjob"):
         assert clock.now() == machine.wall
     assert "set back by 172800 s" in caplog.text
+
+
+def test_a_thread_that_was_held_up_sets_no_clock_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """faults 59: a reading that is late, since another thread asked meanwhile, is no step of the clock."""
+    readings = iter([T0, T0 - SECOND, T0 + 5])
+    monkeypatch.setattr(clock, "_wall", lambda: next(readings))
+    monkeypatch.setattr(clock, "_latest", 0)
+    with caplog.at_level(logging.WARNING, "structjob"):
+        assert (clock.now(), clock.now()) == (T0, T0 + 5)
+    assert not caplog.records
