@@ -37,7 +37,7 @@ def test_stats_are_of_operations_by_default(shell: Shell) -> None:
 def test_the_next_command_is_no_escape_sequence(shell: Shell) -> None:
     """A name that holds one is shown as a shell takes it, and a terminal does not obey it (R49)."""
     done = shell.run("stats", "--operation", "evil\x1b[2Jname")
-    assert done.stderr.decode() == "next:  structjob stats steps --operation $'evil\\u001b[2Jname'\n"
+    assert done.stderr.decode() == "next:  structjob stats steps --operation $'evil\\U0000001b[2Jname'\n"
 
 
 def test_stats_as_json(shell: Shell) -> None:

@@ -314,7 +314,7 @@ async def test_a_file_that_cannot_be_opened_any_more_is_a_database_that_is_away(
         raise sqlite3.OperationalError("unable to open database file")
 
     with monkeypatch.context() as patch:
-        patch.setattr("structjob.store.sessions.crash", refused)
+        patch.setattr("structjob.store.sessions.leave", refused)
         assert not await tracker.aclose()
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
