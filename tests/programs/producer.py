@@ -15,6 +15,7 @@ import time
 
 import structlog
 from oracle import Notes
+from said import Said
 
 import structjob
 
@@ -29,15 +30,6 @@ parser.add_argument("--console", action="store_true", help="JSON lines on standa
 parser.add_argument("--batch", type=int, default=2_000, help="events of one transaction at most")
 parser.add_argument("--timeout", type=float, default=10.0, help="seconds for closing")
 options = parser.parse_args()
-
-
-class Said(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
 
 
 said = Said()

@@ -11,20 +11,12 @@ import sys
 import time
 
 import structlog
+from said import Said
 
 import structjob
 from structjob.exceptions import StoreUnavailable
 
 PATIENCE = 60.0
-
-
-class Said(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
 
 
 async def flushed(tracker: structjob.Tracker, deadline: float) -> None:
