@@ -118,8 +118,10 @@ async def test_a_job_that_is_its_own_parent_is_pruned(any_tracker):
     async with any_tracker.job("child", job_id="child"):
         pass
     await any_tracker.flush()
-    await any_tracker._store.transact(lambda connection: connection.execute(update(jobs).values(parent_job_id=job.id)))
-    pruned = await any_tracker.prune(structjob.Retention(days=0.0000001))
+    old = datetime(2020, 1, 1, tzinfo=UTC)
+    values = {"parent_job_id": job.id, "created_at": old, "started_at": old, "completed_at": old}
+    await any_tracker._store.transact(lambda connection: connection.execute(update(jobs).values(values)))
+    pruned = await any_tracker.prune(structjob.Retention(days=1))
     assert pruned.jobs == 2
 
 

@@ -340,7 +340,7 @@ def work(stop):
 
 async def main():
     structjob.configure(console=False)
-    async with structjob.Tracker(sys.argv[1], spool_max_bytes=4_000_000) as tracker:
+    async with structjob.Tracker(sys.argv[1]) as tracker:
         threads = [threading.Thread(target=work, args=(threading.Event(),), daemon=True) for _ in range(8)]
         for thread in threads:
             thread.start()
