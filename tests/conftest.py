@@ -107,6 +107,11 @@ def pytest_configure(config: pytest.Config) -> None:
 _NAMED = "STRUCTJOB_TEST_NAMED"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Use two workers for each core: a test that starts programs or asks a server waits half of its time."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark with `databases` what repeats on a server what is tested on SQLite; unless files were named: then they are tested throughout."""

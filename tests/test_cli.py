@@ -231,6 +231,7 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     assert done.returncode == 141
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join)
 def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
     """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A closed stdout is as one likes (R49)."""
@@ -251,6 +252,7 @@ def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
     assert b"Traceback" not in closed.stderr
 
 
+@pytest.mark.slow
 def test_colours_follow_the_terminal_and_the_environment(shell: Shell) -> None:
     """A terminal gets colours unless ``NO_COLOR`` is set, a pipe none unless ``FORCE_COLOR`` is (R49)."""
     for words in (("jobs",), ("show", "gui-17"), ("logs",), ("verify",)):

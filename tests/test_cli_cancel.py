@@ -30,6 +30,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
+@pytest.mark.slow
 def test_a_program_under_run_is_cancelled(shell: Shell) -> None:
     """It gets SIGTERM, its job is cancelled with the reason, and whoever asked sees it end (R9, R48)."""
     process = shell.start("run", "--external-id", "gui-17", "--", "sh", "-c", "echo ready; exec sleep 60")

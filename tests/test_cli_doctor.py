@@ -220,6 +220,7 @@ def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch
     assert f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
     """Who finds "database is locked" in a log is told that it is so, and how to find the program (R49)."""
     with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:

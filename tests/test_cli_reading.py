@@ -154,6 +154,7 @@ def history(shell: Shell, milliseconds: float) -> None:
     shell.ok("--db", "live.db", "import", "history.jsonl")
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_is_silent_is_not_said_to_run(live: Shell) -> None:
     """`jobs` and `show` tell that a running job's process gives no sign of life, and which process it is (R11, R49)."""
     live.python(SAMPLE, "sqlite:///structjob.db")
@@ -171,6 +172,7 @@ def test_a_job_whose_process_is_silent_is_not_said_to_run(live: Shell) -> None:
         assert "● running" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("usual", "said"), [(3_600_000, r"~(1h 00m|59m \d\ds)"), (1, r"usual 1ms")])
 def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
     live: Shell, writer: subprocess.Popen[bytes], usual: float, said: str
@@ -458,6 +460,7 @@ def test_following_ends_by_a_signal(live: Shell, writer: subprocess.Popen[bytes]
     assert b"Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_program_killed_while_it_is_followed(live: Shell, writer: subprocess.Popen[bytes]) -> None:
     """Who follows a job whose process is killed sees its last line and the crash, and the following ends (R11, R37, R49)."""
     tell(writer, "before")

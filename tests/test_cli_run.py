@@ -181,6 +181,7 @@ def test_the_operation_is_named_after_what_runs(command: tuple[str, ...], name: 
     assert operation_of(command) == name
 
 
+@pytest.mark.slow
 def test_resources_are_recorded(shell: Shell) -> None:
     """Duration, CPU time and peak memory are the program's own, not those of what watches it (R42)."""
     shell.ok("run", "--", sys.executable, "-c", "x = bytearray(400_000_000); sum(range(3_000_000))")
@@ -273,6 +274,7 @@ def test_a_mistake_on_the_command_line_runs_nothing(shell: Shell) -> None:
         assert "nothing is recorded" in warning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_descriptors(shell: Shell, closed: str) -> None:
     """The program finds them closed, as without us, and what it writes to the others is recorded; other commands work, too (faults A2)."""
@@ -311,6 +313,7 @@ def test_a_process_left_behind_lives(shell: Shell) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_what_copies_for_a_process_left_behind(shell: Shell) -> None:
     """It holds the pipe, the target and nothing else, and ends with the last writer (faults A3)."""
     copiers = f"grep -l cat /proc/[0-9]*/comm 2>/dev/null; : {secrets.token_hex(8)}"
@@ -365,6 +368,7 @@ def test_which_signal_asked_a_program_to_end(passed_on: dict[int, float], code: 
     assert asked_to_end(passed_on, code, ended) is asked
 
 
+@pytest.mark.slow
 def test_a_signal_that_the_program_survived(shell: Shell) -> None:
     """SIGHUP is handled, and much later the program fails of its own: failed, not cancelled (faults A4)."""
     program = "trap 'echo reloaded' HUP; echo ready; while [ ! -e go ]; do sleep 0.05; done; exit 3"
@@ -387,6 +391,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -414,6 +419,7 @@ def test_what_is_ignored_or_blocked_by_the_starter(shell: Shell, changed: str) -
     assert process.returncode == 7
 
 
+@pytest.mark.slow
 def test_limits_and_priorities_are_the_programs(shell: Shell) -> None:
     """Limits, mask and priority are those of a bare start, and a limit that is too small for us is no reason not to run (faults 52)."""
     show = "ulimit -a; umask; nice; ls /proc/self/fd | wc -l"
@@ -425,6 +431,7 @@ def test_limits_and_priorities_are_the_programs(shell: Shell) -> None:
         assert len(warnings_in(done.stderr)) == len(done.stderr.splitlines()) <= 1
 
 
+@pytest.mark.slow
 def test_inherited_descriptors_reach_the_program(shell: Shell) -> None:
     """Process substitution, a file as descriptor 3, and socket activation work; none of our own descriptors is there (faults 53)."""
     script = f"""
@@ -480,6 +487,7 @@ def test_a_reader_that_goes_away_ends_a_program_that_looks_for_it(shell: Shell) 
     assert job_of(shell)["status"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_as_the_first_process_it_reaps(shell: Shell) -> None:
     """In a container it is process 1: what the program's children leave behind is waited for (faults 53)."""
     if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False).returncode:
@@ -508,6 +516,7 @@ def test_a_program_that_a_signal_ended(shell: Shell, number: signal.Signals, sta
     assert number.name in job["error"]["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_are_passed_on_to_the_whole_group(shell: Shell, number: signal.Signals) -> None:
     """A signal that we get reaches the program and its own children; the job is cancelled (R34, R48)."""
@@ -555,6 +564,7 @@ def test_output_comes_at_once(shell: Shell) -> None:
     assert lines_of(shell) == ["name? hello ada"]
 
 
+@pytest.mark.slow
 def test_a_python_child_joins_the_job(shell: Shell) -> None:
     """A program below it that opens a Tracker logs into the job, and its jobs are children of it, wherever it runs (R22, R48)."""
     program = """
@@ -575,6 +585,7 @@ asyncio.run(main())
     assert within["job_id"] == jobs["outer"]["id"]
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> None:
     """``structjob run -- yes | head -1`` ends, quietly; the job says that nobody read on (R48)."""
     command = f"{sys.executable} -m structjob run -- yes | head -1"
@@ -647,6 +658,7 @@ def test_a_program_may_read_from_the_terminal(shell: Shell) -> None:
     assert lines_of(shell) == ["ready", "typed", "after"]
 
 
+@pytest.mark.slow
 def test_killed_with_its_program_running(shell: Shell) -> None:
     """After kill -9 of the wrapper itself, the job is crashed and every line that was seen is there (R11, R48)."""
     process = shell.start(
@@ -665,6 +677,7 @@ def test_killed_with_its_program_running(shell: Shell) -> None:
     assert shell.json("verify")["missing"] == 0
 
 
+@pytest.mark.slow
 def test_a_real_program_with_much_output(shell: Shell) -> None:
     """``python -m compileall`` over a package of the standard library: its output, line by line, and its exit code (R31, R48)."""
     compile_all(shell, Path(sysconfig.get_path("stdlib")) / "json")

@@ -49,6 +49,7 @@ def test_tail_shows_the_last_lines_and_what_comes(live: Shell) -> None:
     assert (session["presence"], session["running_jobs"], session["session"]["service"]) == ("live", 1, "writer")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(live: Shell) -> None:
     """A closed pipe ends following quietly (R49)."""
     writer = live.start_python(WRITER, "sqlite:///live.db")

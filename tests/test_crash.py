@@ -59,6 +59,7 @@ async def kill_the_adopter(site: Site, times: int, seed: int) -> None:
     assert not verdict.faults(), verdict
 
 
+@pytest.mark.slow
 async def test_a_recovery_that_is_killed_is_taken_up_by_the_next(site):
     """Killing the process that recovers a spool loses nothing, doubles nothing, and tells of each crash once (guarantee 1)."""
     await kill_the_adopter(site, 3, seed=3)
@@ -71,6 +72,7 @@ async def test_a_recovery_is_killed_thirty_times(site):
     await kill_the_adopter(site, 30, seed=4)
 
 
+@pytest.mark.slow
 async def test_two_recoveries_at_once_share_the_work(site):
     """Two programs that start at the same moment recover the same spools once (guarantee 1)."""
     programs = await kill_some(site, random.Random(5))
@@ -83,6 +85,7 @@ async def test_two_recoveries_at_once_share_the_work(site):
     assert not await recover(site)
 
 
+@pytest.mark.slow
 async def test_a_crash_is_told_with_what_was_going_on(db_path):
     """The event about a crash names the steps that were open and the last lines that the job had logged (R11)."""
     code = (
@@ -106,6 +109,7 @@ async def test_a_crash_is_told_with_what_was_going_on(db_path):
     assert event.level == "error"
 
 
+@pytest.mark.slow
 async def test_eight_programs_log_into_one_new_file(site):
     """Eight programs that open one new file at the same moment store all that they log, and none of them hears of the others (R28)."""
     outcome = await crowd(site, 8, 2_000)

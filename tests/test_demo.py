@@ -128,6 +128,7 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "structjob.db").exists()
 
 
+@pytest.mark.slow
 def test_bars_and_lines_share_a_terminal(tmp_path: Path) -> None:
     """On a terminal bars move below the log, no line is torn, and it ends within ten seconds (R17, R49)."""
     began = time.monotonic()

@@ -374,6 +374,7 @@ async def test_hostile_names_are_cleaned(tracker):
     assert (event.operation, event.step) == ("op␀\\ud800", "st␀ep\\ud800")
 
 
+@pytest.mark.slow
 @given(
     attrs=st.dictionaries(
         st.text(st.characters(codec=None), min_size=1),

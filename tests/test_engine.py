@@ -352,6 +352,7 @@ async def test_a_saturated_loop_stores_continuously(db_path, tracker, slice_):
     assert seen[-1] > 0.4 * n
 
 
+@pytest.mark.slow
 async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
     """What a thread logs while the loop is idle is stored promptly, each time (R28)."""
     await tracker.flush()
@@ -959,6 +960,7 @@ loop.close()
 """
 
 
+@pytest.mark.slow
 async def test_a_tracker_whose_loop_was_closed_is_delivered_at_the_end(db_path):
     """A loop that is closed with the tracker's tasks asleep in it leaves much to deliver: the end of the interpreter does (guarantee 1)."""
     done = await asyncio.to_thread(
@@ -968,6 +970,7 @@ async def test_a_tracker_whose_loop_was_closed_is_delivered_at_the_end(db_path):
     assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(5000,)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "mid-job", "error"])
 async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
     """A program that does not close its tracker exits promptly, and loses nothing (guarantee 1)."""
@@ -992,6 +995,7 @@ async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
     assert found == [(0 if way == "error" else 1,)]
 
 
+@pytest.mark.slow
 async def test_a_forgotten_tracker_and_a_locked_database(db_path, db_url):
     """The same while another program holds the database: the exit waits for a moment only, and the next tracker stores it all."""
     async with structjob.Tracker(db_url):

@@ -33,6 +33,7 @@ async def test_a_history_has_the_size_that_was_asked_for(database):
     assert running == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_a_history_is_not_evenly_spread(database):
     """Few operations dominate, a few percent fail in a few dozen ways, sizes are heavy-tailed, the nights are quiet."""

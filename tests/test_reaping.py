@@ -127,6 +127,7 @@ async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(db_pa
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("lease_expired",)]
 
 
+@pytest.mark.slow
 async def test_a_process_whose_loop_is_blocked_lives(db_path, db_url, short_lease):
     """One callback that takes three leases: the watchdog beats in the loop's place (R11)."""
     program = Program(db_url, host="elsewhere")
@@ -142,6 +143,7 @@ async def test_a_process_whose_loop_is_blocked_lives(db_path, db_url, short_leas
     program.process.communicate()
 
 
+@pytest.mark.slow
 async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url, short_lease):
     """It is presumed dead; once it is continued its job runs again, and its true result stands (R11)."""
     program = Program(db_url, host="elsewhere")
@@ -174,6 +176,7 @@ async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url
     program.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare_database", database_support.KINDS, indirect=True)
 async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, short_lease):
     """faults 0.6: its process number and start time prove that it exists, however long its heartbeat stands still; `sessions` says so."""

@@ -130,6 +130,7 @@ def test_what_an_application_keeps_beside_ours_is_left_alone(engine):
         assert sa.inspect(connection).get_table_names() == ["alembic_version"]
 
 
+@pytest.mark.slow
 def test_eight_processes_open_one_new_file_at_once(tmp_path):
     """Whoever comes second waits for the first and finds the tables ready; nobody fails (R6)."""
     context = multiprocessing.get_context("spawn")

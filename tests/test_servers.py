@@ -317,6 +317,7 @@ async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
         assert await database.rows("SELECT status, owner FROM structjob_jobs") == [("completed", None)]
 
 
+@pytest.mark.slow
 @SERVERS
 async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeypatch):
     """A server that would take longer for a batch than a transaction may take gets it in parts, small at first, and larger ones when it

@@ -293,6 +293,7 @@ def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(req
     assert complete == "True"
 
 
+@pytest.mark.slow
 def test_doctor_names_what_was_set_aside(live):
     """faults 0.3: and says how to have it tried again; a command that reads does not wait for it."""
     root = live.directory / "structjob.db.spool"

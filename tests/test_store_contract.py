@@ -534,6 +534,7 @@ async def test_the_command_line_reads_every_database(any_tracker, database, tmp_
     assert migrate.head() in await run("migrate")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bare_database", ["mariadb", "postgresql"], indirect=True)
 async def test_the_command_line_makes_no_tables_to_read(bare_database, tmp_path):
     """A command that reads leaves an application's own database as it is, and says that nothing is there (R49)."""

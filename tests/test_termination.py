@@ -219,6 +219,7 @@ async def test_sigterm_twice_ends_at_once(db_url):
     assert (await look(db_url))[1:] == ({"slow to end": ("cancelled", "SIGTERM")}, [], True)
 
 
+@pytest.mark.slow
 async def test_sigterm_with_a_locked_database(db_url, db_path):
     """Guarantee 6: the process ends within the time that containers are given; what could not be stored waits in the spool."""
     text = """
@@ -446,6 +447,7 @@ SERVER = """
     """
 
 
+@pytest.mark.slow
 async def test_sigterm_under_uvicorn_with_a_long_response_open(db_url):
     """R34: the server's own way to end is not hindered: it cancels the request and its job, and the lifespan closes the tracker."""
     with Program(SERVER.format(graceful=1), db_url) as program:

@@ -379,6 +379,7 @@ def descriptors():
     return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
 
 
+@pytest.mark.slow
 async def test_fifty_trackers_leave_nothing_behind(db_url, db_path):
     """Guarantee 6: no task, thread, descriptor, lock or spool stays after the tracker is closed."""
 
@@ -401,6 +402,7 @@ async def test_fifty_trackers_leave_nothing_behind(db_url, db_path):
         assert len(await tracker.jobs.list(status="completed", limit=100)) == 51
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stuck", ["locked", "write", "close"])
 async def test_closing_ends_in_time(db_url, db_path, monkeypatch, stuck):
     """Guarantee 6: within the timeout, all in all, though nothing answers, not even to a cancellation; the next delivers what is left."""

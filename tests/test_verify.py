@@ -206,6 +206,7 @@ async def test_jobs_left_running_by_ended_sessions_are_named(store):
     assert (result.running, result.running_job_ids, result.ok) == (1, ("left",), False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
