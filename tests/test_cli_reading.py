@@ -241,6 +241,7 @@ def test_show_tells_all_of_a_job(shell: Shell) -> None:
     assert "next:  structjob logs" in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_show_a_chain_of_any_length(live: Shell) -> None:
     """1,500 jobs, each the parent of the next, are shown; as JSON they are too deep, and it is said what to do (R20, R49)."""
     job = {"record": "job", "operation": "copy", "created_at": 1}

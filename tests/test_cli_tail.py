@@ -108,6 +108,7 @@ def test_every_filter_has_an_option(shell: Shell) -> None:
     assert {event["correlation_id"] for event in shell.json("logs", "--correlation", correlation)} == {correlation}
 
 
+@pytest.mark.slow
 def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
     """``export`` and ``import`` carry a job to another database; a dry run makes none; the map tells the new ids (R21, R36, R49)."""
     path = str(live.directory / "job.jsonl.gz")

@@ -105,6 +105,7 @@ def test_nothing_is_left_behind(shell: Shell) -> None:
     assert shell.json("verify")["ok"]
 
 
+@pytest.mark.slow
 def test_a_directory_of_ones_own_is_only_read(tmp_path: Path) -> None:
     """``--source`` moves a copy of the files there, and leaves them as they are; another database is named in what to type (R49)."""
     source = tmp_path / "mine"

@@ -175,6 +175,7 @@ async def test_a_file_that_was_moved_with_its_spool_is_delivered_without_a_word(
     assert not caplog.records
 
 
+@pytest.mark.slow
 def test_reading_commands_find_what_is_left_elsewhere(live, monkeypatch):
     """faults 57: `verify` and `doctor` look at every place, and what is for the database is delivered by the commands that read."""
     monkeypatch.setenv("STRUCTJOB_SPOOL", str(live.directory / "spools"))

@@ -113,6 +113,7 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
     assert rows(db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}") == [("vanished",)]
 
 
+@pytest.mark.slow
 async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(db_path, db_url, short_lease):
     """Its heartbeat stands still for a lease, and not before (R11)."""
     program = Program(db_url, host="elsewhere")

@@ -36,6 +36,7 @@ exec "$@"
 """Runs a command where it can write to ``/mnt`` only, in a mount namespace of its own."""
 
 
+@pytest.mark.slow
 def test_a_database_needs_no_temporary_directory() -> None:
     """faults 54: with one writable volume and nothing else, thousands of lines are stored at once, and read."""
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
