@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from rich.cells import cell_len, set_cell_size
 
+from structjob.amounts import percent_of, units, whole_percent
 from structjob.diagnostics import diagnostics
 from structjob.sinks import escape
 from structjob.terminal import Terminal, is_terminal, share
@@ -257,17 +258,18 @@ def lay_out(
 def drawn(bar: Bar, width: int, now: float, *, colour: bool, unicode: bool) -> str:
     """Return the bar itself; where the end is not known, a piece of it that wanders."""
     full, empty = ("━", "─") if unicode else ("#", "-")
-    if bar.total is None:
+    percent = None if bar.total is None else percent_of(bar.done, bar.total)
+    if percent is None:
         piece = max(width // 4, 1)
         way = width - piece
         at = int((now - bar.began) * 8) % (2 * way) if way else 0
         before, filled = min(at, 2 * way - at), piece
     else:
-        before, filled = 0, int(width * min(max(bar.done / bar.total, 0.0), 1.0))
+        before, filled = 0, int(width * max(percent, 0.0) / 100)
     after = width - before - filled
     if not colour:
         return empty * before + full * filled + empty * after
-    done = "32" if bar.total is not None and bar.done >= bar.total else "34"
+    done = "32" if percent == 100 else "34"
     pieces = ((empty * before, "90"), (full * filled, done), (empty * after, "90"))
     return "".join(f"\x1b[{code}m{text}\x1b[0m" for text, code in pieces if text)
 
@@ -326,14 +328,10 @@ def _ended(bar: Bar, now: float) -> str:
 def amount(bar: Bar) -> str:
     """Return how much is done, in figures; 100 % only where all of it is."""
     if not bar.units:
-        return f"{int(bar.done)}%"
+        return f"{whole_percent(bar.done)}%"
     if bar.total is None:
-        return _number(bar.done) if bar.done else ""
-    return f"{_number(bar.done)}/{_number(bar.total)} {min(100, int(100 * bar.done / bar.total))}%"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}".rstrip("0").rstrip(".")
+        return units(bar.done) if bar.done else ""
+    return f"{units(bar.done)}/{units(bar.total)} {whole_percent(percent_of(bar.done, bar.total))}%"
 
 
 def _clock(seconds: float) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from structjob.amounts import units, whole_percent
 from structjob.cli import options
 from structjob.cli.moments import brief, lasting, moment
 from structjob.cli.outlooks import Outlooks
@@ -215,7 +216,7 @@ def _done(job: JobRecord, underway: Underway | None) -> str:
         share = min(underway.percent, _ALMOST)
     if share is None:
         return ""
-    percent = f"{share:.0f}%"
+    percent = f"{whole_percent(share)}%"
     return f"{bar(share, 8)} {percent:>4}" if job.status == "running" else percent
 
 
@@ -269,12 +270,7 @@ def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) 
     if silence is not None:
         return Text(escape(no_sign(silence)), style="yellow")
     if job.status == "running" and underway is not None and underway.step is not None:
-        return Text(f"{escape(underway.step)} {amount(underway.done)}/{amount(underway.total)}")
+        return Text(f"{escape(underway.step)} {units(underway.done or 0)}/{units(underway.total or 0)}")
     if job.status == "running" and job.current_step:
         return Text(escape(job.current_step))
     return Text(escape(job.description or ""), style="dim")
-
-
-def amount(value: float | None) -> str:
-    """Return a number of units."""
-    return "?" if value is None else f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"

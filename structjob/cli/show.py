@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from structjob.amounts import units, whole_percent
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.ids import tail
-from structjob.cli.jobs import OURS, amount, no_sign, took, what_failed
+from structjob.cli.jobs import OURS, no_sign, took, what_failed
 from structjob.cli.lines import retried
 from structjob.cli.moments import full, lasting
 from structjob.cli.screen import Failure, Piece, command_line, console, put_json, put_rows, suggest
@@ -161,7 +162,7 @@ class Page:
         if lasted is not None:
             title.append(f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", style="dim")
         if job.status == "running" and job.percent_complete is not None:
-            title.append(f"  {bar(job.percent_complete)} {job.percent_complete:.0f}%", style="blue")
+            title.append(f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", style="blue")
         screen.print(title, soft_wrap=True)
         facts = {
             "id": job.id, "description": job.description, "type": job.job_type, "owner": job.owner, "project": job.project,
@@ -228,11 +229,10 @@ class Page:
             depth: dict[str | None, int] = {None: 0}
             for step in tree.steps:
                 depth[step.id] = depth.get(step.parent_step_id, 0) + 1
-                units = f"  {amount(step.done)}/{amount(step.total)}" if step.total else f"  {amount(step.done)}" if step.done else ""
-                yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, units)
+                yield self._bar(f"{indent}{'  ' * (depth[step.id] - 1)}", escape(step.name), step, _done(step))
             waiting += [(child, f"{indent}    ") for child in reversed(tree.children)]
 
-    def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, units: str) -> Sequence[Piece]:
+    def _bar(self, indent: str, name: str, what: StepRecord | JobRecord, done: str) -> Sequence[Piece]:
         from structjob.sinks import escape
 
         status = what.status.value
@@ -246,8 +246,8 @@ class Page:
             first = (what.started_at - start).total_seconds() / self._whole
             before, within, after = span(first, first + lasted / self._whole)
             line += ((before, "dim"), (within, colour), (after, "dim"))
-        if units:
-            line.append((units, "dim"))
+        if done:
+            line.append((done, "dim"))
         if (slow := self._slow.get(what.id)) is not None and slow.median_ms is not None:
             line.append((f"  slow: usually {lasting(slow.median_ms / 1000)}", "yellow"))
         if status == "retrying":
@@ -292,6 +292,13 @@ class Page:
             for event in self._last:
                 for part in lines.render(event).split("\n"):
                     screen.print(Text.from_ansi(f"  {part}"), soft_wrap=True)
+
+
+def _done(step: StepRecord) -> str:
+    """Return how many units of a step are done, of how many."""
+    if step.total:
+        return f"  {units(step.done or 0)}/{units(step.total)}"
+    return f"  {units(step.done)}" if step.done else ""
 
 
 def usual(expected: Expectation) -> str:

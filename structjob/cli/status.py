@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from functools import lru_cache
 
+from structjob.amounts import whole_percent
+
 SYMBOLS = {
     "pending": ("○", "o", "dim"),
     "running": ("●", "*", "blue"),
@@ -45,7 +47,7 @@ def colour_of(status: str) -> str:
 
 def bar(percent: float, width: int = 10) -> str:
     """Return a bar that *percent* (0–100) of it fills."""
-    filled = round(max(0.0, min(percent, 100.0)) / 100 * width)
+    filled = whole_percent(max(percent, 0.0)) * width // 100
     full, empty = ("━", "─") if speaks_unicode() else ("#", ".")
     return full * filled + empty * (width - filled)
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from structjob.amounts import percent_of
 from structjob.context import Binding, Remote, Scope, current_job, current_scope, remote_scope
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.lifecycle.arguments import check_coroutine_function, check_mapping, check_text, check_units
@@ -203,7 +204,7 @@ class Untracked:
     @property
     def percent(self) -> float | None:
         """How far it is by its units, 0–100; ``None`` if their total is not known."""
-        return min(100.0, self.done / self.total * 100) if self.total else None
+        return percent_of(self.done, self.total) if self.total else None
 
     async def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
         """Iterate over *items*."""

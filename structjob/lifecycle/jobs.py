@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 from collections.abc import Mapping
@@ -130,6 +131,7 @@ class Job(Handle):
         self._cpu_ms: float | None = None
         self._max_rss_kb: int | None = None
         self._step_count = 0
+        self._step_numbers = itertools.count(1)
         self._open_steps: dict[str, Step] = {}
         self._begun_in = 0
         self._completed_steps = 0

@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from structjob.amounts import percent_of
 from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
@@ -100,7 +101,7 @@ class Step(Handle):
             self.parent_step_id = scope.step.id
         job._step_count += 1
         job._open_steps[self.id] = self
-        self.seq = job._step_count
+        self.seq = next(job._step_numbers)
         job._current_step = self.name
         self.status = StepStatus.RUNNING
         self._started = database_time(now())
@@ -215,13 +216,19 @@ class Step(Handle):
         if self.status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
-        if type(units) is not int or not 0 <= units < _MANY:
+        # No call between reading and writing `done`: other threads count, too, and they are let in at calls only.
+        if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
+            self.done += units
+        else:
             try:
-                self.done = min(self.done + check_units("units", units), _MOST)
+                units = check_units("units", units)
             except InvalidArgument as exc:
                 self._misused(exc)
-        else:
+                return
+            units = units if units < _MANY else float(units)
             self.done += units
+            if self.done > _MOST:  # noqa: PLR1730 -- `min` is a call
+                self.done = _MOST
         if not self._pending:
             self._progressed()
 
@@ -288,7 +295,7 @@ class Step(Handle):
         """How far it is, 0–100: as told, else by its units; ``None`` if neither is known."""
         if self._percent is not None:
             return self._percent
-        return min(100.0, self.done / self.total * 100) if self.total else None
+        return percent_of(self.done, self.total) if self.total else None
 
     def _not_running(self, what: str) -> IllegalTransition:
         return IllegalTransition(f"{self._named()} is {self.status.value if self.status else 'not begun'}; {what} needs it running")
