@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from structjob.exceptions import InvalidFilter
+from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.levels import level_name
-from structjob.models import STREAMS, JobStatus
+from structjob.models import STREAMS, AnyJob, JobStatus, id_of
 
 MAX_LIMIT = 10_000
 """The most rows one page of a listing may ask for."""
@@ -41,7 +41,12 @@ def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
         if isinstance(value, timedelta):
             return datetime.now(UTC) - abs(value)
         if isinstance(value, datetime):
-            return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            if value.utcoffset() is None:
+                raise InvalidFilter(
+                    f"{name} has no time zone ({value.isoformat()}): write datetime.now(UTC) for the present, "
+                    f"{name}.astimezone() for a local time, {name}.replace(tzinfo=UTC) for one in UTC"
+                )
+            return value.astimezone(UTC)
     except OverflowError:
         raise InvalidFilter(f"{name} is a time before the year 1 or after 9999 ({value}): leave it out") from None
     raise InvalidFilter(f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}")
@@ -64,7 +69,7 @@ def _check_plain(given: object) -> None:
     """Refuse truth values that are none, and text that no database takes."""
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)
-        if field.type == "bool" and not isinstance(value, bool):
+        if field.type in ("bool", "bool | None") and not isinstance(value, bool) and not (value is None and field.default is None):
             raise InvalidFilter(f"{field.name} must be True or False, not {value!r}")
         for text in _texts(value):
             try:
@@ -83,6 +88,13 @@ def _texts(value: object) -> Iterable[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _texts(item)
+
+
+def _named(job: AnyJob) -> str:
+    try:
+        return id_of(job)
+    except InvalidArgument as exc:
+        raise InvalidFilter(str(exc)) from None
 
 
 def _check_limit(limit: int) -> None:
@@ -108,16 +120,18 @@ class LogFilter(_Filter):
     time. A page by anything else, without one of the first five, looks at 100,000 events at most; see `Page.partial`.
 
     Args:
+        job: A job: any id of it, a `Job` or a `JobRecord`. If there is no such job, reading raises `JobNotFound`.
+        job_id: The same for code that knows the id: where no job has it, as an id of any kind, events are looked for by it all the same.
+        children: With the events of the job's descendants (the default where a job is given), or without.
         level: This level or above; with ``level_exact`` this level only.
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
         logger: The name given to ``structlog.get_logger`` (the source).
-        since: From this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        since: From this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Before this moment.
         fingerprint: Occurrences of this error; see `structjob.store.errors.Errors`.
         text: Part of the message, not a regular expression; letter case does not count (on SQLite: that of ASCII letters). No index
             leads to it: a page looks at 100,000 events at most, whatever else is asked for.
         attrs: Attribute path (dots go deeper) → value it must equal; as *text*, no index leads to it.
-        include_children: With *job_id*, its descendants' events too.
         order: ``asc`` oldest first, ``desc`` newest first.
         limit: Rows a page, 1–10,000.
 
@@ -125,6 +139,7 @@ class LogFilter(_Filter):
         InvalidFilter: if a value is not one its field accepts.
     """
 
+    job: AnyJob | None = None
     job_id: str | None = None
     attempt: int | None = None
     step_id: str | None = None
@@ -145,12 +160,20 @@ class LogFilter(_Filter):
     until: datetime | timedelta | None = None
     text: str | None = None
     attrs: Mapping[str, Any] | None = None
-    include_children: bool = False
+    children: bool | None = None
     order: Literal["asc", "desc"] = "asc"
     limit: int = 100
 
     def __post_init__(self) -> None:
         _check_plain(self)
+        if self.job is not None:
+            if self.job_id is not None:
+                raise InvalidFilter("job and job_id both name a job: leave one of them out")
+            if not isinstance(self.job, str):
+                object.__setattr__(self, "job_id", _named(self.job))
+                object.__setattr__(self, "job", None)
+        elif self.job_id is None and self.children is not None:
+            raise InvalidFilter("children needs a job: whose children?")
         if self.level is not None:
             object.__setattr__(self, "level", level_name(self.level))
         if self.type not in (None, "system", "job", "task"):
@@ -192,7 +215,7 @@ class AttemptFilter(_Listed):
 
     Args:
         status: One status, or several. No index leads to it: a page looks at 100,000 attempts at most; see `Page.partial`.
-        since: Begun from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        since: Begun from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Begun before this moment.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
         limit: Rows a page, 1–10,000.
@@ -209,8 +232,9 @@ class JobFilter(_Listed):
     Args:
         status: One status, or several.
         text: Part of the operation or of the description.
-        since: Created from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+        since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Created before this moment.
+        parent_job_id, root_job_id: Any id of the parent, or of the job at the top.
         root_only: Only jobs without a parent, or whose parent is not in this database.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
         limit: Rows a page, 1–10,000.

@@ -76,7 +76,9 @@ class Listener:
             raise InvalidArgument(f"queue_size must be a whole number of at least 1, not {queue_size!r}")
         if callback is not None and not callable(callback):
             raise InvalidArgument(f"a listener's callback must be callable, not {type(callback).__name__}; a filter comes as filter=…")
-        if wanted.include_children:
+        if wanted.job is not None:
+            raise InvalidFilter("a listener asks no database what an id means: give the job's own id as job_id, or a Job")
+        if wanted.children:
             raise InvalidFilter("a listener does not know whose children there are: listen to a correlation_id, or tail the log")
         self._recorder = recorder
         self._callback = callback

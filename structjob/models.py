@@ -9,9 +9,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
-from structjob.exceptions import IllegalTransition
+from structjob.exceptions import IllegalTransition, InvalidArgument
+
+
+class AJob(Protocol):
+    """A job: a live handle or a record."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+
+
+AnyJob = str | AJob
+"""What names a job: its id, external id or context id; a `Job` or a `JobRecord`."""
+
+
+def id_of(job: AnyJob) -> str:
+    """Return the text that names *job*: of a handle or a record, its id.
+
+    Raises:
+        InvalidArgument: if it is neither text nor a job.
+    """
+    given = getattr(job, "id", None) if hasattr(job, "operation") else job
+    if not isinstance(given, str):
+        raise InvalidArgument(f"a job is named by an id (text), or given as a Job or a JobRecord, not as {type(job).__name__}")
+    return given
 
 
 class JobStatus(StrEnum):

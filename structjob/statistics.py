@@ -20,7 +20,7 @@ class StatisticsFilter(_Filter):
     """Which jobs statistics are of; every field that is set must match.
 
     Args:
-        since: Created from this moment on (of steps: begun); a naive time is UTC, a `timedelta` is that long before now.
+        since: Created from this moment on (of steps: begun); a datetime with a time zone; a `timedelta` is that long before now.
         until: Created (begun) before this moment.
         limit: Groups at most, those with the most first, 1–10,000.
 

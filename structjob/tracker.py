@@ -27,7 +27,7 @@ from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
-from structjob.models import JobStatus, Ledger
+from structjob.models import AnyJob, JobStatus, Ledger
 from structjob.pipeline import emit
 from structjob.processors import setup
 from structjob.queue import Queue
@@ -299,7 +299,7 @@ class Tracker:
         recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
         self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
-        self.logs = Logs(self._fetch, self._flush_before_read)
+        self.logs = Logs(self._fetch, self._flush_before_read, self.jobs)
         self.sessions = Sessions(self._fetch, self._flush_before_read)
         self._engine.on_stored = self.logs.stored
         self.errors = Errors(self._fetch, self._flush_before_read, self._transact)
@@ -518,7 +518,7 @@ class Tracker:
         Args:
             callback: Called on this loop with each event that matches, one after the other; may be a coroutine function. Without one,
                 iterate: ``async for event in tracker.listen(level="error")``.
-            filter: What to listen to; ``include_children`` is refused.
+            filter: What to listen to. A job is named by its ``job_id``, or given as a `Job`; ``children`` is refused.
             queue_size: Events that wait for their turn at most; `Listener.dropped` counts those that come when it is full.
             **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
 
@@ -550,7 +550,7 @@ class Tracker:
 
         return Bars(self._live, stream)
 
-    async def cancel(self, any_id: str, reason: str | None = None, *, by: str | None = None) -> None:
+    async def cancel(self, any_id: AnyJob, reason: str | None = None, *, by: str | None = None) -> None:
         """Ask a job to stop, wherever it runs.
 
         One that is pending is cancelled at once, and never starts. One that runs under ``async with`` gets a `CancelledError` with
@@ -558,7 +558,7 @@ class Tracker:
         Its children run below it and go with it.
 
         Args:
-            any_id: Its id, external id or context id; see `Jobs.find`.
+            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
             reason: Recorded as the job's error message; ``cancelled by request`` by default.
             by: Who asks, at most 128 characters; recorded in the job's log.
 
@@ -589,11 +589,11 @@ class Tracker:
             attrs = {"operation": record.operation, "status": "cancelled", "reason": reason, **({"requested_by": by} if by else {})}
             emit(scope, "warning", "operation_end", attrs, kind="operation_end")
 
-    async def export(self, any_id: str, path: str | os.PathLike[str], *, children: bool = True) -> int:
+    async def export(self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True) -> int:
         """Write a job with its attempts, steps and events to a file of JSON lines, which `import_` takes back.
 
         Args:
-            any_id: Its id, external id or context id; see `Jobs.find`.
+            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
             path: The file, compressed if its name ends in ``.gz``; replaced if it is there, for its owner's eyes only.
             children: With its descendants.
 

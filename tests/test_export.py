@@ -61,7 +61,7 @@ async def everything(tracker, job_id):
     def tree(found):
         return plain(found.job), [plain(step) for step in found.steps], [tree(child) for child in found.children]
 
-    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(job_id=job_id, include_children=True)]
+    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(job_id=job_id, children=True)]
     attempts = [plain(attempt) for attempt in await tracker.jobs.history(job_id)]
     steps = [plain(step) for step in await tracker.jobs.steps(job_id, 1)]
     return tree(await tracker.jobs.tree(job_id)), attempts, steps, events
@@ -108,7 +108,7 @@ async def test_new_ids(tracker, tmp_path):
     assert tree.job.root_job_id == new != "mine"
     assert [child.job.root_job_id for child in tree.children] == [new]
     assert [step.id for step in tree.steps] == [found.step_ids[(await tracker.jobs.tree("mine")).steps[0].id]]
-    events = await tracker.logs.list(job_id=new, include_children=True)
+    events = await tracker.logs.list(job_id=new, children=True)
     assert {event.job_id for event in events} == set(found.job_ids.values())
     assert {event.attrs.get("parent_job_id") for event in events} == {None, new}
     assert (await tracker.verify()).ok

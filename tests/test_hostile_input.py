@@ -64,7 +64,7 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
 @pytest.mark.parametrize(
     ("kind", "given"),
     [
-        (LogFilter, {"include_children": "no"}),
+        (LogFilter, {"children": "no"}),
         (LogFilter, {"level_exact": 1}),
         (JobFilter, {"root_only": "yes"}),
         (LogFilter, {"text": "\ud800"}),

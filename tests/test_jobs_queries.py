@@ -478,7 +478,7 @@ async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
     while tree.children:
         tree, depth = tree.children[0], depth + 1
     assert depth == 1_199
-    assert [one.message for one in await any_tracker.logs.list(job_id="g0", include_children=True)] == ["deep"]
+    assert [one.message for one in await any_tracker.logs.list(job_id="g0", children=True)] == ["deep"]
     assert (await any_tracker.prune(30, dry_run=True)).jobs == 1_200
 
 

@@ -157,7 +157,7 @@ async def test_misuse_is_refused(tracker):
     with pytest.raises(InvalidArgument, match="queue_size"):
         tracker.listen(print, queue_size=0)
     with pytest.raises(InvalidFilter, match="children"):
-        tracker.listen(print, job_id="j", include_children=True)
+        tracker.listen(print, job_id="j", children=True)
     with pytest.raises(InvalidFilter, match="unknown filter"):
         tracker.listen(print, nme="x")
     with pytest.raises(InvalidArgument, match="callback"):

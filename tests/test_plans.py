@@ -41,7 +41,7 @@ PAGES_OF_EVENTS = {
 }
 OTHER_EVENTS = {
     "errors of a job": (lambda a: a.logs.list(job_id=a.job, level="error", **PAGE), "logs_by_job"),
-    "of a job's tree": (lambda a: a.logs.list(job_id=a.job, include_children=True, **PAGE), "logs_by_job"),
+    "of a job's tree": (lambda a: a.logs.list(job_id=a.job, children=True, **PAGE), "logs_by_job"),
     "of an error": (lambda a: a.logs.list(fingerprint=a.fingerprint, **PAGE), "logs_by_fingerprint"),
     "of a session": (lambda a: a.logs.list(session_id=a.session, **PAGE), f"{OF_A_SESSION}|logs_by_time"),
     "number of a job's": (lambda a: a.logs.count(job_id=a.job), "logs_by_job"),

@@ -508,7 +508,7 @@ async def test_a_tracker_on_every_database(any_tracker):
     assert [(a.status, a.result) for a in history] == [("completed", {"bytes": 1}), ("failed", None)]
     assert [child.job.id for child in (await tracker.jobs.tree(outer.id)).children] == [inner.id]
     assert [e.message for e in await tracker.logs.list(attrs={"key": "ä"})] == ["hello 😀"]
-    assert [e.message for e in await tracker.logs.list(job_id=outer.id, include_children=True, level="warning", level_exact=True)] == [
+    assert [e.message for e in await tracker.logs.list(job_id=outer.id, children=True, level="warning", level_exact=True)] == [
         "within"
     ]
     assert [e.message for e in await tracker.logs.list(text="HELLO")] == ["hello 😀"]

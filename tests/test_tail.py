@@ -176,7 +176,7 @@ async def test_children_that_begin_later(database):
     """A job's tail holds its children's events, those of children that begin later, and whose row comes after their events (R37)."""
     await database.session(1)
     await database.job("parent")
-    tail = database.logs.tail(job_id="parent", include_children=True)
+    tail = database.logs.tail(job_id="parent", children=True)
     await database.add(1, [1], job_id="parent")
     assert await messages(tail) == ["1:1"]
     await database.add(1, [2], job_id="child")
@@ -193,7 +193,7 @@ async def test_a_job_of_another_database_holds_nothing_up(sqlite, monkeypatch):
     """A job whose row never comes is waited for once (R37)."""
     await sqlite.session(1)
     await sqlite.job("parent")
-    tail = sqlite.logs.tail(job_id="parent", include_children=True)
+    tail = sqlite.logs.tail(job_id="parent", children=True)
     assert await messages(tail) == []
     await sqlite.add(1, [1, 2, 3], job_id="elsewhere")
     await sqlite.add(1, [4], job_id="parent")
@@ -400,7 +400,7 @@ async def test_a_cursor_of_another_filter_is_refused(sqlite):
     for wrong in ("", "x", "é", cursor[:-4], 3):
         with pytest.raises(InvalidFilter, match="cursor"):
             sqlite.logs.tail(after=wrong)
-    refused = ({"order": "desc"}, {"until": timedelta(hours=1)}, {"last": -1}, {"last": 1, "after": cursor}, {"include_children": True})
+    refused = ({"order": "desc"}, {"until": timedelta(hours=1)}, {"last": -1}, {"last": 1, "after": cursor}, {"children": True})
     for filters in refused:
         with pytest.raises(InvalidFilter):
             sqlite.logs.tail(**filters)

@@ -79,7 +79,7 @@ async def _export(
         if job is not None and what == "job":
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
         else:
-            scope = {} if job is None else {"job_id": job.id, "include_children": children}
+            scope = {} if job is None else {"job_id": job.id, "children": children}
             shown = output is None and is_terminal(sys.stdout)
             written = _lines(reader, {**scope, **filters}, as_csv=what == "csv", shown=shown)
         if output is None:

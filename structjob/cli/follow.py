@@ -37,7 +37,7 @@ async def show_tail(
 
     async with reading(db) as reader:
         job_id = None if given is None else (await resolve(reader, given)).id
-        scope = {} if job_id is None else {"job_id": job_id, "include_children": children}
+        scope = {} if job_id is None else {"job_id": job_id, "children": children}
         screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
         async for event in _follow(reader, {**scope, **filters}, job_id, last):
             if isinstance(event, Gap):

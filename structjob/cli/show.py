@@ -95,7 +95,7 @@ async def _last_lines(reader: Reader, job: JobRecord) -> list[Event]:
     """Return the last lines before the end of a job that went wrong, where no traceback says more."""
     if job.status not in ("failed", "crashed") or (job.error is not None and _raised(job.error.traceback)):
         return []
-    page = await reader.logs.list(job_id=job.id, include_children=True, order="desc", limit=4 * LAST)
+    page = await reader.logs.list(job_id=job.id, children=True, order="desc", limit=4 * LAST)
     return [event for event in page if event.kind in ("log", "output")][:LAST][::-1]
 
 

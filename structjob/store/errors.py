@@ -17,6 +17,7 @@ from structjob.filters import _as_utc, _check_limit, _check_span
 from structjob.statistics import ErrorGroup, ErrorStatistics, ErrorStatus
 from structjob.store.expressions import ascending, equals, storable
 from structjob.store.history import type_of
+from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush
 from structjob.store.tables import errors, logs
 
@@ -115,11 +116,11 @@ class Errors:
 
         Args:
             status: ``open``, ``resolved`` or ``regressed``, or several of them; by default all.
-            since: Seen from this moment on; a naive time is UTC, a `timedelta` is that long before now.
+            since: Seen from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
             until: Seen before this moment.
             operation: Seen in this operation.
             step: Seen in a step of this name.
-            job_id: Seen in this job.
+            job_id: Seen in this job (any id of it).
             project: Seen in this project.
             limit: Errors at most, 1–10,000.
 
@@ -134,10 +135,13 @@ class Errors:
             if one not in _STATUSES:
                 raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(_STATUSES)}")
         seen = _occurrences(since, until, {"operation": operation, "step": step, "job_id": job_id, "project": project})
+        await self._flush()
+        if job_id is not None:
+            exact = await Jobs(self._fetch, self._flush).exact_id(job_id)
+            seen = _occurrences(since, until, {"operation": operation, "step": step, "job_id": exact, "project": project})
         conditions: tuple[ColumnElement[bool], ...] = ()
         if len(seen) > 1:
             conditions += (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),)
-        await self._flush()
         return await self._groups(conditions, statuses, limit)
 
     async def get(self, fingerprint: str) -> ErrorGroup:

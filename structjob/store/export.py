@@ -56,7 +56,7 @@ async def job_lines(jobs: Jobs, logs: Logs, job_id: str, *, children: bool = Tru
             yield as_line("attempt", plain(attempt))
             for step in await jobs.steps(job.id, attempt.attempt):
                 yield as_line("step", plain(step))
-    async for event in logs.iterate(job_id=job_id, include_children=children, limit=1_000):
+    async for event in logs.iterate(job_id=job_id, children=children, limit=1_000):
         yield as_line("event", plain(event))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, overload
 
@@ -13,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, s
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
-from structjob.models import AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus
+from structjob.models import AnyJob, AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus, id_of
 from structjob.store import rows, underway
 from structjob.store.expressions import contains, equals, storable
 from structjob.store.paging import Fetch, Flush, Listing, fingerprint, merged, read_page
@@ -71,8 +72,11 @@ class Jobs:
         await self._flush()
         return await self._get(id)
 
-    async def find(self, any_id: str) -> JobRecord:
+    async def find(self, any_id: AnyJob) -> JobRecord:
         """Return the job that *any_id* means: its id, else its external id, else its context id; of several, the newest.
+
+        Args:
+            any_id: An id; or a `Job` or a `JobRecord`, to be read again.
 
         Raises:
             JobNotFound: if no job, and no legacy lookup, knows it.
@@ -135,6 +139,12 @@ class Jobs:
             InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query.
         """
         wanted = merged(JobFilter, filter, filters)
+        _conditions(wanted)  # what is refused is refused before anything is delivered
+        await self._flush()
+        if wanted.parent_job_id is not None:
+            wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
+        if wanted.root_job_id is not None:
+            wanted = replace(wanted, root_job_id=await self.exact_id(wanted.root_job_id))
         listing = Listing(
             table=jobs,
             time=jobs.c.created_at,
@@ -144,10 +154,9 @@ class Jobs:
             limit=wanted.limit,
             fingerprint=fingerprint("jobs", wanted),
         )
-        await self._flush()
         return await read_page(self._fetch, listing, cursor, rows.job)
 
-    async def missing(self, any_id: str) -> dict[str, int]:
+    async def missing(self, any_id: AnyJob) -> dict[str, int]:
         """Return how many of a job's events were given up, by reason: ``spool_full``, ``queue_full``, … Those of its children are theirs.
 
         Raises:
@@ -163,7 +172,7 @@ class Jobs:
                 counts[row["reason"]] = counts.get(row["reason"], 0) + count
         return counts
 
-    async def progress(self, any_id: str) -> Progress:
+    async def progress(self, any_id: AnyJob) -> Progress:
         """Return how far the job is that *any_id* means, as `find` takes it.
 
         Raises:
@@ -195,55 +204,55 @@ class Jobs:
             context_id=job.context_id,
         )
 
-    async def tree(self, id: str) -> JobTree:  # noqa: A002  # the column's name
-        """Return the job with its steps, its child jobs with theirs, and so on.
+    async def tree(self, any_id: AnyJob) -> JobTree:
+        """Return the job that *any_id* means, as `find` takes it, with its steps, its child jobs with theirs, and so on.
 
         Raises:
-            JobNotFound: if there is no job with this id.
+            JobNotFound: if there is none.
         """
         await self._flush()
-        _check_id(id)
-        ids = family(id)
+        id_ = (await self._find(any_id)).id
+        ids = family(id_)
         records = [rows.job(row) for row in await self._fetch(select(jobs).join(ids, ids.c.id == jobs.c.id))]
         if not records:
-            raise JobNotFound(id)
-        ids = family(id)
+            raise JobNotFound(id_)  # it was deleted just now
+        ids = family(id_)
         latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
         statement = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id).order_by(steps.c.seq, steps.c.id)
-        return grown(id, records, [rows.step(row) for row in await self._fetch(statement)])
+        return grown(id_, records, [rows.step(row) for row in await self._fetch(statement)])
 
     @overload
-    async def history(self, id: str) -> builtins.list[AttemptRecord]: ...
+    async def history(self, any_id: AnyJob) -> builtins.list[AttemptRecord]: ...
     @overload
     async def history(self, *, filter: AttemptFilter | None = None, cursor: str | None = None, **filters: Any) -> Page[AttemptRecord]: ...
     async def history(
         self,
-        id: str | None = None,  # noqa: A002  # the column's name
+        any_id: AnyJob | None = None,
         *,
         filter: AttemptFilter | None = None,  # noqa: A002  # see AttemptFilter
         cursor: str | None = None,
         **filters: Any,
     ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:
-        """Return the attempts at a job, the first one first (none if it has not begun yet); without *id*, a page of those at all jobs.
+        """Return the attempts at a job, the first one first (none if it has not begun yet); without *any_id*, a page of those at all jobs.
 
         Args:
-            id: The job's id.
-            filter: Without *id*: what to list; by default everything, the newest first, 100 a page. What was imported without the time
+            any_id: The job, as `find` takes it.
+            filter: Without *any_id*: what to list; by default everything, the newest first, 100 a page. What was imported without the time
                 it began is in its job's history only.
             cursor: The ``next`` or ``previous`` of another page of the same query.
             **filters: Fields of `AttemptFilter`, instead of *filter* or on top of it.
 
         Raises:
-            JobNotFound: if there is no job with this id.
-            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query; or with *id*.
+            JobNotFound: if there is no such job.
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query; or with *any_id*.
         """
-        if id is None:
+        if any_id is None:
             return await self._attempts(merged(AttemptFilter, filter, filters), cursor)
         if filter is not None or cursor is not None or filters:
             raise InvalidFilter("the history of one job is not filtered: leave its id, or the filters, out")
         await self._flush()
-        await self._get(id)
-        found = await self._fetch(select(attempts).where(attempts.c.job_id == id).order_by(attempts.c.attempt))
+        job = await self._find(any_id)
+        found = await self._fetch(select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.attempt))
         return [rows.attempt(row) for row in found]
 
     async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
@@ -265,20 +274,20 @@ class Jobs:
         await self._flush()
         return await read_page(self._fetch, listing, cursor, rows.attempt)
 
-    async def steps(self, id: str, attempt: int | None = None) -> builtins.list[StepRecord]:  # noqa: A002  # the column's name
+    async def steps(self, any_id: AnyJob, attempt: int | None = None) -> builtins.list[StepRecord]:
         """Return the steps of one attempt at a job, in the order they began.
 
         Args:
-            id: The job's id.
+            any_id: The job, as `find` takes it.
             attempt: The attempt's number; None is the latest.
 
         Raises:
-            JobNotFound: if there is no job with this id.
+            JobNotFound: if there is no such job.
         """
         await self._flush()
-        job = await self._get(id)
+        job = await self._find(any_id)
         number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
-        found = await self._fetch(select(steps).where(steps.c.job_id == id, number).order_by(steps.c.seq, steps.c.id))
+        found = await self._fetch(select(steps).where(steps.c.job_id == job.id, number).order_by(steps.c.seq, steps.c.id))
         return [rows.step(row) for row in found]
 
     async def _get(self, job_id: str) -> JobRecord:
@@ -288,9 +297,20 @@ class Jobs:
             raise JobNotFound(job_id)
         return rows.job(found[0])
 
-    async def _find(self, any_id: str) -> JobRecord:
-        _check_id(any_id)
-        return await self._exact(any_id) or await self._legacy(any_id)
+    async def _find(self, any_id: AnyJob) -> JobRecord:
+        given = id_of(any_id)
+        _check_id(given)
+        return await self._exact(given) or await self._legacy(given)
+
+    async def exact_id(self, any_id: str) -> str:
+        """Return the id of the job that *any_id* means, as `find` takes it; *any_id* itself if there is none.
+
+        Events may be stored before the row of their job, and errors remain after it.
+        """
+        try:
+            return (await self._find(any_id)).id
+        except JobNotFound:
+            return any_id
 
     async def _exact(self, any_id: str) -> JobRecord | None:
         """Look in the three columns by one statement, each by its own index; the first that knows the id wins."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from typing import Any, Literal, overload
 from weakref import WeakSet
 
@@ -14,6 +15,7 @@ from structjob.levels import LEVELS
 from structjob.models import Event, Gap, Page, Surroundings
 from structjob.store import rows
 from structjob.store.expressions import contains, equals, json_equals
+from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush, Listing, count_all, fingerprint, merged, read_page
 from structjob.store.position import Position, decoded
 from structjob.store.session_reader import Query
@@ -51,11 +53,13 @@ class Logs:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers what is pending.
+        jobs: Finds the job that a filter names.
     """
 
-    def __init__(self, fetch: Fetch, flush: Flush) -> None:
+    def __init__(self, fetch: Fetch, flush: Flush, jobs: Jobs | None = None) -> None:
         self._fetch = fetch
         self._flush = flush
+        self._jobs = jobs or Jobs(fetch, flush)
         self._tails: WeakSet[Tail[Any]] = WeakSet()
 
     async def list(self, filter: LogFilter | None = None, *, cursor: str | None = None, **filters: Any) -> Page[Event]:  # noqa: A002  # see LogFilter
@@ -70,10 +74,9 @@ class Logs:
             InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to another query.
         """
         wanted = merged(LogFilter, filter, filters)
-        conditions = _conditions(wanted)
-        searches = _searches(wanted)
+        _check(wanted)
         await self._flush()
-        return await self._page(await self._listing(wanted, conditions, searches), cursor)
+        return await self._page(await self._listing(await self._resolved(wanted)), cursor)
 
     async def iterate(self, filter: LogFilter | None = None, **filters: Any) -> AsyncIterator[Event]:  # noqa: A002  # see LogFilter
         """Yield every event that matches and is stored when the iteration begins, in the order of their time.
@@ -91,15 +94,14 @@ class Logs:
         if filter is None and "limit" not in filters:
             filters["limit"] = _BATCH
         wanted = merged(LogFilter, filter, filters)
-        conditions = _conditions(wanted)
-        searches = _searches(wanted)
+        _check(wanted)
         await self._flush()
         # Both hold for all that is stored now. Neither alone ends it: ids need not rise, and another machine's clock may be ahead.
         (last,) = await self._fetch(select(func.max(logs.c.id).label("id"), func.max(logs.c.ts).label("ts")))
         if last["id"] is None:
             return
         stored = (logs.c.id <= last["id"], logs.c.ts <= literal(last["ts"], logs.c.ts.type))
-        listing = await self._listing(wanted, (*conditions, *stored), searches)
+        listing = await self._listing(await self._resolved(wanted), *stored)
         cursor: str | None = None
         while True:
             page = await self._page(listing, cursor)
@@ -119,13 +121,13 @@ class Logs:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
         wanted = merged(LogFilter, filter, {**filters, "order": "asc"})
-        conditions = _conditions(wanted)
-        searches = _searches(wanted)
+        _check(wanted)
         await self._flush()
-        if searches:  # so that it ends, however much is logged meanwhile
+        until: tuple[ColumnElement[bool], ...] = ()
+        if _searches(wanted):  # so that it ends, however much is logged meanwhile
             (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
-            conditions += (logs.c.id <= (last["id"] or 0),)
-        return await count_all(self._fetch, await self._listing(wanted, conditions, searches))
+            until = (logs.c.id <= (last["id"] or 0),)
+        return await count_all(self._fetch, await self._listing(await self._resolved(wanted), *until))
 
     async def around(
         self, session_id: int, seq: int, *, before: int = 5, after: int = 5, same: Literal["job", "session"] | None = None
@@ -225,6 +227,8 @@ class Logs:
 
         Raises:
             InvalidFilter: if a filter is unknown, or its value is refused; if *after* belongs to another filter.
+
+        The iteration raises `JobNotFound` if the filter names a job that there is not.
         """
         wanted = merged(LogFilter, filter, filters)
         if wanted.order != "asc" or wanted.until is not None:
@@ -233,22 +237,16 @@ class Logs:
             raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
         if after is not None and last is not None:
             raise InvalidFilter("a cursor goes on where it stands: leave last out")
-        conditions = _conditions(wanted)
-        searches = _searches(wanted)
+        _check(wanted)
         mark = fingerprint("tail", wanted)
 
-        async def listing() -> Listing:
-            return await self._listing(wanted, conditions, searches, mark=mark, limit=_BATCH)
+        async def prepare() -> Query:
+            return self._query(await self._resolved(wanted), mark)
 
-        matching = and_(true(), *conditions, *searches)
-        if wanted.job_id is not None and wanted.include_children:
-            matching = and_(matching, or_(logs.c.job_id == wanted.job_id, logs.c.job_id.in_(select(family(wanted.job_id).c.id))))
-        elif levels := _leading_levels(wanted):
-            matching = and_(matching, logs.c.level.in_(levels))
         opened: Tail[Any] = Tail(
             self._fetch,
             self._flush,
-            Query(matching, listing, wanted.job_id if wanted.include_children else None),
+            prepare,
             Position(mark, last) if after is None else decoded(after, mark),
             show_gaps=gaps,
         )
@@ -265,24 +263,37 @@ class Logs:
         for tail in list(self._tails):
             tail.end()
 
-    async def _listing(
-        self,
-        wanted: LogFilter,
-        conditions: tuple[ColumnElement[bool], ...],
-        searches: tuple[ColumnElement[bool], ...],
-        *,
-        mark: str | None = None,
-        limit: int | None = None,
-    ) -> Listing:
+    async def _resolved(self, wanted: LogFilter) -> LogFilter:
+        """Return the filter with the job's own id in place of whatever names the job, and whether its children count."""
+        if wanted.job is not None:
+            job_id = (await self._jobs.find(wanted.job)).id
+        elif wanted.job_id is not None:
+            job_id = await self._jobs.exact_id(wanted.job_id)
+        else:
+            return wanted
+        return replace(wanted, job=None, job_id=job_id, children=wanted.children is not False)
+
+    def _query(self, wanted: LogFilter, mark: str) -> Query:
+        async def listing() -> Listing:
+            return await self._listing(wanted, mark=mark, limit=_BATCH)
+
+        matching = and_(true(), *_conditions(wanted), *_searches(wanted))
+        if wanted.job_id is not None and wanted.children:
+            matching = and_(matching, or_(logs.c.job_id == wanted.job_id, logs.c.job_id.in_(select(family(wanted.job_id).c.id))))
+        elif levels := _leading_levels(wanted):
+            matching = and_(matching, logs.c.level.in_(levels))
+        return Query(matching, listing, wanted.job_id if wanted.children else None)
+
+    async def _listing(self, wanted: LogFilter, *more: ColumnElement[bool], mark: str | None = None, limit: int | None = None) -> Listing:
         return Listing(
             table=logs,
             time=logs.c.ts,
-            conditions=conditions,
+            conditions=(*_conditions(wanted), *more),
             branches=await self._alternatives(wanted),
             order=wanted.order,
             limit=limit or wanted.limit,
             fingerprint=mark or fingerprint("logs", wanted),
-            searches=searches,
+            searches=_searches(wanted),
         )
 
     async def _page(self, listing: Listing, cursor: str | None) -> Page[Event]:
@@ -290,7 +301,7 @@ class Logs:
 
     async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
         """Return the conditions of which one must hold, each served by an index: the jobs of a tree, or else the levels."""
-        if wanted.job_id is not None and wanted.include_children:
+        if wanted.job_id is not None and wanted.children:
             ids = family(wanted.job_id)
             # The job's own row may be late, or in another database; its events count all the same.
             found = {row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))} | {wanted.job_id}
@@ -302,7 +313,8 @@ class Logs:
 
 def _narrow(wanted: LogFilter) -> bool:
     """Return whether an index leads to fewer rows than the levels' would."""
-    return any(value is not None for value in (wanted.job_id, wanted.step_id, wanted.correlation_id, wanted.session_id, wanted.fingerprint))
+    some = (wanted.job, wanted.job_id, wanted.step_id, wanted.correlation_id, wanted.session_id, wanted.fingerprint)
+    return any(value is not None for value in some)
 
 
 def _levels(wanted: LogFilter) -> tuple[str, ...]:
@@ -333,14 +345,18 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
     return ("type",) if wanted.category is None else ("category",)
 
 
+def _check(wanted: LogFilter) -> None:
+    """Refuse what no query can be made of, before anything is delivered or asked."""
+    _conditions(wanted)
+    _searches(wanted)
+
+
 def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     found = _equal(wanted, _leading(wanted))
     if wanted.job_id is not None:
         one = equals("job_id", logs.c.job_id, wanted.job_id)
-        if not wanted.include_children:
+        if not wanted.children:
             found.append(one)
-    elif wanted.include_children:
-        raise InvalidFilter("include_children needs a job_id: whose children?")
     if _narrow(wanted) and (levels := _levels(wanted)):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, case, func, select
 
 from structjob.filters import _as_utc, _check_limit, _check_span
-from structjob.models import JobStatus, StepStatus
+from structjob.models import AnyJob, JobStatus, StepStatus
 from structjob.statistics import (
     ErrorStatistics,
     JobErrors,
@@ -43,7 +43,7 @@ _FURTHER = {"attempts": "sum attempt", "avg_cpu_ms": "avg cpu_ms", "max_rss_kb":
 _STEP_COLUMNS = {name: steps.c[name] for name in ("status", "duration_ms")}
 
 Moment = datetime | timedelta | None
-"""A time; a naive one is UTC, a `timedelta` is that long before now."""
+"""A time: a datetime with a time zone; a `timedelta` is that long before now."""
 
 
 class Statistics:
@@ -184,7 +184,7 @@ class Statistics:
             until: Events before this moment.
             operation: Events of this operation.
             project: Events of this project.
-            job_id: This job, even if none of its events tells an error.
+            job_id: This job (any id of it), even if none of its events tells an error.
             limit: Jobs at most, 1–10,000.
 
         Raises:
@@ -194,7 +194,11 @@ class Statistics:
         _check_limit(limit)
         within = _within(logs.c.ts, since, until)
         narrowed = _given(logs, {"operation": operation, "project": project})
-        job = () if job_id is None else (equals("job_id", logs.c.job_id, job_id),)
+        job: tuple[ColumnElement[bool], ...] = ()
+        if job_id is not None:
+            equals("job_id", logs.c.job_id, job_id)
+            await self._flush()
+            job = (logs.c.job_id == await self._jobs.exact_id(job_id),)
         tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # The events of these levels are few, and have an index; a job's events have another.
         told = () if job else (logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
@@ -247,7 +251,7 @@ class Statistics:
         await self._flush()
         return await (storage.measure_whole if quick else storage.measure)(self._fetch)
 
-    async def outlook(self, any_id: str) -> Outlook:
+    async def outlook(self, any_id: AnyJob) -> Outlook:
         """Return how long a job and its steps take beside the last 100 jobs of its operation that were completed before it.
 
         Args:

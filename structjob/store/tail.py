@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -62,16 +62,18 @@ class Tail(Generic[T_co]):
         self,
         fetch: Fetch,
         flush: Flush,
-        query: Query,
+        prepare: Callable[[], Awaitable[Query]],
         position: Position,
         *,
         show_gaps: bool,
     ) -> None:
         self._fetch = fetch
         self._flush = flush
-        self._query = query
-        self._sessions = SessionReader(fetch, query)
+        self._prepare = prepare
+        self._prepared = False
         self._show_gaps = show_gaps
+        self._query: Query
+        self._sessions: SessionReader
         self._listing: Listing | None = None
         self._read = position
         """How far was read."""
@@ -201,6 +203,11 @@ class Tail(Generic[T_co]):
         while not self._pending:
             self._woken.clear()
             self._looked = asyncio.get_running_loop().time()
+            if not self._prepared:
+                await self._flush()  # the job that is asked for may have begun just now
+                self._query = await self._prepare()
+                self._sessions = SessionReader(self._fetch, self._query)
+                self._prepared = True
             if not self._read.begun:
                 await self._begin()
             if not await (self._read_history() if self._read.history is not False else self._read_new()):
