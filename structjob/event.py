@@ -12,7 +12,7 @@ import msgspec
 
 from structjob.clock import second_text
 from structjob.context import Scope, json_fields
-from structjob.encoding import ROOM, encode_normalised, encode_plain, encode_text, normalise
+from structjob.encoding import OF_EVENT, ROOM, encode_plain, encode_text, encode_value, normalise, with_text_keys
 from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier, exception_attrs
 from structjob.levels import LEVEL_ALIASES, LEVELS
@@ -71,19 +71,18 @@ class Encoder:
 
         An exception is told by the first event of *scope* that is *recorded*; see `structjob.failure.exception_attrs`.
         """
+        if any(type(key) is not str for key in given):
+            given = with_text_keys(given)
         attrs = dict(given)
         for key in given:
             if key in self.plain:
                 continue
             if key in _SPECIAL:
                 self._special(key, attrs, columns, scope, recorded)
-            elif type(key) is str and len(self.plain) < 10_000 and not (self.redactor is not None and self.redactor.is_secret(key)):
-                self.plain.add(key)
-            elif self.redactor is not None and type(key) is str:
+            elif self.redactor is not None and self.redactor.is_secret(key):
                 attrs[key] = self.redactor.value(normalise(attrs[key]), key)
-        if any(type(key) is not str for key in attrs):
-            attrs = normalise(attrs)  # 1 and "1" must not become one key
-            attrs = attrs if self.redactor is None else self.redactor.value(attrs)
+            elif len(self.plain) < 10_000:
+                self.plain.add(key)
         return attrs
 
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
@@ -132,8 +131,7 @@ class Encoder:
     def check(self, attrs_json: bytes | None, attrs: dict[str, Any], message_json: bytes) -> bytes:
         """Return *attrs* as JSON, given what `encode_plain` made of them: with a closer look where that is called for."""
         if attrs_json is None or self._suspects(attrs_json):
-            plain = normalise(attrs)
-            return encode_normalised(plain if self.redactor is None else self.redactor.value(plain), ROOM - len(message_json))
+            return encode_value(attrs, OF_EVENT._replace(room=ROOM - len(message_json)), self.redactor)
         return attrs_json
 
     def message(self, message: Any) -> bytes:

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from structjob.encoding import normalise
+from structjob.encoding import OF_VALUE, normalise
 from structjob.exceptions import InvalidArgument
 
 _ROUNDING = 0.01
@@ -58,7 +58,7 @@ def check_mapping(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         return dict(value)
     except Exception:  # noqa: BLE001 -- a mapping that cannot be copied can still be described
-        plain = normalise(value)
+        plain = normalise(value, OF_VALUE.limits[0])
         return plain if isinstance(plain, dict) else {"value": plain}
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
 
 from structjob import pipeline
 from structjob.context import Binding, Scope
-from structjob.diagnostics import faults
-from structjob.encoding import encode_normalised, normalise
+from structjob.diagnostics import diagnostics, faults
+from structjob.encoding import OF_VALUE, encode_value, normalise
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
 from structjob.failure import exits_cleanly
 from structjob.lifecycle.arguments import check_text
@@ -61,6 +62,7 @@ class Handle:
     _abandoned: bool = False
     """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
     _misuse_told: bool = False
+    _cut_told: bool = False
 
     def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
@@ -130,6 +132,24 @@ class Handle:
         faults.add(f"recording {self._named()}", fault)
         return 0
 
+    def _json(self, field: str, value: Any) -> msgspec.Raw | None:
+        """Return the *value* of a *field* as JSON: normalised, redacted, bounded; the first cut of a job's values is warned about."""
+        return None if value is None else msgspec.Raw(encode_value(value, OF_VALUE, pipeline.redactor(), partial(self._cut, field)))
+
+    def _cut(self, field: str, why: str) -> None:
+        owner = self._owner()
+        if not owner._cut_told:
+            owner._cut_told = True
+            diagnostics.warning(
+                "the %s of %s is cut, and marked where: %s; store large values in a file, and its name here (further cuts of this job "
+                "are not reported)",
+                field, self._named(), why,
+            )  # fmt: skip
+
+    def _owner(self) -> Handle:
+        """Return the job: itself, or the one that the step belongs to."""
+        raise NotImplementedError
+
     def _row(self) -> dict[str, Any]:
         """Return the columns of its row."""
         raise NotImplementedError
@@ -144,14 +164,6 @@ class Handle:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value if type(value) is msgspec.Raw else normalise(value) for name, value in row.items()}
-
-
-def raw(value: Any) -> msgspec.Raw | None:
-    """Return *value* as JSON: normalised, redacted, bounded."""
-    if value is None:
-        return None
-    plain, redactor = normalise(value), pipeline.redactor()
-    return msgspec.Raw(encode_normalised(plain if redactor is None else redactor.value(plain)))
 
 
 def redacted(text: str | None) -> str | None:

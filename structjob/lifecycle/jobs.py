@@ -18,7 +18,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
-from structjob.lifecycle.handle import Checked, Handle, check_description, decoded, duration_fields, error_columns, outcome, raw, redacted
+from structjob.lifecycle.handle import Checked, Handle, check_description, decoded, duration_fields, error_columns, outcome, redacted
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
@@ -572,6 +572,9 @@ class Job(Handle):
     def _named(self) -> str:
         return f"job {self.id} ({self.operation})"
 
+    def _owner(self) -> Job:
+        return self
+
     # -- recording ----------------------------------------------------------------------------------------------------------
 
     def _described(self) -> dict[str, Any]:
@@ -594,8 +597,8 @@ class Job(Handle):
             "owner": self.owner,
             "project": self.project,
             "category": self.category,
-            "metadata": raw(self.metadata or None),
-            "result": raw(self.result),
+            "metadata": self._json("metadata", self.metadata or None),
+            "result": self._json("result", self.result),
             **error_columns(self.error),
             "correlation_id": self.correlation_id,
             "external_job_id": self.external_job_id,

@@ -17,7 +17,7 @@ from structjob.context import Scope, current_scope, enter_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import describe, enrich, exception_attrs, is_noted
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
-from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, error_columns, outcome, raw
+from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, error_columns, outcome
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 
 if TYPE_CHECKING:
@@ -307,6 +307,9 @@ class Step(Handle):
     def _named(self) -> str:
         return f"step {self.name!r} of job {self.job.id}"
 
+    def _owner(self) -> Job:
+        return self.job
+
     # -- recording ----------------------------------------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:
@@ -323,7 +326,7 @@ class Step(Handle):
             "total": self.total,
             "description": self.description,
             **error_columns(self.error),
-            "metadata": raw(self.metadata or None),
+            "metadata": self._json("metadata", self.metadata or None),
             "started_at": self._started,
             "completed_at": self._completed,
             "duration_ms": self._duration_ms,

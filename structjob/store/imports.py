@@ -24,7 +24,7 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, func, select, update
 
-from structjob.encoding import encode_text, encode_value
+from structjob.encoding import OF_VALUE, encode_text, encode_value
 from structjob.exceptions import ImportRefused
 from structjob.fingerprint import of_words
 from structjob.line import seal
@@ -395,7 +395,7 @@ class _Rows:
 
 
 def _raw(value: Any) -> msgspec.Raw | None:
-    return None if value is None else msgspec.Raw(encode_value(value))
+    return None if value is None else msgspec.Raw(encode_value(value, OF_VALUE))
 
 
 _OF_ATTEMPT = tuple(column.name for column in tables.attempts.c if column.name not in ("job_id", "session_id", "state_seq"))

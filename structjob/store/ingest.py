@@ -267,6 +267,9 @@ class Ingest(Protocol):
     Each takes JSON as one parameter, and a connection in a transaction.
     """
 
+    most: int
+    """Bytes of data that one statement takes at most."""
+
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
         """Insert the events in *lines* of the spool; those that are there already stay as they are."""
 

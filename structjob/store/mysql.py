@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import msgspec
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 
@@ -19,6 +20,9 @@ _RESERVE = 64 * 1024
 
 _STATEMENT = 64 * 1024
 """Bytes of lines that a statement takes, if it is more than one: to write that down is half a millisecond of work, done on the loop."""
+
+_LARGE = 16 * 1024
+"""Bytes of JSON from which a value gets a statement of its own: the server reads a row anew for every column, the value with it."""
 
 _DEEPEST = 2**32 - 1
 """Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
@@ -135,17 +139,51 @@ class _Ingest:
             start = end
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
-        literal = self._whole(rows)
-        for statement in _UPSERTS[table]:
-            _execute(connection, statement % literal)
+        self._store(connection, table, _UPSERTS[table], rows)
 
     def insert(self, connection: Connection, table: str, rows: bytes) -> None:
-        _execute(connection, _INSERTS[table] % self._whole(rows))
+        self._store(connection, table, (_INSERTS[table],), rows)
 
-    def _whole(self, rows: bytes) -> str:
-        if len(rows) > self.most:
-            raise ValueError(f"the rows are larger than the server's max_allowed_packet allows ({self.most:,} bytes): raise it")
-        return _literal(rows)
+    def _store(self, connection: Connection, table: str, statements: tuple[str, ...], rows: bytes) -> None:
+        large: list[str] = []
+        if len(rows) > _LARGE and table in KEEP_NEWER:
+            kept = _decode_rows(rows)
+            large = [self._set(table, row, name) for row in kept for name in _large(row) if name in COLUMNS[table]]
+            rows = msgspec.json.encode([{**row, **dict.fromkeys(_large(row), _NULL)} for row in kept])
+        literal = self._fitting(rows)
+        for statement in statements:
+            _execute(connection, statement % literal)
+        for statement in large:
+            _execute(connection, statement)
+
+    def _set(self, table: str, row: dict[str, msgspec.Raw], name: str) -> str:
+        """Return the statement that gives a column of *row* its value, if the row is stored, and not a newer one in its place."""
+        same = " AND ".join(f"{key} = {_scalar(row[key])}" for key in (*KEYS[table], *_VERSION) if key in row)
+        return f"UPDATE {table} SET {name} = _utf8mb4 0x{self._fitting(bytes(row[name]))} WHERE {same}"  # noqa: S608 -- see above
+
+    def _fitting(self, data: bytes) -> str:
+        if len(data) > self.most:
+            raise ValueError(
+                f"the row holds {len(data):,} bytes of JSON, and the server's max_allowed_packet allows {self.most:,}: raise it"
+            )
+        return _literal(data)
+
+
+_decode_rows = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_VERSION = ("attempt", "session_id", "state_seq")
+"""What tells one change of a row from every other one."""
+_NULL = msgspec.Raw(b"null")
+
+
+def _large(row: dict[str, msgspec.Raw]) -> list[str]:
+    """Return the JSON columns whose value in *row* is large."""
+    return [name for name in JSON_COLUMNS & row.keys() if len(row[name]) > _LARGE]
+
+
+def _scalar(value: msgspec.Raw) -> str:
+    """Return a number or a text as SQL."""
+    plain: int | str = msgspec.json.decode(value, type=int | str)
+    return str(plain) if isinstance(plain, int) else f"_utf8mb4 0x{_literal(plain.encode())}"
 
 
 def _literal(data: bytes) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Double, Integer, insert, select
 
 from structjob.diagnostics import diagnostics
+from structjob.encoding import OF_VALUE, normalise
 from structjob.line import number_of, rescue, seal, verify_line
 from structjob.store import tables
 from structjob.store.expressions import utc_now
@@ -49,7 +50,8 @@ def salvage(write: Write) -> tuple[Written, Write] | None:
 
 
 def reduced(write: Write) -> Iterator[Write]:
-    """Yield a single change of state that was refused, with less in it: first what the columns hold, then without its texts and JSON.
+    """Yield a single change of state that was refused, with less in it: first what the columns hold, then without its large JSON, then
+    without its texts and all of its JSON.
 
     So a job's final status is stored, whatever else is wrong with its row. Nothing is yielded where nothing can be left out.
     """
@@ -65,17 +67,22 @@ def reduced(write: Write) -> Iterator[Write]:
     fitting = {**row, **{name: _fitting(column, row[name]) for name, column in columns}}
     left_out = {name: _left_out(column) for name, column in columns if _may_be_left_out(column) and row[name] is not None}
     diagnostics.warning(
-        "the database refuses a value of %s %s: it is stored without what does not fit; structjob_dead_letters has all of it",
+        "the database refuses a value of %s %s: it is stored without what does not fit; structjob_dead_letters has it, and the reason",
         kind, row.get("id"),
     )  # fmt: skip
-    for smaller in (fitting, {**fitting, **left_out}):
-        if smaller != row:
+    large = {name: value for name, value in left_out.items() if isinstance(value, dict) and len(msgspec.json.encode(row[name])) > _LARGE}
+    former = row
+    for smaller in (fitting, {**fitting, **large}, {**fitting, **left_out}):
+        if smaller != former:
+            former = smaller
             body = b'{"kind":"%s","row":%s' % (kind.encode(), msgspec.json.encode(smaller))
             yield Write(write.session_id, states=seal(body, b',"state_seq":%d' % number))
 
 
 _TABLES = {"job": tables.jobs, "step": tables.steps}
 # ASCII: no database refuses it.
+_LARGE = 16 * 1024
+"""Bytes of a JSON value that may be too large for a database."""
 _LEFT_OUT = "[left out: the database refused the record]"
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
 
@@ -119,6 +126,7 @@ def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, 
     payload = (write.states or write.events).decode("utf-8", "backslashreplace").replace("\x00", "␀")
     if ascii_only:
         payload, error = (given.encode("ascii", "backslashreplace").decode() for given in (payload, error))
+    payload = normalise(payload, OF_VALUE.limits[0]._replace(string=ingest.most))
     number = number_of(write.states or write.events)
     # Events are known by their number, if it is one; changes of state have another row of numbers.
     numbered = bool(write.events) and 0 < number < 1 << 63

@@ -81,6 +81,8 @@ def _has_odd_escape(lines: bytes) -> bool:
 class _Ingest:
     """See `structjob.store.ingest.Ingest`."""
 
+    most = 256 * 1024 * 1024
+
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
         array = as_array(lines)
         self._check(connection, array)

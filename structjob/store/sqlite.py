@@ -95,6 +95,8 @@ _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _
 class _Ingest:
     """See `structjob.store.ingest.Ingest`."""
 
+    most = 256 * 1024 * 1024
+
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
         connection.exec_driver_sql(_INSERT_EVENTS, {"session": session_id, "batch": as_array(lines)})
 
