@@ -90,9 +90,10 @@ asyncio.run(main())
 def environment(**changes: str) -> dict[str, str]:
     """Return an environment without anything of ours, or of this terminal's, in it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRUCTJOB_")}
-    for name in ("DATABASE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED"):
+    for name in ("DATABASE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED", "PAGER", "LESS"):
         kept.pop(name, None)
-    return {**kept, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **changes}
+    usual = {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "NO_PAGER": "1"}
+    return {**kept, **usual, **changes}
 
 
 def typed(db: str, *words: str, code: int = 0) -> str:

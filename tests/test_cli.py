@@ -154,7 +154,7 @@ def test_an_error_names_the_command_that_helps_for_the_same_database(
         (hint,) = (line for line in ended.stderr.decode().splitlines() if line.startswith("next:"))
         wanted, _, shortened = f"next:  structjob --db other.db {following}".partition("{")
         assert hint.startswith(wanted)
-        assert done.startswith(hint.removeprefix(wanted)) if shortened else hint == wanted
+        assert done.endswith(hint.removeprefix(wanted)) if shortened else hint == wanted
 
 
 def test_a_server_that_does_not_answer_is_looked_at_by_doctor(tmp_path: Path) -> None:

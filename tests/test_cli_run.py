@@ -189,7 +189,7 @@ def test_resources_are_recorded(shell: Shell) -> None:
     assert 380_000 < large["max_rss_kb"] < 600_000
     assert large["cpu_ms"] > 20
     assert large["result"]["seconds"] > 0
-    assert "MB memory at most" in shell.ok("show", job_of(shell)["id"])
+    assert "peak memory" in shell.ok("show", job_of(shell)["id"])
     if sys.platform == "linux":
         shell.ok("run", "--", "sleep", "0.1")
         assert job_of(shell)["max_rss_kb"] < 20_000

@@ -226,7 +226,7 @@ def test_show_says_what_is_usual(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     shell.python(HABIT, "sqlite:///structjob.db")
     shown = shell.ok("show", "after-0.3")
-    assert "as a rule, slower than 95 % of the 5 before it" in shown
+    assert ", slower than 95 % of the 5 previous runs" in shown
     assert "slow: usually" in shown
     outlook = shell.json("show", "after-0.3")["outlook"]
     assert (outlook["samples"], outlook["slower"], outlook["remaining_ms"]) == (5, True, None)

@@ -42,25 +42,24 @@ def cancel(id_: str, db: Database, *, reason: str | None, as_json: bool) -> None
 
 async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool) -> None:
     from structjob.cli.database import reading
-    from structjob.cli.ids import prefixes, resolve
+    from structjob.cli.ids import resolve, short
     from structjob.sinks import escape
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
         job = await resolve(reader, given)
-        short = (await prefixes(reader, [job.id]))[job.id]
         try:
             async with Tracker(db.url, service="structjob-cli") as tracker:
                 await tracker.cancel(job.id, reason, by=_somebody())
         except IllegalTransition as exc:
-            raise Failure(str(exc), hint=command_line("show", short, db=db.option)) from exc
+            raise Failure(str(exc), hint=command_line("show", short(job.id), db=db.option)) from exc
         status = await _outcome(reader, job.id)
     if as_json:
         put_json({"id": job.id, "operation": job.operation, "status": status})
         return
     name = escape(job.operation)
     say(f"{name} is {status}" if status != "running" else f"{name} was asked to stop, and still runs")
-    say(f"next:  {command_line('show', short, db=db.option)}")
+    say(f"next:  {command_line('show', short(job.id), db=db.option)}")
 
 
 async def _outcome(reader: Reader, job_id: str) -> JobStatus:

@@ -95,7 +95,7 @@ async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bo
         put_json({"moved": outcome, "ledger": ledger, "verified": checked, "flush_seconds": flushed, "speed": speed})
     else:
         _report(outcome, speed, ledger, checked, flushed, colour=colour)
-        await _advise(db, outcome, colour=colour)
+        _advise(db, outcome, colour=colour)
     if missing := lost(ledger, checked, speed):
         raise Failure(f"{missing:,} lines did not reach the database", hint=command_line("verify", db=db.option))
 
@@ -122,18 +122,14 @@ def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVeri
             print(f"{paint(f'{name:<9}', 'dim', colour)} {text}")
 
 
-async def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import prefixes
+def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
+    from structjob.cli.ids import short
 
-    wanted = [id_ for id_ in (outcome.job_id, outcome.failed_job_id) if id_]
-    async with reading(db) as reader:
-        short = await prefixes(reader, wanted)
-    whole = short[outcome.job_id]
+    whole = short(outcome.job_id)
     commands = [
         (("jobs",), "all jobs"),
         (("show", whole), "the migration, its parts and its result"),
-        *([(("show", short[outcome.failed_job_id]), "the part that failed, and why")] if outcome.failed_job_id else []),
+        *([(("show", short(outcome.failed_job_id)), "the part that failed, and why")] if outcome.failed_job_id else []),
         (("logs", whole, "-l", "warning"), "what went wrong"),
         (("logs", whole, "--grep", "verified", "--tail", "5"), "what went right"),
     ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.ids import LEAST, tail
+from structjob.cli.ids import LEAST, short
 from structjob.cli.moments import brief, full, moment
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 
@@ -163,7 +163,7 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
 def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: bool) -> None:
     from rich.text import Text
 
-    from structjob.cli.show import TRACEBACK
+    from structjob.cli.job_page import TRACEBACK
     from structjob.sinks import escape
 
     screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
@@ -186,7 +186,7 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     screen.print()
     screen.print(Text("Latest occurrences", style="bold"))
     for event in latest:
-        about = f"{_where(event.operation, event.step)}{f'  {tail(event.job_id)}' if event.job_id else ''}"
+        about = f"{_where(event.operation, event.step)}{f'  {short(event.job_id)}' if event.job_id else ''}"
         screen.print(Text(f"  {full(event.ts, utc=utc)}  ", style="dim") + Text(escape(about)), soft_wrap=True)
 
 

@@ -75,7 +75,7 @@ async def _export(
     from structjob.store.export import job_lines, write_lines
 
     async with reading(db) as reader:
-        job = None if given is None else await resolve(reader, given)
+        job = None if given is None else await resolve(reader, given, names=True)
         if job is not None and what == "job":
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
         else:

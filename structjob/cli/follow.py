@@ -36,7 +36,7 @@ async def show_tail(
     from structjob.models import Gap
 
     async with reading(db) as reader:
-        job_id = None if given is None else (await resolve(reader, given)).id
+        job_id = None if given is None else (await resolve(reader, given, names=True)).id
         scope = {} if job_id is None else {"job_id": job_id, "children": children}
         screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
         async for event in _follow(reader, {**scope, **filters}, job_id, last):

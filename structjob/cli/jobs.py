@@ -115,12 +115,11 @@ async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen:
     """Return attempts as the lines of a table, below its headings."""
     from rich.text import Text
 
-    from structjob.cli.ids import operations, prefixes
+    from structjob.cli.ids import operations, short
     from structjob.sinks import escape
 
     now = datetime.now(UTC)
     ids = {attempt.job_id for attempt in found}
-    short = await prefixes(reader, ids) if screen.is_terminal else {}
     named = await operations(reader, ids)
     rows = []
     for attempt in found:
@@ -128,7 +127,7 @@ async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen:
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
         rows.append([
-            Text(escape(short.get(attempt.job_id, attempt.job_id)), style="cyan"),
+            Text(escape(short(attempt.job_id) if screen.is_terminal else attempt.job_id), style="cyan"),
             Text(str(attempt.attempt)),
             operation,
             Text(f"{symbol(attempt.status)} {attempt.status}", style=colour_of(attempt.status)),
@@ -174,13 +173,12 @@ async def table(
     """
     from rich.text import Text
 
-    from structjob.cli.ids import prefixes
+    from structjob.cli.ids import short
     from structjob.sinks import escape
 
     now = datetime.now(UTC)
     await outlooks.look(jobs, now)
     # Whoever reads a pipe takes the whole id; a person types its beginning.
-    short = await prefixes(reader, (job.id for job in jobs)) if screen.is_terminal else {}
     rows = []
     for job in jobs:
         operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(escape(job.operation), style="default")
@@ -192,7 +190,7 @@ async def table(
             elsewhere = Text(f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim")
             detail = Text("; ").join([elsewhere, detail]) if detail else elsewhere
         rows.append({
-            "ID": Text(escape(short.get(job.id, job.id)), style="cyan"),
+            "ID": Text(escape(short(job.id) if screen.is_terminal else job.id), style="cyan"),
             "OPERATION": operation,
             "STATUS": status_of(job.status, outlooks.silent.get(job.id)),
             "DONE": Text(_done(job, outlooks.underway.get(job.id))),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
-from structjob.cli.ids import tail
+from structjob.cli.ids import short
 from structjob.cli.moments import lasting, local
 from structjob.cli.screen import coloured, is_terminal, paint, put_json_line, say
 from structjob.cli.status import LEVELS, colour_of, speaks_unicode, symbol
@@ -151,9 +151,9 @@ class Lines:
             parts.append(event.step)
         if event.job_id is not None and event.job_id != self._about:
             parts.append(
-                tail(event.job_id)
+                short(event.job_id)
                 if event.kind.startswith("operation_") or event.operation is None
-                else f"{event.operation} {tail(event.job_id)}"
+                else f"{event.operation} {short(event.job_id)}"
             )
         elif event.job_id is None and event.logger:
             parts.append(event.logger)

@@ -130,7 +130,7 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
     from structjob.cli.lines import Screen
 
     async with reading(db) as reader:
-        job = None if given is None else await resolve(reader, given)
+        job = None if given is None else await resolve(reader, given, names=True)
         scope: dict[str, Any] = {} if job is None else {"job_id": job.id, "children": not wish.no_children}
         screen = Screen(as_json=wish.as_json, utc=wish.utc, about=None if job is None else job.id)
         if wish.tail is not None:

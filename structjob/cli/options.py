@@ -36,3 +36,10 @@ def utc(function: F) -> F:
     """Add ``--utc``."""
     # Eager, since times on the command line are read by it.
     return click.option("--utc", is_flag=True, is_eager=True, help="Times in UTC, not in local time.")(function)
+
+
+def pager(function: F) -> F:
+    """Add ``--no-pager``, handed over as *pager*."""
+    return click.option(
+        "--no-pager", "pager", flag_value=False, default=True, type=bool, help="Write to the terminal at once, without $PAGER or less."
+    )(function)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -43,8 +44,14 @@ class Failure(click.ClickException):
             say(f"{paint('next:', 'dim', colour)}  {self.hint}")
 
 
+later: list[str] | None = None
+"""While stdout goes through a pager: messages, which are written when it has ended. See `structjob.cli.pager`."""
+
+
 def is_terminal(stream: IO[Any]) -> bool:
-    """Return whether a person looks at *stream*."""
+    """Return whether a person looks at *stream*, be it through a pager."""
+    if later is not None and stream is sys.stdout:
+        return True
     try:
         return stream.isatty()
     except ValueError:  # closed
@@ -91,7 +98,10 @@ def console(stream: IO[str] | None = None) -> Console:
 
 
 def say(message: str) -> None:
-    """Tell the user *message* on stderr."""
+    """Tell the user *message* on stderr; while a pager has the terminal, afterwards."""
+    if later is not None:
+        later.append(message)
+        return
     sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
 
@@ -171,6 +181,49 @@ Piece = tuple[str, str]
 
 _ROWS = 500
 """Rows that are written at a time."""
+
+_WORDS = re.compile(r"\s+|\S+")
+
+
+def width_of(screen: Console) -> int:
+    """Return how many columns a line on *screen* may have."""
+    return screen.width if screen.is_terminal else UNBOUNDED
+
+
+def wrapped(row: Sequence[Piece], width: int, indent: int) -> Iterator[Sequence[Piece]]:
+    """Yield *row* as lines of at most *width* columns, broken between words; all but the first begin with *indent* spaces.
+
+    A word is broken only if it is longer than a line.
+    """
+    from rich.cells import cell_len
+
+    if sum(cell_len(text) for text, _ in row) <= width:
+        yield row
+        return
+    room = max(width, indent + 10)
+    line: list[Piece] = []
+    used = 0
+    for text, style in row:
+        for found in _WORDS.findall(text):
+            word, size = found, cell_len(found)
+            if used + size > room and used > indent:
+                yield line
+                line, used = [(" " * indent, "")], indent
+                if word.isspace():
+                    continue
+            while used + size > room:
+                head = word[: room - used]
+                while cell_len(head) > room - used:
+                    head = head[:-1]
+                yield [*line, (head, style)]
+                word = word[len(head) :]
+                size = cell_len(word)
+                line, used = [(" " * indent, "")], indent
+            if line and line[-1][1] == style:
+                word = line.pop()[0] + word
+            line.append((word, style))
+            used += size
+    yield line
 
 
 def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:

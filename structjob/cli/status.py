@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 
 from structjob.amounts import whole_percent
@@ -52,9 +53,23 @@ def bar(percent: float, width: int = 10) -> str:
     return full * filled + empty * (width - filled)
 
 
-def span(begin: float, end: float, width: int = 24) -> tuple[str, str, str]:
-    """Return a line that shows where in a whole *begin* and *end* (0–1) lie: what is before, in between and after."""
-    full, empty = ("━", "─") if speaks_unicode() else ("#", ".")
-    first = min(int(max(begin, 0.0) * width), width - 1)
-    last = max(first + 1, min(round(end * width), width))
-    return empty * first, full * (last - first), empty * (width - last)
+def interval(begin: float, end: float, width: int, *, still: bool = False) -> str:
+    """Return *width* columns that stand for a whole, with a mark from *begin* to *end* (0–1); without an end if it is *still* running."""
+    first, line, last = ("├", "─", "┤") if speaks_unicode() else ("|", "-", "|")
+    start = min(int(max(begin, 0.0) * width), width - 1)
+    size = max(1, min(round(end * width), width) - start)
+    mark = "│" if first == "├" else "|"
+    if size > 1:
+        mark = first + line * (size - 2) + (line if still else last)
+    return f"{' ' * start}{mark}{' ' * (width - start - size)}"
+
+
+def counted(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return how many there are of each status, worst first, as pieces of a line."""
+    pieces: list[tuple[str, str]] = []
+    for status in sorted(counts, key=lambda status: (_ORDER.get(status, len(_ORDER)), status)):
+        pieces += [(", ", "dim")] * bool(pieces) + [(f"{counts[status]:,} {status}", colour_of(status))]
+    return pieces
+
+
+_ORDER = {status: rank for rank, status in enumerate(("failed", "crashed", "running", "pending", "cancelled", "completed"))}

@@ -25,8 +25,15 @@ _NAMES = 500
 """Names of steps that the database is asked for; where there are more, all steps of the former jobs are read."""
 
 
-async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: datetime) -> Outlook:
+async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: datetime, *, of: int | None = None) -> Outlook:
     """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs that were completed before.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        job: The job.
+        done: Its steps, or some of them.
+        now: The time until which what runs has taken.
+        of: How many steps the job has, where *done* are some of them.
 
     Raises nothing of its own. Each former job's steps are found by its id: the cost is that of `HISTORY` jobs, however many there are,
     and of about `STEPS` steps.
@@ -40,7 +47,7 @@ async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: da
     whole = sorted(row["duration_ms"] for row in await fetch(latest.limit(HISTORY)))
     parts: dict[str, list[float]] = {step.name: [] for step in done}
     if parts and whole:
-        former = latest.limit(max(ENOUGH, min(HISTORY, STEPS // len(done)))).subquery("former")
+        former = latest.limit(max(ENOUGH, min(HISTORY, STEPS // max(of or 0, len(done))))).subquery("former")
         mine = (steps.c.job_id == former.c.id) & (steps.c.attempt == former.c.attempt)
         statement = select(steps.c.name, steps.c.duration_ms).select_from(former.join(steps, mine))
         statement = statement.where(steps.c.status == "completed", steps.c.duration_ms.is_not(None))

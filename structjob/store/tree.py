@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sqlalchemy import CTE, select
+from sqlalchemy import CTE, Integer, literal, select
 
 from structjob.models import JobRecord, JobTree, StepRecord
 from structjob.store.tables import jobs
 
 
-def family(job_id: str) -> CTE:
-    """Return a query of the ids of a job and of all its descendants, as the column ``id``."""
-    found = select(jobs.c.id).where(jobs.c.id == job_id).cte("family", recursive=True)
+def family(job_id: str, depth: int | None = None) -> CTE:
+    """Return a query of the ids of a job and of its descendants, as the column ``id``.
+
+    Args:
+        job_id: The job.
+        depth: How many levels of descendants; None: all.
+    """
     child = jobs.alias("child")
-    return found.union(select(child.c.id).join(found, child.c.parent_job_id == found.c.id))  # UNION ends even in a cycle
+    if depth is None:
+        found = select(jobs.c.id).where(jobs.c.id == job_id).cte("family", recursive=True)
+        return found.union(select(child.c.id).join(found, child.c.parent_job_id == found.c.id))  # UNION ends even in a cycle
+    found = select(jobs.c.id, literal(0, Integer()).label("level")).where(jobs.c.id == job_id).cte("family", recursive=True)
+    below = select(child.c.id, (found.c.level + 1).label("level")).join(found, child.c.parent_job_id == found.c.id)
+    found = found.union(below.where(found.c.level < depth))
+    return select(found.c.id).distinct().cte("members")  # in a cycle a job has several levels
 
 
 def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:

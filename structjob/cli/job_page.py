@@ -1,0 +1,390 @@
+"""One job as a page of text that fits on a screen or two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from structjob.amounts import units, whole_percent
+from structjob.cli.ids import short
+from structjob.cli.jobs import OURS, no_sign, took, what_failed
+from structjob.cli.lines import retried
+from structjob.cli.moments import full, lasting
+from structjob.cli.screen import Piece, put_rows, width_of, wrapped
+from structjob.cli.status import bar, colour_of, counted, interval, symbol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from structjob.models import AttemptRecord, ErrorInfo, Event, JobRecord, JobTree, StepRecord
+    from structjob.statistics import Expectation, Outlook
+    from structjob.store.overview import Descendant, Overview
+    from structjob.store.presence import Silence
+
+MOST = 60
+"""Lines of a page, unless all is asked for."""
+
+ROOM = 20
+"""Steps, and descendants with their steps, that are shown in full; of more, those are picked that one looks for first."""
+
+TRACEBACK = 12
+"""Lines of a traceback that are shown: its end, where the error is."""
+
+_NAME = 26
+_INTERVAL = 18
+"""Columns in which it is shown when something ran."""
+
+_LABEL = 14
+
+Row = Sequence[Piece]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a page tells of a job besides its steps and children.
+
+    Args:
+        attempts: All attempts at it.
+        last: Its last lines, where they are of use.
+        missing: How many of its lines were given up, by reason.
+        outlook: What it and its steps were to be expected to take.
+        silence: Since when its process gives no sign of life, if it gives none.
+    """
+
+    attempts: Sequence[AttemptRecord]
+    last: Sequence[Event]
+    missing: Mapping[str, int]
+    outlook: Outlook
+    silence: Silence | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """Lines below a title.
+
+    Args:
+        title: The title.
+        rows: The lines.
+        weight: How many lines it gets where others get one.
+        end: Whether its end says more than its beginning.
+    """
+
+    title: Row
+    rows: Sequence[Row]
+    weight: int = 1
+    end: bool = False
+
+    def cut(self, room: int) -> Sequence[Row]:
+        """Return at most *room* of the lines, at least one."""
+        if len(self.rows) <= room:
+            return self.rows
+        left = len(self.rows) - max(room - 1, 0)
+        note: Row = [(f"  … {left:,} {'earlier' if self.end else 'more'} {'line' if left == 1 else 'lines'} (--all)", "dim")]
+        return [note, *self.rows[left:]] if self.end else [*self.rows[: len(self.rows) - left], note]
+
+
+class JobPage:
+    """One job as text.
+
+    Args:
+        overview: The job with those of its steps and descendants that are shown.
+        about: What else there is to tell.
+        screen: Where it is shown.
+        utc: Times in UTC, not in local time.
+        whole: Without a limit to the lines.
+    """
+
+    def __init__(self, overview: Overview, about: About, screen: Console, *, utc: bool, whole: bool) -> None:
+        self._overview = overview
+        self._job = overview.tree.job
+        self._about = about
+        self._slow = {step.step_id: step for step in about.outlook.steps if step.slower}
+        self._screen = screen
+        self._width = width_of(screen)
+        self._utc = utc
+        self._whole = whole
+        self._now = datetime.now(UTC)
+        self._lasted = max(took(self._job, self._now) or 0.0, 1e-6)
+
+    def print(self) -> None:
+        """Print it."""
+        head = [*wrapped(self._title(), self._width, 2), *self._facts()]
+        put_rows(head, self._screen)
+        if self._whole:
+            attempts, others = ([(section.title, section.rows) for section in some] for some in (self._attempts(), self._sections()))
+            for title, rows in (*attempts, *self._streams(), *others):
+                put_rows(chain(([], title), rows), self._screen)
+            return
+        sections = [_Section(title, list(rows), 3) for title, rows in self._streams()]
+        sections = [section for section in (*self._attempts(), *sections, *self._sections()) if section.rows]
+        room = MOST - len(head) - 2 * len(sections)
+        for section, share in zip(sections, _shares(sections, room), strict=True):
+            put_rows(([], section.title, *section.cut(share)), self._screen)
+
+    # -- the head -----------------------------------------------------------------------------------------------------------
+
+    def _title(self) -> Row:
+        from structjob.sinks import escape
+
+        job, silence = self._job, self._about.silence
+        lasted = took(job, self._now)
+        row: list[Piece] = [
+            ("? " if silence else f"{symbol(job.status)} ", "yellow" if silence else colour_of(job.status)),
+            (escape(job.operation), "bold"),
+            (f"  {job.status}", colour_of(job.status)),
+        ]
+        if lasted is not None:
+            row.append((f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", "dim"))
+        if job.status == "running" and job.percent_complete is not None:
+            row.append((f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", "blue"))
+        below = self._overview.jobs
+        if bad := sum(below.get(status, 0) for status in ("failed", "crashed")):
+            row.append((f"  {bad:,} of {sum(below.values()):,} child jobs failed", "red"))
+        return row
+
+    def _facts(self) -> Iterator[Row]:
+        from structjob.sinks import escape
+
+        job, silence = self._job, self._about.silence
+        facts = {
+            "id": job.id, "description": job.description, "type": job.job_type, "owner": job.owner, "project": job.project,
+            "category": job.category if job.category != "system" else None,
+            "external id": job.external_job_id, "context id": job.context_id,
+            "process": no_sign(silence) if silence is not None else None,
+            "parent": job.parent_job_id, "now": job.current_step if job.status == "running" else None,
+            "started": full(job.started_at, utc=self._utc), "ended": full(job.completed_at, utc=self._utc),
+            "usual": usual(self._about.outlook), "used": self._used(),
+            "missing": ", ".join(f"{count:,} lines ({reason})" for reason, count in self._about.missing.items()),
+        }  # fmt: skip
+        for name, value in facts.items():
+            if value:
+                yield from wrapped([(f"  {name:<{_LABEL - 2}}", "dim"), (escape(value), "")], self._width, _LABEL)
+
+    def _used(self) -> str:
+        job = self._job
+        parts = []
+        if job.cpu_ms is not None:
+            parts.append(f"{lasting(job.cpu_ms / 1000)} CPU")
+        if job.max_rss_kb is not None:
+            parts.append(f"peak memory {job.max_rss_kb / 1024:,.0f} MB")
+        return ", ".join(parts)
+
+    # -- steps and children -------------------------------------------------------------------------------------------------
+
+    def _streams(self) -> Iterator[tuple[Row, Iterator[Row]]]:
+        """Yield the steps and the children: each a title, and rows of which there may be 100,000."""
+        overview = self._overview
+        root = overview.tree
+        if overview.steps:
+            hidden = Counter(overview.steps) - Counter(step.status.value for step in root.steps)
+            yield self._axis("Steps", overview.steps), chain(self._steps(root, "", picked=bool(hidden)), _hidden(hidden))
+        if overview.jobs:
+            title = self._axis("Child jobs", overview.jobs)
+            if root.children:
+                yield title, self._tree(root)
+            else:
+                hidden = Counter(overview.jobs) - Counter(child.job.status.value for child in overview.picked)
+                yield title, chain(self._picked(overview.picked, told=bool(hidden)), _hidden(hidden))
+
+    def _axis(self, name: str, counts: Mapping[str, int]) -> Row:
+        row: list[Piece] = [(name, "bold"), ("  ", ""), *counted(counts)]
+        used = sum(len(text) for text, _ in row)
+        column = _NAME + _LABEL
+        if self._job.started_at is not None and used < column:
+            row += [(" " * (column - used), ""), (f"0{lasting(self._lasted):>{_INTERVAL - 1}}", "dim")]
+        return row
+
+    def _steps(self, tree: JobTree, indent: str, *, picked: bool = False) -> Iterator[Row]:
+        from structjob.sinks import escape
+
+        depth: dict[str | None, int] = {None: 0}
+        for step in tree.steps:
+            depth[step.id] = depth.get(step.parent_step_id, 0) + 1
+            within = f"{indent}{'  ' * (depth[step.id] - 1)}"
+            yield self._row(within, escape(step.name), step, _done(step), slowest=picked and step.status == "completed")
+            if step.error is not None:
+                yield _failure(within, step.error, step.status.value)
+
+    def _tree(self, root: JobTree) -> Iterator[Row]:
+        # Without recursion: a chain of children may be longer than Python's stack.
+        waiting = [(child, "") for child in reversed(root.children)]
+        while waiting:
+            tree, indent = waiting.pop()
+            yield self._row(indent, _name(tree.job), tree.job, short(tree.job.id))
+            # A job's error is that of one of its steps, most often: it is told there.
+            if tree.job.error is not None and not any(step.error is not None for step in tree.steps):
+                yield _failure(indent, tree.job.error, tree.job.status.value)
+            yield from self._steps(tree, f"{indent}  ")
+            waiting += [(child, f"{indent}  ") for child in reversed(tree.children)]
+
+    def _picked(self, picked: Sequence[Descendant], *, told: bool) -> Iterator[Row]:
+        for one in picked:
+            job, parent = one.job, one.parent
+            between = f"{_name(parent)} › " if parent is not None and parent.id != self._job.id else ""
+            yield self._row("", f"{between}{_name(job)}", job, short(job.id), slowest=told and job.status == "completed")
+            if job.error is not None:
+                yield _failure("", job.error, job.status.value)
+
+    def _row(self, indent: str, name: str, what: StepRecord | JobRecord, beside: str, *, slowest: bool = False) -> Row:
+        status = what.status.value
+        colour = colour_of(status)
+        lasted = took(what, self._now)
+        room = max(_NAME - len(indent), 8)
+        if self._screen.is_terminal and len(name) > room:
+            name = f"{name[: room - 1]}…"
+        row: list[Piece] = [(f"  {indent}", ""), (f"{symbol(status)} ", colour), (f"{name:<{room}} {lasting(lasted):>7}  ", "")]
+        start = self._job.started_at
+        if what.started_at is not None and start is not None and lasted is not None:
+            first = (what.started_at - start).total_seconds() / self._lasted
+            row.append((interval(first, first + lasted / self._lasted, _INTERVAL, still=status == "running"), colour))
+        else:
+            row.append((" " * _INTERVAL, ""))
+        if beside:
+            row.append((f"  {beside}", "dim"))
+        if (slow := self._slow.get(what.id)) is not None and slow.median_ms is not None:
+            row.append((f"  slow: usually {lasting(slow.median_ms / 1000)}", "yellow"))
+        elif slowest:
+            row.append(("  slowest", "dim"))
+        if status == "retrying":
+            metadata = getattr(what, "metadata", None)
+            row.append((f"  {retried(metadata if isinstance(metadata, Mapping) else {})}", colour))
+        elif status not in ("completed", "running"):
+            row.append((f"  {status}", colour))
+        return row
+
+    # -- what stands below ----------------------------------------------------------------------------------------------------
+
+    def _attempts(self) -> Iterator[_Section]:
+        attempts = self._about.attempts
+        if len(attempts) > 1:
+            each = zip(attempts, [None, *attempts], strict=False)
+            rows = [row for attempt, former in each for row in self._attempt(attempt, former)]
+            yield _Section([("Attempts", "bold")], rows, end=True)
+
+    def _attempt(self, attempt: AttemptRecord, former: AttemptRecord | None) -> Iterator[Row]:
+        row: list[Piece] = [
+            (f"  {symbol(attempt.status)} ", colour_of(attempt.status)), (f"{attempt.attempt:<3}", ""),
+            (f"{attempt.status:<11}", colour_of(attempt.status)), (f"{lasting(took(attempt, self._now)):>8}  ", ""),
+            (full(attempt.started_at, utc=self._utc), "dim"),
+        ]  # fmt: skip
+        if former is not None and former.completed_at is not None and attempt.started_at is not None:
+            row.append((f"  {lasting(max(0.0, (attempt.started_at - former.completed_at).total_seconds()))} later", "dim"))
+        yield row
+        if attempt.error is not None:
+            yield _failure("", attempt.error, attempt.status.value)
+
+    def _sections(self) -> Iterator[_Section]:
+        for title, value in (("Metadata", self._job.metadata), ("Result", self._job.result)):
+            if value is not None:
+                yield _Section([(title, "bold")], list(self._values(value)))
+        yield from self._error()
+        if self._about.last:
+            yield _Section([("Last lines", "bold")], list(self._last_lines()), 2, end=True)
+
+    def _values(self, value: Any) -> Iterator[Row]:
+        from structjob.cli.lines import value_text
+        from structjob.sinks import escape
+
+        if not isinstance(value, Mapping):
+            yield from wrapped([("  ", ""), (value_text(value), "")], self._width, 4)
+            return
+        for key, item in value.items():
+            label = f"  {escape(str(key)):<{_LABEL - 3}} "
+            yield from wrapped(
+                [(label, "dim"), (escape(item) if isinstance(item, str) else value_text(item), "")], self._width, min(len(label), _LABEL)
+            )
+
+    def _error(self) -> Iterator[_Section]:
+        from structjob.sinks import escape
+
+        error = self._job.error or next((step.error for step in self._overview.tree.steps if step.status == "failed"), None)
+        if error is None:
+            return
+        rows = list(wrapped([("  ", ""), (escape(_in_full(error)), _colour(self._job.status))], self._width, 4))
+        if raised(error.traceback):
+            traceback = (error.traceback or "").rstrip("\n").split("\n")
+            if len(traceback) > TRACEBACK and not self._whole:
+                traceback = [f"… {len(traceback) - TRACEBACK} lines before", *traceback[-TRACEBACK:]]
+            for line in traceback:
+                rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
+        yield _Section([("Error", "bold")], rows, 2)
+
+    def _last_lines(self) -> Iterator[Row]:
+        from structjob.cli.lines import Lines, today
+
+        lines = Lines(colour=False, utc=self._utc, about=self._job.id, terminal=True, dated=today(utc=self._utc))
+        for event in self._about.last:
+            for part in lines.render(event).split("\n"):
+                yield from wrapped([("  ", ""), (part, "red" if event.stream == "stderr" else "")], self._width, 4)
+
+
+def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
+    from structjob.sinks import escape
+
+    return [(f"  {indent}    ", ""), (escape(what_failed(error)), _colour(status))]
+
+
+def _colour(status: str) -> str:
+    """Return the colour of an error; that of a job that went on is red, too."""
+    return colour_of("failed" if status == "completed" else status)
+
+
+def _name(job: JobRecord) -> str:
+    """Return what tells a job apart from the others of its parent, which are many and alike."""
+    from structjob.sinks import escape
+
+    return escape(job.description or job.operation).split("\n", 1)[0]
+
+
+def _done(step: StepRecord) -> str:
+    """Return how many units of a step are done, of how many."""
+    if step.total:
+        return f"{units(step.done or 0)}/{units(step.total)}"
+    return units(step.done) if step.done else ""
+
+
+def _hidden(hidden: Counter[str]) -> Iterator[Row]:
+    number = sum(hidden.values())
+    if number:
+        told = counted(hidden) if len(hidden) > 1 else [(next(iter(hidden)), "dim")]
+        yield [(f"  … {number:,} more{':' if len(hidden) > 1 else ''} ", "dim"), *told, ("  (--all)", "dim")]
+
+
+def _shares(sections: Sequence[_Section], room: int) -> list[int]:
+    """Return how many of *room* lines each section gets: what is short leaves its share to what is long."""
+    shares = [0] * len(sections)
+    while True:
+        wanting = [index for index, section in enumerate(sections) if shares[index] < len(section.rows)]
+        if not wanting or sum(shares) >= room:
+            return [max(share, 1) for share in shares]
+        for index in wanting:
+            more = min(sections[index].weight, len(sections[index].rows) - shares[index], max(room - sum(shares), 0))
+            shares[index] += more
+
+
+def usual(expected: Expectation) -> str:
+    """Return what a duration is beside the former ones; nothing while those are too few to judge by."""
+    if not expected.judged or expected.median_ms is None:
+        return ""
+    parts = [f"usually {lasting(expected.median_ms / 1000)}"]
+    if expected.remaining_ms is not None:
+        parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
+    if expected.slower:
+        parts.append(f"slower than 95 % of the {expected.samples} previous runs")
+    return ", ".join(parts)
+
+
+def raised(traceback: str | None) -> bool:
+    """Return whether *traceback* shows more than the error's message."""
+    return traceback is not None and 'File "' in traceback
+
+
+def _in_full(error: ErrorInfo) -> str:
+    """Return an error with all lines of its message; see `what_failed`."""
+    if not error.message:
+        return error.type
+    return error.message if error.type in OURS else f"{error.type}: {error.message}"

@@ -1,0 +1,169 @@
+"""``structjob show`` of large and small jobs: what stands on the page, and how it fits the screen (R49)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from cli_support import Shell, environment, typed
+
+T0 = 1_767_225_600
+
+
+def job(id_: str, number: int = 0, parent: str | None = "root", **values: object) -> dict[str, object]:
+    """A job's line in an export; *number* orders it among the others."""
+    times = {"created_at": T0 + number, "started_at": T0 + number, "duration_ms": 5.0}
+    return {
+        "record": "job",
+        "id": id_,
+        "operation": "copy",
+        "status": "completed",
+        "parent_job_id": parent,
+        "attempt": 1,
+        **times,
+        **values,
+    }
+
+
+def step(number: int, job_id: str = "root", **values: object) -> dict[str, object]:
+    """A step's line in an export."""
+    about = {"name": f"step {number}", "status": "completed", "started_at": T0 + number, "duration_ms": 5.0}
+    return {"record": "step", "id": f"{job_id}-s{number}", "job_id": job_id, "attempt": 1, "seq": number, **about, **values}
+
+
+def error(message: str, kind: str = "ValueError") -> dict[str, object]:
+    """The columns of an error."""
+    return {"status": "failed", "error": {"type": kind, "message": message, "traceback": None}}
+
+
+def imported(directory: Path, *records: dict[str, object]) -> str:
+    """Return the URL of a database that holds *records*."""
+    (directory / "old.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    url = f"sqlite:///{directory / 'jobs.db'}"
+    typed(url, "import", str(directory / "old.jsonl"))
+    return url
+
+
+@pytest.fixture
+def nightly(tmp_path: Path) -> str:
+    """A job that is completed and has 300 children, of which two failed."""
+    bad = {100: error("checksum mismatch"), 200: error("no space left", "OSError")}
+    children = (job(f"c{n:03}", n, description=f"part {n}", **bad.get(n, {})) for n in range(300))
+    return imported(tmp_path, job("root", parent=None, operation="nightly", duration_ms=300_000.0), *children)
+
+
+def test_many_children_are_folded(nightly: str) -> None:
+    """faults 42: counts by status come first, what failed is shown with its error's type, and all of it fits on a page."""
+    shown = typed(nightly, "show", "nightly")
+    assert "✓ nightly  completed after 5m 00s  2 of 300 child jobs failed\n" in shown
+    assert "\nChild jobs  2 failed, 298 completed" in shown
+    assert re.search(r"✗ part 100 .*c100  failed\n      ValueError: checksum mismatch\n", shown)
+    assert re.search(r"✗ part 200 .*c200  failed\n      OSError: no space left\n", shown)
+    assert "  … 295 more completed  (--all)\n" in shown
+    assert shown.count("\n") <= 60
+    assert shown.endswith("next:  structjob --db " + nightly + " show c100\n")
+
+
+def test_all_failed_and_depth(nightly: str) -> None:
+    """faults 42: ``--all`` unfolds, ``--failed`` leaves what failed, ``--depth 0`` leaves the children out."""
+    assert typed(nightly, "show", "root", "--all").count("✓ part ") == 298
+    failed = typed(nightly, "show", "root", "--failed")
+    assert (failed.count("✗ part "), failed.count("✓ part ")) == (2, 0)
+    assert "part" not in typed(nightly, "show", "root", "--depth", "0")
+
+
+def test_more_failures_than_there_is_room_for(tmp_path: Path) -> None:
+    """faults 42: the first failures are shown, the others counted, and the next command shows more of them."""
+    children = (job(f"c{n:03}", n, **error("no space left")) for n in range(100))
+    url = imported(tmp_path, job("root", parent=None), *children)
+    shown = typed(url, "show", "root")
+    assert "100 of 100 child jobs failed" in shown
+    assert re.search(r"  … \d\d more failed  \(--all\)\n", shown)
+    assert shown.endswith(" show root --failed\n")
+    assert shown.count("\n") <= 61
+
+
+def test_a_page_has_at_most_sixty_lines(tmp_path: Path) -> None:
+    """faults 42: whatever a job holds, its page is short; each section shows something, and says what it leaves out."""
+    crowded = {
+        "metadata": {f"key {n}": n for n in range(90)}, "result": {f"key {n}": n for n in range(90)}, "attempt": 40,
+        "error": {"type": "ValueError", "message": "m\n" * 50, "traceback": 'File "a.py"\n' * 80},
+    }  # fmt: skip
+    attempts = [{"record": "attempt", "job_id": "root", "attempt": n, "status": "failed", "started_at": T0 + n} for n in range(1, 41)]
+    attempts[-1]["result"] = crowded["result"]
+    steps = [step(n, attempt=40, **error("no")) for n in range(90)]
+    children = [job(f"c{n:03}", n, **error("no")) for n in range(90)]
+    url = imported(tmp_path, job("root", parent=None, status="failed", **crowded), *attempts, *steps, *children)
+    shown = typed(url, "show", "root")
+    assert shown.count("\n") <= 61  # and the hint
+    for title in ("Attempts", "Steps", "Child jobs", "Metadata", "Result", "Error"):
+        assert re.search(rf"^{title}\b.*\n  +\S", shown, re.MULTILINE), title
+    assert typed(url, "show", "root", "--all").count("\n") > 590
+
+
+def test_a_step_tells_its_errors_type_below_it(tmp_path: Path) -> None:
+    """faults 42: the type and the message of a step's error stand below the step, whose line shows when it ran."""
+    url = imported(
+        tmp_path, job("root", parent=None, duration_ms=10_000.0), step(0, duration_ms=5_000.0), step(5, duration_ms=1.0, **error("no"))
+    )
+    lines = typed(url, "show", "root").splitlines()
+    title = next(index for index, line in enumerate(lines) if line.startswith("Steps"))
+    assert re.fullmatch(r"Steps  1 failed, 1 completed +0 +10\.0s", lines[title])
+    assert lines[title + 1].rstrip() == "  ✓ step 0                       5.00s  ├───────┤"
+    assert lines[title + 2].rstrip() == "  ✗ step 5                         1ms           │          failed"
+    assert lines[title + 3] == "      ValueError: no"
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_line_is_wider_than_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    """faults 41: on a terminal long values are wrapped between words and indented, and rows of a table are cut."""
+    words = "the source was there in the morning and is not there now " * 4
+    url = imported(
+        tmp_path,
+        job(
+            "root",
+            parent=None,
+            status="failed",
+            description=words,
+            metadata={"note": words},
+            error={"type": "ValueError", "message": words},
+        ),
+        step(1, name=words[:150], **error(words)),
+    )
+    monkeypatch.setattr("structjob.cli.screen.is_terminal", lambda _: True)
+    for name, value in (("COLUMNS", columns), ("NO_COLOR", "1"), ("NO_PAGER", "1")):
+        monkeypatch.setenv(name, value)
+    lines = typed(url, "show", "root").splitlines()[:-1]  # without the hint, which is to be copied
+    assert max(map(len, lines)) <= int(columns)
+    assert not any(re.match(r"\S", line) for line in lines if "morning" in line)
+    assert {word for line in lines for word in line.split() if "…" not in word} <= {*" ".join(lines).split()}
+    assert " ".join(" ".join(lines).split()).count(words.strip()) >= 3
+
+
+PAGER = "import sys; text = sys.stdin.read(); print('paged', text.count(chr(10)), chr(27) in text)"
+
+
+def test_a_terminal_gets_a_pager(tmp_path: Path) -> None:
+    """faults 42: on a terminal $PAGER gets the page, in colour, and messages come after it; ``--no-pager`` does without."""
+    url = imported(tmp_path, job("root", parent=None))
+    shell = Shell(tmp_path)
+    env = environment(PAGER=f'{sys.executable} -c "{PAGER}"')
+    del env["NO_PAGER"]
+    code, shown = shell.in_a_terminal("--db", url, "show", "root", env=env)
+    lines = shown.splitlines()
+    assert (code, lines[0].split()[0], lines[0].split()[2]) == (0, "paged", "True")
+    assert lines[1].startswith("\x1b[2mnext:")
+    assert "paged" not in shell.in_a_terminal("--db", url, "show", "root", "--no-pager", env=env)[1]
+
+
+def test_a_pager_that_is_left_early_ends_the_command(tmp_path: Path) -> None:
+    """faults 42: leaving the pager before the end is no error, and nothing of the rest reaches the terminal."""
+    url = imported(tmp_path, job("root", parent=None), *(step(n) for n in range(3_000)))
+    env = environment(PAGER="head -n 1")
+    del env["NO_PAGER"]
+    code, shown = Shell(tmp_path).in_a_terminal("--db", url, "show", "root", "--all", env=env)
+    assert code == 0
+    assert len(shown.splitlines()) == 1
