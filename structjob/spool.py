@@ -154,21 +154,19 @@ class FileLane:
             self.check_space()
 
     def _admit(self, line: bytes, number: int) -> bool:
-        """Return whether the lane takes the record, though it is full."""
+        """Return whether the lane takes the record, though it is full: it is not one that drops the oldest."""
         if self._overflow == "block" and self.room_comes():
             while self._full and not self.closed and self.room_comes():
                 time.sleep(BLOCK_POLL)
                 self.check_space()
             return True
-        if self._overflow != "drop_oldest":
-            if self._shared:
-                self.check_space()  # nobody acknowledges anything here: what was deleted is to be seen on disk only
-                if not self._full:
-                    return True
-            self.dropped.append(Dropped(number, number, _FULL, owner_of(line)[1]))
-            self._risk(number)
-            return False
-        return True
+        if self._shared:
+            self.check_space()  # nobody acknowledges anything here: what was deleted is to be seen on disk only
+            if not self._full:
+                return True
+        self.dropped.append(Dropped(number, number, _FULL, owner_of(line)[1]))
+        self._risk(number)
+        return False
 
     def check_space(self) -> None:
         """Begin a new segment where the present one is long enough; enforce the bound. Cheap, may be called from anywhere."""

@@ -1,48 +1,64 @@
 """Changes one thing at a time in a module, and looks whether a test notices. What no test notices is printed: a test is missing there.
 
     python tests/mutate.py spool recorder --sample 40 -n 2
+    python tests/mutate.py gaps --only _neighbours            what is in this function
     python tests/mutate.py                                    all modules, every change
 
-Each change is made in a copy of the package: the tree is never touched. The tests are those that MODULES names.
+The tests are those that `MODULES` names, on SQLite. They run once without a change, to learn which lines of the module each of them
+reaches. Then, for each change, a fork of the process that has collected them gives the functions their changed code, and runs those that
+reach the changed line, the quickest first, up to the first that fails. A test that starts a process is taken to reach every line; it runs
+last. All of this happens in a copy of the package: the tree is never touched.
+
+Changes that make no difference are listed in ``equivalent_changes.toml`` with the reason; they are not tried.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import concurrent.futures
 import contextlib
 import copy
+import gc
+import json
 import os
-import queue
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
 
 MODULES = {
-    "spool": ("spool.py", "test_spool test_spool_machine test_overflow"),
-    "recorder": ("recorder.py", "test_ledger test_overflow test_spool_machine test_capture"),
-    "line": ("line.py", "test_spool test_session test_encoding"),
-    "session": ("session.py", "test_session test_host"),
-    "ingest": ("store/ingest.py", "test_store_contract"),
-    "sessions": ("store/sessions.py", "test_store_contract test_reaping test_verify"),
+    "spool": ("spool.py", "test_spool test_overflow"),
+    "recorder": ("recorder.py", "test_overflow test_capture test_engine"),
+    "line": ("line.py", "test_spool"),
+    "session": ("session.py", "test_session test_host test_places"),
+    "ingest": ("store/ingest.py", "test_store_contract test_verify test_settling"),
+    "sessions": ("store/sessions.py", "test_store_contract test_verify test_losses"),
     "verify": ("store/verify.py", "test_verify"),
-    "gaps": ("store/gaps.py", "test_retention test_verify test_ledger test_overflow"),
+    "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
     "removal": ("store/retention/removal.py", "test_retention"),
     "due": ("store/retention/due.py", "test_retention test_retention_engine"),
-    "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage"),
-    "orphans": ("engine/orphans.py", "test_engine test_reaping test_session test_set_aside"),
+    "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
+    "orphans": ("engine/orphans.py", "test_session test_set_aside test_losses test_engine"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""
+
+PYTEST = ["-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain", "-k", "not mariadb and not postgresql"]
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -78,128 +94,282 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
                 changing = copy.copy(node)
                 changing.test = ast.Constant(value)
                 yield changing
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and not (isinstance(node.value, ast.Constant | None) and not getattr(node.value, "value", None)):
         yield ast.Return(ast.Constant(None))
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change: the line, what it says, and where it is: the node's place in `ast.walk`, and which of the node's changes."""
+    """One change: where it is, what it says, and how to make it: the node's place in `ast.walk`, and which of the node's changes."""
 
     line: int
-    text: str
+    name: str
     node: int
     variant: int
+    reach: range | None
+    """Lines of the statement; ``None`` if it runs when the module is imported."""
+
+    def __str__(self) -> str:
+        return f"{self.line}  {self.name}"
 
 
 def changes(source: str) -> list[Change]:
-    """Return what can be changed in *source*, but for annotations and docstrings."""
+    """Return what can be changed in *source*, but for annotations and the module's constants: a test would only repeat their numbers."""
     tree = ast.parse(source)
-    annotated = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
-    left_out = {id(part) for top in annotated if top is not None for part in ast.walk(top)}
-    return [
-        Change(node.lineno, f"{_short(node)}  ->  {_short(new)}", index, variant)  # type: ignore[attr-defined]
+    tops = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    tops += [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    left_out = {id(part) for top in tops if top is not None for part in ast.walk(top)}
+    places = dict(_places(tree, "", None))
+    found = [
+        Change(node.lineno, f"{places[node][0]}: {_short(node)} -> {_short(new)}", index, variant, places[node][1])  # type: ignore[attr-defined]
         for index, node in enumerate(ast.walk(tree))
         if id(node) not in left_out
         for variant, new in enumerate(changed(node))
     ]
+    return sorted(found, key=lambda change: change.line)
 
 
-def apply(source: str, change: Change) -> str:
+def _places(node: ast.AST, within: str, reach: range | None) -> Iterator[tuple[ast.AST, tuple[str, range | None]]]:
+    """Yield each node below *node* with the name of the function that it is in, and the lines of its statement."""
+    inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    if inside or isinstance(node, ast.ClassDef):
+        within = f"{within}.{node.name}".lstrip(".")  # type: ignore[attr-defined]
+    for child in ast.iter_child_nodes(node):
+        lines = reach
+        if isinstance(child, ast.stmt) and (reach is not None or (inside and child in node.body)):  # type: ignore[attr-defined]
+            body = getattr(child, "body", None)
+            lines = range(child.lineno, max(child.lineno + 1, body[0].lineno) if body else (child.end_lineno or child.lineno) + 1)
+        # A number is told from others by what is around it.
+        yield child, (f"{within}: {_short(node)}" if isinstance(child, ast.Constant) else within, lines)
+        yield from _places(child, within, lines)
+
+
+def apply(source: str, change: Change) -> ast.Module:
     """Return *source* with one thing changed."""
     tree = ast.parse(source)
     target = list(ast.walk(tree))[change.node]
-    new = list(changed(target))[change.variant]
+    new = ast.copy_location(list(changed(target))[change.variant], target)
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
             if value is target:
                 setattr(parent, name, new)
             elif isinstance(value, list):
                 value[:] = [new if item is target else item for item in value]
-    return ast.unparse(ast.fix_missing_locations(tree))
+    return ast.fix_missing_locations(tree)
 
 
 def _short(node: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).split("\n", 1)[0][:100]
 
 
-class Copy:
-    """A copy of the tree, in which one module is changed at a time."""
+class Mutator:
+    """A plugin of pytest that, in place of running the tests once, runs them for each change of a module.
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        for name in ("structjob", "tests", "schema", "docs", "benchmarks"):
-            shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-            shutil.copy(ROOT / name, directory)
+    Args:
+        directory: The copy of the tree.
+        module: Which module.
+        options: Of the command line.
+    """
 
-    def passes(self, tests: list[str], seconds: float, servers: bool) -> bool:
-        """Return whether the tests pass here, in time."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-        command += [] if servers else ["-k", "not mariadb and not postgresql"]
-        env = {**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
-        process = subprocess.Popen(
-            [*command, *(f"tests/{name}.py" for name in tests)],
-            cwd=self.directory, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+    def __init__(self, directory: Path, module: str, options: argparse.Namespace) -> None:
+        self.path = directory / "structjob" / MODULES[module][0]
+        self.source = self.path.read_text()
+        self.options = options
+        self.noted = directory / "noted.json"
+        found = changes(self.source)
+        equivalent = tomllib.loads(EQUIVALENT.read_text()).get(module, {}) if EQUIVALENT.exists() else {}
+        self.stale = sorted(equivalent.keys() - {change.name for change in found})
+        self.changes = [each for each in found if each.name not in equivalent and any(text in str(each) for text in options.only or [""])]
+        if options.again:
+            self.changes = [change for change in self.changes if f"  {change.name}\n" in options.again.read_text()]
+        self.explained = sum(change.name in equivalent for change in found)
+        if options.sample and options.sample < len(self.changes):
+            self.changes = sorted(random.Random(options.seed).sample(self.changes, options.sample), key=lambda change: change.line)
+        self.tests: dict[pytest.Item, tuple[float, list[int] | None]] = {}
+        """The tests that are quick enough: their seconds, and the lines that they reach; ``None`` if they start a process."""
+        self.kills: Counter[pytest.Item] = Counter()
+        self.functions: list[FunctionType] = []
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        gc.collect()
+        self.functions = [each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == str(self.path)]
+        gc.freeze()
+        code, noted = self._fork(lambda: self._measure(session.items), 3600)
+        if code != 0:
+            self._note({"error": f"tests fail without any change: {noted}"})
+            return True
+        self.tests = {item: found for item, found in zip(session.items, noted, strict=True) if found[0] <= self.options.slowest}
+        for item, (seconds, _) in self.tests.items():
+            item.add_marker(pytest.mark.timeout(5 + 10 * seconds))
+        survivors = [str(change) for change in self.changes if not self._killed(change)]
+        self._note({"tried": len(self.changes), "explained": self.explained, "survivors": survivors, "stale": self.stale})
+        return True
+
+    def _note(self, what: object) -> None:
+        self.noted.write_text(json.dumps(what))
+
+    def _fork(self, call: Callable[[], int], seconds: float) -> tuple[int, Any]:
+        """Return what *call* returns in a fork, and what it noted."""
+        self._note(None)
+        if (pid := os.fork()) == 0:
+            code = 3
+            try:
+                os.setsid()
+                code = call()
+            finally:
+                os._exit(code)
+        end = time.monotonic() + seconds
+        while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:
+            time.sleep(0.002)
+            if time.monotonic() > end:
+                os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # what a test has left running
+        return os.waitstatus_to_exitcode(found[1]), json.loads(self.noted.read_text())
+
+    def _run(self, items: list[pytest.Item]) -> Iterator[bool]:
+        """Run *items*; yield for each one whether it failed."""
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            before = item.session.testsfailed
+            item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+            yield item.session.testsfailed > before
+
+    def _measure(self, items: list[pytest.Item]) -> int:
+        """Note for each test how long it takes and which lines of the module it reaches; ``None`` if another process may reach others."""
+        lines: set[int] = set()
+        elsewhere, file = False, str(self.path)
+
+        def audit(event: str, _: object) -> None:
+            nonlocal elsewhere
+            elsewhere = elsewhere or event in {"subprocess.Popen", "os.fork", "os.posix_spawn", "sys.settrace"}
+
+        def trace(frame: FrameType, _: str, __: object) -> Any:
+            if frame.f_code.co_filename != file:
+                return None
+            lines.add(frame.f_lineno)
+            return trace
+
+        sys.addaudithook(audit)
+        threading.settrace(trace)
+        found: list[tuple[float, list[int] | None]] = []
+        running = self._run(items)
+        while True:
+            lines.clear()
+            sys.settrace(trace)
+            elsewhere, began = False, time.monotonic()
+            failed = next(running, None)
+            found.append((time.monotonic() - began, None if elsewhere else sorted(lines)))
+            if failed is None:
+                break
+            if failed:
+                self._note(items[len(found) - 1].nodeid)
+                return 1
+        self._note(found[:-1])
+        return 0
+
+    def _killed(self, change: Change) -> bool:
+        """Return whether a test notices *change*."""
+        tree = apply(self.source, change)
+        items = [item for item, (_, lines) in self.tests.items() if lines is None or _meet(change.reach, lines)]
+        items.sort(key=lambda item: (self.tests[item][1] is None, self.tests[item][0] / (1 + self.kills[item])))
+        if elsewhere := change.reach is None or any(self.tests[item][1] is None for item in items):
+            self._write(ast.unparse(tree))
+
+        def check() -> int:
+            if change.reach is None or not self._replace(compile(tree, str(self.path), "exec", dont_inherit=True)):
+                files = {str(item.path) for item in items}
+                return subprocess.call([sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *files], stdout=subprocess.DEVNULL)
+            for number, failed in enumerate(self._run(items)):
+                if failed:
+                    self._note(number)
+                    return 1
+            return 0
+
+        code, number = self._fork(check, 60 + 5 * sum(self.tests[item][0] for item in items))
+        if self.options.verbose:
+            print(change, "::", items[number].nodeid if number is not None else f"exit code {code}", file=sys.__stderr__, flush=True)
+        if number is not None:
+            self.kills[items[number]] += 1
+        if elsewhere:
+            self._write(self.source)
+        return code != 0
+
+    def _replace(self, module: CodeType) -> bool:
+        """Give the functions their code in *module*; return whether that can be done."""
+        new = {(code.co_qualname, code.co_firstlineno): code for code in _codes(module)}
         try:
-            return process.wait(seconds) == 0
-        except subprocess.TimeoutExpired:
+            for function in self.functions:
+                function.__code__ = new[function.__code__.co_qualname, function.__code__.co_firstlineno]
+        except (KeyError, ValueError):  # it has other variables of the functions around it
             return False
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and what a test has left running
-            process.wait()
+        return True
+
+    def _write(self, source: str) -> None:
+        # Its bytecode goes, too: it is taken for that of another text of the same second and length.
+        self.path.write_text(source)
+        for compiled in (self.path.parent / "__pycache__").glob(f"{self.path.stem}.*"):
+            compiled.unlink()
 
 
-def examine(module: str, copies: queue.SimpleQueue[Copy], options: argparse.Namespace) -> int:
+def _meet(reach: range | None, lines: list[int]) -> bool:
+    return bool(lines) if reach is None else any(line in reach for line in lines)
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+def examine(module: str, home: Path, options: argparse.Namespace) -> int:
     """Print the changes of *module* that no test notices; return how many there are."""
-    file, names = MODULES[module]
-    path, tests = Path("structjob") / file, names.split()
-    source = (ROOT / path).read_text()
-    found = changes(source)
-    if options.sample and options.sample < len(found):
-        found = sorted(random.Random(options.seed).sample(found, options.sample), key=lambda change: change.line)
-    unchanged = copies.get()
-    began = time.monotonic()
-    passing = unchanged.passes(tests, 3600, options.servers)
-    limit = 10 + 3 * (time.monotonic() - began) * options.n
-    copies.put(unchanged)
-    if not passing:
-        sys.exit(f"{module}: the tests fail without any change: {names}")
-
-    def survives(change: Change) -> bool:
-        tree = copies.get()
+    directory = home / module
+    for name in ("structjob", "tests", "schema", "docs", "benchmarks"):
+        shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, directory)
+    mutator = Mutator(directory, module, options)
+    if (pid := os.fork()) == 0:
         try:
-            (tree.directory / path).write_text(apply(source, change))
-            return tree.passes(tests, limit, options.servers)
+            os.chdir(directory)
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in range(2):
+                os.dup2(null, fd)
+            os.environ.update(PYTHONPATH=str(directory), CI="1")
+            sys.path[:] = [str(directory), *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests")]
+            files = [f"tests/{name}.py" for name in (options.tests or MODULES[module][1]).split()]
+            pytest.main([*PYTEST, f"--basetemp={directory / 'tmp'}", *files], plugins=[mutator])
         finally:
-            (tree.directory / path).write_text(source)
-            copies.put(tree)
-
-    with concurrent.futures.ThreadPoolExecutor(options.n) as pool:
-        survivors = [change for change, survived in zip(found, pool.map(survives, found), strict=True) if survived]
-    print(f"{module}: {len(found) - len(survivors)} killed, {len(survivors)} survived")
+            os._exit(0)
+    os.waitpid(pid, 0)
+    noted = json.loads(mutator.noted.read_text()) if mutator.noted.exists() else {"error": "pytest does not run"}
+    if "error" in noted:
+        sys.exit(f"{module}: {noted['error']}")
+    tried, survivors = noted["tried"], noted["survivors"]
+    print(f"{module}: {tried - len(survivors)} of {tried} killed, {noted['explained']} more make no difference")
     for change in survivors:
-        print(f"  {path}:{change.line}  {change.text}", flush=True)
-    return len(survivors)
+        print(f"  structjob/{MODULES[module][0]}:{change}", flush=True)
+    for name in noted["stale"]:
+        print(f"  {EQUIVALENT.name}: there is no such change: {name}")
+    return len(survivors) + len(noted["stale"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; all by default")
+    parser.add_argument("--only", action="append", metavar="TEXT", help="try the changes whose line, function or text contains this")
+    parser.add_argument("--again", type=Path, metavar="FILE", help="try those that an earlier run printed into this file")
+    parser.add_argument("--tests", default="", metavar="NAMES", help="run these tests in place of those that MODULES names")
     parser.add_argument("--sample", type=int, metavar="N", help="try N changes of each module, in place of all")
     parser.add_argument("--seed", type=int, default=0, help="which N; the same ones each time by default")
-    parser.add_argument("--servers", action="store_true", help="run the tests on MariaDB and PostgreSQL, too")
-    parser.add_argument("-n", type=int, default=os.cpu_count() or 1, help="how many at once; as many as there are cores by default")
+    parser.add_argument("--slowest", type=float, default=0.5, metavar="SECONDS", help="leave tests out that take longer; 0.5 by default")
+    parser.add_argument("--verbose", action="store_true", help="print each change to stderr, with the test that notices it")
     options = parser.parse_args()
     if unknown := set(options.modules) - set(MODULES):
         parser.error(f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
-    with tempfile.TemporaryDirectory(prefix="structjob-mutate-") as home:
-        copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for number in range(options.n):
-            copies.put(Copy(Path(home) / str(number)))
-        sys.exit(1 if sum([examine(module, copies, options) for module in options.modules or MODULES]) else 0)
+    with tempfile.TemporaryDirectory(prefix="structjob-mutate-", ignore_cleanup_errors=True) as home:
+        sys.exit(1 if sum([examine(module, Path(home), options) for module in options.modules or MODULES]) else 0)
 
 
 if __name__ == "__main__":

@@ -299,6 +299,156 @@ def test_a_position_includes_what_was_written_just_before(tmp_path):
     lane.close()
 
 
+def test_a_part_of_a_record_costs_no_other_record(lane, tmp_path, monkeypatch):
+    """faults H: a full disk takes a part of a record: the caller is told, and the next record is whole."""
+    write = os.write
+    lane.append(line(1), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
+        with pytest.raises(OSError, match="a part of a record only"):
+            lane.append(line(2), 2)
+    lane.append(line(3), 3)
+    dead = orphan(tmp_path)
+    assert read_all(dead) == [1, 3]
+    assert dead.damaged == 1
+    dead.close()
+
+
+def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
+    """faults H: where the disk does not even take the newline after a part, a flush ends when what is before it is stored."""
+    write = os.write
+
+    def refuse(fd: int, data: bytes) -> int:
+        if data == b"\n":
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(fd, data[:20])
+
+    lane.append(line(1), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        with pytest.raises(OSError, match="a part of a record only"):
+            lane.append(line(2), 2)
+    position = lane.position()
+    assert not lane.reached(position)
+    assert read_all(lane) == [1]
+    assert lane.reached(position)
+
+
+def test_what_is_cleared_is_counted_and_never_comes_back(lane, tmp_path):
+    """faults H: records that are given up are named with their reason; a batch in hand is not among them, and a successor finds none."""
+    for number in range(1, 6):
+        lane.append(line(number), number)
+    in_hand = lane.read(1 << 20, 2)
+    assert lane.clear("cleared") == 3
+    assert list(lane.dropped) == [(3, 5, "cleared", None)]
+    assert lane.read(1 << 20, 10) is None
+    lane.ack(in_hand)
+    assert lane.reached(lane.position())
+    lane.append(line(6), 6)
+    dead = orphan(tmp_path)
+    assert read_all(dead) == [1, 2, 6]
+    assert dead.damaged == 0
+    dead.close()
+
+
+def test_a_position_in_an_orphan_includes_what_was_not_read_yet(tmp_path):
+    """faults H: whoever waits for an orphan to be delivered waits for all of its files."""
+    for number in (1, 2):
+        (tmp_path / f"events-{number:06}.jsonl").write_bytes(line(number))
+    lane = orphan(tmp_path)
+    position = lane.position()
+    assert not lane.reached(position)
+    assert not lane.done()
+    assert read_all(lane) == [1, 2]
+    assert lane.reached(position)
+    lane.close()
+
+
+def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
+    """faults H: the power may go after a sync: each file's content and name are on disk, also if the directory was deleted meanwhile."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    lane = FileLane(directory, "events", writable=True, segment_bytes=100)
+    for number in (1, 2):
+        lane.append(line(number), number)
+    lane.append(line(3), 3)
+    lane.sync()
+    files = sorted(directory.iterdir())
+    assert len(files) > 1
+    assert {path.stat().st_ino for path in [*files, directory]} == set(synced)
+    present = files[-1].stat().st_ino
+    for path in files:
+        path.unlink()
+    directory.rmdir()
+    synced.clear()
+    lane.sync()
+    assert synced == [present]
+    lane.close()
+    lane.sync()  # nothing is left to be synced, and nothing fails
+
+
+def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
+    """faults H: the disk space of what is stored is free as soon as its file is deleted."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    for number in range(1, 3):
+        lane.append(line(number), number)
+        lane.check_space()
+    assert read_all(lane, most=1) == [1, 2]
+    open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+    assert not [name for name in open_files if name.startswith(str(tmp_path)) and name.endswith("(deleted)")]
+    lane.close()
+
+
+class Noted:
+    """Stands for the session's tally: keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.risked: list[int] = []
+        self.confirmed: list[tuple[int, int]] = []
+
+    def risk(self, number: int) -> None:
+        self.risked.append(number)
+
+    def confirm(self, count: int, segment: int) -> None:
+        self.confirmed.append((count, segment))
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
+def test_the_tally_knows_of_what_is_dropped(tmp_path, overflow):
+    """faults H: if the process is killed before its drops are recorded, its tally still says up to which number events may be missing."""
+    noted = Noted()
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow=overflow, tally=noted)
+    for number in range(1, 501):
+        lane.append(line(number), number)
+        for segment in lane._segments.values():
+            segment.retired -= 1.0 if segment.retired else 0.0
+    lane.check_space()
+    assert lane.dropped
+    assert max(noted.risked) == max(last for _, last, *_ in lane.dropped)
+    lane.close()
+
+
+def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_path, monkeypatch):
+    """faults H: what the database has confirmed is counted once, when its file goes, and only if it is confirmed at all."""
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    noted = Noted()
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
+    for number in range(1, 10):
+        lane.append(line(number), number)
+    lane.check_space()
+    while (batch := lane.read(1 << 20, 1)) is not None:
+        lane.ack(batch, 1 if batch.segment != 2 else 0)
+    gone = {number for number in (1, 2, 3) if not (tmp_path / f"events-{number:06}.jsonl").exists()}
+    assert {1, 2} <= gone
+    assert noted.confirmed[0][1] == 1
+    assert noted.confirmed[0][0] > 1
+    assert 2 not in [segment for _, segment in noted.confirmed]
+    lane.close()
+
+
 # -- overflow ---------------------------------------------------------------------------------------------------------------
 
 
