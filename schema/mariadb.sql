@@ -52,7 +52,7 @@ CREATE TABLE structjob_jobs (
     INDEX structjob_jobs_by_context (context_id, created_at),
     INDEX structjob_jobs_by_correlation (correlation_id, created_at),
     INDEX structjob_jobs_by_session (session_id, status)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_attempts (
     job_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
@@ -72,7 +72,7 @@ CREATE TABLE structjob_attempts (
     PRIMARY KEY (job_id, attempt),
     INDEX structjob_attempts_by_time (started_at),
     INDEX structjob_attempts_by_session (session_id, status)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_steps (
     id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
@@ -99,7 +99,7 @@ CREATE TABLE structjob_steps (
     INDEX structjob_steps_by_job (job_id, attempt, seq),
     INDEX structjob_steps_by_time (started_at),
     INDEX structjob_steps_by_session (session_id, status)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_logs (
     id BIGINT NOT NULL AUTO_INCREMENT,
@@ -135,7 +135,7 @@ CREATE TABLE structjob_logs (
     INDEX structjob_logs_by_category (category, ts),
     INDEX structjob_logs_by_correlation (correlation_id, ts),
     INDEX structjob_logs_by_fingerprint (fingerprint, ts)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_sessions (
     session_id BIGINT NOT NULL,
@@ -153,7 +153,7 @@ CREATE TABLE structjob_sessions (
     PRIMARY KEY (session_id),
     INDEX structjob_sessions_by_end (ended_at),
     INDEX structjob_sessions_by_time (started_at)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_gaps (
     session_id BIGINT NOT NULL,
@@ -163,7 +163,7 @@ CREATE TABLE structjob_gaps (
     jobs JSON,
     PRIMARY KEY (session_id, first_seq),
     INDEX structjob_gaps_by_end (session_id, last_seq)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_cancellations (
     job_id VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
@@ -174,7 +174,7 @@ CREATE TABLE structjob_cancellations (
     requested_at DATETIME(6) NOT NULL,
     PRIMARY KEY (job_id),
     INDEX structjob_cancellations_by_session (session_id)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_locks (
     name VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
@@ -183,7 +183,7 @@ CREATE TABLE structjob_locks (
     expires_at DATETIME(6),
     done_at DATETIME(6),
     PRIMARY KEY (name)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_dead_letters (
     id BIGINT NOT NULL AUTO_INCREMENT,
@@ -196,7 +196,7 @@ CREATE TABLE structjob_dead_letters (
     PRIMARY KEY (id),
     CONSTRAINT structjob_dead_letters_by_session UNIQUE (session_id, seq),
     INDEX structjob_dead_letters_by_time (ts)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE TABLE structjob_errors (
     fingerprint VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
@@ -208,7 +208,7 @@ CREATE TABLE structjob_errors (
     first_seen DATETIME(6),
     last_seen DATETIME(6),
     PRIMARY KEY (fingerprint)
-)ENGINE=InnoDB CHARSET=utf8mb4;
+)ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
 CREATE VIEW structjob_job_progress AS
 SELECT

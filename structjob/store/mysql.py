@@ -10,13 +10,13 @@ import msgspec
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 
-from structjob.exceptions import InvalidURL
+from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.store.ingest import COLUMNS, JSON_COLUMNS, KEEP_NEWER, KEYS, LOG_COLUMNS, as_array, changes
 from structjob.store.portions import fitting
-from structjob.store.server import Fault, ServerStore
+from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 
-_RESERVE = 64 * 1024
-"""Bytes of the largest packet that are for what is not data."""
+_LEAST_PACKET = 64 * 1024
+"""Bytes that ``max_allowed_packet`` must be at least: the queries need some of them, and a row of a job most."""
 
 _STATEMENT = 64 * 1024
 """Bytes of lines that a statement takes, if it is more than one: to write that down is half a millisecond of work, done on the loop."""
@@ -27,11 +27,25 @@ _LARGE = 16 * 1024
 _DEEPEST = 2**32 - 1
 """Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
 
-# Our own, whatever the server's is: strict, so that nothing is cut without a word; and with backslashes as the driver's escapes.
+# Our own, whatever the server's defaults are: strict, so that no value is cut silently; backslashes as the driver escapes them; and no
+# limit on rows or joins.
 _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
-    "time_zone = '+00:00', innodb_lock_wait_timeout = 5"
+    "time_zone = '+00:00', innodb_lock_wait_timeout = 5, completion_type = 0, sql_safe_updates = 0, "
+    "sql_select_limit = 18446744073709551615, sql_big_selects = 1"
 )
+
+
+def _limits(variable: str, unit: int, depth: str) -> str:
+    """Return the statement that lifts limits of the server below our own: the time of a query in *variable*, where *unit* is a second."""
+    least = int(READ_TIMEOUT) * unit
+    return f"SET SESSION {depth} = {_DEEPEST}, {variable} = IF(@@SESSION.{variable} > 0, GREATEST(@@SESSION.{variable}, {least}), 0)"
+
+
+_LIMITS = {
+    "MariaDB": _limits("max_statement_time", 1, "max_recursive_iterations"),
+    "MySQL": _limits("max_execution_time", 1000, "cte_max_recursion_depth"),
+}
 
 
 def _records(names: tuple[str, ...]) -> str:
@@ -98,6 +112,9 @@ def _upsert(table: str) -> tuple[str, ...]:
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: _upsert(table) for table in COLUMNS}
 
+_RESERVE = 1024 + max(map(len, (_insert_events(frozenset()), *_INSERTS.values(), *sum(_UPSERTS.values(), ()))))
+"""Bytes of a packet that are for the statement around the data."""
+
 # On a Galera cluster 1213 comes at the commit, too (another node was first), and 1180 where the node was lost meanwhile.
 _CONFLICTS = frozenset({1020, 1180, 1205, 1213})
 _DUPLICATES = frozenset({1062, 1586})
@@ -112,6 +129,15 @@ _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _TOO_MANY = frozenset({1040, 1203, 1226})
 _UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
+
+
+class _TooLarge(Exception):
+    """What is to be stored does not fit into a packet of the server."""
+
+    def __init__(self, what: str, most: int) -> None:
+        super().__init__(
+            f"{what} and the server's max_allowed_packet permits {most:,}: raise it, for example SET GLOBAL max_allowed_packet = 67108864"
+        )
 
 
 class _Ingest:
@@ -134,7 +160,7 @@ class _Ingest:
         while start < len(lines):
             end = fitting(lines, start, min(_STATEMENT, self.most))
             if end - start > self.most:
-                raise ValueError(f"the event is larger than the server's max_allowed_packet allows ({self.most:,} bytes): raise it")
+                raise _TooLarge(f"the event holds {end - start:,} bytes,", self.most)
             yield lines[start:end]
             start = end
 
@@ -163,9 +189,7 @@ class _Ingest:
 
     def _fitting(self, data: bytes) -> str:
         if len(data) > self.most:
-            raise ValueError(
-                f"the row holds {len(data):,} bytes of JSON, and the server's max_allowed_packet allows {self.most:,}: raise it"
-            )
+            raise _TooLarge(f"the row holds {len(data):,} bytes of JSON,", self.most)
         return _literal(data)
 
 
@@ -223,8 +247,14 @@ class MySQLStore(ServerStore):
         cursor.execute(_SETTINGS)
         cursor.execute("SELECT @@max_allowed_packet, VERSION()")
         packet, version = cursor.fetchone()
-        self._ingest.most = int(packet) // 2 - _RESERVE
-        cursor.execute(f"SET SESSION {'max_recursive_iterations' if 'MariaDB' in version else 'cte_max_recursion_depth'} = {_DEEPEST}")
+        if packet < _LEAST_PACKET:
+            raise StoreUnavailable(
+                f"max_allowed_packet of {self.masked_url} is {packet:,} bytes; structjob needs {_LEAST_PACKET:,}, and 16777216 is usual: "
+                "SET GLOBAL max_allowed_packet = 16777216, and the same in the server's configuration file",
+                permanent=True,
+            )
+        self._ingest.most = (packet - _RESERVE) // 2
+        cursor.execute(_LIMITS["MariaDB" if "MariaDB" in version else "MySQL"])
         cursor.execute("SHOW VARIABLES LIKE 'wsrep_sync_wait'")
         if (found := cursor.fetchone()) is not None:
             # A Galera node answers from what it has applied: wait for what was committed on another node before the question.
@@ -239,6 +269,8 @@ class MySQLStore(ServerStore):
         connection.close()
 
     def understood(self, error: Exception) -> Fault | None:
+        if isinstance(error, _TooLarge):
+            return Fault("data", str(error), reason=str(error))
         if isinstance(error, InvalidRequestError) and "MariaDB" in str(error):
             return Fault("away", f"the server of {self.masked_url} is MySQL, not MariaDB: write mysql:// in the URL", permanent=True)
         return super().understood(error)
@@ -266,7 +298,7 @@ class MySQLStore(ServerStore):
         if code in _RIGHTS:
             return self.not_allowed(said)
         if code in _READ_ONLY:
-            return self.read_only(said)
+            return self.read_only(said, "SET GLOBAL transaction_read_only = OFF" if code == 1792 else "SET GLOBAL read_only = OFF")
         if code in _TOO_MANY:
             return self.too_many(said)
         if code == 1047:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structjob.diagnostics import diagnostics
 from structjob.store import charset, settling, tables
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
-from structjob.store.server import Fault, ServerStore
+from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 from structjob.store.types import JSONValue, UTCDateTime
 
 
@@ -68,6 +68,20 @@ def _insert(table: str) -> str:
 
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
+
+# What our statements need, where the user's or the database's defaults are others. A time limit is set to what we wait ourselves. Only what
+# differs is set: behind a pooler a session may be passed on to other programs. `default_transaction_read_only` is left alone: it protects.
+_SETTINGS = f"""
+SELECT set_config(name, wanted, false) FROM (
+  SELECT name, CASE
+    WHEN name = 'default_transaction_isolation' THEN 'read committed'
+    WHEN name = 'standard_conforming_strings' THEN 'on'
+    WHEN setting::bigint BETWEEN 1 AND {int(READ_TIMEOUT * 1000)} THEN '{int(READ_TIMEOUT * 1000)}'
+    ELSE setting END AS wanted, setting
+  FROM pg_settings WHERE name IN ('default_transaction_isolation', 'standard_conforming_strings', 'statement_timeout', 'lock_timeout',
+    'idle_in_transaction_session_timeout', 'transaction_timeout')
+) AS ours WHERE wanted <> setting
+"""  # noqa: S608 -- numbers alone
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
@@ -148,6 +162,7 @@ class PostgresStore(ServerStore):
         return engine
 
     def prepare(self, connection: Any) -> None:
+        connection.run_async(lambda driver: driver.execute(_SETTINGS))
         self._encoding = connection.driver_connection.get_settings().server_encoding
         self._codec = charset.codec_of(self._encoding)
 
@@ -204,7 +219,8 @@ class PostgresStore(ServerStore):
         if code == "42501":
             return self.not_allowed(said)
         if code == "25006":
-            return self.read_only(said)
+            name = self.url.username or "name"
+            return self.read_only(said, f'ALTER ROLE "{name}" SET default_transaction_read_only = off')
         if code == "53300":
             return self.too_many(said)
         if "another operation" in said or "connection is closed" in said:

@@ -162,14 +162,21 @@ class ServerStore:
         if "pool_pre_ping" not in given:
             event.listen(engine.sync_engine, "checkin", _used)
             event.listen(engine.sync_engine, "checkout", partial(_ask, engine.dialect))
-        event.listen(engine.sync_engine, "connect", self._connected)
+        # Before SQLAlchemy looks at the first connection: it quotes names, for example, as the sql_mode it finds has it.
+        event.listen(engine.sync_engine, "connect", self._connected, insert=True)
         event.listen(engine.sync_engine, "close", self._disconnected)
         event.listen(engine.sync_engine, "close_detached", self._disconnected)
         return engine
 
     def _connected(self, connection: Any, record: Any) -> None:
-        self._connections[id(connection.driver_connection)] = connection.driver_connection
-        self.prepare(connection)
+        driver = connection.driver_connection
+        self._connections[id(driver)] = driver
+        try:
+            self.prepare(connection)
+        except BaseException:
+            self._connections.pop(id(driver), None)
+            self.cut(driver)
+            raise
 
     def _disconnected(self, connection: Any, record: Any = None) -> None:
         self._connections.pop(id(connection.driver_connection), None)
@@ -449,10 +456,12 @@ class ServerStore:
             permanent=True,
         )
 
-    def read_only(self, text: str) -> Fault:
-        """Return the fault that the server takes no writes."""
-        # Not permanent: a standby becomes the primary when that fails.
-        return Fault("away", f"the database {self.masked_url} is read-only: {text}; name the primary server in the URL")
+    def read_only(self, text: str, lift: str) -> Fault:
+        """Return the fault that the server takes no writes, and the statement that would *lift* a setting to that effect."""
+        # Not permanent: a standby becomes the primary when that fails. And not lifted by us: administrators, and hosts whose disk is full,
+        # set it to protect the database.
+        how = f"name the primary server in the URL; if it is the primary: {lift}"
+        return Fault("away", f"the database {self.masked_url} is read-only: {text}; {how}")
 
     def too_many(self, text: str) -> Fault:
         """Return the fault that the server takes no more connections."""
