@@ -51,14 +51,17 @@ def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
 
 
 def test_output_appears_byte_for_byte_and_is_recorded_by_stream(shell: Shell) -> None:
-    """stdout and stderr reach ours unchanged, each line is an event tagged with its stream, and the exit code is ours (R31, R48)."""
+    """stdout and stderr reach ours unchanged, each line is an event tagged with its stream, and the exit code is ours (R31, R48).
+
+    faults 43: lines of stderr are warnings; the error is the last of them, with the exit code.
+    """
     done = shell.run("run", "--", "sh", "-c", "echo out; echo err >&2; printf 'no newline'; exit 3")
     assert (done.returncode, done.stdout, done.stderr) == (3, b"out\nno newline", b"err\n")
     assert lines_of(shell, "--stream", "stdout") == ["out", "no newline"]
-    assert lines_of(shell, "--stream", "stderr") == ["err"]
+    assert lines_of(shell, "--stream", "stderr") == lines_of(shell, "-l", "warning", "--kind", "output") == ["err"]
     job = job_of(shell)
     assert job["status"] == "failed"
-    assert job["error"]["message"] == "sh ended with exit code 3: err"
+    assert job["error"]["message"] == "err (exit code 3)"
     assert (job["operation"], job["job_type"]) == ("sh", "command")
     assert job["result"]["exit_code"] == 3
 

@@ -167,3 +167,35 @@ def test_a_pager_that_is_left_early_ends_the_command(tmp_path: Path) -> None:
     code, shown = Shell(tmp_path).in_a_terminal("--db", url, "show", "root", "--all", env=env)
     assert code == 0
     assert len(shown.splitlines()) == 1
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_family_is_listed_below_its_root(nightly: str) -> None:
+    """faults 43: a job with many children is one line, which says how many failed, and a few lines of those; ``--flat`` has each."""
+    heading, root, *below = typed(nightly, "jobs").splitlines()
+    assert heading.startswith("ID ")
+    assert root.startswith("root ")
+    assert root.endswith("2 of 300 child jobs failed")
+    assert [re.split(r"  +", line)[:3] for line in below] == [["c200", "└ copy", "✗ failed"], ["c100", "└ copy", "✗ failed"]]
+    assert below[0].endswith("OSError: no space left")
+    flat = typed(nightly, "jobs", "--flat", "-n", "5").splitlines()
+    assert [line.split()[0] for line in flat[1:6]] == ["c299", "c298", "c297", "c296", "c295"]
+    assert flat[6] == "Showing the newest 5 (more exist)"
+    assert len(json.loads(typed(nightly, "jobs", "--json", "-n", "400"))) == 301
+
+
+def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> None:
+    """faults 43: an operation's name means its newest job; the short id that is shown is taken by every command and option."""
+    id_ = "01a22514-19f6-790a-be10-54bb2803a2f4"
+    line = {"record": "event", "job_id": id_, "seq": 1, "ts": T0, "message": "copied", "level": "info"}
+    url = imported(
+        tmp_path, job("old", parent=None, operation="backup"), job(id_, 5, parent=None, operation="backup"), job("c", 6, parent=id_), line
+    )
+    assert typed(url, "show", "backup").splitlines()[1].split() == ["id", id_]
+    assert "next:  structjob" in typed(url, "show", "2803a2f4")
+    assert typed(url, "show", "2803a2f4").endswith(" logs 2803a2f4\n")
+    assert [one["id"] for one in json.loads(typed(url, "jobs", "--parent", "2803a2f4", "--json"))] == ["c"]
+    assert "copied" in typed(url, "logs", "backup")
+    assert "job not found: backups" in typed(url, "show", "backups", code=3)

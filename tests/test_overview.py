@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from structjob.models import JobTree
 from structjob.store import rows
+from structjob.store.families import families
 from structjob.store.overview import overview
 from structjob.store.tables import jobs, steps
 
@@ -17,7 +18,7 @@ def job(id_, number=0, parent="root", **values):
     began = T0 + timedelta(seconds=number)
     return {
         "id": id_, "operation": "copy", "status": "completed", "created_at": began, "started_at": began, "attempt": 1,
-        "duration_ms": 5.0, "parent_job_id": parent, **values,
+        "duration_ms": 5.0, "parent_job_id": parent, "root_job_id": "root", **values,
     }  # fmt: skip
 
 
@@ -122,3 +123,25 @@ async def test_the_parent_of_a_picked_job_is_known(database):
     (deep,) = (one for one in found.picked if one.job.id == "deep")
     assert deep.parent is not None
     assert deep.parent.id == "c7"
+
+
+async def test_families_of_many_jobs_are_counted_at_once(database):
+    """faults 43: the descendants of each root are counted by status; few are returned: all of a small family, else failed, then running."""
+    family = Family(database)
+    of_a = [job(f"a{n:02}", n, parent="a", root_job_id="a") for n in range(30)]
+    of_a[3]["status"] = of_a[5]["status"] = "failed"
+    of_a[7]["status"] = of_a[9]["status"] = "running"
+    of_b = [job("b1", 1, parent="b", root_job_id="b"), job("b2", 2, parent="b1", root_job_id="b")]
+    roots = [job("a", parent=None, root_job_id=None), job("b", parent=None, root_job_id="b"), job("c", parent=None, root_job_id=None)]
+    elsewhere = [job("d", parent="far", root_job_id="far"), job("d1", 1, parent="d", root_job_id="far")]
+    elsewhere += [job("e", parent="far", root_job_id="far"), job("e1", 1, parent="e", root_job_id="far", status="failed")]
+    await family.add(jobs, *roots, *of_a, *of_b, *elsewhere)
+    given = [rows.job(row) for row in await database.fetch(jobs.select().where(jobs.c.id.in_(list("abcde"))).order_by(jobs.c.id))]
+    found = await families(family.fetch, given)
+    assert {id_: dict(one.counts) for id_, one in found.items()} == {
+        "a": {"completed": 26, "failed": 2, "running": 2}, "b": {"completed": 2}, "d": {"completed": 1}, "e": {"failed": 1},
+    }  # fmt: skip
+    picked = {id_: [one.id for one in each.picked] for id_, each in found.items()}
+    assert picked == {"a": ["a05", "a03", "a09"], "b": ["b1", "b2"], "d": ["d1"], "e": ["e1"]}
+    assert not any(one.partial for one in found.values())
+    assert family.read < 20

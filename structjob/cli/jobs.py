@@ -12,8 +12,9 @@ from structjob.amounts import units, whole_percent
 from structjob.cli import options
 from structjob.cli.moments import brief, lasting, moment
 from structjob.cli.outlooks import Outlooks
+from structjob.cli.pager import paged
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
-from structjob.cli.status import bar, colour_of, symbol
+from structjob.cli.status import bar, colour_of, counted, symbol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import AttemptRecord, ErrorInfo, JobRecord, Page, StepRecord
     from structjob.statistics import Expectation
+    from structjob.store.families import Family
     from structjob.store.presence import Silence
     from structjob.store.underway import Underway
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
 OURS = frozenset({"CommandFailed", "Crashed"})
+FAILED = ("failed", "crashed")
 
 _HEADINGS = ("ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "LEFT", "DETAIL")
 
@@ -39,6 +42,7 @@ _OPERATION = 32
 @click.command(
     epilog="""\b
 Examples:
+  structjob jobs                       the newest, each with what failed or runs below it
   structjob jobs --status failed --since 1d
   structjob jobs --attempts -n 50      every try at any of them, the newest first
   structjob jobs --watch               what runs, how far it is, how much is left
@@ -53,20 +57,26 @@ Examples:
 @click.option("--text", metavar="TEXT", help="Only where operation or description hold this.")
 @click.option("--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04.")
 @click.option("--until", metavar="TIME", callback=moment, help="Created before.")
-@click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job, its id in full.")
+@click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job.")
 @click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
 @click.option("--correlation", "correlation_id", metavar="ID", help="Only with this correlation id.")
 @click.option("--roots", "root_only", is_flag=True, help="Only jobs without a parent, or whose parent is in another database.")
+@click.option("--flat", is_flag=True, help="Children among the others, by when they were created, not below the job at the top.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
 @click.option(
     "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
 )
 @click.option("--attempts", is_flag=True, help="Every attempt at any job, by when it began; with --status, --since, --until and -n.")
+@options.pager
 @options.utc
 @options.json_output
 @options.database
-def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool, **filters: Any) -> None:
-    """List jobs, the newest first."""
+def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool, flat: bool, pager: bool, **filters: Any) -> None:
+    """List jobs, the newest first.
+
+    Without a filter, child jobs stand below the job at the top: all of them if they are few, else what failed or runs. With a filter, every
+    job that matches has its own line; so it has with --flat and --json.
+    """
     from structjob.cli.database import execute
     from structjob.cli.watch import watch_jobs
 
@@ -76,20 +86,30 @@ def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool,
             raise click.UsageError("--attempts goes with --status, --since, --until and --limit only.")
         execute(_list_attempts(db, wanted, as_json=as_json, utc=utc))
         return
-    execute(watch_jobs(db, wanted, as_json=as_json, utc=utc) if watch else _list(db, wanted, as_json=as_json, utc=utc))
+    grouped = not flat and not as_json and not wanted.keys() - {"since", "until", "limit"}
+    if watch:
+        execute(watch_jobs(db, wanted, as_json=as_json, utc=utc, grouped=grouped))
+        return
+    with paged(wanted=pager and not as_json):
+        execute(_list(db, wanted, as_json=as_json, utc=utc, grouped=grouped))
 
 
-async def _list(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+async def _list(db: Database, filters: dict[str, Any], *, as_json: bool, utc: bool, grouped: bool) -> None:
     from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+    from structjob.store.families import families
 
     async with reading(db) as reader:
-        page = await reader.jobs.list(**filters)
+        if "parent_job_id" in filters:
+            filters["parent_job_id"] = (await resolve(reader, filters["parent_job_id"], names=True)).id
+        page = await reader.jobs.list(**(filters | ({"root_only": True} if grouped else {})))
         if as_json:
             put_json(page.items)
             return
         screen = console()
         if page:
-            put_lines(await table(reader, page, Outlooks(reader), screen, utc=utc, roots=filters.get("root_only", False)), screen)
+            below = await families(reader.fetch, page) if grouped else None
+            put_lines(await table(page, Outlooks(reader), screen, utc=utc, roots=filters.get("root_only", False), below=below), screen)
         _advise(page, filters, db)
 
 
@@ -108,7 +128,7 @@ async def _list_attempts(db: Database, filters: Mapping[str, Any], *, as_json: b
         else:
             say("no attempts match")
         if page.next is not None:
-            say(f"the newest {len(page)} of more" if page else "only the newest 100,000 were looked at: narrow with --until")
+            say(f"Showing the newest {len(page)} (more exist)" if page else "only the newest 100,000 were looked at: narrow with --until")
 
 
 async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen: Console, *, utc: bool) -> list[Text]:
@@ -146,12 +166,11 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
         say(f"no jobs match ({', '.join(sorted(narrowed))})" if narrowed else f"no jobs in {db.shown} yet")
         suggest(command_line("jobs", db=db.option) if narrowed else command_line("run", "--", "echo", "hello", db=db.option))
     elif page.next is not None:
-        say(f"the newest {len(page)} of more")
+        say(f"Showing the newest {len(page)} (more exist)")
         suggest(command_line("jobs", "--limit", str(min(4 * int(filters["limit"]), 10_000)), db=db.option))
 
 
 async def table(
-    reader: Reader,
     jobs: Sequence[JobRecord],
     outlooks: Outlooks,
     screen: Console,
@@ -159,17 +178,18 @@ async def table(
     utc: bool,
     dated: bool = True,
     roots: bool = False,
+    below: Mapping[str, Family] | None = None,
 ) -> list[Text]:
     """Return *jobs* as the lines of a table, below its headings; of those that run, with what *outlooks* finds.
 
     Args:
-        reader: Where their neighbours are found, so that an id can be shortened.
         jobs: What to show.
         outlooks: Tells how far they are, and how much is left.
         screen: Where they are shown.
         utc: Times in UTC.
         dated: With the times they began.
         roots: They are roots: the parent of one that has a parent is in another database, and is named.
+        below: The families of the jobs, which then are roots, too.
     """
     from rich.text import Text
 
@@ -177,16 +197,21 @@ async def table(
     from structjob.sinks import escape
 
     now = datetime.now(UTC)
-    await outlooks.look(jobs, now)
-    # Whoever reads a pipe takes the whole id; a person types its beginning.
+    listed = list(jobs)
+    if below is not None:
+        listed = [one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))]
+    await outlooks.look(listed, now)
+    # Whoever reads a pipe takes the whole id; a person types its end.
     rows = []
-    for job in jobs:
+    for job in listed:
         operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(escape(job.operation), style="default")
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
         expected = outlooks.expected.get(job.id)
         detail = _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id))
-        if roots and job.parent_job_id is not None:
+        if below is not None and (family := below.get(job.id)) is not None and len(family.picked) < family.counts.total():
+            detail = Text("; ").join([_children(family), *([detail] if detail else [])])
+        if (roots or (below is not None and job in jobs)) and job.parent_job_id is not None:
             elsewhere = Text(f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim")
             detail = Text("; ").join([elsewhere, detail]) if detail else elsewhere
         rows.append({
@@ -201,7 +226,9 @@ async def table(
         })  # fmt: skip
     unused = {*(() if dated else ("STARTED",)), *(() if any(row["LEFT"] for row in rows) else ("LEFT",))}
     headings = [heading for heading in _HEADINGS if heading not in unused]
-    return columns(headings, [[row[heading] for heading in headings] for row in rows], screen.width, right=("DONE", "TOOK", "LEFT"))
+    spare = ("STARTED",) if any(job.status == "running" for job in listed) else ("DONE", "STARTED")
+    cells = [[row[heading] for heading in headings] for row in rows]
+    return columns(headings, cells, screen.width, right=("DONE", "TOOK", "LEFT"), spare=spare)
 
 
 _ALMOST = 99.0
@@ -255,6 +282,18 @@ def status_of(status: str, silence: Silence | None) -> Text:
 def no_sign(silence: Silence) -> str:
     """Return in words that a process seems to be dead."""
     return f"no sign of life for {lasting(silence.seconds)} ({silence.process})"
+
+
+def _children(family: Family) -> Text:
+    """Return how many descendants a job has, and how many of them failed; by status if they have not all ended well."""
+    from rich.text import Text
+
+    number = f"{family.counts.total():,}{'+' if family.partial else ''} child jobs"
+    if failed := sum(family.counts[status] for status in FAILED):
+        return Text(f"{failed:,} of {number} failed", style="red")
+    if family.counts.keys() <= {"completed"}:
+        return Text(number, style="dim")
+    return Text(f"{number}: ", style="dim").append_text(Text.assemble(*counted(family.counts)))
 
 
 def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) -> Text:

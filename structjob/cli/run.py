@@ -315,7 +315,8 @@ async def _supervise(
         nonlocal last
         if stream == "stderr" and line.strip():
             last = line.strip()
-        emit(scope, "info", line, dict(attrs), kind="output", stream=stream)
+        # Of what a program prints, stderr is what one looks at when something went wrong.
+        emit(scope, "warning" if stream == "stderr" else "info", line, dict(attrs), kind="output", stream=stream)
 
     splitters: dict[str, LineSplitter] = {}
     listeners: dict[str, Heard] = {}
@@ -354,9 +355,7 @@ async def _supervise(
         emit(scope, "warning", f"a process that the program left behind goes on with its {streams}; what it prints is not recorded", {})
     if ended.unrecorded:
         emit(scope, "warning", f"some output was not recorded: {ended.unrecorded}", {})
-    status, why = outcome(program.command, ended)
-    if status == "failed" and last:
-        why = f"{why}: {last[:LAST_LINE]}"
+    status, why = outcome(program.command, ended, last)
     why = f"{reason}{why}" if why else ""
     await job.end(
         status,
@@ -368,8 +367,8 @@ async def _supervise(
     return None
 
 
-def outcome(command: Sequence[str], ended: Ended) -> tuple[str, str]:
-    """Return the status that *ended* gives to the job, and why if it is not a good one."""
+def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[str, str]:
+    """Return the status that *ended* gives to the job, and why if it is not a good one; *last* is its last line on stderr."""
     import signal
 
     program = os.path.basename(command[0]) or command[0]
@@ -380,6 +379,8 @@ def outcome(command: Sequence[str], ended: Ended) -> tuple[str, str]:
         return "cancelled", f"{program} {how} after {ended.asked.name} was passed on to it"
     if ended.unread and (ended.signal is signal.SIGPIPE or ended.code):
         return "cancelled", f"{program} {how}: whoever read its output stopped reading"
+    if last:
+        return "failed", f"{last[:LAST_LINE]} ({how.removeprefix('was ').removeprefix('ended with ')})"
     return "failed", f"{program} {how}"
 
 

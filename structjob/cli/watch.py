@@ -29,7 +29,7 @@ _AROUND = 4
 """Lines of the screen that are not the jobs': what runs, the headings, and room for the cursor."""
 
 
-async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool, grouped: bool) -> None:
     """Show the jobs that match, those that run first, until Ctrl-C.
 
     Args:
@@ -37,15 +37,19 @@ async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool,
         filters: Fields of `structjob.JobFilter`.
         as_json: As lines of JSON, one for each change.
         utc: Times in UTC.
+        grouped: On a terminal: child jobs below the job at the top.
     """
     from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
 
     screen = console()
     async with reading(db) as reader:
+        if "parent_job_id" in filters:
+            filters = {**filters, "parent_job_id": (await resolve(reader, filters["parent_job_id"], names=True)).id}
         if as_json or not screen.is_terminal:
             await _tell(reader, filters, screen, as_json=as_json, utc=utc)
         else:
-            await _draw(reader, filters, screen, db, utc=utc)
+            await _draw(reader, filters, screen, db, utc=utc, grouped=grouped)
 
 
 async def _found(reader: Reader, filters: Mapping[str, Any], limit: int) -> list[JobRecord]:
@@ -58,18 +62,24 @@ async def _found(reader: Reader, filters: Mapping[str, Any], limit: int) -> list
     return (running + [job for job in await reader.jobs.list(**wanted) if job.id not in seen])[:limit]
 
 
-async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db: Database, *, utc: bool) -> None:
+async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db: Database, *, utc: bool, grouped: bool) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from structjob.store.families import families
+
     outlooks = Outlooks(reader)
+    if grouped:
+        filters = {**filters, "root_only": True}
     with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             await reader.deliver_now_and_then()
             jobs = await _found(reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1)))
             lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
             if jobs:
-                lines = await table(reader, jobs, outlooks, screen, utc=utc, dated=False, roots=filters.get("root_only", False))
+                below = await families(reader.fetch, jobs) if grouped else None
+                roots = filters.get("root_only", False)
+                lines = await table(jobs, outlooks, screen, utc=utc, dated=False, roots=roots, below=below)
             live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
             await asyncio.sleep(WATCH_EVERY)
 
@@ -103,7 +113,7 @@ async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, 
             for job in changed:
                 put_json_line(job)
         elif changed:
-            heading, *lines = await table(reader, changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False))
+            heading, *lines = await table(changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False))
             put_lines(lines if headed else [heading, *lines], screen)
             headed = True
             screen.file.flush()
