@@ -45,6 +45,7 @@ _APART = {f"attrs.{name}": name for name in ARGUMENTS}
 _SPECIAL = frozenset({*_COLUMNS, *_OWN, *_APART, "kind", "exc_info", "stack_info", "job_id", "step_id", "correlation_id", "parent_job_id"})
 _LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
+_ERROR = LEVELS["error"]
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 
 
@@ -168,6 +169,29 @@ def exception_of(exc_info: Any) -> BaseException | None:
     if isinstance(exc_info, tuple):
         return exc_info[1] if len(exc_info) > 1 and issubclass(type(exc_info[1]), BaseException) else None
     return sys.exc_info()[1] if exc_info else None
+
+
+def error_columns(
+    level: Level, message: Any, given: Mapping[str, Any], logger: str | None, columns: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Return *columns* with the fingerprint by which an error is counted that is logged without an exception.
+
+    Events of our own, which have a kind or a stream, are none: what they tell of is counted where it occurred, or was printed.
+
+    Args:
+        level: How grave.
+        message: Its message, before arguments are filled in.
+        given: Its attributes.
+        logger: Its logger's name.
+        columns: What is known of its columns.
+    """
+    if level.number < _ERROR or (columns and not columns.keys().isdisjoint(("kind", "stream", "fingerprint"))):
+        return columns
+    if "error_fingerprint" in given or ("exc_info" in given and exception_of(given["exc_info"]) is not None):
+        return columns
+    from structjob.fingerprint import of_event  # its patterns take time to compile: a program without errors need not
+
+    return {**(columns or {}), "fingerprint": of_event(message, logger, given.get("error_type"))}
 
 
 def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:

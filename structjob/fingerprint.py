@@ -14,7 +14,7 @@ from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
-from structjob.encoding import type_name
+from structjob.encoding import encode_text, type_name
 
 FRAMES = 3
 """Functions of one's own code that count, from where the exception was raised outwards. Further out, callers differ."""
@@ -35,13 +35,21 @@ _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 _parts: Any = BaseExceptionGroup.__dict__["exceptions"]
 _traceback: Any = BaseException.__dict__["__traceback__"]
 
+# IPv6, also `fe80::1`. It has a figure in it: `a::b` is a name in some languages.
+_GROUPS = r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4})"
+_ADDRESS = re.compile(rf"(?<![\w:])(?=[0-9a-f:]*\d)(?:{_GROUPS}{{7}}|(?:{_GROUPS}*)?::(?:{_GROUPS}*)?)(?![\w:])", re.IGNORECASE)
+# The end of a Kubernetes pod's name, "-7d9f8b6c5-x2x4z": its alphabet has no vowels, so that it makes no words. It has a figure in it.
+_POD = re.compile(r"(?<=[a-z0-9])-(?=[a-z0-9-]*\d)[bcdf-hj-np-tv-xz2456789]{8,10}-[bcdf-hj-np-tv-xz2456789]{5}\b")
+
 # In this order: what is quoted may hold anything, and a path may hold numbers.
 _VARIES = (
     (re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|(?<!\w)\"[^\"\n]*\"(?!\w)|`[^`\n]*`"), "<text>"),
     (re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s,;)\]}>]+", re.IGNORECASE), "<url>"),
     (re.compile(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
+    (_ADDRESS, "<n>"),
     (re.compile(r"(?<![\w<])(?:[A-Za-z]:)?(?:[\\/][\w.+@~-]+){2,}[\\/]?|(?<![\w<.])\.{0,2}/[\w.+@~-]+"), "<path>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<hex>"),
+    (_POD, "<pod>"),
     # A word of hexadecimal digits that is none of a language: it has figures among its letters.
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
     (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
@@ -62,6 +70,24 @@ def fingerprint(exc: BaseException, where: str | None = None) -> str:
 def of_words(kind: str, message: str, *where: str) -> str:
     """Return the fingerprint of an error that came as no exception: a process that crashed, a line of another program's log."""
     return _digest((kind, normalised(message), *where))
+
+
+def of_event(message: object, logger: str | None, error_type: object = None) -> str:
+    """Return the fingerprint of an error that was logged without an exception.
+
+    Args:
+        message: The message, where it has arguments as it was before they were filled in.
+        logger: The logger's name.
+        error_type: The type that the call gave, if it gave one.
+    """
+    kind = error_type if type(error_type) is str else type_name(message) if isinstance(message, BaseException) else ""
+    text = message if type(message) is str else encode_text(message).decode()
+    return _of_event(kind, text[:_LOOKED_AT], logger or "")
+
+
+@lru_cache(maxsize=1024)  # programs say the same things over and over
+def _of_event(kind: str, text: str, logger: str) -> str:
+    return of_words(kind, text, logger)
 
 
 def normalised(message: str) -> str:

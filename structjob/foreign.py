@@ -22,7 +22,7 @@ from structjob import pipeline
 from structjob.context import current_scope
 from structjob.diagnostics import DRIVERS, faults
 from structjob.encoding import normalise
-from structjob.event import BY_NAME
+from structjob.event import BY_NAME, error_columns
 from structjob.levels import level_name
 from structjob.processors import is_recording
 
@@ -152,7 +152,8 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         message = record.getMessage()
     except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
         message = f"{normalise(record.msg)} {normalise(record.args)}"
-    take(BY_NAME[level], message, attrs, current_scope(), record.name, ns=int(record.created * 1e9))
+    columns = error_columns(BY_NAME[level], record.msg, attrs, record.name)
+    take(BY_NAME[level], message, attrs, current_scope(), record.name, columns, ns=int(record.created * 1e9))
 
 
 def _reaches_root(logger: logging.Logger) -> bool:

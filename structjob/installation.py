@@ -13,7 +13,7 @@ from structjob import processors as chain
 from structjob.event import Encoder, make_redactor
 from structjob.failure import Classifier
 from structjob.foreign import join_stdlib
-from structjob.processors import capture, note_exception
+from structjob.processors import capture, note_exception, note_template
 from structjob.redaction import Redactor
 
 
@@ -60,6 +60,10 @@ def _insert(processors: list[Any]) -> None:
     earlier = next((index for index, processor in enumerate(processors[:at]) if _renders_exceptions(processor)), None)
     if earlier is not None:
         processors.insert(earlier, note_exception)
+    fills = structlog.stdlib.PositionalArgumentsFormatter
+    formatting = next((index for index, processor in enumerate(processors) if isinstance(processor, fills)), None)
+    if formatting is not None and formatting < processors.index(capture):
+        processors.insert(formatting, note_template)
 
 
 def _earlier_renamer(processors: list[Any]) -> structlog.processors.EventRenamer | None:

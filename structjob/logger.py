@@ -17,7 +17,7 @@ import structlog
 from structlog.contextvars import _ASYNC_CALLING_STACK, _ASYNC_CALLING_THREAD, _CONTEXT_VARS, merge_contextvars
 
 from structjob.context import current_scope
-from structjob.event import ARGUMENTS, BY_NAME
+from structjob.event import ARGUMENTS, BY_NAME, error_columns
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.pipeline import FanOut, SilentLogger, name_of
 
@@ -60,11 +60,12 @@ def _make_bound_logger() -> Any:
 
         @_as_structlog(
             ABSENT=ABSENT, apart=apart, FanOut=FanOut, SilentLogger=SilentLogger, name_of=name_of,
-            _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope,
+            _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope, error_columns=error_columns,
         )  # fmt: skip
         def log(self: Any, event: Any = ABSENT, /, *args: Any, **kw: Any) -> None:
             if event is ABSENT:
                 event = kw.pop("event", None)
+            template = event
             if args:
                 try:
                     event = event % (args[0] if len(args) == 1 and isinstance(args[0], dict) and args[0] else args)
@@ -77,7 +78,8 @@ def _make_bound_logger() -> Any:
                 if _CONTEXT_VARS:  # somebody has bound something
                     merge_contextvars(None, name, kw)
                 logger = self._logger  # another one where somebody wraps his own, see `structlog.wrap_logger`
-                processors[0].take(level, event, kw, current_scope(), logger.name if type(logger) is SilentLogger else name_of(logger))
+                called = logger.name if type(logger) is SilentLogger else name_of(logger)
+                processors[0].take(level, event, kw, current_scope(), called, error_columns(level, template, kw, called) if args else None)
             else:
                 if "event" in self._context:
                     kw = {"event": self._context["event"], **kw}

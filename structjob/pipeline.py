@@ -21,6 +21,7 @@ from structjob.event import (
     Encoder,
     Level,
     columns_json,
+    error_columns,
     field_json,
     logger_name,
     make_redactor,
@@ -31,6 +32,7 @@ from structjob.event import (
     with_parent,
 )
 from structjob.failure import Classifier
+from structjob.levels import LEVELS
 from structjob.logfile import FileSink
 from structjob.redaction import Redactor
 from structjob.routing import dispatch, hand_over, records
@@ -40,6 +42,7 @@ from structjob.sinks import ConsoleSink, Record, Sink, sink_level
 _now, _join = clock.now, b"".join
 
 # Integers, since `b"@" in encoded` goes a long way round and costs six times as much.
+_ERROR = LEVELS["error"]
 _SPACE, _EQUALS, _AT = b" =@"
 
 _STAMPED = 60
@@ -120,6 +123,8 @@ class FanOut:
                 text = clock.second_text(second)
             micros = b"%06d" % (ns // 1000 % 1_000_000)
             encoder = self.encoder
+            if level[0] >= _ERROR:
+                columns = error_columns(level, message, given, logger, columns)
             if encoder.plain.issuperset(given):
                 attrs: dict[str, Any] = given  # type: ignore[assignment]  # structlog's event dict is a dict
             else:
@@ -336,6 +341,8 @@ def record(
 ) -> None:
     """Record an event without showing it; the arguments are those of `FanOut.take`."""
     columns = columns if columns is not None else {}
+    if level.number >= _ERROR:
+        columns = error_columns(level, message, given, logger, columns) or columns
     passed = configured.encoder if configured is not None else encoder
     attrs = passed.attrs(given, columns, scope, recorded="exc_info" not in given or records(scope, level.number))
     if logger is not None:

@@ -15,7 +15,7 @@ from structjob import pipeline
 from structjob.context import current_scope
 from structjob.diagnostics import diagnostics, faults
 from structjob.encoding import encode_text
-from structjob.event import BY_NAME, exception_of
+from structjob.event import BY_NAME, error_columns, exception_of
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS
 from structjob.logger import override
@@ -82,14 +82,17 @@ def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> E
             return event_dict
         scope = current_scope()
         given = dict(event_dict)
-        message = _message(given)
+        message, template = _message(given)
+        noted_template, _thread.template = getattr(_thread, "template", None), None
+        template = template if noted_template is None else noted_template
         pipeline.drop_rendered(given, level)
         name = getattr(logger, "name", None)
         noted, _thread.exception = getattr(_thread, "exception", None), None
         if noted is not None and "exception" in given:
             del given["exception"]
             given["exc_info"] = noted
-        pipeline.record(level, message, given, scope, name if isinstance(name, str) else None)
+        name = name if isinstance(name, str) else None
+        pipeline.record(level, message, given, scope, name, error_columns(level, template, given, name))
         if scope is not None:
             for key, value in scope.ids.items():
                 event_dict.setdefault(key, value)
@@ -101,25 +104,32 @@ def capture(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> E
     return event_dict
 
 
-def _message(given: dict[str, Any]) -> Any:
-    """Take the message out of the event *given*, wherever an ``EventRenamer`` has put it, with its arguments filled in."""
+def _message(given: dict[str, Any]) -> tuple[Any, Any]:
+    """Take the message out of the event *given*, wherever an ``EventRenamer`` has put it: with its arguments filled in, and before."""
     if renamer is not None and renamer.to in given:
         message = given.pop(renamer.to)
         if renamer.replace_by is not None and "event" in given:
             given[renamer.replace_by] = given.pop("event")
     else:
         message = given.pop("event", "")
+    template = message
     args = given.get("positional_args")
     if args:
         with suppress(Exception):  # arguments that do not fit stay as they are
             message = message % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args)
             del given["positional_args"]
-    return message
+    return message, template
 
 
 def note_exception(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
     """A processor before one that renders exceptions: keeps the exception itself for `capture`, which comes later."""
     _thread.exception = exception_of(event_dict["exc_info"]) if event_dict.get("exc_info") else None
+    return event_dict
+
+
+def note_template(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+    """A processor before one that fills arguments into messages: keeps the message itself for `capture`, which comes later."""
+    _thread.template = event_dict.get("event") if event_dict.get("positional_args") else None
     return event_dict
 
 

@@ -145,23 +145,30 @@ class ErrorStatistics:
 ErrorStatus = Literal["open", "resolved", "regressed"]
 """``regressed``: it was resolved, and has occurred again since."""
 
+ErrorOutcome = Literal["final", "recovered"]
+"""What became of a job in which an error occurred."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
     """Occurrences of what is one and the same error: of one type and message, from the same place in the code.
 
-    The latest occurrence is the latest whose event is in the logs; the times tell of those that are no longer there, too.
+    The sample is the latest occurrence that ended its job; if there is none, the latest. It is one whose event is in the logs; the times
+    tell of those that are no longer there, too.
     """
 
     fingerprint: str
     status: ErrorStatus
+    outcome: ErrorOutcome | None
+    """``final``: it ended a job. ``recovered``: jobs went on after it, most often by a retry. None: it occurred outside jobs, or its jobs
+    still run or were cancelled. The latest 1,000 occurrences are looked at."""
     error_type: str
-    """The level of the latest occurrence, if it has no type."""
+    """The level of the sample, if it has no type."""
     message: str
-    """That of the latest occurrence."""
+    """That of the sample."""
     operation: str | None
     step: str | None
-    """Where the latest occurrence was."""
+    """Where the sample occurred."""
     count: int
     """Occurrences, those included whose events are no longer in the logs."""
     jobs: int
@@ -171,9 +178,9 @@ class ErrorGroup:
     resolved_at: datetime | None
     resolved_by: str | None
     job_id: str | None
-    """The job of the latest occurrence."""
+    """The job of the sample."""
     traceback: str | None
-    """That of the latest occurrence."""
+    """That of the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,8 @@
 """Errors: each counted once, in groups, with what was made of them; on every database."""
 
 import asyncio
+import contextlib
+import logging
 import random
 from collections import defaultdict
 from datetime import timedelta
@@ -9,6 +11,7 @@ import pytest
 import structlog
 from statistics_support import T0, Store
 
+from structjob import install
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.store.errors import Errors
 from structjob.store.statistics import Statistics
@@ -330,7 +333,7 @@ async def test_an_error_outside_any_job_is_one(tracker):
             raise OSError(f"disk {n} is full")
         except OSError:
             log.exception("no room", fingerprint="SHA256:abc")
-    log.error("no exception")
+    log.warning("no exception")
     group = await only(tracker)
     assert (group.count, group.jobs, group.operation, group.message) == (2, 0, None, "disk 1 is full")
     (first, _) = await tracker.logs.list(fingerprint=group.fingerprint)
@@ -362,3 +365,131 @@ async def test_a_hostile_exception_is_an_occurrence(tracker):
             async with tracker.job("nightly"):
                 raise kind("bad")
     assert {group.error_type.rpartition(".")[2] for group in await tracker.errors.list()} == {"Frozen", "Closed"}
+
+
+# -- errors without an exception, and what became of their jobs -------------------------------------------------------------------------
+
+
+async def test_errors_that_are_logged_without_an_exception_are_grouped(any_tracker):
+    """faults 25: by logger, by the message before its arguments are filled in, and by the type that the call gives."""
+    app, other = structlog.get_logger("app"), structlog.get_logger("other")
+    async with any_tracker.job("copy"):
+        app.error("no route to %s", "alpha")
+        app.error("no route to %s", "beta")
+        logging.getLogger("app").error("no route to %s", "gamma")
+        other.error("no route to %s", "alpha")
+        app.error("disk full", error_type="DiskFull")
+        app.error("disk full", error_type="Quota")
+        app.critical({"code": 7})
+        app.warning("no error", error_type="Quota")
+    groups = await any_tracker.errors.list()
+    assert sorted((group.error_type, group.count) for group in groups) == [
+        ("DiskFull", 1), ("Quota", 1), ("critical", 1), ("error", 1), ("error", 3),
+    ]  # fmt: skip
+    assert {(one.error_type, one.count) for one in await any_tracker.stats.errors()} == {
+        ("DiskFull", 1), ("Quota", 1), ("critical", 1), ("error", 4),
+    }  # fmt: skip
+
+
+async def test_an_exception_is_counted_once_beside_errors_without_one(tracker):
+    """faults 25: what carries an exception is grouped by it, and once, whatever is logged on its way."""
+    with pytest.raises(OSError, match="full"):
+        async with tracker.job("copy"):
+            try:
+                raise OSError("full")
+            except OSError:
+                log.exception("cannot write")
+                log.error("cannot write", exc_info=True)
+                raise
+    (group,) = await tracker.errors.list()
+    assert (group.error_type, group.count, group.outcome) == ("OSError", 1, "final")
+
+
+async def test_a_setup_of_ones_own_has_the_same_groups(tracker):
+    """faults 25: through `install`, too, the message counts as it was before its arguments were filled in."""
+    structlog.configure(
+        processors=[structlog.stdlib.PositionalArgumentsFormatter(), structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.ReturnLoggerFactory(),
+    )  # fmt: skip
+    install()
+    for host in ("alpha", "beta"):
+        structlog.get_logger().error("no route to %s", host)
+    (group,) = await tracker.errors.list()
+    assert (group.count, group.message) == (2, "no route to beta")
+
+
+async def test_a_job_that_is_ended_as_failed_is_in_the_error_reports(any_tracker):
+    """faults 25: a failure for which nobody gave an error, too."""
+    job = await any_tracker.create_job("copy")
+    await job.start()
+    await job.end("failed")
+    (group,) = await any_tracker.errors.list(outcome="final")
+    assert (group.error_type, group.operation, group.job_id, group.outcome) == ("Failed", "copy", job.id, "final")
+
+
+async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job(any_tracker):
+    """faults 25: outcome of a step's retries, of a job's, of what is caught, of what is only logged; `outcome="final"` finds the others."""
+
+    async def attempt(operation, fails, error, where="step"):
+        left = [fails]
+
+        def work():
+            left[0] -= 1
+            if left[0] >= 0:
+                raise error("broken")
+
+        with contextlib.suppress(error):
+            if where == "step":
+                async with any_tracker.job(operation) as job:
+                    async for step in job.retrying("load", attempts=2, delay=0):
+                        async with step:
+                            work()
+            else:
+                async for job in any_tracker.retrying(operation, attempts=2, delay=0):
+                    async with job:
+                        work()
+
+    await attempt("steps-recover", 1, TimeoutError)
+    await attempt("steps-fail", 2, ConnectionError)
+    await attempt("job-recovers", 1, InterruptedError, "job")
+    await attempt("job-fails", 2, BlockingIOError, "job")
+    async with any_tracker.job("caught") as job:
+        with contextlib.suppress(KeyError):
+            async with job.step("read"):
+                raise KeyError("k")
+        log.error("one row is bad", error_type="BadRow")
+    with contextlib.suppress(ValueError):
+        async with any_tracker.job("fails"):
+            log.error("a row is bad", error_type="OtherRow")
+            raise ValueError("no file")
+    log.error("no job here", error_type="Nowhere")
+    async with any_tracker.job("runs"):
+        log.error("still running", error_type="Running")
+        found = {group.error_type: group for group in await any_tracker.errors.list()}
+        assert {name: group.outcome for name, group in found.items()} == {
+            "TimeoutError": "recovered", "ConnectionError": "final", "InterruptedError": "recovered", "BlockingIOError": "final",
+            "KeyError": "recovered", "BadRow": "recovered", "OtherRow": "recovered", "ValueError": "final",
+            "Nowhere": None, "Running": None,
+        }  # fmt: skip
+        finals = {group.error_type for group in await any_tracker.errors.list(outcome="final", since=timedelta(hours=1))}
+        assert finals == {"ConnectionError", "BlockingIOError", "ValueError"}
+    with pytest.raises(InvalidFilter, match="use one of final, recovered"):
+        await any_tracker.errors.list(outcome="ended")
+
+
+async def test_the_sample_of_an_error_is_one_that_ended_a_job(any_tracker):
+    """faults 25: an error on the hosts sftp-1 and sftp-3 is one; what is shown is where it ended a job, not its latest occurrence."""
+
+    async def fetch(host, caught):
+        with contextlib.suppress(ConnectionError):
+            async with any_tracker.job("fetch", external_job_id=host) as job:
+                with contextlib.suppress(ConnectionError) if caught else contextlib.nullcontext():
+                    async with job.step("connect"):
+                        raise ConnectionError(f"{host}.example.org refused")
+
+    await fetch("sftp-1", caught=False)
+    await fetch("sftp-3", caught=True)
+    (group,) = await any_tracker.errors.list()
+    assert (group.count, group.outcome, group.message) == (2, "final", "sftp-1.example.org refused")
+    assert group.job_id == (await any_tracker.jobs.find("sftp-1")).id
+    assert group.last_seen == (await any_tracker.logs.list(fingerprint=group.fingerprint))[-1].ts

@@ -100,6 +100,7 @@ STATISTICS = {
     "outlook": (lambda a: a.stats.outlook(a.job), "jobs_by_operation"),
     "error groups of an hour": (lambda a: a.errors.list(**HOUR), "logs_by_fingerprint|logs_by_time"),
     "error groups of a job": (lambda a: a.errors.list(job_id=a.job), "logs_by_fingerprint|logs_by_job"),
+    "error groups of an hour that ended jobs": (lambda a: a.errors.list(outcome="final", **HOUR), "logs_by_fingerprint|logs_by_time"),
     "error group": (lambda a: a.errors.get(a.fingerprint), "logs_by_fingerprint"),
     "sessions": (lambda a: a.sessions.list(), "jobs_by_session|jobs_by_status"),
 }

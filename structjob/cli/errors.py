@@ -26,6 +26,7 @@ OCCURRENCES = 5
 """Occurrences that are shown of an error, the latest first."""
 
 _LOOKS = {"open": "red", "regressed": "magenta", "resolved": "green"}
+_OUTCOMES = {"final": "final: it ended a job", "recovered": "recovered: its jobs went on", None: ""}
 _WHERE = 40
 
 
@@ -43,13 +44,15 @@ class _Default(click.Group):
     epilog="""\b
 Examples:
   structjob errors                       what is not dealt with, the latest first
+  structjob errors --final               what ended jobs; without what a retry overcame
   structjob errors list --since 1d --operation nightly
   structjob errors show 3fa2             the beginning of an id will do
   structjob errors resolve 3fa2          if it occurs again, it has regressed
   structjob errors --json | jq -r '.[].message'
 
 Occurrences are the same error if type, message (but for numbers, ids, paths and quoted text) and the functions of one's own code that it
-came through are the same. An exception that passes through steps, jobs and logging is one occurrence.""",
+came through are the same. An exception that passes through steps, jobs and logging is one occurrence. Lines of level error without an
+exception are the same error if logger, message (before its arguments are filled in) and error_type are the same.""",
 )
 def errors() -> None:
     """List errors, show one, or say that it is resolved."""
@@ -58,6 +61,7 @@ def errors() -> None:
 @errors.command("list")
 @click.option("--status", multiple=True, type=click.Choice(tuple(_LOOKS)), help="Only errors of this status; may be repeated.")
 @click.option("--all", "every", is_flag=True, help="Resolved ones, too.")
+@click.option("--final", is_flag=True, help="Only errors that ended a job; without those that a retry, or the job itself, overcame.")
 @click.option("--since", metavar="TIME", callback=moment, help="Seen since: -3h, 2d, 1h30m, 2026-05-04.")
 @click.option("--until", metavar="TIME", callback=moment, help="Seen before.")
 @click.option("--operation", metavar="TEXT", help="Seen in this operation.")
@@ -67,13 +71,15 @@ def errors() -> None:
 @options.utc
 @options.json_output
 @options.database
-def list_(db: Database, *, as_json: bool, utc: bool, every: bool, status: Sequence[str], **given: Any) -> None:
+def list_(db: Database, *, as_json: bool, utc: bool, every: bool, final: bool, status: Sequence[str], **given: Any) -> None:
     """List errors, those seen last first; resolved ones are left out."""
     from structjob.cli.database import execute
 
     if every and status:
         raise click.UsageError("--all is every status: leave --status out.")
     wanted = {name: value for name, value in given.items() if value is not None}
+    if final:
+        wanted["outcome"] = "final"
     if not every:
         wanted["status"] = tuple(status) or ("open", "regressed")
     execute(_list(db, wanted, narrowed=bool(status), as_json=as_json, utc=utc))
@@ -88,9 +94,9 @@ async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_jso
         put_json(found)
     elif found:
         screen = console()
-        headings = ("ID", "STATUS", "COUNT", "JOBS", "FIRST SEEN", "LAST SEEN", "WHERE", "ERROR")
+        headings = ("ID", "STATUS", "OUTCOME", "COUNT", "JOBS", "FIRST SEEN", "LAST SEEN", "WHERE", "ERROR")
         rows = [_row(group, screen, utc=utc) for group in found]
-        spare = ("FIRST SEEN", "JOBS", "STATUS", "LAST SEEN")
+        spare = ("FIRST SEEN", "JOBS", "STATUS", "LAST SEEN", "OUTCOME")
         put_lines(columns(headings, rows, screen.width, right=("COUNT", "JOBS"), spare=spare), screen)
         if len(found) == filters["limit"]:
             say(f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}")
@@ -113,6 +119,7 @@ def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
     return [
         Text(group.fingerprint[:LEAST] if screen.is_terminal else group.fingerprint, style="cyan"),
         Text(group.status, style=_LOOKS[group.status]),
+        Text(group.outcome or "", style="dim" if group.outcome == "recovered" else ""),
         Text(f"{group.count:,}"),
         Text(f"{group.jobs:,}"),
         Text(brief(group.first_seen, utc=utc, now=now), style="dim"),
@@ -169,7 +176,8 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
     resolved = full(group.resolved_at, utc=utc) + (f" by {group.resolved_by}" if group.resolved_by else "")
     facts = {
-        "id": group.fingerprint, "status": group.status, "resolved": resolved if group.resolved_at is not None else "",
+        "id": group.fingerprint, "status": group.status, "outcome": _OUTCOMES[group.outcome],
+        "resolved": resolved if group.resolved_at is not None else "",
         "seen": f"{_counted(group.count, 'time')}, in {_counted(group.jobs, 'job')}", "first": full(group.first_seen, utc=utc),
         "last": full(group.last_seen, utc=utc), "where": _where(group.operation, group.step),
     }  # fmt: skip

@@ -442,6 +442,11 @@ class Job(Handle):
             # Who told of it first, most often the step that failed, has shown the traceback already.
             told = status != "failed" or is_told(exc, self._scope)
             attrs = {**(error_fields(exc, classifier) if told else exception_attrs(exc, classifier, self._scope)), **attrs}
+        elif level == "error":
+            from structjob.fingerprint import of_words  # see `structjob.failure`
+
+            attrs = {"error_type": "Failed", "error_message": "it ended as failed, without an error", **attrs}
+            attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
         self._event(level, "operation_end", attrs)
 
     def _annotate(self, exc: BaseException) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, get_args
 
-from sqlalchemy import ColumnElement, Connection, String, and_, case, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filters import _as_utc, _check_limit, _check_span
-from structjob.statistics import ErrorGroup, ErrorStatistics, ErrorStatus
-from structjob.store.expressions import ascending, equals, storable
+from structjob.statistics import ErrorGroup, ErrorOutcome, ErrorStatistics, ErrorStatus
+from structjob.store import outcomes
+from structjob.store.expressions import ascending, attribute, equals, storable
 from structjob.store.history import type_of
 from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush
@@ -25,41 +26,13 @@ T = TypeVar("T")
 
 _CANDIDATES = 6
 _STATUSES: tuple[ErrorStatus, ...] = get_args(ErrorStatus)
+_OUTCOMES: tuple[ErrorOutcome, ...] = get_args(ErrorOutcome)
 
 
 class Transact(Protocol):
     """Runs a call in a transaction of its own; see `structjob.store.ingest.Store.transact`."""
 
     def __call__(self, call: Callable[[Connection], T]) -> Awaitable[T]: ...
-
-
-class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
-    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it is no text."""
-
-    type = String()
-    inherit_cache = True
-
-
-@compiles(attribute, "sqlite")
-def _sqlite_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    where = f"{column}, '$.' || {name}"
-    return f"CASE WHEN json_valid({column}) THEN CASE WHEN json_type({where}) = 'text' THEN json_extract({where}) END END"
-
-
-@compiles(attribute, "mysql")
-@compiles(attribute, "mariadb")
-def _mysql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    found = f"JSON_EXTRACT({column}, CONCAT('$.', {name}))"
-    return f"CASE WHEN JSON_TYPE({found}) = 'STRING' THEN JSON_UNQUOTE({found}) END"
-
-
-@compiles(attribute, "postgresql")
-def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    kind = f"json_typeof(json_extract_path({column}, {name}))"
-    return f"CASE WHEN {kind} = 'string' THEN json_extract_path_text({column}, {name}) END COLLATE \"C\""
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
@@ -81,7 +54,9 @@ def _sqlite_unindexed(element: unindexed, compiler: SQLCompiler, **kw: Any) -> s
 class Errors:
     """The errors in the store, grouped by fingerprint. Reads deliver what is pending first: a program reads what it wrote.
 
-    An occurrence is an event that carries a fingerprint: the first one that tells of an exception, or of a crash. They are counted from
+    An occurrence is an event that carries a fingerprint: the first one that tells of an exception, or of a crash, and each event of level
+    ``error`` or above without an exception; those are grouped by logger, message before its arguments are filled in, and ``error_type``.
+    They are counted from
     the logs, so that a count is exact however often a batch was delivered. What those do not tell (that an error is resolved, and what
     was pruned) stands in a table of its own.
 
@@ -102,6 +77,7 @@ class Errors:
         self,
         *,
         status: ErrorStatus | Sequence[ErrorStatus] | None = None,
+        outcome: ErrorOutcome | None = None,
         since: Any = None,
         until: Any = None,
         operation: str | None = None,
@@ -116,6 +92,8 @@ class Errors:
 
         Args:
             status: ``open``, ``resolved`` or ``regressed``, or several of them; by default all.
+            outcome: ``final``: it ended a job. ``recovered``: a job in which it occurred went on. All occurrences are looked at that the
+                other arguments leave: give *since* where there are very many.
             since: Seen from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
             until: Seen before this moment.
             operation: Seen in this operation.
@@ -134,13 +112,18 @@ class Errors:
         for one in statuses:
             if one not in _STATUSES:
                 raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(_STATUSES)}")
+        if outcome not in (None, *_OUTCOMES):
+            raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
         seen = _occurrences(since, until, {"operation": operation, "step": step, "job_id": job_id, "project": project})
         await self._flush()
         if job_id is not None:
             exact = await Jobs(self._fetch, self._flush).exact_id(job_id)
             seen = _occurrences(since, until, {"operation": operation, "step": step, "job_id": exact, "project": project})
         conditions: tuple[ColumnElement[bool], ...] = ()
-        if len(seen) > 1:
+        if outcome is not None:
+            such = select(logs.c.fingerprint).select_from(outcomes.with_jobs()).where(*seen, outcomes.outcome() == outcome)
+            conditions += (logs.c.fingerprint.in_(such),)
+        elif len(seen) > 1:
             conditions += (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),)
         return await self._groups(conditions, statuses, limit)
 
@@ -261,7 +244,9 @@ class Errors:
         }
         if statuses:
             statement = statement.where(or_(*(is_now[status] for status in statuses)))
-        return [_group(row) for row in await self._fetch(statement)]
+        found = await self._fetch(statement)
+        known = await outcomes.of_errors(self._fetch, [row["fingerprint"] for row in found])
+        return [_group(row, known.get(row["fingerprint"])) for row in found]
 
 
 async def count(
@@ -294,8 +279,9 @@ def _occurrences(since: datetime | None, until: datetime | None, equal: Mapping[
     return found + tuple(equals(name, logs.c[name], value) for name, value in equal.items() if value is not None)
 
 
-def _group(row: Mapping[Any, Any]) -> ErrorGroup:
-    attrs = row["attrs"] if isinstance(row["attrs"], dict) else {}
+def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGroup:
+    shown = row if outcome is None or outcome["sample"] is None else outcome["sample"]
+    attrs = shown["attrs"] if isinstance(shown["attrs"], dict) else {}
     resolved, last = row["resolved_at"], row["last"]
     first = row["first_seen"] if row["pruned_first"] is None else min(row["first_seen"], row["pruned_first"])
     exception = attrs.get("exception")
@@ -303,16 +289,17 @@ def _group(row: Mapping[Any, Any]) -> ErrorGroup:
     return ErrorGroup(
         fingerprint=row["fingerprint"],
         status="open" if resolved is None else "resolved" if last <= resolved else "regressed",
-        error_type=type_of(attrs, row["level"]),
-        message=str(attrs.get("error_message") or row["message"]),
-        operation=row["operation"],
-        step=row["step"],
+        outcome=None if outcome is None else "final" if outcome["final"] else "recovered" if outcome["recovered"] else None,
+        error_type=type_of(attrs, shown["level"]),
+        message=str(attrs.get("error_message") or shown["message"]),
+        operation=shown["operation"],
+        step=shown["step"],
         count=row["count"] + (row["pruned"] or 0),
         jobs=row["jobs"],
         first_seen=first,
         last_seen=last,
         resolved_at=resolved,
         resolved_by=row["resolved_by"],
-        job_id=row["job_id"],
+        job_id=shown["job_id"],
         traceback=traceback,
     )

@@ -150,6 +150,35 @@ def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElem
     return or_(*(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)))
 
 
+class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
+    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it is no text."""
+
+    type = String()
+    inherit_cache = True
+
+
+@compiles(attribute, "sqlite")
+def _sqlite_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
+    where = f"{column}, '$.' || {name}"
+    return f"CASE WHEN json_valid({column}) THEN CASE WHEN json_type({where}) = 'text' THEN json_extract({where}) END END"
+
+
+@compiles(attribute, "mysql")
+@compiles(attribute, "mariadb")
+def _mysql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
+    found = f"JSON_EXTRACT({column}, CONCAT('$.', {name}))"
+    return f"CASE WHEN JSON_TYPE({found}) = 'STRING' THEN JSON_UNQUOTE({found}) END"
+
+
+@compiles(attribute, "postgresql")
+def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
+    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
+    kind = f"json_typeof(json_extract_path({column}, {name}))"
+    return f"CASE WHEN {kind} = 'string' THEN json_extract_path_text({column}, {name}) END COLLATE \"C\""
+
+
 class _JSONTest(FunctionElement[bool]):
     """(column, path, the value as text, the value as JSON)."""
 
