@@ -249,7 +249,7 @@ class FileLane:
         # The files that were left behind, too, their names, and last the present one: one that is left meanwhile is in the list.
         for path in [*map(self._path, sorted(self._segments)), self._directory]:
             with contextlib.suppress(FileNotFoundError):  # stored, and deleted
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     os.fsync(fd)
                 finally:
@@ -420,7 +420,7 @@ class FileLane:
             return self._fd
         if self._reader is None or self._reader[0] != number:
             self._close_reader()
-            self._reader = (number, os.open(self._path(number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+            self._reader = (number, os.open(self._path(number), os.O_RDONLY | os.O_NOFOLLOW))
         return self._reader[1]
 
     def _close_reader(self) -> None:
@@ -438,6 +438,5 @@ class FileLane:
 
     def forget(self) -> None:
         """Let go of the files in a forked child, where the lock may be held by a thread that does not exist there."""
-        self.closed = True
         self._lock = threading.Lock()
         self.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from zlib import crc32
 
 import pytest
@@ -34,6 +36,7 @@ def numbers(batch: Batch | None) -> list[int]:
 def read_all(lane, limit: int = 1 << 20, most: int = 1000) -> list[int]:
     found: list[int] = []
     while (batch := lane.read(limit, most)) is not None:
+        assert batch.count == len(numbers(batch)) <= most
         found += numbers(batch)
         lane.ack(batch)
     return found
@@ -156,13 +159,17 @@ def test_endless_garbage_does_not_fill_the_memory(tmp_path, monkeypatch):
     lane.close()
 
 
-def test_a_line_longer_than_a_batch_is_read_whole(lane):
+def test_a_line_longer_than_a_batch_is_read_whole(lane, tmp_path):
     """A record larger than what is asked for at a time comes alone and whole (guarantee 7)."""
     lane.append(line(1, "x" * 100_000), 1)
     lane.append(line(2), 2)
     batch = lane.read(1000, 10)
     assert numbers(batch) == [1]
     assert read_all(lane) == [2]
+    dead = orphan(tmp_path)
+    assert read_all(dead, limit=1000) == [1, 2]
+    assert dead.damaged == 0
+    dead.close()
 
 
 def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
@@ -239,6 +246,7 @@ def test_descriptors_are_given_back(tmp_path, monkeypatch):
         if number % 3 == 0:
             read_all(lane)
     assert len(os.listdir("/proc/self/fd")) - len(before) <= 2
+    assert not os.get_inheritable(lane._fd)
     lane.close()
     assert set(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="descriptor"):
@@ -299,6 +307,69 @@ def test_a_position_includes_what_was_written_just_before(tmp_path):
     lane.close()
 
 
+def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
+    """faults H: what a living process has written in part is read when it is whole; of a dead process it is damage."""
+    path = tmp_path / "events-000001.jsonl"
+    path.write_bytes(line(1) + line(2)[:40])
+    living, dead = FileLane(tmp_path, "events", writable=False), orphan(tmp_path)
+    assert read_all(dead) == [1]
+    assert (dead.damaged, dead.last_seen) == (1, 2)
+    assert read_all(living) == [1]
+    path.write_bytes(line(1) + line(2))
+    assert read_all(living) == [2]
+    assert (living.damaged, living.damaged_most) == (0, 0)
+    for lane in (living, dead):
+        lane.close()
+
+
+def test_how_many_records_damage_can_have_cost(tmp_path):
+    """faults H: where newlines were damaged, too, one line was several records: no fewer are counted, and no more than would fit."""
+    first, *rest = [line(number) for number in range(1, 6)]
+    damaged = b"".join(rest).replace(b"\n", b"\x0b").replace(b'"x"', b'"y"')
+    (tmp_path / "events-000001.jsonl").write_bytes(first + damaged)
+    lane = orphan(tmp_path)
+    assert read_all(lane) == [1]
+    assert lane.damaged == 1
+    assert len(rest) <= lane.damaged_most <= len(damaged) // 64 + 1
+    lane.close()
+
+
+def test_the_numbers_of_damaged_records_are_believed_if_they_can_be_true(tmp_path):
+    """faults H: two damaged records at the end count, and a number that was damaged itself makes no thousands of events missing."""
+    path = tmp_path / "events-000001.jsonl"
+    second, third = (line(number).replace(b'"x"', b'"y"') for number in (2, 3))
+    wild = second.replace(b":2,", b":9000,")
+    for content, last in ((line(1) + second + third, 3), (line(1) + wild, 2), (wild, 1)):
+        path.write_bytes(content)
+        lane = orphan(tmp_path)
+        assert read_all(lane) == ([1] if line(1) in content else [])
+        assert lane.last_seen == last
+        lane.close()
+
+
+def test_a_file_that_somebody_deleted_keeps_nobody_from_the_next(tmp_path):
+    """faults H: an orphan of which a file is gone is delivered for the rest."""
+    for number in (1, 2):
+        (tmp_path / f"events-{number:06}.jsonl").write_bytes(line(number))
+    lane = orphan(tmp_path)
+    lane.position()
+    (tmp_path / "events-000001.jsonl").unlink()
+    assert read_all(lane) == [2]
+    assert lane.done()
+    lane.close()
+
+
+def test_a_flush_does_not_wait_for_a_file_that_somebody_deleted(tmp_path):
+    """faults H: what was in a file that is gone cannot be delivered; what comes after it can, and a flush ends."""
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=150)
+    for number in (1, 2, 3):
+        lane.append(line(number), number)
+    (tmp_path / "events-000001.jsonl").unlink()
+    assert read_all(lane) == [3]
+    assert lane.reached(lane.position())
+    lane.close()
+
+
 def test_a_part_of_a_record_costs_no_other_record(lane, tmp_path, monkeypatch):
     """faults H: a full disk takes a part of a record: the caller is told, and the next record is whole."""
     write = os.write
@@ -330,23 +401,31 @@ def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
             lane.append(line(2), 2)
     position = lane.position()
     assert not lane.reached(position)
-    assert read_all(lane) == [1]
+    assert read_all(lane, most=1) == [1]
     assert lane.reached(position)
+    lane.append(line(3), 3)
+    assert lane.reached(position)
+    assert not lane.reached(lane.position())
 
 
-def test_what_is_cleared_is_counted_and_never_comes_back(lane, tmp_path):
+def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
     """faults H: records that are given up are named with their reason; a batch in hand is not among them, and a successor finds none."""
-    for number in range(1, 6):
+    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400)
+    for number in range(1, 12):
         lane.append(line(number), number)
-    in_hand = lane.read(1 << 20, 2)
-    assert lane.clear("cleared") == 3
-    assert list(lane.dropped) == [(3, 5, "cleared", None)]
+    assert len(list(tmp_path.iterdir())) > 2
+    lane.ack(lane.read(1 << 20, 2))
+    in_hand = lane.read(1 << 20, 1)
+    assert lane.clear("cleared") == 8
+    assert {number for first, last, *_ in lane.dropped for number in range(first, last + 1)} == set(range(4, 12))
+    assert {(reason, job_id) for _, _, reason, job_id in lane.dropped} == {("cleared", None)}
     assert lane.read(1 << 20, 10) is None
     lane.ack(in_hand)
     assert lane.reached(lane.position())
-    lane.append(line(6), 6)
+    lane.append(line(12), 12)
+    lane.close()
     dead = orphan(tmp_path)
-    assert read_all(dead) == [1, 2, 6]
+    assert read_all(dead) == [1, 2, 3, 12]
     assert dead.damaged == 0
     dead.close()
 
@@ -440,7 +519,10 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
         lane.append(line(number), number)
     lane.check_space()
     while (batch := lane.read(1 << 20, 1)) is not None:
-        lane.ack(batch, 1 if batch.segment != 2 else 0)
+        if batch.segment == 2:
+            lane.ack(batch)
+        else:
+            lane.ack(batch, 1)
     gone = {number for number in (1, 2, 3) if not (tmp_path / f"events-{number:06}.jsonl").exists()}
     assert {1, 2} <= gone
     assert noted.confirmed[0][1] == 1
@@ -466,6 +548,41 @@ def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatc
     found = read_all(lane)
     assert dropped
     assert sorted([*found, *dropped]) == list(range(1, 2001))
+    lane.close()
+
+
+def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
+    """faults H: what waits exceeds `spool_max_bytes` by a sixty-fourth and one record at most, in files of an eighth each."""
+    bound, record = 262_144, len(line(1, "x" * 200))
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
+    number = 0
+    while not lane.dropped:
+        number += 1
+        lane.append(line(number, "x" * 200), number)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert bound < sum(sizes) <= bound + bound // 64 + 2 * record
+    assert len(sizes) == 8
+    lane.close()
+
+
+def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path, monkeypatch):
+    """faults H: a file that was just left is not given up, for another thread may be writing to it; a moment later as many go as must."""
+    clock = time.monotonic()
+    monkeypatch.setattr(spool_module, "time", SimpleNamespace(monotonic=lambda: clock))
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    for number in range(1, 501):
+        lane.append(line(number), number)
+    clock += 0.04
+    lane.check_space()
+    assert not lane.dropped
+    clock += 0.02
+    lane.check_space()
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
+    (dropped,) = {reason for _, _, reason, _ in lane.dropped}
+    assert dropped == "spool_full"
+    assert min(lane.dropped).first == 1
+    gone = max(last for _, last, *_ in lane.dropped)
+    assert read_all(lane) == list(range(gone + 1, 501))
     lane.close()
 
 
@@ -558,6 +675,8 @@ def test_a_forked_child_that_blocks_goes_on_when_its_parent_has_stored_it(tmp_pa
     found += read_all(parent)
     assert sorted(found) == list(range(1, end + 1))
     assert not child.dropped
+    child.check_space()
+    assert len(child._segments) < 12  # it wrote three times as many, and forgets those that its parent deleted
     child.close()
     parent.close()
 
@@ -585,16 +704,25 @@ def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_p
 def test_a_thread_waits_for_room(tmp_path):
     """With ``block`` a thread is held up until there is room, and nothing is dropped (guarantee 2)."""
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
-    done = threading.Event()
+    done, waiting = threading.Event(), threading.Event()
+    sizes: list[int] = []
+
+    def room_comes() -> bool:
+        sizes.append(sum(path.stat().st_size for path in tmp_path.iterdir()))
+        waiting.set()
+        return True
 
     def write() -> None:
         for number in range(1, 1001):
             lane.append(line(number), number)
         done.set()
 
+    lane.room_comes = room_comes
     thread = threading.Thread(target=write)
     thread.start()
+    assert waiting.wait(30)
     assert not done.wait(0.05)
+    assert max(sizes) < 20_000 + 2_000
     found: list[int] = []
     while not done.is_set():
         found += read_all(lane)
@@ -603,6 +731,29 @@ def test_a_thread_waits_for_room(tmp_path):
     assert found == list(range(1, 1001))
     assert not lane.dropped
     lane.close()
+
+
+def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tmp_path):
+    """faults H: a program can end though a thread waits for room that will never come."""
+    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    waiting = threading.Event()
+
+    def room_comes() -> bool:
+        waiting.set()
+        return True
+
+    def write() -> None:
+        with contextlib.suppress(OSError):  # the descriptor is closed
+            for number in range(1, 1001):
+                lane.append(line(number), number)
+
+    lane.room_comes = room_comes
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert waiting.wait(30)
+    lane.close()
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [4, 5, 6]), ("drop_newest", [1, 2, 3])])
