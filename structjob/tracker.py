@@ -98,6 +98,8 @@ class Tracker:
         legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``; may be a coroutine function.
         signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes the tracker before the process dies of
             it; see `structjob.termination`.
+        schema: The schema for the tables, on PostgreSQL only; it is created with them. By default the first of the user's search path. The
+            URL can name it as well (``?schema=logs``), for commands.
         engine_options: For SQLAlchemy's ``create_async_engine`` (servers only): the pool, TLS in ``connect_args``.
 
     Raises:
@@ -123,6 +125,7 @@ class Tracker:
         classifier: Classifier | None = None,
         legacy_lookup: Callable[[str], Any] | None = None,
         signals: bool = True,
+        schema: str | None = None,
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._level = LEVELS[level_name(level)]
@@ -141,6 +144,7 @@ class Tracker:
         if not _is_number(heartbeat) or not heartbeat > 0:
             raise InvalidArgument(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
         self._url = url
+        self._schema = schema
         self._spool = spool
         self._spool_max_bytes = spool_max_bytes
         self._queue_size = queue_size
@@ -247,12 +251,12 @@ class Tracker:
         from structjob.store.opening import make_store
         from structjob.store.presence import Sessions
         from structjob.store.statistics import Statistics
-        from structjob.store.url import identity, parse, places
+        from structjob.store.url import identity, parse, places, with_schema
 
-        store = make_store(self._url, self._engine_options)
-        url = parse(self._url)
+        url = parse(self._url) if self._schema is None else with_schema(self._url, self._schema)
+        store = make_store(url, self._engine_options)
         session = Session(service=self._service, version=_version(), database=identity(url))
-        link = Link(store, lambda: make_store(self._url, self._engine_options))
+        link = Link(store, lambda: make_store(url, self._engine_options))
         recorder: Recorder | None = None
         try:
             patience = OPEN_WAITS if getattr(store, "path", None) is None else OPEN_WAITS_FILE

@@ -8,6 +8,8 @@ from sqlalchemy import URL, make_url
 from structjob.cli.database import Database
 from structjob.cli.screen import Failure
 from structjob.exceptions import InvalidURL
+from structjob.store import driver_options
+from structjob.store.opening import make_store
 from structjob.store.url import identity, masked, parse, sqlite_path
 
 
@@ -71,9 +73,73 @@ def test_without_a_url_the_environment_decides(monkeypatch):
     assert parse().database == "jobs"
 
 
-def test_sslmode_is_handed_on_as_asyncpg_knows_it():
-    """The `?sslmode=require` of hosted PostgreSQL works instead of failing at the first connection (R51)."""
-    assert dict(parse("postgres://h/d?sslmode=require&x=1").query) == {"ssl": "require", "x": "1"}
+def test_a_question_mark_in_the_name_of_a_file_is_no_option():
+    """faults 37: `a?b.db` is refused with the right form, not opened as `a`; options that SQLite knows are options."""
+    for url in ("sqlite:///a?b.db", "sqlite:///a?b=c.db", "sqlite:///a?timeout=5&b.db", "sqlite:///dir?/a.db"):
+        with pytest.raises(InvalidURL, match=r"write %3F, as in sqlite:///") as caught:
+            parse(url)
+        meant = str(caught.value).rpartition("as in ")[2]
+        assert sqlite_path(parse(meant)).name == Path(url.removeprefix("sqlite:///")).name
+    assert sqlite_path(parse("sqlite:///a.db?timeout=5&check_same_thread=false")).name == "a.db"
+
+
+def test_several_hosts():
+    """faults 37: as libpq has them, with ports of their own or without, they are tried in turn; a driver that takes one says so."""
+    for url in ("postgresql://u:p@a:1,[::1]:2,c/d?port=5432", "postgresql://u:p@/d?host=a:1,[::1]:2,c"):
+        options, rest = driver_options.taken(parse(url), "")
+        assert options.arguments == {"host": ["a", "::1", "c"], "port": [1, 2, 5432]}
+        assert rest.host is None
+    assert driver_options.taken(parse("postgresql://u@/d?host=/run/pg&port=5433"), "")[0].arguments == {"host": "/run/pg", "port": 5433}
+    for url in ("mariadb://u:hunter2@a:1,b:2/d", "mysql://u:hunter2@a,b/d"):
+        with pytest.raises(InvalidURL, match="several hosts") as caught:
+            make_store(url, {})
+        assert "hunter2" not in str(caught.value)
+
+
+def test_the_options_of_libpq_are_translated():
+    """faults 37: what asyncpg has under another name, or as a setting of the session, is handed on as that."""
+    url = (
+        "postgresql://h/d?application_name=app&connect_timeout=5&target_session_attrs=read-write&keepalives_idle=30&gssencmode=prefer"
+        r"&channel_binding=prefer&client_encoding=UTF8&options=-c%20statement_timeout%3D9s%20-csearch_path%3Da%5C%20b%20--work-mem%3D8MB"
+    )
+    options, rest = driver_options.taken(parse(url), "")
+    assert options.arguments == {"timeout": 5.0, "target_session_attrs": "read-write"}
+    assert options.settings == {"application_name": "app", "statement_timeout": "9s", "search_path": "a b", "work_mem": "8MB"}
+    assert dict(rest.query) == {}
+    assert driver_options.taken(parse("postgresql://h/d?connect_timeout=0"), "")[0].arguments == {"timeout": None}
+    assert driver_options.taken(parse("mysql://h/d?charset=utf8&connect_timeout=5&read_timeout=9&compress=true"), "")[0].arguments == {
+        "connect_timeout": 5, "read_timeout": 9.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("channel_binding=require", "option channel_binding in .* sslmode=verify-full"),
+        ("gssencmode=require", "option gssencmode in .* sslmode=require"),
+        ("hostaddr=10.0.0.1", "write the address as the host"),
+        ("sslpassword=hunter2", "pass an ssl.SSLContext"),
+        ("aplication_name=app", "option aplication_name in .* is unknown.* application_name"),
+        ("connect_timeout=soon", "option connect_timeout in .* must be a number"),
+        ("options=statement_timeout", "write options=-c name=value"),
+        ("schema=a-b", "is not the name of a schema"),
+        ("schema=pg_x", "is not the name of a schema"),
+    ],
+)
+def test_an_option_that_cannot_be_used(option, says):
+    """faults 37: it is named, with what to write in its place; nothing asked for is left out silently, and no secret is shown."""
+    with pytest.raises(InvalidURL, match=says) as caught:
+        make_store(f"postgresql://ada:hunter2@h/d?{option}", {})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["mariadb", "mysql"])
+def test_an_option_of_another_database(scheme):
+    """faults 37: an option that the driver does not know is named before anything is connected."""
+    with pytest.raises(InvalidURL, match=r"option application_name in .* is unknown"):
+        make_store(f"{scheme}://h/d?application_name=app", {})
+    with pytest.raises(InvalidURL, match="a schema of MariaDB and MySQL is a database"):
+        make_store(f"{scheme}://h/d?schema=logs", {})
 
 
 def test_an_unknown_scheme_names_itself_and_the_known_ones():
@@ -159,6 +225,9 @@ def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
         ("postgresql://h/d", "postgresql://h:5433/d", False),
         ("postgresql://h/d", "postgresql://g/d", False),
         ("postgresql://h/d", "mysql://h/d", False),
+        ("postgresql://a,b:5433/d", "postgresql:///d?host=b:5433&host=a", True),
+        ("postgresql://h/d?schema=logs", "postgresql://h/d", False),
+        ("postgresql://h/d?schema=logs", "postgresql://h/d?options=-csearch_path%3Dlogs", True),
         ("sqlite:///jobs.db", "sqlite:///other.db", False),
         ("sqlite:///jobs.db", "sqlite://", False),
     ],

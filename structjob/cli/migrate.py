@@ -44,7 +44,7 @@ def migrate(db: Database, *, direction: str | None, dialect: str | None, down_to
     if direction is not None:
         if down_to is not None and direction == "up":
             raise click.UsageError("--sql up and --down contradict each other; use --sql down.")
-        _print_sql(direction, dialect or _dialect(db), down_to, as_json=as_json)
+        _print_sql(direction, dialect, db, down_to, as_json=as_json)
         return
     if dialect is not None:
         raise click.UsageError("--dialect is for --sql; the database knows its own.")
@@ -75,10 +75,13 @@ def _dialect(db: Database) -> str:
     return "postgresql" if name == "postgres" else name
 
 
-def _print_sql(direction: str, dialect: str, down_to: str | None, *, as_json: bool) -> None:
+def _print_sql(direction: str, dialect: str | None, db: Database, down_to: str | None, *, as_json: bool) -> None:
+    from structjob.store.driver_options import schema_of
     from structjob.store.migration_sql import render
 
-    script = render(dialect, "down" if direction == "down" else "up", end=down_to)
+    own = dialect is None or (db.typed and dialect == _dialect(db))
+    dialect = dialect or _dialect(db)
+    script = render(dialect, "down" if direction == "down" else "up", end=down_to, schema=schema_of(db.url) if own else None)
     if as_json:
         put_json({"dialect": dialect, "direction": direction, "sql": script})
     else:

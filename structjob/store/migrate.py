@@ -39,6 +39,9 @@ _GONE_ALREADY = frozenset({1051, 1091, 4092})
 _DUPLICATE_ROW = 1062
 _CONFLICTS = frozenset({1205, 1213})
 
+SCHEMA = "structjob_schema"
+"""What a connection's ``info`` calls the schema for the tables, on PostgreSQL: it is created with them."""
+
 _POSTGRESQL_LOCK = 0x73747275636A6F62  # "strucjob" in ASCII: any constant that other programs are unlikely to use
 _MYSQL_LOCK = "structjob.schema"
 
@@ -205,6 +208,9 @@ def _create(connection: Connection, target: str) -> None:
     on; the others wait for the revision, which is written last, and go on in its place when no table has been added for `STALLED` seconds.
     Should both go on, no harm is done: every statement succeeds once in the cluster, and `_run` passes over what is there.
     """
+    schema = connection.info.get(SCHEMA)
+    if schema and not inspect(connection).has_schema(schema):  # IF NOT EXISTS takes the right to create one where it exists, too
+        connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
     if _is_mysql(connection):
         name = _dialect(connection)
         first = statements(name, "base", target)[0]

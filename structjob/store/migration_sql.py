@@ -33,6 +33,7 @@ def render(
     *,
     start: str | None = None,
     end: str | None = None,
+    schema: str | None = None,
 ) -> str:
     """Return the SQL script that a DBA can apply instead of `structjob migrate`.
 
@@ -41,6 +42,7 @@ def render(
         direction: ``up`` or ``down``.
         start: The revision to begin at; by default ``base`` (no tables) upwards and ``head`` downwards.
         end: The revision to end at; by default ``head`` upwards and ``base`` downwards.
+        schema: The schema of the tables, on PostgreSQL; by default the first of the user's search path.
 
     Raises:
         InvalidArgument: if an argument is none of these.
@@ -54,6 +56,9 @@ def render(
     if (order(finish) - order(begin)) * (1 if direction == "up" else -1) < 0:
         raise InvalidArgument(f"revision {begin} does not lead {direction} to {finish}: swap them, or change the direction")
     body = [f"{statement};\n" for statement in statements(dialect, begin, finish)]
+    if schema is not None:
+        create = [f'CREATE SCHEMA IF NOT EXISTS "{schema}";\n'] if direction == "up" else []
+        body = [*create, f'SET LOCAL search_path TO "{schema}";\n', *body]
     if dialect in ("sqlite", "postgresql"):  # elsewhere every CREATE and DROP commits by itself
         body = ["BEGIN;\n", *body, "COMMIT;\n"]
     return "\n".join([f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body])

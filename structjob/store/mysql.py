@@ -237,7 +237,7 @@ class MySQLStore(ServerStore):
 
     def options(self) -> dict[str, Any]:
         # What is read is locked, and nothing beside it: fewer deadlocks.
-        given: dict[str, Any] = {"charset": "utf8mb4"}
+        given: dict[str, Any] = {**self.driver_options.arguments, "charset": "utf8mb4"}
         if self.tls.wanted:
             given["ssl"] = self.tls.context()
         return {"isolation_level": "READ COMMITTED", "connect_args": given}

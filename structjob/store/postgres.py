@@ -10,6 +10,7 @@ from sqlalchemy import URL, BigInteger, Column, Connection, Double, Integer, eve
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from structjob.diagnostics import diagnostics
+from structjob.exceptions import StoreUnavailable
 from structjob.store import charset, settling, tables
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
 from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
@@ -84,6 +85,7 @@ SELECT set_config(name, wanted, false) FROM (
 """  # noqa: S608 -- numbers alone
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+_STATEMENT_NAMES = frozenset({"26000", "42P05"})
 _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
 
@@ -138,7 +140,8 @@ class PostgresStore(ServerStore):
         self._codec: str | None = None
 
     def options(self) -> dict[str, Any]:
-        given: dict[str, Any] = {"server_settings": {"application_name": "structjob"}}
+        settings = {"application_name": "structjob", **self.driver_options.settings}
+        given: dict[str, Any] = {**self.driver_options.arguments, "server_settings": settings}
         if self.tls.wanted:
             given["ssl"] = self.tls.context()
         elif self.tls.mode is not None:
@@ -163,6 +166,14 @@ class PostgresStore(ServerStore):
 
     def prepare(self, connection: Any) -> None:
         connection.run_async(lambda driver: driver.execute(_SETTINGS))
+        if (schema := self.driver_options.schema) is not None:
+            found = connection.run_async(lambda driver: driver.fetchval("SHOW search_path"))
+            if found != f'"{schema}"':
+                raise StoreUnavailable(
+                    f"the search path of {self.masked_url} is {found}, and not the schema {schema}: a pooler does not pass it on; "
+                    f"name the server itself in the URL, or ALTER ROLE {self.url.username or 'name'} SET search_path = {schema}",
+                    permanent=True,
+                )
         self._encoding = connection.driver_connection.get_settings().server_encoding
         self._codec = charset.codec_of(self._encoding)
 
@@ -214,6 +225,14 @@ class PostgresStore(ServerStore):
             return self.wrong_login(said)
         if code == "3D000":
             return self.no_database(f'createdb {self.url.database}, or CREATE DATABASE "{self.url.database}"')
+        if code == "3F000" and "to create in" in said:
+            return Fault(
+                "away",
+                f"the search path of the user of {self.masked_url} names no schema that exists: {said}; "
+                "add schema=NAME to the URL, and `structjob migrate` creates it",
+                permanent=True,
+                gone=True,
+            )
         if code in _NOT_OURS:
             return self.no_tables(said)
         if code == "42501":
@@ -223,6 +242,12 @@ class PostgresStore(ServerStore):
             return self.read_only(said, f'ALTER ROLE "{name}" SET default_transaction_read_only = off')
         if code == "53300":
             return self.too_many(said)
+        if "startup parameter" in said:
+            how = f"a pooler does not pass it on: name the server itself in the URL, or ALTER ROLE {self.url.username or 'name'} SET it"
+            return Fault("away", f"{self.masked_url} does not take an option of the connection: {said}; {how}", permanent=True)
+        if code in _STATEMENT_NAMES:
+            how = "behind a pooler in transaction mode, add prepared_statement_cache_size=0&statement_cache_size=0 to the URL"
+            return self.not_working(f"{said}; {how}")
         if "another operation" in said or "connection is closed" in said:
             said = "the connection was lost"  # asyncpg's words for what it finds then
             return self.unreachable(None, said)

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
 from structjob.session import Session
-from structjob.store import claims, migrate, poison, sessions, settling, tls
+from structjob.store import claims, driver_options, migrate, poison, sessions, settling, tls
 from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
 from structjob.store.portions import Portions
 from structjob.store.url import masked
@@ -93,8 +93,9 @@ class ServerStore:
     """What to install for the driver."""
 
     def __init__(self, url: URL, engine_options: Mapping[str, Any], ingest: Ingest) -> None:
-        self.tls, self.url = tls.taken(url)
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
+        self.tls, without = tls.taken(url)
+        self.driver_options, self.url = driver_options.taken(without, self.masked_url)
         self._options = engine_options
         self._ingest = ingest
         self._portions = Portions()
@@ -150,7 +151,7 @@ class ServerStore:
         given = dict(self._options)
         own = self.options()
         options = {"hide_parameters": True, "pool_size": 5, "max_overflow": 5, **own, **given}
-        options["connect_args"] = {**own.get("connect_args", {}), **given.get("connect_args", {})}
+        options["connect_args"] = driver_options.merged(own.get("connect_args", {}), given.get("connect_args", {}))
         try:
             engine = create_async_engine(self.url, **options)
         except ModuleNotFoundError as exc:
@@ -171,6 +172,7 @@ class ServerStore:
     def _connected(self, connection: Any, record: Any) -> None:
         driver = connection.driver_connection
         self._connections[id(driver)] = driver
+        record.info[migrate.SCHEMA] = self.driver_options.schema
         try:
             self.prepare(connection)
         except BaseException:

@@ -5,7 +5,6 @@ SQLAlchemy is imported inside the functions: it takes longer to import than all 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -38,8 +37,8 @@ _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 def parse(url: str | URL | None = None) -> URL:
     """Return *url* as a SQLAlchemy URL with the driver that structjob uses for that database.
 
-    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL can be passed as it stands. The
-    ``sslmode`` that PostgreSQL URLs often carry is handed on under the name that asyncpg knows.
+    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL can be passed as it stands. What its
+    options mean is looked at when a store is made (`structjob.store.driver_options`, `structjob.store.tls`).
 
     Args:
         url: A URL as text or from SQLAlchemy; None means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``, else
@@ -56,7 +55,7 @@ def parse(url: str | URL | None = None) -> URL:
     if not isinstance(url, str | URL):
         raise InvalidURL(f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}")
     try:
-        parsed = make_url(url.strip() if isinstance(url, str) else url)
+        parsed = make_url(_hosts_as_option(url.strip()) if isinstance(url, str) else url)
         parsed.render_as_string()
     except UnicodeEncodeError:
         raise InvalidURL(f"the URL of the database {parsed.database!r} is not UTF-8: call it by another name") from None
@@ -67,13 +66,65 @@ def parse(url: str | URL | None = None) -> URL:
         raise InvalidURL(
             f"structjob has no store for {scheme!r} ({masked(parsed)}): use one of {', '.join(_DRIVERS)}, for example {_EXAMPLES}"
         )
+    if scheme == "sqlite" and isinstance(url, str):
+        _check_file_options(url.strip())
     if scheme == "sqlite" and parsed.host:
         raise InvalidURL(f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file")
     if "@" in (parsed.host or ""):
         raise InvalidURL(f"the password in {masked(parsed)} holds an @, where its host seems to begin: write %40 in its place")
-    if scheme in ("postgresql", "postgres") and "sslmode" in parsed.query:
-        parsed = parsed.update_query_dict({"ssl": parsed.query["sslmode"]}).difference_update_query(["sslmode"])
     return parsed.set(drivername=_DRIVERS[scheme])
+
+
+_SEVERAL_HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^/?#]*@)?)([^/?#@]*,[^/?#@]*)(/[^?#]*)?(?:\?(.*))?", re.DOTALL)
+
+
+def _hosts_as_option(url: str) -> str:
+    """Return a URL that names several hosts as libpq has it (``h1:5432,h2:5433``) as SQLAlchemy has it: as options ``host``."""
+    found = _SEVERAL_HOSTS.fullmatch(url)
+    if found is None:
+        return url
+    begin, hosts, database, query = found.groups()
+    return f"{begin}{database or '/'}?{'&'.join([f'host={host}' for host in hosts.split(',')] + ([query] if query else []))}"
+
+
+_FILE_OPTIONS = frozenset({
+    "cache", "cached_statements", "check_same_thread", "detect_types", "immutable", "isolation_level", "mode", "nolock", "psow", "timeout",
+    "uri", "vfs",
+})  # fmt: skip
+"""The options of a URL for SQLite that SQLAlchemy or SQLite know."""
+
+
+def _check_file_options(url: str) -> None:
+    """Refuse what follows a question mark where it is no option, but a part of the file's name.
+
+    Raises:
+        InvalidURL: if it is.
+    """
+    path, mark, options = url.partition("?")
+    unknown = [option for option in options.split("&") if option.partition("=")[0] not in _FILE_OPTIONS or "=" not in option]
+    if mark and unknown:
+        raise InvalidURL(
+            f"{unknown[0]!r} in {url!r} is no option of SQLite: for a file with a question mark in its name write %3F, "
+            f"as in {path}%3F{options}"
+        )
+
+
+def with_schema(url: str | URL | None, schema: str) -> URL:
+    """Return *url* as `parse` does, with the *schema* for the tables on PostgreSQL.
+
+    Raises:
+        InvalidURL: if it is another database's, or no schema can have the name.
+    """
+    from structjob.store.driver_options import SCHEMA, schema_of
+
+    parsed = parse(url)
+    if parsed.get_backend_name() != "postgresql":
+        raise InvalidURL(f"schema={schema!r} is for PostgreSQL, and {masked(parsed)} is another database: leave it out")
+    if not isinstance(schema, str):
+        raise InvalidURL(f"a schema is named by text, not {type(schema).__name__}: for example schema='structjob'")
+    named = parsed.update_query_dict({SCHEMA: schema})
+    schema_of(named)
+    return named
 
 
 def masked(url: str | URL) -> str:
@@ -94,34 +145,32 @@ def masked(url: str | URL) -> str:
     return parsed.render_as_string(hide_password=True)
 
 
-_PORTS = {"postgresql": 5432, "mysql": 3306}
 _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
 def identity(url: URL) -> str:
     """Return by what a database is known, however its URL is written: the real path of a file; kind, host, port and name on a server.
 
-    The user, the password and the options are no part of it; the default port and every name of this host are the same.
+    The user, the password and the options are no part of it, but for a schema; the default port and every name of this host are the same.
     """
+    from structjob.store.driver_options import hosts_of, search_path
+
     path = sqlite_path(url)
     if path is not None:
         return f"sqlite:{os.path.realpath(path)}"
     backend = url.get_backend_name()
+    if backend == "sqlite":
+        return "sqlite://"
     backend = "mysql" if backend == "mariadb" else backend
-    hosts, port = _hosts(url), url.port
-    if port is None and isinstance(url.query.get("port"), str):
-        with contextlib.suppress(ValueError):
-            port = int(str(url.query["port"]))
-    database = url.database or url.username or ""
-    return f"{backend}://{','.join(hosts)}:{port or _PORTS.get(backend, 0)}/{database}"
+    hosts = sorted({f"{_one_spelling(host)}:{port}" for host, port in hosts_of(url)})
+    schema = search_path(url)
+    return f"{backend}://{','.join(hosts)}/{url.database or url.username or ''}{f'?schema={schema}' if schema else ''}"
 
 
-def _hosts(url: URL) -> list[str]:
-    """Return the hosts that a URL names, in one spelling; a socket is this host."""
-    given = url.query.get("host", ())
-    several = [url.host] if url.host else [given] if isinstance(given, str) else list(given)
-    names = [name.strip("[]").rstrip(".").lower() for one in several for name in one.split(",")]
-    return sorted({"localhost" if name in _LOCAL or name.startswith("/") else name for name in names}) or ["localhost"]
+def _one_spelling(host: str) -> str:
+    """Return a host by one name for all that mean it; a socket is this host."""
+    name = host.strip("[]").rstrip(".").lower()
+    return "localhost" if name in _LOCAL or name.startswith("/") else name
 
 
 def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | None:
