@@ -40,6 +40,7 @@ CREATE TABLE structjob_jobs (
     PRIMARY KEY (id),
     UNIQUE INDEX structjob_jobs_by_idempotency_key (idempotency_key),
     INDEX structjob_jobs_by_time (created_at),
+    INDEX structjob_jobs_by_end (completed_at),
     INDEX structjob_jobs_by_status (status, created_at),
     INDEX structjob_jobs_by_operation (operation, created_at),
     INDEX structjob_jobs_by_type (job_type, created_at),
@@ -98,6 +99,7 @@ CREATE TABLE structjob_steps (
     PRIMARY KEY (id),
     INDEX structjob_steps_by_job (job_id, attempt, seq),
     INDEX structjob_steps_by_time (started_at),
+    INDEX structjob_steps_by_end (completed_at),
     INDEX structjob_steps_by_session (session_id, status)
 )ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 
@@ -217,8 +219,7 @@ SELECT
     CASE
         WHEN p.status = 'completed' THEN 100.0
         WHEN p.percent_complete IS NOT NULL THEN p.percent_complete
-        WHEN p.total_steps = 0 THEN 0.0
-        ELSE 100.0 * p.completed_steps / p.total_steps
+        ELSE COALESCE(p.percent_of_steps, 0.0)
     END AS percent
 FROM (
     SELECT
@@ -241,6 +242,23 @@ FROM (
             SELECT COUNT(*) FROM structjob_steps s
             WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status IN ('failed', 'crashed')
         ) AS failed_steps,
+        (
+            SELECT AVG(
+                CASE
+                    WHEN s.status = 'completed' THEN 100.0
+                    WHEN s.status = 'running' AND s.percent_complete IS NOT NULL THEN s.percent_complete
+                    ELSE 0.0
+                END
+            )
+            FROM structjob_steps s
+            WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status <> 'retrying'
+        ) AS percent_of_steps,
+        CASE
+            WHEN j.started_at IS NULL THEN 0.0
+            WHEN j.status IN ('pending', 'running') THEN GREATEST(0.0, TIMESTAMPDIFF(MICROSECOND, j.started_at, UTC_TIMESTAMP(6)) / 1000000.0)
+            WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
+            ELSE GREATEST(0.0, TIMESTAMPDIFF(MICROSECOND, j.started_at, COALESCE(j.completed_at, j.canceled_at, j.started_at)) / 1000000.0)
+        END AS runtime_seconds,
         j.owner,
         j.project,
         j.category,

@@ -46,6 +46,8 @@ CREATE UNIQUE INDEX structjob_jobs_by_idempotency_key ON structjob_jobs (idempot
 
 CREATE INDEX structjob_jobs_by_time ON structjob_jobs (created_at);
 
+CREATE INDEX structjob_jobs_by_end ON structjob_jobs (completed_at) WHERE completed_at IS NOT NULL;
+
 CREATE INDEX structjob_jobs_by_status ON structjob_jobs (status, created_at);
 
 CREATE INDEX structjob_jobs_by_operation ON structjob_jobs (operation, created_at);
@@ -119,6 +121,8 @@ CREATE TABLE structjob_steps (
 CREATE INDEX structjob_steps_by_job ON structjob_steps (job_id, attempt, seq);
 
 CREATE INDEX structjob_steps_by_time ON structjob_steps (started_at);
+
+CREATE INDEX structjob_steps_by_end ON structjob_steps (completed_at) WHERE completed_at IS NOT NULL;
 
 CREATE INDEX structjob_steps_by_session ON structjob_steps (session_id, status) WHERE status = 'running';
 
@@ -251,8 +255,7 @@ SELECT
     CASE
         WHEN p.status = 'completed' THEN 100.0
         WHEN p.percent_complete IS NOT NULL THEN p.percent_complete
-        WHEN p.total_steps = 0 THEN 0.0
-        ELSE 100.0 * p.completed_steps / p.total_steps
+        ELSE COALESCE(p.percent_of_steps, 0.0)
     END AS percent
 FROM (
     SELECT
@@ -275,6 +278,23 @@ FROM (
             SELECT COUNT(*) FROM structjob_steps s
             WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status IN ('failed', 'crashed')
         ) AS failed_steps,
+        (
+            SELECT AVG(
+                CASE
+                    WHEN s.status = 'completed' THEN 100.0
+                    WHEN s.status = 'running' AND s.percent_complete IS NOT NULL THEN s.percent_complete
+                    ELSE 0.0
+                END
+            )
+            FROM structjob_steps s
+            WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status <> 'retrying'
+        ) AS percent_of_steps,
+        CASE
+            WHEN j.started_at IS NULL THEN 0.0
+            WHEN j.status IN ('pending', 'running') THEN GREATEST(0.0, CAST(EXTRACT(EPOCH FROM clock_timestamp() - j.started_at) AS DOUBLE PRECISION))
+            WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
+            ELSE GREATEST(0.0, CAST(EXTRACT(EPOCH FROM COALESCE(j.completed_at, j.canceled_at, j.started_at) - j.started_at) AS DOUBLE PRECISION))
+        END AS runtime_seconds,
         j.owner,
         j.project,
         j.category,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from structjob.exceptions import InvalidFilter
 from structjob.filters import _as_utc, _check_limit, _check_plain, _check_span, _Filter
 from structjob.models import JobStatus
 
@@ -20,14 +21,17 @@ class StatisticsFilter(_Filter):
     """Which jobs statistics are of; every field that is set must match.
 
     Args:
-        since: Created from this moment on (of steps: begun); a datetime with a time zone; a `timedelta` is that long before now.
-        until: Created (begun) before this moment.
+        by: What the window is about: ``created`` (of steps: begun), the default, or ``ended``. What has not ended is in no window of
+            ``ended``; what was created long ago and failed just now is.
+        since: Created (begun), or ended, from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
+        until: Created (begun), or ended, before this moment.
         limit: Groups at most, those with the most first, 1–10,000.
 
     Raises:
         InvalidFilter: if a value is not one its field accepts.
     """
 
+    by: Literal["created", "ended"] = "created"
     since: datetime | timedelta | None = None
     until: datetime | timedelta | None = None
     operation: str | None = None
@@ -39,6 +43,8 @@ class StatisticsFilter(_Filter):
 
     def __post_init__(self) -> None:
         _check_plain(self)
+        if self.by not in ("created", "ended"):
+            raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
@@ -95,7 +101,7 @@ class ProjectStatistics(JobSummary):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput(JobSummary):
-    """How the jobs fared that were created within one stretch of time."""
+    """How the jobs fared that were created, or ended, within one stretch of time."""
 
     start: datetime
     end: datetime

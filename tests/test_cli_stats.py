@@ -46,6 +46,10 @@ def test_stats_as_json(shell: Shell) -> None:
     assert (one["operation"], one["total"], one["completed"], one["success_rate"]) == ("vm-migrate", 1, 1, 100.0)
     assert 0 < one["p50_ms"] == one["p99_ms"]
     assert shell.json("stats", "--until", "2020-01-01") == []
+    # faults 26: a window is about what ended in it, unless --by says otherwise.
+    assert shell.json("stats", "--since", "1h") == shell.json("stats", "--since", "1h", "--by", "ended")
+    assert "nothing to count (by created, until)" in shell.run("stats", "--by", "created", "--until", "2020-01-01").stderr.decode()
+    assert "does not take --by" in shell.run("stats", "errors", "--by", "ended").stderr.decode()
     (step,) = shell.json("stats", "steps", "--operation", "nightly")
     assert (step["step"], step["failed"], step["p50_ms"]) == ("load", 1, None)
     assert {one["project"]: one["total"] for one in shell.json("stats", "projects")} == {None: 4, "moon": 1}
@@ -118,13 +122,15 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
     shell.python(SAMPLE, "sqlite:///structjob.db")
     done = shell.run("errors")
     heading, line = done.stdout.decode().splitlines()
-    assert heading.split() == ["ID", "STATUS", "COUNT", "JOBS", "FIRST", "SEEN", "LAST", "SEEN", "WHERE", "ERROR"]
+    assert heading.split() == ["ID", "STATUS", "OUTCOME", "COUNT", "JOBS", "FIRST", "SEEN", "LAST", "SEEN", "WHERE", "ERROR"]
     id_ = line.split()[0]
-    assert line.split()[1:4] == ["open", "2", "2"]
+    assert line.split()[1:5] == ["open", "final", "2", "2"]
     assert line.endswith("nightly › load  ValueError: the source is empty")
     assert done.stderr.decode() == f"next:  structjob errors show {id_[:8]}\n"
+    assert [one["fingerprint"] for one in shell.json("errors", "--final")] == [id_]  # faults 25
     shown = shell.ok("errors", "show", id_[:5])
     assert "2 times, in 2 jobs" in shown
+    assert "final: it ended a job" in shown
     assert 'File "<string>"' in shown
     assert shown.count("nightly › load  ") == 2
     about = shell.json("errors", "show", id_)

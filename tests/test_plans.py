@@ -88,6 +88,9 @@ OTHER_JOBS = {
 }
 STATISTICS = {
     "operations of an hour": (lambda a: a.stats.operations(**HOUR), "jobs_by_time"),
+    "what ended in an hour": (lambda a: a.stats.operations(by="ended", **HOUR), "jobs_by_end"),
+    "throughput of what ended in an hour": (lambda a: a.stats.throughput(timedelta(minutes=5), by="ended", **HOUR), "jobs_by_end"),
+    "steps that ended in an hour": (lambda a: a.stats.steps(by="ended", **HOUR), "steps_by_end"),
     "an operation in an hour": (lambda a: a.stats.operations(operation="vm-migrate", **HOUR), "jobs_by_operation"),
     "projects of an hour": (lambda a: a.stats.projects(**HOUR), "jobs_by_time"),
     "throughput of an hour": (lambda a: a.stats.throughput(timedelta(minutes=5), **HOUR), "jobs_by_time"),

@@ -363,7 +363,7 @@ def test_the_views_answer_in_any_sql_client(engine):
     """Active jobs with progress, and progress by job, in plain SQL (R5, R16)."""
     now = datetime.now(UTC)
     job = {"operation": "o", "created_at": now, "attempt": 2, "percent_complete": None}
-    step = {"name": "s", "seq": 1}
+    step = {"name": "s", "seq": 1, "percent_complete": None}
     with prepared(engine).begin() as connection:
         connection.execute(
             jobs.insert(),
@@ -382,12 +382,12 @@ def test_the_views_answer_in_any_sql_client(engine):
                 step | {"id": "s1", "job_id": "running", "attempt": 2, "status": "completed"},
                 step | {"id": "s2", "job_id": "running", "attempt": 2, "status": "failed"},
                 step | {"id": "s3", "job_id": "running", "attempt": 2, "status": "running"},
-                step | {"id": "s4", "job_id": "running", "attempt": 2, "status": "running"},
+                step | {"id": "s4", "job_id": "running", "attempt": 2, "status": "running", "percent_complete": 50.0},
             ],
         )
     with closing(sqlite3.connect(engine.url.database)) as raw, raw:
         assert raw.execute("SELECT job_id, percent FROM structjob_active_jobs ORDER BY job_id").fetchall() == [
-            ("running", 25.0),
+            ("running", 37.5),
             ("told", 30.0),
             ("waiting", 0.0),
         ]

@@ -263,7 +263,7 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, stats):
         (lambda s: s.operations(since=NOW, until=T0), "since .* is after until"),
         (lambda s: s.volume(since=NOW, until=T0), "since .* is after until"),
         (lambda s: s.jobs(since="yesterday"), "since must be a datetime or a timedelta"),
-        (lambda s: s.steps(step="load"), "unknown filter 'step': use one of since, until, operation"),
+        (lambda s: s.steps(step="load"), "unknown filter 'step': use one of by, since, until, operation"),
         (lambda s: s.operations(operation=3), "operation must be a string, not int"),
         (lambda s: s.volume(project="a\0"), "project holds a NUL"),
         (lambda s: s.projects(limit=0), "limit must be a whole number from 1"),
@@ -385,3 +385,41 @@ async def test_a_program_reads_what_it_just_did(any_tracker):
     assert one.status == structjob.JobStatus.FAILED
     assert (await tracker.stats.volume()).by_type["task"] > 0
     assert (await tracker.stats.outlook(job.id)).samples == 2
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_what_ended_in_a_window_is_what_counting_by_hand_says(store, stats, seed):
+    """faults 26: by="ended" counts what ended in the window, whenever it was created, and nothing that still runs."""
+    history = History(seed)
+    for row, begun in ((row, row.get("created_at", row.get("started_at"))) for row in (*history.jobs, *history.steps)):
+        ended = row["status"] not in ("pending", "running", "retrying")
+        row["completed_at"] = begun + 3 * H if ended else None
+    await store.keep(history)
+    job = {one["id"]: one for one in history.jobs}
+    rows = [{**step, "operation": job[step["job_id"]]["operation"]} for step in history.steps]
+    for window in windows():
+        ended = [row for row in history.jobs if row["completed_at"] is not None]
+        expected = grouped(within(ended, "completed_at", **window), "operation")
+        found = await stats.operations(by="ended", **window)
+        assert {one.operation: plain(one, "operation") for one in found} == {name: job_summary(rows) for (name,), rows in expected.items()}
+        assert all(one.running == one.pending == 0 for one in found)
+        ended = [row for row in rows if row["completed_at"] is not None]
+        got = {(one.operation, one.step): one.total for one in await stats.steps(by="ended", **window)}
+        assert got == {key: len(rows) for key, rows in grouped(within(ended, "completed_at", **window), "operation", "name").items()}
+    per_hour = await stats.throughput(H, by="ended", since=T0, until=T0 + 40 * H)
+    assert sum(one.total for one in per_hour) == sum(row["completed_at"] is not None for row in history.jobs)
+    assert [one.total for one in per_hour[:3]] == [0, 0, 0]
+    with pytest.raises(InvalidFilter, match="by must be 'created' or 'ended', not 'started'"):
+        await stats.operations(by="started")
+
+
+async def test_a_job_that_failed_an_hour_ago_and_was_created_last_week_is_in_the_last_hour(tracker):
+    """faults 26: a job belongs to the window in which it ended, whatever it ended as."""
+    with pytest.raises(OSError, match="gone"):
+        async with tracker.job("copy"):
+            raise OSError("gone")
+    job = await tracker.create_job("waits")
+    await tracker.cancel(job.id)
+    moment = datetime.now(UTC)
+    assert {one.operation: one.total for one in await tracker.stats.operations(by="ended", since=H)} == {"copy": 1, "waits": 1}
+    assert await tracker.stats.operations(by="ended", since=moment + H, until=moment + 2 * H) == []

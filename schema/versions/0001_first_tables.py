@@ -17,16 +17,14 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-VIEWS = {
-    "structjob_job_progress": """
+_PROGRESS = """
 SELECT
     p.*,
     CASE WHEN p.total_steps = 0 THEN 0.0 ELSE 100.0 * p.completed_steps / p.total_steps END AS step_completion,
     CASE
         WHEN p.status = 'completed' THEN 100.0
         WHEN p.percent_complete IS NOT NULL THEN p.percent_complete
-        WHEN p.total_steps = 0 THEN 0.0
-        ELSE 100.0 * p.completed_steps / p.total_steps
+        ELSE COALESCE(p.percent_of_steps, 0.0)
     END AS percent
 FROM (
     SELECT
@@ -49,6 +47,23 @@ FROM (
             SELECT COUNT(*) FROM structjob_steps s
             WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status IN ('failed', 'crashed')
         ) AS failed_steps,
+        (
+            SELECT AVG(
+                CASE
+                    WHEN s.status = 'completed' THEN 100.0
+                    WHEN s.status = 'running' AND s.percent_complete IS NOT NULL THEN s.percent_complete
+                    ELSE 0.0
+                END
+            )
+            FROM structjob_steps s
+            WHERE s.job_id = j.id AND s.attempt = j.attempt AND s.status <> 'retrying'
+        ) AS percent_of_steps,
+        CASE
+            WHEN j.started_at IS NULL THEN 0.0
+            WHEN j.status IN ('pending', 'running') THEN {greatest}(0.0, {until_now})
+            WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
+            ELSE {greatest}(0.0, {until_end})
+        END AS runtime_seconds,
         j.owner,
         j.project,
         j.category,
@@ -64,12 +79,27 @@ FROM (
         j.duration_ms
     FROM structjob_jobs j
 ) p
-""",
-    "structjob_active_jobs": """
+"""
+
+_ACTIVE = """
 SELECT * FROM structjob_job_progress
 WHERE status IN ('pending', 'running')
-""",
+"""
+
+# Name of a dialect → how it says what is different: the greater of two numbers, seconds between two times, the present.
+_SPELLING = {
+    "sqlite": ("MAX", "(julianday({end}) - julianday(j.started_at)) * 86400.0", "'now'"),
+    "postgresql": ("GREATEST", "CAST(EXTRACT(EPOCH FROM {end} - j.started_at) AS DOUBLE PRECISION)", "clock_timestamp()"),
+    "mysql": ("GREATEST", "TIMESTAMPDIFF(MICROSECOND, j.started_at, {end}) / 1000000.0", "UTC_TIMESTAMP(6)"),
 }
+_SPELLING["mariadb"] = _SPELLING["mysql"]
+
+
+def _views(dialect: sa.Dialect) -> dict[str, str]:
+    greatest, between, now = _SPELLING[dialect.name]
+    end = "COALESCE(j.completed_at, j.canceled_at, j.started_at)"
+    progress = _PROGRESS.format(greatest=greatest, until_now=between.format(end=now), until_end=between.format(end=end))
+    return {"structjob_job_progress": progress, "structjob_active_jobs": _ACTIVE}
 
 
 class _Types:
@@ -126,12 +156,12 @@ def upgrade() -> None:
     _create_logs(t)
     _create_sessions_and_gaps(t)
     _create_dead_letters_and_errors(t)
-    views.create(op, VIEWS)  # type: ignore[arg-type]  # the module has every method of Operations
+    views.create(op, _views(op.get_context().dialect))  # type: ignore[arg-type]  # the module has every method of Operations
 
 
 def downgrade() -> None:
     """Drop everything."""
-    views.drop(op, VIEWS)  # type: ignore[arg-type]  # the module has every method of Operations
+    views.drop(op, _views(op.get_context().dialect))  # type: ignore[arg-type]  # the module has every method of Operations
     for name in ("locks", "errors", "dead_letters", "cancellations", "gaps", "sessions", "logs", "steps", "attempts", "jobs"):
         op.drop_table(f"structjob_{name}")
 
@@ -179,6 +209,7 @@ def _create_jobs(t: _Types) -> None:
     )
     _index_where_set("structjob_jobs_by_idempotency_key", "structjob_jobs", "idempotency_key", unique=True)
     op.create_index("structjob_jobs_by_time", "structjob_jobs", ["created_at"])
+    _index_where_set("structjob_jobs_by_end", "structjob_jobs", "completed_at")
     op.create_index("structjob_jobs_by_status", "structjob_jobs", ["status", "created_at"])
     op.create_index("structjob_jobs_by_operation", "structjob_jobs", ["operation", "created_at"])
     _index_where_set("structjob_jobs_by_type", "structjob_jobs", "job_type", "created_at")
@@ -234,6 +265,7 @@ def _create_attempts_and_steps(t: _Types) -> None:
     )
     op.create_index("structjob_steps_by_job", "structjob_steps", ["job_id", "attempt", "seq"])
     op.create_index("structjob_steps_by_time", "structjob_steps", ["started_at"])
+    _index_where_set("structjob_steps_by_end", "structjob_steps", "completed_at")
     _index_where("status = 'running'", "structjob_steps_by_session", "structjob_steps", "session_id", "status")
 
 

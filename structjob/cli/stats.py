@@ -42,14 +42,14 @@ WHAT is one of
   operations   how the jobs of each operation fared, and how long the completed ones took (the default)
   steps        the same of the steps within them
   projects     the same of the jobs of each project
-  throughput   the same of the jobs created in each stretch of time, the last 24 hours by default
+  throughput   the same of the jobs that ended in each stretch of time, the last 24 hours by default
   errors       how often which type of error occurred, by step and operation
   jobs         which jobs have the most errors among their lines
   volume       how many lines there are, by type, level and category
   storage      rows and bytes of each table
 \b
 Examples:
-  structjob stats --since 1d
+  structjob stats --since 1h                        what ended in the last hour; --by created: what began
   structjob stats steps --operation nightly
   structjob stats throughput --since 7d --bucket 1d
   structjob stats volume --json | jq .by_level
@@ -62,8 +62,13 @@ A percentile is by nearest rank: it is always one of the durations that were mea
     metavar="[WHAT]",
     default="operations",
 )
-@click.option("--since", metavar="TIME", callback=moment, help="Created (of lines: logged) since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option("--since", metavar="TIME", callback=moment, help="Since (see --by; of lines: logged since): -3h, 2d, 1h30m, 2026-05-04.")
 @click.option("--until", metavar="TIME", callback=moment, help="Before.")
+@click.option(
+    "--by",
+    type=click.Choice(("created", "ended")),
+    help="Of jobs and steps: whether a window is about when they were created (began), or ended.  [default: ended]",
+)
 @click.option("--operation", metavar="TEXT", help="Only this operation.")
 @click.option("--project", metavar="TEXT", help="Only this project.")
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
@@ -87,11 +92,14 @@ def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) ->
     if odd := [name for name in wanted if name not in _ACCEPTED[what]]:
         named = ", ".join("--" + ("type" if name == "job_type" else name) for name in odd)
         raise click.UsageError(f"stats {what} does not take {named}.")
+    if what in _OF_WINDOWS and (what == "throughput" or not _WINDOW.isdisjoint(wanted)):
+        wanted.setdefault("by", "ended")
     execute(_stats(_Question(what, db, wanted, as_json=as_json, utc=utc)))
 
 
 _WINDOW = frozenset({"since", "until"})
-_OF_JOBS = _WINDOW | {"operation", "project", "job_type", "owner", "category"}
+_OF_JOBS = _WINDOW | {"by", "operation", "project", "job_type", "owner", "category"}
+_OF_WINDOWS = frozenset({"operations", "steps", "projects", "throughput"})
 _ACCEPTED: Mapping[str, frozenset[str]] = {
     "operations": _OF_JOBS | {"limit"},
     "steps": _OF_JOBS | {"limit"},
@@ -149,7 +157,7 @@ def _advise(found: Any, asked: _Question) -> None:
     """Say what is not on the screen, and the next useful command."""
     option, filters = asked.db.option, asked.filters
     if isinstance(found, list) and not found:
-        narrowed = ", ".join(sorted(name for name in filters if name != "limit"))
+        narrowed = ", ".join(f"by {value}" if name == "by" else name for name, value in sorted(filters.items()) if name != "limit")
         say(f"nothing to count ({narrowed})" if narrowed else f"nothing to count in {asked.db.shown} yet")
         if narrowed:
             suggest(command_line("stats", asked.what, db=option))

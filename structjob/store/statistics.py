@@ -42,6 +42,9 @@ _JOB_COLUMNS = {name: jobs.c[name] for name in ("status", "duration_ms", "attemp
 _FURTHER = {"attempts": "sum attempt", "avg_cpu_ms": "avg cpu_ms", "max_rss_kb": "max max_rss_kb"}
 _STEP_COLUMNS = {name: steps.c[name] for name in ("status", "duration_ms")}
 
+_JOB_TIMES: Mapping[str, ColumnElement[Any]] = {"created": jobs.c.created_at, "ended": jobs.c.completed_at}
+_STEP_TIMES: Mapping[str, ColumnElement[Any]] = {"created": steps.c.started_at, "ended": steps.c.completed_at}
+
 Moment = datetime | timedelta | None
 """A time: a datetime with a time zone; a `timedelta` is that long before now."""
 
@@ -93,7 +96,7 @@ class Statistics:
         filter: StatisticsFilter | None = None,  # noqa: A002  # see StatisticsFilter
         **filters: Any,
     ) -> list[Throughput]:
-        """Return how the jobs fared that were created in each stretch of time, the oldest first, those without any job included.
+        """Return how the jobs fared that were created (or ended, with ``by``) in each stretch of time, the oldest first.
 
         The first stretch begins with the window, so that a window from midnight has the days of its own time zone.
 
@@ -111,7 +114,7 @@ class Statistics:
         since = wanted.since or until - min(DAY, until - FIRST)
         wanted = merged(StatisticsFilter, wanted, {"since": since, "until": until})
         buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are datetimes by now
-        rows = await self._of_jobs(wanted, {"start": buckets.start_of(jobs.c.created_at)}, limited=False)
+        rows = await self._of_jobs(wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False)
         found = {row.pop("start"): row for row in rows}
         nothing = _nothing(JobStatus)
         return [Throughput(**{**found.get(number, nothing), "start": start, "end": end}) for number, start, end in buckets]
@@ -120,14 +123,15 @@ class Statistics:
         """Return how the steps of each name fared in the jobs of each operation, those with the most first.
 
         Args:
-            filter: Of which steps; by default of all. ``since`` and ``until`` are about when the step began, all else is about its job.
+            filter: Of which steps; by default of all. ``since`` and ``until`` are about when the step began, or with ``by="ended"`` ended;
+                all else is about its job.
             **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
 
         Raises:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
         wanted = merged(StatisticsFilter, filter, filters)
-        conditions = (*_within(steps.c.started_at, wanted.since, wanted.until), *_equal(jobs, wanted))
+        conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(jobs, wanted))
         keys = {"operation": jobs.c.operation, "step": steps.c.name}
         source = steps.join(jobs, jobs.c.id == steps.c.job_id)
         found = summarised(source, keys, StepStatus, conditions, _STEP_COLUMNS).order_by(func.count().desc(), "operation", "step")
@@ -266,13 +270,18 @@ class Statistics:
     async def _of_jobs(
         self, wanted: StatisticsFilter, keys: Mapping[str, ColumnElement[Any]], *, limited: bool = True
     ) -> list[dict[str, Any]]:
-        conditions = (*_within(jobs.c.created_at, wanted.since, wanted.until), *_equal(jobs, wanted))
+        conditions = (*_of_window(_JOB_TIMES, wanted), *_equal(jobs, wanted))
         found = summarised(jobs, keys, JobStatus, conditions, _JOB_COLUMNS, _FURTHER)
         if limited:
             found = found.order_by(func.count().desc(), *ascending(found.selected_columns[name] for name in keys)).limit(wanted.limit)
         await self._flush()
         # A sum of whole numbers comes as a decimal from some databases, as a float or a whole number from others.
         return [{**summary(row), "attempts": int(row["attempts"])} for row in await self._fetch(found)]
+
+
+def _of_window(times: Mapping[str, ColumnElement[Any]], wanted: StatisticsFilter) -> tuple[ColumnElement[bool], ...]:
+    found = _within(times[wanted.by], wanted.since, wanted.until)
+    return found or ((times["ended"].is_not(None),) if wanted.by == "ended" else ())
 
 
 def _within(column: ColumnElement[Any], since: Moment, until: Moment) -> tuple[ColumnElement[bool], ...]:

@@ -65,6 +65,7 @@ jobs = Table(
     Column("max_rss_kb", BigInteger()),
     _index_where_set("structjob_jobs_by_idempotency_key", "idempotency_key", unique=True),
     Index("structjob_jobs_by_time", "created_at"),
+    _index_where_set("structjob_jobs_by_end", "completed_at"),
     Index("structjob_jobs_by_status", "status", "created_at"),
     Index("structjob_jobs_by_operation", "operation", "created_at"),
     _index_where_set("structjob_jobs_by_type", "job_type", "created_at"),
@@ -121,6 +122,7 @@ steps = Table(
     Column("duration_ms", Double()),
     Index("structjob_steps_by_job", "job_id", "attempt", "seq"),
     Index("structjob_steps_by_time", "started_at"),
+    _index_where_set("structjob_steps_by_end", "completed_at"),
     _index_where("status = 'running'", "structjob_steps_by_session", "session_id", "status"),
 )
 
