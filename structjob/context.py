@@ -1,6 +1,7 @@
 """The scope: which job, step and correlation id the running code belongs to. One `ContextVar` carries it.
 
-A scope is immutable and renders its ids once, when a job or step is entered; a log call only copies bytes.
+A scope renders its ids once, when a job or step is entered; a log call only copies bytes. It changes only when its job or step was left in
+another context than it was entered in, see `Entry`.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import time
+import weakref
 from collections.abc import Iterable, Mapping, MutableMapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
@@ -32,19 +34,22 @@ _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Scope:
-    """Where the running code belongs; made by jobs and steps, never changed afterwards.
+    """Where the running code belongs; made by jobs and steps.
 
     Attributes:
         recorder: Where its events go.
         job: The live job handle, ``None`` in a scope that came from outside (another process, a request).
         step: The live step handle, if any.
         root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` where nobody has told.
+        outer: The scope that was current when this one was entered.
         ids: What the console and files show of it.
         columns: The same for the database, as a piece of JSON that begins with a comma (or is empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
     """
 
     __slots__ = (
+        "__weakref__",
+        "_followers",
         "attempt",
         "column_values",
         "columns",
@@ -53,6 +58,7 @@ class Scope:
         "job",
         "job_id",
         "operation",
+        "outer",
         "parent_job_id",
         "recorder",
         "root_job_id",
@@ -84,6 +90,8 @@ class Scope:
         self.recorder = recorder
         self.job = job
         self.step = step
+        self.outer: Scope | None = None
+        self._followers: weakref.WeakSet[Scope] | None = None
         self.job_id = job_id
         self.attempt = attempt
         self.operation = operation
@@ -116,6 +124,40 @@ class Scope:
         }
         self.column_values: dict[str, str | int] = {key: value for key, value in columns.items() if value is not None}
         self.columns = json_fields(self.column_values)
+
+    @property
+    def ended(self) -> bool:
+        """Whether its job or step has ended."""
+        handle = self.step or self.job
+        return handle is not None and handle.ended
+
+    def belongs_to(self, other: Scope) -> bool:
+        """Whether it is the scope of the same job or step as *other*, or of a step of that job."""
+        return self.job is not None and self.job is other.job and (other.step is None or self.step is other.step)
+
+    def copied(self) -> Scope:
+        """Return an equal scope."""
+        copy = Scope.__new__(Scope)
+        copy._become(self)
+        return copy
+
+    def give_up(self, outer: Scope | None) -> Scope:
+        """Be like *outer* from now on, and like what that becomes, wherever this scope is current still; return what it was."""
+        former, outer = self.copied(), Scope() if outer is None else outer
+        followers = [self, *(self._followers or ())]
+        for scope in followers:
+            scope._become(outer)
+        outer._followers = outer._followers or weakref.WeakSet()
+        outer._followers.update(followers)
+        return former
+
+    def _become(self, other: Scope) -> None:
+        for name in _COPIED:
+            setattr(self, name, getattr(other, name))
+        self._followers = None
+
+
+_COPIED = [name for name in Scope.__slots__ if not name.startswith("_")]
 
 
 def json_fields(values: Mapping[str, str | int]) -> bytes:
@@ -151,6 +193,50 @@ def new_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+class Entry:
+    """A scope that is current until it is left.
+
+    It is left where it was entered, most often: then the former one is current again. An async generator that is left early (by ``break``)
+    is closed later on, by a task of its own: the scope of a job or step in it would remain that of its caller, for ever. And one that its
+    caller closes may have been entered before another job or step that still runs. Then the scope itself becomes like the nearest one
+    around it that has not ended. So log calls need not ask whether their scope has ended.
+
+    Args:
+        scope: The scope to make current.
+    """
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        scope.outer = _scope.get()
+        self._scope = scope
+        self._token: Token[Scope | None] = _scope.set(scope)
+
+    def leave(self) -> Scope:
+        """Make the former scope current; return the scope as it was entered. To be called when the job or step has ended."""
+        own, current, outer = self._scope, _scope.get(), _running(self._scope.outer)
+        if current is own:
+            try:
+                _scope.reset(self._token)
+            except ValueError:  # another context
+                _scope.set(outer)
+            else:
+                if outer is not own.outer:
+                    _scope.set(outer)
+                return own
+        # What belongs to it is left with it. Else what runs stays current.
+        elif current is not None and (current.ended or current.belongs_to(own)):
+            _scope.set(outer)
+        return own.give_up(outer)
+
+
+def _running(scope: Scope | None) -> Scope | None:
+    """Return *scope*, or the nearest one around it that has not ended."""
+    while scope is not None and scope.ended:
+        scope = scope.outer
+    return scope
+
+
 class Binding(Generic[Bound]):
     """A scope for a ``with`` block.
 
@@ -158,24 +244,26 @@ class Binding(Generic[Bound]):
     dataclass, and so replaces the exception of the block.
 
     Args:
-        scope: The scope of the block.
+        scope: The scope of the block; ``None`` leaves it as it is.
         value: What ``as`` is given.
     """
 
-    __slots__ = ("_previous", "_scope", "_value")
+    __slots__ = ("_entries", "_scope", "_value")
 
     def __init__(self, scope: Scope | None, value: Bound) -> None:
         self._scope = scope
         self._value = value
-        self._previous: list[Scope | None] = []
+        self._entries: list[Entry | None] = []
 
     def __enter__(self) -> Bound:
-        self._previous.append(_scope.get())
-        _scope.set(self._scope)
+        # A copy, which ends with the block: what it is a copy of goes on.
+        self._entries.append(None if self._scope is None else Entry(self._scope.copied()))
         return self._value
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        _scope.set(self._previous.pop())
+        entry = self._entries.pop()
+        if entry is not None:
+            entry.leave()
 
 
 class Remote(NamedTuple):

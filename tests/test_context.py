@@ -378,3 +378,119 @@ async def test_a_job_s_events_without_a_tracker_are_told_of(caplog, monkeypatch,
         log.info("once more")
     (record,) = caplog.records
     assert "belongs to a job, and no tracker is open in this process" in record.getMessage()
+
+
+async def ended(*handles):
+    """Wait until the loop has closed the generators that hold these jobs and steps."""
+    while not all(handle.ended for handle in handles):
+        await asyncio.sleep(0)
+
+
+def here():
+    """Return the ids of the running code."""
+    return structjob.context.inject()
+
+
+@pytest.mark.parametrize("kind", ["step", "job", "bind", "retrying"])
+@pytest.mark.parametrize("within", [False, True])
+async def test_what_a_generator_held_is_not_the_scope_of_what_follows(tracker, kind, within):
+    """faults 22: after `break`, events and jobs belong to what was around the loop, be it a job or nothing."""
+    held = []
+
+    async def rows():
+        if kind == "step":
+            async with structjob.step("read") as step:
+                held.append(step)
+                yield 1
+        elif kind == "job":
+            async with tracker.job("read") as job, job.step("rows") as step:
+                held.extend((job, step))
+                yield 1
+        elif kind == "bind":
+            step = await structjob.current_job().step("read").start()
+            try:
+                with step.bind():
+                    held.append(step)
+                    yield 1
+            finally:
+                await step.end()
+        else:
+            async for attempt in structjob.retrying("read", attempts=2):
+                async with attempt as step:
+                    held.append(step)
+                    yield 1
+
+    async def follow():
+        before = here()
+        async for _ in rows():
+            break
+        assert here() != before
+        await ended(*held)
+        assert here() == before
+        assert structjob.current_step() is None
+        log.info("later")
+        async with tracker.job("later") as later:
+            pass
+        await asyncio.create_task(tracker.job("by a task")(follow_on)())
+        return later
+
+    async def follow_on():
+        pass
+
+    if within or kind != "job":
+        async with tracker.job("around") as around:
+            later = await follow()
+            assert structjob.current_job() is around
+        parent = around.id
+    else:
+        later, parent = await follow(), None
+    assert here() == {}
+    (event,) = await tracker.logs.list(text="later", kind="log")
+    assert (event.job_id, event.step_id) == (parent, None)
+    assert (await tracker.jobs.get(later.id)).parent_job_id == parent
+    assert [job.parent_job_id for job in await tracker.jobs.list(operation="by a task")] == [parent]
+    # The generator's own last events are still its own.
+    for event in await tracker.logs.list(kind="step_end"):
+        assert event.step_id is not None
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_generator_that_is_closed_within_another_job_leaves_that_job_current(tracker, kind):
+    """faults 22: what the generator entered first, and leaves first, is not what the caller is in."""
+    held = []
+
+    async def rows():
+        async with tracker.job("read") if kind == "job" else structjob.step("read") as handle:
+            held.append(handle)
+            yield 1
+
+    async with tracker.job("around") as around:
+        reading = rows()
+        await anext(reading)
+        async with tracker.job("inner") as inner, inner.step("work") as work:
+            await reading.aclose()
+            assert held[0].ended
+            assert structjob.current_step() is work
+        assert (structjob.current_job(), structjob.current_step()) == (around, None)
+    assert here() == {}
+
+
+@pytest.mark.parametrize("kind", ["step", "job"])
+async def test_a_job_that_ends_before_a_generator_below_it_is_closed(tracker, kind):
+    """faults 22: once the generator is closed, neither of the two is current."""
+    held = []
+
+    async def rows():
+        async with tracker.job("read") if kind == "job" else structjob.step("read") as handle:
+            held.append(handle)
+            yield 1
+
+    async with tracker.job("around"), structjob.step("s"):
+        reading = rows()
+        await anext(reading)
+    if kind == "step":
+        assert here() == {}  # it ended with its job
+    await reading.aclose()
+    assert here() == {}
+    async with tracker.job("later") as later:
+        assert later.parent_job_id is None

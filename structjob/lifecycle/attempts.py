@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from structjob.context import Scope, current_scope, enter_scope
 from structjob.encoding import type_name
 from structjob.exceptions import IllegalTransition
 from structjob.failure import Classifier, message_of, restore_traceback, traceback_of
@@ -259,14 +258,12 @@ class _StepTries(_Tries[Step | Untracked]):
         self._name = name
         self._whole = job.step(name) if job is not None else None
         self._step: Step | None = None
-        self._previous: Scope | None = None
 
     async def _before(self) -> None:
         if self._whole is None:
             warn_untracked(self._name)
         elif self._whole.status is None:
             await self._whole.start()
-        previous = current_scope()
         self._enter_whole()
         try:
             await super()._before()
@@ -275,30 +272,34 @@ class _StepTries(_Tries[Step | Untracked]):
             self._given_up(exc)
             raise
         finally:
-            enter_scope(previous)
+            self._leave_whole()
 
     def _enter_whole(self) -> None:
         if self._whole is not None:
-            enter_scope(self._whole._scope)
+            self._whole._enter_scope()
+
+    def _leave_whole(self) -> None:
+        if self._whole is not None:
+            self._whole._leave_scope()
 
     async def enter(self, number: int) -> Step | Untracked:
         if self._whole is None:
             return Untracked(f"attempt-{number}", {})
-        self._previous = current_scope()
         self._enter_whole()
         self._step = self._whole.job.step(f"attempt-{number}", metadata=self._numbers())
         try:
             return await self._step.__aenter__()
         except BaseException:
-            enter_scope(self._previous)
+            self._leave_whole()
             raise
 
     async def leave(self, exc: BaseException | None) -> bool:
-        self._enter_whole()  # what the policy's callbacks log belongs there
+        if self._step is not None:
+            self._step._leave_scope()  # what the policy's callbacks log belongs to the step around it
         verdict = await self._judge(exc)
         if self._whole is not None:
             self._record(verdict)
-            enter_scope(self._previous)
+            self._leave_whole()
         return verdict.settle(exc)
 
     def _record(self, verdict: _Verdict) -> None:

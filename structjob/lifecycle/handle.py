@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 
 from structjob import pipeline
-from structjob.context import Binding, Scope
+from structjob.context import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
 from structjob.encoding import OF_VALUE, encode_value, normalise
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
@@ -57,6 +57,7 @@ class Handle:
     _table: ClassVar[str]
     _tracker: Tracker
     _scope: Scope | None
+    _entry: Entry | None = None
     _recorded_at: float = 0.0
     _pending: bool = False
     _abandoned: bool = False
@@ -76,6 +77,20 @@ class Handle:
         if self._scope is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
         return Binding(self._scope, self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has begun and ended."""
+        raise NotImplementedError
+
+    def _enter_scope(self) -> None:
+        assert self._scope is not None  # noqa: S101 -- it has begun
+        self._entry = Entry(self._scope)
+
+    def _leave_scope(self) -> None:
+        if self._entry is not None:
+            entry, self._entry = self._entry, None
+            self._scope = entry.leave()
 
     def _progressed(self) -> None:
         # `add_done` of a tight loop: one comparison, as long as a record is due anyway.

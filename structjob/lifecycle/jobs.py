@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from structjob.clock import database_time, now
-from structjob.context import Scope, current_scope, enter_scope, new_id
+from structjob.context import Scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
 from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
@@ -139,7 +139,6 @@ class Job(Handle):
         self._failed_step: str | None = None
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
-        self._previous: Scope | None = None
         self._scope: Scope | None = None
 
     def __repr__(self) -> str:
@@ -155,6 +154,11 @@ class Job(Handle):
         self._result = value
         if self.status.terminal and not self.existing:  # no other change of state takes it along
             self._record()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has begun and ended; never of an *existing* one, which is another start's to end."""
+        return self.status.terminal and not self.existing and not self._abandoned
 
     # -- beginning ----------------------------------------------------------------------------------------------------------
 
@@ -334,9 +338,8 @@ class Job(Handle):
 
     async def __aenter__(self) -> Self:
         await self.start()
-        self._previous = current_scope()
         self._task = asyncio.current_task()
-        enter_scope(self._scope)
+        self._enter_scope()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
@@ -360,7 +363,7 @@ class Job(Handle):
 
     def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
         self._task = None
-        enter_scope(self._previous)
+        self._leave_scope()
         if not self.existing and self.status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from structjob.amounts import percent_of
 from structjob.clock import database_time, now
-from structjob.context import Scope, current_scope, enter_scope, new_id
+from structjob.context import Scope, current_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import describe, enrich, exception_attrs, is_noted
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
@@ -76,11 +76,15 @@ class Step(Handle):
         self._completed: str | None = None
         self._began = 0.0
         self._duration_ms: float | None = None
-        self._previous: Scope | None = None
         self._scope: Scope | None = None
 
     def __repr__(self) -> str:
         return f"<Step {self.name!r} {self.id} {self.status.value if self.status else 'not begun'}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has begun and ended."""
+        return self.status is not None and self.status is not StepStatus.RUNNING and not self._abandoned
 
     async def start(self) -> Self:
         """Begin the step. Never waits.
@@ -116,12 +120,11 @@ class Step(Handle):
 
     async def __aenter__(self) -> Self:
         self._begin()
-        self._previous = current_scope()
-        enter_scope(self._scope)
+        self._enter_scope()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
-        enter_scope(self._previous)
+        self._leave_scope()
         if self.status is StepStatus.RUNNING:
             self._finish("completed" if exc is None else outcome(exc), exc)
 
