@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from structjob.configuration import configure
-    from structjob.context import current_job, current_step, extract, inject
+    from structjob.context import current_job, current_step, enrich, extract, inject
     from structjob.exceptions import (
         Cancelled,
         ErrorGroupNotFound,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
         StoreUnavailable,
         StructjobError,
     )
-    from structjob.failure import enrich
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.installation import install
     from structjob.jobfiles import JobFileSink
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "configuration": ("configure",),
-    "context": ("current_job", "current_step", "extract", "inject"),
+    "context": ("current_job", "current_step", "enrich", "extract", "inject"),
     "exceptions": (
         "Cancelled",
         "ErrorGroupNotFound",
@@ -78,7 +77,6 @@ _WHERE = {
         "StoreUnavailable",
         "StructjobError",
     ),
-    "failure": ("enrich",),
     "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
     "installation": ("install",),
     "jobfiles": ("JobFileSink",),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from structjob.clock import moment
 from structjob.encoding import encode_attrs, normalise
+from structjob.failure import annotate, is_noted
 
 if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
 Bound = TypeVar("Bound")
+E = TypeVar("E", bound=BaseException)
 
 ENVIRONMENT = "STRUCTJOB_"
 """What the names of the environment variables begin with that carry a scope to a child process."""
@@ -371,6 +373,26 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         root_job_id=_safe(_unpercent(baggage.get("structjob.root_job_id", "")), 64),
         provisional=_moment(_unpercent(baggage.get("structjob.provisional", ""))),
     )
+
+
+def enrich(exc: E, /, **fields: Any) -> E:
+    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed wherever the exception is.
+
+    The ids of the current job and step, and the operation, come first, unless a note of *exc* has them already.
+
+    Args:
+        exc: The exception that is on its way.
+        fields: What to attach.
+
+    Returns:
+        The same exception, for ``raise enrich(exc, vm=name)``. An exception that takes no notes is returned as it is.
+    """
+    scope = _scope.get()
+    own = scope.step_id or scope.job_id if scope is not None else None
+    if scope is not None and own is not None and not is_noted(exc, own):
+        fields = {"job_id": scope.job_id, "step_id": scope.step_id, "operation": scope.operation, **fields}
+    annotate(exc, **fields)
+    return exc
 
 
 def to_environment(scope: Scope) -> dict[str, str]:

@@ -7,7 +7,7 @@ import contextlib
 import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from structjob.encoding import encode_text, type_name
 
@@ -22,8 +22,6 @@ MAX_PARTS = 32
 """Parts of an exception group that are recorded, at each level."""
 _MAX_DEPTH = 4
 """Levels of exception groups that are recorded."""
-
-E = TypeVar("E", bound=BaseException)
 
 Classifier = Callable[[BaseException], Mapping[str, Any]]
 """Given an exception, returns ``error_type``, ``retry_possible``, ``error_code`` or further fields; what it leaves out is derived."""
@@ -209,16 +207,8 @@ def _module(exc: BaseException) -> str:
         return "?"
 
 
-def enrich(exc: E, /, **fields: Any) -> E:
-    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed wherever the exception is.
-
-    Args:
-        exc: The exception that is on its way.
-        fields: What to attach. The ids of the current job and step are attached automatically where an exception leaves them.
-
-    Returns:
-        The same exception, for ``raise enrich(exc, vm=name)``. An exception that takes no notes is returned as it is.
-    """
+def annotate(exc: BaseException, /, **fields: Any) -> None:
+    """Attach ``[key=value, …]`` to *exc* as a note, once. An exception that takes no notes stays as it is."""
     try:
         # Encoded as JSON text and back-to-back: a value with a newline or an escape sequence must not forge lines.
         note = f"[{', '.join(f'{key}={_shown(value)}' for key, value in fields.items() if value is not None)}]"
@@ -226,7 +216,6 @@ def enrich(exc: E, /, **fields: Any) -> E:
             exc.add_note(note)
     except Exception:  # noqa: BLE001, S110 -- an exception that takes no notes is still an exception
         pass
-    return exc
 
 
 def is_noted(exc: BaseException, *ids: str) -> bool:

@@ -444,7 +444,8 @@ class Tracker:
         Args:
             operation: What it does, at most 255 characters: statistics are by operation.
             options:
-                job_type, owner, project: text of at most 128 characters. category: of at most 64, ``system`` by default.
+                job_type: text of at most 128 characters. owner, project: the same, inherited from the job around it, unless given.
+                category: of at most 64, ``system`` by default. total_steps: how many steps it has, if that is known.
                 description: text. metadata: a mapping, stored as JSON; secrets in it are redacted.
                 external_job_id (≤ 255), context_id (≤ 64): ids of yours by which the job can be found.
                 correlation_id (≤ 128): inherited from the job around it, unless given.

@@ -6,7 +6,7 @@ import functools
 import sys
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
@@ -187,6 +187,10 @@ class Untracked:
         """Leave the scope as it is."""
         return Binding(current_scope(), self)
 
+    def guard(self) -> AbstractContextManager[Self]:
+        """Take it."""
+        return nullcontext(self)
+
     def advance(self, units: float = 1) -> None:
         """Count *units* as done, where they are a number."""
         with suppress(InvalidArgument):
@@ -198,7 +202,7 @@ class Untracked:
     def skip(self, reason: str | None = None) -> None:
         """Take it."""
 
-    async def end(self, status: str = "completed", *, error: BaseException | None = None) -> None:
+    async def end(self, status: str | None = None, *, error: BaseException | None = None, **fields: Any) -> None:
         """Take it."""
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import msgspec
@@ -77,6 +78,17 @@ class Handle:
         if self._scope is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
         return Binding(self._scope, self)
+
+    def guard(self) -> Guard[Self]:
+        """Let an exception that leaves the ``with`` block end it, as one that leaves ``async with`` would; it is re-raised.
+
+        For code that begins it by hand. Without an exception it goes on, and is ended by ``end()``.
+        """
+        return Guard(self)
+
+    def _fail(self, exc: BaseException) -> None:
+        """End it by *exc*, if it runs."""
+        raise NotImplementedError
 
     @property
     def ended(self) -> bool:
@@ -177,6 +189,23 @@ class Handle:
         pipeline.emit(self._scope, level, kind, attrs, kind=kind)
 
 
+G = TypeVar("G", bound=Handle)
+
+
+class Guard(Generic[G]):
+    """What `Handle.guard` returns. Not a generator with `contextlib.contextmanager`, see `structjob.context.Binding`."""
+
+    def __init__(self, handle: G) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> G:
+        return self._handle
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        if exc is not None:
+            self._handle._fail(exc)
+
+
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value if type(value) is msgspec.Raw else normalise(value) for name, value in row.items()}
 
@@ -208,6 +237,24 @@ def outcome(exc: BaseException) -> str:
     if issubclass(kind, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
         return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
+
+
+def ending(what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]) -> str:
+    """Return the status that *what* ends with, given what its caller said of it; by default it follows from the *error*.
+
+    Raises:
+        InvalidArgument: if the status is none of *choices*, *error* is no exception, or the two exclude each other.
+    """
+    # Not `isinstance`: that asks the object, which may raise.
+    if error is not None and not issubclass(type(error), BaseException):
+        raise InvalidArgument(f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}")
+    if status is None:
+        return "completed" if error is None else outcome(error)
+    if status not in choices:
+        raise InvalidArgument(f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}")
+    if status == "completed" and error is not None and not exits_cleanly(error):
+        raise InvalidArgument(f"{what} that is completed has no error: leave out the status, or end it failed")
+    return status
 
 
 def decoded(value: Any) -> Any:

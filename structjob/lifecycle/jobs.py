@@ -16,9 +16,19 @@ from structjob.clock import database_time, now
 from structjob.context import Scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
-from structjob.failure import describe, enrich, error_fields, exception_attrs, is_noted, is_told
+from structjob.failure import annotate, describe, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
-from structjob.lifecycle.handle import Checked, Handle, check_description, decoded, duration_fields, error_columns, outcome, redacted
+from structjob.lifecycle.handle import (
+    Checked,
+    Handle,
+    check_description,
+    decoded,
+    duration_fields,
+    ending,
+    error_columns,
+    outcome,
+    redacted,
+)
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
@@ -38,6 +48,9 @@ START_WAITS = 1.0
 """Seconds that the start of a job waits for its commit at most."""
 
 
+_UNCHANGED: Any = object()
+"""Stands for an argument that is not given."""
+
 _check_operation = required_text("operation", 255)
 
 
@@ -47,6 +60,13 @@ def _check_category(value: str | None) -> str:
 
 def _check_current_step(value: str | None) -> str | None:
     return redacted(check_text("current_step", value, 200))
+
+
+def _check_total_steps(value: int | None) -> int | None:
+    number = None if value is None else check_units("total_steps", value)
+    if number is not None and number != int(number):
+        raise InvalidArgument(f"total_steps must be a whole number, not {value!r}")
+    return None if number is None else int(number)
 
 
 def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
@@ -67,7 +87,8 @@ class Job(Handle):
         attempt: Which try this is, from 1; 0 before it starts. Of a job that was started *offline* while the database was away it is
             provisional, and stays so here.
         provisional: When a provisional attempt began; ``None`` of any other.
-        correlation_id: Inherited by children, unless given.
+        correlation_id: Inherited by children, unless given; so are *owner* and *project*.
+        total_steps: How many steps it has, where that is known: its steps' events and its last one say so. May be set while it runs.
         status: A `JobStatus`.
         metadata: What the caller told at its beginning; changes are recorded with the next change of state.
         result: JSON-able; stored with the next change of state, once the job has ended at once.
@@ -90,6 +111,7 @@ class Job(Handle):
     context_id = Checked(checked_text("context_id", 64))
     idempotency_key = Checked(checked_text("idempotency_key", 255))
     metadata = Checked(partial(check_mapping, "metadata"))
+    total_steps = Checked(_check_total_steps)
 
     def __init__(self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions) -> None:
         self._tracker = tracker
@@ -101,13 +123,16 @@ class Job(Handle):
         self.correlation_id = (inherited or new_id()) if options.correlation_id is None else options.correlation_id
         self.job_type = options.job_type
         self.description = options.description
-        self.owner = options.owner
-        self.project = options.project
+        above = parent.job if parent is not None else None
+        self._inherited = tuple(name for name in ("owner", "project") if above is not None and getattr(options, name) is None)
+        self.owner = above.owner if above is not None and options.owner is None else options.owner
+        self.project = above.project if above is not None and options.project is None else options.project
         self.category = options.category
         self.external_job_id = options.external_job_id
         self.context_id = options.context_id
         self.idempotency_key = options.idempotency_key
         self.metadata = options.metadata
+        self.total_steps = options.total_steps
         self._result: Any = None
         self.status = JobStatus.PENDING
         self.attempt = 0
@@ -282,7 +307,7 @@ class Job(Handle):
                 self._named(), former["operation"], self.operation,
             )  # fmt: skip
         for name in KEPT:
-            if getattr(self, name) is None:
+            if getattr(self, name) is None or (name in self._inherited and former[name] is not None):
                 setattr(self, name, former[name])
         if self._options.category is None:
             self.category = former["category"]
@@ -371,9 +396,10 @@ class Job(Handle):
 
     async def end(
         self,
-        status: str = "completed",
+        status: str | None = None,
         *,
         error: BaseException | None = None,
+        result: Any = _UNCHANGED,
         summary: Mapping[str, Any] | None = None,
         cpu_ms: float | None = None,
         max_rss_kb: int | None = None,
@@ -381,8 +407,10 @@ class Job(Handle):
         """End the job by hand.
 
         Args:
-            status: ``completed``, ``failed`` or ``cancelled``.
+            status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an *error* (``cancelled`` if it is a
+                cancellation), else ``completed``.
             error: What went wrong.
+            result: What came of it, JSON-able; by default what `result` was set to.
             summary: Further attributes for its last event.
             cpu_ms: Milliseconds of CPU time it used, where the work was done elsewhere: in a child process, say.
             max_rss_kb: Kilobytes of memory it had at its peak. Where neither is told, both are this process's: its CPU time since the
@@ -390,10 +418,10 @@ class Job(Handle):
 
         Raises:
             IllegalTransition: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these, or a figure is negative.
+            InvalidArgument: if *status* is none of these, *error* is no exception, a completed job is given an error, or a figure is
+                negative.
         """
-        if status not in ("completed", "failed", "cancelled"):
-            raise InvalidArgument(f"a job ends completed, failed or cancelled, not {status!r}")
+        status = ending("a job", status, error, ("completed", "failed", "cancelled"))
         if self.existing:
             self._require_running("end")
         if self._abandoned:
@@ -401,10 +429,18 @@ class Job(Handle):
         check_job_transition(self._named(), self.status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
+        if result is not _UNCHANGED:
+            self._result = result
         self._finish(status, error, summary)
+
+    def _fail(self, exc: BaseException) -> None:
+        if not self.existing and self.status is JobStatus.RUNNING:
+            self._finish(outcome(exc), exc)
 
     def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
         self._pending = False
+        if status == "completed":
+            exc = None  # it was left by `sys.exit(0)`
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
         self.status = JobStatus(status)
@@ -432,7 +468,8 @@ class Job(Handle):
         attrs = {
             "operation": self.operation,
             "status": status,
-            "total_steps": self._step_count - self._retried_steps,  # what was tried again stands for nothing to be done
+            # What was tried again stands for nothing to be done.
+            "total_steps": self._step_count - self._retried_steps if self.total_steps is None else self.total_steps,
             "total_steps_completed": self._completed_steps,
             "total_duration_ms": self._duration_ms,
             **duration_fields(seconds),
@@ -454,7 +491,7 @@ class Job(Handle):
 
     def _annotate(self, exc: BaseException) -> None:
         if not is_noted(exc, self.id):
-            enrich(exc, job_id=self.id, operation=self.operation)
+            annotate(exc, job_id=self.id, operation=self.operation)
 
     def _measure(self) -> None:
         self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)

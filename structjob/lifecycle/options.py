@@ -24,6 +24,7 @@ class JobKeywords(TypedDict, total=False):
     project: str | None
     category: str | None
     metadata: Mapping[str, Any] | None
+    total_steps: int | None
     external_job_id: str | None
     context_id: str | None
     correlation_id: str | None
@@ -47,6 +48,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None = None
     category: str | None = None
     metadata: Mapping[str, Any] | None = None
+    total_steps: int | None = None
     external_job_id: str | None = None
     context_id: str | None = None
     correlation_id: str | None = None

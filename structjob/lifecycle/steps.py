@@ -15,9 +15,9 @@ from structjob.amounts import percent_of
 from structjob.clock import database_time, now
 from structjob.context import Scope, current_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
-from structjob.failure import describe, enrich, exception_attrs, is_noted
+from structjob.failure import annotate, describe, exception_attrs, is_noted
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
-from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, error_columns, outcome
+from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, ending, error_columns, outcome
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 
 if TYPE_CHECKING:
@@ -125,28 +125,35 @@ class Step(Handle):
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         self._leave_scope()
-        if self.status is StepStatus.RUNNING:
-            self._finish("completed" if exc is None else outcome(exc), exc)
+        if exc is not None:
+            self._fail(exc)
+        elif self.status is StepStatus.RUNNING:
+            self._finish("completed", None)
 
-    async def end(self, status: str = "completed", *, error: BaseException | None = None) -> None:
+    async def end(self, status: str | None = None, *, error: BaseException | None = None, **fields: Any) -> None:
         """End the step by hand.
 
         Args:
-            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it failed, and is tried again.
+            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it failed, and is tried again. By default
+                ``failed`` if there is an *error* (``cancelled`` if it is a cancellation), else ``completed``.
             error: What went wrong.
+            fields: Further attributes for its last event.
 
         Raises:
             IllegalTransition: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these.
+            InvalidArgument: if *status* is none of these, *error* is no exception, or a completed step is given an error.
         """
-        if status not in ("completed", "failed", "skipped", "cancelled", "retrying"):
-            raise InvalidArgument(f"a step ends completed, failed, skipped, cancelled or retrying, not {status!r}")
+        status = ending("a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying"))
         if self.status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
         if self._abandoned:
             return
         check_step_transition(self._named(), self.status, StepStatus(status))
-        self._finish(status, error)
+        self._finish(status, error, fields)
+
+    def _fail(self, exc: BaseException) -> None:
+        if self.status is StepStatus.RUNNING:
+            self._finish(outcome(exc), exc)
 
     def skip(self, reason: str | None = None) -> None:
         """End the step as skipped: there was nothing to do.
@@ -168,8 +175,10 @@ class Step(Handle):
             self._abandoned = True
             self._finish("cancelled", asyncio.CancelledError(reason))
 
-    def _finish(self, status: str, exc: BaseException | None) -> None:
+    def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
         job = self.job
+        if status == "completed":
+            exc = None  # it was left by `sys.exit(0)`
         self._pending = False
         self.status = StepStatus(status)
         self._completed = database_time(now())
@@ -190,6 +199,7 @@ class Step(Handle):
         attrs = {**fields, "status": status, **duration_fields(seconds)}
         if self.done:
             attrs["done"] = self.done
+        attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
 
     def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
@@ -197,7 +207,7 @@ class Step(Handle):
         job = self.job
         self.error = describe(exc)
         if not is_noted(exc, self.id, job.id):
-            enrich(exc, job_id=job.id, step_id=self.id, operation=job.operation)
+            annotate(exc, job_id=job.id, step_id=self.id, operation=job.operation)
         if self.status is StepStatus.FAILED:
             job._failed_step = job._failed_step or self.name
             self._event("error", "step_error", {**fields, **exception_attrs(exc, self._tracker._classifier, self._scope)})
@@ -305,7 +315,8 @@ class Step(Handle):
 
     def _named_in_events(self) -> dict[str, Any]:
         retry = {name: self.metadata[name] for name in _RETRY if name in self.metadata}
-        return {"step": self.name, "step_number": self.seq, **retry}
+        total = {} if self.job.total_steps is None else {"total_steps": self.job.total_steps}
+        return {"step": self.name, "step_number": self.seq, **total, **retry}
 
     def _named(self) -> str:
         return f"step {self.name!r} of job {self.job.id}"
