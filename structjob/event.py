@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from structjob.bounds import OF_EVENT, ROOM
 from structjob.clock import second_text
 from structjob.context import Scope, json_fields
-from structjob.encoding import OF_EVENT, ROOM, encode_plain, encode_text, encode_value, normalise, with_text_keys
+from structjob.encoding import encode_plain, encode_text, encode_value, normalise, with_text_keys
 from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier, exception_attrs
 from structjob.levels import LEVEL_ALIASES, LEVELS

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import structjob
-from structjob import encoding
+from structjob import bounds, encoding
 
 log = structlog.get_logger("app")
 
@@ -179,10 +179,10 @@ HOSTILE = {
 def test_any_value_becomes_json_within_the_limits(name):
     """Guarantee 7: whatever it is, it comes out as JSON that every database takes, at most an event's size, 24 deep."""
     out = encoding.encode_attrs({"value": HOSTILE[name], "neighbour": 1})
-    assert len(out) <= encoding.ROOM
+    assert len(out) <= bounds.ROOM
     assert b"\\u0000" not in out
     back = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert depth_of(back) <= encoding.MAX_DEPTH
+    assert depth_of(back) <= bounds.MAX_DEPTH
     assert msgspec.json.decode(out) == back
 
 
@@ -191,7 +191,7 @@ def test_any_message_becomes_text(name):
     """Guarantee 7: `log.info(None)`, `log.info(object())`, anything: the message is a text of at most 64 KiB, cut with a mark."""
     out = encoding.encode_text(HOSTILE[name])
     assert isinstance(json.loads(out), str)
-    assert len(json.loads(out).encode()) <= encoding.MAX_STRING
+    assert len(json.loads(out).encode()) <= bounds.MAX_STRING
 
 
 @given(
@@ -441,5 +441,5 @@ async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
         log.info("\x01" * 100_000, **{f"k{n}": "\x01" * 60_000 for n in range(300)})
         log.info("x" * 65_536, a="y" * 65_536, b=["z" * 65_536] * 10, c={str(n): "w" * 5000 for n in range(256)})
     lines = (tmp_path / "app.jsonl").read_bytes().splitlines()
-    assert max(map(len, lines)) <= encoding.MAX_EVENT
+    assert max(map(len, lines)) <= bounds.MAX_EVENT
     assert tracker.ledger().lost == 0

@@ -16,7 +16,7 @@ from store_support import job, opened
 from test_encoding import HOSTILE
 
 import structjob
-from structjob import encoding
+from structjob import bounds, encoding
 from structjob.redaction import Redactor
 from structjob.store.ingest import Write
 
@@ -34,7 +34,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_large_results_and_metadata_are_stored_whole(any_tracker, caplog):
     """faults 14: a result and metadata of nearly 1 MiB each, of a job and a step, come back equal on each database, without a warning."""
-    assert 900_000 < len(msgspec.json.encode(LARGE)) < encoding.MAX_VALUE
+    assert 900_000 < len(msgspec.json.encode(LARGE)) < bounds.MAX_VALUE
     async with any_tracker.job("large", metadata=LARGE) as running, running.step("s", metadata=LARGE):
         running.result = LARGE
     found = await any_tracker.jobs.get(running.id)
@@ -67,8 +67,8 @@ def test_each_cut_is_marked_with_what_there_was_and_reported(name):
     """faults 14: the mark counts what the value itself holds, however often it had to be cut; the report names the limit."""
     make, why, mark = CUTS[name]
     told: list[str] = []
-    out = encoding.encode_value(make(), encoding.OF_VALUE, warn=told.append)
-    assert len(out) <= encoding.MAX_VALUE
+    out = encoding.encode_value(make(), bounds.OF_VALUE, warn=told.append)
+    assert len(out) <= bounds.MAX_VALUE
     assert mark in out.decode()
     assert told == [why]
 
@@ -95,8 +95,8 @@ def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
     """Guarantee 7: the last resort works, too, whatever the value does when it is asked."""
     value = HOSTILE[name]
     for given_ in (value, {"value": value, "more": ["\x01" * 100_000] * 30}, [[value] * 100] * 100):
-        out = encoding.encode_value(given_, encoding.OF_VALUE, Redactor())
-        assert len(out) <= encoding.MAX_VALUE
+        out = encoding.encode_value(given_, bounds.OF_VALUE, Redactor())
+        assert len(out) <= bounds.MAX_VALUE
         json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
@@ -130,7 +130,7 @@ SECRETS = ["password", "token", "--token", "x --password y", "https://u:p@host",
 )
 def test_the_short_way_comes_to_the_same_as_the_careful_one(value):
     """faults 14: plain values are not walked through; what is stored is what the walk would have made, without the same secrets."""
-    assert json.loads(encoding.encode_value(value, encoding.OF_VALUE, Redactor())) == Redactor().value(encoding.normalise(value))
+    assert json.loads(encoding.encode_value(value, bounds.OF_VALUE, Redactor())) == Redactor().value(encoding.normalise(value))
 
 
 async def test_the_newer_of_two_large_results_stays(database):
@@ -197,3 +197,22 @@ async def test_a_server_of_small_packets_gets_what_fits(database, caplog):
     assert len(payload.encode()) <= 400_000
     assert "…[cut: the first " in payload[-60:]
     assert "the database refuses a value of job j" in caplog.text
+
+
+@pytest.mark.parametrize("database", ["mariadb"], indirect=True)
+async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(any_tracker, database, monkeypatch):
+    """faults 14: where the start asks the database first, metadata that its max_allowed_packet does not allow raise nothing; and of all its
+    records, each of which is refused, one is kept."""
+    monkeypatch.setattr(any_tracker._store, "prepare", lambda connection: None)  # whatever the packets of further connections
+    any_tracker._store._ingest.most = 400_000
+    large = {"text": "m" * 900_000}
+    async with any_tracker.job("claimed", job_id="given-1", metadata=large) as running:
+        await any_tracker.flush()
+        running.update(percent=50)
+    async with any_tracker.job("keyed", idempotency_key="k", metadata=large):
+        pass
+    found = await any_tracker.jobs.get("given-1")
+    assert (found.status, found.attempt) == ("completed", 1)
+    assert await database.rows("SELECT status FROM structjob_jobs WHERE idempotency_key = 'k'") == [("completed",)]
+    letters = await database.rows("SELECT payload FROM structjob_dead_letters")
+    assert sorted("given-1" in payload[:100] for (payload,) in letters) == [False, True]

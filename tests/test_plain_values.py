@@ -14,7 +14,7 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import encoding, routing
+from structjob import bounds, encoding, routing
 
 VALUES = [
     (numpy.int64(3), 3),
@@ -93,8 +93,8 @@ def test_huge_arrays_are_cut_before_they_are_looked_at():
     assert found[-1].endswith("more of 100,000 items]")
     assert found[0][-1] == "…[cut: 98,976 more of 100,000 items]"
     flat = json.loads(encoding.encode_value(huge[0]))
-    assert flat == [1] * encoding.MAX_ITEMS + ["…[cut: 98,976 more of 100,000 items]"]
-    assert json.loads(encoding.encode_value(range(10**12)))[: encoding.MAX_ITEMS] == list(range(encoding.MAX_ITEMS))
+    assert flat == [1] * bounds.MAX_ITEMS + ["…[cut: 98,976 more of 100,000 items]"]
+    assert json.loads(encoding.encode_value(range(10**12)))[: bounds.MAX_ITEMS] == list(range(bounds.MAX_ITEMS))
 
 
 async def test_events_that_no_tracker_came_for_are_counted(db_url, caplog):

@@ -8,7 +8,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from structjob.encoding import OF_VALUE, normalise
+from structjob.bounds import OF_VALUE
+from structjob.encoding import normalise
 from structjob.exceptions import InvalidArgument
 
 _ROUNDING = 0.01

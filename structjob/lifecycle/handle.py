@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 import msgspec
 
 from structjob import pipeline
+from structjob.bounds import OF_VALUE
 from structjob.context import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.encoding import OF_VALUE, encode_value, normalise
+from structjob.encoding import encode_value, normalise
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
 from structjob.failure import exits_cleanly
 from structjob.lifecycle.arguments import check_text

@@ -19,6 +19,8 @@ def claim(connection: Connection, ingest: Ingest, row: dict[str, Any]) -> tuple[
         holder = find(connection, "idempotency_key", row["idempotency_key"])
         if holder is not None and holder["id"] != row["id"]:
             return holder, 0
+    # What no statement takes comes with the job's own record, which is stored without what does not fit.
+    row = {name: None if name in JSON_COLUMNS and value is not None and len(value) > ingest.most else value for name, value in row.items()}
     former = find(connection, "id", row["id"])
     if row["status"] == "pending":
         _reserve(connection, ingest, former, row)

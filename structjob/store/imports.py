@@ -24,7 +24,8 @@ from typing import Any, Literal
 import msgspec
 from sqlalchemy import Connection, func, select, update
 
-from structjob.encoding import OF_VALUE, encode_text, encode_value
+from structjob.bounds import OF_VALUE
+from structjob.encoding import encode_text, encode_value
 from structjob.exceptions import ImportRefused
 from structjob.fingerprint import of_words
 from structjob.line import seal

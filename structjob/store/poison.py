@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Connection, Double, Integer, insert, select
+from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, func, insert, select
 
+from structjob.bounds import OF_VALUE
 from structjob.diagnostics import diagnostics
-from structjob.encoding import OF_VALUE, normalise
+from structjob.encoding import normalise
 from structjob.line import number_of, rescue, seal, verify_line
 from structjob.store import tables
 from structjob.store.expressions import utc_now
@@ -80,6 +81,7 @@ def reduced(write: Write) -> Iterator[Write]:
 
 
 _TABLES = {"job": tables.jobs, "step": tables.steps}
+_SUBJECT = re.compile(r'\{"kind":"(?:job|step)","row":\{"id":"[^"]{1,255}"')
 # ASCII: no database refuses it.
 _LARGE = 16 * 1024
 """Bytes of a JSON value that may be too large for a database."""
@@ -133,6 +135,8 @@ def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, 
     seq = number if numbered else None
     same = letters.c.seq == seq if numbered else letters.c.seq.is_(None) & (letters.c.payload == payload)
     if not connection.execute(select(letters.c.id).where(letters.c.session_id == write.session_id, same).limit(1)).first():
+        if write.states and len(payload) > _LARGE:
+            _forget_former(connection, write.session_id, payload)
         connection.execute(
             insert(letters).values(
                 session_id=write.session_id, seq=seq, reason="refused", error=error.replace("\x00", "␀"), payload=payload, ts=utc_now()
@@ -145,3 +149,15 @@ def put_aside(connection: Connection, ingest: Ingest, write: Write, error: str, 
         ingest.upsert(connection, "structjob_gaps", msgspec.json.encode([gap]))
         return Written(dead=1)
     return Written(states=[number])
+
+
+def _forget_former(connection: Connection, session_id: int, payload: str) -> None:
+    """Delete the former records of the same job or step that were put aside: four large ones a second would fill a disk."""
+    if (subject := _SUBJECT.match(payload)) is None:
+        return
+    letters = tables.dead_letters
+    begins = func.substr(letters.c.payload, 1, subject.end())
+    found = select(letters.c.id, begins).where(letters.c.session_id == session_id, letters.c.seq.is_(None), begins == subject[0])
+    former = [id_ for id_, text in connection.execute(found) if text == subject[0]]  # to a database "j" and "J" may be the same
+    if former:
+        connection.execute(delete(letters).where(letters.c.id.in_(former)))
