@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
 
+from structjob.context import ENVIRONMENT
 from structjob.diagnostics import diagnostics
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def hand_over(body: bytes, level: int) -> None:
         _waiting.append((body, level))
         if len(_waiting) > WAITING:
             _lose_oldest()
-        if b',"job_id":"' in body:
+        if not _warned and (b',"job_id":"' in body or _works_for_a_job()):
             _warn_homeless()
 
 
@@ -109,6 +111,17 @@ def _warn_homeless() -> None:
             "none is opened; open a Tracker on the job's database, in the workers of a process pool, too, unless they are forked",
             os.getpid(),
         )
+
+
+def _works_for_a_job() -> bool:
+    """Return whether this is a worker of a process that is within a job, as its environment says.
+
+    Any other program in such an environment may open its tracker after its first event.
+    """
+    if ENVIRONMENT + "JOB_ID" not in os.environ:
+        return False
+    multiprocessing = sys.modules.get("multiprocessing.process")  # which each of its workers has loaded
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 def _lose_oldest() -> None:
