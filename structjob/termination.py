@@ -19,6 +19,7 @@ import weakref
 
 # No class of `threading` is used in a signal handler: it may have interrupted one that holds the lock of all threads.
 from _thread import start_new_thread
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Never
@@ -40,11 +41,16 @@ _WATCH = GRACE + CLOSING + 1.0
 _LOOK = 0.01
 """Seconds between two looks at what is waited for."""
 
+_LAST = -100
+"""Priority among the exit handlers of `multiprocessing`: after those of the program."""
+
 _REASON = "SIGTERM"
 
 _PROCESS_ENDED = "its process ended while it ran, and its tracker was not closed"
 
 _open: weakref.WeakSet[Tracker] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Tracker] = weakref.WeakSet()
+"""In a forked child: the trackers that were open when it was forked."""
 _ending: asyncio.Task[None] | bool = False
 
 
@@ -59,6 +65,7 @@ def enter(tracker: Tracker, *, signals: bool) -> None:
 def leave(tracker: Tracker) -> None:
     """Note that *tracker* is closed; after the last one SIGTERM is as it was."""
     _open.discard(tracker)
+    _inherited.discard(tracker)
     if not _open and not _ending:
         _restore()
 
@@ -179,9 +186,13 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     global _ending
     _ending = False
+    _inherited.update(_open)
     _open.clear()
     _restore()
     _after_fork()
+    # A process of `multiprocessing` runs its own exit handlers, and none of `atexit`; and it forgets those that were there before the fork.
+    if _inherited and (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
+        multiprocessing.register_after_fork(_cancel_inherited, _at_exit_of_worker)
 
 
 _fork = threading.local()
@@ -190,9 +201,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
 
 
+def _cancel_inherited() -> None:
+    """Record as cancelled, in a forked child that ends, the jobs that it began with its parent's trackers."""
+    for tracker in list(_inherited):
+        cancel(tracker, _PROCESS_ENDED)
+
+
+def _at_exit_of_worker(call: Callable[[], None]) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, call, exitpriority=_LAST)
+
+
 @atexit.register
 def _at_exit() -> None:
     """Deliver what forgotten trackers hold; what does not get through in time stays in the spool."""
+    _cancel_inherited()
     for tracker in list(_open):
         cancel(tracker, _PROCESS_ENDED)
         tracker._engine.drain(3.0)

@@ -514,3 +514,65 @@ asyncio.run(main())
     )
     assert out == "('running', 2)\n"
     await check(db_path)
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "message"),
+    [
+        ("exit handlers", "cancelled", "its process ended while it ran, and its tracker was not closed"),
+        ("multiprocessing", "cancelled", "its process ended while it ran, and its tracker was not closed"),
+        ("grandchild", "cancelled", "its process ended while it ran, and its tracker was not closed"),
+        ("os._exit", "crashed", "ended without finishing it"),
+    ],
+)
+async def test_jobs_that_a_child_leaves_are_cancelled(db_path, way, status, message):
+    """faults 56: what a child began with its parent's tracker and leaves when it ends in an orderly way is cancelled with the reason, with
+    its steps; its parent's own job is not touched."""
+    run(
+        f"way, left = {way!r}, []"
+        + """
+def child(tracker):
+    asyncio.run(begin(tracker))
+
+async def begin(tracker):
+    left.append(tracker.job("left"))
+    job = await left[0].__aenter__()
+    await job.step("open").start()
+
+def fork(tracker):
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    if way == "grandchild" and (pid := os.fork()):
+        os.waitpid(pid, 0)
+        os._exit(0)
+    child(tracker)
+    if way != "os._exit":
+        atexit._run_exitfuncs()  # not sys.exit: the loop's own clean-up would take the parent's loop down
+    os._exit(0)
+
+async def main():
+    tracker = structjob.Tracker(URL)
+    await tracker.open()
+    async with tracker.job("parent"):
+        if way == "multiprocessing":
+            process = multiprocessing.get_context("fork").Process(target=child, args=(tracker,))
+            process.start()
+            await asyncio.to_thread(process.join)
+        else:
+            fork(tracker)
+    await tracker.aclose()
+
+asyncio.run(main())
+""",
+        db_path,
+    )
+    async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+        await tracker.flush()
+        (left,) = await tracker.jobs.list(operation="left")
+        (parent,) = await tracker.jobs.list(operation="parent")
+        (step,) = await tracker.jobs.steps(left.id)
+    assert (left.status, parent.status, step.status) == (status, "completed", status)
+    assert message in left.error.message
+    await check(db_path)
