@@ -193,7 +193,7 @@ async def test_a_server_of_small_packets_gets_what_fits(database, caplog):
     assert [(*row[:2], plain(row[2])) for row in rows] == [("j", "completed", {"kept": 1}), ("k", "running", None)]
     assert "left out" in rows[0][3]
     ((error, payload),) = await database.rows("SELECT error, payload FROM structjob_dead_letters")
-    assert "max_allowed_packet allows 400,000" in error
+    assert "max_allowed_packet permits 400,000" in error
     assert len(payload.encode()) <= 400_000
     assert "…[cut: the first " in payload[-60:]
     assert "the database refuses a value of job j" in caplog.text
