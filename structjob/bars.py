@@ -22,7 +22,7 @@ from rich.cells import cell_len, set_cell_size
 
 from structjob.amounts import percent_of, units, whole_percent
 from structjob.diagnostics import diagnostics
-from structjob.sinks import escape
+from structjob.escaping import escape
 from structjob.terminal import Terminal, is_terminal, share
 
 if TYPE_CHECKING:

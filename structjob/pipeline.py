@@ -199,9 +199,9 @@ class FanOut:
                 except Exception as exc:  # noqa: BLE001 -- nor a sink's
                     faults.add(f"the sink {type(sink).__name__}", exc)
         if self._records:
-            self._show_record(ns, level, line, scope)
+            self._show_record(ns, level, line, scope, columns)
 
-    def _show_record(self, ns: int, level: Level, line: bytes, scope: Scope | None) -> None:
+    def _show_record(self, ns: int, level: Level, line: bytes, scope: Scope | None, columns: dict[str, Any] | None) -> None:
         record: Record | None = None
         for least, sink in self._records:
             if level.number < least:
@@ -217,7 +217,15 @@ class FanOut:
                     for key, value in ids.items():
                         if attrs.get(key) == value:  # else it is the caller's word, which says nothing of where the event belongs
                             del attrs[key]
-                    record = Record(ns, level.name, message, attrs, ids, logger, line)
+                    about: dict[str, Any] = {}
+                    if scope is not None:
+                        about = {"operation": scope.operation, "step": scope.column_values.get("step")}
+                    for name in ("kind", "stream"):
+                        if columns is not None and name in columns:
+                            about[name] = columns[name]
+                            if attrs.get(name) == columns[name]:
+                                del attrs[name]
+                    record = Record(ns, level.name, message, attrs, ids, logger, line, **about)
                 sink.emit(record)
             except Exception as exc:  # noqa: BLE001 -- see __call__
                 faults.add(f"the sink {type(sink).__name__}", exc)

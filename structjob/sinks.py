@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
+import shutil
 import sys
 import time
+from datetime import UTC, datetime
 from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 from structjob.descriptor import Descriptor, takes_lines_whole
@@ -21,49 +22,12 @@ _write = os.write
 
 Format = Literal["auto", "pretty", "json"]
 
-# What a terminal obeys: C0 (newlines and tabs too: a line is a line), DEL, C1, and the Unicode line and paragraph separators.
-_OBEYED = "\x00-\x1f\x7f-\x9f\u2028\u2029"
-# What turns the direction of text around, and what is not seen at all: two names that look alike would not be the same. These are the
-# characters that Unicode calls default ignorable (DerivedCoreProperties.txt), but for those below, and the interlinear marks. The tags
-# (U+E0000 …) carry whole hidden texts; the flags of England, Scotland and Wales, which are made of them, are shown escaped for that.
-_UNSEEN = (
-    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
-)
-# Joiners and variation selectors shape the character before them, in emoji, Persian, Indic and CJK text. They are left where they follow
-# such a one, each kind once, and after the digits of keycap emoji.
-_JOINERS = "\u200c\u200d"
-_SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
-_UNSAFE = re.compile(
-    f"[{_OBEYED}{_UNSEEN}]"
-    f"|(?<![^\x00-\x7f{_JOINERS}])[{_JOINERS}]"
-    f"|(?!(?<=[0-9#*])\ufe0f\u20e3)(?<![^\x00-\x7f{_JOINERS}{_SELECTORS}])[{_SELECTORS}]"
-)
-
-
-def escape(text: str) -> str:
-    """Return *text* with everything made visible that a terminal would obey, or not show."""
-    return _UNSAFE.sub(lambda match: _spelled(match[0]), text)
-
-
-def _spelled(char: str) -> str:
-    if ord(char) < 0x100:
-        return repr(char)[1:-1]  # \n, \x1b
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
-
-
-def escape_json(encoded: bytes) -> bytes:
-    r"""Return *encoded* JSON on one line with the same in its texts written as ``\uXXXX``: it is equal, and a terminal obeys none of it."""
-    return _UNSAFE.sub(lambda match: _spelled_in_json(match[0]), encoded.decode()).encode()
-
-
-def _spelled_in_json(char: str) -> str:
-    units = char.encode("utf-16-be").hex()
-    return "".join(f"\\u{units[first : first + 4]}" for first in range(0, len(units), 4))
-
-
 stand_ins: dict[int, Any] = {}
 """By the ids of streams: what stands for them while their terminal is shared, see `structjob.terminal`."""
+
+
+_MEASURE_EVERY = 0.5
+"""Seconds for which the width of a terminal is taken to be the same: to ask for it takes a fifth of the time of a line."""
 
 
 class Record:
@@ -77,12 +41,28 @@ class Record:
         logger: Name of the logger, if it has one.
         ns: When, in nanoseconds since the epoch.
         line: The event as one line of JSON (bytes, with newline), as files and consoles show it.
+        kind: ``log``, ``output``, or what it says of a job or step: ``operation_start``, ``step_end``, …
+        stream: What it came by: ``system``, ``stdout`` or ``stderr``.
+        operation: The name of the job that it belongs to.
+        step: The name of the step that it belongs to.
     """
 
-    __slots__ = ("attrs", "ids", "level", "line", "logger", "message", "ns")
+    __slots__ = ("attrs", "ids", "kind", "level", "line", "logger", "message", "ns", "operation", "step", "stream")
 
     def __init__(
-        self, ns: int, level: str, message: str, attrs: dict[str, Any], ids: dict[str, str], logger: str | None, line: bytes
+        self,
+        ns: int,
+        level: str,
+        message: str,
+        attrs: dict[str, Any],
+        ids: dict[str, str],
+        logger: str | None,
+        line: bytes,
+        *,
+        kind: str = "log",
+        stream: str = "system",
+        operation: str | None = None,
+        step: str | None = None,
     ) -> None:
         self.ns = ns
         self.level = level
@@ -91,6 +71,20 @@ class Record:
         self.ids = ids
         self.logger = logger
         self.line = line
+        self.kind = kind
+        self.stream = stream
+        self.operation = operation
+        self.step = step
+
+    @property
+    def ts(self) -> datetime:
+        """When, as a time in UTC."""
+        return datetime.fromtimestamp(self.ns / 1e9, UTC)
+
+    @property
+    def job_id(self) -> str | None:
+        """Id of the job that it belongs to."""
+        return self.ids.get("job_id")
 
 
 @runtime_checkable
@@ -136,7 +130,8 @@ class ConsoleSink:
         if color is None:
             color = bool(os.environ.get("FORCE_COLOR")) or (terminal and not os.environ.get("NO_COLOR"))
         self._color = color
-        self._renderer: Any = None
+        self._lines: Any = None
+        self._columns, self._measure_at = 80, 0.0
         self._known: Any = self
         self._fd = -1
         self._descriptor: Descriptor | None = None
@@ -180,49 +175,25 @@ class ConsoleSink:
         self._known = stream
 
     def _render(self, record: Record) -> bytes:
-        if self._renderer is None:
-            from structlog.dev import ConsoleRenderer, plain_traceback
+        if self._lines is None:
+            from structjob.rendering import Lines, today
 
-            # Never Rich's tracebacks: they print local variables, passwords among them.
-            self._renderer = ConsoleRenderer(colors=self._color, exception_formatter=plain_traceback, pad_event_to=30, sort_keys=False)
-        moment = time.gmtime(record.ns // 10**9) if self._utc else time.localtime(record.ns // 10**9)
-        shown: dict[str, Any] = {
-            "timestamp": f"{time.strftime('%H:%M:%S', moment)}.{record.ns // 10**6 % 1000:03}",
-            "level": record.level,
-            "event": escape(record.message),
-        }
-        if record.logger:
-            shown["logger"] = escape(record.logger)
-        attrs = dict(record.attrs)
-        traceback = None
-        exception = attrs.pop("exception", None)
-        if isinstance(exception, dict):
-            traceback = exception.get("traceback")
-            attrs.pop("error_message", None)
-        elif isinstance(exception, str):
-            traceback = exception
-        ids = {key: value for key, value in _short(record.ids).items() if key not in attrs}
-        for key, value in {**attrs, **ids}.items():
-            shown.setdefault(escape(str(key)), escape(value) if type(value) is str else _Shown(escape(repr(value))))
-        text = self._renderer(None, "", shown)
-        if traceback:
-            text += "\n" + "\n".join(escape(line) for line in str(traceback).rstrip("\n").split("\n"))
-        return f"{text}\n".encode("utf-8", "backslashreplace")
+            stream = self._stream if self._stream is not None else sys.stdout
+            self._lines = Lines(
+                color=self._color,
+                utc=self._utc,
+                clock_only=True,
+                dated=today(utc=self._utc),
+                unicode=_is_unicode(stream),
+                width=self._width if _is_terminal(stream) else None,
+            )
+        return f"{self._lines.render(record)}\n".encode("utf-8", "backslashreplace")
 
-
-class _Shown:
-    """A value that is text already, and shown without quotes."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-def _short(ids: dict[str, str]) -> dict[str, str]:
-    """On a terminal the tail of an id tells jobs apart well enough; UUIDv7 begin alike."""
-    return {key: value[-6:] if len(value) == 36 else value for key, value in ids.items() if key in ("job_id", "step_id")}
+    def _width(self) -> int:
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._measure_at, self._columns = now + _MEASURE_EVERY, shutil.get_terminal_size().columns
+        return self._columns
 
 
 def _descriptor(stream: Any) -> int:
@@ -248,3 +219,9 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
+
+
+def _is_unicode(stream: Any) -> bool:
+    """Return whether *stream* can show more than ASCII; one that takes bytes, or does not say, gets UTF-8."""
+    encoding = getattr(stream, "encoding", None)
+    return encoding is None or str(encoding).lower().replace("-", "").startswith("utf")

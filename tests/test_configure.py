@@ -106,9 +106,9 @@ def test_the_pretty_console_reads_well():
     log.success("done")
     first, second = stream.getvalue().splitlines()
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d\.\d{3} \[info     \] copied +\[app\] n=3 path='/tmp/x y' nothing=None nested=\{'a': \[1\]\}", first
+        r"\d\d:\d\d:\d\d\.\d{3} info     copied +n=3 path=\"/tmp/x y\" nothing=null nested=\{\"a\":\[1\]\} · app", first
     ), first
-    assert "[success  ] done" in second
+    assert "success  done · app" in second
 
 
 def test_nothing_reaches_a_terminal_raw():

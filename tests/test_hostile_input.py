@@ -18,10 +18,10 @@ from sqlalchemy.event import listen, remove
 
 import structjob
 from structjob import InvalidFilter, JobFilter, LogFilter, redaction
+from structjob.escaping import escape, escape_json
 from structjob.event import BY_NAME
 from structjob.exceptions import ImportRefused
 from structjob.pipeline import FanOut
-from structjob.sinks import escape, escape_json
 from structjob.statistics import StatisticsFilter
 
 ESCAPED = {

@@ -97,7 +97,7 @@ def _escaped() -> Iterator[None]:
         yield
     except click.ClickException as exc:
         if not isinstance(exc, Failure):
-            from structjob.sinks import escape
+            from structjob.escaping import escape
 
             exc.message = escape(exc.message)  # type: ignore[misc]  # click's mark of an attribute that subclasses keep
         raise

@@ -42,8 +42,9 @@ def cancel(id_: str, db: Database, *, reason: str | None, as_json: bool) -> None
 
 async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool) -> None:
     from structjob.cli.database import reading
-    from structjob.cli.ids import resolve, short
-    from structjob.sinks import escape
+    from structjob.cli.ids import resolve
+    from structjob.escaping import escape
+    from structjob.rendering import short
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:

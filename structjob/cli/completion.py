@@ -27,7 +27,7 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
         from structjob.cli.connection import connected
         from structjob.cli.database import Database
-        from structjob.sinks import escape
+        from structjob.escaping import escape
         from structjob.store.tables import jobs
 
         given = ctx.params.get("db") or ctx.find_root().params.get("db")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from structjob.appearance import lasting, paint
 from structjob.cli import options
-from structjob.cli.moments import lasting
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint, put_json
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -123,7 +123,7 @@ def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVeri
 
 
 def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
-    from structjob.cli.ids import short
+    from structjob.rendering import short
 
     whole = short(outcome.job_id)
     commands = [

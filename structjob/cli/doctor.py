@@ -56,8 +56,8 @@ def doctor(db: Database, *, as_json: bool) -> None:
 def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
-    from structjob.cli.status import speaks_unicode
-    from structjob.sinks import escape
+    from structjob.appearance import speaks_unicode
+    from structjob.escaping import escape
 
     rows = []
     for finding in findings:

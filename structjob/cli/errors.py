@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.ids import LEAST, short
+from structjob.cli.ids import LEAST
 from structjob.cli.moments import brief, full, moment
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.rendering import short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +111,7 @@ async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_jso
 def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
     from rich.text import Text
 
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     now = datetime.now(UTC)
     where = Text(escape(_where(group.operation, group.step)))
@@ -171,7 +172,7 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     from rich.text import Text
 
     from structjob.cli.job_page import TRACEBACK
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
     resolved = full(group.resolved_at, utc=utc) + (f" by {group.resolved_by}" if group.resolved_by else "")
@@ -227,7 +228,7 @@ def reopen(id_: str, db: Database, *, as_json: bool) -> None:
 
 async def _settle(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
     from structjob.cli.database import reading
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     async with reading(db) as reader:
         group = await (reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by))

@@ -71,7 +71,7 @@ async def _export(
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.sinks import escape_json
+    from structjob.escaping import escape_json
     from structjob.store.export import job_lines, write_lines
 
     async with reading(db) as reader:
@@ -100,8 +100,8 @@ async def _export(
 
 async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool) -> AsyncIterator[bytes]:
     """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would obey, as JSON never has."""
+    from structjob.escaping import escape
     from structjob.models import Event
-    from structjob.sinks import escape
 
     names = [field.name for field in fields(Event)]
     if as_csv:

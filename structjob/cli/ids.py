@@ -14,18 +14,8 @@ if TYPE_CHECKING:
 
 LEAST = 8
 _AT_ONCE = 100
-_UUID = 36
-_SHORT = 8
 _LEAST_TYPED = 4
 _HEX = re.compile(r"[0-9a-f-]+")
-
-
-def short(id_: str) -> str:
-    """Return an id as it is shown to people, who may type it: the end of one of ours, all of another's.
-
-    Ids of ours are UUIDv7, which begin alike: jobs of the same minute share eight characters and more.
-    """
-    return id_[-_SHORT:] if len(id_) == _UUID else id_
 
 
 async def operations(reader: Reader, ids: Iterable[str]) -> dict[str, str]:

@@ -10,12 +10,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from structjob.amounts import units, whole_percent
-from structjob.cli.ids import short
+from structjob.appearance import Piece, bar, colour_of, counted, interval, lasting, symbol, wrapped
 from structjob.cli.jobs import OURS, no_sign, took, what_failed
-from structjob.cli.lines import retried
-from structjob.cli.moments import full, lasting
-from structjob.cli.screen import Piece, put_rows, width_of, wrapped
-from structjob.cli.status import bar, colour_of, counted, interval, symbol
+from structjob.cli.moments import full
+from structjob.cli.screen import put_rows, width_of
+from structjob.rendering import retried, short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,7 +127,7 @@ class JobPage:
     # -- the head -----------------------------------------------------------------------------------------------------------
 
     def _title(self) -> Row:
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         job, silence = self._job, self._about.silence
         lasted = took(job, self._now)
@@ -147,7 +146,7 @@ class JobPage:
         return row
 
     def _facts(self) -> Iterator[Row]:
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         job, silence = self._job, self._about.silence
         facts = {
@@ -199,7 +198,7 @@ class JobPage:
         return row
 
     def _steps(self, tree: JobTree, indent: str, *, picked: bool = False) -> Iterator[Row]:
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         depth: dict[str | None, int] = {None: 0}
         for step in tree.steps:
@@ -286,8 +285,8 @@ class JobPage:
             yield _Section([("Last lines", "bold")], list(self._last_lines()), 2, end=True)
 
     def _values(self, value: Any) -> Iterator[Row]:
-        from structjob.cli.lines import value_text
-        from structjob.sinks import escape
+        from structjob.escaping import escape
+        from structjob.rendering import value_text
 
         if not isinstance(value, Mapping):
             yield from wrapped([("  ", ""), (value_text(value), "")], self._width, 4)
@@ -299,7 +298,7 @@ class JobPage:
             )
 
     def _error(self) -> Iterator[_Section]:
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         error = self._job.error or next((step.error for step in self._overview.tree.steps if step.status == "failed"), None)
         if error is None:
@@ -314,16 +313,16 @@ class JobPage:
         yield _Section([("Error", "bold")], rows, 2)
 
     def _last_lines(self) -> Iterator[Row]:
-        from structjob.cli.lines import Lines, today
+        from structjob.rendering import Lines, today
 
-        lines = Lines(colour=False, utc=self._utc, about=self._job.id, terminal=True, dated=today(utc=self._utc))
+        lines = Lines(color=False, utc=self._utc, about=self._job.id, clock_only=True, dated=today(utc=self._utc))
         for event in self._about.last:
             for part in lines.render(event).split("\n"):
                 yield from wrapped([("  ", ""), (part, "red" if event.stream == "stderr" else "")], self._width, 4)
 
 
 def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     return [(f"  {indent}    ", ""), (escape(what_failed(error)), _colour(status))]
 
@@ -335,7 +334,7 @@ def _colour(status: str) -> str:
 
 def _name(job: JobRecord) -> str:
     """Return what tells a job apart from the others of its parent, which are many and alike."""
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     return escape(job.description or job.operation).split("\n", 1)[0]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.amounts import units, whole_percent
+from structjob.appearance import bar, colour_of, counted, lasting, symbol
 from structjob.cli import options
-from structjob.cli.moments import brief, lasting, moment
+from structjob.cli.moments import brief, moment
 from structjob.cli.outlooks import Outlooks
 from structjob.cli.pager import paged
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
-from structjob.cli.status import bar, colour_of, counted, symbol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,8 +135,9 @@ async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen:
     """Return attempts as the lines of a table, below its headings."""
     from rich.text import Text
 
-    from structjob.cli.ids import operations, short
-    from structjob.sinks import escape
+    from structjob.cli.ids import operations
+    from structjob.escaping import escape
+    from structjob.rendering import short
 
     now = datetime.now(UTC)
     ids = {attempt.job_id for attempt in found}
@@ -193,8 +194,8 @@ async def table(
     """
     from rich.text import Text
 
-    from structjob.cli.ids import short
-    from structjob.sinks import escape
+    from structjob.escaping import escape
+    from structjob.rendering import short
 
     now = datetime.now(UTC)
     listed = list(jobs)
@@ -300,7 +301,7 @@ def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) 
     """Return what is best to know: what went wrong, what it is at, what it is for."""
     from rich.text import Text
 
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     if job.error is not None:
         return Text(escape(what_failed(job.error)), style=colour_of(job.status))

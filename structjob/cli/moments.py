@@ -7,6 +7,8 @@ from datetime import UTC, datetime, time, timedelta
 
 import click
 
+from structjob.appearance import local
+
 _SPAN = re.compile(r"-?(?P<parts>(?:\d+(?:\.\d+)?[wdhms])+)")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
@@ -57,14 +59,6 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
     return found
 
 
-def local(moment: datetime, *, utc: bool) -> datetime:
-    """Return *moment* in the zone that times are shown in; in UTC if it is in year 0 or 10000 there."""
-    try:
-        return moment.astimezone(UTC if utc else None)
-    except OverflowError:
-        return moment.astimezone(UTC)
-
-
 def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:
     """Return when the day of *moment* began in the zone that times are shown in, or one some days before it."""
     day = local(moment, utc=utc).date() - timedelta(days=days_before)
@@ -87,21 +81,3 @@ def brief(moment: datetime | None, *, utc: bool, now: datetime | None = None) ->
     shown = local(moment, utc=utc)
     today = local(now or datetime.now(UTC), utc=utc).date()
     return f"{shown:%H:%M:%S}" if shown.date() == today else f"{shown:%Y-%m-%d %H:%M}"
-
-
-def lasting(seconds: float | None) -> str:
-    """Return a duration, as exact as it is of use."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f}ms"
-    if seconds < 9.995:
-        return f"{seconds:.2f}s"
-    if seconds < 59.95:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02}h"
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"

@@ -33,7 +33,7 @@ class Notices(logging.Handler):
 
     def warn(self, text: str) -> None:
         """Show *text*, unless something was shown before."""
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         if self._shown:
             return

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
-from structjob.cli.lines import Lines, today
+from structjob.appearance import symbol
+from structjob.cli.lines import width
 from structjob.cli.migration import FILES, Part
-from structjob.cli.screen import coloured, console
-from structjob.cli.status import symbol
-from structjob.models import Event
+from structjob.cli.screen import coloured, console, is_terminal
+from structjob.rendering import Lines, today
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -31,7 +30,9 @@ class DemoView:
     def __init__(self, stream: TextIO, *, bars: bool) -> None:
         self._stream = stream
         self._console = console(stream)
-        self._lines = Lines(colour=coloured(stream), terminal=True, dated=today(utc=False))
+        self._lines = Lines(
+            color=coloured(stream), clock_only=True, places=False, dated=today(utc=False), width=width if is_terminal(stream) else None
+        )
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._all: TaskID | None = None
@@ -61,11 +62,10 @@ class DemoView:
 
     def emit(self, record: Record) -> None:
         """Show *record*, unless it tells of a single file or of what a bar shows."""
-        attrs = dict(record.attrs)
-        kind = str(attrs.pop("kind", "log"))
+        kind = record.kind
         if record.logger == FILES or kind.startswith("step_") or (kind.startswith("operation_") and "parent_job_id" in record.ids):
             return
-        text = self._lines.render(_event(record, attrs, kind))
+        text = self._lines.render(record)
         if self._progress is None:
             print(text, file=self._stream, flush=True)
             return
@@ -106,11 +106,3 @@ class DemoView:
         if self._all is not None:
             done = sum(self._progress.tasks[task].completed for task in self._tasks.values())
             self._progress.update(self._all, completed=done)
-
-
-def _event(record: Record, attrs: dict[str, Any], kind: str) -> Event:
-    """Return *record* as reads would return it, so that it looks the same."""
-    ts = datetime.fromtimestamp(record.ns / 1e9, UTC)
-    return Event(
-        id=0, session_id=0, seq=0, ts=ts, stored_at=None, level=record.level, message=record.message, attrs=attrs, type="system", kind=kind
-    )

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from structjob.appearance import colour_of, lasting, paint, symbol
 from structjob.cli import options
 from structjob.cli.filtering import attributes
-from structjob.cli.moments import lasting
 from structjob.cli.notices import Notices
 from structjob.cli.program import NOT_FOUND, CannotFork, Program, end_as, exit_code
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, paint, put_json, say
-from structjob.cli.status import colour_of, symbol
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json, say
 from structjob.exceptions import InvalidArgument, InvalidURL, SpoolError
 
 if TYPE_CHECKING:
@@ -397,7 +396,7 @@ def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
     """Say a last word, to a person only: whatever else reads our stderr is to find there what the program wrote, and nothing more."""
     if not is_terminal(sys.stderr):
         return
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     colour = coloured(sys.stderr)
     text = escape(why or f"{job.operation} completed")

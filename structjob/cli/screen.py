@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+from structjob.appearance import Piece, paint
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +36,7 @@ class Failure(click.ClickException):
         self.hint = hint
 
     def show(self, file: IO[Any] | None = None) -> None:
-        from structjob.sinks import escape
+        from structjob.escaping import escape
 
         colour = coloured(sys.stderr)
         # An id or a path that was typed may hold anything; a database's message, too.
@@ -63,16 +64,6 @@ def coloured(stream: IO[Any]) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-_CODES = {
-    "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36", "bold red": "1;31",
-}  # fmt: skip
-
-
-def paint(text: str, style: str, colour: bool) -> str:
-    """Return *text* in *style* if *colour* is wanted; *style* may be empty."""
-    return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour and style and text else text
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -126,7 +117,7 @@ def _program() -> str:
 
 def _quoted(word: str) -> str:
     """Return *word* as a shell takes it, and as a terminal shows it: a name may hold anything."""
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     if escape(word) == word:
         return shlex.quote(word)
@@ -176,54 +167,12 @@ def columns(
     return lines
 
 
-Piece = tuple[str, str]
-"""A piece of a line, and its style as `paint` takes it."""
-
 _ROWS = 500
 """Rows that are written at a time."""
-
-_WORDS = re.compile(r"\s+|\S+")
-
 
 def width_of(screen: Console) -> int:
     """Return how many columns a line on *screen* may have."""
     return screen.width if screen.is_terminal else UNBOUNDED
-
-
-def wrapped(row: Sequence[Piece], width: int, indent: int) -> Iterator[Sequence[Piece]]:
-    """Yield *row* as lines of at most *width* columns, broken between words; all but the first begin with *indent* spaces.
-
-    A word is broken only if it is longer than a line.
-    """
-    from rich.cells import cell_len
-
-    if sum(cell_len(text) for text, _ in row) <= width:
-        yield row
-        return
-    room = max(width, indent + 10)
-    line: list[Piece] = []
-    used = 0
-    for text, style in row:
-        for found in _WORDS.findall(text):
-            word, size = found, cell_len(found)
-            if used + size > room and used > indent:
-                yield line
-                line, used = [(" " * indent, "")], indent
-                if word.isspace():
-                    continue
-            while used + size > room:
-                head = word[: room - used]
-                while cell_len(head) > room - used:
-                    head = head[:-1]
-                yield [*line, (head, style)]
-                word = word[len(head) :]
-                size = cell_len(word)
-                line, used = [(" " * indent, "")], indent
-            if line and line[-1][1] == style:
-                word = line.pop()[0] + word
-            line.append((word, style))
-            used += size
-    yield line
 
 
 def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
@@ -259,7 +208,7 @@ def as_json(value: object) -> bytes:
     """Return *value* as one line of JSON in which nothing is left that a terminal would obey."""
     import msgspec
 
-    from structjob.sinks import escape_json
+    from structjob.escaping import escape_json
 
     return escape_json(msgspec.json.encode(value))
 

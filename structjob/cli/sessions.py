@@ -60,9 +60,9 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
 def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
     from rich.text import Text
 
-    from structjob.cli.moments import brief, lasting
-    from structjob.cli.status import speaks_unicode
-    from structjob.sinks import escape
+    from structjob.appearance import lasting, speaks_unicode
+    from structjob.cli.moments import brief
+    from structjob.escaping import escape
 
     rows = []
     for one in found:

@@ -9,8 +9,8 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
-from structjob.cli.ids import short
 from structjob.cli.screen import Failure, command_line, console, put_json, suggest
+from structjob.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from structjob.appearance import bar, lasting
 from structjob.cli import options
-from structjob.cli.moments import full, lasting, midnight, moment, stretch
+from structjob.cli.moments import full, midnight, moment, stretch
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
-from structjob.cli.status import bar
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -189,7 +189,7 @@ _NUMBERS = frozenset({*_FARED, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHAR
 def _cells(*texts: str) -> list[Text]:
     from rich.text import Text
 
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     return [Text(escape(text)) for text in texts]
 

@@ -144,9 +144,9 @@ def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> d
 def _print(found: Verification, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool) -> None:
     from rich.text import Text
 
+    from structjob.appearance import speaks_unicode
     from structjob.cli.moments import brief
-    from structjob.cli.status import speaks_unicode
-    from structjob.sinks import escape
+    from structjob.escaping import escape
 
     rows = []
     # In the order in which they began; one without a row is known by its lines only.
@@ -182,7 +182,7 @@ def _unknown(found: Verification) -> int:
 
 def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
     """Say what the numbers mean."""
-    from structjob.sinks import escape
+    from structjob.escaping import escape
     from structjob.store.sessions import LOOKS_RESTORED
 
     if not found.missing:

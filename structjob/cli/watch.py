@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from structjob.appearance import colour_of, local, symbol
 from structjob.cli.jobs import table
-from structjob.cli.moments import local
 from structjob.cli.outlooks import Outlooks
 from structjob.cli.screen import console, put_json_line, put_lines
-from structjob.cli.status import colour_of, symbol
 from structjob.exceptions import JobNotFound
 
 if TYPE_CHECKING:

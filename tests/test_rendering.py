@@ -1,0 +1,114 @@
+"""Events as lines for people: one form on the console, in ``structjob logs`` and in the demo."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+import structlog
+
+import structjob
+from structjob.appearance import cells, wrapped
+from structjob.rendering import Lines
+
+log = structlog.get_logger("app")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def console(monkeypatch: pytest.MonkeyPatch, columns: int = 120) -> Terminal:
+    """Log to a terminal of so many columns, without color."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    structjob.configure(console=structjob.ConsoleSink(stream, color=False), strict=True)
+    return stream
+
+
+async def work(tracker: structjob.Tracker) -> None:
+    """One job with a step that is completed and one that fails."""
+    async with tracker.job("import-orders") as job:
+        log.info("begun", n=3)
+        async with job.step("copy", total=3) as step:
+            log.info("chunk copied")
+            step.advance(3)
+        try:
+            async with job.step("load"):
+                raise ValueError("the source is empty")
+        except ValueError:
+            pass
+
+
+def anonymous(text: str) -> list[str]:
+    """Return the lines of *text* without times and ids."""
+    return [re.sub(r"^[\d:.]{12} |\d+(?=ms)|[0-9a-f]{8}$", "", line).rstrip() for line in text.splitlines()]
+
+
+async def test_the_console_shows_jobs_and_steps_in_words(tracker, monkeypatch):
+    """faults 41: the first output of one's own program says what became of jobs and steps, as the demo does."""
+    stream = console(monkeypatch)
+    await work(tracker)
+    assert [line for line in anonymous(stream.getvalue()) if not line.startswith("    ")] == [
+        "info     ● import-orders started ·",
+        "info     begun                          n=3 · import-orders",
+        "info     ○ copy                         total=3 · import-orders",
+        "info     chunk copied · copy · import-orders",
+        "info     ✓ copy in ms                  done=3 · import-orders",
+        "info     ○ load · import-orders",
+        "error    ✗ load: ValueError: the source is empty · import-orders",
+        "info     ✗ load failed in ms · import-orders",
+        "info     ✓ import-orders completed in ms ·",
+    ]
+    assert "[job_id=" not in stream.getvalue()
+
+
+async def test_console_and_logs_show_the_same_line(tracker, monkeypatch):
+    """faults 41: an event that is read from the database looks as it did on the console."""
+    stream = console(monkeypatch)
+    await work(tracker)
+    shown = stream.getvalue()
+    lines = Lines(color=False, clock_only=True, width=lambda: 120, dated=structjob.rendering.today(utc=False), unicode=True)
+    assert "".join([f"{lines.render(event)}\n" async for event in tracker.logs.iterate()]) == shown
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+async def test_no_line_is_wider_than_the_terminal(tracker, monkeypatch, columns):
+    """faults 41: a long line goes on below its message, broken between words; where there is little room, the job's name is left out."""
+    stream = console(monkeypatch, columns)
+    async with tracker.job("import-orders"):
+        log.warning("disk is slow", path="/var/lib/postgresql/data", user="ada lovelace", note="a word and another " * 9)
+        log.info("chunk copied", number=12345)
+    lines = stream.getvalue().splitlines()
+    assert max(map(cells, lines)) <= columns
+    assert all(re.match(r"[\d:.]{12} \w|  {21}\S", line) for line in lines)
+    assert "path=/var/lib/postgresql/data" in stream.getvalue()
+    assert ("· import-orders" in lines[-2]) == (columns > 80)
+
+
+def test_a_line_is_broken_between_words():
+    """faults 41: no word is broken, be it of several colors; one that is longer than the line is."""
+    row = [("head ", ""), ("key=", "cyan"), ("value", ""), (" ", ""), ("日本語", ""), (" end", "")]
+    assert ["".join(text for text, _ in line).rstrip() for line in wrapped(row, 12, 2)] == ["head", "  key=value", "  日本語 end"]
+    assert ["".join(text for text, _ in line) for line in wrapped([("a" * 30, "")], 12, 2)] == ["a" * 12, "  " + "a" * 10, "  " + "a" * 8]
+
+
+def test_a_stream_with_few_letters_gets_ascii(monkeypatch):
+    """faults 41: where the stream cannot show the symbols, letters stand for them."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    structjob.configure(console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True)
+    structjob.pipeline.emit(None, "info", "operation_start", {"operation": "copy"}, kind="operation_start")
+    stream.flush()
+    assert raw.getvalue().endswith(b"info     * copy started\n")
+
+
+def test_what_the_user_calls_kind_is_an_attribute(monkeypatch):
+    """faults 41: only events of our own are told in our words."""
+    stream = console(monkeypatch)
+    log.info("tank", kind="step_end", status="failed")
+    assert anonymous(stream.getvalue()) == ["info     tank                           kind=step_end status=failed · app"]
