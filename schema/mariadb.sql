@@ -174,6 +174,7 @@ CREATE TABLE structjob_cancellations (
     reason LONGTEXT,
     requested_by VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
     requested_at DATETIME(6) NOT NULL,
+    forced BOOL NOT NULL,
     PRIMARY KEY (job_id),
     INDEX structjob_cancellations_by_session (session_id)
 )ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;

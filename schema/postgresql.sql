@@ -208,6 +208,7 @@ CREATE TABLE structjob_cancellations (
     reason TEXT,
     requested_by VARCHAR(128) COLLATE "C",
     requested_at TIMESTAMP WITH TIME ZONE NOT NULL,
+    forced BOOLEAN NOT NULL,
     PRIMARY KEY (job_id)
 );
 

@@ -207,6 +207,7 @@ CREATE TABLE structjob_cancellations (
     reason TEXT,
     requested_by VARCHAR(128),
     requested_at DATETIME NOT NULL,
+    forced BOOLEAN NOT NULL,
     PRIMARY KEY (job_id)
 );
 

@@ -117,6 +117,12 @@ def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> Il
     return IllegalTransition(f"{what} is {old.value} and cannot become {new.value}; from {old.value} it can become: {choices}")
 
 
+def being_cancelled(what: str, reason: str | None, requested_by: str | None = None) -> str:
+    """Return the message for a caller who is not the first to cancel *what*."""
+    by = f" by {requested_by}" if requested_by else ""
+    return f"{what} is being cancelled already{by}{f': {reason}' if reason else ''}; with force=True its cleanup is interrupted, too"
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An exception as it was recorded."""

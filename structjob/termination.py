@@ -129,9 +129,10 @@ async def _cancel_jobs(deadline: float) -> None:
     """Cancel the tasks of the jobs that run, and of those that begin meanwhile; wait until they have ended, till *deadline* at most."""
     asked: set[asyncio.Task[Any]] = set()
     while time.monotonic() < deadline:
-        # Each task once, however many jobs it is in: a second cancellation would hit what it does about the first.
-        found = {job._task for tracker in list(_open) for job in list(tracker._live) if job._task is not None} - asked
-        for task in found:
+        # Each task once, however many jobs it is in, and none that is being cancelled: a second cancellation would interrupt its cleanup.
+        running = [job for tracker in list(_open) for job in list(tracker._live)]
+        found = {job._task for job in running if job._task is not None} - asked
+        for task in found - {job._task for job in running if job.cancel_requested}:
             task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
         asked |= found
         if all(task.done() for task in asked):

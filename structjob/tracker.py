@@ -555,21 +555,24 @@ class Tracker:
 
         return Bars(self._live, stream)
 
-    async def cancel(self, any_id: AnyJob, reason: str | None = None, *, by: str | None = None) -> None:
+    async def cancel(self, any_id: AnyJob, reason: str | None = None, *, by: str | None = None, force: bool = False) -> None:
         """Ask a job to stop, wherever it runs.
 
         One that is pending is cancelled at once, and never starts. One that runs under ``async with`` gets a `CancelledError` with
         *reason* in its own task, within about a second where another process runs it, and is recorded as cancelled when it ends by it.
-        Its children run below it and go with it.
+        Its children run below it and go with it. An attempt is cancelled once: a second cancellation would interrupt what it does to clean
+        up, and replace the reason.
 
         Args:
             any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
             reason: Recorded as the job's error message; ``cancelled by request`` by default.
             by: Who asks, at most 128 characters; recorded in the job's log.
+            force: Cancel it once more, though it is being cancelled already.
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it has ended, or runs in this process without a task to cancel.
+            IllegalTransition: if it has ended, runs in this process without a task to cancel, or is being cancelled already and *force* is
+                not set.
             StoreUnavailable: if the database does not answer.
         """
         from structjob.store import cancellations
@@ -579,11 +582,11 @@ class Tracker:
         record = await self.jobs.find(any_id)
         mine = [job for job in list(self._live) if job.id == record.id]
         if mine:
-            max(mine, key=lambda job: job.attempt).request_cancel(reason, by)
+            max(mine, key=lambda job: job.attempt).request_cancel(reason, by, force=force)
             return
 
         def request(connection: Connection) -> JobStatus:
-            return cancellations.request(connection, record.id, reason, by)
+            return cancellations.request(connection, record.id, reason, by, force=force)
 
         former = await self._on_own_loop(self._engine.link.once(lambda: self._store.transact(request)))
         if former is JobStatus.PENDING:

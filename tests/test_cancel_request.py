@@ -59,6 +59,7 @@ async def test_a_job_of_another_process(db_path, tracker, other, by):
     assert [step.status for step in (await other.jobs.tree("remote")).steps] == ["cancelled"]
     (event,) = [event for event in await other.logs.list(job_id="remote") if event.kind == "cancel_requested"]
     assert event.attrs == {"reason": "the disk is needed", **({"requested_by": by} if by else {})}
+    await tracker._engine._keeper._canceller.look()
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
 
 
@@ -74,6 +75,7 @@ async def test_on_every_database(any_tracker, database, tmp_path):
     record = await any_tracker.jobs.get("remote")
     assert (record.status, record.error.message) == ("cancelled", "the disk is needed")
     assert [step.status for step in await any_tracker.jobs.steps("remote")] == ["cancelled"]
+    await any_tracker._engine._keeper._canceller.look()
     assert await database.rows("SELECT * FROM structjob_cancellations") == []
 
 
@@ -283,3 +285,112 @@ async def test_nobody_asks_while_no_job_runs(tracker, monkeypatch):
     monkeypatch.setattr(cancellations, "requests", lambda session_id: asked.append(session_id))
     await tracker._engine._keeper._canceller.look()
     assert not asked
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path, elsewhere):
+    """faults 23: the cleanup goes on to its end, the reason stays the first one, and the second caller is told both."""
+    began, cleaning, go_on, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    async def main() -> None:
+        async with any_tracker.job("careful", job_id="careful"):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaning.set()
+                await go_on.wait()
+                cleaned.append(True)
+
+    task = asyncio.create_task(main())
+    await began.wait()
+    async with contextlib.AsyncExitStack() as stack:
+        asking = any_tracker
+        if elsewhere:
+            asking = await stack.enter_async_context(structjob.Tracker(database.url, spool=tmp_path / "other"))
+        await asking.cancel("careful", "first", by="ada")
+        await cleaning.wait()
+        with pytest.raises(IllegalTransition, match=r"job careful \(careful\) is being cancelled already.*: first; with force=True"):
+            await asking.cancel("careful", "second")
+        (job,) = any_tracker._live
+        with pytest.raises(IllegalTransition, match="is being cancelled already: first"):
+            job.cancel("third")
+        assert job.cancel_requested
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError, match="first"):
+            await task
+    assert cleaned == [True]
+    record = await any_tracker.jobs.get("careful")
+    assert (record.status, record.error.message) == ("cancelled", "first")
+    asked = [event.attrs["reason"] for event in await any_tracker.logs.list(job_id="careful", kind="cancel_requested")]
+    assert asked == ["first"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_by_force_it_is_cancelled_once_more(any_tracker, database, tmp_path, elsewhere):
+    """faults 23: who means it says so; then the cleanup is interrupted, once for each such request."""
+    began, cleaning, interrupted = asyncio.Event(), asyncio.Event(), []
+
+    async def main() -> None:
+        async with any_tracker.job("careful", job_id="careful"):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaning.set()
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError as exc:
+                    interrupted.append(str(exc))
+                    await any_tracker._engine._keeper._canceller.look()
+                    raise
+
+    task = asyncio.create_task(main())
+    await began.wait()
+    async with contextlib.AsyncExitStack() as stack:
+        asking = any_tracker
+        if elsewhere:
+            asking = await stack.enter_async_context(structjob.Tracker(database.url, spool=tmp_path / "other"))
+        await asking.cancel("careful", "first")
+        await cleaning.wait()
+        await asking.cancel("careful", "now", force=True)
+        with pytest.raises(asyncio.CancelledError, match="now"):
+            await task
+    assert interrupted == ["now"]
+
+
+async def test_each_attempt_can_be_cancelled(tracker):
+    """faults 23: that the first attempt was cancelled says nothing of the second."""
+    for reason in ("first", "second"):
+        began = asyncio.Event()
+        task = asyncio.create_task(until_cancelled(tracker, began, job_id="again"))
+        await began.wait()
+        await tracker.cancel("again", reason)
+        with pytest.raises(asyncio.CancelledError, match=reason):
+            await task
+    assert [attempt.error.message for attempt in await tracker.jobs.history("again")] == ["first", "second"]
+
+
+async def test_a_child_in_a_task_that_is_being_cancelled_is_left_to_its_cleanup(tracker):
+    """faults 23: parent and child run in one task, and a second cancellation would hit the cleanup of both."""
+    began, cleaning, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def main() -> None:
+        async with tracker.job("parent", job_id="parent"), tracker.job("child", job_id="child"):
+            began.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaning.set()
+                await go_on.wait()
+
+    task = asyncio.create_task(main())
+    await began.wait()
+    await tracker.cancel("parent", "enough")
+    await cleaning.wait()
+    with pytest.raises(IllegalTransition, match=r"job parent \(parent\) is being cancelled already: enough"):
+        await tracker.cancel("child", "too")
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await task
+    assert {(await tracker.jobs.get(name)).status for name in ("parent", "child")} == {"cancelled"}

@@ -94,6 +94,35 @@ async def look(url):
 # -- SIGTERM ----------------------------------------------------------------------------------------------------------------
 
 
+async def test_sigterm_leaves_a_cleanup_alone(db_url):
+    """faults 23: a job that is being cancelled when SIGTERM comes cleans up to its end, and keeps its reason."""
+    text = """
+        async def main():
+            async with structjob.Tracker(url) as tracker:
+                async with tracker.job("nightly") as job:
+                    job.cancel("enough")
+                    try:
+                        await asyncio.sleep(60)
+                    finally:
+                        loop, came = asyncio.get_running_loop(), asyncio.Event()
+                        begin = termination._begin
+                        def begun():
+                            begin()
+                            loop.call_later(0.1, came.set)
+                        termination._begin = begun
+                        ready()
+                        await came.wait()
+                        log.info("cleaned")
+        asyncio.run(main())
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        program.end(-signal.SIGTERM, within=20)
+    messages, jobs, _, ok = await look(db_url)
+    assert (messages, jobs, ok) == (["cleaned"], {"nightly": ("cancelled", "enough")}, True)
+
+
 async def test_sigterm_cancels_the_job_and_its_steps(db_url):
     """R9, R34: the job says by what it was cancelled, code that cleans up is run to its end, and the process dies of the signal."""
     text = """

@@ -343,6 +343,7 @@ def _create_sessions_and_gaps(t: _Types) -> None:
         sa.Column("reason", t.text()),
         sa.Column("requested_by", t.exact(128)),
         sa.Column("requested_at", t.moment(), nullable=False),
+        sa.Column("forced", sa.Boolean(), nullable=False),
     )
     op.create_index("structjob_cancellations_by_session", "structjob_cancellations", ["session_id"])
     _table(

@@ -31,16 +31,17 @@ A job under `async with` gets a CancelledError in its own task, a program under 
 )
 @click.argument("id_", metavar="ID")
 @click.option("--reason", metavar="TEXT", help="Why; recorded as the job's error message.")
+@click.option("--force", is_flag=True, help="Cancel it once more, which interrupts its cleanup.")
 @options.json_output
 @options.database
-def cancel(id_: str, db: Database, *, reason: str | None, as_json: bool) -> None:
+def cancel(id_: str, db: Database, *, reason: str | None, force: bool, as_json: bool) -> None:
     """Ask a job to stop."""
     from structjob.cli.database import execute
 
-    execute(_cancel(id_, db, reason, as_json=as_json))
+    execute(_cancel(id_, db, reason, force=force, as_json=as_json))
 
 
-async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool) -> None:
+async def _cancel(given: str, db: Database, reason: str | None, *, force: bool, as_json: bool) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
     from structjob.escaping import escape
@@ -51,9 +52,9 @@ async def _cancel(given: str, db: Database, reason: str | None, *, as_json: bool
         job = await resolve(reader, given)
         try:
             async with Tracker(db.url, service="structjob-cli") as tracker:
-                await tracker.cancel(job.id, reason, by=_somebody())
+                await tracker.cancel(job.id, reason, by=_somebody(), force=force)
         except IllegalTransition as exc:
-            raise Failure(str(exc), hint=command_line("show", short(job.id), db=db.option)) from exc
+            raise Failure(str(exc).replace("force=True", "--force"), hint=command_line("show", short(job.id), db=db.option)) from exc
         status = await _outcome(reader, job.id)
     if as_json:
         put_json({"id": job.id, "operation": job.operation, "status": status})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
+from datetime import datetime
 from typing import Protocol
 
 from sqlalchemy import RowMapping
@@ -23,8 +23,8 @@ class LiveJob(Protocol):
     attempt: int
     provisional: str | None
 
-    def request_cancel(self, reason: str, requested_by: str | None) -> None:
-        """Cancel its task. Raises `IllegalTransition` if it has none."""
+    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool) -> None:
+        """Cancel its task. Raises `IllegalTransition` if it has none, or is being cancelled already and *force* is not set."""
 
     def restate(self) -> None:
         """Record it and its open steps anew, as they are."""
@@ -46,30 +46,27 @@ class Canceller:
         self._session_id = session_id
         self._link = link
         self._live = live
-        self._heard: set[tuple[str, int]] = set()
+        self._heard: dict[tuple[str, int], datetime] = {}
+        """When the last request was made that was passed on, by job and attempt: each is passed on once, though it stays in the table."""
 
     async def look(self) -> None:
         """Look for requests, with one query; with none while no job runs."""
-        if not self._live or self._link.down is not None:
+        if not (self._live or self._heard) or self._link.down is not None:
             return
         for row in await self._link.once(lambda: self._link.store.fetch(cancellations.requests(self._session_id))):
             job_id, attempt = row["job_id"], row["attempt"]
-            if (job_id, attempt) not in self._heard:
-                # Once, though it may not be forgotten yet: a second cancellation would disturb what the job does to clean up.
-                self._heard.add((job_id, attempt))
-                self._cancel(row)
-            await self._link.store.transact(
-                lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(connection, self._session_id, job_id, attempt)  # type: ignore[misc]  # bound early
-            )
-            self._heard.discard((job_id, attempt))
-
-    def _cancel(self, row: RowMapping) -> None:
-        with suppress(StopIteration):  # it has ended meanwhile
-            job = next(job for job in list(self._live) if job.id == row["job_id"] and _is_meant(job, row))
-            try:
-                job.request_cancel(row["reason"] or "", row["requested_by"])
-            except IllegalTransition as exc:
-                diagnostics.warning("a request to cancel could not be met: %s", exc)
+            job = next((job for job in list(self._live) if job.id == job_id and _is_meant(job, row)), None)
+            if job is None:  # it has ended
+                await self._link.store.transact(
+                    lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(connection, self._session_id, job_id, attempt)  # type: ignore[misc]  # bound early
+                )
+                self._heard.pop((job_id, attempt), None)
+            elif self._heard.get((job_id, attempt)) != row["requested_at"]:
+                self._heard[job_id, attempt] = row["requested_at"]
+                try:
+                    job.request_cancel(row["reason"] or "", row["requested_by"], force=bool(row["forced"]))
+                except IllegalTransition as exc:
+                    diagnostics.warning("a request to cancel could not be met: %s", exc)
 
 
 def _is_meant(job: LiveJob, row: RowMapping) -> bool:

@@ -31,7 +31,7 @@ from structjob.lifecycle.handle import (
 )
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.models import KEPT, ErrorInfo, JobStatus, check_job_transition
+from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled, check_job_transition
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying
@@ -164,6 +164,8 @@ class Job(Handle):
         self._failed_step: str | None = None
         self._task: asyncio.Task[Any] | None = None
         self._interrupted = False
+        self._cancelled = False
+        self._cancel_reason: str | None = None
         self._scope: Scope | None = None
 
     def __repr__(self) -> str:
@@ -568,28 +570,52 @@ class Job(Handle):
         options["parent"] = self
         return self._tracker.job(operation, **options)
 
-    def cancel(self, reason: str | None = None) -> None:
+    def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
         """Ask the job's task to stop; it is recorded as cancelled when it does.
 
+        An attempt is cancelled once: a second cancellation would interrupt what it does to clean up, and replace the reason.
+
+        Args:
+            reason: Recorded as the job's error message.
+            force: Cancel it once more.
+
         Raises:
-            IllegalTransition: if it does not run under ``async with``, so that there is nothing to cancel.
+            IllegalTransition: if it does not run under ``async with``, so that there is nothing to cancel; or it is being cancelled already
+                (or a job around it, in the same task), and *force* is not set.
         """
         if self._task is None or not self._runs:
             raise IllegalTransition(f"{self._named()} has no running task to cancel; end it with job.end('cancelled')")
+        if not force and (first := self._first_cancelled()) is not None:
+            raise IllegalTransition(being_cancelled(first._named(), first._cancel_reason))
+        self._cancelled, self._cancel_reason = True, reason
         task, loop = self._task, self._task.get_loop()
         if asyncio._get_running_loop() is loop:
             self._interrupt(task, reason)
         else:
             loop.call_soon_threadsafe(self._interrupt, task, reason)
 
+    def _first_cancelled(self) -> Job | None:
+        """Return the job that is being cancelled: this one, or one around it in the same task."""
+        job: Job | None = self
+        while job is not None and job._task is self._task:
+            if job._cancelled:
+                return job
+            job = job._parent.job if job._parent is not None else None
+        return None
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether this attempt was asked to stop, by `cancel` or `Tracker.cancel`."""
+        return self._cancelled
+
     def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
         if self._task is task:  # else it has left the job meanwhile, and what it does now is none of ours
             self._interrupted = True
             task.cancel(reason)
 
-    def request_cancel(self, reason: str, requested_by: str | None) -> None:
+    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
         """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see `Tracker.cancel`."""
-        self.cancel(reason)
+        self.cancel(reason, force=force)
         self._event("warning", "cancel_requested", {"reason": reason, **({"requested_by": requested_by} if requested_by else {})})
 
     def restate(self) -> None:

@@ -7,20 +7,27 @@ from datetime import datetime
 from sqlalchemy import Connection, Select, delete, insert, literal, select, update
 
 from structjob.exceptions import IllegalTransition, JobNotFound
-from structjob.models import JobStatus
+from structjob.models import JobStatus, being_cancelled
 from structjob.store.expressions import utc_now
 from structjob.store.tables import attempts, cancellations, jobs
 
 
-def request(connection: Connection, job_id: str, reason: str, requested_by: str | None) -> JobStatus:
+def request(connection: Connection, job_id: str, reason: str, requested_by: str | None, *, force: bool = False) -> JobStatus:
     """Ask for a job to be cancelled; a pending one is cancelled here and now.
+
+    Args:
+        connection: In a transaction.
+        job_id: The job.
+        reason: Why.
+        requested_by: Who asks.
+        force: Ask once more, though the attempt is being cancelled already.
 
     Returns:
         The status that the job had.
 
     Raises:
         JobNotFound: if there is none.
-        IllegalTransition: if it has ended.
+        IllegalTransition: if it has ended, or is being cancelled already and *force* is not set.
     """
     # Locked: whoever starts or ends it, or asks for the same, comes before or after.
     wanted = select(jobs.c.operation, jobs.c.status, jobs.c.attempt, jobs.c.session_id).where(jobs.c.id == job_id).with_for_update()
@@ -35,9 +42,14 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
             .values(status="cancelled", completed_at=utc_now(), canceled_at=utc_now(), error_type="Cancelled", error_message=reason)
         )
     elif status is JobStatus.RUNNING:
+        same = (cancellations.c.job_id == job_id) & (cancellations.c.attempt == job["attempt"])
+        earlier = connection.execute(select(cancellations.c.reason, cancellations.c.requested_by).where(same)).first()
+        if earlier is not None and not force:
+            raise IllegalTransition(being_cancelled(f"job {job_id} ({job['operation']})", *earlier))
         connection.execute(delete(cancellations).where(cancellations.c.job_id == job_id))
         values = {
             "job_id": job_id, "attempt": job["attempt"], "session_id": job["session_id"], "reason": reason, "requested_by": requested_by,
+            "forced": force,
         }  # fmt: skip
         row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
         connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
@@ -46,15 +58,17 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
     return status
 
 
-def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None, datetime | None]]:
+def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None, datetime, bool, datetime | None]]:
     """Return the query for what a session is asked to cancel, with the moment each attempt began."""
     columns = cancellations.c
-    asked = select(columns.job_id, columns.attempt, columns.reason, columns.requested_by, attempts.c.started_at)
+    asked = select(
+        columns.job_id, columns.attempt, columns.reason, columns.requested_by, columns.requested_at, columns.forced, attempts.c.started_at
+    )
     meant = (attempts.c.job_id == columns.job_id) & (attempts.c.attempt == columns.attempt)
     return asked.select_from(cancellations.outerjoin(attempts, meant)).where(columns.session_id == session_id)
 
 
 def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
-    """Forget a request that was taken up, or came too late."""
+    """Forget a request whose attempt has ended."""
     columns = cancellations.c
     connection.execute(delete(cancellations).where(columns.job_id == job_id, columns.session_id == session_id, columns.attempt == attempt))

@@ -7,7 +7,7 @@ one job reach the database from several sessions and in any order, and a log row
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, Table, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, UniqueConstraint, text
 
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime, row_id
 
@@ -197,7 +197,7 @@ gaps = Table(
     Index("structjob_gaps_by_end", "session_id", "last_seq"),  # what ends just before a number, and is to grow by it
 )
 
-# Requests only: a row goes as soon as the job's own session has taken it up, or is found dead.
+# Requests only. A row says that the attempt is being cancelled, and goes when that has ended, or its session is found dead.
 cancellations = Table(
     "structjob_cancellations",
     metadata,
@@ -207,6 +207,7 @@ cancellations = Table(
     Column("reason", LongText()),
     Column("requested_by", Exact(128)),
     Column("requested_at", UTCDateTime(), nullable=False),
+    Column("forced", Boolean(), nullable=False),
     Index("structjob_cancellations_by_session", "session_id"),
 )
 
