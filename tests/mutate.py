@@ -27,15 +27,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType
-from typing import Any
+from types import CodeType, FunctionType
+from typing import Any, TextIO
 
 import pytest
 
@@ -44,21 +44,23 @@ EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
 
 MODULES = {
     "spool": ("spool.py", "test_spool test_overflow"),
-    "recorder": ("recorder.py", "test_overflow test_capture test_engine"),
+    "recorder": ("recorder.py", "test_overflow test_capture test_session test_outage"),
     "line": ("line.py", "test_spool"),
-    "session": ("session.py", "test_session test_host test_places"),
+    "session": ("session.py", "test_session test_host test_places test_set_aside"),
     "ingest": ("store/ingest.py", "test_store_contract test_verify test_settling"),
-    "sessions": ("store/sessions.py", "test_store_contract test_verify test_losses"),
+    "sessions": ("store/sessions.py", "test_store_contract test_verify test_session test_orphans"),
     "verify": ("store/verify.py", "test_verify"),
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
     "removal": ("store/retention/removal.py", "test_retention"),
     "due": ("store/retention/due.py", "test_retention test_retention_engine"),
     "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
-    "orphans": ("engine/orphans.py", "test_session test_set_aside test_losses test_engine"),
+    "orphans": ("engine/orphans.py", "test_orphans test_session test_set_aside"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""
 
 PYTEST = ["-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain", "-k", "not mariadb and not postgresql"]
+
+_MARK = "_reached_by_a_test"
 
 _COMPARE: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -158,59 +160,120 @@ def apply(source: str, change: Change) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
+def _marked(source: str) -> ast.Module:
+    """Return *source* with a call before each statement that says that it is reached."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for block in [getattr(node, name, None) for name in ("body", "orelse", "finalbody") if not isinstance(node, ast.Module)]:
+            if isinstance(block, list):
+                block[:] = [each for statement in block for each in (ast.parse(f"{_MARK}({statement.lineno})").body[0], statement)]
+    return ast.fix_missing_locations(tree)
+
+
 def _short(node: ast.AST) -> str:
     return ast.unparse(ast.fix_missing_locations(copy.deepcopy(node))).split("\n", 1)[0][:100]
 
 
-class Mutator:
-    """A plugin of pytest that, in place of running the tests once, runs them for each change of a module.
+class Module:
+    """A module, what can be changed in it, and which of that is tried.
 
     Args:
+        name: Of `MODULES`.
         directory: The copy of the tree.
-        module: Which module.
         options: Of the command line.
     """
 
-    def __init__(self, directory: Path, module: str, options: argparse.Namespace) -> None:
-        self.path = directory / "structjob" / MODULES[module][0]
+    def __init__(self, name: str, directory: Path, options: argparse.Namespace) -> None:
+        self.name = name
+        self.path = directory / "structjob" / MODULES[name][0]
         self.source = self.path.read_text()
-        self.options = options
-        self.noted = directory / "noted.json"
+        self.functions: list[FunctionType] = []
         found = changes(self.source)
-        equivalent = tomllib.loads(EQUIVALENT.read_text()).get(module, {}) if EQUIVALENT.exists() else {}
+        equivalent = tomllib.loads(EQUIVALENT.read_text()).get(name, {}) if EQUIVALENT.exists() else {}
         self.stale = sorted(equivalent.keys() - {change.name for change in found})
+        self.explained = sum(change.name in equivalent for change in found)
         self.changes = [each for each in found if each.name not in equivalent and any(text in str(each) for text in options.only or [""])]
         if options.again:
             self.changes = [change for change in self.changes if f"  {change.name}\n" in options.again.read_text()]
-        self.explained = sum(change.name in equivalent for change in found)
         if options.sample and options.sample < len(self.changes):
             self.changes = sorted(random.Random(options.seed).sample(self.changes, options.sample), key=lambda change: change.line)
-        self.tests: dict[pytest.Item, tuple[float, list[int] | None]] = {}
+
+    def write(self, source: str) -> None:
+        """Replace the file; its bytecode goes, too: it is taken for that of another text of the same second and length."""
+        self.path.write_text(source)
+        for compiled in (self.path.parent / "__pycache__").glob(f"{self.path.stem}.*"):
+            compiled.unlink()
+
+    def replace(self, code: CodeType) -> bool:
+        """Give the functions their code in the module's *code*; return whether that can be done."""
+        new = {(one.co_qualname, one.co_firstlineno): one for one in _codes(code)}
+        try:
+            for function in self.functions:
+                function.__code__ = new[function.__code__.co_qualname, function.__code__.co_firstlineno]
+        except (KeyError, ValueError):  # it has other variables of the functions around it
+            return False
+        return True
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _codes(constant)
+
+
+class Mutator:
+    """A plugin of pytest that, in place of running the tests once, runs them for each change of some modules.
+
+    Args:
+        modules: The modules.
+        noted: A file, in which forks tell what they found.
+        out: Where to print.
+        options: Of the command line.
+    """
+
+    def __init__(self, modules: list[Module], noted: Path, out: TextIO, options: argparse.Namespace) -> None:
+        self.modules = {str(module.path): module for module in modules}
+        self.noted = noted
+        self.out = out
+        self.options = options
+        self.left = -1
+        """How many changes survived; negative if something failed."""
+        self.tests: dict[pytest.Item, tuple[float, dict[str, list[int]] | None]] = {}
         """The tests that are quick enough: their seconds, and the lines that they reach; ``None`` if they start a process."""
         self.kills: Counter[pytest.Item] = Counter()
-        self.functions: list[FunctionType] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         gc.collect()
-        self.functions = [each for each in gc.get_objects() if type(each) is FunctionType and each.__code__.co_filename == str(self.path)]
+        for each in gc.get_objects():
+            if type(each) is FunctionType and (module := self.modules.get(each.__code__.co_filename)):
+                module.functions.append(each)
         gc.freeze()
         code, noted = self._fork(lambda: self._measure(session.items), 3600)
         if code != 0:
-            self._note({"error": f"tests fail without any change: {noted}"})
+            print(f"a test fails without any change: {noted}", file=self.out)
             return True
         self.tests = {item: found for item, found in zip(session.items, noted, strict=True) if found[0] <= self.options.slowest}
         for item, (seconds, _) in self.tests.items():
             item.add_marker(pytest.mark.timeout(5 + 10 * seconds))
-        survivors = [str(change) for change in self.changes if not self._killed(change)]
-        self._note({"tried": len(self.changes), "explained": self.explained, "survivors": survivors, "stale": self.stale})
+        self.left = sum([self._examine(module) for module in self.modules.values()])
         return True
 
-    def _note(self, what: object) -> None:
-        self.noted.write_text(json.dumps(what))
+    def _examine(self, module: Module) -> int:
+        """Print the changes of *module* that no test notices; return how many there are."""
+        survivors = [change for change in module.changes if not self._killed(module, change)]
+        tried = len(module.changes)
+        print(f"{module.name}: {tried - len(survivors)} of {tried} killed, {module.explained} more make no difference", file=self.out)
+        for change in survivors:
+            print(f"  structjob/{MODULES[module.name][0]}:{change}", file=self.out)
+        for name in module.stale:
+            print(f"  {EQUIVALENT.name}: there is no such change: {name}", file=self.out)
+        self.out.flush()
+        return len(survivors) + len(module.stale)
 
     def _fork(self, call: Callable[[], int], seconds: float) -> tuple[int, Any]:
         """Return what *call* returns in a fork, and what it noted."""
-        self._note(None)
+        self.noted.write_text("null")
         if (pid := os.fork()) == 0:
             code = 3
             try:
@@ -235,124 +298,90 @@ class Mutator:
             yield item.session.testsfailed > before
 
     def _measure(self, items: list[pytest.Item]) -> int:
-        """Note for each test how long it takes and which lines of the module it reaches; ``None`` if another process may reach others."""
-        lines: set[int] = set()
-        elsewhere, file = False, str(self.path)
+        """Note for each test how long it takes and which lines of the modules it reaches; ``None`` if another process may reach others."""
+        lines: dict[str, set[int]] = {file: set() for file in self.modules}
+        elsewhere = False
 
         def audit(event: str, _: object) -> None:
             nonlocal elsewhere
-            elsewhere = elsewhere or event in {"subprocess.Popen", "os.fork", "os.posix_spawn", "sys.settrace"}
+            elsewhere = elsewhere or event in {"subprocess.Popen", "os.fork", "os.posix_spawn"}
 
-        def trace(frame: FrameType, _: str, __: object) -> Any:
-            if frame.f_code.co_filename != file:
-                return None
-            lines.add(frame.f_lineno)
-            return trace
-
+        for module in self.modules.values():
+            for function in module.functions:
+                function.__globals__[_MARK] = lines[str(module.path)].add
+            module.replace(compile(_marked(module.source), str(module.path), "exec", dont_inherit=True))
         sys.addaudithook(audit)
-        threading.settrace(trace)
-        found: list[tuple[float, list[int] | None]] = []
+        limit = 8 * self.options.slowest
+        found: list[tuple[float, dict[str, list[int]] | None]] = []
+        for item in items:
+            item.add_marker(pytest.mark.timeout(limit))
         running = self._run(items)
-        while True:
-            lines.clear()
-            sys.settrace(trace)
+        while len(found) < len(items):
+            for of_file in lines.values():
+                of_file.clear()
             elsewhere, began = False, time.monotonic()
-            failed = next(running, None)
-            found.append((time.monotonic() - began, None if elsewhere else sorted(lines)))
-            if failed is None:
-                break
-            if failed:
-                self._note(items[len(found) - 1].nodeid)
+            failed = next(running)
+            seconds = time.monotonic() - began
+            found.append((seconds, None if elsewhere else {file: sorted(some) for file, some in lines.items()}))
+            if failed and seconds < limit:
+                self.noted.write_text(json.dumps(items[len(found) - 1].nodeid))
                 return 1
-        self._note(found[:-1])
+        self.noted.write_text(json.dumps(found))
         return 0
 
-    def _killed(self, change: Change) -> bool:
+    def _killed(self, module: Module, change: Change) -> bool:
         """Return whether a test notices *change*."""
-        tree = apply(self.source, change)
-        items = [item for item, (_, lines) in self.tests.items() if lines is None or _meet(change.reach, lines)]
+        tree, file = apply(module.source, change), str(module.path)
+        items = [item for item, (_, lines) in self.tests.items() if lines is None or _meet(change.reach, lines[file])]
         items.sort(key=lambda item: (self.tests[item][1] is None, self.tests[item][0] / (1 + self.kills[item])))
-        if elsewhere := change.reach is None or any(self.tests[item][1] is None for item in items):
-            self._write(ast.unparse(tree))
+        ends = accumulate(self.tests[item][0] for item in items)
+        items = [item for item, end in zip(items, ends, strict=True) if end <= self.options.longest]
+        if written := change.reach is None or any(self.tests[item][1] is None for item in items):
+            module.write(ast.unparse(tree))
 
         def check() -> int:
-            if change.reach is None or not self._replace(compile(tree, str(self.path), "exec", dont_inherit=True)):
+            if change.reach is None or not module.replace(compile(tree, file, "exec", dont_inherit=True)):
+                module.write(ast.unparse(tree))
                 files = {str(item.path) for item in items}
                 return subprocess.call([sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *files], stdout=subprocess.DEVNULL)
             for number, failed in enumerate(self._run(items)):
                 if failed:
-                    self._note(number)
+                    self.noted.write_text(json.dumps(number))
                     return 1
             return 0
 
-        code, number = self._fork(check, 60 + 5 * sum(self.tests[item][0] for item in items))
+        code, number = self._fork(check, 60 + 5 * self.options.longest)
         if self.options.verbose:
-            print(change, "::", items[number].nodeid if number is not None else f"exit code {code}", file=sys.__stderr__, flush=True)
+            by = items[number].nodeid if number is not None else f"exit code {code}"
+            print(f"{module.name}:{change} :: {by}", file=sys.__stderr__, flush=True)
         if number is not None:
             self.kills[items[number]] += 1
-        if elsewhere:
-            self._write(self.source)
+        if written or code != 1:
+            module.write(module.source)
         return code != 0
-
-    def _replace(self, module: CodeType) -> bool:
-        """Give the functions their code in *module*; return whether that can be done."""
-        new = {(code.co_qualname, code.co_firstlineno): code for code in _codes(module)}
-        try:
-            for function in self.functions:
-                function.__code__ = new[function.__code__.co_qualname, function.__code__.co_firstlineno]
-        except (KeyError, ValueError):  # it has other variables of the functions around it
-            return False
-        return True
-
-    def _write(self, source: str) -> None:
-        # Its bytecode goes, too: it is taken for that of another text of the same second and length.
-        self.path.write_text(source)
-        for compiled in (self.path.parent / "__pycache__").glob(f"{self.path.stem}.*"):
-            compiled.unlink()
 
 
 def _meet(reach: range | None, lines: list[int]) -> bool:
     return bool(lines) if reach is None else any(line in reach for line in lines)
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield constant
-            yield from _codes(constant)
-
-
-def examine(module: str, home: Path, options: argparse.Namespace) -> int:
-    """Print the changes of *module* that no test notices; return how many there are."""
-    directory = home / module
+def examine(names: list[str], directory: Path, options: argparse.Namespace) -> int:
+    """Print the changes of the modules that no test notices; return how many there are."""
     for name in ("structjob", "tests", "schema", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, directory)
-    mutator = Mutator(directory, module, options)
-    if (pid := os.fork()) == 0:
-        try:
-            os.chdir(directory)
-            null = os.open(os.devnull, os.O_RDWR)
-            for fd in range(2):
-                os.dup2(null, fd)
-            os.environ.update(PYTHONPATH=str(directory), CI="1")
-            sys.path[:] = [str(directory), *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests")]
-            files = [f"tests/{name}.py" for name in (options.tests or MODULES[module][1]).split()]
-            pytest.main([*PYTEST, f"--basetemp={directory / 'tmp'}", *files], plugins=[mutator])
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    noted = json.loads(mutator.noted.read_text()) if mutator.noted.exists() else {"error": "pytest does not run"}
-    if "error" in noted:
-        sys.exit(f"{module}: {noted['error']}")
-    tried, survivors = noted["tried"], noted["survivors"]
-    print(f"{module}: {tried - len(survivors)} of {tried} killed, {noted['explained']} more make no difference")
-    for change in survivors:
-        print(f"  structjob/{MODULES[module][0]}:{change}", flush=True)
-    for name in noted["stale"]:
-        print(f"  {EQUIVALENT.name}: there is no such change: {name}")
-    return len(survivors) + len(noted["stale"])
+    out = os.fdopen(os.dup(1), "w")
+    mutator = Mutator([Module(name, directory, options) for name in names], directory / "noted.json", out, options)
+    os.chdir(directory)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(2):
+        os.dup2(null, fd)
+    os.environ.update(PYTHONPATH=str(directory), CI="1")
+    sys.path[:] = [str(directory), *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests")]
+    tests = options.tests.split() or dict.fromkeys(" ".join(MODULES[name][1] for name in names).split())
+    pytest.main([*PYTEST, f"--basetemp={directory / 'tmp'}", *(f"tests/{name}.py" for name in tests)], plugins=[mutator])
+    return mutator.left
 
 
 def main() -> None:
@@ -364,12 +393,15 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="try N changes of each module, in place of all")
     parser.add_argument("--seed", type=int, default=0, help="which N; the same ones each time by default")
     parser.add_argument("--slowest", type=float, default=0.5, metavar="SECONDS", help="leave tests out that take longer; 0.5 by default")
+    parser.add_argument(
+        "--longest", type=float, default=10.0, metavar="SECONDS", help="run tests of so many seconds for a change; 10 by default"
+    )
     parser.add_argument("--verbose", action="store_true", help="print each change to stderr, with the test that notices it")
     options = parser.parse_args()
     if unknown := set(options.modules) - set(MODULES):
         parser.error(f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
     with tempfile.TemporaryDirectory(prefix="structjob-mutate-", ignore_cleanup_errors=True) as home:
-        sys.exit(1 if sum([examine(module, Path(home), options) for module in options.modules or MODULES]) else 0)
+        sys.exit(1 if examine(options.modules or list(MODULES), Path(home), options) else 0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from structjob.host import boot_id
 from structjob.store import holes
+from structjob.store import verify as verifying
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 from structjob.store.verify import SessionState, verify
@@ -204,6 +205,75 @@ async def test_jobs_left_running_by_ended_sessions_are_named(store):
     )
     result = await verify(store.fetch)
     assert (result.running, result.running_job_ids, result.ok) == (1, ("left",), False)
+
+
+async def test_a_database_that_holds_fewer_than_it_confirmed(store):
+    """faults H: a live session, too, has lost what was confirmed and is gone; what was pruned or dead-lettered is not gone, and where no
+    number is absent nothing can have been lost."""
+    live = {"ended_at": None, "end_reason": None}
+    await store.session(1, 6, seqs=(1, 2, 3), confirmed=5)
+    await store.session(2, 6, seqs=(1, 2, 3), confirmed=5, **live)
+    await store.session(3, 6, seqs=(1, 2, 3), confirmed=3, **live)
+    await store.session(4, 6, seqs=(1, 2, 3), confirmed=6)
+    for first, reason in ((4, "pruned"), (5, "dead_lettered"), (6, "pruned")):
+        await store.add(gaps, {"session_id": 4, "first_seq": first, "last_seq": first, "reason": reason})
+    await store.session(5, 6, seqs=(1, 2, 3), given_up=((4, 5),), confirmed=6)
+    await store.session(6, 3, seqs=(1, 2, 3), confirmed=9)
+    await store.session(7, 6, seqs=(1, 2, 5), confirmed=3, **live)
+    found = {one.session_id: one for one in (await verify(store.fetch)).sessions}
+    assert {number: (one.status, one.fewer, one.missing) for number, one in found.items()} == {
+        1: (SessionState.INCOMPLETE, 2, 3),
+        2: (SessionState.INCOMPLETE, 2, 2),
+        3: (SessionState.LIVE, 0, 0),
+        4: (SessionState.COMPLETE, 0, 0),
+        5: (SessionState.INCOMPLETE, 1, 1),
+        6: (SessionState.COMPLETE, 0, 0),
+        7: (SessionState.LIVE, 0, 2),
+    }
+    assert [number for number, one in found.items() if one.live] == [2, 3, 7]
+    assert [found[number].pruned for number in found] == [0, 0, 0, 2, 0, 0, 0]
+    assert found[2].holes == ()  # which ones they were cannot be told from those under way
+
+
+async def test_many_sessions_that_lost_events(store, monkeypatch):
+    """faults H: each of them is there once, in order, however many are looked at a second time."""
+    monkeypatch.setattr(verifying, "_SESSIONS_AT_ONCE", 2)
+    for number in range(1, 6):
+        await store.session(number, 3, seqs=(1, 3))
+    result = await verify(store.fetch)
+    assert [(one.session_id, one.holes) for one in result.sessions] == [(number, ((2, 2),)) for number in range(1, 6)]
+    assert result.missing == 5
+
+
+async def test_no_more_ids_than_anybody_reads(store):
+    """faults H: of many inconsistent jobs the first twenty are named, and all are counted."""
+    await store.session(1)
+    names = [f"job-{number:02}" for number in range(25)]
+    await store.add(jobs, *({"id": name, "operation": "o", "created_at": NOW, "status": "running", "session_id": 1} for name in names))
+    await store.add(attempts, *({"job_id": f"gone-{name}", "attempt": 1, "status": "running"} for name in names))
+    await store.events(1, *range(1, 26), job_id="gone-job-00")
+    result = await verify(store.fetch)
+    assert (result.running, result.running_job_ids) == (25, tuple(names[:20]))
+    orphans = result.orphans
+    assert (orphans.attempts, orphans.steps, orphans.logs) == (25, 0, 25)
+    assert orphans.job_ids == tuple(f"gone-{name}" for name in names[:20])
+
+
+@pytest.mark.parametrize(
+    "what", [{"steps": 1}, {"logs": 1}, {"attempts": 1}, {"running": 1}, {"duplicates": 1}, {"status": SessionState.UNKNOWN_TAIL}]
+)
+def test_each_inconsistency_alone_is_told(what):
+    """faults H: one kind of inconsistency is enough for `ok` to be false."""
+
+    def of(**given):
+        one = {"session_id": 1, "status": SessionState.COMPLETE, "last_seq": 1, "stored": 1, "explained": 0, "holes": (), "duplicates": 0}
+        lonely = verifying.Orphans(**{"attempts": 0, "steps": 0, "logs": 0} | {k: n for k, n in given.items() if k in orphans}, job_ids=())
+        one = verifying.SessionVerification(**one | {name: value for name, value in given.items() if name in one})
+        return verifying.Verification(sessions=(one,), orphans=lonely, running=given.get("running", 0), running_job_ids=())
+
+    orphans = ("attempts", "steps", "logs")
+    assert of().ok
+    assert not of(**what).ok
 
 
 @pytest.mark.slow
