@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faulty_store import faulty
 
 import structjob
 from structjob.engine.orphans import Orphans
@@ -17,6 +19,8 @@ from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.line import seal
 from structjob.places import Places
 from structjob.session import Session, SessionSpool, adopt, set_aside
+
+__all__ = ["faulty"]
 
 
 def event(number: int, message: str = "left") -> bytes:
@@ -34,7 +38,8 @@ def died(root: Path, *numbers: int, before: Callable[[SessionSpool], object] = l
 
 
 def damage(spool: SessionSpool) -> None:
-    """Change a byte of the second record."""
+    """Change a byte of the second event, and leave a state that is none."""
+    (spool.directory / "states-000001.jsonl").write_bytes(b"no state\n")
     path = spool.directory / "events-000001.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"left"', b'"lost"', 2).replace(b'"lost"', b'"left"', 1))
 
@@ -48,6 +53,7 @@ CASES = {
         (1, 2, 3), lambda spool: (spool.tally.hold(9), spool.tally.risk(5)), 5, {}, 2, "the process ended while its disk refused",
     ),
     "no tally": ((1, 3), lambda spool: (spool.directory / "tally").unlink(), 3, {}, 1, "a part of the spool was lost"),
+    "nothing, and no tally": ((), lambda spool: (spool.directory / "tally").unlink(), 0, {}, 0, ""),
     "damaged": ((1, 2, 3), damage, 3, {"damaged": 1}, 0, ""),
     "restored": ((4,), lambda spool: spool.tally.confirm(3), 4, {}, 3, "the database holds 3 events fewer than it had confirmed"),
     "confirmed, and there is no hole": ((1, 2), lambda spool: spool.tally.confirm(7), 2, {}, 0, ""),
@@ -73,8 +79,32 @@ async def test_what_became_of_the_events_of_a_dead_process(db_path, db_url, capl
         assert {reason: count for session, reason, count in gaps if session == number} == explained, name
         mine = [text for text in warned if f"session {number} (pid 4711 on mars)" in text]
         assert [text.startswith(f"{missing} events of ") and said in text for text in mine] == [True] * bool(said), name
-    assert sum("held 1 damaged record;" in text for text in warned) == 1
+    said = [text.split(";")[0] for text in warned if "damaged" in text]
+    (damaged,) = [number for number, name in left.items() if name == "damaged"]
+    assert said == [f"the spool of session {damaged} held 2 damaged records"]
     assert not list(root.iterdir())
+
+
+async def test_a_session_whose_end_the_database_refuses_is_set_aside(db_path, db_url, faulty, caplog):
+    """faults H: its events are stored, its directory stays with the reason, and the tracker goes on."""
+    number = died(db_path.with_name(db_path.name + ".spool"), 1, 2)
+
+    async def end_session(session, ending, tell):
+        if session.session_id == number:
+            raise StoreUnavailable("an odd session", refused=True)
+        return await faulty.store.end_session(session, ending, tell)
+
+    faulty.end_session = end_session
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        assert len(await tracker.logs.list(text="left")) == 2
+        async with asyncio.timeout(30):
+            while number in tracker._engine._orphans:
+                await asyncio.sleep(0.01)
+    assert "an odd session" in set_aside(db_path.with_name(db_path.name + ".spool") / str(number)).reason
+    assert len([text for text in caplog.messages if "set aside" in text]) == 1
+    assert "delivering events failed" not in caplog.text
 
 
 class Answers:
@@ -185,7 +215,9 @@ def test_a_directory_that_cannot_be_read_is_left_to_others(tmp_path, monkeypatch
     assert orphans.next_over() is None
     assert len(orphans) == 0
     assert feed.ended
-    assert (set_aside(feed.spool.directory) is not None) == (code == errno.EIO)
+    note = set_aside(feed.spool.directory)
+    assert (note is not None) == (code == errno.EIO)
+    assert note is None or note.reason == f"it cannot be read: {os.strerror(code)}"
     orphans.set_aside(feed, "by the other writer, at the same moment")
     (said,) = caplog.messages
     assert f"{tmp_path}/{number}" in said
@@ -196,6 +228,7 @@ def test_a_directory_that_cannot_be_read_is_left_to_others(tmp_path, monkeypatch
         set_aside(feed.spool.directory).note.unlink()  # as `structjob doctor` advises once the disk works
         orphans.look()
         assert number in orphans
+        orphans.set_aside(*orphans, "once more")
         assert caplog.messages == [said]
     else:
         (taken,) = adopt(tmp_path, set())
@@ -221,9 +254,10 @@ def test_a_process_that_ends_is_seen(tmp_path):
     orphans.close()
 
 
-def test_nothing_is_looked_for_without_a_spool(tmp_path):
-    """faults H: a tracker in memory takes nothing over, and a forked child leaves everything to its parent."""
+def test_nothing_is_looked_for_without_a_spool(tmp_path, monkeypatch):
+    """faults H: a tracker in memory takes nothing over, wherever it runs, and a forked child leaves everything to its parent."""
     died(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
     given = Answers(tmp_path)
     given.root = None
     orphans = given.orphans()
@@ -244,3 +278,33 @@ def test_what_a_process_left_unfinished_is_swept_away(tmp_path):
     os.utime(unfinished, (0, 0))
     given.orphans().sweep()
     assert not unfinished.exists()
+
+
+def test_what_is_elsewhere_is_taken_over(tmp_path):
+    """faults H: what an earlier version left under another name is delivered; where nothing is left, nobody is woken."""
+    number = died(tmp_path / "former", 1)
+    (tmp_path / "present").mkdir(mode=0o700)
+    given = Answers(tmp_path / "present")
+    given.places = Places("there", (tmp_path / "present",), former=(tmp_path / "former",))
+    orphans = given.orphans()
+    orphans.look()
+    assert len(orphans) == given.found == 0
+    orphans.look_elsewhere()
+    assert [feed.session.session_id for feed in orphans] == [number]
+    orphans.look()
+    assert (len(orphans), given.found) == (1, 1)
+    orphans.close()
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_was_for_another_database_is_told_of_where_it_can_be_there(tmp_path, caplog, asked):
+    """faults H: in a directory that several programs were given, a spool may be for another database; one's own is for one only."""
+    spool = SessionSpool.create(tmp_path, Session(database="sqlite:elsewhere.db"))
+    spool.close()
+    given = Answers(tmp_path)
+    given.places = Places("sqlite:here.db", (tmp_path,), asked=asked)
+    orphans = given.orphans()
+    orphans.look()
+    assert len(orphans) == 1
+    assert ["logged to sqlite:elsewhere.db; it is delivered to sqlite:here.db" in text for text in caplog.messages] == [True] * asked
+    orphans.close()
