@@ -173,6 +173,37 @@ class Server:
         """Run *statements* as the administrator, by the server's own client, and return the answer as text."""
         raise NotImplementedError
 
+    def dump(self) -> str:
+        """Return a backup of the database ``test`` as SQL, made by the server's own tool while others write."""
+        return _said(self._dump())
+
+    def _dump(self) -> list[str]:
+        raise NotImplementedError
+
+    def restore(self, dump: str) -> None:
+        """Put a backup into the database ``test``, which is empty."""
+        path = self.directory / "tmp" / "dump.sql"
+        path.write_text(dump)
+        self._load(path)
+
+    def _load(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def copy(self) -> Path:
+        """Return a copy of all that it holds now, such as a replica has that gets no further; it is stopped for this, and started."""
+        self.stop()
+        copy = self.directory / "copy"
+        subprocess.run(["cp", "-a", self.directory / "data", copy], check=True)
+        self.start()
+        return copy
+
+    def fail_over(self, copy: Path) -> None:
+        """Kill it, and go on at the same address with what a copy holds."""
+        self.kill()
+        shutil.rmtree(self.directory / "data")
+        copy.rename(self.directory / "data")
+        self.start()
+
     def clear(self, user: str, password: str) -> None:
         """Make the database ``test`` anew, and *user*, who may do what he likes in it, and nothing to the server."""
         raise NotImplementedError
@@ -230,18 +261,17 @@ class MariaDB(Server):
         ]  # fmt: skip
 
     def sql(self, statements: str, *, database: str = "test") -> str:
-        command = [
-            _program("mariadb", "/usr/bin"),
-            "--no-defaults",
-            "-h127.0.0.1",
-            f"-P{self.port}",
-            "-uroot",
-            "-N",
-            "-B",
-            "-e",
-            statements,
-        ]
+        command = [*self._client("mariadb"), "-N", "-B", "-e", statements]
         return _said([*command, database] if database else command)
+
+    def _client(self, program: str) -> list[str]:
+        return [_program(program, "/usr/bin"), "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-uroot"]
+
+    def _dump(self) -> list[str]:
+        return [*self._client("mariadb-dump"), "--single-transaction", "test"]
+
+    def _load(self, path: Path) -> None:
+        _said([*self._client("mariadb"), "-e", f"source {path}", "test"])
 
     def clear(self, user: str, password: str) -> None:
         self.sql("DROP DATABASE IF EXISTS test; CREATE DATABASE test", database="")
@@ -300,10 +330,19 @@ class PostgreSQL(Server):
             self.sql("SELECT pg_reload_conf()", database="")
 
     def sql(self, statements: str, *, database: str = "test") -> str:
-        command = [_program("psql", *self._places), "-h127.0.0.1", f"-p{self.port}", "-Upostgres", "-XqAt", "-v", "ON_ERROR_STOP=1"]
+        command = [*self._client("psql"), "-XqAt", "-v", "ON_ERROR_STOP=1"]
         for statement in filter(None, map(str.strip, statements.split(";"))):
             command += ["-c", statement]
         return _said([*command, database or "postgres"])
+
+    def _client(self, program: str) -> list[str]:
+        return [_program(program, *self._places), "-h127.0.0.1", f"-p{self.port}", "-Upostgres"]
+
+    def _dump(self) -> list[str]:
+        return [*self._client("pg_dump"), "test"]
+
+    def _load(self, path: Path) -> None:
+        _said([*self._client("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-f", str(path), "test"])
 
     def clear(self, user: str, password: str) -> None:
         self.sql(f"DROP DATABASE IF EXISTS test WITH (FORCE); DROP ROLE IF EXISTS {user}", database="")

@@ -3,7 +3,8 @@
 Each environment is a few words of shell around ``"$@"``, variables, and what has to be there first. `compare` runs a program in it
 twice, without us and below ``structjob run``, and says what differs: nothing may.
 
-``python tests/broken_environments.py --write FILE`` runs all of them, and writes what came out as a table in Markdown.
+``python tests/broken_environments.py --write FILE`` runs all of them, and writes what came out as a table in Markdown; its summary is in
+``docs/reliability.md`` (see `environments`).
 """
 
 # ruff: noqa: E501 -- a table
@@ -307,6 +308,17 @@ def _is_recorded(path: Path) -> bool:
         return False
 
 
+def try_in(broken: Broken, command: tuple[str, ...]) -> Compared | None:
+    """Compare in a directory of its own; ``None`` if only root can make this environment."""
+    if broken.root and not IS_ROOT:
+        return None
+    directory = Path(tempfile.mkdtemp(prefix="broken-"))
+    try:
+        return compare(broken, command, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def table() -> tuple[str, int]:
     """Run every program in every environment; return what came out as a table in Markdown, and how many runs differed."""
     lines = ["| Broken | " + " | ".join(PROGRAMS) + " |", "|---|" + "---|" * len(PROGRAMS)]
@@ -314,14 +326,10 @@ def table() -> tuple[str, int]:
     for broken in ENVIRONMENTS:
         cells = []
         for command in PROGRAMS.values():
-            if broken.root and not IS_ROOT:
+            compared = try_in(broken, command)
+            if compared is None:
                 cells.append("not run")
                 continue
-            directory = Path(tempfile.mkdtemp(prefix="broken-"))
-            try:
-                compared = compare(broken, command, directory)
-            finally:
-                shutil.rmtree(directory, ignore_errors=True)
             differences = compared.differences(broken)
             differing += bool(differences)
             cells.append("; ".join(differences) if differences else "as alone, recorded" if compared.recorded else "as alone, one warning")

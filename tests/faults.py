@@ -35,12 +35,14 @@ class Site:
         server: The server, if it is one; nobody else uses it.
         proxy: Stands between the program and the server.
         database_directory: Where the file of an SQLite database lies, `directory` unless told.
+        own_spool: The directory of the spools, unless it is in `directory`.
     """
 
     directory: Path
     server: Server | None = None
     proxy: FaultProxy | None = None
     database_directory: Path | None = None
+    own_spool: Path | None = None
 
     @property
     def backend(self) -> str:
@@ -66,7 +68,7 @@ class Site:
 
     @property
     def spool(self) -> Path:
-        return self.directory / "spool"
+        return self.own_spool or self.directory / "spool"
 
     def engine(self, url: str | None = None) -> AsyncEngine:
         """Return what somebody else uses who works with the same database."""
@@ -75,7 +77,13 @@ class Site:
 
     def stored(self) -> int:
         """Return how many of the program's events are stored by now; 0 while there is no table."""
-        query = "SELECT count(*) FROM structjob_logs WHERE message = 'offered'"
+        return self._number("SELECT count(*) FROM structjob_logs WHERE message = 'offered'")
+
+    def confirmed(self) -> int:
+        """Return how many events the database has confirmed to the program by its latest heartbeat; 0 while there is no table."""
+        return self._number("SELECT coalesce(max(confirmed), 0) FROM structjob_sessions")
+
+    def _number(self, query: str) -> int:
         try:
             if self.server is not None:
                 return int(self.server.sql(query))
@@ -347,7 +355,8 @@ async def _collide(engine: AsyncEngine, stopped: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _full_database(site: Site) -> AsyncIterator[None]:
+async def full_database(site: Site) -> AsyncIterator[None]:
+    """The disk of the database has no room."""
     directory = site.server.directory if site.server is not None else site.database_directory
     assert directory is not None
     with filled(directory):
@@ -415,6 +424,6 @@ FAULTS = (
     Fault("deadlocks", _deadlocks, _SERVERS, stalls=False, noticed=False),
     Fault("another program is frozen in its transaction", frozen_writer, ("sqlite",), noticed=False),
     Fault("the table is missing", _renamed_table, ("sqlite", *_SERVERS)),
-    Fault("the disk of the database is full", _full_database, ("sqlite", *_SERVERS), disk=("database", 96)),
+    Fault("the disk of the database is full", full_database, ("sqlite", *_SERVERS), disk=("database", 96)),
     Fault("the disk of the spool is full", _full_spool, ("sqlite",), stalls=False, disk=("spool", 8)),
 )

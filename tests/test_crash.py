@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from endurance import crowd, kill
 from faults import Site
-from reliability import Program, check, crowd, kill, recover
+from trials import Program, check, recover
 
 import structjob
 

@@ -10,11 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import losses
 import pytest
+import replacements
 from breakable_servers import SERVERS, Server, ServerMissing
+from endurance import close_frozen, crowd, endure, kill, start_without
 from faults import FAULTS
-from reliability import BACKENDS, close_frozen, crowd, endure, kill, place, start_without
 from servers import absent, remove, start_private
+from trials import BACKENDS, place
 
 
 @pytest.fixture
@@ -110,4 +113,40 @@ async def test_eight_programs_log_into_one_database(backend, server, home):
     others (R28)."""
     async with place(backend, home / "site", server) as site:
         outcome = await crowd(site, 8, 20_000)
+    assert not outcome.problems, outcome
+
+
+DOUBLES = {
+    ("sqlite", "restored from a backup, the program is dead"), ("sqlite", "the disk is full, and the program is killed"),
+    ("sqlite", "control: killed while 8 threads log"),
+}  # fmt: skip
+"""What `test_losses` does with real programs."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "scenario"),
+    [pytest.param(each.lane, each, id=f"{each.lane}: {each.name}") for each in losses.scenarios() if (each.lane, each.name) not in DOUBLES],
+)
+async def test_verify_finds_what_was_lost(backend, scenario, server, home):
+    """faults 0.1: of events that the database or the spool really lost, ``structjob verify`` finds each, and no other."""
+    try:
+        outcome = await scenario.run(home / "site", server)
+    except PermissionError as exc:
+        pytest.skip(str(exc))
+    assert not outcome.problems, outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "scenario"),
+    [
+        pytest.param(each.lane, each, id=f"{each.lane}: {each.name}")
+        for each in replacements.scenarios()
+        if each.name in ("the file is deleted, with its log", "the database is dropped and made again")
+    ],
+)
+async def test_a_database_is_replaced_under_load(backend, scenario, server, home):
+    """faults 13: with a program that logs all the time; the other ways are in `test_replaced_database`."""
+    outcome = await scenario.run(home / "site", server)
     assert not outcome.problems, outcome

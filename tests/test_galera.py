@@ -3,17 +3,14 @@
 import asyncio
 import contextlib
 import functools
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import galera
 import pytest
 from breakable_servers import ServerMissing
+from clusters import kill_a_node, open_at_once
 from servers import absent
 from sqlalchemy import select, update
 from store_support import T0, claim_row, event, events, job, no_flush, opened
@@ -27,7 +24,6 @@ from structjob.store.logs import Logs
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("galera"), pytest.mark.timeout(300)]
 
 ROUNDS = int(os.environ.get("STRUCTJOB_TEST_GALERA_ROUNDS", "5"))
-PROGRAM = Path(__file__).parent / "programs" / "rounds.py"
 
 
 @pytest.fixture(scope="module")
@@ -40,84 +36,18 @@ def cluster():
         yield running
 
 
-class Program:
-    """A program that opens a tracker when it is told to."""
-
-    def __init__(self, spool):
-        self._process = subprocess.Popen(
-            [sys.executable, PROGRAM, spool], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def answer(self):
-        line = self._process.stdout.readline()
-        try:
-            return json.loads(line)
-        except ValueError:
-            self._process.kill()
-            pytest.fail(f"the program says: {line}{self._process.stdout.read()}")
-
-    def begin(self, url, events, rate=0):
-        self._process.stdin.write(json.dumps({"url": url, "events": events, "rate": rate}) + "\n")
-        self._process.stdin.flush()
-
-    def end(self):
-        self._process.stdin.close()
-        self._process.stdout.read()
-        self._process.wait()
-        self._process.stdout.close()
-
-
-@contextlib.contextmanager
-def programs(directory, number):
-    """Give so many programs, each with a spool of its own."""
-    started = [Program(directory / f"spool{index}") for index in range(number)]
-    try:
-        for program in started:
-            assert program.answer() == {"ready": True}
-        yield started
-    finally:
-        for program in started:
-            program.end()
-
-
 def test_six_programs_open_an_empty_database_at_once(cluster, tmp_path):
     """Two programs on each node begin at the same moment: the tables are made once, nobody fails, all is stored (faults 0.7)."""
-    with programs(tmp_path, 6) as six:
-        for number in range(ROUNDS):
-            urls = cluster.create(f"round{number}")
-            for index, program in enumerate(six):
-                program.begin(urls[index % 3], 200)
-            answers = [program.answer() for program in six]
-            print(number, [round(answer.get("seconds", 0), 1) for answer in answers])
-            for answer in answers:
-                assert "fault" not in answer, answer
-                assert (answer["stored"], answer["status"], answer["complete"]) == (200, "completed", True)
-                assert not [said for said in answer["said"] if "has not answered" not in said and "answers again" not in said]
-            found = cluster.nodes[2].sql("SELECT count(*), count(DISTINCT session_id, seq) FROM structjob_logs", database=f"round{number}")
-            assert found.split() == ["1212", "1212"]  # with the beginning and the end of each job
+    outcome = open_at_once(cluster, tmp_path, ROUNDS)
+    assert not outcome.problems, outcome
+    assert outcome.offered == ROUNDS * 1_200
 
 
 def test_a_node_that_is_killed_under_load(cluster, tmp_path):
     """A node dies by kill -9 while programs log to all three: nothing is lost, others' events are late for a moment (faults 0.7)."""
-    urls = cluster.create("killed")
-    with programs(tmp_path, 3) as three:
-        for url, program in zip(urls, three, strict=True):
-            program.begin(url, 600, rate=100)
-        for program in three:
-            assert program.answer() == {"open": True}
-        time.sleep(1)
-        cluster.nodes[2].kill()
-        cluster.wait_for(2)
-        cluster.nodes[2].start()  # the cluster goes on meanwhile; so does the program on this node
-        answers = [program.answer() for program in three]
-    print([(round(answer.get("seconds", 0), 1), round(answer.get("lateness", 0), 1)) for answer in answers])
-    for answer in answers:
-        assert "fault" not in answer, answer
-        assert (answer["stored"], answer["status"], answer["complete"]) == (600, "completed", True)
-    cluster.wait_for(3)
-    for node in cluster.nodes:
-        found = node.sql("SET wsrep_sync_wait = 1; SELECT count(*), count(DISTINCT session_id, seq) FROM structjob_logs", database="killed")
-        assert found.split() == ["1806", "1806"]
+    outcome = kill_a_node(cluster, tmp_path)
+    assert not outcome.problems, outcome
+    assert outcome.offered == 1_800
 
 
 async def test_what_another_program_begins_is_never_dropped(cluster):

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
 import shutil
 import sqlite3
 import stat
@@ -13,13 +12,24 @@ import pytest
 import sqlalchemy as sa
 import structlog
 from database_support import Database, drop, on_server
+from losses import copy_file
+from replacements import (
+    DROPPED,
+    deleted,
+    deleted_alone,
+    emptied,
+    moved,
+    moved_alone,
+    replaced_by_an_empty_file,
+    replaced_by_an_older_copy,
+)
 from store_support import opened
 
 import structjob
 from structjob.store import migrate
 from structjob.store.database_file import DatabaseFile
 from structjob.store.sqlite import SQLiteStore
-from structjob.store.tables import logs, metadata, sessions
+from structjob.store.tables import logs, sessions
 from structjob.store.url import parse
 from structjob.store.verify import SessionState, verify
 
@@ -43,46 +53,7 @@ def lines(path, session_id):
         return dict(connection.execute("SELECT seq, message FROM structjob_logs WHERE session_id = ?", (session_id,)))
 
 
-def deleted(path, tmp_path):
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink()
-
-
-def deleted_alone(path, tmp_path):
-    path.unlink()
-
-
-def moved(path, tmp_path):
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).rename(tmp_path / f"old.db{suffix}")
-
-
-def moved_alone(path, tmp_path):
-    path.rename(tmp_path / "old.db")
-
-
-def replaced_by_an_empty_file(path, tmp_path):
-    (tmp_path / "new.db").touch()
-    (tmp_path / "new.db").rename(path)
-
-
-def replaced_by_an_older_copy(path, tmp_path):
-    (tmp_path / "copy.db").rename(path)
-
-
-def emptied(path, tmp_path):
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    os.truncate(path, 0)
-
-
 HOW = [deleted, deleted_alone, moved, moved_alone, replaced_by_an_empty_file, replaced_by_an_older_copy, emptied]
-
-
-def copy_of(path, copy):
-    """Make a backup, as ``structjob`` and ``sqlite3 .backup`` do."""
-    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
 
 
 def warnings_of(caplog):
@@ -99,7 +70,7 @@ async def test_the_file_is_taken_away_from_a_running_program(how, db_path, tmp_p
         async with tracker.job("sync") as job:
             log.info("before 1")
             await tracker.flush()
-            copy_of(db_path, tmp_path / "copy.db")
+            copy_file(db_path, tmp_path / "copy.db")
             log.info("before 2")
             await tracker.flush()
             before = tracker.ledger()
@@ -142,11 +113,7 @@ async def entered(database, number):
 
 
 async def drop_tables(database):
-    async with database.engine.begin() as connection:
-        for view in ("structjob_active_jobs", "structjob_job_progress"):
-            await connection.exec_driver_sql(f"DROP VIEW {view}")
-        for table in ("structjob_alembic_version", *metadata.tables):
-            await connection.exec_driver_sql(f"DROP TABLE {table}")
+    await database.execute(*DROPPED)
 
 
 async def create_tables(database):
@@ -301,7 +268,7 @@ async def test_a_damaged_file_is_replaced_by_a_good_one(db_path, tmp_path, caplo
         number = tracker.session_id
         log.info("before")
         await tracker.flush()
-        copy_of(db_path, tmp_path / "copy.db")
+        copy_file(db_path, tmp_path / "copy.db")
         with contextlib.closing(sqlite3.connect(db_path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         db_path.write_bytes(b"damaged" * 10_000)

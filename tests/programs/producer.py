@@ -7,10 +7,12 @@ is standard error.
 
 import argparse
 import asyncio
+import itertools
 import json
 import logging
 import os
 import sys
+import threading
 import time
 
 import structlog
@@ -18,6 +20,7 @@ from oracle import Notes
 from said import Said
 
 import structjob
+import structjob.spool
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
@@ -29,6 +32,9 @@ parser.add_argument("--sync", action="store_true", help="fsync each note")
 parser.add_argument("--console", action="store_true", help="JSON lines on standard error")
 parser.add_argument("--batch", type=int, default=2_000, help="events of one transaction at most")
 parser.add_argument("--timeout", type=float, default=10.0, help="seconds for closing")
+parser.add_argument("--plain", action="store_true", help="no jobs and steps: each number of the session is an event that is noted")
+parser.add_argument("--threads", type=int, default=0, help="threads that log without a pause beside the loop")
+parser.add_argument("--segment", type=int, help="bytes of a segment of the spool; it is deleted as soon as all of it is stored")
 options = parser.parse_args()
 
 
@@ -71,7 +77,22 @@ class Producer:
         due = self.began + self.number / options.rate if options.rate else 0.0
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
+    def log_in_threads(self) -> None:
+        """Log in threads that end with the process; each has numbers of its own, so that none waits for another."""
+
+        def work(first: int) -> None:
+            for number in itertools.count(first, options.threads):
+                attrs = notes.offer(number, None)
+                log.info("offered", **attrs)
+                notes.returned(attrs["id"])
+
+        for index in range(options.threads):
+            threading.Thread(target=work, args=(1_000_000 + index,), daemon=True).start()
+
     async def run(self, tracker: structjob.Tracker) -> None:
+        while options.plain and self.more():
+            self.offer(None)
+            await self.pause()
         while self.more():
             self.offer(None)
             async with tracker.job("produce", wait=self.number % 3 == 0) as job:
@@ -90,11 +111,15 @@ class Producer:
 
 async def main() -> None:
     producer = Producer()
+    if options.segment:
+        structjob.spool.SETTLE = 0.0
+        structjob.spool.FileLane.__init__.__kwdefaults__["segment_bytes"] = options.segment
     tracker = structjob.Tracker(options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch)
     await tracker.open()
     notes.session(tracker.session_id)
     if options.count is None:
         producer.listen()
+    producer.log_in_threads()
     await producer.run(tracker)
     began = time.monotonic()
     complete = await tracker.aclose(options.timeout)

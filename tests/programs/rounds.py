@@ -1,7 +1,8 @@
 """Opens a tracker on each database that its standard input names, logs inside a job, and says how it went.
 
 Argument: the directory for its spools. A line of the input is JSON: ``url``, ``events``, and ``rate``, events a second (0: no pause).
-Its answer is a line of JSON: ``seconds`` until all was stored, ``lateness`` at worst where there is a rate, ``said`` by the library.
+Its answer is a line of JSON: ``opened``, the seconds until its tracker was open; ``seconds`` until all was stored; ``lateness`` at worst
+where there is a rate; what the library ``said``.
 """
 
 import asyncio
@@ -36,10 +37,11 @@ async def work(url: str, events: int, rate: float, said: Said) -> dict[str, obje
     answer: dict[str, object] = {"said": said.messages}
     try:
         async with structjob.Tracker(url, spool=sys.argv[1]) as tracker:
+            answer["opened"] = time.monotonic() - began
             late = 0.0
             async with tracker.job("round") as job:
                 if rate:
-                    print(json.dumps({"open": True}), flush=True)
+                    print(json.dumps({"open": answer["opened"]}), flush=True)
                 for number in range(events):
                     log.info("event", number=number)
                     if rate:
