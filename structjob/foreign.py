@@ -13,7 +13,7 @@ import functools
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -25,6 +25,7 @@ from structjob.encoding import normalise
 from structjob.event import BY_NAME, error_columns
 from structjob.levels import level_name
 from structjob.processors import is_recording
+from structjob.sinks import ConsoleSink, Sink, place_of
 
 _REMEMBERED = 10_000
 """Records that are recognized when another thread hands them to their logger once more, twice as many at most."""
@@ -80,13 +81,14 @@ class _Joined:
                 call_handlers(logger, record)
                 return
             alone = not logger.hasHandlers()
+            # Where nothing handles a record, `logging` prints warnings itself; what `configure` set up shows them in its place.
+            handled = not (alone and pipeline.configured is not None) and not self._is_for_us_only(logger, record)
             try:
-                # Where nothing handles a record, `logging` prints warnings itself; what `configure` set up shows them in its place.
-                if not (alone and pipeline.configured is not None) and not self._is_for_us_only(logger, record):
+                if handled:
                     call_handlers(logger, record)
             finally:
                 if record.levelno >= least:
-                    self._take(logger, record, alone)
+                    self._take(logger, record, alone, handled)
 
         logging.Logger.callHandlers = calling_handlers  # type: ignore[assignment, method-assign]
 
@@ -99,7 +101,7 @@ class _Joined:
             each = each.parent
         return each is logging.root
 
-    def _take(self, logger: logging.Logger, record: logging.LogRecord, alone: bool) -> None:
+    def _take(self, logger: logging.Logger, record: logging.LogRecord, alone: bool, handled: bool) -> None:
         within = getattr(_here, "within", False)
         _here.within = True
         try:
@@ -117,7 +119,12 @@ class _Joined:
                 return
             # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes out of it is recorded only. So is what
             # does not propagate: its own handlers have shown it.
-            _pass(record, pipeline.pass_on if not within and (propagates or alone) else pipeline.record)
+            if within or not (propagates or alone):
+                _pass(record, pipeline.record)
+            elif handled and pipeline.configured is not None and (shown := _shown_already(logger, record, pipeline.configured.sinks)):
+                _pass(record, pipeline.configured.without(shown).take)
+            else:
+                _pass(record, pipeline.pass_on)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
@@ -175,6 +182,24 @@ def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) ->
             return True
         each = each.parent if each.propagate else None
     return False
+
+
+def _shown_already(logger: logging.Logger, record: logging.LogRecord, sinks: Sequence[Sink]) -> list[Sink]:
+    """Return those of the *sinks* that would show *record* to people where a handler has just shown it: on the same terminal.
+
+    A console of JSON lines is not left out: programs read it, and need every record in that form.
+    """
+    consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink) and sink.pretty]
+    places = set()
+    each: logging.Logger | None = logger if consoles else None
+    while each is not None:
+        for handler in each.handlers:
+            # With a filter it may not have shown it: twice is better than not at all.
+            if isinstance(handler, logging.StreamHandler) and record.levelno >= handler.level and not handler.filters:
+                places.add(place_of(handler.stream))
+        each = each.parent if each.propagate else None
+    places.discard(None)
+    return [sink for sink in consoles if sink.place in places] if places else []
 
 
 def _origin() -> tuple[bool, bool]:

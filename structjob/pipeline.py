@@ -81,6 +81,17 @@ class FanOut:
         self._lines: list[tuple[int, Any]] = [(sink_level(sink), sink) for sink in sinks if _writes_lines(sink)]
         self._records = [(sink_level(sink), sink) for sink in sinks if not _writes_lines(sink)]
         self._least = min(map(sink_level, sinks), default=1_000_000)
+        self._without: dict[tuple[int, ...], FanOut] = {}
+
+    def without(self, sinks: Sequence[Sink]) -> FanOut:
+        """Return what does the same, but for showing an event on *sinks*, which are some of its own."""
+        left_out = tuple(map(id, sinks))
+        found = self._without.get(left_out)
+        if found is None:
+            found = FanOut(*(sink for sink in self.sinks if id(sink) not in left_out))
+            found.encoder = self.encoder
+            self._without[left_out] = found
+        return found
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> tuple[tuple[()], dict[str, Any]]:
         message = event_dict.pop("event", "")

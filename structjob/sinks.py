@@ -137,6 +137,11 @@ class ConsoleSink:
         self._descriptor: Descriptor | None = None
         """What keeps lines whole on a pipe or a terminal; a file does so alone."""
 
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Where it writes to at present, see `place_of`."""
+        return place_of(self._stream if self._stream is not None else sys.stdout)
+
     def emit(self, record: Record) -> None:
         self.write(self._render(record) if self.pretty else record.line)
 
@@ -202,6 +207,15 @@ def _descriptor(stream: Any) -> int:
         return int(stream.fileno())
     except (AttributeError, OSError, ValueError, TypeError):
         return -1
+
+
+def place_of(stream: Any) -> tuple[int, int] | None:
+    """Return what is the same for streams that lead to one terminal, file or pipe: device and inode; None where there is none below."""
+    try:
+        info = os.fstat(_descriptor(stream))
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _write_through(stream: Any, line: bytes) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from breakable_servers import filled, small_disk
 from cli_support import SAMPLE, WRITER, Shell
 from click.testing import CliRunner
 
@@ -233,7 +235,7 @@ def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
 
 def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
     """faults 55: doctor writes a row and rolls it back: what the file's mode does not show, such as a full disk, is a problem."""
-    monkeypatch.setattr(trial, "_WRITE", "INSERT INTO structjob_locks (name, expires_at) VALUES (CAST(zeroblob(3000000) AS TEXT), 'x')")
+    monkeypatch.setattr(trial, "_ROOM", 3_000_000)
     path = shell.directory / "structjob.db"
     with closing(sqlite3.connect(path)) as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -398,3 +400,25 @@ def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
         said = done.output + str(done.exception)
         assert (done.exit_code, "Permission denied" in said) == (1, True), (each, said)
         assert done.exception is None or isinstance(done.exception, (SystemExit, Failure)), (each, done.exception)
+
+
+def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
+    """faults 55: the trial of a write needs room as an event does, in the database and in the spool, though a page of the file is free."""
+    try:
+        with small_disk(tmp_path / "small", 8) as disk:
+            shutil.copy(shell.directory / "structjob.db", disk)
+            (disk / "structjob.db.spool").mkdir(0o700)
+            url = f"sqlite:///{disk}/structjob.db"
+            found = findings(shell, db=url)
+            assert {found[check]["verdict"] for check in ("write", "spool")} == {"ok"}
+            size = (disk / "structjob.db").stat().st_size
+            with filled(disk):
+                found = findings(shell, db=url, code=1)
+                assert found["write"]["verdict"] == "problem"
+                assert "full" in found["write"]["found"]
+                assert "No space left" in found["spool"]["found"]
+            assert findings(shell, db=url)["write"]["verdict"] == "ok"
+            assert (disk / "structjob.db").stat().st_size == size
+            assert list((disk / "structjob.db.spool").iterdir()) == []
+    except PermissionError as exc:
+        pytest.skip(str(exc))

@@ -76,6 +76,46 @@ async def test_basic_config_works_after_us(tracker_of, recording):
     assert messages[-2:] == ["printed", "printed now"]
 
 
+@pytest.mark.parametrize("first", ["basicConfig", "configure"])
+async def test_a_record_is_shown_once_in_a_place(tracker_of, tmp_path, first):
+    """faults A9: where `basicConfig` prints on the terminal that our console is on, each record is there once, whichever came first."""
+    logging.getLogger().handlers.clear()
+    with open(tmp_path / "terminal", "a") as screen, open(tmp_path / "terminal", "a") as same, open(tmp_path / "other", "w") as other:
+        steps = [
+            lambda: logging.basicConfig(stream=same, level=logging.INFO, format="theirs %(message)s"),
+            lambda: structjob.configure(console=structjob.ConsoleSink(screen, format="pretty"), file=tmp_path / "app.jsonl", strict=True),
+        ]
+        for step in steps if first == "basicConfig" else reversed(steps):
+            step()
+        structlog.get_logger().info("ours")
+        lib.warning("once")
+        logging.getLogger().handlers[0].addFilter(lambda record: False)
+        lib.warning("not by a handler that may have filtered it")
+        logging.getLogger().handlers[:] = [logging.StreamHandler(other)]
+        lib.warning("in both places")
+        logging.getLogger().handlers[0].setLevel(logging.CRITICAL)
+        lib.error("not for the handler")
+    shown = (tmp_path / "terminal").read_text()
+    assert '{"timestamp"' not in shown
+    for text in ("once", "not by a handler that may have filtered it", "in both places", "not for the handler", "ours"):
+        assert shown.count(text) == 1, shown
+        assert (tmp_path / "app.jsonl").read_text().count(text) == 1
+    assert "theirs once" in shown
+    assert (tmp_path / "other").read_text() == "in both places\n"
+
+
+def test_a_console_of_json_lines_shows_every_record(tmp_path):
+    """faults A9: programs read it, so no record is missing there, although a handler prints it in the same place."""
+    logging.getLogger().handlers.clear()
+    with open(tmp_path / "out", "a") as out:
+        logging.basicConfig(stream=out, format="theirs %(message)s")
+        structjob.configure(console=structjob.ConsoleSink(out, format="json"), strict=True)
+        lib.warning("for programs")
+    theirs, line = (tmp_path / "out").read_text().splitlines()
+    assert theirs == "theirs for programs"
+    assert json.loads(line)["event"] == "for programs"
+
+
 async def test_the_level_of_basic_config_counts(tracker_of, recording):
     """faults A9: `basicConfig(level=…)` says what the root logger passes, for the database, too."""
     recording()

@@ -174,7 +174,7 @@ def _writing(path: Path) -> Iterator[Finding]:
         yield Finding("lock", "problem", found, f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}")
         return
     if refused is None:
-        yield Finding("write", "ok", "a row was inserted and rolled back")
+        yield Finding("write", "ok", "a large event was inserted and rolled back")
     elif "not a database" not in refused:  # said below
         yield Finding("write", "problem", f"{path} takes no writes: {refused}", "check the disk, its quota and how it is mounted")
 
@@ -221,7 +221,11 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
         yield from _neighbours(places)
     if not os.path.exists(root):
         if _can_be_made(root):
-            yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
+            above = next(path for path in root.parents if os.path.isdir(path))
+            if (refused := trial.write_to_directory(above)) is not None:
+                yield Finding("spool", "problem", f"{above} takes no writes: {refused}", "check the disk, its quota and how it is mounted")
+            else:
+                yield Finding("spool", "ok", f"{root} does not exist yet; the first tracker creates it")
         else:
             yield Finding("spool", "problem", f"{root} cannot be created", f"{_OTHER_USER}; or name another with $STRUCTJOB_SPOOL")
         return
@@ -229,6 +233,8 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         what = _forbidden(root) if stat.S_ISDIR(info.st_mode) else f"{root} is no directory"
         yield Finding("spool", "problem", what, f"{_OTHER_USER}; or name another with Tracker(spool=PATH)")
+    elif (refused := trial.write_to_directory(root)) is not None:
+        yield Finding("spool", "problem", f"{root} takes no writes: {refused}", "check the disk, its quota and how it is mounted")
     elif info.st_mode & 0o077:
         yield Finding("spool", "warning", f"others may look into {root} ({stat.filemode(info.st_mode)})", f"chmod 700 {root}")
     else:
@@ -417,7 +423,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
     yield Finding("rights", "ok", "SELECT, INSERT, UPDATE and DELETE on each table")
     failed = trial.write_and_roll_back(connection)
     if failed is None:
-        yield Finding("write", "ok", "a row was inserted and rolled back")
+        yield Finding("write", "ok", "a large event was inserted and rolled back")
     else:
         yield Finding("write", "problem", f"the server takes no writes: {failed.error}", "check its disk, its quota and its log")
 

@@ -23,7 +23,7 @@ Examples:
   structjob --db postgresql://ada@db.example/jobs doctor
   structjob doctor --json | jq '.findings[] | select(.verdict != "ok")'
 
-It tries what a program would do: it writes a row and rolls it back, tests the rights on each table, and has SQLite look for damage
+It tries what a program would do: it writes a large event and rolls it back, tests the rights on each table, and has SQLite look for damage
 (10 s at most). Nothing is changed: no database is created, no spool is delivered. Missing lines are found by `structjob verify`.
 
 \b

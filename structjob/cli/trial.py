@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,8 +22,11 @@ LONG_LOCK = 2.0
 QUICK_CHECK = 10.0
 """Seconds that SQLite may look for damage in a file. It reads about 500 MB a second."""
 
-_WRITE = "INSERT INTO structjob_locks (name) VALUES ('structjob doctor')"
-"""A row that is rolled back: it shows a full disk or quota, which statements without rows do not."""
+_ROOM = 64 * 1024
+"""Bytes that a trial writes, where an event would be: a full disk or quota refuses them."""
+
+_EVENT = {"session_id": -1, "seq": -1, "level": "info", "type": "system"}
+"""The row of a trial, which is rolled back, but for its time and its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +72,36 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
 
 
 def write_and_roll_back(connection: Connection) -> Refusal | None:
-    """Insert a row and roll it back; return why that failed."""
+    """Insert a large event and roll it back; return why that failed."""
+    from sqlalchemy import insert
     from sqlalchemy.exc import DBAPIError
 
+    from structjob.store.expressions import utc_now
+    from structjob.store.tables import logs
+
     try:
-        connection.exec_driver_sql(_WRITE)
+        connection.execute(insert(logs).values(**_EVENT, ts=utc_now(), message=_incompressible()))
     except DBAPIError as exc:
-        return Refusal("write", "structjob_locks", _first_line(exc.orig))
+        return Refusal("write", "structjob_logs", _first_line(exc.orig))
     finally:
         connection.rollback()
+    return None
+
+
+def _incompressible() -> str:
+    return secrets.token_hex(_ROOM // 2)
+
+
+def write_to_directory(directory: Path) -> str | None:
+    """Write a file without a name to *directory*, as large as a large event; return why that failed."""
+    try:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            data = memoryview(bytes(_ROOM))
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+    except OSError as exc:
+        return exc.strerror or str(exc)
     return None
 
 
@@ -99,7 +126,7 @@ class Locked(Exception):
 
 
 def write_to_file(path: Path) -> str | None:
-    """Insert a row into an SQLite file and roll it back; return why that failed.
+    """Insert a large event into an SQLite file and roll it back; return why that failed.
 
     A file without structjob's tables passes where its write lock can be taken.
 
@@ -108,9 +135,15 @@ def write_to_file(path: Path) -> str | None:
     """
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None)) as connection:
+            # A cache that is too small for the event: SQLite would write the rest at the commit only, which is not to come.
+            connection.execute("PRAGMA cache_size = 1")
             connection.execute("BEGIN IMMEDIATE")
             try:
-                connection.execute(_WRITE)
+                row = {**_EVENT, "ts": "2000-01-01 00:00:00.000000", "message": _incompressible()}
+                connection.execute(
+                    f"INSERT INTO structjob_logs ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})",  # noqa: S608 -- names of columns
+                    tuple(row.values()),
+                )
             except sqlite3.OperationalError as exc:
                 if "no such table" not in str(exc):
                     raise
