@@ -283,6 +283,43 @@ async def test_a_damaged_file_is_replaced_by_a_good_one(db_path, tmp_path, caplo
     assert any("was deleted, moved or replaced" in text for text in warnings_of(caplog))
 
 
+async def test_a_file_that_is_overwritten_in_place(db_path, tmp_path, caplog):
+    """faults 13: `cp backup.db jobs.db` below a running program: one warning says what happened and what to do, not many tracebacks."""
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=0.02) as tracker:
+        log.info("before")
+        await tracker.flush()
+        with contextlib.closing(sqlite3.connect(db_path)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        db_path.write_bytes(b"another" * 10_000)
+        log.info("meanwhile")
+        beats = []
+        beat = tracker._store.heartbeat
+        tracker._store.heartbeat = lambda *args: beats.append(args) or beat(*args)
+        while len(beats) < 3:
+            await asyncio.sleep(0.01)
+        with pytest.raises(structjob.StoreUnavailable, match=f"{db_path} is damaged.* as by `cp backup.db .* with mv"):
+            await tracker.flush()
+        assert [record for record in caplog.records if record.exc_info] == []
+        (warning,) = [text for text in warnings_of(caplog) if "is damaged" in text]
+        assert f"delete {db_path}-wal" in warning
+        await tracker.aclose(timeout=0.1)
+
+
+async def test_what_goes_wrong_at_each_heartbeat_is_logged_once(db_path, tmp_path, caplog, monkeypatch):
+    """faults 13: a fault that nobody foresaw, such as a row of a damaged file, is logged with its traceback once."""
+    async with structjob.Tracker(f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=0.02) as tracker:
+        beats = []
+
+        async def beat(*args):
+            beats.append(args)
+            raise ValueError("Invalid isoformat string")
+
+        monkeypatch.setattr(tracker._store, "heartbeat", beat)
+        while len(beats) < 3:
+            await asyncio.sleep(0.01)
+    assert len([record for record in caplog.records if record.exc_info]) == 1
+
+
 def test_a_file_is_not_made_where_its_file_system_is_not_mounted(tmp_path):
     """faults 13: where the directory is on another file system than before, it is waited for: a new file there would be hidden later."""
     path = tmp_path / "jobs.db"

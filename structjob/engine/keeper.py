@@ -17,7 +17,7 @@ from structjob.engine.orphans import Orphans
 from structjob.engine.reaper import Reaper
 from structjob.engine.reentry import Reentry
 from structjob.engine.watchdog import Watchdog
-from structjob.exceptions import StoreUnavailable
+from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.processors import setup
 from structjob.recorder import Recorder
 
@@ -32,6 +32,9 @@ TICK = 1.0
 
 _CLAIMS = 100
 """Starts whose answer was lost that are looked for in one turn at most: after a long outage there may be many, and the heart must beat."""
+
+_REPORTED = 20
+"""Faults of different kinds that are logged at most."""
 
 _APART = 10.0
 """Seconds that the watchdog tries to reach a server at most."""
@@ -75,6 +78,7 @@ class Keeper:
         self._reaper = Reaper(own, recorder, link, orphans, heartbeat, reentry.restate)
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
+        self._reported: set[tuple[type[Exception], str]] = set()
         self._looked = asyncio.Event()
         self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
 
@@ -103,8 +107,15 @@ class Keeper:
         try:
             with suppress(StoreUnavailable):  # the writers tell
                 await look()
-        except Exception:  # noqa: BLE001 -- a fault of ours must not end the heartbeat
-            diagnostics.exception("structjob: looking after sessions failed; it is tried again")
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must not end the heartbeat
+            kind = (type(exc), str(exc))
+            if kind in self._reported or len(self._reported) >= _REPORTED:
+                return
+            self._reported.add(kind)
+            if isinstance(exc, StructjobError):
+                diagnostics.warning("looking after sessions failed: %s; it is tried again, and this is logged once", exc)
+            else:
+                diagnostics.exception("structjob: looking after sessions failed; it is tried again, and this is logged once")
 
     async def _look(self) -> None:
         self._accounts.settle()

@@ -407,6 +407,14 @@ class SQLiteStore:
         text = str(exc)
         if self._connection is not None and (replaced := self._gone()) is not None:
             return replaced  # a damaged file may have been replaced by a good one
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED and (self._connection is not None or "not a database" not in text):
+            found = str(self.path)
+            return StoreUnavailable(
+                f"the database file {found} is damaged: {text}. It may have been overwritten while it was open, as by `cp backup.db "
+                f"{found}`. End the programs that use it, delete {found}-wal and {found}-shm, and put a good copy in its place with mv; "
+                f"or save what can be read: sqlite3 {found} .recover | sqlite3 new.db",
+                permanent=True,
+            )
         if "not a database" in text:
             return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
         if "unable to open" in text and self._connection is None:  # later on it may be that no descriptor is left
@@ -418,6 +426,9 @@ class SQLiteStore:
         gone = "no such table" in text and self.path is not None
         permanent = "no such table" in text or "readonly" in text
         return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent, gone=gone)
+
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
