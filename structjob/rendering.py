@@ -18,7 +18,10 @@ _INDENT = 22
 _UUID = 36
 _SHORT = 8
 
-_OWN = frozenset(("operation_created", "operation_start", "operation_end", "operation_crashed", "step_start", "step_end", "step_error"))
+_OWN = frozenset((
+    "operation_created", "operation_start", "operation_end", "operation_crashed", "operation_crash_withdrawn", "step_start", "step_end",
+    "step_error",
+))  # fmt: skip
 """Kinds of events that say what became of a job or step."""
 
 # What the line of such an event says in another place or in other words.
@@ -195,6 +198,8 @@ def told(event: Shown) -> tuple[str, str]:
             return status, f"{operation} {status}{lasted}{again}{failure}"
         case "operation_crashed":
             return "crashed", f"{operation} crashed: its process ended without finishing it"
+        case "operation_crash_withdrawn":
+            return "running", f"{operation} has not crashed"
         case "step_start":
             return "pending", name
         case "step_end" if status == "retrying":

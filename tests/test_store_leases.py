@@ -96,17 +96,17 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
     """A session that lives ends no longer; one that closed by itself stays closed (R11)."""
     store = stores[0]
 
-    def revive(connection) -> bool:
+    def revive(connection):
         return leases.revive(connection, stranger.session_id)
 
-    assert not await store.transact(revive)
+    assert await store.transact(revive) is None
     lease = await lease_of(store, stranger)
     assert await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell))
-    assert await store.transact(revive)
-    assert not await store.transact(revive)
+    assert await store.transact(revive) is not None
+    assert await store.transact(revive) is None
     assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
     await store.end_session(stranger, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
-    assert not await store.transact(revive)
+    assert await store.transact(revive) is None
 
 
 async def test_requests_at_once_leave_one(stores, stranger):

@@ -1,11 +1,14 @@
-"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with what was going on."""
+"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with what was going on.
+
+Of those that had not crashed after all, an ``operation_crash_withdrawn`` event says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
 from structjob.context import Scope
 from structjob.engine.feed import Feed
@@ -58,6 +61,17 @@ async def account(told: dict[str, bytes], own: Feed, recorder: Recorder, link: L
     own.stored += len(stored)
     recorder.lost.extend(Dropped(number, number, "interrupted") for number in numbers - stored)
     recorder.settle_numbers(numbers, len(stored))
+
+
+def correct(withdrawn: Iterable[RowMapping], recorder: Recorder, why: str) -> None:
+    """Record for each of the jobs *withdrawn* that it had not crashed, and *why*."""
+    for row in withdrawn:
+        scope = Scope(
+            recorder=recorder, job_id=row["id"], attempt=row["attempt"], operation=row["operation"],
+            correlation_id=row["correlation_id"], parent_job_id=row["parent_job_id"], category=row["category"], project=row["project"],
+        )  # fmt: skip
+        kind = "operation_crash_withdrawn"
+        emit(scope, "warning", kind, {"operation": row["operation"], "reason": why}, kind=kind)
 
 
 def _notice(crashed: Crashed, session: Session) -> bytes:

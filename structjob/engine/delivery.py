@@ -163,6 +163,7 @@ class Engine:
                 async with asyncio.timeout(timeout - parting):
                     await self.link.opening()
                     await self._deliver_most()
+                    await self.link.once(self._keeper.take_back_own)
                     self.end_recording()
                     await self._deliver_rest()
                     with contextlib.suppress(StoreUnavailable):  # what cannot be taken back has crashed when the session ends

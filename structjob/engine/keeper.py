@@ -143,6 +143,10 @@ class Keeper:
                 await self._reentry.beat(feed, 0)
         await self._reaper.look()
 
+    async def take_back_own(self) -> None:
+        """Take it back where the tracker's own session is presumed dead."""
+        await self._reaper.take_back_own()
+
     def _beat_apart(self) -> None:
         """Beat in the watchdog's thread."""
         if not self._own.entered or self._recorder.forked:

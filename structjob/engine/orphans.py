@@ -200,6 +200,7 @@ class Orphans:
         del self._feeds[feed.session.session_id]
         spool.remove()
         feed.ended = True
+        crash.correct(ended.withdrawn, self._recorder, "its process had finished it before it ended")
         warn_of_loss(feed.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(

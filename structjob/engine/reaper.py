@@ -125,6 +125,19 @@ class Reaper:
             number = feed.session.session_id
             if not feed.entered or number in alive or (feed.spool is not None and not feed.spool.alive):
                 continue
-            if await self._link.store.transact(lambda connection, number=number: leases.revive(connection, number)) and feed is self._own:  # type: ignore[misc]  # bound early
-                diagnostics.warning("this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs")
-                self._revived()
+            await self._take_back(feed)
+
+    async def _take_back(self, feed: Feed) -> None:
+        number = feed.session.session_id
+        withdrawn = await self._link.store.transact(lambda connection: leases.revive(connection, number))
+        if withdrawn is None:
+            return
+        crash.correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
+        if feed is self._own:
+            diagnostics.warning("this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs")
+            self._revived()
+
+    async def take_back_own(self) -> None:
+        """Take it back where the tracker's own session is presumed dead: to be called before it ends."""
+        if self._own.entered and not await self._link.store.fetch(leases.OPEN.where(leases.is_session(self._own.session.session_id))):
+            await self._take_back(self._own)

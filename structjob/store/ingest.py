@@ -249,12 +249,14 @@ class Ended:
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
         fewer: How many events fewer the database holds than it had confirmed.
+        withdrawn: Which of its jobs had been presumed crashed, and had not; see `structjob.store.withdrawal`.
     """
 
     left: list[Crashed]
     explained: int = 0
     missing: int = 0
     fewer: int = 0
+    withdrawn: Sequence[RowMapping] = ()
 
 
 Tell = Callable[[list[Crashed]], tuple[int, bytes]]

@@ -5,12 +5,13 @@ A presumption only: the session's rows keep its id and their numbers, so that wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, insert, literal, select, update
 
 from structjob.clock import moment
 from structjob.session import Session
@@ -18,11 +19,17 @@ from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Tell
 from structjob.store.sessions import CLOSED, crash
 from structjob.store.tables import logs, sessions
+from structjob.store.withdrawal import withdraw
 
 OPEN = select(
     sessions.c.session_id, sessions.c.host, sessions.c.boot_id, sessions.c.pid, sessions.c.started_at, sessions.c.heartbeat_at
 ).where(sessions.c.ended_at.is_(None))
 """The sessions that have not ended."""
+
+
+def is_session(session_id: int) -> ColumnElement[bool]:
+    """Return the condition on `OPEN` that it is this session."""
+    return sessions.c.session_id == session_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +72,15 @@ def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[
     return crashed
 
 
-def revive(connection: Connection, session_id: int) -> bool:
-    """Take back that a session that lives was presumed dead; return whether it was. What it has running it must record anew."""
+def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | None:
+    """Take back that a session that lives was presumed dead. What it has running it must record anew.
+
+    Returns:
+        What was withdrawn, see `structjob.store.withdrawal`; ``None`` if it was not presumed dead.
+    """
     presumed = (sessions.c.session_id == session_id) & sessions.c.ended_at.is_not(None) & (sessions.c.end_reason != CLOSED)
     alive = update(sessions).where(presumed).values(ended_at=None, end_reason=None, heartbeat_at=utc_now())
-    return bool(connection.execute(alive).rowcount)
+    return withdraw(connection, session_id, alive=True) if connection.execute(alive).rowcount else None
 
 
 def _insert_event(connection: Connection, session_id: int, line: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
 from structjob.store.ingest import Crashed, Ended, Ending, Ingest, Store, Tell
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
+from structjob.store.withdrawal import withdraw
 
 CLOSED = "closed"
 """``end_reason`` of a session that ended by itself."""
@@ -90,10 +91,14 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
     if explain:
         await _explain(store, ingest, number, ending.absent, holes.ranges)
 
+    withdrawn: list[RowMapping] = []
+
     def finish(connection: Connection) -> list[Crashed]:
         enter(connection, session)
         # Locked: whoever else ends it at the same moment waits here, and finds it done.
-        connection.execute(select(sessions.c.session_id).where(sessions.c.session_id == number).with_for_update())
+        former = connection.scalar(select(sessions.c.end_reason).where(sessions.c.session_id == number).with_for_update())
+        # All that it had to say is stored: what it had finished did not crash.
+        withdrawn[:] = withdraw(connection, number, alive=False) if former in PRESUMED else ()
         values = {
             "last_seq": _greatest(sessions.c.last_seq, last),
             "confirmed": _greatest(sessions.c.confirmed, ending.confirmed),
@@ -113,7 +118,7 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
 
     left = await store.transact(finish)
     explained, missing = (holes.count, 0) if explain else (0, holes.count)
-    return Ended(left=left, explained=explained, missing=missing, fewer=fewer)
+    return Ended(left=left, explained=explained, missing=missing, fewer=fewer, withdrawn=withdrawn)
 
 
 async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
