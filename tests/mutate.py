@@ -52,7 +52,7 @@ MODULES = {
     "verify": ("store/verify.py", "test_verify"),
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
     "removal": ("store/retention/removal.py", "test_retention"),
-    "due": ("store/retention/due.py", "test_retention test_retention_engine"),
+    "due": ("store/retention/due.py", "test_due test_retention"),
     "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
     "orphans": ("engine/orphans.py", "test_orphans test_set_aside"),
 }
@@ -120,6 +120,7 @@ def changes(source: str) -> list[Change]:
     tree = ast.parse(source)
     tops = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
     tops += [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    tops += [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in {"slots", "frozen", "kw_only"}]
     left_out = {id(part) for top in tops if top is not None for part in ast.walk(top)}
     places = dict(_places(tree, "", None))
     found = [
