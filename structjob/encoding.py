@@ -21,8 +21,9 @@ import fractions
 import ipaddress
 import math
 import pathlib
+import types
 import uuid
-from collections.abc import Callable, Mapping, MappingView
+from collections.abc import Callable, Mapping, MappingView, ValuesView
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -177,7 +178,7 @@ def _survey(value: Any, limits: Limits) -> set[str] | None:
         if str in kinds:
             texts = [each for each in level if type(each) is str]
             nodes += sum(map(len, texts)) >> 6
-            if any(len(text.encode()) > limits.string for text in texts if len(text) * 4 > limits.string):
+            if any(len(text) > limits.string or len(text.encode()) > limits.string for text in texts if len(text) * 4 > limits.string):
                 return None
         if (int in kinds or float in kinds) and not _are_plain([each for each in level if type(each) in _NUMBERS]):
             return None
@@ -275,15 +276,11 @@ class _Normaliser:
         return self._container(value, kind, depth)
 
     def _container(self, value: Any, kind: type, depth: int) -> Any:
-        members: Any = value
-        if dataclasses.is_dataclass(kind):
-            members = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(kind) if field.repr}
-        elif issubclass(kind, msgspec.Struct):
-            members = {name: getattr(value, name, None) for name in kind.__struct_fields__}
-        elif issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
-            members = dict(zip(fields, value, strict=False))  # a named tuple; by its names secrets are known
-        elif not issubclass(kind, _CONTAINERS):
-            return self._array(value, depth) if _is_array(kind) else self._text(value)
+        members: Any = _fields_of(value, kind)
+        if members is None:
+            if not issubclass(kind, _CONTAINERS):
+                return self._array(value, depth) if _is_array(kind) else self._text(value)
+            members = value
         if depth >= MAX_DEPTH:
             return self._too_deep(value)
         if id(value) in self._above:
@@ -369,6 +366,41 @@ class _Normaliser:
         if len(shape) > 1 and math.prod(shape) > self._max_nodes:
             return self._items([first[index] for index in range(min(size, self._max_items))], depth, size)
         return self._items((first.astype(str) if _of_times(value) else first).tolist(), depth, size)
+
+
+def _fields_of(value: Any, kind: type) -> Any:
+    """Return *value* as a mapping if it is an object of named fields, or shows a mapping's values; else ``None``.
+
+    By their names secrets are known. A field that its class leaves out of the ``repr`` is left out. Nothing is imported.
+    """
+    if dataclasses.is_dataclass(kind):
+        return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(kind) if field.repr}
+    if issubclass(kind, msgspec.Struct):
+        return {name: getattr(value, name, None) for name in kind.__struct_fields__}
+    if issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
+        return dict(zip(fields, value, strict=False))
+    if issubclass(kind, ValuesView):
+        return getattr(value, "mapping", None) or getattr(value, "_mapping", None)
+    if issubclass(kind, types.SimpleNamespace):
+        return dict(vars(value))
+    # Looked up in the classes' own dicts: a metaclass may have its own idea of what they have.
+    for base in kind.__mro__[:-1]:
+        names = vars(base)
+        if (attributes := names.get("__attrs_attrs__")) is not None:
+            return {each.name: getattr(value, each.name, None) for each in attributes if each.repr is not False}
+        # In the second and the first version of pydantic.
+        model = names.get("__pydantic_fields__", names.get("model_fields", names.get("__fields__")))
+        if isinstance(model, dict) and (hasattr(kind, "__pydantic_fields_set__") or hasattr(kind, "__fields_set__")):
+            return _of_model(value, model)
+        if names.get("__module__") == "argparse" and base.__name__ == "Namespace":
+            return dict(vars(value))
+    return None
+
+
+def _of_model(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    hidden = {name for name, field in fields.items() if getattr(getattr(field, "field_info", field), "repr", True) is False}
+    members = {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+    return {name: member for name, member in members.items() if name not in hidden}
 
 
 def _is_array(kind: type) -> bool:

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from structjob.bounds import OF_EVENT, ROOM
+from structjob.bounds import MAX_STRING, OF_EVENT, ROOM
 from structjob.clock import second_text
 from structjob.context import Scope, json_fields
+from structjob.credentials import MARK
 from structjob.encoding import encode_plain, encode_text, encode_value, normalise, with_text_keys
 from structjob.exceptions import InvalidArgument
 from structjob.failure import Classifier, exception_attrs
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.models import STREAMS
-from structjob.redaction import Redactor
+from structjob.redaction import Redactor, registered
 
 
 class Level(NamedTuple):
@@ -47,6 +48,8 @@ _SPECIAL = frozenset({*_COLUMNS, *_OWN, *_APART, "kind", "exc_info", "stack_info
 _LIMITS = {"logger": 255, "category": 64, "project": 128, "stream": 6, "trace_id": 32, "span_id": 16, "fingerprint": 64}
 """Characters that the columns hold, see ``structjob.store.tables``."""
 _ERROR = LEVELS["error"]
+_TOKEN = 16
+"""Characters of a token at least."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 
 
@@ -60,11 +63,17 @@ class Encoder:
 
     def __init__(self, redactor: Redactor | None = None, classifier: Classifier | None = None) -> None:
         self.redactor = redactor
-        self._suspects = redactor.suspects if redactor is not None else _never
         self.classifier = classifier
         # Keys that were looked at and are neither special nor secret: an event made of these alone needs no second look.
         self.plain: set[str] = set()
         self.messages: dict[str, bytes] = {}
+        registered.watch(self)
+
+    def forget(self) -> None:
+        """Look again at what was found harmless: another value is secret from now on."""
+        self.plain.clear()
+        self.messages.clear()
+        logger_name.cache_clear()
 
     def attrs(
         self, given: MutableMapping[str, Any], columns: dict[str, Any], scope: Scope | None = None, *, recorded: bool = True
@@ -81,18 +90,32 @@ class Encoder:
                 continue
             if key in _SPECIAL:
                 self._special(key, attrs, columns, scope, recorded)
-            elif self.redactor is not None and self.redactor.is_secret(key):
-                attrs[key] = self.redactor.value(normalise(attrs[key]), key)
+            elif self._concerns(key):
+                self._hide(key, attrs)
             elif len(self.plain) < 10_000:
                 self.plain.add(key)
         return attrs
+
+    def _concerns(self, key: str) -> bool:
+        return self.redactor is not None and (self.redactor.reads_all or self.redactor.concerns(key))
+
+    def _hide(self, key: str, attrs: dict[str, Any]) -> None:
+        """Take out of *attrs* what is secret under *key*: the value, the key itself, or a value that another attribute names."""
+        redactor = self.redactor
+        assert redactor is not None  # noqa: S101 -- `_concerns` has asked it
+        hidden = redactor.named(attrs)
+        value = redactor.value(normalise(attrs[key]), key)
+        if (shown := redactor.text(key)) != key:
+            del attrs[key]
+        attrs[shown] = value
+        attrs.update(dict.fromkeys(hidden, MARK))
 
     def _special(self, key: str, attrs: dict[str, Any], columns: dict[str, Any], scope: Scope | None, recorded: bool) -> None:
         if key in _COLUMNS:
             column, value = _COLUMNS[key], attrs[key]
             if column in columns and column != "fingerprint":  # an event of our own: what it is, no summary of a job says
                 return
-            if type(value) is not str or _is_word(value) is None:  # most are, which need no closer look
+            if type(value) is not str or len(value) >= _TOKEN or _is_word(value) is None:  # most are short words, which need no closer look
                 value = normalise(value)
                 value = value if self.redactor is None else self.redactor.value(value)
             text = str(value) if type(value) is int else value
@@ -132,23 +155,28 @@ class Encoder:
 
     def check(self, attrs_json: bytes | None, attrs: dict[str, Any], message_json: bytes) -> bytes:
         """Return *attrs* as JSON, given what `encode_plain` made of them: with a closer look where that is called for."""
-        if attrs_json is None or self._suspects(attrs_json):
+        if attrs_json is None or self._suspects(attrs):
             return encode_value(attrs, OF_EVENT._replace(room=ROOM - len(message_json)), self.redactor)
         return attrs_json
 
     def message(self, message: Any) -> bytes:
         """Return *message* as JSON, redacted."""
         encoded = encode_text(message)
-        if self.redactor is not None and self._suspects(encoded):
-            encoded = encode_text(self.redactor.text(msgspec.json.decode(encoded)))
+        if self.redactor is not None:
+            text = message if type(message) is str and len(encoded) < MAX_STRING else msgspec.json.decode(encoded)
+            if self.redactor.suspects(text):
+                encoded = encode_text(self.redactor.text(text))
         # Programs say the same things over and over.
         if type(message) is str and len(encoded) < 256 and len(self.messages) < 4096:
             self.messages[message] = encoded
         return encoded
 
-
-def _never(encoded: bytes) -> bool:
-    return False
+    def _suspects(self, attrs: dict[str, Any]) -> bool:
+        """Return whether a text in *attrs*, whose values are plain, may hold a credential."""
+        if self.redactor is None:
+            return False
+        suspects = self.redactor.suspects
+        return any(type(value) is str and suspects(value) for value in attrs.values())
 
 
 def _fits(column: str, value: Any) -> bool:
@@ -157,9 +185,10 @@ def _fits(column: str, value: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def logger_name(name: str) -> str:
+def logger_name(name: str, redactor: Redactor | None) -> str:
     """Return *name* as the column ``logger`` takes it."""
     text = str(normalise(name))
+    text = text if redactor is None else redactor.text(text)
     return text if len(text) <= _LIMITS["logger"] else f"{text[:200]}…[cut: the first 200 of {len(text):,} kept]"
 
 

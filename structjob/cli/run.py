@@ -155,9 +155,10 @@ def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any
     import socket
 
     from structjob.cli.database import working_directory
+    from structjob.redaction import Redactor
 
     settings = {key: value for key, value in given.items() if value is not None}
-    about = {"command": shlex.join(_without_secrets(command)), "directory": str(working_directory()), "host": socket.gethostname()}
+    about = {"command": shlex.join(Redactor().command(command)), "directory": str(working_directory()), "host": socket.gethostname()}
     return {**settings, "metadata": {**settings.get("metadata", {}), **about}, "offline": True}
 
 
@@ -177,25 +178,6 @@ def operation_of(command: Sequence[str]) -> str:
         elif not word.startswith("-"):
             return f"{program} {os.path.basename(word)}"[:255]
     return program
-
-
-def _without_secrets(command: Sequence[str]) -> list[str]:
-    """Return *command* with what follows an option like ``--password`` replaced; texts are redacted by the job itself."""
-    from structjob.redaction import MARK, Redactor
-
-    redactor = Redactor()
-    shown: list[str] = []
-    hide = False
-    for word in command:
-        if hide and not word.startswith("-"):
-            shown.append(MARK)
-            hide = False
-            continue
-        name, equals, _ = word.partition("=")
-        hide = word.startswith("--") and not equals and redactor.is_secret(name.lstrip("-"))
-        secret = equals and redactor.is_secret(name.lstrip("-"))
-        shown.append(f"{name}={MARK}" if secret else redactor.text(word))
-    return shown
 
 
 class CommandFailed(Exception):
