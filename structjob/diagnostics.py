@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import time
 
+from structjob.wording import count_of
+
 diagnostics = logging.getLogger("structjob")
 
 DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
@@ -32,7 +34,7 @@ class Faults:
         now = time.monotonic()
         if now - self._told.get(what, -60.0) >= 60.0:
             self._told[what] = now
-            diagnostics.warning("%s failed (%d times so far): %s: %s", what, self.counts[what], type(exc).__name__, exc)
+            diagnostics.warning("%s failed (%s so far): %s: %s", what, count_of(self.counts[what], "time"), type(exc).__name__, exc)
 
 
 faults = Faults()

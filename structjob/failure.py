@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from structjob.encoding import encode_text, type_name
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.context import Scope
@@ -65,7 +66,7 @@ def format_traceback(exc: BaseException) -> str:
         text = f"{''.join(lines)}{type_name(exc)}: {message_of(exc)}\n"
     if len(text) > MAX_TRACEBACK:
         cut = len(text) - MAX_TRACEBACK
-        text = f"{text[: MAX_TRACEBACK // 4]}\n…[cut: {cut:,} characters]\n{text[-MAX_TRACEBACK * 3 // 4 :]}"
+        text = f"{text[: MAX_TRACEBACK // 4]}\n…[cut: {count_of(cut, 'character')}]\n{text[-MAX_TRACEBACK * 3 // 4 :]}"
     return text
 
 
@@ -195,7 +196,7 @@ def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
         kept = parts[:MAX_PARTS] if depth < _MAX_DEPTH else ()
         shown: list[Any] = [_structure(part, depth + 1) for part in kept]
         if (left := len(parts) - len(kept)) > 0:
-            shown.append(f"…[cut: {left:,} more of {len(parts):,} exceptions]")
+            shown.append(f"…[cut: {left:,} more of {count_of(len(parts), 'exception')}]")
         info["exceptions"] = shown
     return info
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from structjob.context import ENVIRONMENT
 from structjob.diagnostics import diagnostics
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.context import Scope
@@ -48,8 +49,8 @@ def add(recorder: Recorder) -> None:
         recorder.put(body, level)
     if lost := _forget_lost(recorder.level):
         diagnostics.warning(
-            "%d log events are lost: they were logged while no tracker was open, and memory keeps the last %d; open the tracker earlier",
-            lost,
+            "%s lost: logged while no tracker was open; memory keeps the last %d; open the tracker earlier",
+            count_of(lost, "log event", "is", "are"),
             WAITING,
         )
 
@@ -148,7 +149,8 @@ def _report_unrecorded() -> None:
     unrecorded = _forget_lost(_closed_level) + sum(level >= _closed_level for _, level in _waiting)
     if unrecorded:
         diagnostics.warning(
-            "%d log events are in no database: they were logged after the tracker was closed; close it after the last log call", unrecorded
+            "%s in no database: logged after the tracker was closed; close it after the last log call",
+            count_of(unrecorded, "log event", "is", "are"),
         )
 
 

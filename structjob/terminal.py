@@ -23,6 +23,7 @@ from typing import IO, Any
 from structjob.descriptor import Descriptor
 from structjob.diagnostics import diagnostics
 from structjob.sinks import stand_ins
+from structjob.wording import count_of
 
 FRAME = 0.1
 """Seconds between two frames at least."""
@@ -196,7 +197,7 @@ class Terminal:
             self._restore()
             diagnostics.warning("bars are shown no more: %r", fault)
         if dropped:
-            diagnostics.warning("the terminal takes nothing: %d characters of console output were dropped", dropped)
+            diagnostics.warning("the terminal takes nothing: %s of console output dropped", count_of(dropped, "character", "was", "were"))
 
     def _draw(self, erase: bool) -> None:
         text = ""

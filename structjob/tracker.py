@@ -34,6 +34,7 @@ from structjob.queue import Queue
 from structjob.recorder import Recorder
 from structjob.retention import Pruned, Retention
 from structjob.session import Session
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Executable, RowMapping
@@ -394,8 +395,8 @@ class Tracker:
             left = self._engine.ledger()
             if left.spilled or left.in_memory:
                 diagnostics.warning(
-                    "closed with %d events not stored in %s; %s",
-                    left.spilled + left.in_memory,
+                    "closed with %s not stored in %s; %s",
+                    count_of(left.spilled + left.in_memory, "event"),
                     self._store.masked_url,
                     f"they wait in {self._recorder.root}, and the next tracker delivers them"
                     if self._recorder.root

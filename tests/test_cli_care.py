@@ -78,7 +78,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
     done = shell.run("verify")
     assert done.returncode == 1
     assert "? undelivered" in done.stdout.decode()
-    assert "of a program that died wait in the spool and could not be delivered: nothing is proved of them" in done.stderr.decode()
+    assert "of 1 program that died wait in the spool and could not be delivered: nothing is proved of them" in done.stderr.decode()
     as_json = json.loads(shell.run("verify", "--json").stdout)
     assert (as_json["ok"], as_json["undelivered"]) == (False, [int(spool.name)])
     spool.unlink()

@@ -42,7 +42,7 @@ def test_what_makes_no_sense_deletes_nothing(sample: Shell, words: tuple[str, ..
 def test_a_dry_run_says_what_would_go(sample: Shell) -> None:
     """For people in words, for programs as JSON; nothing is deleted (R41, R49)."""
     said = sample.run("prune", "--older-than", "0s", "--status", "failed=forever", "--dry-run").stderr.decode()
-    assert said == "4 jobs, 5 attempts, 1 steps and 23 lines would be deleted from ./structjob.db\n"
+    assert said == "4 jobs, 5 attempts, 1 step and 23 lines would be deleted from ./structjob.db\n"
     found = sample.json("prune", "--level", "warning=0s", "--dry-run")
     assert (found["dry_run"], found["events"], found["jobs"]) == (True, 1, 0)
     assert "nothing in ./structjob.db is that old" in sample.run("prune", "--older-than", "1d", "--dry-run").stderr.decode()
@@ -73,6 +73,6 @@ def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int)
     live.python(SAMPLE, "sqlite:///structjob.db")
     process = live.start_in_a_terminal("prune", "--older-than", "0s", "--status", "failed=forever")
     shown, _ = process.communicate(answer, timeout=60)
-    assert b"This deletes 4 jobs, 5 attempts, 1 steps and 23 lines from ./structjob.db. Go on?" in shown
+    assert b"This deletes 4 jobs, 5 attempts, 1 step and 23 lines from ./structjob.db. Go on?" in shown
     assert process.returncode == code
     assert len(live.json("jobs")) == left

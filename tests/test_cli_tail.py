@@ -134,7 +134,7 @@ def test_a_pipe_is_imported(shell: Shell, live: Shell) -> None:
     exported = live.ok("export", "mine").encode()
     for number, name in enumerate(("-", "/dev/stdin")):
         db = ("--db", f"{number}.db")
-        assert "stored 1 jobs" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        assert "stored 1 job, " in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
         assert [event["message"] for event in live.json(*db, "logs", "mine", "--stream", "stdout")] == ["one", "", "two"]
         assert "nothing was stored" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
 

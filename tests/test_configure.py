@@ -316,7 +316,7 @@ def test_a_raising_sink_is_counted_reported_once_and_never_felt(caplog):
             log.info("x", n=n)
     assert len(before.records) == len(after.records) == 100
     assert faults.counts == {"the sink Broken": 100}
-    assert [record.getMessage() for record in caplog.records] == ["the sink Broken failed (1 times so far): OSError: disk on fire"]
+    assert [record.getMessage() for record in caplog.records] == ["the sink Broken failed (1 time so far): OSError: disk on fire"]
 
 
 def test_a_report_of_ours_is_seen_on_stderr(capfd):

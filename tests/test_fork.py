@@ -449,7 +449,7 @@ asyncio.run(work("parent"))
 async def test_a_childs_own_tracker_takes_its_events(db_path, options):
     """What a child logs without a job goes to the tracker that it opens; what it logs before, where its parent's has no spool by which to
     take it, waits for that, and never for room in a queue that nobody empties (R28, fork)."""
-    lost = "they were logged while no tracker was open, and memory keeps the last 1000; open the tracker earlier"
+    lost = "logged while no tracker was open; memory keeps the last 1000; open the tracker earlier"
     out = run(
         f"""
 async def own():
@@ -473,7 +473,7 @@ async def main():
 asyncio.run(main())
 """,
         db_path,
-        stderr=f"2000 log events are lost: {lost}\n" if options else "",
+        stderr=f"2,000 log events are lost: {lost}\n" if options else "",
     )
     assert out == ""
     counted = "SELECT message, count(*) FROM structjob_logs WHERE kind = 'log' GROUP BY message ORDER BY 1"

@@ -107,7 +107,7 @@ async def test_a_frozen_database_does_not_hold_the_program_up(db_url, faulty: Fa
     async with asyncio.timeout(5):
         tracker = await structjob.Tracker(db_url).open()
     log.info("meanwhile")
-    with pytest.raises(StoreUnavailable, match=r"has not answered within 0\.1 seconds"):
+    with pytest.raises(StoreUnavailable, match=r"has not answered within 0\.1 s"):
         await tracker.flush()
     faulty.frozen = False
     faulty.thawed.set()

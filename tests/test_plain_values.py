@@ -109,7 +109,7 @@ async def test_events_that_no_tracker_came_for_are_counted(db_url, caplog):
         early = await tracker.logs.list(order="asc", limit=routing.WAITING + 10)
     assert [event.attrs["n"] for event in early] == list(range(5, routing.WAITING + 5))
     (told,) = [line.getMessage() for line in caplog.records if "are lost" in line.getMessage()]
-    assert told.startswith("5 log events are lost: they were logged while no tracker was open")
+    assert told.startswith("5 log events are lost: logged while no tracker was open")
     caplog.clear()
     async with structjob.Tracker(db_url):
         pass
@@ -141,8 +141,8 @@ if reopen:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["3"], "3 log events are in no database: they were logged after the tracker was closed; close it after the last log call\n"),
-        (["1200"], "1200 log events are in no database: they were logged after the tracker was closed; close it after the last log call\n"),
+        (["3"], "3 log events are in no database: logged after the tracker was closed; close it after the last log call\n"),
+        (["1200"], "1,200 log events are in no database: logged after the tracker was closed; close it after the last log call\n"),
         (["0"], ""),
         (["3", "reopen"], ""),
     ],

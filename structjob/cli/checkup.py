@@ -20,6 +20,7 @@ from structjob.cli import trial
 from structjob.cli.database import places_of
 from structjob.exceptions import StructjobError
 from structjob.store.sqlite import has_temporary_directory
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -275,7 +276,7 @@ def _neighbours(places: Places) -> Iterator[Finding]:
         }
         if left:
             others = sorted({session.database_of(directory) or "an unknown database" for directory in left})
-            found = f"{_bytes(sum(left.values()))} of {_count(len(left), 'program')} that logged to {', '.join(others)} wait in {place}"
+            found = f"{_bytes(sum(left.values()))} of {count_of(len(left), 'program')} that logged to {', '.join(others)} wait in {place}"
             advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {places.candidates[0]}"
             details = {"directory": str(place), "sessions": {directory.name: size for directory, size in left.items()}}
             yield Finding("spools of other URLs", "warning", found, advice, details)
@@ -358,7 +359,7 @@ def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
         yield Finding(
             "lag",
             "warning",
-            f"{_bytes(size)} wait in {_count(len(spools), 'spool')} for the database",
+            f"{_bytes(size)} wait in {count_of(len(spools), 'spool')} for the database",
             "leave the spool where it is: it is delivered as soon as a tracker, or a command that reads, reaches the database",
             {"sessions": [spool.session_id for spool in spools], "bytes": size},
         )
@@ -416,7 +417,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
         for one in refused:
             lacking.setdefault(one.table, []).append(one.right)
         (table, rights), *more = lacking.items()
-        others = f", and on {_count(len(more), 'more table')}" if more else ""
+        others = f", and on {count_of(len(more), 'more table')}" if more else ""
         found = f"this user lacks {', '.join(rights)} on {table}{others}: {error}"
         yield Finding("rights", "problem", found, _grants(connection))
         return
@@ -501,7 +502,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
         yield Finding(
             "orphans",
             "warning",
-            f"{_bytes(sum(spool.size for spool in orphaned))} of programs that died wait in {_count(len(orphaned), 'spool')}",
+            f"{_bytes(sum(spool.size for spool in orphaned))} of programs that died wait in {count_of(len(orphaned), 'spool')}",
             "the next tracker delivers them, or any reading command, such as `structjob jobs`",
             {"sessions": [spool.session_id for spool in orphaned]},
         )
@@ -513,7 +514,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
         yield Finding(
             "sessions",
             "warning",
-            f"{len(silent)} of {len(rows)} sessions that have not ended give no sign of life, such as {silent[0]}",
+            f"{count_of(len(silent), 'session', 'gives', 'give')} no sign of life, of {len(rows):,} that have not ended: {silent[0]}",
             "a tracker that is open for a while marks what they left running as crashed",
             {"sessions": silent},
         )
@@ -524,7 +525,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
         yield Finding(
             "dead letters",
             "warning",
-            f"{dead:,} records could not be stored, and were put aside with the reason",
+            f"{count_of(dead, 'record')} could not be stored, and {'was' if dead == 1 else 'were'} put aside with the reason",
             "SELECT reason, error, payload FROM structjob_dead_letters",
             {"count": dead},
         )
@@ -536,15 +537,11 @@ def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
     behind = {spool.session_id: max(0, spool.last_seq - stored[spool.session_id]) for spool in spools}
     details = {"sessions": behind, "events": sum(behind.values())}
     if not any(behind.values()):
-        return Finding("lag", "ok", f"nothing waits in {_count(len(spools), 'spool')}" if spools else "nothing waits", details=details)
+        return Finding("lag", "ok", f"nothing waits in {count_of(len(spools), 'spool')}" if spools else "nothing waits", details=details)
     worst = max(behind, key=lambda session: behind[session])
-    many = _count(sum(map(bool, behind.values())), "spool")
-    found = f"{_count(sum(behind.values()), 'event')} wait in {many}, {behind[worst]:,} of session {worst}"
+    many = count_of(sum(map(bool, behind.values())), "spool")
+    found = f"{count_of(sum(behind.values()), 'event', 'waits', 'wait')} in {many}, {behind[worst]:,} of session {worst}"
     return Finding("lag", "ok", found, details=details)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _bytes(number: float) -> str:

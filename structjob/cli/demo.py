@@ -11,6 +11,7 @@ import click
 from structjob.appearance import lasting, paint
 from structjob.cli import options
 from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -97,7 +98,7 @@ async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bo
         _report(outcome, speed, ledger, checked, flushed, colour=colour)
         _advise(db, outcome, colour=colour)
     if missing := lost(ledger, checked, speed):
-        raise Failure(f"{missing:,} lines did not reach the database", hint=command_line("verify", db=db.option))
+        raise Failure(f"{count_of(missing, 'line')} did not reach the database", hint=command_line("verify", db=db.option))
 
 
 def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
@@ -106,7 +107,7 @@ def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
 
 
 def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVerification, flushed: float, *, colour: bool) -> None:
-    files = f"{outcome.moved:,} of {outcome.files:,} files in {outcome.parts} parts"
+    files = f"{outcome.moved:,} of {count_of(outcome.files, 'file')} in {count_of(outcome.parts, 'part')}"
     rates = f"{speed.lines / speed.logging:,.0f} lines/s logged, {speed.lines / speed.storing:,.0f} lines/s stored"
     facts = {
         "moved": f"{files}, {outcome.size / 1e6:,.1f} MB in {lasting(outcome.seconds)}",
@@ -114,7 +115,7 @@ def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVeri
         "lines": f"{checked.last_seq:,} given out, {checked.stored:,} stored, {checked.missing:,} missing",
         "dropped": f"{ledger.lost + speed.lost}",
         "flush": f"{flushed * 1000:.1f} ms from the end of the work until its last line was stored",
-        "speed": f"{rates} ({speed.lines:,} lines, measured apart)",
+        "speed": f"{rates} ({count_of(speed.lines, 'line')}, measured apart)",
     }
     print()
     for name, text in facts.items():

@@ -14,6 +14,7 @@ from structjob.cli.ids import LEAST
 from structjob.cli.moments import brief, full, moment
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.rendering import short
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -179,7 +180,7 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     facts = {
         "id": group.fingerprint, "status": group.status, "outcome": _OUTCOMES[group.outcome],
         "resolved": resolved if group.resolved_at is not None else "",
-        "seen": f"{_counted(group.count, 'time')}, in {_counted(group.jobs, 'job')}", "first": full(group.first_seen, utc=utc),
+        "seen": f"{count_of(group.count, 'time')}, in {count_of(group.jobs, 'job')}", "first": full(group.first_seen, utc=utc),
         "last": full(group.last_seen, utc=utc), "where": _where(group.operation, group.step),
     }  # fmt: skip
     for name, value in facts.items():
@@ -188,7 +189,7 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     if group.traceback is not None and 'File "' in group.traceback:
         lines = group.traceback.rstrip("\n").split("\n")
         if len(lines) > TRACEBACK:
-            lines = [f"… {len(lines) - TRACEBACK} lines before", *lines[-TRACEBACK:]]
+            lines = [f"… {count_of(len(lines) - TRACEBACK, 'line')} before", *lines[-TRACEBACK:]]
         screen.print()
         for line in lines:
             screen.print(Text(f"    {escape(line)}", style="dim"), soft_wrap=True)
@@ -197,10 +198,6 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     for event in latest:
         about = f"{_where(event.operation, event.step)}{f'  {short(event.job_id)}' if event.job_id else ''}"
         screen.print(Text(f"  {full(event.ts, utc=utc)}  ", style="dim") + Text(escape(about)), soft_wrap=True)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @errors.command()

@@ -15,6 +15,7 @@ from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.screen import Failure, as_json, command_line, is_terminal, put_json, say, suggest
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -93,7 +94,7 @@ async def _export(
     if as_json:
         put_json({"file": str(output), "lines": number})
         return
-    say(f"wrote {number:,} lines to {output}")
+    say(f"wrote {count_of(number, 'line')} to {output}")
     if what == "job":
         suggest(command_line("import", str(output), "--dry-run"))
 

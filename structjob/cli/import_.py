@@ -10,6 +10,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, command_line, put_json, say, suggest
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -83,9 +84,10 @@ def _tell(found: Imported, db: Database, *, dry_run: bool) -> None:
     if found.known:
         say(f"this file is in {db.shown} already: nothing was stored")
     else:
-        what = f"{found.jobs:,} jobs, {found.attempts:,} attempts, {found.steps:,} steps and {found.events:,} lines"
+        steps, lines = count_of(found.steps, "step"), count_of(found.events, "line")
+        what = f"{count_of(found.jobs, 'job')}, {count_of(found.attempts, 'attempt')}, {steps} and {lines}"
         say(f"would store {what} in {db.shown}" if dry_run else f"stored {what} in {db.shown}")
     if found.refused:
-        raise Failure(f"the database refused {found.refused:,} lines: structjob_dead_letters holds them, with the reason")
+        raise Failure(f"the database refused {count_of(found.refused, 'line')}, which structjob_dead_letters holds, with the reason")
     if found.job_ids and not dry_run:
         suggest(command_line("show", next(iter(found.job_ids.values())), db=db.option))

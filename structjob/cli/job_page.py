@@ -15,6 +15,7 @@ from structjob.cli.jobs import OURS, no_sign, took, what_failed
 from structjob.cli.moments import full
 from structjob.cli.screen import put_rows, width_of
 from structjob.rendering import retried, short
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -142,7 +143,7 @@ class JobPage:
             row.append((f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", "blue"))
         below = self._overview.jobs
         if bad := sum(below.get(status, 0) for status in ("failed", "crashed")):
-            row.append((f"  {bad:,} of {sum(below.values()):,} child jobs failed", "red"))
+            row.append((f"  {bad:,} of {count_of(sum(below.values()), 'child job')} failed", "red"))
         return row
 
     def _facts(self) -> Iterator[Row]:
@@ -157,7 +158,7 @@ class JobPage:
             "parent": job.parent_job_id, "now": job.current_step if job.status == "running" else None,
             "started": full(job.started_at, utc=self._utc), "ended": full(job.completed_at, utc=self._utc),
             "usual": usual(self._about.outlook), "used": self._used(),
-            "missing": ", ".join(f"{count:,} lines ({reason})" for reason, count in self._about.missing.items()),
+            "missing": ", ".join(f"{count_of(count, 'line')} ({reason})" for reason, count in self._about.missing.items()),
         }  # fmt: skip
         for name, value in facts.items():
             if value:
@@ -307,7 +308,7 @@ class JobPage:
         if raised(error.traceback):
             traceback = (error.traceback or "").rstrip("\n").split("\n")
             if len(traceback) > TRACEBACK and not self._whole:
-                traceback = [f"… {len(traceback) - TRACEBACK} lines before", *traceback[-TRACEBACK:]]
+                traceback = [f"… {count_of(len(traceback) - TRACEBACK, 'line')} before", *traceback[-TRACEBACK:]]
             for line in traceback:
                 rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
         yield _Section([("Error", "bold")], rows, 2)

@@ -15,6 +15,7 @@ from structjob.cli.moments import brief, moment
 from structjob.cli.outlooks import Outlooks
 from structjob.cli.pager import paged
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -289,7 +290,8 @@ def _children(family: Family) -> Text:
     """Return how many descendants a job has, and how many of them failed; by status if they have not all ended well."""
     from rich.text import Text
 
-    number = f"{family.counts.total():,}{'+' if family.partial else ''} child jobs"
+    total = family.counts.total()
+    number = f"{total:,}+ child jobs" if family.partial else count_of(total, "child job")
     if failed := sum(family.counts[status] for status in FAILED):
         return Text(f"{failed:,} of {number} failed", style="red")
     if family.counts.keys() <= {"completed"}:

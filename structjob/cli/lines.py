@@ -10,6 +10,7 @@ from structjob.cli.screen import coloured, is_terminal, put_json_line, say
 from structjob.escaping import escape
 from structjob.models import Event, Gap
 from structjob.rendering import Lines, today
+from structjob.wording import count_of
 
 
 def width() -> int:
@@ -57,5 +58,5 @@ class Screen:
     def tell(gap: Gap) -> None:
         """Say that lines are missing here."""
         number = gap.last_seq - gap.first_seq + 1
-        lines = "1 line is" if number == 1 else f"{number:,} lines are"
+        lines = count_of(number, "line", "is", "are")
         say(f"{lines} missing here: {escape(gap.reason)} (session {gap.session_id}, {gap.first_seq}–{gap.last_seq})")

@@ -13,6 +13,7 @@ import click
 from structjob.cli import options
 from structjob.cli.moments import full, stretch
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -113,8 +114,8 @@ async def _prune(db: Database, retention: Retention, *, dry_run: bool, yes: bool
 
 def _told(found: Pruned) -> str:
     names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
-    shown = {"events": "lines", "dead_letters": "dead letters"}
-    told = [f"{number:,} {shown.get(name, name)}" for name in names if (number := getattr(found, name))]
+    shown = {"events": "line", "dead_letters": "dead letter"}
+    told = [count_of(number, shown.get(name, name.removesuffix("s"))) for name in names if (number := getattr(found, name))]
     return " and ".join(", ".join(told).rsplit(", ", 1))
 
 

@@ -20,6 +20,7 @@ from structjob.cli.notices import Notices
 from structjob.cli.program import NOT_FOUND, CannotFork, Program, end_as, exit_code
 from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json, say
 from structjob.exceptions import InvalidArgument, InvalidURL, SpoolError
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,7 +224,7 @@ async def _run(
     finally:
         await tracker.aclose(1.0 if hurried else 10.0)
     if place is None and (lost := tracker.ledger().in_memory):
-        notices.warn(f"{lost:,} lines are lost: the database does not answer, and there is no directory where they could wait")
+        notices.warn(f"{count_of(lost, 'line', 'is', 'are')} lost: the database does not answer, and there is no directory to wait in")
     if as_json:
         with suppress(OSError):
             put_json({name: getattr(job, name) for name in ("id", "operation", "attempt", "status", "error", "result")})

@@ -9,6 +9,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+from structjob.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -113,16 +114,16 @@ def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
 def _failure(found: Verification, left: Mapping[int, int], db: Database) -> Failure | None:
     """Return why the exit code is 1, if it is: exactly where ``ok`` is false."""
     if found.missing:
-        return Failure(f"{found.missing:,} lines are missing: their numbers were given out, and nothing says why they are not stored")
+        lines = count_of(found.missing, "line", "is", "are")
+        return Failure(f"{lines} missing: each number was given out, and nothing says why its line is not stored")
     if left:
-        programs = "a program" if len(left) == 1 else f"{len(left):,} programs"
         return Failure(
-            f"{sum(left.values()):,} bytes of {programs} that died wait in the spool and could not be delivered: nothing is proved of them",
+            f"{sum(left.values()):,} bytes of {count_of(len(left), 'program')} that died wait in the spool and could not be delivered: "
+            "nothing is proved of them",
             hint=command_line("doctor", db=db.option),
         )
     if unknown := _unknown(found):
-        sessions = "1 session has" if unknown == 1 else f"{unknown:,} sessions have"
-        return Failure(f"{sessions} an unknown tail: nothing proves that every line was stored")
+        return Failure(f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: nothing proves that every line was stored")
     if not found.ok:
         return Failure("no line is missing, but rows do not fit together: see above")
     return None
@@ -189,32 +190,35 @@ def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
         names = ("stored", "explained", "pruned")
         stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
         why = f" ({pruned:,} of them pruned)" if pruned else ""
-        sessions = f"{len(found.sessions):,} session{'' if len(found.sessions) == 1 else 's'}"
+        lines = count_of(stored, "line", "is", "are")
         what = "nothing that is known of is missing" if _unknown(found) else "nothing is missing"
-        say(f"{what}: {stored:,} lines in {sessions} are stored, {explained:,} more are explained{why}")
+        sessions = count_of(len(found.sessions), "session")
+        say(f"{what}: {lines} stored, in {sessions}; {explained:,} more {'is' if explained == 1 else 'are'} explained{why}")
     for session in found.sessions:
         if session.holes and session.status != "live":
             shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
             say(f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}")
         if session.fewer:
             say(
-                f"session {session.session_id}: the database holds {session.fewer:,} events fewer than it had confirmed: {LOOKS_RESTORED}"
+                f"session {session.session_id}: the database holds {count_of(session.fewer, 'event')} fewer than it had confirmed: "
+                f"{LOOKS_RESTORED}"
             )
     unknown = [session.session_id for session in found.sessions if session.status == "unknown tail"]
     if delivering := sum(number in busy for number in unknown):
         say(f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds")
     if len(unknown) > delivering:
-        sessions = "1 session" if len(unknown) - delivering == 1 else f"{len(unknown) - delivering:,} sessions"
+        sessions = count_of(len(unknown) - delivering, "session")
         say(
             f"the process of {sessions} ended, and its spool was not seen: there may have been more lines; if the spool is "
             "in another directory or on another host, run this there, with --spool DIR"
         )
     if duplicates := sum(session.duplicates for session in found.sessions):
-        say(f"{duplicates:,} rows repeat a number: the unique index on structjob_logs (session_id, seq) is absent")
+        say(f"{count_of(duplicates, 'row', 'repeats', 'repeat')} a number: the unique index on structjob_logs (session_id, seq) is absent")
     if found.running:
-        say(f"{found.running} jobs are still marked running though their process has ended, such as {escape(found.running_job_ids[0])}")
+        jobs = count_of(found.running, "job", "is", "are")
+        say(f"{jobs} still marked running though the process has ended, such as {escape(found.running_job_ids[0])}")
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
     orphans = found.orphans
     if orphans.attempts or orphans.steps or orphans.logs:
-        rows = f"{orphans.logs:,} lines, {orphans.steps:,} steps and {orphans.attempts:,} attempts"
+        rows = f"{count_of(orphans.logs, 'line')}, {count_of(orphans.steps, 'step')} and {count_of(orphans.attempts, 'attempt')}"
         say(f"{rows} belong to jobs that are not there, such as {escape(orphans.job_ids[0])}")

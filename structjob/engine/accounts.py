@@ -8,6 +8,7 @@ from structjob.engine.feed import Feed
 from structjob.lane import MemoryLane
 from structjob.models import Ledger
 from structjob.recorder import Recorder
+from structjob.wording import count_of
 
 
 class Accounts:
@@ -55,4 +56,5 @@ class Accounts:
             self._own.states.add([recorder.lost_states.popleft()])
         recorder.secure()
         if told:
-            recorder.tell("dropped", "%d events were dropped so far (%s); see structjob_gaps", sum(dropped.values()), dict(dropped))
+            events = count_of(sum(dropped.values()), "event", "was", "were")
+            recorder.tell("dropped", "%s dropped so far (%s); see structjob_gaps", events, dict(dropped))

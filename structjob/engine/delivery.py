@@ -32,6 +32,7 @@ from structjob.retention import Retention
 from structjob.store.ingest import Crashed, Ending, Written
 from structjob.store.position import MISSING
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
+from structjob.wording import count_of
 
 _VERIFIED = 500
 """Lines of another process that are verified at a time at most: it is done on the loop."""
@@ -133,7 +134,7 @@ class Engine:
         except StoreUnavailable as exc:
             return exc
         except TimeoutError:
-            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} seconds")
+            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} s")
         return None
 
     def start(self) -> None:
@@ -299,8 +300,8 @@ class Engine:
         self._returned.clear()
         if lost := recorder.leave():
             diagnostics.warning(
-                "%d events are lost: the disk refused them until the tracker was closed; make room at %s (structjob_gaps names them)",
-                lost,
+                "%s lost: the disk refused them until the tracker was closed; make room at %s (structjob_gaps names them)",
+                count_of(lost, "event", "is", "are"),
                 recorder.root,
             )
         self._accounts.settle()

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Executable, RowMapping
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
 from structjob.store.ingest import Store
+from structjob.wording import count_of
 
 T = TypeVar("T")
 
@@ -114,7 +115,7 @@ class Link:
             self._opening.cancel()
             raise
         if not self._opening.done():
-            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} seconds")
+            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} s")
         try:
             self._opening.result()
         except StoreUnavailable as exc:
@@ -240,10 +241,10 @@ class Link:
         if self._told:
             self._told = False
             diagnostics.warning(
-                "the database %s answers again after %s; delivering what waited, %s events",
+                "the database %s answers again after %s; delivering what waited, %s",
                 self.store.masked_url,
                 _duration(_now() - self._down_since),
-                f"{self.waiting():,}",
+                count_of(self.waiting(), "event"),
             )
 
 

@@ -18,6 +18,7 @@ from structjob.session import Session
 from structjob.store.ingest import Crashed, Ended, Ending
 from structjob.store.sessions import DIED, LOOKS_RESTORED
 from structjob.tally import Tally
+from structjob.wording import count_of
 
 T = TypeVar("T")
 
@@ -50,14 +51,14 @@ def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
     if not ended.missing:
         return
     if ended.fewer:
-        why = f"the database holds {ended.fewer:,} events fewer than it had confirmed: {LOOKS_RESTORED}"
+        why = f"the database holds {count_of(ended.fewer, 'event')} fewer than it had confirmed: {LOOKS_RESTORED}"
     elif tally is not None and tally.at_risk:
         why = "the process ended while its disk refused to take events, or before it had recorded which ones it dropped"
     else:
         why = "they are neither in the database nor in the spool: a part of the spool was lost"
     diagnostics.warning(
-        "%d events of session %d (pid %d on %s) are lost: %s; `structjob verify` lists their numbers",
-        ended.missing, session.session_id, session.pid, session.host, why,
+        "session %d (pid %d on %s) lost %s: %s; `structjob verify` lists the numbers",
+        session.session_id, session.pid, session.host, count_of(ended.missing, "event"), why,
     )  # fmt: skip
 
 
@@ -204,10 +205,9 @@ class Orphans:
         warn_of_loss(feed.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(
-                "the spool of session %d held %d damaged %s; the lost events are counted in structjob_gaps",
+                "the spool of session %d held %s; the lost events are counted in structjob_gaps",
                 feed.session.session_id,
-                damaged,
-                "record" if damaged == 1 else "records",
+                count_of(damaged, "damaged record"),
             )
 
     def _tell(self, feed: Feed, crashed: list[Crashed]) -> tuple[int, bytes]:

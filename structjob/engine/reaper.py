@@ -17,6 +17,7 @@ from structjob.recorder import Recorder
 from structjob.store import leases, sessions
 from structjob.store.ingest import Crashed
 from structjob.store.leases import Lease
+from structjob.wording import count_of
 
 LEAST_LEASE = 30.0
 """Seconds that a heartbeat has to stand still, at least, before its session is presumed dead."""
@@ -110,8 +111,8 @@ class Reaper:
             return
         if crashed:
             diagnostics.warning(
-                "process %d on %s (session %d) is presumed dead (%s); %d jobs that it left running are marked crashed",
-                lease.session.pid, lease.session.host, lease.session.session_id, reason, len(crashed),
+                "process %d on %s (session %d) is presumed dead (%s); it left %s running, now marked crashed",
+                lease.session.pid, lease.session.host, lease.session.session_id, reason, count_of(len(crashed), "job"),
             )  # fmt: skip
 
     async def _account(self, number: int) -> None:

@@ -9,6 +9,7 @@ from structjob.diagnostics import diagnostics
 from structjob.engine.cancelling import LiveJob
 from structjob.engine.feed import Feed
 from structjob.engine.link import Link
+from structjob.wording import count_of
 
 WARN_EVERY = 60.0
 """Seconds between two warnings at least: on some network file systems a file seems to be another one again and again."""
@@ -62,9 +63,9 @@ class Reentry:
         if time.monotonic() - self._warned_at >= WARN_EVERY:
             self._warned_at = time.monotonic()
             diagnostics.warning(
-                "%s; what is logged from now on is stored in the database that is there now. %s events of this program (session %d) had "
+                "%s; what is logged from now on is stored in the database that is there now. %s of this program (session %d) had "
                 "been stored before: `structjob verify` reports those that are not there any more",
-                reason, f"{own.confirmed:,}", own.session.session_id,
+                reason, count_of(own.confirmed, "event"), own.session.session_id,
             )  # fmt: skip
         self.restate()
 
