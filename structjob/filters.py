@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.levels import level_name
@@ -90,6 +90,38 @@ def _texts(value: object) -> Iterable[str]:
             yield from _texts(item)
 
 
+MAX_VALUES = 50
+"""Values that one filter takes at most."""
+
+
+def values_of(value: Any) -> tuple[Any, ...]:
+    """Return the values that a field of a filter holds, as a tuple."""
+    return () if value is None else value if isinstance(value, tuple) else (value,)
+
+
+def _several(given: _Filter, names: Iterable[str]) -> None:
+    """Make tuples of the fields that hold several values, each once; of one value it is that value."""
+    for name in names:
+        value = getattr(given, name)
+        if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+            continue
+        values = tuple(dict.fromkeys(value))
+        if not 1 <= len(values) <= MAX_VALUES or not all(isinstance(one, str) for one in values):
+            raise InvalidFilter(f"{name} must be text, or 1 to {MAX_VALUES} of them, not {value!r}")
+        object.__setattr__(given, name, values[0] if len(values) == 1 else values)
+
+
+def _check_values(name: str, value: object, known: Iterable[str]) -> None:
+    for one in values_of(value):
+        if one not in known:
+            raise InvalidFilter(f"{name} must be one of {', '.join(known)}, not {one!r}")
+
+
+def _check_paths(name: str, given: object) -> None:
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidFilter(f"{name} must be a mapping of attribute to value, not {type(given).__name__}")
+
+
 def _named(job: AnyJob) -> str:
     try:
         return id_of(job)
@@ -112,9 +144,19 @@ def _check_span(since: datetime | None, until: datetime | None) -> None:
         raise InvalidFilter(f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them")
 
 
+EventType = Literal["system", "job", "task"]
+Stream = Literal["stdout", "stderr", "system"]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
+_SEVERAL_OF_LOGS = ("job", "job_id", "step", "operation", "type", "kind", "level", "stream", "logger", "category", "project")
+_SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter(_Filter):
     """Which events to read; every field that is set must match.
+
+    Where several values are given, one of them must match: ``level=("info", "error")``, ``job=("gui-1", "gui-2")``; at most 50. Several
+    are taken by *job*, *job_id*, *level*, *type*, *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project*.
 
     Indexes lead to the events of a job, a step, a correlation id, a session or an error, and to those of a category, a type, levels or a
     time. A page by anything else, without one of the first five, looks at 100,000 events at most; see `Page.partial`.
@@ -123,15 +165,18 @@ class LogFilter(_Filter):
         job: A job: any id of it, a `Job` or a `JobRecord`. If there is no such job, reading raises `JobNotFound`.
         job_id: The same for code that knows the id: where no job has it, as an id of any kind, events are looked for by it all the same.
         children: With the events of the job's descendants (the default where a job is given), or without.
-        level: This level or above; with ``level_exact`` this level only.
+        level: This level or above; with ``level_exact`` this level only, and of several levels these only.
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
-        logger: The name given to ``structlog.get_logger`` (the source).
+        logger: The name given to ``structlog.get_logger``.
+        source: Another name of *logger*.
+        trace_id: The trace of OpenTelemetry or of another tracer. No index leads to it: a page looks at 100,000 events at most.
         since: From this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Before this moment.
         fingerprint: Occurrences of this error; see `structjob.store.errors.Errors`.
         text: Part of the message, not a regular expression; letter case does not count (on SQLite: that of ASCII letters). No index
             leads to it: a page looks at 100,000 events at most, whatever else is asked for.
-        attrs: Attribute path (dots go deeper) → value it must equal; as *text*, no index leads to it.
+        attrs: Attribute path (dots go deeper) → value it must equal. Of a list, one of its items must: ``tags`` finds a tag, ``disks.name``
+            a disk. As to *text*, no index leads to it.
         order: ``asc`` oldest first, ``desc`` newest first.
         limit: Rows a page, 1–10,000.
 
@@ -139,21 +184,23 @@ class LogFilter(_Filter):
         InvalidFilter: if a value is not one its field accepts.
     """
 
-    job: AnyJob | None = None
-    job_id: str | None = None
+    job: AnyJob | Sequence[AnyJob] | None = None
+    job_id: str | Sequence[str] | None = None
     attempt: int | None = None
     step_id: str | None = None
-    step: str | None = None
-    operation: str | None = None
-    type: Literal["system", "job", "task"] | None = None
-    kind: str | None = None
-    level: str | None = None
+    step: str | Sequence[str] | None = None
+    operation: str | Sequence[str] | None = None
+    type: EventType | Sequence[EventType] | None = None
+    kind: str | Sequence[str] | None = None
+    level: str | Sequence[str] | None = None
     level_exact: bool = False
-    stream: Literal["stdout", "stderr", "system"] | None = None
-    logger: str | None = None
-    category: str | None = None
-    project: str | None = None
+    stream: Stream | Sequence[Stream] | None = None
+    logger: str | Sequence[str] | None = None
+    source: str | Sequence[str] | None = None
+    category: str | Sequence[str] | None = None
+    project: str | Sequence[str] | None = None
     correlation_id: str | None = None
+    trace_id: str | None = None
     session_id: int | None = None
     fingerprint: str | None = None
     since: datetime | timedelta | None = None
@@ -169,19 +216,27 @@ class LogFilter(_Filter):
         if self.job is not None:
             if self.job_id is not None:
                 raise InvalidFilter("job and job_id both name a job: leave one of them out")
-            if not isinstance(self.job, str):
-                object.__setattr__(self, "job_id", _named(self.job))
+            given = self.job if isinstance(self.job, Iterable) and not isinstance(self.job, str) else (self.job,)
+            live = not any(isinstance(one, str) for one in given)  # a handle or a record says which one it is, with no question asked
+            object.__setattr__(self, "job_id" if live else "job", [_named(one) for one in given])
+            if live:
                 object.__setattr__(self, "job", None)
         elif self.job_id is None and self.children is not None:
             raise InvalidFilter("children needs a job: whose children?")
-        if self.level is not None:
+        if self.source is not None:
+            if self.logger is not None:
+                raise InvalidFilter("source is another name of logger: leave one of them out")
+            object.__setattr__(self, "logger", self.source)
+            object.__setattr__(self, "source", None)
+        if self.level is not None and not isinstance(self.level, str | int):
+            object.__setattr__(self, "level", [level_name(one) for one in self.level])
+            object.__setattr__(self, "level_exact", True)
+        elif self.level is not None:
             object.__setattr__(self, "level", level_name(self.level))
-        if self.type not in (None, "system", "job", "task"):
-            raise InvalidFilter(f"type must be system, job or task, not {self.type!r}")
-        if self.attrs is not None and not isinstance(self.attrs, Mapping):
-            raise InvalidFilter(f"attrs must be a mapping of attribute to value, not {type(self.attrs).__name__}")
-        if self.stream not in (None, *STREAMS):
-            raise InvalidFilter(f"stream must be stdout, stderr or system, not {self.stream!r}")
+        _several(self, _SEVERAL_OF_LOGS)
+        _check_values("type", self.type, EVENT_TYPES)
+        _check_values("stream", self.stream, STREAMS)
+        _check_paths("attrs", self.attrs)
         object.__setattr__(self, "since", _as_utc("since", self.since))
         object.__setattr__(self, "until", _as_utc("until", self.until))
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
@@ -214,7 +269,10 @@ class AttemptFilter(_Listed):
     """Which attempts to list, of all jobs; every field that is set must match.
 
     Args:
-        status: One status, or several. No index leads to it: a page looks at 100,000 attempts at most; see `Page.partial`.
+        status: One status, or several.
+        operation: Of jobs of this operation.
+        project: Of jobs of this project. No index leads to any of these three: a page looks at 100,000 attempts at most; see
+            `Page.partial`.
         since: Begun from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Begun before this moment.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
@@ -224,6 +282,9 @@ class AttemptFilter(_Listed):
         InvalidFilter: if a value is not one its field accepts.
     """
 
+    operation: str | None = None
+    project: str | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter(_Listed):
@@ -231,6 +292,13 @@ class JobFilter(_Listed):
 
     Args:
         status: One status, or several.
+        job_type, operation, owner, category, project: One, or several of which one must match. The numbers of values that are given of
+            each, multiplied, may be 50 at most.
+        metadata: Path in the metadata → value; see ``attrs`` of `LogFilter`. No index leads to it: a page looks at 100,000 jobs at most.
+        sort: ``created``, the default, or ``duration``: the longest first (with ``order="asc"`` the shortest) of the newest 100,000 jobs
+            that match and have a duration.
+        slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation that were completed before them, as
+            `structjob.store.statistics.Statistics.outlook` says it. A page looks at 1,000 jobs at most; there is no ``previous``.
         text: Part of the operation or of the description.
         since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
         until: Created before this moment.
@@ -243,11 +311,14 @@ class JobFilter(_Listed):
         InvalidFilter: if a value is not one its field accepts.
     """
 
-    job_type: str | None = None
-    operation: str | None = None
-    owner: str | None = None
-    category: str | None = None
-    project: str | None = None
+    job_type: str | Sequence[str] | None = None
+    operation: str | Sequence[str] | None = None
+    owner: str | Sequence[str] | None = None
+    category: str | Sequence[str] | None = None
+    project: str | Sequence[str] | None = None
+    metadata: Mapping[str, Any] | None = None
+    sort: Literal["created", "duration"] = "created"
+    slower: bool = False
     context_id: str | None = None
     external_job_id: str | None = None
     correlation_id: str | None = None
@@ -256,3 +327,12 @@ class JobFilter(_Listed):
     root_only: bool = False
     session_id: int | None = None
     text: str | None = None
+
+    def __post_init__(self) -> None:
+        _Listed.__post_init__(self)  # `super()` knows no class that dataclasses made anew for its slots
+        _several(self, _SEVERAL_OF_JOBS)
+        _check_paths("metadata", self.metadata)
+        if self.sort not in ("created", "duration"):
+            raise InvalidFilter(f"sort must be 'created' or 'duration', not {self.sort!r}")
+        if self.slower and self.sort != "created":
+            raise InvalidFilter("slower jobs come in the order of their creation: leave sort out")

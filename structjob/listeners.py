@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,7 +19,7 @@ import msgspec
 
 from structjob.clock import moment
 from structjob.exceptions import InvalidArgument, InvalidFilter
-from structjob.filters import LogFilter
+from structjob.filters import LogFilter, values_of
 from structjob.levels import LEVELS
 from structjob.models import Event
 from structjob.recorder import Numbers, Recorder
@@ -30,7 +30,10 @@ Callback = Callable[[Event], "Awaitable[object] | object"]
 _AT_A_TIME = 50
 """Events that a callback is given before others on the loop have their turn."""
 
-_EQUAL = ("job_id", "attempt", "step_id", "step", "operation", "type", "kind", "stream", "logger", "category", "project", "correlation_id")
+_EQUAL = (
+    "job_id", "attempt", "step_id", "step", "operation", "type", "kind", "stream", "logger", "category", "project", "correlation_id",
+    "trace_id",
+)  # fmt: skip
 
 _listening: ContextVar[bool] = ContextVar("structjob_listening", default=False)
 
@@ -181,11 +184,11 @@ def read_line(session_id: int, line: bytes) -> Event:
 
 def matches(event: Event, wanted: LogFilter) -> bool:
     """Return whether *event* matches, as the databases have it."""
-    if wanted.level is not None and not _reaches(event.level, wanted.level, exact=wanted.level_exact):
+    if wanted.level is not None and not _reaches(event.level, wanted):
         return False
     for name in _EQUAL:
         value = getattr(wanted, name)
-        if value is not None and getattr(event, name) != value:
+        if value is not None and getattr(event, name) not in values_of(value):
             return False
     if wanted.session_id is not None and event.session_id != wanted.session_id:
         return False
@@ -197,20 +200,27 @@ def matches(event: Event, wanted: LogFilter) -> bool:
     return all(_has(event.attrs, path, value) for path, value in (wanted.attrs or {}).items())
 
 
-def _reaches(level: str, least: str, *, exact: bool) -> bool:
-    return level == least if exact else LEVELS[level] >= LEVELS[least]
+def _reaches(level: str, wanted: LogFilter) -> bool:
+    if wanted.level_exact or not isinstance(wanted.level, str):
+        return level in values_of(wanted.level)
+    return LEVELS[level] >= LEVELS[wanted.level]
 
 
 def _has(attrs: Mapping[str, Any], path: str, value: Any) -> bool:
-    found: Any = attrs
-    for key in path.split("."):
+    return _leads_to(attrs, path.split("."), value) or _leads_to(attrs, [path], value)
+
+
+def _leads_to(found: Any, keys: Sequence[str], value: Any, *, within: bool = False) -> bool:
+    """Return whether *keys* lead from *found* to *value*; one list on the way has it if one of its items does."""
+    for number, key in enumerate(keys):
+        if isinstance(found, list) and number and not within:
+            return any(_leads_to(item, keys[number:], value, within=True) for item in found)
         if not isinstance(found, Mapping) or key not in found:
-            break
+            return False
         found = found[key]
-    else:
-        if _same(found, value):
-            return True
-    return path in attrs and _same(attrs[path], value)
+    if isinstance(found, list) and not within:
+        return any(_same(item, value) for item in found)
+    return _same(found, value)
 
 
 def _same(found: Any, value: Any) -> bool:

@@ -531,3 +531,18 @@ def test_an_error_without_a_message_is_shown_by_its_type_alone(tmp_path: Path) -
         found = typed(f"sqlite:///{tmp_path}/jobs.db", *words)
         assert "CancelledError" in found
         assert "CancelledError:" not in found
+
+
+def test_jobs_are_found_by_metadata_and_by_how_long_they_took(shell: Shell) -> None:
+    """faults 28: --where, --sort, --slower and the history of an operation, as the library has them."""
+    every = shell.json("jobs", "--sort", "duration")
+    lasted = [job["duration_ms"] for job in every]
+    assert lasted == sorted(lasted, reverse=True)
+    assert len(lasted) > 1
+    assert shell.json("jobs", "--where", "nothing=1") == shell.json("jobs", "--slower") == []
+    operation = every[0]["operation"]
+    assert {one["job_id"] for one in shell.json("jobs", "--attempts", "--operation", operation)} == {
+        job["id"] for job in shell.json("jobs", "--operation", operation)
+    }
+    assert "do not go with it" in shell.run("jobs", "--watch", "--slower").stderr.decode()
+    assert shell.json("logs", "--trace", "f" * 32) == []

@@ -169,8 +169,8 @@ class Colour(StrEnum):
 @pytest.mark.parametrize(
     ("value", "matching"),
     [
-        (1, ["int", "float"]),
-        (1.0, ["int", "float"]),
+        (1, ["int", "float", "list"]),
+        (1.0, ["int", "float", "list"]),
         (True, ["true"]),
         (False, ["false"]),
         (0, ["zero"]),
@@ -243,8 +243,8 @@ async def test_attribute_paths_go_deeper_with_dots(store, found):
     await store.log("flat", attrs={"vm.name": "pg"})
     await store.log("other", attrs={"vm": {"name": "db"}, "name": "pg"})
     await store.log("unicode", attrs={"größe": {"in mm": 5}})
-    await store.log("index", attrs={"vm": [{"name": "pg"}]})
-    assert messages(await found.list(attrs={"vm.name": "pg"})) == ["deep", "flat"]
+    await store.log("listed", attrs={"vm": [{"name": "db"}, {"name": "pg"}]})
+    assert messages(await found.list(attrs={"vm.name": "pg"})) == ["deep", "flat", "listed"]
     assert messages(await found.list(attrs={"vm.name": "pg", "vm.n": 1})) == ["deep"]
     assert messages(await found.list(attrs={"größe.in mm": 5})) == ["unicode"]
     assert await found.count(attrs={"vm.0.name": "pg"}) == 0

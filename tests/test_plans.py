@@ -34,6 +34,13 @@ PAGES_OF_EVENTS = {
     "of many levels": (lambda a: a.logs.list(level="info", order="desc", **PAGE), "logs_by_level"),
     "of a type": (lambda a: a.logs.list(type="system", **PAGE), "logs_by_type|logs_by_time"),
     "of a category": (lambda a: a.logs.list(category="billing", **PAGE), "logs_by_category|logs_by_time"),
+    "of two levels": (lambda a: a.logs.list(level=("info", "error"), **PAGE), "logs_by_level"),
+    "of two types": (lambda a: a.logs.list(type=("system", "task"), order="desc", **PAGE), "logs_by_type|logs_by_time"),
+    "of two categories": (lambda a: a.logs.list(category=("billing", "export"), **PAGE), "logs_by_category|logs_by_time"),
+    "of two jobs": (lambda a: a.logs.list(job_id=(a.job, a.other_job), children=False, **PAGE), "logs_by_job"),
+    "of a trace": (lambda a: a.logs.list(trace_id="nothing", **PAGE), "logs_by_time"),
+    "by an item of a list": (lambda a: a.logs.list(attrs={"disks.name": "sda"}, **PAGE), "logs_by_time"),
+    "of two operations": (lambda a: a.logs.list(operation=("nothing", "never"), **PAGE), "logs_by_time"),
     "by text": (lambda a: a.logs.list(text="nothing", **PAGE), "logs_by_time"),
     "by an attribute": (lambda a: a.logs.list(attrs={"nothing": 1}, **PAGE), "logs_by_time"),
     "of an operation": (lambda a: a.logs.list(operation="nothing", **PAGE), "logs_by_time"),
@@ -58,6 +65,13 @@ PAGES_OF_JOBS = {
     "of two statuses": (lambda a: a.jobs.list(status=("failed", "crashed"), **PAGE), "jobs_by_status"),
     "of an operation": (lambda a: a.jobs.list(operation="user-export", **PAGE), "jobs_by_operation"),
     "of a type": (lambda a: a.jobs.list(job_type="export", **PAGE), "jobs_by_type"),
+    "of two operations": (lambda a: a.jobs.list(operation=("user-export", "vm-migrate"), **PAGE), "jobs_by_operation"),
+    "of two operations and statuses": (
+        lambda a: a.jobs.list(operation=("user-export", "vm-migrate"), status=("failed", "crashed"), **PAGE),
+        "jobs_by_operation|jobs_by_status",
+    ),
+    "by metadata": (lambda a: a.jobs.list(metadata={"nothing": 1}, **PAGE), "jobs_by_time"),
+    "slower than usual": (lambda a: a.jobs.list(slower=True, **HOUR, **PAGE), "jobs_by_time.*jobs_by_operation"),
     "of an owner": (lambda a: a.jobs.list(owner="frances", **PAGE), "jobs_by_owner"),
     "of a project": (lambda a: a.jobs.list(project="venus", **PAGE), "jobs_by_project"),
     "of a category": (lambda a: a.jobs.list(category="export", **PAGE), "jobs_by_category"),
@@ -69,6 +83,8 @@ PAGES_OF_ATTEMPTS = {
     "of an hour": (lambda a: a.jobs.history(**HOUR, **PAGE), "attempts_by_time"),
     "old ones, oldest first": (lambda a: a.jobs.history(until=HOUR["until"], order="asc", **PAGE), "attempts_by_time"),
     "of two statuses": (lambda a: a.jobs.history(status=("failed", "crashed"), **PAGE), "attempts_by_time"),
+    "of an operation": (lambda a: a.jobs.history(operation="nothing", **PAGE), "attempts_by_time"),
+    "of a project": (lambda a: a.jobs.history(project="nothing", **PAGE), "attempts_by_time"),
     "all, further on": (lambda a: a.further_attempts(), "attempts_by_time"),
 }
 OTHER_JOBS = {
@@ -76,6 +92,8 @@ OTHER_JOBS = {
     "by any id": (lambda a: a.jobs.find(a.job), "key.*jobs_by_external_id.*jobs_by_context"),
     "by the beginning of an id": (lambda a: a.jobs.resolve(a.job[:-1]), "key"),
     "by external id": (lambda a: a.jobs.list(external_job_id="x", **PAGE), "jobs_by_external_id"),
+    "those that took longest": (lambda a: a.jobs.list(sort="duration", **PAGE), "jobs_by_time"),
+    "those of an operation": (lambda a: a.jobs.list(sort="duration", operation="vm-migrate", **PAGE), "jobs_by_operation"),
     "by context id": (lambda a: a.jobs.by_context_id("x"), "jobs_by_context"),
     "of a correlation": (lambda a: a.jobs.list(correlation_id="x", **PAGE), "jobs_by_correlation"),
     "of a session": (lambda a: a.jobs.list(session_id=5, **PAGE), "jobs_by_session"),
@@ -135,6 +153,7 @@ class Asked:
         """Find something to ask for."""
         (job,) = await self.jobs.list(operation="vm-migrate", status="failed", limit=1)
         event = (await self.logs.list(job_id=job.id))[-1]
+        (self.other_job,) = (one.id for one in await self.jobs.list(operation="user-export", limit=1))
         self.job, self.correlation, self.session, self.seq = job.id, job.correlation_id, event.session_id, event.seq
         self.step = (await self.jobs.steps(job.id))[0].id
         self.fingerprint = (await self.errors.list(limit=1))[0].fingerprint

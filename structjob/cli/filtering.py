@@ -16,7 +16,7 @@ LEVELS = ("debug", "info", "success", "warning", "error", "critical", "warn", "f
 
 _NAMES = (
     "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "category", "project",
-    "correlation_id", "attempt", "operation", "fingerprint",
+    "correlation_id", "trace_id", "attempt", "operation", "fingerprint",
 )  # fmt: skip
 
 
@@ -70,6 +70,7 @@ _OPTIONS = (
     click.option("--category", metavar="NAME", help="Only this category."),
     click.option("--project", metavar="NAME", help="Only this project."),
     click.option("--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."),
+    click.option("--trace", "trace_id", metavar="ID", help="Only lines with this trace id."),
     click.option("--error", "fingerprint", metavar="ID", help="Only occurrences of this error, its id in full as `errors show` has it."),
     click.option("--no-children", is_flag=True, help="Without the lines of child jobs."),
 )

@@ -11,6 +11,7 @@ import click
 from structjob.amounts import units, whole_percent
 from structjob.appearance import bar, colour_of, counted, lasting, symbol
 from structjob.cli import options
+from structjob.cli.filtering import attributes
 from structjob.cli.moments import brief, moment
 from structjob.cli.outlooks import Outlooks
 from structjob.cli.pager import paged
@@ -45,6 +46,8 @@ _OPERATION = 32
 Examples:
   structjob jobs                       the newest, each with what failed or runs below it
   structjob jobs --status failed --since 1d
+  structjob jobs --slower              what takes, or took, longer than usual
+  structjob jobs --sort duration --operation nightly
   structjob jobs --attempts -n 50      every try at any of them, the newest first
   structjob jobs --watch               what runs, how far it is, how much is left
   structjob jobs --json | jq -r '.[].id'"""
@@ -55,6 +58,17 @@ Examples:
 @click.option("--owner", metavar="TEXT", help="Only this owner's.")
 @click.option("--category", metavar="TEXT", help="Only this category.")
 @click.option("--project", metavar="TEXT", help="Only this project.")
+@click.option(
+    "-w",
+    "--where",
+    "metadata",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=attributes,
+    help="Only where the metadata have this value; may be repeated.",
+)
+@click.option("--slower", is_flag=True, help="Only jobs slower than usual: than 95 % of the 100 of their operation that completed before.")
+@click.option("--sort", type=click.Choice(("created", "duration")), help="By duration: the longest of the newest 100,000.")
 @click.option("--text", metavar="TEXT", help="Only where operation or description hold this.")
 @click.option("--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04.")
 @click.option("--until", metavar="TIME", callback=moment, help="Created before.")
@@ -67,7 +81,11 @@ Examples:
 @click.option(
     "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
 )
-@click.option("--attempts", is_flag=True, help="Every attempt at any job, by when it began; with --status, --since, --until and -n.")
+@click.option(
+    "--attempts",
+    is_flag=True,
+    help="Every attempt at any job, by when it began; with --status, --operation, --project, --since, --until and -n.",
+)
 @options.pager
 @options.utc
 @options.json_output
@@ -81,10 +99,12 @@ def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool,
     from structjob.cli.database import execute
     from structjob.cli.watch import watch_jobs
 
-    wanted = {name: value for name, value in filters.items() if value not in (None, (), False)}
+    wanted = {name: value for name, value in filters.items() if value not in (None, (), False, {})}
+    if watch and wanted.keys() & {"slower", "sort"}:
+        raise click.UsageError("--watch shows what runs on top: --slower and --sort do not go with it.")
     if attempts:
-        if watch or wanted.keys() - {"status", "since", "until", "limit"}:
-            raise click.UsageError("--attempts goes with --status, --since, --until and --limit only.")
+        if watch or wanted.keys() - {"status", "operation", "project", "since", "until", "limit"}:
+            raise click.UsageError("--attempts goes with --status, --operation, --project, --since, --until and --limit only.")
         execute(_list_attempts(db, wanted, as_json=as_json, utc=utc))
         return
     grouped = not flat and not as_json and not wanted.keys() - {"since", "until", "limit"}

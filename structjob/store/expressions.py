@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, BindParameter, Boolean, ColumnElement, Double, Integer, String, bindparam, or_
+from sqlalchemy import BigInteger, BindParameter, Boolean, ColumnElement, Double, Integer, String, bindparam, literal, literal_column, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -86,6 +86,15 @@ def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[b
     return found
 
 
+def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
+    """Return whether *column* equals *value*, or one of its values if it is a tuple; see `equals`."""
+    if not isinstance(value, tuple):
+        return equals(name, column, value)
+    for one in value:
+        equals(name, column, one)
+    return column.in_(value)
+
+
 def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[bool]:
     """Return whether any of *columns* contains *text*, whose ``%`` and ``_`` mean themselves; letter case does not count.
 
@@ -128,7 +137,8 @@ def _postgresql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -
 def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElement[bool]:
     """Return whether the JSON in *column* has *value* at *path*.
 
-    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Types count: ``1`` equals ``1.0`` but neither
+    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Where there is a list on the way, or at its end, one of
+    its items must have the value; lists within lists are not looked into. Types count: ``1`` equals ``1.0`` but neither
     ``"1"`` nor ``true``, and None equals a stored ``null``, not an absent key.
 
     Raises:
@@ -146,8 +156,29 @@ def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElem
         raise InvalidFilter(f"attribute path {path!r} holds a quote, a backslash or a control character: filter by another attribute")
     test, bound = _test(path, value)
     # Keys with dots are common (http.status_code), so are nested objects.
-    paths = {'$."' + '"."'.join(keys) + '"', f'$."{path}"'}
-    return or_(*(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)))
+    quoted = [f'."{key}"' for key in keys]
+    paths = {"$" + "".join(quoted), f'$."{path}"'}
+    lists = {("$" + "".join(quoted[:end]), "".join(quoted[end:])) for end in range(1, len(keys) + 1)} | {(f'$."{path}"', "")}
+    return or_(
+        *(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)),
+        *(_Within(test(column, _item(p, rest), *bound), *_parts(column, p, rest)) for p, rest in sorted(lists)),
+    )
+
+
+def _parts(column: ColumnElement[Any], list_: str, rest: str) -> tuple[Any, ...]:
+    return column, bindparam(None, list_, String()), bindparam(None, rest, String())
+
+
+def _item(list_: str, rest: str) -> ColumnElement[str]:
+    """Return the path of what is looked at in an item of a list; SQLite alone looks at the items one by one."""
+    return literal(list_) + literal("[") + literal_column("item.key", String()) + literal(f"]{rest}")
+
+
+class _Within(FunctionElement[bool]):
+    """(the test of one item, column, path of the list, path from an item on)."""
+
+    type = Boolean()
+    inherit_cache = True
 
 
 class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
@@ -266,6 +297,34 @@ def _number(path: str, value: int) -> BindParameter[Any]:
     except OverflowError:
         digits = int(value.bit_length() * math.log10(2)) + 1  # not counted: Python refuses to write more than 4,300
         raise InvalidFilter(f"the number at {path!r} has about {digits:,} digits, more than a database keeps") from None
+
+
+@compiles(_Within, "sqlite")
+def _sqlite_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
+    test, column, list_, _ = element.clauses
+    where = f"{compiler.process(column, **kw)}, {compiler.process(list_, **kw)}"
+    items = f"EXISTS (SELECT 1 FROM json_each({where}) AS item WHERE {compiler.process(test, **kw)})"  # noqa: S608 -- bound values only
+    # CASE and not AND: what is no list must not be looked into.
+    return f"(CASE WHEN NOT json_valid({compiler.process(column, **kw)}) THEN 0 WHEN json_type({where}) = 'array' THEN {items} ELSE 0 END)"
+
+
+@compiles(_Within, "mysql")
+@compiles(_Within, "mariadb")
+def _mysql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
+    test, column, list_, rest = element.clauses
+    as_json = compiler.process(list(test.clauses)[3], **kw)
+    items = f"CONCAT({compiler.process(list_, **kw)}, '[*]', {compiler.process(rest, **kw)})"
+    found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {items})"
+    return f"COALESCE(JSON_CONTAINS({found}, {as_json}), 0)"
+
+
+@compiles(_Within, "postgresql")
+def _postgresql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
+    test, column, list_, rest = element.clauses
+    value = f"jsonb_build_object('v', CAST({compiler.process(list(test.clauses)[3], **kw)} AS jsonb))"
+    # The rest stands in the condition: an item that has no such key would end the whole path, but there it only does not match.
+    path = f"'strict ' || {compiler.process(list_, **kw)} || '[*] ? (@' || {compiler.process(rest, **kw)} || ' == $v)'"
+    return f"COALESCE(jsonb_path_exists(CAST({compiler.process(column, **kw)} AS jsonb), CAST({path} AS jsonpath), {value}, true), false)"
 
 
 # Each renders only what it uses: a bound value that is rendered but is not in the text is one that PostgreSQL cannot type.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import itertools
+import math
+import operator
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, overload
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Select, Text, and_, case, cast, func, literal, select, union_all
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.filters import AttemptFilter, JobFilter
+from structjob.filters import MAX_VALUES, AttemptFilter, JobFilter, values_of
 from structjob.models import AnyJob, AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus, id_of
-from structjob.store import rows, underway
-from structjob.store.expressions import contains, equals, storable
-from structjob.store.paging import Fetch, Flush, Listing, fingerprint, merged, read_page
+from structjob.store import outlook, rows, underway
+from structjob.store.expressions import contains, equals, json_equals, storable
+from structjob.store.paging import SCAN_LIMIT, Fetch, Flush, Listing, behind, fingerprint, first, merged, read_page
 from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.store.tree import family, grown
 
@@ -38,6 +41,11 @@ _EQUAL = (
     "session_id",
 )
 _CANDIDATES = 6
+
+SLOWER_LIMIT = 1_000
+"""Jobs that one page of those slower than usual looks at: each is compared with a hundred others."""
+
+_AT_ONCE = 100
 
 
 class Jobs:
@@ -149,12 +157,54 @@ class Jobs:
             table=jobs,
             time=jobs.c.created_at,
             conditions=_conditions(wanted),
-            branches=tuple(jobs.c.status == status for status in wanted.status or ()),
+            branches=_branches(wanted),
             order=wanted.order,
             limit=wanted.limit,
             fingerprint=fingerprint("jobs", wanted),
+            searches=tuple(json_equals(jobs.c.metadata, path, value) for path, value in (wanted.metadata or {}).items()),
         )
+        if wanted.sort == "duration":
+            return await self._by_duration(listing, cursor)
+        if wanted.slower:
+            return await self._slower(listing, cursor)
         return await read_page(self._fetch, listing, cursor, rows.job)
+
+    async def _by_duration(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
+        """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, by how long they took.
+
+        No index could serve each filter in this order. What is sorted is ids and numbers.
+        """
+        # The newest by the index alone, which has both columns; then what is looked at in their rows.
+        newest = first(replace(listing, order="desc", limit=SCAN_LIMIT, searches=()), (jobs.c.id, jobs.c.created_at)).subquery("newest")
+        measured = select(jobs.c.id, jobs.c.duration_ms).select_from(newest.join(jobs, jobs.c.id == newest.c.id))
+        for server in ("mysql", "mariadb"):  # which might read all jobs, and look for each among these
+            measured = measured.prefix_with("STRAIGHT_JOIN", dialect=server)
+        # The limit leaves none out. It keeps these servers from making one query of both, in another order.
+        some = measured.where(jobs.c.duration_ms.is_not(None), *listing.searches).limit(SCAN_LIMIT).subquery("measured")
+        sorted_ = replace(listing, table=some, time=some.c.duration_ms, primary=(some.c.id,), conditions=(), branches=(), searches=())
+        page = await read_page(self._fetch, sorted_, cursor, lambda row: str(row["id"]))
+        found = {row["id"]: rows.job(row) for row in await self._fetch(select(jobs).where(jobs.c.id.in_(page.items)))} if page else {}
+        return Page(tuple(found[id_] for id_ in page if id_ in found), page.next, page.previous)
+
+    async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
+        """Return a page of the jobs of *listing* that are slower than usual, of `SLOWER_LIMIT` that are looked at."""
+        found: builtins.list[JobRecord] = []
+        looked_at = 0
+        while True:
+            # Few at a time for a short page: databases read a whole table where many of its rows are asked for.
+            page = await read_page(self._fetch, replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))), cursor, rows.job)
+            slower = await outlook.slower(self._fetch, page.items, self._now())
+            for job in page:
+                looked_at += 1
+                if job.id in slower:
+                    found.append(job)
+                if len(found) == listing.limit or looked_at == SLOWER_LIMIT:
+                    further = page.next is not None or job.id != page[-1].id
+                    cursor = behind(listing, job.created_at, job.id) if further else None
+                    return Page(tuple(found), cursor, None, cursor is not None and len(found) < listing.limit)
+            cursor = page.next
+            if cursor is None:
+                return Page(tuple(found), None, None)
 
     async def missing(self, any_id: AnyJob) -> dict[str, int]:
         """Return how many of a job's events were given up, by reason: ``spool_full``, ``queue_full``, … Those of its children are theirs.
@@ -257,6 +307,12 @@ class Jobs:
 
     async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
         conditions: builtins.list[ColumnElement[bool]] = [attempts.c.started_at.is_not(None)]
+        searches = [] if wanted.status is None else [attempts.c.status.in_(wanted.status)]
+        for name in ("operation", "project"):
+            if (value := getattr(wanted, name)) is not None:
+                its = select(jobs.c[name]).where(jobs.c.id == attempts.c.job_id).scalar_subquery()  # not EXISTS, see `_is_root`
+                equals(name, jobs.c[name], value)
+                searches.append(its == value)
         if wanted.since is not None:
             conditions.append(attempts.c.started_at >= wanted.since)
         if wanted.until is not None:
@@ -269,7 +325,7 @@ class Jobs:
             order=wanted.order,
             limit=wanted.limit,
             fingerprint=fingerprint("attempts", wanted),
-            searches=() if wanted.status is None else (attempts.c.status.in_(wanted.status),),
+            searches=tuple(searches),
         )
         await self._flush()
         return await read_page(self._fetch, listing, cursor, rows.attempt)
@@ -369,8 +425,26 @@ def _is_root() -> ColumnElement[bool]:
     return select(parent.c.id).where(parent.c.id == jobs.c.parent_job_id).scalar_subquery().is_(None)
 
 
+def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return one condition for each combination of the values of which several are given: each is read by an index."""
+    several = {name: value for name in ("status", *_EQUAL) if isinstance(value := getattr(wanted, name), tuple)}
+    if (number := math.prod(map(len, several.values()))) > MAX_VALUES:
+        raise InvalidFilter(f"{' × '.join(several)} are {number:,} combinations; {MAX_VALUES} are the most: ask for fewer at a time")
+    if not several:
+        return ()
+    columns = [jobs.c[name] for name in several]
+    return tuple(and_(*map(operator.eq, columns, values)) for values in itertools.product(*several.values()))
+
+
 def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
-    found = [equals(name, jobs.c[name], getattr(wanted, name)) for name in _EQUAL if getattr(wanted, name) is not None]
+    _branches(wanted)
+    given = {name: getattr(wanted, name) for name in _EQUAL}
+    for name, value in given.items():
+        for one in values_of(value):
+            equals(name, jobs.c[name], one)
+    found = [jobs.c[name] == value for name, value in given.items() if value is not None and not isinstance(value, tuple)]
+    for path, value in (wanted.metadata or {}).items():
+        json_equals(jobs.c.metadata, path, value)
     if wanted.root_only:
         found.append(_is_root())
     if wanted.text is not None:

@@ -10,11 +10,11 @@ from weakref import WeakSet
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LogFilter
+from structjob.filters import LogFilter, values_of
 from structjob.levels import LEVELS
 from structjob.models import Event, Gap, Page, Surroundings
 from structjob.store import rows
-from structjob.store.expressions import contains, equals, json_equals
+from structjob.store.expressions import contains, equals, equals_any, json_equals
 from structjob.store.jobs import Jobs
 from structjob.store.paging import Fetch, Flush, Listing, count_all, fingerprint, merged, read_page
 from structjob.store.position import Position, decoded
@@ -35,6 +35,7 @@ _EQUAL = (
     "category",
     "project",
     "correlation_id",
+    "trace_id",
     "session_id",
     "fingerprint",
 )
@@ -266,23 +267,28 @@ class Logs:
     async def _resolved(self, wanted: LogFilter) -> LogFilter:
         """Return the filter with the job's own id in place of whatever names the job, and whether its children count."""
         if wanted.job is not None:
-            job_id = (await self._jobs.find(wanted.job)).id
+            ids = [(await self._jobs.find(one)).id for one in values_of(wanted.job)]
         elif wanted.job_id is not None:
-            job_id = await self._jobs.exact_id(wanted.job_id)
+            ids = [await self._jobs.exact_id(one) for one in values_of(wanted.job_id)]
         else:
             return wanted
-        return replace(wanted, job=None, job_id=job_id, children=wanted.children is not False)
+        return replace(wanted, job=None, job_id=ids, children=wanted.children is not False)
 
     def _query(self, wanted: LogFilter, mark: str) -> Query:
         async def listing() -> Listing:
             return await self._listing(wanted, mark=mark, limit=_BATCH)
 
         matching = and_(true(), *_conditions(wanted), *_searches(wanted))
-        if wanted.job_id is not None and wanted.children:
-            matching = and_(matching, or_(logs.c.job_id == wanted.job_id, logs.c.job_id.in_(select(family(wanted.job_id).c.id))))
+        mine = values_of(wanted.job_id) if wanted.children else ()
+        if mine:
+            matching = and_(matching, or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id))))
+        elif wanted.job_id is not None:
+            matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
         elif levels := _leading_levels(wanted):
             matching = and_(matching, logs.c.level.in_(levels))
-        return Query(matching, listing, wanted.job_id if wanted.children else None)
+        elif (lead := _branching(wanted)) is not None:
+            matching = and_(matching, logs.c[lead].in_(getattr(wanted, lead)))
+        return Query(matching, listing, mine)
 
     async def _listing(self, wanted: LogFilter, *more: ColumnElement[bool], mark: str | None = None, limit: int | None = None) -> Listing:
         return Listing(
@@ -300,14 +306,19 @@ class Logs:
         return await read_page(self._fetch, listing, cursor, rows.event)
 
     async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-        """Return the conditions of which one must hold, each served by an index: the jobs of a tree, or else the levels."""
-        if wanted.job_id is not None and wanted.children:
-            ids = family(wanted.job_id)
-            # The job's own row may be late, or in another database; its events count all the same.
-            found = {row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))} | {wanted.job_id}
+        """Return the conditions of which one must hold, each served by an index: the jobs of a tree, or the levels, types or categories."""
+        mine = values_of(wanted.job_id)
+        if mine and not wanted.children:
+            return tuple(logs.c.job_id == job_id for job_id in mine)
+        if mine:
+            ids = family(*mine)
+            # A job's own row may be late, or in another database; its events count all the same.
+            found = {row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))} | set(mine)
             if len(found) < _MAX_BRANCHES:
                 return tuple(logs.c.job_id == job_id for job_id in sorted(found))
-            return (or_(logs.c.job_id.in_(select(family(wanted.job_id).c.id)), logs.c.job_id == wanted.job_id),)
+            return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
+        if (lead := _branching(wanted)) is not None:
+            return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
         return tuple(logs.c.level == level for level in _leading_levels(wanted))
 
 
@@ -321,8 +332,8 @@ def _levels(wanted: LogFilter) -> tuple[str, ...]:
     """Return the levels asked for; none where every level is."""
     if wanted.level is None:
         return ()
-    if wanted.level_exact:
-        return (wanted.level,)
+    if wanted.level_exact or not isinstance(wanted.level, str):
+        return values_of(wanted.level)
     levels = tuple(name for name, number in LEVELS.items() if number >= LEVELS[wanted.level])
     return () if len(levels) == len(LEVELS) else levels
 
@@ -332,7 +343,7 @@ def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     if wanted.level is None or _narrow(wanted):
         return ()
     # Warnings and worse are few among the events; of the others, the category's or the type's may be fewer.
-    few = LEVELS[wanted.level] >= LEVELS["warning"]
+    few = all(LEVELS[level] >= LEVELS["warning"] for level in values_of(wanted.level))
     return _levels(wanted) if few or (wanted.category is None and wanted.type is None) else ()
 
 
@@ -345,6 +356,14 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
     return ("type",) if wanted.category is None else ("category",)
 
 
+def _branching(wanted: LogFilter) -> str | None:
+    """Return the field that a page is read by if it holds several values: each is read by the index."""
+    if _narrow(wanted) or _leading_levels(wanted):
+        return None
+    (lead,) = _leading(wanted)
+    return lead if isinstance(getattr(wanted, lead), tuple) else None
+
+
 def _check(wanted: LogFilter) -> None:
     """Refuse what no query can be made of, before anything is delivered or asked."""
     _conditions(wanted)
@@ -352,11 +371,9 @@ def _check(wanted: LogFilter) -> None:
 
 
 def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-    found = _equal(wanted, _leading(wanted))
+    found = _equal(wanted, [name for name in _leading(wanted) if name != _branching(wanted)])
     if wanted.job_id is not None:
-        one = equals("job_id", logs.c.job_id, wanted.job_id)
-        if not wanted.children:
-            found.append(one)
+        equals_any("job_id", logs.c.job_id, wanted.job_id)
     if _narrow(wanted) and (levels := _levels(wanted)):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:
@@ -379,4 +396,4 @@ def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
 
 
 def _equal(wanted: LogFilter, names: Iterable[str]) -> list[ColumnElement[bool]]:
-    return [equals(name, logs.c[name], getattr(wanted, name)) for name in names if getattr(wanted, name) is not None]
+    return [equals_any(name, logs.c[name], getattr(wanted, name)) for name in names if getattr(wanted, name) is not None]

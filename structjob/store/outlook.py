@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Select, literal, select, union_all
 
 from structjob.models import JobRecord, StepRecord, StepStatus
 from structjob.statistics import ENOUGH, Outlook, StepOutlook
@@ -25,6 +25,10 @@ _NAMES = 500
 """Names of steps that the database is asked for; where there are more, all steps of the former jobs are read."""
 
 
+_AT_ONCE = 25
+"""Jobs that one query compares with those before them."""
+
+
 async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: datetime, *, of: int | None = None) -> Outlook:
     """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs that were completed before.
 
@@ -38,12 +42,7 @@ async def look(fetch: Fetch, job: JobRecord, done: Sequence[StepRecord], now: da
     Raises nothing of its own. Each former job's steps are found by its id: the cost is that of `HISTORY` jobs, however many there are,
     and of about `STEPS` steps.
     """
-    latest = (
-        select(jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
-        .where(jobs.c.operation == job.operation, jobs.c.status == "completed", jobs.c.created_at <= job.created_at, jobs.c.id != job.id)
-        .where(jobs.c.duration_ms.is_not(None))
-        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-    )
+    latest = _former(job, jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
     whole = sorted(row["duration_ms"] for row in await fetch(latest.limit(HISTORY)))
     parts: dict[str, list[float]] = {step.name: [] for step in done}
     if parts and whole:
@@ -75,6 +74,34 @@ async def durations(fetch: Fetch, operation: str) -> list[float]:
         .limit(HISTORY)
     )
     return sorted(row["duration_ms"] for row in await fetch(statement))
+
+
+async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[str]:
+    """Return the ids of those of *some* jobs that take, or took, longer than usual: 95 % of those completed before them; see `look`."""
+    found: set[str] = set()
+    for first in range(0, len(some), _AT_ONCE):
+        several = {job.id: job for job in some[first : first + _AT_ONCE] if job.started_at is not None}
+        if not several:
+            continue
+        branches = (_former(job, jobs.c.duration_ms, literal(job.id).label("of")).limit(HISTORY).subquery() for job in several.values())
+        former: dict[str, list[float]] = {id_: [] for id_ in several}
+        for row in await fetch(union_all(*(select(branch) for branch in branches))):
+            former[row["of"]].append(row["duration_ms"])
+        for id_, job in several.items():
+            running = job.status == "running"
+            if expected(job.duration_ms, job.started_at, job.completed_at, now, sorted(former[id_]), running=running)["slower"]:
+                found.add(id_)
+    return found
+
+
+def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Return the query of the jobs of the same operation that were completed and created before *job*, the newest first."""
+    return (
+        select(*columns)
+        .where(jobs.c.operation == job.operation, jobs.c.status == "completed", jobs.c.created_at <= job.created_at, jobs.c.id != job.id)
+        .where(jobs.c.duration_ms.is_not(None))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    )
 
 
 def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:

@@ -64,7 +64,7 @@ async def overview(fetch: Fetch, job: JobRecord, *, room: int | None, depth: int
     """
     mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt)
     step_counts = await _counted(fetch, select(steps).where(mine), steps)
-    ids = family(job.id, depth)
+    ids = family(job.id, depth=depth)
     below = select(jobs).join(ids, ids.c.id == jobs.c.id).where(jobs.c.id != job.id)
     job_counts = await _counted(fetch, below, jobs)
 
@@ -80,7 +80,7 @@ async def overview(fetch: Fetch, job: JobRecord, *, room: int | None, depth: int
         return Overview(grown(job.id, [job], shown), step_counts, {}, ())
     if not failed and (room is None or await _fits(fetch, job, depth, room)):
         records = [job, *(rows.job(row) for row in await fetch(below))]
-        ids = family(job.id, depth)
+        ids = family(job.id, depth=depth)
         latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
         others = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id).where(jobs.c.id != job.id)
         theirs = [rows.step(row) for row in await fetch(others.order_by(steps.c.seq, steps.c.id))]
@@ -99,11 +99,11 @@ async def _counted(fetch: Fetch, some: Select[Any], table: Table) -> dict[str, i
 
 async def _fits(fetch: Fetch, job: JobRecord, depth: int | None, room: int) -> bool:
     """Return whether the descendants and their steps are few."""
-    ids = family(job.id, depth)
+    ids = family(job.id, depth=depth)
     number = (await fetch(select(func.count().label("number")).select_from(select(ids.c.id).limit(room + 2).subquery())))[0]["number"] - 1
     if number > room:
         return False
-    ids = family(job.id, depth)
+    ids = family(job.id, depth=depth)
     theirs = select(steps.c.id).join(ids, ids.c.id == steps.c.job_id).where(steps.c.job_id != job.id).limit(room + 1).subquery()
     (counted,) = await fetch(select(func.count().label("number")).select_from(theirs))
     return bool(number + counted["number"] <= room)

@@ -1,7 +1,7 @@
 """Pages of a listing, by keyset: a page begins where another ended, whatever was added or deleted meanwhile.
 
-A listing is ordered by a time and, where that is equal, by the primary key: an id, or a job's and a number. A cursor holds the time and
-the key of the row at a page's edge, and which side of it to read.
+A listing is ordered by a time (or a duration) and, where that is equal, by the primary key: an id, or a job's and a number. A cursor
+holds the time and the key of the row at a page's edge, and which side of it to read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import msgspec
-from sqlalchemy import BigInteger, ColumnElement, Executable, Integer, Select, Table, and_, func, or_, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, Double, Executable, FromClause, Integer, Select, and_, func, or_, select, union_all
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import InvalidFilter
@@ -60,10 +60,11 @@ class Listing:
         order: ``asc`` or ``desc``, by time.
         limit: Rows a page.
         fingerprint: What tells this listing's cursors from another's.
+        primary: The primary key, where *table* is a query.
         searches: These must hold, too, and no index serves them: a page looks at `SCAN_LIMIT` rows at most.
     """
 
-    table: Table
+    table: FromClause
     time: ColumnElement[Any]
     conditions: tuple[ColumnElement[bool], ...]
     branches: tuple[ColumnElement[bool], ...]
@@ -71,17 +72,18 @@ class Listing:
     limit: int
     fingerprint: str
     searches: tuple[ColumnElement[bool], ...] = ()
+    primary: tuple[ColumnElement[Any], ...] = ()
 
     @property
     def key(self) -> tuple[ColumnElement[Any], ...]:
         """The primary key, which orders rows of the same time."""
-        return tuple(self.table.primary_key.columns)
+        return self.primary or tuple(self.table.primary_key)
 
 
 class _Cursor(msgspec.Struct, array_like=True, frozen=True):
     fingerprint: str
     side: _Side
-    time: datetime
+    time: datetime | float
     key: Key
 
 
@@ -111,6 +113,11 @@ def merged(kind: type[F], filter_: F | None, keywords: dict[str, Any]) -> F:
     if not keywords:
         return filter_
     return kind.of(**{field.name: getattr(filter_, field.name) for field in fields(filter_)} | keywords)
+
+
+def first(listing: Listing, columns: tuple[ColumnElement[Any], ...]) -> Select[Any]:
+    """Return the query of *columns* of the first rows of a listing, as many as a page has."""
+    return _ordered(listing, None, columns, listing.conditions + listing.searches, listing.limit)
 
 
 async def read_page(fetch: Fetch, listing: Listing, cursor: str | None, build: Callable[[RowMapping], R]) -> Page[R]:
@@ -167,7 +174,7 @@ def behind(listing: Listing, time: datetime, key: Key) -> str:
 def place_of(cursor: str) -> tuple[datetime, Any]:
     """Return time and key of the row that a cursor of ours stands beside."""
     found = _decoded(cursor)
-    return found.time, found.key
+    return cast("datetime", found.time), found.key
 
 
 async def _looked_at(fetch: Fetch, listing: Listing, at: _Cursor | None) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
@@ -294,10 +301,13 @@ def _opened(text: str, listing: Listing) -> _Cursor:
     # Both checks are of what anybody can forge, which harms nobody but them: the values are bound like any others.
     # But they must be such as the drivers take.
     values = _values(cursor)
-    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not _is_moment(cursor.time):
+    timely = not isinstance(cursor.time, datetime) or _is_moment(cursor.time)
+    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not timely:
         raise InvalidFilter(_NO_CURSOR)
     if cursor.fingerprint != listing.fingerprint:
         raise InvalidFilter("the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)")
+    if isinstance(cursor.time, float) != isinstance(listing.time.type, Double):
+        raise InvalidFilter(_NO_CURSOR)
     return cursor
 
 

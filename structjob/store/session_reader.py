@@ -43,12 +43,12 @@ class Query:
     Args:
         matching: Whether an event matches.
         listing: Makes the listing of what is stored.
-        family_of: The job whose descendants match too, as they come to be known.
+        family_of: The jobs whose descendants match too, as they come to be known.
     """
 
     matching: ColumnElement[bool]
     listing: Callable[[], Awaitable[Listing]]
-    family_of: str | None
+    family_of: tuple[str, ...]
 
 
 class SessionReader:
@@ -89,8 +89,8 @@ class SessionReader:
         limit = max(PAGE // len(of), 20)
         matching = case((self._query.matching, 1), else_=0).label("matches")
         columns: list[ColumnElement[Any]] = [logs.c.id, logs.c.session_id, logs.c.seq, logs.c.ts, matching]
-        if self._query.family_of is not None:
-            known = or_(logs.c.job_id.is_(None), logs.c.job_id == self._query.family_of, exists().where(jobs.c.id == logs.c.job_id))
+        if self._query.family_of:
+            known = or_(logs.c.job_id.is_(None), logs.c.job_id.in_(self._query.family_of), exists().where(jobs.c.id == logs.c.job_id))
             columns += [logs.c.job_id, case((known, 1), else_=0).label("known")]
         branches = [
             select(*columns)
@@ -103,7 +103,7 @@ class SessionReader:
         cut: set[int] = set()
         for row in sorted(await self._fetch(_together(branches)), key=lambda row: int(row["seq"])):
             session_id = row["session_id"]
-            if self._query.family_of is not None and not row["known"] and self._is_waited_for(row["job_id"]):
+            if self._query.family_of and not row["known"] and self._is_waited_for(row["job_id"]):
                 cut.add(session_id)
             if session_id not in cut:
                 numbers[session_id].append(Number(row["id"], row["seq"], row["ts"], bool(row["matches"])))

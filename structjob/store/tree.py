@@ -11,18 +11,18 @@ from structjob.models import JobRecord, JobTree, StepRecord
 from structjob.store.tables import jobs
 
 
-def family(job_id: str, depth: int | None = None) -> CTE:
-    """Return a query of the ids of a job and of its descendants, as the column ``id``.
+def family(*job_ids: str, depth: int | None = None) -> CTE:
+    """Return a query of the ids of jobs and of their descendants, as the column ``id``.
 
     Args:
-        job_id: The job.
+        job_ids: The jobs.
         depth: How many levels of descendants; None: all.
     """
     child = jobs.alias("child")
     if depth is None:
-        found = select(jobs.c.id).where(jobs.c.id == job_id).cte("family", recursive=True)
+        found = select(jobs.c.id).where(jobs.c.id.in_(job_ids)).cte("family", recursive=True)
         return found.union(select(child.c.id).join(found, child.c.parent_job_id == found.c.id))  # UNION ends even in a cycle
-    found = select(jobs.c.id, literal(0, Integer()).label("level")).where(jobs.c.id == job_id).cte("family", recursive=True)
+    found = select(jobs.c.id, literal(0, Integer()).label("level")).where(jobs.c.id.in_(job_ids)).cte("family", recursive=True)
     below = select(child.c.id, (found.c.level + 1).label("level")).join(found, child.c.parent_job_id == found.c.id)
     found = found.union(below.where(found.c.level < depth))
     return select(found.c.id).distinct().cte("members")  # in a cycle a job has several levels
