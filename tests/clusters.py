@@ -74,10 +74,12 @@ class Program:
     """A program that opens a tracker when it is told to."""
 
     def __init__(self, spool: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, TESTS / "programs" / "rounds.py", spool],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        self._console = spool.with_suffix(".console")
+        with self._console.open("w") as console:
+            self._process = subprocess.Popen(
+                [sys.executable, TESTS / "programs" / "rounds.py", spool],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, text=True,
+            )  # fmt: skip
 
     def answer(self) -> dict[str, Any]:
         """Return what it says next."""
@@ -87,7 +89,7 @@ class Program:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
             self._process.kill()
-            raise RuntimeError(f"the program says: {line}{self._process.stdout.read()}") from None
+            raise RuntimeError(f"a program ended too early: {line}{self._console.read_text()[-3000:]}") from None
         return answer
 
     def begin(self, url: str, events: int, rate: int = 0) -> None:
