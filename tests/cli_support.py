@@ -151,7 +151,7 @@ class Shell:
 
     def json(self, *words: str) -> Any:
         """Run ``structjob *words --json``; return what it says."""
-        return json.loads(self.ok(*words, "--json"))
+        return json.loads(self.ok(*words, "--json=array" if "logs" in words else "--json"))
 
     def start(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
         """Start ``structjob *words``, its streams as pipes."""

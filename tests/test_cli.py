@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import COMMAND, SAMPLE, Shell, environment
+from cli_support import COMMAND, SAMPLE, Shell, environment, typed
 
 MANY = """
 import asyncio, sys, structjob, structlog
@@ -158,10 +158,10 @@ def test_an_error_names_the_command_that_helps_for_the_same_database(
 
 
 def test_a_server_that_does_not_answer_is_looked_at_by_doctor(tmp_path: Path) -> None:
-    """The next useful command, with the password masked (R49)."""
+    """faults 45: the next useful command has a word to replace where the password stood: never the password, and no stars (R49)."""
     done = Shell(tmp_path).run("--db", "postgresql://ada:hunter2@127.0.0.1:1/x", "jobs")
     assert done.returncode == 1
-    assert done.stderr.decode().endswith("next:  structjob --db 'postgresql://ada:***@127.0.0.1:1/x' doctor\n")
+    assert done.stderr.decode().endswith("next:  structjob --db postgresql://ada:PASSWORD@127.0.0.1:1/x doctor\n")
 
 
 @pytest.mark.parametrize("words", [("jobs",), ("show", "x"), ("logs",), ("verify",), ("logs", "-f")])
@@ -172,6 +172,22 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, words: tuple[s
     assert b"there is no database ./structjob.db" in done.stderr
     assert b"next:" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hint_leaves_out_what_the_environment_says(tmp_path: Path) -> None:
+    """faults 45: where the environment names the same database, the command to type next needs no --db."""
+    url = "postgresql://ada:hunter2@127.0.0.1:1/x"
+    done = Shell(tmp_path).run("--db", url, "jobs", env=environment(STRUCTJOB_DATABASE_URL=url))
+    assert done.stderr.decode().endswith("next:  structjob doctor\n")
+
+
+def test_an_empty_database_suggests_to_run_a_program(tmp_path: Path) -> None:
+    """faults 45: where nothing is recorded yet, the next command records something of one's own."""
+    assert b"structjob run -- echo hello" in Shell(tmp_path).run("jobs").stderr
+    structjob_db = f"sqlite:///{tmp_path / 'jobs.db'}"
+    typed(structjob_db, "migrate")
+    for command in ("jobs", "logs"):
+        assert typed(structjob_db, command).endswith("run -- echo hello\n")
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:

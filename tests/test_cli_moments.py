@@ -44,6 +44,7 @@ def read(text: str, *, utc: bool = False) -> datetime | None:
         ("today", datetime(2026, 10, 24, 22), datetime(2026, 10, 25)),
         ("yesterday", datetime(2026, 10, 23, 22), datetime(2026, 10, 24)),
         ("2026-10-25", datetime(2026, 10, 24, 22), datetime(2026, 10, 25)),
+        ("9:41", datetime(2026, 10, 25, 8, 41), datetime(2026, 10, 25, 9, 41)),
         ("2026-10-26", datetime(2026, 10, 25, 23), datetime(2026, 10, 26)),
         ("2026-10-25T12:00+05:00", datetime(2026, 10, 25, 7), datetime(2026, 10, 25, 7)),
     ],
@@ -87,3 +88,13 @@ def test_buckets_before_which_there_is_no_midnight() -> None:
     for filters in ({"since": first, "until": first + timedelta(hours=1)}, {"until": first + timedelta(hours=1)}):
         asked: Any = SimpleNamespace(filters=filters, utc=False)
         assert stats._bucketed(asked).get("since", first) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [("30d", timedelta(30)), ("2w", timedelta(14)), ("6mo", timedelta(180)), ("1y", timedelta(365)), ("90min", timedelta(0, 5400))],
+)
+def test_ages_have_weeks_months_and_years(text: str, age: timedelta) -> None:
+    """faults 44: what is kept for months or years can be said so."""
+    context: Any = None
+    assert moments.age(context, context, text) == age

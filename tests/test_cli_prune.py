@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "Say what goes: --older-than 30d"),
-        (("--older-than", "0s"), "nobody is there to ask\nnext:  the same with --yes, or first with --dry-run"),
-        (("--older-than", "30", "--yes"), "'30' is no length of time"),
+        ((), "Nothing selected: --older-than 30d"),
+        (("--older-than", "0s"), "without confirmation (not a terminal)\nnext:  add --yes, or preview with --dry-run"),
+        (("--older-than", "30", "--yes"), "'30' is no age: write 30d, 2w, 6mo, 1y or 12h"),
+        (("--older-than", "6m", "--yes"), "'6m' could mean months or minutes: write mo for months, min for minutes"),
+        (("--level", "debug=1h30m", "--yes"), "'1h30m' could mean months or minutes"),
         (("--level", "debug", "--yes"), "'debug' says no age: write debug=30d, or =forever"),
         (("--level", "loud=1d", "--yes"), "no level 'loud' that could be kept for a time; use one of debug, info"),
         (("--status", "running=0s", "--yes"), "no status 'running'"),
@@ -42,10 +45,15 @@ def test_what_makes_no_sense_deletes_nothing(sample: Shell, words: tuple[str, ..
 def test_a_dry_run_says_what_would_go(sample: Shell) -> None:
     """For people in words, for programs as JSON; nothing is deleted (R41, R49)."""
     said = sample.run("prune", "--older-than", "0s", "--status", "failed=forever", "--dry-run").stderr.decode()
-    assert said == "4 jobs, 5 attempts, 1 step and 23 lines would be deleted from ./structjob.db\n"
+    assert re.fullmatch(
+        r"4 jobs, 5 attempts, 1 step and 23 lines would be deleted from \./structjob\.db: "
+        r"what ended before \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+, failed jobs are kept\n",
+        said,
+    )
     found = sample.json("prune", "--level", "warning=0s", "--dry-run")
     assert (found["dry_run"], found["events"], found["jobs"]) == (True, 1, 0)
-    assert "nothing in ./structjob.db is that old" in sample.run("prune", "--older-than", "1d", "--dry-run").stderr.decode()
+    nothing = sample.run("prune", "--older-than", "1d", "--dry-run").stderr.decode()
+    assert "nothing to delete in ./structjob.db: what ended before 20" in nothing
     assert len(sample.json("jobs")) == 5
 
 
@@ -73,6 +81,7 @@ def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int)
     live.python(SAMPLE, "sqlite:///structjob.db")
     process = live.start_in_a_terminal("prune", "--older-than", "0s", "--status", "failed=forever")
     shown, _ = process.communicate(answer, timeout=60)
-    assert b"This deletes 4 jobs, 5 attempts, 1 step and 23 lines from ./structjob.db. Go on?" in shown
+    assert b"This deletes 4 jobs, 5 attempts, 1 step and 23 lines from ./structjob.db: what ended before 20" in shown
+    assert b" failed jobs are kept. Go on?" in shown
     assert process.returncode == code
     assert len(live.json("jobs")) == left

@@ -241,7 +241,7 @@ def test_without_a_database_the_program_runs(shell: Shell, reader: tuple[str, ..
     shell.ok(*reader, env=env)
     job = json.loads(shell.ok("show", "early", "--json", env=env))["job"]
     assert (job["status"], job["result"]["exit_code"]) == ("failed", 3)
-    assert {event["message"] for event in json.loads(shell.ok("logs", "early", "--json", env=env))} >= {"out", "err"}
+    assert {event["message"] for event in json.loads(shell.ok("logs", "early", "--json=array", env=env))} >= {"out", "err"}
     assert json.loads(shell.ok("verify", "--json", env=env))["missing"] == 0
 
 

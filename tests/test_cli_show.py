@@ -199,3 +199,30 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
     assert [one["id"] for one in json.loads(typed(url, "jobs", "--parent", "2803a2f4", "--json"))] == ["c"]
     assert "copied" in typed(url, "logs", "backup")
     assert "job not found: backups" in typed(url, "show", "backups", code=3)
+
+
+# -- logs -------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_json_has_one_form_with_and_without_follow(tmp_path: Path) -> None:
+    """faults 44: ``logs --json`` is JSON lines, as it is with ``-f``; ``--json=array`` is one array, and another form is refused."""
+    lines = [{"record": "event", "job_id": "j", "seq": n, "ts": T0 + n, "message": f"m{n}", "level": "info"} for n in range(3)]
+    url = imported(tmp_path, job("j", parent=None), *lines)
+    printed = typed(url, "logs", "--json").splitlines()
+    assert [json.loads(line)["message"] for line in printed] == ["m0", "m1", "m2"]
+    assert typed(url, "logs", "j", "-f", "--json").splitlines() == printed == typed(url, "logs", "--json=lines").splitlines()
+    assert json.loads(typed(url, "logs", "--json=array")) == [json.loads(line) for line in printed]
+    assert "use --json (or --json=lines)" in typed(url, "logs", "--json=yaml", code=2)
+    assert "no array" in typed(url, "logs", "-f", "--json=array", code=2)
+
+
+def test_logs_without_a_pager_name_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """faults 44: where a terminal without a pager has shown more lines than it has room for, it is said how to see the last ones."""
+    lines = [{"record": "event", "job_id": "j", "seq": n, "ts": T0 + n, "message": f"m{n}", "level": "info"} for n in range(40)]
+    url = imported(tmp_path, job("j", parent=None), *lines)
+    monkeypatch.setattr("structjob.cli.screen.is_terminal", lambda _: True)
+    monkeypatch.setattr("structjob.cli.lines.is_terminal", lambda _: True)
+    for name, value in (("COLUMNS", "80"), ("LINES", "24"), ("NO_PAGER", "1"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    assert typed(url, "logs", "j").endswith(" logs j --tail 50\n")
+    assert "next:" not in typed(url, "logs", "j", "--tail", "5")

@@ -102,11 +102,12 @@ def test_what_was_slower_than_usual_is_told(ask):
 
 def test_lines_are_found_by_what_they_say(ask):
     """R36, R49: by logger, by request, by attribute, by time; those of no machine are system events."""
-    (warning,) = {event["logger"] for event in json.loads(ask("logs", "--since", "2017-01-01", "-l", "warning", "--json", "--limit", "3"))}
+    found = json.loads(ask("logs", "--since", "2017-01-01", "-l", "warning", "--json=array", "--limit", "3"))
+    (warning,) = {event["logger"] for event in found}
     assert warning == "nova.virt.libvirt.imagecache"
     machine = json.loads(ask("jobs", "--operation", "instance", "--json", "-n", "1"))[0]["id"]
-    lines = json.loads(ask("logs", machine, "--json"))
+    lines = json.loads(ask("logs", machine, "--json=array"))
     assert {line["job_id"] for line in lines} == {machine}
     assert ask("logs", "--grep", "HTTP exception thrown", "--utc").count("No instances found for any event") == 21
-    by_line = json.loads(ask("logs", "-w", "line=1053", "--json", "--until", "2016-01-01"))
+    by_line = json.loads(ask("logs", "-w", "line=1053", "--json=array", "--until", "2016-01-01"))
     assert [line["step"] for line in by_line] == ["m_000001_0"]

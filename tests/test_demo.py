@@ -15,6 +15,8 @@ from cli_support import Shell, environment
 
 from structjob.cli.screen import command_line
 
+OWN = ("--db", "structjob-demo.db")
+
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
@@ -32,7 +34,7 @@ def printed(shell: Shell) -> str:
 
 def test_it_names_its_database_first_and_ends_with_what_was_measured(printed: str) -> None:
     """The database is named at the start; at the end stand lines/s, dropped (0) and flush time, measured (R49)."""
-    assert printed.splitlines()[0].split() == ["database", "./structjob.db"]
+    assert printed.splitlines()[0].split() == ["database", "./structjob-demo.db"]
     assert re.search(r"^dropped +0$", printed, re.MULTILINE)
     assert re.search(r"^flush +[\d.]+ ms", printed, re.MULTILINE)
     assert re.search(r"^speed +[\d,]{5,} lines/s logged, [\d,]{4,} lines/s stored", printed, re.MULTILINE)
@@ -40,6 +42,13 @@ def test_it_names_its_database_first_and_ends_with_what_was_measured(printed: st
     assert counted is not None
     assert counted[1] == counted[2]
     assert int(counted[1].replace(",", "")) > 250
+
+
+def test_the_environments_database_is_left_alone(tmp_path: Path) -> None:
+    """faults 45: the demo writes to a file of its own, whatever database the environment names."""
+    shell = Shell(tmp_path)
+    shell.ok("demo", "--once", env=environment(DATABASE_URL="sqlite:///production.db", STRUCTJOB_DATABASE_URL="sqlite:///production.db"))
+    assert [path.name for path in tmp_path.glob("*.db")] == ["structjob-demo.db"]
 
 
 def test_what_it_says_to_type_next_works(shell: Shell, printed: str) -> None:
@@ -52,7 +61,7 @@ def test_what_it_says_to_type_next_works(shell: Shell, printed: str) -> None:
 
 def test_it_did_real_work(shell: Shell) -> None:
     """One child job for each part, in parallel; all but the damaged part were moved (R1, R8)."""
-    jobs = shell.json("jobs")
+    jobs = shell.json(*OWN, "jobs")
     root = next(job for job in jobs if job["parent_job_id"] is None)
     children = [job for job in jobs if job["parent_job_id"] == root["id"]]
     assert (root["operation"], root["status"], root["job_type"]) == ("migrate-tree", "completed", "migration")
@@ -66,8 +75,8 @@ def test_it_did_real_work(shell: Shell) -> None:
 
 def test_one_part_is_retried(shell: Shell) -> None:
     """The first try is a step ``attempt-1`` that is retrying, with the numbers of a retry; the second succeeds (R12)."""
-    part = next(job for job in shell.json("jobs") if job["description"] == "copy documents")
-    steps = {step["name"]: step for step in shell.json("show", part["id"])["steps"]}
+    part = next(job for job in shell.json(*OWN, "jobs") if job["description"] == "copy documents")
+    steps = {step["name"]: step for step in shell.json(*OWN, "show", part["id"])["steps"]}
     assert {name: step["status"] for name, step in steps.items()} == {
         "copy": "completed",
         "attempt-1": "retrying",
@@ -82,7 +91,7 @@ def test_one_part_is_retried(shell: Shell) -> None:
 
 def test_one_part_fails_each_time_and_the_demo_goes_on(shell: Shell, printed: str) -> None:
     """A copy that was damaged fails its part by its checksum; the exit code stays 0, and the last line says why (R9, R49)."""
-    failed = shell.json("jobs", "--status", "failed")
+    failed = shell.json(*OWN, "jobs", "--status", "failed")
     assert [(job["description"], job["error"]["type"]) for job in failed] == [("copy scans", "ChecksumMismatch")]
     assert "exit code is 0" in printed.splitlines()[-1]
 
@@ -91,7 +100,7 @@ def test_secrets_are_visibly_redacted(shell: Shell, printed: str) -> None:
     """The mark stands where a password was, on the screen and in every row of the database (R33)."""
     assert "postgresql://mover:[redacted]@catalog.internal/files" in printed
     assert "api_key=[redacted]" in printed
-    with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
+    with closing(sqlite3.connect(shell.directory / "structjob-demo.db")) as connection:
         everything = "\n".join(connection.iterdump())
     assert "hunter2" not in everything
     assert "sk-demo" not in everything
@@ -99,10 +108,10 @@ def test_secrets_are_visibly_redacted(shell: Shell, printed: str) -> None:
 
 def test_nothing_is_left_behind(shell: Shell) -> None:
     """The files were in a temporary directory that is gone; here are the database and its empty spool (R49)."""
-    assert sorted(path.name for path in shell.directory.iterdir()) == ["printed", "structjob.db", "structjob.db.spool"]
-    root = next(job for job in shell.json("jobs") if job["parent_job_id"] is None)
+    assert sorted(path.name for path in shell.directory.iterdir()) == ["printed", "structjob-demo.db", "structjob-demo.db.spool"]
+    root = next(job for job in shell.json(*OWN, "jobs") if job["parent_job_id"] is None)
     assert not Path(root["metadata"]["source"]).exists()
-    assert shell.json("verify")["ok"]
+    assert shell.json(*OWN, "verify")["ok"]
 
 
 @pytest.mark.slow
@@ -126,7 +135,7 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
     done = Shell(tmp_path).run("demo", "--source", "empty")
     assert done.returncode == 1
     assert b"holds no files" in done.stderr
-    assert not (tmp_path / "structjob.db").exists()
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".db"]
 
 
 @pytest.mark.slow
@@ -154,7 +163,7 @@ def test_json_says_what_was_measured(tmp_path: Path) -> None:
     assert told["ledger"]["accepted"] == told["ledger"]["stored"] == told["verified"]["stored"] > 100
     assert told["verified"]["holes"] == []
     assert told["speed"]["lost"] == 0 < told["speed"]["lines"]
-    assert done.stderr.decode().startswith("database  ./structjob.db\n")
+    assert done.stderr.decode().startswith("database  ./structjob-demo.db\n")
 
 
 def test_a_loss_is_a_failure() -> None:

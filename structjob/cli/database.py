@@ -161,14 +161,15 @@ class Database:
 
     @property
     def option(self) -> str:
-        """What ``--db`` needs in a command to type next; empty where the command finds the database by itself."""
-        from structjob.store.url import ENVIRONMENT, masked
+        """What ``--db`` needs in a command to type next; empty where the command finds the database without it. Never a password."""
+        from structjob.store.url import masked
 
         if self._given is None:
             return ""
-        if not any(os.environ.get(name) for name in ENVIRONMENT) and self.path is not None and self.path == Database().path:
-            return ""
-        return masked(self._given) if _LIKE_URL.match(self._given) else self._given
+        with suppress(Failure):  # of what the environment says
+            if self.url == Database().url:
+                return ""
+        return masked(self._given).replace("***", "PASSWORD") if _LIKE_URL.match(self._given) else self._given
 
 
 class Reader:
@@ -308,7 +309,7 @@ def _require(database: Database) -> None:
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )
-        raise Failure(missing, hint=_another())
+        raise Failure(missing, hint=_another(database))
     if path.is_file() and not _has_tables(path):
         raise _holds_nothing(database)
 
@@ -344,11 +345,11 @@ async def _require_tables(database: Database, store: Store) -> None:
 
 
 def _holds_nothing(database: Database) -> Failure:
-    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_another())
+    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_another(database))
 
 
-def _another() -> str:
-    return f"{command_line('demo')}, or name another database with --db"
+def _another(database: Database) -> str:
+    return f"{command_line('run', '--', 'echo', 'hello', db=database.option)}, or name another database with --db"
 
 
 def _has_tables(path: Path) -> bool:

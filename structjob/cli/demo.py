@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from structjob.appearance import lasting, paint
+from structjob.appearance import lasting, paint, wrapped
 from structjob.cli import options
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json
+from structjob.cli.lines import width
+from structjob.cli.screen import UNBOUNDED, Failure, coloured, command_line, is_terminal, put_json
 from structjob.wording import count_of
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from structjob.cli.migration import Outcome
     from structjob.models import Ledger
     from structjob.store.verify import SessionVerification
+
+OWN = "structjob-demo.db"
+"""The demo's database, in the working directory, unless ``--db`` names another."""
 
 WATCHED = 3.0
 """Seconds that the largest part takes, where somebody watches."""
@@ -42,12 +46,14 @@ Examples:
 @options.json_output
 @options.database
 def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
-    """Move a directory tree in parallel, and see what is recorded of it.
+    """Move a directory tree in parallel, and see what is recorded of it in ./structjob-demo.db, or in the database that --db names.
 
     The files are really copied and verified, in a temporary directory. One part is retried and one copy is damaged on purpose.
     """
-    from structjob.cli.database import execute
+    from structjob.cli.database import Database, execute
 
+    if not db.typed:
+        db = Database(OWN)  # whatever the environment names: a program's database is no place for a demo
     if db.in_memory:
         raise Failure(f"{db.shown} is in memory and would be gone with the demo; name a file, such as sqlite:///demo.db", code=2)
     execute(_demo(db, source, watched=not once and not as_json and is_terminal(sys.stdout), as_json=as_json))
@@ -120,7 +126,12 @@ def _report(outcome: Outcome, speed: Speed, ledger: Ledger, checked: SessionVeri
     print()
     for name, text in facts.items():
         if text:
-            print(f"{paint(f'{name:<9}', 'dim', colour)} {text}")
+            for row in wrapped([(f"{name:<9} ", "dim"), (text, "")], _columns(), 10):
+                print("".join(paint(part, style, colour) for part, style in row).rstrip())
+
+
+def _columns() -> int:
+    return width() if is_terminal(sys.stdout) else UNBOUNDED
 
 
 def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
@@ -135,9 +146,12 @@ def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
         (("logs", whole, "--grep", "verified", "--tail", "5"), "what went right"),
     ]
     lines = [(command_line(*words, db=db.option), about) for words, about in commands]
-    width = max(len(command) for command, _ in lines)
+    longest = max(len(command) for command, _ in lines)
     print(f"\n{paint('Type next', 'bold', colour)}")
+    # A command that a terminal breaks cannot be read: then what it is about stands above it.
+    beside = max(longest + 4 + len(about) for _, about in lines) <= _columns()
     for command, about in lines:
-        print(f"  {paint(command, 'cyan', colour)}{' ' * (width - len(command))}  {paint(about, 'dim', colour)}")
+        typed, why = paint(command, "cyan", colour), paint(about, "dim", colour)
+        print(f"  {typed}{' ' * (longest - len(command))}  {why}" if beside else f"  {why}\n    {typed}")
     if outcome.failed:
         print(f"\nThe exit code is 0: that {outcome.failed[0]} fails is what there is to see.")

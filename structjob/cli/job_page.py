@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from structjob.amounts import units, whole_percent
-from structjob.appearance import Piece, bar, colour_of, counted, interval, lasting, symbol, wrapped
+from structjob.appearance import Piece, bar, colour_of, counted, interval, lasting, speaks_unicode, symbol, wrapped
 from structjob.cli.jobs import OURS, no_sign, took, what_failed
 from structjob.cli.moments import full
 from structjob.cli.screen import put_rows, width_of
@@ -235,7 +235,7 @@ class JobPage:
         lasted = took(what, self._now)
         room = max(_NAME - len(indent), 8)
         if self._screen.is_terminal and len(name) > room:
-            name = f"{name[: room - 1]}…"
+            name = f"{name[: room - 1]}…" if speaks_unicode() else name[:room]
         row: list[Piece] = [(f"  {indent}", ""), (f"{symbol(status)} ", colour), (f"{name:<{room}} {lasting(lasted):>7}  ", "")]
         start = self._job.started_at
         if what.started_at is not None and start is not None and lasted is not None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from structjob.appearance import paint
+from structjob.cli import screen
 from structjob.cli.screen import coloured, is_terminal, put_json_line, say
 from structjob.escaping import escape
 from structjob.models import Event, Gap
@@ -39,10 +40,15 @@ class Screen:
         self.marked: set[int] | None = None
         self.shown = 0
 
+    @property
+    def overflown(self) -> bool:
+        """Whether a terminal, which has no pager, has shown more lines than it has room for."""
+        return is_terminal(sys.stdout) and screen.later is None and self.shown > shutil.get_terminal_size().lines
+
     def put(self, event: Event) -> None:
         """Show one event."""
         if self._json_lines:
-            put_json_line(event)
+            put_json_line(event, at_once=self._at_once)
             return
         self.shown += 1
         sys.stdout.write(self._lines.render(event, mark=self.marked is not None and event.id in self.marked) + "\n")

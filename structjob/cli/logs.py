@@ -12,6 +12,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
+from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, put_json, put_json_array, say, suggest
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def event_name(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 @click.command(
+    cls=options.JsonForms,
     epilog="""\b
 Examples:
   structjob logs                            every line of every job
@@ -47,7 +49,7 @@ Examples:
   structjob logs gui-17 -f                  follow a job until it ends
   structjob logs --since -3h -w vm=pg-01 --grep timeout --context 3
   structjob logs --around 17:25             what happened around line 25 of session 17
-  structjob logs --json -f | jq .message    JSON lines, for as long as it goes on"""
+  structjob logs --json -f | jq .message    JSON lines, with and without -f; --json=array for one array"""
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @filtered
@@ -56,15 +58,17 @@ Examples:
 @click.option("--context", type=click.IntRange(0, 1_000), metavar="N", help="With N lines before and after each.")
 @click.option("--around", metavar="SESSION:NUMBER", callback=event_name, help="Only this line, with its neighbours in its job.")
 @click.option("-f", "--follow", is_flag=True, help="Go on as lines come; ends with the job, if one is given.")
+@options.pager
 @options.utc
-@options.json_output
+@options.json_forms
 @options.database
 def logs(
     id_: str | None,
     db: Database,
     *,
-    as_json: bool,
+    json_form: str | None,
     utc: bool,
+    pager: bool,
     follow: bool,
     context: int | None,
     around: tuple[int, int] | None,
@@ -83,24 +87,27 @@ def logs(
         raise click.UsageError("--follow has no end: it goes with none of --limit, --until and --context.")
     if context and tail is not None:
         raise click.UsageError("--context and --tail do not go together: use --since instead.")
+    if follow and json_form == "array":
+        raise click.UsageError("--follow has no end, and so no array: use --json for JSON lines.")
     filters = chosen(given, id_)
     if around is not None:
         if id_ is not None or filters or follow or tail is not None or limit is not None:
             raise click.UsageError("--around names one line: it goes with --context only.")
-        execute(_neighbours(db, around, AROUND if context is None else context, as_json=as_json, utc=utc))
+        execute(_neighbours(db, around, AROUND if context is None else context, json_form=json_form, utc=utc))
     elif follow:
         last = tail if tail is not None or id_ is not None or "since" in filters else FOLLOWED
-        execute(show_tail(db, id_, filters, as_json=as_json, utc=utc, last=last, children=not no_children))
+        execute(show_tail(db, id_, filters, as_json=json_form is not None, utc=utc, last=last, children=not no_children))
     else:
-        wish = _Wish(as_json=as_json, utc=utc, context=context or 0, tail=tail, limit=limit, no_children=no_children)
-        execute(_logs(db, id_, filters, wish))
+        wish = _Wish(json_form=json_form, utc=utc, context=context or 0, tail=tail, limit=limit, no_children=no_children)
+        with paged(wanted=pager and json_form is None):
+            execute(_logs(db, id_, filters, wish))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
     """How the lines are wanted."""
 
-    as_json: bool
+    json_form: str | None
     utc: bool
     context: int
     tail: int | None
@@ -108,17 +115,17 @@ class _Wish:
     no_children: bool
 
 
-async def _neighbours(db: Database, event: tuple[int, int], context: int, *, as_json: bool, utc: bool) -> None:
+async def _neighbours(db: Database, event: tuple[int, int], context: int, *, json_form: str | None, utc: bool) -> None:
     from structjob.cli.database import reading
     from structjob.cli.lines import Screen
 
     async with reading(db) as reader:
         found = await reader.logs.around(*event, before=context, after=context)
     events = (*found.before, found.event, *found.after)
-    if as_json:
+    if json_form == "array":
         put_json(events)
         return
-    screen = Screen(as_json=False, utc=utc, about=found.event.job_id)
+    screen = Screen(as_json=json_form is not None, utc=utc, about=found.event.job_id)
     screen.marked = {found.event.id}
     for one in events:
         screen.put(one)
@@ -132,25 +139,36 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given, names=True)
         scope: dict[str, Any] = {} if job is None else {"job_id": job.id, "children": not wish.no_children}
-        screen = Screen(as_json=wish.as_json, utc=wish.utc, about=None if job is None else job.id)
+        screen = Screen(as_json=wish.json_form is not None, utc=wish.utc, about=None if job is None else job.id)
         if wish.tail is not None:
             events = _last(reader, {**scope, **filters}, wish.tail)
         elif wish.context:
             events = _around(reader, scope, filters, wish, screen)
         else:
             events = _first(reader, {**scope, **filters}, wish.limit)
-        if wish.as_json:
+        if wish.json_form == "array":
             await put_json_array(events)
             return
         async for event in events:
             screen.put(event)
-        if not screen.shown:
-            say("no lines match" if filters or scope else f"no lines in {db.shown} yet")
-            suggest(
-                command_line("logs", *([given] if given is not None and filters else []), db=db.option)
-                if filters
-                else command_line("jobs", db=db.option)
-            )
+        if wish.json_form is None:
+            _advise(db, given, screen, wish, narrowed=bool(filters))
+
+
+def _advise(db: Database, given: str | None, screen: Screen, wish: _Wish, *, narrowed: bool) -> None:
+    """Say what to type next where nothing was found, or more than a terminal without a pager can show."""
+    if screen.shown:
+        if screen.overflown and wish.tail is None and wish.limit is None:
+            suggest(command_line("logs", *([given] if given is not None else []), "--tail", "50", db=db.option))
+    elif narrowed:
+        say("no lines match")
+        suggest(command_line("logs", *([given] if given is not None else []), db=db.option))
+    elif given is not None:
+        say("no lines match")
+        suggest(command_line("jobs", db=db.option))
+    else:
+        say(f"no lines in {db.shown} yet")
+        suggest(command_line("run", "--", "echo", "hello", db=db.option))
 
 
 async def _first(reader: Reader, filters: Mapping[str, Any], limit: int | None) -> AsyncIterator[Event]:

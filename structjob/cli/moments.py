@@ -9,13 +9,17 @@ import click
 
 from structjob.appearance import local
 
-_SPAN = re.compile(r"-?(?P<parts>(?:\d+(?:\.\d+)?[wdhms])+)")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_SPAN = re.compile(r"-?(?:\d+(?:\.\d+)?(?:mo|min|[ywdhms]))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(mo|min|[ywdhms])")
+_UNITS = {
+    "y": timedelta(days=365), "mo": timedelta(days=30), "w": timedelta(weeks=1), "d": timedelta(days=1), "h": timedelta(hours=1),
+    "min": timedelta(minutes=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1),
+}  # fmt: skip
+_CLOCK = re.compile(r"\d\d?:\d\d(:\d\d)?")
 
 
 def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """Read a time on the command line: how long ago (``-3h``, ``2d``, ``1h30m``), ISO 8601, ``today`` or ``yesterday``."""
+    """Read a time on the command line: how long ago (``-3h``, ``2d``, ``1h30m``), ISO 8601, a time of today, ``today``, ``yesterday``."""
     if value is None:
         return None
     text = value.strip()
@@ -26,11 +30,15 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
             return found
         if text in ("today", "yesterday"):
             return midnight(datetime.now(UTC), utc=utc, days_before=int(text == "yesterday"))
+        if _CLOCK.fullmatch(text):
+            text = f"{local(datetime.now(UTC), utc=utc):%Y-%m-%d}T{text.zfill(5 if text.count(':') == 1 else 8)}"
         read = datetime.fromisoformat(text)
         return (read.replace(tzinfo=UTC) if utc and read.tzinfo is None else read).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (2026-05-04T13:30)", ctx, param
+            f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (13:30, 2026-05-04T13:30)",
+            ctx,
+            param,
         ) from None
 
 
@@ -43,7 +51,7 @@ def _span(text: str) -> timedelta | None:
     matched = _SPAN.fullmatch(text)
     if matched is None:
         return None
-    return sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in _PART.findall(matched["parts"])), timedelta())
+    return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
 
 
 def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
@@ -56,6 +64,22 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
         found = None
     if found is None:
         raise click.BadParameter(f"{value!r} is no length of time: write 15m, 1h, 7d", ctx, param)
+    return found
+
+
+def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """Read an age on the command line: ``30d``, ``2w``, ``6mo`` (of 30 days), ``1y`` (365 days). ``6m`` is refused: it has two readings."""
+    if value is None:
+        return None
+    text = value.strip()
+    if any(unit == "m" for _, unit in _PART.findall(text)):
+        raise click.BadParameter(f"{value!r} could mean months or minutes: write mo for months, min for minutes", ctx, param)
+    try:
+        found = None if text.startswith("-") else _span(text)
+    except OverflowError:
+        found = None
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age: write 30d, 2w, 6mo, 1y or 12h", ctx, param)
     return found
 
 

@@ -32,6 +32,29 @@ def json_output(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(function)
 
 
+class JsonForms(click.Command):
+    """A command whose ``--json`` has two forms: lines, and with ``--json=array`` one array. Click's own optional values would take the
+    argument that follows.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        forms = {"--json=lines": "--json", "--json=array": _ARRAY}
+        end = args.index("--") if "--" in args else len(args)
+        for given in args[:end]:
+            if given.startswith("--json=") and given not in forms:
+                raise click.UsageError(f"{given}: use --json (or --json=lines) for JSON lines, --json=array for one array.", ctx)
+        return super().parse_args(ctx, [forms.get(given, given) for given in args[:end]] + args[end:])
+
+
+_ARRAY = "--json-array"
+
+
+def json_forms(function: F) -> F:
+    """Add ``--json`` of a command that is a `JsonForms`, handed over as *json_form*: None, ``lines`` or ``array``."""
+    lines = click.option("--json", "json_form", flag_value="lines", default=None, help="JSON lines on stdout; --json=array: one array.")
+    return lines(click.option(_ARRAY, "json_form", flag_value="array", hidden=True)(function))
+
+
 def utc(function: F) -> F:
     """Add ``--utc``."""
     # Eager, since times on the command line are read by it.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
-from structjob.cli.moments import full, stretch
+from structjob.cli.moments import age as read_age
+from structjob.cli.moments import full
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
 from structjob.wording import count_of
 
@@ -32,7 +33,7 @@ def _ages(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> d
         name, equals, age = text.partition("=")
         if not equals or not name or not age:
             raise click.BadParameter(f"{text!r} says no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}", ctx, param)
-        found[name] = None if age == FOREVER else stretch(ctx, param, age)
+        found[name] = None if age == FOREVER else read_age(ctx, param, age)
     return found
 
 
@@ -47,7 +48,13 @@ A job goes with its steps and lines when it, all below it, and whatever above it
 running stays. --level takes lines away earlier though their job stays. `structjob import` takes back the files of an archive. The room
 is used again; see `structjob stats storage`."""
 )
-@click.option("--older-than", "days", metavar="AGE", callback=stretch, help="Age of everything without an age of its own: 30d, 12h.")
+@click.option(
+    "--older-than",
+    "days",
+    metavar="AGE",
+    callback=read_age,
+    help="Age of everything without an age of its own: 12h, 30d, 2w, 6mo (of 30 days each), 1y.",
+)
 @click.option("--level", "levels", metavar="LEVEL=AGE", multiple=True, callback=_ages, help=f"Age of lines of a level, or {FOREVER}.")
 @click.option("--status", "statuses", metavar="STATUS=AGE", multiple=True, callback=_ages, help=f"Age of jobs of a status, or {FOREVER}.")
 @click.option("--archive", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write it there first.")
@@ -73,17 +80,18 @@ def prune(
     from structjob.retention import Retention
 
     if days is None and not levels and not statuses:
-        raise click.UsageError("Say what goes: --older-than 30d, --level debug=2d, --status completed=7d.")
+        raise click.UsageError("Nothing selected: --older-than 30d, --level debug=2d, --status completed=7d.")
     retention = Retention(days=days, levels=levels, statuses=statuses, archive=archive)
     if not dry_run and not yes and not is_terminal(sys.stdin):
-        raise Failure("this deletes for good, and nobody is there to ask", code=2, hint="the same with --yes, or first with --dry-run")
-    found = execute(_prune(db, retention, dry_run=dry_run, yes=yes))
+        raise Failure("refusing to delete without confirmation (not a terminal)", code=2, hint="add --yes, or preview with --dry-run")
+    limits = cutoffs(retention, datetime.now(UTC), utc=utc)
+    found = execute(_prune(db, retention, limits, dry_run=dry_run, yes=yes))
     if as_json:
         put_json(found)
     if found.dry_run:
-        say(f"{_told(found)} would be deleted from {db.shown}" if found else f"nothing in {db.shown} is that old")
+        say(f"{_told(found)} would be deleted from {db.shown}: {limits}" if found else f"nothing to delete in {db.shown}: {limits}")
         return
-    say(f"deleted {_told(found)} from {db.shown}" if found else f"nothing in {db.shown} is that old: nothing was deleted")
+    say(f"deleted {_told(found)} from {db.shown}" if found else f"nothing to delete in {db.shown}: {limits}")
     for path in found.archived:
         say(f"archived in {path}")
     if found.archived:
@@ -92,7 +100,7 @@ def prune(
         say(f"the oldest line is of {full(found.oldest, utc=utc)}")
 
 
-async def _prune(db: Database, retention: Retention, *, dry_run: bool, yes: bool) -> Pruned:
+async def _prune(db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool) -> Pruned:
     from structjob.cli.database import reading
     from structjob.store.retention.prune import preview
     from structjob.tracker import Tracker
@@ -102,7 +110,8 @@ async def _prune(db: Database, retention: Retention, *, dry_run: bool, yes: bool
             found = await preview(reader.fetch, retention)
             if dry_run or not found:
                 return found
-            click.confirm(f"This deletes {_told(found)} from {db.shown}{_kept(retention)}. Go on?", abort=True, err=True)
+            question = f"This deletes {_told(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
+            click.confirm(question, abort=True, err=True)
         async with Tracker(db.url, service="structjob-cli") as tracker:
             try:
                 return await tracker.prune(retention, patience=_PATIENCE)
@@ -110,6 +119,22 @@ async def _prune(db: Database, retention: Retention, *, dry_run: bool, yes: bool
                 raise Failure(
                     f"cannot write the archive {retention.archive}: {exc.strerror or exc}; what is not in it was not deleted"
                 ) from exc
+
+
+def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
+    """Return in words what goes: before which moment it must have ended or been logged."""
+    def before(age: timedelta) -> str:
+        return f"before {full(now - age, utc=utc)}"
+
+    rest = retention.of_rest()
+    parts = [f"what ended {before(rest)}"] if rest is not None else []
+    for status in retention.statuses:
+        age = retention.of_status(status)
+        parts.append(f"{status} jobs are kept" if age is None else f"{status} jobs that ended {before(age)}")
+    for level in retention.levels:
+        age = retention.of_level(level)
+        parts.append(f"{level} lines are kept" if age is None else f"{level} lines {before(age)}")
+    return ", ".join(parts)
 
 
 def _told(found: Pruned) -> str:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from structjob.appearance import Piece, paint
+from structjob.appearance import Piece, paint, speaks_unicode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -162,7 +162,7 @@ def columns(
             line.append_text(cell).append("  ")
         line.append_text(row[-1])
         line.rstrip()
-        line.truncate(width, overflow="ellipsis")
+        line.truncate(width, overflow="ellipsis" if speaks_unicode() else "crop")
         lines.append(line)
     return lines
 
@@ -186,7 +186,7 @@ def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
         plain = "".join(text for text, _ in row)
         if screen.is_terminal and len(plain) * 2 > screen.width and cell_len(plain) > screen.width:
             line = Text.assemble(*row)
-            line.truncate(screen.width, overflow="ellipsis")  # a tree that wraps is hard to read
+            line.truncate(screen.width, overflow="ellipsis" if speaks_unicode() else "crop")  # a tree that wraps is hard to read
             with screen.capture() as captured:
                 screen.print(line, soft_wrap=True)
             waiting.append(captured.get())
@@ -221,10 +221,11 @@ def put_json(value: object) -> None:
     _put(msgspec.json.format(encoded, indent=2) if is_terminal(sys.stdout) else encoded)
 
 
-def put_json_line(value: object) -> None:
-    """Write *value* as one line of JSON to stdout, at once."""
+def put_json_line(value: object, *, at_once: bool = True) -> None:
+    """Write *value* as one line of JSON to stdout, *at_once* if somebody waits for it."""
     _put(as_json(value))
-    sys.stdout.flush()
+    if at_once:
+        sys.stdout.flush()
 
 
 async def put_json_array(values: AsyncIterable[object]) -> None:
