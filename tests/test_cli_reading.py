@@ -88,7 +88,7 @@ def test_jobs_as_json_is_an_array(shell: Shell) -> None:
         (("--type", "migration"), ["vm-migrate"]),
         (("--owner", "bob"), ["import"]),
         (("--category", "batch"), ["nightly"]),
-        (("--project", "moon"), ["vm-migrate"]),
+        (("--project", "moon"), ["verify-checksums", "vm-migrate"]),
         (("--text", "pg-01"), ["verify-checksums"]),
         (("--roots", "--owner", "ada"), ["vm-migrate"]),
         (("--context-id", "vm-9"), ["vm-migrate"]),
@@ -424,7 +424,7 @@ asyncio.run(main())
 """
     live.python(program, "sqlite:///jobs.db")
     for words in (("jobs",), ("show", "j"), ("logs", "j"), ("sessions",), ("verify",), ("export", "--lines")):
-        said = live.ok("--db", "jobs.db", *words, "--json")
+        said = live.ok("--db", "jobs.db", *words, "--json=array" if "logs" in words else "--json")
         assert not set(said) & set("\u202e\x9b\x7f\u2028\u2066"), words
         told = [json.loads(line) for line in said.splitlines()] if words[0] == "export" else json.loads(said)
         assert evil in json.dumps(told, ensure_ascii=False), words
