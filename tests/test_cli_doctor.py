@@ -9,14 +9,16 @@ import secrets
 import shutil
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import breakable_servers
 import pytest
-from breakable_servers import filled, small_disk
+from breakable_servers import ServerMissing, filled, small_disk
 from cli_support import SAMPLE, WRITER, Shell
 from click.testing import CliRunner
 
@@ -422,3 +424,26 @@ def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
             assert list((disk / "structjob.db.spool").iterdir()) == []
     except PermissionError as exc:
         pytest.skip(str(exc))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("kind", "megabytes"), [("mariadb", 200), ("postgresql", 120)])
+def test_a_server_whose_disk_is_full(shell: Shell, kind: str, megabytes: int) -> None:
+    """faults 55: a server that answers and has no room is a problem, in its own words; once there is room it is none."""
+    directory = Path(tempfile.mkdtemp(prefix="structjob-"))
+    directory.chmod(0o711)  # its own user must get through
+    try:
+        with small_disk(directory / "disk", megabytes) as disk:
+            disk.chmod(0o711)
+            with breakable_servers.SERVERS[kind](disk / "server") as server:
+                server.sql("CREATE DATABASE test", database="")
+                shell.python(SAMPLE, server.url())
+                assert findings(shell, db=server.url())["write"]["verdict"] == "ok"
+                with filled(disk):
+                    full = findings(shell, db=server.url(), code=1)
+                assert any("No space left" in found["found"] for found in full.values() if found["verdict"] == "problem"), full
+                assert findings(shell, db=server.url())["write"]["verdict"] == "ok"
+    except (PermissionError, ServerMissing) as exc:
+        pytest.skip(str(exc))
+    finally:
+        shutil.rmtree(directory)

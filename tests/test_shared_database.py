@@ -64,6 +64,7 @@ async def test_a_schema_of_ones_own(tmp_path):
         found = await schemas(own)
         assert found.keys() == {"public", "Logs_1"}
         assert found["public"] == found["Logs_1"]
+        assert await proposed(own, sa.MetaData(), include_schemas=True, include_object=include_object) == []
         assert await own.rows('SELECT job_id FROM "Logs_1".structjob_job_progress') == [("apart",)]
 
 
