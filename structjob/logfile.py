@@ -21,7 +21,7 @@ from structjob.sinks import Record
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 _LOOK_INTERVAL = 0.001
-"""Seconds between two looks at what the path leads to. No program moves a file away, compresses and deletes it within that."""
+"""Seconds in which no program moves a file away, compresses and deletes it. Twice within that we look at what the path leads to."""
 
 _RETRY_INTERVAL = 1.0
 """Seconds before a rotation that failed is tried again."""
@@ -41,8 +41,9 @@ class FileSink:
     """Appends events to a file as lines of JSON.
 
     Several processes may write to the same file, each with a sink of its own or forked from one another; one of them rotates it at a time.
-    Other programs may move the file away (logrotate, also without ``delaycompress``) or delete it: a millisecond later at most, lines go to
-    a new one.
+    Other programs may move the file away or delete it: a millisecond later at most, lines go to a new one. For logrotate, give
+    ``max_bytes=None``. Then no line is lost, also without ``delaycompress``: a line that is written at the moment of the renaming, when
+    this process had to wait for the processor, is written to the new file, too, and may be in both.
 
     A link to the file is followed, and rotated files stand beside the file itself. What another user may have put there is refused, see
     `structjob.files`. A pipe or a device, such as ``/dev/stderr``, is written to and never rotated.
@@ -73,6 +74,7 @@ class FileSink:
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._keep = keep
+        self._others_rotate = max_bytes is None and max_age is None
         self._fd = -1
         self._file = (-1, -1)
         """Device and inode of the open file."""
@@ -107,7 +109,7 @@ class FileSink:
             return
         now = time.monotonic()
         try:
-            if self._full or now - self._looked > _LOOK_INTERVAL:
+            if self._full or now - self._looked > _LOOK_INTERVAL / 2:
                 self._look(now)
         finally:  # a file that cannot be moved away, in a directory of another user's, grows; the fault is counted, and it is tried again
             append_line(self._fd, line, self.path)
@@ -118,7 +120,16 @@ class FileSink:
             # Since the look, another process has rotated the file so often that it is deleted by now.
             self._open()
             append_line(self._fd, line, self.path)
+        if self._others_rotate and time.monotonic() - self._looked > _LOOK_INTERVAL:
+            self._write_again_if_moved(line)
         self._full = self._max_bytes is not None and after.st_size >= self._max_bytes
+
+    def _write_again_if_moved(self, line: bytes) -> None:
+        """Write *line* to the new file, too, if there is one: this process was held up since its look, and the other may be compressed."""
+        file = self._file
+        self._look(time.monotonic())
+        if self._file != file:
+            append_line(self._fd, line, self.path)
 
     def _look(self, now: float) -> None:
         """Open the file anew if it is another one by now, and rotate it if that is due."""

@@ -1,5 +1,7 @@
 """The file sink: JSON lines, safe, private, rotated; also when somebody else rotates (R32)."""
 
+import gzip
+import itertools
 import json
 import os
 import subprocess
@@ -199,7 +201,7 @@ def test_a_line_that_another_process_deletes_with_its_file_is_written_again(tmp_
 
 
 def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
-    """faults 40: logrotate without `delaycompress`, ten times while a thread logs."""
+    """faults 40: logrotate without `delaycompress`, ten times while a thread logs. A line may be in two files that follow each other."""
     path = tmp_path / "app.jsonl"
     sink = FileSink(path, max_bytes=None)
     done = threading.Event()
@@ -226,7 +228,31 @@ def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
     thread.join()
     sink.close()
     found = [int(json.loads(text)["event"]) for text in (packed + path.read_bytes()).splitlines()]
-    assert found == list(range(count))
+    assert [number for number, _ in itertools.groupby(found)] == list(range(count))
+
+
+@pytest.mark.parametrize("rotates", ["logrotate", "we"])
+def test_a_line_that_comes_after_the_compression(tmp_path, monkeypatch, rotates):
+    """faults 40: the line of a process that had to wait meanwhile is in the new file, too; not where we rotate ourselves."""
+    path = tmp_path / "app.jsonl"
+    sink = FileSink(path, max_bytes=None if rotates == "logrotate" else 1_000_000)
+    sink.write(line("before"))
+    write, monotonic = os.write, time.monotonic
+
+    def late(fd, data):
+        monkeypatch.setattr(os, "write", write)
+        path.rename(tmp_path / "app.jsonl.1")
+        subprocess.run(["gzip", "--keep", tmp_path / "app.jsonl.1"], check=True)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 1)
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", late)
+    sink.write(line("late"))
+    sink.write(line("after"))
+    sink.close()
+    packed = gzip.decompress((tmp_path / "app.jsonl.1.gz").read_bytes())
+    assert [json.loads(text)["event"] for text in packed.splitlines()] == ["before"]
+    assert events(path) == (["late", "after"] if rotates == "logrotate" else ["after"])
 
 
 def test_a_file_that_is_renamed_gets_no_further_line(tmp_path, monkeypatch):
