@@ -68,8 +68,6 @@ def configure(
             raise InvalidArgument(f"console must be auto, pretty, json, True, False, a stream or a ConsoleSink, not {console!r}")
         shown.append(ConsoleSink(console))
     for sink in sinks:
-        if not callable(getattr(sink, "emit", None)):
-            raise InvalidArgument(f"a sink is an object with a method emit(record), and {sink!r} has none")
         sink_level(sink)
     for processor in processors:
         if not callable(processor):

@@ -132,7 +132,8 @@ class Encoder:
             if exc is not None or attrs[key] is None or type(attrs[key]) in (bool, int, tuple):
                 del attrs[key]  # else it is none of what structlog knows by this name, and an attribute like any other
             if exc is not None:
-                found = exception_attrs(exc, self.classifier, scope, counts=recorded)
+                job = scope.job if scope is not None else None
+                found = exception_attrs(exc, self.classifier if job is None else job.classifier, scope, counts=recorded)
                 if (fingerprint := found.pop("error_fingerprint", None)) is not None:
                     columns.setdefault("fingerprint", fingerprint)
                 for name, value in found.items():

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 
 class StructjobError(Exception):
     """Root of every exception that structjob raises on purpose.
 
-    The message names the thing, says what is wrong with it and what to do; passwords in it are masked.
+    The message names the thing, says what is wrong with it and what to do; passwords in it are masked. Copied or pickled, it is the same.
     """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by its constructor, whose arguments are not those of `BaseException`.
+        return _restored, (type(self), self.args, dict(self.__dict__))
+
+
+E = TypeVar("E", bound=StructjobError)
+
+
+def _restored(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) -> E:
+    exc = kind.__new__(kind, *args)
+    exc.args = args
+    exc.__dict__.update(attributes)
+    return exc
 
 
 class InvalidArgument(StructjobError, ValueError):

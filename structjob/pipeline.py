@@ -302,6 +302,11 @@ def redactor() -> Redactor | None:
     return (configured.encoder if configured is not None else encoder).redactor
 
 
+def classifier() -> Classifier | None:
+    """Return what derives the fields of an error at the moment: as `configure` or else `install` was told."""
+    return (configured.encoder if configured is not None else encoder).classifier
+
+
 def emit(
     scope: Scope | None,
     level: str,

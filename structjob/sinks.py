@@ -6,6 +6,7 @@ it raises is counted and reported once in a while, and felt by nobody.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import shutil
@@ -96,7 +97,19 @@ class Sink(Protocol):
 
 
 def sink_level(sink: Any) -> int:
-    """Return the number of the least level that *sink* takes."""
+    """Return the number of the least level that *sink* takes.
+
+    Raises:
+        InvalidArgument: if it is no sink, or has an unknown level.
+    """
+    emit = getattr(sink, "emit", None)
+    if not callable(emit):
+        raise InvalidArgument(f"a sink is an object with a method emit(record), and {sink!r} has none")
+    if inspect.iscoroutinefunction(emit) or inspect.iscoroutinefunction(getattr(emit, "__call__", None)):  # noqa: B004  # it is callable
+        raise InvalidArgument(
+            f"emit() of the sink {sink!r} is a coroutine function, and is never awaited: write `def emit(self, record)`, which puts the "
+            "record into an asyncio.Queue if something is to be awaited"
+        )
     return LEVELS[level_name(getattr(sink, "level", "debug"))]
 
 

@@ -15,17 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
-from structjob import routing, termination
+from structjob import pipeline, routing, termination
 from structjob.context import Scope, current_scope, enter_scope, from_environment, remote_scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable, StructjobError
+from structjob.exceptions import IllegalTransition, InvalidArgument, NotOpen, StoreUnavailable, StructjobError
 from structjob.failure import Classifier
 from structjob.filters import LogFilter
 from structjob.lane import OVERFLOW, Overflow
 from structjob.levels import LEVELS, level_name
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
-from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.finding import find_live
+from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, JobStatus, Ledger
 from structjob.pipeline import emit
@@ -95,7 +96,7 @@ class Tracker:
         heartbeat: Seconds between two signs of life.
         retention: How long jobs and events are kept, a `Retention` or just an age: what is older is deleted about once an hour, by one
             process at a time. By default everything is kept; see `prune`.
-        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; by default that of `structjob.configure`.
         legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``; may be a coroutine function.
         signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes the tracker before the process dies of
             it; see `structjob.termination`.
@@ -598,12 +599,60 @@ class Tracker:
             attrs = {"operation": record.operation, "status": "cancelled", "reason": reason, **({"requested_by": by} if by else {})}
             emit(scope, "warning", "operation_end", attrs, kind="operation_end")
 
+    async def update(self, any_id: AnyJob, **progress: Unpack[JobProgress]) -> None:
+        """Report progress of a job that runs in this process, by an id of it; see `Job.update`.
+
+        Args:
+            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
+            progress: *percent*, *current_step*, *metadata*, *description*, as `Job.update` takes them. What comes after the end of the job
+                is ignored, with a warning.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            IllegalTransition: if it runs in another process, or has not begun; the message says which process.
+        """
+        job = await find_live(self, list(self._live), any_id, "update")
+        if isinstance(job, Job):
+            job.update(**progress)
+        else:
+            late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
+            self._recorder.tell("progress", "progress is ignored: %s (further cases are reported at most once a minute)", late)
+
+    async def end(
+        self,
+        any_id: AnyJob,
+        status: str | None = None,
+        *,
+        error: BaseException | None = None,
+        result: Any = UNCHANGED,
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """End a job that was begun by hand in this process, by an id of it; see `Job.end`.
+
+        Args:
+            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
+            status: See `Job.end`.
+            error: See `Job.end`.
+            result: See `Job.end`.
+            summary: See `Job.end`.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            IllegalTransition: if it has ended, has not begun, or runs in another process; the message says which one.
+            InvalidArgument: what `Job.end` says.
+        """
+        job = await find_live(self, list(self._live), any_id, "end")
+        if not isinstance(job, Job):
+            raise IllegalTransition(f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only")
+        await job.end(status, error=error, result=result, summary=summary)
+
     async def export(self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True) -> int:
         """Write a job with its attempts, steps and events to a file of JSON lines, which `import_` takes back.
 
         Args:
             any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
-            path: The file, compressed if its name ends in ``.gz``; replaced if it is there, for its owner's eyes only.
+            path: The file, called ``.jsonl`` as a rule, compressed if its name ends in ``.gz``; replaced if it is there, for its owner's
+                eyes only.
             children: With its descendants.
 
         Returns:
@@ -612,9 +661,11 @@ class Tracker:
         Raises:
             JobNotFound: if there is no such job.
             OSError: if the file cannot be written.
+            InvalidArgument: if its name promises another form, ``.csv`` say.
         """
-        from structjob.store.export import job_lines, write_lines
+        from structjob.store.export import check_name, job_lines, write_lines
 
+        check_name(path)
         job = await self.jobs.find(any_id)
         return await write_lines(job_lines(self.jobs, self.logs, job.id, children=children), path)
 
@@ -738,6 +789,11 @@ class Tracker:
 
         await self.flush()
         return await verify(self._fetch)
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What derives the fields of an error: its own, else that of `structjob.configure` or `structjob.install`."""
+        return self._classifier or pipeline.classifier()
 
     # -- for those below ----------------------------------------------------------------------------------------------------
 

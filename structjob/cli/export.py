@@ -61,10 +61,22 @@ def export(
     if not lines and not as_csv:
         if id_ is None:
             raise click.UsageError("Name a job, or say --lines or --csv for log lines of all jobs.")
+        if output is not None:
+            _check_name(output)
         if filters:
             raise click.UsageError("A job is exported as a whole: the options that choose lines go with --lines or --csv.")
     what = "csv" if as_csv else "lines" if lines else "job"
     execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
+
+
+def _check_name(output: Path) -> None:
+    from structjob.exceptions import InvalidArgument
+    from structjob.store.export import check_name
+
+    try:
+        check_name(output)
+    except InvalidArgument as exc:
+        raise click.UsageError(f"{exc}.") from exc
 
 
 async def _export(

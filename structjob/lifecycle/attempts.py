@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
+from structjob import pipeline
 from structjob.encoding import type_name
 from structjob.exceptions import IllegalTransition
 from structjob.failure import Classifier, message_of, restore_traceback, traceback_of
@@ -84,7 +85,7 @@ def retrying_job(tracker: Tracker, operation: str, policy: AsyncRetrying | None,
     make_policy = policy_maker(policy, figures)
 
     def begin() -> _JobTries:
-        return _JobTries(make_policy(tracker._classifier), tracker, operation, options)
+        return _JobTries(make_policy(tracker.classifier), tracker, operation, options)
 
     return Retrying("tracker.retrying()", begin)
 
@@ -254,7 +255,7 @@ class _StepTries(_Tries[Step | Untracked]):
 
     def __init__(self, make_policy: Callable[[Classifier | None], AsyncRetrying], name: str, job: Job | None) -> None:
         job = job or running_job()
-        super().__init__(make_policy(job._tracker._classifier if job is not None else None))
+        super().__init__(make_policy(job.classifier if job is not None else pipeline.classifier()))
         self._name = name
         self._whole = job.step(name) if job is not None else None
         self._step: Step | None = None

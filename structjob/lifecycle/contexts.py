@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from structjob.amounts import percent_of
 from structjob.context import Binding, Remote, Scope, current_job, current_scope, remote_scope
+from structjob.diagnostics import diagnostics
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.lifecycle.arguments import check_coroutine_function, check_mapping, check_text, check_units
 from structjob.lifecycle.handle import check_description
@@ -94,19 +94,20 @@ _warned_untracked = False
 
 
 def warn_untracked(name: str) -> None:
-    """Say once that steps run outside a job, in the line that the user wrote."""
+    """Say once, in the library's log, that steps run outside a job, and where the user wrote so."""
     global _warned_untracked
     if _warned_untracked:
         return
     _warned_untracked = True
-    level, frame = 1, sys._getframe(0)
+    frame = sys._getframe(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
-        level, frame = level + 1, frame.f_back
+        frame = frame.f_back
     job = current_job()
     why = "runs outside a job and is not tracked; open one with tracker.job()"
     if job is not None and job.status.terminal:
         why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
-    warnings.warn(f"the step {name!r} {why} (said once)", stacklevel=level)
+    # No `warnings.warn`: under `-W error` it would raise in the user's work.
+    diagnostics.warning("the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno)
 
 
 def running_job() -> Job | None:

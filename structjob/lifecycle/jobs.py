@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from structjob.clock import database_time, now
 from structjob.context import Scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
-from structjob.failure import annotate, describe, error_fields, exception_attrs, is_noted, is_told
+from structjob.failure import Classifier, annotate, describe, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
 from structjob.lifecycle.handle import (
     Checked,
@@ -48,7 +48,7 @@ START_WAITS = 1.0
 """Seconds that the start of a job waits for its commit at most."""
 
 
-_UNCHANGED: Any = object()
+UNCHANGED: Any = object()
 """Stands for an argument that is not given."""
 
 _check_operation = required_text("operation", 255)
@@ -76,6 +76,15 @@ def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
     if parent.root_job_id is not None:
         return parent.root_job_id
     return next((job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id)
+
+
+class JobProgress(TypedDict, total=False):
+    """What `Job.update` takes."""
+
+    percent: float | None
+    current_step: str | None
+    metadata: Mapping[str, Any] | None
+    description: str | None
 
 
 class Job(Handle):
@@ -186,6 +195,11 @@ class Job(Handle):
     def ended(self) -> bool:
         """Whether it has begun and ended; never of an *existing* one, which is another start's to end."""
         return self.status.terminal and not self.existing and not self._abandoned
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What derives the fields of an error in it."""
+        return self._tracker.classifier
 
     # -- beginning ----------------------------------------------------------------------------------------------------------
 
@@ -401,7 +415,7 @@ class Job(Handle):
         status: str | None = None,
         *,
         error: BaseException | None = None,
-        result: Any = _UNCHANGED,
+        result: Any = UNCHANGED,
         summary: Mapping[str, Any] | None = None,
         cpu_ms: float | None = None,
         max_rss_kb: int | None = None,
@@ -431,7 +445,7 @@ class Job(Handle):
         check_job_transition(self._named(), self.status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
-        if result is not _UNCHANGED:
+        if result is not UNCHANGED:
             self._result = result
         self._finish(status, error, summary)
 
@@ -480,7 +494,7 @@ class Job(Handle):
         if self._failed_step is not None and status == "failed":
             attrs["failure_step"] = self._failed_step
         if exc is not None:
-            classifier = self._tracker._classifier
+            classifier = self._tracker.classifier
             # Who told of it first, most often the step that failed, has shown the traceback already.
             told = status != "failed" or is_told(exc, self._scope)
             attrs = {**(error_fields(exc, classifier) if told else exception_attrs(exc, classifier, self._scope)), **attrs}

@@ -210,9 +210,9 @@ class Step(Handle):
             annotate(exc, job_id=job.id, step_id=self.id, operation=job.operation)
         if self.status is StepStatus.FAILED:
             job._failed_step = job._failed_step or self.name
-            self._event("error", "step_error", {**fields, **exception_attrs(exc, self._tracker._classifier, self._scope)})
+            self._event("error", "step_error", {**fields, **exception_attrs(exc, job.classifier, self._scope)})
         elif self.status is StepStatus.RETRYING:
-            told = exception_attrs(exc, self._tracker._classifier, self._scope)
+            told = exception_attrs(exc, job.classifier, self._scope)
             self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
 
     # -- meanwhile ----------------------------------------------------------------------------------------------------------

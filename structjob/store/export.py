@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from structjob.exceptions import InvalidArgument
 from structjob.files import follow, is_special, open_directly, open_file
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ FORMAT = 1
 
 _TOGETHER = 500
 """Lines that are written at a time."""
+
+_OTHER_FORMS = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,6 +61,20 @@ async def job_lines(jobs: Jobs, logs: Logs, job_id: str, *, children: bool = Tru
                 yield as_line("step", plain(step))
     async for event in logs.iterate(job_id=job_id, children=children, limit=1_000):
         yield as_line("event", plain(event))
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a *path* whose name promises another form than JSON lines.
+
+    Raises:
+        InvalidArgument: if it does.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    if name.endswith(_OTHER_FORMS):
+        raise InvalidArgument(
+            f"a job is exported as JSON lines, which {Path(path).name} is no name for: call it .jsonl or .jsonl.gz; "
+            "`structjob export JOB --csv -o FILE` writes its log lines as CSV"
+        )
 
 
 def _flat(tree: JobTree) -> list[Any]:

@@ -1,0 +1,47 @@
+"""Finding the live job of this process that an id means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from structjob.exceptions import IllegalTransition
+from structjob.models import AnyJob, JobRecord, JobStatus, id_of
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.jobs import Job
+    from structjob.tracker import Tracker
+
+
+async def find_live(tracker: Tracker, live: Sequence[Job], any_id: AnyJob, what: str) -> Job | JobRecord:
+    """Return the job that *any_id* means and that runs in this process; its record if it has ended.
+
+    Args:
+        tracker: Whose database is asked for what *live* does not tell.
+        live: The jobs that run in this process.
+        any_id: See `structjob.store.jobs.Jobs.find`.
+        what: What is to be done to it, for the message.
+
+    Raises:
+        JobNotFound: if there is no such job.
+        IllegalTransition: if it has not begun, or runs in another process.
+    """
+    job = _newest(live, id_of(any_id))
+    if job is not None:
+        return job
+    record = await tracker.jobs.find(any_id)
+    job = _newest(live, record.id)
+    if job is not None:
+        return job
+    if record.status.terminal:
+        return record
+    named = f"job {record.id} ({record.operation})"
+    if record.status is JobStatus.PENDING:
+        raise IllegalTransition(f"{named} has not begun; cancel it with tracker.cancel({record.id!r})")
+    sessions = [one.session for one in await tracker.sessions.list(live=True)]
+    where = next((f"process {one.pid} on {one.host}" for one in sessions if one.session_id == record.session_id), "another process")
+    raise IllegalTransition(f"{named} runs in {where}: {what} it there; tracker.cancel({record.id!r}) stops it from anywhere")
+
+
+def _newest(live: Sequence[Job], job_id: str) -> Job | None:
+    return max((job for job in live if job.id == job_id), key=lambda job: job.attempt, default=None)

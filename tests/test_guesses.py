@@ -1,0 +1,128 @@
+"""What a plausible guess did silently: it does what was meant, or says by name what to write."""
+
+import copy
+import gzip
+import inspect
+import pickle
+
+import pytest
+import structlog
+from click.testing import CliRunner
+
+import structjob
+from structjob import InvalidArgument, exceptions
+from structjob.cli.export import export
+
+log = structlog.get_logger("app")
+
+
+def mine(exc):
+    """A classifier of the user's own."""
+    return {"error_type": "mine"}
+
+
+def theirs(exc):
+    return {"error_type": "theirs"}
+
+
+@pytest.mark.parametrize(
+    ("configured", "tracked", "type_"), [(mine, None, "mine"), (None, mine, "mine"), (theirs, mine, "mine"), (None, None, "ValueError")]
+)
+async def test_one_exception_has_one_type(db_url, configured, tracked, type_):
+    """faults 33h: log line, step and job say the same, wherever the classifier was given; the tracker's own goes first."""
+    structjob.configure(console=False, classifier=configured)
+    async with structjob.Tracker(db_url, classifier=tracked) as tracker:
+        with pytest.raises(ValueError, match="no"):
+            async with tracker.job("a") as job, job.step("s"):
+                try:
+                    raise ValueError("no")
+                except ValueError:
+                    log.exception("seen")
+                    raise
+        events = {event.message: event.attrs.get("error_type") for event in await tracker.logs.list(job_id=job.id)}
+        assert {name: events[name] for name in ("seen", "step_error", "operation_end")} == dict.fromkeys(
+            ("seen", "step_error", "operation_end"), type_
+        )
+
+
+async def test_retries_ask_the_configured_classifier(db_url):
+    """faults 33h: whether a retry may help is asked where the error's type is."""
+    structjob.configure(console=False, classifier=lambda exc: {"retry_possible": True})
+    tries = []
+    async with structjob.Tracker(db_url) as tracker, tracker.job("a"):
+        async for attempt in structjob.retrying("s", attempts=2, delay=0):
+            async with attempt:
+                tries.append(attempt.number)
+                if attempt.number == 1:
+                    raise ValueError("no")
+    assert tries == [1, 2]
+
+
+PUBLIC = [kind for kind in vars(exceptions).values() if inspect.isclass(kind) and issubclass(kind, structjob.StructjobError)]
+ARGUMENTS = {
+    "JobNotFound": ("gui-1",), "EventNotFound": (7, 8, "pruned"), "ErrorGroupNotFound": ("ab12",), "StoreUnavailable": ("no answer",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("again", [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deep"])
+@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
+def test_exceptions_survive_pickling(kind, again):
+    """faults 33h: out of a process pool comes the same type, text, attributes and notes."""
+    keywords = {"permanent": True, "gone": True} if kind is structjob.StoreUnavailable else {}
+    exc = kind(*ARGUMENTS.get(kind.__name__, ("what is wrong",)), **keywords)
+    exc.add_note("a note")
+    other = again(exc)
+    assert type(other) is kind
+    assert (str(other), other.args, vars(other)) == (str(exc), exc.args, vars(exc))
+    assert vars(other)["__notes__"] == ["a note"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "CSV", "csv.gz", "xlsx"])
+async def test_an_export_is_not_called_what_it_is_not(tracker, tmp_path, suffix):
+    """faults 33h: JSON lines in a file called .csv are refused, and the message says what writes CSV; no file is made."""
+    async with tracker.job("a") as job:
+        pass
+    with pytest.raises(InvalidArgument, match=rf"JSON lines, which x\.{suffix} is no name for.*structjob export JOB --csv"):
+        await tracker.export(job.id, tmp_path / f"x.{suffix}")
+    assert list(tmp_path.glob("x.*")) == []
+
+
+def test_the_command_refuses_such_a_name_too(tmp_path):
+    """faults 33h: `structjob export JOB -o x.csv` without --csv."""
+    ran = CliRunner().invoke(export, ["gui-17", "-o", str(tmp_path / "x.csv")])
+    assert ran.exit_code == 2
+    assert "x.csv is no name for" in ran.output
+    assert "--csv" in ran.output
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.ndjson", "x.json", "csv", "no-suffix"])
+async def test_other_names_are_as_good_as_before(tracker, tmp_path, name):
+    """faults 33h: only names that promise another form are refused."""
+    async with tracker.job("a") as job:
+        pass
+    assert await tracker.export(job.id, tmp_path / name) > 2
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(tmp_path / name, "rb") as file:
+        assert file.readline().startswith(b'{"record":"export"')
+
+
+class AsyncSink:
+    async def emit(self, record):
+        pass
+
+
+class _Call:
+    async def __call__(self, record):
+        pass
+
+
+class CallableSink:
+    emit = _Call()
+
+
+@pytest.mark.parametrize("sink", [AsyncSink(), CallableSink()], ids=["method", "callable"])
+def test_a_sink_that_would_never_be_awaited_is_refused(sink):
+    """faults 33h: where it is added, by each way to add one."""
+    for add in (lambda: structjob.configure(console=False, sinks=[sink]), lambda: structjob.FanOut(sink)):
+        with pytest.raises(InvalidArgument, match=r"is a coroutine function, and is never awaited: write `def emit\(self, record\)`"):
+            add()
