@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from structjob import amounts
+from structjob import amounts, appearance
 from structjob.bars import Bar, amount, drawn
-from structjob.cli import jobs, show, status
+from structjob.cli import job_page, jobs
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def test_what_is_not_all_is_never_100_percent(tracker, done, total):
     for job_status in ("running", "failed"):
         shown = jobs._done(SimpleNamespace(percent_complete=record.percent_complete, status=job_status), None)
         assert shown.endswith(" 99%" if job_status == "running" else "99%")
-    assert status.bar(record.percent_complete) != status.bar(100.0)
+    assert appearance.bar(record.percent_complete) != appearance.bar(100.0)
     bar = Bar(("s",), 0, done, total, units=True, began=0.0, handles=(step,))
     assert amount(bar).endswith(" 99%")
     assert drawn(bar, 10, 1.0, colour=False, unicode=False) == "#########-"
@@ -98,7 +98,7 @@ async def test_show_and_jobs_tell_parts_of_units(tracker):
     async with tracker.job("a") as job, job.step("s", total=0.5) as step:
         step.advance(0.25)
         (record,) = await tracker.jobs.steps(job.id)
-        assert show._done(record) == "  0.25/0.5"
+        assert job_page._done(record) == "0.25/0.5"
         underway = SimpleNamespace(percent=50.0, step="s", done=record.done, total=record.total)
         running = SimpleNamespace(error=None, status="running", current_step="s", description=None, started_at=datetime.now(UTC))
         assert jobs._detail(running, underway, None).plain == "s 0.25/0.5"

@@ -56,7 +56,7 @@ async def test_what_json_does_not_know_ends_no_work(db_url):
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         async with tracker.job("a") as job, job.step("s") as step:
-            job.error, step.done, step.seq, job.attempt = "broken", types.SimpleNamespace(a=1), 1, 1
+            job._error, step._done, step._seq, job._attempt = "broken", types.SimpleNamespace(a=1), 1, 1
         assert [record.status for record in await tracker.jobs.list()] == ["completed"]
         assert [record.status for record in await tracker.jobs.steps(job.id)] == ["completed"]
 

@@ -126,3 +126,49 @@ def test_a_sink_that_would_never_be_awaited_is_refused(sink):
     for add in (lambda: structjob.configure(console=False, sinks=[sink]), lambda: structjob.FanOut(sink)):
         with pytest.raises(InvalidArgument, match=r"is a coroutine function, and is never awaited: write `def emit\(self, record\)`"):
             add()
+
+
+JOB = {
+    "percent": "call job.update(percent=…)", "progress": "call job.update(percent=…)", "completed": "a step counts units: step.advance()",
+    "done": "a step counts units", "total": "a step counts units", "status": "call job.end()", "error": "call job.end(error=…)",
+    "current_step": "call job.update(current_step=…)", "attempt": "counts it", "existing": "idempotency_key", "provisional": "offline=True",
+}  # fmt: skip
+STEP = {
+    "percent": "call step.update(percent=…)", "progress": "call step.advance()", "completed": "step.update(completed=…)",
+    "done": "call step.advance()", "result": "call step.update(metadata=…)", "status": "call step.end()", "error": "call step.end(error=…)",
+    "seq": "numbered", "id": "given when the step is made", "job": "given when the step is made", "parent_step_id": "within another",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("which", "name"), [("Job", name) for name in JOB] + [("Step", name) for name in STEP])
+async def test_what_cannot_be_set_says_what_to_call(tracker, which, name):
+    """faults 33h: `job.percent = 50` changes nothing, and says so; the job goes on."""
+    async with tracker.job("a") as job, job.step("s") as step:
+        handle, hint = (job, JOB[name]) if which == "Job" else (step, STEP[name])
+        before = getattr(handle, name, None)
+        with pytest.raises(AttributeError) as raised:
+            setattr(handle, name, 50)
+        assert str(raised.value).startswith(f"{which}.{name} cannot be set; ")
+        assert hint in str(raised.value)
+        assert getattr(handle, name, None) == before
+    assert job.status == "completed"
+
+
+@pytest.mark.parametrize("name", ["percentage", "owners", "steps"])
+async def test_a_misspelt_attribute_is_none(tracker, name):
+    """faults 33h: a name that no handle has cannot be set either."""
+    async with tracker.job("a") as job, job.step("s") as step:
+        for handle in (job, step):
+            with pytest.raises(AttributeError, match=name):
+                setattr(handle, name, 1)
+
+
+async def test_what_a_job_told_can_be_read(tracker):
+    """faults 33h: `job.percent` and `job.current_step` are what `update` was told."""
+    async with tracker.job("a") as job:
+        assert (job.percent, job.current_step, hasattr(job, "progress")) == (None, None, False)
+        job.update(percent=40, current_step="copy")
+        assert (job.percent, job.current_step) == (40, "copy")
+        job.result, job.metadata, job.owner, job.total_steps = 1, {"a": 1}, "ada", 3
+    record = await tracker.jobs.get(job.id)
+    assert (record.result, record.metadata, record.owner, job.percent) == (1, {"a": 1}, "ada", 100)

@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
@@ -30,42 +31,96 @@ PROGRESS_EVERY = 0.25
 """Seconds between two records of a job's or step's progress at least."""
 
 
-class Checked(Generic[T]):
-    """An attribute of a handle that is checked whenever it is set: a value that a database refuses would keep the final state from it.
+if TYPE_CHECKING:
+
+    class Checked(Generic[T]):
+        """See below."""
+
+        def __init__(self, check: Callable[[Any], T]) -> None: ...
+        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+        def __set__(self, handle: Handle, value: Any) -> None: ...
+
+    class ReadOnly(Generic[T]):
+        """See below."""
+
+        def __init__(self, hint: str) -> None: ...
+        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+
+else:
+    # Both are properties whose getters are not written in Python: they are read in tens of nanoseconds.
+
+    class Checked(property, Generic[T]):
+        """An attribute of a handle that is checked whenever it is set: a value that a database refuses would keep the final state from it.
+
+        Args:
+            check: Returns what is kept of a value, or raises `InvalidArgument`.
+        """
+
+        def __init__(self, check: Callable[[Any], T]) -> None:
+            self._check = check
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            slot, check = f"_set_{name}", self._check
+            super().__init__(attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value)))
+
+    class ReadOnly(property, Generic[T]):
+        """An attribute of a handle that only the library sets, below its name with an underscore.
+
+        Args:
+            hint: What to do in place of setting it, for the `AttributeError`.
+        """
+
+        def __init__(self, hint: str) -> None:
+            self._hint = hint
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            hint = self._hint
+            super().__init__(attrgetter(f"_{name}"), lambda handle, value: refuse(handle, name, hint))
+
+
+class Absent:
+    """What a handle does not have, though it may be guessed: setting it says what to call.
 
     Args:
-        check: Returns what is kept of a value, or raises `InvalidArgument`.
+        hint: See `ReadOnly`.
     """
 
-    # There is no `__get__`: the value is in the handle's own `__dict__`, and is read as fast as any other.
-
-    def __init__(self, check: Callable[[Any], T]) -> None:
-        self._check = check
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
+    def __get__(self, handle: Handle | None, owner: type) -> Any:
+        raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+
     def __set__(self, handle: Handle, value: Any) -> None:
-        handle.__dict__[self._name] = self._check(value)
+        refuse(handle, self._name, self._hint)
 
-    if TYPE_CHECKING:
 
-        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+def refuse(handle: Handle, name: str, hint: str) -> NoReturn:
+    """Raise `AttributeError` for an attempt to set the attribute *name*."""
+    raise AttributeError(f"{type(handle).__name__}.{name} cannot be set; {hint}")
 
 
 class Handle:
     """A live job or step; its progress is recorded now and then."""
 
+    __slots__ = (
+        "__weakref__", "_abandoned", "_cut_told", "_entry", "_misuse_told", "_pending", "_recorded_at", "_scope", "_tracker",
+    )  # fmt: skip
     _table: ClassVar[str]
-    _tracker: Tracker
-    _scope: Scope | None
-    _entry: Entry | None = None
-    _recorded_at: float = 0.0
-    _pending: bool = False
-    _abandoned: bool = False
-    """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
-    _misuse_told: bool = False
-    _cut_told: bool = False
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._scope: Scope | None = None
+        self._entry: Entry | None = None
+        self._recorded_at = 0.0
+        self._pending = False
+        self._abandoned = False
+        """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
+        self._misuse_told = False
+        self._cut_told = False
 
     def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.

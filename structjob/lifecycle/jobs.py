@@ -19,8 +19,10 @@ from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, 
 from structjob.failure import Classifier, annotate, describe, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
 from structjob.lifecycle.handle import (
+    Absent,
     Checked,
     Handle,
+    ReadOnly,
     check_description,
     decoded,
     duration_fields,
@@ -78,6 +80,11 @@ def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
     return next((job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id)
 
 
+_END = "call job.end(), or leave `async with`"
+_PERCENT = "call job.update(percent=…)"
+_UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
+
+
 class JobProgress(TypedDict, total=False):
     """What `Job.update` takes."""
 
@@ -98,13 +105,22 @@ class Job(Handle):
         provisional: When a provisional attempt began; ``None`` of any other.
         correlation_id: Inherited by children, unless given; so are *owner* and *project*.
         total_steps: How many steps it has, where that is known: its steps' events and its last one say so. May be set while it runs.
-        status: A `JobStatus`.
+        status: A `JobStatus`. It, *attempt*, *existing*, *error*, *percent* and *current_step* are set by the library only.
         metadata: What the caller told at its beginning; changes are recorded with the next change of state.
         result: JSON-able; stored with the next change of state, once the job has ended at once.
         existing: Whether another start with the same idempotency key came first. Such a handle shows the job that is there and
             records no changes of its own.
     """
 
+    __slots__ = (
+        "_attempt", "_began", "_begun_in", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
+        "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
+        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_open_steps", "_options", "_parent", "_percent", "_provisional",
+        "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
+        "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
+        "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
+        "_step_numbers", "_task",
+    )  # fmt: skip
     _table = "job"
     id = Checked(required_text("job_id", 64))
     operation: Checked[str] = Checked(checked_text("operation", 255))  # type: ignore[arg-type]  # text, once the job is made
@@ -121,9 +137,21 @@ class Job(Handle):
     idempotency_key = Checked(checked_text("idempotency_key", 255))
     metadata = Checked(partial(check_mapping, "metadata"))
     total_steps = Checked(_check_total_steps)
+    status: ReadOnly[JobStatus] = ReadOnly(_END)
+    error: ReadOnly[ErrorInfo | None] = ReadOnly("call job.end(error=…)")
+    attempt: ReadOnly[int] = ReadOnly("each start of the job with the same job_id counts it")
+    provisional: ReadOnly[str | None] = ReadOnly("it follows from offline=True")
+    existing: ReadOnly[bool] = ReadOnly("it follows from idempotency_key")
+    percent: ReadOnly[float | None] = ReadOnly(_PERCENT)
+    current_step: ReadOnly[str | None] = ReadOnly("call job.update(current_step=…)")
+    if not TYPE_CHECKING:
+        progress = Absent(_PERCENT)
+        completed = Absent(_UNITS)
+        done = Absent(_UNITS)
+        total = Absent(_UNITS)
 
     def __init__(self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions) -> None:
-        self._tracker = tracker
+        super().__init__(tracker)
         self.operation = _check_operation(operation)
         self.id = new_id() if options.job_id is None else options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
@@ -143,11 +171,11 @@ class Job(Handle):
         self.metadata = options.metadata
         self.total_steps = options.total_steps
         self._result: Any = None
-        self.status = JobStatus.PENDING
-        self.attempt = 0
-        self.provisional: str | None = None
-        self.existing = False
-        self.error: ErrorInfo | None = None
+        self._status = JobStatus.PENDING
+        self._attempt = 0
+        self._provisional: str | None = None
+        self._existing = False
+        self._error: ErrorInfo | None = None
         self._options = options
         self._parent = parent
         self._former: Job | None = None
@@ -175,10 +203,9 @@ class Job(Handle):
         self._interrupted = False
         self._cancelled = False
         self._cancel_reason: str | None = None
-        self._scope: Scope | None = None
 
     def __repr__(self) -> str:
-        return f"<Job {self.operation!r} {self.id} {self.status.value}>"
+        return f"<Job {self.operation!r} {self.id} {self._status.value}>"
 
     @property
     def result(self) -> Any:
@@ -188,13 +215,13 @@ class Job(Handle):
     @result.setter
     def result(self, value: Any) -> None:
         self._result = value
-        if self.status.terminal and not self.existing:  # no other change of state takes it along
+        if self._status.terminal and not self._existing:  # no other change of state takes it along
             self._record()
 
     @property
     def ended(self) -> bool:
         """Whether it has begun and ended; never of an *existing* one, which is another start's to end."""
-        return self.status.terminal and not self.existing and not self._abandoned
+        return self._status.terminal and not self._existing and not self._abandoned
 
     @property
     def classifier(self) -> Classifier | None:
@@ -247,18 +274,18 @@ class Job(Handle):
             StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not answer (see *offline*).
         """
         self._tracker._require_open()
-        if self.status is not JobStatus.PENDING or self.existing:
+        if self._status is not JobStatus.PENDING or self._existing:
             raise IllegalTransition(self._begun_already())
         if self._given_id or self.idempotency_key is not None:
             if await self._claim():
                 return self
         else:
-            self.attempt = 1
+            self._attempt = 1
         await self._committed(self._begin())
         return self
 
     def _begun_already(self) -> str:
-        if self.existing and self.status is JobStatus.PENDING:
+        if self._existing and self._status is JobStatus.PENDING:
             return (
                 f"{self._named()} is another call's (same idempotency key) and waits to be started: "
                 f"tracker.job({self.operation!r}, job_id={self.id!r}) starts it"
@@ -267,10 +294,10 @@ class Job(Handle):
 
     async def _claim(self) -> bool:
         """Ask the database for the attempt; another process may have been here before. Return whether the job is another start's."""
-        self.status = JobStatus.RUNNING
+        self._status = JobStatus.RUNNING
         self._started = database_time(now())
         row = self._row() | self._unrecorded() | {"attempt": 1}
-        self.status = JobStatus.PENDING
+        self._status = JobStatus.PENDING
         self._started = None
         claim = asyncio.ensure_future(self._tracker._claim(row, self, pending=self._scope is not None))
         try:
@@ -285,11 +312,11 @@ class Job(Handle):
                 raise
             former, attempt = None, self._tracker._provisional_attempt(self.id, self._former.attempt if self._former is not None else 0)
             # The claim may have been heard, for all that: then this is what it has entered.
-            self.provisional = row["started_at"]
+            self._provisional = row["started_at"]
         if former is not None and attempt == 0 and former["id"] == self.id:
             raise Cancelled(f"{self._named()} was cancelled before it began: {former['error_message']}")
         self._claimed(former, attempt)
-        return self.existing
+        return self._existing
 
     def _cancel_claimed(self, claim: asyncio.Future[tuple[dict[str, Any] | None, int]]) -> None:
         self._tracker._claims.discard(claim)
@@ -299,21 +326,21 @@ class Job(Handle):
         if former is not None and attempt == 0 and former["id"] == self.id:
             return
         self._claimed(former, attempt)
-        if not self.existing:
+        if not self._existing:
             self._begin()
             self._finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
 
     def _claimed(self, former: dict[str, Any] | None, attempt: int) -> None:
         """Take over what the database knows of the job, or of the one that has its idempotency key (attempt 0)."""
-        self.attempt = attempt
+        self._attempt = attempt
         if former is None:
             return
-        if self.attempt == 0:
-            self.existing = True
-            self.id, self.attempt = former["id"], former["attempt"]
+        if self._attempt == 0:
+            self._existing = True
+            self.id, self._attempt = former["id"], former["attempt"]
             self.operation = former["operation"]
             self.correlation_id = former["correlation_id"] or self.correlation_id
-            self.status = JobStatus(former["status"])
+            self._status = JobStatus(former["status"])
             self._result = decoded(former["result"])
             self._scope = self._scope_of()
             return
@@ -336,8 +363,8 @@ class Job(Handle):
 
     def _begin(self) -> int:
         """Run from here on; return the number of the record that says so."""
-        self.status = JobStatus.RUNNING
-        self._started = self.provisional or database_time(now())
+        self._status = JobStatus.RUNNING
+        self._started = self._provisional or database_time(now())
         self._began = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
@@ -363,7 +390,7 @@ class Job(Handle):
             job=self,
             step=step,
             job_id=self.id,
-            attempt=self.attempt or None,
+            attempt=self._attempt or None,
             operation=self.operation,
             parent_job_id=self.parent_job_id,
             step_id=step.id if step is not None else None,
@@ -373,7 +400,7 @@ class Job(Handle):
             span_id=parent.get("span_id"),
             category=self.category,
             project=self.project,
-            provisional=self.provisional,
+            provisional=self._provisional,
             root_job_id=self.root_job_id,
         )
 
@@ -405,7 +432,7 @@ class Job(Handle):
     def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
         self._task = None
         self._leave_scope()
-        if not self.existing and self.status is JobStatus.RUNNING:
+        if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 
     # -- ending -------------------------------------------------------------------------------------------------------------
@@ -438,11 +465,11 @@ class Job(Handle):
                 negative.
         """
         status = ending("a job", status, error, ("completed", "failed", "cancelled"))
-        if self.existing:
+        if self._existing:
             self._require_running("end")
         if self._abandoned:
             return
-        check_job_transition(self._named(), self.status, JobStatus(status))
+        check_job_transition(self._named(), self._status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
         if result is not UNCHANGED:
@@ -450,7 +477,7 @@ class Job(Handle):
         self._finish(status, error, summary)
 
     def _fail(self, exc: BaseException) -> None:
-        if not self.existing and self.status is JobStatus.RUNNING:
+        if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(outcome(exc), exc)
 
     def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
@@ -459,13 +486,13 @@ class Job(Handle):
             exc = None  # it was left by `sys.exit(0)`
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
-        self.status = JobStatus(status)
+        self._status = JobStatus(status)
         self._completed = database_time(now())
-        if self.status is JobStatus.CANCELLED:
+        if self._status is JobStatus.CANCELLED:
             self._canceled = self._completed
         seconds = time.monotonic() - self._began if self._began else 0.0
         self._duration_ms = round(seconds * 1000, 3)
-        if self.status is JobStatus.COMPLETED:
+        if self._status is JobStatus.COMPLETED:
             self._percent = 100.0
         try:
             for step in list(self._open_steps.values()):
@@ -475,7 +502,7 @@ class Job(Handle):
                 self._measure()
             if exc is not None:
                 self._annotate(exc)
-                self.error = describe(exc)
+                self._error = describe(exc)
         finally:  # whatever is wrong with the exception
             self._record()
             self._tracker._live.discard(self)
@@ -641,17 +668,17 @@ class Job(Handle):
     @property
     def _runs(self) -> bool:
         """Whether its code may still run: it has begun and has not ended, or its tracker was closed before it ended."""
-        return self.status is JobStatus.RUNNING or self._abandoned
+        return self._status is JobStatus.RUNNING or self._abandoned
 
     def _require_running(self, what: str) -> None:
         if (error := self._not_running(what)) is not None:
             raise error
 
     def _not_running(self, what: str) -> IllegalTransition | None:
-        if self.existing:
+        if self._existing:
             return IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
         if not self._runs:
-            return IllegalTransition(f"{self._named()} is {self.status.value}; {what} needs it running")
+            return IllegalTransition(f"{self._named()} is {self._status.value}; {what} needs it running")
         return None
 
     def _named(self) -> str:
@@ -664,8 +691,8 @@ class Job(Handle):
 
     def _described(self) -> dict[str, Any]:
         given: dict[str, Any] = {name: getattr(self, name) for name in ("job_type", "owner", "external_job_id", "context_id")}
-        if self.attempt > 1 and self.provisional is None:
-            given["attempt"] = self.attempt
+        if self._attempt > 1 and self._provisional is None:
+            given["attempt"] = self._attempt
         return {key: value for key, value in given.items() if value is not None}
 
     def _row(self) -> dict[str, Any]:
@@ -676,7 +703,7 @@ class Job(Handle):
             "job_type": self.job_type,
             "operation": self.operation,
             "description": self.description,
-            "status": self.status.value,
+            "status": self._status.value,
             "percent_complete": self._percent,
             "current_step": self._current_step,
             "owner": self.owner,
@@ -684,12 +711,12 @@ class Job(Handle):
             "category": self.category,
             "metadata": self._json("metadata", self.metadata or None),
             "result": self._json("result", self.result),
-            **error_columns(self.error),
+            **error_columns(self._error),
             "correlation_id": self.correlation_id,
             "external_job_id": self.external_job_id,
             "context_id": self.context_id,
             "idempotency_key": self.idempotency_key,
-            "attempt": self.attempt,
+            "attempt": self._attempt,
             "created_at": self._created,
             "started_at": self._started,
             "completed_at": self._completed,
@@ -697,7 +724,7 @@ class Job(Handle):
             "duration_ms": self._duration_ms,
             "cpu_ms": self._cpu_ms,
             "max_rss_kb": self._max_rss_kb,
-            **({} if self.provisional is None else {"provisional": self.provisional}),
+            **({} if self._provisional is None else {"provisional": self._provisional}),
         }
 
     def abandon(self, reason: str) -> bool:
@@ -709,7 +736,7 @@ class Job(Handle):
             Whether it was running.
         """
         # After a fork the parent's jobs are among the child's live ones, and remain the parent's to end.
-        if self.status is not JobStatus.RUNNING or self._begun_in != self._tracker._recorder.session.session_id:
+        if self._status is not JobStatus.RUNNING or self._begun_in != self._tracker._recorder.session.session_id:
             return False
         self._abandoned = True
         for step in reversed(list(self._open_steps.values())):

@@ -9,15 +9,26 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Siz
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from structjob.amounts import percent_of
 from structjob.clock import database_time, now
-from structjob.context import Scope, current_scope, new_id
+from structjob.context import current_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
 from structjob.failure import annotate, describe, exception_attrs, is_noted
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
-from structjob.lifecycle.handle import Checked, Handle, check_description, duration_fields, ending, error_columns, outcome
+from structjob.lifecycle.handle import (
+    Absent,
+    Checked,
+    Handle,
+    ReadOnly,
+    check_description,
+    duration_fields,
+    ending,
+    error_columns,
+    outcome,
+    refuse,
+)
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 
 if TYPE_CHECKING:
@@ -32,6 +43,10 @@ _MOST = sys.float_info.max
 
 _RETRY = ("attempt_number", "max_retries", "retry_delay")
 """What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
+
+
+_MADE = "it is given when the step is made"
+_UNITS = "call step.advance() or step.update(completed=…)"
 
 
 def _check_total(value: float | None) -> float | None:
@@ -50,41 +65,55 @@ class Step(Handle):
         total: Units to do, if they are known.
     """
 
+    __slots__ = (
+        "_began", "_completed", "_done", "_duration_ms", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq",
+        "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status",
+    )  # fmt: skip
     _table = "step"
     name = Checked(required_text("the name of a step", 200))
     total = Checked(_check_total)
     description = Checked(check_description)
     metadata = Checked(partial(check_mapping, "metadata"))
+    id: ReadOnly[str] = ReadOnly(_MADE)
+    job: ReadOnly[Job] = ReadOnly(_MADE)
+    parent_step_id: ReadOnly[str | None] = ReadOnly("a step that begins within another one is below it")
+    seq: ReadOnly[int] = ReadOnly("steps are numbered as they begin")
+    status: ReadOnly[StepStatus | None] = ReadOnly("call step.end() or step.skip(), or leave `async with`")
+    error: ReadOnly[ErrorInfo | None] = ReadOnly("call step.end(error=…)")
+    done: ReadOnly[float] = ReadOnly(_UNITS)
+    if not TYPE_CHECKING:
+        completed = Absent(_UNITS)
+        progress = Absent(_UNITS)
+        result = Absent("call step.update(metadata=…); a job has a result")
 
     def __init__(
         self, job: Job, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        self._tracker = job._tracker
-        self.job = job
-        self.id = new_id()
+        super().__init__(job._tracker)
+        self._job = job
+        self._id = new_id()
         self.name = name
         self.total = total
         self.description = description
         self.metadata = metadata
-        self.status: StepStatus | None = None
-        self.error: ErrorInfo | None = None
-        self.done: float = 0
-        self.seq = 0
-        self.parent_step_id: str | None = None
+        self._status: StepStatus | None = None
+        self._error: ErrorInfo | None = None
+        self._done: float = 0
+        self._seq = 0
+        self._parent_step_id: str | None = None
         self._percent: float | None = None
         self._started: str | None = None
         self._completed: str | None = None
         self._began = 0.0
         self._duration_ms: float | None = None
-        self._scope: Scope | None = None
 
     def __repr__(self) -> str:
-        return f"<Step {self.name!r} {self.id} {self.status.value if self.status else 'not begun'}>"
+        return f"<Step {self.name!r} {self._id} {self._status.value if self._status else 'not begun'}>"
 
     @property
     def ended(self) -> bool:
         """Whether it has begun and ended."""
-        return self.status is not None and self.status is not StepStatus.RUNNING and not self._abandoned
+        return self._status is not None and self._status is not StepStatus.RUNNING and not self._abandoned
 
     async def start(self) -> Self:
         """Begin the step. Never waits.
@@ -96,18 +125,18 @@ class Step(Handle):
         return self
 
     def _begin(self) -> None:
-        job = self.job
-        if self.status is not None:
+        job = self._job
+        if self._status is not None:
             raise IllegalTransition(f"{self._named()} began already; make a new one with job.step() to do it again")
         job._require_running(f"the step {self.name!r}")
         scope = current_scope()
         if scope is not None and scope.job is job and scope.step is not None:
-            self.parent_step_id = scope.step.id
+            self._parent_step_id = scope.step.id
         job._step_count += 1
-        job._open_steps[self.id] = self
-        self.seq = next(job._step_numbers)
+        job._open_steps[self._id] = self
+        self._seq = next(job._step_numbers)
         job._current_step = self.name
-        self.status = StepStatus.RUNNING
+        self._status = StepStatus.RUNNING
         self._started = database_time(now())
         self._began = self._recorded_at = time.monotonic()
         self._scope = job._scope_of(self)
@@ -127,7 +156,7 @@ class Step(Handle):
         self._leave_scope()
         if exc is not None:
             self._fail(exc)
-        elif self.status is StepStatus.RUNNING:
+        elif self._status is StepStatus.RUNNING:
             self._finish("completed", None)
 
     async def end(self, status: str | None = None, *, error: BaseException | None = None, **fields: Any) -> None:
@@ -144,15 +173,15 @@ class Step(Handle):
             InvalidArgument: if *status* is none of these, *error* is no exception, or a completed step is given an error.
         """
         status = ending("a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying"))
-        if self.status is None:
+        if self._status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
         if self._abandoned:
             return
-        check_step_transition(self._named(), self.status, StepStatus(status))
+        check_step_transition(self._named(), self._status, StepStatus(status))
         self._finish(status, error, fields)
 
     def _fail(self, exc: BaseException) -> None:
-        if self.status is StepStatus.RUNNING:
+        if self._status is StepStatus.RUNNING:
             self._finish(outcome(exc), exc)
 
     def skip(self, reason: str | None = None) -> None:
@@ -161,34 +190,34 @@ class Step(Handle):
         Raises:
             IllegalTransition: if it does not run.
         """
-        if self.status is None:
+        if self._status is None:
             raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
         if self._abandoned:
             return
-        check_step_transition(self._named(), self.status, StepStatus.SKIPPED)
+        check_step_transition(self._named(), self._status, StepStatus.SKIPPED)
         self.description = check_description(reason, "reason") or self.description
         self._finish("skipped", None)
 
     def abandon(self, reason: str) -> None:
         """Record the step as cancelled, for *reason*, because its tracker or its process ends now; see `Job.abandon`."""
-        if self.status is StepStatus.RUNNING:
+        if self._status is StepStatus.RUNNING:
             self._abandoned = True
             self._finish("cancelled", asyncio.CancelledError(reason))
 
     def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
-        job = self.job
+        job = self._job
         if status == "completed":
             exc = None  # it was left by `sys.exit(0)`
         self._pending = False
-        self.status = StepStatus(status)
+        self._status = StepStatus(status)
         self._completed = database_time(now())
         seconds = time.monotonic() - self._began
         self._duration_ms = round(seconds * 1000, 3)
-        job._open_steps.pop(self.id, None)
+        job._open_steps.pop(self._id, None)
         fields = self._named_in_events()
-        if self.status is StepStatus.RETRYING:
+        if self._status is StepStatus.RETRYING:
             job._retried_steps += 1
-        if self.status is StepStatus.COMPLETED:
+        if self._status is StepStatus.COMPLETED:
             job._completed_steps += 1
             self._percent = 100.0
         try:
@@ -197,21 +226,21 @@ class Step(Handle):
         finally:  # whatever is wrong with the exception
             self._record()
         attrs = {**fields, "status": status, **duration_fields(seconds)}
-        if self.done:
-            attrs["done"] = self.done
+        if self._done:
+            attrs["done"] = self._done
         attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
 
     def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
         """Say what went wrong."""
-        job = self.job
-        self.error = describe(exc)
-        if not is_noted(exc, self.id, job.id):
-            annotate(exc, job_id=job.id, step_id=self.id, operation=job.operation)
-        if self.status is StepStatus.FAILED:
+        job = self._job
+        self._error = describe(exc)
+        if not is_noted(exc, self._id, job.id):
+            annotate(exc, job_id=job.id, step_id=self._id, operation=job.operation)
+        if self._status is StepStatus.FAILED:
             job._failed_step = job._failed_step or self.name
             self._event("error", "step_error", {**fields, **exception_attrs(exc, job.classifier, self._scope)})
-        elif self.status is StepStatus.RETRYING:
+        elif self._status is StepStatus.RETRYING:
             told = exception_attrs(exc, job.classifier, self._scope)
             self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
 
@@ -226,12 +255,12 @@ class Step(Handle):
         Args:
             units: Any finite number: of Python, NumPy, `decimal` or `fractions`.
         """
-        if self.status is not StepStatus.RUNNING and not self._abandoned:
+        if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
         # No call between reading and writing `done`: other threads count, too, and they are let in at calls only.
         if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
-            self.done += units
+            self._done += units
         else:
             try:
                 units = check_units("units", units)
@@ -239,9 +268,9 @@ class Step(Handle):
                 self._misused(exc)
                 return
             units = units if units < _MANY else float(units)
-            self.done += units
-            if self.done > _MOST:  # noqa: PLR1730 -- `min` is a call
-                self.done = _MOST
+            self._done += units
+            if self._done > _MOST:  # noqa: PLR1730 -- `min` is a call
+                self._done = _MOST
         if not self._pending:
             self._progressed()
 
@@ -266,15 +295,15 @@ class Step(Handle):
             description: What the step is doing.
             metadata: Added to what is there.
         """
-        if self.status is not StepStatus.RUNNING and not self._abandoned:
+        if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
-        done = self._checked(partial(check_units, "completed"), completed, self.done)
+        done = self._checked(partial(check_units, "completed"), completed, self._done)
         total = self._checked(_check_total, total, None)
         percent = self._checked(check_percent, percent, self._percent)
         described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
-        self.done, self._percent = done, percent
+        self._done, self._percent = done, percent
         if total is not None:
             self.total = total
         if described is not None:
@@ -308,41 +337,45 @@ class Step(Handle):
         """How far it is, 0–100: as told, else by its units; ``None`` if neither is known."""
         if self._percent is not None:
             return self._percent
-        return percent_of(self.done, self.total) if self.total else None
+        return percent_of(self._done, self.total) if self.total else None
+
+    @percent.setter
+    def percent(self, value: Any) -> NoReturn:
+        refuse(self, "percent", "call step.update(percent=…), or step.advance()")
 
     def _not_running(self, what: str) -> IllegalTransition:
-        return IllegalTransition(f"{self._named()} is {self.status.value if self.status else 'not begun'}; {what} needs it running")
+        return IllegalTransition(f"{self._named()} is {self._status.value if self._status else 'not begun'}; {what} needs it running")
 
     def _named_in_events(self) -> dict[str, Any]:
         retry = {name: self.metadata[name] for name in _RETRY if name in self.metadata}
-        total = {} if self.job.total_steps is None else {"total_steps": self.job.total_steps}
-        return {"step": self.name, "step_number": self.seq, **total, **retry}
+        total = {} if self._job.total_steps is None else {"total_steps": self._job.total_steps}
+        return {"step": self.name, "step_number": self._seq, **total, **retry}
 
     def _named(self) -> str:
-        return f"step {self.name!r} of job {self.job.id}"
+        return f"step {self.name!r} of job {self._job.id}"
 
     def _owner(self) -> Job:
-        return self.job
+        return self._job
 
     # -- recording ----------------------------------------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:
         return {
-            "id": self.id,
-            "job_id": self.job.id,
-            "attempt": self.job.attempt,
-            "parent_step_id": self.parent_step_id,
-            "seq": self.seq,
+            "id": self._id,
+            "job_id": self._job.id,
+            "attempt": self._job.attempt,
+            "parent_step_id": self._parent_step_id,
+            "seq": self._seq,
             "name": self.name,
-            "status": self.status.value if self.status else None,
+            "status": self._status.value if self._status else None,
             "percent_complete": self.percent,
-            "done": self.done,
+            "done": self._done,
             "total": self.total,
             "description": self.description,
-            **error_columns(self.error),
+            **error_columns(self._error),
             "metadata": self._json("metadata", self.metadata or None),
             "started_at": self._started,
             "completed_at": self._completed,
             "duration_ms": self._duration_ms,
-            **({} if self.job.provisional is None else {"provisional": self.job.provisional}),
+            **({} if self._job.provisional is None else {"provisional": self._job.provisional}),
         }
