@@ -43,6 +43,7 @@ class Scope:
         job: The live job handle, ``None`` in a scope that came from outside (another process, a request).
         step: The live step handle, if any.
         root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` where nobody has told.
+        owner: The owner of a job in another process, where that told it.
         outer: The scope that was current when this one was entered.
         ids: What the console and files show of it.
         columns: The same for the database, as a piece of JSON that begins with a comma (or is empty).
@@ -61,6 +62,7 @@ class Scope:
         "job_id",
         "operation",
         "outer",
+        "owner",
         "parent_job_id",
         "recorder",
         "root_job_id",
@@ -88,6 +90,7 @@ class Scope:
         project: str | None = None,
         provisional: str | None = None,
         root_job_id: str | None = None,
+        owner: str | None = None,
     ) -> None:
         self.recorder = recorder
         self.job = job
@@ -99,6 +102,7 @@ class Scope:
         self.operation = operation
         self.parent_job_id = parent_job_id
         self.root_job_id = root_job_id
+        self.owner = owner
         self.step_id = step_id
         self.correlation_id = correlation_id
         shown = {
@@ -126,6 +130,14 @@ class Scope:
         }
         self.column_values: dict[str, str | int] = {key: value for key, value in columns.items() if value is not None}
         self.columns = json_fields(self.column_values)
+
+    @property
+    def labels(self) -> dict[str, str | None]:
+        """What a job below it inherits: its owner and its project."""
+        if self.job is not None:
+            return {"owner": self.job.owner, "project": self.job.project}
+        project = self.column_values.get("project")
+        return {"owner": self.owner, "project": None if project is None else str(project)}
 
     @property
     def ended(self) -> bool:
@@ -280,6 +292,8 @@ class Remote(NamedTuple):
     span_id: str | None = None
     root_job_id: str | None = None
     provisional: str | None = None
+    project: str | None = None
+    owner: str | None = None
 
     def bind(self) -> Binding[Scope]:
         """Make it the scope of the ``with`` block: jobs begun there become children and inherit the correlation id."""
@@ -299,6 +313,8 @@ def remote_scope(remote: Remote) -> Scope:
         span_id=remote.span_id,
         root_job_id=remote.root_job_id if remote.job_id else None,
         provisional=remote.provisional if remote.job_id and remote.attempt else None,
+        project=remote.project if remote.job_id else None,
+        owner=remote.owner if remote.job_id else None,
     )
 
 
@@ -336,6 +352,8 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
             baggage += f",structjob.attempt={scope.attempt}"
         if provisional is not None:
             baggage += f",structjob.provisional={_percent(str(provisional))}"
+        if (project := scope.labels["project"]) is not None:  # and not the owner: that may be a person, and the service anybody's
+            baggage += f",structjob.project={_percent(project)}"
         if scope.root_job_id not in (None, scope.job_id):
             baggage += f",structjob.root_job_id={_percent(str(scope.root_job_id))}"
         carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
@@ -372,6 +390,7 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         span_id=trace[2] if trace else None,
         root_job_id=_safe(_unpercent(baggage.get("structjob.root_job_id", "")), 64),
         provisional=_moment(_unpercent(baggage.get("structjob.provisional", ""))),
+        project=_label(_unpercent(baggage.get("structjob.project", ""))),
     )
 
 
@@ -405,6 +424,8 @@ def to_environment(scope: Scope) -> dict[str, str]:
         "CORRELATION_ID": scope.correlation_id,
         "ROOT_JOB_ID": scope.root_job_id if scope.root_job_id != scope.job_id else None,
         "PROVISIONAL": scope.column_values.get("provisional"),
+        "PROJECT": scope.labels["project"],
+        "OWNER": scope.labels["owner"],
     }
     return {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
 
@@ -416,9 +437,11 @@ def from_environment(environ: Mapping[str, str]) -> Remote:
         job_id=_safe(environ.get(ENVIRONMENT + "JOB_ID"), 64),
         step_id=_safe(environ.get(ENVIRONMENT + "STEP_ID"), 64),
         attempt=_number(environ.get(ENVIRONMENT + "ATTEMPT", "")),
-        operation=str(normalise(environ.get(ENVIRONMENT + "OPERATION", "")))[:255] or None,
+        operation=_label(environ.get(ENVIRONMENT + "OPERATION", ""), 255),
         root_job_id=_safe(environ.get(ENVIRONMENT + "ROOT_JOB_ID"), 64),
         provisional=_moment(environ.get(ENVIRONMENT + "PROVISIONAL", "")),
+        project=_label(environ.get(ENVIRONMENT + "PROJECT", "")),
+        owner=_label(environ.get(ENVIRONMENT + "OWNER", "")),
     )
 
 
@@ -428,6 +451,10 @@ def _header(value: Any) -> str:
 
 def _safe(value: str | None, limit: int = 128) -> str | None:
     return value if value and len(value) <= limit and _SAFE_ID.fullmatch(value) else None
+
+
+def _label(text: str, limit: int = 128) -> str | None:
+    return str(normalise(text))[:limit] or None
 
 
 def _number(text: str) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument
+from structjob import IllegalTransition, InvalidArgument, context
 
 log = structlog.get_logger("app")
 
@@ -148,6 +148,37 @@ async def test_children_inherit_project_and_owner(any_tracker):
     }  # fmt: skip
     assert [event.message for event in await any_tracker.logs.list(project="apollo", kind="log")] == ["deep"]
     assert [event.message for event in await any_tracker.logs.list(project="gemini", kind="log")] == ["elsewhere"]
+
+
+async def test_a_child_in_another_process_inherits_them_too(any_tracker):
+    """faults 33f: headers carry the project; the environment of a program carries the owner, too. Events have the project as well."""
+    async with any_tracker.job("parent", project="Größe, 1", owner="ada") as parent:
+        headers = structjob.inject()
+        environment = context.to_environment(context.current_scope())
+    assert "ada" not in str(headers)
+    for name, remote in (("headers", structjob.extract(headers)), ("environment", context.from_environment(environment))):
+        with remote.bind():
+            log.info(name)
+            async with any_tracker.job(name) as job:
+                pass
+        record = await any_tracker.jobs.get(job.id)
+        assert (record.parent_job_id, record.project) == (parent.id, "Größe, 1")
+        assert record.owner == (None if name == "headers" else "ada")
+        assert [event.message for event in await any_tracker.logs.list(project="Größe, 1", kind="log", text=name)] == [name]
+
+
+@pytest.mark.parametrize("project", ["", "%", "%00%0a", "x" * 1_000, "%ff%fe"])
+async def test_a_hostile_project_harms_nothing(tracker, project):
+    """faults 33f: what headers say is cleaned and cut; the job is stored."""
+    headers = {"X-Job-ID": "elsewhere", "baggage": f"structjob.project={project}"}
+    with structjob.extract(headers).bind():
+        log.info("line")
+        async with tracker.job("child") as job:
+            pass
+    record = await tracker.jobs.get(job.id)
+    assert len(record.project or "") <= 128
+    assert [event.project for event in await tracker.logs.list(kind="log", text="line")] == [record.project]
+    assert tracker.ledger().dead_lettered == 0
 
 
 async def test_what_a_job_was_created_with_goes_before_what_it_inherits(any_tracker):

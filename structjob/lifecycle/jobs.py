@@ -160,10 +160,10 @@ class Job(Handle):
         self.correlation_id = (inherited or new_id()) if options.correlation_id is None else options.correlation_id
         self.job_type = options.job_type
         self.description = options.description
-        above = parent.job if parent is not None else None
-        self._inherited = tuple(name for name in ("owner", "project") if above is not None and getattr(options, name) is None)
-        self.owner = above.owner if above is not None and options.owner is None else options.owner
-        self.project = above.project if above is not None and options.project is None else options.project
+        above = parent.labels if parent is not None else {}
+        self._inherited = tuple(name for name in above if getattr(options, name) is None)
+        self.owner = above.get("owner") if options.owner is None else options.owner
+        self.project = above.get("project") if options.project is None else options.project
         self.category = options.category
         self.external_job_id = options.external_job_id
         self.context_id = options.context_id
