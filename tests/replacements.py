@@ -153,7 +153,7 @@ class Replaced(Outcome):
         return self.scenario, self.backend, *(f"{number:,}" for number in numbers)
 
 
-_TOLD = re.compile(r"([\d,]+) events of this program \(session \d+\) had been stored before")
+_TOLD = re.compile(r"([\d,]+) events? of this program \(session \d+\) had been stored before")
 
 
 def _summary(outcomes: Sequence[Replaced]) -> str:

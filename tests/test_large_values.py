@@ -216,3 +216,11 @@ async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(any_t
     assert await database.rows("SELECT status FROM structjob_jobs WHERE idempotency_key = 'k'") == [("completed",)]
     letters = await database.rows("SELECT payload FROM structjob_dead_letters")
     assert sorted("given-1" in payload[:100] for (payload,) in letters) == [False, True]
+
+
+def test_what_was_cut_is_not_cut_again():
+    """faults 14: an event that is exported and imported keeps its marks: the mark takes the place of one item, or of one key."""
+    given = {"items": list(range(5000)), "keys": {f"k{n}": n for n in range(300)}, "text": "x" * 100_000, "deep": deep(30)}
+    once = encoding.encode_value(given)
+    assert encoding.encode_value(json.loads(once)) == once
+    assert json.loads(once)["items"][-1] == "…[cut: 3,976 more of 5,000 items]"

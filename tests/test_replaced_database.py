@@ -32,6 +32,7 @@ from structjob.store.sqlite import SQLiteStore
 from structjob.store.tables import logs, sessions
 from structjob.store.url import parse
 from structjob.store.verify import SessionState, verify
+from structjob.wording import count_of
 
 log = structlog.get_logger("replaced")
 
@@ -92,8 +93,8 @@ async def test_the_file_is_taken_away_from_a_running_program(how, db_path, tmp_p
     warnings = warnings_of(caplog)
     assert len(warnings) == 2
     assert warnings[0].startswith(f"the database file {db_path} was deleted, moved or replaced while this program had it open; ")
-    assert f"{before.stored} events of this program (session {number}) had been stored before" in warnings[0]
-    assert f"{lost} events of session {number}" in warnings[1]
+    assert f"{count_of(before.stored, 'event')} of this program (session {number}) had been stored before" in warnings[0]
+    assert f"lost {count_of(lost, 'event')}: " in warnings[1]
     if how in (moved, moved_alone):
         assert list(lines(tmp_path / "old.db", number).values())[1:3] == ["before 1", "before 2"]
 
@@ -152,8 +153,8 @@ async def test_the_tables_are_dropped_under_a_running_program(again, bare_databa
     found = await verified(database, number)
     assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, before, before)
     said = " | ".join(warnings_of(caplog))
-    assert f"{before} events of this program (session {number}) had been stored before" in said
-    assert f"{before} events of session {number}" in said
+    assert f"{count_of(before, 'event')} of this program (session {number}) had been stored before" in said
+    assert f"lost {count_of(before, 'event')}: " in said
 
 
 @pytest.mark.parametrize("bare_database", ["mariadb", "postgresql"], indirect=True)
@@ -182,7 +183,7 @@ async def test_the_database_is_dropped_under_a_running_program(bare_database, ca
     assert there == {"meanwhile", "after"}
     found = await verified(database, number)
     assert (found.status, found.missing, found.fewer) == (SessionState.INCOMPLETE, before, before)
-    assert f"{before} events of this program (session {number}) had been stored before" in " | ".join(warnings_of(caplog))
+    assert f"{count_of(before, 'event')} of this program (session {number}) had been stored before" in " | ".join(warnings_of(caplog))
 
 
 async def test_a_program_that_logs_nothing_notices(db_path, caplog):
