@@ -51,7 +51,7 @@ MODULES = {
     "sessions": ("store/sessions.py", "test_store_contract test_verify test_session test_orphans"),
     "verify": ("store/verify.py", "test_verify"),
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
-    "removal": ("store/retention/removal.py", "test_retention"),
+    "removal": ("store/retention/removal.py", "test_removal test_retention"),
     "due": ("store/retention/due.py", "test_due test_retention"),
     "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
     "orphans": ("engine/orphans.py", "test_orphans test_set_aside"),
@@ -337,6 +337,8 @@ class Mutator:
         items.sort(key=lambda item: (self.tests[item][1] is None, self.tests[item][0] / (1 + self.kills[item])))
         ends = accumulate(self.tests[item][0] for item in items)
         items = [item for item, end in zip(items, ends, strict=True) if end <= self.options.longest]
+        if not items:
+            return False  # no test reaches it
         if written := change.reach is None or any(self.tests[item][1] is None for item in items):
             module.write(ast.unparse(tree))
 

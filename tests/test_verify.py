@@ -142,6 +142,9 @@ async def test_events_of_a_session_that_nobody_knows(store):
     assert (session.session_id, session.status, session.holes) == (5, SessionState.INCOMPLETE, ((3, 3),))
     await store.events(5, 3)
     assert (await store.one()).status is SessionState.UNKNOWN_TAIL
+    await store.add(gaps, {"session_id": 6, "first_seq": 2, "last_seq": 3, "reason": "dropped"})
+    _, other = (await verify(store.fetch)).sessions
+    assert (other.session_id, other.holes, other.fewer, other.explained) == (6, ((1, 1),), 0, 2)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -273,6 +276,8 @@ def test_each_inconsistency_alone_is_told(what):
 
     orphans = ("attempts", "steps", "logs")
     assert of().ok
+    (session,) = of().sessions
+    assert (session.pruned, session.fewer, session.live) == (0, 0, False)
     assert not of(**what).ok
 
 
