@@ -8,7 +8,7 @@ from itertools import permutations
 import pytest
 
 from structjob.line import seal
-from structjob.store.ingest import Written, as_array, attempt_of, changes, fold
+from structjob.store.ingest import Ended, Ending, Write, Written, as_array, attempt_of, changes, fold, on_conflict
 
 
 def state(kind: str, number: int, **row: object) -> bytes:
@@ -100,5 +100,10 @@ def test_small_parts():
     whole = Written(1, 2, [3])
     whole.add(Written(10, 20, [4]))
     assert whole == Written(11, 22, [3, 4])
+    assert (Write(1).last_seq, Written().torn, Written().dead) == (0, 0, 0)
+    ending, ended = Ending(reason="died"), Ended(left=[])
+    assert (ending.last_seq, ending.confirmed, ending.most, ended.explained, ended.missing, ended.fewer) == (0,) * 6
     assert not {"id", "created_at"} & set(changes("structjob_jobs"))
     assert {"status", "attempt", "session_id", "state_seq"} <= set(changes("structjob_jobs"))
+    assert on_conflict("structjob_gaps") == "ON CONFLICT (session_id, first_seq) DO NOTHING"
+    assert on_conflict("structjob_steps").startswith("ON CONFLICT (id) DO UPDATE SET ")

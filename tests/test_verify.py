@@ -223,6 +223,8 @@ async def test_a_database_that_holds_fewer_than_it_confirmed(store):
     await store.session(5, 6, seqs=(1, 2, 3), given_up=((4, 5),), confirmed=6)
     await store.session(6, 3, seqs=(1, 2, 3), confirmed=9)
     await store.session(7, 6, seqs=(1, 2, 5), confirmed=3, **live)
+    await store.session(8, 7, seqs=(1, 2, 3), confirmed=5, **live)
+    await store.add(gaps, {"session_id": 8, "first_seq": 4, "last_seq": 4, "reason": "pruned"})
     found = {one.session_id: one for one in (await verify(store.fetch)).sessions}
     assert {number: (one.status, one.fewer, one.missing) for number, one in found.items()} == {
         1: (SessionState.INCOMPLETE, 2, 3),
@@ -232,9 +234,10 @@ async def test_a_database_that_holds_fewer_than_it_confirmed(store):
         5: (SessionState.INCOMPLETE, 1, 1),
         6: (SessionState.COMPLETE, 0, 0),
         7: (SessionState.LIVE, 0, 2),
+        8: (SessionState.INCOMPLETE, 1, 1),
     }
-    assert [number for number, one in found.items() if one.live] == [2, 3, 7]
-    assert [found[number].pruned for number in found] == [0, 0, 0, 2, 0, 0, 0]
+    assert [number for number, one in found.items() if one.live] == [2, 3, 7, 8]
+    assert [found[number].pruned for number in found] == [0, 0, 0, 2, 0, 0, 0, 1]
     assert found[2].holes == ()  # which ones they were cannot be told from those under way
 
 
