@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     )
     from structjob.pipeline import FanOut
     from structjob.processors import Sample, add_context, capture
-    from structjob.redaction import Redactor
+    from structjob.redaction import Redactor, secret
     from structjob.retention import Pruned, Retention
     from structjob.sinks import ConsoleSink, Record, Sink
     from structjob.statistics import ErrorGroup, StatisticsFilter
@@ -101,7 +101,7 @@ _WHERE = {
     ),
     "pipeline": ("FanOut",),
     "processors": ("Sample", "add_context", "capture"),
-    "redaction": ("Redactor",),
+    "redaction": ("Redactor", "secret"),
     "retention": ("Pruned", "Retention"),
     "sinks": ("ConsoleSink", "Record", "Sink"),
     "statistics": ("ErrorGroup", "StatisticsFilter"),
@@ -168,6 +168,7 @@ __all__ = [
     "inject",
     "install",
     "retrying",
+    "secret",
     "step",
     "success",
 ]

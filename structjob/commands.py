@@ -44,12 +44,12 @@ _TOKEN = re.compile(r"(?:\"(?:[^\"\\]|\\.)*+\"?|'[^']*+'?|[^\s\"'])++")
 _QUOTES = str.maketrans("", "", "\"'")
 _OPTION = re.compile(
     r"(?P<keep>-(?<![\w\-]-)-?(?P<name>[A-Za-z][\w\-]{1,60}+)(?:[ \t]{1,8}|\\?[\"'],[ \t]{0,4}[ub]?\\?(?=[\"'])))(?!-)"
-    r"(?P<quote>[\"'])?(?!\[redacted\])"
+    r"(?P<quote>[\"'])?(?!\[redacted[\]:])"
     r"(?P<value>(?(quote)[^\"'\\]+|[^\s\"',;]+))"
 )
 _USER_OPTION = re.compile(
     r"(?P<keep>-(?<![\w\-]-)(?:u|-user|-proxy-user|-userpwd)[ \t=]{1,4}[\"']?"
-    r"(?P<user>[^\s:\"'/=]{1,128}+):)(?!\[redacted\])(?P<value>[^\s\"']+)"
+    r"(?P<user>[^\s:\"'/=]{1,128}+):)(?!\[redacted[\]:])(?P<value>[^\s\"']+)"
 )
 
 
@@ -77,7 +77,7 @@ def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]
         name = word.rpartition("/")[2]
         if name in _JOINED or name in _APART or name in _HTTP:
             program = name
-        if word.startswith("-"):
+        if word.startswith("-") and " " not in word:
             hidden, pending = _option(word, program, is_secret)
             shown.append(text(word) if hidden is None else hidden)
         elif (assigned := _ASSIGNED.fullmatch(word)) is not None and (
@@ -156,7 +156,8 @@ def _programs(text: str, is_secret: IsSecret) -> Iterator[str]:
             continue
         tokens = [(token.start(), token.end(), token[0]) for token in _TOKEN.finditer(text, line.start(), line.end())]
         words = [found["program"], *(token.translate(_QUOTES) for _, _, token in tokens)]
-        shown = masked(words, is_secret, str)
+        # A word with a blank in it was quoted, and may be a command line of its own: sh -c "…".
+        shown = masked(words, is_secret, lambda word: without_secrets(word, is_secret) if " " in word else word)
         for (start, end, token), before, after in zip(tokens, words[1:], shown[1:], strict=True):
             if before != after:
                 yield text[done:start]

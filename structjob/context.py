@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 from structjob.clock import moment
 from structjob.encoding import encode_attrs, normalise
 from structjob.failure import annotate, is_noted
+from structjob.redaction import identified, labelled
 
 if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step
@@ -304,18 +305,26 @@ class Remote(NamedTuple):
 def remote_scope(remote: Remote) -> Scope:
     """Return the scope that *remote* describes."""
     return Scope(
-        job_id=remote.job_id,
+        job_id=_hidden(remote.job_id),
         attempt=remote.attempt or (1 if remote.job_id else None),
-        operation=remote.operation,
-        step_id=remote.step_id if remote.job_id else None,
-        correlation_id=remote.correlation_id,
+        operation=_shown(remote.operation),
+        step_id=_hidden(remote.step_id) if remote.job_id else None,
+        correlation_id=_hidden(remote.correlation_id),
         trace_id=remote.trace_id,
         span_id=remote.span_id,
-        root_job_id=remote.root_job_id if remote.job_id else None,
+        root_job_id=_hidden(remote.root_job_id) if remote.job_id else None,
         provisional=remote.provisional if remote.job_id and remote.attempt else None,
-        project=remote.project if remote.job_id else None,
-        owner=remote.owner if remote.job_id else None,
+        project=_shown(remote.project) if remote.job_id else None,
+        owner=_shown(remote.owner) if remote.job_id else None,
     )
+
+
+def _hidden(id_: str | None) -> str | None:
+    return None if id_ is None else identified(id_)
+
+
+def _shown(label: str | None) -> str | None:
+    return None if label is None else labelled(label)
 
 
 @overload

@@ -53,7 +53,7 @@ _CODE = re.compile(
 """An expression of a program's source, as tracebacks show it."""
 _ASSIGNMENT = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)*[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+(?=[\s,)\]:]|$)")
 """The same after ``=`` with blanks around it, as programs are written."""
-_PLACEHOLDER = re.compile(r"\$[({\w]|\{[\w.{ %!]*\}|%\(\w+\)s|%s|\*{3}|<\w|\.\.\.|…|x{6,}|\[redacted\]|\[REDACTED\]|\[Filtered\]")
+_PLACEHOLDER = re.compile(r"\$[({\w]|\{[\w.{ %!]*\}|%\(\w+\)s|%s|\*{3}|<\w|\.\.\.|…|x{6,}|\[redacted[\]:]|\[REDACTED\]|\[Filtered\]")
 _PATH = re.compile(r"[\"']?(?:[/~]|[A-Za-z]:\\)")
 
 _LINES = frozenset({"cookie", "set_cookie", "set_cookie2"})
@@ -159,13 +159,13 @@ def is_likely_secret(value: str) -> bool:
 
 # -- names and values apart: <password>x</password>, name="password" value="x" --------------------------------------------
 
-_ELEMENT = re.compile(r"<(?P<key>[\w:.\-]{1,60}+)(?:\s[^<>]{0,200}+)?>(?!\[redacted\])(?P<value>[^<>]+)(?=</)")
+_ELEMENT = re.compile(r"<(?P<key>[\w:.\-]{1,60}+)(?:\s[^<>]{0,200}+)?>(?!\[redacted[\]:])(?P<value>[^<>]+)(?=</)")
 _NAMED = re.compile(
     r"(?<![\w\-])\\{0,3}[\"']?(?:name|key|header|variable|env|field|parameter|option)\\{0,3}[\"']?\s{0,4}[:=]\s{0,4}"
     r"\\{0,3}[\"']?(?P<key>[\w.:\-]{1,80}+)\\{0,3}[\"']?"
     r"(?:(?:\s|\\[nrt]){0,4},?(?:\s|\\[nrt]){0,8}\\{0,3}[\"']?(?:value|val|content|data)\\{0,3}[\"']?\s{0,4}[:=]\s{0,4}\\{0,3}+(?P<quote>[\"'])?+"
     r"|(?:\r?\n|\\r\\n|\\n){2})"
-    r"(?!\[redacted\])(?P<value>(?(quote)[^\"'\\]+|[^\s\"',;}\\]+))",
+    r"(?!\[redacted[\]:])(?P<value>(?(quote)[^\"'\\]+|[^\s\"',;}\\]+))",
     re.IGNORECASE,
 )
 
@@ -186,11 +186,11 @@ def named(text: str, is_secret: IsSecret) -> str:
 
 # -- URLs -----------------------------------------------------------------------------------------------------------------
 
-_USERINFO = re.compile(r"://(?P<user>[^\s/:@?#\"'<>\[]*+):")
+_USERINFO = re.compile(r":/{1,2}(?P<user>[^\s/:@?#\"'<>\[]*+):")
 _REST = re.compile(r"(?:(?!://)[^\s\"'<>`])+")
 _PORT = re.compile(r"\d{0,5}(?:[/?#]|$)")
 _USER_TOKEN = re.compile(r"(?<=://)(?=[^\s/:@?#]{0,80}\d)[^\s/:@?#]{20,}+(?=@)")
-_GO_DSN = re.compile(r"(?P<keep>(?<![\w/.:\-])[\w.\-]{1,64}+:)(?!\[redacted\])[^\s\"'/]{1,200}?(?=@(?:tcp|tcp6|unix|udp)\()")
+_GO_DSN = re.compile(r"(?P<keep>(?<![\w/.:\-])[\w.\-]{1,64}+:)(?!\[redacted[\]:])[^\s\"'/]{1,200}?(?=@(?:tcp|tcp6|unix|udp)\()")
 
 
 def urls(text: str) -> str:
@@ -300,7 +300,7 @@ _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z)", re.DOTALL
 )
 _STATEMENT = re.compile(
-    r"(?P<keep>\b(?:identified\s{1,4}(?:with\s{1,4}\S{1,64}\s{1,4})?by|password)\s{1,4}(?:password\s{1,4})?\(?)(?P<quote>['\"])(?!\[redacted\])"
+    r"(?P<keep>\b(?:identified\s{1,4}(?:with\s{1,4}\S{1,64}\s{1,4})?by|password)\s{1,4}(?:password\s{1,4})?\(?)(?P<quote>['\"])(?!\[redacted[\]:])"
     r"(?:[^'\"\\]|\\.)++(?P=quote)",
     re.IGNORECASE,
 )

@@ -6,6 +6,7 @@ One list of keys counts for structures and for texts. Values that a program regi
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import threading
 import weakref
@@ -63,6 +64,9 @@ _ALWAYS = re.compile(r"^(?:webhook_url|set_cookie2?)$")
 
 _WORD = re.compile(r"[^\W_]+")
 _SHORTEST_VALUE = 6
+_ID_MARK = f"{MARK[:-1]}:"
+_ID_LENGTH = 64
+"""Characters that a column of ids has at least."""
 
 _RULES: tuple[str, ...] = ("keys", "names", "urls", "schemes", "tokens", "cards", "commands", "statements", "private_keys")
 
@@ -367,3 +371,32 @@ _ROOTS = (
     r"|nection"
 )
 _SHORT_ROOTS = re.compile(r"[=:\"'](?<=otp.|pan.|pin.|sas.|sig.|dsn.|ssn.|cvv.|cvc.|_cc.|\Wcc.|_pw.)|^cc[=:]|sessionid")
+
+
+_usual = Redactor()
+
+
+def identified(text: str) -> str:
+    """Return an id without the credentials in it.
+
+    Two ids remain two: the mark in them has digits that depend on the whole id. It is the same in every process, since only the usual rules
+    and the registered values count here, so that a job is found by the id that it was given.
+    """
+    if _ID_MARK in text:
+        return text
+    hidden = _usual.text(text)
+    if hidden == text:
+        return text
+    mark = f"{_ID_MARK}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]}]"
+    shown = hidden.replace(MARK, mark)
+    return shown if len(shown) <= max(len(text), _ID_LENGTH) else mark
+
+
+def labelled(text: str) -> str:
+    """Return a label, such as the name of an operation, without the credentials in it, by the usual rules."""
+    return _usual.text(text)
+
+
+def stored_forms(text: str) -> tuple[str, ...]:
+    """Return *text*, an id or a label, in the forms in which it may be stored: as it is, and without the credentials in it."""
+    return tuple(dict.fromkeys((text, identified(text), labelled(text))))

@@ -26,6 +26,7 @@ from structjob.levels import LEVELS, level_name
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
+from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, JobStatus, Ledger
@@ -154,7 +155,7 @@ class Tracker:
         self._batch_size = min(batch_size, max(1, queue_size // writers))  # each writer holds a batch in memory
         self._flush_interval = flush_interval
         self._writers = writers
-        self._service = check_text("service", service, 128)
+        self._service = redacted(check_text("service", service, 128))
         self._strict = strict
         self._heartbeat = heartbeat
         self._retention = Retention.of(retention)
@@ -579,8 +580,8 @@ class Tracker:
         """
         from structjob.store import cancellations
 
-        reason = check_text("reason", reason, 2_000) or "cancelled by request"
-        by = check_text("by", by, 128)
+        reason = redacted(check_text("reason", reason, 2_000)) or "cancelled by request"
+        by = redacted(check_text("by", by, 128))
         record = await self.jobs.find(any_id)
         mine = [job for job in list(self._live) if job.id == record.id]
         if mine:

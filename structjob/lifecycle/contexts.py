@@ -19,6 +19,7 @@ from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import StepStatus
+from structjob.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
@@ -84,7 +85,8 @@ def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
     if isinstance(parent, Remote):
         return remote_scope(parent)
     if isinstance(parent, str):
-        return Scope(job_id=check_text("parent", parent, 64))
+        id_ = check_text("parent", parent, 64)
+        return Scope(job_id=None if id_ is None else identified(id_))
     if parent is not None:
         raise InvalidArgument(f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}")
     return current_scope()

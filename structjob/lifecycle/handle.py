@@ -21,6 +21,7 @@ from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
 from structjob.failure import exits_cleanly
 from structjob.lifecycle.arguments import check_text
 from structjob.models import ErrorInfo
+from structjob.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
@@ -272,6 +273,21 @@ def redacted(text: str | None) -> str | None:
     return text if text is None or redactor is None else redactor.text(text)
 
 
+def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return *check*, with the credentials taken out of the text that it returns."""
+    return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # a text, or none
+
+
+def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return *check* for an id; without the credentials in it, it remains another than every other id."""
+
+    def checked(value: Any) -> Any:
+        text: Any = check(value)
+        return text if text is None or pipeline.redactor() is None else identified(text)
+
+    return checked
+
+
 def check_description(value: str | None, what: str = "description") -> str | None:
     return redacted(check_text(what, value, 65_536))
 
@@ -284,7 +300,7 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
     if type(error) is not ErrorInfo:
         return {"error_type": None, "error_message": None, "error_traceback": None}
     message, trace = (None if text is None else normalise(redacted(text)) for text in (error.message, error.traceback))
-    return {"error_type": normalise(error.type)[:200], "error_message": message, "error_traceback": trace}
+    return {"error_type": normalise(redacted(error.type))[:200], "error_message": message, "error_traceback": trace}
 
 
 def outcome(exc: BaseException) -> str:

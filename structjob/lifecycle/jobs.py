@@ -28,6 +28,8 @@ from structjob.lifecycle.handle import (
     duration_fields,
     ending,
     error_columns,
+    identifier,
+    label,
     outcome,
     redacted,
 )
@@ -57,7 +59,7 @@ _check_operation = required_text("operation", 255)
 
 
 def _check_category(value: str | None) -> str:
-    return check_text("category", value, 64) or "system"
+    return redacted(check_text("category", value, 64)) or "system"
 
 
 def _check_current_step(value: str | None) -> str | None:
@@ -122,19 +124,19 @@ class Job(Handle):
         "_step_numbers", "_task",
     )  # fmt: skip
     _table = "job"
-    id = Checked(required_text("job_id", 64))
-    operation: Checked[str] = Checked(checked_text("operation", 255))  # type: ignore[arg-type]  # text, once the job is made
-    parent_job_id = Checked(checked_text("parent_job_id", 64))
-    root_job_id = Checked(required_text("root_job_id", 64))
-    correlation_id = Checked(required_text("correlation_id", 128))
-    job_type = Checked(checked_text("job_type", 128))
+    id = Checked(identifier(required_text("job_id", 64)))
+    operation: Checked[str] = Checked(label(checked_text("operation", 255)))  # type: ignore[arg-type]  # text, once the job is made
+    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)))
+    root_job_id = Checked(identifier(required_text("root_job_id", 64)))
+    correlation_id = Checked(identifier(required_text("correlation_id", 128)))
+    job_type = Checked(label(checked_text("job_type", 128)))
     description = Checked(check_description)
-    owner = Checked(checked_text("owner", 128))
-    project = Checked(checked_text("project", 128))
+    owner = Checked(label(checked_text("owner", 128)))
+    project = Checked(label(checked_text("project", 128)))
     category = Checked(_check_category)
-    external_job_id = Checked(checked_text("external_job_id", 255))
-    context_id = Checked(checked_text("context_id", 64))
-    idempotency_key = Checked(checked_text("idempotency_key", 255))
+    external_job_id = Checked(identifier(checked_text("external_job_id", 255)))
+    context_id = Checked(identifier(checked_text("context_id", 64)))
+    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)))
     metadata = Checked(partial(check_mapping, "metadata"))
     total_steps = Checked(_check_total_steps)
     status: ReadOnly[JobStatus] = ReadOnly(_END)

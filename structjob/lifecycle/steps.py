@@ -26,6 +26,7 @@ from structjob.lifecycle.handle import (
     duration_fields,
     ending,
     error_columns,
+    label,
     outcome,
     refuse,
 )
@@ -70,7 +71,7 @@ class Step(Handle):
         "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status",
     )  # fmt: skip
     _table = "step"
-    name = Checked(required_text("the name of a step", 200))
+    name = Checked(label(required_text("the name of a step", 200)))
     total = Checked(_check_total)
     description = Checked(check_description)
     metadata = Checked(partial(check_mapping, "metadata"))

@@ -18,6 +18,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import InvalidFilter
+from structjob.redaction import stored_forms
 from structjob.store.types import UTCDateTime
 
 MAX_TEXT = 4096
@@ -82,6 +83,7 @@ def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[b
         raise InvalidFilter(f"{name} must be a string, not {type(value).__name__}")
     else:
         value = storable(name, str.__str__(value))
+        return means(column, value)
     found: ColumnElement[bool] = column == value
     return found
 
@@ -92,7 +94,13 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
         return equals(name, column, value)
     for one in value:
         equals(name, column, one)
-    return column.in_(value)
+    return column.in_([form for one in value for form in (stored_forms(one) if isinstance(one, str) else (one,))])
+
+
+def means(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
+    """Return whether *column* equals *text*, or what is stored of it where credentials were taken out of it."""
+    forms = stored_forms(text)
+    return column == text if len(forms) == 1 else column.in_(forms)
 
 
 def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[bool]:

@@ -19,7 +19,7 @@ from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import MAX_VALUES, AttemptFilter, JobFilter, values_of
 from structjob.models import AnyJob, AttemptRecord, JobRecord, JobStatus, JobTree, Page, Progress, StepRecord, StepStatus, id_of
 from structjob.store import outlook, rows, underway
-from structjob.store.expressions import contains, equals, json_equals, storable
+from structjob.store.expressions import contains, equals, json_equals, means, storable
 from structjob.store.paging import SCAN_LIMIT, Fetch, Flush, Listing, behind, fingerprint, first, merged, read_page
 from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.store.tree import family, grown
@@ -123,7 +123,7 @@ class Jobs:
         """
         await self._flush()
         _check_id(external_job_id)
-        found = await self._fetch(_newest(jobs.c.external_job_id == external_job_id).limit(1))
+        found = await self._fetch(_newest(means(jobs.c.external_job_id, external_job_id)).limit(1))
         if not found:
             raise JobNotFound(external_job_id)
         return rows.job(found[0])
@@ -133,7 +133,7 @@ class Jobs:
         await self._flush()
         if not _could_exist(context_id):
             return []
-        return [rows.job(row) for row in await self._fetch(_newest(jobs.c.context_id == context_id))]
+        return [rows.job(row) for row in await self._fetch(_newest(means(jobs.c.context_id, context_id)))]
 
     async def list(self, filter: JobFilter | None = None, *, cursor: str | None = None, **filters: Any) -> Page[JobRecord]:  # noqa: A002  # see JobFilter
         """Return one page of the jobs that match, in the order of their creation.
@@ -348,7 +348,7 @@ class Jobs:
 
     async def _get(self, job_id: str) -> JobRecord:
         _check_id(job_id)
-        found = await self._fetch(select(jobs).where(jobs.c.id == job_id))
+        found = await self._fetch(select(jobs).where(means(jobs.c.id, job_id)))
         if not found:
             raise JobNotFound(job_id)
         return rows.job(found[0])
@@ -371,7 +371,9 @@ class Jobs:
     async def _exact(self, any_id: str) -> JobRecord | None:
         """Look in the three columns by one statement, each by its own index; the first that knows the id wins."""
         ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
-        each = (_newest(column == any_id).add_columns(literal(rank).label("rank_")).limit(1).subquery() for rank, column in enumerate(ways))
+        each = (
+            _newest(means(column, any_id)).add_columns(literal(rank).label("rank_")).limit(1).subquery() for rank, column in enumerate(ways)
+        )
         together = union_all(*(select(one) for one in each)).subquery()
         found = await self._fetch(select(together).order_by(together.c.rank_).limit(1))
         return rows.job(found[0]) if found else None
@@ -442,7 +444,7 @@ def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     for name, value in given.items():
         for one in values_of(value):
             equals(name, jobs.c[name], one)
-    found = [jobs.c[name] == value for name, value in given.items() if value is not None and not isinstance(value, tuple)]
+    found = [equals(name, jobs.c[name], value) for name, value in given.items() if value is not None and not isinstance(value, tuple)]
     for path, value in (wanted.metadata or {}).items():
         json_equals(jobs.c.metadata, path, value)
     if wanted.root_only:
