@@ -384,10 +384,10 @@ class Recorder:
     def _append_child(self, line: bytes, number: int) -> None:
         """Append, and do what an engine would do besides: nobody else does here."""
         self.events.append(line, number)
-        self._catch_up()
         if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
             self._accounted = time.monotonic()
             self.account()
+        self._catch_up()
 
     def _keep(self, fallback: MemoryLane, line: bytes, number: int) -> None:
         """Keep a line that came while the directory was being made."""

@@ -44,7 +44,7 @@ EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
 
 MODULES = {
     "spool": ("spool.py", "test_spool test_overflow"),
-    "recorder": ("recorder.py", "test_overflow test_capture test_session test_outage"),
+    "recorder": ("recorder.py", "test_recorder test_overflow test_capture"),
     "line": ("line.py", "test_spool"),
     "session": ("session.py", "test_session test_host test_places test_set_aside"),
     "ingest": ("store/ingest.py", "test_fold test_settling test_store_contract"),

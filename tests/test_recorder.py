@@ -1,0 +1,163 @@
+"""What a recorder keeps outside of its process, what it says of drops, and what it becomes in a forked child; without forking."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from test_capture import make_recorder
+
+from structjob.lane import Dropped
+from structjob.recorder import Recorder
+from structjob.session import adopt
+
+BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    made = make_recorder(tmp_path)
+    yield made
+    made.close()
+    if made.spool is not None:
+        made.spool.close()
+
+
+def refuse(line: bytes, number: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def states_of(recorder: Recorder) -> list[dict]:
+    batch = recorder.states.read(1 << 20, 1000)
+    return [json.loads(line) for line in batch.lines.splitlines()] if batch is not None else []
+
+
+def test_what_is_below_the_level_takes_no_number(recorder):
+    """faults H: an event below the level leaves nothing, and the engine is woken only if it sleeps."""
+    woken: list[int] = []
+    recorder.wake = lambda: woken.append(recorder.numbers.given)
+    recorder.put(BODY, 9)
+    assert recorder.numbers.given == 0
+    recorder.put(BODY, 10)
+    recorder.put_state("job", lambda: {"id": "a"})
+    assert woken == []
+    recorder.idle = True
+    recorder.put(BODY, 10)
+    recorder.put_state("job", lambda: {"id": "a"})
+    assert woken == [2, 2]
+
+
+def test_how_many_numbers_can_be_in_hands(recorder):
+    """faults H: the tally counts one number for each thread that has logged, and those that the engine took, until they are settled."""
+    tally = recorder.spool.tally
+    assert tally.hands == 0
+    for thread in [threading.Thread(target=recorder.put, args=(BODY, 10)) for _ in range(2)]:
+        thread.start()
+        thread.join()
+    recorder.put(BODY, 10)
+    recorder.put(BODY, 10)
+    threads = tally.hands
+    assert 2 <= threads <= 3  # an id of a thread that has ended may be another's
+    taken = [recorder.take_number(), recorder.take_number()]
+    assert tally.hands == threads + 2
+    recorder.settle_numbers(taken, 1)
+    assert (tally.hands, tally.confirmed) == (threads, 1)
+    memory = make_recorder()
+    memory.settle_numbers([memory.take_number()], 1)  # nothing to keep it in
+    memory.secure()
+    memory.close()
+
+
+def test_what_is_known_in_memory_only_is_marked_until_it_is_not(recorder):
+    """faults H: if the process is killed while the disk refuses events, its tally says up to which number they are lost; once all is on
+    disk, nothing is."""
+    tally, append = recorder.spool.tally, recorder._append
+    recorder.put(BODY, 10)
+    assert tally.at_risk == 0
+    recorder._append = refuse
+    recorder.put(BODY, 10)
+    recorder.put(BODY, 10)
+    assert tally.at_risk == 3
+    recorder._append = append
+    recorder.secure()
+    assert tally.at_risk == 3
+    assert recorder.leave() == 0
+    recorder.secure()
+    assert tally.at_risk == 0
+    recorder.secure()
+    assert tally.at_risk == 0
+    batch = recorder.events.read(1 << 20, 10)
+    assert [json.loads(line)["seq"] for line in batch.lines.splitlines()] == [1, 2, 3]
+
+
+def test_drops_become_as_few_rows_as_there_are_runs(recorder):
+    """faults H: numbers side by side are one row, with how many of each job's lines it stands for; reasons are kept apart."""
+    recorder.lost.extend([
+        Dropped(1, 1, "queue_full", "a"), Dropped(4, 5, "queue_full", "b"), Dropped(2, 2, "queue_full", "a"),
+        Dropped(3, 3, "interrupted"), Dropped(7, 7, "queue_full"),
+    ])  # fmt: skip
+    assert sorted(recorder.account()) == [(1, 2, "queue_full", None), (3, 3, "interrupted", None), (4, 5, "queue_full", None),
+                                          (7, 7, "queue_full", None)]  # fmt: skip
+    rows = {(row["first_seq"], row["last_seq"]): row["jobs"] for row in (state["row"] for state in states_of(recorder))}
+    assert rows == {(1, 2): {"a": 2}, (4, 5): {"b": 2}, (3, 3): None, (7, 7): None}
+    assert recorder.account() == []
+
+
+def test_a_listener_has_each_line_until_it_is_removed(recorder):
+    """faults H: of two listeners, one goes on when the other is removed."""
+    first, second = [], []
+    take = first.append
+    recorder.add_listener(take)
+    recorder.add_listener(second.append)
+    recorder.put(BODY, 10)
+    recorder.remove_listener(take)
+    recorder.put(BODY, 10)
+    assert (len(first), len(second)) == (1, 2)
+    assert recorder.numbers.given == 2
+
+
+def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path):
+    """faults H: with its first line it makes a directory; what it drops is recorded by itself, and its parent's numbers are not its own."""
+    recorder.put(BODY, 10)
+    parent, heard = recorder.session.session_id, []
+    recorder._max_bytes, recorder._overflow = 65_536, "drop_newest"
+    recorder.after_fork()
+    recorder.add_listener(heard.append)
+    assert recorder.session.session_id != parent
+    assert (recorder.spool, recorder.numbers.given, recorder.idle, recorder.forked) == (None, 0, False, True)
+    recorder.put(BODY, 10)
+    assert recorder.spool.tally.hands == 1
+    assert len(heard) == 1
+    while not recorder.lost and not recorder.events.dropped and recorder.numbers.given < 2000:
+        recorder.put(BODY, 10)
+    recorder._accounted = 0.0
+    recorder.put(BODY, 10)
+    assert not recorder.events.dropped
+    assert recorder.spool.tally.at_risk == 0
+    recorder.close()
+    (child,) = [spool for spool in adopt(tmp_path, {parent}) if spool.session.session_id == recorder.session.session_id]
+    (line, *_) = child.states.read(1 << 20, 100).lines.splitlines()
+    assert json.loads(line)["kind"] == "gap"
+    assert json.loads(line)["row"]["reason"] == "spool_full"
+    child.close()
+
+
+def test_a_forked_child_of_a_tracker_in_memory_records_nothing(caplog):
+    """faults H: there is nothing by which its parent could take what it records: it says so, once."""
+    memory = make_recorder()
+    memory.after_fork()
+    assert memory.closed
+    memory.put(BODY, 10)
+    memory.put(BODY, 10)
+    assert memory.rejected == 2
+    assert len([text for text in caplog.messages if "this is a forked process" in text]) == 1
+
+
+def test_a_recorder_that_was_closed_stays_so_in_a_child(recorder):
+    """faults H: a fork after the end of a tracker begins no session, and says nothing of forks."""
+    recorder.close()
+    session = recorder.session
+    recorder.after_fork()
+    assert recorder.session is session
+    assert not recorder.forked
