@@ -117,18 +117,20 @@ def test_a_listener_has_each_line_until_it_is_removed(recorder):
     assert recorder.numbers.given == 2
 
 
-def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path):
+def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
     """faults H: with its first line it makes a directory; what it drops is recorded by itself, and its parent's numbers are not its own."""
     recorder.put(BODY, 10)
-    parent, heard = recorder.session.session_id, []
+    parent, before, heard = recorder.session.session_id, recorder.spool, []
     recorder._max_bytes, recorder._overflow = 65_536, "drop_newest"
     recorder.after_fork()
     recorder.add_listener(heard.append)
     assert recorder.session.session_id != parent
     assert (recorder.spool, recorder.numbers.given, recorder.idle, recorder.forked) == (None, 0, False, True)
+    assert before.events.closed  # the descriptors are shared with the parent, and with them its locks
     recorder.put(BODY, 10)
     assert recorder.spool.tally.hands == 1
-    assert len(heard) == 1
+    recorder.put(BODY, 10)
+    assert len(heard) == 2
     while not recorder.lost and not recorder.events.dropped and recorder.numbers.given < 2000:
         recorder.put(BODY, 10)
     recorder._accounted = 0.0
@@ -136,6 +138,8 @@ def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path):
     assert not recorder.events.dropped
     assert recorder.spool.tally.at_risk == 0
     recorder.close()
+    recorder.put(BODY, 10)
+    assert not [text for text in caplog.messages if "this is a forked process" in text]
     (child,) = [spool for spool in adopt(tmp_path, {parent}) if spool.session.session_id == recorder.session.session_id]
     (line, *_) = child.states.read(1 << 20, 100).lines.splitlines()
     assert json.loads(line)["kind"] == "gap"
@@ -161,3 +165,51 @@ def test_a_recorder_that_was_closed_stays_so_in_a_child(recorder):
     recorder.after_fork()
     assert recorder.session is session
     assert not recorder.forked
+
+
+def test_what_comes_while_a_child_makes_its_directory_is_written_then(recorder, tmp_path):
+    """faults H: a thread that logs while another makes the directory, or a signal handler in the middle of it, loses nothing."""
+    recorder.after_fork()
+    with recorder._opening:
+        recorder.put(BODY, 10)
+        recorder.put_state("job", lambda: {"id": "a"})
+        assert recorder.spool is None
+    recorder.put(BODY, 10)
+    recorder.close()
+    (child,) = [spool for spool in adopt(tmp_path, set()) if spool.session.session_id == recorder.session.session_id]
+    assert [json.loads(line)["seq"] for line in child.events.read(1 << 20, 100).lines.splitlines()] == [1, 2]
+    assert [json.loads(line)["row"] for line in child.states.read(1 << 20, 100).lines.splitlines()] == [{"id": "a"}]
+    child.close()
+
+
+def test_what_the_disk_refuses_to_the_end_is_given_up_by_its_numbers(recorder, monkeypatch):
+    """faults H: what memory holds when the tracker closes is named, one by one, if the disk still takes nothing."""
+    recorder._append = refuse
+    for _ in range(3):
+        recorder.put(BODY, 10)
+    monkeypatch.setattr(recorder.events, "append", refuse)
+    assert recorder.leave() == 3
+    assert sorted(recorder.fallback.dropped) == [(number, number, "disk_refused", None) for number in (1, 2, 3)]
+
+
+def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, monkeypatch):
+    """faults H: a number that was given out and not used is explained, and the tally knows of it until then."""
+
+    def fail(_: bytes) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("structjob.recorder.crc32", fail)
+        recorder.put(BODY, 10)
+    assert list(recorder.lost) == [(1, 1, "interrupted", None)]
+    assert recorder.broken_off == 0
+    assert recorder.spool.tally.at_risk == 1
+
+
+@pytest.mark.parametrize("row", [{"id": "job-4711"}, {"job_id": "job-4711"}])
+def test_a_change_of_state_that_comes_too_late_is_named(recorder, caplog, row):
+    """faults H: what is recorded after the tracker was closed is counted, and the warning says whose it was."""
+    recorder.close()
+    assert recorder.put_state("job", lambda: row) == 0
+    assert recorder.rejected == 1
+    assert "job job-4711" in caplog.text
