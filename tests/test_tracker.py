@@ -221,12 +221,12 @@ async def test_an_unusable_spool_is_refused_and_nothing_is_left(tmp_path):
 
 
 FILTERS = {
-    "unknown filter": ({"levle": "error"}, "unknown filter 'levle': use one of job_id, attempt"),
+    "unknown filter": ({"levle": "error"}, "unknown filter 'levle': use one of job, job_id, attempt"),
     "unknown level": ({"level": "loud"}, "unknown level 'loud'"),
     "limit": ({"limit": 0}, "limit must be a whole number from 1 to 10,000, not 0"),
     "since": ({"since": "yesterday"}, "since must be a datetime or a timedelta before now, not str"),
     "order": ({"order": "up"}, "order must be 'asc'"),
-    "type": ({"type": "x"}, "type must be system, job or task, not 'x'"),
+    "type": ({"type": "x"}, "type must be one of system, job, task, not 'x'"),
 }
 
 
