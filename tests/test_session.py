@@ -19,6 +19,7 @@ import structjob
 from structjob import session as sessions
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.line import seal
+from structjob.places import Places
 from structjob.session import Session, SessionSpool, adopt
 from structjob.store.tables import gaps
 
@@ -184,6 +185,93 @@ def test_a_lock_that_is_free_on_a_network_file_system_proves_nothing(root, monke
     left_behind(root)
     monkeypatch.setattr(sessions, "is_network", lambda path: True)
     assert adopt(root, set()) == []
+
+
+def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
+    """faults H: all of its own directories, and of those beside them what says that it is for this database; not what is for others."""
+    own, former, shelf = tmp_path / "own", tmp_path / "former", tmp_path / "shelf"
+    shelf.mkdir(mode=0o700)
+    left = {
+        name: left_behind(root, Session(database=database))
+        for name, root, database in (
+            ("own", own, None), ("former", former, "there"), ("beside", shelf / "a", "here"), ("other", shelf / "b", "there"),
+            ("unknown", shelf / "c", None),
+        )
+    }  # fmt: skip
+    places = Places("here", (own,), former=(former,), shelves=(shelf,))
+    assert sorted(sessions.left_in(places)) == sorted(left[name] for name in ("own", "former", "beside"))
+    assert [(path, size > 0) for path, size in sessions.waiting([left["own"], tmp_path / "gone"])] == [(left["own"], True)]
+    taken = sessions.adopt_elsewhere(places, own, {int(left["former"].name)})
+    assert close_all(taken) == [int(left["beside"].name)]
+    assert sorted(close_all(sessions.adopt_elsewhere(places, None, set()))) == sorted(
+        int(left[name].name) for name in ("own", "former", "beside")
+    )
+    assert [sessions.database_of(left[name]) for name in ("own", "beside")] == [None, "here"]
+    (tmp_path / "link").symlink_to(left["beside"])
+    assert sessions.database_of(tmp_path / "link") is None
+
+
+def test_which_directories_are_in_use(root):
+    """faults H: one whose process lives, or that somebody delivers; a directory of spools that is absent or a file has none."""
+    living = SessionSpool.create(root, Session())
+    dead = left_behind(root)
+    assert sessions.directories(root) == sorted((living.directory, dead))
+    assert (sessions.is_alive(living.directory), sessions.is_alive(dead)) == (True, False)
+    (delivered,) = adopt(root, set())
+    assert sessions.is_alive(dead)
+    delivered.close()
+    assert not sessions.is_alive(dead)
+    living.close()
+    assert not sessions.is_alive(living.directory)
+    (root / "file").touch()
+    assert sessions.directories(root / "absent") == sessions.directories(root / "file") == []
+    assert adopt(root / "absent", set()) == []
+
+
+def test_the_first_place_that_works_is_taken(tmp_path, caplog):
+    """faults H: what keeps a program from the first place is said, and raised if no place works; nothing stays open."""
+    before = set(os.listdir("/proc/self/fd"))
+    for name in ("first", "second"):
+        (tmp_path / name).touch()
+    files = tmp_path / "first", tmp_path / "second"
+    with pytest.raises(SpoolError, match="first is not a directory"):
+        SessionSpool.create_first(Places("here", files), Session())
+    spool = SessionSpool.create_first(Places("here", (*files, tmp_path / "third")), Session())
+    assert spool.directory.parent == tmp_path / "third"
+    (said,) = caplog.messages
+    assert "first is not a directory" in said
+    assert f"waits in {tmp_path}/third" in said
+    with pytest.raises(SpoolError, match="first is not a directory"):
+        SessionSpool.create_first(Places("here", files, fallbacks=(tmp_path / "third",)), Session())
+    spool.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("written", "read"), [(0, 0), (2**31 - 1, 2**31 - 1), (2**31, 0), (-1, 0)])
+def test_the_greatest_pid_that_a_database_holds(root, written, read):
+    """faults H: a number that no database takes is replaced; every other one is kept, and so are the texts beside it."""
+    left_behind(root, Session(pid=written, service="shop"))
+    (spool,) = adopt(root, set())
+    assert (spool.session.pid, spool.session.service) == (read, "shop")
+    spool.close()
+
+
+@pytest.mark.parametrize("name", ["0", "007", str(2**53)])
+def test_a_name_that_is_no_session_id(root, name):
+    """faults H: a directory that no session can have made is not taken over, though there are events in it."""
+    directory = left_behind(root)
+    directory.rename(root / name)
+    assert adopt(root, set()) == []
+
+
+def test_only_what_a_process_left_half_made_is_swept_away(root):
+    """faults H: hidden directories of other programs stay, however old they are."""
+    root.mkdir(mode=0o700)
+    for name in (".4711", ".cache", ".47x11", "4711x"):
+        (root / name).mkdir()
+        os.utime(root / name, (0, 0))
+    sessions.sweep(root)
+    assert sorted(path.name for path in root.iterdir()) == [".47x11", ".cache", "4711x"]
 
 
 def test_two_processes_take_over_each_session_once(root):
