@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from structjob.configuration import configure
-    from structjob.context import current_job, current_step, enrich, extract, inject
+    from structjob.context import current_job, current_step, enrich, environment, extract, inject
     from structjob.exceptions import (
         Cancelled,
         ErrorGroupNotFound,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "configuration": ("configure",),
-    "context": ("current_job", "current_step", "enrich", "extract", "inject"),
+    "context": ("current_job", "current_step", "enrich", "environment", "extract", "inject"),
     "exceptions": (
         "Cancelled",
         "ErrorGroupNotFound",
@@ -164,6 +164,7 @@ __all__ = [
     "current_job",
     "current_step",
     "enrich",
+    "environment",
     "extract",
     "inject",
     "install",

@@ -32,7 +32,13 @@ ENVIRONMENT = "STRUCTJOB_"
 """What the names of the environment variables begin with that carry a scope to a child process."""
 
 # W3C Trace Context: all zeros and version ff are invalid; of a version above 00, what follows is for those who know it.
-_TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(r"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+_MAX_TRACESTATE, _MAX_MEMBERS = 512, 32
+"""Characters and members of a ``tracestate`` that are passed on; one that has more is left out as a whole."""
+_FIELDS = ("JOB_ID", "STEP_ID", "ATTEMPT", "OPERATION", "CORRELATION_ID", "ROOT_JOB_ID", "PROVISIONAL", "PROJECT", "OWNER")
+_OF_SCOPE = frozenset({*(ENVIRONMENT + name for name in _FIELDS), "TRACEPARENT", "TRACESTATE"})
+"""Environment variables that say which scope a process belongs to."""
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -70,6 +76,8 @@ class Scope:
         "shown",
         "step",
         "step_id",
+        "trace_flags",
+        "tracestate",
     )
 
     def __init__(
@@ -87,6 +95,8 @@ class Scope:
         correlation_id: str | None = None,
         trace_id: str | None = None,
         span_id: str | None = None,
+        trace_flags: str | None = None,
+        tracestate: str | None = None,
         category: str | None = None,
         project: str | None = None,
         provisional: str | None = None,
@@ -106,6 +116,8 @@ class Scope:
         self.owner = owner
         self.step_id = step_id
         self.correlation_id = correlation_id
+        self.trace_flags = trace_flags
+        self.tracestate = tracestate
         shown = {
             "job_id": job_id,
             "parent_job_id": parent_job_id,
@@ -295,6 +307,8 @@ class Remote(NamedTuple):
     provisional: str | None = None
     project: str | None = None
     owner: str | None = None
+    trace_flags: str | None = None
+    tracestate: str | None = None
 
     def bind(self) -> Binding[Scope]:
         """Make it the scope of the ``with`` block: jobs begun there become children and inherit the correlation id."""
@@ -312,6 +326,8 @@ def remote_scope(remote: Remote) -> Scope:
         correlation_id=_hidden(remote.correlation_id),
         trace_id=remote.trace_id,
         span_id=remote.span_id,
+        trace_flags=remote.trace_flags,
+        tracestate=remote.tracestate,
         root_job_id=_hidden(remote.root_job_id) if remote.job_id else None,
         provisional=remote.provisional if remote.job_id and remote.attempt else None,
         project=_shown(remote.project) if remote.job_id else None,
@@ -342,8 +358,9 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
         carrier: Headers to fill, a new ``dict`` by default.
 
     Returns:
-        The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage`` and ``traceparent`` (W3C Trace Context, Level 1)
-        as far as the scope knows them; untouched outside a scope.
+        The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage``, ``traceparent`` and ``tracestate`` (W3C Trace Context, Level 1)
+        as far as the scope knows them; untouched outside a scope. A trace that came in goes on with its own flags and state, and with a
+        new parent id. Without one, a job begins a trace: its id is the same for the whole tree of jobs.
     """
     carrier = {} if carrier is None else carrier
     scope = _scope.get()
@@ -366,10 +383,48 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
         if scope.root_job_id not in (None, scope.job_id):
             baggage += f",structjob.root_job_id={_percent(str(scope.root_job_id))}"
         carrier["baggage"] = f"{carrier['baggage']},{baggage}" if carrier.get("baggage") else baggage
-    trace_id, span_id = scope.ids.get("trace_id"), scope.ids.get("span_id")
-    if trace_id is not None and span_id is not None:
-        carrier["traceparent"] = f"00-{trace_id}-{span_id}-01"
+    carrier.update(_trace_headers(scope))
     return carrier
+
+
+def _trace_headers(scope: Scope) -> dict[str, str]:
+    """Return ``traceparent`` and ``tracestate`` for what is called from *scope*; nothing outside jobs and traces."""
+    trace_id = scope.ids.get("trace_id")
+    if trace_id is None or not _TRACE_ID.fullmatch(trace_id):
+        job_id = scope.root_job_id or scope.job_id
+        if job_id is None:
+            return {}
+        from hashlib import blake2b  # a program that only logs never needs it
+
+        # The same for all who know the tree of jobs, so that they need not hand it on.
+        return {"traceparent": f"00-{blake2b(job_id.encode('utf-8', 'replace'), digest_size=16).hexdigest()}-{_new_span()}-01"}
+    headers = {"traceparent": f"00-{trace_id}-{_new_span()}-{scope.trace_flags or '01'}"}
+    if scope.tracestate is not None:
+        headers["tracestate"] = scope.tracestate
+    return headers
+
+
+def _new_span() -> str:
+    return f"{int.from_bytes(os.urandom(8)) or 1:016x}"
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a subprocess that shall belong to the current job and step.
+
+    Args:
+        environ: What it is based on; by default ``os.environ``.
+
+    Returns:
+        A copy, with ``STRUCTJOB_*``, ``TRACEPARENT`` and ``TRACESTATE`` as far as the scope knows them:
+        ``subprocess.run(command, env=structjob.environment())``. A program that opens a tracker there belongs to the job.
+    """
+    found = dict(os.environ if environ is None else environ)
+    scope = _scope.get()
+    if scope is not None:
+        for name in [name for name in found if name in _OF_SCOPE]:  # of a job around this one
+            del found[name]
+        found.update(to_environment(scope))
+    return found
 
 
 def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
@@ -385,8 +440,8 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
     headers: dict[str, str] = {}
     for key, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
         name, text = _header(key).lower(), _header(value)
-        # Baggage may come in several headers, and is one list (W3C Baggage, 3.3.2).
-        headers[name] = f"{headers[name]},{text}" if name == "baggage" and name in headers else text
+        # These may come in several headers, and are one list (W3C Baggage, 3.3.2; Trace Context, 3.3.1).
+        headers[name] = f"{headers[name]},{text}" if name in ("baggage", "tracestate") and name in headers else text
     trace = _TRACEPARENT.fullmatch(headers.get("traceparent", "").strip())
     members = (part.partition(";")[0].partition("=") for part in headers.get("baggage", "").split(","))
     baggage = {key.strip(): value.strip() for key, _, value in members}
@@ -397,6 +452,8 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         attempt=_number(baggage.get("structjob.attempt", "")),
         trace_id=trace[1] if trace else None,
         span_id=trace[2] if trace else None,
+        trace_flags=trace[3] if trace else None,
+        tracestate=_state(headers.get("tracestate")) if trace else None,
         root_job_id=_safe(_unpercent(baggage.get("structjob.root_job_id", "")), 64),
         provisional=_moment(_unpercent(baggage.get("structjob.provisional", ""))),
         project=_label(_unpercent(baggage.get("structjob.project", ""))),
@@ -436,12 +493,18 @@ def to_environment(scope: Scope) -> dict[str, str]:
         "PROJECT": scope.labels["project"],
         "OWNER": scope.labels["owner"],
     }
-    return {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
+    found = {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
+    return found | {name.upper(): value for name, value in _trace_headers(scope).items()}
 
 
 def from_environment(environ: Mapping[str, str]) -> Remote:
     """Read what `to_environment` wrote; all fields are ``None`` where nothing was."""
+    trace = _TRACEPARENT.fullmatch(environ.get("TRACEPARENT", ""))
     return Remote(
+        trace_id=trace[1] if trace else None,
+        span_id=trace[2] if trace else None,
+        trace_flags=trace[3] if trace else None,
+        tracestate=_state(environ.get("TRACESTATE")) if trace else None,
         correlation_id=_safe(environ.get(ENVIRONMENT + "CORRELATION_ID")),
         job_id=_safe(environ.get(ENVIRONMENT + "JOB_ID"), 64),
         step_id=_safe(environ.get(ENVIRONMENT + "STEP_ID"), 64),
@@ -452,6 +515,13 @@ def from_environment(environ: Mapping[str, str]) -> Remote:
         project=_label(environ.get(ENVIRONMENT + "PROJECT", "")),
         owner=_label(environ.get(ENVIRONMENT + "OWNER", "")),
     )
+
+
+def _state(text: str | None) -> str | None:
+    """Return a ``tracestate`` that may be passed on, as it is."""
+    text = text.strip() if text else ""
+    members = text.count(",") + 1
+    return text if text and len(text) <= _MAX_TRACESTATE and members <= _MAX_MEMBERS and text.isascii() and text.isprintable() else None
 
 
 def _header(value: Any) -> str:

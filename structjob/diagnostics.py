@@ -6,11 +6,16 @@ Neither ever enters the pipeline, which would feed itself.
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Mapping
 
 from structjob.wording import count_of
 
 diagnostics = logging.getLogger("structjob")
+
+DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
+"""Environment variable that makes the library say on stderr what it does: 1, true, yes or on."""
 
 DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
 """Loggers of the library and of what it uses: what they say is not recorded."""
@@ -38,3 +43,22 @@ class Faults:
 
 
 faults = Faults()
+
+
+def debug_if_asked(environ: Mapping[str, str]) -> None:
+    """Let the library say on stderr what it does, if the environment asks for it; a second call does nothing."""
+    if environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("1", "true", "yes", "on"):
+        return
+    diagnostics.setLevel(logging.DEBUG)
+    if not any(type(handler) is _DebugHandler for handler in diagnostics.handlers):
+        handler = _DebugHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s structjob[%(process)d] %(levelname)s %(message)s"))
+        diagnostics.addHandler(handler)
+        diagnostics.propagate = False  # else each line would be there twice where logging has handlers
+
+
+class _DebugHandler(logging.StreamHandler):  # type: ignore[type-arg]  # on 3.11 it is generic for type checkers only
+    """Writes to stderr, as it is when a line is written."""
+
+
+debug_if_asked(os.environ)

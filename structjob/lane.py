@@ -76,6 +76,9 @@ class Lane(Protocol):
     def read(self, limit: int, most: int) -> Batch | None:
         """Return the next lines, or ``None`` if nothing waits: at most *limit* bytes (or a single line) and *most* lines."""
 
+    def filled(self) -> float:
+        """Return the share of its room that is taken, 0–1; 0 where there is no limit."""
+
     def ack(self, batch: Batch, confirmed: int = 0) -> None:
         """Forget *batch*: it is dealt with. The database has *confirmed* so many of its events."""
 
@@ -125,6 +128,9 @@ class MemoryLane:
         self._lines: deque[tuple[int, bytes]] = deque()
         self._in_flight = 0
         self._acked = 0
+
+    def filled(self) -> float:
+        return len(self) / self._capacity if self._capacity else 0.0
 
     def __len__(self) -> int:
         return len(self._lines)

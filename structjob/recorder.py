@@ -127,6 +127,11 @@ class Recorder:
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
 
     @property
+    def overflow(self) -> Overflow:
+        """What happens to events for which there is no room."""
+        return self._overflow
+
+    @property
     def rejected(self) -> int:
         """Events that were refused and have no number."""
         return self._rejected.given

@@ -376,6 +376,12 @@ class FileLane:
             self._find_segments()
             return all(segment.acked >= self._size(segment.number) for segment in self._segments.values())
 
+    def filled(self) -> float:
+        if self._max_bytes is None:
+            return 0.0
+        with self._lock:
+            return self._backlog() / self._max_bytes
+
     def _backlog(self) -> int:
         sizes = {number: self._size(number) for number in self._segments}
         if self._shared:

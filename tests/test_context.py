@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import re
 import uuid
 
 import pytest
@@ -266,7 +267,48 @@ async def test_the_trace_of_a_request_goes_on(tracker):
             headers = structjob.inject()
     event = await where(tracker, "traced")
     assert (event.trace_id, event.span_id) == (trace, span)
-    assert headers["traceparent"] == f"00-{trace}-{span}-01"
+    assert re.fullmatch(f"00-{trace}-[0-9a-f]{{16}}-01", headers["traceparent"])
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "03"])
+async def test_flags_and_state_of_a_trace_are_passed_on(tracker, flags):
+    """faults 31: as they came, in headers and to subprocesses, with a new parent id for each hop."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    incoming = [("Traceparent", f"00-{trace}-{span}-{flags}"), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    with structjob.extract(incoming).bind():
+        async with tracker.job("a") as job, job.step("s"), job.child("below"):
+            hops = [structjob.inject() for _ in range(2)]
+            there = structjob.environment({"PATH": "/bin", "TRACESTATE": "old=1", "STRUCTJOB_STEP_ID": "old"})
+    parents = {hop["traceparent"].split("-")[2] for hop in hops} | {there["TRACEPARENT"].split("-")[2]}
+    assert len(parents | {span}) == 4
+    assert {hop["traceparent"][:36] + hop["traceparent"][-2:] for hop in hops} == {f"00-{trace}-{flags}"}
+    assert [hop["tracestate"] for hop in hops] == ["a=1,b=2", "a=1,b=2"]
+    assert (there["TRACESTATE"], there["PATH"], "STRUCTJOB_STEP_ID" in there) == ("a=1,b=2", "/bin", False)
+    remote = context.from_environment(there)
+    assert (remote.trace_id, remote.trace_flags, remote.tracestate) == (trace, flags, "a=1,b=2")
+
+
+async def test_a_job_without_a_trace_begins_one(tracker):
+    """faults 31: one for a tree of jobs, another for another tree; none outside jobs."""
+    async def traces():
+        async with tracker.job("a") as job:
+            first = structjob.inject()["traceparent"]
+            async with job.child("b"):
+                return first[3:35], structjob.inject()["traceparent"][3:35], structjob.environment()["TRACEPARENT"][3:35]
+
+    one, other = await traces(), await traces()
+    assert len(set(one)) == len(set(other)) == 1
+    assert one != other
+    assert "traceparent" not in structjob.inject()
+    assert structjob.environment({"A": "b"}) == {"A": "b"}
+
+
+@pytest.mark.parametrize("state", ["", " ", "x=" + "y" * 511, ",".join(f"k{n}=1" for n in range(33)), "a=\x1b[2J", "a=é"])
+def test_a_tracestate_that_must_not_be_passed_on(state):
+    """faults 31: too long, too many members or unprintable: left out as a whole, and without an effect on the trace."""
+    remote = structjob.extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "tracestate": state})
+    assert (remote.tracestate, remote.trace_flags) == (None, "00")
+    assert structjob.extract({"tracestate": "a=1"}).tracestate is None
 
 
 @pytest.mark.parametrize(
@@ -387,8 +429,8 @@ async def ended(*handles):
 
 
 def here():
-    """Return the ids of the running code."""
-    return structjob.context.inject()
+    """Return the ids of the running code; its trace has a new parent id each time."""
+    return {name: value for name, value in structjob.context.inject().items() if name != "traceparent"}
 
 
 @pytest.mark.parametrize("kind", ["step", "job", "bind", "retrying"])

@@ -10,6 +10,9 @@ import pytest
 
 import structjob
 from structjob import InvalidArgument
+from structjob.lifecycle import handle
+from structjob.lifecycle import jobs as lifecycle_jobs
+from structjob.lifecycle import steps as lifecycle_steps
 from structjob.store import outlook, underway
 
 
@@ -244,3 +247,33 @@ async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(
     assert (await tracker.jobs.get(job.id)).status == "completed"
     assert [attempt.status for attempt in await tracker.jobs.history(job.id)] == ["completed"]
     assert [step.status for step in await tracker.jobs.steps(job.id)] == ["completed"]
+
+
+async def test_progress_has_a_history(any_tracker, monkeypatch):
+    """faults 27: events of kind progress, at most one in five seconds and job, and the last; none of a job that is over sooner."""
+    clock = [1000.0]
+    real = handle.time
+
+    class Time:
+        monotonic = staticmethod(lambda: clock[0])
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    for module in (handle, lifecycle_jobs, lifecycle_steps):
+        monkeypatch.setattr(module, "time", Time())
+    async with any_tracker.job("long") as job, job.step("copy", total=100) as step:
+        for _ in range(50):  # 12.5 seconds
+            clock[0] += 0.25
+            step.advance(2)
+            job.update(percent=step.done)
+    async with any_tracker.job("short") as job:
+        job.update(percent=50)
+    async with any_tracker.job("silent") as job, job.step("copy"):
+        clock[0] += 60
+    events = await any_tracker.logs.list(kind="progress")
+    assert {event.operation for event in events} == {"long"}
+    told = [(event.type, event.attrs.get("percent")) for event in events]
+    assert [kind for kind, _ in told[:2]] == ["task", "task"]
+    assert [percent for _, percent in told] == [40.0, 80.0, 100.0]
+    assert events[0].attrs["completed"] == 40

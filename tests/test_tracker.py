@@ -290,7 +290,7 @@ async def test_the_queue_can_be_looked_at(db_url):
         assert (tracker.queue.size, tracker.queue.capacity, tracker.queue.full) == (0, 50, False)
         for _ in range(60):
             log.info("x")
-        assert (tracker.queue.size, tracker.queue.full) == (60, True)
+        assert (tracker.queue.size, tracker.queue.waiting, tracker.queue.full) == (50, 60, True)
         await tracker.flush(durable=True)
         assert tracker.queue.size == 0
 

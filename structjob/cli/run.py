@@ -275,7 +275,7 @@ async def _supervise(
 
     def hold_back() -> None:
         # In a stream's own thread: the program waits at its full pipe, and nothing piles up.
-        if tracker.queue.size > WAITING:
+        if tracker.queue.waiting > WAITING:
             with suppress(StructjobError):
                 asyncio.run_coroutine_threadsafe(tracker.flush(), loop).result()
 

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import logging
 import os
 import threading
 import time
@@ -33,6 +34,8 @@ from structjob.store.ingest import Crashed, Ending, Written
 from structjob.store.position import MISSING
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
 from structjob.wording import count_of
+
+_DEBUG = logging.DEBUG
 
 _VERIFIED = 500
 """Lines of another process that are verified at a time at most: it is done on the loop."""
@@ -157,7 +160,9 @@ class Engine:
 
     async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and what was not done is told
         """Deliver what is there, end the session, and stop; within *timeout* seconds. Return whether everything is stored."""
-        complete, parting = False, min(timeout / 10, 1.0)
+        complete, parting, began = False, min(timeout / 10, 1.0), time.monotonic()
+        left = count_of(self._accounts.waiting(), "event", "waits", "wait")
+        diagnostics.debug("closing session %d; %s", self.recorder.session.session_id, left)
         try:
             self._revive(closing=True)
             with contextlib.suppress(TimeoutError, StoreUnavailable):
@@ -179,6 +184,10 @@ class Engine:
                 await self._stop(parting)
             finally:  # cancelled once more
                 self._let_go(complete)
+        diagnostics.debug(
+            "closed session %d in %.1f ms, %s stored",
+            self.recorder.session.session_id, (time.monotonic() - began) * 1000, "everything" if complete else "not everything",
+        )  # fmt: skip
         return complete
 
     def close_without_loop(self, seconds: float) -> bool:
@@ -454,12 +463,21 @@ class Engine:
         return self.recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(self._orphans)
 
     async def _store(self, feed: Feed, states: Batch | None, events: Batch | None) -> None:
+        began = time.monotonic()
         if feed is self._own:
             written: Written | None = await self.link.insist(lambda: self._write(feed, states, events))
         else:
             written = await self._orphans.attempt(feed, lambda: self._write(feed, states, events))
         if written is not None:
             feed.acknowledge(states, events, written)
+            if diagnostics.isEnabledFor(_DEBUG):
+                took = (time.monotonic() - began) * 1000
+                stored, changed = events.count if events is not None else 0, len(written.states)
+                diagnostics.debug(
+                    "stored %s and %s of session %d in %.1f ms; %s",
+                    count_of(stored, "event"), count_of(changed, "state record"), feed.session.session_id, took,
+                    count_of(self._accounts.waiting(), "event", "waits", "wait"),
+                )  # fmt: skip
             self.on_stored()
 
     async def _write(self, feed: Feed, states: Batch | None, events: Batch | None) -> Written:

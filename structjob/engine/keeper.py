@@ -20,6 +20,7 @@ from structjob.engine.watchdog import Watchdog
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.processors import setup
 from structjob.recorder import Recorder
+from structjob.wording import count_of
 
 LOOK_EVERY = 2.0
 """Seconds between looks for orphaned spools."""
@@ -38,6 +39,13 @@ _REPORTED = 20
 
 _APART = 10.0
 """Seconds that the watchdog tries to reach a server at most."""
+
+
+_MARKS = (0.95, 0.5)
+"""Shares of the room for events at which it is said that they wait: it is full, or half full."""
+
+_EMPTY_AGAIN = 0.25
+"""The share below which that is said anew the next time."""
 
 
 class Keeper:
@@ -80,6 +88,7 @@ class Keeper:
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
         self._reported: set[tuple[type[Exception], str]] = set()
         self._looked = asyncio.Event()
+        self._filled = 0.0
         self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
 
     async def looked(self) -> None:
@@ -120,6 +129,7 @@ class Keeper:
     async def _look(self) -> None:
         self._accounts.settle()
         setup.check()
+        self._check_room()
         spool = self._recorder.spool
         if spool is not None and not spool.directory.exists():
             self._recorder.tell(
@@ -133,6 +143,32 @@ class Keeper:
             self._orphans.look_elsewhere()
         self._orphans.look()
         self._orphans.sweep()
+
+    def _check_room(self) -> None:
+        """Warn when the queue is half full, and when it is nearly full; once each, until it has been less than a quarter full."""
+        share = max(self._recorder.events.filled(), self._recorder.fallback.filled())
+        if share < _EMPTY_AGAIN:
+            self._filled = 0.0
+        reached = next((mark for mark in _MARKS if share >= mark), 0.0)
+        if reached <= self._filled:
+            return
+        self._filled = reached
+        where, option = ("on disk", "spool_max_bytes") if self._recorder.spool is not None else ("in memory", "queue_size")
+        at_the_limit = {
+            "drop_oldest": "the oldest are dropped",
+            "drop_newest": "new ones are dropped",
+            "block": "threads wait, and in a running loop new ones are dropped",
+        }[self._recorder.overflow]
+        diagnostics.warning(
+            "the queue of events is %s: %s %s for %s; when it is full, %s. `structjob doctor` checks the database; raise %s, or log "
+            "less, if it is only slow",
+            "full" if reached == _MARKS[0] else "half full",
+            count_of(self._accounts.waiting(), "event", "waits", "wait"),
+            where,
+            self._link.store.masked_url,
+            at_the_limit,
+            option,
+        )
 
     async def _beat(self) -> None:
         if not self._link.opened:

@@ -89,7 +89,9 @@ class Link:
         """Open the store, once, whoever asks."""
         async with self._lock:
             if not self.opened:
+                began = _now()
                 await self.store.open()
+                diagnostics.debug("opened %s in %.1f ms", self.store.masked_url, (_now() - began) * 1000)
                 self.opened = True
                 self._openings += 1
                 self.found()
@@ -216,6 +218,7 @@ class Link:
         if not isinstance(exc, StoreUnavailable):
             message = f"storing into {self.store.masked_url} failed: {type(exc).__name__}: {exc}"
             exc = StoreUnavailable(message, permanent=permanent(exc))
+        diagnostics.debug("try %d failed, the next one in %.1f s: %s", state.attempt_number, state.upcoming_sleep, exc)
         self.lost(exc)
 
     def lost(self, exc: StoreUnavailable) -> None:

@@ -111,6 +111,10 @@ class Orphans:
         for spool in spools:
             self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
             self._known.add(spool.session.session_id)
+            diagnostics.debug(
+                "adopted the spool %s of session %d (pid %d on %s)",
+                spool.directory, spool.session.session_id, spool.session.pid, spool.session.host,
+            )  # fmt: skip
 
     def sweep(self) -> None:
         """Delete what a process left that ended while it made a directory, or deleted one."""

@@ -105,6 +105,7 @@ class Reaper:
             return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.take_number)
 
         crashed = await self._link.store.transact(lambda connection: leases.reap(connection, lease, reason, tell))
+        diagnostics.debug("ended session %d (pid %d on %s): %s", lease.session.session_id, lease.session.pid, lease.session.host, reason)
         del self._seen[lease.session.session_id]
         await self._account(lease.session.session_id)
         if crashed is None:

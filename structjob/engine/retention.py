@@ -61,7 +61,8 @@ class Pruner:
         assert self._retention is not None  # noqa: S101 -- it is wanted
         try:
             # What another process did while this one waited counts, too.
-            await self.prune(self._retention, not_within=timedelta(seconds=EVERY * (1.0 - _JITTER)))
+            pruned = await self.prune(self._retention, not_within=timedelta(seconds=EVERY * (1.0 - _JITTER)))
+            diagnostics.debug("retention: deleted %s", pruned)
         except PruneInProgress:
             pass
         except StoreUnavailable as exc:

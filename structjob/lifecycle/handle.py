@@ -32,6 +32,10 @@ PROGRESS_EVERY = 0.25
 """Seconds between two records of a job's or step's progress at least."""
 
 
+PROGRESS_EVENT_EVERY = 5.0
+"""Seconds between two events that tell a job's progress at least. Jobs that take less have none."""
+
+
 if TYPE_CHECKING:
 
     class Checked(Generic[T]):
@@ -108,7 +112,8 @@ class Handle:
     """A live job or step; its progress is recorded now and then."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_cut_told", "_entry", "_misuse_told", "_pending", "_recorded_at", "_scope", "_tracker",
+        "__weakref__", "_abandoned", "_cut_told", "_entry", "_misuse_told", "_pending", "_recorded_at", "_scope", "_told_at",
+        "_tracker", "_untold",
     )  # fmt: skip
     _table: ClassVar[str]
 
@@ -122,6 +127,10 @@ class Handle:
         """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
         self._misuse_told = False
         self._cut_told = False
+        self._untold: Handle | None = None
+        """Of a job: whose progress no event tells yet, its own or a step's."""
+        self._told_at = 0.0
+        """Of a job: when it began, or the last event told of progress."""
 
     def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
@@ -166,8 +175,7 @@ class Handle:
         if self._pending:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
-            self._recorded_at = time.monotonic()
-            self._record()
+            self._record_progress()
         elif not self._tracker._recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
             self._pending = True
             self._tracker._settle_later(self)
@@ -199,8 +207,27 @@ class Handle:
         """Record what was held back."""
         if self._pending:
             self._pending = False
-            self._recorded_at = time.monotonic()
-            self._record()
+            self._record_progress()
+
+    def _record_progress(self) -> None:
+        self._recorded_at = time.monotonic()
+        self._record()
+        owner = self._owner()
+        if self._reported():
+            owner._untold = self
+            if self._recorded_at - owner._told_at >= PROGRESS_EVENT_EVERY:
+                owner._tell_progress()
+
+    def _tell_progress(self) -> None:
+        """Write an event of what was reported last of the job or one of its steps."""
+        handle, self._untold = self._untold, None
+        self._told_at = time.monotonic()
+        if handle is not None and (attrs := handle._reported()):
+            pipeline.emit(handle._scope if not handle.ended else self._scope, "info", "progress", attrs, kind="progress")
+
+    def _reported(self) -> dict[str, Any]:
+        """Return how far it is, as attributes of an event; none if nothing was reported."""
+        raise NotImplementedError
 
     def _record(self) -> int:
         """Record the handle as it is now; return the number of the record, 0 if there is none."""

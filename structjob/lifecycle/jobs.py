@@ -19,6 +19,7 @@ from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, 
 from structjob.failure import Classifier, annotate, describe, error_fields, exception_attrs, is_noted, is_told
 from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
 from structjob.lifecycle.handle import (
+    PROGRESS_EVENT_EVERY,
     Absent,
     Checked,
     Handle,
@@ -367,7 +368,7 @@ class Job(Handle):
         """Run from here on; return the number of the record that says so."""
         self._status = JobStatus.RUNNING
         self._started = self._provisional or database_time(now())
-        self._began = time.monotonic()
+        self._began = self._told_at = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
         self._scope = self._scope_of()
@@ -400,6 +401,8 @@ class Job(Handle):
             correlation_id=self.correlation_id,
             trace_id=parent.get("trace_id"),
             span_id=parent.get("span_id"),
+            trace_flags=None if self._parent is None else self._parent.trace_flags,
+            tracestate=None if self._parent is None else self._parent.tracestate,
             category=self.category,
             project=self.project,
             provisional=self._provisional,
@@ -488,6 +491,8 @@ class Job(Handle):
             exc = None  # it was left by `sys.exit(0)`
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
+        if self._untold is not None and time.monotonic() - self._began >= PROGRESS_EVENT_EVERY:
+            self._tell_progress()
         self._status = JobStatus(status)
         self._completed = database_time(now())
         if self._status is JobStatus.CANCELLED:
@@ -688,6 +693,9 @@ class Job(Handle):
 
     def _owner(self) -> Job:
         return self
+
+    def _reported(self) -> dict[str, Any]:
+        return {} if self._percent is None else {"percent": self._percent, "current_step": self._current_step}
 
     # -- recording ----------------------------------------------------------------------------------------------------------
 

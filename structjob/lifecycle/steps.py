@@ -358,6 +358,12 @@ class Step(Handle):
     def _owner(self) -> Job:
         return self._job
 
+    def _reported(self) -> dict[str, Any]:
+        if not self.done and self.percent is None:
+            return {}
+        found = {"step": self.name, "completed": self.done, "total": self.total, "percent": self.percent}
+        return {name: value for name, value in found.items() if value is not None}
+
     # -- recording ----------------------------------------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Producer:
                             if self.more():
                                 self.offer(job.id)
                                 if options.rate or turn % 20 == 0:
-                                    self.behind = max(self.behind, tracker.queue.size)
+                                    self.behind = max(self.behind, tracker.queue.waiting)
                                     await self.pause()
             notes.ended(job.id)
 
