@@ -48,14 +48,14 @@ def test_what_failed_and_why_is_found_by_following_the_commands(ask):
 
     # In which task, with what error?
     shown = ask("show", application)
-    failed = [line.split()[1] for line in shown.splitlines() if "  failed: No Route to Host from  MININT-FNANLI5" in line]
+    failed = re.findall(r"^  ✗ (\S+) .* failed\n +NoRouteToHostException: No Route to Host from  MININT-FNANLI5", shown, re.MULTILINE)
     assert failed == ["m_000001_0", "m_000002_0"]
     assert "✓ m_000003_0" in shown
     assert "ERROR IN CONTACTING RM." in shown.partition("Last lines")[2]
 
     # How often before, and where?
     errors = {line.split()[0]: line for line in ask("errors").splitlines() if " open " in line}
-    counts = {id_: int(line.split()[2]) for id_, line in errors.items()}
+    counts = {id_: int(line.split()[3]) for id_, line in errors.items()}
     assert sorted(counts.values()) == [1, 1, 1, 2, 147]
     (unreachable,) = [id_ for id_, line in errors.items() if "NoRouteToHostException: No Route to Host" in line]
     told = ask("errors", "show", unreachable)
@@ -73,7 +73,7 @@ def test_what_failed_and_why_is_found_by_following_the_commands(ask):
     assert "Retrying connect to server: msra-sa-41:8030" in around
     (often,) = [id_ for id_, count in counts.items() if count == 147]
     every = ask(*next_command(ask("errors", "show", often)), "--json")
-    assert [event["message"].strip() for event in json.loads(every)] == ["ERROR IN CONTACTING RM."] * 147
+    assert [json.loads(line)["message"].strip() for line in every.splitlines()] == ["ERROR IN CONTACTING RM."] * 147
     warned = ask("logs", application, "-l", "warning", "--grep", "renew lease", "--tail", "1")
     assert "for 356 seconds" in warned
 
@@ -95,7 +95,7 @@ def test_what_was_slower_than_usual_is_told(ask):
     for id_ in [*by_hand, as_usual[0]]:
         shown = ask("show", id_)
         assert dict(re.findall(r"✓ (\w+) .*  slow: usually (\S+)$", shown, re.MULTILINE)) == by_hand.get(id_, {})
-    assert re.search(r"^  usual +43.\ds as a rule", shown, re.MULTILINE)
+    assert re.search(r"^  usual +43.\ds$", shown, re.MULTILINE)
     statistics = ask("stats", "steps", "--operation", "instance")
     assert re.search(r"^ +22 +22 +0 +0 +100.0% +20.5s +20.6s +21.1s +21.2s +instance +build$", statistics, re.MULTILINE)
 

@@ -370,7 +370,7 @@ def usual(expected: Expectation) -> str:
     """Return what a duration is beside the former ones; nothing while those are too few to judge by."""
     if not expected.judged or expected.median_ms is None:
         return ""
-    parts = [f"usually {lasting(expected.median_ms / 1000)}"]
+    parts = [f"{lasting(expected.median_ms / 1000)}"]
     if expected.remaining_ms is not None:
         parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
     if expected.slower:
