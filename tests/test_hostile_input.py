@@ -164,7 +164,7 @@ async def test_a_circle_of_parents_is_pruned_as_a_whole(any_tracker, monkeypatch
 class _Sink:
     """Keeps nothing."""
 
-    def write(self, line):
+    def emit(self, record):
         pass
 
 
