@@ -458,7 +458,8 @@ async def test_only_the_cancel_requests_of_deleted_jobs_go(tracker, database):
     gone = await work(tracker)
     await tracker.flush()
     await age(database, 40)
-    requests = ({"job_id": id_, "attempt": 1, "session_id": 7, "reason": "r", "forced": False, "requested_at": OLD} for id_ in (gone, "running elsewhere"))
+    request = {"attempt": 1, "session_id": 7, "reason": "r", "forced": False, "requested_at": OLD}
+    requests = ({"job_id": id_, **request} for id_ in (gone, "running elsewhere"))
     await database.add(cancellations, *requests)
     assert (await tracker.prune(30)).jobs == 1
     assert await database.rows("SELECT job_id FROM structjob_cancellations") == [("running elsewhere",)]
