@@ -236,4 +236,4 @@ async def test_parts_of_a_group_that_are_left_out_are_counted(any_tracker):
     deepest = parts[0]
     while isinstance(deepest["exceptions"][0], dict):
         deepest = deepest["exceptions"][0]
-    assert deepest["exceptions"] == ["…[cut: 1 more of 1 exceptions]"]
+    assert deepest["exceptions"] == ["…[cut: 1 more of 1 exception]"]
