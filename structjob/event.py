@@ -160,13 +160,18 @@ class Encoder:
             return encode_value(attrs, OF_EVENT._replace(room=ROOM - len(message_json)), self.redactor)
         return attrs_json
 
-    def message(self, message: Any) -> bytes:
-        """Return *message* as JSON, redacted."""
+    def once(self, message: Any) -> bytes:
+        """Return *message* as JSON, redacted; it is not remembered, since it will hardly be said again."""
         encoded = encode_text(message)
         if self.redactor is not None:
             text = message if type(message) is str and len(encoded) < MAX_STRING else msgspec.json.decode(encoded)
             if self.redactor.suspects(text):
                 encoded = encode_text(self.redactor.text(text))
+        return encoded
+
+    def message(self, message: Any) -> bytes:
+        """Return *message* as JSON, redacted."""
+        encoded = self.once(message)
         # Programs say the same things over and over.
         if type(message) is str and len(encoded) < 256 and len(self.messages) < 4096:
             self.messages[message] = encoded

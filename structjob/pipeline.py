@@ -36,6 +36,7 @@ from structjob.failure import Classifier
 from structjob.levels import LEVELS
 from structjob.logfile import FileSink
 from structjob.redaction import Redactor
+from structjob.rendering import told
 from structjob.routing import dispatch, hand_over, records
 from structjob.sinks import ConsoleSink, Record, Sink, sink_level
 
@@ -45,6 +46,9 @@ _now, _join = clock.now, b"".join
 _ERROR = LEVELS["error"]
 _STAMPED = 60
 """Seconds between an event and the time that a processor put into it, at most: a format may leave the seconds out."""
+
+_WORDS = 2_000
+"""Characters of the words that are stored of an event of our own: its error is in the attributes, too."""
 
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
 
@@ -109,6 +113,7 @@ class FanOut:
         logger: str | None = None,
         columns: dict[str, Any] | None = None,
         ns: int = 0,
+        words: str | None = None,
     ) -> None:
         """Record one event and show it; never raises an `Exception`.
 
@@ -123,6 +128,7 @@ class FanOut:
             logger: Name of the logger, if it has one.
             columns: What belongs into further columns of its own, such as ``kind``.
             ns: When, in nanoseconds since the epoch; now by default.
+            words: What is stored as its message, if that is another text than is shown: see `emit`.
         """
         try:
             ns = ns or _now()
@@ -166,7 +172,7 @@ class FanOut:
                     text[1],
                     micros,
                     level[2],
-                    message_json,
+                    message_json if words is None else encoder.once(words),
                     b',"attrs":',
                     attrs_json if scope is None or scope.parent_job_id is None else with_parent(attrs_json, scope),
                     stored,
@@ -319,13 +325,16 @@ def emit(
 ) -> None:
     """Record and show an event of our own: the beginning and end of jobs and steps, captured output. Never raises.
 
-    Only what `configure` has set up shows it; an existing setup prints what it printed before.
+    What says something of a job or step is stored with a message in words, as screens show it, so that a search finds it; *message*, its
+    kind, is what files have. Only what `configure` has set up shows it; an existing setup prints what it printed before.
     """
     try:
         columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
         if stream is not None:
             columns["stream"] = stream
-        pass_on(BY_NAME[level], message, attrs, scope, logger, columns)
+        names = (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
+        words = told(kind, level, attrs, *names)[1] if message == kind else ""  # type: ignore[arg-type]  # the name of a step is a text
+        pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words[:_WORDS] or None)
     except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
         faults.add("logging an event", exc)
 
@@ -338,12 +347,13 @@ def pass_on(
     logger: str | None = None,
     columns: dict[str, Any] | None = None,
     ns: int = 0,
+    words: str | None = None,
 ) -> None:
     """Record an event, and show it if `structjob.configure` has set up where; the arguments are those of `FanOut.take`."""
     if configured is not None:
-        configured.take(level, message, given, scope, logger, columns, ns)
+        configured.take(level, message, given, scope, logger, columns, ns, words)
     else:
-        record(level, message, given, scope, logger, columns, ns)
+        record(level, message, given, scope, logger, columns, ns, words)
 
 
 def record(
@@ -354,6 +364,7 @@ def record(
     logger: str | None = None,
     columns: dict[str, Any] | None = None,
     ns: int = 0,
+    words: str | None = None,
 ) -> None:
     """Record an event without showing it; the arguments are those of `FanOut.take`."""
     columns = columns if columns is not None else {}
@@ -364,5 +375,7 @@ def record(
     if logger is not None:
         columns.setdefault("logger", logger_name(logger, passed.redactor))
     message_json, attrs_json = passed.encode(message, attrs)
+    if words is not None:
+        message_json = passed.once(words)
     attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
     dispatch(scope, stored_line(ns or _now(), level, message_json, attrs_json, columns_json(scope, columns)), level.number)

@@ -153,8 +153,10 @@ class Lines:
     def _text(self, event: Shown) -> tuple[str, str]:
         """Return style and words of the message."""
         if event.kind in _OWN:
-            status, words = told(event)
+            status, words = told(event.kind, event.level, event.attrs, event.operation, event.step)
             if words:
+                if event.message != event.kind:
+                    words = event.message  # as it was stored; or what was said by hand
                 style = "bold" if status == "running" else "" if status == "pending" else colour_of(status)
                 return style, f"{symbol(status, unicode=self._unicode)} {escape(words)}"
         return "" if event.level in ("info", "debug") else LEVELS.get(event.level, ""), escape(event.message)
@@ -180,14 +182,21 @@ class Lines:
         return [(" ", ""), (f"{self._dot} {f' {self._dot} '.join(map(escape, parts))}", "dim")] if parts else []
 
 
-def told(event: Shown) -> tuple[str, str]:
-    """Return what an event says of a job or step: the status that it shows, and the words; no words if it says nothing that is known."""
-    attrs = event.attrs
-    name = str(attrs.get("step") or event.step or "step")
-    operation = str(attrs.get("operation") or event.operation or "job")
+def told(kind: str, level: str, attrs: Mapping[str, Any], operation: str | None, step: str | None) -> tuple[str, str]:
+    """Return what an event says of a job or step: the status that it shows, and the words; no words if it says nothing that is known.
+
+    Args:
+        kind: The event's kind.
+        level: Its level.
+        attrs: Its attributes.
+        operation: The name of the job that it belongs to.
+        step: The name of the step that it belongs to.
+    """
+    name = str(attrs.get("step") or step or "step")
+    operation = str(attrs.get("operation") or operation or "job")
     status = str(attrs.get("status", ""))
     lasted = f" in {attrs['duration_str']}" if "duration_str" in attrs else ""
-    match event.kind:
+    match kind:
         case "operation_created":
             return "pending", f"{operation} created"
         case "operation_start":
@@ -207,7 +216,7 @@ def told(event: Shown) -> tuple[str, str]:
         case "step_end" if status:
             return status, f"{name}{'' if status == 'completed' else f' {status}'}{lasted}"
         case "step_error":
-            return "failed" if event.level == "error" else "retrying", f"{name}: {_error(attrs)}"
+            return "failed" if level == "error" else "retrying", f"{name}: {_error(attrs)}"
     return "", ""
 
 

@@ -448,7 +448,7 @@ def test_follow_shows_lines_as_they_come_and_ends_with_the_job(live: Shell, writ
         tell(writer, f"line {number}")
         told(follower.stdout, f"line {number}")
     writer.stdin.close()
-    rest = [json.loads(line)["message"] for line in follower.stdout]
+    rest = [json.loads(line)["kind"] for line in follower.stdout]
     assert rest == ["step_end", "operation_end"]
     assert follower.wait(30) == 0
 
@@ -474,7 +474,7 @@ def test_a_program_killed_while_it_is_followed(live: Shell, writer: subprocess.P
     tell(writer, "the last words")
     writer.kill()
     told(follower.stdout, "the last words")
-    assert told(follower.stdout, "operation_crashed")["level"] == "error"
+    assert told(follower.stdout, "watched crashed: its process ended without finishing it")["level"] == "error"
     assert follower.wait(30) == 0
 
 
@@ -486,7 +486,7 @@ def test_a_killed_program_is_seen_as_crashed_with_every_line(live: Shell, writer
     writer.wait()
     logged = [event["message"] for event in live.json("--db", "live.db", "logs", "watched-1")]
     assert [message for message in logged if message.startswith("line")] == [f"line {number}" for number in range(50)]
-    assert logged[-1] == "operation_crashed"
+    assert logged[-1] == "watched crashed: its process ended without finishing it"
     assert "✗ crashed" in live.ok("--db", "live.db", "jobs")
     shown = live.ok("--db", "live.db", "show", "watched-1")
     assert "✗ watched  crashed" in shown

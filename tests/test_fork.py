@@ -245,7 +245,7 @@ asyncio.run(main())
     child = int(ready.read_text())
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
-        messages = {event.message for event in await tracker.logs.list()}
+        messages = {event.message if event.kind == "log" else event.kind for event in await tracker.logs.list()}
         assert {"from the parent", "from the child", "operation_crashed"} <= messages
         assert "its last words" not in messages
         statuses = {job.operation: job.status.value for job in await tracker.jobs.list()}

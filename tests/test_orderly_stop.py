@@ -35,7 +35,7 @@ async def told(reader, job_id):
     """Return what a database tells of a job: its status and error, those of its steps, and its events."""
     job = await reader.jobs.get(job_id)
     steps = [(step.name, step.status.value, step.error and step.error.message) for step in await reader.jobs.steps(job_id)]
-    events = [event.message async for event in reader.logs.iterate(job_id=job_id)]
+    events = [event.message if event.kind == "log" else event.kind async for event in reader.logs.iterate(job_id=job_id)]
     return job, steps, events
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 
 import pytest
@@ -113,3 +114,32 @@ def test_what_the_user_calls_kind_is_an_attribute(monkeypatch):
     stream = console(monkeypatch)
     log.info("tank", kind="step_end", status="failed")
     assert anonymous(stream.getvalue()) == ["info     tank  kind=step_end status=failed · app"]
+
+
+async def test_what_is_shown_of_jobs_and_steps_is_found(any_tracker):
+    """faults 41: the words of a line are its message in the database, on each of them, so that a search finds what was seen."""
+    await work(any_tracker)
+
+    async def found(text: str) -> list[str]:
+        return [event.kind for event in await any_tracker.logs.list(text=text)]
+
+    assert await found("import-orders started") == ["operation_start"]
+    assert await found("import-orders completed in") == ["operation_end"]
+    assert await found("copy in") == ["step_end"]
+    assert await found("load: ValueError: the source is empty") == ["step_error"]
+    assert await found("load failed") == ["step_end"]
+    assert await found("operation_start") == []
+
+
+async def test_files_have_the_kind_in_place_of_the_words(tracker, tmp_path):
+    """faults 41: programs that read a log file find the name of the event there, as ever; secrets are taken out of the words, too."""
+    structjob.configure(console=False, file=tmp_path / "app.jsonl", strict=True)
+    try:
+        async with tracker.job("import-orders") as job:
+            raise ValueError("no access with password=hunter2")
+    except ValueError:
+        pass
+    events = [json.loads(line)["event"] for line in (tmp_path / "app.jsonl").read_text().splitlines()]
+    assert events == ["operation_start", "operation_end"]
+    (ended,) = await tracker.logs.list(job_id=job.id, kind="operation_end")
+    assert ended.message.endswith(": ValueError: no access with password=[redacted]")

@@ -104,7 +104,7 @@ async def check(url, jobs):
         assert [(job.status.value, job.error.message) for job in found] == [("cancelled", REASON)] * jobs
         for job in found:
             assert [(step.status.value, step.error.message) for step in await tracker.jobs.steps(job.id)] == [("cancelled", REASON)]
-            events = [event.message for event in await tracker.logs.list(job_id=job.id)]
+            events = [event.message if event.kind == "log" else event.kind for event in await tracker.logs.list(job_id=job.id)]
             assert events == ["operation_start", "step_start", "at work", "step_end", "operation_end"]
         assert await tracker.errors.list() == []
         assert (await tracker.verify()).ok

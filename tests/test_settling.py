@@ -65,9 +65,9 @@ async def attempts(tracker, job_id: str) -> list[tuple]:
 
 
 async def told(database, job_id: str) -> dict[str, set]:
-    """Return which attempts the steps and the events with each message belong to."""
+    """Return which attempts the steps and the events, by message or kind, belong to."""
     sql = f"SELECT {{}}, attempt FROM structjob_{{}} WHERE job_id = '{job_id}'"
-    rows = await database.rows(sql.format("name", "steps")) + await database.rows(sql.format("message", "logs"))
+    rows = await database.rows(sql.format("name", "steps")) + await database.rows(sql.format("CASE WHEN kind = 'log' THEN message ELSE kind END", "logs"))
     found: dict[str, set] = {}
     for name, attempt in rows:
         found.setdefault(name, set()).add(attempt)
