@@ -67,7 +67,8 @@ async def attempts(tracker, job_id: str) -> list[tuple]:
 async def told(database, job_id: str) -> dict[str, set]:
     """Return which attempts the steps and the events, by message or kind, belong to."""
     sql = f"SELECT {{}}, attempt FROM structjob_{{}} WHERE job_id = '{job_id}'"
-    rows = await database.rows(sql.format("name", "steps")) + await database.rows(sql.format("CASE WHEN kind = 'log' THEN message ELSE kind END", "logs"))
+    name = "CASE WHEN kind = 'log' THEN message ELSE kind END"
+    rows = await database.rows(sql.format("name", "steps")) + await database.rows(sql.format(name, "logs"))
     found: dict[str, set] = {}
     for name, attempt in rows:
         found.setdefault(name, set()).add(attempt)
