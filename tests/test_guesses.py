@@ -39,7 +39,8 @@ async def test_one_exception_has_one_type(db_url, configured, tracked, type_):
                 except ValueError:
                     log.exception("seen")
                     raise
-        events = {event.message: event.attrs.get("error_type") for event in await tracker.logs.list(job_id=job.id)}
+        stored = await tracker.logs.list(job_id=job.id)
+        events = {event.message if event.kind == "log" else event.kind: event.attrs.get("error_type") for event in stored}
         assert {name: events[name] for name in ("seen", "step_error", "operation_end")} == dict.fromkeys(
             ("seen", "step_error", "operation_end"), type_
         )
