@@ -40,7 +40,7 @@ _STEM = re.compile(
 )
 """A part of each program above."""
 _LINE = re.compile(r"[^\n|;&]{0,2000}")
-_TOKEN = re.compile(r"(?:\"(?:[^\"\\]|\\.)*+\"?|'[^']*+'?|[^\s\"'])++")
+_TOKEN = re.compile(r"(?:-[A-Za-z]|[\w\-]{1,64}+=)?(?:\"(?:[^\"\\]|\\.)*+\"|'[^']*+')|[^\s\"']+|[\"']")
 _QUOTES = str.maketrans("", "", "\"'")
 _OPTION = re.compile(
     r"(?P<keep>-(?<![\w\-]-)-?(?P<name>[A-Za-z][\w\-]{1,60}+)(?:[ \t]{1,8}|\\?[\"'],[ \t]{0,4}[ub]?\\?(?=[\"'])))(?!-)"

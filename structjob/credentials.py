@@ -23,8 +23,12 @@ _SEPARATOR = re.compile(r"(?:=>?|:=?|%3[DdAa])(?![=/])|(?<=[\"'])(?=,\s{0,4}[bBr
 """What stands between a key and its value. The last one is for a tuple of two texts."""
 _LOOK_BACK = 96
 """Characters before a separator that are searched for the key."""
-_KEY = re.compile(r"([\w$][\w.$\-]*+(?:\[[\w\-]*\])*+)\\{0,3}[\"'`]?\]?[ \t]{0,4}\Z")
-_OPENED = re.compile(r",?[ \t\r\n]{0,8}(?:[bBrRuUfF]{1,2}(?=[\"']))?(?P<quote>\\{0,3}[\"'`]|&quot;|%22)?")
+_KEY = re.compile(r"([\w$][\w.$\-]*+(?:\[[\w\-]*\])*+)(?:\\{0,3}[\"'`]|&quot;|%22|\\u0022)?\]?[ \t]{0,4}\Z")
+_OPENED = re.compile(r",?[ \t\r\n]{0,8}(?:[bBrRuUfF]{1,2}(?=[\"']))?(?P<quote>(?:\\{0,3}\"){3}|\'\'\'|\\{0,3}[\"'`]|&quot;|%22|\\u0022)?")
+_GROUP = re.compile(
+    r"[ \t]{0,4}(?:\w{0,40}(?:Secret|Str|Pass)\w{0,40}\(|[(\[])(?P<value>[bBrRuU]?[\"'](?!\[redacted)[^()\[\]\r\n]{1,400}+)(?=[)\]])"
+)
+"""A value in parentheses: of a class that hides it, or a user with a password."""
 _BARE = re.compile(r"[^\s\"'`,;&<>]+")
 _BARE_ENCODED = re.compile(r"(?:(?!%26|%22)[^\s\"'`,;&<>])+")
 _LINE = re.compile(r"[^\r\n]+")
@@ -41,7 +45,8 @@ _NO_SECRETS = frozenset(
         "updated", "created", "deleted", "reset", "optional", "str", "string", "bytes", "int", "integer", "bool", "boolean",
         "float", "any", "dict", "list", "tuple", "object", "text", "type", "secretstr", "secretbytes", "optional[str]", "password",
         "token", "secret", "key", "passwd", "username", "user", "value", "name", "the", "a", "an", "this", "that", "for", "from",
-        "in", "of", "to", "and", "or", "with", "if", "use", "using", "see", "error", "unexpected", "expected", "authentication",
+        "in", "of", "to", "and", "or", "with", "if", "use", "using", "see", "error", "unexpected", "expected", "return", "pass", "raise",
+        "continue", "break", "print", "yield", "await", "authentication",
         "authorization", "bearer", "basic", "digest",
     }
 )  # fmt: skip
@@ -53,7 +58,9 @@ _CODE = re.compile(
 """An expression of a program's source, as tracebacks show it."""
 _ASSIGNMENT = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)*[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+(?=[\s,)\]:]|$)")
 """The same after ``=`` with blanks around it, as programs are written."""
-_PLACEHOLDER = re.compile(r"\$[({\w]|\{[\w.{ %!]*\}|%\(\w+\)s|%s|\*{3}|<\w|\.\.\.|…|x{6,}|\[redacted[\]:]|\[REDACTED\]|\[Filtered\]")
+_PLACEHOLDER = re.compile(
+    r"!vault|\$[({\w]|\{[\w.{ %!]*\}|%\(\w+\)s|%s|\*{3}|<\w|\.\.\.|…|x{6,}|(?:\w{0,80}[(\[])?\[redacted[\]:]|\[REDACTED\]|\[Filtered\]"
+)
 _PATH = re.compile(r"[\"']?(?:[/~]|[A-Za-z]:\\)")
 
 _LINES = frozenset({"cookie", "set_cookie", "set_cookie2"})
@@ -80,6 +87,12 @@ def pairs(text: str, is_secret: IsSecret, is_weak: IsSecret, is_card: IsSecret) 
             continue
         strong = is_secret(key)
         if not strong and not (card := is_card(key)) and not (is_weak(key) and ("=" in sign or "D" in sign.upper())):
+            continue
+        group = _GROUP.match(text, separator.end())
+        if group is not None and (strong or key.lower().endswith("auth")):  # ('ada', 'x'), SecretStr('x')
+            at, end = group.span("value")
+            out += text[done:at], MARK
+            done = end
             continue
         for at, end in _values(text, separator.end(), key, found.start(1), sign):
             value = text[at:end]
@@ -146,6 +159,8 @@ def _is_harmless(text: str, key: str, value: str, at: int, end: int, sign: str) 
     quoted = text[at - 1 : at] in ("'", '"')
     if quoted:
         return False
+    if len(bare) <= 2 and bare.isalpha():
+        return True
     spaced = sign == "=" and text[at - 3 : at] == " = "
     return _CODE.match(text, at, min(end + 1, len(text))) is not None or (
         spaced and _ASSIGNMENT.match(text, at, min(end + 1, len(text))) is not None
@@ -305,7 +320,8 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _NETRC = re.compile(
-    r"(?P<keep>\blogin\s{1,8}\S{1,128}\s{1,8}password\s{1,8})\S+|(?P<auth>\bAUTH (?:PLAIN|LOGIN|XOAUTH2) )[A-Za-z0-9+/=]{8,}"
+    r"(?P<netrc>\blogin\s{1,8}\S{1,128}\s{1,8}password\s{1,8})\S+|(?P<mail>\bAUTH (?:PLAIN|LOGIN|XOAUTH2) )[A-Za-z0-9+/=]{8,}"
+    r"|(?P<http>[Bb]asic_?[Aa]uth\([\"'][^\"']{0,128}[\"'],[ \t]?[\"'])(?!\[redacted)[^\"']+"
 )
 
 
@@ -322,7 +338,7 @@ def private_keys(text: str) -> str:
 def statements(text: str) -> str:
     """Return *text* without the passwords of SQL statements, ``.netrc`` files and mail sessions."""
     text = _STATEMENT.sub(lambda found: f"{found['keep']}{found['quote']}{MARK}{found['quote']}", text)
-    return _NETRC.sub(lambda found: f"{found['keep'] or found['auth']}{MARK}", text)
+    return _NETRC.sub(lambda found: f"{found[found.lastgroup or 0]}{MARK}", text)
 
 
 # -- quick rejects --------------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ SECRET_KEYS = (
     "storage_key", "consumer_key", "app_key", "license_key", "sas_key", "set_cookie", "connection_string", "amz_signature",
     "amz_credential", "amz_security_token", "goog_signature", "rediscli_auth", "sshpass", "requirepass", "userpass", "passcode",
     "client_assertion", "refresh_token", "webhook_url", "mnemonic", "seed_phrase", "recovery_phrase", "bind_pw",
-    "userpw", "dbpw", "mysql_pwd",
+    "userpw", "dbpw", "phpsessid", "jsessionid", "connect_sid", "passwort", "kennwort", "contrasena", "contraseña", "senha", "mot_de_passe",
+    "motdepasse", "mysql_pwd",
 )  # fmt: skip
 """Words that make a key secret when it is one of them, ends in one, or holds one between ``_``, ``-`` or ``.`` or camel humps."""
 
@@ -54,7 +55,7 @@ _INNOCENT = re.compile(
     r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$"
     r"|_(?:type|types|url|uri|endpoint|file|path|dir|directory|name|arn|length|len|policy|policies|required|enabled|disabled|valid|expired"
     r"|expires|expires_in|expires_at|expiry|expiration|ttl|age|max_age|at|on|limit|count|version|strength|field|fields|stdin|rotation|manager"
-    r"|provider|protection|pattern|regex|re|cls|usage|used|budget|changed|reset|algorithm|format|prefix|domain|samesite|secure|httponly|jar|exists|rules?|hint|class)$"
+    r"|provider|protection|pattern|regex|re|cls|usage|used|budget|changed|reset|algorithm|format|prefix|domain|samesite|secure|httponly|jar|exists|rules?|hint|class|bucket|consent|per_second|per_minute)$"
     r"|^(?:has|is|no|needs|requires|require|use|uses|ask|prompt|with|without|show|hide|forgot|missing"
     r"|invalid|bad|wrong)_(?!cookie)"
 )
@@ -367,7 +368,7 @@ def _is_pair(item: Any) -> bool:
 # What the keys have a part of that the rules for texts look for, from a letter on that is rare where there is one: few letters begin an
 # alternative, and the search passes the others quickly.
 _ROOTS = (
-    r"k(?:en|ey|ie)|p(?:ass|wd|hras)|c(?:re[td]|ard|vv|vc)|uth|jwt|gnatu|b(?:asic|eare|hook|ind)|identi|xsrf|csrf|monic|dbpw|userpw|login"
+    r"k(?:en|ey|ie)|p(?:ass|wd|hras)|c(?:re[td]|ard|vv|vc)|uth|jwt|gnatu|b(?:asic|eare|hook|ind)|identi|xsrf|csrf|jsess|sessid|ct\.sid|contrase|senha|monic|dbpw|userpw|login"
     r"|nection"
 )
 _SHORT_ROOTS = re.compile(r"[=:\"'](?<=otp.|pan.|pin.|sas.|sig.|dsn.|ssn.|cvv.|cvc.|_cc.|\Wcc.|_pw.)|^cc[=:]|sessionid")

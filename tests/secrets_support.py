@@ -55,6 +55,9 @@ PASSWORDS = [
     "machine host login ada password %s", "ada:%s@tcp(db:3306)/x", "AUTH PLAIN %s", "csrf_token=%s", "sessionid=%s; path=/", "jwt=%s",
     "otp: %s",
     "dsn=%s", "private_key=%s", "credentials: %s", "signing_key=%s", "encryption_key: '%s'", "_authToken=%s", "refresh_token=%s",
+    "Login(password=SecretStr('%s'))", "auth=('ada', '%s')", "HTTPBasicAuth('ada', '%s')", 'password="""%s"""',
+    "PHPSESSID=%s", "connect.sid=%s", "passwort=%s", "password%%22%%3A%%22%s%%22", "sh -c 'mysql -p%s jobs'",
+    "kubectl create secret generic x --from-literal=password=%s", "docker run -e TOKEN=%s image",
 ]  # fmt: skip
 """Texts with a password in the place of ``%s``."""
 
@@ -137,7 +140,9 @@ HARMLESS = [
     "INSERT INTO t (token, secret) VALUES (?, ?)",
     "UPDATE users SET password = %s WHERE id = %s", "WHERE token = :token", "password = $1", "password=${DB_PASSWORD}",
     "password={password}",
-    "token: <hidden>", "password=********", "from app.secrets import token", "rsa_key_size=2048", "public_key=ssh-rsa",
+    "token: <hidden>", "token_bucket=10", "password: !vault |", "if token: return", "cookie_consent: accepted", "pass rate: 98%",
+    "hf_hub_download", "sk_SK.UTF-8", "npm_config_cache=/x", "2026-1129-1234-5678", "cc=ada@example.org", "pin_count=4", "success=True",
+    "password=********", "from app.secrets import token", "rsa_key_size=2048", "public_key=ssh-rsa",
     "assert token == 'x'",
     "lambda token: token", "CREATE TABLE users (id INT, password VARCHAR(255), token TEXT)", "cookie: none", "set-cookie header removed",
     json.dumps({"job_id": _uuid("a"), "step": "copy", "ratio": 0.5, "path": "/srv/images/disk-0.qcow2"}),
