@@ -264,7 +264,7 @@ _HOOKS = re.compile(
     r"(?P<keep>hooks\.slack\.com/(?:services|workflows|triggers)/|discord(?:app)?\.com/api/webhooks/\d{1,24}/|\.webhook\.office\.com/webhookb2/"
     r"|api\.telegram\.org/bot)[\w/@:.\-]{12,}"
 )
-_RUN = re.compile(r"[A-Za-z0-9]{12,}")
+_LETTERS_AND_DIGITS = re.compile(r"[A-Za-z0-9]{12,}")
 
 
 def tokens(text: str) -> str:
@@ -276,7 +276,7 @@ def tokens(text: str) -> str:
 def _token(found: re.Match[str]) -> str:
     rest = found["sk"]
     # Names of CSS classes begin so, too: "sk-toggleable__content".
-    if rest is not None and not any(any(map(str.isdigit, run)) for run in _RUN.findall(rest)):
+    if rest is not None and not any(any(map(str.isdigit, run)) for run in _LETTERS_AND_DIGITS.findall(rest)):
         return found[0]
     return MARK
 
@@ -354,12 +354,14 @@ def _folded(classes: dict[bytes, bytes], rest: bytes) -> bytes:
     return bytes(table)
 
 
-PLAIN = _folded({_LOWER + _DIGITS: b"a", b"-": b"-", b'"/,.[]{}': b'"'}, b"!")
-"""For ``bytes.translate`` of JSON: ``!`` for each character that a credential may need, besides `RUN` and `GROUPS`, and for colons."""
-RUN = b"a" * 16
-"""Found in what `PLAIN` makes of a token in small letters. Those of UUIDs are shorter."""
-GROUPS = b'"aaaa-aaaa'
-"""Found in what `PLAIN` makes of a card's number."""
+PLAIN = _folded({_DIGITS + b"abcdef": b"h", b"ghijklmnopqrstuvwxyz": b"a", b"-": b"-", b'"/,.[]{}': b'"'}, b"!")
+"""For ``bytes.translate`` of JSON: makes ``!`` of what a credential needs, and of colons. Two kinds need nothing else, and are found as:"""
+HEX = b"h" * 32
+"""A token of hexadecimal digits; a UUID has hyphens in it."""
+GROUPS = b'"hhhh-hhhh'
+"""A payment card's number."""
+_RUN = b"a" * 16
+"""Found in what `_WORDS` makes of a token. The runs in UUIDs are shorter."""
 
 _WORDS = _folded({_LOWER + _LOWER.upper() + _DIGITS + b"_": b"a"}, b".")
 _NUMBERS = _folded({_DIGITS: b"0", b" -": b"-"}, b".")
@@ -368,7 +370,7 @@ _NUMBERS = _folded({_DIGITS: b"0", b" -": b"-"}, b".")
 def may_hold_token(text: str) -> bool:
     """Return whether *text* may hold a token; quick, and wrong on the careful side only."""
     return len(text) >= 20 and (
-        RUN in text.encode("utf-8", "replace").translate(_WORDS)
+        _RUN in text.encode("utf-8", "replace").translate(_WORDS)
         # Tokens that may have no such run, since a hyphen is one of their characters.
         or "glpat-" in text
         or "AIza" in text
