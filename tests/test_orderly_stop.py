@@ -223,6 +223,10 @@ def test_it_is_recorded_where_the_loop_is_closed(db_url):
     asyncio.run(tracker.aclose())
     found = asyncio.run(look(job))
     assert (found.status, found.error.message) == ("cancelled", REASON)
+    for thread in threading.enumerate():
+        if thread.name == "structjob-watchdog":  # it would say for ever that the session lives
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 async def test_a_job_that_begins_while_its_tracker_closes_is_cancelled(url):

@@ -197,6 +197,7 @@ class Engine:
             Whether everything is stored; the session is ended by whoever adopts the spool.
         """
         self._closing = True
+        self._keeper.stop()  # nobody must go on to say that this session lives
         self.end_recording()
         self.recorder.wake = _nothing
         self.drain(seconds)
