@@ -99,7 +99,7 @@ def test_every_filter_has_an_option(shell: Shell) -> None:
     for options, expected in (
         (("-l", "success", "--exact"), {"checksums match"}),
         (("--type", "task", "--kind", "log"), {"chunk copied"}),
-        (("--category", "batch", "--kind", "step_start"), {"step_start"}),
+        (("--category", "batch", "--kind", "step_start"), {"load"}),
         (("--project", "moon", "--kind", "log"), {"chunk copied", "disk is slow", "checksums match"}),
         (("import-17", "--attempt", "2", "--kind", "log"), {"rows imported"}),
     ):

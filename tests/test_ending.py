@@ -152,10 +152,10 @@ async def test_children_inherit_project_and_owner(any_tracker):
 
 async def test_a_child_in_another_process_inherits_them_too(any_tracker):
     """faults 33f: headers carry the project; the environment of a program carries the owner, too. Events have the project as well."""
-    async with any_tracker.job("parent", project="Größe, 1", owner="ada") as parent:
+    async with any_tracker.job("parent", project="Größe, 1", owner="lovelace") as parent:
         headers = structjob.inject()
         environment = context.to_environment(context.current_scope())
-    assert "ada" not in str(headers)
+    assert "lovelace" not in str(headers)
     for name, remote in (("headers", structjob.extract(headers)), ("environment", context.from_environment(environment))):
         with remote.bind():
             log.info(name)
@@ -163,7 +163,7 @@ async def test_a_child_in_another_process_inherits_them_too(any_tracker):
                 pass
         record = await any_tracker.jobs.get(job.id)
         assert (record.parent_job_id, record.project) == (parent.id, "Größe, 1")
-        assert record.owner == (None if name == "headers" else "ada")
+        assert record.owner == (None if name == "headers" else "lovelace")
         assert [event.message for event in await any_tracker.logs.list(project="Größe, 1", kind="log", text=name)] == [name]
 
 

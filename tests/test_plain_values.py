@@ -45,7 +45,7 @@ VALUES = [
     (collections.deque([1, 2], maxlen=2), [1, 2]),
     (range(3), [0, 1, 2]),
     ({"a": 1}.keys(), ["a"]),
-    ({"a": 1}.values(), [1]),
+    ({"a": 1}.values(), {"a": 1}),  # with the keys, by which secrets are known
     ({"a": 1}.items(), [["a", 1]]),
     (types.MappingProxyType({"a": 1}), {"a": 1}),
     (collections.ChainMap({"a": 1}, {"b": 2}), {"a": 1, "b": 2}),
