@@ -37,7 +37,10 @@ def test_one_lost_event_is_reported_as_one(caplog):
 
 PLURALS = "events|lines|jobs|steps|attempts|rows|records|sessions|programs|times|exceptions|spools|characters|files|keys|items|groups"
 COUNT = re.compile(rf"""(?:%d|%s|:,\}}|\)\}}|\d,\}}|[a-z]\}}) (?:[a-z]+ )?(?:{PLURALS})\b""")
-MANY = ("the newest {", "{size:,} characters", "lines/s", "BLANK_LIMIT", "most", "+ child jobs", "_bytes(", "{filled} has rows", "{status} jobs", "{level} lines")
+MANY = (
+    "the newest {", "{size:,} characters", "lines/s", "BLANK_LIMIT", "most", "+ child jobs", "_bytes(",
+    "{filled} has rows", "{status} jobs", "{level} lines",
+)
 """What stands in lines that count in the plural alone: limits and what exceeds them, rates, what is no number."""
 
 
