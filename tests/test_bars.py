@@ -545,6 +545,7 @@ def test_lines_are_shown_while_the_loop_is_blocked(on_terminal):
     program.until('"n":99')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
@@ -565,6 +566,7 @@ def test_nothing_is_lost_when_the_program_ends(on_terminal, ending, code):
     assert "─" not in text
 
 
+@pytest.mark.slow
 def test_a_view_that_is_never_closed_is_closed_at_the_end(tmp_path):
     """faults A8: where the loop is given up in the middle of it, the interpreter's end shows the rest, and takes the bars away."""
     program = f"""
@@ -607,6 +609,7 @@ def test_a_forked_child_writes_for_itself(on_terminal):
     assert [text.count(each) for each in ("of the parent", "and more", "of the child")] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_terminal_is_closed_while_the_program_works(on_terminal, tmp_path):
     """faults A8: the window is closed; the program, which ignores that, goes on to its end."""
     program = on_terminal(

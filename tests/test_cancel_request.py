@@ -326,6 +326,7 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
     assert asked == ["first"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_by_force_it_is_cancelled_once_more(any_tracker, database, tmp_path, elsewhere):
     """faults 23: who means it says so; then the cleanup is interrupted, once for each such request."""

@@ -437,6 +437,7 @@ def test_logs_that_match_nothing_say_so(shell: Shell) -> None:
     assert b"no lines match" in done.stderr
 
 
+@pytest.mark.slow
 def test_follow_shows_lines_as_they_come_and_ends_with_the_job(live: Shell, writer: subprocess.Popen[bytes]) -> None:
     """``logs ID -f --json`` is JSON lines, one for each event, each once, until the job ends (R37, R49)."""
     assert writer.stdin is not None

@@ -245,6 +245,7 @@ def test_without_a_database_the_program_runs(shell: Shell, reader: tuple[str, ..
     assert json.loads(shell.ok("verify", "--json", env=env))["missing"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_a_server_without_the_database(shell: Shell, kind: str) -> None:
     """The database is made later: what waited in a directory that is named for it is stored then, and its job is known (faults A1)."""
@@ -298,6 +299,7 @@ def test_closed_descriptors(shell: Shell, closed: str) -> None:
         assert subprocess.run(["bash", "-c", line, "-", *COMMAND, *words], cwd=watched, env=environment(), check=False).returncode == code
 
 
+@pytest.mark.slow
 def test_a_process_left_behind_lives(shell: Shell) -> None:
     """A daemon goes on to print, to where it would without us, and is not killed for it; the job says what is not recorded (faults A3)."""
     daemon = "(while [ ! -e go ]; do sleep 0.05; done; echo late; echo late >&2; echo $? >alive) & echo early"
@@ -452,6 +454,7 @@ run ls /proc/self/fd | wc -l >watched
     assert (shell.directory / "watched").read_text() == (shell.directory / "alone").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "1", "3"])
 def test_who_is_at_the_other_end_learns_that_a_descriptor_was_closed(shell: Shell, number: str) -> None:
     """A running program that closes a pipe is the last to hold it: we keep none open (faults 53)."""

@@ -47,6 +47,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_the_engine_says_what_it_does_if_asked(tmp_path):
     """faults 30: STRUCTJOB_DEBUG=1 tells of opening, batches with counts and times, and closing; nothing of the events themselves."""
     environment = {**os.environ, "STRUCTJOB_DEBUG": "1"}

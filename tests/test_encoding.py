@@ -348,6 +348,7 @@ async def test_hostile_events_and_their_neighbours_are_stored(tracker):
     assert tracker.ledger().lost == tracker.ledger().rejected == 0
 
 
+@pytest.mark.slow
 async def test_hostile_values_of_jobs_and_steps_are_stored(tracker):
     """Guarantee 7, R1: metadata and results may be anything JSON-like; what is not, is stored in its nearest form."""
     async with tracker.job("a", metadata=dict(HOSTILE)) as job, job.step("s", metadata=dict(HOSTILE)):

@@ -55,6 +55,7 @@ async def check(db_path: Path) -> None:
     assert rows(db_path, "PRAGMA integrity_check") == [("ok",)]
 
 
+@pytest.mark.slow
 async def test_forked_children_log_in_sessions_of_their_own(db_path):
     """Four forked children and their parent log at once: each event is stored once, and each process numbers its own from 1 (fork)."""
     run(
@@ -314,6 +315,7 @@ asyncio.run(main())
     await check(db_path)
 
 
+@pytest.mark.slow
 async def test_what_a_child_drops_is_reported(db_path):
     """A child whose spool is full reports what it dropped: stored and dropped are all there was (guarantee 2)."""
     run(
@@ -345,6 +347,7 @@ asyncio.run(main())
     await check(db_path)
 
 
+@pytest.mark.slow
 async def test_a_child_can_use_sqlite_whenever_it_was_forked(db_path):
     """A child forked while its parent writes and reads as fast as it can finds none of SQLite's own locks held (fork)."""
     out = run(

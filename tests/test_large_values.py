@@ -32,6 +32,7 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "is cut" in record.getMessage()]
 
 
+@pytest.mark.slow
 async def test_large_results_and_metadata_are_stored_whole(any_tracker, caplog):
     """faults 14: a result and metadata of nearly 1 MiB each, of a job and a step, come back equal on each database, without a warning."""
     assert 900_000 < len(msgspec.json.encode(LARGE)) < bounds.MAX_VALUE
@@ -73,6 +74,7 @@ def test_each_cut_is_marked_with_what_there_was_and_reported(name):
     assert told == [why]
 
 
+@pytest.mark.slow
 async def test_a_cut_is_warned_about_once_per_job(tracker, caplog):
     """faults 14: on the library's own logger, with the job, the field and the limit; the steps of the job count as the job."""
     large = ["x" * 1000] * 2000
@@ -90,7 +92,11 @@ async def test_a_cut_is_warned_about_once_per_job(tracker, caplog):
     assert {record.name for record in caplog.records if "is cut" in record.getMessage()} == {"structjob"}
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+_LONG = {"lying mapping", "deep dict", "deep list", "wide and deep", "long text", "many keys", "endless"}
+"""Those that are walked through, up to the limits, several times."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in _LONG else name for name in HOSTILE])
 def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
     """Guarantee 7: the last resort works, too, whatever the value does when it is asked."""
     value = HOSTILE[name]
@@ -167,6 +173,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 async def test_a_large_state_survives_kill_9(tmp_path, db_url):
     """faults 14, guarantee 1: a record of almost 2 MiB is in the spool when the block is left, and the next tracker stores it whole."""
     with pytest.raises(subprocess.CalledProcessError) as ended:

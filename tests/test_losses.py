@@ -642,6 +642,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_kill_9_is_not_called_complete(live):
     """faults 0.1: database and spool on one full disk, then kill -9: all that neither of them took is counted as missing."""
     program = live.start_python(FULL)

@@ -41,6 +41,7 @@ def test_the_environments() -> None:
     assert len(PROGRAMS) == 4
 
 
+@pytest.mark.slow
 def test_a_difference_is_found(tmp_path: Path) -> None:
     """A program that does not do the same twice is one that differs: the comparison can fail (faults A1)."""
     broken = ENVIRONMENTS[0]
