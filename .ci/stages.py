@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Runs stages of tests, and at the end, once more and alone, the tests that failed.
 
-    .ci/stages.py KEPT NAME COMMAND...   run a command that ends in pytest, as the stage NAME. Failed tests are kept in the directory KEPT,
-                                         and the exit code is 0 as long as there are at most two of them in all stages together
-    .ci/stages.py KEPT                   run each of them once more, with nothing beside it. Print `FLAKY: name` for one that passes
-                                         now, and last how many passed; the exit code is 1 if one fails again
+    .ci/stages.py KEPT NAME COMMAND...   run a command that ends in pytest, as the stage NAME.
+    Failed tests are kept in the directory KEPT,
+                                         and the exit code is 0 as long as there are at most two of
+                                         them in all stages together
+    .ci/stages.py KEPT                   run each of them once more, with nothing beside it. Print
+    `FLAKY: name` for one that passes
+                                         now, and last how many passed; the exit code is 1 if one
+                                         fails again
 
-A stage's pytest is the one that its command finds: what it needs is told by the environment, so that the command runs as it stands.
+A stage's pytest is the one that its command finds: what it needs is told by the environment, so
+that the command runs as it stands.
 """
 
 from __future__ import annotations
@@ -43,7 +48,9 @@ class Stage:
     @property
     def passed(self) -> int:
         tests = ElementTree.parse(self.directory / "junit.xml").iter("testcase")
-        return sum(all(test.find(how) is None for how in ("failure", "error", "skipped")) for test in tests)
+        return sum(
+            all(test.find(how) is None for how in ("failure", "error", "skipped")) for test in tests
+        )
 
     def run(self, command: list[str]) -> int:
         self.directory.mkdir(parents=True)
@@ -55,7 +62,9 @@ class Stage:
 
     def _run(self, options: str) -> int:
         options = f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir={self.directory / 'cache'} {options}"
-        return subprocess.run(self.command, env={**os.environ, "PYTEST_ADDOPTS": options.strip()}, check=False).returncode
+        return subprocess.run(
+            self.command, env={**os.environ, "PYTEST_ADDOPTS": options.strip()}, check=False
+        ).returncode
 
 
 def run(kept: Path, name: str, command: list[str]) -> int:
@@ -66,7 +75,12 @@ def run(kept: Path, name: str, command: list[str]) -> int:
         return code
     failed = [test for stage in _stages(kept) for test in stage.failed]
     if not failed or len(failed) > MOST:
-        print(f"{len(failed)} tests failed, and at most {MOST} are run once more:", *failed, sep="\n  ", file=sys.stderr)
+        print(
+            f"{len(failed)} tests failed, and at most {MOST} are run once more:",
+            *failed,
+            sep="\n  ",
+            file=sys.stderr,
+        )
         return 1
     print(f"{len(failed)} failed so far; at the end they are run once more")
     return 0

@@ -13,17 +13,26 @@ from benchmarks.registry import Benchmark, Case, Row
 TURN = 1_000
 """Events between two turns of the loop, and two looks at the memory."""
 WARM_UP = 20_000
-NOBODY = {POSTGRESQL: "postgresql://nobody@127.0.0.1:1/none", MARIADB: "mariadb://nobody@127.0.0.1:1/none"}
+NOBODY = {
+    POSTGRESQL: "postgresql://nobody@127.0.0.1:1/none",
+    MARIADB: "mariadb://nobody@127.0.0.1:1/none",
+}
 """Where no server listens."""
 
 
 def resident() -> float:
     """Return the memory of this process that is in use, in MiB."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return (
+        int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        * os.sysconf("SC_PAGE_SIZE")
+        / 2**20
+    )
 
 
 def structjob(*, events: int, name: str) -> dict[str, float]:
-    """Into the spool, which is large enough for all of them; SQLite is locked by another connection, the servers do not listen."""
+    """Into the spool, which is large enough for all of them; SQLite is locked by another
+    connection, the servers do not listen.
+    """
     from benchmarks import ours
 
     async def work() -> dict[str, float]:
@@ -40,7 +49,9 @@ def structjob(*, events: int, name: str) -> dict[str, float]:
                 await asyncio.sleep(0)
                 most = max(most, resident())
             ledger = tracker.ledger()
-            assert ledger.stored + ledger.spilled + ledger.in_memory == events // TURN * TURN + WARM_UP, ledger
+            assert (
+                ledger.stored + ledger.spilled + ledger.in_memory == events // TURN * TURN + WARM_UP
+            ), ledger
             assert not ledger.dropped, ledger
             await tracker.aclose(timeout=0.1)
             holder.close()
@@ -52,9 +63,19 @@ def structjob(*, events: int, name: str) -> dict[str, float]:
 BENCHMARK = Benchmark(
     name="b10",
     title="resident memory while 2,000,000 events pass with the database stopped, spool on",
-    cases=tuple(Case(name, structjob, needs=needs, options={"name": name}) for name, needs in NEEDS.items()),
+    cases=tuple(
+        Case(name, structjob, needs=needs, options={"name": name}) for name, needs in NEEDS.items()
+    ),
     rows=tuple(
-        Row("B10", f"growth of memory over 2,000,000 events, {name} stopped", "growth_mib", "MiB", ours=name, at_most=32) for name in NEEDS
+        Row(
+            "B10",
+            f"growth of memory over 2,000,000 events, {name} stopped",
+            "growth_mib",
+            "MiB",
+            ours=name,
+            at_most=32,
+        )
+        for name in NEEDS
     ),
     size={"events": 2_000_000},
     smoke={"events": 5_000},

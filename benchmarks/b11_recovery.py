@@ -32,10 +32,16 @@ asyncio.run(main(int(sys.argv[1])))
 
 
 def recover(*, events: int, name: str) -> dict[str, float]:
-    """A process logs and is killed; the clock runs from opening a tracker on its spool until `flush` returns."""
+    """A process logs and is killed; the clock runs from opening a tracker on its spool until
+    `flush` returns.
+    """
     from benchmarks import ours
 
-    done = subprocess.run([sys.executable, "-c", KILLED.format(spool=SPOOL), str(events)], check=False, stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(spool=SPOOL), str(events)],
+        check=False,
+        stderr=subprocess.PIPE,
+    )
     assert done.returncode == -9, done.stderr.decode()
 
     async def work(url: str) -> float:
@@ -61,12 +67,27 @@ BENCHMARK = Benchmark(
     cases=(
         Case("stored while logged, SQLite", stored),
         *(
-            Case(name, recover, needs=("asyncpg", *needs), server=SERVERS.get(name), options={"name": name})
+            Case(
+                name,
+                recover,
+                needs=("asyncpg", *needs),
+                server=SERVERS.get(name),
+                options={"name": name},
+            )
             for name, needs in NEEDS.items()
         ),
     ),
     rows=tuple(
-        Row("B11", f"recovered into {name}", "per_second", "/s", name, ("stored while logged, SQLite",), better="higher", at_least=mark)
+        Row(
+            "B11",
+            f"recovered into {name}",
+            "per_second",
+            "/s",
+            name,
+            ("stored while logged, SQLite",),
+            better="higher",
+            at_least=mark,
+        )
         if name == SQLITE
         else Row("B11", f"recovered into {name}", "per_second", "/s", name)
         for name, mark in ((name, 0.8) for name in NEEDS)

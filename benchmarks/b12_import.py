@@ -16,7 +16,9 @@ def process(*, times: int, code: str) -> dict[str, float]:
     samples = []
     for number in range(times + 1):
         start = perf_counter()
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         elapsed = perf_counter() - start
         if done.returncode:
             raise RuntimeError(done.stderr.decode().strip().splitlines()[-1])
@@ -25,7 +27,9 @@ def process(*, times: int, code: str) -> dict[str, float]:
     return {"ms": statistics.median(samples)}
 
 
-OURS = "import structjob, structlog; structjob.configure(); structlog.get_logger().info('ready', n=1)"
+OURS = (
+    "import structjob, structlog; structjob.configure(); structlog.get_logger().info('ready', n=1)"
+)
 HELP = "import sys; sys.argv = ['structjob', '--help']; from structjob.cli import main; main()"
 CASES = {
     "structjob, import + log": OURS,
@@ -42,12 +46,36 @@ BENCHMARK = Benchmark(
     cases=tuple(Case(name, process, options={"code": code}) for name, code in CASES.items()),
     rows=(
         Row(
-            *("B12", "import structjob, configure, one log call", "ms", "ms", "structjob, import + log", ("structlog, import",)),
+            *(
+                "B12",
+                "import structjob, configure, one log call",
+                "ms",
+                "ms",
+                "structjob, import + log",
+                ("structlog, import",),
+            ),
             compare="difference",
             at_most=40,
         ),
-        Row("B12", "both with a log call", "ms", "ms", "structjob, import + log", ("structlog, import + log",), compare="difference"),
-        Row("B12", "structjob --help", "ms", "ms", "structjob --help", ("click, import",), compare="difference", at_most=80),
+        Row(
+            "B12",
+            "both with a log call",
+            "ms",
+            "ms",
+            "structjob, import + log",
+            ("structlog, import + log",),
+            compare="difference",
+        ),
+        Row(
+            "B12",
+            "structjob --help",
+            "ms",
+            "ms",
+            "structjob --help",
+            ("click, import",),
+            compare="difference",
+            at_most=80,
+        ),
         Row("B12", "a process that does nothing", "ms", "ms", "nothing"),
     ),
     size={"times": 2},

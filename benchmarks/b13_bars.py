@@ -19,7 +19,9 @@ from benchmarks.registry import Benchmark, Case, Row
 
 @contextlib.contextmanager
 def on_a_terminal() -> Iterator[None]:
-    """Make a terminal of 120 × 40 of this process's output; a process of its own reads what comes, as a terminal's window does."""
+    """Make a terminal of 120 × 40 of this process's output; a process of its own reads what comes,
+    as a terminal's window does.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     reader = os.fork()
@@ -48,12 +50,17 @@ def on_a_terminal() -> Iterator[None]:
 
 
 def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, float]:
-    """Let *workers* log *lines* lines in all, each in a step whose bar grows with every line, and wait *pause* seconds after each."""
+    """Let *workers* log *lines* lines in all, each in a step whose bar grows with every line, and
+    wait *pause* seconds after each.
+    """
     import structjob.bars  # noqa: F401 -- what bars cost is measured, and not their import
+
     from benchmarks import ours
 
     async def work(log: object, job: object, number: int) -> None:
-        async with job.step("copy", description=f"copy disk-{number}.qcow2", total=lines // workers) as step:  # type: ignore[attr-defined]
+        async with job.step(
+            "copy", description=f"copy disk-{number}.qcow2", total=lines // workers
+        ) as step:  # type: ignore[attr-defined]
             for _ in range(lines // workers):
                 ours.burst(log, 1)
                 step.advance()
@@ -64,10 +71,17 @@ def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, f
             ours.burst(log, 100)
             await tracker.flush()
             start, cpu = perf_counter(), process_time()
-            async with tracker.bars() if bars else contextlib.nullcontext(), tracker.job(payload.JOB) as job, asyncio.TaskGroup() as group:
+            async with (
+                tracker.bars() if bars else contextlib.nullcontext(),
+                tracker.job(payload.JOB) as job,
+                asyncio.TaskGroup() as group,
+            ):
                 for number in range(workers):
                     group.create_task(work(log, job, number))
-            return {"ms": 1_000 * (perf_counter() - start), "cpu_ms": 1_000 * (process_time() - cpu)}
+            return {
+                "ms": 1_000 * (perf_counter() - start),
+                "cpu_ms": 1_000 * (process_time() - cpu),
+            }
 
     with on_a_terminal():
         return asyncio.run(measure())
@@ -86,8 +100,24 @@ BENCHMARK = Benchmark(
         Case(NONE_PACED, logged, options={"bars": False, "pause": 0.02}),
     ),
     rows=(
-        Row("B13", "20 workers with a bar each log 2,000 lines", "ms", "ms", BARS, (NONE,), at_most=1.1),
-        Row("B13", "the same, a line each 20 ms from each worker", "ms", "ms", BARS_PACED, (NONE_PACED,), at_most=1.1),
+        Row(
+            "B13",
+            "20 workers with a bar each log 2,000 lines",
+            "ms",
+            "ms",
+            BARS,
+            (NONE,),
+            at_most=1.1,
+        ),
+        Row(
+            "B13",
+            "the same, a line each 20 ms from each worker",
+            "ms",
+            "ms",
+            BARS_PACED,
+            (NONE_PACED,),
+            at_most=1.1,
+        ),
         Row("B13", "the former in CPU time", "cpu_ms", "ms", BARS, (NONE,)),
         Row("B13", "the latter in CPU time", "cpu_ms", "ms", BARS_PACED, (NONE_PACED,)),
     ),

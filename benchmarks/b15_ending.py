@@ -1,4 +1,6 @@
-"""B15: how long it takes to end a long session with many gaps, and how long the loop is held by it."""
+"""B15: how long it takes to end a long session with many gaps, and how long the loop is
+held by it.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,19 @@ SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= 
 
 
 def _statements(events: int, gaps: int) -> list[str]:
-    """Return what fills the tables with the events of one session, and takes some out again, evenly spread."""
+    """Return what fills the tables with the events of one session, and takes some out again, evenly
+    spread.
+    """
     first = f"INSERT INTO structjob_logs (seq, {_COLUMNS}) VALUES (1, 1, '2026-01-01 00:00:00.000000', 'info', 'chunk copied', 'system')"
     filling, there = [first], 1
     while there < events:
         filling.append(_DOUBLE % (there, min(there, events - there)))
         there = min(2 * there, events)
     every = events // gaps
-    return [*filling, f"DELETE FROM structjob_logs WHERE session_id = 1 AND seq % {every} = {every // 2}"]
+    return [
+        *filling,
+        f"DELETE FROM structjob_logs WHERE session_id = 1 AND seq % {every} = {every // 2}",
+    ]
 
 
 def _fill(name: str, url: str, statements: list[str]) -> None:
@@ -48,7 +55,9 @@ def _fill(name: str, url: str, statements: list[str]) -> None:
 
 
 async def _pauses(done: asyncio.Event) -> dict[str, float]:
-    """Measure how much later than asked for the loop wakes a sleeping task, and how long its thread computes in between, at worst."""
+    """Measure how much later than asked for the loop wakes a sleeping task, and how long its thread
+    computes in between, at worst.
+    """
     late = computed = 0.0
     while not done.is_set():
         before, used = perf_counter(), thread_time()
@@ -59,20 +68,30 @@ async def _pauses(done: asyncio.Event) -> dict[str, float]:
 
 
 def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
-    """The clock runs while the session of a dead process, whose spool is delivered, is ended: all of its gaps are explained."""
-    from structjob.session import Session
+    """The clock runs while the session of a dead process, whose spool is delivered, is ended: all
+    of its gaps are explained.
+    """
+    from structjob.spool.session import Session
+    from structjob.store.factory import make_store
     from structjob.store.ingest import Ending, Store
-    from structjob.store.opening import make_store
 
     async def work(store: Store) -> dict[str, float]:
         await store.open()
         try:
             await store.begin_session(Session(session_id=1))
-            gc.collect()  # what importing has left behind: a full collection takes 60 ms, and comes at whichever moment
+            # what importing has left behind: a full collection takes 60 ms, and comes at whichever
+            # moment
+            gc.collect()
             done = asyncio.Event()
             probe = asyncio.create_task(_pauses(done))
             await asyncio.sleep(0.1)
-            ending = Ending(reason="died", last_seq=events, confirmed=events - gaps, absent="in_flight", most=gaps)
+            ending = Ending(
+                reason="died",
+                last_seq=events,
+                confirmed=events - gaps,
+                absent="in_flight",
+                most=gaps,
+            )
             began = perf_counter()
             ended = await store.end_session(Session(session_id=1), ending, lambda crashed: (1, b""))
             seconds = perf_counter() - began
@@ -96,14 +115,37 @@ def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
 BENCHMARK = Benchmark(
     name="b15",
     title="ending a session of 1,000,000 events with 1,000 gaps",
-    cases=tuple(Case(name, end, needs=needs, server=SERVERS.get(name), options={"name": name}) for name, needs in NEEDS.items()),
+    cases=tuple(
+        Case(name, end, needs=needs, server=SERVERS.get(name), options={"name": name})
+        for name, needs in NEEDS.items()
+    ),
     rows=tuple(
         row
         for name in NEEDS
         for row in (
-            Row("B15", f"ending a session of 1,000,000 events with 1,000 gaps, {name}", "seconds", "s", name, at_most=5.0),
-            Row("B15", f"the loop's longest pause meanwhile, {name}", "pause_ms", "ms", name, at_most=5.0),
-            Row("B15", f"the most that the loop's thread computed within a pause, {name}", "computed_ms", "ms", name),
+            Row(
+                "B15",
+                f"ending a session of 1,000,000 events with 1,000 gaps, {name}",
+                "seconds",
+                "s",
+                name,
+                at_most=5.0,
+            ),
+            Row(
+                "B15",
+                f"the loop's longest pause meanwhile, {name}",
+                "pause_ms",
+                "ms",
+                name,
+                at_most=5.0,
+            ),
+            Row(
+                "B15",
+                f"the most that the loop's thread computed within a pause, {name}",
+                "computed_ms",
+                "ms",
+                name,
+            ),
         )
     ),
     size={"events": 1_000_000, "gaps": 1_000},

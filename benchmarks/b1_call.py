@@ -15,22 +15,30 @@ WARM_UP = 1_000
 TURN = 100
 """Calls between two turns of the loop in the sustained part."""
 REST = 0.005
-"""Seconds of rest before each burst, for everybody: what waits for a database or sleeps comes back to cold caches."""
+"""Seconds of rest before each burst, for everybody: what waits for a database or sleeps comes back
+to cold caches.
+"""
 
 
 def structjob(*, bursts: int, calls: int, sustained: int) -> dict[str, float]:
-    """Inside a job and a step: spool on, SQLite attached, JSON lines to the console, which is /dev/null."""
+    """Inside a job and a step: spool on, SQLite attached, JSON lines to the console, which is
+    /dev/null.
+    """
     from benchmarks import ours
 
     async def work() -> dict[str, float]:
         async with ours.step(console="json") as (tracker, log):
             ours.burst(log, WARM_UP)
-            return await measure(lambda count: ours.burst(log, count), tracker.flush, bursts, calls, sustained)
+            return await measure(
+                lambda count: ours.burst(log, count), tracker.flush, bursts, calls, sustained
+            )
 
     return asyncio.run(work())
 
 
-def peer(*, bursts: int, calls: int, sustained: int, factory: str, **options: bool) -> dict[str, float]:
+def peer(
+    *, bursts: int, calls: int, sustained: int, factory: str, **options: bool
+) -> dict[str, float]:
     """Log the same event through *factory*, a function of a module in ``benchmarks.peers``."""
     module, name = factory.split(":")
     logging_peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(**options)
@@ -50,11 +58,17 @@ def peer(*, bursts: int, calls: int, sustained: int, factory: str, **options: bo
 
 
 async def measure(
-    burst: Callable[[int], None], settle: Callable[[], Awaitable[None]], bursts: int, calls: int, sustained: int
+    burst: Callable[[int], None],
+    settle: Callable[[], Awaitable[None]],
+    bursts: int,
+    calls: int,
+    sustained: int,
 ) -> dict[str, float]:
-    """Per call, in µs: the median burst from rest, by the clock and in CPU time of the calling thread; and the mean of calls in a row.
+    """Per call, in µs: the median burst from rest, by the clock and in CPU time of the calling
+    thread; and the mean of calls in a row.
 
-    The median, so that a burst which another process interrupted does not count; the CPU time, since that is the same on a busy machine.
+    The median, so that a burst which another process interrupted does not count; the CPU time,
+    since that is the same on a busy machine.
     """
     samples, cpu = [], []
     for _ in range(bursts):
@@ -85,14 +99,33 @@ LOGFIRE = "Logfire, local"
 
 
 def _rows() -> list[Row]:
-    beside = (((STDLIB,), 1 / 4), ((STDLIB_UNCOPIED,), None), ((LOGURU,), 1 / 12), ((OTEL,), 1 / 5), ((LOGFIRE,), 1 / 8))
+    beside = (
+        ((STDLIB,), 1 / 4),
+        ((STDLIB_UNCOPIED,), None),
+        ((LOGURU,), 1 / 12),
+        ((OTEL,), 1 / 5),
+        ((LOGFIRE,), 1 / 8),
+    )
     call, busy = "one log call", "one log call of 20,000 in a row, background busy"
     return [
         Row("B1", call, "us", "µs", ours="structjob", peers=STRUCTLOG, at_most=0.65),
-        *(Row("B1'", call, "us", "µs", ours="structjob", peers=peers, at_most=mark) for peers, mark in beside),
-        Row("B1", f"{call}, CPU time of its thread", "cpu_us", "µs", ours="structjob", peers=STRUCTLOG),
+        *(
+            Row("B1'", call, "us", "µs", ours="structjob", peers=peers, at_most=mark)
+            for peers, mark in beside
+        ),
+        Row(
+            "B1",
+            f"{call}, CPU time of its thread",
+            "cpu_us",
+            "µs",
+            ours="structjob",
+            peers=STRUCTLOG,
+        ),
         Row("B1", busy, "sustained_us", "µs", ours="structjob", peers=STRUCTLOG),
-        *(Row("B1'", busy, "sustained_us", "µs", ours="structjob", peers=peers, at_most=mark) for peers, mark in beside),
+        *(
+            Row("B1'", busy, "sustained_us", "µs", ours="structjob", peers=peers, at_most=mark)
+            for peers, mark in beside
+        ),
     ]
 
 
@@ -101,12 +134,29 @@ BENCHMARK = Benchmark(
     title="one log.info inside job and step, spool on, database attached, JSON console to /dev/null; peers to /dev/null without a database",
     cases=(
         Case("structjob", structjob),
-        Case("structlog, orjson", peer, needs=("orjson",), options={"factory": "structlog_json:with_orjson"}),
+        Case(
+            "structlog, orjson",
+            peer,
+            needs=("orjson",),
+            options={"factory": "structlog_json:with_orjson"},
+        ),
         Case("structlog, msgspec", peer, options={"factory": "structlog_json:with_msgspec"}),
-        Case(STDLIB, peer, needs=("orjson",), options={"factory": "stdlib_queue:to_devnull", "copy": True}),
-        Case(STDLIB_UNCOPIED, peer, needs=("orjson",), options={"factory": "stdlib_queue:to_devnull", "copy": False}),
+        Case(
+            STDLIB,
+            peer,
+            needs=("orjson",),
+            options={"factory": "stdlib_queue:to_devnull", "copy": True},
+        ),
+        Case(
+            STDLIB_UNCOPIED,
+            peer,
+            needs=("orjson",),
+            options={"factory": "stdlib_queue:to_devnull", "copy": False},
+        ),
         Case(LOGURU, peer, needs=("loguru",), options={"factory": "loguru_sink:to_devnull"}),
-        Case(OTEL, peer, needs=("opentelemetry.sdk",), options={"factory": "otel_batch:to_devnull"}),
+        Case(
+            OTEL, peer, needs=("opentelemetry.sdk",), options={"factory": "otel_batch:to_devnull"}
+        ),
         Case(LOGFIRE, peer, needs=("logfire",), options={"factory": "logfire_local:LogfireLocal"}),
     ),
     rows=tuple(_rows()),

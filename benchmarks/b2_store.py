@@ -20,7 +20,10 @@ def structjob(*, events: int) -> dict[str, float]:
     from benchmarks import ours
 
     async def work() -> dict[str, float]:
-        async with ours.tracker() as (tracker, log), tracker.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job:
+        async with (
+            ours.tracker() as (tracker, log),
+            tracker.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job,
+        ):
 
             async def one(_number: int, count: int) -> None:
                 async with job.step(payload.STEP):
@@ -40,7 +43,9 @@ def structjob(*, events: int) -> dict[str, float]:
 
 
 def raw(*, events: int) -> dict[str, float]:
-    """The limit: ready-made rows of as many steps, ``executemany`` in batches of 1,000, one thread and nothing else."""
+    """The limit: ready-made rows of as many steps, ``executemany`` in batches of 1,000, one thread
+    and nothing else.
+    """
     import orjson
 
     create_tables(DATABASE)
@@ -67,7 +72,9 @@ def raw(*, events: int) -> dict[str, float]:
 
 
 def peer(*, events: int, factory: str, **options: bool) -> dict[str, float]:
-    """Log through *factory*, a peer that stores; the clock stops when it has committed everything."""
+    """Log through *factory*, a peer that stores; the clock stops when it has committed
+    everything.
+    """
     create_tables(DATABASE)
     module, name = factory.split(":")
     logging_peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(DATABASE, **options)
@@ -92,7 +99,9 @@ def peer(*, events: int, factory: str, **options: bool) -> dict[str, float]:
 
 
 def commit_each(*, events: int) -> dict[str, float]:
-    """One aiosqlite connection; every coroutine awaits an insert and a commit per event (which the connection's queue groups)."""
+    """One aiosqlite connection; every coroutine awaits an insert and a commit per event (which the
+    connection's queue groups).
+    """
     from benchmarks.peers import aiosqlite_each
 
     create_tables(DATABASE)
@@ -120,11 +129,23 @@ async def all_of(one: Callable[[int, int], Awaitable[None]], events: int) -> Non
 
 
 PEERS = {
-    "structlog + queue + thread": (peer, ("orjson",), {"factory": "structlog_thread:StructlogThread"}),
+    "structlog + queue + thread": (
+        peer,
+        ("orjson",),
+        {"factory": "structlog_thread:StructlogThread"},
+    ),
     "stdlib QueueListener": (peer, ("orjson",), {"factory": "stdlib_queue:to_sqlite"}),
     "OTel exporter": (peer, ("opentelemetry.sdk",), {"factory": "otel_batch:OtelBatchToSqlite"}),
-    "loguru sink, enqueue": (peer, ("loguru",), {"factory": "loguru_sink:LoguruToSqlite", "enqueue": True}),
-    "loguru sink, in the caller": (peer, ("loguru",), {"factory": "loguru_sink:LoguruToSqlite", "enqueue": False}),
+    "loguru sink, enqueue": (
+        peer,
+        ("loguru",),
+        {"factory": "loguru_sink:LoguruToSqlite", "enqueue": True},
+    ),
+    "loguru sink, in the caller": (
+        peer,
+        ("loguru",),
+        {"factory": "loguru_sink:LoguruToSqlite", "enqueue": False},
+    ),
     "aiosqlite, commit per event": (commit_each, (), {}),
 }
 
@@ -134,12 +155,44 @@ BENCHMARK = Benchmark(
     cases=(
         Case("structjob", structjob),
         Case("raw executemany", raw, needs=("orjson",)),
-        *(Case(name, run, needs=needs, options=options) for name, (run, needs, options) in PEERS.items()),
+        *(
+            Case(name, run, needs=needs, options=options)
+            for name, (run, needs, options) in PEERS.items()
+        ),
     ),
     rows=(
-        Row("B2", "events stored", "per_second", "/s", ours="structjob", peers=("raw executemany",), better="higher", at_least=0.65),
-        Row("B2'", "events stored, best peer", "per_second", "/s", ours="structjob", peers=tuple(PEERS), better="higher", at_least=1.4),
-        *(Row("B2'", "events stored", "per_second", "/s", ours="structjob", peers=(name,), better="higher") for name in PEERS),
+        Row(
+            "B2",
+            "events stored",
+            "per_second",
+            "/s",
+            ours="structjob",
+            peers=("raw executemany",),
+            better="higher",
+            at_least=0.65,
+        ),
+        Row(
+            "B2'",
+            "events stored, best peer",
+            "per_second",
+            "/s",
+            ours="structjob",
+            peers=tuple(PEERS),
+            better="higher",
+            at_least=1.4,
+        ),
+        *(
+            Row(
+                "B2'",
+                "events stored",
+                "per_second",
+                "/s",
+                ours="structjob",
+                peers=(name,),
+                better="higher",
+            )
+            for name in PEERS
+        ),
     ),
     size={"events": 200_000},
     smoke={"events": 1_000},

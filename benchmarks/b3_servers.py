@@ -10,12 +10,32 @@ from typing import Any
 
 from benchmarks import payload
 from benchmarks.b2_store import COROUTINES, all_of
-from benchmarks.databases import MARIADB, NEEDS, POSTGRESQL, SERVERS, count_stored, database, mariadb, postgresql
+from benchmarks.databases import (
+    MARIADB,
+    NEEDS,
+    POSTGRESQL,
+    SERVERS,
+    count_stored,
+    database,
+    mariadb,
+    postgresql,
+)
 from benchmarks.registry import Benchmark, Case, Row
 
 BATCH = 1_000
 COLUMNS = (
-    *("seq", "ts", "level", "message", "attrs", "job_id", "step_id", "operation", "step", "correlation_id"),
+    *(
+        "seq",
+        "ts",
+        "level",
+        "message",
+        "attrs",
+        "job_id",
+        "step_id",
+        "operation",
+        "step",
+        "correlation_id",
+    ),
     *("session_id", "stored_at", "type", "kind", "attempt", "stream", "logger", "category"),
 )
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,7 +48,10 @@ def structjob(*, events: int, name: str) -> dict[str, float]:
     from benchmarks import ours
 
     async def work(url: str) -> float:
-        async with ours.tracker(url=url) as (tracker, log), tracker.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job:
+        async with (
+            ours.tracker(url=url) as (tracker, log),
+            tracker.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job,
+        ):
 
             async def one(_number: int, count: int) -> None:
                 async with job.step(payload.STEP):
@@ -48,7 +71,9 @@ def structjob(*, events: int, name: str) -> dict[str, float]:
 
 
 def raw(*, events: int, name: str) -> dict[str, float]:
-    """The limit: ready-made rows of as many steps, 1,000 a transaction, one connection, into the same table with the same indexes."""
+    """The limit: ready-made rows of as many steps, 1,000 a transaction, one connection, into the
+    same table with the same indexes.
+    """
     import orjson
 
     contexts = [tuple(payload.context(number).values()) for number in range(COROUTINES)]
@@ -85,7 +110,9 @@ async def _copy(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]:
     from sqlalchemy import make_url
 
     connection = await postgresql(make_url(url))
-    return lambda rows: connection.copy_records_to_table("structjob_logs", records=rows, columns=COLUMNS), connection.close
+    return lambda rows: connection.copy_records_to_table(
+        "structjob_logs", records=rows, columns=COLUMNS
+    ), connection.close
 
 
 async def _executemany(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]:
@@ -106,7 +133,13 @@ async def _executemany(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]
 def _cases(name: str) -> tuple[Case, Case]:
     options = {"name": name}
     return (
-        Case(f"structjob, {name}", structjob, needs=NEEDS[name], server=SERVERS[name], options=options),
+        Case(
+            f"structjob, {name}",
+            structjob,
+            needs=NEEDS[name],
+            server=SERVERS[name],
+            options=options,
+        ),
         Case(RAW[name], raw, needs=("orjson", *NEEDS[name]), server=SERVERS[name], options=options),
     )
 
@@ -120,7 +153,14 @@ BENCHMARK = Benchmark(
     cases=tuple(case for name in SERVERS for case in _cases(name)),
     rows=tuple(
         Row(
-            *("B3", f"events stored in {name}", "per_second", "/s", f"structjob, {name}", (RAW[name],)),
+            *(
+                "B3",
+                f"events stored in {name}",
+                "per_second",
+                "/s",
+                f"structjob, {name}",
+                (RAW[name],),
+            ),
             better="higher",
             at_least=MARKS[name],
         )

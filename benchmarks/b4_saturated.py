@@ -18,8 +18,13 @@ from benchmarks.registry import Benchmark, Case, Row
 DATABASE = "bench.db"
 PATIENCE = 20.0
 """Seconds after which a backlog counts as not being stored."""
-_WORK = {POSTGRESQL: "SELECT count(*) FROM generate_series(1, 400000)", MARIADB: "SELECT BENCHMARK(120000, MD5('x'))"}
-"""What keeps a server at work about as long as a batch does, and asks nothing of whoever waits for it."""
+_WORK = {
+    POSTGRESQL: "SELECT count(*) FROM generate_series(1, 400000)",
+    MARIADB: "SELECT BENCHMARK(120000, MD5('x'))",
+}
+"""What keeps a server at work about as long as a batch does, and asks nothing of whoever waits for
+it.
+"""
 
 
 def burn(seconds: float) -> None:
@@ -30,11 +35,16 @@ def burn(seconds: float) -> None:
 
 
 async def saturate(
-    seconds: float, slice_ms: float, log: Callable[[], object], done: Callable[[], bool] = lambda: False
+    seconds: float,
+    slice_ms: float,
+    log: Callable[[], object],
+    done: Callable[[], bool] = lambda: False,
 ) -> tuple[int, float]:
-    """Log, burn a slice, give the loop a turn, and again; return the turns and the longest pause in ms.
+    """Log, burn a slice, give the loop a turn, and again; return the turns and the longest pause in
+    ms.
 
-    A pause is what a turn took beyond its slice: the logging, whatever else the loop ran, and the time another thread held the interpreter.
+    A pause is what a turn took beyond its slice: the logging, whatever else the loop ran, and the
+    time another thread held the interpreter.
     """
     slice_s, turns, longest = slice_ms / 1_000, 0, 0.0
     before = start = perf_counter()
@@ -49,7 +59,9 @@ async def saturate(
     return turns, longest * 1_000
 
 
-def steady(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
+def steady(
+    *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
+) -> dict[str, float]:
     """A few events each turn, from rest: how many are stored when the time is up?"""
     from benchmarks import ours
 
@@ -65,7 +77,9 @@ def steady(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name
         return asyncio.run(work(url))
 
 
-def peer(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, factory: str) -> dict[str, float]:
+def peer(
+    *, seconds: float, backlog: int, slice_ms: float, per_turn: int, factory: str
+) -> dict[str, float]:
     """The same through *factory*, a peer that stores."""
     create_tables(DATABASE)
     module, name = factory.split(":")
@@ -91,8 +105,12 @@ def no_logging(*, seconds: float, backlog: int, slice_ms: float, per_turn: int) 
     return {"pause_ms": longest}
 
 
-def beside_server(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
-    """The saturated loop alone, while its server computes for another process: the pauses of sharing the machine's cores with it."""
+def beside_server(
+    *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
+) -> dict[str, float]:
+    """The saturated loop alone, while its server computes for another process: the pauses of
+    sharing the machine's cores with it.
+    """
     spawned = multiprocessing.get_context("spawn")
     at_work = spawned.Event()
     other = spawned.Process(target=_keep_at_work, args=(name, at_work), daemon=True)
@@ -128,10 +146,14 @@ def _steady(offered: int, stored: int, seconds: float, longest: float) -> dict[s
     }
 
 
-def drain(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str) -> dict[str, float]:
-    """A backlog and a few events each turn: how fast is it stored, and how long are the pauses while it is? At 0 ms the loop rests.
+def drain(
+    *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
+) -> dict[str, float]:
+    """A backlog and a few events each turn: how fast is it stored, and how long are the pauses
+    while it is? At 0 ms the loop rests.
 
-    The rate is taken from the first commit to the last, so that how long the engine waits for company does not count.
+    The rate is taken from the first commit to the last, so that how long the engine waits for
+    company does not count.
     """
     from benchmarks import ours
 
@@ -151,13 +173,16 @@ def drain(*, seconds: float, backlog: int, slice_ms: float, per_turn: int, name:
             ours.burst(log, backlog)
             end, longest = perf_counter() + PATIENCE, 0.0
             if slice_ms:
-                _, longest = await saturate(PATIENCE, slice_ms, lambda: ours.burst(log, per_turn), done)
+                _, longest = await saturate(
+                    PATIENCE, slice_ms, lambda: ours.burst(log, per_turn), done
+                )
             else:
                 while not done() and perf_counter() < end:
                     await asyncio.sleep(0.001)
             since, stored = first or (end - PATIENCE, 0)
             return {
-                "drained_per_second": (tracker.ledger().stored - before - stored) / (perf_counter() - since),
+                "drained_per_second": (tracker.ledger().stored - before - stored)
+                / (perf_counter() - since),
                 "pause_ms": longest,
             }
 
@@ -183,12 +208,32 @@ def _cases() -> list[Case]:
         ]
     for name, needs in NEEDS.items():
         where = {"needs": needs, "server": SERVERS.get(name)}
-        cases.append(Case(f"{name}, backlog, idle", drain, **where, options={"name": name, "slice_ms": 0, "per_turn": 0}))
+        cases.append(
+            Case(
+                f"{name}, backlog, idle",
+                drain,
+                **where,
+                options={"name": name, "slice_ms": 0, "per_turn": 0},
+            )
+        )
         for slices, options in SLICES.items():
-            cases.append(Case(f"{name}, backlog, {slices}", drain, **where, options={**options, "name": name}))
-            cases.append(Case(f"{name}, {slices}", steady, **where, options={**options, "name": name}))
+            cases.append(
+                Case(
+                    f"{name}, backlog, {slices}", drain, **where, options={**options, "name": name}
+                )
+            )
+            cases.append(
+                Case(f"{name}, {slices}", steady, **where, options={**options, "name": name})
+            )
             if name in SERVERS:
-                cases.append(Case(f"{name} at work, {slices}", beside_server, **where, options={**options, "name": name}))
+                cases.append(
+                    Case(
+                        f"{name} at work, {slices}",
+                        beside_server,
+                        **where,
+                        options={**options, "name": name},
+                    )
+                )
     return cases
 
 
@@ -196,23 +241,66 @@ def _rows() -> list[Row]:
     rows = []
     for name in NEEDS:
         for slices in SLICES:
-            ours, backlog, quiet = f"{name}, {slices}", f"{name}, backlog, {slices}", (f"no logging, {slices}",)
+            ours, backlog, quiet = (
+                f"{name}, {slices}",
+                f"{name}, backlog, {slices}",
+                (f"no logging, {slices}",),
+            )
             where = f"in a loop of {slices} slices, {name}"
             peers = tuple(f"{label}, {slices}" for label in PEERS) if name == SQLITE else ()
             rows += [
-                Row("B4", f"stored {where}", "stored_per_second", "/s", ours=ours, peers=peers, better="higher", at_least=1),
+                Row(
+                    "B4",
+                    f"stored {where}",
+                    "stored_per_second",
+                    "/s",
+                    ours=ours,
+                    peers=peers,
+                    better="higher",
+                    at_least=1,
+                ),
                 Row("B4", f"share stored {where}", "stored_percent", "%", ours=ours),
                 Row(
-                    *("B4", f"backlog stored {where}", "drained_per_second", "/s", backlog, (f"{name}, backlog, idle",)),
+                    *(
+                        "B4",
+                        f"backlog stored {where}",
+                        "drained_per_second",
+                        "/s",
+                        backlog,
+                        (f"{name}, backlog, idle",),
+                    ),
                     better="higher",
                     at_least=0.6,
                 ),
-                Row("B4", f"longest pause {where}", "pause_ms", "ms", ours=ours, peers=quiet, compare="difference", at_most=5),
-                Row("B4", f"the same, with a backlog, {where}", "pause_ms", "ms", backlog, quiet, compare="difference", at_most=5),
+                Row(
+                    "B4",
+                    f"longest pause {where}",
+                    "pause_ms",
+                    "ms",
+                    ours=ours,
+                    peers=quiet,
+                    compare="difference",
+                    at_most=5,
+                ),
+                Row(
+                    "B4",
+                    f"the same, with a backlog, {where}",
+                    "pause_ms",
+                    "ms",
+                    backlog,
+                    quiet,
+                    compare="difference",
+                    at_most=5,
+                ),
             ]
             if name in SERVERS:
-                busy, beside = (f"{name} at work, {slices}",), f"the same, beside a server at work, {where}"
-                rows.append(Row("B4", beside, "pause_ms", "ms", backlog, busy, compare="difference"))
+                busy, beside = (
+                    (f"{name} at work, {slices}",),
+                    f"the same, beside a server at work, {where}",
+                )
+                rows.append(
+                    Row("B4", beside, "pause_ms", "ms", backlog, busy, compare="difference")
+                )
     return rows
 
 

@@ -1,4 +1,6 @@
-"""B5: how much later the event loop's timers fire while 5,000 events a second are logged and stored."""
+"""B5: how much later the event loop's timers fire while 5,000 events a second are logged and
+stored.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ PROBE = 0.001
 
 
 async def lag(seconds: float, rate: int, log: Callable[[int], object]) -> dict[str, float]:
-    """Log *rate* events a second in a pace of 1 ms, and measure how late a sleeping task wakes meanwhile."""
+    """Log *rate* events a second in a pace of 1 ms, and measure how late a sleeping task wakes
+    meanwhile.
+    """
     late: list[float] = []
     end = perf_counter() + seconds
 
@@ -38,7 +42,11 @@ async def lag(seconds: float, rate: int, log: Callable[[int], object]) -> dict[s
         group.create_task(pace())
         group.create_task(probe())
     late.sort()
-    return {"p50_ms": _quantile(late, 0.5), "p99_ms": _quantile(late, 0.99), "max_ms": late[-1] * 1_000}
+    return {
+        "p50_ms": _quantile(late, 0.5),
+        "p99_ms": _quantile(late, 0.99),
+        "max_ms": late[-1] * 1_000,
+    }
 
 
 def _quantile(values: list[float], share: float) -> float:
@@ -86,10 +94,41 @@ def _rows() -> list[Row]:
     rows = []
     for name in NEEDS:
         work = f"p99 loop lag at 5,000 events/s, {name}"
-        rows.append(Row("B5", work, "p99_ms", "ms", ours=name, peers=("no logging",), compare="difference", at_most=1))
+        rows.append(
+            Row(
+                "B5",
+                work,
+                "p99_ms",
+                "ms",
+                ours=name,
+                peers=("no logging",),
+                compare="difference",
+                at_most=1,
+            )
+        )
         if name == SQLITE:
-            rows.append(Row("B5", work, "p99_ms", "ms", ours=name, peers=("stdlib QueueListener",), compare="difference"))
-        rows.append(Row("B5", f"longest {work[4:]}", "max_ms", "ms", ours=name, peers=("no logging",), compare="difference"))
+            rows.append(
+                Row(
+                    "B5",
+                    work,
+                    "p99_ms",
+                    "ms",
+                    ours=name,
+                    peers=("stdlib QueueListener",),
+                    compare="difference",
+                )
+            )
+        rows.append(
+            Row(
+                "B5",
+                f"longest {work[4:]}",
+                "max_ms",
+                "ms",
+                ours=name,
+                peers=("no logging",),
+                compare="difference",
+            )
+        )
     return rows
 
 
@@ -99,7 +138,10 @@ BENCHMARK = Benchmark(
     cases=(
         Case("no logging", no_logging),
         Case("stdlib QueueListener", stdlib, needs=("orjson",)),
-        *(Case(name, structjob, needs=needs, server=SERVERS.get(name), options={"name": name}) for name, needs in NEEDS.items()),
+        *(
+            Case(name, structjob, needs=needs, server=SERVERS.get(name), options={"name": name})
+            for name, needs in NEEDS.items()
+        ),
     ),
     rows=tuple(_rows()),
     size={"seconds": 8.0, "rate": 5_000},

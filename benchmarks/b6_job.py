@@ -13,7 +13,9 @@ LINES = 50
 
 
 def structjob(*, steps: int, jobs: int) -> dict[str, float]:
-    """One job after another; the clock of each stops when `flush` returns: all of it is committed."""
+    """One job after another; the clock of each stops when `flush` returns: all of it is
+    committed.
+    """
     from benchmarks import ours
 
     async def work() -> list[float]:
@@ -41,7 +43,9 @@ def eliot(*, steps: int, jobs: int) -> dict[str, float]:
 
 
 def prefect(*, steps: int, jobs: int) -> dict[str, float]:
-    """A flow with a task for each step; its server runs already. Two of them, for they take seconds."""
+    """A flow with a task for each step; its server runs already. Two of them, for they take
+    seconds.
+    """
     from benchmarks.peers import prefect_flow
 
     return _taken(prefect_flow.flows(min(jobs, 2) + 1, steps, LINES))
@@ -61,8 +65,24 @@ BENCHMARK = Benchmark(
         Case("Prefect, local server", prefect, needs=("prefect",)),
     ),
     rows=(
-        Row("B6", "a job of 20 steps × 50 lines", "job_ms", "ms", ours="structjob", peers=("Prefect, local server",), at_most=1 / 150),
-        Row("B6", "a job of 20 steps × 50 lines", "job_ms", "ms", ours="structjob", peers=("eliot, to a file",), at_most=3),
+        Row(
+            "B6",
+            "a job of 20 steps × 50 lines",
+            "job_ms",
+            "ms",
+            ours="structjob",
+            peers=("Prefect, local server",),
+            at_most=1 / 150,
+        ),
+        Row(
+            "B6",
+            "a job of 20 steps × 50 lines",
+            "job_ms",
+            "ms",
+            ours="structjob",
+            peers=("eliot, to a file",),
+            at_most=3,
+        ),
     ),
     size={"steps": 20, "jobs": 20},
     smoke={"steps": 2, "jobs": 1},

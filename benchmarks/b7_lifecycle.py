@@ -42,7 +42,11 @@ def structjob(*, jobs: int, steps: int) -> dict[str, float]:
                     async with job.step(payload.STEP):
                         pass
                 entered = perf_counter_ns() - start
-        return {"job_us": committed / jobs / 1_000, "job_accepted_us": accepted / jobs / 1_000, "step_us": entered / steps / 1_000}
+        return {
+            "job_us": committed / jobs / 1_000,
+            "job_accepted_us": accepted / jobs / 1_000,
+            "step_us": entered / steps / 1_000,
+        }
 
     return asyncio.run(work())
 
@@ -58,7 +62,10 @@ def sqlite(*, jobs: int, steps: int) -> dict[str, float]:
     connection = connect(DATABASE)
     start = perf_counter_ns()
     for number in range(jobs):
-        for statement, values in ((INSERT, (f"job-{number}", payload.JOB, NOW, NOW)), (UPDATE, (NOW, f"job-{number}"))):
+        for statement, values in (
+            (INSERT, (f"job-{number}", payload.JOB, NOW, NOW)),
+            (UPDATE, (NOW, f"job-{number}")),
+        ):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(statement, values)
             connection.execute("COMMIT")
@@ -91,8 +98,23 @@ BENCHMARK = Benchmark(
     title="a job's start and end, committed, beside two bare commits; a step's enter and exit",
     cases=(Case("structjob", structjob), Case("sqlite3", sqlite), Case("aiosqlite", aiosqlite)),
     rows=(
-        Row("B7", "job start + end, both committed", "job_us", "µs", ours="structjob", peers=("sqlite3",), at_most=2),
-        Row("B7", "job start + end, both committed", "job_us", "µs", ours="structjob", peers=("aiosqlite",)),
+        Row(
+            "B7",
+            "job start + end, both committed",
+            "job_us",
+            "µs",
+            ours="structjob",
+            peers=("sqlite3",),
+            at_most=2,
+        ),
+        Row(
+            "B7",
+            "job start + end, both committed",
+            "job_us",
+            "µs",
+            ours="structjob",
+            peers=("aiosqlite",),
+        ),
         Row(
             "B7",
             "job start committed, end in the spool",

@@ -18,7 +18,8 @@ DAY = timedelta(days=1)
 
 
 def asked(*, jobs: int, events: int, times: int, page: int, share: int = 1) -> dict[str, float]:
-    """Ask each question up to *times* times, about another job or day each time; the 95th percentile of what the answers take.
+    """Ask each question up to *times* times, about another job or day each time; the 95th
+    percentile of what the answers take.
 
     The history is *share* times smaller: the jobs of a day are as many, the days fewer.
     """
@@ -34,17 +35,36 @@ def asked(*, jobs: int, events: int, times: int, page: int, share: int = 1) -> d
 
     async def work() -> dict[str, float]:
         async with ours.tracker(url=f"sqlite:///{file}", spool=False) as (tracker, _):
-            some = [job for _ in range(ceil(times / 10)) for job in await tracker.jobs.list(until=moment(), limit=10)]
-            days = [{"since": end - DAY, "until": end} for end in (UNTIL - max(length - DAY, DAY * 0) * chance.random() for _ in range(20))]
-            first = await _ask(tracker.logs.list, [{"job_id": job.id, "limit": page} for job in some])
-            further = [{"job_id": one[0].job_id, "limit": page, "cursor": one.next} for one in first.answers if one.next]
+            some = [
+                job
+                for _ in range(ceil(times / 10))
+                for job in await tracker.jobs.list(until=moment(), limit=10)
+            ]
+            days = [
+                {"since": end - DAY, "until": end}
+                for end in (UNTIL - max(length - DAY, DAY * 0) * chance.random() for _ in range(20))
+            ]
+            first = await _ask(
+                tracker.logs.list, [{"job_id": job.id, "limit": page} for job in some]
+            )
+            further = [
+                {"job_id": one[0].job_id, "limit": page, "cursor": one.next}
+                for one in first.answers
+                if one.next
+            ]
             asked = {
                 "first_page": first,
                 "next_page": await _ask(tracker.logs.list, further),
-                "newest_errors": await _ask(tracker.logs.list, [{"level": "error", "order": "desc", "limit": page}] * times),
+                "newest_errors": await _ask(
+                    tracker.logs.list, [{"level": "error", "order": "desc", "limit": page}] * times
+                ),
                 "job_list": await _ask(tracker.jobs.list, [{"limit": page}] * times),
-                "failed_jobs": await _ask(tracker.jobs.list, [{"status": ("failed", "crashed"), "limit": page}] * times),
-                "find": await _ask(tracker.jobs.find, [{"any_id": job.external_job_id or job.id} for job in some]),
+                "failed_jobs": await _ask(
+                    tracker.jobs.list, [{"status": ("failed", "crashed"), "limit": page}] * times
+                ),
+                "find": await _ask(
+                    tracker.jobs.find, [{"any_id": job.external_job_id or job.id} for job in some]
+                ),
                 "operations": await _ask(tracker.stats.operations, days),
                 "volume": await _ask(tracker.stats.volume, days),
                 "errors": await _ask(tracker.errors.list, days[:5]),
@@ -64,7 +84,9 @@ class _Asked:
         return sorted(self.seconds)[ceil(0.95 * len(self.seconds)) - 1]
 
 
-async def _ask(question: Callable[..., Awaitable[Any]], each: Sequence[Mapping[str, Any]]) -> _Asked:
+async def _ask(
+    question: Callable[..., Awaitable[Any]], each: Sequence[Mapping[str, Any]]
+) -> _Asked:
     answers, seconds = [], []
     for keywords in each:
         start = perf_counter()
@@ -90,7 +112,10 @@ BENCHMARK = Benchmark(
     name="b8",
     title="p95 of reading from 10,000,000 events and 100,000 jobs in SQLite; beside the last 100,000 events and 1,000 jobs",
     cases=(Case(LARGE, asked), Case(SMALL, asked, options={"share": 100})),
-    rows=tuple(Row("B8", work, metric, "ms", LARGE, (SMALL,), at_most=mark) for metric, (work, mark) in QUESTIONS.items()),
+    rows=tuple(
+        Row("B8", work, metric, "ms", LARGE, (SMALL,), at_most=mark)
+        for metric, (work, mark) in QUESTIONS.items()
+    ),
     size={"jobs": 100_000, "events": 10_000_000, "times": 200, "page": 100},
     smoke={"jobs": 1_000, "events": 20_000, "times": 10, "page": 4},
     timeout=3600,

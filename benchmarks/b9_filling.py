@@ -13,14 +13,16 @@ from benchmarks.registry import Benchmark, Case, Row
 
 
 def stored(*, jobs: int, events: int, more: int, share: int = 1) -> dict[str, float]:
-    """Store *more* events, with the changes of state between them, of the day after the last one that is stored.
+    """Store *more* events, with the changes of state between them, of the day after the last one
+    that is stored.
 
-    What is stored was made before the clock starts. The large history grows a little with each round; the small one is copied before.
+    What is stored was made before the clock starts. The large history grows a little with each
+    round; the small one is copied before.
     """
     from benchmarks.generate import deliver
     from benchmarks.history import PER_DAY, History
-    from structjob.store.logs import Logs
-    from structjob.store.opening import make_store
+    from structjob.queries.logs import Logs
+    from structjob.store.factory import make_store
 
     file = history(jobs // share, events // share)
     if share > 1:
@@ -57,7 +59,15 @@ BENCHMARK = Benchmark(
     title="cost of storing an event where 10,000,000 are stored, beside 10,000",
     cases=(Case(LARGE, stored), Case(SMALL, stored, options={"share": 1_000})),
     rows=(
-        Row("B9", "storing an event, its share of jobs and steps included", "event_us", "µs", LARGE, (SMALL,), at_most=1.3),
+        Row(
+            "B9",
+            "storing an event, its share of jobs and steps included",
+            "event_us",
+            "µs",
+            LARGE,
+            (SMALL,),
+            at_most=1.3,
+        ),
         Row("B9", "the same, in CPU time", "cpu_us", "µs", LARGE, (SMALL,)),
     ),
     size={"jobs": 100_000, "events": 10_000_000, "more": 100_000},

@@ -1,4 +1,6 @@
-"""The process in which one case is measured: ``python -m benchmarks.child BENCHMARK CASE KEYWORDS RESULT``."""
+"""The process in which one case is measured: ``python -m benchmarks.child BENCHMARK CASE KEYWORDS
+RESULT``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The databases that a benchmark can run on: SQLite in the working directory, and servers that the environment names.
+"""The databases that a benchmark can run on: SQLite in the working directory, and servers that the
+environment names.
 
-``BENCH_POSTGRESQL`` and ``BENCH_MARIADB`` hold the URL of a server and of a user who may create databases, such as
-``postgresql://postgres@127.0.0.1/postgres``. Each measurement has a database of its own there, which is dropped afterwards.
+``BENCH_POSTGRESQL`` and ``BENCH_MARIADB`` hold the URL of a server and of a user who may create
+databases, such as ``postgresql://postgres@127.0.0.1/postgres``. Each measurement has a database of
+its own there, which is dropped afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ HISTORIES = "BENCH_HISTORIES"
 
 
 def history(jobs: int, events: int) -> Path:
-    """Return an SQLite file with a made-up history (see `benchmarks.history`), made now if it is not kept yet."""
+    """Return an SQLite file with a made-up history (see `benchmarks.history`), made now if it is
+    not kept yet.
+    """
     from benchmarks.generate import fill
     from benchmarks.history import History
 
@@ -41,7 +45,9 @@ def history(jobs: int, events: int) -> Path:
 
 @contextlib.contextmanager
 def database(name: str) -> Iterator[str]:
-    """Yield the URL of a new database: an SQLite file that does not exist yet, or structjob's tables, empty, on a server."""
+    """Yield the URL of a new database: an SQLite file that does not exist yet, or structjob's
+    tables, empty, on a server.
+    """
     if name == SQLITE:
         yield f"sqlite:///{FILE}"
         return
@@ -55,7 +61,13 @@ def database(name: str) -> Iterator[str]:
         asyncio.run(_create_tables(url))
         yield url
     finally:
-        asyncio.run(_execute(name, server, f"DROP DATABASE {quoted}" + (" WITH (FORCE)" if name == POSTGRESQL else "")))
+        asyncio.run(
+            _execute(
+                name,
+                server,
+                f"DROP DATABASE {quoted}" + (" WITH (FORCE)" if name == POSTGRESQL else ""),
+            )
+        )
 
 
 async def _create_tables(url: str) -> None:
@@ -79,7 +91,9 @@ async def _execute(name: str, url: Any, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(name: str, url: Any) -> AsyncIterator[Callable[[str], Any]]:
-    """Connect with the bare driver; yield what runs a statement and returns the first column of its first row, if any."""
+    """Connect with the bare driver; yield what runs a statement and returns the first column of its
+    first row, if any.
+    """
     from sqlalchemy import make_url
 
     where = make_url(url)
@@ -108,7 +122,13 @@ async def postgresql(url: Any) -> Any:
     """Return an asyncpg connection."""
     import asyncpg
 
-    return await asyncpg.connect(host=url.host, port=url.port or 5432, user=url.username, password=url.password, database=url.database)
+    return await asyncpg.connect(
+        host=url.host,
+        port=url.port or 5432,
+        user=url.username,
+        password=url.password,
+        database=url.database,
+    )
 
 
 async def mariadb(url: Any) -> Any:
@@ -116,7 +136,12 @@ async def mariadb(url: Any) -> Any:
     import asyncmy
 
     return await asyncmy.connect(
-        host=url.host, port=url.port or 3306, user=url.username, password=url.password or "", db=url.database, charset="utf8mb4"
+        host=url.host,
+        port=url.port or 3306,
+        user=url.username,
+        password=url.password or "",
+        db=url.database,
+        charset="utf8mb4",
     )
 
 
@@ -129,6 +154,8 @@ def count_stored(name: str, url: str, message: str) -> int:
 
     async def count() -> int:
         async with connected(name, url) as execute:
-            return int(await execute(f"SELECT count(*) FROM structjob_logs WHERE message = '{message}'"))
+            return int(
+                await execute(f"SELECT count(*) FROM structjob_logs WHERE message = '{message}'")
+            )
 
     return asyncio.run(count())

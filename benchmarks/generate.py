@@ -1,6 +1,8 @@
-"""Fill a database with a made-up history: ``python -m benchmarks.generate URL [--jobs N] [--events N]``.
+"""Fill a database with a made-up history: ``python -m benchmarks.generate URL [--jobs N] [--events
+N]``.
 
-The lines go the way that those of a spool go: `structjob.store.ingest.Store.write`, in batches of a transaction each.
+The lines go the way that those of a spool go: `structjob.store.ingest.Store.write`, in batches of a
+transaction each.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ from datetime import timedelta
 from time import perf_counter
 
 from benchmarks.history import UNTIL, Batch, History
+from structjob.store.factory import make_store
 from structjob.store.ingest import Ending, Store, Written
-from structjob.store.opening import make_store
 
 
-async def fill(url: str, history: History, tell: Callable[[int], object] = lambda stored: None) -> int:
-    """Store a whole history, and end its sessions; repeated with the same history it changes nothing.
+async def fill(
+    url: str, history: History, tell: Callable[[int], object] = lambda stored: None
+) -> int:
+    """Store a whole history, and end its sessions; repeated with the same history it changes
+    nothing.
 
     Args:
         url: The database; the tables are made where there are none.
@@ -39,12 +44,16 @@ async def fill(url: str, history: History, tell: Callable[[int], object] = lambd
         batch = next(batches, None)
         while batch is not None:
             # What follows is made while this is stored.
-            _, following = await asyncio.gather(deliver(store, batch), asyncio.to_thread(next, batches, None))
+            _, following = await asyncio.gather(
+                deliver(store, batch), asyncio.to_thread(next, batches, None)
+            )
             stored += batch.events
             tell(stored)
             batch = following
         for session, last_seq in history.sessions:
-            await store.end_session(session, Ending(reason="closed", last_seq=last_seq), lambda crashed: (0, b""))
+            await store.end_session(
+                session, Ending(reason="closed", last_seq=last_seq), lambda crashed: (0, b"")
+            )
         return stored
     finally:
         await store.close()
@@ -62,12 +71,25 @@ async def deliver(store: Store, batch: Batch) -> Written:
 
 def main(arguments: list[str] | None = None) -> int:
     """Fill the database, and say how fast it went."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.generate", description="Fill a database with a made-up history.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.generate", description="Fill a database with a made-up history."
+    )
     parser.add_argument("url", metavar="URL", help="database, such as sqlite:///history.db")
     parser.add_argument("--jobs", type=int, default=100_000, help="how many jobs (default 100,000)")
-    parser.add_argument("--events", type=int, default=10_000_000, help="how many events (default 10,000,000: 6 GB in SQLite)")
-    parser.add_argument("--days", type=float, help="how many days they are spread over (default: one for 1,111 jobs)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, another history (default 1)")
+    parser.add_argument(
+        "--events",
+        type=int,
+        default=10_000_000,
+        help="how many events (default 10,000,000: 6 GB in SQLite)",
+    )
+    parser.add_argument(
+        "--days",
+        type=float,
+        help="how many days they are spread over (default: one for 1,111 jobs)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="another seed, another history (default 1)"
+    )
     options = parser.parse_args(arguments)
     history = History(options.jobs, options.events, seed=options.seed, days=options.days)
     began = perf_counter()
@@ -78,12 +100,19 @@ def main(arguments: list[str] | None = None) -> int:
         now = perf_counter()
         if sys.stderr.isatty() and now - told > 0.5:
             told = now
-            print(f"\r\x1b[K{stored:,} events, {stored / (now - began):,.0f} /s", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[K{stored:,} events, {stored / (now - began):,.0f} /s",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
 
     stored = asyncio.run(fill(options.url, history, tell))
     seconds = perf_counter() - began
     took = timedelta(seconds=round(seconds))
-    print(f"{options.jobs:,} jobs and {stored:,} events until {UNTIL:%Y-%m-%d} in {took}, {stored / seconds:,.0f} /s")
+    print(
+        f"{options.jobs:,} jobs and {stored:,} events until {UNTIL:%Y-%m-%d} in {took}, {stored / seconds:,.0f} /s"
+    )
     return 0
 
 

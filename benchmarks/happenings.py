@@ -1,4 +1,6 @@
-"""What happens in one made-up job: its changes of state and its events, as the bodies of lines of the spool."""
+"""What happens in one made-up job: its changes of state and its events, as the bodies of lines of
+the spool.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from benchmarks.operations import ANYWHERE_FAILS, ANYWHERE_SAYS, Fails, Operation, Says
-from structjob.fingerprint import of_words
+from structjob.values.fingerprint import of_words
 
 SECOND = 1_000_000
 """Moments are whole microseconds since 1970."""
@@ -24,7 +26,20 @@ _CANCELLED = 0.01
 _CRASHED = 0.004
 _TRIED_AGAIN = 0.3
 """The share of failures after which there is a second attempt, most of which succeed."""
-_OWNERS = ("ada", "grace", "alan", "edsger", "barbara", "donald", "margaret", "ken", "dennis", "radia", "leslie", "frances")
+_OWNERS = (
+    "ada",
+    "grace",
+    "alan",
+    "edsger",
+    "barbara",
+    "donald",
+    "margaret",
+    "ken",
+    "dennis",
+    "radia",
+    "leslie",
+    "frances",
+)
 _MACHINES = 400
 
 
@@ -53,7 +68,10 @@ class Lines:
     def __init__(self, chance: random.Random, says: Sequence[Says]) -> None:
         self._random = chance
         # Without the closing brace of the attributes: who logs may have some more of them.
-        self._templates = [f'","level":"{one.level}","message":{json.dumps(one.message)},"attrs":{one.attrs[:-1]}' for one in says]
+        self._templates = [
+            f'","level":"{one.level}","message":{json.dumps(one.message)},"attrs":{one.attrs[:-1]}'
+            for one in says
+        ]
         self._edges = list(itertools.accumulate(one.share for one in says))
         self._n = 0
 
@@ -108,7 +126,14 @@ class MadeUpJob:
         parent: The job whose child it is.
     """
 
-    def __init__(self, service: Service, operation: Operation, events: int, start: int, parent: MadeUpJob | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        operation: Operation,
+        events: int,
+        start: int,
+        parent: MadeUpJob | None,
+    ) -> None:
         chance = service.chance
         self.operation = operation
         self.start = start
@@ -142,7 +167,11 @@ class MadeUpJob:
             row["context_id"] = self._service.machines[self._service.skewed(_MACHINES)]
         if chance.random() < 0.05:
             row["idempotency_key"] = f"{operation.name}:{self.id}"
-        row["metadata"] = {"cluster": f"c{chance.randrange(5)}", "priority": chance.randrange(10), "flags": {"dry_run": False}}
+        row["metadata"] = {
+            "cluster": f"c{chance.randrange(5)}",
+            "priority": chance.randrange(10),
+            "flags": {"dry_run": False},
+        }
         return {name: value for name, value in row.items() if value is not None}
 
     def happenings(self) -> Iterator[Happening]:
@@ -166,7 +195,9 @@ class MadeUpJob:
         outcome = "failed" if chance.random() < 0.3 else "completed"
         yield from self._attempt(2, middle, end, self._events - self._events // 2, outcome)
 
-    def _attempt(self, number: int, start: int, end: int, events: int, status: str) -> Iterator[Happening]:
+    def _attempt(
+        self, number: int, start: int, end: int, events: int, status: str
+    ) -> Iterator[Happening]:
         """Yield an attempt with so many *events*."""
         chance, operation = self._chance, self.operation
         job = f'"job_id":"{self.id}","attempt":{number}'
@@ -181,8 +212,11 @@ class MadeUpJob:
         lines = events - 2 - 2 * len(names)
         error = _Error(chance, operation) if status == "failed" else None
         told = bool(error and names and lines)  # by the step; else the job's last event does
-        cuts = [0, *sorted(chance.randrange(lines + (not told)) for _ in names[1:]), lines]  # the last step has a line for its error
-        moments = iter(sorted(start + int(chance.random() * (end - start)) for _ in range(events - 2)))
+        # the last step has a line for its error
+        cuts = [0, *sorted(chance.randrange(lines + (not told)) for _ in names[1:]), lines]
+        moments = iter(
+            sorted(start + int(chance.random() * (end - start)) for _ in range(events - 2))
+        )
 
         began = moment_text(start).decode()
         yield self._state(start, number, "running", {"started_at": began})
@@ -192,21 +226,47 @@ class MadeUpJob:
             last = seq == len(names)
             outcome = status if last else "completed"
             at = next(moments)
-            step = {"id": new_id(chance, at), "job_id": self.id, "attempt": number, "seq": seq, "name": name}
+            step = {
+                "id": new_id(chance, at),
+                "job_id": self.id,
+                "attempt": number,
+                "seq": seq,
+                "name": name,
+            }
             inside = f'{self._parent}}},{job},"step_id":"{step["id"]}","step":"{name}",{common}'
             yield _step(at, step, "running", at)
-            yield _event(at, "info", "step_start", {"step": name, "step_number": seq}, inside, "step_start")
+            yield _event(
+                at, "info", "step_start", {"step": name, "step_number": seq}, inside, "step_start"
+            )
             failing = last and told
             yield from self._own_lines(cuts[seq] - cuts[seq - 1] - failing, moments, inside, name)
             if failing and error:
-                yield _event(next(moments), "error", "step_error", {"step": name, **error.attrs}, inside, "step_error", error.fingerprint)
+                yield _event(
+                    next(moments),
+                    "error",
+                    "step_error",
+                    {"step": name, **error.attrs},
+                    inside,
+                    "step_error",
+                    error.fingerprint,
+                )
             ended = next(moments)
             yield _step(at, step, outcome, ended, error if last else None)
-            attrs = {"step": name, "step_number": seq, "status": outcome, "duration_ms": (ended - at) / 1000}
+            attrs = {
+                "step": name,
+                "step_number": seq,
+                "status": outcome,
+                "duration_ms": (ended - at) / 1000,
+            }
             yield _event(ended, "info", "step_end", attrs, inside, "step_end")
         if not names:
             yield from self._own_lines(lines, moments, own, operation.name)
-        attrs = {"operation": operation.name, "status": status, "total_steps": len(names), "total_duration_ms": (end - start) / 1000}
+        attrs = {
+            "operation": operation.name,
+            "status": status,
+            "total_steps": len(names),
+            "total_duration_ms": (end - start) / 1000,
+        }
         level = {"completed": "info", "failed": "error", "crashed": "error"}.get(status, "warning")
         kind = "operation_crashed" if status == "crashed" else "operation_end"
         fingerprint = None
@@ -216,17 +276,23 @@ class MadeUpJob:
         yield _event(end, level, kind, attrs, own, kind, fingerprint)
         yield self._state(end, number, status, self._ending(start, end, status, error, names))
 
-    def _own_lines(self, count: int, moments: Iterator[int], rest: str, source: str) -> Iterator[Happening]:
+    def _own_lines(
+        self, count: int, moments: Iterator[int], rest: str, source: str
+    ) -> Iterator[Happening]:
         encoded = f'{rest},"logger":"app.{source}"'.encode()
         draw, values, chance = self._lines.draw, self._values, self._chance.random
         for moment in itertools.islice(moments, count):
             if chance() < _HANDLED:
                 error = _Error(self._chance, self.operation)
-                yield _event(moment, "error", "request failed", error.attrs, rest, None, error.fingerprint)
+                yield _event(
+                    moment, "error", "request failed", error.attrs, rest, None, error.fingerprint
+                )
             else:
                 yield Happening(moment, True, draw(moment, values, encoded))
 
-    def _ending(self, start: int, end: int, status: str, error: _Error | None, names: Sequence[str]) -> dict[str, Any]:
+    def _ending(
+        self, start: int, end: int, status: str, error: _Error | None, names: Sequence[str]
+    ) -> dict[str, Any]:
         seconds = (end - start) / SECOND
         ended = moment_text(end).decode()
         row: dict[str, Any] = {
@@ -240,7 +306,10 @@ class MadeUpJob:
         elif status == "cancelled":
             row["canceled_at"] = ended
         elif status == "crashed":
-            row |= {"error_type": "Crashed", "error_message": "the process ended without finishing it"}
+            row |= {
+                "error_type": "Crashed",
+                "error_message": "the process ended without finishing it",
+            }
         if error:
             row |= error.columns
         return row
@@ -259,10 +328,23 @@ class _Error:
         module = one.where[0].partition(":")[0]
         self.traceback = _traceback(one, message)
         self.fingerprint = _fingerprint(one)
-        self.fields = {"error_type": one.kind, "error_message": message, "retry_possible": one.kind.endswith(("Timeout", "TimeoutError"))}
-        structure = {"type": one.kind, "module": module, "message": message, "traceback": self.traceback}
+        self.fields = {
+            "error_type": one.kind,
+            "error_message": message,
+            "retry_possible": one.kind.endswith(("Timeout", "TimeoutError")),
+        }
+        structure = {
+            "type": one.kind,
+            "module": module,
+            "message": message,
+            "traceback": self.traceback,
+        }
         self.attrs = {**self.fields, "exception": structure}
-        self.columns = {"error_type": one.kind, "error_message": message, "error_traceback": self.traceback}
+        self.columns = {
+            "error_type": one.kind,
+            "error_message": message,
+            "error_traceback": self.traceback,
+        }
 
 
 @lru_cache
@@ -280,7 +362,13 @@ def _traceback(fails: Fails, message: str) -> str:
 
 
 def _event(
-    moment: int, level: str, message: str, attrs: Mapping[str, Any], rest: str, kind: str | None, fingerprint: str | None = None
+    moment: int,
+    level: str,
+    message: str,
+    attrs: Mapping[str, Any],
+    rest: str,
+    kind: str | None,
+    fingerprint: str | None = None,
 ) -> Happening:
     body = f'","level":"{level}","message":"{message}","attrs":{json.dumps(attrs)[:-1]}{rest}'
     if kind is not None:
@@ -290,17 +378,24 @@ def _event(
     return Happening(moment, True, b'{"ts":"%b%b' % (moment_text(moment), body.encode()))
 
 
-def _step(start: int, row: Mapping[str, Any], status: str, moment: int, error: _Error | None = None) -> Happening:
+def _step(
+    start: int, row: Mapping[str, Any], status: str, moment: int, error: _Error | None = None
+) -> Happening:
     row = {**row, "status": status, "started_at": moment_text(start).decode()}
     if status != "running":
-        row |= {"completed_at": moment_text(moment).decode(), "duration_ms": (moment - start) / 1000}
+        row |= {
+            "completed_at": moment_text(moment).decode(),
+            "duration_ms": (moment - start) / 1000,
+        }
     if status == "completed":
         row["percent_complete"] = 100.0
     return _state(moment, "step", {**row, **(error.columns if error else {})})
 
 
 def _state(moment: int, kind: str, row: Mapping[str, Any]) -> Happening:
-    return Happening(moment, False, b'{"kind":"%b","row":%b' % (kind.encode(), json.dumps(row).encode()))
+    return Happening(
+        moment, False, b'{"kind":"%b","row":%b' % (kind.encode(), json.dumps(row).encode())
+    )
 
 
 def new_id(chance: random.Random, moment: int) -> str:

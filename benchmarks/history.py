@@ -1,7 +1,9 @@
-"""A believable history of a made-up service: months of jobs, with attempts, steps, children and events, as lines of the spool.
+"""A believable history of a made-up service: months of jobs, with attempts, steps, children and
+events, as lines of the spool.
 
-Few operations make most jobs; what a job takes and how much it logs is heavy-tailed; a few percent fail, in a few dozen ways; there is
-more to do by day than at night, and less at the weekend. The same seed makes the same history, to the byte.
+Few operations make most jobs; what a job takes and how much it logs is heavy-tailed; a few percent
+fail, in a few dozen ways; there is more to do by day than at night, and less at the weekend. The
+same seed makes the same history, to the byte.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from datetime import UTC, datetime, timedelta
 
 from benchmarks.happenings import SECOND, Happening, Lines, MadeUpJob, Service, moment_text
 from benchmarks.operations import OPERATIONS, SYSTEM_SAYS, Operation
-from structjob.line import seal
-from structjob.session import Session
+from structjob.spool.line import seal
+from structjob.spool.session import Session
 from structjob.store.ingest import Write
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -32,7 +34,9 @@ _WORKERS = ("worker-1", "worker-2", "worker-3")
 _WEEK = 7 * 86_400 * SECOND
 """How long a process lives."""
 _BATCH = 64
-"""Jobs that are made at a time; their events are then put into the order of time, with those that are left of earlier ones."""
+"""Jobs that are made at a time; their events are then put into the order of time, with those that
+are left of earlier ones.
+"""
 _HOURS = (2, 1, 1, 1, 1, 2, 4, 7, 11, 13, 13, 12, 10, 12, 13, 13, 12, 10, 8, 6, 5, 4, 3, 2)
 _WEEKEND = 0.35
 
@@ -71,7 +75,9 @@ class _Process:
             self._states.append(seal(line.body, b',"state_seq":%d' % self._state_seq))
 
     def deliver(self) -> Write:
-        write = Write(self.session.session_id, b"".join(self._events), b"".join(self._states), self.seq)
+        write = Write(
+            self.session.session_id, b"".join(self._events), b"".join(self._states), self.seq
+        )
         self._events, self._states = [], []
         return write
 
@@ -90,18 +96,34 @@ class History:
         ValueError: if there is no job, or there are too few events.
     """
 
-    def __init__(self, jobs: int, events: int, *, seed: int = 1, until: datetime = UNTIL, days: float | None = None) -> None:
+    def __init__(
+        self,
+        jobs: int,
+        events: int,
+        *,
+        seed: int = 1,
+        until: datetime = UNTIL,
+        days: float | None = None,
+    ) -> None:
         if jobs < 1 or events < FEWEST * jobs:
-            raise ValueError(f"{events:,} events are too few for {jobs:,} jobs: take {FEWEST} a job at least, and a job at least")
+            raise ValueError(
+                f"{events:,} events are too few for {jobs:,} jobs: take {FEWEST} a job at least, and a job at least"
+            )
         self._random = random.Random(seed)
         self._until = (until - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-        self._since = self._until - int((jobs / PER_DAY if days is None else days) * 86_400 * SECOND)
+        self._since = self._until - int(
+            (jobs / PER_DAY if days is None else days) * 86_400 * SECOND
+        )
         self._service = Service(self._random, self._until)
         self._processes: dict[tuple[str, int], _Process] = {}
         self._system = self._moments(int(events * _SYSTEM))
         self._starts = self._moments(jobs)
-        kinds = self._random.choices(OPERATIONS, [operation.share for operation in OPERATIONS], k=jobs)
-        self._jobs = zip(kinds, self._sizes(kinds, events - len(self._system)), self._starts, strict=True)
+        kinds = self._random.choices(
+            OPERATIONS, [operation.share for operation in OPERATIONS], k=jobs
+        )
+        self._jobs = zip(
+            kinds, self._sizes(kinds, events - len(self._system)), self._starts, strict=True
+        )
         self._recent: dict[str, list[MadeUpJob]] = {operation.name: [] for operation in OPERATIONS}
 
     @property
@@ -147,7 +169,9 @@ class History:
 
     def _job(self, operation: Operation, size: int, start: int) -> MadeUpJob:
         parents = [job for name in operation.parents for job in self._recent[name]]
-        job = MadeUpJob(self._service, operation, size, start, self._random.choice(parents) if parents else None)
+        job = MadeUpJob(
+            self._service, operation, size, start, self._random.choice(parents) if parents else None
+        )
         self._recent[operation.name] = [*self._recent[operation.name][-4:], job]
         return job
 
@@ -165,7 +189,15 @@ class History:
         found = self._processes.get((host, week))
         if found is None:
             number, pid = self._random.getrandbits(52) | 1, 1_000 + self._random.getrandbits(14)
-            session = Session(number, host, None, pid, host.partition("-")[0], "1.4.2", moment_text(moment).decode())
+            session = Session(
+                number,
+                host,
+                None,
+                pid,
+                host.partition("-")[0],
+                "1.4.2",
+                moment_text(moment).decode(),
+            )
             found = self._processes[host, week] = _Process(session)
         return found
 
@@ -176,7 +208,11 @@ class History:
         begun = tuple(process.session for process in concerned if not process.entered)
         for process in concerned:
             process.entered = True
-        return Batch(begun, tuple(process.deliver() for process in concerned), sum(line.event for _, line in lines))
+        return Batch(
+            begun,
+            tuple(process.deliver() for process in concerned),
+            sum(line.event for _, line in lines),
+        )
 
 
 def _when(item: tuple[_Process, Happening]) -> int:

@@ -1,4 +1,6 @@
-"""What the made-up service of `benchmarks.history` does: its operations, what they log, and how they fail."""
+"""What the made-up service of `benchmarks.history` does: its operations, what they log, and how
+they fail.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ class Says:
         share: How often, beside the other lines of the same operation.
         level: How grave.
         message: The event.
-        attrs: The attributes, in JSON, with ``%(name)s`` for what `benchmarks.history` draws: ``n`` (a number that counts up), ``big`` (12
-            digits), ``ratio`` (0 to 1), and the job's own ``vm`` (a UUID), ``host`` and ``path``.
+        attrs: The attributes, in JSON, with ``%(name)s`` for what `benchmarks.history` draws: ``n``
+            (a number that counts up), ``big`` (12 digits), ``ratio`` (0 to 1), and the job's own
+            ``vm`` (a UUID), ``host`` and ``path``.
     """
 
     share: float
@@ -52,7 +55,8 @@ class Operation:
         project: The jobs' project, None for some.
         steps: Their names, in order.
         seconds: The median of what a job takes.
-        spread: How far durations, and numbers of lines, lie apart: sigma of a logarithmic normal distribution.
+        spread: How far durations, and numbers of lines, lie apart: sigma of a logarithmic normal
+            distribution.
         lines: How many lines it logs, beside the others.
         failing: The share of its jobs that fail.
         says: Its own lines.
@@ -76,7 +80,12 @@ class Operation:
 
 
 ANYWHERE_SAYS = (
-    Says(8, "info", "request sent", '{"url":"https://api.example.com/v2/vms/%(vm)s","n":%(n)d,"elapsed_ms":%(ratio).4f}'),
+    Says(
+        8,
+        "info",
+        "request sent",
+        '{"url":"https://api.example.com/v2/vms/%(vm)s","n":%(n)d,"elapsed_ms":%(ratio).4f}',
+    ),
     Says(3, "debug", "cache looked up", '{"key":"vm:%(vm)s","hit":true,"n":%(n)d}'),
     Says(1, "warning", "slow answer", '{"host":"%(host)s","elapsed_ms":%(n)d.5,"limit_ms":500}'),
     Says(0.5, "warning", "retrying", '{"host":"%(host)s","attempt":%(n)d,"delay":0.25}'),
@@ -86,8 +95,18 @@ ANYWHERE_SAYS = (
 """Lines that every operation logs now and then."""
 
 ANYWHERE_FAILS = (
-    Fails(4, "TimeoutError", "no answer from the server within 30.0 seconds (request %d)", ("client:Client.call",)),
-    Fails(2, "ConnectionResetError", "[Errno 104] Connection reset by peer (%d)", ("client:Client.call", "client:Client.read")),
+    Fails(
+        4,
+        "TimeoutError",
+        "no answer from the server within 30.0 seconds (request %d)",
+        ("client:Client.call",),
+    ),
+    Fails(
+        2,
+        "ConnectionResetError",
+        "[Errno 104] Connection reset by peer (%d)",
+        ("client:Client.call", "client:Client.read"),
+    ),
     Fails(1, "KeyError", "'flavor_%d'", ("config:lookup",)),
     Fails(0.3, "MemoryError", "could not allocate %d bytes", ("buffers:Pool.take",)),
 )
@@ -105,7 +124,12 @@ SYSTEM_SAYS = (
 
 def _copies(message: str) -> tuple[Says, ...]:
     return (
-        Says(30, "info", message, '{"vm":"%(vm)s","transferred":%(big)d,"ratio":%(ratio).4f,"verified":true,"path":"%(path)s"}'),
+        Says(
+            30,
+            "info",
+            message,
+            '{"vm":"%(vm)s","transferred":%(big)d,"ratio":%(ratio).4f,"verified":true,"path":"%(path)s"}',
+        ),
         Says(2, "success", f"{message}, checked", '{"vm":"%(vm)s","sha256_ok":true,"n":%(n)d}'),
     )
 
@@ -119,7 +143,8 @@ def _handles(message: str, key: str) -> tuple[Says, ...]:
 
 def _fails(name: str, *kinds: tuple[str, str]) -> tuple[Fails, ...]:
     return tuple(
-        Fails(2.0 / number, kind, message, (f"{name}:run", f"{name}:part_{number}")) for number, (kind, message) in enumerate(kinds, 1)
+        Fails(2.0 / number, kind, message, (f"{name}:run", f"{name}:part_{number}"))
+        for number, (kind, message) in enumerate(kinds, 1)
     )
 
 

@@ -1,4 +1,6 @@
-"""structjob's side, through its public API only; imported in the process that measures. Its standard output is /dev/null."""
+"""structjob's side, through its public API only; imported in the process that measures. Its
+standard output is /dev/null.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ DATABASE = "bench.db"
 async def tracker(
     *, console: str | bool = False, url: str = f"sqlite:///{DATABASE}", **options: Any
 ) -> AsyncIterator[tuple[structjob.Tracker, Any]]:
-    """Configure logging, open a tracker with its defaults, on a new SQLite file where nothing else is said, and yield it with a logger."""
+    """Configure logging, open a tracker with its defaults, on a new SQLite file where nothing else
+    is said, and yield it with a logger.
+    """
     structjob.configure(console=console, level="info")
     async with structjob.Tracker(url, **options) as opened:
         yield opened, structlog.get_logger().bind()  # as the structlog peers do

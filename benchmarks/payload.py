@@ -1,4 +1,6 @@
-"""What every side logs: one realistic event with five attributes, inside a job and a step with a correlation id."""
+"""What every side logs: one realistic event with five attributes, inside a job and a step with a
+correlation id.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ STEP_ID = "018f6a2e-5e07-7f11-8d02-6b9c1e4a7f35"
 CORRELATION_ID = "req-7c1e2f9b40d84c6f"
 JOB, STEP = "vm-migrate", "copy"
 
-CONTEXT = {"job_id": JOB_ID, "step_id": STEP_ID, "operation": JOB, "step": STEP, "correlation_id": CORRELATION_ID}
+CONTEXT = {
+    "job_id": JOB_ID,
+    "step_id": STEP_ID,
+    "operation": JOB,
+    "step": STEP,
+    "correlation_id": CORRELATION_ID,
+}
 """What a peer binds, so that its events can be found again by the same ids as ours."""
 
 

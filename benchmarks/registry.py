@@ -20,9 +20,12 @@ class Case:
 
     Args:
         name: How the table and the JSON call it.
-        run: Called with the benchmark's size and *options* as keywords, in an empty working directory that is removed afterwards.
-        needs: Modules that must be importable; a case whose peer is not installed is reported as such.
-        server: Environment variable with the URL of a server that it needs, see `benchmarks.databases`.
+        run: Called with the benchmark's size and *options* as keywords, in an empty working
+            directory that is removed afterwards.
+        needs: Modules that must be importable; a case whose peer is not installed is reported as
+            such.
+        server: Environment variable with the URL of a server that it needs, see
+            `benchmarks.databases`.
         options: Keywords of this case only.
     """
 
@@ -43,7 +46,8 @@ class Row:
         metric: The key in what the cases return.
         unit: What the metric counts, for the reader.
         ours: The case that is ours.
-        peers: The cases to stand beside; the best of them counts. None of them: the value itself is judged.
+        peers: The cases to stand beside; the best of them counts. None of them: the value itself is
+            judged.
         peer_metric: The key in what the peers return, where it is another.
         better: Which end of the metric is good; it decides who is the best peer.
         compare: Whether the mark is on ours ÷ peer, or on ours - peer.

@@ -16,14 +16,27 @@ from benchmarks.registry import Benchmark, Row
 from benchmarks.runner import Outcome
 
 LIBRARIES = (
-    *("structjob", "structlog", "msgspec", "SQLAlchemy", "alembic", "aiosqlite", "click", "rich", "tenacity", "anyio"),
+    *(
+        "structjob",
+        "structlog",
+        "msgspec",
+        "SQLAlchemy",
+        "alembic",
+        "aiosqlite",
+        "click",
+        "rich",
+        "tenacity",
+        "anyio",
+    ),
     *("orjson", "loguru", "opentelemetry-sdk", "logfire", "eliot", "prefect"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row with its numbers: medians over the rounds, and the median of the rounds' own comparisons."""
+    """A row with its numbers: medians over the rounds, and the median of the rounds' own
+    comparisons.
+    """
 
     label: str
     work: str
@@ -63,18 +76,36 @@ def machine() -> dict[str, Any]:
 def judge(row: Row, outcomes: dict[str, Outcome]) -> Line:
     """Compare as *row* says; the best peer is the one with the best median."""
     ours = _values(outcomes[row.ours], row.metric)
-    present = {name: values for name in row.peers if (values := _values(outcomes[name], row.peer_metric or row.metric))}
-    best = (min if row.better == "lower" else max)(present, key=lambda name: statistics.median(present[name]), default=None)
+    present = {
+        name: values
+        for name in row.peers
+        if (values := _values(outcomes[name], row.peer_metric or row.metric))
+    }
+    best = (min if row.better == "lower" else max)(
+        present, key=lambda name: statistics.median(present[name]), default=None
+    )
     mark = _mark(row)
-    facts = {"label": row.label, "work": row.work, "unit": row.unit, "compare": row.compare if row.peers else "value", "mark": mark}
+    facts = {
+        "label": row.label,
+        "work": row.work,
+        "unit": row.unit,
+        "compare": row.compare if row.peers else "value",
+        "mark": mark,
+    }
     if not ours or (row.peers and best is None):
         median = statistics.median(ours) if ours else None
         return Line(**facts, ours=median, peer_name=best, peer=None, value=None, met=None)
     beside = present[best] if best else None
     value = _value(row, ours, beside)
-    met = None if not mark else (value <= row.at_most if row.at_most is not None else value >= (row.at_least or 0))
+    met = (
+        None
+        if not mark
+        else (value <= row.at_most if row.at_most is not None else value >= (row.at_least or 0))
+    )
     peer = statistics.median(beside) if beside else None
-    return Line(**facts, ours=statistics.median(ours), peer_name=best, peer=peer, value=value, met=met)
+    return Line(
+        **facts, ours=statistics.median(ours), peer_name=best, peer=peer, value=value, met=met
+    )
 
 
 def _values(outcome: Outcome, metric: str) -> list[float]:
@@ -104,19 +135,39 @@ def _mark(row: Row) -> str:
 
 def notes(outcomes: dict[str, Outcome]) -> list[str]:
     """Return a line for every case without samples: what is not installed, and what failed."""
-    missing = [f"{name}: {outcome.missing}" for name, outcome in outcomes.items() if outcome.missing]
-    return missing + [f"{name} failed: {outcome.failed}" for name, outcome in outcomes.items() if outcome.failed]
+    missing = [
+        f"{name}: {outcome.missing}" for name, outcome in outcomes.items() if outcome.missing
+    ]
+    return missing + [
+        f"{name} failed: {outcome.failed}" for name, outcome in outcomes.items() if outcome.failed
+    ]
 
 
 def table(lines: list[Line], *, judged: bool = True) -> str:
-    """Return the lines as a Markdown table, readable as it stands; *judged* says whether marks are met."""
+    """Return the lines as a Markdown table, readable as it stands; *judged* says whether marks are
+    met.
+    """
     head = ["#", "work", "ours", "peer", "ratio", "mark", "met?"]
     cells = [
         head,
-        *([line.label, line.work, _ours(line), _peer(line), _shown(line), line.mark or "—", _met(line, judged)] for line in lines),
+        *(
+            [
+                line.label,
+                line.work,
+                _ours(line),
+                _peer(line),
+                _shown(line),
+                line.mark or "—",
+                _met(line, judged),
+            ]
+            for line in lines
+        ),
     ]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    rows = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
     rows.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(rows)
 
@@ -149,7 +200,12 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def document(results: dict[str, tuple[Benchmark, dict[str, Outcome], list[Line]]], *, smoke: bool, facts: dict[str, Any]) -> dict[str, Any]:
+def document(
+    results: dict[str, tuple[Benchmark, dict[str, Outcome], list[Line]]],
+    *,
+    smoke: bool,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
     """Return everything that was measured, ready for JSON."""
     return {
         "machine": facts,
@@ -169,7 +225,12 @@ def document(results: dict[str, tuple[Benchmark, dict[str, Outcome], list[Line]]
 def _case(outcome: Outcome) -> dict[str, Any]:
     metrics = dict.fromkeys(metric for sample in outcome.samples for metric in sample)
     medians = {metric: statistics.median(_values(outcome, metric)) for metric in metrics}
-    return {"samples": outcome.samples, "medians": medians, "missing": outcome.missing, "failed": outcome.failed}
+    return {
+        "samples": outcome.samples,
+        "medians": medians,
+        "missing": outcome.missing,
+        "failed": outcome.failed,
+    }
 
 
 def _finite(line: dict[str, Any]) -> dict[str, Any]:

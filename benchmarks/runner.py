@@ -1,4 +1,6 @@
-"""Runs the cases of a benchmark: each in a fresh process and an empty directory, in turn, round after round."""
+"""Runs the cases of a benchmark: each in a fresh process and an empty directory, in turn, round
+after round.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,13 @@ class Outcome:
     """The last line of what the process said."""
 
 
-def run(benchmark: Benchmark, *, rounds: int, smoke: bool, tell: Callable[[str], None] = lambda _: None) -> dict[str, Outcome]:
+def run(
+    benchmark: Benchmark, *, rounds: int, smoke: bool, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, Outcome]:
     """Measure every case of *benchmark* and return the outcomes by case name.
 
-    The order turns by one each round, so that no case always follows the same one. A case that fails once is not run again.
+    The order turns by one each round, so that no case always follows the same one. A case that
+    fails once is not run again.
     """
     size = benchmark.smoke if smoke else benchmark.size
     rounds = 1 if smoke else max(rounds, benchmark.rounds)
@@ -57,15 +62,31 @@ def measure(benchmark: Benchmark, case: Case, keywords: dict[str, Any]) -> dict[
     Raises:
         RuntimeError: if the process fails or takes too long; the message is the last thing it said.
     """
-    with tempfile.TemporaryDirectory(prefix="structjob-bench-", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(
+        prefix="structjob-bench-", ignore_cleanup_errors=True
+    ) as directory:
         work = Path(directory, "work")
         work.mkdir()
         result, said = Path(directory, "result.json"), Path(directory, "stderr")
-        command = [sys.executable, "-m", "benchmarks.child", benchmark.name, case.name, json.dumps(keywords), str(result)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.child",
+            benchmark.name,
+            case.name,
+            json.dumps(keywords),
+            str(result),
+        ]
         with said.open("wb") as stderr:
             try:
                 done = subprocess.run(
-                    command, cwd=work, env=environment(), stdout=subprocess.DEVNULL, stderr=stderr, timeout=benchmark.timeout, check=False
+                    command,
+                    cwd=work,
+                    env=environment(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    timeout=benchmark.timeout,
+                    check=False,
                 )
             except subprocess.TimeoutExpired:
                 raise RuntimeError(f"not done within {benchmark.timeout:g} s") from None
@@ -75,9 +96,11 @@ def measure(benchmark: Benchmark, case: Case, keywords: dict[str, Any]) -> dict[
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a measured process: the checkout is importable, nothing tells structjob where to write.
+    """Return the environment of a measured process: the checkout is importable, nothing tells
+    structjob where to write.
 
-    Nor anything Python how to run: without bytecode files, for one, what is not installed would be compiled at each start.
+    Nor anything Python how to run: without bytecode files, for one, what is not installed would be
+    compiled at each start.
     """
     foreign = ("STRUCTJOB_", "OTEL_", "LOGFIRE_", "LOGURU_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -89,7 +112,11 @@ def environment() -> dict[str, str]:
 def _missing(case: Case) -> str | None:
     if module := next((module for module in case.needs if not _importable(module)), None):
         return f"{module} is not installed"
-    return f"{case.server} is not set" if case.server is not None and not os.environ.get(case.server) else None
+    return (
+        f"{case.server} is not set"
+        if case.server is not None and not os.environ.get(case.server)
+        else None
+    )
 
 
 def _importable(module: str) -> bool:

@@ -1,6 +1,7 @@
 """Structured logging and job tracking for asyncio, on structlog.
 
-Log as you already do: every event knows its job, is safe the moment the call returns, and can be asked for afterwards.
+Log as you already do: every event knows its job, is safe the moment the call returns, and can be
+asked for afterwards.
 """
 
 from __future__ import annotations
@@ -8,8 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from structjob.configuration import configure
-    from structjob.context import current_job, current_step, enrich, environment, extract, inject
+    from structjob.capture.configure import configure
+    from structjob.capture.fanout import FanOut
+    from structjob.capture.install import install
+    from structjob.capture.logger import success
+    from structjob.capture.processors import Sample, add_context, record_event
+    from structjob.context.scope import (
+        current_job,
+        current_step,
+        enrich,
+        environment,
+        extract,
+        inject,
+    )
     from structjob.exceptions import (
         Cancelled,
         ErrorGroupNotFound,
@@ -28,11 +40,7 @@ if TYPE_CHECKING:
         StructjobError,
     )
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
-    from structjob.installation import install
-    from structjob.jobfiles import JobFileSink
     from structjob.lifecycle import Attempt, Job, Step, retrying, step
-    from structjob.logfile import FileSink
-    from structjob.logger import success
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -49,17 +57,17 @@ if TYPE_CHECKING:
         StepStatus,
         Surroundings,
     )
-    from structjob.pipeline import FanOut
-    from structjob.processors import Sample, add_context, capture
-    from structjob.redaction import Redactor, secret
-    from structjob.retention import Pruned, Retention
-    from structjob.sinks import ConsoleSink, Record, Sink
+    from structjob.retention.policy import Pruned, Retention
+    from structjob.sinks.console import ConsoleSink, Record, Sink
+    from structjob.sinks.file import FileSink
+    from structjob.sinks.jobfile import JobFileSink
     from structjob.statistics import ErrorGroup, StatisticsFilter
     from structjob.tracker import Tracker
+    from structjob.values.redaction import Redactor, secret
 
 _WHERE = {
-    "configuration": ("configure",),
-    "context": ("current_job", "current_step", "enrich", "environment", "extract", "inject"),
+    "capture.configure": ("configure",),
+    "context.scope": ("current_job", "current_step", "enrich", "environment", "extract", "inject"),
     "exceptions": (
         "Cancelled",
         "ErrorGroupNotFound",
@@ -78,11 +86,11 @@ _WHERE = {
         "StructjobError",
     ),
     "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
-    "installation": ("install",),
-    "jobfiles": ("JobFileSink",),
+    "capture.install": ("install",),
+    "sinks.jobfile": ("JobFileSink",),
     "lifecycle": ("Attempt", "Job", "Step", "retrying", "step"),
-    "logfile": ("FileSink",),
-    "logger": ("success",),
+    "sinks.file": ("FileSink",),
+    "capture.logger": ("success",),
     "models": (
         "AttemptRecord",
         "ErrorInfo",
@@ -99,11 +107,11 @@ _WHERE = {
         "StepStatus",
         "Surroundings",
     ),
-    "pipeline": ("FanOut",),
-    "processors": ("Sample", "add_context", "capture"),
-    "redaction": ("Redactor", "secret"),
-    "retention": ("Pruned", "Retention"),
-    "sinks": ("ConsoleSink", "Record", "Sink"),
+    "capture.fanout": ("FanOut",),
+    "capture.processors": ("Sample", "add_context", "record_event"),
+    "values.redaction": ("Redactor", "secret"),
+    "retention.policy": ("Pruned", "Retention"),
+    "sinks.console": ("ConsoleSink", "Record", "Sink"),
     "statistics": ("ErrorGroup", "StatisticsFilter"),
     "tracker": ("Tracker",),
 }
@@ -159,7 +167,6 @@ __all__ = [
     "Surroundings",
     "Tracker",
     "add_context",
-    "capture",
     "configure",
     "current_job",
     "current_step",
@@ -168,6 +175,7 @@ __all__ = [
     "extract",
     "inject",
     "install",
+    "record_event",
     "retrying",
     "secret",
     "step",
@@ -176,7 +184,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Each name is imported when it is first used: a command line that prints its help need not load a database layer.
+    # Each name is imported when it is first used: a command line that prints its help need not load
+    # a database layer.
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'structjob' has no attribute {name!r}")

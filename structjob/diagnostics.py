@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Mapping
 
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 diagnostics = logging.getLogger("structjob")
 
@@ -39,22 +39,33 @@ class Faults:
         now = time.monotonic()
         if now - self._told.get(what, -60.0) >= 60.0:
             self._told[what] = now
-            diagnostics.warning("%s failed (%s so far): %s: %s", what, count_of(self.counts[what], "time"), type(exc).__name__, exc)
+            diagnostics.warning(
+                "%s failed (%s so far): %s: %s",
+                what,
+                count_of(self.counts[what], "time"),
+                type(exc).__name__,
+                exc,
+            )
 
 
 faults = Faults()
 
 
 def debug_if_asked(environ: Mapping[str, str]) -> None:
-    """Let the library say on stderr what it does, if the environment asks for it; a second call does nothing."""
+    """Let the library say on stderr what it does, if the environment asks for it; a second call
+    does nothing.
+    """
     if environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("1", "true", "yes", "on"):
         return
     diagnostics.setLevel(logging.DEBUG)
     if not any(type(handler) is _DebugHandler for handler in diagnostics.handlers):
         handler = _DebugHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s structjob[%(process)d] %(levelname)s %(message)s"))
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s structjob[%(process)d] %(levelname)s %(message)s")
+        )
         diagnostics.addHandler(handler)
-        diagnostics.propagate = False  # else each line would be there twice where logging has handlers
+        # else each line would be there twice where logging has handlers
+        diagnostics.propagate = False
 
 
 class _DebugHandler(logging.StreamHandler):  # type: ignore[type-arg]  # on 3.11 it is generic for type checkers only

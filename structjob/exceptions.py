@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 class StructjobError(Exception):
     """Root of every exception that structjob raises on purpose.
 
-    The message names the thing, says what is wrong with it and what to do; passwords in it are masked. Copied or pickled, it is the same.
+    The message names the thing, says what is wrong with it and what to do; passwords in it are
+    masked. Copied or pickled, it is the same.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,7 +51,11 @@ class EventNotFound(StructjobError, LookupError):
     """No event with the given session and number is stored."""
 
     def __init__(self, session_id: int, seq: int, reason: str | None = None) -> None:
-        why = f"its number is put down as {reason}" if reason is not None else "an event is named by its `session_id` and `seq`"
+        why = (
+            f"its number is put down as {reason}"
+            if reason is not None
+            else "an event is named by its `session_id` and `seq`"
+        )
         super().__init__(f"event not found: {session_id}:{seq}; {why}")
         self.session_id = session_id
         self.seq = seq
@@ -78,16 +83,21 @@ class NotOpen(StructjobError, RuntimeError):
 
 
 class StoreUnavailable(StructjobError):
-    """The database does not answer now; what was accepted stays in the spool and is delivered later.
+    """The database does not answer now; what was accepted stays in the spool and is delivered
+    later.
 
     Args:
         message: What is wrong, and what to do.
-        permanent: Whether only somebody's hand changes it (a wrong password, a table that is missing), and not time.
+        permanent: Whether only somebody's hand changes it (a wrong password, a table that is
+            missing), and not time.
         refused: Whether the database answers, and refuses the content that it was given.
-        gone: Whether the database that was opened, or a table in it, is not there any more: it must be opened anew.
+        gone: Whether the database that was opened, or a table in it, is not there any more: it must
+            be opened anew.
     """
 
-    def __init__(self, message: str, *, permanent: bool = False, refused: bool = False, gone: bool = False) -> None:
+    def __init__(
+        self, message: str, *, permanent: bool = False, refused: bool = False, gone: bool = False
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.refused = refused

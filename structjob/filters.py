@@ -25,7 +25,8 @@ class _Filter:
         """Build the filter from keywords.
 
         Raises:
-            InvalidFilter: if a name is not one of the fields, or a value is not one that field accepts.
+            InvalidFilter: if a name is not one of the fields, or a value is not one that field
+                accepts.
         """
         known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every subclass is a dataclass
         for name in filters:
@@ -48,8 +49,12 @@ def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
                 )
             return value.astimezone(UTC)
     except OverflowError:
-        raise InvalidFilter(f"{name} is a time before the year 1 or after 9999 ({value}): leave it out") from None
-    raise InvalidFilter(f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}")
+        raise InvalidFilter(
+            f"{name} is a time before the year 1 or after 9999 ({value}): leave it out"
+        ) from None
+    raise InvalidFilter(
+        f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}"
+    )
 
 
 def _as_statuses(status: object) -> tuple[str, ...] | None:
@@ -69,13 +74,19 @@ def _check_plain(given: object) -> None:
     """Refuse truth values that are none, and text that no database takes."""
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)
-        if field.type in ("bool", "bool | None") and not isinstance(value, bool) and not (value is None and field.default is None):
+        if (
+            field.type in ("bool", "bool | None")
+            and not isinstance(value, bool)
+            and not (value is None and field.default is None)
+        ):
             raise InvalidFilter(f"{field.name} must be True or False, not {value!r}")
         for text in _texts(value):
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise InvalidFilter(f"{field.name} holds half of a surrogate pair, which no database can store: {value!r}") from None
+                raise InvalidFilter(
+                    f"{field.name} holds half of a surrogate pair, which no database can store: {value!r}"
+                ) from None
 
 
 def _texts(value: object) -> Iterable[str]:
@@ -100,7 +111,9 @@ def values_of(value: Any) -> tuple[Any, ...]:
 
 
 def _several(given: _Filter, names: Iterable[str]) -> None:
-    """Make tuples of the fields that hold several values, each once; of one value it is that value."""
+    """Make tuples of the fields that hold several values, each once; of one value it is
+    that value.
+    """
     for name in names:
         value = getattr(given, name)
         if value is None or isinstance(value, str) or not isinstance(value, Iterable):
@@ -119,7 +132,9 @@ def _check_values(name: str, value: object, known: Iterable[str]) -> None:
 
 def _check_paths(name: str, given: object) -> None:
     if given is not None and not isinstance(given, Mapping):
-        raise InvalidFilter(f"{name} must be a mapping of attribute to value, not {type(given).__name__}")
+        raise InvalidFilter(
+            f"{name} must be a mapping of attribute to value, not {type(given).__name__}"
+        )
 
 
 def _named(job: AnyJob) -> str:
@@ -131,23 +146,41 @@ def _named(job: AnyJob) -> str:
 
 def _check_limit(limit: int) -> None:
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidFilter(f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors")
+        raise InvalidFilter(
+            f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
+        )
 
 
 def _check_order(order: str) -> None:
     if order not in ("asc", "desc"):
-        raise InvalidFilter(f"order must be 'asc' (oldest first) or 'desc' (newest first), not {order!r}")
+        raise InvalidFilter(
+            f"order must be 'asc' (oldest first) or 'desc' (newest first), not {order!r}"
+        )
 
 
 def _check_span(since: datetime | None, until: datetime | None) -> None:
     if since is not None and until is not None and since > until:
-        raise InvalidFilter(f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them")
+        raise InvalidFilter(
+            f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them"
+        )
 
 
 EventType = Literal["system", "job", "task"]
 Stream = Literal["stdout", "stderr", "system"]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
-_SEVERAL_OF_LOGS = ("job", "job_id", "step", "operation", "type", "kind", "level", "stream", "logger", "category", "project")
+_SEVERAL_OF_LOGS = (
+    "job",
+    "job_id",
+    "step",
+    "operation",
+    "type",
+    "kind",
+    "level",
+    "stream",
+    "logger",
+    "category",
+    "project",
+)
 _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 
 
@@ -155,28 +188,37 @@ _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 class LogFilter(_Filter):
     """Which events to read; every field that is set must match.
 
-    Where several values are given, one of them must match: ``level=("info", "error")``, ``job=("gui-1", "gui-2")``; at most 50. Several
-    are taken by *job*, *job_id*, *level*, *type*, *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project*.
+    Where several values are given, one of them must match: ``level=("info", "error")``,
+    ``job=("gui-1", "gui-2")``; at most 50. Several are taken by *job*, *job_id*, *level*, *type*,
+    *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project*.
 
-    Indexes lead to the events of a job, a step, a correlation id, a session or an error, and to those of a category, a type, levels or a
-    time. A page by anything else, without one of the first five, looks at 100,000 events at most; see `Page.partial`.
+    Indexes lead to the events of a job, a step, a correlation id, a session or an error, and to
+    those of a category, a type, levels or a time. A page by anything else, without one of the first
+    five, looks at 100,000 events at most; see `Page.partial`.
 
     Args:
-        job: A job: any id of it, a `Job` or a `JobRecord`. If there is no such job, reading raises `JobNotFound`.
-        job_id: The same for code that knows the id: where no job has it, as an id of any kind, events are looked for by it all the same.
-        children: With the events of the job's descendants (the default where a job is given), or without.
-        level: This level or above; with ``level_exact`` this level only, and of several levels these only.
+        job: A job: any id of it, a `Job` or a `JobRecord`. If there is no such job, reading raises
+            `JobNotFound`.
+        job_id: The same for code that knows the id: where no job has it, as an id of any kind,
+            events are looked for by it all the same.
+        children: With the events of the job's descendants (the default where a job is given), or
+            without.
+        level: This level or above; with ``level_exact`` this level only, and of several levels
+            these only.
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
         logger: The name given to ``structlog.get_logger``.
         source: Another name of *logger*.
-        trace_id: The trace of OpenTelemetry or of another tracer. No index leads to it: a page looks at 100,000 events at most.
-        since: From this moment on; a datetime with a time zone; a `timedelta` is that long before now.
+        trace_id: The trace of OpenTelemetry or of another tracer. No index leads to it: a page
+            looks at 100,000 events at most.
+        since: From this moment on; a datetime with a time zone; a `timedelta` is that long before
+            now.
         until: Before this moment.
-        fingerprint: Occurrences of this error; see `structjob.store.errors.Errors`.
-        text: Part of the message, not a regular expression; letter case does not count (on SQLite: that of ASCII letters). No index
-            leads to it: a page looks at 100,000 events at most, whatever else is asked for.
-        attrs: Attribute path (dots go deeper) → value it must equal. Of a list, one of its items must: ``tags`` finds a tag, ``disks.name``
-            a disk. As to *text*, no index leads to it.
+        fingerprint: Occurrences of this error; see `structjob.queries.errors.Errors`.
+        text: Part of the message, not a regular expression; letter case does not count (on SQLite:
+            that of ASCII letters). No index leads to it: a page looks at 100,000 events at most,
+            whatever else is asked for.
+        attrs: Attribute path (dots go deeper) → value it must equal. Of a list, one of its items
+            must: ``tags`` finds a tag, ``disks.name`` a disk. As to *text*, no index leads to it.
         order: ``asc`` oldest first, ``desc`` newest first.
         limit: Rows a page, 1–10,000.
 
@@ -216,8 +258,13 @@ class LogFilter(_Filter):
         if self.job is not None:
             if self.job_id is not None:
                 raise InvalidFilter("job and job_id both name a job: leave one of them out")
-            given = self.job if isinstance(self.job, Iterable) and not isinstance(self.job, str) else (self.job,)
-            live = not any(isinstance(one, str) for one in given)  # a handle or a record says which one it is, with no question asked
+            given = (
+                self.job
+                if isinstance(self.job, Iterable) and not isinstance(self.job, str)
+                else (self.job,)
+            )
+            # a handle or a record says which one it is, with no question asked
+            live = not any(isinstance(one, str) for one in given)
             object.__setattr__(self, "job_id" if live else "job", [_named(one) for one in given])
             if live:
                 object.__setattr__(self, "job", None)
@@ -271,9 +318,10 @@ class AttemptFilter(_Listed):
     Args:
         status: One status, or several.
         operation: Of jobs of this operation.
-        project: Of jobs of this project. No index leads to any of these three: a page looks at 100,000 attempts at most; see
-            `Page.partial`.
-        since: Begun from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
+        project: Of jobs of this project. No index leads to any of these three: a page looks at
+            100,000 attempts at most; see `Page.partial`.
+        since: Begun from this moment on; a datetime with a time zone; a `timedelta` is that long
+            before now.
         until: Begun before this moment.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
         limit: Rows a page, 1–10,000.
@@ -292,15 +340,19 @@ class JobFilter(_Listed):
 
     Args:
         status: One status, or several.
-        job_type, operation, owner, category, project: One, or several of which one must match. The numbers of values that are given of
+        job_type, operation, owner, category, project: One, or several of which one must match. The
+        numbers of values that are given of
             each, multiplied, may be 50 at most.
-        metadata: Path in the metadata → value; see ``attrs`` of `LogFilter`. No index leads to it: a page looks at 100,000 jobs at most.
-        sort: ``created``, the default, or ``duration``: the longest first (with ``order="asc"`` the shortest) of the newest 100,000 jobs
-            that match and have a duration.
-        slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation that were completed before them, as
-            `structjob.store.statistics.Statistics.outlook` says it. A page looks at 1,000 jobs at most; there is no ``previous``.
+        metadata: Path in the metadata → value; see ``attrs`` of `LogFilter`. No index leads to it:
+            a page looks at 100,000 jobs at most.
+        sort: ``created``, the default, or ``duration``: the longest first (with ``order="asc"`` the
+            shortest) of the newest 100,000 jobs that match and have a duration.
+        slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation
+            that were completed before them, as `structjob.queries.statistics.Statistics.outlook`
+            says it. A page looks at 1,000 jobs at most; there is no ``previous``.
         text: Part of the operation or of the description.
-        since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
+        since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long
+            before now.
         until: Created before this moment.
         parent_job_id, root_job_id: Any id of the parent, or of the job at the top.
         root_only: Only jobs without a parent, or whose parent is not in this database.
@@ -329,7 +381,8 @@ class JobFilter(_Listed):
     text: str | None = None
 
     def __post_init__(self) -> None:
-        _Listed.__post_init__(self)  # `super()` knows no class that dataclasses made anew for its slots
+        # `super()` knows no class that dataclasses made anew for its slots
+        _Listed.__post_init__(self)
         _several(self, _SEVERAL_OF_JOBS)
         _check_paths("metadata", self.metadata)
         if self.sort not in ("created", "duration"):

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from structjob.exceptions import InvalidFilter
 
-LEVELS: dict[str, int] = {"debug": 10, "info": 20, "success": 25, "warning": 30, "error": 40, "critical": 50}
-"""The levels and their numbers; ``warn`` is stored as ``warning``, ``exception`` as ``error``, ``fatal`` as ``critical``."""
+LEVELS: dict[str, int] = {
+    "debug": 10,
+    "info": 20,
+    "success": 25,
+    "warning": 30,
+    "error": 40,
+    "critical": 50,
+}
+"""The levels and their numbers; ``warn`` is stored as ``warning``, ``exception`` as ``error``,
+``fatal`` as ``critical``.
+"""
 
-LEVEL_ALIASES: dict[str, str] = {"warn": "warning", "exception": "error", "fatal": "critical", "notset": "debug", "msg": "info"}
+LEVEL_ALIASES: dict[str, str] = {
+    "warn": "warning",
+    "exception": "error",
+    "fatal": "critical",
+    "notset": "debug",
+    "msg": "info",
+}
 
 
 def level_name(level: str | int) -> str:

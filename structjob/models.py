@@ -1,6 +1,7 @@
 """The records that reads return, the statuses, and the table of legal changes between them.
 
-Field names are the columns' names (see ``store/tables.py``); the three ``error_*`` columns come as one `ErrorInfo`.
+Field names are the columns' names (see ``store/tables.py``); the three ``error_*`` columns come as
+one `ErrorInfo`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def id_of(job: AnyJob) -> str:
     """
     given = getattr(job, "id", None) if hasattr(job, "operation") else job
     if not isinstance(given, str):
-        raise InvalidArgument(f"a job is named by an id (text), or given as a Job or a JobRecord, not as {type(job).__name__}")
+        raise InvalidArgument(
+            f"a job is named by an id (text), or given as a Job or a JobRecord, not as {type(job).__name__}"
+        )
     return given
 
 
@@ -55,7 +58,9 @@ class JobStatus(StrEnum):
         return self in JOB_TERMINAL
 
 
-JOB_TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CRASHED})
+JOB_TERMINAL = frozenset(
+    {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CRASHED}
+)
 
 JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.CANCELLED, JobStatus.FAILED}),
@@ -64,7 +69,9 @@ JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
     # Presumed by another process: the attempt's own session knows better, and only it may say so.
-    JobStatus.CRASHED: frozenset({JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}),
+    JobStatus.CRASHED: frozenset(
+        {JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+    ),
 }
 
 
@@ -99,22 +106,30 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 
 
 def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
-    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the job in the message."""
+    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the job in the
+    message.
+    """
     if new not in JOB_TRANSITIONS[old]:
         raise _illegal(what, old, new, JOB_TRANSITIONS[old])
 
 
 def check_step_transition(what: str, old: StepStatus, new: StepStatus) -> None:
-    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the step in the message."""
+    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the step in the
+    message.
+    """
     if new not in STEP_TRANSITIONS[old]:
         raise _illegal(what, old, new, STEP_TRANSITIONS[old])
 
 
 def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> IllegalTransition:
     if not legal:
-        return IllegalTransition(f"{what} has ended already ({old.value}); it cannot become {new.value}: end it once only")
+        return IllegalTransition(
+            f"{what} has ended already ({old.value}); it cannot become {new.value}: end it once only"
+        )
     choices = ", ".join(sorted(status.value for status in legal))
-    return IllegalTransition(f"{what} is {old.value} and cannot become {new.value}; from {old.value} it can become: {choices}")
+    return IllegalTransition(
+        f"{what} is {old.value} and cannot become {new.value}; from {old.value} it can become: {choices}"
+    )
 
 
 def being_cancelled(what: str, reason: str | None, requested_by: str | None = None) -> str:
@@ -167,8 +182,18 @@ class JobRecord:
     max_rss_kb: int | None = None
 
 
-KEPT = ("job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key")
-"""What a job keeps of what an earlier attempt (or whoever created it) told, where the next one tells nothing of it."""
+KEPT = (
+    "job_type",
+    "description",
+    "owner",
+    "project",
+    "external_job_id",
+    "context_id",
+    "idempotency_key",
+)
+"""What a job keeps of what an earlier attempt (or whoever created it) told, where the next one
+tells nothing of it.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,14 +269,15 @@ class Event:
     category: str = "system"
     project: str | None = None
     fingerprint: str | None = None
-    """The error that this event is an occurrence of; see `structjob.store.errors.Errors`."""
+    """The error that this event is an occurrence of; see `structjob.queries.errors.Errors`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Numbers of a session for which no event is stored.
 
-    ``reason`` is that of ``structjob_gaps``: ``drop_oldest``, ``pruned``, ``in_flight`` …; or ``missing``, if nothing explains them yet.
+    ``reason`` is that of ``structjob_gaps``: ``drop_oldest``, ``pruned``, ``in_flight`` …; or
+    ``missing``, if nothing explains them yet.
     """
 
     session_id: int
@@ -301,7 +327,9 @@ class Progress:
     """Percentage of the steps begun so far that are completed, 0–100."""
     runtime_seconds: float
     percent: float
-    """As told by hand, else derived from the steps begun so far, of which those that run count as far as they have come; 0–100."""
+    """As told by hand, else derived from the steps begun so far, of which those that run count as
+    far as they have come; 0–100.
+    """
     current_step: str | None
     attempt: int
     parent_job_id: str | None
@@ -324,10 +352,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Page(Sequence[T_co], Generic[T_co]):
-    """One page of a listing: a sequence, with the cursors of its neighbours (``None`` where there is none).
+    """One page of a listing: a sequence, with the cursors of its neighbours (``None`` where there
+    is none).
 
-    ``partial`` says that the page ended before it was full, since a search looks at a limited number of rows at a time: there may be
-    more, where its cursor leads to.
+    ``partial`` says that the page ended before it was full, since a search looks at a limited
+    number of rows at a time: there may be more, where its cursor leads to.
     """
 
     items: tuple[T_co, ...]
@@ -351,7 +380,9 @@ class Page(Sequence[T_co], Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of a session's events: ``accepted`` is the sum of all that follows it but ``rejected``."""
+    """What became of a session's events: ``accepted`` is the sum of all that follows it but
+    ``rejected``.
+    """
 
     accepted: int
     """Events that were given a number."""
@@ -366,7 +397,9 @@ class Ledger:
     dead_lettered: int = 0
     """Events the database refused for what they hold; see ``structjob_dead_letters``."""
     rejected: int = 0
-    """Events that came after the tracker closed, or that could not be encoded or written; they have no number."""
+    """Events that came after the tracker closed, or that could not be encoded or written; they have
+    no number.
+    """
 
     @property
     def lost(self) -> int:

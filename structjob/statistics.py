@@ -1,7 +1,8 @@
 """What statistics return, and which jobs they are of.
 
-Durations are in milliseconds. A rate is a percentage, 0–100, or None where there is nothing it could be of. A percentile is by nearest
-rank: the least measured duration that at least that share of the durations does not exceed, so it is always one that was measured.
+Durations are in milliseconds. A rate is a percentage, 0–100, or None where there is nothing it
+could be of. A percentile is by nearest rank: the least measured duration that at least that share
+of the durations does not exceed, so it is always one that was measured.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ class StatisticsFilter(_Filter):
     """Which jobs statistics are of; every field that is set must match.
 
     Args:
-        by: What the window is about: ``created`` (of steps: begun), the default, or ``ended``. What has not ended is in no window of
-            ``ended``; what was created long ago and failed just now is.
-        since: Created (begun), or ended, from this moment on; a datetime with a time zone; a `timedelta` is that long before now.
+        by: What the window is about: ``created`` (of steps: begun), the default, or ``ended``. What
+            has not ended is in no window of ``ended``; what was created long ago and failed just
+            now is.
+        since: Created (begun), or ended, from this moment on; a datetime with a time zone; a
+            `timedelta` is that long before now.
         until: Created (begun), or ended, before this moment.
         limit: Groups at most, those with the most first, 1–10,000.
 
@@ -55,7 +58,8 @@ class StatisticsFilter(_Filter):
 class Summary:
     """How a group of jobs, or of steps, fared.
 
-    Durations are those of the completed ones only: what fails, fails early or late, and would say nothing of how long the work takes.
+    Durations are those of the completed ones only: what fails, fails early or late, and would say
+    nothing of how long the work takes.
     """
 
     total: int
@@ -65,7 +69,9 @@ class Summary:
     crashed: int
     running: int
     success_rate: float | None
-    """Completed ones as a percentage of those completed, failed or crashed; what was cancelled, skipped or retried is on neither side."""
+    """Completed ones as a percentage of those completed, failed or crashed; what was cancelled,
+    skipped or retried is on neither side.
+    """
     avg_ms: float | None
     p50_ms: float | None
     p95_ms: float | None
@@ -135,7 +141,9 @@ class JobErrors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorStatistics:
-    """How often errors of one type occurred, in one step (None: outside any) of one operation (None: outside any job)."""
+    """How often errors of one type occurred, in one step (None: outside any) of one operation
+    (None: outside any job).
+    """
 
     error_type: str
     """The level of the events, if they have no type."""
@@ -157,17 +165,20 @@ ErrorOutcome = Literal["final", "recovered"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Occurrences of what is one and the same error: of one type and message, from the same place in the code.
+    """Occurrences of what is one and the same error: of one type and message, from the same place
+    in the code.
 
-    The sample is the latest occurrence that ended its job; if there is none, the latest. It is one whose event is in the logs; the times
-    tell of those that are no longer there, too.
+    The sample is the latest occurrence that ended its job; if there is none, the latest. It is one
+    whose event is in the logs; the times tell of those that are no longer there, too.
     """
 
     fingerprint: str
     status: ErrorStatus
     outcome: ErrorOutcome | None
-    """``final``: it ended a job. ``recovered``: jobs went on after it, most often by a retry. None: it occurred outside jobs, or its jobs
-    still run or were cancelled. The latest 1,000 occurrences are looked at."""
+    """``final``: it ended a job. ``recovered``: jobs went on after it, most often by a retry. None:
+    it occurred outside jobs, or its jobs still run or were cancelled. The latest 1,000 occurrences
+    are looked at.
+    """
     error_type: str
     """The level of the sample, if it has no type."""
     message: str
@@ -233,8 +244,9 @@ class Expectation:
     median_ms: float | None
     p95_ms: float | None
     remaining_ms: float | None
-    """How much longer it will take, if it is like the median of those that took longer than it has already. None if it has ended, or
-    if none took longer."""
+    """How much longer it will take, if it is like the median of those that took longer than it has
+    already. None if it has ended, or if none took longer.
+    """
     slower: bool
     """Whether it takes (or took) longer than 95 % did, of `ENOUGH` at least."""
 
@@ -248,7 +260,8 @@ class Expectation:
 class StepOutlook(Expectation):
     """A step, beside the same operation's completed steps of that name.
 
-    For a job with more than 1,000 steps, they are those of fewer jobs than 100: 100,000 former steps are looked at, about.
+    For a job with more than 1,000 steps, they are those of fewer jobs than 100: 100,000 former
+    steps are looked at, about.
     """
 
     step_id: str

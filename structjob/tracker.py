@@ -15,13 +15,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
-from structjob import pipeline, routing, termination
-from structjob.context import Scope, current_scope, enter_scope, from_environment, remote_scope
+from structjob.capture import fanout
+from structjob.capture.fanout import emit
+from structjob.capture.processors import setup
+from structjob.context.errors import Classifier
+from structjob.context.scope import (
+    Scope,
+    current_scope,
+    enter_scope,
+    from_environment,
+    remote_scope,
+)
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import IllegalTransition, InvalidArgument, NotOpen, StoreUnavailable, StructjobError
-from structjob.failure import Classifier
+from structjob.engine import shutdown
+from structjob.engine.queue import Queue
+from structjob.exceptions import (
+    IllegalTransition,
+    InvalidArgument,
+    NotOpen,
+    StoreUnavailable,
+    StructjobError,
+)
 from structjob.filters import LogFilter
-from structjob.lane import OVERFLOW, Overflow
 from structjob.levels import LEVELS, level_name
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
@@ -30,30 +45,29 @@ from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, JobStatus, Ledger
-from structjob.pipeline import emit
-from structjob.processors import setup
-from structjob.queue import Queue
-from structjob.recorder import Recorder
-from structjob.retention import Pruned, Retention
-from structjob.session import Session
-from structjob.wording import count_of
+from structjob.retention.policy import Pruned, Retention
+from structjob.spool import routing
+from structjob.spool.queue import OVERFLOW, Overflow
+from structjob.spool.recorder import Recorder
+from structjob.spool.session import Session
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Executable, RowMapping
     from tenacity import AsyncRetrying
 
-    from structjob.bars import Bars
     from structjob.engine import Engine, Unsettled
-    from structjob.lifecycle.attempts import Retrying
-    from structjob.listeners import Callback, Listener
-    from structjob.store.errors import Errors
-    from structjob.store.imports import Imported
+    from structjob.engine.listeners import Callback, Listener
+    from structjob.lifecycle.bars import Bars
+    from structjob.lifecycle.retries import Retrying
+    from structjob.queries.errors import Errors
+    from structjob.queries.jobs import Jobs
+    from structjob.queries.logs import Logs
+    from structjob.queries.session_status import Sessions
+    from structjob.queries.statistics import Statistics
+    from structjob.queries.verify import Verification
     from structjob.store.ingest import Store
-    from structjob.store.jobs import Jobs
-    from structjob.store.logs import Logs
-    from structjob.store.presence import Sessions
-    from structjob.store.statistics import Statistics
-    from structjob.store.verify import Verification
+    from structjob.transfer.imports import Imported
 
 T = TypeVar("T")
 
@@ -63,47 +77,61 @@ OPEN_WAITS = 2.0
 """Seconds that opening waits for a server at most, before it goes on without."""
 
 OPENING_WAITS = 5.0
-"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long on a slow disk."""
+"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long
+on a slow disk.
+"""
 
 OPEN_WAITS_FILE = 5.0
-"""The same for a database file: several programs may be making its tables at once, one after the other."""
+"""The same for a database file: several programs may be making its tables at once, one after the
+other.
+"""
 
 _LETTING_GO = 0.1
-"""Share of the time for closing, one second at most, that is kept for the database's connections."""
+"""Share of the time for closing, one second at most, that is kept for the database's connections.
+"""
 _LATE = 0.1
 """Seconds that an engine may take longer than it was given."""
 
-_MADE_BY_OPENING = frozenset({"jobs", "logs", "sessions", "errors", "stats", "_recorder", "_engine", "_store"})
+_MADE_BY_OPENING = frozenset(
+    {"jobs", "logs", "sessions", "errors", "stats", "_recorder", "_engine", "_store"}
+)
 
 
 class Tracker:
     """Tracks jobs, and records every event, in one database.
 
     Args:
-        url: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute), ``sqlite://`` (in memory), ``postgresql://…``,
-            ``mariadb://…``, ``mysql://…``, or a ``sqlalchemy.URL``; by default ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then
-            ``sqlite:///structjob.db``.
-        level: Least level that the database gets; `structjob.configure` has one for logging as a whole.
-        spool: Whether events are safe on disk before the log call returns, or the directory for it. Never for a database in memory.
+        url: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute), ``sqlite://`` (in
+            memory), ``postgresql://…``, ``mariadb://…``, ``mysql://…``, or a ``sqlalchemy.URL``; by
+            default ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then ``sqlite:///structjob.db``.
+        level: Least level that the database gets; `structjob.configure` has one for logging as a
+            whole.
+        spool: Whether events are safe on disk before the log call returns, or the directory for it.
+            Never for a database in memory.
         spool_max_bytes: Bytes of events that may wait on disk.
         queue_size: Events that are held in memory at most.
-        overflow: What happens to events beyond that: ``drop_oldest``, ``drop_newest``, or ``block`` (foreign threads only, never a running
-            loop: there the newest is dropped).
+        overflow: What happens to events beyond that: ``drop_oldest``, ``drop_newest``, or ``block``
+            (foreign threads only, never a running loop: there the newest is dropped).
         batch_size: Events of one transaction at most.
         flush_interval: Seconds that an event waits at most before it is on its way; at most 1.
         writers: Tasks that write at once; SQLite has one.
         service: Name of the program, at most 128 characters, for the list of sessions.
         strict: Raise faults of logging itself instead of counting them; for tests.
         heartbeat: Seconds between two signs of life.
-        retention: How long jobs and events are kept, a `Retention` or just an age: what is older is deleted about once an hour, by one
-            process at a time. By default everything is kept; see `prune`.
-        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; by default that of `structjob.configure`.
-        legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``; may be a coroutine function.
-        signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes the tracker before the process dies of
-            it; see `structjob.termination`.
-        schema: The schema for the tables, on PostgreSQL only; it is created with them. By default the first of the user's search path. The
-            URL can name it as well (``?schema=logs``), for commands.
-        engine_options: For SQLAlchemy's ``create_async_engine`` (servers only): the pool, TLS in ``connect_args``.
+        retention: How long jobs and events are kept, a `Retention` or just an age: what is older is
+            deleted about once an hour, by one process at a time. By default everything is kept; see
+            `prune`.
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; by default
+            that of `structjob.configure`.
+        legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``;
+            may be a coroutine function.
+        signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes
+            the tracker before the process dies of it; see `structjob.engine.shutdown`.
+        schema: The schema for the tables, on PostgreSQL only; it is created with them. By default
+            the first of the user's search path. The URL can name it as well (``?schema=logs``), for
+            commands.
+        engine_options: For SQLAlchemy's ``create_async_engine`` (servers only): the pool, TLS in
+            ``connect_args``.
 
     Raises:
         InvalidArgument: if an option is not one of these. Opening raises what `open` says.
@@ -133,7 +161,9 @@ class Tracker:
     ) -> None:
         self._level = LEVELS[level_name(level)]
         if overflow not in OVERFLOW:
-            raise InvalidArgument(f"unknown overflow policy {overflow!r}: use one of {', '.join(OVERFLOW)}")
+            raise InvalidArgument(
+                f"unknown overflow policy {overflow!r}: use one of {', '.join(OVERFLOW)}"
+            )
         for name, number, least in (
             ("queue_size", queue_size, 1),
             ("batch_size", batch_size, 1),
@@ -141,18 +171,25 @@ class Tracker:
             ("spool_max_bytes", spool_max_bytes, 65_536),
         ):
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                raise InvalidArgument(f"{name} must be a whole number of at least {least:,}, not {number!r}")
+                raise InvalidArgument(
+                    f"{name} must be a whole number of at least {least:,}, not {number!r}"
+                )
         if not _is_number(flush_interval) or not 0 < flush_interval <= 1:
-            raise InvalidArgument(f"flush_interval must be more than 0 and at most 1 second, not {flush_interval!r}")
+            raise InvalidArgument(
+                f"flush_interval must be more than 0 and at most 1 second, not {flush_interval!r}"
+            )
         if not _is_number(heartbeat) or not heartbeat > 0:
-            raise InvalidArgument(f"heartbeat must be a positive number of seconds, not {heartbeat!r}")
+            raise InvalidArgument(
+                f"heartbeat must be a positive number of seconds, not {heartbeat!r}"
+            )
         self._url = url
         self._schema = schema
         self._spool = spool
         self._spool_max_bytes = spool_max_bytes
         self._queue_size = queue_size
         self._overflow: Overflow = overflow
-        self._batch_size = min(batch_size, max(1, queue_size // writers))  # each writer holds a batch in memory
+        # each writer holds a batch in memory
+        self._batch_size = min(batch_size, max(1, queue_size // writers))
         self._flush_interval = flush_interval
         self._writers = writers
         self._service = redacted(check_text("service", service, 128))
@@ -173,15 +210,15 @@ class Tracker:
         self._engine: Engine
         self._store: Store
         self.jobs: Jobs
-        """Reads jobs; see `structjob.store.jobs.Jobs`."""
+        """Reads jobs; see `structjob.queries.jobs.Jobs`."""
         self.logs: Logs
-        """Reads events; see `structjob.store.logs.Logs`."""
+        """Reads events; see `structjob.queries.logs.Logs`."""
         self.sessions: Sessions
-        """Reads sessions; see `structjob.store.presence.Sessions`."""
+        """Reads sessions; see `structjob.queries.session_status.Sessions`."""
         self.errors: Errors
-        """Errors, grouped by what they have in common; see `structjob.store.errors.Errors`."""
+        """Errors, grouped by what they have in common; see `structjob.queries.errors.Errors`."""
         self.stats: Statistics
-        """Statistics of jobs, steps and events; see `structjob.store.statistics.Statistics`."""
+        """Statistics of jobs, steps and events; see `structjob.queries.statistics.Statistics`."""
 
     if not TYPE_CHECKING:  # else a misspelt name would have a type
 
@@ -194,13 +231,17 @@ class Tracker:
     def __repr__(self) -> str:
         from structjob.store.url import masked
 
-        return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._state}>"
+        return (
+            f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._state}>"
+        )
 
     @property
     def level(self) -> str:
-        """Least level that the database gets. May be set while the tracker is open; it counts from the next event on.
+        """Least level that the database gets. May be set while the tracker is open; it counts from
+        the next event on.
 
-        Events that `structjob.configure` or structlog filters out do not reach the tracker at any level.
+        Events that `structjob.configure` or structlog filters out do not reach the tracker at any
+        level.
 
         Raises:
             InvalidFilter: if it is set to an unknown level. The former one remains.
@@ -213,22 +254,28 @@ class Tracker:
         if "_recorder" in self.__dict__:
             self._recorder.level = self._level
 
-    # -- opening and closing ------------------------------------------------------------------------------------------------
+    # -- opening and closing
+    # --------------------------------------------------------------------------
 
     async def open(self, *, required: bool = True) -> Self:
-        """Connect, create the tables where they are absent, take orphaned spools over, begin to deliver.
+        """Connect, create the tables where they are absent, take orphaned spools over, begin to
+        deliver.
 
         Args:
-            required: Whether to raise where the database cannot be used as it is: its file cannot be created, or it is not structjob's.
-                Otherwise the tracker opens without it, as it does while a server does not answer. What it records may then wait in another
+            required: Whether to raise where the database cannot be used as it is: its file cannot
+                be created, or it is not structjob's. Otherwise the tracker opens without it, as it
+                does while a server does not answer. What it records may then wait in another
                 directory than the usual one.
 
         Raises:
-            InvalidURL: if the URL cannot be understood, or the file cannot be created and is *required*.
-            SchemaMismatch: if the database is not structjob's, or another version's, and is *required*.
+            InvalidURL: if the URL cannot be understood, or the file cannot be created and is
+                *required*.
+            SchemaMismatch: if the database is not structjob's, or another version's, and is
+                *required*.
             SpoolError: if the spool directory cannot be used.
-            StoreUnavailable: if the database does not answer for a reason that somebody has to mend (a wrong password, a missing table),
-                and the tracker is *strict*. Otherwise a tracker opens without the database: what is recorded waits in the spool (without
+            StoreUnavailable: if the database does not answer for a reason that somebody has to mend
+                (a wrong password, a missing table), and the tracker is *strict*. Otherwise a
+                tracker opens without the database: what is recorded waits in the spool (without
                 one, in memory), a warning says so, and delivery begins by itself.
             NotOpen: if the tracker was open before; make a new one.
         """
@@ -247,13 +294,13 @@ class Tracker:
         # SQLAlchemy takes a third of a second to import; the loop has better things to do.
         await asyncio.to_thread(_import_store)
         from structjob.engine import Engine
-        from structjob.engine.link import Link, permanent
-        from structjob.store.errors import Errors
-        from structjob.store.jobs import Jobs
-        from structjob.store.logs import Logs
-        from structjob.store.opening import make_store
-        from structjob.store.presence import Sessions
-        from structjob.store.statistics import Statistics
+        from structjob.engine.database import Link, permanent
+        from structjob.queries.errors import Errors
+        from structjob.queries.jobs import Jobs
+        from structjob.queries.logs import Logs
+        from structjob.queries.session_status import Sessions
+        from structjob.queries.statistics import Statistics
+        from structjob.store.factory import make_store
         from structjob.store.url import identity, parse, places, with_schema
 
         url = parse(self._url) if self._schema is None else with_schema(self._url, self._schema)
@@ -268,7 +315,9 @@ class Tracker:
             except Exception as exc:
                 if required:
                     raise
-                said = str(exc) if isinstance(exc, StructjobError) else f"{type(exc).__name__}: {exc}"
+                said = (
+                    str(exc) if isinstance(exc, StructjobError) else f"{type(exc).__name__}: {exc}"
+                )
                 fault = StoreUnavailable(said, permanent=True)
             recorder = Recorder(
                 session,
@@ -302,7 +351,9 @@ class Tracker:
             await link.close()
             raise
         if recorder.root is not None and getattr(store, "path", None) is None:
-            diagnostics.info("events for %s wait in %s until they are stored", store.masked_url, recorder.root)
+            diagnostics.info(
+                "events for %s wait in %s until they are stored", store.masked_url, recorder.root
+            )
         recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
         self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
@@ -312,7 +363,7 @@ class Tracker:
         self.errors = Errors(self._fetch, self._flush_before_read, self._transact)
         self.stats = Statistics(self._fetch, self._flush_before_read)
         routing.add(recorder)
-        termination.enter(self, signals=self._signals)
+        shutdown.enter(self, signals=self._signals)
         self._engine.start()
         try:
             with suppress(TimeoutError):
@@ -320,7 +371,7 @@ class Tracker:
                     await self._engine.looked()
         except BaseException:
             await self._engine.close(1.0)
-            termination.leave(self)
+            shutdown.leave(self)
             await link.close()
             raise
         faults.strict_trackers += self._strict
@@ -338,16 +389,18 @@ class Tracker:
         """Store what waits and let go of everything, within *timeout* seconds.
 
         Returns:
-            Whether everything was stored. What was not stays in the spool, and the next tracker delivers it.
+            Whether everything was stored. What was not stays in the spool, and the next tracker
+            delivers it.
         """
         if self._state == "closed":
             return await self._closed_by_another(timeout)
         if self._state != "open":
             return True
         self._state = "closed"
-        if self._recorder.forked:  # the engine, its loop and the database's connection are the parent's
+        # the engine, its loop and the database's connection are the parent's
+        if self._recorder.forked:
             self._engine.end_recording()
-            termination.leave(self)
+            shutdown.leave(self)
             self._closing.set_result(True)
             return True
         complete = False
@@ -358,7 +411,9 @@ class Tracker:
         return complete
 
     async def _closed_by_another(self, seconds: float) -> bool:
-        """Return what became of the closing that somebody else began; False if it takes longer than *seconds*."""
+        """Return what became of the closing that somebody else began; False if it takes longer than
+        *seconds*.
+        """
         closing = asyncio.wrap_future(self._closing)
         done, _ = await asyncio.wait({closing}, timeout=seconds)
         return bool(done) and closing.result()
@@ -374,12 +429,14 @@ class Tracker:
             try:
                 if self._claims:
                     await asyncio.wait(set(self._claims), timeout=min(timeout / 4, 1.0))
-            except BaseException:  # whoever is cancelled lets go of everything all the same, and at once
+            except (
+                BaseException
+            ):  # whoever is cancelled lets go of everything all the same, and at once
                 deadline = time.monotonic() + letting_go
                 raise
             finally:
-                if termination.under_way():
-                    termination.cancel(self)
+                if shutdown.under_way():
+                    shutdown.cancel(self)
                 complete = await self._close_engine(deadline - letting_go)
         except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
             deadline = time.monotonic() + letting_go
@@ -389,7 +446,7 @@ class Tracker:
             try:
                 await self._close_store(deadline)
             finally:
-                termination.leave(self)
+                shutdown.leave(self)
                 self.logs.close()
                 for listener in list(self._listeners):
                     listener.close()
@@ -408,65 +465,92 @@ class Tracker:
 
     async def _close_engine(self, deadline: float) -> bool:
         if self._engine.without_loop() is not None:
-            return await asyncio.to_thread(self._engine.close_without_loop, deadline - time.monotonic())
+            return await asyncio.to_thread(
+                self._engine.close_without_loop, deadline - time.monotonic()
+            )
         with suppress(TimeoutError):
             # Its own loop may not run any more.
             async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
-                return await self._on_own_loop(self._engine.close(max(0.0, deadline - time.monotonic())))
+                return await self._on_own_loop(
+                    self._engine.close(max(0.0, deadline - time.monotonic()))
+                )
         return False
 
     async def _close_store(self, deadline: float) -> None:
         if self._engine.without_loop() is not None:
             with suppress(Exception):  # what a driver says whose connections belonged to that loop
-                await asyncio.wait_for(self._engine.link.close(), max(0.0, deadline - time.monotonic()))
+                await asyncio.wait_for(
+                    self._engine.link.close(), max(0.0, deadline - time.monotonic())
+                )
             return
         closing = asyncio.ensure_future(self._on_own_loop(self._engine.link.close()))
         # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
         await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
         if not closing.done():
             closing.cancel()
-        elif not closing.cancelled() and (fault := closing.exception()) is not None and not isinstance(fault, StoreUnavailable):
+        elif (
+            not closing.cancelled()
+            and (fault := closing.exception()) is not None
+            and not isinstance(fault, StoreUnavailable)
+        ):
             raise fault
 
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.aclose()
 
     def _require_open(self) -> None:
         if self._state != "open":
-            hint = "open it with `async with` or `await tracker.open()`" if self._state in ("new", "opening") else "make a new one"
-            raise NotOpen(f"the tracker is {'not open yet' if self._state in ('new', 'opening') else 'closed'}; {hint}")
+            hint = (
+                "open it with `async with` or `await tracker.open()`"
+                if self._state in ("new", "opening")
+                else "make a new one"
+            )
+            raise NotOpen(
+                f"the tracker is {'not open yet' if self._state in ('new', 'opening') else 'closed'}; {hint}"
+            )
 
-    # -- jobs ---------------------------------------------------------------------------------------------------------------
+    # -- jobs
+    # --------------------------------------------------------------------------
 
     def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
         """Return a job, for ``async with`` or as a decorator of coroutine functions.
 
         Args:
             operation: What it does, at most 255 characters: statistics are by operation.
-            options:
-                job_type: text of at most 128 characters. owner, project: the same, inherited from the job around it, unless given.
-                category: of at most 64, ``system`` by default. total_steps: how many steps it has, if that is known.
-                description: text. metadata: a mapping, stored as JSON; secrets in it are redacted.
-                external_job_id (≤ 255), context_id (≤ 64): ids of yours by which the job can be found.
-                correlation_id (≤ 128): inherited from the job around it, unless given.
-                job_id (≤ 64): an id of your own; an id that is known already opens the job's next attempt.
-                idempotency_key (≤ 255): the first start wins; a second one gets a handle to it, with ``job.existing`` set.
-                parent: a job, a job's id, or what `structjob.extract` returned; the job around it by default.
-                wait: wait for the start's commit, a second at most (the default). offline: start a job with *job_id* or
-                *idempotency_key* though the database is away. ``job.attempt`` is then provisional, one more than the last attempt that
-                this process knows of; the true number is given where the attempt is stored, after all that others made meanwhile, and
-                stands in whatever is read. A key that another job has by then is left out, and both ids stand in the metadata.
+            options: job_type: text of at most 128 characters. owner, project: the same, inherited
+                from the job around it, unless given. category: of at most 64, ``system`` by
+                default. total_steps: how many steps it has, if that is known. description: text.
+                metadata: a mapping, stored as JSON; secrets in it are redacted. external_job_id (≤
+                255), context_id (≤ 64): ids of yours by which the job can be found. correlation_id
+                (≤ 128): inherited from the job around it, unless given. job_id (≤ 64): an id of
+                your own; an id that is known already opens the job's next attempt. idempotency_key
+                (≤ 255): the first start wins; a second one gets a handle to it, with
+                ``job.existing`` set. parent: a job, a job's id, or what `structjob.extract`
+                returned; the job around it by default. wait: wait for the start's commit, a second
+                at most (the default). offline: start a job with *job_id* or *idempotency_key*
+                though the database is away. ``job.attempt`` is then provisional, one more than the
+                last attempt that this process knows of; the true number is given where the attempt
+                is stored, after all that others made meanwhile, and stands in whatever is read. A
+                key that another job has by then is left out, and both ids stand in the metadata.
 
         Raises:
             InvalidArgument: if one of these is not so.
         """
         return JobContext(self, operation, JobOptions.of(options))
 
-    def retrying(self, operation: str, policy: AsyncRetrying | None = None, **options: Unpack[RetryKeywords]) -> Retrying[Job]:
-        """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine functions.
+    def retrying(
+        self, operation: str, policy: AsyncRetrying | None = None, **options: Unpack[RetryKeywords]
+    ) -> Retrying[Job]:
+        """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine
+        functions.
 
         ::
 
@@ -474,33 +558,38 @@ class Tracker:
                 async with attempt as job:
                     await load()
 
-        It is one job, and each try is its next attempt. One that is tried again ends ``failed``, and ``retry_delay`` (seconds) stands in
-        its last event; the last exception goes on its way as it is.
+        It is one job, and each try is its next attempt. One that is tried again ends ``failed``,
+        and ``retry_delay`` (seconds) stands in its last event; the last exception goes on its way
+        as it is.
 
         Args:
             operation: See `job`.
-            policy: A ``tenacity.AsyncRetrying`` that says when to try again, or the figures *attempts*, *delay*, *backoff*, *max_delay*,
-                *jitter* and *on*; see `structjob.retrying`.
+            policy: A ``tenacity.AsyncRetrying`` that says when to try again, or the figures
+                *attempts*, *delay*, *backoff*, *max_delay*, *jitter* and *on*; see
+                `structjob.retrying`.
             options: These figures, and what `job` takes.
 
         Raises:
             InvalidArgument: if one of these is not so.
         """
-        from structjob.lifecycle.attempts import retrying_job
+        from structjob.lifecycle.retries import retrying_job
 
         return retrying_job(self, operation, policy, options)
 
     async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
-        """Record a pending job, to be started later (`Job.start`), by another process even: ``tracker.job(operation, job_id=job.id)``.
+        """Record a pending job, to be started later (`Job.start`), by another process even:
+        ``tracker.job(operation, job_id=job.id)``.
 
         Args:
             operation: See `job`.
-            options: See `job`. A second call with the same *idempotency_key* returns a handle to the first one's job, with ``job.existing``
-                set, whether that has been started or not.
+            options: See `job`. A second call with the same *idempotency_key* returns a handle to
+                the first one's job, with ``job.existing`` set, whether that has been started or
+                not.
 
         Raises:
             InvalidArgument: if one of these is not so.
-            StoreUnavailable: if it has an *idempotency_key* and the database does not answer (see *offline*).
+            StoreUnavailable: if it has an *idempotency_key* and the database does not answer (see
+                *offline*).
         """
         self._require_open()
         settings = JobOptions.of(options)
@@ -508,26 +597,31 @@ class Tracker:
         await job._create()
         return job
 
-    # -- events -------------------------------------------------------------------------------------------------------------
+    # -- events
+    # --------------------------------------------------------------------------
 
     def listen(
         self,
         callback: Callback | None = None,
-        filter: LogFilter | None = None,  # noqa: A002  # as the queries of logs have it
+        filter: LogFilter | None = None,  # as the queries of logs have it
         *,
         queue_size: int = 1_000,
         **filters: Any,
     ) -> Listener:
-        """Listen to the events of this process as they are logged, before they are stored: at the database's level, and with ``id`` 0.
+        """Listen to the events of this process as they are logged, before they are stored: at the
+        database's level, and with ``id`` 0.
 
-        Whoever logs never waits for a listener, nor for its faults. What *callback* logs itself is not listened to. To miss nothing, or
-        for other processes' events, use ``tracker.logs.tail``.
+        Whoever logs never waits for a listener, nor for its faults. What *callback* logs itself is
+        not listened to. To miss nothing, or for other processes' events, use ``tracker.logs.tail``.
 
         Args:
-            callback: Called on this loop with each event that matches, one after the other; may be a coroutine function. Without one,
-                iterate: ``async for event in tracker.listen(level="error")``.
-            filter: What to listen to. A job is named by its ``job_id``, or given as a `Job`; ``children`` is refused.
-            queue_size: Events that wait for their turn at most; `Listener.dropped` counts those that come when it is full.
+            callback: Called on this loop with each event that matches, one after the other; may be
+                a coroutine function. Without one, iterate: ``async for event in
+                tracker.listen(level="error")``.
+            filter: What to listen to. A job is named by its ``job_id``, or given as a `Job`;
+                ``children`` is refused.
+            queue_size: Events that wait for their turn at most; `Listener.dropped` counts those
+                that come when it is full.
             **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
 
         Returns:
@@ -537,34 +631,46 @@ class Tracker:
             InvalidFilter: if a filter is unknown, or its value is refused.
             NotOpen: if the tracker is not open.
         """
-        from structjob.listeners import Listener
-        from structjob.store.paging import merged
+        from structjob.engine.listeners import Listener
+        from structjob.queries.paging import merged
 
         self._require_open()
-        listener = Listener(self._recorder, callback, merged(LogFilter, filter, filters), queue_size)
+        listener = Listener(
+            self._recorder, callback, merged(LogFilter, filter, filters), queue_size
+        )
         self._listeners.add(listener)
         return listener
 
     def bars(self, stream: IO[str] | None = None) -> Bars:
-        """Show a bar for each step that runs in this process, and for each job that reported a percentage, within the ``async with`` block.
+        """Show a bar for each step that runs in this process, and for each job that reported a
+        percentage, within the ``async with`` block.
 
-        On a terminal they stand below whatever is logged or printed meanwhile, which is collected and written ten times a second; they are
-        gone in the end. Elsewhere a line every ten seconds says how far each step is, and a last one how it ended.
+        On a terminal they stand below whatever is logged or printed meanwhile, which is collected
+        and written ten times a second; they are gone in the end. Elsewhere a line every ten seconds
+        says how far each step is, and a last one how it ended.
 
         Args:
             stream: Where to; by default ``sys.stderr``.
         """
-        from structjob.bars import Bars
+        from structjob.lifecycle.bars import Bars
 
         return Bars(self._live, stream)
 
-    async def cancel(self, any_id: AnyJob, reason: str | None = None, *, by: str | None = None, force: bool = False) -> None:
+    async def cancel(
+        self,
+        any_id: AnyJob,
+        reason: str | None = None,
+        *,
+        by: str | None = None,
+        force: bool = False,
+    ) -> None:
         """Ask a job to stop, wherever it runs.
 
-        One that is pending is cancelled at once, and never starts. One that runs under ``async with`` gets a `CancelledError` with
-        *reason* in its own task, within about a second where another process runs it, and is recorded as cancelled when it ends by it.
-        Its children run below it and go with it. An attempt is cancelled once: a second cancellation would interrupt what it does to clean
-        up, and replace the reason.
+        One that is pending is cancelled at once, and never starts. One that runs under ``async
+        with`` gets a `CancelledError` with *reason* in its own task, within about a second where
+        another process runs it, and is recorded as cancelled when it ends by it. Its children run
+        below it and go with it. An attempt is cancelled once: a second cancellation would interrupt
+        what it does to clean up, and replace the reason.
 
         Args:
             any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
@@ -574,8 +680,8 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it has ended, runs in this process without a task to cancel, or is being cancelled already and *force* is
-                not set.
+            IllegalTransition: if it has ended, runs in this process without a task to cancel, or is
+                being cancelled already and *force* is not set.
             StoreUnavailable: if the database does not answer.
         """
         from structjob.store import cancellations
@@ -591,13 +697,20 @@ class Tracker:
         def request(connection: Connection) -> JobStatus:
             return cancellations.request(connection, record.id, reason, by, force=force)
 
-        former = await self._on_own_loop(self._engine.link.once(lambda: self._store.transact(request)))
+        former = await self._on_own_loop(
+            self._engine.link.once(lambda: self._store.transact(request))
+        )
         if former is JobStatus.PENDING:
             scope = Scope(
                 recorder=self._recorder, job_id=record.id, operation=record.operation, correlation_id=record.correlation_id,
                 parent_job_id=record.parent_job_id, category=record.category, project=record.project,
             )  # fmt: skip
-            attrs = {"operation": record.operation, "status": "cancelled", "reason": reason, **({"requested_by": by} if by else {})}
+            attrs = {
+                "operation": record.operation,
+                "status": "cancelled",
+                "reason": reason,
+                **({"requested_by": by} if by else {}),
+            }
             emit(scope, "warning", "operation_end", attrs, kind="operation_end")
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobProgress]) -> None:
@@ -605,19 +718,24 @@ class Tracker:
 
         Args:
             any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
-            progress: *percent*, *current_step*, *metadata*, *description*, as `Job.update` takes them. What comes after the end of the job
-                is ignored, with a warning.
+            progress: *percent*, *current_step*, *metadata*, *description*, as `Job.update` takes
+                them. What comes after the end of the job is ignored, with a warning.
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it runs in another process, or has not begun; the message says which process.
+            IllegalTransition: if it runs in another process, or has not begun; the message says
+                which process.
         """
         job = await find_live(self, list(self._live), any_id, "update")
         if isinstance(job, Job):
             job.update(**progress)
         else:
             late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
-            self._recorder.tell("progress", "progress is ignored: %s (further cases are reported at most once a minute)", late)
+            self._recorder.tell(
+                "progress",
+                "progress is ignored: %s (further cases are reported at most once a minute)",
+                late,
+            )
 
     async def end(
         self,
@@ -639,21 +757,27 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it has ended, has not begun, or runs in another process; the message says which one.
+            IllegalTransition: if it has ended, has not begun, or runs in another process; the
+                message says which one.
             InvalidArgument: what `Job.end` says.
         """
         job = await find_live(self, list(self._live), any_id, "end")
         if not isinstance(job, Job):
-            raise IllegalTransition(f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only")
+            raise IllegalTransition(
+                f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only"
+            )
         await job.end(status, error=error, result=result, summary=summary)
 
-    async def export(self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True) -> int:
-        """Write a job with its attempts, steps and events to a file of JSON lines, which `import_` takes back.
+    async def export(
+        self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True
+    ) -> int:
+        """Write a job with its attempts, steps and events to a file of JSON lines, which `import_`
+        takes back.
 
         Args:
             any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
-            path: The file, called ``.jsonl`` as a rule, compressed if its name ends in ``.gz``; replaced if it is there, for its owner's
-                eyes only.
+            path: The file, called ``.jsonl`` as a rule, compressed if its name ends in ``.gz``;
+                replaced if it is there, for its owner's eyes only.
             children: With its descendants.
 
         Returns:
@@ -664,46 +788,63 @@ class Tracker:
             OSError: if the file cannot be written.
             InvalidArgument: if its name promises another form, ``.csv`` say.
         """
-        from structjob.store.export import check_name, job_lines, write_lines
+        from structjob.transfer.export import check_name, job_lines, write_lines
 
         check_name(path)
         job = await self.jobs.find(any_id)
         return await write_lines(job_lines(self.jobs, self.logs, job.id, children=children), path)
 
-    async def import_(self, path: str | os.PathLike[str], *, ids: Literal["keep", "new"] = "keep", dry_run: bool = False) -> Imported:
-        """Take the jobs of a file in that `export` wrote, or an older tracker in that form; see `structjob.store.export`.
+    async def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ids: Literal["keep", "new"] = "keep",
+        dry_run: bool = False,
+    ) -> Imported:
+        """Take the jobs of a file in that `export` wrote, or an older tracker in that form; see
+        `structjob.transfer.export`.
 
-        All of it is checked before anything is stored. The same file is stored once, however often it is imported; what was running is
-        recorded as crashed.
+        All of it is checked before anything is stored. The same file is stored once, however often
+        it is imported; what was running is recorded as crashed.
 
         Args:
             path: The file; it may be compressed with gzip.
-            ids: ``keep`` the jobs' ids, or give them ``new`` ones; the result maps the old ones to them.
+            ids: ``keep`` the jobs' ids, or give them ``new`` ones; the result maps the old ones to
+                them.
             dry_run: Check, and store nothing.
 
         Raises:
             ImportRefused: if a line is wrong, or a job of that id is there already.
-            StoreUnavailable: if the database does not answer; importing the same file again goes on.
+            StoreUnavailable: if the database does not answer; importing the same file again goes
+                on.
         """
-        from structjob.store.imports import import_file
+        from structjob.transfer.imports import import_file
 
         self._require_open()
         if ids not in ("keep", "new"):
             raise InvalidArgument(f"ids must be 'keep' or 'new', not {ids!r}")
-        return await self._on_own_loop(import_file(self._store, Path(path), ids=ids, dry_run=dry_run))
+        return await self._on_own_loop(
+            import_file(self._store, Path(path), ids=ids, dry_run=dry_run)
+        )
 
     async def prune(
-        self, retention: Retention | float | timedelta | None = None, *, dry_run: bool = False, patience: float = 30.0
+        self,
+        retention: Retention | float | timedelta | None = None,
+        *,
+        dry_run: bool = False,
+        patience: float = 30.0,
     ) -> Pruned:
-        """Delete what is older than it is to be kept: jobs with all that belongs to them, and events, for good.
+        """Delete what is older than it is to be kept: jobs with all that belongs to them, and
+        events, for good.
 
-        It is done in transactions of a few milliseconds with breaths in between, so that whoever writes keeps more than nine tenths of his
-        speed. The numbers of deleted events are put down in ``structjob_gaps``, and how often errors occurred in ``structjob_errors``.
-        When it is interrupted, what was deleted by then is; the next one goes on.
+        It is done in transactions of a few milliseconds with breaths in between, so that whoever
+        writes keeps more than nine tenths of his speed. The numbers of deleted events are put down
+        in ``structjob_gaps``, and how often errors occurred in ``structjob_errors``. When it is
+        interrupted, what was deleted by then is; the next one goes on.
 
         Args:
-            retention: What is kept, and for how long: a `Retention`, or an age of everything, as days or a `timedelta`. By default the
-                tracker's own.
+            retention: What is kept, and for how long: a `Retention`, or an age of everything, as
+                days or a `timedelta`. By default the tracker's own.
             dry_run: Count what would be deleted, and delete nothing.
             patience: Seconds to wait while another process prunes.
 
@@ -711,16 +852,19 @@ class Tracker:
             How much was deleted, and the files of the archive that hold it.
 
         Raises:
-            InvalidArgument: if there is no retention, an age is none, or its archive cannot be used; nothing was deleted.
+            InvalidArgument: if there is no retention, an age is none, or its archive cannot be
+                used; nothing was deleted.
             PruneInProgress: if another process was still at it after *patience*.
             OSError: if the archive cannot be written: what is not in it is not deleted.
             StoreUnavailable: if the database does not answer.
         """
-        from structjob.store.retention.prune import preview
+        from structjob.retention.prune import preview
 
         kept = Retention.of(retention) or self._retention
         if kept is None:
-            raise InvalidArgument("nothing says what is to be kept: give a Retention, to prune() or to the tracker")
+            raise InvalidArgument(
+                "nothing says what is to be kept: give a Retention, to prune() or to the tracker"
+            )
         if not _is_number(patience) or not patience >= 0:
             raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
         await self._flush_before_read()
@@ -728,10 +872,13 @@ class Tracker:
             return await preview(self._fetch, kept)
         return await self._on_own_loop(self._engine.pruner.prune(kept, patience=patience))
 
-    # -- accounts -----------------------------------------------------------------------------------------------------------
+    # -- accounts
+    # --------------------------------------------------------------------------
 
     def ledger(self) -> Ledger:
-        """Return what became of the events of this session; their sum is exact whenever it is asked."""
+        """Return what became of the events of this session; their sum is exact whenever it is
+        asked.
+        """
         if self._state == "new":
             return Ledger(0, 0, 0, 0)
         return self._engine.ledger()
@@ -745,7 +892,9 @@ class Tracker:
     def _clear(self) -> int:
         self._require_open()
         if self._recorder.forked:
-            raise NotOpen("this is a forked process, and its parent delivers what it records: clear the queue there")
+            raise NotOpen(
+                "this is a forked process, and its parent delivers what it records: clear the queue there"
+            )
         cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
         self._engine.hurry()  # to put it down, and let those go on who wait for a flush
         return cleared
@@ -758,7 +907,9 @@ class Tracker:
 
     @property
     def spool_directory(self) -> Path | None:
-        """The directory where events wait until they are stored; ``None`` if they wait in memory."""
+        """The directory where events wait until they are stored; ``None`` if they wait in
+        memory.
+        """
         self._require_open()
         return self._recorder.root
 
@@ -786,17 +937,20 @@ class Tracker:
 
     async def verify(self) -> Verification:
         """Prove that nothing is lost: each number given out is stored, or explained."""
-        from structjob.store.verify import verify
+        from structjob.queries.verify import verify
 
         await self.flush()
         return await verify(self._fetch)
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error: its own, else that of `structjob.configure` or `structjob.install`."""
-        return self._classifier or pipeline.classifier()
+        """What derives the fields of an error: its own, else that of `structjob.configure` or
+        `structjob.install`.
+        """
+        return self._classifier or fanout.classifier()
 
-    # -- for those below ----------------------------------------------------------------------------------------------------
+    # -- for those below
+    # --------------------------------------------------------------------------
 
     async def _on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
         """Run *work* on the tracker's loop, from whichever loop this is.
@@ -825,7 +979,9 @@ class Tracker:
             await self._on_own_loop(self._engine.link.opening(OPENING_WAITS))
         await asyncio.wrap_future(self._engine.flush())
 
-    async def _claim(self, row: dict[str, Any], job: Job, *, pending: bool) -> tuple[dict[str, Any] | None, int]:
+    async def _claim(
+        self, row: dict[str, Any], job: Job, *, pending: bool
+    ) -> tuple[dict[str, Any] | None, int]:
         await self._caught_up()
         return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
 
@@ -834,7 +990,9 @@ class Tracker:
         return await self._on_own_loop(self._engine.claiming.reserve(row))
 
     async def _caught_up(self) -> None:
-        """Wait until what this very process has to say of a job is stored; not for a database that is known to be away."""
+        """Wait until what this very process has to say of a job is stored; not for a database that
+        is known to be away.
+        """
         await self._flush_before_read()
         if self._engine.link.down is not None:
             raise self._engine.link.down
@@ -843,7 +1001,9 @@ class Tracker:
         return self._engine.claiming.provisional(job_id, former)
 
     async def _committed(self, state_seq: int, seconds: float) -> None:
-        """Wait for the commit of a change of state; not while the database is away, and not for ever."""
+        """Wait for the commit of a change of state; not while the database is away, and not for
+        ever.
+        """
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.wrap_future(self._engine.committed(state_seq))
@@ -858,10 +1018,9 @@ def _is_number(value: Any) -> bool:
 
 def _import_store() -> None:
     import structjob.engine
-    import structjob.store.jobs
-    import structjob.store.logs
-    import structjob.store.opening
-    import structjob.store.statistics  # noqa: F401 -- to have it loaded
+    import structjob.queries.jobs
+    import structjob.queries.logs
+    import structjob.queries.statistics  # noqa: F401 -- to have it loaded
 
 
 def _version() -> str:

@@ -18,7 +18,9 @@ from typing import Self
 _READY = 60.0
 
 CONNECTIONS = 64
-"""What a server takes: less than by default, so that a test can take them all; more than the eight programs of a test need."""
+"""What a server takes: less than by default, so that a test can take them all; more than the eight
+programs of a test need.
+"""
 
 
 class ServerMissing(Exception):
@@ -26,7 +28,10 @@ class ServerMissing(Exception):
 
 
 def _program(name: str, *places: str) -> str:
-    found = shutil.which(name) or next((path for place in places for path in sorted(glob.glob(f"{place}/{name}"), reverse=True)), None)
+    found = shutil.which(name) or next(
+        (path for place in places for path in sorted(glob.glob(f"{place}/{name}"), reverse=True)),
+        None,
+    )
     if found is None:
         raise ServerMissing(f"{name} is not installed")
     return found
@@ -66,7 +71,8 @@ class Server:
 
     Args:
         directory: Where it may write; made if it is not there.
-        lasting: Whether what it has stored survives a power cut. Where it need not, the server never waits for a disk.
+        lasting: Whether what it has stored survives a power cut. Where it need not, the server
+            never waits for a disk.
 
     Attributes:
         port: Where it listens, on 127.0.0.1; the same after each start.
@@ -75,7 +81,9 @@ class Server:
     backend: str
     user: str
     account: str
-    """The user of the operating system that it runs as where the tests are run by root: some refuse to be root."""
+    """The user of the operating system that it runs as where the tests are run by root: some refuse
+    to be root.
+    """
 
     def __init__(self, directory: Path, *, lasting: bool = True) -> None:
         self.directory = directory
@@ -87,15 +95,30 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.kill()
 
-    def url(self, database: str = "test", *, port: int | None = None, user: str | None = None, password: str | None = None) -> str:
+    def url(
+        self,
+        database: str = "test",
+        *,
+        port: int | None = None,
+        user: str | None = None,
+        password: str | None = None,
+    ) -> str:
         """Return the URL of *database*; through a proxy at *port*."""
         secret = f":{password}" if password is not None else ""
-        return f"{self.backend}://{user or self.user}{secret}@127.0.0.1:{port or self.port}/{database}"
+        return (
+            f"{self.backend}://{user or self.user}{secret}@127.0.0.1:{port or self.port}/{database}"
+        )
 
-    # -- life ---------------------------------------------------------------------------------------------------------------
+    # -- life
+    # --------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -106,18 +129,28 @@ class Server:
                     shutil.chown(directory, self.account, self.account)
             self._run(self._initialize())
         with open(self.directory / "log", "ab") as log:
-            self._process = subprocess.Popen(self._serve(), stdout=log, stderr=log, start_new_session=True, **self._as_account())
+            self._process = subprocess.Popen(
+                self._serve(), stdout=log, stderr=log, start_new_session=True, **self._as_account()
+            )
         deadline = time.monotonic() + _READY
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.backend} did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"{self.backend} did not start:\n{(self.directory / 'log').read_text()[-2000:]}"
+                )
             time.sleep(0.05)
 
     def _as_account(self) -> dict[str, object]:
-        return {"user": self.account, "group": self.account, "extra_groups": []} if os.geteuid() == 0 else {}
+        return (
+            {"user": self.account, "group": self.account, "extra_groups": []}
+            if os.geteuid() == 0
+            else {}
+        )
 
     def _run(self, command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **self._as_account())
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, **self._as_account()
+        )
         if done.returncode:
             raise RuntimeError(f"{command[0]} failed: {done.stderr or done.stdout}")
 
@@ -161,7 +194,8 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    # -- for each of them ---------------------------------------------------------------------------------------------------
+    # -- for each of them
+    # --------------------------------------------------------------------------
 
     def _initialize(self) -> list[str]:
         raise NotImplementedError
@@ -170,11 +204,15 @@ class Server:
         raise NotImplementedError
 
     def sql(self, statements: str, *, database: str = "test") -> str:
-        """Run *statements* as the administrator, by the server's own client, and return the answer as text."""
+        """Run *statements* as the administrator, by the server's own client, and return the answer
+        as text.
+        """
         raise NotImplementedError
 
     def dump(self) -> str:
-        """Return a backup of the database ``test`` as SQL, made by the server's own tool while others write."""
+        """Return a backup of the database ``test`` as SQL, made by the server's own tool while
+        others write.
+        """
         return _said(self._dump())
 
     def _dump(self) -> list[str]:
@@ -190,7 +228,9 @@ class Server:
         raise NotImplementedError
 
     def copy(self) -> Path:
-        """Return a copy of all that it holds now, such as a replica has that gets no further; it is stopped for this, and started."""
+        """Return a copy of all that it holds now, such as a replica has that gets no further; it is
+        stopped for this, and started.
+        """
         self.stop()
         copy = self.directory / "copy"
         subprocess.run(["cp", "-a", self.directory / "data", copy], check=True)
@@ -205,7 +245,9 @@ class Server:
         self.start()
 
     def clear(self, user: str, password: str) -> None:
-        """Make the database ``test`` anew, and *user*, who may do what he likes in it, and nothing to the server."""
+        """Make the database ``test`` anew, and *user*, who may do what he likes in it, and nothing
+        to the server.
+        """
         raise NotImplementedError
 
     def set_password(self, name: str, password: str) -> None:
@@ -246,11 +288,20 @@ class MariaDB(Server):
         ]  # fmt: skip
 
     def _common(self) -> list[str]:
-        # A directory of its own: a server that starts deletes the temporary tables of whatever server has the same one.
+        # A directory of its own: a server that starts deletes the temporary tables of whatever
+        # server has the same one.
         return [f"--tmpdir={self.directory}/tmp", *self._sizes]
 
-    _sizes = ("--innodb-log-file-size=8M", "--innodb-buffer-pool-size=64M", "--innodb-undo-tablespaces=0")
-    _careless = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite")
+    _sizes = (
+        "--innodb-log-file-size=8M",
+        "--innodb-buffer-pool-size=64M",
+        "--innodb-undo-tablespaces=0",
+    )
+    _careless = (
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-flush-method=nosync",
+        "--skip-innodb-doublewrite",
+    )
 
     def _serve(self) -> list[str]:
         return [
@@ -265,7 +316,13 @@ class MariaDB(Server):
         return _said([*command, database] if database else command)
 
     def _client(self, program: str) -> list[str]:
-        return [_program(program, "/usr/bin"), "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-uroot"]
+        return [
+            _program(program, "/usr/bin"),
+            "--no-defaults",
+            "-h127.0.0.1",
+            f"-P{self.port}",
+            "-uroot",
+        ]
 
     def _dump(self) -> list[str]:
         return [*self._client("mariadb-dump"), "--single-transaction", "test"]
@@ -275,7 +332,9 @@ class MariaDB(Server):
 
     def clear(self, user: str, password: str) -> None:
         self.sql("DROP DATABASE IF EXISTS test; CREATE DATABASE test", database="")
-        self.sql(f"CREATE OR REPLACE USER {user}@'%' IDENTIFIED BY '{password}'; GRANT ALL ON test.* TO {user}@'%'")
+        self.sql(
+            f"CREATE OR REPLACE USER {user}@'%' IDENTIFIED BY '{password}'; GRANT ALL ON test.* TO {user}@'%'"
+        )
 
     def set_password(self, name: str, password: str) -> None:
         self.sql(f"ALTER USER {name}@'%' IDENTIFIED BY '{password}'")
@@ -325,7 +384,9 @@ class PostgreSQL(Server):
         super().start()
         if fresh:
             # Only the administrator is trusted: a password is to be worth something.
-            access = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            access = (
+                "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+            )
             (self.directory / "data" / "pg_hba.conf").write_text(access)
             self.sql("SELECT pg_reload_conf()", database="")
 
@@ -345,8 +406,13 @@ class PostgreSQL(Server):
         _said([*self._client("psql"), "-Xq", "-v", "ON_ERROR_STOP=1", "-f", str(path), "test"])
 
     def clear(self, user: str, password: str) -> None:
-        self.sql(f"DROP DATABASE IF EXISTS test WITH (FORCE); DROP ROLE IF EXISTS {user}", database="")
-        self.sql(f"CREATE ROLE {user} LOGIN PASSWORD '{password}'; CREATE DATABASE test OWNER {user}", database="")
+        self.sql(
+            f"DROP DATABASE IF EXISTS test WITH (FORCE); DROP ROLE IF EXISTS {user}", database=""
+        )
+        self.sql(
+            f"CREATE ROLE {user} LOGIN PASSWORD '{password}'; CREATE DATABASE test OWNER {user}",
+            database="",
+        )
 
     def set_password(self, name: str, password: str) -> None:
         self.sql(f"ALTER ROLE {name} PASSWORD '{password}'")
@@ -360,7 +426,9 @@ class PostgreSQL(Server):
         self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{name}'")
 
     def read_only(self, yes: bool) -> None:
-        self.sql(f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}; SELECT pg_reload_conf()")
+        self.sql(
+            f"ALTER SYSTEM SET default_transaction_read_only = {'on' if yes else 'off'}; SELECT pg_reload_conf()"
+        )
 
     def deadlocks(self) -> int:
         return int(self.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"))
@@ -378,7 +446,10 @@ def small_disk(directory: Path, megabytes: int) -> Iterator[Path]:
     """
     directory.mkdir(parents=True)
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", directory], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", directory],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise PermissionError(f"cannot mount a small disk: {done.stderr.strip()}")

@@ -1,13 +1,13 @@
-"""Environments in which something is broken, and programs to run in them: beside ``structjob run``, and below it.
+"""Environments in which something is broken, and programs to run in them: beside ``structjob run``,
+and below it.
 
-Each environment is a few words of shell around ``"$@"``, variables, and what has to be there first. `compare` runs a program in it
-twice, without us and below ``structjob run``, and says what differs: nothing may.
+Each environment is a few words of shell around ``"$@"``, variables, and what has to be there first.
+`compare` runs a program in it twice, without us and below ``structjob run``, and says what differs:
+nothing may.
 
-``python tests/broken_environments.py --write FILE`` runs all of them, and writes what came out as a table in Markdown; its summary is in
-``docs/reliability.md`` (see `environments`).
+``python tests/broken_environments.py --write FILE`` runs all of them, and writes what came out as a
+table in Markdown; its summary is in ``docs/reliability.md`` (see `environments`).
 """
-
-# ruff: noqa: E501 -- a table
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ UNPRIVILEGED = (
     if IS_ROOT
     else "env"
 )
-"""For whom permissions matter; it may read everything, since the interpreter need not be where others may."""
+"""For whom permissions matter; it may read everything, since the interpreter need not be where
+others may.
+"""
 
 READ_AND_WRITE = """
 import os, sys
@@ -60,8 +62,9 @@ PROGRAMS = {
     "is killed": ("sh", "-c", "echo before; kill -KILL $$"),
     "reads and writes": (PYTHON, "-I", "-S", "-c", READ_AND_WRITE),
 }
-"""What is run: one that exits with 0; with 3, after writing to both streams; that dies by a signal; and a Python program that reads its stdin
-and writes to descriptor 3, which it inherits."""
+"""What is run: one that exits with 0; with 3, after writing to both streams; that dies by a signal;
+and a Python program that reads its stdin and writes to descriptor 3, which it inherits.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Broken:
         name: What is broken.
         shell: How a command is started in it: shell, with ``"$@"`` for the command.
         variables: Environment variables to set; ``None`` to unset.
-        database: Its URL, ``{directory}`` being the test's own; in the environment, as it is for a job of cron.
+        database: Its URL, ``{directory}`` being the test's own; in the environment, as it is for a
+            job of cron.
         prepare: What has to be done in the test's directory before.
         stdin: What the program can read.
         recorded: Whether the job is to be in the usual database file afterwards.
@@ -145,12 +149,14 @@ _NOWHERE = {"HOME": "/nonexistent", "XDG_STATE_HOME": "/nonexistent", "TMPDIR": 
 
 ENVIRONMENTS = (
     Broken("nothing"),
-    # -- descriptors ----------------------------------------------------------------------------------------------------------
+    # -- descriptors
+    # --------------------------------------------------------------------------
     *(Broken(f"closed: {' '.join(numbers)}", f'exec "$@" {" ".join(f"{n}>&-" for n in numbers)}') for numbers in ("0", "1", "2", "01", "02", "12", "012")),
     Broken("stdin is at its end", 'exec "$@" </dev/null'),
     Broken("stdin is huge", stdin=b"0123456789abcde\n" * 131_072),
     Broken("many descriptors are open", "for n in $(seq 10 60); do eval \"exec $n</dev/null\"; done; exec \"$@\""),
-    # -- databases ------------------------------------------------------------------------------------------------------------
+    # -- databases
+    # --------------------------------------------------------------------------
     Broken("the directory of the database is missing", database="sqlite:///{directory}/no/such/jobs.db", recorded=False),
     Broken("the directory of the database is read-only", f'exec {UNPRIVILEGED} "$@"', prepare=_theirs, database="sqlite:///{directory}/locked/new.db", recorded=False),
     Broken("the database file is read-only", f'exec {UNPRIVILEGED} "$@"', prepare=_read_only_file, database="sqlite:///{directory}/locked/jobs.db", recorded=False),
@@ -176,7 +182,8 @@ ENVIRONMENTS = (
     Broken("SQLAlchemy is broken", variables=_FAKE, prepare=_module("sqlalchemy"), recorded=False),
     Broken("msgspec is broken", variables=_FAKE, prepare=_module("msgspec"), recorded=False),
     Broken("click is broken", variables=_FAKE, prepare=_module("click"), recorded=False),
-    # -- limits ---------------------------------------------------------------------------------------------------------------
+    # -- limits
+    # --------------------------------------------------------------------------
     Broken("20 descriptors at first", 'ulimit -Sn 20; exec "$@"'),
     Broken("9 descriptors at most", 'ulimit -n 9; exec "$@"', recorded=False),
     Broken("no further process", f'ulimit -u 1; exec {UNPRIVILEGED.replace(str(NOBODY), "61234")} "$@"', recorded=False, root=True),
@@ -190,13 +197,15 @@ ENVIRONMENTS = (
     Broken("a low priority", 'exec nice -n 5 "$@"'),
     Broken("a umask of 777", f'umask 777; exec {UNPRIVILEGED} "$@"', prepare=_theirs, recorded=False),
     Broken("a umask of 0", 'umask 0; exec "$@"'),
-    # -- signals --------------------------------------------------------------------------------------------------------------
+    # -- signals
+    # --------------------------------------------------------------------------
     *(Broken(f"ignored: {name}", _python(f"signal.signal(signal.{name}, signal.SIG_IGN)")) for name in ("SIGCHLD", "SIGHUP", "SIGINT", "SIGTERM", "SIGALRM")),
     Broken("ignored: SIGPIPE", 'trap "" PIPE; "$@"; exit $?'),
     Broken("blocked: SIGCHLD", _python("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])")),
     Broken("blocked: every signal", _python("signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())")),
     Broken("an alarm is set", _python("signal.alarm(100)")),
-    # -- locale and environment -----------------------------------------------------------------------------------------------
+    # -- locale and environment
+    # --------------------------------------------------------------------------
     *(Broken(f"LC_ALL={value}", variables={"LC_ALL": value}) for value in ("C", "POSIX", "xx_YY.bogus", "de_DE.ISO-8859-1")),
     Broken("no locale at all", variables={"LC_ALL": None, "LANG": None, "LC_CTYPE": None}),
     Broken("an empty environment", 'exec env -i "PYTHONPATH=$PYTHONPATH" "STRUCTJOB_DATABASE_URL=$STRUCTJOB_DATABASE_URL" "$@"'),
@@ -211,7 +220,8 @@ ENVIRONMENTS = (
     Broken("TERM is nonsense", variables={"TERM": "nonsense", "COLUMNS": "-1", "LINES": "x"}),
     Broken("colours are forced", variables={"FORCE_COLOR": "1"}),
     Broken("garbage in STRUCTJOB_*", variables={f"STRUCTJOB_{name}": "\x01 %%% \udcff" for name in ("JOB_ID", "STEP_ID", "ATTEMPT", "OPERATION", "CORRELATION_ID", "ROOT_JOB_ID", "PROVISIONAL")}),
-    # -- Python ---------------------------------------------------------------------------------------------------------------
+    # -- Python
+    # --------------------------------------------------------------------------
     *(
         Broken(f"{name}={value}", variables={name: value})
         for name, value in (
@@ -266,9 +276,13 @@ def compare(broken: Broken, command: tuple[str, ...], directory: Path) -> Compar
         watched = _run(broken, (*COMMAND, "run", "--", *command), directory)
         recorded = _is_recorded(directory / "jobs.db")
     lines = watched.stderr.splitlines(keepends=True)
-    ours = tuple(line.decode().strip() for line in lines if line.startswith(b"structjob: warning: "))
+    ours = tuple(
+        line.decode().strip() for line in lines if line.startswith(b"structjob: warning: ")
+    )
     rest = b"".join(line for line in lines if not line.startswith(b"structjob: warning: "))
-    return Compared(alone, Outcome(watched.code, watched.stdout, rest, watched.side), ours, recorded)
+    return Compared(
+        alone, Outcome(watched.code, watched.stdout, rest, watched.side), ours, recorded
+    )
 
 
 @contextlib.contextmanager
@@ -302,8 +316,15 @@ def _run(broken: Broken, command: tuple[str, ...], directory: Path) -> Outcome:
 
 def _is_recorded(path: Path) -> bool:
     try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute("SELECT count(*) FROM structjob_jobs WHERE status IN ('completed', 'failed')").fetchone()[0] > 0
+        with contextlib.closing(
+            sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            return (
+                connection.execute(
+                    "SELECT count(*) FROM structjob_jobs WHERE status IN ('completed', 'failed')"
+                ).fetchone()[0]
+                > 0
+            )
     except sqlite3.Error:
         return False
 
@@ -320,7 +341,9 @@ def try_in(broken: Broken, command: tuple[str, ...]) -> Compared | None:
 
 
 def table() -> tuple[str, int]:
-    """Run every program in every environment; return what came out as a table in Markdown, and how many runs differed."""
+    """Run every program in every environment; return what came out as a table in Markdown, and how
+    many runs differed.
+    """
     lines = ["| Broken | " + " | ".join(PROGRAMS) + " |", "|---|" + "---|" * len(PROGRAMS)]
     differing = 0
     for broken in ENVIRONMENTS:
@@ -332,10 +355,18 @@ def table() -> tuple[str, int]:
                 continue
             differences = compared.differences(broken)
             differing += bool(differences)
-            cells.append("; ".join(differences) if differences else "as alone, recorded" if compared.recorded else "as alone, one warning")
+            cells.append(
+                "; ".join(differences)
+                if differences
+                else "as alone, recorded"
+                if compared.recorded
+                else "as alone, one warning"
+            )
         lines.append(f"| {broken.name} | {' | '.join(cells)} |")
     runs = len(ENVIRONMENTS) * len(PROGRAMS)
-    return "\n".join([f"{len(ENVIRONMENTS)} environments, {runs} runs, {differing} differ.", "", *lines, ""]), differing
+    return "\n".join(
+        [f"{len(ENVIRONMENTS)} environments, {runs} runs, {differing} differ.", "", *lines, ""]
+    ), differing
 
 
 if __name__ == "__main__":

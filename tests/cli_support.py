@@ -15,7 +15,8 @@ from typing import Any
 
 from prefork import Preforked
 
-# Spools of servers' databases stand below the user's state directory: no test writes to the home of whoever runs it.
+# Spools of servers' databases stand below the user's state directory: no test writes to the home of
+# whoever runs it.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="structjob-test-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 os.environ.pop("STRUCTJOB_SPOOL", None)
@@ -90,16 +91,31 @@ asyncio.run(main())
 def environment(**changes: str) -> dict[str, str]:
     """Return an environment without anything of ours, or of this terminal's, in it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRUCTJOB_")}
-    for name in ("DATABASE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "PYTHONUNBUFFERED", "PAGER", "LESS"):
+    for name in (
+        "DATABASE_URL",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "PYTHONUNBUFFERED",
+        "PAGER",
+        "LESS",
+    ):
         kept.pop(name, None)
-    usual = {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "NO_PAGER": "1"}
+    usual = {
+        "PYTHONPATH": str(REPOSITORY),
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        "NO_PAGER": "1",
+    }
     return {**kept, **usual, **changes}
 
 
 def typed(db: str, *words: str, code: int = 0) -> str:
-    """Return what ``structjob *words`` on the database *db* writes to stdout, then to stderr; in this process, which is faster.
+    """Return what ``structjob *words`` on the database *db* writes to stdout, then to stderr; in
+    this process, which is faster.
 
-    For commands that only read or import, in tests that are no coroutines: a command has a loop of its own.
+    For commands that only read or import, in tests that are no coroutines: a command has a loop of
+    its own.
     """
     from click.testing import CliRunner
 
@@ -132,20 +148,46 @@ class Shell:
                     with contextlib.suppress(BrokenPipeError):
                         stream.close()
 
-    def run(self, *words: str, input: bytes = b"", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:  # noqa: A002
-        """Run ``structjob *words``; without the imports of a new process, unless *env* has what an interpreter looks at when it begins."""
-        if env is None or not any(name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()):
+    def run(
+        self, *words: str, input: bytes = b"", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run ``structjob *words``; without the imports of a new process, unless *env* has what an
+        interpreter looks at when it begins.
+        """
+        if env is None or not any(
+            name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()
+        ):
             return _preforked.run(_MAIN, words, self.directory, input, env)
-        return subprocess.run([*COMMAND, *words], cwd=self.directory, env=env, input=input, capture_output=True, timeout=100, check=False)
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=self.directory,
+            env=env,
+            input=input,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
 
     def run_in(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         """Run any *command* to its end."""
-        return subprocess.run(command, cwd=self.directory, env=environment(), capture_output=True, timeout=100, check=False)
+        return subprocess.run(
+            command,
+            cwd=self.directory,
+            env=environment(),
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
 
     def ok(self, *words: str, code: int = 0, **options: Any) -> str:
         """Run ``structjob *words``, which ends with *code*; return its stdout."""
         done = self.run(*words, **options)
-        assert done.returncode == code, (words, done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert done.returncode == code, (
+            words,
+            done.returncode,
+            done.stdout.decode(),
+            done.stderr.decode(),
+        )
         assert b"Traceback (most recent" not in done.stderr, done.stderr.decode()
         return done.stdout.decode()
 
@@ -153,10 +195,21 @@ class Shell:
         """Run ``structjob *words --json``; return what it says."""
         return json.loads(self.ok(*words, "--json=array" if "logs" in words else "--json"))
 
-    def start(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:
+    def start(
+        self, *words: str, env: dict[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[bytes]:
         """Start ``structjob *words``, its streams as pipes."""
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        self._started.append(subprocess.Popen([*COMMAND, *words], cwd=self.directory, env=env or environment(), **pipes))
+        pipes: dict[str, Any] = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            **options,
+        }
+        self._started.append(
+            subprocess.Popen(
+                [*COMMAND, *words], cwd=self.directory, env=env or environment(), **pipes
+            )
+        )
         return self._started[-1]
 
     def python(self, program: str, *words: str) -> str:
@@ -168,18 +221,36 @@ class Shell:
     def start_python(self, program: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a Python program, its streams as pipes."""
         words = (sys.executable, "-c", program, *words)
-        self._started.append(subprocess.Popen(words, cwd=self.directory, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        self._started.append(
+            subprocess.Popen(
+                words,
+                cwd=self.directory,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
         return self._started[-1]
 
-    def start_in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen its stdout."""
+    def start_in_a_terminal(
+        self, *words: str, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen
+        its stdout.
+        """
         words = (*IN_A_TERMINAL, *COMMAND, *words)
         env = env or environment()
-        self._started.append(subprocess.Popen(words, cwd=self.directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        self._started.append(
+            subprocess.Popen(
+                words, cwd=self.directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        )
         return self._started[-1]
 
     def in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
-        """Run ``structjob *words`` in a terminal; return the exit code, and what the terminal got."""
+        """Run ``structjob *words`` in a terminal; return the exit code, and what the
+        terminal got.
+        """
         done = subprocess.run(
             [*IN_A_TERMINAL, *COMMAND, *words],
             cwd=self.directory,

@@ -1,4 +1,5 @@
-"""A Galera cluster: programs that open an empty database at once on all nodes, and a node that is killed under load.
+"""A Galera cluster: programs that open an empty database at once on all nodes, and a node that is
+killed under load.
 
 Every node takes writes, and locks are local to a node.
 """
@@ -53,7 +54,13 @@ class Clustered(Outcome):
             self.problems.append(f"{self.duplicated} events are duplicated")
 
     def cells(self) -> tuple[str, ...]:
-        numbers = (self.tried, self.offered, self.stored, self.offered - self.stored, self.duplicated)
+        numbers = (
+            self.tried,
+            self.offered,
+            self.stored,
+            self.offered - self.stored,
+            self.duplicated,
+        )
         late = f"{self.late:.1f} s" if self.late is not None else "–"
         return self.scenario, *(f"{number:,}" for number in numbers), f"{self.opening:.1f} s", late
 
@@ -66,7 +73,19 @@ def _summary(outcomes: Sequence[Clustered]) -> str:
 
 
 SECTION = Section(
-    "clusters", ("What happens", "Tried", "Offered", "Stored", "Lost", "Duplicated", "Latest opening", "Delivery late by"), 1, _summary
+    "clusters",
+    (
+        "What happens",
+        "Tried",
+        "Offered",
+        "Stored",
+        "Lost",
+        "Duplicated",
+        "Latest opening",
+        "Delivery late by",
+    ),
+    1,
+    _summary,
 )
 
 
@@ -89,7 +108,9 @@ class Program:
             answer: dict[str, Any] = json.loads(line)
         except ValueError:
             self._process.kill()
-            raise RuntimeError(f"a program ended too early: {line}{self._console.read_text()[-3000:]}") from None
+            raise RuntimeError(
+                f"a program ended too early: {line}{self._console.read_text()[-3000:]}"
+            ) from None
         return answer
 
     def begin(self, url: str, events: int, rate: int = 0) -> None:
@@ -122,7 +143,9 @@ def programs(directory: Path, number: int) -> Iterator[list[Program]]:
 
 
 def open_at_once(cluster: galera.Cluster, directory: Path, rounds: int) -> Clustered:
-    """Let two programs on each node begin at the same moment, on an empty database; so many times."""
+    """Let two programs on each node begin at the same moment, on an empty database; so
+    many times.
+    """
     stored = duplicated = 0
     opening = 0.0
     said: list[str] = []
@@ -141,7 +164,17 @@ def open_at_once(cluster: galera.Cluster, directory: Path, rounds: int) -> Clust
     # A program that waits for the others, which create the tables, may say that it waits.
     problems += [f"a program heard: {message}" for message in said if not PATIENT.search(message)]
     name = f"{_PROGRAMS} programs open an empty database at once"
-    return Clustered(name, "galera", rounds, rounds * _PROGRAMS * _EVENTS, stored, duplicated, opening, said=said, problems=problems)
+    return Clustered(
+        name,
+        "galera",
+        rounds,
+        rounds * _PROGRAMS * _EVENTS,
+        stored,
+        duplicated,
+        opening,
+        said=said,
+        problems=problems,
+    )
 
 
 def kill_a_node(cluster: galera.Cluster, directory: Path) -> Clustered:
@@ -165,20 +198,39 @@ def kill_a_node(cluster: galera.Cluster, directory: Path) -> Clustered:
     late = max(answer.get("lateness", 0.0) for answer in answers[:2])
     said = [message for answer in answers for message in answer["said"]]
     name = "a node is killed under load (kill -9), and started"
-    return Clustered(name, "galera", 1, len(urls) * each, stored, duplicated, max(opened), late, said=said, problems=problems)
+    return Clustered(
+        name,
+        "galera",
+        1,
+        len(urls) * each,
+        stored,
+        duplicated,
+        max(opened),
+        late,
+        said=said,
+        problems=problems,
+    )
 
 
 def _problems(answer: dict[str, Any], events: int) -> list[str]:
     if "fault" in answer:
         return [f"a program failed: {answer['fault']}"]
     expected = {"stored": events, "status": "completed", "complete": True}
-    return [f"{name} is {answer[name]!r} in place of {value!r}" for name, value in expected.items() if answer[name] != value]
+    return [
+        f"{name} is {answer[name]!r} in place of {value!r}"
+        for name, value in expected.items()
+        if answer[name] != value
+    ]
 
 
 def _stored(node: galera.Node, database: str) -> tuple[int, int]:
-    """Return how many different events of the programs a node holds, and how many rows there are beyond them."""
+    """Return how many different events of the programs a node holds, and how many rows there are
+    beyond them.
+    """
     count = "SELECT count(*), count(DISTINCT job_id, JSON_VALUE(attrs, '$.number')) FROM structjob_logs WHERE kind = 'log'"
-    rows, different = map(int, node.sql(f"SET wsrep_sync_wait = 1; {count}", database=database).split())
+    rows, different = map(
+        int, node.sql(f"SET wsrep_sync_wait = 1; {count}", database=database).split()
+    )
     return different, rows - different
 
 
@@ -196,6 +248,9 @@ def scenarios(rounds: int) -> list[Scenario]:
         return Scenario(SECTION, name, "galera", placed)
 
     return [
-        on_cluster("programs open at once", lambda cluster, directory: open_at_once(cluster, directory, rounds)),
+        on_cluster(
+            "programs open at once",
+            lambda cluster, directory: open_at_once(cluster, directory, rounds),
+        ),
         on_cluster("a node is killed", kill_a_node),
     ]

@@ -15,20 +15,28 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import configuration, diagnostics, foreign, pipeline, processors, routing
+from structjob import diagnostics
+from structjob.capture import configure, fanout, processors, stdlib
+from structjob.spool import routing
 
 # Hundreds of programs are started; where bytecode is not kept, each would compile the library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A test run in the background of a script, or under nohup, ignores some signals, and so would each program that a test starts: no user's
-# terminal does that.
-for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+# A test run in the background of a script, or under nohup, ignores some signals, and so would each
+# program that a test starts: no user's terminal does that.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
-# Where a change is judged it is judged by the same examples each time; new ones are sought everywhere else.
-# How fast it is, the benchmarks say.
-_ANY_SPEED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# Where a change is judged it is judged by the same examples each time; new ones are sought
+# everywhere else. How fast it is, the benchmarks say.
+_ANY_SPEED = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.register_profile("any speed", _ANY_SPEED)
 hypothesis.settings.load_profile("any speed")
 hypothesis.settings.register_profile("ci", _ANY_SPEED, derandomize=True)
@@ -45,15 +53,16 @@ def _pristine_structlog() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
     routing._waiting.clear()
     yield
-    if pipeline.configured is not None:
-        pipeline.configured.close()
-        pipeline.configured = None
-    foreign.join_stdlib(None)
+    if fanout.configured is not None:
+        fanout.configured.close()
+        fanout.configured = None
+    stdlib.join_stdlib(None)
     processors.setup.reset()
     diagnostics.faults.strict, diagnostics.faults.strict_trackers = False, 0
     diagnostics.faults.counts.clear()
-    configuration._processors.clear()
-    for recorder in list(routing._open):  # of a tracker that a test left open: it would take the next test's events
+    configure._processors.clear()
+    # of a tracker that a test left open: it would take the next test's events
+    for recorder in list(routing._open):
         routing.remove(recorder)
     root.setLevel(level)
     root.handlers[:] = handlers
@@ -84,7 +93,9 @@ def db_url(db_path: Path) -> str:
 
 @pytest.fixture
 async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker]:
-    """An open tracker; logging is set up, silent on the console, and strict: a fault of logging fails the test."""
+    """An open tracker; logging is set up, silent on the console, and strict: a fault of logging
+    fails the test.
+    """
     await database_support.make_file(db_path)
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url) as opened:
@@ -99,7 +110,9 @@ CONTRACTS = frozenset((
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Remember whether files were named on the command line; pytest-xdist's workers are told nothing of it."""
+    """Remember whether files were named on the command line; pytest-xdist's workers are told
+    nothing of it.
+    """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         os.environ[_NAMED] = "" if config.args_source is config.ArgsSource.TESTPATHS else "yes"
 
@@ -108,17 +121,25 @@ _NAMED = "STRUCTJOB_TEST_NAMED"
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use two workers for each core: a test that starts programs or asks a server waits half of its time."""
+    """Use two workers for each core: a test that starts programs or asks a server waits half of its
+    time.
+    """
     return 2 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark with `databases` what repeats on a server what is tested on SQLite; unless files were named: then they are tested throughout."""
+    """Mark with `databases` what repeats on a server what is tested on SQLite; unless files were
+    named: then they are tested throughout.
+    """
     if os.environ[_NAMED]:
         return
     for item in items:
-        kind = item.callspec.params.get("database", item.callspec.params.get("bare_database")) if hasattr(item, "callspec") else "sqlite"
+        kind = (
+            item.callspec.params.get("database", item.callspec.params.get("bare_database"))
+            if hasattr(item, "callspec")
+            else "sqlite"
+        )
         if kind in database_support.SERVERS and Path(item.path).stem not in CONTRACTS:
             item.add_marker("databases")
 
@@ -129,21 +150,29 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(params=database_support.KINDS)
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[database_support.Database]:
-    """A database with empty tables, on each kind in turn; ``@pytest.mark.parametrize("database", ["sqlite"], indirect=True)`` for some."""
+async def database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[database_support.Database]:
+    """A database with empty tables, on each kind in turn; ``@pytest.mark.parametrize("database",
+    ["sqlite"], indirect=True)`` for some.
+    """
     async with database_support.fresh(request.param, tmp_path) as given:
         yield given
 
 
 @pytest.fixture(params=database_support.KINDS)
-async def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[database_support.Database]:
+async def bare_database(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[database_support.Database]:
     """A database without tables, on each kind in turn."""
     async with database_support.bare(request.param, tmp_path) as given:
         yield given
 
 
 @pytest.fixture
-async def any_tracker(database: database_support.Database, tmp_path: Path) -> AsyncIterator[structjob.Tracker]:
+async def any_tracker(
+    database: database_support.Database, tmp_path: Path
+) -> AsyncIterator[structjob.Tracker]:
     """An open tracker on each kind of database in turn; otherwise as `tracker`."""
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as opened:

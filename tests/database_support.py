@@ -15,7 +15,7 @@ from servers import server_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from structjob.store import migrate
+from structjob.store import migrations
 from structjob.store.tables import metadata
 from structjob.store.url import parse
 
@@ -23,7 +23,9 @@ SERVERS = ("mariadb", "postgresql")
 KINDS = ("sqlite", *SERVERS)
 
 _prepared: dict[str, sa.URL] = {}
-"""Per kind of server, this process's database with the tables in it: emptied between tests, for making one takes a second."""
+"""Per kind of server, this process's database with the tables in it: emptied between tests, for
+making one takes a second.
+"""
 
 _file: list[bytes] = []
 """An SQLite file with the tables in it, once there is one."""
@@ -78,19 +80,30 @@ class Database:
                 await connection.execute(table.insert().values(row))
 
     async def plan(self, statement: sa.Executable) -> str:
-        """Return how the database would run *statement*, in its own words: one line a step; on MariaDB table, type, key, rows, extra."""
+        """Return how the database would run *statement*, in its own words: one line a step; on
+        MariaDB table, type, key, rows, extra.
+        """
         how = "EXPLAIN QUERY PLAN" if self.kind == "sqlite" else "EXPLAIN"
-        compiled = statement.compile(dialect=self.engine.dialect, compile_kwargs={"literal_binds": True})
+        compiled = statement.compile(
+            dialect=self.engine.dialect, compile_kwargs={"literal_binds": True}
+        )
         async with self.engine.connect() as connection:
-            if self.kind == "postgresql":  # which rather reads all of a small table: could it do better with a large one?
+            # which rather reads all of a small table: could it do better with a large one?
+            if self.kind == "postgresql":
                 await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
             found = [tuple(row) for row in await connection.exec_driver_sql(f"{how} {compiled}")]
         if self.kind == "mariadb":
             return "\n".join(" ".join(str(row[n]) for n in (2, 3, 5, 8, 9)) for row in found)
-        return "\n".join(row[0] for row in found) if self.kind == "postgresql" else " / ".join(row[3] for row in found)
+        return (
+            "\n".join(row[0] for row in found)
+            if self.kind == "postgresql"
+            else " / ".join(row[3] for row in found)
+        )
 
     async def know_itself(self) -> None:
-        """Have the database look at what is in its tables, as a server does by itself now and then."""
+        """Have the database look at what is in its tables, as a server does by itself now
+        and then.
+        """
         if self.kind == "mariadb":
             await self.rows(f"ANALYZE TABLE {', '.join(metadata.tables)}")
         elif self.kind == "postgresql":
@@ -101,8 +114,16 @@ class Database:
         async with self.engine.begin() as connection:
             if self.kind == "postgresql":  # what is deleted here need not survive a power cut
                 await connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-            deleted = [table for table in metadata.tables if (await connection.exec_driver_sql(f"DELETE FROM {table}")).rowcount]
-            numbered = [f"structjob_{name}" for name in ("logs", "dead_letters") if f"structjob_{name}" in deleted]
+            deleted = [
+                table
+                for table in metadata.tables
+                if (await connection.exec_driver_sql(f"DELETE FROM {table}")).rowcount
+            ]
+            numbered = [
+                f"structjob_{name}"
+                for name in ("logs", "dead_letters")
+                if f"structjob_{name}" in deleted
+            ]
             for table in numbered:
                 if self.kind == "postgresql":
                     await connection.exec_driver_sql(f"ALTER SEQUENCE {table}_id_seq RESTART")
@@ -111,7 +132,9 @@ class Database:
 
 
 async def make_file(path: Path) -> None:
-    """Make an SQLite file with empty tables, as whoever comes first does: by a copy, where this process has made one before."""
+    """Make an SQLite file with empty tables, as whoever comes first does: by a copy, where this
+    process has made one before.
+    """
     if not _file:
         engine = create_async_engine(parse(f"sqlite:///{path}"))
         await _prepare(engine)
@@ -158,11 +181,13 @@ async def bare(kind: str, directory: Path) -> AsyncIterator[Database]:
 
 async def _prepare(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
-        await connection.run_sync(migrate.prepare)
+        await connection.run_sync(migrations.prepare)
 
 
 async def create(kind: str, options: str = "", *, name: str | None = None) -> sa.URL:
-    """Create an empty database on the server, with *options* and a *name* of its own; return its URL."""
+    """Create an empty database on the server, with *options* and a *name* of its own; return its
+    URL.
+    """
     url = parse(server_url(kind))
     name = name or f"structjob_test_{secrets.token_hex(6)}"
     await _on_server(url, f"CREATE DATABASE {name} {options}")

@@ -1,4 +1,6 @@
-"""Faults that must cost nothing: something is broken while programs log, and mended; then everything is stored, once and unchanged."""
+"""Faults that must cost nothing: something is broken while programs log, and mended; then
+everything is stored, once and unchanged.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,24 @@ from dataclasses import dataclass
 
 from faults import FAULTS, Fault, Site
 from oracle import Promises, Verdict
-from trials import BACKENDS, PATIENT, Outcome, Program, Scenario, Section, check, frozen, on_site, recover, until
+from trials import (
+    BACKENDS,
+    PATIENT,
+    Outcome,
+    Program,
+    Scenario,
+    Section,
+    check,
+    frozen,
+    on_site,
+    recover,
+    until,
+)
 
 LONGEST = 1.0
-"""Seconds that a log call may take while things are broken. Each fault lasts longer, so a call that waits for its end is found out; the
-rest is for a machine that is busy otherwise."""
+"""Seconds that a log call may take while things are broken. Each fault lasts longer, so a call that
+waits for its end is found out; the rest is for a machine that is busy otherwise.
+"""
 
 CLOSING = 2.0
 """Seconds that a program gives its tracker for closing, where the database is frozen."""
@@ -27,7 +42,8 @@ class Endured(Outcome):
 
     Attributes:
         tried: How often it was broken.
-        resumed: Seconds from when it was mended until the next event was stored; ``None`` where that is not the question.
+        resumed: Seconds from when it was mended until the next event was stored; ``None`` where
+            that is not the question.
         longest: Seconds of the longest log call.
     """
 
@@ -38,13 +54,22 @@ class Endured(Outcome):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.problems += [f"{number} {name.replace('_', ' ')}" for name, number in self.verdict.faults().items()]
+        self.problems += [
+            f"{number} {name.replace('_', ' ')}" for name, number in self.verdict.faults().items()
+        ]
         if self.longest > LONGEST:
             self.problems.append(f"a log call took {self.longest:.2f} s")
 
     def cells(self) -> tuple[str, ...]:
         verdict = self.verdict
-        numbers = (self.tried, verdict.offered, verdict.stored, verdict.lost, verdict.duplicated, verdict.corrupted)
+        numbers = (
+            self.tried,
+            verdict.offered,
+            verdict.stored,
+            verdict.lost,
+            verdict.duplicated,
+            verdict.corrupted,
+        )
         resumed = f"{self.resumed:.1f} s" if self.resumed is not None else "–"
         longest = f"{self.longest * 1000:.0f} ms" if self.longest else "–"
         return self.scenario, self.backend, *(f"{number:,}" for number in numbers), resumed, longest
@@ -63,7 +88,18 @@ def _summary(outcomes: Sequence[Endured]) -> str:
 
 SECTION = Section(
     "faults",
-    ("What happens", "Database", "Tried", "Offered", "Stored", "Lost", "Duplicated", "Corrupted", "Resumed after", "Longest log call"),
+    (
+        "What happens",
+        "Database",
+        "Tried",
+        "Offered",
+        "Stored",
+        "Lost",
+        "Duplicated",
+        "Corrupted",
+        "Resumed after",
+        "Longest log call",
+    ),
     2,
     _summary,
 )
@@ -71,12 +107,18 @@ SECTION = Section(
 
 async def endure(site: Site, fault: Fault) -> Endured:
     """Break something while a program logs, mend it, and let the program go on and end."""
-    program = await Program.start(site, "program", "--rate", str(fault.rate), "--console", "--timeout", "30")
+    program = await Program.start(
+        site, "program", "--rate", str(fault.rate), "--console", "--timeout", "30"
+    )
     try:
         await until(lambda: site.stored() > 100, "the first events were stored")
         async with fault.breaks(site):
             await program.has_logged(program.logged() + fault.lasts)
-        mended, before, waiting = time.monotonic(), await asyncio.to_thread(site.stored), program.logged()
+        mended, before, waiting = (
+            time.monotonic(),
+            await asyncio.to_thread(site.stored),
+            program.logged(),
+        )
         await until(lambda: site.stored() > before, "delivery had resumed")
         resumed = time.monotonic() - mended
         await until(lambda: site.stored() >= waiting, "what had waited was delivered")
@@ -94,7 +136,16 @@ async def endure(site: Site, fault: Fault) -> Endured:
         problems.append(f"the library said {len(felt['said'])} things about one fault")
     problems += _unshown(program)
     verdict = await check(site, [program])
-    return Endured(fault.name, site.backend, 1, verdict, resumed, felt["longest"], said=felt["said"], problems=problems)
+    return Endured(
+        fault.name,
+        site.backend,
+        1,
+        verdict,
+        resumed,
+        felt["longest"],
+        said=felt["said"],
+        problems=problems,
+    )
 
 
 def _unshown(program: Program) -> list[str]:
@@ -134,7 +185,9 @@ async def start_without(site: Site) -> Endured:
 
 
 async def close_frozen(site: Site) -> Endured:
-    """End a program while its database is frozen: in time, and what is left is delivered by the next."""
+    """End a program while its database is frozen: in time, and what is left is delivered by the
+    next.
+    """
     program = await Program.start(site, "program", "--rate", "400", "--timeout", str(CLOSING))
     try:
         await until(lambda: site.stored() > 100, "the first events were stored")
@@ -154,7 +207,15 @@ async def close_frozen(site: Site) -> Endured:
         problems.append("everything was stored: the database was not frozen")
     verdict = await check(site, [program])
     name = "closed while the database is frozen"
-    return Endured(name, site.backend, 1, verdict, longest=felt["longest"], said=felt["said"], problems=problems)
+    return Endured(
+        name,
+        site.backend,
+        1,
+        verdict,
+        longest=felt["longest"],
+        said=felt["said"],
+        problems=problems,
+    )
 
 
 async def kill(site: Site, times: int, seed: int) -> Endured:
@@ -169,12 +230,21 @@ async def kill(site: Site, times: int, seed: int) -> Endured:
         finally:
             await program.kill()
     problems = await recover(site)
-    return Endured("the program is killed (kill -9)", site.backend, times, await check(site, programs), problems=problems)
+    return Endured(
+        "the program is killed (kill -9)",
+        site.backend,
+        times,
+        await check(site, programs),
+        problems=problems,
+    )
 
 
 async def crowd(site: Site, processes: int, count: int) -> Endured:
     """Let several programs log into one new database at once."""
-    programs = [await Program.start(site, f"program{number}", "--count", str(count), "--timeout", "60") for number in range(processes)]
+    programs = [
+        await Program.start(site, f"program{number}", "--count", str(count), "--timeout", "60")
+        for number in range(processes)
+    ]
     felt = []
     try:
         felt = await asyncio.gather(*(program.finish() for program in programs))
@@ -187,7 +257,9 @@ async def crowd(site: Site, processes: int, count: int) -> Endured:
     said = [message for each in felt for message in each["said"]]
     faults = [message for message in said if not PATIENT.search(message)]
     problems += [f"somebody heard: {message}" for message in faults]
-    return Endured(f"{processes} programs log at once", site.backend, 1, verdict, said=said, problems=problems)
+    return Endured(
+        f"{processes} programs log at once", site.backend, 1, verdict, said=said, problems=problems
+    )
 
 
 def scenarios(kills: int, events: int) -> list[Scenario]:
@@ -201,5 +273,13 @@ def scenarios(kills: int, events: int) -> list[Scenario]:
             found.append(on_site(SECTION, "start_without", backend, start_without))
         for fault in FAULTS:
             if backend in fault.backends:
-                found.append(on_site(SECTION, fault.name, backend, functools.partial(endure, fault=fault), fault.disk))
+                found.append(
+                    on_site(
+                        SECTION,
+                        fault.name,
+                        backend,
+                        functools.partial(endure, fault=fault),
+                        fault.disk,
+                    )
+                )
     return found

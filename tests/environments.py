@@ -1,4 +1,6 @@
-"""``structjob run`` in environments in which something is broken (`broken_environments`), as figures: each program in all of them."""
+"""``structjob run`` in environments in which something is broken (`broken_environments`), as
+figures: each program in all of them.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +35,26 @@ class Compared(Outcome):
     warned: int
 
     def cells(self) -> tuple[str, ...]:
-        return self.scenario, *(str(number) for number in (self.tried, self.same, self.recorded, self.warned))
+        return self.scenario, *(
+            str(number) for number in (self.tried, self.same, self.recorded, self.warned)
+        )
 
 
 def _summary(outcomes: Sequence[Compared]) -> str:
-    tried, same = sum(outcome.tried for outcome in outcomes), sum(outcome.same for outcome in outcomes)
+    tried, same = (
+        sum(outcome.tried for outcome in outcomes),
+        sum(outcome.same for outcome in outcomes),
+    )
     most = max((outcome.tried for outcome in outcomes), default=0)
     return f"{most} environments, {len(outcomes)} programs, {tried} runs; {tried - same} differ from a run without structjob."
 
 
-SECTION = Section("environments", ("The program", "Environments", "Same as alone", "Recorded", "Not recorded"), 1, _summary)
+SECTION = Section(
+    "environments",
+    ("The program", "Environments", "Same as alone", "Recorded", "Not recorded"),
+    1,
+    _summary,
+)
 
 
 def compare(program: str) -> Compared:

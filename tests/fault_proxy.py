@@ -21,7 +21,9 @@ class _Connection:
         """Whether what the server says next is to be withheld, and the connection cut."""
 
     def cut(self) -> None:
-        """End both connections by RST, as a machine does that was restarted: nobody gets a farewell."""
+        """End both connections by RST, as a machine does that was restarted: nobody gets a
+        farewell.
+        """
         for writer in self.writers:
             sock = writer.get_extra_info("socket")
             if sock is not None and sock.fileno() >= 0:
@@ -64,13 +66,19 @@ class FaultProxy:
         await self.accept()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._closing = True
         await self.refuse()
         self._flowing.set()
         await asyncio.gather(*self._tasks)
 
-    # -- faults -------------------------------------------------------------------------------------------------------------
+    # -- faults
+    # --------------------------------------------------------------------------
 
     async def accept(self) -> None:
         """Listen (again)."""
@@ -79,7 +87,9 @@ class FaultProxy:
             self.port = self._listener.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Listen no more and cut what is open: the server's machine is up, and nothing listens there."""
+        """Listen no more and cut what is open: the server's machine is up, and nothing listens
+        there.
+        """
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
@@ -91,7 +101,9 @@ class FaultProxy:
             connection.cut()
 
     def stop(self) -> None:
-        """Pass nothing on, both ways, without a word: a black hole. New connections are accepted and never answered."""
+        """Pass nothing on, both ways, without a word: a black hole. New connections are accepted
+        and never answered.
+        """
         self._flowing.clear()
 
     def go(self) -> None:
@@ -105,14 +117,19 @@ class FaultProxy:
         self._bytes_per_second = bytes_per_second
 
     def cut_before(self, pattern: bytes) -> None:
-        """Cut a connection in place of passing on what a client says with *pattern* (two bytes at least) in it."""
+        """Cut a connection in place of passing on what a client says with *pattern* (two bytes at
+        least) in it.
+        """
         self._pattern = pattern, False
 
     def cut_after(self, pattern: bytes) -> None:
-        """Pass on what a client says with *pattern* in it, and cut the connection in place of the answer: it is done, unknown."""
+        """Pass on what a client says with *pattern* in it, and cut the connection in place of the
+        answer: it is done, unknown.
+        """
         self._pattern = pattern, True
 
-    # -- passing on ---------------------------------------------------------------------------------------------------------
+    # -- passing on
+    # --------------------------------------------------------------------------
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
@@ -133,8 +150,12 @@ class FaultProxy:
         self._connections.add(connection)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pass_on(connection, reader, server_writer, client_speaks=True))
-                tasks.create_task(self._pass_on(connection, server_reader, writer, client_speaks=False))
+                tasks.create_task(
+                    self._pass_on(connection, reader, server_writer, client_speaks=True)
+                )
+                tasks.create_task(
+                    self._pass_on(connection, server_reader, writer, client_speaks=False)
+                )
         except* OSError:
             pass
         finally:
@@ -143,7 +164,12 @@ class FaultProxy:
                 each.transport.abort()
 
     async def _pass_on(
-        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, client_speaks: bool
+        self,
+        connection: _Connection,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        client_speaks: bool,
     ) -> None:
         end = b""
         while chunk := await reader.read(_CHUNK):

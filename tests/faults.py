@@ -73,21 +73,27 @@ class Site:
     def engine(self, url: str | None = None) -> AsyncEngine:
         """Return what somebody else uses who works with the same database."""
         parsed = make_url(url or self.direct_url)
-        return create_async_engine(parsed.set(drivername=DRIVERS[parsed.get_backend_name()]), poolclass=NullPool)
+        return create_async_engine(
+            parsed.set(drivername=DRIVERS[parsed.get_backend_name()]), poolclass=NullPool
+        )
 
     def stored(self) -> int:
         """Return how many of the program's events are stored by now; 0 while there is no table."""
         return self._number("SELECT count(*) FROM structjob_logs WHERE message = 'offered'")
 
     def confirmed(self) -> int:
-        """Return how many events the database has confirmed to the program by its latest heartbeat; 0 while there is no table."""
+        """Return how many events the database has confirmed to the program by its latest heartbeat;
+        0 while there is no table.
+        """
         return self._number("SELECT coalesce(max(confirmed), 0) FROM structjob_sessions")
 
     def _number(self, query: str) -> int:
         try:
             if self.server is not None:
                 return int(self.server.sql(query))
-            with contextlib.closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as connection:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)
+            ) as connection:
                 return int(connection.execute(query).fetchone()[0])
         except (sqlite3.OperationalError, subprocess.CalledProcessError):
             return 0
@@ -105,7 +111,8 @@ class Fault:
         noticed: Whether deliveries fail by it, so that the library has something to say.
         rate: Events a second that the program logs.
         lasts: Events that it logs before the fault is mended.
-        disk: Megabytes of a small disk that the database (``database``) or the spool (``spool``) is put on.
+        disk: Megabytes of a small disk that the database (``database``) or the spool (``spool``) is
+            put on.
     """
 
     name: str
@@ -121,10 +128,13 @@ class Fault:
         return self.name
 
 
-# -- the network ------------------------------------------------------------------------------------------------------------
+# -- the network
+# --------------------------------------------------------------------------
 
 
-def _on_proxy(breaks: Callable[[FaultProxy], object]) -> Callable[[Site], AbstractAsyncContextManager[None]]:
+def _on_proxy(
+    breaks: Callable[[FaultProxy], object],
+) -> Callable[[Site], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def fault(site: Site) -> AsyncIterator[None]:
         assert site.proxy is not None
@@ -167,10 +177,14 @@ async def _refused(site: Site) -> AsyncIterator[None]:
 
 _COMMIT = {"mariadb": b"COMMIT", "postgresql": b"COMMIT"}
 EVENTS = {"mariadb": b"INSERT INTO structjob_logs", "postgresql": b'[{"ts":'}
-"""What stands in a statement that stores events; PostgreSQL is told its text once only, and then what to store."""
+"""What stands in a statement that stores events; PostgreSQL is told its text once only, and then
+what to store.
+"""
 
 
-def _cut(patterns: dict[str, bytes], *, after: bool) -> Callable[[Site], AbstractAsyncContextManager[None]]:
+def _cut(
+    patterns: dict[str, bytes], *, after: bool
+) -> Callable[[Site], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def fault(site: Site) -> AsyncIterator[None]:
         proxy, pattern = site.proxy, patterns[site.backend]
@@ -178,14 +192,17 @@ def _cut(patterns: dict[str, bytes], *, after: bool) -> Callable[[Site], Abstrac
         (proxy.cut_after if after else proxy.cut_before)(pattern)
         try:
             yield
-            assert proxy.cuts, f"no {pattern!r} came by: the store sends another word for it, and the fault was none"
+            assert proxy.cuts, (
+                f"no {pattern!r} came by: the store sends another word for it, and the fault was none"
+            )
         finally:
             proxy.go()
 
     return fault
 
 
-# -- the server -------------------------------------------------------------------------------------------------------------
+# -- the server
+# --------------------------------------------------------------------------
 
 
 def _on_server(
@@ -223,7 +240,9 @@ async def _crowded(site: Site) -> AsyncIterator[None]:
     own: set[int] = set()
     try:
         calm = 0
-        while calm < 3:  # a connection that has just ended may hold its place for a moment, and free it for whoever comes first
+        # a connection that has just ended may hold its place for a moment, and free it for whoever
+        # comes first
+        while calm < 3:
             held = len(taken)
             others = await _fill(engine, server, taken, own)
             for number in others:  # the program's: they are ours when it comes back for them
@@ -235,16 +254,23 @@ async def _crowded(site: Site) -> AsyncIterator[None]:
         await engine.dispose()
 
 
-async def _fill(engine: AsyncEngine, server: Server, taken: list[AsyncConnection], own: set[int]) -> set[int]:
-    """Take what can be had; return which connections of the same user are not ours, by their numbers."""
-    number = text("SELECT connection_id()" if server.backend == "mariadb" else "SELECT pg_backend_pid()")
+async def _fill(
+    engine: AsyncEngine, server: Server, taken: list[AsyncConnection], own: set[int]
+) -> set[int]:
+    """Take what can be had; return which connections of the same user are not ours, by their
+    numbers.
+    """
+    number = text(
+        "SELECT connection_id()" if server.backend == "mariadb" else "SELECT pg_backend_pid()"
+    )
     with contextlib.suppress(DBAPIError, OSError):
         while True:
             connection = await engine.connect()
             taken.append(connection)
             own.add((await connection.execute(number)).scalar_one())
     while True:
-        with contextlib.suppress(subprocess.CalledProcessError):  # the administrator's own connection may be in use for a moment
+        # the administrator's own connection may be in use for a moment
+        with contextlib.suppress(subprocess.CalledProcessError):
             return await asyncio.to_thread(server.connections, USER) - own
 
 
@@ -274,7 +300,9 @@ async def _locked_table(site: Site) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _renamed_table(site: Site) -> AsyncIterator[None]:
-    """The table of the events is gone: somebody restores a backup, or runs a migration of another version."""
+    """The table of the events is gone: somebody restores a backup, or runs a migration of another
+    version.
+    """
 
     async def rename(old: str, new: str) -> None:
         if site.server is None:
@@ -285,7 +313,9 @@ async def _renamed_table(site: Site) -> AsyncIterator[None]:
         for tries_left in (3, 2, 1, 0):
             try:
                 await asyncio.to_thread(site.server.sql, f"ALTER TABLE {old} RENAME TO {new}")
-            except ClientFailed:  # the server may be counting the table's rows at this moment, and then refuses
+            except (
+                ClientFailed
+            ):  # the server may be counting the table's rows at this moment, and then refuses
                 if not tries_left:
                     raise
                 await asyncio.sleep(0.5)
@@ -301,10 +331,12 @@ async def _renamed_table(site: Site) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _deadlocks(site: Site) -> AsyncIterator[None]:
-    """Another transaction locks, over and over, the rows of the jobs and events that are being written, in the opposite order.
+    """Another transaction locks, over and over, the rows of the jobs and events that are being
+    written, in the opposite order.
 
-    It takes a number that the program's session is about to reach. The program's insert must wait for it, and holds the rows of its jobs
-    and of its session meanwhile, for which the other then asks: the server ends one of the two, and both see to it that it is the program.
+    It takes a number that the program's session is about to reach. The program's insert must wait
+    for it, and holds the rows of its jobs and of its session meanwhile, for which the other then
+    asks: the server ends one of the two, and both see to it that it is the program.
     """
     server = site.server
     assert server is not None
@@ -338,10 +370,14 @@ async def _collide(engine: AsyncEngine, stopped: asyncio.Event) -> None:
         "SELECT session_id, max(seq) + 20, max(ts), max(stored_at), 'info', 'in the way', '{}', 'system', 'log', 'system', 'system' "
         "FROM structjob_logs GROUP BY session_id"
     )
-    wanted = ("UPDATE structjob_jobs SET description = 'x'", "UPDATE structjob_sessions SET version = 'x'")
+    wanted = (
+        "UPDATE structjob_jobs SET description = 'x'",
+        "UPDATE structjob_sessions SET version = 'x'",
+    )
     async with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
-            await connection.execute(text("SET deadlock_timeout = '10s'"))  # PostgreSQL ends the one that notices first
+            # PostgreSQL ends the one that notices first
+            await connection.execute(text("SET deadlock_timeout = '10s'"))
             await connection.commit()
         while not stopped.is_set():
             with contextlib.suppress(DBAPIError):
@@ -362,7 +398,8 @@ async def full_database(site: Site) -> AsyncIterator[None]:
     with filled(directory):
         yield
     if site.server is not None and not await asyncio.to_thread(site.server.running):
-        await asyncio.to_thread(site.server.start)  # it may give up over a full disk; its operator starts it again
+        # it may give up over a full disk; its operator starts it again
+        await asyncio.to_thread(site.server.start)
 
 
 @contextlib.asynccontextmanager
@@ -371,7 +408,8 @@ async def _full_spool(site: Site) -> AsyncIterator[None]:
         yield
 
 
-# -- SQLite -----------------------------------------------------------------------------------------------------------------
+# -- SQLite
+# --------------------------------------------------------------------------
 
 _HOLD = (
     "import sqlite3, sys, signal, os\n"
@@ -385,7 +423,9 @@ _HOLD = (
 @contextlib.asynccontextmanager
 async def frozen_writer(site: Site) -> AsyncIterator[None]:
     """Another program is stopped in the middle of its transaction, and holds the file locked."""
-    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", _HOLD, site.file, stdout=subprocess.PIPE)
+    holder = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _HOLD, site.file, stdout=subprocess.PIPE
+    )
     assert holder.stdout is not None
     try:
         await holder.stdout.readline()
@@ -395,35 +435,73 @@ async def frozen_writer(site: Site) -> AsyncIterator[None]:
         await holder.communicate()
 
 
-# -- all of them ------------------------------------------------------------------------------------------------------------
+# -- all of them
+# --------------------------------------------------------------------------
 
 _SERVERS = tuple(SERVERS)
 
 _TIMED_OUT = 4_800
-"""Events in which a transaction that nobody answers is given up, at 400 a second: after 10 seconds."""
+"""Events in which a transaction that nobody answers is given up, at 400 a second: after 10 seconds.
+"""
 
 FAULTS = (
     Fault("connections are reset", _resets, _SERVERS, stalls=False),
     Fault("connections are refused", _refused, _SERVERS),
-    Fault("the network swallows everything", _on_proxy(FaultProxy.stop), _SERVERS, lasts=_TIMED_OUT),
-    Fault("the network is slow", _on_proxy(lambda proxy: proxy.trickle(40_000)), _SERVERS, stalls=False, noticed=False),
+    Fault(
+        "the network swallows everything", _on_proxy(FaultProxy.stop), _SERVERS, lasts=_TIMED_OUT
+    ),
+    Fault(
+        "the network is slow",
+        _on_proxy(lambda proxy: proxy.trickle(40_000)),
+        _SERVERS,
+        stalls=False,
+        noticed=False,
+    ),
     Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("mariadb",)),
     Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("mariadb",)),
     # There a batch of events alone is one statement without a COMMIT, and gets through.
-    Fault("cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("postgresql",), stalls=False),
-    Fault("cut before each COMMIT is answered", _cut(_COMMIT, after=True), ("postgresql",), stalls=False),
+    Fault(
+        "cut before each COMMIT arrives", _cut(_COMMIT, after=False), ("postgresql",), stalls=False
+    ),
+    Fault(
+        "cut before each COMMIT is answered",
+        _cut(_COMMIT, after=True),
+        ("postgresql",),
+        stalls=False,
+    ),
     Fault("cut before each batch arrives", _cut(EVENTS, after=False), _SERVERS),
     Fault("cut before each batch is answered", _cut(EVENTS, after=True), _SERVERS),
-    Fault("the server is frozen", _on_server(Server.freeze, Server.thaw), _SERVERS, lasts=_TIMED_OUT),
+    Fault(
+        "the server is frozen", _on_server(Server.freeze, Server.thaw), _SERVERS, lasts=_TIMED_OUT
+    ),
     Fault("the server is killed and started", _on_server(Server.kill, Server.start), _SERVERS),
     Fault("the server is stopped and started", _on_server(Server.stop, Server.start), _SERVERS),
-    Fault("the server is read-only", _on_server(_read_only, lambda server: server.read_only(False)), _SERVERS),
-    Fault("another password", _on_server(_another_password, lambda server: server.set_password(USER, PASSWORD)), _SERVERS),
+    Fault(
+        "the server is read-only",
+        _on_server(_read_only, lambda server: server.read_only(False)),
+        _SERVERS,
+    ),
+    Fault(
+        "another password",
+        _on_server(_another_password, lambda server: server.set_password(USER, PASSWORD)),
+        _SERVERS,
+    ),
     Fault("too many connections", _crowded, _SERVERS),
-    Fault("another transaction holds the table", _locked_table, _SERVERS, lasts=1_500, noticed=False),
+    Fault(
+        "another transaction holds the table", _locked_table, _SERVERS, lasts=1_500, noticed=False
+    ),
     Fault("deadlocks", _deadlocks, _SERVERS, stalls=False, noticed=False),
-    Fault("another program is frozen in its transaction", frozen_writer, ("sqlite",), noticed=False),
+    Fault(
+        "another program is frozen in its transaction", frozen_writer, ("sqlite",), noticed=False
+    ),
     Fault("the table is missing", _renamed_table, ("sqlite", *_SERVERS)),
-    Fault("the disk of the database is full", full_database, ("sqlite", *_SERVERS), disk=("database", 96)),
-    Fault("the disk of the spool is full", _full_spool, ("sqlite",), stalls=False, disk=("spool", 8)),
+    Fault(
+        "the disk of the database is full",
+        full_database,
+        ("sqlite", *_SERVERS),
+        disk=("database", 96),
+    ),
+    Fault(
+        "the disk of the spool is full", _full_spool, ("sqlite",), stalls=False, disk=("spool", 8)
+    ),
 )

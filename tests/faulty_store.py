@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from structjob.store import opening
+from structjob.store import factory
 from structjob.store.ingest import Store
 
 
@@ -20,9 +20,11 @@ class FaultyStore:
 
     Attributes:
         before: Raised in place of every call, while it is set.
-        after: Raised when a call of *unanswered* has done its work, once: whoever called cannot know that it has.
+        after: Raised when a call of *unanswered* has done its work, once: whoever called cannot
+            know that it has.
         unanswered: Name of the method that *after* is about.
-        late: Whether such a call has not done its work yet when *after* is raised: `carry_out` does it.
+        late: Whether such a call has not done its work yet when *after* is raised: `carry_out` does
+            it.
         frozen: While it is set no call returns.
         calls: How often each method was called.
     """
@@ -61,7 +63,9 @@ class FaultyStore:
         return call
 
     async def carry_out(self) -> list[Any]:
-        """Do what was on its way to the database when whoever asked was cut off; return what he would have been told."""
+        """Do what was on its way to the database when whoever asked was cut off; return what he
+        would have been told.
+        """
         waiting, self._on_its_way = self._on_its_way, []
         return [await call() for call in waiting]
 
@@ -70,7 +74,7 @@ class FaultyStore:
 def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyStore:
     """The store of the next tracker that is opened."""
     faulty = FaultyStore()
-    make_store = opening.make_store
+    make_store = factory.make_store
 
     def make(*args: Any) -> Any:
         if faulty.store is None:
@@ -78,5 +82,5 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> FaultyStore:
             return faulty
         return make_store(*args)
 
-    monkeypatch.setattr(opening, "make_store", make)
+    monkeypatch.setattr(factory, "make_store", make)
     return faulty

@@ -12,7 +12,11 @@ from pathlib import Path
 
 from breakable_servers import MariaDB, ServerMissing, free_port
 
-_PROVIDERS = ("/usr/lib/galera/libgalera_smm.so", "/usr/lib64/galera-4/libgalera_smm.so", "/usr/lib64/galera/libgalera_smm.so")
+_PROVIDERS = (
+    "/usr/lib/galera/libgalera_smm.so",
+    "/usr/lib64/galera-4/libgalera_smm.so",
+    "/usr/lib64/galera/libgalera_smm.so",
+)
 _JOINED = 60.0
 
 
@@ -91,7 +95,9 @@ class Cluster:
         deadline = time.monotonic() + _JOINED
         while any(node.members() != members for node in running):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"the cluster has not {members} members: {[node.members() for node in running]}")
+                raise RuntimeError(
+                    f"the cluster has not {members} members: {[node.members() for node in running]}"
+                )
             time.sleep(0.1)
 
     def create(self, name: str) -> list[str]:

@@ -1,6 +1,8 @@
-"""Real logs of other systems as records that ``structjob import`` takes in: what one writes to bring an older tracker's history along.
+"""Real logs of other systems as records that ``structjob import`` takes in: what one writes to
+bring an older tracker's history along.
 
-The data are samples of Loghub (https://github.com/logpai/loghub; Zhu et al., ISSRE 2023), which are not part of this project.
+The data are samples of Loghub (https://github.com/logpai/loghub; Zhu et al., ISSRE 2023), which are
+not part of this project.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _TOOK = re.compile(r"Took ([\d.]+) seconds to (spawn|build|destroy|deallocate)")
 
 
 def sample(name: str) -> list[Line] | None:
-    """Return the lines of a sample (``Hadoop``, ``OpenStack``), taken apart; None if it is not there."""
+    """Return the lines of a sample (``Hadoop``, ``OpenStack``), taken apart; None if it is not
+    there.
+    """
     root = Path(__file__).parent.parent
     file = f"{name}_2k.log_structured.csv"
     for place in filter(None, PLACES):
@@ -45,10 +49,11 @@ def write(records: Iterable[Record], path: Path) -> None:
 
 
 def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
-    """Yield a MapReduce application as a job, each task attempt as a step of it, and every line where it belongs.
+    """Yield a MapReduce application as a job, each task attempt as a step of it, and every line
+    where it belongs.
 
-    A task attempt that exited with an exception failed by it. The log breaks off before the application ends: it is told as running, and
-    the import makes a crash of it.
+    A task attempt that exited with an exception failed by it. The log breaks off before the
+    application ends: it is told as running, and the import makes a crash of it.
     """
     jobs: dict[str, Record] = {}
     steps: dict[str, Record] = {}
@@ -58,7 +63,14 @@ def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
         content, ts = line["Content"], f"{line['Date']}T{line['Time'].replace(',', '.')}Z"
         if found := _APPLICATION.search(content):
             current = f"application_{found[1]}"
-            about = {"record": "job", "id": current, "operation": "mapreduce", "job_type": "hadoop", "status": "running", "created_at": ts}
+            about = {
+                "record": "job",
+                "id": current,
+                "operation": "mapreduce",
+                "job_type": "hadoop",
+                "status": "running",
+                "created_at": ts,
+            }
             jobs.setdefault(current, {**about, "started_at": ts})
         step, failure = None, {}
         if current is not None and (found := _ATTEMPT.search(content)):
@@ -77,7 +89,11 @@ def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
             )
             if exited := _EXITED.search(content):
                 kind = exited[1].rpartition(".")[2]
-                step |= {"status": "failed", "completed_at": ts, "error": {"type": kind, "message": exited[2]}}
+                step |= {
+                    "status": "failed",
+                    "completed_at": ts,
+                    "error": {"type": kind, "message": exited[2]},
+                }
                 failure = {"error_type": kind, "error_message": exited[2]}
             elif (moved := _MOVED.search(content)) and moved[1] == "SUCCEEDED":
                 step |= {"status": "completed", "completed_at": ts}
@@ -93,7 +109,8 @@ def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
 
 
 def openstack(lines: Iterable[Line]) -> Iterator[Record]:
-    """Yield each virtual machine as a job, from its first line to its last, with what Nova measured as its steps.
+    """Yield each virtual machine as a job, from its first line to its last, with what Nova measured
+    as its steps.
 
     Lines that name no machine are system events.
     """
@@ -113,8 +130,22 @@ def openstack(lines: Iterable[Line]) -> Iterator[Record]:
             if took := _TOOK.search(content):
                 ms = float(took[1]) * 1000
                 began = (datetime.fromisoformat(ts) - timedelta(milliseconds=ms)).isoformat()
-                step = {"record": "step", "id": f"{id_}-{took[2]}", "job_id": id_, "name": took[2], "seq": len(steps) + 1}
-                steps.append({**step, "status": "completed", "started_at": began, "completed_at": ts, "duration_ms": ms})
+                step = {
+                    "record": "step",
+                    "id": f"{id_}-{took[2]}",
+                    "job_id": id_,
+                    "name": took[2],
+                    "seq": len(steps) + 1,
+                }
+                steps.append(
+                    {
+                        **step,
+                        "status": "completed",
+                        "started_at": began,
+                        "completed_at": ts,
+                        "duration_ms": ms,
+                    }
+                )
         events.append({
             "record": "event", "ts": ts, "level": line["Level"].lower(), "message": content, "logger": line["Component"],
             "line": int(line["LineId"]), "job_id": id_, "operation": "instance" if id_ else None,

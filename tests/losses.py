@@ -1,7 +1,8 @@
-"""Losses that nothing can prevent, and that ``structjob verify`` must find: each of them, with the right number, and nothing else.
+"""Losses that nothing can prevent, and that ``structjob verify`` must find: each of them, with the
+right number, and nothing else.
 
-Each number of a program's session here is an event that it noted (``producer.py --plain``), so that `verify` and the oracle count the same
-things.
+Each number of a program's session here is an event that it noted (``producer.py --plain``), so that
+`verify` and the oracle count the same things.
 """
 
 from __future__ import annotations
@@ -21,12 +22,25 @@ from typing import Any
 
 from faults import PASSWORD, USER, Site, full_database
 from oracle import Verdict
-from trials import BACKENDS, TESTS, Outcome, Program, Scenario, Section, check, frozen, on_site, until
+from trials import (
+    BACKENDS,
+    TESTS,
+    Outcome,
+    Program,
+    Scenario,
+    Section,
+    check,
+    frozen,
+    on_site,
+    until,
+)
 
 _SEGMENT = 65_536
 _RATE = "1000"
 _FILL = 600
-"""Events that fill a segment and more: what has been stored of the first is then deleted from the spool."""
+"""Events that fill a segment and more: what has been stored of the first is then deleted from the
+spool.
+"""
 
 
 @dataclass
@@ -51,7 +65,9 @@ class Found(Outcome):
         super().__post_init__()
         lost, interrupted = self.verdict.lost, self.verdict.offered - self.verdict.returned
         if not lost <= self.missing <= lost + (interrupted if lost else 0):
-            self.problems.append(f"verify found {self.missing} events missing where {lost} were lost")
+            self.problems.append(
+                f"verify found {self.missing} events missing where {lost} were lost"
+            )
         if self.code != int(self.missing > 0):
             self.problems.append(f"verify ended with exit code {self.code}")
         if self.loses and not lost:
@@ -75,12 +91,23 @@ def _summary(outcomes: Sequence[Found]) -> str:
     )
 
 
-SECTION = Section("losses", ("What happens", "Database", "Tried", "Call had returned", "Lost", "Found", "Exit code"), 2, _summary)
+SECTION = Section(
+    "losses",
+    ("What happens", "Database", "Tried", "Call had returned", "Lost", "Found", "Exit code"),
+    2,
+    _summary,
+)
 
 
 async def structjob(site: Site, *words: str) -> tuple[int, Any]:
-    """Run the command ``structjob *words --json`` as a user does; return its exit code and what it says."""
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "XDG_STATE_HOME": str(site.directory / "state")}
+    """Run the command ``structjob *words --json`` as a user does; return its exit code and what it
+    says.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TESTS.parent),
+        "XDG_STATE_HOME": str(site.directory / "state"),
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "structjob", "--db", site.direct_url, *words, "--json",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=site.directory, env=environment,
@@ -90,11 +117,15 @@ async def structjob(site: Site, *words: str) -> tuple[int, Any]:
     try:
         return process.returncode, json.loads(out)
     except ValueError:
-        raise RuntimeError(f"structjob {' '.join(words)} ended with {process.returncode}: {err.decode()[-2000:]}") from None
+        raise RuntimeError(
+            f"structjob {' '.join(words)} ended with {process.returncode}: {err.decode()[-2000:]}"
+        ) from None
 
 
 async def verify(site: Site) -> tuple[int, int]:
-    """Return how many events `verify` finds missing, and its exit code; it delivers first what dead programs left."""
+    """Return how many events `verify` finds missing, and its exit code; it delivers first what dead
+    programs left.
+    """
     code, found = await structjob(site, "verify", "--spool", str(site.spool))
     if found["ok"] != (code == 0):
         raise RuntimeError(f"verify ended with {code} and says ok: {found['ok']}")
@@ -102,7 +133,9 @@ async def verify(site: Site) -> tuple[int, int]:
 
 
 async def _start(site: Site, name: str = "program", *options: str) -> Program:
-    return await Program.start(site, name, "--plain", "--segment", str(_SEGMENT), "--rate", _RATE, *options)
+    return await Program.start(
+        site, name, "--plain", "--segment", str(_SEGMENT), "--rate", _RATE, *options
+    )
 
 
 async def _stored(site: Site, program: Program, more: int) -> None:
@@ -111,17 +144,22 @@ async def _stored(site: Site, program: Program, more: int) -> None:
     await until(lambda: site.stored() >= wanted, f"{wanted} events were stored")
 
 
-# -- what happens -----------------------------------------------------------------------------------------------------------
+# -- what happens
+# --------------------------------------------------------------------------
 
 Happens = Callable[[Site, Program], Awaitable[None]]
 """Takes something away from a program, which it kills first if that is what happens."""
 
 
 async def _delete_rows(site: Site, program: Program) -> None:
-    """Delete the oldest rows, some in the middle, and some that the spool still holds: these come back."""
+    """Delete the oldest rows, some in the middle, and some that the spool still holds: these come
+    back.
+    """
     await _stored(site, program, 2 * _FILL)
     await program.kill()
-    statement = "DELETE FROM structjob_logs WHERE seq <= 100 OR seq BETWEEN 201 AND 203 OR seq > 1190"
+    statement = (
+        "DELETE FROM structjob_logs WHERE seq <= 100 OR seq BETWEEN 201 AND 203 OR seq > 1190"
+    )
     if site.server is not None:
         await asyncio.to_thread(site.server.sql, statement)
         return
@@ -148,7 +186,10 @@ async def _restore(site: Site, program: Program) -> None:
 
 def copy_file(path: Path, copy: Path) -> None:
     """Make a backup of an SQLite database that is in use."""
-    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(copy)) as target:
+    with (
+        contextlib.closing(sqlite3.connect(path)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
         source.backup(target)
 
 
@@ -176,7 +217,8 @@ async def _waiting(site: Site, program: Program) -> list[Path]:
     async with frozen(site):
         await program.has_logged(program.logged() + _FILL)
         await program.kill()
-    # The last one may be empty. What is cut off before it would be the end of the spool, of which nothing is left that could be missing.
+    # The last one may be empty. What is cut off before it would be the end of the spool, of which
+    # nothing is left that could be missing.
     segments = [path for path in sorted(site.spool.glob("*/events-*")) if path.stat().st_size]
     if len(segments) < 4:
         raise RuntimeError(f"only {len(segments)} segments wait")
@@ -201,7 +243,9 @@ async def _fill_disk(site: Site, program: Program) -> None:
 
 
 async def find(site: Site, name: str, happens: Happens, options: Sequence[str] = ()) -> Found:
-    """Let a loss happen to a program; end it, if it lives; compare what `verify` finds with what the oracle does."""
+    """Let a loss happen to a program; end it, if it lives; compare what `verify` finds with what
+    the oracle does.
+    """
     program = await _start(site, "program", *options)
     said: list[str] = []
     try:
@@ -215,11 +259,14 @@ async def find(site: Site, name: str, happens: Happens, options: Sequence[str] =
     return Found(name, site.backend, 1, await check(site, [program]), missing, code, said=said)
 
 
-# -- controls ---------------------------------------------------------------------------------------------------------------
+# -- controls
+# --------------------------------------------------------------------------
 
 
 async def kill_threads(site: Site, times: int) -> Found:
-    """Kill programs in which eight threads log: their numbers that were not written yet are no loss."""
+    """Kill programs in which eight threads log: their numbers that were not written yet are no
+    loss.
+    """
     programs = []
     for number in range(times):
         programs.append(program := await _start(site, f"program{number}", "--threads", "8"))
@@ -230,7 +277,9 @@ async def kill_threads(site: Site, times: int) -> Found:
     missing, code = await verify(site)
     verdict = await check(site, programs)
     verdict.disordered = 0  # between threads there is no order
-    return Found("control: killed while 8 threads log", site.backend, times, verdict, missing, code, False)
+    return Found(
+        "control: killed while 8 threads log", site.backend, times, verdict, missing, code, False
+    )
 
 
 async def prune(site: Site) -> Found:
@@ -246,7 +295,16 @@ async def prune(site: Site) -> Found:
     await structjob(site, "prune", "--older-than", "0s", "--yes")
     missing, code = await verify(site)
     problems = [] if not site.stored() else [f"{site.stored()} events of {stored} were not pruned"]
-    return Found("control: everything is pruned", site.backend, 1, verdict, missing, code, False, problems=problems)
+    return Found(
+        "control: everything is pruned",
+        site.backend,
+        1,
+        verdict,
+        missing,
+        code,
+        False,
+        problems=problems,
+    )
 
 
 def scenarios() -> list[Scenario]:
@@ -254,7 +312,11 @@ def scenarios() -> list[Scenario]:
     found: list[Scenario] = []
 
     def add(backend: str, name: str, happens: Happens, disk: tuple[str, int] | None = None) -> None:
-        found.append(on_site(SECTION, name, backend, functools.partial(find, name=name, happens=happens), disk))
+        found.append(
+            on_site(
+                SECTION, name, backend, functools.partial(find, name=name, happens=happens), disk
+            )
+        )
 
     for backend in BACKENDS:
         add(backend, "rows are deleted, the program is dead", _delete_rows)
@@ -262,12 +324,27 @@ def scenarios() -> list[Scenario]:
         if backend == "sqlite":
             add(backend, "an older copy takes its place, the program is alive", _replace_file)
         else:
-            add(backend, "failover to an older copy, the program is dead", functools.partial(_fail_over, alive=False))
-            add(backend, "failover to an older copy, the program is alive", functools.partial(_fail_over, alive=True))
+            add(
+                backend,
+                "failover to an older copy, the program is dead",
+                functools.partial(_fail_over, alive=False),
+            )
+            add(
+                backend,
+                "failover to an older copy, the program is alive",
+                functools.partial(_fail_over, alive=True),
+            )
         add(backend, "a segment of the spool is deleted, the program is dead", _delete_segment)
         add(backend, "a segment of the spool is cut, the program is dead", _cut_segment)
         # The spool is on it, too.
         add(backend, "the disk is full, and the program is killed", _fill_disk, ("both", 96))
-        found.append(on_site(SECTION, "control: killed while 8 threads log", backend, functools.partial(kill_threads, times=5)))
+        found.append(
+            on_site(
+                SECTION,
+                "control: killed while 8 threads log",
+                backend,
+                functools.partial(kill_threads, times=5),
+            )
+        )
         found.append(on_site(SECTION, "control: everything is pruned", backend, prune))
     return found

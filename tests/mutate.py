@@ -1,15 +1,18 @@
-"""Changes one thing at a time in a module, and looks whether a test notices. What no test notices is printed: a test is missing there.
+"""Changes one thing at a time in a module, and looks whether a test notices. What no test notices
+is printed: a test is missing there.
 
     python tests/mutate.py spool recorder --sample 40 -n 2
     python tests/mutate.py gaps --only _neighbours            what is in this function
     python tests/mutate.py                                    all modules, every change
 
-The tests are those that `MODULES` names, on SQLite. They run once without a change, to learn which lines of the module each of them
-reaches. Then, for each change, a fork of the process that has collected them gives the functions their changed code, and runs those that
-reach the changed line, the quickest first, up to the first that fails. A test that starts a process is taken to reach every line; it runs
-last. All of this happens in a copy of the package: the tree is never touched.
+The tests are those that `MODULES` names, on SQLite. They run once without a change, to learn which
+lines of the module each of them reaches. Then, for each change, a fork of the process that has
+collected them gives the functions their changed code, and runs those that reach the changed line,
+the quickest first, up to the first that fails. A test that starts a process is taken to reach every
+line; it runs last. All of this happens in a copy of the package: the tree is never touched.
 
-Changes that make no difference are listed in ``equivalent_changes.toml`` with the reason; they are not tried.
+Changes that make no difference are listed in ``equivalent_changes.toml`` with the reason; they are
+not tried.
 """
 
 from __future__ import annotations
@@ -43,22 +46,36 @@ ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
 
 MODULES = {
-    "spool": ("spool.py", "test_spool test_overflow"),
-    "recorder": ("recorder.py", "test_recorder test_overflow test_capture"),
-    "line": ("line.py", "test_spool"),
-    "session": ("session.py", "test_session test_orphans test_set_aside test_places"),
+    "spool": ("spool/disk.py", "test_spool test_overflow"),
+    "recorder": ("spool/recorder.py", "test_recorder test_overflow test_capture"),
+    "line": ("spool/line.py", "test_spool"),
+    "session": ("spool/session.py", "test_session test_orphans test_set_aside test_places"),
     "ingest": ("store/ingest.py", "test_fold test_settling test_store_contract"),
-    "sessions": ("store/sessions.py", "test_session_rows test_orphans test_store_contract test_reaping"),
-    "verify": ("store/verify.py", "test_verify"),
+    "sessions": (
+        "store/sessions.py",
+        "test_session_rows test_orphans test_store_contract test_reaping",
+    ),
+    "verify": ("queries/verify.py", "test_verify"),
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
-    "removal": ("store/retention/removal.py", "test_removal test_retention"),
-    "due": ("store/retention/due.py", "test_due test_retention"),
+    "removal": ("retention/removal.py", "test_removal test_retention"),
+    "due": ("retention/due.py", "test_due test_retention"),
     "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
-    "orphans": ("engine/orphans.py", "test_orphans test_set_aside"),
+    "orphans": ("engine/adopted.py", "test_orphans test_set_aside"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""
 
-PYTEST = ["-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--assert=plain", "-k", "not mariadb and not postgresql"]
+PYTEST = [
+    "-q",
+    "-n",
+    "0",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:hypothesispytest",
+    "--assert=plain",
+    "-k",
+    "not mariadb and not postgresql",
+]
 
 _MARK = "_reached_by_a_test"
 
@@ -84,7 +101,9 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node.operand
-    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and (operation := _ARITHMETIC.get(type(node.op))):
+    elif isinstance(node, (ast.BinOp, ast.AugAssign)) and (
+        operation := _ARITHMETIC.get(type(node.op))
+    ):
         changing = copy.deepcopy(node)
         changing.op = operation()
         yield changing
@@ -96,13 +115,17 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
                 changing = copy.copy(node)
                 changing.test = ast.Constant(value)
                 yield changing
-    elif isinstance(node, ast.Return) and not (isinstance(node.value, ast.Constant | None) and not getattr(node.value, "value", None)):
+    elif isinstance(node, ast.Return) and not (
+        isinstance(node.value, ast.Constant | None) and not getattr(node.value, "value", None)
+    ):
         yield ast.Return(ast.Constant(None))
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change: where it is, what it says, and how to make it: the node's place in `ast.walk`, and which of the node's changes."""
+    """One change: where it is, what it says, and how to make it: the node's place in `ast.walk`,
+    and which of the node's changes.
+    """
 
     line: int
     name: str
@@ -116,15 +139,29 @@ class Change:
 
 
 def changes(source: str) -> list[Change]:
-    """Return what can be changed in *source*, but for annotations and the module's constants: a test would only repeat their numbers."""
+    """Return what can be changed in *source*, but for annotations and the module's constants: a
+    test would only repeat their numbers.
+    """
     tree = ast.parse(source)
-    tops = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    tops = [
+        getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")
+    ]
     tops += [node for node in tree.body if isinstance(node, (ast.Assign, ast.AnnAssign))]
-    tops += [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg in {"slots", "frozen", "kw_only"}]
+    tops += [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg in {"slots", "frozen", "kw_only"}
+    ]
     left_out = {id(part) for top in tops if top is not None for part in ast.walk(top)}
     places = dict(_places(tree, "", None))
     found = [
-        Change(node.lineno, f"{places[node][0]}: {_short(node)} -> {_short(new)}", index, variant, places[node][1])  # type: ignore[attr-defined]
+        Change(
+            node.lineno,
+            f"{places[node][0]}: {_short(node)} -> {_short(new)}",
+            index,
+            variant,
+            places[node][1],
+        )  # type: ignore[attr-defined]
         for index, node in enumerate(ast.walk(tree))
         if id(node) not in left_out
         for variant, new in enumerate(changed(node))
@@ -132,8 +169,12 @@ def changes(source: str) -> list[Change]:
     return sorted(found, key=lambda change: change.line)
 
 
-def _places(node: ast.AST, within: str, reach: range | None) -> Iterator[tuple[ast.AST, tuple[str, range | None]]]:
-    """Yield each node below *node* with the name of the function that it is in, and the lines of its statement."""
+def _places(
+    node: ast.AST, within: str, reach: range | None
+) -> Iterator[tuple[ast.AST, tuple[str, range | None]]]:
+    """Yield each node below *node* with the name of the function that it is in, and the lines of
+    its statement.
+    """
     inside = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     if inside or isinstance(node, ast.ClassDef):
         within = f"{within}.{node.name}".lstrip(".")  # type: ignore[attr-defined]
@@ -141,9 +182,17 @@ def _places(node: ast.AST, within: str, reach: range | None) -> Iterator[tuple[a
         lines = reach
         if isinstance(child, ast.stmt) and (reach is not None or (inside and child in node.body)):  # type: ignore[attr-defined]
             body = getattr(child, "body", None)
-            lines = range(child.lineno, max(child.lineno + 1, body[0].lineno) if body else (child.end_lineno or child.lineno) + 1)
+            lines = range(
+                child.lineno,
+                max(child.lineno + 1, body[0].lineno)
+                if body
+                else (child.end_lineno or child.lineno) + 1,
+            )
         # A number is told from others by what is around it.
-        yield child, (f"{within}: {_short(node)}" if isinstance(child, ast.Constant) else within, lines)
+        yield (
+            child,
+            (f"{within}: {_short(node)}" if isinstance(child, ast.Constant) else within, lines),
+        )
         yield from _places(child, within, lines)
 
 
@@ -165,9 +214,17 @@ def _marked(source: str) -> ast.Module:
     """Return *source* with a call before each statement that says that it is reached."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        for block in [getattr(node, name, None) for name in ("body", "orelse", "finalbody") if not isinstance(node, ast.Module)]:
+        for block in [
+            getattr(node, name, None)
+            for name in ("body", "orelse", "finalbody")
+            if not isinstance(node, ast.Module)
+        ]:
             if isinstance(block, list):
-                block[:] = [each for statement in block for each in (ast.parse(f"{_MARK}({statement.lineno})").body[0], statement)]
+                block[:] = [
+                    each
+                    for statement in block
+                    for each in (ast.parse(f"{_MARK}({statement.lineno})").body[0], statement)
+                ]
     return ast.fix_missing_locations(tree)
 
 
@@ -190,17 +247,33 @@ class Module:
         self.source = self.path.read_text()
         self.functions: list[FunctionType] = []
         found = changes(self.source)
-        equivalent = tomllib.loads(EQUIVALENT.read_text()).get(name, {}) if EQUIVALENT.exists() else {}
+        equivalent = (
+            tomllib.loads(EQUIVALENT.read_text()).get(name, {}) if EQUIVALENT.exists() else {}
+        )
         self.stale = sorted(equivalent.keys() - {change.name for change in found})
         self.explained = sum(change.name in equivalent for change in found)
-        self.changes = [each for each in found if each.name not in equivalent and any(text in str(each) for text in options.only or [""])]
+        self.changes = [
+            each
+            for each in found
+            if each.name not in equivalent
+            and any(text in str(each) for text in options.only or [""])
+        ]
         if options.again:
-            self.changes = [change for change in self.changes if f"  {change.name}\n" in options.again.read_text()]
+            self.changes = [
+                change
+                for change in self.changes
+                if f"  {change.name}\n" in options.again.read_text()
+            ]
         if options.sample and options.sample < len(self.changes):
-            self.changes = sorted(random.Random(options.seed).sample(self.changes, options.sample), key=lambda change: change.line)
+            self.changes = sorted(
+                random.Random(options.seed).sample(self.changes, options.sample),
+                key=lambda change: change.line,
+            )
 
     def write(self, source: str) -> None:
-        """Replace the file; its bytecode goes, too: it is taken for that of another text of the same second and length."""
+        """Replace the file; its bytecode goes, too: it is taken for that of another text of the
+        same second and length.
+        """
         self.path.write_text(source)
         for compiled in (self.path.parent / "__pycache__").glob(f"{self.path.stem}.*"):
             compiled.unlink()
@@ -210,7 +283,9 @@ class Module:
         new = {(one.co_qualname, one.co_firstlineno): one for one in _codes(code)}
         try:
             for function in self.functions:
-                function.__code__ = new[function.__code__.co_qualname, function.__code__.co_firstlineno]
+                function.__code__ = new[
+                    function.__code__.co_qualname, function.__code__.co_firstlineno
+                ]
         except (KeyError, ValueError):  # it has other variables of the functions around it
             return False
         return True
@@ -224,7 +299,8 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 class Mutator:
-    """A plugin of pytest that, in place of running the tests once, runs them for each change of some modules.
+    """A plugin of pytest that, in place of running the tests once, runs them for each change of
+    some modules.
 
     Args:
         modules: The modules.
@@ -233,7 +309,9 @@ class Mutator:
         options: Of the command line.
     """
 
-    def __init__(self, modules: list[Module], noted: Path, out: TextIO, options: argparse.Namespace) -> None:
+    def __init__(
+        self, modules: list[Module], noted: Path, out: TextIO, options: argparse.Namespace
+    ) -> None:
         self.modules = {str(module.path): module for module in modules}
         self.noted = noted
         self.out = out
@@ -241,20 +319,28 @@ class Mutator:
         self.left = -1
         """How many changes survived; negative if something failed."""
         self.tests: dict[pytest.Item, tuple[float, dict[str, list[int]] | None]] = {}
-        """The tests that are quick enough: their seconds, and the lines that they reach; ``None`` if they start a process."""
+        """The tests that are quick enough: their seconds, and the lines that they reach; ``None``
+        if they start a process.
+        """
         self.kills: Counter[pytest.Item] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         gc.collect()
         for each in gc.get_objects():
-            if type(each) is FunctionType and (module := self.modules.get(each.__code__.co_filename)):
+            if type(each) is FunctionType and (
+                module := self.modules.get(each.__code__.co_filename)
+            ):
                 module.functions.append(each)
         gc.freeze()
         code, noted = self._fork(lambda: self._measure(session.items), 3600)
         if code != 0:
             print(f"a test fails without any change: {noted}", file=self.out)
             return True
-        self.tests = {item: found for item, found in zip(session.items, noted, strict=True) if found[0] <= self.options.slowest}
+        self.tests = {
+            item: found
+            for item, found in zip(session.items, noted, strict=True)
+            if found[0] <= self.options.slowest
+        }
         for item, (seconds, _) in self.tests.items():
             item.add_marker(pytest.mark.timeout(5 + 10 * seconds))
         self.left = sum([self._examine(module) for module in self.modules.values()])
@@ -264,7 +350,10 @@ class Mutator:
         """Print the changes of *module* that no test notices; return how many there are."""
         survivors = [change for change in module.changes if not self._killed(module, change)]
         tried = len(module.changes)
-        print(f"{module.name}: {tried - len(survivors)} of {tried} killed, {module.explained} more make no difference", file=self.out)
+        print(
+            f"{module.name}: {tried - len(survivors)} of {tried} killed, {module.explained} more make no difference",
+            file=self.out,
+        )
         for change in survivors:
             print(f"  structjob/{MODULES[module.name][0]}:{change}", file=self.out)
         for name in module.stale:
@@ -299,7 +388,9 @@ class Mutator:
             yield item.session.testsfailed > before
 
     def _measure(self, items: list[pytest.Item]) -> int:
-        """Note for each test how long it takes and which lines of the modules it reaches; ``None`` if another process may reach others."""
+        """Note for each test how long it takes and which lines of the modules it reaches; ``None``
+        if another process may reach others.
+        """
         lines: dict[str, set[int]] = {file: set() for file in self.modules}
         elsewhere = False
 
@@ -310,7 +401,9 @@ class Mutator:
         for module in self.modules.values():
             for function in module.functions:
                 function.__globals__[_MARK] = lines[str(module.path)].add
-            module.replace(compile(_marked(module.source), str(module.path), "exec", dont_inherit=True))
+            module.replace(
+                compile(_marked(module.source), str(module.path), "exec", dont_inherit=True)
+            )
         sys.addaudithook(audit)
         limit = 8 * self.options.slowest
         found: list[tuple[float, dict[str, list[int]] | None]] = []
@@ -323,7 +416,12 @@ class Mutator:
             elsewhere, began = False, time.monotonic()
             failed = next(running)
             seconds = time.monotonic() - began
-            found.append((seconds, None if elsewhere else {file: sorted(some) for file, some in lines.items()}))
+            found.append(
+                (
+                    seconds,
+                    None if elsewhere else {file: sorted(some) for file, some in lines.items()},
+                )
+            )
             if failed and seconds < limit:
                 self.noted.write_text(json.dumps(items[len(found) - 1].nodeid))
                 return 1
@@ -333,8 +431,17 @@ class Mutator:
     def _killed(self, module: Module, change: Change) -> bool:
         """Return whether a test notices *change*."""
         tree, file = apply(module.source, change), str(module.path)
-        items = [item for item, (_, lines) in self.tests.items() if lines is None or _meet(change.reach, lines[file])]
-        items.sort(key=lambda item: (self.tests[item][1] is None, self.tests[item][0] / (1 + self.kills[item])))
+        items = [
+            item
+            for item, (_, lines) in self.tests.items()
+            if lines is None or _meet(change.reach, lines[file])
+        ]
+        items.sort(
+            key=lambda item: (
+                self.tests[item][1] is None,
+                self.tests[item][0] / (1 + self.kills[item]),
+            )
+        )
         ends = accumulate(self.tests[item][0] for item in items)
         items = [item for item, end in zip(items, ends, strict=True) if end <= self.options.longest]
         if not items:
@@ -343,10 +450,15 @@ class Mutator:
             module.write(ast.unparse(tree))
 
         def check() -> int:
-            if change.reach is None or not module.replace(compile(tree, file, "exec", dont_inherit=True)):
+            if change.reach is None or not module.replace(
+                compile(tree, file, "exec", dont_inherit=True)
+            ):
                 module.write(ast.unparse(tree))
                 files = {str(item.path) for item in items}
-                return subprocess.call([sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *files], stdout=subprocess.DEVNULL)
+                return subprocess.call(
+                    [sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *files],
+                    stdout=subprocess.DEVNULL,
+                )
             for number, failed in enumerate(self._run(items)):
                 if failed:
                     self.noted.write_text(json.dumps(number))
@@ -375,35 +487,84 @@ def examine(names: list[str], directory: Path, options: argparse.Namespace) -> i
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, directory)
     out = os.fdopen(os.dup(1), "w")
-    mutator = Mutator([Module(name, directory, options) for name in names], directory / "noted.json", out, options)
+    mutator = Mutator(
+        [Module(name, directory, options) for name in names], directory / "noted.json", out, options
+    )
     os.chdir(directory)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(2):
         os.dup2(null, fd)
     os.environ.update(PYTHONPATH=str(directory), CI="1")
-    sys.path[:] = [str(directory), *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests")]
-    tests = options.tests.split() or dict.fromkeys(" ".join(MODULES[name][1] for name in names).split())
-    pytest.main([*PYTEST, f"--basetemp={directory / 'tmp'}", *(f"tests/{name}.py" for name in tests)], plugins=[mutator])
+    sys.path[:] = [
+        str(directory),
+        *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests"),
+    ]
+    tests = options.tests.split() or dict.fromkeys(
+        " ".join(MODULES[name][1] for name in names).split()
+    )
+    pytest.main(
+        [*PYTEST, f"--basetemp={directory / 'tmp'}", *(f"tests/{name}.py" for name in tests)],
+        plugins=[mutator],
+    )
     return mutator.left
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; all by default")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="try the changes whose line, function or text contains this")
-    parser.add_argument("--again", type=Path, metavar="FILE", help="try those that an earlier run printed into this file")
-    parser.add_argument("--tests", default="", metavar="NAMES", help="run these tests in place of those that MODULES names")
-    parser.add_argument("--sample", type=int, metavar="N", help="try N changes of each module, in place of all")
-    parser.add_argument("--seed", type=int, default=0, help="which N; the same ones each time by default")
-    parser.add_argument("--slowest", type=float, default=1.0, metavar="SECONDS", help="leave tests out that take longer; 1 by default")
-    parser.add_argument(
-        "--longest", type=float, default=5.0, metavar="SECONDS", help="run tests of so many seconds for a change; 5 by default"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--verbose", action="store_true", help="print each change to stderr, with the test that notices it")
+    parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; all by default")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="TEXT",
+        help="try the changes whose line, function or text contains this",
+    )
+    parser.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILE",
+        help="try those that an earlier run printed into this file",
+    )
+    parser.add_argument(
+        "--tests",
+        default="",
+        metavar="NAMES",
+        help="run these tests in place of those that MODULES names",
+    )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="try N changes of each module, in place of all"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="which N; the same ones each time by default"
+    )
+    parser.add_argument(
+        "--slowest",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="leave tests out that take longer; 1 by default",
+    )
+    parser.add_argument(
+        "--longest",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="run tests of so many seconds for a change; 5 by default",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print each change to stderr, with the test that notices it",
+    )
     options = parser.parse_args()
     if unknown := set(options.modules) - set(MODULES):
-        parser.error(f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
-    with tempfile.TemporaryDirectory(prefix="structjob-mutate-", ignore_cleanup_errors=True) as home:
+        parser.error(
+            f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}"
+        )
+    with tempfile.TemporaryDirectory(
+        prefix="structjob-mutate-", ignore_cleanup_errors=True
+    ) as home:
         sys.exit(1 if examine(options.modules or list(MODULES), Path(home), options) else 0)
 
 

@@ -1,8 +1,10 @@
-"""An oracle: knows what a program promised, looks at what the database holds, and says what became of each event.
+"""An oracle: knows what a program promised, looks at what the database holds, and says what became
+of each event.
 
-The program writes down each event, with a hash of its payload and its job, *before* the log call, and marks it after the call returned. The
-notes survive what the program does not: a note is one ``write()``, with ``fsync`` if asked for. `check` reads the database with
-SQL of its own, so that a fault in the library's queries cannot hide a fault in what it stored.
+The program writes down each event, with a hash of its payload and its job, *before* the log call,
+and marks it after the call returned. The notes survive what the program does not: a note is one
+``write()``, with ``fsync`` if asked for. `check` reads the database with SQL of its own, so that a
+fault in the library's queries cannot hide a fault in what it stored.
 """
 
 from __future__ import annotations
@@ -16,11 +18,18 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-DRIVERS = {"sqlite": "sqlite+aiosqlite", "mysql": "mysql+asyncmy", "mariadb": "mysql+asyncmy", "postgresql": "postgresql+asyncpg"}
+DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "mysql": "mysql+asyncmy",
+    "mariadb": "mysql+asyncmy",
+    "postgresql": "postgresql+asyncpg",
+}
 
 
 def payload(number: int) -> dict[str, Any]:
-    """Return what event *number* carries: text that wants escaping, of different lengths, and each kind of JSON value."""
+    """Return what event *number* carries: text that wants escaping, of different lengths, and each
+    kind of JSON value.
+    """
     return {
         "text": f"{number}:é\u2028\U0001f680\"\\'\t" + "x" * (number * 7919 % 400),
         "nested": {"list": [number, -number / 8, None, True, ""], "empty": {}, "ключ": "ß"},
@@ -28,8 +37,12 @@ def payload(number: int) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return a hash of a JSON value that does not depend on the order of keys; the databases have theirs."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """Return a hash of a JSON value that does not depend on the order of keys; the databases have
+    theirs.
+    """
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 class Notes:
@@ -97,7 +110,9 @@ class Promises:
                     case ["returned", event_id]:
                         promises.returned.add(event_id)
                     case ["job" | "ended" | "step" as what, identity]:
-                        {"job": promises.jobs, "ended": promises.ended, "step": promises.steps}[what].add(identity)
+                        {"job": promises.jobs, "ended": promises.ended, "step": promises.steps}[
+                            what
+                        ].add(identity)
                     case _:
                         raise ValueError(f"{path} holds a note that is none: {words}")
         return promises
@@ -112,7 +127,9 @@ def _lines(path: Path) -> Iterator[list[str]]:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of what was promised. But for the first four and ``crashes``, each should be 0."""
+    """What became of what was promised. But for the first four and ``crashes``, each
+    should be 0.
+    """
 
     offered: int = 0
     """Events that were about to be logged."""
@@ -136,14 +153,17 @@ class Verdict:
     """Jobs that are not there, and those that ended and are not completed."""
     steps_lost: int = 0
     crashes_untold: int = 0
-    """Crashed jobs without exactly one event that says so, with the last lines and the open steps."""
+    """Crashed jobs without exactly one event that says so, with the last lines and the open steps.
+    """
     left_running: int = 0
     """Jobs, attempts and steps that still look alive."""
 
     def faults(self) -> dict[str, int]:
         """Return what should be 0 and is not."""
         return {
-            name: number for name, number in asdict(self).items() if number and name not in ("offered", "returned", "stored", "crashes")
+            name: number
+            for name, number in asdict(self).items()
+            if number and name not in ("offered", "returned", "stored", "crashes")
         }
 
     def __iadd__(self, other: Verdict) -> Verdict:
@@ -186,7 +206,9 @@ def judge(promises: Promises, found: Found) -> Verdict:
     verdict.lost = len(promises.returned - rows.keys())
     verdict.duplicated = rows.total() - len(rows)
     verdict.corrupted = len(corrupted)
-    verdict.stored = sum(count == 1 and event_id not in corrupted for event_id, count in rows.items())
+    verdict.stored = sum(
+        count == 1 and event_id not in corrupted for event_id, count in rows.items()
+    )
     verdict.jobs_lost = len(promises.jobs - found.jobs.keys()) + sum(
         found.jobs.get(job, "completed") != "completed" for job in promises.ended
     )
@@ -206,19 +228,26 @@ async def find(url: str) -> Found:
     from sqlalchemy.pool import NullPool
 
     parsed = make_url(url)
-    engine = create_async_engine(parsed.set(drivername=DRIVERS[parsed.get_backend_name()]), poolclass=NullPool)
+    engine = create_async_engine(
+        parsed.set(drivername=DRIVERS[parsed.get_backend_name()]), poolclass=NullPool
+    )
     async with engine.connect() as connection:
 
         async def rows(sql: str) -> list[Any]:
             return [tuple(row) for row in await connection.execute(text(sql))]
 
-        events = await rows("SELECT session_id, seq, job_id, attrs FROM structjob_logs WHERE message = 'offered' AND kind = 'log'")
+        events = await rows(
+            "SELECT session_id, seq, job_id, attrs FROM structjob_logs WHERE message = 'offered' AND kind = 'log'"
+        )
         jobs = await rows("SELECT id, status FROM structjob_jobs WHERE operation = 'produce'")
         steps = await rows("SELECT id FROM structjob_steps")
         running = [
-            await rows(f"SELECT count(*) FROM structjob_{table} WHERE status = 'running'") for table in ("jobs", "attempts", "steps")
+            await rows(f"SELECT count(*) FROM structjob_{table} WHERE status = 'running'")
+            for table in ("jobs", "attempts", "steps")
         ]
-        told = await rows("SELECT job_id, attrs FROM structjob_logs WHERE kind = 'operation_crashed'")
+        told = await rows(
+            "SELECT job_id, attrs FROM structjob_logs WHERE kind = 'operation_crashed'"
+        )
     await engine.dispose()
     return Found(
         events=[(session, seq, job, _decoded(attrs)) for session, seq, job, attrs in events],

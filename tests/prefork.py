@@ -1,8 +1,9 @@
 """Processes that have imported everything before they begin: forks of one that does nothing else.
 
-A test of the command line is a process for each command, and three quarters of its time go into imports. Here each is a process of its own
-still, with its own streams, directory, threads and end, but it is forked from one that waits with the modules loaded. What a command
-imports, and when, is not to be tested with it.
+A test of the command line is a process for each command, and three quarters of its time go into
+imports. Here each is a process of its own still, with its own streams, directory, threads and end,
+but it is forked from one that waits with the modules loaded. What a command imports, and when, is
+not to be tested with it.
 """
 
 from __future__ import annotations
@@ -65,13 +66,14 @@ exec(compile(code, "<string>", "exec"))
 
 _MODULES = (
     "asyncio", "msgspec.json", "rich.console", "rich.progress", "rich.table", "sqlalchemy.dialects.sqlite", "sqlalchemy.ext.asyncio",
-    "structlog", "structjob.cli.app", "structjob.tracker", "structjob.store.opening", "structjob.store.sqlite", "structjob.store.jobs",
-    "structjob.store.logs", "structjob.store.presence", "structjob.store.errors", "structjob.store.statistics", "structjob.store.verify",
+    "structlog", "structjob.cli.app", "structjob.tracker", "structjob.store.factory", "structjob.store.sqlite", "structjob.queries.jobs",
+    "structjob.queries.logs", "structjob.queries.session_status", "structjob.queries.errors", "structjob.queries.statistics", "structjob.queries.verify",
 )  # fmt: skip
 
 
 class Preforked:
-    """Runs Python programs in forks of one process; started when it is needed first, and ended with this one.
+    """Runs Python programs in forks of one process; started when it is needed first, and ended with
+    this one.
 
     Args:
         environment: Of the process, and so of all the programs.
@@ -89,14 +91,25 @@ class Preforked:
         program: str,
         words: Sequence[str],
         directory: Path,
-        input: bytes = b"",  # noqa: A002
+        input: bytes = b"",
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run *program* to its end, with *words* as its arguments; *env* is its environment, if it is to have another."""
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        """Run *program* to its end, with *words* as its arguments; *env* is its environment, if it
+        is to have another.
+        """
+        with (
+            tempfile.TemporaryFile() as given,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
             given.write(input)
             given.seek(0)
-            message = {"program": program, "words": list(words), "directory": str(directory), "environment": env and dict(env)}
+            message = {
+                "program": program,
+                "words": list(words),
+                "directory": str(directory),
+                "environment": env and dict(env),
+            }
             code = self._run(message, given, out, err)
             for stream in (out, err):
                 stream.seek(0)
@@ -106,7 +119,9 @@ class Preforked:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(100)
             connection.connect(self.start())
-            socket.send_fds(connection, [json.dumps(message).encode()], [stream.fileno() for stream in streams])
+            socket.send_fds(
+                connection, [json.dumps(message).encode()], [stream.fileno() for stream in streams]
+            )
             return os.waitstatus_to_exitcode(int(connection.recv(64)))
 
     def start(self) -> str:
@@ -116,7 +131,12 @@ class Preforked:
                 directory = tempfile.mkdtemp(prefix="prefork-")
                 address = os.path.join(directory, "socket")
                 command = [sys.executable, *self._options, "-c", _SERVER, address, *_MODULES]
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(self._environment))
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env=dict(self._environment),
+                )
                 atexit.register(_end, process, directory)
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"ready\n"

@@ -1,6 +1,7 @@
 """A database that is deleted, moved, replaced or made anew while a program uses it.
 
-What was stored in the former one is gone with it, and ``structjob verify`` must say how much; what is logged from then on must be stored.
+What was stored in the former one is gone with it, and ``structjob verify`` must say how much; what
+is logged from then on must be stored.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ FILES = {
     "the file is moved, without its log": moved_alone,
     "the file is replaced by an empty one": replaced_by_an_empty_file,
 }
-"""What is done to an SQLite file while a program writes to it. An older copy is among the `losses`."""
+"""What is done to an SQLite file while a program writes to it. An older copy is among the `losses`.
+"""
 
 DROPPED = (
     *(f"DROP VIEW {view}" for view in ("structjob_active_jobs", "structjob_job_progress")),
@@ -88,7 +90,9 @@ async def _tables(site: Site, *, again: bool) -> None:
 async def _run(site: Site, statements: Sequence[str]) -> None:
     """Run *statements* in one transaction, where the database can."""
     if site.server is None:
-        with contextlib.closing(sqlite3.connect(site.file, timeout=30.0, isolation_level=None)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(site.file, timeout=30.0, isolation_level=None)
+        ) as connection:
             for statement in ("BEGIN IMMEDIATE", *statements, "COMMIT"):
                 connection.execute(statement)
         return
@@ -136,20 +140,37 @@ class Replaced(Outcome):
         if self.later_lost:
             self.problems.append(f"{self.later_lost} events are lost that were logged later")
         if self.missing != lost:
-            self.problems.append(f"verify found {self.missing} events missing where {lost} were lost")
+            self.problems.append(
+                f"verify found {self.missing} events missing where {lost} were lost"
+            )
         if self.code != int(lost > 0):
             self.problems.append(f"verify ended with exit code {self.code}")
         if not lost:
             self.problems.append("nothing was lost: nothing was replaced")
-        told = [int(found[1].replace(",", "")) for message in self.said if (found := _TOLD.search(message))]
+        told = [
+            int(found[1].replace(",", ""))
+            for message in self.said
+            if (found := _TOLD.search(message))
+        ]
         if not told:
             self.problems.append("no warning says that the database was replaced")
         elif lost > max(told):
             self.problems.append(f"{lost} events are lost where {max(told)} had been stored before")
-        self.problems += [f"{number} {name.replace('_', ' ')}" for name, number in self.verdict.faults().items() if name != "lost"]
+        self.problems += [
+            f"{number} {name.replace('_', ' ')}"
+            for name, number in self.verdict.faults().items()
+            if name != "lost"
+        ]
 
     def cells(self) -> tuple[str, ...]:
-        numbers = (self.verdict.returned, self.verdict.stored, self.verdict.lost, self.missing, self.later, self.later_lost)
+        numbers = (
+            self.verdict.returned,
+            self.verdict.stored,
+            self.verdict.lost,
+            self.missing,
+            self.later,
+            self.later_lost,
+        )
         return self.scenario, self.backend, *(f"{number:,}" for number in numbers)
 
 
@@ -166,7 +187,16 @@ def _summary(outcomes: Sequence[Replaced]) -> str:
 
 SECTION = Section(
     "replacements",
-    ("What happens", "Database", "Call had returned", "Stored now", "Gone", "Reported missing", "Logged later", "Lost of these"),
+    (
+        "What happens",
+        "Database",
+        "Call had returned",
+        "Stored now",
+        "Gone",
+        "Reported missing",
+        "Logged later",
+        "Lost of these",
+    ),
     2,
     _summary,
 )
@@ -176,7 +206,9 @@ async def replace(site: Site, name: str, happens: Callable[[Site], Awaitable[Non
     """Replace a database while a program logs, which goes on and ends."""
     program = await Program.start(site, "program", "--plain", "--rate", "400", "--timeout", "60")
     try:
-        await until(lambda: site.confirmed() > 300, "the first events were stored, and the program knew it")
+        await until(
+            lambda: site.confirmed() > 300, "the first events were stored, and the program knew it"
+        )
         await happens(site)
         earlier = set(Promises.read([program.notes]).offered)
         await program.has_logged(len(earlier) + 300)
@@ -191,7 +223,17 @@ async def replace(site: Site, name: str, happens: Callable[[Site], Awaitable[Non
     there = {attrs["id"] for _, _, _, attrs in found.events}
     problems = [] if felt["complete"] else ["the program could not store everything before its end"]
     verdict = judge(promises, found)
-    return Replaced(name, site.backend, verdict, len(later), len(later - there), missing, code, said=felt["said"], problems=problems)
+    return Replaced(
+        name,
+        site.backend,
+        verdict,
+        len(later),
+        len(later - there),
+        missing,
+        code,
+        said=felt["said"],
+        problems=problems,
+    )
 
 
 def scenarios() -> list[Scenario]:
@@ -199,13 +241,19 @@ def scenarios() -> list[Scenario]:
     found: list[Scenario] = []
 
     def add(backend: str, name: str, happens: Callable[[Site], Awaitable[None]]) -> None:
-        found.append(on_site(SECTION, name, backend, functools.partial(replace, name=name, happens=happens)))
+        found.append(
+            on_site(SECTION, name, backend, functools.partial(replace, name=name, happens=happens))
+        )
 
     for name, change in FILES.items():
         add("sqlite", name, functools.partial(_file, change=change))
     for backend in BACKENDS:
         add(backend, "the tables are dropped", functools.partial(_tables, again=False))
-        add(backend, "the tables are dropped, and another program makes them again", functools.partial(_tables, again=True))
+        add(
+            backend,
+            "the tables are dropped, and another program makes them again",
+            functools.partial(_tables, again=True),
+        )
         add(backend, "the table of the events is dropped", _table)
         if backend in SERVERS:
             add(backend, "the database is dropped and made again", _database)

@@ -22,15 +22,21 @@ _TIMES = {
 
 
 async def age(database, days: float, *conditions, table: sa.Table | None = None) -> None:
-    """Make everything in the database, or what meets the *conditions* in one *table*, so much older."""
+    """Make everything in the database, or what meets the *conditions* in one *table*, so much
+    older.
+    """
     for one in [table] if table is not None else _TIMES:
         names = _TIMES[one]
         keys = [column.name for column in one.primary_key]
         async with database.engine.begin() as connection:
             columns = [one.c[name] for name in (*keys, *names)]
-            for row in (await connection.execute(sa.select(*columns).where(*conditions))).mappings().all():
+            for row in (
+                (await connection.execute(sa.select(*columns).where(*conditions))).mappings().all()
+            ):
                 older = {name: row[name] and row[name] - timedelta(days=days) for name in names}
-                await connection.execute(one.update().where(*(one.c[key] == row[key] for key in keys)).values(older))
+                await connection.execute(
+                    one.update().where(*(one.c[key] == row[key] for key in keys)).values(older)
+                )
 
 
 async def age_job(database, job_id: str, days: float) -> None:
@@ -48,7 +54,9 @@ async def rows_of(database) -> dict[str, int]:
     return found
 
 
-async def work(tracker, operation: str = "copy", *, fail: bool = False, lines: int = 3, children: int = 0) -> str:
+async def work(
+    tracker, operation: str = "copy", *, fail: bool = False, lines: int = 3, children: int = 0
+) -> str:
     """Run a job with a step, some lines and some children; return its id."""
     try:
         async with tracker.job(operation) as job:

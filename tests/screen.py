@@ -14,7 +14,9 @@ import termios
 import time
 import unicodedata
 
-_PIECE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b([D78])|([\r\n\b])|([^\x1b\r\n\b]+)|(.)", re.DOTALL)
+_PIECE = re.compile(
+    r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b([D78])|([\r\n\b])|([^\x1b\r\n\b]+)|(.)", re.DOTALL
+)
 
 
 class Screen:
@@ -34,7 +36,8 @@ class Screen:
 
     def feed(self, text: str) -> Screen:
         text, self._rest = self._rest + text, ""
-        if (cut := re.search(r"\x1b(\[[0-9;?]*)?$", text)) is not None:  # a sequence that comes in two pieces
+        # a sequence that comes in two pieces
+        if (cut := re.search(r"\x1b(\[[0-9;?]*)?$", text)) is not None:
             text, self._rest = text[: cut.start()], cut[0]
         for arguments, command, short, control, plain, other in _PIECE.findall(text):
             if plain:
@@ -102,15 +105,31 @@ class OnTerminal:
         environment: Added to this process's.
     """
 
-    def __init__(self, command: list[str], *, columns: int = 80, lines: int = 24, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        columns: int = 80,
+        lines: int = 24,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.screen = Screen(columns, lines)
         self.raw = b""
         self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+        }
         self.process = subprocess.Popen(
-            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env={**kept, "TERM": "xterm", **(environment or {})}
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            env={**kept, "TERM": "xterm", **(environment or {})},
         )
         os.close(slave)
 

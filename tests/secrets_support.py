@@ -1,4 +1,6 @@
-"""A hundred kinds of secrets as they occur in what programs log, each with a canary, and harmless texts that look a little like them."""
+"""A hundred kinds of secrets as they occur in what programs log, each with a canary, and harmless
+texts that look a little like them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def canary(number: int) -> str:
     return f"Zq{number:03}x{hashlib.sha256(str(number).encode()).hexdigest()[:8]}"
 
 
-# Each text has one secret, `%s`. What is not `%s` must still be there after redaction if it is given as the second part.
+# Each text has one secret, `%s`. What is not `%s` must still be there after redaction if it is
+# given as the second part.
 PASSWORDS = [
     "password=%s", "PASSWORD = %s", "passwd: %s", "dbPassword=%s", "spring.datasource.password=%s", 'config["password"] = "%s"',
     "{'password': '%s', 'a': 1}", "{b'password': b'%s'}", '{"password": "%s"}', '{"a": "{\\"api_key\\": \\"%s\\"}"}',
@@ -84,7 +87,11 @@ TOKENS = [
 """Secrets that are known by themselves."""
 
 HOOK = "https://hooks.slack.com/services/T00000000/B00000000/" + _random("40", _WORD, 24)
-KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + _random("41", _WORD, 64) + "\n-----END RSA PRIVATE KEY-----"
+KEY = (
+    "-----BEGIN RSA PRIVATE KEY-----\n"
+    + _random("41", _WORD, 64)
+    + "\n-----END RSA PRIVATE KEY-----"
+)
 
 
 def secrets() -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""Real database servers for the tests: those that the environment names, a run's own, or those on 127.0.0.1."""
+"""Real database servers for the tests: those that the environment names, a run's own, or those on
+127.0.0.1.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from breakable_servers import SERVERS, Server, ServerMissing
 from shared_servers import shared_url
 
 ENVIRONMENT = {"mariadb": "STRUCTJOB_TEST_MYSQL", "postgresql": "STRUCTJOB_TEST_POSTGRES"}
-USUAL = {"mariadb": "mariadb://root@127.0.0.1:3306/test", "postgresql": "postgresql://postgres@127.0.0.1:5432/test"}
+USUAL = {
+    "mariadb": "mariadb://root@127.0.0.1:3306/test",
+    "postgresql": "postgresql://postgres@127.0.0.1:5432/test",
+}
 
 _found: dict[str, str] = {}
 
@@ -57,7 +62,9 @@ def _answers(kind: str, port: int) -> bool:
 
 
 def server_url(kind: str) -> str:
-    """Return the URL of a server's database to work in; the test is skipped, or fails in CI, where there is none."""
+    """Return the URL of a server's database to work in; the test is skipped, or fails in CI, where
+    there is none.
+    """
     if kind not in _found:
         if os.environ.get(ENVIRONMENT[kind]):
             _found[kind] = os.environ[ENVIRONMENT[kind]]

@@ -1,6 +1,8 @@
-"""Database servers that the workers of a test run share: each is started when it is needed first, and ends with the run.
+"""Database servers that the workers of a test run share: each is started when it is needed first,
+and ends with the run.
 
-They keep their files in memory where that is possible, and never wait for a disk: what they hold need not survive a power cut.
+They keep their files in memory where that is possible, and never wait for a disk: what they hold
+need not survive a power cut.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ _RUNNING = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def shared_url(kind: str) -> str:
-    """Return the URL of the empty database ``test`` on this run's server; start it where no other worker has.
+    """Return the URL of the empty database ``test`` on this run's server; start it where no other
+    worker has.
 
     Raises:
         ServerMissing: if its programs are not installed.
@@ -47,7 +50,9 @@ def shared_url(kind: str) -> str:
 
 def _start(kind: str, directory: Path) -> str:
     command = [sys.executable, __file__, kind, str(directory), str(_RUNNING)]
-    keeper = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    keeper = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert keeper.stdout is not None
     assert keeper.stderr is not None
     with keeper.stdout, keeper.stderr:

@@ -1,4 +1,6 @@
-"""Histories made up at random, and what statistics of them are, counted in plain Python; and a store to ask."""
+"""Histories made up at random, and what statistics of them are, counted in plain Python; and a
+store to ask.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ class History:
     def __init__(self, seed: int, jobs: int = 120) -> None:
         self._random = random.Random(seed)
         self.jobs = [self._job(n) for n in range(jobs)]
-        self.steps = [self._step(job, seq) for job in self.jobs for seq in range(1, self._random.randint(1, 5))]
+        self.steps = [
+            self._step(job, seq)
+            for job in self.jobs
+            for seq in range(1, self._random.randint(1, 5))
+        ]
         self.logs = [self._log(seq) for seq in range(1, 6 * jobs)]
 
     def _moment(self) -> datetime:
@@ -42,7 +48,8 @@ class History:
     def _duration(self, status: str) -> float | None:
         if status in ("pending", "running") or self._random.random() < 0.05:
             return None
-        return self._random.choice((0.0, 10.0, 10.0, 12.5, self._random.randint(1, 10**6) / 8))  # exact in every database; some are equal
+        # exact in every database; some are equal
+        return self._random.choice((0.0, 10.0, 10.0, 12.5, self._random.randint(1, 10**6) / 8))
 
     def _job(self, n: int) -> dict[str, object]:
         status = self._random.choices(JOB_STATUSES, (1, 1, 12, 4, 1, 1))[0]
@@ -99,7 +106,11 @@ def nearest_rank(durations, percent):
 def summary(rows, statuses):
     """Return what a `Summary` of *rows* holds."""
     counts = Counter(row["status"] for row in rows)
-    durations = [row["duration_ms"] for row in rows if row["status"] == "completed" and row["duration_ms"] is not None]
+    durations = [
+        row["duration_ms"]
+        for row in rows
+        if row["status"] == "completed" and row["duration_ms"] is not None
+    ]
     judged = counts["completed"] + counts["failed"] + counts["crashed"]
     return {
         "total": len(rows), **{status: counts[status] for status in statuses},

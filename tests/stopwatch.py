@@ -10,11 +10,14 @@ _THREADS = Path("/proc/self/task")
 
 
 def _waited() -> dict[str, int]:
-    """Return the nanoseconds that each thread of this process was ready to run, and waited for a processor (Linux; elsewhere nothing)."""
+    """Return the nanoseconds that each thread of this process was ready to run, and waited for a
+    processor (Linux; elsewhere nothing).
+    """
     waited = {}
     with contextlib.suppress(OSError):
         for thread in _THREADS.iterdir():
-            with contextlib.suppress(OSError, ValueError, IndexError):  # it may have ended meanwhile
+            # it may have ended meanwhile
+            with contextlib.suppress(OSError, ValueError, IndexError):
                 waited[thread.name] = int((thread / "schedstat").read_text().split()[1])
     return waited
 
@@ -22,7 +25,8 @@ def _waited() -> dict[str, int]:
 class Stopwatch:
     """Counts the seconds since it was made, less those in which other programs had the processors.
 
-    A bound on time is about the code, and not about what else the machine does: tests run beside each other.
+    A bound on time is about the code, and not about what else the machine does: tests run beside
+    each other.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,6 @@
-"""A store without a tracker: lines as a spool holds them, to write; and what came of them, to read."""
+"""A store without a tracker: lines as a spool holds them, to write; and what came of
+them, to read.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ import contextlib
 
 import msgspec
 
-from structjob.line import seal
+from structjob.queries.logs import Logs
+from structjob.spool.line import seal
+from structjob.store.factory import make_store
 from structjob.store.ingest import JOB_COLUMNS, STEP_COLUMNS
-from structjob.store.logs import Logs
-from structjob.store.opening import make_store
 
 T0 = "2026-01-01 00:00:00.000000"
 
@@ -39,8 +41,20 @@ def state(kind, number, **row):
 
 
 def job_row(id_="j", **values):
-    common = {"id": id_, "operation": "o", "status": "running", "category": "system", "attempt": 1, "created_at": T0, "started_at": T0}
-    return dict.fromkeys(name for name in JOB_COLUMNS if name not in ("session_id", "state_seq")) | common | values
+    common = {
+        "id": id_,
+        "operation": "o",
+        "status": "running",
+        "category": "system",
+        "attempt": 1,
+        "created_at": T0,
+        "started_at": T0,
+    }
+    return (
+        dict.fromkeys(name for name in JOB_COLUMNS if name not in ("session_id", "state_seq"))
+        | common
+        | values
+    )
 
 
 def job(number, id_="j", **values):

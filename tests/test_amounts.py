@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from structjob import amounts, appearance
-from structjob.bars import Bar, amount, drawn
 from structjob.cli import job_page, jobs
+from structjob.lifecycle.bars import Bar, amount, drawn
+from structjob.text import amounts, appearance
 
 
 @pytest.fixture
@@ -23,7 +23,11 @@ def _eager_threads():
 
 
 @pytest.mark.usefixtures("_eager_threads")
-@pytest.mark.parametrize("number", [1, 1.0, 0.5, fractions.Fraction(1, 4)], ids=lambda number: f"{type(number).__name__} {number}")
+@pytest.mark.parametrize(
+    "number",
+    [1, 1.0, 0.5, fractions.Fraction(1, 4)],
+    ids=lambda number: f"{type(number).__name__} {number}",
+)
 async def test_counting_from_several_threads_is_exact(tracker, number):
     """faults 20: four threads count the same step; no count is lost, whatever the number is."""
     each = 2_000
@@ -42,7 +46,13 @@ async def test_counting_from_several_threads_is_exact(tracker, number):
     assert [record.done for record in await tracker.jobs.steps(job.id)] == [4 * each * number]
 
 
-LEFT = [(5_068, 5_080), (999_999, 1_000_000), (2**53 - 1, 2**53), (0.5, 0.50001), (9_999_999_999, 10_000_000_000.0)]
+LEFT = [
+    (5_068, 5_080),
+    (999_999, 1_000_000),
+    (2**53 - 1, 2**53),
+    (0.5, 0.50001),
+    (9_999_999_999, 10_000_000_000.0),
+]
 
 
 @pytest.mark.parametrize(("done", "total"), LEFT)
@@ -57,7 +67,9 @@ async def test_what_is_not_all_is_never_100_percent(tracker, done, total):
         record = await tracker.jobs.get(job.id)
     assert record.percent_complete < 100
     for job_status in ("running", "failed"):
-        shown = jobs._done(SimpleNamespace(percent_complete=record.percent_complete, status=job_status), None)
+        shown = jobs._done(
+            SimpleNamespace(percent_complete=record.percent_complete, status=job_status), None
+        )
         assert shown.endswith(" 99%" if job_status == "running" else "99%")
     assert appearance.bar(record.percent_complete) != appearance.bar(100.0)
     bar = Bar(("s",), 0, done, total, units=True, began=0.0, handles=(step,))
@@ -65,9 +77,14 @@ async def test_what_is_not_all_is_never_100_percent(tracker, done, total):
     assert drawn(bar, 10, 1.0, colour=False, unicode=False) == "#########-"
 
 
-@pytest.mark.parametrize(("done", "total"), [(5_080, 5_080), (7, 4), (sum([0.1] * 8), 0.8), (1.0, 1), (sum([0.1] * 1000), 100)])
+@pytest.mark.parametrize(
+    ("done", "total"),
+    [(5_080, 5_080), (7, 4), (sum([0.1] * 8), 0.8), (1.0, 1), (sum([0.1] * 1000), 100)],
+)
 async def test_what_is_all_is_100_percent(tracker, done, total):
-    """faults 21: also where a sum of fractions is off by rounding, and where more was done than was to be done."""
+    """faults 21: also where a sum of fractions is off by rounding, and where more was done than was
+    to be done.
+    """
     async with tracker.job("a") as job, job.step("s", total=total) as step:
         step.update(completed=done)
         assert step.percent == 100
@@ -83,13 +100,20 @@ async def test_what_is_all_is_100_percent(tracker, done, total):
      (0.29, "0.29"), (0.0012345, "0.0012"), (sum([0.1] * 8), "0.8"), (1.999, "1.99")],
 )  # fmt: skip
 def test_parts_of_a_unit_are_shown(number, shown):
-    """faults 21: 0.25 of 0.5 are these numbers, rounded down to two decimals, and never to nothing."""
+    """faults 21: 0.25 of 0.5 are these numbers, rounded down to two decimals, and never
+    to nothing.
+    """
     assert amounts.units(number) == shown
 
 
-@pytest.mark.parametrize(("percent", "shown"), [(0, 0), (0.9, 0), (57 * 0.01 * 100, 57), (99.6, 99), (99.999999999999, 99), (100.0, 100)])
+@pytest.mark.parametrize(
+    ("percent", "shown"),
+    [(0, 0), (0.9, 0), (57 * 0.01 * 100, 57), (99.6, 99), (99.999999999999, 99), (100.0, 100)],
+)
 def test_a_whole_percentage_is_rounded_down(percent, shown):
-    """faults 21: 99.6 is shown as 99; what is off by the rounding of floats only is not a whole percent less."""
+    """faults 21: 99.6 is shown as 99; what is off by the rounding of floats only is not a whole
+    percent less.
+    """
     assert amounts.whole_percent(percent) == shown
 
 
@@ -100,5 +124,11 @@ async def test_show_and_jobs_tell_parts_of_units(tracker):
         (record,) = await tracker.jobs.steps(job.id)
         assert job_page._done(record) == "0.25/0.5"
         underway = SimpleNamespace(percent=50.0, step="s", done=record.done, total=record.total)
-        running = SimpleNamespace(error=None, status="running", current_step="s", description=None, started_at=datetime.now(UTC))
+        running = SimpleNamespace(
+            error=None,
+            status="running",
+            current_step="s",
+            description=None,
+            started_at=datetime.now(UTC),
+        )
         assert jobs._detail(running, underway, None).plain == "s 0.25/0.5"

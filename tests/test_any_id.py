@@ -1,4 +1,6 @@
-"""Wherever a job is named, any of its ids will do, and so will the job itself; a job's log has its children's lines."""
+"""Wherever a job is named, any of its ids will do, and so will the job itself; a job's log has its
+children's lines.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def _logged(events):
 
 
 async def test_every_read_of_a_job_takes_each_of_its_ids(any_tracker):
-    """faults 33e: what `find` understands, every other read understands: ids of one's own, a live job, a record."""
+    """faults 33e: what `find` understands, every other read understands: ids of one's own, a live
+    job, a record.
+    """
     job, child = await _parent_and_child(any_tracker)
     record = await any_tracker.jobs.get(job.id)
     for given in (job.id, "gui-1", "vm-9", job, record):
@@ -40,20 +44,27 @@ async def test_every_read_of_a_job_takes_each_of_its_ids(any_tracker):
         assert (await any_tracker.stats.outlook(given)).job_id == job.id
         assert _logged(await any_tracker.logs.list(job=given)) == ["begin", "wrong sum"]
     assert [one.id for one in await any_tracker.jobs.list(parent_job_id="gui-1")] == [child.id]
-    assert {one.id for one in await any_tracker.jobs.list(root_job_id="gui-1")} == {job.id, child.id}
+    assert {one.id for one in await any_tracker.jobs.list(root_job_id="gui-1")} == {
+        job.id,
+        child.id,
+    }
     assert [(one.job_id, one.total) for one in await any_tracker.stats.jobs(job_id="gui-1")] == [
         (job.id, await any_tracker.logs.count(job_id=job.id, children=False))
     ]
 
 
 async def test_a_log_is_found_by_each_id_and_has_the_lines_of_children(any_tracker):
-    """faults 33e: `logs.list(job_id="gui-1")` shows what `structjob logs gui-1` shows, in each way of reading."""
+    """faults 33e: `logs.list(job_id="gui-1")` shows what `structjob logs gui-1` shows, in each way
+    of reading.
+    """
     await _parent_and_child(any_tracker)
     logs = any_tracker.logs
     assert _logged(await logs.list(job_id="gui-1")) == ["begin", "wrong sum"]
     assert _logged(await logs.list(LogFilter(job_id="vm-9", children=False))) == ["begin"]
     assert _logged([event async for event in logs.iterate(job="gui-1")]) == ["begin", "wrong sum"]
-    assert await logs.count(job="gui-1") == await logs.count(job_id="gui-1") == len(await logs.list())
+    assert (
+        await logs.count(job="gui-1") == await logs.count(job_id="gui-1") == len(await logs.list())
+    )
     async with logs.tail(job="gui-1", level="error") as tail:
         assert _logged(await tail.poll(0)) == ["wrong sum"]
     first = await logs.list(job="gui-1", limit=1)
@@ -61,10 +72,22 @@ async def test_a_log_is_found_by_each_id_and_has_the_lines_of_children(any_track
 
 
 async def test_a_job_that_is_not_there(tracker):
-    """faults 33e: `job=` names the id that is wrong; `job_id=` may be the id of a job whose row comes later, and finds nothing."""
-    for read in (tracker.logs.list, tracker.logs.count, tracker.jobs.tree, tracker.jobs.steps, tracker.jobs.history):
+    """faults 33e: `job=` names the id that is wrong; `job_id=` may be the id of a job whose row
+    comes later, and finds nothing.
+    """
+    for read in (
+        tracker.logs.list,
+        tracker.logs.count,
+        tracker.jobs.tree,
+        tracker.jobs.steps,
+        tracker.jobs.history,
+    ):
         with pytest.raises(JobNotFound, match="gui-2"):
-            await (read(job="gui-2") if read in (tracker.logs.list, tracker.logs.count) else read("gui-2"))
+            await (
+                read(job="gui-2")
+                if read in (tracker.logs.list, tracker.logs.count)
+                else read("gui-2")
+            )
     with pytest.raises(JobNotFound, match="gui-2"):
         await tracker.logs.tail(job="gui-2").poll(0)
     assert list(await tracker.logs.list(job_id="gui-2")) == []
@@ -85,7 +108,9 @@ async def test_what_is_no_job_is_refused(tracker):
 
 
 async def test_an_exact_id_comes_before_anothers_external_id(any_tracker):
-    """faults 33e: a job whose id is another job's external id is found by it, as `find` finds it."""
+    """faults 33e: a job whose id is another job's external id is found by it, as `find`
+    finds it.
+    """
     async with any_tracker.job("first", external_job_id="one"):
         log.info("of the first")
     async with any_tracker.job("second", job_id="one"):

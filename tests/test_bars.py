@@ -1,4 +1,6 @@
-"""Bars for long work, below what is logged meanwhile; lines where there is no terminal (R15, R17)."""
+"""Bars for long work, below what is logged meanwhile; lines where there is no terminal
+(R15, R17).
+"""
 
 import asyncio
 import contextlib
@@ -15,7 +17,8 @@ import structlog
 from screen import OnTerminal, Screen
 
 import structjob
-from structjob import bars, terminal
+from structjob.lifecycle import bars
+from structjob.sinks.console import terminal
 
 log = structlog.get_logger()
 
@@ -43,7 +46,9 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def connected(monkeypatch):
-    """Return what makes a terminal of the program's stdout and stderr; called in the test itself, since pytest gives it others."""
+    """Return what makes a terminal of the program's stdout and stderr; called in the test itself,
+    since pytest gives it others.
+    """
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "24")
     monkeypatch.setenv("TERM", "xterm")
@@ -59,14 +64,20 @@ def connected(monkeypatch):
 
 
 async def test_each_step_that_runs_has_a_bar(any_tracker, connected):
-    """R17: with its units, below a job that reported a percentage; a step that has ended has none."""
+    """R17: with its units, below a job that reported a percentage; a step that has ended
+    has none.
+    """
     screen = connected()
     async with any_tracker.bars() as shown, any_tracker.job("backup") as job:
         async with job.step("discover"):
             shown.draw()
             assert re.match(r"discover +[━─]+ +0:0\d$", screen.row("discover"))
         job.update(percent=25)
-        async with job.step("copy", total=200) as step, job.child("verify") as child, child.step("read") as inner:
+        async with (
+            job.step("copy", total=200) as step,
+            job.child("verify") as child,
+            child.step("read") as inner,
+        ):
             async for n in step.track(range(50)):
                 if n == 40:
                     inner.advance(3.5)
@@ -83,7 +94,12 @@ async def test_each_step_that_runs_has_a_bar(any_tracker, connected):
 async def test_figures_are_rounded_down(tracker, connected):
     """faults A8: 100 % is shown where all is done, and nowhere else; parts of a unit are shown."""
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("a") as job, job.step("most", total=5080) as most, job.step("half", total=0.5) as half:
+    async with (
+        tracker.bars() as shown,
+        tracker.job("a") as job,
+        job.step("most", total=5080) as most,
+        job.step("half", total=0.5) as half,
+    ):
         most.advance(5068)
         half.advance(0.25)
         shown.draw()
@@ -92,11 +108,19 @@ async def test_figures_are_rounded_down(tracker, connected):
 
 
 async def test_bars_say_what_is_done(tracker, connected):
-    """faults A8: a bar carries the description of its job or step, with the name before it unless the description has it."""
+    """faults A8: a bar carries the description of its job or step, with the name before it unless
+    the description has it.
+    """
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("import", description="customers of monday") as job:
+    async with (
+        tracker.bars() as shown,
+        tracker.job("import", description="customers of monday") as job,
+    ):
         job.update(percent=1)
-        async with job.step("parse", description="parse file-0417.csv"), job.step("load", description="into\nthe \x1b[31mtable"):
+        async with (
+            job.step("parse", description="parse file-0417.csv"),
+            job.step("load", description="into\nthe \x1b[31mtable"),
+        ):
             shown.draw()
             assert screen.row("import customers of monday ")
             assert screen.row("parse file-0417.csv ")
@@ -104,7 +128,9 @@ async def test_bars_say_what_is_done(tracker, connected):
 
 
 async def test_the_same_names_are_one_bar(tracker, connected):
-    """faults A8: twenty steps of one name are added up; where the end of one is not known, that of all is not."""
+    """faults A8: twenty steps of one name are added up; where the end of one is not known, that of
+    all is not.
+    """
     screen = connected()
     async with tracker.bars() as shown, tracker.job("a") as job:
         steps = [await job.step("parse", total=100).start() for _ in range(20)]
@@ -141,11 +167,16 @@ async def test_more_than_the_screen_holds(tracker, connected, monkeypatch):
 
 @pytest.mark.parametrize("columns", [1, 10, 25, 40, 60, 80, 120])
 async def test_no_bar_is_wider_than_the_screen(tracker, connected, monkeypatch, columns):
-    """faults A8: a row that is broken into two would leave pieces behind. Letters of two cells count twice."""
+    """faults A8: a row that is broken into two would leave pieces behind. Letters of two cells
+    count twice.
+    """
     screen = connected()
     monkeypatch.setenv("COLUMNS", str(columns))
     async with tracker.bars() as shown, tracker.job("a") as job:
-        async with job.step("名前" * 40, total=1_000_000) as step, job.step("short", description="x" * 300, total=7):
+        async with (
+            job.step("名前" * 40, total=1_000_000) as step,
+            job.step("short", description="x" * 300, total=7),
+        ):
             step.advance(999_999)
             shown.draw()
             rows = screen.screen(columns=columns).shown
@@ -154,7 +185,9 @@ async def test_no_bar_is_wider_than_the_screen(tracker, connected, monkeypatch, 
 
 
 async def test_colours(tracker, connected, monkeypatch):
-    """R17: coloured unless NO_COLOR is set, and then what is done differs from what is not by its form."""
+    """R17: coloured unless NO_COLOR is set, and then what is done differs from what is not by its
+    form.
+    """
     screen = connected()
     async with tracker.bars() as shown, tracker.job("a") as job, job.step("copy", total=2) as step:
         step.advance()
@@ -171,7 +204,9 @@ async def test_colours(tracker, connected, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 async def test_a_terminal_that_knows_few_letters(tracker, monkeypatch, encoding):
-    """faults A8: where the stream cannot encode the bars, they are drawn with others; nothing raises, and the streams come back."""
+    """faults A8: where the stream cannot encode the bars, they are drawn with others; nothing
+    raises, and the streams come back.
+    """
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     raw = io.BytesIO()
@@ -196,11 +231,14 @@ async def test_a_terminal_that_knows_few_letters(tracker, monkeypatch, encoding)
     assert "x x2 " in text
 
 
-# -- what is written meanwhile ------------------------------------------------------------------------------------------------
+# -- what is written meanwhile
+# --------------------------------------------------------------------------
 
 
 async def test_lines_are_written_once_a_frame(tracker, connected, monkeypatch):
-    """faults A8: what is logged and printed within a frame reaches the terminal in one piece, in its order, none of it torn or lost."""
+    """faults A8: what is logged and printed within a frame reaches the terminal in one piece, in
+    its order, none of it torn or lost.
+    """
     screen = connected()
     structjob.configure(console="json")
     monkeypatch.setattr(terminal, "FRAME", 3600.0)
@@ -243,7 +281,9 @@ async def test_what_is_logged_and_printed_stands_above_the_bars(tracker, connect
 
 
 async def test_text_that_is_flushed_is_shown_at_once(tracker, connected, monkeypatch):
-    """faults A8: a prompt, or a row of dots, has no newline; it stands above the bars, and text goes on behind it."""
+    """faults A8: a prompt, or a row of dots, has no newline; it stands above the bars, and text
+    goes on behind it.
+    """
     screen = connected()
     monkeypatch.setattr(terminal, "FRAME", 3600.0)
     monkeypatch.setattr(bars, "DRAW_EVERY", 3600.0)
@@ -265,15 +305,19 @@ async def test_text_that_is_flushed_is_shown_at_once(tracker, connected, monkeyp
 
 
 async def test_everything_that_knows_the_terminal_is_held(tracker, connected):
-    """faults A8: a handler of `logging`, a console on a stream of its own, and structlog's loggers, made before: no line is torn."""
+    """faults A8: a handler of `logging`, a console on a stream of its own, and structlog's loggers,
+    made before: no line is torn.
+    """
     screen = connected()
     handler = logging.StreamHandler(sys.stderr)
     logger = logging.getLogger("lib")
     logger.addHandler(handler)
     try:
         structjob.configure(console=sys.stderr, stdlib=False)
-        chain = [structjob.capture, structlog.processors.KeyValueRenderer()]
-        printing = structlog.wrap_logger(structlog.PrintLogger(), processors=chain, wrapper_class=structlog.BoundLogger)
+        chain = [structjob.record_event, structlog.processors.KeyValueRenderer()]
+        printing = structlog.wrap_logger(
+            structlog.PrintLogger(), processors=chain, wrapper_class=structlog.BoundLogger
+        )
         async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
             for number in range(3):
                 shown.draw()
@@ -289,12 +333,22 @@ async def test_everything_that_knows_the_terminal_is_held(tracker, connected):
     assert not [row for row in screen.screen().everything if "━" in row or "─" in row]
     for number in range(3):
         assert f"by logging {number}" in rows
-    order = [("by logging" in row, "by structjob" in row, "by structlog" in row, "once more" in row).index(True) for row in rows]
+    order = [
+        (
+            "by logging" in row,
+            "by structjob" in row,
+            "by structlog" in row,
+            "once more" in row,
+        ).index(True)
+        for row in rows
+    ]
     assert order == [0, 1, 2, 3] * 3
 
 
 async def test_streams_have_their_descriptors(tracker, tmp_path, monkeypatch):
-    """faults A8: code that asks for a descriptor gets the terminal's, after what was written before."""
+    """faults A8: code that asks for a descriptor gets the terminal's, after what was written
+    before.
+    """
     monkeypatch.setenv("TERM", "xterm")
     master, slave = os.openpty()
     with os.fdopen(slave, "w") as stream, os.fdopen(master, "rb", buffering=0) as reader:
@@ -330,12 +384,13 @@ async def test_threads_lose_nothing(tracker, connected):
         while any(thread.is_alive() for thread in threads):
             shown.draw()
             await asyncio.sleep(0)
-    assert sorted(re.findall(r"^<(\d-\d+)>$", "\n".join(screen.screen().everything), re.MULTILINE)) == sorted(
-        f"{name}-{n}" for name in range(8) for n in range(500)
-    )
+    assert sorted(
+        re.findall(r"^<(\d-\d+)>$", "\n".join(screen.screen().everything), re.MULTILINE)
+    ) == sorted(f"{name}-{n}" for name in range(8) for n in range(500))
 
 
-# -- and gone -----------------------------------------------------------------------------------------------------------------
+# -- and gone
+# --------------------------------------------------------------------------
 
 
 async def test_they_are_drawn_by_themselves(tracker, connected, monkeypatch):
@@ -350,7 +405,9 @@ async def test_they_are_drawn_by_themselves(tracker, connected, monkeypatch):
 
 
 async def test_streams_come_back_however_it_ends(tracker, connected):
-    """faults A8: after an exception, after a cancellation, and where one view ends within another, or before it."""
+    """faults A8: after an exception, after a cancellation, and where one view ends within another,
+    or before it.
+    """
     screen = connected()
     with pytest.raises(ZeroDivisionError):
         async with tracker.bars():
@@ -384,7 +441,9 @@ async def test_streams_come_back_however_it_ends(tracker, connected):
 
 
 async def test_who_kept_a_stream_can_go_on_with_it(tracker, connected):
-    """faults A8: what others put in the place of stdout stays there, and what they keep of ours passes on to the terminal."""
+    """faults A8: what others put in the place of stdout stays there, and what they keep of ours
+    passes on to the terminal.
+    """
     screen = connected()
     async with tracker.bars():
         kept = sys.stdout
@@ -398,7 +457,9 @@ async def test_who_kept_a_stream_can_go_on_with_it(tracker, connected):
 
 
 async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatch, caplog):
-    """Guarantee 3, faults A8: one warning; the streams come back, and no print raises in place of it."""
+    """Guarantee 3, faults A8: one warning; the streams come back, and no print raises in place of
+    it.
+    """
     monkeypatch.setenv("TERM", "xterm")
 
     class Gone(Terminal):
@@ -413,7 +474,11 @@ async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatc
     monkeypatch.setattr(terminal, "FRAME", 0.0)
     stream = Gone()
     monkeypatch.setattr(sys, "stdout", stream)
-    async with tracker.bars(stream), tracker.job("backup") as job, job.step("copy", total=4) as step:
+    async with (
+        tracker.bars(stream),
+        tracker.job("backup") as job,
+        job.step("copy", total=4) as step,
+    ):
         stream.gone = True
         print("unseen")
         async with asyncio.timeout(10):
@@ -421,16 +486,19 @@ async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatc
                 await asyncio.sleep(0.001)
         step.advance(4)
     assert (await tracker.jobs.get(job.id)).status == "completed"
-    assert [record.getMessage() for record in caplog.records if "shown no more" in record.getMessage()] == [
-        "bars are shown no more: OSError(5, 'Input/output error')"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if "shown no more" in record.getMessage()
+    ] == ["bars are shown no more: OSError(5, 'Input/output error')"]
 
 
-# -- no terminal ----------------------------------------------------------------------------------------------------------------
+# -- no terminal
+# --------------------------------------------------------------------------
 
 
 async def test_without_a_terminal_a_line_now_and_then(tracker, monkeypatch):
-    """R17: a line for each step that has come further, in a pipe or a log file; faults A8: and one that says how it ended."""
+    """R17: a line for each step that has come further, in a pipe or a log file; faults A8: and one
+    that says how it ended.
+    """
     monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
     pipe = io.StringIO()
     async with tracker.bars(pipe) as shown:
@@ -462,7 +530,9 @@ async def test_without_a_terminal_a_line_now_and_then(tracker, monkeypatch):
 
 
 async def test_short_work_is_not_told_without_a_terminal(tracker):
-    """faults A8: the log says of each step that it ended; only what took long enough for a line has a last one."""
+    """faults A8: the log says of each step that it ended; only what took long enough for a line has
+    a last one.
+    """
     pipe = io.StringIO()
     async with tracker.bars(pipe) as shown, tracker.job("backup") as job:
         async with job.step("copy", total=4):
@@ -475,13 +545,18 @@ async def test_a_dumb_terminal_gets_lines(tracker, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
     stream = Terminal()
-    async with tracker.bars(stream) as shown, tracker.job("backup") as job, job.step("copy", total=4) as step:
+    async with (
+        tracker.bars(stream) as shown,
+        tracker.job("backup") as job,
+        job.step("copy", total=4) as step,
+    ):
         step.advance()
         shown.draw()
         assert stream.getvalue() == "copy: 1/4 25%\n"
 
 
-# -- programs on a terminal -----------------------------------------------------------------------------------------------------
+# -- programs on a terminal
+# --------------------------------------------------------------------------
 
 PROGRAM = """
 import asyncio, logging, os, signal, sys, time
@@ -536,7 +611,9 @@ def test_a_prompt_is_answered_below_the_log_and_above_the_bars(on_terminal):
 
 
 def test_lines_are_shown_while_the_loop_is_blocked(on_terminal):
-    """faults A8: what was logged right before the loop is blocked does not wait until it turns again."""
+    """faults A8: what was logged right before the loop is blocked does not wait until it turns
+    again.
+    """
     program = on_terminal(
         "for n in range(100):",
         "    log.info('before', n=n)",
@@ -557,18 +634,24 @@ def test_lines_are_shown_while_the_loop_is_blocked(on_terminal):
     ids=["exit", "exception", "SIGTERM", "SIGINT"],
 )
 def test_nothing_is_lost_when_the_program_ends(on_terminal, ending, code):
-    """faults A8: what was collected is shown, whichever way the program ends, and the bars are gone."""
+    """faults A8: what was collected is shown, whichever way the program ends, and the bars are
+    gone.
+    """
     program = on_terminal("for n in range(200):", "    log.info('line', n=n)", ending, lines=50)
     assert program.wait() == code
     text = "\n".join(program.screen.everything)
-    assert [int(number) for number in re.findall(r'"n":(\d+)', text.replace("\n", ""))] == list(range(200))
+    assert [int(number) for number in re.findall(r'"n":(\d+)', text.replace("\n", ""))] == list(
+        range(200)
+    )
     assert "━" not in text
     assert "─" not in text
 
 
 @pytest.mark.slow
 def test_a_view_that_is_never_closed_is_closed_at_the_end(tmp_path):
-    """faults A8: where the loop is given up in the middle of it, the interpreter's end shows the rest, and takes the bars away."""
+    """faults A8: where the loop is given up in the middle of it, the interpreter's end shows the
+    rest, and takes the bars away.
+    """
     program = f"""
 import asyncio, structjob
 async def main():
@@ -627,4 +710,3 @@ def test_a_terminal_is_closed_while_the_program_works(on_terminal, tmp_path):
     (tmp_path / "gone").touch()
     program.process.wait(60)
     assert (tmp_path / "done").exists()
-

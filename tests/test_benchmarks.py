@@ -20,7 +20,10 @@ BENCHMARKS = registry.load()
 
 
 def _measured(**samples: list[float]) -> dict[str, Outcome]:
-    return {name: Outcome(samples=[{"us": value} for value in values]) for name, values in samples.items()}
+    return {
+        name: Outcome(samples=[{"us": value} for value in values])
+        for name, values in samples.items()
+    }
 
 
 def _row(**how: object) -> Row:
@@ -31,12 +34,22 @@ def _row(**how: object) -> Row:
 @pytest.mark.timeout(310)
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_smoke_size_runs_and_writes_json(name, tmp_path):
-    """`--smoke` runs every case of a benchmark that is installed, servers included; the JSON holds the machine, every sample, the rows."""
+    """`--smoke` runs every case of a benchmark that is installed, servers included; the JSON holds
+    the machine, every sample, the rows.
+    """
     target = tmp_path / "result.json"
     command = [sys.executable, "-m", "benchmarks", name, "--smoke", "--json", str(target)]
 
     servers = {"BENCH_POSTGRESQL": server_url("postgresql"), "BENCH_MARIADB": server_url("mariadb")}
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **servers}, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **servers},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     document = json.loads(target.read_text())
@@ -46,7 +59,8 @@ def test_smoke_size_runs_and_writes_json(name, tmp_path):
     assert measured["cases"].keys() == {case.name for case in BENCHMARKS[name].cases}
     for case, outcome in measured["cases"].items():
         assert outcome["failed"] is None, f"{case}: {outcome['failed']}"
-        if outcome["missing"] is None or not outcome["missing"].endswith(" is not installed"):  # a peer, that is
+        # a peer, that is
+        if outcome["missing"] is None or not outcome["missing"].endswith(" is not installed"):
             assert len(outcome["samples"]) == 1
             assert outcome["medians"] == outcome["samples"][0]
     assert len(measured["rows"]) == len(BENCHMARKS[name].rows)
@@ -58,18 +72,25 @@ def test_rows_name_cases_that_exist(name):
     """Every row compares cases of its own benchmark."""
     benchmark = BENCHMARKS[name]
     cases = {case.name for case in benchmark.cases}
-    assert {row.ours for row in benchmark.rows} | {peer for row in benchmark.rows for peer in row.peers} <= cases
+    assert {row.ours for row in benchmark.rows} | {
+        peer for row in benchmark.rows for peer in row.peers
+    } <= cases
 
 
 def test_ratio_is_the_median_of_the_rounds_ratios_beside_the_best_peer():
     """A slow round slows both sides, so each round is compared with itself."""
-    line = report.judge(_row(at_most=0.5), _measured(ours=[1, 4, 1], slow=[9, 9, 9], fast=[2, 8, 4]))
+    line = report.judge(
+        _row(at_most=0.5), _measured(ours=[1, 4, 1], slow=[9, 9, 9], fast=[2, 8, 4])
+    )
     assert (line.peer_name, line.ours, line.peer, line.value, line.met) == ("fast", 1, 4, 0.5, True)
 
 
 def test_difference_is_judged_in_the_metrics_unit():
     """`compare="difference"` subtracts the peer."""
-    line = report.judge(_row(compare="difference", at_most=1), _measured(ours=[5, 6, 7], slow=[9, 9, 9], fast=[3, 4, 5]))
+    line = report.judge(
+        _row(compare="difference", at_most=1),
+        _measured(ours=[5, 6, 7], slow=[9, 9, 9], fast=[3, 4, 5]),
+    )
     assert (line.value, line.met, line.mark) == (2, False, "≤ +1 µs")
 
 
@@ -81,7 +102,9 @@ def test_value_alone_is_judged_where_there_is_no_peer():
 
 def test_peer_at_zero_is_beaten_without_limit():
     """Something beside nothing is an infinite ratio in the table, and null in the JSON."""
-    line = report.judge(_row(better="higher", at_least=1), _measured(ours=[5, 5], slow=[0, 0], fast=[0, 0]))
+    line = report.judge(
+        _row(better="higher", at_least=1), _measured(ours=[5, 5], slow=[0, 0], fast=[0, 0])
+    )
     assert line.met is True
     assert "∞" in report.table([line])
 
@@ -111,12 +134,24 @@ def test_missing_and_failing_cases_are_outcomes():
 def test_a_server_that_nobody_named_is_told_and_not_an_error(monkeypatch):
     """Without its URL in the environment a case on a server is left out, with the reason."""
     monkeypatch.delenv("BENCH_POSTGRESQL", raising=False)
-    benchmark = Benchmark("b0", "", cases=(Case("server", dict, server="BENCH_POSTGRESQL"),), rows=(), size={}, smoke={})
-    assert runner.run(benchmark, rounds=1, smoke=True)["server"].missing == "BENCH_POSTGRESQL is not set"
+    benchmark = Benchmark(
+        "b0",
+        "",
+        cases=(Case("server", dict, server="BENCH_POSTGRESQL"),),
+        rows=(),
+        size={},
+        smoke={},
+    )
+    assert (
+        runner.run(benchmark, rounds=1, smoke=True)["server"].missing
+        == "BENCH_POSTGRESQL is not set"
+    )
 
 
 def test_measured_processes_run_as_a_users_do(monkeypatch):
-    """What tells Python how to run here tells the measured process nothing: it would be compiled at each start, for one."""
+    """What tells Python how to run here tells the measured process nothing: it would be compiled at
+    each start, for one.
+    """
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     assert runner.environment().keys() & {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"} == set()
 

@@ -10,18 +10,30 @@ from structjob import IllegalTransition, InvalidArgument, JobNotFound
 
 
 async def begun(tracker, **options):
-    return await (await tracker.create_job("by hand", external_job_id="gui-17", context_id="vm-9", **options)).start()
+    return await (
+        await tracker.create_job("by hand", external_job_id="gui-17", context_id="vm-9", **options)
+    ).start()
 
 
 @pytest.mark.parametrize("which", ["id", "external_job_id", "context_id", "handle", "record"])
 async def test_a_job_of_this_process_is_updated_and_ended_by_any_id(any_tracker, which):
-    """faults 32: `tracker.update(id, …)` and `tracker.end(id, …)` do what the job's own methods do."""
+    """faults 32: `tracker.update(id, …)` and `tracker.end(id, …)` do what the job's own
+    methods do.
+    """
     job = await begun(any_tracker)
-    given = {"handle": job, "record": await any_tracker.jobs.get(job.id)}.get(which) or getattr(job, which)
+    given = {"handle": job, "record": await any_tracker.jobs.get(job.id)}.get(which) or getattr(
+        job, which
+    )
     await any_tracker.update(given, percent=30, current_step="copy", metadata={"vm": "pg-01"})
     record = await any_tracker.jobs.get(job.id)
-    assert (record.percent_complete, record.current_step, record.metadata) == (30, "copy", {"vm": "pg-01"})
-    await any_tracker.end(given, error=ValueError("no"), result={"rows": 1}, summary={"source": "a"})
+    assert (record.percent_complete, record.current_step, record.metadata) == (
+        30,
+        "copy",
+        {"vm": "pg-01"},
+    )
+    await any_tracker.end(
+        given, error=ValueError("no"), result={"rows": 1}, summary={"source": "a"}
+    )
     record = await any_tracker.jobs.get(job.id)
     assert (record.status, record.error.message, record.result) == ("failed", "no", {"rows": 1})
     assert job.status == "failed"
@@ -30,24 +42,33 @@ async def test_a_job_of_this_process_is_updated_and_ended_by_any_id(any_tracker,
 
 
 async def test_a_job_of_another_process_is_named_with_it(any_tracker, database, tmp_path):
-    """faults 32: only its own process can end a job; the message says which one that is, and what stops it from here."""
+    """faults 32: only its own process can end a job; the message says which one that is, and what
+    stops it from here.
+    """
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
         job = await begun(other)
         for call in (any_tracker.end(job.id), any_tracker.update("gui-17", percent=1)):
-            with pytest.raises(IllegalTransition, match=rf"runs in process {os.getpid()} on .*: (end|update) it there; tracker.cancel"):
+            with pytest.raises(
+                IllegalTransition,
+                match=rf"runs in process {os.getpid()} on .*: (end|update) it there; tracker.cancel",
+            ):
                 await call
         await job.end()
     assert (await any_tracker.jobs.get(job.id)).status == "completed"
 
 
 async def test_what_cannot_be_ended_is_told(tracker, caplog):
-    """faults 32: one that is unknown, that has not begun, or that has ended; progress that comes too late ends nobody's work."""
+    """faults 32: one that is unknown, that has not begun, or that has ended; progress that comes
+    too late ends nobody's work.
+    """
     for call in (tracker.end("nobody"), tracker.update("nobody")):
         with pytest.raises(JobNotFound):
             await call
     pending = await tracker.create_job("later")
     for call in (tracker.end(pending.id), tracker.update(pending)):
-        with pytest.raises(IllegalTransition, match=r"\(later\) has not begun; cancel it with tracker.cancel"):
+        with pytest.raises(
+            IllegalTransition, match=r"\(later\) has not begun; cancel it with tracker.cancel"
+        ):
             await call
     job = await begun(tracker)
     with pytest.raises(InvalidArgument, match="completed has no error"):

@@ -1,4 +1,6 @@
-"""Every kind of secret in every field: none is found in what is shown, spooled or stored (faults 34, 35)."""
+"""Every kind of secret in every field: none is found in what is shown, spooled or stored (faults
+34, 35).
+"""
 
 import contextlib
 import logging
@@ -19,24 +21,38 @@ SECRETS = secrets()
 def leaked(where: str, what: str) -> list[str]:
     """Return where and which secrets stand in *what*."""
     assert len(what) > 100, where
-    return [f"{where}: {what[max(at - 90, 0) : at + 40]!r}" for secret in SECRETS.values() if (at := what.find(secret)) >= 0]
+    return [
+        f"{where}: {what[max(at - 90, 0) : at + 40]!r}"
+        for secret in SECRETS.values()
+        if (at := what.find(secret)) >= 0
+    ]
 
 
 async def everything_in(database: Database) -> str:
     """Return all that the tables of a database hold."""
-    return "\n".join([str(await database.rows(f"SELECT * FROM {table.name}")) for table in metadata.sorted_tables])
+    return "\n".join(
+        [
+            str(await database.rows(f"SELECT * FROM {table.name}"))
+            for table in metadata.sorted_tables
+        ]
+    )
 
 
 async def log_all(tracker: structjob.Tracker) -> None:
     """Log and record each secret in each field that a program can fill."""
     log, standard = structlog.get_logger("app"), logging.getLogger("standard")
     standard.setLevel(logging.INFO)
-    async with tracker.job("all", metadata={str(n): given for n, given in enumerate(SECRETS)}) as job:
+    async with tracker.job(
+        "all", metadata={str(n): given for n, given in enumerate(SECRETS)}
+    ) as job:
         for number, given in enumerate(SECRETS):
             log.info(given)
             log.info("attribute", value=given, **{given: number})
             log.info(
-                "nested", deep=[{"a": (given, {given: 1})}, types.SimpleNamespace(note=given)], category=given[:64], project=given[:128]
+                "nested",
+                deep=[{"a": (given, {given: 1})}, types.SimpleNamespace(note=given)],
+                category=given[:64],
+                project=given[:128],
             )
             log.info("object", it=given.encode(), error=ValueError(given), path=Path(given))
             standard.info("with %s and %r", given, {"note": given}, extra={"note": given})
@@ -69,30 +85,50 @@ async def log_all(tracker: structjob.Tracker) -> None:
                 job.update(current_step=given)
                 with structjob.extract({"X-Correlation-ID": given}).bind():
                     log.info("from elsewhere")
-                raise structjob.enrich(LookupError(given), note=given) if number % 2 else LookupError("no answer") from KeyError(given)
+                raise (
+                    structjob.enrich(LookupError(given), note=given)
+                    if number % 2
+                    else LookupError("no answer")
+                ) from KeyError(given)
         pending = await tracker.create_job(given)
         await tracker.cancel(pending.id, reason=given, by=given[:128])
 
 
 async def test_no_kind_of_secret_is_found_anywhere(database, tmp_path, capfd):
-    """faults 34, 35: over a hundred kinds, in messages, attributes, objects, keys, names, ids, errors, results, reasons and log records."""
+    """faults 34, 35: over a hundred kinds, in messages, attributes, objects, keys, names, ids,
+    errors, results, reasons and log records.
+    """
     structjob.configure(console="json", file=tmp_path / "app.jsonl", strict=True, level="debug")
     spool = tmp_path / "spool"
-    async with structjob.Tracker(database.url, spool=spool, service="password=" + canary(0)) as tracker:
+    async with structjob.Tracker(
+        database.url, spool=spool, service="password=" + canary(0)
+    ) as tracker:
         await log_all(tracker)
         spooled = "".join(path.read_text() for path in spool.rglob("*.jsonl"))
         await tracker.flush()
     shown = capfd.readouterr()
     stored = await everything_in(database)
-    found = leaked("console", shown.out) + leaked("stderr", shown.err + " " * 101) + leaked("file", (tmp_path / "app.jsonl").read_text())
+    found = (
+        leaked("console", shown.out)
+        + leaked("stderr", shown.err + " " * 101)
+        + leaked("file", (tmp_path / "app.jsonl").read_text())
+    )
     assert found + leaked("spool", spooled) + leaked("database", stored) == []
     assert stored.count("[redacted") > 1000
 
 
 @pytest.mark.parametrize("given", list(SECRETS)[::20])
 async def test_a_job_is_found_by_the_ids_it_was_given(tracker, given):
-    """faults 35: an id with a secret in it is stored without it, remains another than every other id, and finds its job all the same."""
-    ids = {"external_job_id": given, "context_id": given[:64], "correlation_id": given[:128], "owner": given[:128], "project": given[:128]}
+    """faults 35: an id with a secret in it is stored without it, remains another than every other
+    id, and finds its job all the same.
+    """
+    ids = {
+        "external_job_id": given,
+        "context_id": given[:64],
+        "correlation_id": given[:128],
+        "owner": given[:128],
+        "project": given[:128],
+    }
     async with tracker.job("a", idempotency_key=given, **ids) as job:
         structlog.get_logger().info("in it")
     async with tracker.job("a", idempotency_key=given) as again:
@@ -117,13 +153,17 @@ async def test_a_job_id_with_a_secret_in_it_opens_the_next_attempt(tracker):
             async with job.child("b") as child:
                 assert child.parent_job_id == job.id
     assert (await tracker.jobs.get(given)).attempt == 2
-    assert {event.job_id for event in await tracker.logs.list(job_id=given, kind="operation_start")} >= {job.id}
+    assert {
+        event.job_id for event in await tracker.logs.list(job_id=given, kind="operation_start")
+    } >= {job.id}
 
 
 async def test_a_value_that_a_program_registers_is_found_nowhere(tracker, capsys, monkeypatch):
-    """faults 35: `structjob.secret()` hides a value from then on: in messages that were logged before, as in keys and results."""
-    monkeypatch.setattr(structjob.redaction.registered, "pattern", None)
-    monkeypatch.setattr(structjob.redaction.registered, "_forms", set())
+    """faults 35: `structjob.secret()` hides a value from then on: in messages that were logged
+    before, as in keys and results.
+    """
+    monkeypatch.setattr(structjob.values.redaction.registered, "pattern", None)
+    monkeypatch.setattr(structjob.values.redaction.registered, "_forms", set())
     structjob.configure(console="json", strict=True)
     log = structlog.get_logger()
     value = "plain lower words"
@@ -131,7 +171,12 @@ async def test_a_value_that_a_program_registers_is_found_nowhere(tracker, capsys
     assert capsys.readouterr().out.count(value) == 2
     assert structjob.secret(value) is value
     async with tracker.job("a", owner=value) as job:
-        log.info(f"before {value}", note=value, other="https://h/?q=plain%20lower%20words", deep=[{value: value}])
+        log.info(
+            f"before {value}",
+            note=value,
+            other="https://h/?q=plain%20lower%20words",
+            deep=[{value: value}],
+        )
         job.result = value
     await tracker.flush()
     record = await tracker.jobs.get(job.id)

@@ -14,7 +14,7 @@ from stopwatch import Stopwatch
 
 import structjob
 from structjob.exceptions import IllegalTransition, JobNotFound
-from structjob.session import Session
+from structjob.spool.session import Session
 from structjob.store import cancellations
 from structjob.store.ingest import JOB_COLUMNS, Ending
 
@@ -41,9 +41,13 @@ async def until_cancelled(tracker: structjob.Tracker, began: asyncio.Event, **op
 
 @pytest.mark.parametrize("by", ["ada", None])
 async def test_a_job_of_another_process(db_path, tracker, other, by):
-    """It gets a `CancelledError` with the reason in its own task, within two seconds, and is recorded as cancelled (R9)."""
+    """It gets a `CancelledError` with the reason in its own task, within two seconds, and is
+    recorded as cancelled (R9).
+    """
     began = asyncio.Event()
-    task = asyncio.create_task(until_cancelled(tracker, began, job_id="remote", external_job_id="gui-17"))
+    task = asyncio.create_task(
+        until_cancelled(tracker, began, job_id="remote", external_job_id="gui-17")
+    )
     await began.wait()
     watch = Stopwatch()
     await other.cancel("gui-17", "the disk is needed", by=by)
@@ -57,16 +61,24 @@ async def test_a_job_of_another_process(db_path, tracker, other, by):
     assert job.error is not None
     assert job.error.message == "the disk is needed"
     assert [step.status for step in (await other.jobs.tree("remote")).steps] == ["cancelled"]
-    (event,) = [event for event in await other.logs.list(job_id="remote") if event.kind == "cancel_requested"]
+    (event,) = [
+        event
+        for event in await other.logs.list(job_id="remote")
+        if event.kind == "cancel_requested"
+    ]
     assert event.attrs == {"reason": "the disk is needed", **({"requested_by": by} if by else {})}
     await tracker._engine._keeper._canceller.look()
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
 
 
 async def test_on_every_database(any_tracker, database, tmp_path):
-    """Asked for by one session, taken up by the one that runs the job: cancelled with its step, and no request is left (R9)."""
+    """Asked for by one session, taken up by the one that runs the job: cancelled with its step, and
+    no request is left (R9).
+    """
     began = asyncio.Event()
-    task = asyncio.create_task(until_cancelled(any_tracker, began, job_id="remote", context_id="vm-9"))
+    task = asyncio.create_task(
+        until_cancelled(any_tracker, began, job_id="remote", context_id="vm-9")
+    )
     await began.wait()
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
         await other.cancel("vm-9", "the disk is needed")
@@ -114,7 +126,10 @@ async def test_children_go_with_their_parent(tracker, other):
     with pytest.raises(asyncio.CancelledError):
         await task
     await tracker.flush()
-    assert {job.id: job.status for job in await other.jobs.list()} == {"parent": "cancelled", "child": "cancelled"}
+    assert {job.id: job.status for job in await other.jobs.list()} == {
+        "parent": "cancelled",
+        "child": "cancelled",
+    }
 
 
 async def test_a_pending_job_never_starts(tracker, other):
@@ -123,14 +138,23 @@ async def test_a_pending_job_never_starts(tracker, other):
     await other.cancel("later", "not wanted any more", by="ada")
     await other.flush()
     record = await other.jobs.get("later")
-    assert (record.status, record.attempt, record.error.message) == ("cancelled", 0, "not wanted any more")
+    assert (record.status, record.attempt, record.error.message) == (
+        "cancelled",
+        0,
+        "not wanted any more",
+    )
     assert record.canceled_at is not None
     for starting in (job.start(), other.job("later", job_id="later").__aenter__()):
-        with pytest.raises(structjob.Cancelled, match=r"job later .* cancelled before it began: not wanted any more"):
+        with pytest.raises(
+            structjob.Cancelled,
+            match=r"job later .* cancelled before it began: not wanted any more",
+        ):
             await starting
     await tracker.flush()
     assert (await other.jobs.get("later")).status == "cancelled"
-    (event,) = [event for event in await other.logs.list(job_id="later") if event.kind == "operation_end"]
+    (event,) = [
+        event for event in await other.logs.list(job_id="later") if event.kind == "operation_end"
+    ]
     assert event.attrs["reason"] == "not wanted any more"
     assert event.attrs["requested_by"] == "ada"
 
@@ -148,7 +172,9 @@ async def test_a_job_that_has_ended(tracker, other):
 
 
 async def test_a_job_without_a_task(tracker, other, caplog):
-    """A job that is run by hand has no code to stop: here it is an error, for another process it is told in this one's log (R9)."""
+    """A job that is run by hand has no code to stop: here it is an error, for another process it is
+    told in this one's log (R9).
+    """
     job = await (await tracker.create_job("by hand", job_id="hand")).start()
     with pytest.raises(IllegalTransition, match="has no running task to cancel"):
         await tracker.cancel("hand")
@@ -162,20 +188,27 @@ async def test_a_job_without_a_task(tracker, other, caplog):
 
 
 async def test_a_request_that_comes_too_late_cancels_nothing_else(tracker):
-    """A job that ends before the loop hears of another thread's request has completed, and so does what comes after it (R9)."""
+    """A job that ends before the loop hears of another thread's request has completed, and so does
+    what comes after it (R9).
+    """
     async with tracker.job("quick", job_id="quick") as quick:
         thread = threading.Thread(target=quick.cancel)
         thread.start()
         thread.join()
     async with tracker.job("next", job_id="next"):
         await asyncio.sleep(0)
-    assert {job.id: job.status for job in await tracker.jobs.list()} == {"quick": "completed", "next": "completed"}
+    assert {job.id: job.status for job in await tracker.jobs.list()} == {
+        "quick": "completed",
+        "next": "completed",
+    }
 
 
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("tried", [False, True])
 async def test_a_job_cancels_itself(any_tracker, tried, fails):
-    """Though its code waits for nothing more, or fails, it ends as cancelled, by a `CancelledError`, and nothing after it is (R9)."""
+    """Though its code waits for nothing more, or fails, it ends as cancelled, by a
+    `CancelledError`, and nothing after it is (R9).
+    """
     went_on = []
 
     async def work(job: structjob.Job) -> None:
@@ -202,7 +235,9 @@ async def test_a_job_cancels_itself(any_tracker, tried, fails):
 
 
 async def test_a_job_that_has_caught_its_cancellation_goes_on(tracker):
-    """Whoever stops it there has the last word: it completes, and nothing after it is cancelled (R9)."""
+    """Whoever stops it there has the last word: it completes, and nothing after it is cancelled
+    (R9).
+    """
 
     async def work() -> None:
         async with tracker.job("stubborn", job_id="stubborn") as job:
@@ -235,7 +270,9 @@ async def test_the_newest_of_two_live_attempts_is_cancelled(any_tracker):
         await tasks.pop()
     release.set()
     await asyncio.gather(*tasks)
-    assert [found.status for found in await any_tracker.jobs.history("twice")] == ["completed"] * 4 + ["cancelled"]
+    assert [found.status for found in await any_tracker.jobs.history("twice")] == [
+        "completed"
+    ] * 4 + ["cancelled"]
 
 
 async def test_what_the_job_does_to_clean_up_is_cancelled_by_no_second_word(tracker, other):
@@ -269,11 +306,24 @@ async def test_a_request_to_a_dead_process_is_settled_with_it(db_path, tracker):
     await store.begin_session(session)
     await store.claim(
         dict.fromkeys(JOB_COLUMNS)
-        | {"id": "dead", "operation": "dead", "status": "running", "category": "system", "root_job_id": "dead", "attempt": 1}
-        | {"session_id": session.session_id, "state_seq": 0, "created_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}"}
+        | {
+            "id": "dead",
+            "operation": "dead",
+            "status": "running",
+            "category": "system",
+            "root_job_id": "dead",
+            "attempt": 1,
+        }
+        | {
+            "session_id": session.session_id,
+            "state_seq": 0,
+            "created_at": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
+        }
     )
     await tracker.cancel("dead", "is anybody there")
-    assert rows(db_path, "SELECT job_id, reason FROM structjob_cancellations") == [("dead", "is anybody there")]
+    assert rows(db_path, "SELECT job_id, reason FROM structjob_cancellations") == [
+        ("dead", "is anybody there")
+    ]
     await store.end_session(session, Ending(reason="died"), lambda jobs: (1, b""))
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
     assert (await tracker.jobs.get("dead")).status == "crashed"
@@ -289,7 +339,9 @@ async def test_nobody_asks_while_no_job_runs(tracker, monkeypatch):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path, elsewhere):
-    """faults 23: the cleanup goes on to its end, the reason stays the first one, and the second caller is told both."""
+    """faults 23: the cleanup goes on to its end, the reason stays the first one, and the second
+    caller is told both.
+    """
     began, cleaning, go_on, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
 
     async def main() -> None:
@@ -307,10 +359,15 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
     async with contextlib.AsyncExitStack() as stack:
         asking = any_tracker
         if elsewhere:
-            asking = await stack.enter_async_context(structjob.Tracker(database.url, spool=tmp_path / "other"))
+            asking = await stack.enter_async_context(
+                structjob.Tracker(database.url, spool=tmp_path / "other")
+            )
         await asking.cancel("careful", "first", by="ada")
         await cleaning.wait()
-        with pytest.raises(IllegalTransition, match=r"job careful \(careful\) is being cancelled already.*: first; with force=True"):
+        with pytest.raises(
+            IllegalTransition,
+            match=r"job careful \(careful\) is being cancelled already.*: first; with force=True",
+        ):
             await asking.cancel("careful", "second")
         (job,) = any_tracker._live
         with pytest.raises(IllegalTransition, match="is being cancelled already: first"):
@@ -322,14 +379,19 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
     assert cleaned == [True]
     record = await any_tracker.jobs.get("careful")
     assert (record.status, record.error.message) == ("cancelled", "first")
-    asked = [event.attrs["reason"] for event in await any_tracker.logs.list(job_id="careful", kind="cancel_requested")]
+    asked = [
+        event.attrs["reason"]
+        for event in await any_tracker.logs.list(job_id="careful", kind="cancel_requested")
+    ]
     assert asked == ["first"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_by_force_it_is_cancelled_once_more(any_tracker, database, tmp_path, elsewhere):
-    """faults 23: who means it says so; then the cleanup is interrupted, once for each such request."""
+    """faults 23: who means it says so; then the cleanup is interrupted, once for each
+    such request.
+    """
     began, cleaning, interrupted = asyncio.Event(), asyncio.Event(), []
 
     async def main() -> None:
@@ -351,7 +413,9 @@ async def test_by_force_it_is_cancelled_once_more(any_tracker, database, tmp_pat
     async with contextlib.AsyncExitStack() as stack:
         asking = any_tracker
         if elsewhere:
-            asking = await stack.enter_async_context(structjob.Tracker(database.url, spool=tmp_path / "other"))
+            asking = await stack.enter_async_context(
+                structjob.Tracker(database.url, spool=tmp_path / "other")
+            )
         await asking.cancel("careful", "first")
         await cleaning.wait()
         await asking.cancel("careful", "now", force=True)
@@ -369,11 +433,16 @@ async def test_each_attempt_can_be_cancelled(tracker):
         await tracker.cancel("again", reason)
         with pytest.raises(asyncio.CancelledError, match=reason):
             await task
-    assert [attempt.error.message for attempt in await tracker.jobs.history("again")] == ["first", "second"]
+    assert [attempt.error.message for attempt in await tracker.jobs.history("again")] == [
+        "first",
+        "second",
+    ]
 
 
 async def test_a_child_in_a_task_that_is_being_cancelled_is_left_to_its_cleanup(tracker):
-    """faults 23: parent and child run in one task, and a second cancellation would hit the cleanup of both."""
+    """faults 23: parent and child run in one task, and a second cancellation would hit the cleanup
+    of both.
+    """
     began, cleaning, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def main() -> None:
@@ -389,7 +458,9 @@ async def test_a_child_in_a_task_that_is_being_cancelled_is_left_to_its_cleanup(
     await began.wait()
     await tracker.cancel("parent", "enough")
     await cleaning.wait()
-    with pytest.raises(IllegalTransition, match=r"job parent \(parent\) is being cancelled already: enough"):
+    with pytest.raises(
+        IllegalTransition, match=r"job parent \(parent\) is being cancelled already: enough"
+    ):
         await tracker.cancel("child", "too")
     go_on.set()
     with pytest.raises(asyncio.CancelledError, match="enough"):

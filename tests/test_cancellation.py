@@ -1,4 +1,6 @@
-"""A cancellation may come at any await: the truth is recorded, nothing stays running, and it comes out again (R9, guarantee 4)."""
+"""A cancellation may come at any await: the truth is recorded, nothing stays running, and it comes
+out again (R9, guarantee 4).
+"""
 
 import asyncio
 import logging
@@ -57,7 +59,9 @@ async def interrupt(tracker, at, times, run):
 
 
 async def sweep(url, turns, times):
-    """Cancel at each of *turns*; return what is in the database afterwards, as other processes see it, and how often it completed."""
+    """Cancel at each of *turns*; return what is in the database afterwards, as other processes see
+    it, and how often it completed.
+    """
     completed = 0
     async with structjob.Tracker(url, flush_interval=0.01) as tracker:
         for run, at in enumerate(turns):
@@ -90,11 +94,19 @@ async def everything(tracker):
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize(
     "turns",
-    [range(60), pytest.param([*range(0, 400, 1), *range(400, 6000, 50)], marks=[pytest.mark.slow, pytest.mark.timeout(300)])],
+    [
+        range(60),
+        pytest.param(
+            [*range(0, 400, 1), *range(400, 6000, 50)],
+            marks=[pytest.mark.slow, pytest.mark.timeout(300)],
+        ),
+    ],
     ids=["early", "all"],
 )
 async def test_cancelled_at_each_await_no_row_stays_running(db_url, caplog, turns, times):
-    """Guarantee 4: once or three times in a row, at each turn of the loop: jobs and steps are completed or cancelled, truthfully."""
+    """Guarantee 4: once or three times in a row, at each turn of the loop: jobs and steps are
+    completed or cancelled, truthfully.
+    """
     structjob.configure(console=False, strict=True)
     with caplog.at_level(logging.WARNING, "structjob"):
         jobs, steps, attempts, verification, completed = await sweep(db_url, turns, times)
@@ -106,25 +118,34 @@ async def test_cancelled_at_each_await_no_row_stays_running(db_url, caplog, turn
     assert not [record for record in caplog.records if "still running" in record.getMessage()]
     by_job = {job.id: job for job in jobs}
     for step in steps:
-        # A step that was cancelled took its job along; a job that completed had only steps that did.
+        # A step that was cancelled took its job along; a job that completed had only steps that
+        # did.
         if step.status == "cancelled":
             assert by_job[step.job_id].status == "cancelled"
-    assert sum(job.operation == "created" and job.status == "completed" for job in jobs) >= completed
+    assert (
+        sum(job.operation == "created" and job.status == "completed" for job in jobs) >= completed
+    )
     for job in jobs:
         if job.status == "cancelled" and job.attempt:
             assert (job.error.type, job.canceled_at is not None) == ("CancelledError", True)
 
 
 async def test_the_sweep_reaches_the_end(db_url):
-    """The driver above does cancel before, within and after the program: with enough turns it completes."""
+    """The driver above does cancel before, within and after the program: with enough turns it
+    completes.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url) as tracker:
         assert (await interrupt(tracker, 0, 1, "start"))[0] is False
         assert (await interrupt(tracker, 1_000_000, 0, "end"))[0] is True
 
 
-async def test_a_cancellation_while_the_database_is_asked_for_the_attempt_ends_that_attempt(tracker):
-    """R9: the database goes on with what it was asked for; the attempt that it enters is cancelled, not left running."""
+async def test_a_cancellation_while_the_database_is_asked_for_the_attempt_ends_that_attempt(
+    tracker,
+):
+    """R9: the database goes on with what it was asked for; the attempt that it enters is cancelled,
+    not left running.
+    """
     entered = asyncio.Event()
     original = tracker._store.claim
 
@@ -182,7 +203,9 @@ async def test_asyncio_timeout(tracker):
 
 
 async def test_a_failing_sibling_cancels_the_others(tracker):
-    """R9: in a task group the one that failed is failed, the others are cancelled, the job around them failed."""
+    """R9: in a task group the one that failed is failed, the others are cancelled, the job around
+    them failed.
+    """
     waiting = asyncio.Event()
 
     async def fails(job):
@@ -199,7 +222,10 @@ async def test_a_failing_sibling_cancels_the_others(tracker):
         async with tracker.job("a") as job, asyncio.TaskGroup() as group:
             group.create_task(fails(job))
             group.create_task(waits(job))
-    assert {step.name: step.status for step in await tracker.jobs.steps(job.id)} == {"fails": "failed", "waits": "cancelled"}
+    assert {step.name: step.status for step in await tracker.jobs.steps(job.id)} == {
+        "fails": "failed",
+        "waits": "cancelled",
+    }
     assert (await tracker.jobs.get(job.id)).status == "failed"
 
 
@@ -225,7 +251,9 @@ async def test_a_swallowed_cancellation_is_no_cancellation(tracker):
 
 
 async def test_leaving_needs_no_await(tracker):
-    """Guarantee 4: the final state is in the spool before anything is awaited: `__aexit__` never suspends."""
+    """Guarantee 4: the final state is in the spool before anything is awaited: `__aexit__` never
+    suspends.
+    """
     job = await tracker.job("a").__aenter__()
     step = await job.step("s").__aenter__()
     for leaving in (step.__aexit__(None, None, None), job.__aexit__(None, None, None)):
@@ -235,7 +263,9 @@ async def test_leaving_needs_no_await(tracker):
 
 
 async def test_cancelling_aclose_leaves_nothing_behind(db_url):
-    """Guarantee 4: a tracker whose closing is cancelled lets go, and what waited is in the spool for the next."""
+    """Guarantee 4: a tracker whose closing is cancelled lets go, and what waited is in the spool
+    for the next.
+    """
     structjob.configure(console=False, strict=True)
     for turns in range(1, 30, 3):
         tracker = await structjob.Tracker(db_url).open()

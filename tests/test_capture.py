@@ -1,4 +1,6 @@
-"""Recording may be interrupted anywhere, by anything that records: no number is given twice, none is missing."""
+"""Recording may be interrupted anywhere, by anything that records: no number is given twice, none
+is missing.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ import pytest
 import structlog
 
 import structjob
-from structjob import routing
-from structjob.lane import MemoryLane
-from structjob.line import number_of
-from structjob.recorder import Numbers, Recorder
-from structjob.session import Session
+from structjob.spool import routing
+from structjob.spool.line import number_of
+from structjob.spool.queue import MemoryLane
+from structjob.spool.recorder import Numbers, Recorder
+from structjob.spool.session import Session
 
 
 def make_recorder(root=None, **options) -> Recorder:
@@ -50,7 +52,8 @@ def interrupting():
 
 def run_interrupted(log, interrupting, least: int) -> int:
     """Log in a loop until handlers have logged *least* times; return how many events there were."""
-    signals, finalised, looped = Numbers(), Numbers(), Numbers()  # a counter that is added to would itself be interrupted
+    # a counter that is added to would itself be interrupted
+    signals, finalised, looped = Numbers(), Numbers(), Numbers()
 
     class Finalised:
         def __init__(self) -> None:
@@ -85,7 +88,8 @@ def run_interrupted(log, interrupting, least: int) -> int:
 async def interrupted(db_path, interrupting, least: int) -> None:
     structjob.configure(console=False, strict=True)
     log = structlog.get_logger("capture")
-    # Room for all: the loop does not rest, and where the machine has other things to do as well, the signals are a long time in coming.
+    # Room for all: the loop does not rest, and where the machine has other things to do as well,
+    # the signals are a long time in coming.
     async with structjob.Tracker(f"sqlite:///{db_path}", spool_max_bytes=64 * 1024**3) as tracker:
         async with tracker.job("interrupted"):
             logged = run_interrupted(log, interrupting, least)
@@ -96,18 +100,22 @@ async def interrupted(db_path, interrupting, least: int) -> None:
         session = tracker.session_id
     with closing(sqlite3.connect(db_path)) as connection, connection:
         count, distinct, last = connection.execute(
-            "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs WHERE session_id = ?", (session,)
+            "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs WHERE session_id = ?",
+            (session,),
         ).fetchone()
         for message in ("from a signal", "from __del__", "from the loop"):
             rows, kinds = connection.execute(
-                "SELECT count(*), count(DISTINCT json_extract(attrs, '$.n')) FROM structjob_logs WHERE message = ?", (message,)
+                "SELECT count(*), count(DISTINCT json_extract(attrs, '$.n')) FROM structjob_logs WHERE message = ?",
+                (message,),
             ).fetchone()
             assert rows == kinds >= 1
     assert count == distinct == last == logged + 2
 
 
 async def test_signal_handlers_and_finalisers_may_log_anywhere(db_path, interrupting):
-    """Handlers and ``__del__`` that log into a loop that logs: every event is stored, under a number of its own (capture)."""
+    """Handlers and ``__del__`` that log into a loop that logs: every event is stored, under a
+    number of its own (capture).
+    """
     await interrupted(db_path, interrupting, 1000)
 
 
@@ -119,8 +127,9 @@ async def test_fifty_thousand_interruptions(db_path, interrupting):
 
 
 def test_an_interruption_that_raises_is_accounted_for(tmp_path, interrupting):
-    """A handler that raises (Ctrl-C) in the middle of recording: each number is in a line, or known as interrupted, or found missing at
-    the end; none is both, and none is twice (guarantee 2)."""
+    """A handler that raises (Ctrl-C) in the middle of recording: each number is in a line, or known
+    as interrupted, or found missing at the end; none is both, and none is twice (guarantee 2).
+    """
     recorder = make_recorder(tmp_path)
     raised = 0
 
@@ -133,7 +142,8 @@ def test_an_interruption_that_raises_is_accounted_for(tmp_path, interrupting):
             if frame.f_code is Recorder.put.__code__:
                 raise Interrupt
             frame = frame.f_back
-        once()  # one at a time: handlers that interrupt each other overflow the stack on a slow machine
+        # one at a time: handlers that interrupt each other overflow the stack on a slow machine
+        once()
 
     def once() -> None:
         signal.setitimer(signal.ITIMER_REAL, 50e-6)
@@ -148,7 +158,9 @@ def test_an_interruption_that_raises_is_accounted_for(tmp_path, interrupting):
             raised += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
     written = Counter(map(number_of, lines_of(recorder)))
-    lost = {number for dropped in recorder.lost for number in range(dropped.first, dropped.last + 1)}
+    lost = {
+        number for dropped in recorder.lost for number in range(dropped.first, dropped.last + 1)
+    }
     assert max(written.values()) == 1
     assert not lost & written.keys()
     assert recorder.numbers.given - len(written) <= raised
@@ -157,7 +169,9 @@ def test_an_interruption_that_raises_is_accounted_for(tmp_path, interrupting):
 
 
 async def test_what_was_interrupted_is_explained_at_the_end(db_path):
-    """An event whose recording was broken off is not stored, and not passed over in silence (guarantee 2)."""
+    """An event whose recording was broken off is not stored, and not passed over in silence
+    (guarantee 2).
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         structlog.get_logger().info("before")
@@ -177,9 +191,10 @@ async def test_what_was_interrupted_is_explained_at_the_end(db_path):
         session = tracker.session_id
     assert tracker.ledger().dropped == {"interrupted": 1}
     with closing(sqlite3.connect(db_path)) as connection, connection:
-        assert connection.execute("SELECT first_seq, last_seq, reason FROM structjob_gaps WHERE session_id = ?", (session,)).fetchall() == [
-            (2, 2, "interrupted")
-        ]
+        assert connection.execute(
+            "SELECT first_seq, last_seq, reason FROM structjob_gaps WHERE session_id = ?",
+            (session,),
+        ).fetchall() == [(2, 2, "interrupted")]
     assert not list(db_path.with_name(db_path.name + ".spool").iterdir())
 
 
@@ -190,7 +205,12 @@ def test_threads_get_numbers_of_their_own(tmp_path, spool):
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=lambda: [recorder.put(b'{"message":"x"', 20) for _ in range(2000)]) for _ in range(8)]
+        threads = [
+            threading.Thread(
+                target=lambda: [recorder.put(b'{"message":"x"', 20) for _ in range(2000)]
+            )
+            for _ in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -227,7 +247,9 @@ def test_what_the_disk_refuses_waits_in_memory():
 
 
 def test_a_closed_recorder_hands_over_to_the_next():
-    """What comes after closing is counted as rejected, and recorded by the tracker that opens next (guarantee 2)."""
+    """What comes after closing is counted as rejected, and recorded by the tracker that opens next
+    (guarantee 2).
+    """
     routing._waiting.clear()
     first = make_recorder()
     routing.add(first)

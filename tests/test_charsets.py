@@ -1,4 +1,6 @@
-"""Databases that are not UTF-8: nothing becomes question marks in silence, and no character stops what comes after it."""
+"""Databases that are not UTF-8: nothing becomes question marks in silence, and no character stops
+what comes after it.
+"""
 
 import asyncio
 import contextlib
@@ -38,14 +40,22 @@ async def latin1():
 
 
 def postgresql(encoding):
-    return made("postgresql", f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    return made(
+        "postgresql", f"ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
 
 
 async def record_everywhere(database, directory):
     """Have text in every column of every table that takes the user's."""
     structjob.configure(console=False)
     async with structjob.Tracker(database.url, service=TEXT, spool=directory) as tracker:
-        about = {"description": TEXT, "owner": TEXT, "project": TEXT, "metadata": {TEXT: TEXT}, "external_job_id": TEXT}
+        about = {
+            "description": TEXT,
+            "owner": TEXT,
+            "project": TEXT,
+            "metadata": {TEXT: TEXT},
+            "external_job_id": TEXT,
+        }
         with pytest.raises(RuntimeError):
             async with tracker.job(TEXT, job_type=TEXT, **about) as one, one.step(TEXT) as step:
                 log.info(TEXT, detail=[TEXT])
@@ -62,7 +72,9 @@ async def record_everywhere(database, directory):
 
 
 async def test_a_database_in_latin1_keeps_every_character(latin1, tmp_path):
-    """On MariaDB a database's own character set has no part in what is stored, in any table (faults 11)."""
+    """On MariaDB a database's own character set has no part in what is stored, in any table (faults
+    11).
+    """
     await record_everywhere(latin1, tmp_path / "spool")
     async with opened(None, latin1.url) as store:
         await store.write(Write(7, event(1, TEXT, ts="no time")))
@@ -79,13 +91,20 @@ async def test_a_database_in_latin1_keeps_every_character(latin1, tmp_path):
         "cancellations": "reason, requested_by",
     }.items():
         for column in columns.split(", "):
-            found = [row[0] for row in await latin1.rows(f"SELECT {column} FROM structjob_{table} WHERE {column} IS NOT NULL")]
+            found = [
+                row[0]
+                for row in await latin1.rows(
+                    f"SELECT {column} FROM structjob_{table} WHERE {column} IS NOT NULL"
+                )
+            ]
             assert any(TEXT in value for value in found), (table, column, found)
             assert not any("??" in value for value in found), (table, column, found)
 
 
 def test_doctor_and_migrate_name_a_column_that_cannot_hold_every_character():
-    """A column that somebody converted is named, with what to type; typed, all is well again (faults 11)."""
+    """A column that somebody converted is named, with what to type; typed, all is well again
+    (faults 11).
+    """
     url = asyncio.run(create("mariadb", "CHARACTER SET latin1"))
 
     async def execute(statement):
@@ -96,7 +115,11 @@ def test_doctor_and_migrate_name_a_column_that_cannot_hold_every_character():
     shown = url.set(drivername="mariadb").render_as_string(hide_password=False)
     try:
         assert "character set" not in typed(shown, "migrate")
-        asyncio.run(execute("ALTER TABLE structjob_logs MODIFY message LONGTEXT CHARACTER SET latin1 NOT NULL"))
+        asyncio.run(
+            execute(
+                "ALTER TABLE structjob_logs MODIFY message LONGTEXT CHARACTER SET latin1 NOT NULL"
+            )
+        )
         told = typed(shown, "doctor")
         assert "structjob_logs.message has the character set latin1" in told
         (line,) = [line for line in told.splitlines() if "ALTER TABLE" in line]
@@ -115,19 +138,33 @@ def test_doctor_and_migrate_name_a_column_that_cannot_hold_every_character():
         ("SQL_ASCII", TEXT),
     ],
 )
-async def test_a_database_in_another_encoding_stores_all_the_same(encoding, shown, tmp_path, caplog):
-    """On PostgreSQL a character that the encoding lacks is stored as an escape: nothing is lost, nothing waits, one warning (faults 12)."""
+async def test_a_database_in_another_encoding_stores_all_the_same(
+    encoding, shown, tmp_path, caplog
+):
+    """On PostgreSQL a character that the encoding lacks is stored as an escape: nothing is lost,
+    nothing waits, one warning (faults 12).
+    """
     async with postgresql(encoding) as database:
         await record_everywhere(database, tmp_path / "spool")
         assert f"has the encoding {encoding}" in caplog.text
         assert "CREATE DATABASE" in caplog.text
         assert "delivery goes on" not in caplog.text
-        where = {"jobs": "operation", "logs": "message", "steps": "name", "sessions": "service", "errors": "resolved_by"}
+        where = {
+            "jobs": "operation",
+            "logs": "message",
+            "steps": "name",
+            "sessions": "service",
+            "errors": "resolved_by",
+        }
         for table, column in where.items():
-            assert shown in [row[0] for row in await database.rows(f"SELECT {column} FROM structjob_{table}")], table
+            assert shown in [
+                row[0] for row in await database.rows(f"SELECT {column} FROM structjob_{table}")
+            ], table
         assert await database.rows("SELECT count(*) FROM structjob_dead_letters") == [(0,)]
         async with structjob.Tracker(database.url, spool=False) as tracker:
-            assert [found.message for found in await tracker.logs.list(text="Привет", kind="log")] == [shown]
+            assert [
+                found.message for found in await tracker.logs.list(text="Привет", kind="log")
+            ] == [shown]
             assert (await tracker.jobs.by_external_id(TEXT)).operation == shown
             assert (await tracker.verify()).ok
         async with database.engine.connect() as connection:
@@ -137,12 +174,16 @@ async def test_a_database_in_another_encoding_stores_all_the_same(encoding, show
 
 
 async def test_a_dead_letter_can_always_be_stored(tmp_path, monkeypatch):
-    """What the database refuses with a character that it cannot hold is put aside, and its neighbours are stored (faults 12)."""
+    """What the database refuses with a character that it cannot hold is put aside, and its
+    neighbours are stored (faults 12).
+    """
     async with postgresql("LATIN1") as database, opened(None, database.url) as store:
         store._codec = None  # as where Python's idea of an encoding is not the server's
         written = await store.write(Write(1, events(1) + event(2, TEXT) + events(3)))
         assert written.dead == 1
         assert [found.seq for found in await read(store)] == [1, 3]
-        ((payload, error),) = await database.rows("SELECT payload, error FROM structjob_dead_letters")
+        ((payload, error),) = await database.rows(
+            "SELECT payload, error FROM structjob_dead_letters"
+        )
         assert r"\u041f\u0440" in payload
         assert "22P05" in error

@@ -1,4 +1,6 @@
-"""Every value is checked when it is given, and no value keeps a job's or step's final state from the database."""
+"""Every value is checked when it is given, and no value keeps a job's or step's final state from
+the database.
+"""
 
 import logging
 import types
@@ -20,7 +22,9 @@ TEXTS = {
 
 
 async def test_an_attribute_takes_what_the_option_takes(any_tracker):
-    """faults 33c: `job.owner = "x" * 300` and `step.total = "seven"` raise where they are written, and the job ends as it ends."""
+    """faults 33c: `job.owner = "x" * 300` and `step.total = "seven"` raise where they are written,
+    and the job ends as it ends.
+    """
     async with any_tracker.job("a", owner="ada") as job, job.step("s") as step:
         for name, limit in TEXTS.items():
             before = getattr(job, name)
@@ -37,14 +41,24 @@ async def test_an_attribute_takes_what_the_option_takes(any_tracker):
             step.name = "x" * 201
         job.owner, job.category, job.metadata, step.total = "grace", None, {"n": 1}, 7
     record, (done,) = await any_tracker.jobs.get(job.id), await any_tracker.jobs.steps(job.id)
-    assert (record.status, record.owner, record.category, record.metadata) == ("completed", "grace", "system", {"n": 1})
+    assert (record.status, record.owner, record.category, record.metadata) == (
+        "completed",
+        "grace",
+        "system",
+        {"n": 1},
+    )
     assert (done.status, done.total) == ("completed", 7)
     assert any_tracker.ledger().dead_lettered == 0
 
 
 def test_each_text_column_that_can_be_set_has_its_limit():
     """faults 33c: the limits are those of the columns."""
-    checked = {name for kind in (Job, Step) for name, value in vars(kind).items() if isinstance(value, Checked)}
+    checked = {
+        name
+        for kind in (Job, Step)
+        for name, value in vars(kind).items()
+        if isinstance(value, Checked)
+    }
     assert checked >= set(TEXTS) | {"id", "name", "total", "metadata"}
     for name, limit in TEXTS.items():
         if name != "description":
@@ -52,11 +66,18 @@ def test_each_text_column_that_can_be_set_has_its_limit():
 
 
 async def test_what_json_does_not_know_ends_no_work(db_url):
-    """faults 33c: whatever a program does to a handle, leaving the block raises nothing, and the final status is stored."""
+    """faults 33c: whatever a program does to a handle, leaving the block raises nothing, and the
+    final status is stored.
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         async with tracker.job("a") as job, job.step("s") as step:
-            job._error, step._done, step._seq, job._attempt = "broken", types.SimpleNamespace(a=1), 1, 1
+            job._error, step._done, step._seq, job._attempt = (
+                "broken",
+                types.SimpleNamespace(a=1),
+                1,
+                1,
+            )
         assert [record.status for record in await tracker.jobs.list()] == ["completed"]
         assert [record.status for record in await tracker.jobs.steps(job.id)] == ["completed"]
 
@@ -74,8 +95,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_a_record_that_a_database_refuses_is_stored_without_what_does_not_fit(any_tracker, caplog, monkeypatch, name):
-    """faults 33c: the final status never depends on another value of the row; what was refused is among the dead letters."""
+async def test_a_record_that_a_database_refuses_is_stored_without_what_does_not_fit(
+    any_tracker, caplog, monkeypatch, name
+):
+    """faults 33c: the final status never depends on another value of the row; what was refused is
+    among the dead letters.
+    """
     row = Job._row
     async with any_tracker.job("a", owner="ada", metadata={"n": 1}) as job, job.step("s"):
         monkeypatch.setattr(Job, "_row", lambda self: {**row(self), name: BAD[name]})
@@ -83,7 +108,12 @@ async def test_a_record_that_a_database_refuses_is_stored_without_what_does_not_
     assert (record.status, record.metadata) == ("completed", {"n": 1})
     assert [step.status for step in await any_tracker.jobs.steps(job.id)] == ["completed"]
     letters = await any_tracker._store.fetch(select(tables.dead_letters.c.payload))
-    told = [line for line in caplog.records if line.levelno == logging.WARNING and "refuses a value of job" in line.getMessage()]
+    told = [
+        line
+        for line in caplog.records
+        if line.levelno == logging.WARNING and "refuses a value of job" in line.getMessage()
+    ]
     assert len(told) == len(letters)
-    if name in ("owner", "duration_ms", "max_rss_kb", "percent_complete", "error_type"):  # SQLite takes what is of another type
+    # SQLite takes what is of another type
+    if name in ("owner", "duration_ms", "max_rss_kb", "percent_complete", "error_type"):
         assert letters or any_tracker._store.masked_url.startswith("sqlite")

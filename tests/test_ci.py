@@ -39,15 +39,23 @@ class Stages:
         self.directory = directory
 
     def write(self, *names: str, fails: bool = False) -> None:
-        """Write tests: one passes, those of *names* fail the first time, and perhaps one fails each time."""
-        (self.directory / "test_it.py").write_text(TESTS.format(names=names, fails=not fails, passes=not fails))
+        """Write tests: one passes, those of *names* fail the first time, and perhaps one fails each
+        time.
+        """
+        (self.directory / "test_it.py").write_text(
+            TESTS.format(names=names, fails=not fails, passes=not fails)
+        )
 
     def run(self, *words: str) -> tuple[int, str, str]:
-        """Run the script; return its exit code, the last line of its stdout, and all that it printed."""
+        """Run the script; return its exit code, the last line of its stdout, and all that it
+        printed.
+        """
         env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p xdist"}
         command = [sys.executable, str(STAGES), str(self.directory / "kept"), *words]
-        done = subprocess.run(command, cwd=self.directory, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=self.directory, env=env, capture_output=True, text=True, check=False
+        )
         return done.returncode, done.stdout.splitlines()[-1], done.stdout + done.stderr
 
     def stage(self, name: str) -> tuple[int, str, str]:
@@ -62,7 +70,9 @@ def stages(tmp_path: Path) -> Stages:
 
 
 def test_a_test_that_passes_alone_is_named(stages: Stages) -> None:
-    """Two tests of two stages fail, and pass when they run once more: the run goes on, names them at the end, and its last line counts."""
+    """Two tests of two stages fail, and pass when they run once more: the run goes on, names them
+    at the end, and its last line counts.
+    """
     stages.write("one")
     assert stages.stage("first")[0] == 0
     (stages.directory / "one").unlink()
@@ -73,7 +83,9 @@ def test_a_test_that_passes_alone_is_named(stages: Stages) -> None:
 
 
 def test_three_are_too_many(stages: Stages) -> None:
-    """The third test that fails ends the run, whichever stage it is of, and nothing is run once more."""
+    """The third test that fails ends the run, whichever stage it is of, and nothing is run once
+    more.
+    """
     stages.write("one", "two")
     assert stages.stage("first")[0] == 0
     stages.write("three")

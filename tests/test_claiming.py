@@ -1,4 +1,6 @@
-"""The start of a job whose answer is lost: the database has entered it, and whoever asked was told that it does not answer."""
+"""The start of a job whose answer is lost: the database has entered it, and whoever asked was told
+that it does not answer.
+"""
 
 from __future__ import annotations
 
@@ -35,23 +37,34 @@ async def until(condition, seconds: float = 60.0) -> None:
 
 async def entered(database) -> list[tuple]:
     """Return every attempt as it is in the database."""
-    return [tuple(row) for row in await database.rows("SELECT job_id, attempt, status FROM structjob_attempts ORDER BY job_id, attempt")]
+    return [
+        tuple(row)
+        for row in await database.rows(
+            "SELECT job_id, attempt, status FROM structjob_attempts ORDER BY job_id, attempt"
+        )
+    ]
 
 
 async def test_the_same_start_again_is_the_first(unanswered, database, faulty: FaultyStore):
-    """A start that was not answered and is repeated with its idempotency key runs the job; nobody else's is in its way (R14)."""
+    """A start that was not answered and is repeated with its idempotency key runs the job; nobody
+    else's is in its way (R14).
+    """
     lose(faulty)
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", idempotency_key="k").__aenter__()
     assert faulty.after is None
     async with unanswered.job("pay", idempotency_key="k") as job:
         assert (job.existing, job.attempt) == (False, 1)
-    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [(job.id, "completed")]
+    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [
+        (job.id, "completed")
+    ]
     assert await entered(database) == [(job.id, 1, "completed")]
 
 
 async def test_what_never_began_is_taken_back(unanswered, database, faulty: FaultyStore):
-    """Where the start is not repeated, the job that nobody runs is gone as soon as the database answers (R11)."""
+    """Where the start is not repeated, the job that nobody runs is gone as soon as the database
+    answers (R11).
+    """
     lose(faulty)
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", job_id="j").__aenter__()
@@ -63,8 +76,12 @@ async def test_what_never_began_is_taken_back(unanswered, database, faulty: Faul
     assert await entered(database) == []
 
 
-async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faulty: FaultyStore, monkeypatch):
-    """A server that goes on with what it had received, after we have looked for it in vain, leaves no job that nobody runs (R11)."""
+async def test_what_is_carried_out_late_is_taken_back(
+    unanswered, database, faulty: FaultyStore, monkeypatch
+):
+    """A server that goes on with what it had received, after we have looked for it in vain, leaves
+    no job that nobody runs (R11).
+    """
     faulty.late = True
     lose(faulty)
     with pytest.raises(StoreUnavailable):
@@ -80,8 +97,12 @@ async def test_what_is_carried_out_late_is_taken_back(unanswered, database, faul
     assert await entered(database) == []
 
 
-async def test_a_key_that_is_entered_late_is_in_nobodys_way(unanswered, database, faulty: FaultyStore):
-    """The same start again is the first, also where what the database had received of it is carried out only then (R14)."""
+async def test_a_key_that_is_entered_late_is_in_nobodys_way(
+    unanswered, database, faulty: FaultyStore
+):
+    """The same start again is the first, also where what the database had received of it is carried
+    out only then (R14).
+    """
     faulty.late = True
     lose(faulty)
     with pytest.raises(StoreUnavailable):
@@ -95,12 +116,16 @@ async def test_a_key_that_is_entered_late_is_in_nobodys_way(unanswered, database
     faulty.store.claim = as_late_as_can_be
     async with unanswered.job("pay", idempotency_key="k") as job:
         assert (job.existing, job.attempt) == (False, 1)
-    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [(job.id, "completed")]
+    assert [(found.id, found.status) for found in await unanswered.jobs.list()] == [
+        (job.id, "completed")
+    ]
     assert await entered(database) == [(job.id, 1, "completed")]
 
 
 async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, monkeypatch):
-    """It is looked for twice: at once, and when it cannot come any more. Many starts of a long outage are no load afterwards."""
+    """It is looked for twice: at once, and when it cannot come any more. Many starts of a long
+    outage are no load afterwards.
+    """
     faulty.late = True
     lose(faulty)
     with pytest.raises(StoreUnavailable):
@@ -118,7 +143,7 @@ async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, m
 
 async def test_many_are_looked_for_by_and_by(unanswered, faulty: FaultyStore, monkeypatch):
     """So many in a turn at most: between the turns the heart beats (R28)."""
-    monkeypatch.setattr("structjob.engine.keeper._CLAIMS", 0)
+    monkeypatch.setattr("structjob.engine.maintenance._CLAIMS", 0)
     faulty.late = True
     for number in range(3):
         lose(faulty)
@@ -156,12 +181,17 @@ async def test_the_former_attempt_is_the_latest_again(unanswered, database, faul
     assert await entered(database) == [("j", 1, "completed")]
     async with unanswered.job("pay", job_id="j") as again:
         assert again.attempt == 2
-    assert [attempt.status for attempt in await unanswered.jobs.history("j")] == ["completed", "completed"]
+    assert [attempt.status for attempt in await unanswered.jobs.history("j")] == [
+        "completed",
+        "completed",
+    ]
 
 
 @pytest.mark.parametrize("own", [True, False])
 async def test_a_pending_job_is_pending_again(unanswered, database, faulty: FaultyStore, own):
-    """A pending job, this process's or another's, waits on for whoever starts it; nothing that was told of it is lost (R13)."""
+    """A pending job, this process's or another's, waits on for whoever starts it; nothing that was
+    told of it is lost (R13).
+    """
     if own:
         made = await unanswered.create_job("pay", job_id="j", owner="ada")
     else:
@@ -184,7 +214,9 @@ async def test_a_pending_job_is_pending_again(unanswered, database, faulty: Faul
 
 
 async def test_what_goes_on_offline_stays(unanswered, database, faulty: FaultyStore):
-    """With `offline=True` the job runs though its start was not answered: it is the attempt that was entered (R29)."""
+    """With `offline=True` the job runs though its start was not answered: it is the attempt that
+    was entered (R29).
+    """
     lose(faulty)
     async with unanswered.job("pay", idempotency_key="k", offline=True) as job:
         await unanswered._engine.claiming.settle()
@@ -196,11 +228,16 @@ async def test_what_goes_on_offline_stays(unanswered, database, faulty: FaultySt
 
 
 async def test_what_others_made_of_it_stays(unanswered, database, faulty: FaultyStore):
-    """Another process that has begun the next attempt meanwhile keeps it; the one that never began is no part of the history (R2)."""
+    """Another process that has begun the next attempt meanwhile keeps it; the one that never began
+    is no part of the history (R2).
+    """
     lose(faulty)
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", job_id="j").__aenter__()
-    async with structjob.Tracker(database.url, spool=False) as other, other.job("pay", job_id="j") as job:
+    async with (
+        structjob.Tracker(database.url, spool=False) as other,
+        other.job("pay", job_id="j") as job,
+    ):
 
         async def alone():
             return await entered(database) == [("j", job.attempt, "running")]
@@ -210,8 +247,12 @@ async def test_what_others_made_of_it_stays(unanswered, database, faulty: Faulty
     assert await entered(database) == [("j", job.attempt, "completed")]
 
 
-async def test_a_job_that_is_made_with_a_key_needs_an_answer(unanswered, database, faulty: FaultyStore):
-    """With the database away nobody can tell whether the key is taken: that is raised, unless `offline=True` takes the risk (R14, R29)."""
+async def test_a_job_that_is_made_with_a_key_needs_an_answer(
+    unanswered, database, faulty: FaultyStore
+):
+    """With the database away nobody can tell whether the key is taken: that is raised, unless
+    `offline=True` takes the risk (R14, R29).
+    """
     faulty.before = StoreUnavailable("the connection broke")
     with pytest.raises(StoreUnavailable, match="the connection broke"):
         await unanswered.create_job("pay", idempotency_key="k")

@@ -1,4 +1,6 @@
-"""The command line as a whole: help, exit codes, colours, closed pipes, ids, and databases that are not there (R49)."""
+"""The command line as a whole: help, exit codes, colours, closed pipes, ids, and databases that are
+not there (R49).
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
-    """``structjob COMMAND --help`` says what it does, and shows how it is typed; each can say it as JSON (R49)."""
+    """``structjob COMMAND --help`` says what it does, and shows how it is typed; each can say it as
+    JSON (R49).
+    """
     shown = shell.ok(command, "--help")
     assert "--json" in shown
     assert "Examples:" in shown
@@ -72,7 +76,9 @@ def test_help_names_every_command(shell: Shell) -> None:
 
 
 def test_help_is_fast() -> None:
-    """Importing the command line costs click and about as much again: no database layer, no Rich, no event loop (B12)."""
+    """Importing the command line costs click and about as much again: no database layer, no Rich,
+    no event loop (B12).
+    """
     program = (
         "import sys, resource\n"
         "def cpu():\n u = resource.getrusage(resource.RUSAGE_SELF); return u.ru_utime + u.ru_stime\n"
@@ -86,7 +92,11 @@ def test_help_is_fast() -> None:
     costs = []
     for _ in range(5):
         cost, *loaded = subprocess.run(
-            [sys.executable, "-c", program], env=environment(), capture_output=True, check=True, text=True
+            [sys.executable, "-c", program],
+            env=environment(),
+            capture_output=True,
+            check=True,
+            text=True,
         ).stdout.split()
         assert not loaded
         costs.append(float(cost))
@@ -118,13 +128,21 @@ def test_it_is_a_module_too(shell: Shell) -> None:
         (("--db", "oracle://host/x", "jobs"), 2, "no store for 'oracle'"),
         (("--db", "not a:url://", "jobs"), 2, "not a database URL"),
         (("--db", "sqlite://", "jobs"), 1, "in memory"),
-        (("--db", "\udcff.db", "run", "true"), 2, "the URL of the database '\\udcff.db' is not UTF-8"),
+        (
+            ("--db", "\udcff.db", "run", "true"),
+            2,
+            "the URL of the database '\\udcff.db' is not UTF-8",
+        ),
         (("logs", "--around", f"{'9' * 5000}:1"), 2, "names no line"),
         (("--db", "sqlite://", "run", "true"), 2, "in memory"),
     ],
 )
-def test_an_error_is_one_clear_message_and_an_exit_code(shell: Shell, words: tuple[str, ...], code: int, told: str) -> None:
-    """Nothing on stdout, what is wrong on stderr, never a traceback; 2 is usage, 3 is not found (R49)."""
+def test_an_error_is_one_clear_message_and_an_exit_code(
+    shell: Shell, words: tuple[str, ...], code: int, told: str
+) -> None:
+    """Nothing on stdout, what is wrong on stderr, never a traceback; 2 is usage, 3 is not found
+    (R49).
+    """
     done = shell.run(*words)
     assert done.returncode == code
     assert done.stdout == b""
@@ -158,13 +176,19 @@ def test_an_error_names_the_command_that_helps_for_the_same_database(
 
 
 def test_a_server_that_does_not_answer_is_looked_at_by_doctor(tmp_path: Path) -> None:
-    """faults 45: the next useful command has a word to replace where the password stood: never the password, and no stars (R49)."""
+    """faults 45: the next useful command has a word to replace where the password stood: never the
+    password, and no stars (R49).
+    """
     done = Shell(tmp_path).run("--db", "postgresql://ada:hunter2@127.0.0.1:1/x", "jobs")
     assert done.returncode == 1
-    assert done.stderr.decode().endswith("next:  structjob --db postgresql://ada:PASSWORD@127.0.0.1:1/x doctor\n")
+    assert done.stderr.decode().endswith(
+        "next:  structjob --db postgresql://ada:PASSWORD@127.0.0.1:1/x doctor\n"
+    )
 
 
-@pytest.mark.parametrize("words", [("jobs",), ("show", "x"), ("logs",), ("verify",), ("logs", "-f")])
+@pytest.mark.parametrize(
+    "words", [("jobs",), ("show", "x"), ("logs",), ("verify",), ("logs", "-f")]
+)
 def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Reading where nothing is says so, names the next command, and creates nothing (R49)."""
     done = Shell(tmp_path).run(*words)
@@ -175,7 +199,9 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, words: tuple[s
 
 
 def test_a_hint_leaves_out_what_the_environment_says(tmp_path: Path) -> None:
-    """faults 45: where the environment names the same database, the command to type next needs no --db."""
+    """faults 45: where the environment names the same database, the command to type next needs no
+    --db.
+    """
     url = "postgresql://ada:hunter2@127.0.0.1:1/x"
     done = Shell(tmp_path).run("--db", url, "jobs", env=environment(STRUCTJOB_DATABASE_URL=url))
     assert done.stderr.decode().endswith("next:  structjob doctor\n")
@@ -208,7 +234,9 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     """A file of something else ends in one line that names it (R49)."""
-    (tmp_path / "notes.txt").write_text("these are notes, and they are longer than a header of a database would be\n" * 30)
+    (tmp_path / "notes.txt").write_text(
+        "these are notes, and they are longer than a header of a database would be\n" * 30
+    )
     done = Shell(tmp_path).run("--db", "notes.txt", "jobs")
     assert done.returncode == 1
     assert b"not an SQLite database" in done.stderr
@@ -216,14 +244,23 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 
 def test_the_database_may_be_named_anywhere(shell: Shell, tmp_path: Path) -> None:
-    """``--db`` works before and behind the command, as a URL or a path; the environment is asked without it (R49)."""
+    """``--db`` works before and behind the command, as a URL or a path; the environment is asked
+    without it (R49).
+    """
     path = shell.directory / "structjob.db"
     elsewhere = Shell(tmp_path)
     expected = len(shell.json("jobs"))
     assert len(elsewhere.json("--db", f"sqlite:///{path}", "jobs")) == expected
     assert len(elsewhere.json("jobs", "--db", str(path))) == expected
     for name in ("STRUCTJOB_DATABASE_URL", "DATABASE_URL"):
-        assert len(json.loads(elsewhere.ok("jobs", "--json", env=environment(**{name: f"sqlite:///{path}"})))) == expected
+        assert (
+            len(
+                json.loads(
+                    elsewhere.ok("jobs", "--json", env=environment(**{name: f"sqlite:///{path}"}))
+                )
+            )
+            == expected
+        )
 
 
 def test_reading_leaves_no_trace(shell: Shell) -> None:
@@ -240,7 +277,12 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     shell.python(MANY, "sqlite:///many.db")
     env = environment(STRUCTJOB_DATABASE_URL="sqlite:///many.db")
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"], cwd=shell.directory, env=env, capture_output=True, timeout=60, check=False
+        ["bash", "-c", f"set -o pipefail; {line}"],
+        cwd=shell.directory,
+        env=env,
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert done.stdout.count(b"\n") == 1
     assert done.stderr == b""
@@ -248,13 +290,25 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join
+)
 def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
-    """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A closed stdout is as one likes (R49)."""
+    """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A
+    closed stdout is as one likes (R49).
+    """
     command = [*COMMAND, *words]
 
     def run(**how: Any) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(command, cwd=shell.directory, env=environment(), stderr=subprocess.PIPE, timeout=60, check=False, **how)
+        return subprocess.run(
+            command,
+            cwd=shell.directory,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+            **how,
+        )
 
     reading, writing = os.pipe()
     os.close(reading)
@@ -270,7 +324,9 @@ def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
 
 @pytest.mark.slow
 def test_colours_follow_the_terminal_and_the_environment(shell: Shell) -> None:
-    """A terminal gets colours unless ``NO_COLOR`` is set, a pipe none unless ``FORCE_COLOR`` is (R49)."""
+    """A terminal gets colours unless ``NO_COLOR`` is set, a pipe none unless ``FORCE_COLOR`` is
+    (R49).
+    """
     for words in (("jobs",), ("show", "gui-17"), ("logs",), ("verify",)):
         assert "\x1b[" in shell.in_a_terminal(*words)[1]
         assert "\x1b[" not in shell.in_a_terminal(*words, env=environment(NO_COLOR="1"))[1]
@@ -279,7 +335,9 @@ def test_colours_follow_the_terminal_and_the_environment(shell: Shell) -> None:
 
 
 def test_what_is_stored_cannot_steer_the_terminal(shell: Shell) -> None:
-    """Escape sequences and newlines in names, messages and attributes are shown, not obeyed (R49)."""
+    """Escape sequences and newlines in names, messages and attributes are shown, not
+    obeyed (R49).
+    """
     evil = next(job for job in shell.json("jobs") if job["operation"].startswith("evil"))
     for words in (("jobs",), ("show", evil["id"]), ("logs", evil["id"])):
         shown = shell.ok(*words, env=environment(FORCE_COLOR="1"))

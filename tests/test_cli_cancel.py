@@ -32,8 +32,12 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.mark.slow
 def test_a_program_under_run_is_cancelled(shell: Shell) -> None:
-    """It gets SIGTERM, its job is cancelled with the reason, and whoever asked sees it end (R9, R48)."""
-    process = shell.start("run", "--external-id", "gui-17", "--", "sh", "-c", "echo ready; exec sleep 60")
+    """It gets SIGTERM, its job is cancelled with the reason, and whoever asked sees it end (R9,
+    R48).
+    """
+    process = shell.start(
+        "run", "--external-id", "gui-17", "--", "sh", "-c", "echo ready; exec sleep 60"
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     said = shell.run("cancel", "gui-17", "--reason", "the disk is needed")
@@ -43,7 +47,10 @@ def test_a_program_under_run_is_cancelled(shell: Shell) -> None:
     assert process.returncode == -signal.SIGTERM  # by the signal itself, as a bare start would end
     job = shell.json("show", "gui-17")["job"]
     assert job["status"] == "cancelled"
-    assert job["error"]["message"] == "the disk is needed: sh was ended by SIGTERM after SIGTERM was passed on to it"
+    assert (
+        job["error"]["message"]
+        == "the disk is needed: sh was ended by SIGTERM after SIGTERM was passed on to it"
+    )
 
 
 def test_what_became_of_it_as_json(shell: Shell) -> None:
@@ -54,9 +61,18 @@ def test_what_became_of_it_as_json(shell: Shell) -> None:
 
 def test_names_do_nothing_to_the_terminal(shell: Shell) -> None:
     """Neither when a job is cancelled nor when verify names one (R9, R49)."""
-    shell.python(PENDING.replace('"later", job_id="j"', '"la\\x1b[2Jter", job_id="j\\x1b[2J"'), "sqlite:///structjob.db")
-    assert shell.run("cancel", "j\x1b[2J").stderr == b"la\\x1b[2Jter is cancelled\nnext:  structjob show $'j\\U0000001b[2J'\n"
-    with contextlib.closing(sqlite3.connect(shell.directory / "structjob.db")) as connection, connection:
+    shell.python(
+        PENDING.replace('"later", job_id="j"', '"la\\x1b[2Jter", job_id="j\\x1b[2J"'),
+        "sqlite:///structjob.db",
+    )
+    assert (
+        shell.run("cancel", "j\x1b[2J").stderr
+        == b"la\\x1b[2Jter is cancelled\nnext:  structjob show $'j\\U0000001b[2J'\n"
+    )
+    with (
+        contextlib.closing(sqlite3.connect(shell.directory / "structjob.db")) as connection,
+        connection,
+    ):
         connection.execute("UPDATE structjob_jobs SET status = 'running'")
     said = shell.run("verify").stderr
     assert b"such as j\\x1b[2J" in said
@@ -77,8 +93,14 @@ def test_show_tells_what_is_missing(shell: Shell) -> None:
     """``structjob show`` says how many lines of the job were given up, and why (R28, R49)."""
     shell.python(SAMPLE, "sqlite:///structjob.db")
     (job, *_) = shell.json("jobs", "--status", "completed")
-    with contextlib.closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
-        for first, last, jobs in ((9001, 9010, {job["id"]: 7, "another": 3}), (9021, 9030, {job["id"]: 10}), (9041, 9050, None)):
+    with contextlib.closing(
+        sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
+    ) as connection:
+        for first, last, jobs in (
+            (9001, 9010, {job["id"]: 7, "another": 3}),
+            (9021, 9030, {job["id"]: 10}),
+            (9041, 9050, None),
+        ):
             connection.execute(
                 "INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason, jobs) VALUES (1, ?, ?, 'spool_full', ?)",
                 (first, last, jobs and json.dumps(jobs)),

@@ -1,4 +1,6 @@
-"""``structjob verify`` and ``structjob migrate``: proof that nothing is lost, and tables that fit (R6, R28, R49)."""
+"""``structjob verify`` and ``structjob migrate``: proof that nothing is lost, and tables that fit
+(R6, R28, R49).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from pathlib import Path
 import pytest
 from cli_support import SAMPLE, Shell, environment
 
-TABLES = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'structjob_%' AND type IN ('table', 'view')"
+TABLES = (
+    "SELECT count(*) FROM sqlite_master WHERE name LIKE 'structjob_%' AND type IN ('table', 'view')"
+)
 
 
 @pytest.fixture
@@ -30,7 +34,9 @@ def execute(shell: Shell, statement: str) -> list[tuple[object, ...]]:
 
 
 def test_verify_says_complete(shell: Shell) -> None:
-    """Each session is shown with what it gave out and what is stored; nothing missing is exit code 0 (R28, R49)."""
+    """Each session is shown with what it gave out and what is stored; nothing missing is exit code
+    0 (R28, R49).
+    """
     shell.python(SAMPLE, "sqlite:///structjob.db")
     done = shell.run("verify")
     assert done.returncode == 0
@@ -43,7 +49,9 @@ def test_verify_says_complete(shell: Shell) -> None:
 
 
 def test_verify_finds_what_was_lost(shell: Shell) -> None:
-    """A line that is gone without an explanation is named by its number, and the exit code is 1, as JSON too (R28, R49)."""
+    """A line that is gone without an explanation is named by its number, and the exit code is 1, as
+    JSON too (R28, R49).
+    """
     shell.python(SAMPLE, "sqlite:///structjob.db")
     execute(shell, "DELETE FROM structjob_logs WHERE seq IN (3, 4, 7)")
     done = shell.run("verify")
@@ -69,25 +77,37 @@ asyncio.run(main())
 
 
 def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
-    """A dead program's lines that wait in a spool nobody can deliver are told of, and are no proof of completeness (R11, R28, R49)."""
+    """A dead program's lines that wait in a spool nobody can deliver are told of, and are no proof
+    of completeness (R11, R28, R49).
+    """
     with pytest.raises(subprocess.CalledProcessError):
         shell.python(KILLED, "sqlite:///structjob.db")
-    (spool,) = (path for path in (shell.directory / "structjob.db.spool").iterdir() if path.name.isdigit())
+    (spool,) = (
+        path for path in (shell.directory / "structjob.db.spool").iterdir() if path.name.isdigit()
+    )
     elsewhere = spool.rename(shell.directory / "elsewhere")
     spool.symlink_to(elsewhere)  # and links are not followed: somebody else may have put one there
     done = shell.run("verify")
     assert done.returncode == 1
     assert "? undelivered" in done.stdout.decode()
-    assert "of 1 program that died wait in the spool and could not be delivered: nothing is proved of them" in done.stderr.decode()
+    assert (
+        "of 1 program that died wait in the spool and could not be delivered: nothing is proved of them"
+        in done.stderr.decode()
+    )
     as_json = json.loads(shell.run("verify", "--json").stdout)
     assert (as_json["ok"], as_json["undelivered"]) == (False, [int(spool.name)])
     spool.unlink()
     elsewhere.rename(spool)
-    assert (shell.json("verify")["ok"], shell.ok("logs", "--grep", "on its way").count("on its way")) == (True, 1)
+    assert (
+        shell.json("verify")["ok"],
+        shell.ok("logs", "--grep", "on its way").count("on its way"),
+    ) == (True, 1)
 
 
 def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
-    """Of a program whose spool nobody has seen it says that more may have been written (R11, R28)."""
+    """Of a program whose spool nobody has seen it says that more may have been written
+    (R11, R28).
+    """
     shell.python(SAMPLE, "sqlite:///structjob.db")
     with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
         connection.execute("UPDATE structjob_sessions SET end_reason = 'lease_expired'")
@@ -112,13 +132,20 @@ def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:
 
 
 def test_migrate_creates_the_tables_and_says_so(shell: Shell) -> None:
-    """On a new file the tables are made, with rights for their owner alone; a second time there is nothing to do (R6, R49)."""
+    """On a new file the tables are made, with rights for their owner alone; a second time there is
+    nothing to do (R6, R49).
+    """
     done = shell.run("migrate")
     assert done.returncode == 0
     assert "./structjob.db: tables created, revision 0001" in done.stderr.decode()
     assert (shell.directory / "structjob.db").stat().st_mode & 0o077 == 0
     assert execute(shell, TABLES)[0][0]
-    assert shell.json("migrate") == {"database": "./structjob.db", "before": "0001", "after": "0001", "changed": False}
+    assert shell.json("migrate") == {
+        "database": "./structjob.db",
+        "before": "0001",
+        "after": "0001",
+        "changed": False,
+    }
     assert "nothing to do" in shell.run("migrate").stderr.decode()
     assert shell.ok("jobs") == ""
 
@@ -154,7 +181,9 @@ def test_migrate_prints_the_sql(shell: Shell, dialect: str) -> None:
 
 def test_the_printed_sql_makes_the_same_tables(shell: Shell) -> None:
     """A database made by hand from the printed SQL is one that structjob works with (R6)."""
-    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
+    ) as connection:
         connection.executescript(shell.ok("migrate", "--sql"))
     assert shell.json("migrate")["changed"] is False
     shell.ok("run", "--", "true")
@@ -175,8 +204,9 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) -> None:
-    """faults 0.1: a killed program is not live, however fresh its heartbeat; its spool in another place is looked at when it is named, and
-    the message says which places were looked at."""
+    """faults 0.1: a killed program is not live, however fresh its heartbeat; its spool in another
+    place is looked at when it is named, and the message says which places were looked at.
+    """
     with pytest.raises(subprocess.CalledProcessError):
         shell.python(ELSEWHERE, "sqlite:///structjob.db")
     done = shell.run("verify")
@@ -184,16 +214,25 @@ def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) ->
     assert "? unknown tail" in done.stdout.decode()
     assert f"spools looked at: {shell.directory}/structjob.db.spool\n" in done.stderr.decode()
     assert "an unknown tail: nothing proves that every line was stored" in done.stderr.decode()
-    words, env = (("--spool", "elsewhere"), None) if how == "option" else ((), environment(STRUCTJOB_SPOOL="elsewhere"))
+    words, env = (
+        (("--spool", "elsewhere"), None)
+        if how == "option"
+        else ((), environment(STRUCTJOB_SPOOL="elsewhere"))
+    )
     done = shell.run("verify", *words, env=env)
     assert done.returncode == 0, done.stderr.decode()
     assert "✓ complete" in done.stdout.decode()
     usual = "structjob.db.spool" if how == "option" else "elsewhere/sqlite-structjob-[0-9a-f]{8}"
-    assert re.search(f"spools looked at: {shell.directory}/{usual}, {shell.directory}/elsewhere\n", done.stderr.decode())
+    assert re.search(
+        f"spools looked at: {shell.directory}/{usual}, {shell.directory}/elsewhere\n",
+        done.stderr.decode(),
+    )
 
 
 def test_the_exit_code_of_verify_says_what_ok_says(shell: Shell) -> None:
-    """faults 0.1: exit code 1 exactly where ``ok`` is false: also for a job marked running whose program has ended."""
+    """faults 0.1: exit code 1 exactly where ``ok`` is false: also for a job marked running whose
+    program has ended.
+    """
     shell.python(SAMPLE, "sqlite:///structjob.db")
     assert shell.json("verify")["ok"]
     execute(shell, "UPDATE structjob_jobs SET status = 'running' WHERE id = 'import-17'")

@@ -22,12 +22,12 @@ from breakable_servers import ServerMissing, filled, small_disk
 from cli_support import SAMPLE, WRITER, Shell
 from click.testing import CliRunner
 
-from structjob import session
-from structjob.cli import checkup, trial
+from structjob.cli import checks, trial
 from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
 from structjob.exceptions import SpoolError, StoreUnavailable
+from structjob.spool import session
 from structjob.store import server
 from structjob.store.url import parse
 
@@ -47,7 +47,9 @@ def execute(shell: Shell, *statements: str) -> None:
         connection.commit()
 
 
-def findings(shell: Shell, *, code: int = 0, db: str = "sqlite:///structjob.db") -> dict[str, dict[str, Any]]:
+def findings(
+    shell: Shell, *, code: int = 0, db: str = "sqlite:///structjob.db"
+) -> dict[str, dict[str, Any]]:
     done = shell.run("doctor", "--json", "--db", db)
     assert done.returncode == code, done.stderr.decode()
     return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
@@ -58,23 +60,43 @@ def test_a_healthy_database(shell: Shell) -> None:
     done = shell.run("doctor")
     assert done.returncode == 0
     shown = done.stdout.decode()
-    for check in ("version", "driver", "file", "write", "damage", "disk", "spool", "database", "tables", "lag", "sessions", "dead letters"):
+    for check in (
+        "version",
+        "driver",
+        "file",
+        "write",
+        "damage",
+        "disk",
+        "spool",
+        "database",
+        "tables",
+        "lag",
+        "sessions",
+        "dead letters",
+    ):
         assert f"✓ {check}" in shown
     assert "at revision 0001" in shown
     assert "next:  structjob verify" in done.stderr.decode()
 
 
 def test_where_nothing_is_yet_nothing_is_made(tmp_path: Path) -> None:
-    """faults 55: a database that is not there is a problem, for the path may be wrong; looking creates neither it nor a spool (R49)."""
+    """faults 55: a database that is not there is a problem, for the path may be wrong; looking
+    creates neither it nor a spool (R49).
+    """
     shell = Shell(tmp_path)
     found = findings(shell, code=1)["file"]
     assert found["found"] == "there is no database ./structjob.db"
-    assert found["advice"] == "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
+    assert (
+        found["advice"]
+        == "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_others_may_read_it(shell: Shell) -> None:
-    """Rights that let others look into the database or the spool are warned of, with the command that takes them away."""
+    """Rights that let others look into the database or the spool are warned of, with the command
+    that takes them away.
+    """
     (shell.directory / "structjob.db").chmod(0o644)
     (shell.directory / "structjob.db.spool").chmod(0o755)
     found = findings(shell)
@@ -84,7 +106,12 @@ def test_others_may_read_it(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"), [("9999", "upgrade structjob"), ("strange", "which is not structjob's"), (None, "names no revision")]
+    ("revision", "said"),
+    [
+        ("9999", "upgrade structjob"),
+        ("strange", "which is not structjob's"),
+        (None, "names no revision"),
+    ],
 )
 def test_tables_of_another_version(shell: Shell, revision: str | None, said: str) -> None:
     """Tables that this version cannot work with are a problem: exit code 1 (R6, R49)."""
@@ -97,7 +124,12 @@ def test_tables_of_another_version(shell: Shell, revision: str | None, said: str
 
 def test_a_table_that_is_gone(shell: Shell) -> None:
     """Whatever the revision says: a table that is not there is a problem (R6, R49)."""
-    execute(shell, "DROP VIEW structjob_active_jobs", "DROP VIEW structjob_job_progress", "DROP TABLE structjob_steps")
+    execute(
+        shell,
+        "DROP VIEW structjob_active_jobs",
+        "DROP VIEW structjob_job_progress",
+        "DROP TABLE structjob_steps",
+    )
     assert "there is no structjob_steps" in findings(shell, code=1)["tables"]["found"]
 
 
@@ -125,19 +157,26 @@ def test_dead_letters_are_counted(shell: Shell) -> None:
 
 def test_a_session_that_never_gave_a_sign_of_life(shell: Shell) -> None:
     """Without a heartbeat, since when it is silent is known from when it began (R49)."""
-    execute(shell, "INSERT INTO structjob_sessions (session_id, host, pid, started_at) VALUES (7, 'h', 1, '2026-01-01 00:00:00.000000')")
+    execute(
+        shell,
+        "INSERT INTO structjob_sessions (session_id, host, pid, started_at) VALUES (7, 'h', 1, '2026-01-01 00:00:00.000000')",
+    )
     assert findings(shell)["sessions"]["details"] == {"sessions": [7]}
 
 
 def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
-    """A killed program's spool is found with how many events wait in it, is left alone, and is gone once it was delivered (R11, R49)."""
+    """A killed program's spool is found with how many events wait in it, is left alone, and is gone
+    once it was delivered (R11, R49).
+    """
     process = shell.start_python(WRITER, "sqlite:///structjob.db")
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.readline()
     assert "orphans" not in findings(shell)
     # The database is held, so that what is logged now is in the spool only.
-    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+    with closing(
+        sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
+    ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         process.stdin.write(b"one\ntwo\n")
         process.stdin.flush()
@@ -166,7 +205,9 @@ def left_behind(shell: Shell) -> None:
 
 
 def test_a_deleted_database_leaves_what_waits_for_it(shell: Shell) -> None:
-    """Of a database that is gone, its spool is named by every command, and delivered once there is one again (R29, R49)."""
+    """Of a database that is gone, its spool is named by every command, and delivered once there is
+    one again (R29, R49).
+    """
     left_behind(shell)
     for path in shell.directory.glob("structjob.db*"):
         if path.is_file():
@@ -182,52 +223,75 @@ def test_a_deleted_database_leaves_what_waits_for_it(shell: Shell) -> None:
 
 
 def test_what_was_logged_under_a_wrong_url_is_found(shell: Shell) -> None:
-    """Lines that wait for a server under another URL are named, and where to move them: no tracker on this one takes them (R29, R49)."""
+    """Lines that wait for a server under another URL are named, and where to move them: no tracker
+    on this one takes them (R29, R49).
+    """
     other = shell.directory / ".structjob" / "0123456789abcdef" / "77"
     other.mkdir(parents=True)
     (other / "events-000001.jsonl").write_bytes(b"x" * 100)
     found = findings(shell, code=1, db="postgresql://u@127.0.0.1:1/jobs")["spools of other URLs"]
-    assert found["found"].startswith("100 bytes of 1 program that logged to an unknown database wait in ")
+    assert found["found"].startswith(
+        "100 bytes of 1 program that logged to an unknown database wait in "
+    )
     assert "move the directories in it to " in found["advice"]
 
 
-async def test_reading_goes_on_where_nothing_can_be_delivered(shell: Shell, monkeypatch, capsys) -> None:
-    """A full disk takes no new spool: what is stored is shown all the same, with a word about the rest (R29, R49)."""
+async def test_reading_goes_on_where_nothing_can_be_delivered(
+    shell: Shell, monkeypatch, capsys
+) -> None:
+    """A full disk takes no new spool: what is stored is shown all the same, with a word about the
+    rest (R29, R49).
+    """
     left_behind(shell)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
-        raise SpoolError("cannot write to the spool directory: No space left on device; make room on its disk")
+        raise SpoolError(
+            "cannot write to the spool directory: No space left on device; make room on its disk"
+        )
 
     monkeypatch.setattr(session.SessionSpool, "create", refuse)
     async with reading(Database(f"sqlite:///{shell.directory / 'structjob.db'}")) as reader:
         assert (await reader.jobs.find("gui-17")).operation == "vm-migrate"
-    assert "is not delivered: cannot write to the spool directory: No space left on device" in capsys.readouterr().err
+    assert (
+        "is not delivered: cannot write to the spool directory: No space left on device"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_full_disk_is_a_problem(shell: Shell, monkeypatch) -> None:
     """Little room is a warning, none is a problem (R49)."""
     database = Database(str(shell.directory / "structjob.db"))
     verdicts = []
-    for free in (checkup.NO_SPACE - 1, checkup.NO_SPACE, checkup.LITTLE_SPACE):
-        monkeypatch.setattr(checkup.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        verdicts += [found.verdict for found in checkup.checkup(database) if found.check == "disk"]
+    for free in (checks.NO_SPACE - 1, checks.NO_SPACE, checks.LITTLE_SPACE):
+        monkeypatch.setattr(
+            checks.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
+        )
+        verdicts += [found.verdict for found in checks.checkup(database) if found.check == "disk"]
     assert verdicts == ["problem", "warning", "ok"]
 
 
 def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch) -> None:
-    """Whose the file is and who asks is told, before anything that only its owner could change (R49)."""
+    """Whose the file is and who asks is told, before anything that only its owner could change
+    (R49).
+    """
     path = shell.directory / "structjob.db"
     path.chmod(0o644)
-    monkeypatch.setattr(checkup.os, "access", lambda one, mode: one != path)
-    found = next(found for found in checkup.checkup(Database(str(path))) if found.check == "file")
+    monkeypatch.setattr(checks.os, "access", lambda one, mode: one != path)
+    found = next(found for found in checks.checkup(Database(str(path))) if found.check == "file")
     assert found.verdict == "problem"
-    assert f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
+    assert (
+        f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
+    )
 
 
 @pytest.mark.slow
 def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
-    """Who finds "database is locked" in a log is told that it is so, and how to find the program (R49)."""
-    with closing(sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)) as connection:
+    """Who finds "database is locked" in a log is told that it is so, and how to find the program
+    (R49).
+    """
+    with closing(
+        sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
+    ) as connection:
         connection.execute("BEGIN IMMEDIATE")
         found = findings(shell, code=1)["lock"]
         connection.execute("ROLLBACK")
@@ -236,7 +300,9 @@ def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
 
 
 def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
-    """faults 55: doctor writes a row and rolls it back: what the file's mode does not show, such as a full disk, is a problem."""
+    """faults 55: doctor writes a row and rolls it back: what the file's mode does not show, such as
+    a full disk, is a problem.
+    """
     monkeypatch.setattr(trial, "_ROOM", 3_000_000)
     path = shell.directory / "structjob.db"
     with closing(sqlite3.connect(path)) as connection:
@@ -250,18 +316,22 @@ def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
         return connection
 
     monkeypatch.setattr(trial.sqlite3, "connect", connect)
-    found = {one.check: one for one in checkup.checkup(Database(str(path)))}["write"]
+    found = {one.check: one for one in checks.checkup(Database(str(path)))}["write"]
     assert (found.verdict, "database or disk is full" in found.found) == ("problem", True)
     assert path.read_bytes() == before
 
 
 def test_a_damaged_file(shell: Shell) -> None:
-    """faults 55: a file with overwritten pages is a problem, with the command that saves what can be read; it is not "no problem found"."""
+    """faults 55: a file with overwritten pages is a problem, with the command that saves what can
+    be read; it is not "no problem found".
+    """
     path = shell.directory / "structjob.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         size = connection.execute("PRAGMA page_size").fetchone()[0]
-        (root,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'structjob_logs_by_time'").fetchone()
+        (root,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'structjob_logs_by_time'"
+        ).fetchone()
     with path.open("r+b") as file:
         file.seek((root - 1) * size)
         file.write(b"\xff" * size)
@@ -271,16 +341,20 @@ def test_a_damaged_file(shell: Shell) -> None:
 
 
 def test_a_large_file_is_looked_at_for_a_while_only(shell: Shell, monkeypatch) -> None:
-    """faults 55: the search for damage has a time limit, and doctor says that it did not see all."""
+    """faults 55: the search for damage has a time limit, and doctor says that it did not
+    see all.
+    """
     path = shell.directory / "structjob.db"
     with closing(sqlite3.connect(path)) as connection:
         numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n"
-        connection.execute(f"INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason) SELECT 1, i, i, 'x' FROM ({numbers})")
+        connection.execute(
+            f"INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason) SELECT 1, i, i, 'x' FROM ({numbers})"
+        )
         connection.commit()
     assert trial.damage(path) == (None, True)
     assert trial.damage(path, -1.0) == (None, False)
     monkeypatch.setattr(trial, "damage", lambda path: (None, False))
-    found = {one.check: one for one in checkup.checkup(Database(str(path)))}["damage"]
+    found = {one.check: one for one in checks.checkup(Database(str(path)))}["damage"]
     assert found.found == "none found in 10 s; the rest of the file was not looked at"
 
 
@@ -290,34 +364,58 @@ POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
 @SERVERS
 async def test_a_role_that_may_only_select(database, live: Shell) -> None:
-    """faults 55: a user without the rights to write is a problem; the statement that grants them is given, and makes doctor content."""
+    """faults 55: a user without the rights to write is a problem; the statement that grants them is
+    given, and makes doctor content.
+    """
     name = f"reader_{secrets.token_hex(4)}"
     user = f"{name}@'127.0.0.1'" if database.kind == "mariadb" else name
-    url = parse(database.url).set(drivername=database.kind, username=name, password="pw", host="127.0.0.1")
+    url = parse(database.url).set(
+        drivername=database.kind, username=name, password="pw", host="127.0.0.1"
+    )
     if database.kind == "mariadb":
-        await database.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT ON {url.database}.* TO {user}")
+        await database.execute(
+            f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT ON {url.database}.* TO {user}"
+        )
     else:
-        await database.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'pw'", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}")
+        await database.execute(
+            f"CREATE ROLE {user} LOGIN PASSWORD 'pw'",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {user}",
+        )
     shown = url.render_as_string(hide_password=False)
     try:
         found = await asyncio.to_thread(findings, live, code=1, db=shown)
         assert (found["rights"]["verdict"], "write" in found) == ("problem", False)
-        assert found["rights"]["found"].startswith("this user lacks INSERT, UPDATE, DELETE on structjob_")
+        assert found["rights"]["found"].startswith(
+            "this user lacks INSERT, UPDATE, DELETE on structjob_"
+        )
         await database.execute(*found["rights"]["advice"].split("; "))
         found = await asyncio.to_thread(findings, live, db=shown)
         assert (found["rights"]["verdict"], found["write"]["verdict"]) == ("ok", "ok")
         assert await database.rows("SELECT * FROM structjob_locks") == []
     finally:
-        drop = [f"DROP USER {user}"] if database.kind == "mariadb" else [f"DROP OWNED BY {user}", f"DROP ROLE {user}"]
+        drop = (
+            [f"DROP USER {user}"]
+            if database.kind == "mariadb"
+            else [f"DROP OWNED BY {user}", f"DROP ROLE {user}"]
+        )
         await database.execute(*drop)
 
 
 @POSTGRESQL
 async def test_a_sequence_that_may_not_be_used(database, live: Shell) -> None:
-    """faults 55: rights on every table are not enough on PostgreSQL: the sequences that number the rows count, too."""
+    """faults 55: rights on every table are not enough on PostgreSQL: the sequences that number the
+    rows count, too.
+    """
     name = f"writer_{secrets.token_hex(4)}"
-    await database.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'", f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}")
-    url = parse(database.url).set(drivername="postgresql", username=name, password="pw").render_as_string(hide_password=False)
+    await database.execute(
+        f"CREATE ROLE {name} LOGIN PASSWORD 'pw'",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}",
+    )
+    url = (
+        parse(database.url)
+        .set(drivername="postgresql", username=name, password="pw")
+        .render_as_string(hide_password=False)
+    )
     try:
         found = await asyncio.to_thread(findings, live, code=1, db=url)
     finally:
@@ -327,22 +425,34 @@ async def test_a_sequence_that_may_not_be_used(database, live: Shell) -> None:
 
 @POSTGRESQL
 async def test_a_server_that_is_read_only(database, live: Shell) -> None:
-    """faults 55: a server that takes no writes, such as a replica, is a problem that names the primary."""
+    """faults 55: a server that takes no writes, such as a replica, is a problem that names the
+    primary.
+    """
     name = parse(database.url).database
     await database.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     try:
         found = await asyncio.to_thread(findings, live, code=1, db=database.url)
     finally:
-        await database.execute("SET TRANSACTION READ WRITE", f"ALTER DATABASE {name} RESET default_transaction_read_only")
-    assert (found["write"]["verdict"], found["write"]["advice"]) == ("problem", "name the primary server in the URL")
+        await database.execute(
+            "SET TRANSACTION READ WRITE",
+            f"ALTER DATABASE {name} RESET default_transaction_read_only",
+        )
+    assert (found["write"]["verdict"], found["write"]["advice"]) == (
+        "problem",
+        "name the primary server in the URL",
+    )
     assert "rights" not in found
 
 
 @POSTGRESQL
 async def test_tables_in_another_schema_of_the_search_path(database, live: Shell) -> None:
-    """faults 55: tables are looked for where statements find them: in each schema of the search path."""
+    """faults 55: tables are looked for where statements find them: in each schema of the search
+    path.
+    """
     name = parse(database.url).database
-    await database.execute('CREATE SCHEMA "first"', f'ALTER DATABASE {name} SET search_path = "first", public')
+    await database.execute(
+        'CREATE SCHEMA "first"', f'ALTER DATABASE {name} SET search_path = "first", public'
+    )
     try:
         found = await asyncio.to_thread(findings, live, db=database.url)
     finally:
@@ -351,8 +461,12 @@ async def test_tables_in_another_schema_of_the_search_path(database, live: Shell
 
 
 def test_a_database_that_cannot_be_made(tmp_path: Path) -> None:
-    """Where its directory is missing, no tracker would create the file: that is said, with the command that helps (R49)."""
-    found = findings(Shell(tmp_path), code=1, db=f"sqlite:///{tmp_path / 'missing' / 'jobs.db'}")["file"]
+    """Where its directory is missing, no tracker would create the file: that is said, with the
+    command that helps (R49).
+    """
+    found = findings(Shell(tmp_path), code=1, db=f"sqlite:///{tmp_path / 'missing' / 'jobs.db'}")[
+        "file"
+    ]
     assert found["advice"] == f"mkdir -p {tmp_path / 'missing'}"
 
 
@@ -366,7 +480,9 @@ def test_a_server_that_does_not_answer(shell: Shell) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mariadb"])
 def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -> None:
-    """Reading and looking wait for one that takes connections, and answers nobody, as long as for any transaction (R49)."""
+    """Reading and looking wait for one that takes connections, and answers nobody, as long as for
+    any transaction (R49).
+    """
 
     async def read(database: Database) -> None:
         async with reading(database):
@@ -377,7 +493,7 @@ def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -
         database = Database(f"{scheme}://ada@127.0.0.1:{mute.getsockname()[1]}/jobs")
         with pytest.raises(StoreUnavailable, match=r"has not answered for 0\.05 s"):
             asyncio.run(read(database))
-        found = next(found for found in checkup.checkup(database) if found.check == "database")
+        found = next(found for found in checks.checkup(database) if found.check == "database")
     assert (found.verdict, "has not answered for 0.05 s" in found.found) == ("problem", True)
 
 
@@ -388,7 +504,9 @@ def test_a_database_in_memory(shell: Shell) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
-    """faults 50: a database in another user's directory: each command says so in one line, and none prints a traceback."""
+    """faults 50: a database in another user's directory: each command says so in one line, and none
+    prints a traceback.
+    """
     words = (["jobs"], ["doctor"], ["verify"], ["import", "--dry-run", "/dev/null"])
     for each in words:  # what they import is loaded before another user cannot read it
         CliRunner().invoke(cli, ["--db", str(tmp_path / "none.db"), *each])
@@ -401,11 +519,16 @@ def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
             os.seteuid(0)
         said = done.output + str(done.exception)
         assert (done.exit_code, "Permission denied" in said) == (1, True), (each, said)
-        assert done.exception is None or isinstance(done.exception, (SystemExit, Failure)), (each, done.exception)
+        assert done.exception is None or isinstance(done.exception, (SystemExit, Failure)), (
+            each,
+            done.exception,
+        )
 
 
 def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
-    """faults 55: the trial of a write needs room as an event does, in the database and in the spool, though a page of the file is free."""
+    """faults 55: the trial of a write needs room as an event does, in the database and in the
+    spool, though a page of the file is free.
+    """
     try:
         with small_disk(tmp_path / "small", 8) as disk:
             shutil.copy(shell.directory / "structjob.db", disk)
@@ -429,7 +552,9 @@ def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize(("kind", "megabytes"), [("mariadb", 200), ("postgresql", 120)])
 def test_a_server_whose_disk_is_full(shell: Shell, kind: str, megabytes: int) -> None:
-    """faults 55: a server that answers and has no room is a problem, in its own words; once there is room it is none."""
+    """faults 55: a server that answers and has no room is a problem, in its own words; once there
+    is room it is none.
+    """
     directory = Path(tempfile.mkdtemp(prefix="structjob-"))
     directory.chmod(0o711)  # its own user must get through
     try:
@@ -441,7 +566,11 @@ def test_a_server_whose_disk_is_full(shell: Shell, kind: str, megabytes: int) ->
                 assert findings(shell, db=server.url())["write"]["verdict"] == "ok"
                 with filled(disk):
                     full = findings(shell, db=server.url(), code=1)
-                assert any("No space left" in found["found"] for found in full.values() if found["verdict"] == "problem"), full
+                assert any(
+                    "No space left" in found["found"]
+                    for found in full.values()
+                    if found["verdict"] == "problem"
+                ), full
                 assert findings(shell, db=server.url())["write"]["verdict"] == "ok"
     except (PermissionError, ServerMissing) as exc:
         pytest.skip(str(exc))

@@ -22,19 +22,32 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     ("words", "said"),
     [
         ((), "Nothing selected: --older-than 30d"),
-        (("--older-than", "0s"), "without confirmation (not a terminal)\nnext:  add --yes, or preview with --dry-run"),
+        (
+            ("--older-than", "0s"),
+            "without confirmation (not a terminal)\nnext:  add --yes, or preview with --dry-run",
+        ),
         (("--older-than", "30", "--yes"), "'30' is no age: write 30d, 2w, 6mo, 1y or 12h"),
-        (("--older-than", "6m", "--yes"), "'6m' could mean months or minutes: write mo for months, min for minutes"),
+        (
+            ("--older-than", "6m", "--yes"),
+            "'6m' could mean months or minutes: write mo for months, min for minutes",
+        ),
         (("--level", "debug=1h30m", "--yes"), "'1h30m' could mean months or minutes"),
         (("--level", "debug", "--yes"), "'debug' says no age: write debug=30d, or =forever"),
-        (("--level", "loud=1d", "--yes"), "no level 'loud' that could be kept for a time; use one of debug, info"),
+        (
+            ("--level", "loud=1d", "--yes"),
+            "no level 'loud' that could be kept for a time; use one of debug, info",
+        ),
         (("--status", "running=0s", "--yes"), "no status 'running'"),
         (("--status", "failed=forever", "--yes"), "keeps everything for ever"),
         (("--older-than", "0s", "--archive", "structjob.db", "--yes"), "is a file"),
     ],
 )
-def test_what_makes_no_sense_deletes_nothing(sample: Shell, words: tuple[str, ...], said: str) -> None:
-    """The message says what is wrong and what to type, with exit code 2, and everything is there (R41, R49)."""
+def test_what_makes_no_sense_deletes_nothing(
+    sample: Shell, words: tuple[str, ...], said: str
+) -> None:
+    """The message says what is wrong and what to type, with exit code 2, and everything is there
+    (R41, R49).
+    """
     before = (sample.directory / "structjob.db").read_bytes()
     done = sample.run("prune", *words)
     assert (done.returncode, done.stdout) == (2, b"")
@@ -44,7 +57,9 @@ def test_what_makes_no_sense_deletes_nothing(sample: Shell, words: tuple[str, ..
 
 def test_a_dry_run_says_what_would_go(sample: Shell) -> None:
     """For people in words, for programs as JSON; nothing is deleted (R41, R49)."""
-    said = sample.run("prune", "--older-than", "0s", "--status", "failed=forever", "--dry-run").stderr.decode()
+    said = sample.run(
+        "prune", "--older-than", "0s", "--status", "failed=forever", "--dry-run"
+    ).stderr.decode()
     assert re.fullmatch(
         r"4 jobs, 5 attempts, 1 step and 23 lines would be deleted from \./structjob\.db: "
         r"what ended before \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+, failed jobs are kept\n",
@@ -58,7 +73,9 @@ def test_a_dry_run_says_what_would_go(sample: Shell) -> None:
 
 
 def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
-    """With --yes it is done, and told; the archive can be imported, and `verify` is content throughout (R41, R49)."""
+    """With --yes it is done, and told; the archive can be imported, and `verify` is content
+    throughout (R41, R49).
+    """
     live.python(SAMPLE, "sqlite:///structjob.db")
     done = live.run("prune", "--older-than", "0s", "--archive", "old", "--yes", "--json")
     assert done.returncode == 0
@@ -66,7 +83,10 @@ def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
     assert (found["jobs"], found["attempts"], found["steps"], found["events"]) == (5, 6, 2, 28)
     said = done.stderr.decode()
     assert "deleted 5 jobs, 6 attempts, 2 steps and 28 lines from ./structjob.db" in said
-    assert all(f"archived in {path}" in said and Path(path).parent == live.directory / "old" for path in found["archived"])
+    assert all(
+        f"archived in {path}" in said and Path(path).parent == live.directory / "old"
+        for path in found["archived"]
+    )
     assert live.json("jobs") == []
     assert "28 more are explained (28 of them pruned)" in live.run("verify").stderr.decode()
     for path in found["archived"]:
@@ -81,7 +101,10 @@ def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int)
     live.python(SAMPLE, "sqlite:///structjob.db")
     process = live.start_in_a_terminal("prune", "--older-than", "0s", "--status", "failed=forever")
     shown, _ = process.communicate(answer, timeout=60)
-    assert b"This deletes 4 jobs, 5 attempts, 1 step and 23 lines from ./structjob.db: what ended before 20" in shown
+    assert (
+        b"This deletes 4 jobs, 5 attempts, 1 step and 23 lines from ./structjob.db: what ended before 20"
+        in shown
+    )
     assert b" failed jobs are kept. Go on?" in shown
     assert process.returncode == code
     assert len(live.json("jobs")) == left

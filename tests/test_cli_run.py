@@ -51,14 +51,19 @@ def wait_for(process: subprocess.Popen[bytes], text: bytes) -> bytes:
 
 
 def test_output_appears_byte_for_byte_and_is_recorded_by_stream(shell: Shell) -> None:
-    """stdout and stderr reach ours unchanged, each line is an event tagged with its stream, and the exit code is ours (R31, R48).
+    """stdout and stderr reach ours unchanged, each line is an event tagged with its stream, and the
+    exit code is ours (R31, R48).
 
     faults 43: lines of stderr are warnings; the error is the last of them, with the exit code.
     """
     done = shell.run("run", "--", "sh", "-c", "echo out; echo err >&2; printf 'no newline'; exit 3")
     assert (done.returncode, done.stdout, done.stderr) == (3, b"out\nno newline", b"err\n")
     assert lines_of(shell, "--stream", "stdout") == ["out", "no newline"]
-    assert lines_of(shell, "--stream", "stderr") == lines_of(shell, "-l", "warning", "--kind", "output") == ["err"]
+    assert (
+        lines_of(shell, "--stream", "stderr")
+        == lines_of(shell, "-l", "warning", "--kind", "output")
+        == ["err"]
+    )
     job = job_of(shell)
     assert job["status"] == "failed"
     assert job["error"]["message"] == "err (exit code 3)"
@@ -67,19 +72,29 @@ def test_output_appears_byte_for_byte_and_is_recorded_by_stream(shell: Shell) ->
 
 
 def test_json_leaves_stdout_to_the_job(shell: Shell) -> None:
-    """With --json all that the program prints is on stderr, and stdout is one JSON document; the exit code is the program's (R48, R49)."""
+    """With --json all that the program prints is on stderr, and stdout is one JSON document; the
+    exit code is the program's (R48, R49).
+    """
     done = shell.run("run", "--json", "--name", "n", "--", "sh", "-c", "echo out; exit 3")
     assert (done.returncode, done.stderr) == (3, b"out\n")
     told, stored = json.loads(done.stdout), job_of(shell)
-    assert told == {name: stored[name] for name in ("id", "operation", "attempt", "status", "error", "result")}
-    assert (told["status"], told["result"]["exit_code"], told["result"]["stdout_lines"]) == ("failed", 3, 1)
+    assert told == {
+        name: stored[name] for name in ("id", "operation", "attempt", "status", "error", "result")
+    }
+    assert (told["status"], told["result"]["exit_code"], told["result"]["stdout_lines"]) == (
+        "failed",
+        3,
+        1,
+    )
     assert lines_of(shell, "--stream", "stdout") == ["out"]
     absent = shell.run("run", "--json", "--", "no-such-program")
     assert (absent.returncode, json.loads(absent.stdout)["result"]) == (127, {"exit_code": 127})
 
 
 def test_an_option_that_is_unknown_is_no_program(shell: Shell) -> None:
-    """A misspelt option of ours is misuse, and no job; behind the program's name options are the program's (R49)."""
+    """A misspelt option of ours is misuse, and no job; behind the program's name options are the
+    program's (R49).
+    """
     done = shell.run("run", "--nmae", "x", "--", "true")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"No such option '--nmae'" in done.stderr
@@ -109,7 +124,9 @@ def test_stdin_is_passed_through(shell: Shell) -> None:
 
 
 def test_the_options_describe_the_job(shell: Shell) -> None:
-    """Name, type, owner, ids and metadata are the job's; the command, directory and host are added (R1, R19, R48)."""
+    """Name, type, owner, ids and metadata are the job's; the command, directory and host are added
+    (R1, R19, R48).
+    """
     options = (
         "--name",
         "nightly",
@@ -125,7 +142,19 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
         "vm-9",
     )
     shell.ok(
-        "run", *options, "--external-id", "gui-17", "--job-id", "mine-1", "--metadata", "vm=pg-01", "--metadata", "n=3", "--", "echo", "a b"
+        "run",
+        *options,
+        "--external-id",
+        "gui-17",
+        "--job-id",
+        "mine-1",
+        "--metadata",
+        "vm=pg-01",
+        "--metadata",
+        "n=3",
+        "--",
+        "echo",
+        "a b",
     )
     job = shell.json("show", "gui-17")["job"]
     expected = {
@@ -145,8 +174,13 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
 
 
 def test_what_is_said_of_it_need_not_be_utf_8(shell: Shell) -> None:
-    """Bytes in the name of a file that are no UTF-8 are recorded as their numbers; they may be asked for, too (R31, R49)."""
-    assert shell.ok("run", "-m", "file=caf\udce9.txt", "--name", "\udcff", "--", "echo", "hi") == "hi\n"
+    """Bytes in the name of a file that are no UTF-8 are recorded as their numbers; they may be
+    asked for, too (R31, R49).
+    """
+    assert (
+        shell.ok("run", "-m", "file=caf\udce9.txt", "--name", "\udcff", "--", "echo", "hi")
+        == "hi\n"
+    )
     job = job_of(shell)
     assert (job["operation"], job["metadata"]["file"]) == ("\\udcff", "caf\\udce9.txt")
     assert shell.json("logs", "-w", "file=caf\udce9.txt") == []
@@ -156,12 +190,25 @@ def test_a_known_job_id_is_the_next_attempt(shell: Shell) -> None:
     """``--job-id`` of a job that is there runs it again, as its next attempt (R2)."""
     shell.ok("run", "--job-id", "import-17", "--", "false", code=1)
     shell.ok("run", "--job-id", "import-17", "--", "true")
-    assert [attempt["status"] for attempt in shell.json("show", "import-17")["attempts"]] == ["failed", "completed"]
+    assert [attempt["status"] for attempt in shell.json("show", "import-17")["attempts"]] == [
+        "failed",
+        "completed",
+    ]
 
 
 def test_secrets_on_the_command_line_are_not_stored(shell: Shell) -> None:
-    """A password among the arguments is replaced, in both ways of writing it, and in a URL (R33)."""
-    shell.ok("run", "--", "true", "--password", "hunter2", "--token=hunter3", "postgresql://me:hunter4@host/db")
+    """A password among the arguments is replaced, in both ways of writing it, and in a
+    URL (R33).
+    """
+    shell.ok(
+        "run",
+        "--",
+        "true",
+        "--password",
+        "hunter2",
+        "--token=hunter3",
+        "postgresql://me:hunter4@host/db",
+    )
     assert "hunter" not in shell.ok("jobs", "--json")
     assert "[redacted]" in job_of(shell)["metadata"]["command"]
 
@@ -179,14 +226,16 @@ def test_secrets_on_the_command_line_are_not_stored(shell: Shell) -> None:
 )
 def test_the_operation_is_named_after_what_runs(command: tuple[str, ...], name: str) -> None:
     """Statistics are by operation: an interpreter alone would say little (R38, R48)."""
-    from structjob.cli.run import operation_of
+    from structjob.cli.run.command import operation_of
 
     assert operation_of(command) == name
 
 
 @pytest.mark.slow
 def test_resources_are_recorded(shell: Shell) -> None:
-    """Duration, CPU time and peak memory are the program's own, not those of what watches it (R42)."""
+    """Duration, CPU time and peak memory are the program's own, not those of what watches
+    it (R42).
+    """
     shell.ok("run", "--", sys.executable, "-c", "x = bytearray(400_000_000); sum(range(3_000_000))")
     large = job_of(shell)
     assert 380_000 < large["max_rss_kb"] < 600_000
@@ -206,7 +255,10 @@ def test_a_program_that_is_not_there(shell: Shell) -> None:
     assert b"structjob show" in done.stderr
     assert b"Traceback" not in done.stderr
     job = job_of(shell)
-    assert (job["status"], job["error"]["message"]) == ("failed", "no-such-program: command not found")
+    assert (job["status"], job["error"]["message"]) == (
+        "failed",
+        "no-such-program: command not found",
+    )
 
 
 def test_a_file_that_cannot_be_run(shell: Shell) -> None:
@@ -224,9 +276,16 @@ def warnings_in(stderr: bytes) -> list[str]:
 
 @pytest.mark.parametrize("reader", [("run", "--", "true"), ("logs",)])
 def test_without_a_database_the_program_runs(shell: Shell, reader: tuple[str, ...]) -> None:
-    """A file that cannot be made: one warning; the lines wait, and the next run or reading command stores them (R48, faults A1)."""
-    env = environment(STRUCTJOB_DATABASE_URL="sqlite:///later/jobs.db", XDG_STATE_HOME=str(shell.directory / "state"))
-    done = shell.run("run", "--job-id", "early", "--", "sh", "-c", "echo out; echo err >&2; exit 3", env=env)
+    """A file that cannot be made: one warning; the lines wait, and the next run or reading command
+    stores them (R48, faults A1).
+    """
+    env = environment(
+        STRUCTJOB_DATABASE_URL="sqlite:///later/jobs.db",
+        XDG_STATE_HOME=str(shell.directory / "state"),
+    )
+    done = shell.run(
+        "run", "--job-id", "early", "--", "sh", "-c", "echo out; echo err >&2; exit 3", env=env
+    )
     assert (done.returncode, done.stdout) == (3, b"out\n")
     assert done.stderr.endswith(b"err\n")
     (warning,) = warnings_in(done.stderr)
@@ -241,14 +300,18 @@ def test_without_a_database_the_program_runs(shell: Shell, reader: tuple[str, ..
     shell.ok(*reader, env=env)
     job = json.loads(shell.ok("show", "early", "--json", env=env))["job"]
     assert (job["status"], job["result"]["exit_code"]) == ("failed", 3)
-    assert {event["message"] for event in json.loads(shell.ok("logs", "early", "--json=array", env=env))} >= {"out", "err"}
+    assert {
+        event["message"] for event in json.loads(shell.ok("logs", "early", "--json=array", env=env))
+    } >= {"out", "err"}
     assert json.loads(shell.ok("verify", "--json", env=env))["missing"] == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
 def test_a_server_without_the_database(shell: Shell, kind: str) -> None:
-    """The database is made later: what waited in a directory that is named for it is stored then, and its job is known (faults A1)."""
+    """The database is made later: what waited in a directory that is named for it is stored then,
+    and its job is known (faults A1).
+    """
     url = asyncio.run(database_support.create(kind))
     asyncio.run(database_support.drop(url))
     shown = url.set(drivername=kind).render_as_string(hide_password=False)
@@ -267,11 +330,15 @@ def test_a_server_without_the_database(shell: Shell, kind: str) -> None:
 
 
 def test_a_mistake_on_the_command_line_runs_nothing(shell: Shell) -> None:
-    """A URL that is none, or a database in memory: exit code 2. In the environment it is no mistake of the command: it runs (faults A1)."""
+    """A URL that is none, or a database in memory: exit code 2. In the environment it is no mistake
+    of the command: it runs (faults A1).
+    """
     for url in ("nonsense://x", "sqlite://"):
         assert shell.run("run", "--db", url, "--", "touch", "ran").returncode == 2
         assert not (shell.directory / "ran").exists()
-        done = shell.run("run", "--", "sh", "-c", "echo in; exit 4", env=environment(STRUCTJOB_DATABASE_URL=url))
+        done = shell.run(
+            "run", "--", "sh", "-c", "echo in; exit 4", env=environment(STRUCTJOB_DATABASE_URL=url)
+        )
         assert (done.returncode, done.stdout) == (4, b"in\n")
         (warning,) = warnings_in(done.stderr)
         assert "$STRUCTJOB_DATABASE_URL" in warning
@@ -281,31 +348,59 @@ def test_a_mistake_on_the_command_line_runs_nothing(shell: Shell) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_closed_descriptors(shell: Shell, closed: str) -> None:
-    """The program finds them closed, as without us, and what it writes to the others is recorded; other commands work, too (faults A2)."""
+    """The program finds them closed, as without us, and what it writes to the others is recorded;
+    other commands work, too (faults A2).
+    """
     program = "for n in 0 1 2; do [ -e /proc/$$/fd/$n ] && all=$all$n; done; echo $all >open; echo out; echo err >&2; exit 3"
     alone, watched = shell.directory / "alone", shell.directory / "watched"
     for directory, words in ((alone, ()), (watched, (*COMMAND, "run", "--"))):
         directory.mkdir()
         line = f'exec "$@" {closed}'
-        done = subprocess.run(["bash", "-c", line, "-", *words, "sh", "-c", program], cwd=directory, env=environment(), check=False)
+        done = subprocess.run(
+            ["bash", "-c", line, "-", *words, "sh", "-c", program],
+            cwd=directory,
+            env=environment(),
+            check=False,
+        )
         assert done.returncode == 3
     assert (watched / "open").read_text() == (alone / "open").read_text() != "012\n"
     recorded = Shell(watched)
     assert job_of(recorded)["result"]["exit_code"] == 3
     open_streams = [line for number, line in (("1", "out"), ("2", "err")) if number not in closed]
-    assert sorted(line for line in lines_of(recorded) if line in ("out", "err")) == sorted(open_streams)
+    assert sorted(line for line in lines_of(recorded) if line in ("out", "err")) == sorted(
+        open_streams
+    )
     for words, code in ((("jobs",), 0), (("show", "none"), 3)):
         line = f'exec "$@" {closed}'
-        assert subprocess.run(["bash", "-c", line, "-", *COMMAND, *words], cwd=watched, env=environment(), check=False).returncode == code
+        assert (
+            subprocess.run(
+                ["bash", "-c", line, "-", *COMMAND, *words],
+                cwd=watched,
+                env=environment(),
+                check=False,
+            ).returncode
+            == code
+        )
 
 
 @pytest.mark.slow
 def test_a_process_left_behind_lives(shell: Shell) -> None:
-    """A daemon goes on to print, to where it would without us, and is not killed for it; the job says what is not recorded (faults A3)."""
+    """A daemon goes on to print, to where it would without us, and is not killed for it; the job
+    says what is not recorded (faults A3).
+    """
     daemon = "(while [ ! -e go ]; do sleep 0.05; done; echo late; echo late >&2; echo $? >alive) & echo early"
     out = shell.directory / "out"
     with out.open("wb") as file:
-        process = shell.start("run", "--", "sh", "-c", daemon, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        process = shell.start(
+            "run",
+            "--",
+            "sh",
+            "-c",
+            daemon,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
         assert process.wait(60) == 0
     job = job_of(shell)
     assert (job["status"], job["result"]["still_open"]) == ("completed", ["stdout", "stderr"])
@@ -313,7 +408,9 @@ def test_a_process_left_behind_lives(shell: Shell) -> None:
     assert "not recorded" in warning["message"]
     (shell.directory / "go").touch()
     deadline = time.monotonic() + 60
-    while out.read_text() != "early\nlate\nlate\n" or (shell.directory / "alive").read_text() != "0\n":
+    while (
+        out.read_text() != "early\nlate\nlate\n" or (shell.directory / "alive").read_text() != "0\n"
+    ):
         assert time.monotonic() < deadline, out.read_text()
         time.sleep(0.02)
 
@@ -322,21 +419,36 @@ def test_a_process_left_behind_lives(shell: Shell) -> None:
 def test_what_copies_for_a_process_left_behind(shell: Shell) -> None:
     """It holds the pipe, the target and nothing else, and ends with the last writer (faults A3)."""
     copiers = f"grep -l cat /proc/[0-9]*/comm 2>/dev/null; : {secrets.token_hex(8)}"
-    with (shell.directory / "out").open("wb") as file, (shell.directory / "other").open("wb") as other:
+    with (
+        (shell.directory / "out").open("wb") as file,
+        (shell.directory / "other").open("wb") as other,
+    ):
         number = os.dup(other.fileno())
         os.set_inheritable(number, True)
         process = shell.start(
-            "run", "--", "sh", "-c", "sleep 300 2>/dev/null & echo $!", stdin=subprocess.DEVNULL, stdout=file, pass_fds=[number]
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "sleep 300 2>/dev/null & echo $!",
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            pass_fds=[number],
         )
         assert process.wait(60) == 0
         os.close(number)
     sleeper = int((shell.directory / "out").read_text())
     (pipe,) = {os.readlink(f"/proc/{sleeper}/fd/1")}
     found = []
-    for name in subprocess.run(["sh", "-c", copiers], capture_output=True, check=False, text=True).stdout.split():
+    for name in subprocess.run(
+        ["sh", "-c", copiers], capture_output=True, check=False, text=True
+    ).stdout.split():
         directory = os.path.dirname(name)
         with contextlib.suppress(OSError):
-            held = {number: os.readlink(f"{directory}/fd/{number}") for number in os.listdir(f"{directory}/fd")}
+            held = {
+                number: os.readlink(f"{directory}/fd/{number}")
+                for number in os.listdir(f"{directory}/fd")
+            }
             if pipe in held.values():
                 found.append((int(os.path.basename(directory)), held))
     ((copier, held),) = found
@@ -366,16 +478,22 @@ def test_what_copies_for_a_process_left_behind(shell: Shell) -> None:
         ({}, 130, 1.0, None),
     ],
 )
-def test_which_signal_asked_a_program_to_end(passed_on: dict[int, float], code: int, ended: float, asked: signal.Signals | None) -> None:
-    """One that ended it, or was passed on shortly before it failed; a signal that the program survived is forgotten (faults A4)."""
-    from structjob.cli.process import asked_to_end
+def test_which_signal_asked_a_program_to_end(
+    passed_on: dict[int, float], code: int, ended: float, asked: signal.Signals | None
+) -> None:
+    """One that ended it, or was passed on shortly before it failed; a signal that the program
+    survived is forgotten (faults A4).
+    """
+    from structjob.cli.run.process import asked_to_end
 
     assert asked_to_end(passed_on, code, ended) is asked
 
 
 @pytest.mark.slow
 def test_a_signal_that_the_program_survived(shell: Shell) -> None:
-    """SIGHUP is handled, and much later the program fails of its own: failed, not cancelled (faults A4)."""
+    """SIGHUP is handled, and much later the program fails of its own: failed, not cancelled (faults
+    A4).
+    """
     program = "trap 'echo reloaded' HUP; echo ready; while [ ! -e go ]; do sleep 0.05; done; exit 3"
     process = shell.start("run", "--", "bash", "-c", program)
     wait_for(process, b"ready")
@@ -407,16 +525,27 @@ os.execvp(sys.argv[1], sys.argv[1:])
     ],
 )
 def test_what_is_ignored_or_blocked_by_the_starter(shell: Shell, changed: str) -> None:
-    """It ends, the program has the signals that it would have without us, and those that are sent to us reach it (faults 52)."""
+    """It ends, the program has the signals that it would have without us, and those that are sent
+    to us reach it (faults 52).
+    """
     words = (sys.executable, "-c", STARTER.format(changed))
     show = ("grep", "^Sig[IB]", "/proc/self/status")
     alone = subprocess.run([*words, *show], capture_output=True, env=environment(), check=True)
-    done = subprocess.run([*words, *COMMAND, "run", "--", *show], capture_output=True, env=environment(), cwd=shell.directory, check=False)
+    done = subprocess.run(
+        [*words, *COMMAND, "run", "--", *show],
+        capture_output=True,
+        env=environment(),
+        cwd=shell.directory,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, alone.stdout, b"")
     program = "import signal, sys; signal.signal(12, lambda *a: sys.exit(7)); signal.pthread_sigmask(signal.SIG_UNBLOCK, [12])\n"
     program += "print('ready')\nwhile True: signal.pause()"
     process = subprocess.Popen(
-        [*words, *COMMAND, "run", "--", sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment(), cwd=shell.directory
+        [*words, *COMMAND, "run", "--", sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env=environment(),
+        cwd=shell.directory,
     )
     wait_for(process, b"ready")
     process.send_signal(signal.SIGUSR2)
@@ -426,11 +555,15 @@ def test_what_is_ignored_or_blocked_by_the_starter(shell: Shell, changed: str) -
 
 @pytest.mark.slow
 def test_limits_and_priorities_are_the_programs(shell: Shell) -> None:
-    """Limits, mask and priority are those of a bare start, and a limit that is too small for us is no reason not to run (faults 52)."""
+    """Limits, mask and priority are those of a bare start, and a limit that is too small for us is
+    no reason not to run (faults 52).
+    """
     show = "ulimit -a; umask; nice; ls /proc/self/fd | wc -l"
     for limits in ("ulimit -Sn 20; umask 027", "ulimit -n 9", "ulimit -Sf 1; ulimit -Sv 1500000"):
         words = ("bash", "-c", f'{limits}; exec nice -n 3 "$@"', "-")
-        alone = subprocess.run([*words, "bash", "-c", show], capture_output=True, env=environment(), check=True)
+        alone = subprocess.run(
+            [*words, "bash", "-c", show], capture_output=True, env=environment(), check=True
+        )
         done = shell.run_in(*words, *COMMAND, "run", "--", "bash", "-c", show)
         assert (done.returncode, done.stdout) == (0, alone.stdout)
         assert len(warnings_in(done.stderr)) == len(done.stderr.splitlines()) <= 1
@@ -438,7 +571,9 @@ def test_limits_and_priorities_are_the_programs(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_inherited_descriptors_reach_the_program(shell: Shell) -> None:
-    """Process substitution, a file as descriptor 3, and socket activation work; none of our own descriptors is there (faults 53)."""
+    """Process substitution, a file as descriptor 3, and socket activation work; none of our own
+    descriptors is there (faults 53).
+    """
     script = f"""
 set -e
 run() {{ {" ".join(COMMAND)} run -- "$@"; }}
@@ -448,7 +583,13 @@ ls /proc/self/fd | wc -l >alone
 run ls /proc/self/fd | wc -l >watched
 ( export LISTEN_FDS=1 LISTEN_PID=$BASHPID; exec {" ".join(COMMAND)} run -- sh -c 'test $LISTEN_PID = $$' )
 """
-    done = subprocess.run(["bash", "-c", script], cwd=shell.directory, env=environment(), capture_output=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=shell.directory,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (shell.directory / "three").read_text() == "three\n"
     assert (shell.directory / "watched").read_text() == (shell.directory / "alone").read_text()
@@ -456,14 +597,24 @@ run ls /proc/self/fd | wc -l >watched
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ["0", "1", "3"])
-def test_who_is_at_the_other_end_learns_that_a_descriptor_was_closed(shell: Shell, number: str) -> None:
-    """A running program that closes a pipe is the last to hold it: we keep none open (faults 53)."""
+def test_who_is_at_the_other_end_learns_that_a_descriptor_was_closed(
+    shell: Shell, number: str
+) -> None:
+    """A running program that closes a pipe is the last to hold it: we keep none open
+    (faults 53).
+    """
     program = f"exec {number}>&-; echo closed >&2; while [ ! -e go ]; do sleep 0.05; done"
     read, write = os.pipe()
     line = f'exec "$@" {number}{"<" if number == "0" else ">"}&"$END" {{END}}>&-'
     end = read if number == "0" else write
     words = ("bash", "-c", line, "-", *COMMAND, "run", "--", "sh", "-c", program)
-    process = subprocess.Popen(words, cwd=shell.directory, env=environment(END=str(end)), stdin=subprocess.DEVNULL, pass_fds=[end])
+    process = subprocess.Popen(
+        words,
+        cwd=shell.directory,
+        env=environment(END=str(end)),
+        stdin=subprocess.DEVNULL,
+        pass_fds=[end],
+    )
     os.close(end)
     try:
         if number == "0":
@@ -483,7 +634,9 @@ def test_who_is_at_the_other_end_learns_that_a_descriptor_was_closed(shell: Shel
 
 
 def test_a_reader_that_goes_away_ends_a_program_that_looks_for_it(shell: Shell) -> None:
-    """``tail -f`` looks whether its output is still read, though it has nothing to write (faults 53)."""
+    """``tail -f`` looks whether its output is still read, though it has nothing to write (faults
+    53).
+    """
     (shell.directory / "log").write_text("first\n")
     process = shell.start("run", "--", "tail", "-f", "log")
     wait_for(process, b"first\n")
@@ -495,13 +648,21 @@ def test_a_reader_that_goes_away_ends_a_program_that_looks_for_it(shell: Shell) 
 
 @pytest.mark.slow
 def test_as_the_first_process_it_reaps(shell: Shell) -> None:
-    """In a container it is process 1: what the program's children leave behind is waited for (faults 53)."""
-    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False).returncode:
+    """In a container it is process 1: what the program's children leave behind is waited for
+    (faults 53).
+    """
+    if subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("namespaces cannot be made here")
     program = "sh -c 'sh -c \"exit 0\" & exit 0'; while grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do sleep 0.05; done; exit 5"
-    done = shell.run_in("unshare", "--pid", "--fork", "--mount-proc", *COMMAND, "run", "--", "sh", "-c", program)
+    done = shell.run_in(
+        "unshare", "--pid", "--fork", "--mount-proc", *COMMAND, "run", "--", "sh", "-c", program
+    )
     assert (done.returncode, done.stderr) == (5, b"")
-    done = shell.run_in("unshare", "--pid", "--fork", *COMMAND, "run", "--", "sh", "-c", "kill -9 $$")
+    done = shell.run_in(
+        "unshare", "--pid", "--fork", *COMMAND, "run", "--", "sh", "-c", "kill -9 $$"
+    )
     assert done.returncode == 137
 
 
@@ -513,9 +674,13 @@ def test_scripts_without_an_interpreter(shell: Shell) -> None:
     assert (done.returncode, done.stdout) == (6, b"ran well\n")
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, "failed"), (signal.SIGSEGV, "failed")])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGKILL, "failed"), (signal.SIGSEGV, "failed")]
+)
 def test_a_program_that_a_signal_ended(shell: Shell, number: signal.Signals, status: str) -> None:
-    """We end by the same signal, which a shell shows as 128 and its number; the error names it (R48, faults 53)."""
+    """We end by the same signal, which a shell shows as 128 and its number; the error names it
+    (R48, faults 53).
+    """
     shell.ok("run", "--", "sh", "-c", f"kill -{int(number)} $$", code=-number)
     job = job_of(shell)
     assert (job["status"], job["result"]["signal"]) == (status, number.name)
@@ -525,7 +690,9 @@ def test_a_program_that_a_signal_ended(shell: Shell, number: signal.Signals, sta
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_are_passed_on_to_the_whole_group(shell: Shell, number: signal.Signals) -> None:
-    """A signal that we get reaches the program and its own children; the job is cancelled (R34, R48)."""
+    """A signal that we get reaches the program and its own children; the job is cancelled (R34,
+    R48).
+    """
     program = "import subprocess; child = subprocess.Popen(['sleep', '60']); print('ready', child.pid); child.wait()"
     process = shell.start("run", "--", sys.executable, "-c", program)
     child = int(wait_for(process, b"\n").split()[1])
@@ -542,7 +709,13 @@ def test_signals_are_passed_on_to_the_whole_group(shell: Shell, number: signal.S
 
 def test_a_program_that_ends_well_when_it_is_asked_to(shell: Shell) -> None:
     """A server that catches SIGTERM and exits with 0 has completed (R34)."""
-    process = shell.start("run", "--", "bash", "-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+    process = shell.start(
+        "run",
+        "--",
+        "bash",
+        "-c",
+        "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done",
+    )
     wait_for(process, b"ready\n")
     process.terminate()
     assert process.communicate(timeout=30)[0] == b"bye\n"
@@ -552,7 +725,13 @@ def test_a_program_that_ends_well_when_it_is_asked_to(shell: Shell) -> None:
 
 def test_user_signals_are_passed_on_and_end_nothing(shell: Shell) -> None:
     """SIGUSR1 is the program's affair (R48)."""
-    process = shell.start("run", "--", "bash", "-c", "trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.05; done")
+    process = shell.start(
+        "run",
+        "--",
+        "bash",
+        "-c",
+        "trap 'echo got it; exit 5' USR1; echo ready; while :; do sleep 0.05; done",
+    )
     wait_for(process, b"ready")
     process.send_signal(signal.SIGUSR1)
     wait_for(process, b"got it")
@@ -562,7 +741,9 @@ def test_user_signals_are_passed_on_and_end_nothing(shell: Shell) -> None:
 
 
 def test_output_comes_at_once(shell: Shell) -> None:
-    """A prompt without a newline appears while the program waits for its answer; Python's output is not held back (R48)."""
+    """A prompt without a newline appears while the program waits for its answer; Python's output is
+    not held back (R48).
+    """
     program = "print('name? ', end=''); print('hello', input())"
     process = shell.start("run", "--", sys.executable, "-c", program)
     wait_for(process, b"name? ")
@@ -572,7 +753,9 @@ def test_output_comes_at_once(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_python_child_joins_the_job(shell: Shell) -> None:
-    """A program below it that opens a Tracker logs into the job, and its jobs are children of it, wherever it runs (R22, R48)."""
+    """A program below it that opens a Tracker logs into the job, and its jobs are children of it,
+    wherever it runs (R22, R48).
+    """
     program = """
 import asyncio, structlog, structjob
 async def main():
@@ -583,11 +766,25 @@ async def main():
             pass
 asyncio.run(main())
 """
-    shell.ok("run", "--name", "outer", "--", "sh", "-c", 'cd / && exec "$0" -c "$1"', sys.executable, program)
+    shell.ok(
+        "run",
+        "--name",
+        "outer",
+        "--",
+        "sh",
+        "-c",
+        'cd / && exec "$0" -c "$1"',
+        sys.executable,
+        program,
+    )
     jobs = {job["operation"]: job for job in shell.json("jobs")}
     assert jobs["inner"]["parent_job_id"] == jobs["outer"]["id"]
     assert jobs["inner"]["correlation_id"] == jobs["outer"]["correlation_id"]
-    within = next(event for event in shell.json("logs", jobs["outer"]["id"]) if event["message"] == "from within")
+    within = next(
+        event
+        for event in shell.json("logs", jobs["outer"]["id"])
+        if event["message"] == "from within"
+    )
     assert within["job_id"] == jobs["outer"]["id"]
 
 
@@ -595,7 +792,14 @@ asyncio.run(main())
 def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> None:
     """``structjob run -- yes | head -1`` ends, quietly; the job says that nobody read on (R48)."""
     command = f"{sys.executable} -m structjob run -- yes | head -1"
-    done = subprocess.run(["bash", "-c", command], cwd=shell.directory, env=environment(), capture_output=True, timeout=60, check=True)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=shell.directory,
+        env=environment(),
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == (b"y\n", b"")
     job = job_of(shell)
     assert job["status"] == "cancelled"
@@ -603,14 +807,18 @@ def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> 
 
 
 def test_processes_left_behind_do_not_keep_it(shell: Shell) -> None:
-    """A program that leaves a background process behind ends when it ends, though that one holds its output (R48)."""
+    """A program that leaves a background process behind ends when it ends, though that one holds
+    its output (R48).
+    """
     done = shell.run("run", "--", "sh", "-c", "sleep 300 & echo $!")
     assert done.returncode == 0
     os.kill(int(done.stdout), signal.SIGKILL)
 
 
 def test_binary_output_and_long_lines(shell: Shell) -> None:
-    """Bytes that are no text come through unchanged; a line of a megabyte is recorded in parts, all of it (R31)."""
+    """Bytes that are no text come through unchanged; a line of a megabyte is recorded in parts, all
+    of it (R31).
+    """
     program = "import sys; w = sys.stdout.buffer.write; w(bytes(range(256))); w(b'\\n' + 'ä'.encode() * 500_000 + b'\\nlast')"
     done = shell.run("run", "--", sys.executable, "-c", program)
     assert done.stdout == bytes(range(256)) + b"\n" + "ä".encode() * 500_000 + b"\nlast"
@@ -623,8 +831,12 @@ def test_binary_output_and_long_lines(shell: Shell) -> None:
 
 
 def test_a_progress_bar_does_not_flood_the_log(shell: Shell) -> None:
-    """A line that overwrites itself a thousand times is a few events that say how many they stand for; what stayed is there (R15, R31)."""
-    program = "import sys\nfor n in range(1001): sys.stdout.write(f'\\r{n / 10:.1f}%')\nprint('\\ndone')"
+    """A line that overwrites itself a thousand times is a few events that say how many they stand
+    for; what stayed is there (R15, R31).
+    """
+    program = (
+        "import sys\nfor n in range(1001): sys.stdout.write(f'\\r{n / 10:.1f}%')\nprint('\\ndone')"
+    )
     done = shell.run("run", "--", sys.executable, "-c", program)
     assert done.stdout.count(b"\r") == 1001
     events = [event for event in shell.json("logs") if event["kind"] == "output"]
@@ -641,7 +853,8 @@ def test_windows_line_ends(shell: Shell) -> None:
 
 def test_ctrl_c_at_the_terminal(shell: Shell) -> None:
     """Ctrl-C ends the program, the job is cancelled, the exit code is 130 (R49)."""
-    # `tail` itself says that it is ready. Where a shell says so before it starts a program, Ctrl-C may reach the shell alone.
+    # `tail` itself says that it is ready. Where a shell says so before it starts a program, Ctrl-C
+    # may reach the shell alone.
     (shell.directory / "said").write_text("ready\n")
     process = shell.start_in_a_terminal("run", "--", "sh", "-c", "tail -f said; exit 1")
     wait_for(process, b"ready")
@@ -666,9 +879,17 @@ def test_a_program_may_read_from_the_terminal(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_killed_with_its_program_running(shell: Shell) -> None:
-    """After kill -9 of the wrapper itself, the job is crashed and every line that was seen is there (R11, R48)."""
+    """After kill -9 of the wrapper itself, the job is crashed and every line that was seen is there
+    (R11, R48).
+    """
     process = shell.start(
-        "run", "--name", "victim", "--", "bash", "-c", "echo $$; for n in $(seq 500); do echo line $n; done; echo ready; sleep 300"
+        "run",
+        "--name",
+        "victim",
+        "--",
+        "bash",
+        "-c",
+        "echo $$; for n in $(seq 500); do echo line $n; done; echo ready; sleep 300",
     )
     seen = wait_for(process, b"ready\n").decode().splitlines()
     process.kill()
@@ -685,7 +906,9 @@ def test_killed_with_its_program_running(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_real_program_with_much_output(shell: Shell) -> None:
-    """``python -m compileall`` over a package of the standard library: its output, line by line, and its exit code (R31, R48)."""
+    """``python -m compileall`` over a package of the standard library: its output, line by line,
+    and its exit code (R31, R48).
+    """
     compile_all(shell, Path(sysconfig.get_path("stdlib")) / "json")
 
 
@@ -697,8 +920,23 @@ def test_a_real_program_over_the_whole_standard_library(shell: Shell) -> None:
 
 def compile_all(shell: Shell, source: Path) -> None:
     cache = {"PYTHONPYCACHEPREFIX": str(shell.directory / "cache")}
-    command = (sys.executable, "-m", "compileall", "-f", "-x", "bad_coding|badsyntax|lib2to3|site-packages", str(source))
-    alone = subprocess.run(command, env=environment(**cache), stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=600)
+    command = (
+        sys.executable,
+        "-m",
+        "compileall",
+        "-f",
+        "-x",
+        "bad_coding|badsyntax|lib2to3|site-packages",
+        str(source),
+    )
+    alone = subprocess.run(
+        command,
+        env=environment(**cache),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=600,
+    )
     assert alone.stdout
     done = shell.run("run", "--", *command, env=environment(**cache))
     assert (done.returncode, done.stdout) == (alone.returncode, alone.stdout)
@@ -710,14 +948,30 @@ def compile_all(shell: Shell, source: Path) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_megabytes(shell: Shell) -> None:
-    """100 MB at full speed arrive unchanged and are all recorded, and memory stays small: the program waits for the database (R28, R31)."""
+    """100 MB at full speed arrive unchanged and are all recorded, and memory stays small: the
+    program waits for the database (R28, R31).
+    """
     program = "import sys\nline = b'x' * 999 + b'\\n'\nfor _ in range(100): sys.stdout.buffer.write(line * 1000)"
     measure = (
         "import resource, subprocess, sys; print(subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    words = [sys.executable, "-c", measure, sys.executable, "-m", "structjob", "run", "--", sys.executable, "-c", program]
-    done = subprocess.run(words, cwd=shell.directory, env=environment(), capture_output=True, check=True, timeout=110)
+    words = [
+        sys.executable,
+        "-c",
+        measure,
+        sys.executable,
+        "-m",
+        "structjob",
+        "run",
+        "--",
+        sys.executable,
+        "-c",
+        program,
+    ]
+    done = subprocess.run(
+        words, cwd=shell.directory, env=environment(), capture_output=True, check=True, timeout=110
+    )
     code, peak = map(int, done.stdout.split())
     assert code == 0
     assert peak < 300_000

@@ -1,4 +1,6 @@
-"""``structjob show`` of large and small jobs: what stands on the page, and how it fits the screen (R49)."""
+"""``structjob show`` of large and small jobs: what stands on the page, and how it fits the screen
+(R49).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from cli_support import Shell, environment, typed
 T0 = 1_767_225_600
 
 
-def job(id_: str, number: int = 0, parent: str | None = "root", **values: object) -> dict[str, object]:
+def job(
+    id_: str, number: int = 0, parent: str | None = "root", **values: object
+) -> dict[str, object]:
     """A job's line in an export; *number* orders it among the others."""
     times = {"created_at": T0 + number, "started_at": T0 + number, "duration_ms": 5.0}
     return {
@@ -30,8 +34,21 @@ def job(id_: str, number: int = 0, parent: str | None = "root", **values: object
 
 def step(number: int, job_id: str = "root", **values: object) -> dict[str, object]:
     """A step's line in an export."""
-    about = {"name": f"step {number}", "status": "completed", "started_at": T0 + number, "duration_ms": 5.0}
-    return {"record": "step", "id": f"{job_id}-s{number}", "job_id": job_id, "attempt": 1, "seq": number, **about, **values}
+    about = {
+        "name": f"step {number}",
+        "status": "completed",
+        "started_at": T0 + number,
+        "duration_ms": 5.0,
+    }
+    return {
+        "record": "step",
+        "id": f"{job_id}-s{number}",
+        "job_id": job_id,
+        "attempt": 1,
+        "seq": number,
+        **about,
+        **values,
+    }
 
 
 def error(message: str, kind: str = "ValueError") -> dict[str, object]:
@@ -52,11 +69,15 @@ def nightly(tmp_path: Path) -> str:
     """A job that is completed and has 300 children, of which two failed."""
     bad = {100: error("checksum mismatch"), 200: error("no space left", "OSError")}
     children = (job(f"c{n:03}", n, description=f"part {n}", **bad.get(n, {})) for n in range(300))
-    return imported(tmp_path, job("root", parent=None, operation="nightly", duration_ms=300_000.0), *children)
+    return imported(
+        tmp_path, job("root", parent=None, operation="nightly", duration_ms=300_000.0), *children
+    )
 
 
 def test_many_children_are_folded(nightly: str) -> None:
-    """faults 42: counts by status come first, what failed is shown with its error's type, and all of it fits on a page."""
+    """faults 42: counts by status come first, what failed is shown with its error's type, and all
+    of it fits on a page.
+    """
     shown = typed(nightly, "show", "nightly")
     assert "✓ nightly  completed after 5m 00s  2 of 300 child jobs failed\n" in shown
     assert "\nChild jobs  2 failed, 298 completed" in shown
@@ -68,7 +89,9 @@ def test_many_children_are_folded(nightly: str) -> None:
 
 
 def test_all_failed_and_depth(nightly: str) -> None:
-    """faults 42: ``--all`` unfolds, ``--failed`` leaves what failed, ``--depth 0`` leaves the children out."""
+    """faults 42: ``--all`` unfolds, ``--failed`` leaves what failed, ``--depth 0`` leaves the
+    children out.
+    """
     assert typed(nightly, "show", "root", "--all").count("✓ part ") == 298
     failed = typed(nightly, "show", "root", "--failed")
     assert (failed.count("✗ part "), failed.count("✓ part ")) == (2, 0)
@@ -76,7 +99,9 @@ def test_all_failed_and_depth(nightly: str) -> None:
 
 
 def test_more_failures_than_there_is_room_for(tmp_path: Path) -> None:
-    """faults 42: the first failures are shown, the others counted, and the next command shows more of them."""
+    """faults 42: the first failures are shown, the others counted, and the next command shows more
+    of them.
+    """
     children = (job(f"c{n:03}", n, **error("no space left")) for n in range(100))
     url = imported(tmp_path, job("root", parent=None), *children)
     shown = typed(url, "show", "root")
@@ -87,16 +112,29 @@ def test_more_failures_than_there_is_room_for(tmp_path: Path) -> None:
 
 
 def test_a_page_has_at_most_sixty_lines(tmp_path: Path) -> None:
-    """faults 42: whatever a job holds, its page is short; each section shows something, and says what it leaves out."""
+    """faults 42: whatever a job holds, its page is short; each section shows something, and says
+    what it leaves out.
+    """
     crowded = {
         "metadata": {f"key {n}": n for n in range(90)}, "result": {f"key {n}": n for n in range(90)}, "attempt": 40,
         "error": {"type": "ValueError", "message": "m\n" * 50, "traceback": 'File "a.py"\n' * 80},
     }  # fmt: skip
-    attempts = [{"record": "attempt", "job_id": "root", "attempt": n, "status": "failed", "started_at": T0 + n} for n in range(1, 41)]
+    attempts = [
+        {
+            "record": "attempt",
+            "job_id": "root",
+            "attempt": n,
+            "status": "failed",
+            "started_at": T0 + n,
+        }
+        for n in range(1, 41)
+    ]
     attempts[-1]["result"] = crowded["result"]
     steps = [step(n, attempt=40, **error("no")) for n in range(90)]
     children = [job(f"c{n:03}", n, **error("no")) for n in range(90)]
-    url = imported(tmp_path, job("root", parent=None, status="failed", **crowded), *attempts, *steps, *children)
+    url = imported(
+        tmp_path, job("root", parent=None, status="failed", **crowded), *attempts, *steps, *children
+    )
     shown = typed(url, "show", "root")
     assert shown.count("\n") <= 61  # and the hint
     for title in ("Attempts", "Steps", "Child jobs", "Metadata", "Result", "Error"):
@@ -105,21 +143,33 @@ def test_a_page_has_at_most_sixty_lines(tmp_path: Path) -> None:
 
 
 def test_a_step_tells_its_errors_type_below_it(tmp_path: Path) -> None:
-    """faults 42: the type and the message of a step's error stand below the step, whose line shows when it ran."""
+    """faults 42: the type and the message of a step's error stand below the step, whose line shows
+    when it ran.
+    """
     url = imported(
-        tmp_path, job("root", parent=None, duration_ms=10_000.0), step(0, duration_ms=5_000.0), step(5, duration_ms=1.0, **error("no"))
+        tmp_path,
+        job("root", parent=None, duration_ms=10_000.0),
+        step(0, duration_ms=5_000.0),
+        step(5, duration_ms=1.0, **error("no")),
     )
     lines = typed(url, "show", "root").splitlines()
     title = next(index for index, line in enumerate(lines) if line.startswith("Steps"))
     assert re.fullmatch(r"Steps  1 failed, 1 completed +0 +10\.0s", lines[title])
     assert lines[title + 1].rstrip() == "  ✓ step 0                       5.00s  ├───────┤"
-    assert lines[title + 2].rstrip() == "  ✗ step 5                         1ms           │          failed"
+    assert (
+        lines[title + 2].rstrip()
+        == "  ✗ step 5                         1ms           │          failed"
+    )
     assert lines[title + 3] == "      ValueError: no"
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
-def test_no_line_is_wider_than_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
-    """faults 41: on a terminal long values are wrapped between words and indented, and rows of a table are cut."""
+def test_no_line_is_wider_than_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """faults 41: on a terminal long values are wrapped between words and indented, and rows of a
+    table are cut.
+    """
     words = "the source was there in the morning and is not there now " * 4
     url = imported(
         tmp_path,
@@ -139,7 +189,9 @@ def test_no_line_is_wider_than_the_terminal(tmp_path: Path, monkeypatch: pytest.
     lines = typed(url, "show", "root").splitlines()[:-1]  # without the hint, which is to be copied
     assert max(map(len, lines)) <= int(columns)
     assert not any(re.match(r"\S", line) for line in lines if "morning" in line)
-    assert {word for line in lines for word in line.split() if "…" not in word} <= {*" ".join(lines).split()}
+    assert {word for line in lines for word in line.split() if "…" not in word} <= {
+        *" ".join(lines).split()
+    }
     assert " ".join(" ".join(lines).split()).count(words.strip()) >= 3
 
 
@@ -147,7 +199,9 @@ PAGER = "import sys; text = sys.stdin.read(); print('paged', text.count(chr(10))
 
 
 def test_a_terminal_gets_a_pager(tmp_path: Path) -> None:
-    """faults 42: on a terminal $PAGER gets the page, in colour, and messages come after it; ``--no-pager`` does without."""
+    """faults 42: on a terminal $PAGER gets the page, in colour, and messages come after it;
+    ``--no-pager`` does without.
+    """
     url = imported(tmp_path, job("root", parent=None))
     shell = Shell(tmp_path)
     env = environment(PAGER=f'{sys.executable} -c "{PAGER}"')
@@ -160,7 +214,9 @@ def test_a_terminal_gets_a_pager(tmp_path: Path) -> None:
 
 
 def test_a_pager_that_is_left_early_ends_the_command(tmp_path: Path) -> None:
-    """faults 42: leaving the pager before the end is no error, and nothing of the rest reaches the terminal."""
+    """faults 42: leaving the pager before the end is no error, and nothing of the rest reaches the
+    terminal.
+    """
     url = imported(tmp_path, job("root", parent=None), *(step(n) for n in range(3_000)))
     env = environment(PAGER="head -n 1")
     del env["NO_PAGER"]
@@ -169,16 +225,22 @@ def test_a_pager_that_is_left_early_ends_the_command(tmp_path: Path) -> None:
     assert len(shown.splitlines()) == 1
 
 
-# -- jobs -------------------------------------------------------------------------------------------------------------------------------
+# -- jobs
+# --------------------------------------------------------------------------
 
 
 def test_a_family_is_listed_below_its_root(nightly: str) -> None:
-    """faults 43: a job with many children is one line, which says how many failed, and a few lines of those; ``--flat`` has each."""
+    """faults 43: a job with many children is one line, which says how many failed, and a few lines
+    of those; ``--flat`` has each.
+    """
     heading, root, *below = typed(nightly, "jobs").splitlines()
     assert heading.startswith("ID ")
     assert root.startswith("root ")
     assert root.endswith("2 of 300 child jobs failed")
-    assert [re.split(r"  +", line)[:3] for line in below] == [["c200", "└ copy", "✗ failed"], ["c100", "└ copy", "✗ failed"]]
+    assert [re.split(r"  +", line)[:3] for line in below] == [
+        ["c200", "└ copy", "✗ failed"],
+        ["c100", "└ copy", "✗ failed"],
+    ]
     assert below[0].endswith("OSError: no space left")
     flat = typed(nightly, "jobs", "--flat", "-n", "5").splitlines()
     assert [line.split()[0] for line in flat[1:6]] == ["c299", "c298", "c297", "c296", "c295"]
@@ -187,38 +249,82 @@ def test_a_family_is_listed_below_its_root(nightly: str) -> None:
 
 
 def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> None:
-    """faults 43: an operation's name means its newest job; the short id that is shown is taken by every command and option."""
+    """faults 43: an operation's name means its newest job; the short id that is shown is taken by
+    every command and option.
+    """
     id_ = "01a22514-19f6-790a-be10-54bb2803a2f4"
-    line = {"record": "event", "job_id": id_, "seq": 1, "ts": T0, "message": "copied", "level": "info"}
+    line = {
+        "record": "event",
+        "job_id": id_,
+        "seq": 1,
+        "ts": T0,
+        "message": "copied",
+        "level": "info",
+    }
     url = imported(
-        tmp_path, job("old", parent=None, operation="backup"), job(id_, 5, parent=None, operation="backup"), job("c", 6, parent=id_), line
+        tmp_path,
+        job("old", parent=None, operation="backup"),
+        job(id_, 5, parent=None, operation="backup"),
+        job("c", 6, parent=id_),
+        line,
     )
     assert typed(url, "show", "backup").splitlines()[1].split() == ["id", id_]
     assert "next:  structjob" in typed(url, "show", "2803a2f4")
     assert typed(url, "show", "2803a2f4").endswith(" logs 2803a2f4\n")
-    assert [one["id"] for one in json.loads(typed(url, "jobs", "--parent", "2803a2f4", "--json"))] == ["c"]
+    assert [
+        one["id"] for one in json.loads(typed(url, "jobs", "--parent", "2803a2f4", "--json"))
+    ] == ["c"]
     assert "copied" in typed(url, "logs", "backup")
     assert "job not found: backups" in typed(url, "show", "backups", code=3)
 
 
-# -- logs -------------------------------------------------------------------------------------------------------------------------------
+# -- logs
+# --------------------------------------------------------------------------
 
 
 def test_json_has_one_form_with_and_without_follow(tmp_path: Path) -> None:
-    """faults 44: ``logs --json`` is JSON lines, as it is with ``-f``; ``--json=array`` is one array, and another form is refused."""
-    lines = [{"record": "event", "job_id": "j", "seq": n, "ts": T0 + n, "message": f"m{n}", "level": "info"} for n in range(3)]
+    """faults 44: ``logs --json`` is JSON lines, as it is with ``-f``; ``--json=array`` is one
+    array, and another form is refused.
+    """
+    lines = [
+        {
+            "record": "event",
+            "job_id": "j",
+            "seq": n,
+            "ts": T0 + n,
+            "message": f"m{n}",
+            "level": "info",
+        }
+        for n in range(3)
+    ]
     url = imported(tmp_path, job("j", parent=None), *lines)
     printed = typed(url, "logs", "--json").splitlines()
     assert [json.loads(line)["message"] for line in printed] == ["m0", "m1", "m2"]
-    assert typed(url, "logs", "j", "-f", "--json").splitlines() == printed == typed(url, "logs", "--json=lines").splitlines()
+    assert (
+        typed(url, "logs", "j", "-f", "--json").splitlines()
+        == printed
+        == typed(url, "logs", "--json=lines").splitlines()
+    )
     assert json.loads(typed(url, "logs", "--json=array")) == [json.loads(line) for line in printed]
     assert "use --json (or --json=lines)" in typed(url, "logs", "--json=yaml", code=2)
     assert "no array" in typed(url, "logs", "-f", "--json=array", code=2)
 
 
 def test_logs_without_a_pager_name_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """faults 44: where a terminal without a pager has shown more lines than it has room for, it is said how to see the last ones."""
-    lines = [{"record": "event", "job_id": "j", "seq": n, "ts": T0 + n, "message": f"m{n}", "level": "info"} for n in range(40)]
+    """faults 44: where a terminal without a pager has shown more lines than it has room for, it is
+    said how to see the last ones.
+    """
+    lines = [
+        {
+            "record": "event",
+            "job_id": "j",
+            "seq": n,
+            "ts": T0 + n,
+            "message": f"m{n}",
+            "level": "info",
+        }
+        for n in range(40)
+    ]
     url = imported(tmp_path, job("j", parent=None), *lines)
     monkeypatch.setattr("structjob.cli.screen.is_terminal", lambda _: True)
     monkeypatch.setattr("structjob.cli.lines.is_terminal", lambda _: True)

@@ -1,4 +1,6 @@
-"""``structjob stats`` and ``structjob errors``: what one asks of many jobs at once (R38, R39, R40, R49)."""
+"""``structjob stats`` and ``structjob errors``: what one asks of many jobs at once (R38, R39, R40,
+R49).
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,29 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 def test_stats_are_of_operations_by_default(shell: Shell) -> None:
-    """Counts, success rate and percentiles of each operation, aligned, and the command that shows what failed (R38, R49)."""
+    """Counts, success rate and percentiles of each operation, aligned, and the command that shows
+    what failed (R38, R49).
+    """
     done = shell.run("stats")
     lines = done.stdout.decode().splitlines()
-    assert lines[0].split() == ["TOTAL", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "AVG", "P50", "P95", "P99", "OPERATION"]
+    assert lines[0].split() == [
+        "TOTAL",
+        "COMPLETED",
+        "FAILED",
+        "CRASHED",
+        "SUCCESS",
+        "AVG",
+        "P50",
+        "P95",
+        "P99",
+        "OPERATION",
+    ]
     (nightly,) = [line for line in lines if line.endswith("nightly")]
     assert nightly.split() == ["1", "0", "1", "0", "0.0%", "nightly"]
-    assert len({line.index(word) for line, word in ((lines[0], "OPERATION"), (nightly, "nightly"))}) == 1
+    assert (
+        len({line.index(word) for line, word in ((lines[0], "OPERATION"), (nightly, "nightly"))})
+        == 1
+    )
     assert done.stderr.decode() == "next:  structjob jobs --status failed --operation nightly\n"
     assert "evil\\x1b[2Jname" in done.stdout.decode()
     assert b"\x1b" not in done.stdout
@@ -37,38 +55,63 @@ def test_stats_are_of_operations_by_default(shell: Shell) -> None:
 def test_the_next_command_is_no_escape_sequence(shell: Shell) -> None:
     """A name that holds one is shown as a shell takes it, and a terminal does not obey it (R49)."""
     done = shell.run("stats", "--operation", "evil\x1b[2Jname")
-    assert done.stderr.decode() == "next:  structjob stats steps --operation $'evil\\U0000001b[2Jname'\n"
+    assert (
+        done.stderr.decode()
+        == "next:  structjob stats steps --operation $'evil\\U0000001b[2Jname'\n"
+    )
 
 
 def test_stats_as_json(shell: Shell) -> None:
-    """``--json`` has every figure of each group; a window without any is an empty array (R38, R49)."""
+    """``--json`` has every figure of each group; a window without any is an empty array
+    (R38, R49).
+    """
     (one,) = shell.json("stats", "--operation", "vm-migrate", "--project", "moon", "--since", "1h")
-    assert (one["operation"], one["total"], one["completed"], one["success_rate"]) == ("vm-migrate", 1, 1, 100.0)
+    assert (one["operation"], one["total"], one["completed"], one["success_rate"]) == (
+        "vm-migrate",
+        1,
+        1,
+        100.0,
+    )
     assert 0 < one["p50_ms"] == one["p99_ms"]
     assert shell.json("stats", "--until", "2020-01-01") == []
     # faults 26: a window is about what ended in it, unless --by says otherwise.
-    assert shell.json("stats", "--since", "1h") == shell.json("stats", "--since", "1h", "--by", "ended")
-    assert "nothing to count (by created, until)" in shell.run("stats", "--by", "created", "--until", "2020-01-01").stderr.decode()
+    assert shell.json("stats", "--since", "1h") == shell.json(
+        "stats", "--since", "1h", "--by", "ended"
+    )
+    assert (
+        "nothing to count (by created, until)"
+        in shell.run("stats", "--by", "created", "--until", "2020-01-01").stderr.decode()
+    )
     assert "does not take --by" in shell.run("stats", "errors", "--by", "ended").stderr.decode()
     (step,) = shell.json("stats", "steps", "--operation", "nightly")
     assert (step["step"], step["failed"], step["p50_ms"]) == ("load", 1, None)
-    assert {one["project"]: one["total"] for one in shell.json("stats", "projects")} == {None: 3, "moon": 2}
+    assert {one["project"]: one["total"] for one in shell.json("stats", "projects")} == {
+        None: 3,
+        "moon": 2,
+    }
 
 
 def test_throughput_begins_at_a_round_time(shell: Shell) -> None:
-    """By default 24 hours by the hour, each stretch from one full hour to the next; all jobs are in one of them (R38, R49)."""
+    """By default 24 hours by the hour, each stretch from one full hour to the next; all jobs are in
+    one of them (R38, R49).
+    """
     found = shell.json("stats", "throughput")
     assert len(found) == 25
     starts = [datetime.fromisoformat(one["start"]) for one in found]
     assert all((start.minute, start.second, start.microsecond) == (0, 0, 0) for start in starts)
     assert sum(one["total"] for one in found) == 5
-    asked = [datetime.fromisoformat(one["start"]) for one in shell.json("stats", "throughput", "--since", "30m", "--bucket", "10m")]
+    asked = [
+        datetime.fromisoformat(one["start"])
+        for one in shell.json("stats", "throughput", "--since", "30m", "--bucket", "10m")
+    ]
     assert all(start.minute % 10 == start.second == start.microsecond == 0 for start in asked)
     assert timedelta(minutes=30) <= datetime.now(UTC) - asked[0] < timedelta(minutes=42)
 
 
 def test_jobs_volume_and_storage(shell: Shell) -> None:
-    """Error rate by job, lines by type, level and category, bytes by table; each as a table with its sum (R40, R49)."""
+    """Error rate by job, lines by type, level and category, bytes by table; each as a table with
+    its sum (R40, R49).
+    """
     done = shell.run("stats", "jobs")
     (line,) = done.stdout.decode().splitlines()[1:]
     assert line.split()[2:] == ["40.0%", line.split()[3], "failed", "nightly"]
@@ -85,7 +128,9 @@ def test_nothing_to_count_says_why(shell: Shell, tmp_path: Path) -> None:
     """Which filter left nothing; exit code 0. A database that is not there is a failure (R49)."""
     done = shell.run("stats", "--operation", "it's")
     assert (done.returncode, done.stdout) == (0, b"")
-    assert done.stderr.decode() == "nothing to count (operation)\nnext:  structjob stats operations\n"
+    assert (
+        done.stderr.decode() == "nothing to count (operation)\nnext:  structjob stats operations\n"
+    )
     assert Shell(tmp_path).run("stats").returncode == 1
 
 
@@ -108,21 +153,50 @@ def test_misuse_is_exit_code_2(shell: Shell, words: tuple[str, ...], says: str) 
 
 def test_a_rate_is_not_rounded_to_all_or_nothing() -> None:
     """One failure in ten thousand is not 100 % success (R38)."""
-    assert [percentage(value) for value in (0.0, 0.01, 50, 99.94, 99.99, 100.0)] == ["0.0%", "<0.1%", "50.0%", "99.9%", ">99.9%", "100.0%"]
-    assert [size(value) for value in (None, 0, 998, 1000, 999_960, 12_345_678)] == ["?", "0 B", "998 B", "1.0 kB", "1.0 MB", "12.3 MB"]
+    assert [percentage(value) for value in (0.0, 0.01, 50, 99.94, 99.99, 100.0)] == [
+        "0.0%",
+        "<0.1%",
+        "50.0%",
+        "99.9%",
+        ">99.9%",
+        "100.0%",
+    ]
+    assert [size(value) for value in (None, 0, 998, 1000, 999_960, 12_345_678)] == [
+        "?",
+        "0 B",
+        "998 B",
+        "1.0 kB",
+        "1.0 MB",
+        "12.3 MB",
+    ]
 
 
-# -- errors ---------------------------------------------------------------------------------------------------------------------------
+# -- errors
+# --------------------------------------------------------------------------
 
 
 def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
-    """Each error once, then all about one, then that it is dealt with; each with the next useful command (R39, R49)."""
+    """Each error once, then all about one, then that it is dealt with; each with the next useful
+    command (R39, R49).
+    """
     shell = Shell(tmp_path)
     shell.python(SAMPLE, "sqlite:///structjob.db")
     shell.python(SAMPLE, "sqlite:///structjob.db")
     done = shell.run("errors")
     heading, line = done.stdout.decode().splitlines()
-    assert heading.split() == ["ID", "STATUS", "OUTCOME", "COUNT", "JOBS", "FIRST", "SEEN", "LAST", "SEEN", "WHERE", "ERROR"]
+    assert heading.split() == [
+        "ID",
+        "STATUS",
+        "OUTCOME",
+        "COUNT",
+        "JOBS",
+        "FIRST",
+        "SEEN",
+        "LAST",
+        "SEEN",
+        "WHERE",
+        "ERROR",
+    ]
     id_ = line.split()[0]
     assert line.split()[1:5] == ["open", "final", "2", "2"]
     assert line.endswith("nightly › load  ValueError: the source is empty")
@@ -134,8 +208,16 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
     assert 'File "<string>"' in shown
     assert shown.count("nightly › load  ") == 2
     about = shell.json("errors", "show", id_)
-    assert (about["error"]["count"], len(about["occurrences"]), about["error"]["message"]) == (2, 2, "the source is empty")
-    assert shell.run("errors", "resolve", id_, "--by", "ada").stderr.decode().startswith(f"{id_} is resolved: ValueError")
+    assert (about["error"]["count"], len(about["occurrences"]), about["error"]["message"]) == (
+        2,
+        2,
+        "the source is empty",
+    )
+    assert (
+        shell.run("errors", "resolve", id_, "--by", "ada")
+        .stderr.decode()
+        .startswith(f"{id_} is resolved: ValueError")
+    )
     assert shell.json("errors") == []
     (resolved,) = shell.json("errors", "list", "--all", "--operation", "nightly", "--since", "1h")
     assert (resolved["status"], resolved["resolved_by"]) == ("resolved", "ada")
@@ -146,7 +228,11 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("errors", "show", "zzz"), 3, "error: no error has the fingerprint zzz\nnext:  structjob errors --all\n"),
+        (
+            ("errors", "show", "zzz"),
+            3,
+            "error: no error has the fingerprint zzz\nnext:  structjob errors --all\n",
+        ),
         (("errors", "resolve", "'; DROP"), 3, "no error has the fingerprint '; DROP"),
         (("errors", "lst"), 2, "No such command 'lst'"),
         (("errors", "--all", "--status", "open"), 2, "--all is every status"),
@@ -154,7 +240,9 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
         (("errors", "--step", "nothing"), 0, "no errors match (step)"),
     ],
 )
-def test_errors_that_are_not_there(shell: Shell, words: tuple[str, ...], code: int, says: str) -> None:
+def test_errors_that_are_not_there(
+    shell: Shell, words: tuple[str, ...], code: int, says: str
+) -> None:
     """Not found is 3, misuse 2, nothing to list 0; what is wrong is named (R39, R49)."""
     done = shell.run(*words)
     assert (done.returncode, done.stdout) == (code, b"")
@@ -175,21 +263,36 @@ asyncio.run(main())
 
 
 def test_crashes_are_errors_too(tmp_path: Path) -> None:
-    """A process that was killed twice in the same operation: one error, two occurrences (R11, R39)."""
+    """A process that was killed twice in the same operation: one error, two occurrences
+    (R11, R39).
+    """
     shell = Shell(tmp_path)
     for _ in range(2):
         with pytest.raises(subprocess.CalledProcessError):
             shell.python(CRASH, "sqlite:///structjob.db")
     (error,) = shell.json("errors")
-    assert (error["error_type"], error["operation"], error["count"], error["jobs"]) == ("Crashed", "nightly", 2, 2)
+    assert (error["error_type"], error["operation"], error["count"], error["jobs"]) == (
+        "Crashed",
+        "nightly",
+        2,
+        2,
+    )
     assert shell.json("stats")[0]["crashed"] == 2
 
 
 def test_lines_of_another_program_are_grouped_by_what_they_say(tmp_path: Path) -> None:
-    """Imported error lines are the same error if they differ in numbers, ids and paths only (R21, R39)."""
+    """Imported error lines are the same error if they differ in numbers, ids and paths only (R21,
+    R39).
+    """
     shell = Shell(tmp_path)
     shell.python(SAMPLE, "sqlite:///structjob.db")
-    job = {"record": "job", "id": "app-1", "operation": "wordcount", "status": "failed", "created_at": "2026-01-01T00:00:00Z"}
+    job = {
+        "record": "job",
+        "id": "app-1",
+        "operation": "wordcount",
+        "status": "failed",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
     said = [
         ("error", "Lost node msra-7:4533 after 12 s"),
         ("error", "Lost node msra-9:1201 after 3 s"),
@@ -209,7 +312,10 @@ def test_lines_of_another_program_are_grouped_by_what_they_say(tmp_path: Path) -
     ]
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (job, *lines)))
     shell.ok("import", "old.jsonl")
-    found = {error["message"]: (error["error_type"], error["count"]) for error in shell.json("errors", "--until", "2026-02-01")}
+    found = {
+        error["message"]: (error["error_type"], error["count"])
+        for error in shell.json("errors", "--until", "2026-02-01")
+    }
     assert found == {"Lost node msra-9:1201 after 3 s": ("error", 2), "Out of disk": ("error", 1)}
 
 
@@ -228,7 +334,9 @@ asyncio.run(main())
 
 
 def test_show_says_what_is_usual(tmp_path: Path) -> None:
-    """A job that took longer than those before it is called so, and the step that did is marked (R38, R49)."""
+    """A job that took longer than those before it is called so, and the step that did is marked
+    (R38, R49).
+    """
     shell = Shell(tmp_path)
     shell.python(HABIT, "sqlite:///structjob.db")
     shown = shell.ok("show", "after-0.3")

@@ -1,4 +1,6 @@
-"""The command line that follows, points at, and hands over lines: tail, sessions, logs --around, export, import, completion (R49)."""
+"""The command line that follows, points at, and hands over lines: tail, sessions, logs --around,
+export, import, completion (R49).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 
 def test_tail_shows_the_last_lines_and_what_comes(live: Shell) -> None:
-    """``tail -n 2 --json`` begins with the last two lines, shows each that comes once, and ends by Ctrl-C with 130 (R37, R49)."""
+    """``tail -n 2 --json`` begins with the last two lines, shows each that comes once, and ends by
+    Ctrl-C with 130 (R37, R49).
+    """
     writer = live.start_python(WRITER, "sqlite:///live.db")
     assert writer.stdin is not None
     assert writer.stdout is not None
@@ -46,7 +50,11 @@ def test_tail_shows_the_last_lines_and_what_comes(live: Shell) -> None:
     rest, errors = follower.communicate(timeout=30)
     assert (follower.returncode, rest, b"Traceback" in errors) == (130, b"", False)
     (session,) = live.json("--db", "live.db", "sessions", "--live")
-    assert (session["presence"], session["running_jobs"], session["session"]["service"]) == ("live", 1, "writer")
+    assert (session["presence"], session["running_jobs"], session["session"]["service"]) == (
+        "live",
+        1,
+        "writer",
+    )
 
 
 @pytest.mark.slow
@@ -75,42 +83,65 @@ def test_sessions_lists_the_processes(shell: Shell) -> None:
     assert (session["presence"], session["running_jobs"]) == ("closed", 0)
     assert session["session"]["last_seq"] == len(shell.json("logs"))
     lines = shell.ok("sessions").splitlines()
-    assert lines[0].split() == ["SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS"]
+    assert lines[0].split() == [
+        "SESSION",
+        "STATUS",
+        "LINES",
+        "RUNNING",
+        "STARTED",
+        "HEARTBEAT",
+        "ENDED",
+        "PROCESS",
+    ]
     assert "✓ closed" in lines[1]
     assert f"sample {session['session']['pid']} on" in lines[1]
     assert "no session goes on" in shell.run("sessions", "--live").stderr.decode()
 
 
 def test_the_lines_around_one(shell: Shell) -> None:
-    """``logs --around SESSION:NUMBER`` shows a line with its neighbours in its job; an unknown one ends with 3 (R36, R49)."""
+    """``logs --around SESSION:NUMBER`` shows a line with its neighbours in its job; an unknown one
+    ends with 3 (R36, R49).
+    """
     (event,) = shell.json("logs", "-w", "n=2")
     name = f"{event['session_id']}:{event['seq']}"
     around = shell.json("logs", "--around", name, "--context", "1")
     assert [one["attrs"].get("n") for one in around] == [1, 2, 3]
     assert len(shell.ok("logs", "--around", name).splitlines()) >= 6
-    assert "event not found" in shell.run("logs", "--around", f"{event['session_id']}:9999").stderr.decode()
+    assert (
+        "event not found"
+        in shell.run("logs", "--around", f"{event['session_id']}:9999").stderr.decode()
+    )
     shell.ok("logs", "--around", "1:1", code=3)
     for wrong in (("--around", "x"), ("--around", "1:1", "-l", "error"), ("--exact",)):
         shell.ok("logs", *wrong, code=2)
 
 
 def test_every_filter_has_an_option(shell: Shell) -> None:
-    """Type, exact level, kind, category, project, attempt and correlation narrow what is shown (R36, R49)."""
+    """Type, exact level, kind, category, project, attempt and correlation narrow what is shown
+    (R36, R49).
+    """
     for options, expected in (
         (("-l", "success", "--exact"), {"checksums match"}),
         (("--type", "task", "--kind", "log"), {"chunk copied"}),
         (("--category", "batch", "--kind", "step_start"), {"load"}),
-        (("--project", "moon", "--kind", "log"), {"chunk copied", "disk is slow", "checksums match"}),
+        (
+            ("--project", "moon", "--kind", "log"),
+            {"chunk copied", "disk is slow", "checksums match"},
+        ),
         (("import-17", "--attempt", "2", "--kind", "log"), {"rows imported"}),
     ):
         assert {event["message"] for event in shell.json("logs", *options)} == expected, options
     correlation = shell.json("logs", "--grep", "disk is slow")[0]["correlation_id"]
-    assert {event["correlation_id"] for event in shell.json("logs", "--correlation", correlation)} == {correlation}
+    assert {
+        event["correlation_id"] for event in shell.json("logs", "--correlation", correlation)
+    } == {correlation}
 
 
 @pytest.mark.slow
 def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
-    """``export`` and ``import`` carry a job to another database; a dry run makes none; the map tells the new ids (R21, R36, R49)."""
+    """``export`` and ``import`` carry a job to another database; a dry run makes none; the map
+    tells the new ids (R21, R36, R49).
+    """
     path = str(live.directory / "job.jsonl.gz")
     assert "structjob import" in shell.run("export", "gui-17", "-o", path).stderr.decode()
     assert "would store 2 jobs" in live.run("import", path, "--dry-run").stderr.decode()
@@ -120,48 +151,82 @@ def test_a_job_travels_as_a_file(shell: Shell, live: Shell) -> None:
     assert found["job_ids"] == ids
     job = shell.json("show", "gui-17")["job"]
     assert live.json("show", "gui-17")["job"]["id"] == ids[job["id"]]
-    assert [e["message"] for e in live.json("logs", "gui-17")] == [e["message"] for e in shell.json("logs", "gui-17")]
+    assert [e["message"] for e in live.json("logs", "gui-17")] == [
+        e["message"] for e in shell.json("logs", "gui-17")
+    ]
     assert "nothing was stored" in live.run("import", path, "--new-ids").stderr.decode()
     (live.directory / "bad.jsonl").write_text('{"record": "job", "id": 1}\n')
     done = live.run("import", "bad.jsonl")
-    assert (done.returncode, "line 1 (job): operation is missing" in done.stderr.decode()) == (1, True)
+    assert (done.returncode, "line 1 (job): operation is missing" in done.stderr.decode()) == (
+        1,
+        True,
+    )
     assert live.json("verify")["ok"]
 
 
 def test_a_pipe_is_imported(shell: Shell, live: Shell) -> None:
-    """``import -`` and ``import /dev/stdin`` take what comes down a pipe, blank lines of a program and all (R21, R36, R49)."""
+    """``import -`` and ``import /dev/stdin`` take what comes down a pipe, blank lines of a program
+    and all (R21, R36, R49).
+    """
     live.ok("run", "--job-id", "mine", "--", "sh", "-c", "echo one; echo; echo two")
     exported = live.ok("export", "mine").encode()
     for number, name in enumerate(("-", "/dev/stdin")):
         db = ("--db", f"{number}.db")
-        assert "stored 1 job, " in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
-        assert [event["message"] for event in live.json(*db, "logs", "mine", "--stream", "stdout")] == ["one", "", "two"]
-        assert "nothing was stored" in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        assert (
+            "stored 1 job, "
+            in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        )
+        assert [
+            event["message"] for event in live.json(*db, "logs", "mine", "--stream", "stdout")
+        ] == ["one", "", "two"]
+        assert (
+            "nothing was stored"
+            in live.run(*db, "import", name, input=exported, env=environment()).stderr.decode()
+        )
 
 
 def test_lines_for_other_programs(shell: Shell) -> None:
-    """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``; formulas are defused (R36, R49)."""
-    lines = [json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()]
+    """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``;
+    formulas are defused (R36, R49).
+    """
+    lines = [
+        json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()
+    ]
     assert [line["attrs"]["n"] for line in lines] == [0, 1, 2, 3, 4]
     rows = list(csv.DictReader(shell.ok("export", "--csv", "gui-17", "--kind", "log").splitlines()))
     assert [row["message"] for row in rows][:1] == ["chunk copied"]
     assert json.loads(rows[0]["attrs"]) == {"n": 0, "vm": "pg-01"}
-    assert shell.ok("export", "--lines", "-w", "vm=pg-01", "--json") == shell.ok("export", "--lines", "-w", "vm=pg-01")
-    assert shell.json("export", "--lines", "-w", "vm=pg-01", "-o", "lines.jsonl") == {"file": "lines.jsonl", "lines": len(lines)}
+    assert shell.ok("export", "--lines", "-w", "vm=pg-01", "--json") == shell.ok(
+        "export", "--lines", "-w", "vm=pg-01"
+    )
+    assert shell.json("export", "--lines", "-w", "vm=pg-01", "-o", "lines.jsonl") == {
+        "file": "lines.jsonl",
+        "lines": len(lines),
+    }
     shell.ok("export", "--csv", "--json", code=2)
     shell.ok("export", code=2)
     shell.ok("export", "gui-17", "-l", "error", code=2)
     from structjob.cli.export import _cell
 
-    assert [_cell(value) for value in ("=1+1", "@x", "fine", None, 3)] == ["'=1+1", "'@x", "fine", "", "3"]
+    assert [_cell(value) for value in ("=1+1", "@x", "fine", None, 3)] == [
+        "'=1+1",
+        "'@x",
+        "fine",
+        "",
+        "3",
+    ]
 
 
 def test_what_is_exported_cannot_steer_the_terminal(live: Shell) -> None:
-    """On a terminal nothing of a job, of lines or of CSV is obeyed; JSON is equal to what was stored, CSV elsewhere as it is (R36, R49)."""
+    """On a terminal nothing of a job, of lines or of CSV is obeyed; JSON is equal to what was
+    stored, CSV elsewhere as it is (R36, R49).
+    """
     evil = "clear \x1b[2J, \x9b2J and \u202e turn"
     job = {"record": "job", "id": "mine", "operation": evil, "created_at": 1}
     event = {"record": "event", "ts": 1, "message": evil, "job_id": "mine"}
-    (live.directory / "old.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (job, event)))
+    (live.directory / "old.jsonl").write_text(
+        "".join(json.dumps(one) + "\n" for one in (job, event))
+    )
     live.ok("import", "old.jsonl")
     for words in (("export", "mine"), ("export", "--lines"), ("export", "--csv")):
         _, shown = live.in_a_terminal(*words)
@@ -174,10 +239,14 @@ def test_what_is_exported_cannot_steer_the_terminal(live: Shell) -> None:
 
 
 def test_job_ids_complete(shell: Shell) -> None:
-    """Behind a command that takes a job, Tab offers the newest jobs' ids; without a database it offers nothing (R49)."""
+    """Behind a command that takes a job, Tab offers the newest jobs' ids; without a database it
+    offers nothing (R49).
+    """
 
     def offered(words: str, number: int) -> list[str]:
-        env = environment(_STRUCTJOB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number))
+        env = environment(
+            _STRUCTJOB_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(number)
+        )
         done: subprocess.CompletedProcess[bytes] = shell.run(env=env)
         assert done.stderr == b""
         return [line.partition(",")[2] for line in done.stdout.decode().splitlines() if line]
@@ -188,11 +257,20 @@ def test_job_ids_complete(shell: Shell) -> None:
 
 
 def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
-    """An id that a shell would not take as it stands is not offered, and what it stands beside is one line (R49)."""
+    """An id that a shell would not take as it stands is not offered, and what it stands beside is
+    one line (R49).
+    """
     ids = ("fine", "$(touch pwned)", "`id`", "a;b", "a b", "a\nb", "\x1b[2J")
-    jobs = ({"record": "job", "id": id_, "operation": "copy\n\x1b[2J", "created_at": 1} for id_ in ids)
+    jobs = (
+        {"record": "job", "id": id_, "operation": "copy\n\x1b[2J", "created_at": 1} for id_ in ids
+    )
     (live.directory / "old.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
     live.ok("import", "old.jsonl")
-    for shell, expected in (("bash", ["plain,fine"]), ("zsh", ["plain", "fine", "copy\\n\\x1b[2J"])):
-        env = environment(_STRUCTJOB_COMPLETE=f"{shell}_complete", COMP_WORDS="structjob show ", COMP_CWORD="2")
+    for shell, expected in (
+        ("bash", ["plain,fine"]),
+        ("zsh", ["plain", "fine", "copy\\n\\x1b[2J"]),
+    ):
+        env = environment(
+            _STRUCTJOB_COMPLETE=f"{shell}_complete", COMP_WORDS="structjob show ", COMP_CWORD="2"
+        )
         assert live.run(env=env).stdout.decode().splitlines() == expected

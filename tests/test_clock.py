@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 import structjob
-from structjob import clock
+from structjob.machine import clock
 
 SECOND = 1_000_000_000
 T0 = 1_800_000_000 * SECOND
@@ -35,8 +35,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-async def test_a_jobs_log_reads_in_order_after_the_clock_was_set_back(tracker: structjob.Tracker, machine: Machine) -> None:
-    """faults 59: lines logged after a step of the clock backwards come after those before it, and no end lies before its beginning."""
+async def test_a_jobs_log_reads_in_order_after_the_clock_was_set_back(
+    tracker: structjob.Tracker, machine: Machine
+) -> None:
+    """faults 59: lines logged after a step of the clock backwards come after those before it, and
+    no end lies before its beginning.
+    """
     log = structlog.get_logger()
     async with tracker.job("long") as job, job.step("one"):
         for number in range(3):
@@ -52,12 +56,20 @@ async def test_a_jobs_log_reads_in_order_after_the_clock_was_set_back(tracker: s
     record = await tracker.jobs.get(job.id)
     (step,) = await tracker.jobs.steps(job.id)
     for each in (record, step):
-        assert each.created_at <= each.started_at <= each.completed_at if each is record else each.started_at <= each.completed_at
+        assert (
+            each.created_at <= each.started_at <= each.completed_at
+            if each is record
+            else each.started_at <= each.completed_at
+        )
     assert record.started_at.timestamp() * SECOND == T0
 
 
-def test_time_goes_on_slowly_until_the_clock_has_caught_up(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    """faults 59: a tenth of the time passes until the machine's clock has caught up, and the step is reported once."""
+def test_time_goes_on_slowly_until_the_clock_has_caught_up(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 59: a tenth of the time passes until the machine's clock has caught up, and the step
+    is reported once.
+    """
     assert clock.now() == T0
     machine.wall -= 9 * SECOND
     with caplog.at_level(logging.WARNING, "structjob"):
@@ -74,7 +86,9 @@ def test_time_goes_on_slowly_until_the_clock_has_caught_up(machine: Machine, cap
 
 
 def test_a_second_step_is_held_back_too(machine: Machine) -> None:
-    """faults 59: the clock is set back twice, and once more before it has caught up: time never runs backwards."""
+    """faults 59: the clock is set back twice, and once more before it has caught up: time never
+    runs backwards.
+    """
     seen = []
     for step in (2, 3, 0, 30):
         machine.wall -= step * SECOND
@@ -86,8 +100,12 @@ def test_a_second_step_is_held_back_too(machine: Machine) -> None:
     assert clock.now() == machine.wall
 
 
-def test_a_clock_that_was_wrong_by_hours_is_believed_once_it_is_right(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    """faults 59: a machine that started with a clock days ahead is not dated wrongly for days; a warning says that the order breaks."""
+def test_a_clock_that_was_wrong_by_hours_is_believed_once_it_is_right(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 59: a machine that started with a clock days ahead is not dated wrongly for days; a
+    warning says that the order breaks.
+    """
     clock.now()
     machine.wall -= 48 * 3600 * SECOND
     with caplog.at_level(logging.WARNING, "structjob"):
@@ -95,8 +113,12 @@ def test_a_clock_that_was_wrong_by_hours_is_believed_once_it_is_right(machine: M
     assert "set back by 172800 s" in caplog.text
 
 
-def test_a_thread_that_was_held_up_sets_no_clock_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """faults 59: a reading that is late, since another thread asked meanwhile, is no step of the clock."""
+def test_a_thread_that_was_held_up_sets_no_clock_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 59: a reading that is late, since another thread asked meanwhile, is no step of the
+    clock.
+    """
     readings = iter([T0, T0 - SECOND, T0 + 5])
     monkeypatch.setattr(clock, "_wall", lambda: next(readings))
     monkeypatch.setattr(clock, "_latest", 0)

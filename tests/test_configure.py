@@ -1,4 +1,6 @@
-"""`configure()` sets structlog up: console, file, levels, sinks; nothing a sink does is ever felt by the program (R26, R27)."""
+"""`configure()` sets structlog up: console, file, levels, sinks; nothing a sink does is ever felt
+by the program (R26, R27).
+"""
 
 import asyncio
 import io
@@ -47,7 +49,8 @@ def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-# -- what is printed --------------------------------------------------------------------------------------------------------
+# -- what is printed
+# --------------------------------------------------------------------------
 
 
 def test_a_json_line_has_the_keys_people_expect():
@@ -65,10 +68,18 @@ async def test_a_json_line_within_a_job_has_its_ids():
     """Fitting in: job_id, step_id and correlation_id as the database has them."""
     stream = io.StringIO()
     structjob.configure(console=stream, strict=True)
-    async with structjob.Tracker("sqlite://") as tracker, tracker.job("a") as job, job.step("s") as step:
+    async with (
+        structjob.Tracker("sqlite://") as tracker,
+        tracker.job("a") as job,
+        job.step("s") as step,
+    ):
         log.info("in it", a=1)
     (line,) = [line for line in lines(stream) if line["event"] == "in it"]
-    assert (line["job_id"], line["step_id"], line["correlation_id"]) == (job.id, step.id, job.correlation_id)
+    assert (line["job_id"], line["step_id"], line["correlation_id"]) == (
+        job.id,
+        step.id,
+        job.correlation_id,
+    )
 
 
 def test_auto_is_pretty_on_a_terminal_and_json_otherwise():
@@ -101,20 +112,27 @@ def test_no_color_and_force_color_are_obeyed(monkeypatch):
 def test_the_pretty_console_reads_well():
     """R27: time, level, event, logger, attributes, one line each."""
     stream = io.StringIO()
-    structjob.configure(console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True)
+    structjob.configure(
+        console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True
+    )
     log.info("copied", n=3, path="/tmp/x y", nothing=None, nested={"a": [1]})
     log.success("done")
     first, second = stream.getvalue().splitlines()
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d\.\d{3} info     copied +n=3 path=\"/tmp/x y\" nothing=null nested=\{\"a\":\[1\]\} · app", first
+        r"\d\d:\d\d:\d\d\.\d{3} info     copied +n=3 path=\"/tmp/x y\" nothing=null nested=\{\"a\":\[1\]\} · app",
+        first,
     ), first
     assert "success  done · app" in second
 
 
 def test_nothing_reaches_a_terminal_raw():
-    """Traps: escape sequences, newlines and characters that turn text around are made visible, in events, keys, values and names."""
+    """Traps: escape sequences, newlines and characters that turn text around are made visible, in
+    events, keys, values and names.
+    """
     stream = io.StringIO()
-    structjob.configure(console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True)
+    structjob.configure(
+        console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True
+    )
     evil = "a\x1b[2J\nb\r\x07\x9b\u2028\u202e\u2066\x7f"
     structlog.get_logger(evil).info(evil, **{evil: evil, "list": [evil], "dict": {evil: evil}})
     try:
@@ -122,7 +140,9 @@ def test_nothing_reaches_a_terminal_raw():
     except ValueError:
         log.exception(evil)
     text = stream.getvalue()
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", text)
+    assert not re.search(
+        "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", text
+    )
     assert "\\x1b[2J\\nb" in text
     assert len(text.splitlines()[0]) > 100
 
@@ -152,7 +172,9 @@ def test_false_prints_nothing_and_a_missing_console_is_survived(capsys, monkeypa
 
 
 def test_the_console_follows_sys_stdout(capsys, monkeypatch):
-    """R27: whatever `sys.stdout` is when an event is logged gets it, after what `print` left there."""
+    """R27: whatever `sys.stdout` is when an event is logged gets it, after what `print`
+    left there.
+    """
     structjob.configure(console="json", strict=True)
     other = io.StringIO()
     monkeypatch.setattr("sys.stdout", other)
@@ -170,11 +192,14 @@ def test_binary_streams_are_written_to():
     assert json.loads(stream.getvalue())["event"] == "café"
 
 
-# -- levels -----------------------------------------------------------------------------------------------------------------
+# -- levels
+# --------------------------------------------------------------------------
 
 
 def test_levels_in_their_order():
-    """R26: debug, info, success, warning, error, critical; each level lets those above it through."""
+    """R26: debug, info, success, warning, error, critical; each level lets those above it
+    through.
+    """
     names = ["debug", "info", "success", "warning", "error", "critical"]
     for at, level in enumerate(names):
         sink = Collected()
@@ -186,7 +211,9 @@ def test_levels_in_their_order():
 
 
 def test_every_way_of_naming_a_level():
-    """R26: `warn` is warning, `fatal` is critical, `exception` is error, `log(25)` is success, `msg` is info; between two is the lower."""
+    """R26: `warn` is warning, `fatal` is critical, `exception` is error, `log(25)` is success,
+    `msg` is info; between two is the lower.
+    """
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], level="debug", strict=True)
     log.warn("a")
@@ -196,7 +223,15 @@ def test_every_way_of_naming_a_level():
     log.msg("e")
     log.log(logging.ERROR, "f")
     log.log(35, "g")
-    assert [record.level for record in sink.records] == ["warning", "critical", "error", "success", "info", "error", "warning"]
+    assert [record.level for record in sink.records] == [
+        "warning",
+        "critical",
+        "error",
+        "success",
+        "info",
+        "error",
+        "warning",
+    ]
 
 
 async def test_the_async_methods_have_success_too():
@@ -207,7 +242,11 @@ async def test_the_async_methods_have_success_too():
     await log.alog(25, "b")
     await log.ainfo("too low")
     await log.aerror("c")
-    assert [(record.level, record.message) for record in sink.records] == [("success", "a 1"), ("success", "b"), ("error", "c")]
+    assert [(record.level, record.message) for record in sink.records] == [
+        ("success", "a 1"),
+        ("success", "b"),
+        ("error", "c"),
+    ]
 
 
 def test_each_sink_has_its_level(tmp_path):
@@ -223,7 +262,9 @@ def test_each_sink_has_its_level(tmp_path):
     for name in ("debug", "info", "warning", "error"):
         getattr(log, name)(name)
     assert [line["event"] for line in lines(stream)] == ["warning", "error"]
-    assert [json.loads(line)["event"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == ["info", "warning", "error"]
+    assert [
+        json.loads(line)["event"] for line in (tmp_path / "a.jsonl").read_text().splitlines()
+    ] == ["info", "warning", "error"]
     assert sink.messages == ["error"]
 
 
@@ -236,13 +277,18 @@ async def test_the_database_has_its_own_level(db_url):
         assert [event.message for event in await tracker.logs.list()] == ["fact"]
     async with structjob.Tracker(db_url, level="debug") as tracker:
         log.debug("detail")
-        assert [event.message for event in await tracker.logs.list(level="debug", level_exact=True)] == ["detail"]
+        assert [
+            event.message for event in await tracker.logs.list(level="debug", level_exact=True)
+        ] == ["detail"]
 
 
 def test_structjob_success_works_with_any_logger(capsys):
-    """R26: `structjob.success(log, …)` where the logger has no such level says info, and records success."""
+    """R26: `structjob.success(log, …)` where the logger has no such level says info, and records
+    success.
+    """
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()], logger_factory=structlog.PrintLoggerFactory()
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(),
     )
     structjob.success(structlog.get_logger(), "done", n=1)
     assert json.loads(capsys.readouterr().out) == {"event": "done", "n": 1, "level": "info"}
@@ -252,11 +298,14 @@ def test_structjob_success_works_with_any_logger(capsys):
     assert sink.records[0].level == "success"
 
 
-# -- messages ---------------------------------------------------------------------------------------------------------------
+# -- messages
+# --------------------------------------------------------------------------
 
 
 def test_positional_arguments_are_filled_in():
-    """As `logging` does it: `%` with arguments; without arguments a percent sign is a percent sign."""
+    """As `logging` does it: `%` with arguments; without arguments a percent sign is a
+    percent sign.
+    """
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], strict=True)
     log.info("x %s %d", "a", 1)
@@ -282,9 +331,9 @@ def test_bound_values_and_names_like_ours_are_kept():
     """R4: attributes that are named like arguments of our own functions harm nothing."""
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], strict=True)
-    log.bind(level="mine", number=1, scope=2, given=3, columns=4, ns=5, attrs=6, message=7, self_=8).info(
-        "x", name=9, method_name=10, args=11
-    )
+    log.bind(
+        level="mine", number=1, scope=2, given=3, columns=4, ns=5, attrs=6, message=7, self_=8
+    ).info("x", name=9, method_name=10, args=11)
     attrs = sink.records[0].attrs
     assert {
         "number": 1,
@@ -299,7 +348,8 @@ def test_bound_values_and_names_like_ours_are_kept():
     }.items() <= attrs.items()
 
 
-# -- faults -----------------------------------------------------------------------------------------------------------------
+# -- faults
+# --------------------------------------------------------------------------
 
 
 class Broken:
@@ -308,7 +358,9 @@ class Broken:
 
 
 def test_a_raising_sink_is_counted_reported_once_and_never_felt(caplog):
-    """R27, guarantee 3: the others get every event, the caller notices nothing, the log says so once a minute."""
+    """R27, guarantee 3: the others get every event, the caller notices nothing, the log says so
+    once a minute.
+    """
     before, after = Collected(), Collected()
     structjob.configure(console=False, sinks=[before, Broken(), after])
     with caplog.at_level("WARNING", "structjob"):
@@ -316,11 +368,15 @@ def test_a_raising_sink_is_counted_reported_once_and_never_felt(caplog):
             log.info("x", n=n)
     assert len(before.records) == len(after.records) == 100
     assert faults.counts == {"the sink Broken": 100}
-    assert [record.getMessage() for record in caplog.records] == ["the sink Broken failed (1 time so far): OSError: disk on fire"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "the sink Broken failed (1 time so far): OSError: disk on fire"
+    ]
 
 
 def test_a_report_of_ours_is_seen_on_stderr(capfd):
-    """Guarantee 3: with nothing else set up, what the library has to say comes out on the standard error, as `logging` does it."""
+    """Guarantee 3: with nothing else set up, what the library has to say comes out on the standard
+    error, as `logging` does it.
+    """
     logging.getLogger().handlers[:] = []
     structjob.configure(console=False, sinks=[type("Unseen", (Broken,), {})()])
     log.info("x")
@@ -328,7 +384,9 @@ def test_a_report_of_ours_is_seen_on_stderr(capfd):
 
 
 def test_a_closed_stream_is_never_felt():
-    """Guarantee 3: the console goes away, the program goes on, and the other sinks get what there is."""
+    """Guarantee 3: the console goes away, the program goes on, and the other sinks get what there
+    is.
+    """
     stream, sink = io.StringIO(), Collected()
     structjob.configure(console=stream, sinks=[sink])
     stream.close()
@@ -336,11 +394,14 @@ def test_a_closed_stream_is_never_felt():
     assert sink.messages == ["x"]
 
 
-# -- being called twice -----------------------------------------------------------------------------------------------------
+# -- being called twice
+# --------------------------------------------------------------------------
 
 
 def test_loggers_in_use_follow_a_second_configure(tmp_path):
-    """Loggers that were bound, cached and used before: sinks and level are the new ones, in both directions."""
+    """Loggers that were bound, cached and used before: sinks and level are the new ones, in both
+    directions.
+    """
     first, second = Collected(), Collected()
     structjob.configure(console=False, sinks=[first], level="warning", strict=True)
     cached = structlog.get_logger("cached")
@@ -364,17 +425,26 @@ def test_a_sink_that_is_used_again_stays_open(tmp_path):
         log.info("x")
     structjob.configure(console=False, file=tmp_path / "a.jsonl", strict=True)
     log.info("y")
-    assert [json.loads(line)["event"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == ["x", "x", "y"]
+    assert [
+        json.loads(line)["event"] for line in (tmp_path / "a.jsonl").read_text().splitlines()
+    ] == ["x", "x", "y"]
 
 
-# -- structlog's own ways ---------------------------------------------------------------------------------------------------
+# -- structlog's own ways
+# --------------------------------------------------------------------------
 
 
 def test_bound_loggers_can_be_pickled(tmp_path):
-    """Process pools pickle what they are given: a bound logger with a file sink arrives, and logs where it arrives."""
+    """Process pools pickle what they are given: a bound logger with a file sink arrives, and logs
+    where it arrives.
+    """
     sink = Collected()
     structjob.configure(
-        console=False, file=tmp_path / "a.jsonl", sinks=[sink], processors=[structlog.processors.add_log_level], strict=True
+        console=False,
+        file=tmp_path / "a.jsonl",
+        sinks=[sink],
+        processors=[structlog.processors.add_log_level],
+        strict=True,
     )
     log.info("used")
     bound = pickle.loads(pickle.dumps(structlog.get_logger("app").bind(a=1)))
@@ -383,10 +453,15 @@ def test_bound_loggers_can_be_pickled(tmp_path):
 
 
 async def test_the_callers_frame_is_the_users_own():
-    """CallsiteParameterAdder in `processors=` reports where the user's code logged, for every method."""
+    """CallsiteParameterAdder in `processors=` reports where the user's code logged, for every
+    method.
+    """
     sink = Collected()
     adder = structlog.processors.CallsiteParameterAdder(
-        {structlog.processors.CallsiteParameter.FUNC_NAME, structlog.processors.CallsiteParameter.MODULE}
+        {
+            structlog.processors.CallsiteParameter.FUNC_NAME,
+            structlog.processors.CallsiteParameter.MODULE,
+        }
     )
     structjob.configure(console=False, sinks=[sink], processors=[adder], level="debug", strict=True)
     log.info("a")
@@ -411,7 +486,10 @@ def test_capture_logs_works():
         log.info("within", a=1)
         log.success("better")
     log.info("after")
-    assert captured == [{"event": "within", "a": 1, "log_level": "info"}, {"event": "better", "log_level": "success"}]
+    assert captured == [
+        {"event": "within", "a": 1, "log_level": "info"},
+        {"event": "better", "log_level": "success"},
+    ]
     assert sink.messages == ["before", "after"]
 
 
@@ -427,19 +505,31 @@ def test_own_processors_run_before_ours_and_may_drop():
     structjob.configure(console=False, sinks=[sink], processors=[mine], strict=True)
     log.info("drop me")
     log.success("keep me")
-    assert [(record.message, record.attrs) for record in sink.records] == [("keep me", {"method": "success"})]
+    assert [(record.message, record.attrs) for record in sink.records] == [
+        ("keep me", {"method": "success"})
+    ]
 
 
 def test_sampling_lets_the_first_and_each_nth_through():
     """R33: noisy events are thinned out, warnings never."""
     sink = Collected()
-    structjob.configure(console=False, sinks=[sink], processors=[structjob.Sample(10, events=["tick"])], strict=True)
+    structjob.configure(
+        console=False, sinks=[sink], processors=[structjob.Sample(10, events=["tick"])], strict=True
+    )
     for n in range(25):
         log.info("tick", n=n)
         log.warning("tick", n=n)
         log.info("other", n=n)
-    assert [record.attrs["n"] for record in sink.records if record.level == "info" and record.message == "tick"] == [0, 10, 20]
-    assert all(record.attrs["sampled"] == 10 for record in sink.records if record.level == "info" and record.message == "tick")
+    assert [
+        record.attrs["n"]
+        for record in sink.records
+        if record.level == "info" and record.message == "tick"
+    ] == [0, 10, 20]
+    assert all(
+        record.attrs["sampled"] == 10
+        for record in sink.records
+        if record.level == "info" and record.message == "tick"
+    )
     assert sum(record.level == "warning" for record in sink.records) == 25
     assert sink.messages.count("other") == 25
 
@@ -454,14 +544,21 @@ def test_anything_can_be_sampled():
     assert [record.attrs.get("n") for record in sink.records] == [None, 0, None, 3]
 
 
-@pytest.mark.parametrize("processors", [(), (structlog.contextvars.merge_contextvars,)], ids=["alone", "with others"])
+@pytest.mark.parametrize(
+    "processors", [(), (structlog.contextvars.merge_contextvars,)], ids=["alone", "with others"]
+)
 def test_a_logger_of_ones_own_can_be_wrapped(processors, capsys):
-    """R27: `structlog.wrap_logger` gives any logger the same way; what it wraps is not asked to show the event once more."""
+    """R27: `structlog.wrap_logger` gives any logger the same way; what it wraps is not asked to
+    show the event once more.
+    """
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], processors=processors, strict=True)
     structlog.wrap_logger(structlog.PrintLogger()).info("a")
     structlog.wrap_logger(logging.getLogger("named")).info("b")
-    assert [(record.message, record.logger) for record in sink.records] == [("a", None), ("b", "named")]
+    assert [(record.message, record.logger) for record in sink.records] == [
+        ("a", None),
+        ("b", "named"),
+    ]
     assert capsys.readouterr().out == ""
 
 
@@ -470,18 +567,32 @@ def test_a_fan_out_is_the_last_processor_of_any_setup(capsys):
     sink = Collected()
     structlog.configure(processors=[structjob.FanOut(sink)])
     structlog.get_logger().info("a", n=1)
-    structlog.configure(processors=[structjob.FanOut(sink)], logger_factory=structlog.stdlib.LoggerFactory())
+    structlog.configure(
+        processors=[structjob.FanOut(sink)], logger_factory=structlog.stdlib.LoggerFactory()
+    )
     structlog.get_logger("b").warning("b")
-    assert [(record.message, record.attrs) for record in sink.records] == [("a", {"n": 1}), ("b", {})]
+    assert [(record.message, record.attrs) for record in sink.records] == [
+        ("a", {"n": 1}),
+        ("b", {}),
+    ]
     assert capsys.readouterr() == ("", "")
 
 
-# -- what has a column of its own -------------------------------------------------------------------------------------------
+# -- what has a column of its own
+# --------------------------------------------------------------------------
 
 
 async def test_an_event_says_its_category_project_and_stream(any_tracker):
-    """R4, R35: these keys of a log call are found by the filter of their name, and go before what the job says."""
-    told = {"category": "network", "project": "apollo", "stream": "stderr", "trace_id": "a" * 32, "span_id": "b" * 16}
+    """R4, R35: these keys of a log call are found by the filter of their name, and go before what
+    the job says.
+    """
+    told = {
+        "category": "network",
+        "project": "apollo",
+        "stream": "stderr",
+        "trace_id": "a" * 32,
+        "span_id": "b" * 16,
+    }
     async with any_tracker.job("a", category="system", project="gemini"):
         log.info("seen", **told, n=1)
     (event,) = await any_tracker.logs.list(category="network", project="apollo", stream="stderr")
@@ -509,7 +620,9 @@ NO_ROOM = {
 
 
 async def test_what_its_column_cannot_hold_stays_an_attribute(any_tracker):
-    """R4, guarantee 7: on every database the event is stored, nothing of it is cut, and its neighbours are stored with it."""
+    """R4, guarantee 7: on every database the event is stored, nothing of it is cut, and its
+    neighbours are stored with it.
+    """
     log.info("before")
     for key, value in NO_ROOM.items():
         log.info("no room", **{key: value})
@@ -532,7 +645,9 @@ async def test_what_its_column_cannot_hold_stays_an_attribute(any_tracker):
     assert by_message.pop("sullen").category == "<Sullen: its repr raised RuntimeError>"
     assert (by_message["number"].project, by_message["number"].attrs) == ("7", {})
     assert by_message["long name"].logger.endswith("…[cut: the first 200 of 1,800 kept]")
-    assert {(event.category, event.kind, event.stream) for event in by_message.values()} == {("system", "log", "system")}
+    assert {(event.category, event.kind, event.stream) for event in by_message.values()} == {
+        ("system", "log", "system")
+    }
 
 
 async def test_long_error_fingerprints_still_group(any_tracker):
@@ -543,11 +658,14 @@ async def test_long_error_fingerprints_still_group(any_tracker):
     assert (group.count, group.fingerprint) == (2, "disk-full:" + "x" * 54)
 
 
-# -- logging ----------------------------------------------------------------------------------------------------------------
+# -- logging
+# --------------------------------------------------------------------------
 
 
 async def test_records_of_logging_join(tracker):
-    """R31: libraries that use `logging` are part of the stream: level, logger, message, extra, exception, and the job."""
+    """R31: libraries that use `logging` are part of the stream: level, logger, message, extra,
+    exception, and the job.
+    """
     structjob.configure(console=False, strict=True)
     no_handlers()
     logger = logging.getLogger("some.library")
@@ -558,12 +676,19 @@ async def test_records_of_logging_join(tracker):
         except ZeroDivisionError:
             logger.exception("failed")
     first, second = await tracker.logs.list(logger="some.library")
-    assert (first.level, first.message, first.attrs, first.job_id) == ("warning", "retry 3", {"host": "h"}, job.id)
+    assert (first.level, first.message, first.attrs, first.job_id) == (
+        "warning",
+        "retry 3",
+        {"host": "h"},
+        job.id,
+    )
     assert second.attrs["exception"]["type"] == "ZeroDivisionError"
 
 
 def test_loggings_debug_joins_when_asked_for_even_by_a_second_configure():
-    """R31: `level=` applies to `logging`, too, whatever an earlier call said; leaving it out puts the root logger back."""
+    """R31: `level=` applies to `logging`, too, whatever an earlier call said; leaving it out puts
+    the root logger back.
+    """
     root = logging.getLogger()
     root.handlers[:], root.level = [], logging.WARNING
     sink = Collected()
@@ -578,10 +703,19 @@ def test_loggings_debug_joins_when_asked_for_even_by_a_second_configure():
 
 
 async def test_our_drivers_never_join(tracker):
-    """Guarantee 8: the library's own logs and its drivers' never re-enter the pipeline: it would feed itself."""
+    """Guarantee 8: the library's own logs and its drivers' never re-enter the pipeline: it would
+    feed itself.
+    """
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], level="debug", strict=True)
-    for name in ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy.engine", "alembic.runtime"):
+    for name in (
+        "structjob",
+        "aiosqlite",
+        "asyncmy",
+        "asyncpg",
+        "sqlalchemy.engine",
+        "alembic.runtime",
+    ):
         logging.getLogger(name).error("from a driver")
     assert sink.records == []
     assert len(await tracker.logs.list()) == 0
@@ -609,7 +743,9 @@ async def test_bad_arguments_of_logging_are_survived(tracker):
 
 
 async def test_a_console_that_leads_back_to_logging_has_an_end(tracker, monkeypatch):
-    """R31: where `sys.stdout` was replaced by a logger, as many programs do it, an event is shown, and what comes out recorded, once."""
+    """R31: where `sys.stdout` was replaced by a logger, as many programs do it, an event is shown,
+    and what comes out recorded, once.
+    """
 
     class ToLogger(io.StringIO):
         def write(self, text):
@@ -629,7 +765,9 @@ async def test_a_console_that_leads_back_to_logging_has_an_end(tracker, monkeypa
 
 
 async def test_a_thread_that_waits_for_room_in_logging_does_not_hold_the_loop_up(db_url):
-    """R28, R31: `block` holds foreign threads only, also where the loop's own thread logs through `logging`."""
+    """R28, R31: `block` holds foreign threads only, also where the loop's own thread logs through
+    `logging`.
+    """
     structjob.configure(console=False, strict=True)
     full = threading.Event()
     async with structjob.Tracker(db_url, spool=False, queue_size=10, overflow="block") as tracker:
@@ -645,7 +783,8 @@ async def test_a_thread_that_waits_for_room_in_logging_does_not_hold_the_loop_up
         thread = threading.Thread(target=work)
         thread.start()
         assert full.wait(20)  # the loop does not run meanwhile, so the eleventh waits
-        # In a thread of its own, so that the test fails and does not hang; there a running loop is what it is in the loop's.
+        # In a thread of its own, so that the test fails and does not hang; there a running loop is
+        # what it is in the loop's.
         asker = threading.Thread(target=asyncio.run, args=(said(logger),), daemon=True)
         asker.start()
         asker.join(20)
@@ -660,7 +799,8 @@ async def said(logger):
     logger.warning("from a loop")
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------------
+# -- bad input
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -672,11 +812,16 @@ async def said(logger):
         ({"sinks": [object()]}, "emit"),
         ({"sinks": [Collected("loud")]}, "unknown level 'loud'"),
         ({"processors": ["x"]}, "processor"),
-        ({"file": "/no/such/directory/app.jsonl"}, "cannot write the log file /no/such/directory/app.jsonl"),
+        (
+            {"file": "/no/such/directory/app.jsonl"},
+            "cannot write the log file /no/such/directory/app.jsonl",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_changed(options, says, tmp_path):
-    """Bad input: the message names the thing and what to do; the setup stays as it was, and no file is left behind."""
+    """Bad input: the message names the thing and what to do; the setup stays as it was, and no file
+    is left behind.
+    """
     sink = Collected()
     structjob.configure(console=False, sinks=[sink], strict=True)
     with pytest.raises(structjob.InvalidArgument, match=re.escape(says)):
@@ -694,8 +839,12 @@ async def test_events_before_configure_cost_nothing_and_break_nothing():
     await asyncio.sleep(0)
 
 
-async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_before_it(tracker, capsys):
-    """R4: the name of the logger stands with each event, plain or not; what the call says of it wins."""
+async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_before_it(
+    tracker, capsys
+):
+    """R4: the name of the logger stands with each event, plain or not; what the call says of it
+    wins.
+    """
     structjob.configure(console="json", strict=True)
     named = structlog.get_logger("a.b")
     async with tracker.job("work") as job:
@@ -703,7 +852,14 @@ async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_bef
         named.info("special", kind="mine", n=1)
         named.info("own", logger="other", n=1)
     lines = {line["event"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
-    stored = {event.message: event for event in await tracker.logs.list(structjob.LogFilter(job_id=job.id))}
-    assert [lines[each]["logger"] for each in ("plain", "special", "own")] == ["a.b", "a.b", "other"]
+    stored = {
+        event.message: event
+        for event in await tracker.logs.list(structjob.LogFilter(job_id=job.id))
+    }
+    assert [lines[each]["logger"] for each in ("plain", "special", "own")] == [
+        "a.b",
+        "a.b",
+        "other",
+    ]
     assert [stored[each].logger for each in ("plain", "special", "own")] == ["a.b", "a.b", "other"]
     assert (stored["special"].kind, stored["special"].attrs) == ("log", {"kind": "mine", "n": 1})

@@ -13,7 +13,7 @@ import structlog
 from cli_support import environment
 
 import structjob
-from structjob import descriptor
+from structjob.machine import descriptor
 
 log = structlog.get_logger("app")
 
@@ -54,7 +54,9 @@ def run(program, *, nonblocking=False):
         os.set_blocking(writing, False)
     # Without PYTHONUNBUFFERED, with which Python itself loses what `print` cannot write.
     command = [sys.executable, "-c", PROGRAM + program]
-    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environment()) as child:
+    with subprocess.Popen(
+        command, stdout=writing, stderr=subprocess.PIPE, env=environment()
+    ) as child:
         os.close(writing)
         with open(reading, "rb") as stream:
             text = stream.read()
@@ -83,21 +85,35 @@ def test_exceptions_that_asyncio_logs_are_whole_on_a_pipe():
     assert names(run(EXCEPTIONS)) == expected(50)
 
 
-@pytest.mark.parametrize("program", [THREADS, "for name in 'abcd':\n    for n in range(150): log.info(f'{name} {n}', pad='x' * n * 60)"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        THREADS,
+        "for name in 'abcd':\n    for n in range(150): log.info(f'{name} {n}', pad='x' * n * 60)",
+    ],
+)
 def test_a_non_blocking_stdout_loses_and_tears_nothing(program):
-    """faults A10: a slow reader at the other end of a non-blocking pipe means waiting, and no failure."""
+    """faults A10: a slow reader at the other end of a non-blocking pipe means waiting, and no
+    failure.
+    """
     assert names(run(program, nonblocking=True)) == expected(150)
 
 
 def test_what_print_left_in_a_non_blocking_stdout_is_written_first():
-    """faults A10: the text that `print` has buffered is no reason to lose the line that is logged after it."""
-    lines = run("for n in range(300):\n    print('p' * 500)\n    log.info('x' * 5000)", nonblocking=True)
+    """faults A10: the text that `print` has buffered is no reason to lose the line that is logged
+    after it.
+    """
+    lines = run(
+        "for n in range(300):\n    print('p' * 500)\n    log.info('x' * 5000)", nonblocking=True
+    )
     assert [len(line) for line in lines[::2]] == [500] * 300
     assert names(lines[1::2]) == ["x" * 5000] * 300
 
 
 def test_a_signal_handler_that_logs_neither_waits_for_itself_nor_tears_a_line():
-    """faults A10: the handler comes while its own thread holds the console, in the middle of a long line."""
+    """faults A10: the handler comes while its own thread holds the console, in the middle of a long
+    line.
+    """
     lines = run("""
 signal.signal(signal.SIGALRM, lambda *_: log.info("handler", pad="h" * 20_000))
 signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
@@ -111,7 +127,8 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 def test_a_signal_handler_that_raises_leaves_no_torn_line():
     """faults A10: Ctrl-C in the middle of a long line; the next one finishes it."""
-    lines = run("""
+    lines = run(
+        """
 class Interrupted(Exception): pass
 def interrupt(*_): raise Interrupted
 def interrupted():
@@ -123,7 +140,8 @@ structjob.diagnostics.faults.strict = False
 signal.signal(signal.SIGALRM, interrupt)
 for n in range(200): interrupted()
 log.info("last")
-""".replace("(Exception)", "(BaseException)"))
+""".replace("(Exception)", "(BaseException)")
+    )
     assert "last" in names(lines)
 
 
@@ -145,7 +163,8 @@ for n in range(30):
     assert os.waitpid(pid, 0)[1] == 0
 thread.join()
 """)
-    # Processes share the pipe without a lock: a short line of the child's may stand within a long one of its parent's.
+    # Processes share the pipe without a lock: a short line of the child's may stand within a long
+    # one of its parent's.
     text = b"\n".join(lines)
     assert text.count(b'"event":"child"') == 30
     assert text.count(b'"event":"thread"') == 300
@@ -174,7 +193,9 @@ def drained(reading):
 
 
 def test_a_reader_that_is_stuck_costs_lines_and_not_the_program(full):
-    """faults A10: after one wait, lines are dropped whole and counted; once the reader reads on, nothing is dropped any more."""
+    """faults A10: after one wait, lines are dropped whole and counted; once the reader reads on,
+    nothing is dropped any more.
+    """
     for n in range(100):
         log.info(f"{n}", pad="x" * 300)
     dropped = structjob.diagnostics.faults.counts["the sink ConsoleSink"]
@@ -214,7 +235,10 @@ threads = [threading.Thread(target=work, args=(name,)) for name in "ab"]
 
 def test_a_thread_waits_for_the_line_of_another_and_no_longer(full):
     """faults A10: what waits for a stuck reader ends, and the lines of other threads with it."""
-    threads = [threading.Thread(target=lambda: [log.info("x", pad="x" * 2000) for _ in range(10)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [log.info("x", pad="x" * 2000) for _ in range(10)])
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,6 @@
-"""Which job an event belongs to, wherever it is logged; and how that travels to other services (R22, R23)."""
+"""Which job an event belongs to, wherever it is logged; and how that travels to other services
+(R22, R23).
+"""
 
 import asyncio
 import concurrent.futures
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structjob
-from structjob import context, routing
+from structjob.context.scope import scope
+from structjob.spool import routing
 
 log = structlog.get_logger("app")
 
@@ -28,7 +31,13 @@ async def test_an_event_knows_its_job_step_and_correlation_id(tracker):
     async with tracker.job("migrate") as job, job.step("copy") as step:
         log.info("copied", n=1)
     event = await where(tracker, "copied")
-    assert (event.job_id, event.attempt, event.operation, event.step_id, event.step) == (job.id, 1, "migrate", step.id, "copy")
+    assert (event.job_id, event.attempt, event.operation, event.step_id, event.step) == (
+        job.id,
+        1,
+        "migrate",
+        step.id,
+        "copy",
+    )
     assert event.correlation_id == job.correlation_id
     assert event.type == "task"
 
@@ -40,11 +49,17 @@ async def test_type_follows_from_where_the_event_is_logged(tracker):
         log.info("in the job")
         async with job.step("s"):
             log.info("in the step")
-    assert [(await where(tracker, m)).type for m in ("outside", "in the job", "in the step")] == ["system", "job", "task"]
+    assert [(await where(tracker, m)).type for m in ("outside", "in the job", "in the step")] == [
+        "system",
+        "job",
+        "task",
+    ]
 
 
 async def test_tasks_groups_and_threads_inherit_the_job(tracker):
-    """R22: tasks, task groups, `to_thread`, and structlog's async methods belong to the job they were begun in."""
+    """R22: tasks, task groups, `to_thread`, and structlog's async methods belong to the job they
+    were begun in.
+    """
 
     async def work(message):
         await asyncio.sleep(0)
@@ -59,12 +74,21 @@ async def test_tasks_groups_and_threads_inherit_the_job(tracker):
         await asyncio.gather(work("from gather"))
         asyncio.get_running_loop().call_soon(log.info, "from a callback")
         await asyncio.sleep(0)
-    for message in ("from a task", "from a group", "from a thread", "from ainfo", "from gather", "from a callback"):
+    for message in (
+        "from a task",
+        "from a group",
+        "from a thread",
+        "from ainfo",
+        "from gather",
+        "from a callback",
+    ):
         assert (await where(tracker, message)).job_id == job.id, message
 
 
 async def test_an_executor_inherits_by_a_copied_context(tracker):
-    """R22: a bare executor knows no context; `contextvars.copy_context().run` hands the job over."""
+    """R22: a bare executor knows no context; `contextvars.copy_context().run` hands the
+    job over.
+    """
     async with tracker.job("a") as job:
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             pool.submit(contextvars.copy_context().run, log.info, "handed over").result()
@@ -91,7 +115,9 @@ async def test_a_task_keeps_its_own_step_while_others_run_theirs(tracker):
 
 
 async def test_a_child_inherits_the_correlation_id_and_tells_its_parent(tracker):
-    """R22, R23: a child's events carry its own id, its parent's, and the correlation id of the whole."""
+    """R22, R23: a child's events carry its own id, its parent's, and the correlation id of the
+    whole.
+    """
     async with tracker.job("parent", correlation_id="order-7") as job, job.step("s"):
         async with job.child("child") as child:
             log.info("deep")
@@ -132,7 +158,9 @@ async def test_leaving_puts_back_what_was_there_before():
 
 
 async def test_a_job_may_be_left_in_another_context(tracker):
-    """R22: an async generator (or fixture) is resumed in its caller's context; leaving a job there raises nothing."""
+    """R22: an async generator (or fixture) is resumed in its caller's context; leaving a job there
+    raises nothing.
+    """
 
     async def numbers():
         async with tracker.job("generator"), structjob.step("s"):
@@ -147,7 +175,9 @@ async def test_a_job_may_be_left_in_another_context(tracker):
 
 
 async def test_clear_contextvars_does_not_take_the_job_away(tracker):
-    """R22: frameworks call `clear_contextvars()` for each request; the job stays, what was bound goes."""
+    """R22: frameworks call `clear_contextvars()` for each request; the job stays, what was bound
+    goes.
+    """
     structlog.contextvars.bind_contextvars(request="r-1")
     async with tracker.job("a") as job:
         log.info("bound")
@@ -160,7 +190,9 @@ async def test_clear_contextvars_does_not_take_the_job_away(tracker):
 
 
 async def test_an_id_given_by_hand_shows_but_does_not_reroute(tracker, capsys):
-    """R22: ``job_id=42`` in a log call is the user's business: printed as said; the event stays with the job that runs."""
+    """R22: ``job_id=42`` in a log call is the user's business: printed as said; the event stays
+    with the job that runs.
+    """
     structjob.configure(console="json", strict=True)
     async with tracker.job("a") as job:
         log.info("mine", job_id=42)
@@ -183,17 +215,22 @@ async def test_a_missing_correlation_can_be_detected(tracker):
     assert (await where(tracker, "from a request")).correlation_id == "req-9" == job.correlation_id
 
 
-# -- to other services and back ---------------------------------------------------------------------------------------------
+# -- to other services and back
+# --------------------------------------------------------------------------
 
 
 async def test_inject_and_extract_carry_a_job_to_another_service(tracker):
-    """R22: what `inject` writes into headers, `extract` reads; a job begun there becomes a child."""
+    """R22: what `inject` writes into headers, `extract` reads; a job begun there becomes
+    a child.
+    """
     headers: dict[str, str] = {}
     async with tracker.job("caller", correlation_id="c-1") as job, job.step("call") as step:
         assert structjob.inject(headers) is headers
     assert headers["X-Correlation-ID"] == "c-1"
     assert headers["X-Job-ID"] == job.id
-    remote = structjob.extract({key.lower().encode(): value.encode() for key, value in headers.items()})
+    remote = structjob.extract(
+        {key.lower().encode(): value.encode() for key, value in headers.items()}
+    )
     assert (remote.correlation_id, remote.job_id, remote.step_id) == ("c-1", job.id, step.id)
     async with tracker.job("called", parent=remote) as called:
         pass
@@ -201,7 +238,9 @@ async def test_inject_and_extract_carry_a_job_to_another_service(tracker):
 
 
 async def test_a_later_attempts_number_goes_along(any_tracker):
-    """R4, R22: what another service logs for a job's second attempt belongs to the second attempt."""
+    """R4, R22: what another service logs for a job's second attempt belongs to the second
+    attempt.
+    """
     headers: dict[str, str] = {}
     for _ in range(2):
         async with any_tracker.job("caller", job_id="again"):
@@ -211,27 +250,34 @@ async def test_a_later_attempts_number_goes_along(any_tracker):
         log.info("elsewhere")
     (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
     assert event.message == "elsewhere"
-    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == context.Remote()
+    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == scope.Remote()
 
 
 @pytest.mark.parametrize("way", ["headers", "environment", "id"])
 async def test_the_root_of_a_tree_goes_along(any_tracker, way):
-    """R1, R20, R22: a job below a child belongs to the tree of the child's root, also where it is begun elsewhere, or told only the id of a
-    child that lives in this process."""
+    """R1, R20, R22: a job below a child belongs to the tree of the child's root, also where it is
+    begun elsewhere, or told only the id of a child that lives in this process.
+    """
     async with any_tracker.job("root") as root:
         child = await root.child("child").__aenter__()
-        headers, environment = structjob.inject({}), context.to_environment(context.current_scope())
+        headers, environment = structjob.inject({}), scope.to_environment(scope.current_scope())
         if way == "id":
             below = await any_tracker.job("below", parent=child.id).__aenter__()
             await below.end()
         await child.end()
     if way != "id":  # nobody here knows the child any more, as in another process
-        remote = structjob.extract(headers) if way == "headers" else context.from_environment(environment)
+        remote = (
+            structjob.extract(headers) if way == "headers" else scope.from_environment(environment)
+        )
         async with any_tracker.job("below", parent=remote) as below:
             pass
     record = await any_tracker.jobs.get(below.id)
     assert (record.parent_job_id, record.root_job_id) == (child.id, root.id)
-    assert {job.operation for job in await any_tracker.jobs.list(root_job_id=root.id)} == {"root", "child", "below"}
+    assert {job.operation for job in await any_tracker.jobs.list(root_job_id=root.id)} == {
+        "root",
+        "child",
+        "below",
+    }
 
 
 async def test_an_environment_of_any_size_loses_no_event(database, tmp_path, monkeypatch):
@@ -255,7 +301,10 @@ def test_inject_outside_a_job_writes_nothing():
 async def test_inject_keeps_the_baggage_of_others(tracker):
     """R22: W3C baggage is shared by all who ride along."""
     async with tracker.job("a") as job:
-        assert structjob.inject({"baggage": "user=ada"})["baggage"] == f"user=ada,structjob.job_id={job.id}"
+        assert (
+            structjob.inject({"baggage": "user=ada"})["baggage"]
+            == f"user=ada,structjob.job_id={job.id}"
+        )
 
 
 async def test_the_trace_of_a_request_goes_on(tracker):
@@ -272,29 +321,50 @@ async def test_the_trace_of_a_request_goes_on(tracker):
 
 @pytest.mark.parametrize("flags", ["00", "01", "03"])
 async def test_flags_and_state_of_a_trace_are_passed_on(tracker, flags):
-    """faults 31: as they came, in headers and to subprocesses, with a new parent id for each hop."""
+    """faults 31: as they came, in headers and to subprocesses, with a new parent id for
+    each hop.
+    """
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    incoming = [("Traceparent", f"00-{trace}-{span}-{flags}"), ("tracestate", "a=1"), ("tracestate", "b=2")]
+    incoming = [
+        ("Traceparent", f"00-{trace}-{span}-{flags}"),
+        ("tracestate", "a=1"),
+        ("tracestate", "b=2"),
+    ]
     with structjob.extract(incoming).bind():
         async with tracker.job("a") as job, job.step("s"), job.child("below"):
             hops = [structjob.inject() for _ in range(2)]
-            there = structjob.environment({"PATH": "/bin", "TRACESTATE": "old=1", "STRUCTJOB_STEP_ID": "old"})
-    parents = {hop["traceparent"].split("-")[2] for hop in hops} | {there["TRACEPARENT"].split("-")[2]}
+            there = structjob.environment(
+                {"PATH": "/bin", "TRACESTATE": "old=1", "STRUCTJOB_STEP_ID": "old"}
+            )
+    parents = {hop["traceparent"].split("-")[2] for hop in hops} | {
+        there["TRACEPARENT"].split("-")[2]
+    }
     assert len(parents | {span}) == 4
-    assert {hop["traceparent"][:36] + hop["traceparent"][-2:] for hop in hops} == {f"00-{trace}-{flags}"}
+    assert {hop["traceparent"][:36] + hop["traceparent"][-2:] for hop in hops} == {
+        f"00-{trace}-{flags}"
+    }
     assert [hop["tracestate"] for hop in hops] == ["a=1,b=2", "a=1,b=2"]
-    assert (there["TRACESTATE"], there["PATH"], "STRUCTJOB_STEP_ID" in there) == ("a=1,b=2", "/bin", False)
-    remote = context.from_environment(there)
+    assert (there["TRACESTATE"], there["PATH"], "STRUCTJOB_STEP_ID" in there) == (
+        "a=1,b=2",
+        "/bin",
+        False,
+    )
+    remote = scope.from_environment(there)
     assert (remote.trace_id, remote.trace_flags, remote.tracestate) == (trace, flags, "a=1,b=2")
 
 
 async def test_a_job_without_a_trace_begins_one(tracker):
     """faults 31: one for a tree of jobs, another for another tree; none outside jobs."""
+
     async def traces():
         async with tracker.job("a") as job:
             first = structjob.inject()["traceparent"]
             async with job.child("b"):
-                return first[3:35], structjob.inject()["traceparent"][3:35], structjob.environment()["TRACEPARENT"][3:35]
+                return (
+                    first[3:35],
+                    structjob.inject()["traceparent"][3:35],
+                    structjob.environment()["TRACEPARENT"][3:35],
+                )
 
     one, other = await traces(), await traces()
     assert len(set(one)) == len(set(other)) == 1
@@ -303,10 +373,19 @@ async def test_a_job_without_a_trace_begins_one(tracker):
     assert structjob.environment({"A": "b"}) == {"A": "b"}
 
 
-@pytest.mark.parametrize("state", ["", " ", "x=" + "y" * 511, ",".join(f"k{n}=1" for n in range(33)), "a=\x1b[2J", "a=é"])
+@pytest.mark.parametrize(
+    "state", ["", " ", "x=" + "y" * 511, ",".join(f"k{n}=1" for n in range(33)), "a=\x1b[2J", "a=é"]
+)
 def test_a_tracestate_that_must_not_be_passed_on(state):
-    """faults 31: too long, too many members or unprintable: left out as a whole, and without an effect on the trace."""
-    remote = structjob.extract({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", "tracestate": state})
+    """faults 31: too long, too many members or unprintable: left out as a whole, and without an
+    effect on the trace.
+    """
+    remote = structjob.extract(
+        {
+            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "tracestate": state,
+        }
+    )
     assert (remote.tracestate, remote.trace_flags) == (None, "00")
     assert structjob.extract({"tracestate": "a=1"}).tracestate is None
 
@@ -323,41 +402,65 @@ def test_a_tracestate_that_must_not_be_passed_on(state):
     ],
 )
 def test_an_invalid_traceparent_counts_as_missing(value):
-    """R22: W3C Trace Context: all-zero ids, version ff and capitals are invalid; the header is ignored then."""
+    """R22: W3C Trace Context: all-zero ids, version ff and capitals are invalid; the header is
+    ignored then.
+    """
     remote = structjob.extract({"traceparent": value})
     assert (remote.trace_id, remote.span_id) == (None, None)
 
 
 def test_a_later_version_of_traceparent_is_understood():
-    """R22: W3C Trace Context: of a higher version, what is known of it is read, whatever follows."""
+    """R22: W3C Trace Context: of a higher version, what is known of it is read, whatever
+    follows.
+    """
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     remote = structjob.extract({"traceparent": f"cc-{trace}-{span}-01-what-the-future-holds"})
     assert (remote.trace_id, remote.span_id) == (trace, span)
 
 
-@pytest.mark.parametrize("hostile", ["", " ", "a b", "x\r\nSet-Cookie: a=b", "\x00", "é", "x" * 129, "\x1b[2J"])
+@pytest.mark.parametrize(
+    "hostile", ["", " ", "a b", "x\r\nSet-Cookie: a=b", "\x00", "é", "x" * 129, "\x1b[2J"]
+)
 def test_a_hostile_id_counts_as_missing(hostile):
-    """R22: an id from outside that is too long or not printable ASCII is none: it would end up in headers, logs and terminals."""
+    """R22: an id from outside that is too long or not printable ASCII is none: it would end up in
+    headers, logs and terminals.
+    """
     assert (
-        structjob.extract({"X-Correlation-ID": hostile, "X-Job-ID": hostile, "baggage": f"structjob.step_id={hostile}"}) == context.Remote()
+        structjob.extract(
+            {
+                "X-Correlation-ID": hostile,
+                "X-Job-ID": hostile,
+                "baggage": f"structjob.step_id={hostile}",
+            }
+        )
+        == scope.Remote()
     )
 
 
 @given(st.dictionaries(st.text() | st.binary(), st.text() | st.binary()))
 def test_extract_survives_any_headers(headers):
-    """R22: whatever a client sends, reading it raises nothing, and what comes out is safe to pass on."""
+    """R22: whatever a client sends, reading it raises nothing, and what comes out is safe to pass
+    on.
+    """
     remote = structjob.extract(headers)
-    assert all(value is None or value.isascii() for value in (remote.correlation_id, remote.job_id, remote.step_id))
+    assert all(
+        value is None or value.isascii()
+        for value in (remote.correlation_id, remote.job_id, remote.step_id)
+    )
 
 
 def test_duplicate_headers_as_pairs_are_read():
     """R22: ASGI gives headers as pairs of bytes, the same name more than once perhaps."""
-    remote = structjob.extract([(b"x-job-id", b"j-1"), (b"baggage", b"a=b"), (b"baggage", b"structjob.step_id=s-1")])
+    remote = structjob.extract(
+        [(b"x-job-id", b"j-1"), (b"baggage", b"a=b"), (b"baggage", b"structjob.step_id=s-1")]
+    )
     assert (remote.job_id, remote.step_id) == ("j-1", "s-1")
 
 
 def test_several_baggage_headers_are_one_list():
-    """faults H: each of several ``baggage`` headers is read, in any order and letter case; of any other header the last one counts."""
+    """faults H: each of several ``baggage`` headers is read, in any order and letter case; of any
+    other header the last one counts.
+    """
     pairs = [
         (b"baggage", b"structjob.job_id=j-1,user=ada"), (b"X-Correlation-ID", b"first"), (b"Baggage", b"structjob.step_id=s-1"),
         (b"x-correlation-id", b"last"), (b"baggage", b"structjob.attempt=2"),
@@ -378,17 +481,30 @@ async def test_an_id_that_headers_cannot_carry_is_left_out(tracker):
 
 
 async def test_the_environment_carries_a_job_to_a_child_process(tracker):
-    """R22: what a subprocess finds in its environment is the job, step and correlation id it was begun in."""
+    """R22: what a subprocess finds in its environment is the job, step and correlation id it was
+    begun in.
+    """
     async with tracker.job("a", correlation_id="c-1") as job, job.step("s") as step:
-        environment = context.to_environment(context.current_scope())
-    remote = context.from_environment(environment)
-    assert (remote.job_id, remote.step_id, remote.attempt, remote.operation, remote.correlation_id) == (job.id, step.id, 1, "a", "c-1")
-    assert context.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65}) == context.Remote()
-    assert context.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == context.Remote()
+        environment = scope.to_environment(scope.current_scope())
+    remote = scope.from_environment(environment)
+    assert (
+        remote.job_id,
+        remote.step_id,
+        remote.attempt,
+        remote.operation,
+        remote.correlation_id,
+    ) == (job.id, step.id, 1, "a", "c-1")
+    assert (
+        scope.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65})
+        == scope.Remote()
+    )
+    assert scope.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == scope.Remote()
 
 
 async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_url, monkeypatch):
-    """R22: a program begun by ``structjob run`` logs into that job; when its tracker closes, that is over."""
+    """R22: a program begun by ``structjob run`` logs into that job; when its tracker closes, that
+    is over.
+    """
     monkeypatch.setenv("STRUCTJOB_JOB_ID", "outer-job")
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url) as tracker:
@@ -397,12 +513,14 @@ async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_ur
             pass
         assert (await where(tracker, "joined")).job_id == "outer-job"
         assert inner.parent_job_id == "outer-job"
-    assert context.current_scope() is None
+    assert scope.current_scope() is None
 
 
 def test_ids_are_uuid7_and_sort_by_time():
-    """The ids structjob makes are UUIDv7 (RFC 9562): unique, and in the order of their milliseconds."""
-    ids = [context.new_id() for _ in range(1000)]
+    """The ids structjob makes are UUIDv7 (RFC 9562): unique, and in the order of their
+    milliseconds.
+    """
+    ids = [scope.new_id() for _ in range(1000)]
     assert len(set(ids)) == 1000
     assert {uuid.UUID(id_).version for id_ in ids} == {7}
     assert {uuid.UUID(id_).variant for id_ in ids} == {uuid.RFC_4122}
@@ -410,7 +528,9 @@ def test_ids_are_uuid7_and_sort_by_time():
 
 
 async def test_a_job_s_events_without_a_tracker_are_told_of(caplog, monkeypatch, db_url):
-    """R22: a process that logs for a job and opens no tracker, a spawned worker say, hears once that nothing of it is stored."""
+    """R22: a process that logs for a job and opens no tracker, a spawned worker say, hears once
+    that nothing of it is stored.
+    """
     monkeypatch.setattr(routing, "_warned", False)
     structjob.configure(console=False)
     log.info("of no job")
@@ -430,13 +550,19 @@ async def ended(*handles):
 
 def here():
     """Return the ids of the running code; its trace has a new parent id each time."""
-    return {name: value for name, value in structjob.context.inject().items() if name != "traceparent"}
+    return {
+        name: value
+        for name, value in structjob.context.scope.inject().items()
+        if name != "traceparent"
+    }
 
 
 @pytest.mark.parametrize("kind", ["step", "job", "bind", "retrying"])
 @pytest.mark.parametrize("within", [False, True])
 async def test_what_a_generator_held_is_not_the_scope_of_what_follows(tracker, kind, within):
-    """faults 22: after `break`, events and jobs belong to what was around the loop, be it a job or nothing."""
+    """faults 22: after `break`, events and jobs belong to what was around the loop, be it a job or
+    nothing.
+    """
     held = []
 
     async def rows():
@@ -498,7 +624,9 @@ async def test_what_a_generator_held_is_not_the_scope_of_what_follows(tracker, k
 
 @pytest.mark.parametrize("kind", ["step", "job"])
 async def test_a_generator_that_is_closed_within_another_job_leaves_that_job_current(tracker, kind):
-    """faults 22: what the generator entered first, and leaves first, is not what the caller is in."""
+    """faults 22: what the generator entered first, and leaves first, is not what the
+    caller is in.
+    """
     held = []
 
     async def rows():

@@ -1,4 +1,6 @@
-"""A process that is killed loses nothing that it was promised, and leaves nothing that looks alive."""
+"""A process that is killed loses nothing that it was promised, and leaves nothing that
+looks alive.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ def site(tmp_path) -> Site:
 
 
 async def test_nothing_that_was_promised_is_lost_to_kill_9(site):
-    """A program that is killed has stored every event whose log call returned, once and unchanged, with its jobs and steps; what it left
-    running is crashed, and says so (guarantees 1 and 5, R11)."""
+    """A program that is killed has stored every event whose log call returned, once and unchanged,
+    with its jobs and steps; what it left running is crashed, and says so (guarantees 1 and 5, R11).
+    """
     outcome = await kill(site, 5, seed=1)
     assert not outcome.problems, outcome
     assert outcome.verdict.returned > 100
@@ -39,7 +42,10 @@ def deliver(site: Site) -> subprocess.Popen[str]:
 
 async def kill_some(site: Site, rng: random.Random) -> list[Program]:
     """Kill three programs, none of which recovers what another left."""
-    programs = [await Program.start(site, f"program{number}", "--sync", "--batch", "200") for number in range(3)]
+    programs = [
+        await Program.start(site, f"program{number}", "--sync", "--batch", "200")
+        for number in range(3)
+    ]
     for program in programs:
         await program.has_logged(rng.randint(1, 300))
         await program.kill()
@@ -62,7 +68,9 @@ async def kill_the_adopter(site: Site, times: int, seed: int) -> None:
 
 @pytest.mark.slow
 async def test_a_recovery_that_is_killed_is_taken_up_by_the_next(site):
-    """Killing the process that recovers a spool loses nothing, doubles nothing, and tells of each crash once (guarantee 1)."""
+    """Killing the process that recovers a spool loses nothing, doubles nothing, and tells of each
+    crash once (guarantee 1).
+    """
     await kill_the_adopter(site, 3, seed=3)
 
 
@@ -88,7 +96,9 @@ async def test_two_recoveries_at_once_share_the_work(site):
 
 @pytest.mark.slow
 async def test_a_crash_is_told_with_what_was_going_on(db_path):
-    """The event about a crash names the steps that were open and the last lines that the job had logged (R11)."""
+    """The event about a crash names the steps that were open and the last lines that the job had
+    logged (R11).
+    """
     code = (
         "import asyncio, os, structlog, structjob\n"
         "structjob.configure(console=False)\n"
@@ -104,7 +114,9 @@ async def test_a_crash_is_told_with_what_was_going_on(db_path):
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         (job,) = await tracker.jobs.list()
         assert job.status == "crashed"
-        (event,) = await tracker.logs.list(structjob.LogFilter(job_id=job.id, kind="operation_crashed"))
+        (event,) = await tracker.logs.list(
+            structjob.LogFilter(job_id=job.id, kind="operation_crashed")
+        )
     assert event.attrs["open_steps"] == ["copy"]
     assert event.attrs["last_lines"] == [f"line {n}" for n in range(2, 7)]
     assert event.level == "error"
@@ -112,6 +124,8 @@ async def test_a_crash_is_told_with_what_was_going_on(db_path):
 
 @pytest.mark.slow
 async def test_eight_programs_log_into_one_new_file(site):
-    """Eight programs that open one new file at the same moment store all that they log, and none of them hears of the others (R28)."""
+    """Eight programs that open one new file at the same moment store all that they log, and none of
+    them hears of the others (R28).
+    """
     outcome = await crowd(site, 8, 2_000)
     assert not outcome.problems, outcome

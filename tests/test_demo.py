@@ -33,12 +33,18 @@ def printed(shell: Shell) -> str:
 
 
 def test_it_names_its_database_first_and_ends_with_what_was_measured(printed: str) -> None:
-    """The database is named at the start; at the end stand lines/s, dropped (0) and flush time, measured (R49)."""
+    """The database is named at the start; at the end stand lines/s, dropped (0) and flush time,
+    measured (R49).
+    """
     assert printed.splitlines()[0].split() == ["database", "./structjob-demo.db"]
     assert re.search(r"^dropped +0$", printed, re.MULTILINE)
     assert re.search(r"^flush +[\d.]+ ms", printed, re.MULTILINE)
-    assert re.search(r"^speed +[\d,]{5,} lines/s logged, [\d,]{4,} lines/s stored", printed, re.MULTILINE)
-    counted = re.search(r"^lines +([\d,]+) given out, ([\d,]+) stored, 0 missing$", printed, re.MULTILINE)
+    assert re.search(
+        r"^speed +[\d,]{5,} lines/s logged, [\d,]{4,} lines/s stored", printed, re.MULTILINE
+    )
+    counted = re.search(
+        r"^lines +([\d,]+) given out, ([\d,]+) stored, 0 missing$", printed, re.MULTILINE
+    )
     assert counted is not None
     assert counted[1] == counted[2]
     assert int(counted[1].replace(",", "")) > 250
@@ -47,7 +53,13 @@ def test_it_names_its_database_first_and_ends_with_what_was_measured(printed: st
 def test_the_environments_database_is_left_alone(tmp_path: Path) -> None:
     """faults 45: the demo writes to a file of its own, whatever database the environment names."""
     shell = Shell(tmp_path)
-    shell.ok("demo", "--once", env=environment(DATABASE_URL="sqlite:///production.db", STRUCTJOB_DATABASE_URL="sqlite:///production.db"))
+    shell.ok(
+        "demo",
+        "--once",
+        env=environment(
+            DATABASE_URL="sqlite:///production.db", STRUCTJOB_DATABASE_URL="sqlite:///production.db"
+        ),
+    )
     assert [path.name for path in tmp_path.glob("*.db")] == ["structjob-demo.db"]
 
 
@@ -64,7 +76,11 @@ def test_it_did_real_work(shell: Shell) -> None:
     jobs = shell.json(*OWN, "jobs")
     root = next(job for job in jobs if job["parent_job_id"] is None)
     children = [job for job in jobs if job["parent_job_id"] == root["id"]]
-    assert (root["operation"], root["status"], root["job_type"]) == ("migrate-tree", "completed", "migration")
+    assert (root["operation"], root["status"], root["job_type"]) == (
+        "migrate-tree",
+        "completed",
+        "migration",
+    )
     assert sorted(job["description"] for job in children) == [
         f"copy {part}" for part in ("accounts", "documents", "invoices", "mail", "photos", "scans")
     ]
@@ -74,7 +90,9 @@ def test_it_did_real_work(shell: Shell) -> None:
 
 
 def test_one_part_is_retried(shell: Shell) -> None:
-    """The first try is a step ``attempt-1`` that is retrying, with the numbers of a retry; the second succeeds (R12)."""
+    """The first try is a step ``attempt-1`` that is retrying, with the numbers of a retry; the
+    second succeeds (R12).
+    """
     part = next(job for job in shell.json(*OWN, "jobs") if job["description"] == "copy documents")
     steps = {step["name"]: step for step in shell.json(*OWN, "show", part["id"])["steps"]}
     assert {name: step["status"] for name, step in steps.items()} == {
@@ -90,14 +108,20 @@ def test_one_part_is_retried(shell: Shell) -> None:
 
 
 def test_one_part_fails_each_time_and_the_demo_goes_on(shell: Shell, printed: str) -> None:
-    """A copy that was damaged fails its part by its checksum; the exit code stays 0, and the last line says why (R9, R49)."""
+    """A copy that was damaged fails its part by its checksum; the exit code stays 0, and the last
+    line says why (R9, R49).
+    """
     failed = shell.json(*OWN, "jobs", "--status", "failed")
-    assert [(job["description"], job["error"]["type"]) for job in failed] == [("copy scans", "ChecksumMismatch")]
+    assert [(job["description"], job["error"]["type"]) for job in failed] == [
+        ("copy scans", "ChecksumMismatch")
+    ]
     assert "exit code is 0" in printed.splitlines()[-1]
 
 
 def test_secrets_are_visibly_redacted(shell: Shell, printed: str) -> None:
-    """The mark stands where a password was, on the screen and in every row of the database (R33)."""
+    """The mark stands where a password was, on the screen and in every row of the
+    database (R33).
+    """
     assert "postgresql://mover:[redacted]@catalog.internal/files" in printed
     assert "api_key=[redacted]" in printed
     with closing(sqlite3.connect(shell.directory / "structjob-demo.db")) as connection:
@@ -107,8 +131,14 @@ def test_secrets_are_visibly_redacted(shell: Shell, printed: str) -> None:
 
 
 def test_nothing_is_left_behind(shell: Shell) -> None:
-    """The files were in a temporary directory that is gone; here are the database and its empty spool (R49)."""
-    assert sorted(path.name for path in shell.directory.iterdir()) == ["printed", "structjob-demo.db", "structjob-demo.db.spool"]
+    """The files were in a temporary directory that is gone; here are the database and its empty
+    spool (R49).
+    """
+    assert sorted(path.name for path in shell.directory.iterdir()) == [
+        "printed",
+        "structjob-demo.db",
+        "structjob-demo.db.spool",
+    ]
     root = next(job for job in shell.json(*OWN, "jobs") if job["parent_job_id"] is None)
     assert not Path(root["metadata"]["source"]).exists()
     assert shell.json(*OWN, "verify")["ok"]
@@ -116,17 +146,30 @@ def test_nothing_is_left_behind(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_directory_of_ones_own_is_only_read(tmp_path: Path) -> None:
-    """``--source`` moves a copy of the files there, and leaves them as they are; another database is named in what to type (R49)."""
+    """``--source`` moves a copy of the files there, and leaves them as they are; another database
+    is named in what to type (R49).
+    """
     source = tmp_path / "mine"
     for name in ("one/a.txt", "one/b.txt", "two/c.txt", "d.txt"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name * 100)
-    before = {path: hashlib.sha256(path.read_bytes()).digest() for path in source.rglob("*") if path.is_file()}
+    before = {
+        path: hashlib.sha256(path.read_bytes()).digest()
+        for path in source.rglob("*")
+        if path.is_file()
+    }
     shell = Shell(tmp_path)
     printed = shell.ok("--db", "other.db", "demo", "--once", "--source", "mine")
-    assert {path: hashlib.sha256(path.read_bytes()).digest() for path in source.rglob("*") if path.is_file()} == before
+    assert {
+        path: hashlib.sha256(path.read_bytes()).digest()
+        for path in source.rglob("*")
+        if path.is_file()
+    } == before
     assert "structjob --db other.db show" in printed
-    assert next(job for job in shell.json("--db", "other.db", "jobs", "--roots"))["result"]["files"] == 4
+    assert (
+        next(job for job in shell.json("--db", "other.db", "jobs", "--roots"))["result"]["files"]
+        == 4
+    )
 
 
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
@@ -140,7 +183,9 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bars_and_lines_share_a_terminal(tmp_path: Path) -> None:
-    """On a terminal bars move below the log, no line is torn, and it ends within ten seconds (R17, R49)."""
+    """On a terminal bars move below the log, no line is torn, and it ends within ten seconds (R17,
+    R49).
+    """
     began = time.monotonic()
     code, shown = Shell(tmp_path).in_a_terminal("demo", env=environment(COLUMNS="120", LINES="40"))
     assert code == 0
@@ -150,7 +195,9 @@ def test_bars_and_lines_share_a_terminal(tmp_path: Path) -> None:
     assert "retry" in plain
     for line in re.split(r"[\r\n]+", plain):
         if "success" in line:
-            assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} success  part moved +part=\w+ files=\d+ *", line), line
+            assert re.fullmatch(
+                r"\d\d:\d\d:\d\d\.\d{3} success  part moved +part=\w+ files=\d+ *", line
+            ), line
     assert plain.count("part moved") == 5
 
 
@@ -160,7 +207,9 @@ def test_json_says_what_was_measured(tmp_path: Path) -> None:
     told = json.loads(done.stdout)
     assert done.returncode == 0
     assert told["moved"]["failed"] == ["scans"]
-    assert told["ledger"]["accepted"] == told["ledger"]["stored"] == told["verified"]["stored"] > 100
+    assert (
+        told["ledger"]["accepted"] == told["ledger"]["stored"] == told["verified"]["stored"] > 100
+    )
     assert told["verified"]["holes"] == []
     assert told["speed"]["lost"] == 0 < told["speed"]["lines"]
     assert done.stderr.decode().startswith("database  ./structjob-demo.db\n")
@@ -168,19 +217,29 @@ def test_json_says_what_was_measured(tmp_path: Path) -> None:
 
 def test_a_loss_is_a_failure() -> None:
     """Should lines not reach the database, the demo says how many and fails (R28)."""
-    from structjob.cli.demo import lost
-    from structjob.cli.measure import Speed
+    from structjob.cli.demo.command import lost
+    from structjob.cli.demo.measure import Speed
     from structjob.models import Ledger
-    from structjob.store.verify import SessionState, SessionVerification
+    from structjob.queries.verify import SessionState, SessionVerification
 
-    checked = SessionVerification(session_id=1, status=SessionState.LIVE, last_seq=10, stored=10, explained=0, holes=(), duplicates=0)
+    checked = SessionVerification(
+        session_id=1,
+        status=SessionState.LIVE,
+        last_seq=10,
+        stored=10,
+        explained=0,
+        holes=(),
+        duplicates=0,
+    )
     assert lost(Ledger(10, 10, 0, 0), checked, Speed(5, 1.0, 1.0, 0)) == 0
     assert lost(Ledger(10, 8, 0, 0, {"disk_full": 2}), checked, Speed(5, 1.0, 1.0, 0)) == 2
     assert lost(Ledger(10, 10, 0, 0, {}, 0, 3), checked, Speed(5, 1.0, 1.0, 1)) == 4
 
 
 def test_what_to_type_next_is_found_by_the_shell(monkeypatch):
-    """Called by its path, as the README does it, the command suggests itself by that path; found by name, by its name (R49, R51)."""
+    """Called by its path, as the README does it, the command suggests itself by that path; found by
+    name, by its name (R49, R51).
+    """
     monkeypatch.setattr("sys.argv", [".venv/bin/structjob", "demo"])
     monkeypatch.setenv("PATH", "/nowhere")
     assert command_line("jobs") == ".venv/bin/structjob jobs"

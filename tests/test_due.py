@@ -1,4 +1,6 @@
-"""What is due by a retention, row by row: the queries alone, on the edges of the ages and in odd families."""
+"""What is due by a retention, row by row: the queries alone, on the edges of the ages and in odd
+families.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import pytest
 from sqlalchemy import create_engine, select
 
 from structjob import Retention
-from structjob.store.retention.due import Due, Plan, planned
+from structjob.retention.due import Due, Plan, planned
 from structjob.store.tables import dead_letters, jobs, logs, metadata, sessions
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -30,15 +32,36 @@ def connection():
 
 def events(connection, *rows):
     for seq, row in enumerate(rows, 1):
-        values = {"session_id": 1, "seq": seq, "level": "info", "type": "system", "message": "m"} | row
+        values = {
+            "session_id": 1,
+            "seq": seq,
+            "level": "info",
+            "type": "system",
+            "message": "m",
+        } | row
         connection.execute(logs.insert().values(**values))
 
 
 def job(connection, id_, parent=None, status="completed", created=OLD, ended=None):
-    values = {"id": id_, "operation": "o", "category": "system", "attempt": 1, "session_id": 1, "state_seq": 1, "status": status}
+    values = {
+        "id": id_,
+        "operation": "o",
+        "category": "system",
+        "attempt": 1,
+        "session_id": 1,
+        "state_seq": 1,
+        "status": status,
+    }
     ended = {} if status in {"running", "pending"} else {"completed_at": ended or created}
     connection.execute(
-        jobs.insert().values(parent_job_id=parent, root_job_id=id_, created_at=created, started_at=created, **values, **ended)
+        jobs.insert().values(
+            parent_job_id=parent,
+            root_job_id=id_,
+            created_at=created,
+            started_at=created,
+            **values,
+            **ended,
+        )
     )
 
 
@@ -47,7 +70,9 @@ def numbers(connection, condition, column=logs.c.seq):
 
 
 def test_an_event_is_due_when_it_is_older_than_its_age(connection):
-    """faults H: an event of exactly that age is kept; levels with an age of their own go by that one, and events of jobs with their job."""
+    """faults H: an event of exactly that age is kept; levels with an age of their own go by that
+    one, and events of jobs with their job.
+    """
     due = Due(Retention(days=30, levels={"warning": 1, "error": None}), NOW)
     warned = NOW - timedelta(days=1)
     events(
@@ -63,7 +88,9 @@ def test_an_event_is_due_when_it_is_older_than_its_age(connection):
 
 
 def test_an_event_of_a_job_that_is_gone_is_due_once_its_row_would_be_there(connection):
-    """faults H: the row of a job may come up to an hour later than its events; until then they are no strays."""
+    """faults H: the row of a job may come up to an hour later than its events; until then they are
+    no strays.
+    """
     job(connection, "there")
     row = {"type": "job", "job_id": "gone", "ts": EDGE - TICK}
     hour = NOW - timedelta(hours=1)
@@ -73,22 +100,35 @@ def test_an_event_of_a_job_that_is_gone_is_due_once_its_row_would_be_there(conne
         row | {"job_id": "there"}, row | {"job_id": "another"}, row | {"level": "warning"},
     )  # fmt: skip
     assert numbers(connection, DUE.of_strays(["gone", "there"])) == [1, 2, 8]
-    assert numbers(connection, Due(Retention(days=30, levels={"warning": None}), NOW).of_strays(["gone", "there"])) == [1, 2]
+    assert numbers(
+        connection,
+        Due(Retention(days=30, levels={"warning": None}), NOW).of_strays(["gone", "there"]),
+    ) == [1, 2]
     assert NEVER.of_strays(["gone"]) is None
 
 
 def test_dead_letters_and_sessions_of_exactly_that_age_are_kept(connection):
-    """faults H: what is as old as it shall be kept is kept; without an age for everything, nothing of this is ever due."""
+    """faults H: what is as old as it shall be kept is kept; without an age for everything, nothing
+    of this is ever due.
+    """
     for seq, ts in enumerate((EDGE - TICK, EDGE, NOW), 1):
-        connection.execute(dead_letters.insert().values(session_id=1, seq=seq, reason="refused", ts=ts))
-        connection.execute(sessions.insert().values(session_id=10 + seq, host="h", pid=1, started_at=OLD, ended_at=ts, last_seq=0))
+        connection.execute(
+            dead_letters.insert().values(session_id=1, seq=seq, reason="refused", ts=ts)
+        )
+        connection.execute(
+            sessions.insert().values(
+                session_id=10 + seq, host="h", pid=1, started_at=OLD, ended_at=ts, last_seq=0
+            )
+        )
     assert numbers(connection, DUE.dead_letters(), dead_letters.c.seq) == [1]
     assert numbers(connection, DUE.sessions(), sessions.c.session_id) == [11]
     assert NEVER.dead_letters() is NEVER.sessions() is NEVER.before is None
 
 
 def test_a_job_is_due_by_itself_unless_something_above_it_has_ended(connection):
-    """faults H: what is above it decides only if it has ended and came earlier; page by page the same jobs are found, in order."""
+    """faults H: what is above it decides only if it has ended and came earlier; page by page the
+    same jobs are found, in order.
+    """
     job(connection, "held", parent="recent")
     job(connection, "under a running one", parent="running")
     job(connection, "under a later one", parent="later")
@@ -103,7 +143,13 @@ def test_a_job_is_due_by_itself_unless_something_above_it_has_ended(connection):
     job(connection, "running", status="running", created=OLD - TICK)
     job(connection, "later", created=OLD + 2 * TICK, ended=NOW)
     moments = {"a at the same moment": 1, "b at the same moment": 1}
-    names = {"under a running one", "under a later one", "under nothing", "ended before the edge", *moments}
+    names = {
+        "under a running one",
+        "under a later one",
+        "under nothing",
+        "ended before the edge",
+        *moments,
+    }
     found, after = [], None
     while row := connection.execute(DUE.tops("completed", after, 1)).one_or_none():
         after = row.created_at, row.id
@@ -115,8 +161,11 @@ def test_a_job_is_due_by_itself_unless_something_above_it_has_ended(connection):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_what_holds_a_job_from_far_above(connection, together):
-    """faults H: something that has ended holds all below it, however far; of a circle the earliest holds the others, and nothing else."""
-    first, second = (OLD, OLD) if together else (OLD, OLD + TICK)  # of two at the same moment the lesser id is the earlier one
+    """faults H: something that has ended holds all below it, however far; of a circle the earliest
+    holds the others, and nothing else.
+    """
+    # of two at the same moment the lesser id is the earlier one
+    first, second = (OLD, OLD) if together else (OLD, OLD + TICK)
     job(connection, "top", parent="between")
     job(connection, "between", parent="above", status="running")
     job(connection, "above", created=OLD + TICK)  # it ended, and was imported later
@@ -131,7 +180,9 @@ def test_what_holds_a_job_from_far_above(connection, together):
 
 
 def test_a_family_is_found_in_order_and_goes_as_a_whole(connection):
-    """faults H: parents first, page by page; one member that is not due keeps its family, and no other."""
+    """faults H: parents first, page by page; one member that is not due keeps its family, and no
+    other.
+    """
     job(connection, "a")
     job(connection, "a1", parent="a")
     job(connection, "a11", parent="a1")
@@ -159,4 +210,6 @@ def test_a_family_is_found_in_order_and_goes_as_a_whole(connection):
     assert [plan.id for plan in planned(rows)] == ["a", "c", "d", "a1", "a2", "c1", "a11"]
     assert planned(rows)[0] == Plan("a", 1, 1, 1)
     kept = Due(Retention(days=30, statuses={"failed": 45, "completed": None}), NOW)
-    assert not [row for row in connection.execute(kept.family(tops, None, 100)).mappings() if row["due"]]
+    assert not [
+        row for row in connection.execute(kept.family(tops, None, 100)).mappings() if row["due"]
+    ]

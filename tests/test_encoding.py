@@ -1,4 +1,6 @@
-"""Whatever is logged is stored: normalised, or cut with a mark that says how much. The log call never raises."""
+"""Whatever is logged is stored: normalised, or cut with a mark that says how much. The log call
+never raises.
+"""
 
 import asyncio
 import collections
@@ -19,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import structjob
-from structjob import bounds, encoding
+from structjob.values import bounds, encoding
 
 log = structlog.get_logger("app")
 
@@ -46,7 +48,9 @@ class Raising:
     def _no(self, *args):
         raise RuntimeError("no")
 
-    __repr__ = __str__ = __len__ = __iter__ = __hash__ = __eq__ = __bool__ = __getattr__ = __format__ = _no
+    __repr__ = __str__ = __len__ = __iter__ = __hash__ = __eq__ = __bool__ = __getattr__ = (
+        __format__
+    ) = _no
     __class__ = property(_no)
 
 
@@ -164,7 +168,15 @@ HOSTILE = {
     "endless": Endless(),
     "tuple keys": {(1, 2): "a", "(1, 2)": "b"},
     "equal keys": {1: "a", "1": "b"},
-    "hostile keys": {HostileText("k"): 1, 10**5000: 2, float("nan"): 3, b"b": 4, None: 5, "a\ud800": 6, "\x00": 7},
+    "hostile keys": {
+        HostileText("k"): 1,
+        10**5000: 2,
+        float("nan"): 3,
+        b"b": 4,
+        None: 5,
+        "a\ud800": 6,
+        "\x00": 7,
+    },
     "long text": "x" * 1_000_000,
     "many keys": {f"k{n}": n for n in range(10_000)},
     "many items": list(range(100_000)),
@@ -177,7 +189,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_value_becomes_json_within_the_limits(name):
-    """Guarantee 7: whatever it is, it comes out as JSON that every database takes, at most an event's size, 24 deep."""
+    """Guarantee 7: whatever it is, it comes out as JSON that every database takes, at most an
+    event's size, 24 deep.
+    """
     out = encoding.encode_attrs({"value": HOSTILE[name], "neighbour": 1})
     assert len(out) <= bounds.ROOM
     assert b"\\u0000" not in out
@@ -188,7 +202,9 @@ def test_any_value_becomes_json_within_the_limits(name):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_message_becomes_text(name):
-    """Guarantee 7: `log.info(None)`, `log.info(object())`, anything: the message is a text of at most 64 KiB, cut with a mark."""
+    """Guarantee 7: `log.info(None)`, `log.info(object())`, anything: the message is a text of at
+    most 64 KiB, cut with a mark.
+    """
     out = encoding.encode_text(HOSTILE[name])
     assert isinstance(json.loads(out), str)
     assert len(json.loads(out).encode()) <= bounds.MAX_STRING
@@ -208,7 +224,12 @@ def test_any_message_becomes_text(name):
         lambda inner: (
             st.lists(inner, max_size=5)
             | st.dictionaries(
-                st.text(st.characters(codec=None)) | st.integers() | st.floats() | st.tuples(st.integers()), inner, max_size=5
+                st.text(st.characters(codec=None))
+                | st.integers()
+                | st.floats()
+                | st.tuples(st.integers()),
+                inner,
+                max_size=5,
             )
             | st.frozensets(st.integers() | st.text())
         ),
@@ -226,12 +247,21 @@ def test_normalised_values_survive_the_round_trip(value):
 @given(
     st.dictionaries(
         st.text(max_size=60),
-        st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=100),
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(max_size=100),
     )
 )
 def test_plain_values_are_stored_as_they_are(attrs):
-    """R4: numbers, texts, booleans and None come back equal; only NUL and lone surrogates are replaced."""
-    expected = {key.replace("\0", "␀"): value.replace("\0", "␀") if isinstance(value, str) else value for key, value in attrs.items()}
+    """R4: numbers, texts, booleans and None come back equal; only NUL and lone surrogates are
+    replaced.
+    """
+    expected = {
+        key.replace("\0", "␀"): value.replace("\0", "␀") if isinstance(value, str) else value
+        for key, value in attrs.items()
+    }
     if len(expected) == len(attrs):
         assert json.loads(encoding.encode_attrs(attrs)) == expected
 
@@ -299,7 +329,9 @@ def test_what_is_cut_carries_a_mark_that_says_how_much():
 
 
 def test_of_an_event_that_is_too_large_a_little_of_everything_is_kept():
-    """Guarantee 7: many large values are shortened each, rather than some kept and the others gone."""
+    """Guarantee 7: many large values are shortened each, rather than some kept and the
+    others gone.
+    """
     attrs = {f"k{n}": "y" * 60_000 for n in range(30)}
     out = json.loads(encoding.encode_attrs(attrs))
     assert list(out) == list(attrs)
@@ -313,13 +345,17 @@ def test_the_same_value_twice_is_no_cycle():
 
 
 def test_a_hundred_megabytes_take_little_time_and_memory():
-    """Guarantee 7: a value of 100 MB holds the caller up for a moment only, and is not copied many times."""
+    """Guarantee 7: a value of 100 MB holds the caller up for a moment only, and is not copied many
+    times.
+    """
     huge, raw = "é" * 50_000_000, b"x" * 100_000_000
     tracemalloc.start()
     try:
         began = time.process_time()
         encoding.encode_text(huge)
-        encoding.encode_value({"text": huge, "bytes": raw, "many": [huge] * 1000, "deep": [[huge] * 100] * 100})
+        encoding.encode_value(
+            {"text": huge, "bytes": raw, "many": [huge] * 1000, "deep": [[huge] * 100] * 100}
+        )
         seconds = time.process_time() - began
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -328,11 +364,14 @@ def test_a_hundred_megabytes_take_little_time_and_memory():
     assert peak < 50_000_000
 
 
-# -- the whole way, into the database -----------------------------------------------------------------------------------------
+# -- the whole way, into the database
+# --------------------------------------------------------------------------
 
 
 async def test_hostile_events_and_their_neighbours_are_stored(tracker):
-    """Guarantee 7: whatever is logged, as message, attribute or bound context, is in the database, and so is what was logged around it."""
+    """Guarantee 7: whatever is logged, as message, attribute or bound context, is in the database,
+    and so is what was logged around it.
+    """
     async with tracker.job("a") as job:
         for n, value in enumerate(HOSTILE.values()):
             log.info("before", n=n)
@@ -342,7 +381,9 @@ async def test_hostile_events_and_their_neighbours_are_stored(tracker):
             log.info("after", n=n)
     events = await tracker.logs.list(job_id=job.id, kind="log", limit=1000)
     by_message = collections.Counter(event.message for event in events)
-    assert all(by_message[message] >= len(HOSTILE) for message in ("before", "value", "bound", "after"))
+    assert all(
+        by_message[message] >= len(HOSTILE) for message in ("before", "value", "bound", "after")
+    )
     assert len(events) == 5 * len(HOSTILE)
     assert [event.seq for event in events] == sorted(event.seq for event in events)
     assert tracker.ledger().lost == tracker.ledger().rejected == 0
@@ -350,8 +391,13 @@ async def test_hostile_events_and_their_neighbours_are_stored(tracker):
 
 @pytest.mark.slow
 async def test_hostile_values_of_jobs_and_steps_are_stored(tracker):
-    """Guarantee 7, R1: metadata and results may be anything JSON-like; what is not, is stored in its nearest form."""
-    async with tracker.job("a", metadata=dict(HOSTILE)) as job, job.step("s", metadata=dict(HOSTILE)):
+    """Guarantee 7, R1: metadata and results may be anything JSON-like; what is not, is stored in
+    its nearest form.
+    """
+    async with (
+        tracker.job("a", metadata=dict(HOSTILE)) as job,
+        job.step("s", metadata=dict(HOSTILE)),
+    ):
         job.result = HOSTILE["cycle"]
     record = await tracker.jobs.get(job.id)
     assert record.metadata["nan"] == "NaN"
@@ -366,11 +412,20 @@ async def test_hostile_values_of_jobs_and_steps_are_stored(tracker):
 
 
 async def test_hostile_names_are_cleaned(tracker):
-    """Guarantee 7: names and ids with NUL or lone surrogates are stored in a form every database holds, and found by it."""
-    async with tracker.job("op\x00\ud800", external_job_id="e\x00", owner="o\ud800") as job, job.step("st\x00ep\ud800"):
+    """Guarantee 7: names and ids with NUL or lone surrogates are stored in a form every database
+    holds, and found by it.
+    """
+    async with (
+        tracker.job("op\x00\ud800", external_job_id="e\x00", owner="o\ud800") as job,
+        job.step("st\x00ep\ud800"),
+    ):
         log.info("in it")
     record = await tracker.jobs.get(job.id)
-    assert (record.operation, record.owner, record.external_job_id) == ("op␀\\ud800", "o\\ud800", "e␀")
+    assert (record.operation, record.owner, record.external_job_id) == (
+        "op␀\\ud800",
+        "o\\ud800",
+        "e␀",
+    )
     (event,) = await tracker.logs.list(text="in it")
     assert (event.operation, event.step) == ("op␀\\ud800", "st␀ep\\ud800")
 
@@ -384,9 +439,13 @@ async def test_hostile_names_are_cleaned(tracker):
     ),
     message=st.text(st.characters(codec=None)),
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 def test_any_text_can_be_logged(attrs, message):
-    """Guarantee 7: arbitrary messages, keys and values are accepted, stored and read back, on a database in memory."""
+    """Guarantee 7: arbitrary messages, keys and values are accepted, stored and read back, on a
+    database in memory.
+    """
     structjob.configure(console=False, strict=True)
 
     async def main():
@@ -408,7 +467,9 @@ async def test_a_storm_of_huge_events_is_stored_whole(tracker):
 
 
 async def test_what_the_mark_in_the_database_says_is_true(any_tracker):
-    """Guarantee 7: of 300 keys 44 were cut, in an event; the mark itself is never what is cut. What is stored of a job has more room."""
+    """Guarantee 7: of 300 keys 44 were cut, in an event; the mark itself is never what is cut. What
+    is stored of a job has more room.
+    """
     many = {"keys": {f"k{n}": n for n in range(300)}, "items": list(range(2000))}
     async with any_tracker.job("a", metadata=many) as job:
         log.info("many", **many)
@@ -436,11 +497,18 @@ async def test_a_redactor_of_ones_own_may_return_anything(tracker):
 
 
 async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
-    """Sizes: an event's line, ids included, takes at most 256 KiB, whatever combination of message and attributes it has."""
+    """Sizes: an event's line, ids included, takes at most 256 KiB, whatever combination of message
+    and attributes it has.
+    """
     structjob.configure(console=False, file=tmp_path / "app.jsonl", strict=True)
     async with tracker.job("o" * 255, project="p" * 128) as job, job.step("s" * 200):
         log.info("\x01" * 100_000, **{f"k{n}": "\x01" * 60_000 for n in range(300)})
-        log.info("x" * 65_536, a="y" * 65_536, b=["z" * 65_536] * 10, c={str(n): "w" * 5000 for n in range(256)})
+        log.info(
+            "x" * 65_536,
+            a="y" * 65_536,
+            b=["z" * 65_536] * 10,
+            c={str(n): "w" * 5000 for n in range(256)},
+        )
     lines = (tmp_path / "app.jsonl").read_bytes().splitlines()
     assert max(map(len, lines)) <= bounds.MAX_EVENT
     assert tracker.ledger().lost == 0

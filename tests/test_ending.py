@@ -1,4 +1,6 @@
-"""How jobs and steps that are begun by hand end, and what children, events and exceptions have of them."""
+"""How jobs and steps that are begun by hand end, and what children, events and exceptions have of
+them.
+"""
 
 import asyncio
 import subprocess
@@ -9,7 +11,8 @@ import pytest
 import structlog
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument, context
+from structjob import IllegalTransition, InvalidArgument
+from structjob.context.scope import scope
 
 log = structlog.get_logger("app")
 
@@ -26,23 +29,40 @@ async def last(tracker, job, kind):
 
 
 async def test_an_error_means_failed(any_tracker):
-    """faults 33b: `end(error=exc)` is a failure everywhere: status, success rate, error report, events."""
+    """faults 33b: `end(error=exc)` is a failure everywhere: status, success rate, error report,
+    events.
+    """
     job, step = await begun(any_tracker)
     exc = ValueError("no such row")
     await step.end(error=exc, rows=7)
     await job.end(error=exc, result={"rows": 7}, summary={"source": "a.csv"})
     record, (row,) = await any_tracker.jobs.get(job.id), await any_tracker.jobs.steps(job.id)
-    assert (record.status, record.error.message, record.result) == ("failed", "no such row", {"rows": 7})
+    assert (record.status, record.error.message, record.result) == (
+        "failed",
+        "no such row",
+        {"rows": 7},
+    )
     assert (row.status, row.error.message) == ("failed", "no such row")
-    assert [(one.failed, one.success_rate) for one in await any_tracker.stats.operations()] == [(1, 0.0)]
-    assert [(group.error_type, group.count) for group in await any_tracker.errors.list()] == [("ValueError", 1)]
+    assert [(one.failed, one.success_rate) for one in await any_tracker.stats.operations()] == [
+        (1, 0.0)
+    ]
+    assert [(group.error_type, group.count) for group in await any_tracker.errors.list()] == [
+        ("ValueError", 1)
+    ]
     assert (await last(any_tracker, job, "step_end"))["rows"] == 7
     ended = await last(any_tracker, job, "operation_end")
-    assert (ended["status"], ended["source"], ended["error_type"], ended["failure_step"]) == ("failed", "a.csv", "ValueError", "s")
+    assert (ended["status"], ended["source"], ended["error_type"], ended["failure_step"]) == (
+        "failed",
+        "a.csv",
+        "ValueError",
+        "s",
+    )
 
 
 async def test_without_an_error_it_is_completed(any_tracker):
-    """faults 33b: what `end()` says by default has not changed; a cancellation that is handed over is one."""
+    """faults 33b: what `end()` says by default has not changed; a cancellation that is handed over
+    is one.
+    """
     job, step = await begun(any_tracker)
     await step.end()
     await job.end()
@@ -51,15 +71,26 @@ async def test_without_an_error_it_is_completed(any_tracker):
     await step.end(error=asyncio.CancelledError("enough"))
     await job.end(error=asyncio.CancelledError("enough"))
     record = await any_tracker.jobs.get(job.id)
-    assert (record.status, step.status, record.error.message) == ("cancelled", "cancelled", "enough")
+    assert (record.status, step.status, record.error.message) == (
+        "cancelled",
+        "cancelled",
+        "enough",
+    )
 
 
-@pytest.mark.parametrize(("status", "error"), [("completed", ValueError("x")), (None, "text"), ("failed", ValueError), ("done", None)])
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("completed", ValueError("x")), (None, "text"), ("failed", ValueError), ("done", None)],
+)
 async def test_what_contradicts_itself_is_refused(tracker, status, error):
-    """faults 33b: completed with an error, or an error that is no exception; nothing has changed, and it can be ended rightly."""
+    """faults 33b: completed with an error, or an error that is no exception; nothing has changed,
+    and it can be ended rightly.
+    """
     job, step = await begun(tracker)
     for handle in (step, job):
-        with pytest.raises(InvalidArgument, match=r"completed has no error|must be an exception, not|not 'done'"):
+        with pytest.raises(
+            InvalidArgument, match=r"completed has no error|must be an exception, not|not 'done'"
+        ):
             await handle.end(status, error=error)
         assert handle.status == "running"
         await handle.end("failed")
@@ -67,7 +98,9 @@ async def test_what_contradicts_itself_is_refused(tracker, status, error):
 
 @pytest.mark.parametrize("code", [0, None, False, 3, "a text"], ids=repr)
 async def test_a_job_left_by_exit(any_tracker, code):
-    """faults 33: `sys.exit(0)` completes the job and its step, without an error; any other code is a failure with one."""
+    """faults 33: `sys.exit(0)` completes the job and its step, without an error; any other code is
+    a failure with one.
+    """
     handles = []
     with pytest.raises(SystemExit):
         async with any_tracker.job("a") as job, job.step("s") as step:
@@ -81,7 +114,9 @@ async def test_a_job_left_by_exit(any_tracker, code):
         assert "error_type" not in ended
         assert await any_tracker.errors.list() == []
     else:
-        assert [(one.status, one.error.type, one.error.message) for one in (record, row)] == [("failed", "SystemExit", str(code))] * 2
+        assert [(one.status, one.error.type, one.error.message) for one in (record, row)] == [
+            ("failed", "SystemExit", str(code))
+        ] * 2
         assert ended["error_type"] == "SystemExit"
 
 
@@ -105,7 +140,9 @@ def test_a_program_that_exits_in_a_job_has_a_completed_job(tmp_path):
 
 
 async def test_a_guard_ends_what_was_begun_by_hand(any_tracker):
-    """faults 32: an exception in the block is recorded and raised again; without one, or after the end, nothing happens."""
+    """faults 32: an exception in the block is recorded and raised again; without one, or after the
+    end, nothing happens.
+    """
     job, step = await begun(any_tracker)
     with job.guard() as same, step.guard():
         assert same is job
@@ -123,7 +160,10 @@ async def test_a_guard_ends_what_was_begun_by_hand(any_tracker):
         await job.end()
 
 
-@pytest.mark.parametrize(("exc", "status"), [(SystemExit(0), "completed"), (KeyboardInterrupt(), "cancelled"), (SystemExit(1), "failed")])
+@pytest.mark.parametrize(
+    ("exc", "status"),
+    [(SystemExit(0), "completed"), (KeyboardInterrupt(), "cancelled"), (SystemExit(1), "failed")],
+)
 async def test_a_guard_judges_as_a_block_does(tracker, exc, status):
     """faults 32: an exit with 0 completes, Ctrl-C cancels; open steps end with their job."""
     job, step = await begun(tracker)
@@ -133,7 +173,9 @@ async def test_a_guard_judges_as_a_block_does(tracker, exc, status):
 
 
 async def test_children_inherit_project_and_owner(any_tracker):
-    """faults 33f: children and their events belong to the project and owner of the job around them, however they are begun."""
+    """faults 33f: children and their events belong to the project and owner of the job around them,
+    however they are begun.
+    """
     async with any_tracker.job("parent", project="apollo", owner="ada") as parent:
         async with parent.child("child") as child, child.child("grandchild"):
             log.info("deep")
@@ -146,17 +188,26 @@ async def test_children_inherit_project_and_owner(any_tracker):
     assert found == {
         "parent": apollo, "child": apollo, "grandchild": apollo, "other": gemini, "within": gemini, "by hand": apollo,
     }  # fmt: skip
-    assert [event.message for event in await any_tracker.logs.list(project="apollo", kind="log")] == ["deep"]
-    assert [event.message for event in await any_tracker.logs.list(project="gemini", kind="log")] == ["elsewhere"]
+    assert [
+        event.message for event in await any_tracker.logs.list(project="apollo", kind="log")
+    ] == ["deep"]
+    assert [
+        event.message for event in await any_tracker.logs.list(project="gemini", kind="log")
+    ] == ["elsewhere"]
 
 
 async def test_a_child_in_another_process_inherits_them_too(any_tracker):
-    """faults 33f: headers carry the project; the environment of a program carries the owner, too. Events have the project as well."""
+    """faults 33f: headers carry the project; the environment of a program carries the owner, too.
+    Events have the project as well.
+    """
     async with any_tracker.job("parent", project="Größe, 1", owner="lovelace") as parent:
         headers = structjob.inject()
-        environment = context.to_environment(context.current_scope())
+        environment = scope.to_environment(scope.current_scope())
     assert "lovelace" not in str(headers)
-    for name, remote in (("headers", structjob.extract(headers)), ("environment", context.from_environment(environment))):
+    for name, remote in (
+        ("headers", structjob.extract(headers)),
+        ("environment", scope.from_environment(environment)),
+    ):
         with remote.bind():
             log.info(name)
             async with any_tracker.job(name) as job:
@@ -164,7 +215,10 @@ async def test_a_child_in_another_process_inherits_them_too(any_tracker):
         record = await any_tracker.jobs.get(job.id)
         assert (record.parent_job_id, record.project) == (parent.id, "Größe, 1")
         assert record.owner == (None if name == "headers" else "lovelace")
-        assert [event.message for event in await any_tracker.logs.list(project="Größe, 1", kind="log", text=name)] == [name]
+        assert [
+            event.message
+            for event in await any_tracker.logs.list(project="Größe, 1", kind="log", text=name)
+        ] == [name]
 
 
 @pytest.mark.parametrize("project", ["", "%", "%00%0a", "x" * 1_000, "%ff%fe"])
@@ -177,7 +231,9 @@ async def test_a_hostile_project_harms_nothing(tracker, project):
             pass
     record = await tracker.jobs.get(job.id)
     assert len(record.project or "") <= 128
-    assert [event.project for event in await tracker.logs.list(kind="log", text="line")] == [record.project]
+    assert [event.project for event in await tracker.logs.list(kind="log", text="line")] == [
+        record.project
+    ]
     assert tracker.ledger().dead_lettered == 0
 
 
@@ -192,7 +248,9 @@ async def test_what_a_job_was_created_with_goes_before_what_it_inherits(any_trac
 
 
 async def test_events_of_steps_tell_how_many_there_are(any_tracker):
-    """faults 32: `total_steps` stands beside `step_number`, and in the job's last event, where it was told."""
+    """faults 32: `total_steps` stands beside `step_number`, and in the job's last event, where it
+    was told.
+    """
     async with any_tracker.job("a", total_steps=3) as job:
         async with job.step("one"):
             pass
@@ -219,10 +277,15 @@ async def test_total_steps_is_a_whole_number(tracker, wrong):
 
 
 async def test_enrich_adds_the_ids(tracker):
-    """faults 32: the ids of the running job and step come first, once; a block that the exception leaves does not repeat them."""
+    """faults 32: the ids of the running job and step come first, once; a block that the exception
+    leaves does not repeat them.
+    """
     exc = ValueError("no")
     with pytest.raises(ValueError, match="no"):
         async with tracker.job("a") as job, job.step("s") as step:
             raise structjob.enrich(structjob.enrich(exc, vm="pg-01"), tries=3)
-    assert exc.__notes__ == [f"[job_id={job.id}, step_id={step.id}, operation=a, vm=pg-01]", "[tries=3]"]
+    assert exc.__notes__ == [
+        f"[job_id={job.id}, step_id={step.id}, operation=a, vm=pg-01]",
+        "[tries=3]",
+    ]
     assert structjob.enrich(ValueError("no"), vm="pg-01").__notes__ == ["[vm=pg-01]"]

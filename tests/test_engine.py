@@ -1,4 +1,6 @@
-"""Delivery: nothing a database, a disk, a busy loop or a careless program does loses an event, and closing leaves nothing behind."""
+"""Delivery: nothing a database, a disk, a busy loop or a careless program does loses an event, and
+closing leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,9 @@ from database_support import locked
 from stopwatch import Stopwatch
 
 import structjob
-from structjob import routing
 from structjob.exceptions import StoreUnavailable
-from structjob.line import seal
-from structjob.spool import FileLane
+from structjob.spool.disk import FileLane, routing
+from structjob.spool.line import seal
 
 
 def rows(path, query: str) -> list[tuple]:
@@ -53,7 +54,8 @@ async def stored(tracker: structjob.Tracker) -> None:
 log = structlog.get_logger("engine")
 
 
-# -- poison -------------------------------------------------------------------------------------------------------------------
+# -- poison
+# --------------------------------------------------------------------------
 
 
 POISON = {
@@ -61,13 +63,17 @@ POISON = {
     "not an object": b"[1,2",
     "a column is missing": b'{"ts":"2026-01-31 12:00:00","message":"x","attrs":{}',
     "null where none may be": b'{"ts":null,"level":"info","message":"x","attrs":{}',
-    "nested too deep": b'{"ts":"2026-01-31 12:00:00","level":"info","message":"x","attrs":' + b"[" * 5000 + b"]" * 5000,
+    "nested too deep": b'{"ts":"2026-01-31 12:00:00","level":"info","message":"x","attrs":'
+    + b"[" * 5000
+    + b"]" * 5000,
 }
 
 
 @pytest.mark.parametrize("poison", POISON.values(), ids=POISON.keys())
 async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(tracker, db_path, poison):
-    """What the database refuses for its content is dead-lettered with the reason and a gap; what is around it is stored (guarantee 7)."""
+    """What the database refuses for its content is dead-lettered with the reason and a gap; what is
+    around it is stored (guarantee 7).
+    """
     for n in range(20):
         log.info("good", n=n)
     number = tracker._recorder.numbers.next()
@@ -76,18 +82,26 @@ async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(tracker,
         log.info("good", n=n)
     await tracker.flush()
     assert rows(db_path, "SELECT count(*), max(seq) FROM structjob_logs") == [(40, 41)]
-    ((session, seq, reason, error, payload),) = rows(db_path, "SELECT session_id, seq, reason, error, payload FROM structjob_dead_letters")
+    ((session, seq, reason, error, payload),) = rows(
+        db_path, "SELECT session_id, seq, reason, error, payload FROM structjob_dead_letters"
+    )
     assert (session, seq, reason) == (tracker.session_id, number, "refused")
     assert error
     assert payload.startswith(poison.decode()[:20])
-    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [(number, number, "dead_lettered")]
+    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [
+        (number, number, "dead_lettered")
+    ]
     assert (await tracker.verify()).ok
 
 
 async def test_a_bad_event_that_is_delivered_twice_is_put_aside_once(tracker, db_path):
-    """A recovery that meets the same bad event again goes on (it was put aside already), and stores what follows (guarantees 1 and 7)."""
+    """A recovery that meets the same bad event again goes on (it was put aside already), and stores
+    what follows (guarantees 1 and 7).
+    """
     for _ in range(2):
-        tracker._recorder.events.append(seal(b'{"ts":null,"level":"info","message":"x","attrs":{}', b',"seq":1'), 1)
+        tracker._recorder.events.append(
+            seal(b'{"ts":null,"level":"info","message":"x","attrs":{}', b',"seq":1'), 1
+        )
         await tracker.flush()
     tracker._recorder.numbers.next()
     log.info("good")
@@ -106,8 +120,12 @@ async def test_a_bad_event_that_is_delivered_twice_is_put_aside_once(tracker, db
         b'{"kind":"step","row":{"id":"s"}',
     ],
 )
-async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_stored(tracker, db_path, poison):
-    """The same for changes of state: jobs and steps around it are stored, and nobody waits for it (guarantee 7)."""
+async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_stored(
+    tracker, db_path, poison
+):
+    """The same for changes of state: jobs and steps around it are stored, and nobody waits for it
+    (guarantee 7).
+    """
     async with tracker.job("before"):
         pass
     for _ in range(2):
@@ -123,9 +141,13 @@ async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_store
 
 
 async def test_a_piece_of_a_record_costs_no_other_record(tracker, db_path):
-    """When the disk took a part of a record only, the record was kept elsewhere; the piece, and what stands behind it, cost nothing."""
+    """When the disk took a part of a record only, the record was kept elsewhere; the piece, and
+    what stands behind it, cost nothing.
+    """
     log.info("first")
-    (event,) = [seal(b'{"ts":"2026-01-31 12:00:00","level":"info","message":"torn","attrs":{}', b',"seq":2')]
+    (event,) = [
+        seal(b'{"ts":"2026-01-31 12:00:00","level":"info","message":"torn","attrs":{}', b',"seq":2')
+    ]
     tracker._recorder.numbers.next()
     os.write(tracker._recorder.spool.events._fd, event[:50])  # and no newline
     tracker._recorder.fallback.append(event, 2)
@@ -134,18 +156,27 @@ async def test_a_piece_of_a_record_costs_no_other_record(tracker, db_path):
     log.info("last")
     await tracker.flush()
     ledger = tracker.ledger()
-    assert sorted(rows(db_path, "SELECT seq, message FROM structjob_logs")) == [(1, "first"), (2, "torn"), (3, "behind it"), (4, "last")]
+    assert sorted(rows(db_path, "SELECT seq, message FROM structjob_logs")) == [
+        (1, "first"),
+        (2, "torn"),
+        (3, "behind it"),
+        (4, "last"),
+    ]
     assert (ledger.accepted, ledger.stored, ledger.dead_lettered) == (4, 4, 0)
     assert rows(db_path, "SELECT * FROM structjob_dead_letters") == []
 
 
-# -- a database that is away --------------------------------------------------------------------------------------------------
+# -- a database that is away
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 async def test_a_database_locked_for_twelve_seconds(db_path, tracker, caplog):
-    """Another program holds the database for longer than anybody waits: nothing is lost, one message says so, delivery resumes."""
-    await until(lambda: tracker._engine._keeper._reaper._looked > 0)  # the first heartbeat would wait in the place of the events
+    """Another program holds the database for longer than anybody waits: nothing is lost, one
+    message says so, delivery resumes.
+    """
+    # the first heartbeat would wait in the place of the events
+    await until(lambda: tracker._engine._keeper._reaper._looked > 0)
     with locked(db_path):
         for n in range(1000):
             log.info("meanwhile", n=n)
@@ -153,37 +184,57 @@ async def test_a_database_locked_for_twelve_seconds(db_path, tracker, caplog):
             pass
         await asyncio.sleep(12)
     await stored(tracker)
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [(1000,)]
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [
+        (1000,)
+    ]
     messages = [record.getMessage() for record in caplog.records]
-    assert len([message for message in messages if "database is locked; events wait in" in message]) == 1
+    assert (
+        len([message for message in messages if "database is locked; events wait in" in message])
+        == 1
+    )
     assert len([message for message in messages if "answers again" in message]) == 1
 
 
 async def test_a_locked_database_is_waited_for(db_path, tracker, caplog, impatient):
-    """While another program holds the database, logging and jobs go on; nothing is lost, one message says so, delivery resumes."""
+    """While another program holds the database, logging and jobs go on; nothing is lost, one
+    message says so, delivery resumes.
+    """
     with locked(db_path):
         for n in range(1000):
             log.info("meanwhile", n=n)
         with pytest.raises(StoreUnavailable, match="database is locked"):
             await tracker.flush()
         watch = Stopwatch()
-        async with tracker.job("meanwhile"):  # does not wait for a database that is known to be away
+        # does not wait for a database that is known to be away
+        async with tracker.job("meanwhile"):
             assert watch.seconds < 0.5
     await stored(tracker)
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [(1000,)]
-    assert rows(db_path, "SELECT operation, status FROM structjob_jobs") == [("meanwhile", "completed")]
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'meanwhile'") == [
+        (1000,)
+    ]
+    assert rows(db_path, "SELECT operation, status FROM structjob_jobs") == [
+        ("meanwhile", "completed")
+    ]
     messages = [record.getMessage() for record in caplog.records]
-    assert len([message for message in messages if "database is locked; events wait in" in message]) == 1
+    assert (
+        len([message for message in messages if "database is locked; events wait in" in message])
+        == 1
+    )
     assert len([message for message in messages if "answers again" in message]) == 1
 
 
 async def test_a_full_database_is_waited_for(db_path, tracker, caplog):
-    """No page is left in the database, then there is: nothing is lost, one message says so, delivery resumes."""
+    """No page is left in the database, then there is: nothing is lost, one message says so,
+    delivery resumes.
+    """
     store = tracker._store
 
     async def pragma(setting: str) -> int:
-        # In the thread that writes: the error code of a connection is its last call's, whichever thread made it.
-        return await store._writer.run(lambda: store._connection.execute(f"PRAGMA {setting}").fetchone()[0])
+        # In the thread that writes: the error code of a connection is its last call's, whichever
+        # thread made it.
+        return await store._writer.run(
+            lambda: store._connection.execute(f"PRAGMA {setting}").fetchone()[0]
+        )
 
     await pragma(f"max_page_count={await pragma('page_count') + 2}")
     for n in range(3000):
@@ -194,12 +245,23 @@ async def test_a_full_database_is_waited_for(db_path, tracker, caplog):
     await pragma("max_page_count=1000000")
     await stored(tracker)
     assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(3001,)]
-    assert len([record for record in caplog.records if "is full; events wait in" in record.getMessage()]) == 1
+    assert (
+        len(
+            [
+                record
+                for record in caplog.records
+                if "is full; events wait in" in record.getMessage()
+            ]
+        )
+        == 1
+    )
     assert rows(db_path, "PRAGMA integrity_check") == [("ok",)]
 
 
 async def test_a_commit_that_fails_does_not_block_the_next(db_path, tracker, monkeypatch):
-    """When COMMIT itself fails, and leaves its transaction open, the batch is stored with the next attempt."""
+    """When COMMIT itself fails, and leaves its transaction open, the batch is stored with the next
+    attempt.
+    """
     fails = [3]
     connection = tracker._store._connection
 
@@ -225,7 +287,9 @@ async def test_a_commit_that_fails_does_not_block_the_next(db_path, tracker, mon
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_a_fault_of_ours_loses_no_batch(db_path, monkeypatch, caplog, spool):
-    """Whatever the store raises, what was read from the queue is stored by a later attempt (guarantee 3)."""
+    """Whatever the store raises, what was read from the queue is stored by a later attempt
+    (guarantee 3).
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
 
@@ -271,22 +335,39 @@ asyncio.run(main())
 
 
 async def test_a_full_disk_costs_nothing_while_memory_has_room(db_path):
-    """Spool and database cannot grow, in the middle of a record even; when they can again, every event is stored, once (R28)."""
+    """Spool and database cannot grow, in the middle of a record even; when they can again, every
+    event is stored, once (R28).
+    """
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", FULL_DISK, f"sqlite:///{db_path}"], capture_output=True, text=True, check=False
+        subprocess.run,
+        [sys.executable, "-c", FULL_DISK, f"sqlite:///{db_path}"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "1001 1001 0 {}\n"), done.stderr
-    assert rows(db_path, "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs") == [(1001, 1001, 1001)]
+    assert rows(db_path, "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs") == [
+        (1001, 1001, 1001)
+    ]
     assert done.stderr.count("cannot write to the spool") == 1
     assert not list(db_path.with_name(db_path.name + ".spool").iterdir())
 
 
-# -- busy loops and foreign threads ---------------------------------------------------------------------------------------------
+# -- busy loops and foreign threads
+# --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", [OSError(errno.EMFILE, "too many open files"), MemoryError()], ids=["descriptors", "memory"])
-async def test_a_fault_in_reading_events_costs_no_change_of_state(db_path, tracker, fault, monkeypatch):
-    """Guarantee 4: the end of a job that was read already is stored, though its events cannot be read at the moment."""
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.EMFILE, "too many open files"), MemoryError()],
+    ids=["descriptors", "memory"],
+)
+async def test_a_fault_in_reading_events_costs_no_change_of_state(
+    db_path, tracker, fault, monkeypatch
+):
+    """Guarantee 4: the end of a job that was read already is stored, though its events cannot be
+    read at the moment.
+    """
     read, faults = FileLane.read, [fault]
 
     def failing(self, limit: int, most: int):
@@ -304,8 +385,12 @@ async def test_a_fault_in_reading_events_costs_no_change_of_state(db_path, track
     assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(3,)]
 
 
-async def test_a_file_that_cannot_be_opened_any_more_is_a_database_that_is_away(db_path, monkeypatch):
-    """Guarantee 6: SQLite opens files as it goes; when no descriptor is left for them, closing ends as with any outage."""
+async def test_a_file_that_cannot_be_opened_any_more_is_a_database_that_is_away(
+    db_path, monkeypatch
+):
+    """Guarantee 6: SQLite opens files as it goes; when no descriptor is left for them, closing ends
+    as with any outage.
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
     log.info("x")
@@ -323,12 +408,14 @@ async def test_a_file_that_cannot_be_opened_any_more_is_a_database_that_is_away(
 
 
 async def test_reading_needs_no_look_for_orphans(tracker, monkeypatch):
-    """Guarantee 3: that other spools cannot be looked for, since no descriptor is left, is not felt by who reads, or closes."""
+    """Guarantee 3: that other spools cannot be looked for, since no descriptor is left, is not felt
+    by who reads, or closes.
+    """
 
     def refused(*args: object) -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr("structjob.session.adopt", refused)
+    monkeypatch.setattr("structjob.spool.session.adopt", refused)
     log.info("x")
     assert [event.message for event in await tracker.logs.list()] == ["x"]
 
@@ -386,7 +473,9 @@ class Held:
 
 
 async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
-    """What came during a transaction waits for its flush interval like all else, and not longer than until somebody asks (R28)."""
+    """What came during a transaction waits for its flush interval like all else, and not longer
+    than until somebody asks (R28).
+    """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
@@ -403,11 +492,17 @@ async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
     assert held.batches == [1]
     await tracker.flush()
     assert held.batches == [1, 2]
-    assert rows(db_path, "SELECT message FROM structjob_logs ORDER BY seq") == [("first",), ("meanwhile",), ("later",)]
+    assert rows(db_path, "SELECT message FROM structjob_logs ORDER BY seq") == [
+        ("first",),
+        ("meanwhile",),
+        ("later",),
+    ]
 
 
 async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypatch):
-    """Whoever waits for what came during a transaction does not wait for its flush interval (R28)."""
+    """Whoever waits for what came during a transaction does not wait for its flush
+    interval (R28).
+    """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
@@ -446,7 +541,9 @@ async def test_who_asks_once_does_not_hurry_all_that_follows(db_path, tracker, m
 
 @pytest.mark.parametrize("spool", [True, False], ids=["disk", "memory"])
 async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
-    """A batch is bounded in bytes, too: what did not fit has waited its flush interval already (R28)."""
+    """A batch is bounded in bytes, too: what did not fit has waited its flush interval already
+    (R28).
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
         engine = tracker._engine
@@ -463,12 +560,19 @@ async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
         engine.on_stored = then_an_hour
         for n in range(100):
             log.info("large", n=n, text="x" * 60_000)
-        await until(lambda: rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'large'") == [(100,)])
+        await until(
+            lambda: (
+                rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'large'")
+                == [(100,)]
+            )
+        )
         assert len(batches) > 2
 
 
 async def test_the_end_of_a_transaction_begins_no_new_interval(db_path, tracker, monkeypatch):
-    """What came while a slow database was at work has waited since, and does not wait as long once more (R28)."""
+    """What came while a slow database was at work has waited since, and does not wait as long once
+    more (R28).
+    """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine._flush_interval = 0.001
     log.info("first")
@@ -480,8 +584,12 @@ async def test_the_end_of_a_transaction_begins_no_new_interval(db_path, tracker,
     await until(lambda: ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs"))
 
 
-async def test_a_steady_stream_does_not_keep_a_dead_session_open(db_path, db_url, impatient, monkeypatch):
-    """An orphan whose events are stored is ended, though each turn finds something new of one's own (R11)."""
+async def test_a_steady_stream_does_not_keep_a_dead_session_open(
+    db_path, db_url, impatient, monkeypatch
+):
+    """An orphan whose events are stored is ended, though each turn finds something new of one's own
+    (R11).
+    """
     structjob.configure(console=False, strict=True)
     first = await structjob.Tracker(db_url).open()
     with locked(db_path):
@@ -499,19 +607,29 @@ async def test_a_steady_stream_does_not_keep_a_dead_session_open(db_path, db_url
 
         monkeypatch.setattr(store, "write", among_others)
         log.info("busy")
-        await until(lambda: not len(engine._orphans) and ("orphan",) in rows(db_path, "SELECT message FROM structjob_logs"))
+        await until(
+            lambda: (
+                not len(engine._orphans)
+                and ("orphan",) in rows(db_path, "SELECT message FROM structjob_logs")
+            )
+        )
         assert len(batches) < 50
 
 
 async def test_no_wake_up_is_lost(db_path):
-    """Threads log at any moment of the engine's falling asleep: every event is stored without anybody's help (R28)."""
+    """Threads log at any moment of the engine's falling asleep: every event is stored without
+    anybody's help (R28).
+    """
     structjob.configure(console=False, strict=True)
     interval = sys.getswitchinterval()
     async with structjob.Tracker(f"sqlite:///{db_path}", flush_interval=0.0005) as tracker:
         sys.setswitchinterval(1e-6)
         try:
             for _ in range(20):
-                threads = [threading.Thread(target=lambda: [log.info("wake") for _ in range(20)]) for _ in range(4)]
+                threads = [
+                    threading.Thread(target=lambda: [log.info("wake") for _ in range(20)])
+                    for _ in range(4)
+                ]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -523,7 +641,9 @@ async def test_no_wake_up_is_lost(db_path):
 
 
 async def test_an_event_between_the_last_look_and_falling_asleep_is_stored(db_path, tracker):
-    """An event that comes when the writer has just found nothing, and is not marked idle yet, is stored without anybody's help (R28)."""
+    """An event that comes when the writer has just found nothing, and is not marked idle yet, is
+    stored without anybody's help (R28).
+    """
     await tracker.flush()
     waiters = tracker._engine._waiters
     settle = waiters.settle
@@ -540,7 +660,9 @@ async def test_an_event_between_the_last_look_and_falling_asleep_is_stored(db_pa
 
 
 async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, tracker):
-    """Each thread that flushes finds its own events in the database afterwards, whatever the others do."""
+    """Each thread that flushes finds its own events in the database afterwards, whatever the others
+    do.
+    """
     missing = []
 
     def work(index: int) -> None:
@@ -548,7 +670,9 @@ async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, trac
             for n in range(30):
                 log.info("mine", thread=index, n=n)
                 tracker._engine.flush().result(20)
-                query = "SELECT count(*) FROM structjob_logs WHERE json_extract(attrs, '$.thread') = ?"
+                query = (
+                    "SELECT count(*) FROM structjob_logs WHERE json_extract(attrs, '$.thread') = ?"
+                )
                 if connection.execute(query, (index,)).fetchone()[0] != n + 1:
                     missing.append((index, n))
 
@@ -557,20 +681,32 @@ async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, trac
 
 
 async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
-    """When ``start`` returns, another connection finds the job, though changes of state stand out of order in the file (R19)."""
+    """When ``start`` returns, another connection finds the job, though changes of state stand out
+    of order in the file (R19).
+    """
     recorder = tracker._recorder
     held = recorder.state_numbers.next()  # another thread has its number and has not written yet
     future = tracker._engine.committed(held)
     async with tracker.job("found") as job:
-        assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [("found",)]
+        assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [
+            ("found",)
+        ]
         assert not future.done()
-    recorder.states.append(seal(b'{"kind":"gap","row":{"first_seq":900,"last_seq":900,"reason":"test"}', b',"state_seq":%d' % held), held)
+    recorder.states.append(
+        seal(
+            b'{"kind":"gap","row":{"first_seq":900,"last_seq":900,"reason":"test"}',
+            b',"state_seq":%d' % held,
+        ),
+        held,
+    )
     await asyncio.wait_for(asyncio.wrap_future(future), 20)
 
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_somebody_cancels_every_task(db_path, monkeypatch, spool):
-    """A program that cancels all tasks of its loop, ours with a batch in their hands among them, still stores everything."""
+    """A program that cancels all tasks of its loop, ours with a batch in their hands among them,
+    still stores everything.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(f"sqlite:///{db_path}", spool=spool) as tracker:
         writing = asyncio.Event()
@@ -595,7 +731,9 @@ async def test_somebody_cancels_every_task(db_path, monkeypatch, spool):
 
 
 async def test_a_busy_program_delivers_its_predecessors_events_too(db_path, db_url, impatient):
-    """An orphan's events do not wait until the program that took them over has nothing of its own to store (guarantee 1)."""
+    """An orphan's events do not wait until the program that took them over has nothing of its own
+    to store (guarantee 1).
+    """
     structjob.configure(console=False, strict=True)
     first = await structjob.Tracker(db_url).open()
     with locked(db_path):
@@ -603,7 +741,9 @@ async def test_a_busy_program_delivers_its_predecessors_events_too(db_path, db_u
             log.info("orphan", n=n)
         assert not await first.aclose(timeout=0.2)
     async with structjob.Tracker(db_url, batch_size=20) as second:
-        while rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'orphan'") != [(300,)]:
+        while rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'orphan'") != [
+            (300,)
+        ]:
             for n in range(200):
                 log.info("busy", n=n)
             await asyncio.sleep(0)
@@ -611,8 +751,10 @@ async def test_a_busy_program_delivers_its_predecessors_events_too(db_path, db_u
 
 
 async def test_a_spool_that_somebody_deletes_is_told(db_path, tracker, caplog, monkeypatch):
-    """Guarantee 1: what is recorded is delivered all the same; that it no longer survives the process is said."""
-    monkeypatch.setattr("structjob.engine.keeper.LOOK_EVERY", 0.0)
+    """Guarantee 1: what is recorded is delivered all the same; that it no longer survives the
+    process is said.
+    """
+    monkeypatch.setattr("structjob.engine.maintenance.LOOK_EVERY", 0.0)
     shutil.rmtree(db_path.with_name("jobs.db.spool"))
     log.info("x")
     await until(lambda: "was deleted" in caplog.text)
@@ -634,14 +776,19 @@ async def test_a_directory_change_does_not_lose_the_spool(tmp_path, monkeypatch)
     assert not list((tmp_path / "spool").iterdir())
 
 
-# -- closing --------------------------------------------------------------------------------------------------------------------
+# -- closing
+# --------------------------------------------------------------------------
 
 
 def resources() -> tuple[set[str], set[str], set[str]]:
     """What a process holds: tasks, threads, descriptors."""
     gc.collect()
-    tasks = {task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("structjob")}
-    threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("structjob")}
+    tasks = {
+        task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("structjob")
+    }
+    threads = {
+        thread.name for thread in threading.enumerate() if thread.name.startswith("structjob")
+    }
     descriptors = set()
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -650,7 +797,9 @@ def resources() -> tuple[set[str], set[str], set[str]]:
 
 
 async def test_closing_leaves_nothing(db_path):
-    """After ``aclose`` no task, thread, descriptor, lock file or directory of the tracker is left."""
+    """After ``aclose`` no task, thread, descriptor, lock file or directory of the tracker
+    is left.
+    """
     structjob.configure(console=False, strict=True)
     for _ in range(3):
         async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
@@ -666,7 +815,9 @@ async def test_closing_leaves_nothing(db_path):
 
 
 async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
-    """Guarantees 1 and 6: whoever loses patience twice keeps no lock on the spool: another tracker delivers it, in this process even."""
+    """Guarantees 1 and 6: whoever loses patience twice keeps no lock on the spool: another tracker
+    delivers it, in this process even.
+    """
     structjob.configure(console=False, strict=True)
     asked, over = asyncio.Event(), asyncio.Event()
 
@@ -696,8 +847,12 @@ async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
     assert rows(db_path, "SELECT message FROM structjob_logs") == [("left",)]
 
 
-async def test_a_closing_that_is_cancelled_during_a_claim_lets_go_of_everything(db_path, monkeypatch):
-    """Guarantees 4 and 6: whoever loses patience while a job is being started keeps no task, thread, spool or descriptor."""
+async def test_a_closing_that_is_cancelled_during_a_claim_lets_go_of_everything(
+    db_path, monkeypatch
+):
+    """Guarantees 4 and 6: whoever loses patience while a job is being started keeps no task,
+    thread, spool or descriptor.
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
     asked, claim = asyncio.Event(), tracker._store.claim
@@ -731,7 +886,9 @@ async def test_a_closing_that_is_cancelled_during_a_claim_lets_go_of_everything(
 
 @pytest.mark.parametrize("complete", [True, False])
 async def test_whoever_closes_second_is_told_what_became_of_it(db_path, complete):
-    """Guarantee 6: at the same time it waits for the first, and afterwards the answer is still the same."""
+    """Guarantee 6: at the same time it waits for the first, and afterwards the answer is still the
+    same.
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
     with contextlib.nullcontext() if complete else locked(db_path):
@@ -745,7 +902,9 @@ async def test_whoever_closes_second_is_told_what_became_of_it(db_path, complete
 
 
 async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
-    """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next tracker stores it (guarantee 6)."""
+    """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next
+    tracker stores it (guarantee 6).
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
     with locked(db_path):
@@ -760,12 +919,16 @@ async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok
-    assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [("late", 1), ("left", 500)]
+    assert rows(
+        db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1"
+    ) == [("late", 1), ("left", 500)]
     assert not list(db_path.with_name("jobs.db.spool").iterdir())
 
 
 async def test_threads_that_log_while_the_tracker_closes_lose_nothing(db_path, db_url):
-    """Every event is stored by the tracker that closes, or by the next: none falls in between (guarantee 1)."""
+    """Every event is stored by the tracker that closes, or by the next: none falls in between
+    (guarantee 1).
+    """
     structjob.configure(console=False, strict=True)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -779,7 +942,8 @@ async def test_threads_that_log_while_the_tracker_closes_lose_nothing(db_path, d
 
             def work(index: int, stop: threading.Event = stop, counts: list[int] = counts) -> None:
                 while not stop.is_set():
-                    if len(routing._waiting) < routing.WAITING // 2:  # as many as may wait for the next tracker
+                    # as many as may wait for the next tracker
+                    if len(routing._waiting) < routing.WAITING // 2:
                         log.info("thread")
                         counts[index] += 1
                     time.sleep(0.0005)
@@ -807,7 +971,9 @@ async def test_threads_that_log_while_the_tracker_closes_lose_nothing(db_path, d
 
 
 async def test_closing_waits_for_a_thread_in_the_middle_of_an_event(db_path):
-    """A thread that has its number and has not written yet when the tracker closes is waited for, and its event is stored (guarantee 1)."""
+    """A thread that has its number and has not written yet when the tracker closes is waited for,
+    and its event is stored (guarantee 1).
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
     append, inside, go_on = tracker._recorder._append, threading.Event(), threading.Event()
@@ -831,9 +997,13 @@ async def test_closing_waits_for_a_thread_in_the_middle_of_an_event(db_path):
 
 
 async def test_a_blocked_thread_is_let_go_when_the_tracker_closes(db_path):
-    """A thread that waits for room is not held for ever by a tracker that closes; its event stays in the spool (guarantees 1 and 6)."""
+    """A thread that waits for room is not held for ever by a tracker that closes; its event stays
+    in the spool (guarantees 1 and 6).
+    """
     structjob.configure(console=False, strict=True)
-    tracker = await structjob.Tracker(f"sqlite:///{db_path}", overflow="block", spool_max_bytes=65_536).open()
+    tracker = await structjob.Tracker(
+        f"sqlite:///{db_path}", overflow="block", spool_max_bytes=65_536
+    ).open()
     count = 0
 
     def work() -> None:
@@ -852,11 +1022,15 @@ async def test_a_blocked_thread_is_let_go_when_the_tracker_closes(db_path):
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'blocked'") == [(count,)]
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'blocked'") == [
+        (count,)
+    ]
 
 
 async def test_a_cancelled_opening_leaves_nothing(db_path, monkeypatch):
-    """A tracker whose opening is cancelled, at whichever step, leaves no task, thread, descriptor or directory."""
+    """A tracker whose opening is cancelled, at whichever step, leaves no task, thread, descriptor
+    or directory.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(f"sqlite:///{db_path}"):
         pass  # the modules are imported, the tables made
@@ -888,10 +1062,13 @@ async def test_a_cancelled_opening_leaves_nothing(db_path, monkeypatch):
 
 
 async def test_a_small_queue_in_memory_is_emptied_in_time(db_path):
-    """Without a spool a quick producer that leaves the loop its turns loses nothing, though the queue is smaller than what comes within
-    the flush interval (R28)."""
+    """Without a spool a quick producer that leaves the loop its turns loses nothing, though the
+    queue is smaller than what comes within the flush interval (R28).
+    """
     structjob.configure(console=False, strict=True)
-    async with structjob.Tracker(f"sqlite:///{db_path}", spool=False, queue_size=1000, flush_interval=1.0) as tracker:
+    async with structjob.Tracker(
+        f"sqlite:///{db_path}", spool=False, queue_size=1000, flush_interval=1.0
+    ) as tracker:
         for n in range(6000):
             log.info("steady", n=n)
             if n % 20 == 0:
@@ -936,7 +1113,9 @@ print("on")
 @pytest.mark.parametrize("loop", ["stopped", "closed"])
 @pytest.mark.parametrize("where", ["memory", "disk"])
 async def test_nobody_waits_for_room_that_cannot_come(db_path, where, loop):
-    """R28: `block` does not hold the thread whose loop would have to make room, nor anybody once the loop is closed."""
+    """R28: `block` does not hold the thread whose loop would have to make room, nor anybody once
+    the loop is closed.
+    """
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", WAITING, f"sqlite:///{db_path}", where, loop],
@@ -962,9 +1141,16 @@ loop.close()
 
 @pytest.mark.slow
 async def test_a_tracker_whose_loop_was_closed_is_delivered_at_the_end(db_path):
-    """A loop that is closed with the tracker's tasks asleep in it leaves much to deliver: the end of the interpreter does (guarantee 1)."""
+    """A loop that is closed with the tracker's tasks asleep in it leaves much to deliver: the end
+    of the interpreter does (guarantee 1).
+    """
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", STOPPED, f"sqlite:///{db_path}"], capture_output=True, text=True, timeout=60, check=False
+        subprocess.run,
+        [sys.executable, "-c", STOPPED, f"sqlite:///{db_path}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert rows(db_path, "SELECT count(*) FROM structjob_logs") == [(5000,)]
@@ -986,22 +1172,35 @@ async def test_a_forgotten_tracker_does_not_hold_the_program_up(db_path, way):
     assert watch.seconds < 10
     assert (done.returncode, done.stdout, done.stderr) == (3 if way == "error" else 0, "", "")
     # Most of it got there already; the rest is in the spool.
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'forgotten'") == [(500,)]
+    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'forgotten'") == [
+        (500,)
+    ]
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok
-        assert [job.status for job in await tracker.jobs.list()] == (["cancelled"] if way == "mid-job" else [])
+        assert [job.status for job in await tracker.jobs.list()] == (
+            ["cancelled"] if way == "mid-job" else []
+        )
     found = rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'after the loop'")
     assert found == [(0 if way == "error" else 1,)]
 
 
 @pytest.mark.slow
 async def test_a_forgotten_tracker_and_a_locked_database(db_path, db_url):
-    """The same while another program holds the database: the exit waits for a moment only, and the next tracker stores it all."""
+    """The same while another program holds the database: the exit waits for a moment only, and the
+    next tracker stores it all.
+    """
     async with structjob.Tracker(db_url):
         pass
-    code = FORGET.replace("for n in range(500)", "print(flush=True); sys.stdin.readline()\n    for n in range(500)")
-    process = subprocess.Popen([sys.executable, "-c", code, db_url, "plain"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    code = FORGET.replace(
+        "for n in range(500)", "print(flush=True); sys.stdin.readline()\n    for n in range(500)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, db_url, "plain"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     await asyncio.to_thread(process.stdout.readline)
     with locked(db_path):
         watch = Stopwatch()
@@ -1014,7 +1213,9 @@ async def test_a_forgotten_tracker_and_a_locked_database(db_path, db_url):
 
 
 async def test_the_librarys_own_words_do_not_reenter(db_path, tracker, impatient, caplog):
-    """What the library says of itself while the database is away is not recorded: it would feed itself (guarantee 8)."""
+    """What the library says of itself while the database is away is not recorded: it would feed
+    itself (guarantee 8).
+    """
     logging.getLogger().setLevel(logging.DEBUG)
     with locked(db_path):
         log.info("one")

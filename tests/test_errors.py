@@ -13,8 +13,8 @@ from statistics_support import T0, Store
 
 from structjob import install
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
-from structjob.store.errors import Errors
-from structjob.store.statistics import Statistics
+from structjob.queries.errors import Errors
+from structjob.queries.statistics import Statistics
 from structjob.store.tables import errors, logs
 
 H = timedelta(hours=1)
@@ -32,7 +32,18 @@ def found(store):
     return Errors(store.fetch, store.flush, store.transact, now=lambda: NOW)
 
 
-def occurrence(seq, fingerprint, ts, job_id=None, *, error_type="ValueError", message="bad", operation=None, step=None, **columns):
+def occurrence(
+    seq,
+    fingerprint,
+    ts,
+    job_id=None,
+    *,
+    error_type="ValueError",
+    message="bad",
+    operation=None,
+    step=None,
+    **columns,
+):
     return {
         "session_id": 1, "seq": seq, "ts": ts, "level": "error", "message": "step_error", "type": "system" if job_id is None else "task",
         "job_id": job_id, "operation": operation, "step": step, "fingerprint": fingerprint, "project": columns.get("project"),
@@ -45,15 +56,33 @@ def history(seed):
     chance = random.Random(seed)
     rows = []
     for seq in range(1, 300):
-        moment = T0 + timedelta(seconds=chance.randint(0, 3600 * 20), microseconds=chance.choice((0, 1, 999_999)))
+        moment = T0 + timedelta(
+            seconds=chance.randint(0, 3600 * 20), microseconds=chance.choice((0, 1, 999_999))
+        )
         job, project = chance.choice((None, "a", "b", "c")), chance.choice((None, "moon"))
         if chance.random() < 0.5:
             rows.append({**occurrence(seq, None, moment, job), "level": "info", "attrs": None})
             continue
         fingerprint = chance.choice(("f1", "f2", "f3"))
-        where = {"operation": None if job is None else chance.choice(("copy", "verify")), "step": chance.choice((None, "load"))}
-        kind = {"f1": "ValueError", "f2": "KeyError", "f3": chance.choice(("KeyError", "Timeout"))}[fingerprint]
-        rows.append(occurrence(seq, fingerprint, moment, job, error_type=kind, message=f"m{seq}", project=project, **where))
+        where = {
+            "operation": None if job is None else chance.choice(("copy", "verify")),
+            "step": chance.choice((None, "load")),
+        }
+        kind = {"f1": "ValueError", "f2": "KeyError", "f3": chance.choice(("KeyError", "Timeout"))}[
+            fingerprint
+        ]
+        rows.append(
+            occurrence(
+                seq,
+                fingerprint,
+                moment,
+                job,
+                error_type=kind,
+                message=f"m{seq}",
+                project=project,
+                **where,
+            )
+        )
     return rows
 
 
@@ -68,21 +97,29 @@ def seen(rows, since=None, until=None, **equal):
     ]
 
 
-# -- groups ---------------------------------------------------------------------------------------------------------------------------
+# -- groups
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_groups_are_what_counting_by_hand_says(store, found, seed):
-    """Count, jobs touched, first and last seen of each error; the latest occurrence is its example (R39)."""
+    """Count, jobs touched, first and last seen of each error; the latest occurrence is its example
+    (R39).
+    """
     rows = history(seed)
     await store.add(logs, *rows)
     groups = await found.list()
-    assert [group.last_seen for group in groups] == sorted((group.last_seen for group in groups), reverse=True)
+    assert [group.last_seen for group in groups] == sorted(
+        (group.last_seen for group in groups), reverse=True
+    )
     assert {group.fingerprint for group in groups} == {"f1", "f2", "f3"}
     for group in groups:
         mine = seen(rows, fingerprint=group.fingerprint)
         last = max(mine, key=lambda row: (row["ts"], row["seq"]))
-        assert (group.count, group.jobs) == (len(mine), len({row["job_id"] for row in mine} - {None}))
+        assert (group.count, group.jobs) == (
+            len(mine),
+            len({row["job_id"] for row in mine} - {None}),
+        )
         assert (group.first_seen, group.last_seen) == (min(row["ts"] for row in mine), last["ts"])
         assert (group.message, group.job_id, group.operation, group.step) == (
             last["attrs"]["error_message"], last["job_id"], last["operation"], last["step"],
@@ -108,19 +145,39 @@ async def test_errors_are_counted_by_type_step_and_operation(store, seed):
         for row in seen(rows, **window):
             expected[row["attrs"]["error_type"], row["operation"], row["step"]].append(row)
         found = await stats.errors(**window)
-        got = {(one.error_type, one.operation, one.step): (one.count, one.jobs, one.first_seen, one.last_seen) for one in found}
+        got = {
+            (one.error_type, one.operation, one.step): (
+                one.count,
+                one.jobs,
+                one.first_seen,
+                one.last_seen,
+            )
+            for one in found
+        }
         assert got == {
-            key: (len(mine), len({row["job_id"] for row in mine} - {None}), min(row["ts"] for row in mine), max(row["ts"] for row in mine))
+            key: (
+                len(mine),
+                len({row["job_id"] for row in mine} - {None}),
+                min(row["ts"] for row in mine),
+                max(row["ts"] for row in mine),
+            )
             for key, mine in expected.items()
         }
 
 
 async def test_a_type_that_is_no_text_is_none(store, found):
-    """An error whose `error_type` somebody made a number or null of is counted under its level, wherever it is stored (R39)."""
+    """An error whose `error_type` somebody made a number or null of is counted under its level,
+    wherever it is stored (R39).
+    """
     kinds = ("timeout", "Timeout", "Timeout ", None, 5, True, {"a": 1}, "")
-    await store.add(logs, *(occurrence(seq, "f1", T0, error_type=kind) for seq, kind in enumerate(kinds, 1)))
+    await store.add(
+        logs, *(occurrence(seq, "f1", T0, error_type=kind) for seq, kind in enumerate(kinds, 1))
+    )
     await store.add(logs, occurrence(9, "f1", T0, "j", error_type="Timeout", operation="copy"))
-    counted = [(one.error_type, one.operation, one.count) for one in await Statistics(store.fetch, store.flush).errors()]
+    counted = [
+        (one.error_type, one.operation, one.count)
+        for one in await Statistics(store.fetch, store.flush).errors()
+    ]
     assert counted == [
         ("error", None, 5), ("Timeout", None, 1), ("Timeout", "copy", 1), ("Timeout ", None, 1), ("timeout", None, 1),
     ]  # fmt: skip
@@ -129,7 +186,9 @@ async def test_a_type_that_is_no_text_is_none(store, found):
 
 
 async def test_which_errors_are_listed(store, found):
-    """By when, where and in which job an error was seen; its numbers are of all its occurrences (R39)."""
+    """By when, where and in which job an error was seen; its numbers are of all its occurrences
+    (R39).
+    """
     await store.add(
         logs,
         occurrence(1, "f1", T0, "a", operation="copy", step="load", project="moon"),
@@ -155,11 +214,14 @@ async def test_which_errors_are_listed(store, found):
     assert await listed(operation="nothing") == []
 
 
-# -- resolved, and seen again ---------------------------------------------------------------------------------------------------------
+# -- resolved, and seen again
+# --------------------------------------------------------------------------
 
 
 async def test_an_error_is_resolved_and_seen_again(store, found):
-    """Resolved until it occurs once more; then it has regressed, until it is resolved again or reopened (R39)."""
+    """Resolved until it occurs once more; then it has regressed, until it is resolved again or
+    reopened (R39).
+    """
     await store.add(logs, occurrence(1, "f1", NOW - H), occurrence(2, "f2", NOW - H))
 
     async def listed(status):
@@ -167,10 +229,18 @@ async def test_an_error_is_resolved_and_seen_again(store, found):
 
     group = await found.resolve("f1", by="ada")
     assert (group.status, group.resolved_at, group.resolved_by) == ("resolved", NOW, "ada")
-    assert (await listed("open"), await listed("resolved"), await listed("regressed")) == (["f2"], ["f1"], [])
+    assert (await listed("open"), await listed("resolved"), await listed("regressed")) == (
+        ["f2"],
+        ["f1"],
+        [],
+    )
     await store.add(logs, occurrence(3, "f1", NOW + H))
     assert (await found.get("f1")).status == "regressed"
-    assert (await listed("open"), await listed("resolved"), await listed(("regressed", "open"))) == (["f2"], [], ["f1", "f2"])
+    assert (
+        await listed("open"),
+        await listed("resolved"),
+        await listed(("regressed", "open")),
+    ) == (["f2"], [], ["f1", "f2"])
     later = Errors(store.fetch, store.flush, store.transact, now=lambda: NOW + 2 * H)
     group = await later.resolve("f1")
     assert (group.status, group.count, group.resolved_by) == ("resolved", 2, None)
@@ -182,19 +252,40 @@ async def test_what_was_pruned_still_counts(store, found):
     """An error that was first seen before the oldest event that is kept says so (R39)."""
     await store.add(logs, occurrence(1, "f1", NOW))
     await store.add(
-        errors, {"fingerprint": "f1", "error_type": "ValueError", "message": "bad", "pruned": 7, "first_seen": T0, "last_seen": T0 + H}
+        errors,
+        {
+            "fingerprint": "f1",
+            "error_type": "ValueError",
+            "message": "bad",
+            "pruned": 7,
+            "first_seen": T0,
+            "last_seen": T0 + H,
+        },
     )
     group = await found.get("f1")
     assert (group.count, group.first_seen, group.last_seen, group.status) == (8, T0, NOW, "open")
 
 
 async def test_an_error_that_regressed_does_not_look_resolved_once_that_was_pruned(store, found):
-    """What is left of an error may be from before it was resolved: when it was seen last does not go back with it (R39, R41)."""
+    """What is left of an error may be from before it was resolved: when it was seen last does not
+    go back with it (R39, R41).
+    """
     await store.add(logs, occurrence(1, "f1", T0), occurrence(2, "f2", T0 + 4 * H))
-    pruned = {"error_type": "ValueError", "message": "bad", "pruned": 1, "first_seen": T0 + 5 * H, "last_seen": T0 + 5 * H}
+    pruned = {
+        "error_type": "ValueError",
+        "message": "bad",
+        "pruned": 1,
+        "first_seen": T0 + 5 * H,
+        "last_seen": T0 + 5 * H,
+    }
     await store.add(errors, {"fingerprint": "f1", "resolved_at": T0 + 2 * H, **pruned})
     group = await found.get("f1")
-    assert (group.status, group.count, group.first_seen, group.last_seen) == ("regressed", 2, T0, T0 + 5 * H)
+    assert (group.status, group.count, group.first_seen, group.last_seen) == (
+        "regressed",
+        2,
+        T0,
+        T0 + 5 * H,
+    )
     assert [one.fingerprint for one in await found.list()] == ["f1", "f2"]
     assert [one.fingerprint for one in await found.list(status="regressed")] == ["f1"]
     assert await found.list(status="resolved") == []
@@ -202,10 +293,14 @@ async def test_an_error_that_regressed_does_not_look_resolved_once_that_was_prun
 
 async def test_the_beginning_of_a_fingerprint_will_do(store, found):
     """As a person types it; several that begin so are told (R39)."""
-    await store.add(logs, occurrence(1, "abc1", T0), occurrence(2, "abd2", T0), occurrence(3, "ab", T0 - H))
+    await store.add(
+        logs, occurrence(1, "abc1", T0), occurrence(2, "abd2", T0), occurrence(3, "ab", T0 - H)
+    )
     assert (await found.get("abc")).fingerprint == "abc1"
     assert (await found.get("ab")).fingerprint == "ab"
-    with pytest.raises(InvalidArgument, match=r"'a' begins several fingerprints: abc1 \(ValueError\), abd2"):
+    with pytest.raises(
+        InvalidArgument, match=r"'a' begins several fingerprints: abc1 \(ValueError\), abd2"
+    ):
         await found.resolve("a")
     for nothing in ("abcd", "", "ABC1", "%", "'; DROP TABLE structjob_errors; --", "a\0"):
         with pytest.raises(ErrorGroupNotFound):
@@ -217,12 +312,20 @@ async def test_the_beginning_of_a_fingerprint_will_do(store, found):
 @pytest.mark.parametrize(
     ("ask", "error", "says"),
     [
-        (lambda e: e.list(status="gone"), InvalidFilter, "unknown status 'gone': use one of open, resolved, regressed"),
+        (
+            lambda e: e.list(status="gone"),
+            InvalidFilter,
+            "unknown status 'gone': use one of open, resolved, regressed",
+        ),
         (lambda e: e.list(since=NOW, until=T0), InvalidFilter, "is after until"),
         (lambda e: e.list(limit=0), InvalidFilter, "limit must be"),
         (lambda e: e.list(operation=7), InvalidFilter, "operation must be a string"),
         (lambda e: e.get(7), InvalidArgument, "a fingerprint is a string, not int"),
-        (lambda e: e.resolve("f1", by="a" * 129), InvalidArgument, "by must be text of 1 to 128 characters"),
+        (
+            lambda e: e.resolve("f1", by="a" * 129),
+            InvalidArgument,
+            "by must be text of 1 to 128 characters",
+        ),
     ],
 )
 async def test_bad_input_is_told(store, found, ask, error, says):
@@ -243,10 +346,14 @@ async def test_occurrences_are_found_by_their_index(store, found):
         plan = await store.plan(statement)
         assert "structjob_logs_by_fingerprint" in plan
         assert "structjob_logs_by_time" not in plan
-        assert "SCAN structjob_logs USING INDEX structjob_logs_by_fingerprint" in plan or "SCAN structjob_logs" not in plan, plan
+        assert (
+            "SCAN structjob_logs USING INDEX structjob_logs_by_fingerprint" in plan
+            or "SCAN structjob_logs" not in plan
+        ), plan
 
 
-# -- what is an occurrence ------------------------------------------------------------------------------------------------------------
+# -- what is an occurrence
+# --------------------------------------------------------------------------
 
 
 async def only(tracker):
@@ -255,24 +362,47 @@ async def only(tracker):
 
 
 async def test_an_exception_that_passes_through_is_one_occurrence(any_tracker):
-    """Logged, raised through two steps, a child job, its parent: once, where it was told of first (R39)."""
+    """Logged, raised through two steps, a child job, its parent: once, where it was told of first
+    (R39).
+    """
     for _ in range(2):
         with pytest.raises(ValueError, match="bad"):
-            async with any_tracker.job("nightly") as job, job.step("outer"), job.child("part") as child, child.step("load"):
+            async with (
+                any_tracker.job("nightly") as job,
+                job.step("outer"),
+                job.child("part") as child,
+                child.step("load"),
+            ):
                 try:
                     raise ValueError("bad")
                 except ValueError:
                     log.exception("it is bad")
                     raise
     group = await only(any_tracker)
-    assert (group.count, group.jobs, group.operation, group.step, group.job_id) == (2, 2, "part", "load", child.id)
-    assert [event.message for event in await any_tracker.logs.list(fingerprint=group.fingerprint)] == ["it is bad"] * 2
+    assert (group.count, group.jobs, group.operation, group.step, group.job_id) == (
+        2,
+        2,
+        "part",
+        "load",
+        child.id,
+    )
+    assert [
+        event.message for event in await any_tracker.logs.list(fingerprint=group.fingerprint)
+    ] == ["it is bad"] * 2
     (one,) = await any_tracker.stats.errors()
-    assert (one.error_type, one.operation, one.step, one.count, one.jobs) == ("ValueError", "part", "load", 2, 2)
+    assert (one.error_type, one.operation, one.step, one.count, one.jobs) == (
+        "ValueError",
+        "part",
+        "load",
+        2,
+        2,
+    )
 
 
 async def test_what_is_not_recorded_is_no_occurrence(tracker):
-    """An exception that was told of below the database's level first is counted where it fails the step (R39)."""
+    """An exception that was told of below the database's level first is counted where it fails the
+    step (R39).
+    """
     with pytest.raises(ValueError, match="bad"):
         async with tracker.job("nightly") as job, job.step("load"):
             try:
@@ -295,7 +425,10 @@ async def test_another_exception_is_another_occurrence(tracker):
             except ValueError:
                 raise KeyError("worse") from None
     groups = await tracker.errors.list()
-    assert {(group.error_type, group.step, group.count) for group in groups} == {("ValueError", "load", 1), ("KeyError", None, 1)}
+    assert {(group.error_type, group.step, group.count) for group in groups} == {
+        ("ValueError", "load", 1),
+        ("KeyError", None, 1),
+    }
 
 
 async def test_one_exception_that_fails_several_jobs_is_an_occurrence_in_each(tracker):
@@ -314,8 +447,12 @@ async def test_one_exception_that_fails_several_jobs_is_an_occurrence_in_each(tr
     assert (group.count, group.jobs) == (10, 10)
 
 
-async def test_an_exception_that_failed_a_job_and_is_logged_outside_it_is_one_occurrence(any_tracker):
-    """A server logs what its request raised, after the request's job has failed of it: that is the same occurrence, in the job."""
+async def test_an_exception_that_failed_a_job_and_is_logged_outside_it_is_one_occurrence(
+    any_tracker,
+):
+    """A server logs what its request raised, after the request's job has failed of it: that is the
+    same occurrence, in the job.
+    """
     with pytest.raises(ValueError, match="bad number") as caught:
         async with any_tracker.job("order") as job:
             raise ValueError("bad number")
@@ -327,7 +464,9 @@ async def test_an_exception_that_failed_a_job_and_is_logged_outside_it_is_one_oc
 
 
 async def test_an_error_outside_any_job_is_one(tracker):
-    """What the program itself logs with an exception is grouped, too; what it calls a fingerprint stays an attribute (R35, R39)."""
+    """What the program itself logs with an exception is grouped, too; what it calls a fingerprint
+    stays an attribute (R35, R39).
+    """
     for n in range(2):
         try:
             raise OSError(f"disk {n} is full")
@@ -335,21 +474,35 @@ async def test_an_error_outside_any_job_is_one(tracker):
             log.exception("no room", fingerprint="SHA256:abc")
     log.warning("no exception")
     group = await only(tracker)
-    assert (group.count, group.jobs, group.operation, group.message) == (2, 0, None, "disk 1 is full")
+    assert (group.count, group.jobs, group.operation, group.message) == (
+        2,
+        0,
+        None,
+        "disk 1 is full",
+    )
     (first, _) = await tracker.logs.list(fingerprint=group.fingerprint)
     assert first.attrs["fingerprint"] == "SHA256:abc"
 
 
 async def test_errors_are_grouped_by_hand(tracker):
-    """`error_fingerprint` says which error an event is an occurrence of, with or without an exception (R39)."""
+    """`error_fingerprint` says which error an event is an occurrence of, with or without an
+    exception (R39).
+    """
     log.error("disk is full", disk="a", error_fingerprint="disk-full")
     log.error("no room left", disk="b", error_fingerprint="disk-full", error_type="NoRoom")
     group = await only(tracker)
-    assert (group.fingerprint, group.error_type, group.message, group.count) == ("disk-full", "NoRoom", "no room left", 2)
+    assert (group.fingerprint, group.error_type, group.message, group.count) == (
+        "disk-full",
+        "NoRoom",
+        "no room left",
+        2,
+    )
 
 
 async def test_a_hostile_exception_is_an_occurrence(tracker):
-    """One that refuses attributes, or to be looked at, fails its job as any other, and is counted (R9, R39)."""
+    """One that refuses attributes, or to be looked at, fails its job as any other, and is counted
+    (R9, R39).
+    """
 
     class Frozen(Exception):
         def __setattr__(self, name, value):
@@ -364,14 +517,20 @@ async def test_a_hostile_exception_is_an_occurrence(tracker):
         with pytest.raises(kind):
             async with tracker.job("nightly"):
                 raise kind("bad")
-    assert {group.error_type.rpartition(".")[2] for group in await tracker.errors.list()} == {"Frozen", "Closed"}
+    assert {group.error_type.rpartition(".")[2] for group in await tracker.errors.list()} == {
+        "Frozen",
+        "Closed",
+    }
 
 
-# -- errors without an exception, and what became of their jobs -------------------------------------------------------------------------
+# -- errors without an exception, and what became of their jobs
+# --------------------------------------------------------------------------
 
 
 async def test_errors_that_are_logged_without_an_exception_are_grouped(any_tracker):
-    """faults 25: by logger, by the message before its arguments are filled in, and by the type that the call gives."""
+    """faults 25: by logger, by the message before its arguments are filled in, and by the type that
+    the call gives.
+    """
     app, other = structlog.get_logger("app"), structlog.get_logger("other")
     async with any_tracker.job("copy"):
         app.error("no route to %s", "alpha")
@@ -392,7 +551,9 @@ async def test_errors_that_are_logged_without_an_exception_are_grouped(any_track
 
 
 async def test_an_exception_is_counted_once_beside_errors_without_one(tracker):
-    """faults 25: what carries an exception is grouped by it, and once, whatever is logged on its way."""
+    """faults 25: what carries an exception is grouped by it, and once, whatever is logged on its
+    way.
+    """
     with pytest.raises(OSError, match="full"):
         async with tracker.job("copy"):
             try:
@@ -406,7 +567,9 @@ async def test_an_exception_is_counted_once_beside_errors_without_one(tracker):
 
 
 async def test_a_setup_of_ones_own_has_the_same_groups(tracker):
-    """faults 25: through `install`, too, the message counts as it was before its arguments were filled in."""
+    """faults 25: through `install`, too, the message counts as it was before its arguments were
+    filled in.
+    """
     structlog.configure(
         processors=[structlog.stdlib.PositionalArgumentsFormatter(), structlog.processors.JSONRenderer()],
         wrapper_class=structlog.stdlib.BoundLogger, logger_factory=structlog.ReturnLoggerFactory(),
@@ -424,11 +587,18 @@ async def test_a_job_that_is_ended_as_failed_is_in_the_error_reports(any_tracker
     await job.start()
     await job.end("failed")
     (group,) = await any_tracker.errors.list(outcome="final")
-    assert (group.error_type, group.operation, group.job_id, group.outcome) == ("Failed", "copy", job.id, "final")
+    assert (group.error_type, group.operation, group.job_id, group.outcome) == (
+        "Failed",
+        "copy",
+        job.id,
+        "final",
+    )
 
 
 async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job(any_tracker):
-    """faults 25: outcome of a step's retries, of a job's, of what is caught, of what is only logged; `outcome="final"` finds the others."""
+    """faults 25: outcome of a step's retries, of a job's, of what is caught, of what is only
+    logged; `outcome="final"` finds the others.
+    """
 
     async def attempt(operation, fails, error, where="step"):
         left = [fails]
@@ -471,14 +641,19 @@ async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job
             "KeyError": "recovered", "BadRow": "recovered", "OtherRow": "recovered", "ValueError": "final",
             "Nowhere": None, "Running": None,
         }  # fmt: skip
-        finals = {group.error_type for group in await any_tracker.errors.list(outcome="final", since=timedelta(hours=1))}
+        finals = {
+            group.error_type
+            for group in await any_tracker.errors.list(outcome="final", since=timedelta(hours=1))
+        }
         assert finals == {"ConnectionError", "BlockingIOError", "ValueError"}
     with pytest.raises(InvalidFilter, match="use one of final, recovered"):
         await any_tracker.errors.list(outcome="ended")
 
 
 async def test_the_sample_of_an_error_is_one_that_ended_a_job(any_tracker):
-    """faults 25: an error on the hosts sftp-1 and sftp-3 is one; what is shown is where it ended a job, not its latest occurrence."""
+    """faults 25: an error on the hosts sftp-1 and sftp-3 is one; what is shown is where it ended a
+    job, not its latest occurrence.
+    """
 
     async def fetch(host, caught):
         with contextlib.suppress(ConnectionError):

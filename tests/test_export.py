@@ -1,4 +1,6 @@
-"""A job as a file, and back: with its attempts, steps, events and children, once, and nothing half done."""
+"""A job as a file, and back: with its attempts, steps, events and children, once, and nothing half
+done.
+"""
 
 import gzip
 import json
@@ -11,14 +13,19 @@ import structlog
 from retention_support import age
 
 import structjob
-from structjob.context import current_scope
+from structjob.capture.fanout import emit
+from structjob.context.scope import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
-from structjob.pipeline import emit
-from structjob.store import imports
+from structjob.transfer import imports
 
 log = structlog.get_logger("tests.export")
 
-JOB = {"record": "job", "id": "old-1", "operation": "copy", "created_at": "2020-01-02T03:04:05+01:00"}
+JOB = {
+    "record": "job",
+    "id": "old-1",
+    "operation": "copy",
+    "created_at": "2020-01-02T03:04:05+01:00",
+}
 
 
 @pytest.fixture
@@ -38,7 +45,9 @@ async def history(tracker):
     for attempt in (1, 2):
         metadata = {"vm": {"a": [None, "ü\u2028"]}}
         try:
-            async with tracker.job("copy", job_id="mine", metadata=metadata, external_job_id="gui-17", owner="ada") as job:
+            async with tracker.job(
+                "copy", job_id="mine", metadata=metadata, external_job_id="gui-17", owner="ada"
+            ) as job:
                 async with job.step("first", total=2) as step:
                     step.advance(1)
                     log.info("in a step", n=attempt, big=2**70)
@@ -55,13 +64,24 @@ async def everything(tracker, job_id):
     """Return all of a job, but for what tells of who stored it."""
 
     def plain(record, *leave_out):
-        names = [name for name in record.__dataclass_fields__ if name not in ("session_id", "state_seq", *leave_out)]
+        names = [
+            name
+            for name in record.__dataclass_fields__
+            if name not in ("session_id", "state_seq", *leave_out)
+        ]
         return {name: getattr(record, name) for name in names}
 
     def tree(found):
-        return plain(found.job), [plain(step) for step in found.steps], [tree(child) for child in found.children]
+        return (
+            plain(found.job),
+            [plain(step) for step in found.steps],
+            [tree(child) for child in found.children],
+        )
 
-    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(job_id=job_id, children=True)]
+    events = [
+        plain(event, "id", "seq", "stored_at")
+        async for event in tracker.logs.iterate(job_id=job_id, children=True)
+    ]
     attempts = [plain(attempt) for attempt in await tracker.jobs.history(job_id)]
     steps = [plain(step) for step in await tracker.jobs.steps(job_id, 1)]
     return tree(await tracker.jobs.tree(job_id)), attempts, steps, events
@@ -73,7 +93,9 @@ def write(path, *records):
 
 
 async def test_a_job_comes_back_as_it_was(tracker, plain, tmp_path):
-    """What was exported and imported is equal in every field, and complete by its own proof; on each database (R21, R36)."""
+    """What was exported and imported is equal in every field, and complete by its own proof; on
+    each database (R21, R36).
+    """
     await history(tracker)
     path = tmp_path / "job.jsonl.gz"
     number = await tracker.export("gui-17", path)
@@ -94,7 +116,9 @@ async def test_a_job_comes_back_as_it_was(tracker, plain, tmp_path):
 
 
 async def test_new_ids(tracker, tmp_path):
-    """A job can be taken in beside its original: all ids are new, the map tells which, and parents, steps and events follow (R21)."""
+    """A job can be taken in beside its original: all ids are new, the map tells which, and parents,
+    steps and events follow (R21).
+    """
     await history(tracker)
     path = tmp_path / "job.jsonl"
     await tracker.export("mine", path)
@@ -107,7 +131,9 @@ async def test_new_ids(tracker, tmp_path):
     tree = await tracker.jobs.tree(new)
     assert tree.job.root_job_id == new != "mine"
     assert [child.job.root_job_id for child in tree.children] == [new]
-    assert [step.id for step in tree.steps] == [found.step_ids[(await tracker.jobs.tree("mine")).steps[0].id]]
+    assert [step.id for step in tree.steps] == [
+        found.step_ids[(await tracker.jobs.tree("mine")).steps[0].id]
+    ]
     events = await tracker.logs.list(job_id=new, children=True)
     assert {event.job_id for event in events} == set(found.job_ids.values())
     assert {event.attrs.get("parent_job_id") for event in events} == {None, new}
@@ -115,12 +141,17 @@ async def test_new_ids(tracker, tmp_path):
 
 
 async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
-    """Importing a file again stores nothing; one whose import was cut off goes on and ends complete (R21)."""
+    """Importing a file again stores nothing; one whose import was cut off goes on and ends complete
+    (R21).
+    """
     monkeypatch.setattr(imports, "_BATCH", 3)
     path = write(
         tmp_path / "old.jsonl",
         JOB,
-        *({"record": "event", "ts": 1_600_000_000 + n, "message": f"line {n}", "job_id": "old-1"} for n in range(20)),
+        *(
+            {"record": "event", "ts": 1_600_000_000 + n, "message": f"line {n}", "job_id": "old-1"}
+            for n in range(20)
+        ),
     )
     original, calls = tracker._store.write, 0
 
@@ -138,80 +169,175 @@ async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
     assert 0 < await tracker.logs.count(job_id="old-1") < 20
     for known in (False, True, True):
         assert (await tracker.import_(path)).known is known
-        assert [event.message for event in await tracker.logs.list(job_id="old-1")] == [f"line {n}" for n in range(20)]
+        assert [event.message for event in await tracker.logs.list(job_id="old-1")] == [
+            f"line {n}" for n in range(20)
+        ]
     assert (await tracker.verify()).ok
 
 
 async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):
-    """Nothing runs in a file: what was running crashed when it was last heard of; durations follow from the times (R11, R21)."""
+    """Nothing runs in a file: what was running crashed when it was last heard of; durations follow
+    from the times (R11, R21).
+    """
     begun, at = "2020-01-02T03:04:05Z", "2020-01-02T03:04:0{}Z".format
     records = (
         {"record": "job", "id": 18, "operation": "left", "status": "running", "started_at": begun},
-        {"record": "step", "id": 1, "job_id": 18, "name": "heard of", "status": "running", "started_at": begun},
-        {"record": "step", "id": 2, "job_id": 18, "name": "silent", "status": "running", "started_at": begun},
-        {"record": "step", "id": 3, "job_id": 18, "name": "done", "started_at": begun, "completed_at": at(6)},
+        {
+            "record": "step",
+            "id": 1,
+            "job_id": 18,
+            "name": "heard of",
+            "status": "running",
+            "started_at": begun,
+        },
+        {
+            "record": "step",
+            "id": 2,
+            "job_id": 18,
+            "name": "silent",
+            "status": "running",
+            "started_at": begun,
+        },
+        {
+            "record": "step",
+            "id": 3,
+            "job_id": 18,
+            "name": "done",
+            "started_at": begun,
+            "completed_at": at(6),
+        },
         {"record": "event", "ts": at(8), "message": "b", "job_id": 18},
         {"record": "event", "ts": at(7), "message": "a", "job_id": 18, "step_id": 1},
-        {"record": "job", "id": 19, "operation": "unheard", "status": "running", "started_at": begun},
+        {
+            "record": "job",
+            "id": 19,
+            "operation": "unheard",
+            "status": "running",
+            "started_at": begun,
+        },
     )
     await tracker.import_(write(tmp_path / "old.jsonl", *records))
     job, unheard = await tracker.jobs.get("18"), await tracker.jobs.get("19")
     assert (job.status, job.duration_ms, job.completed_at.second) == ("crashed", 3000, 8)
     assert (unheard.status, unheard.duration_ms, unheard.completed_at) == ("crashed", None, None)
     steps = {step.name: (step.status, step.duration_ms) for step in await tracker.jobs.steps("18")}
-    assert steps == {"heard of": ("crashed", 2000), "silent": ("crashed", 3000), "done": ("completed", 1000)}
+    assert steps == {
+        "heard of": ("crashed", 2000),
+        "silent": ("crashed", 3000),
+        "done": ("completed", 1000),
+    }
 
 
 async def test_a_stream_that_there_is_not(plain, tmp_path):
-    """What an event came by is stdout, stderr or system; whatever else is an attribute, as in logging (R4, R21)."""
+    """What an event came by is stdout, stderr or system; whatever else is an attribute, as in
+    logging (R4, R21).
+    """
     event = {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"}
     records = (event | {"stream": stream} for stream in ("stderr", "\x1b[2J", 7, None))
     await plain.import_(write(tmp_path / "old.jsonl", JOB, *records))
     found = [(event.stream, event.attrs) for event in await plain.logs.list(job_id="old-1")]
-    assert found == [("stderr", {}), ("system", {"stream": "\x1b[2J"}), ("system", {"stream": 7}), ("system", {})]
+    assert found == [
+        ("stderr", {}),
+        ("system", {"stream": "\x1b[2J"}),
+        ("system", {"stream": 7}),
+        ("system", {}),
+    ]
 
 
 async def test_an_older_trackers_lines(tracker, tmp_path):
-    """A few fields are enough; other words for statuses and fields are understood, unknown ones are kept, numbers become ids (R21)."""
+    """A few fields are enough; other words for statuses and fields are understood, unknown ones are
+    kept, numbers become ids (R21).
+    """
     records = (
-        {"record": "job", "job_id": 17, "name": "copy", "status": "SUCCESS", "start_time": "2020-01-02 03:04:05", "vm": "pg-01"},
-        {"record": "step", "id": 3, "job_id": 17, "name": "load", "status": "error", "error": "disk full"},
-        {"record": "event", "timestamp": "2020-01-02T03:04:06Z", "event": "copied", "level": "WARN", "job_id": 17, "step_id": 3, "n": 1},
-        {"record": "job", "id": 18, "operation": "left", "status": "running", "created_at": 1_600_000_000.5},
+        {
+            "record": "job",
+            "job_id": 17,
+            "name": "copy",
+            "status": "SUCCESS",
+            "start_time": "2020-01-02 03:04:05",
+            "vm": "pg-01",
+        },
+        {
+            "record": "step",
+            "id": 3,
+            "job_id": 17,
+            "name": "load",
+            "status": "error",
+            "error": "disk full",
+        },
+        {
+            "record": "event",
+            "timestamp": "2020-01-02T03:04:06Z",
+            "event": "copied",
+            "level": "WARN",
+            "job_id": 17,
+            "step_id": 3,
+            "n": 1,
+        },
+        {
+            "record": "job",
+            "id": 18,
+            "operation": "left",
+            "status": "running",
+            "created_at": 1_600_000_000.5,
+        },
     )
     await tracker.import_(write(tmp_path / "old.jsonl", *records))
     job = await tracker.jobs.get("17")
-    assert (job.operation, job.status, job.metadata, job.attempt) == ("copy", "completed", {"vm": "pg-01"}, 1)
+    assert (job.operation, job.status, job.metadata, job.attempt) == (
+        "copy",
+        "completed",
+        {"vm": "pg-01"},
+        1,
+    )
     assert job.created_at.isoformat() == "2020-01-02T03:04:05+00:00"
     (step,) = await tracker.jobs.steps("17")
     assert (step.id, step.status, step.error.message) == ("3", "failed", "disk full")
     (event,) = await tracker.logs.list(job_id="17")
-    assert (event.message, event.level, event.type, event.attrs, event.step_id) == ("copied", "warning", "task", {"n": 1}, "3")
+    assert (event.message, event.level, event.type, event.attrs, event.step_id) == (
+        "copied",
+        "warning",
+        "task",
+        {"n": 1},
+        "3",
+    )
     assert (await tracker.jobs.get("18")).status == "crashed"  # nothing runs in a file
     assert (await tracker.verify()).ok
 
 
 async def test_blank_lines_come_back(tracker, plain, database, tmp_path):
-    """What a program printed is restored with its blank lines, from an export and from the archive of a prune alike (R21, R31, R41)."""
+    """What a program printed is restored with its blank lines, from an export and from the archive
+    of a prune alike (R21, R31, R41).
+    """
     async with tracker.job("print", job_id="mine") as job:
         for line in ("one", "", "two"):
             emit(current_scope(), "info", line, {}, kind="output", stream="stdout")
     there = await everything(tracker, "mine")
-    assert [event["message"] for event in there[3] if event["kind"] == "output"] == ["one", "", "two"]
+    assert [event["message"] for event in there[3] if event["kind"] == "output"] == [
+        "one",
+        "",
+        "two",
+    ]
     await tracker.export(job.id, tmp_path / "job.jsonl")
     await plain.import_(tmp_path / "job.jsonl")
     assert await everything(plain, "mine") == there
     await age(database, 2)
     there = await everything(tracker, "mine")
-    for path in (await tracker.prune(structjob.Retention(days=1, archive=tmp_path / "archive"))).archived:
+    for path in (
+        await tracker.prune(structjob.Retention(days=1, archive=tmp_path / "archive"))
+    ).archived:
         await tracker.import_(path)
     assert await everything(tracker, "mine") == there
 
 
 async def test_what_can_be_read_once_only(tracker, tmp_path, monkeypatch):
-    """A pipe is imported as a file of the same content is, which is known then; no copy is left (R21, R36)."""
+    """A pipe is imported as a file of the same content is, which is known then; no copy is left
+    (R21, R36).
+    """
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    path = write(
+        tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"}
+    )
     reading, writing = os.pipe()
     with open(writing, "wb") as pipe:
         pipe.write(path.read_bytes())
@@ -224,8 +350,12 @@ async def test_what_can_be_read_once_only(tracker, tmp_path, monkeypatch):
 
 
 async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypatch):
-    """An import that did not store what was checked says so and does not count as done: once more, and all is there (R21)."""
-    path = write(tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"})
+    """An import that did not store what was checked says so and does not count as done: once more,
+    and all is there (R21).
+    """
+    path = write(
+        tmp_path / "old.jsonl", JOB, {"record": "event", "ts": 1, "message": "m", "job_id": "old-1"}
+    )
     with monkeypatch.context() as patched:
         read, times = imports.read_records, []
 
@@ -254,17 +384,32 @@ async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypat
         (json.dumps({**JOB, "id": "x", "status": "odd"}), "unknown status 'odd'"),
         (json.dumps({**JOB, "id": "x", "attempt": 1.5}), "attempt must be a number"),
         (json.dumps({**JOB, "id": "x", "operation": ["a"]}), "operation must be text"),
-        (json.dumps({**JOB, "id": "x", "idempotency_key": "once"}), "has the idempotency key 'once', too"),
-        ('{"record": "step", "id": "s", "job_id": "old-1", "name": "n", "seq": 2147483648}', "seq is out of range"),
-        ('{"record": "event", "ts": 1, "message": "m", "job_id": "other"}', "'other' is not in the lines before it"),
+        (
+            json.dumps({**JOB, "id": "x", "idempotency_key": "once"}),
+            "has the idempotency key 'once', too",
+        ),
+        (
+            '{"record": "step", "id": "s", "job_id": "old-1", "name": "n", "seq": 2147483648}',
+            "seq is out of range",
+        ),
+        (
+            '{"record": "event", "ts": 1, "message": "m", "job_id": "other"}',
+            "'other' is not in the lines before it",
+        ),
         ('{"record": "event", "ts": 1, "message": "m", "level": "loud"}', "unknown level"),
         ('{"record": "event", "message": "m"}', "ts is missing"),
     ],
 )
 async def test_a_faulty_line_stores_nothing(plain, tmp_path, line, what):
-    """The message names the line and what is wrong; nothing of the file is stored, whatever stands before (R21)."""
+    """The message names the line and what is wrong; nothing of the file is stored, whatever stands
+    before (R21).
+    """
     first = {**JOB, "idempotency_key": "once"}
-    path = write(tmp_path / "old.jsonl", first, {"record": "event", "ts": 1, "message": "fine", "job_id": "old-1"})
+    path = write(
+        tmp_path / "old.jsonl",
+        first,
+        {"record": "event", "ts": 1, "message": "fine", "job_id": "old-1"},
+    )
     path.write_bytes(path.read_bytes() + b"\n" + line.encode() + b"\n")
     with pytest.raises(ImportRefused, match=r"line 4") as caught:
         await plain.import_(path)
@@ -306,7 +451,11 @@ async def test_any_number_of_units_comes_back(tracker, plain, tmp_path):
 
 async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatch):
     """Neither checking a file nor making rows of it holds up the program that imports it (R21)."""
-    path = write(tmp_path / "old.jsonl", JOB, *({"record": "event", "ts": 1, "message": "m", "job_id": "old-1"} for _ in range(20)))
+    path = write(
+        tmp_path / "old.jsonl",
+        JOB,
+        *({"record": "event", "ts": 1, "message": "m", "job_id": "old-1"} for _ in range(20)),
+    )
     read, readers = imports.read_records, []
 
     def noted(path):
@@ -320,7 +469,9 @@ async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatc
 
 
 async def test_an_export_takes_the_place_of_a_file_only(plain, tmp_path):
-    """A pipe, as a device, is written to and is there afterwards; behind a link it is the file that it leads to that is replaced (R36)."""
+    """A pipe, as a device, is written to and is there afterwards; behind a link it is the file that
+    it leads to that is replaced (R36).
+    """
     await history(plain)
     pipe, link, path = tmp_path / "pipe", tmp_path / "link", tmp_path / "there" / "job.jsonl"
     os.mkfifo(pipe)
@@ -331,7 +482,11 @@ async def test_an_export_takes_the_place_of_a_file_only(plain, tmp_path):
     link.symlink_to(path)
     for _ in range(2):
         await plain.export("mine", link)
-        assert (link.is_symlink(), path.read_bytes().count(b"\n"), path.stat().st_mode & 0o777) == (True, number, 0o600)
+        assert (link.is_symlink(), path.read_bytes().count(b"\n"), path.stat().st_mode & 0o777) == (
+            True,
+            number,
+            0o600,
+        )
     assert list(path.parent.iterdir()) == [path]
 
 

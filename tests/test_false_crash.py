@@ -1,10 +1,12 @@
-"""A process that was presumed dead, and was not: what was said of its jobs is corrected, in the log and in the error report."""
+"""A process that was presumed dead, and was not: what was said of its jobs is corrected, in the log
+and in the error report.
+"""
 
 import pytest
 import structlog
 
 import structjob
-from structjob.session import Session
+from structjob.spool.session import Session
 from structjob.store import leases, sessions
 from structjob.store.ingest import JOB_COLUMNS, Ending
 from structjob.store.leases import Lease
@@ -21,22 +23,34 @@ async def other(database, tmp_path, any_tracker):
 
 async def presume_dead(other, session_id):
     """Let *other* presume a session dead, as it does when a heartbeat stands still for a lease."""
-    (row,) = [row for row in await other._store.fetch(leases.OPEN) if row["session_id"] == session_id]
+    (row,) = [
+        row for row in await other._store.fetch(leases.OPEN) if row["session_id"] == session_id
+    ]
     reaper = other._engine._keeper._reaper
     reaper._seen.setdefault(session_id, (Lease.of(row), 0.0))
     await reaper._reap(Lease.of(row), sessions.LEASE_EXPIRED)
 
 
 async def kinds(tracker, job):
-    return [event.kind for event in await tracker.logs.list(job_id=job.id) if event.kind.startswith("operation_")]
+    return [
+        event.kind
+        for event in await tracker.logs.list(job_id=job.id)
+        if event.kind.startswith("operation_")
+    ]
 
 
 async def crashes(tracker):
-    return {group.operation: group.count for group in await tracker.errors.list() if group.error_type == "Crashed"}
+    return {
+        group.operation: group.count
+        for group in await tracker.errors.list()
+        if group.error_type == "Crashed"
+    }
 
 
 async def test_a_process_that_lives_corrects_what_was_said_of_it(any_tracker, other):
-    """faults 24: the job runs again, its log says so after the crash, and the error report has no crash of it."""
+    """faults 24: the job runs again, its log says so after the crash, and the error report has no
+    crash of it.
+    """
     async with any_tracker.job("long", project="apollo") as job, job.step("s"):
         await presume_dead(other, any_tracker.session_id)
         assert (await other.jobs.get(job.id)).status == "crashed"
@@ -45,9 +59,22 @@ async def test_a_process_that_lives_corrects_what_was_said_of_it(any_tracker, ot
         assert (await any_tracker.jobs.get(job.id)).status == "running"
         assert await crashes(other) == {}
         (event,) = await any_tracker.logs.list(job_id=job.id, kind="operation_crash_withdrawn")
-        assert (event.level, event.attempt, event.operation, event.project) == ("warning", 1, "long", "apollo")
-        assert event.attrs == {"operation": "long", "reason": "its process was presumed dead, and is alive"}
-    assert await kinds(any_tracker, job) == ["operation_start", "operation_crashed", "operation_crash_withdrawn", "operation_end"]
+        assert (event.level, event.attempt, event.operation, event.project) == (
+            "warning",
+            1,
+            "long",
+            "apollo",
+        )
+        assert event.attrs == {
+            "operation": "long",
+            "reason": "its process was presumed dead, and is alive",
+        }
+    assert await kinds(any_tracker, job) == [
+        "operation_start",
+        "operation_crashed",
+        "operation_crash_withdrawn",
+        "operation_end",
+    ]
     assert [step.status for step in await any_tracker.jobs.steps(job.id)] == ["completed"]
     await other.flush()
     assert (await any_tracker.verify()).ok
@@ -60,7 +87,12 @@ async def test_a_job_that_ends_before_its_process_hears_of_it(any_tracker, other
     await any_tracker.aclose()
     assert (await other.jobs.get(job.id)).status == "completed"
     assert await crashes(other) == {}
-    assert sorted(await kinds(other, job)) == ["operation_crash_withdrawn", "operation_crashed", "operation_end", "operation_start"]
+    assert sorted(await kinds(other, job)) == [
+        "operation_crash_withdrawn",
+        "operation_crashed",
+        "operation_end",
+        "operation_start",
+    ]
     assert (await other.verify()).ok
 
 
@@ -69,8 +101,19 @@ async def test_a_crash_that_was_one_stays(any_tracker, other):
     stranger = Session(host="elsewhere", boot_id="another", pid=1)
     await other._store.begin_session(stranger)
     for name in ("finished", "left"):
-        row = dict.fromkeys(JOB_COLUMNS) | {"id": name, "root_job_id": name, "operation": name, "status": "running", "category": "system"}
-        row |= {"session_id": stranger.session_id, "state_seq": 0, "attempt": 1, "created_at": stranger.started_at}
+        row = dict.fromkeys(JOB_COLUMNS) | {
+            "id": name,
+            "root_job_id": name,
+            "operation": name,
+            "status": "running",
+            "category": "system",
+        }
+        row |= {
+            "session_id": stranger.session_id,
+            "state_seq": 0,
+            "attempt": 1,
+            "created_at": stranger.started_at,
+        }
         await other._store.claim(row)
     await presume_dead(other, stranger.session_id)
     async with any_tracker.job("long"):
@@ -82,9 +125,13 @@ async def test_a_crash_that_was_one_stays(any_tracker, other):
     # The stranger's spool is found later: one of its jobs had been finished.
     ended = "UPDATE structjob_attempts SET status = 'completed' WHERE job_id = 'finished'"
     await other._store.transact(lambda connection: connection.exec_driver_sql(ended))
-    found = await other._store.end_session(stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b""))
+    found = await other._store.end_session(
+        stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b"")
+    )
     assert [(row["id"], row["status"]) for row in found.withdrawn] == [("finished", "completed")]
     assert await crashes(other) == {"left": 1}
-    again = await other._store.end_session(stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b""))
+    again = await other._store.end_session(
+        stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b"")
+    )
     assert list(again.withdrawn) == []
     assert len(await any_tracker.logs.list(kind="operation_crash_withdrawn")) == 1

@@ -49,7 +49,9 @@ async def connect(proxy):
     clients = []
 
     async def connect() -> Client:
-        clients.append(Client(*await asyncio.open_connection("127.0.0.1", proxy.port, limit=1 << 20)))
+        clients.append(
+            Client(*await asyncio.open_connection("127.0.0.1", proxy.port, limit=1 << 20))
+        )
         return clients[-1]
 
     yield connect
@@ -112,7 +114,9 @@ async def test_a_trickle_passes_pieces(proxy, connect):
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_it_cuts_at_a_pattern(proxy, connect, heard, after):
-    """Before: the server never hears of it. After: the server has done it, and nobody is told. Found across the borders of packets."""
+    """Before: the server never hears of it. After: the server has done it, and nobody is told.
+    Found across the borders of packets.
+    """
     client = await connect()
     await client.ask(b"BEGIN\n")
     (proxy.cut_after if after else proxy.cut_before)(b"COMMIT")

@@ -1,4 +1,5 @@
-"""Whatever is done to the database or the way to it: log calls stay fast, nothing is lost, nothing is stored twice, and delivery resumes.
+"""Whatever is done to the database or the way to it: log calls stay fast, nothing is lost, nothing
+is stored twice, and delivery resumes.
 
 The server databases here are a test's own, since they are stopped, frozen and filled up.
 """
@@ -62,11 +63,18 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.faults
 @pytest.mark.parametrize(
     ("backend", "fault"),
-    [pytest.param(backend, fault, id=f"{backend}: {fault}") for backend in BACKENDS for fault in FAULTS if backend in fault.backends],
+    [
+        pytest.param(backend, fault, id=f"{backend}: {fault}")
+        for backend in BACKENDS
+        for fault in FAULTS
+        if backend in fault.backends
+    ],
 )
 async def test_a_fault_costs_nothing(backend, fault, server, home):
-    """A program that goes on logging while something breaks feels nothing of it; when it is mended everything is stored, once, unchanged
-    and in order, without anybody's help (R29, guarantees 1, 2 and 3)."""
+    """A program that goes on logging while something breaks feels nothing of it; when it is mended
+    everything is stored, once, unchanged and in order, without anybody's help (R29, guarantees 1, 2
+    and 3).
+    """
     try:
         async with place(backend, home / "site", server, fault.disk) as site:
             outcome = await endure(site, fault)
@@ -78,8 +86,9 @@ async def test_a_fault_costs_nothing(backend, fault, server, home):
 @pytest.mark.slow
 @every_backend
 async def test_closing_does_not_wait_for_a_frozen_database(backend, server, home):
-    """``aclose(timeout)`` ends within its time though the database is frozen, the program ends, and its successor delivers what was left
-    (guarantee 6)."""
+    """``aclose(timeout)`` ends within its time though the database is frozen, the program ends, and
+    its successor delivers what was left (guarantee 6).
+    """
     async with place(backend, home / "site", server) as site:
         outcome = await close_frozen(site)
     assert not outcome.problems, outcome
@@ -88,7 +97,9 @@ async def test_closing_does_not_wait_for_a_frozen_database(backend, server, home
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", list(SERVERS))
 async def test_a_program_starts_before_its_database(backend, server, home):
-    """A program whose server is down when it starts logs as ever; when the server is there everything is stored (R29)."""
+    """A program whose server is down when it starts logs as ever; when the server is there
+    everything is stored (R29).
+    """
     async with place(backend, home / "site", server) as site:
         outcome = await start_without(site)
     assert not outcome.problems, outcome
@@ -97,8 +108,10 @@ async def test_a_program_starts_before_its_database(backend, server, home):
 @pytest.mark.slow
 @every_backend
 async def test_twenty_kills_lose_nothing(backend, server, home):
-    """Programs killed at random moments have stored every event whose log call returned, once and unchanged, with its jobs and steps; what
-    they left running is crashed, and says so once (guarantees 1 and 5, R11)."""
+    """Programs killed at random moments have stored every event whose log call returned, once and
+    unchanged, with its jobs and steps; what they left running is crashed, and says so once
+    (guarantees 1 and 5, R11).
+    """
     async with place(backend, home / "site", server) as site:
         outcome = await kill(site, 20, seed=20)
     assert not outcome.problems, outcome
@@ -109,8 +122,9 @@ async def test_twenty_kills_lose_nothing(backend, server, home):
 @pytest.mark.slow
 @every_backend
 async def test_eight_programs_log_into_one_database(backend, server, home):
-    """Eight programs that open one new database at once and log 20,000 events each store all of them once, and none of them hears of the
-    others (R28)."""
+    """Eight programs that open one new database at once and log 20,000 events each store all of
+    them once, and none of them hears of the others (R28).
+    """
     async with place(backend, home / "site", server) as site:
         outcome = await crowd(site, 8, 20_000)
     assert not outcome.problems, outcome
@@ -126,10 +140,16 @@ DOUBLES = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "scenario"),
-    [pytest.param(each.lane, each, id=f"{each.lane}: {each.name}") for each in losses.scenarios() if (each.lane, each.name) not in DOUBLES],
+    [
+        pytest.param(each.lane, each, id=f"{each.lane}: {each.name}")
+        for each in losses.scenarios()
+        if (each.lane, each.name) not in DOUBLES
+    ],
 )
 async def test_verify_finds_what_was_lost(backend, scenario, server, home):
-    """faults 0.1: of events that the database or the spool really lost, ``structjob verify`` finds each, and no other."""
+    """faults 0.1: of events that the database or the spool really lost, ``structjob verify`` finds
+    each, and no other.
+    """
     try:
         outcome = await scenario.run(home / "site", server)
     except PermissionError as exc:
@@ -143,10 +163,13 @@ async def test_verify_finds_what_was_lost(backend, scenario, server, home):
     [
         pytest.param(each.lane, each, id=f"{each.lane}: {each.name}")
         for each in replacements.scenarios()
-        if each.name in ("the file is deleted, with its log", "the database is dropped and made again")
+        if each.name
+        in ("the file is deleted, with its log", "the database is dropped and made again")
     ],
 )
 async def test_a_database_is_replaced_under_load(backend, scenario, server, home):
-    """faults 13: with a program that logs all the time; the other ways are in `test_replaced_database`."""
+    """faults 13: with a program that logs all the time; the other ways are in
+    `test_replaced_database`.
+    """
     outcome = await scenario.run(home / "site", server)
     assert not outcome.problems, outcome

@@ -1,4 +1,6 @@
-"""What another user may have put where structjob writes is refused; what is the user's own is used."""
+"""What another user may have put where structjob writes is refused; what is the user's
+own is used.
+"""
 
 import os
 import stat
@@ -13,14 +15,16 @@ from cli_support import environment, typed
 
 import structjob
 from structjob import FileSink, InvalidArgument, InvalidURL, JobFileSink, SpoolError
-from structjob.files import UnsafeFile, ensure_file, follow, make_directory, open_file
-from structjob.session import Session, SessionSpool
-from structjob.store.export import write_lines
-from structjob.store.retention.archive import Archive
+from structjob.machine.files import UnsafeFile, ensure_file, follow, make_directory, open_file
+from structjob.retention.archive import Archive
+from structjob.spool.session import Session, SessionSpool
+from structjob.transfer.export import write_lines
 
 NOBODY = 65534
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can put files of another user's somewhere")
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can put files of another user's somewhere"
+)
 
 
 @pytest.fixture
@@ -68,7 +72,10 @@ TRAPS = ["link", "dangling link", "hard link", "pipe", "file", "file for everybo
 def test_no_log_file_is_opened_that_another_user_put_there(shared, victim, how):
     """faults 0.4: the message names the file, whose it is, and what to do."""
     path = plant(how, shared / "app.jsonl", victim)
-    with pytest.raises(InvalidArgument, match=r"cannot write the log file .*app\.jsonl .*(nobody|root|2 names).*; .*another path"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"cannot write the log file .*app\.jsonl .*(nobody|root|2 names).*; .*another path",
+    ):
         FileSink(path)
     assert not victim.with_name("new").exists()
 
@@ -76,9 +83,14 @@ def test_no_log_file_is_opened_that_another_user_put_there(shared, victim, how):
 @pytest.mark.parametrize("how", TRAPS)
 @pytest.mark.parametrize("name", ["jobs.db", "jobs.db-wal", "jobs.db-shm", "jobs.db-journal"])
 async def test_no_database_is_opened_that_another_user_put_there(shared, victim, how, name):
-    """faults 0.4: nor one beside which another user has put the write-ahead log that SQLite would believe."""
+    """faults 0.4: nor one beside which another user has put the write-ahead log that SQLite would
+    believe.
+    """
     plant(how, shared / name, victim)
-    with pytest.raises(InvalidURL, match=r"cannot use the database file .*jobs\.db: .*(nobody|root|2 names).*; .*another path"):
+    with pytest.raises(
+        InvalidURL,
+        match=r"cannot use the database file .*jobs\.db: .*(nobody|root|2 names).*; .*another path",
+    ):
         await structjob.Tracker(f"sqlite:///{shared / 'jobs.db'}").open()
     assert not victim.with_name("new").exists()
 
@@ -108,7 +120,9 @@ async def test_a_job_file_of_another_user_is_a_counted_fault(tracker, shared, vi
     assert sink.archive(age=0) == []
 
 
-@pytest.mark.parametrize("make", [JobFileSink, lambda path: Archive(path, "db")], ids=["job files", "archive"])
+@pytest.mark.parametrize(
+    "make", [JobFileSink, lambda path: Archive(path, "db")], ids=["job files", "archive"]
+)
 @pytest.mark.parametrize("how", ["link", "directory"])
 def test_no_directory_is_used_that_another_user_put_there(shared, tmp_path, make, how):
     """faults 0.4: in /tmp the first one to make it has it."""
@@ -119,14 +133,19 @@ def test_no_directory_is_used_that_another_user_put_there(shared, tmp_path, make
     else:
         (shared / "logs").mkdir()
         os.chown(shared / "logs", NOBODY, NOBODY)
-    with pytest.raises(InvalidArgument, match=r"logs.*(user nobody \(uid 65534\)|in a directory that another user made).*another path"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"logs.*(user nobody \(uid 65534\)|in a directory that another user made).*another path",
+    ):
         make(shared / "logs" / "deeper")
     assert not list(tmp_path.glob("*/deeper"))
 
 
 @pytest.mark.parametrize("how", ["link above", "directory above", "directory", "link"])
 def test_no_spool_is_made_where_another_user_may_have_put_its_directory(shared, tmp_path, how):
-    """faults 0.4: whoever owns the directory above a spool may put another one in its place, at any time."""
+    """faults 0.4: whoever owns the directory above a spool may put another one in its place, at any
+    time.
+    """
     (tmp_path / "private").mkdir()
     planted = shared / ".structjob"
     if how.startswith("link"):
@@ -145,7 +164,9 @@ def test_no_spool_is_made_where_another_user_may_have_put_its_directory(shared, 
 
 @pytest.mark.parametrize("how", ["link", "dangling link", "hard link", "pipe"])
 def test_no_segment_is_written_into_a_file_that_was_put_there(tmp_path, victim, how):
-    """faults 0.4: what is logged stays in the segment before, and none of it goes into the file of another."""
+    """faults 0.4: what is logged stays in the segment before, and none of it goes into the file of
+    another.
+    """
     spool = SessionSpool.create(tmp_path / "spool", Session())
     plant(how, spool.directory / "events-000002.jsonl", victim)
     spool.events._segment_bytes = 10
@@ -182,7 +203,9 @@ def test_an_archive_of_another_user_deletes_nothing(shared):
 
 
 async def test_a_database_that_is_made_anew_is_for_its_owner_alone(tmp_path):
-    """faults 0.4, 13: a file that was deleted under a program is made again with mode 0600, by its next read or by another program."""
+    """faults 0.4, 13: a file that was deleted under a program is made again with mode 0600, by its
+    next read or by another program.
+    """
     path = tmp_path / "jobs.db"
     old = os.umask(0)
     try:
@@ -194,7 +217,9 @@ async def test_a_database_that_is_made_anew_is_for_its_owner_alone(tmp_path):
         assert list(await tracker.jobs.list()) == []
         async with structjob.Tracker(f"sqlite:///{path}") as second:
             await second.jobs.list()
-            assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("jobs.db*") if file.is_file()} == {0o600}
+            assert {
+                file.stat().st_mode & 0o777 for file in tmp_path.glob("jobs.db*") if file.is_file()
+            } == {0o600}
         await tracker.aclose(timeout=5)
     finally:
         os.umask(old)
@@ -205,23 +230,34 @@ async def test_a_database_is_opened_by_whatever_name_it_has(tmp_path, name):
     """faults 0.4: SQLite is given the path as a URI, in which some characters mean more."""
     from sqlalchemy import URL
 
-    async with structjob.Tracker(URL.create("sqlite", database=str(tmp_path / name))) as tracker, tracker.job("a"):
+    async with (
+        structjob.Tracker(URL.create("sqlite", database=str(tmp_path / name))) as tracker,
+        tracker.job("a"),
+    ):
         pass
     assert (tmp_path / name).is_file()
 
 
-# -- what is meant ----------------------------------------------------------------------------------------------------------------
+# -- what is meant
+# --------------------------------------------------------------------------
 
 
 def test_links_of_ones_own_are_followed(tmp_path, shared):
-    """faults 0.4: a log file on another disk, in a shared directory too; what is rotated stands beside the file itself."""
+    """faults 0.4: a log file on another disk, in a shared directory too; what is rotated stands
+    beside the file itself.
+    """
     (tmp_path / "disk").mkdir()
     (shared / "app.jsonl").symlink_to("../disk/app.jsonl")
     sink = FileSink(shared / "app.jsonl", max_bytes=10, keep=3)
     for n in range(4):
         sink.write(b"line number %d\n" % n)
     sink.close()
-    assert sorted(os.listdir(tmp_path / "disk")) == ["app.jsonl", "app.jsonl.1", "app.jsonl.2", "app.jsonl.3"]
+    assert sorted(os.listdir(tmp_path / "disk")) == [
+        "app.jsonl",
+        "app.jsonl.1",
+        "app.jsonl.2",
+        "app.jsonl.3",
+    ]
     assert (shared / "app.jsonl").is_symlink()
 
 
@@ -235,7 +271,9 @@ async def test_a_database_behind_a_link_of_ones_own_is_used(tmp_path):
 
 
 def test_root_may_work_on_the_files_of_a_service(tmp_path):
-    """faults 0.4: its directory, its links, its files; but not where its links lead to what is another's."""
+    """faults 0.4: its directory, its links, its files; but not where its links lead to what is
+    another's.
+    """
     service = tmp_path / "service"
     (service / "releases").mkdir(parents=True)
     (service / "releases" / "jobs.db").touch(0o600)
@@ -262,12 +300,16 @@ def test_a_log_directory_of_a_group_is_used(tmp_path):
     path.chmod(0o660)
     FileSink(path).close()
     path.chmod(0o666)
-    with pytest.raises(InvalidArgument, match=r"everybody may write to it: .*; change that \(chmod o-w"):
+    with pytest.raises(
+        InvalidArgument, match=r"everybody may write to it: .*; change that \(chmod o-w"
+    ):
         FileSink(path)
 
 
 def test_pipes_and_devices_that_are_named_on_purpose_are_written_to(tmp_path):
-    """faults 0.4: /dev/null, /dev/stderr and a pipe of one's own are no traps; nothing is rotated there."""
+    """faults 0.4: /dev/null, /dev/stderr and a pipe of one's own are no traps; nothing is rotated
+    there.
+    """
     program = """
 import os, sys, threading
 from structjob import FileSink
@@ -282,17 +324,23 @@ reader.join()
 """
     with open(tmp_path / "err", "wb") as err:
         command = [sys.executable, "-c", program]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=err, timeout=60)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=err, timeout=60
+        )
     assert (done.returncode, done.stdout) == (0, b"pipe 0\npipe 1\npipe 2\n")
-    assert (tmp_path / "err").read_text() == "".join(f"{name} {n}\n" for name in ("/dev/stderr", "/proc/self/fd/2") for n in range(3))
+    assert (tmp_path / "err").read_text() == "".join(
+        f"{name} {n}\n" for name in ("/dev/stderr", "/proc/self/fd/2") for n in range(3)
+    )
     assert sorted(os.listdir(tmp_path)) == ["err", "pipe"]
 
 
 def test_another_user_in_tmp(victim):
-    """faults 0.4: a program of an ordinary user: its own files and root's are fine, those of a third one are not."""
+    """faults 0.4: a program of an ordinary user: its own files and root's are fine, those of a
+    third one are not.
+    """
     program = """
 import os, pwd, sys
-from structjob.files import UnsafeFile, open_file
+from structjob.machine.files import UnsafeFile, open_file
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 os.chdir(sys.argv[1])
 os.close(open_file("own", os.O_WRONLY | os.O_CREAT))
@@ -315,10 +363,21 @@ for name in ("theirs", "their-link", "their-pipe", "their-directory/theirs"):
         for file in ("of-root", "theirs", "their-directory/theirs"):
             (directory / file).touch()
             (directory / file).chmod(0o622 if file == "of-root" else 0o620)
-        for file in ("theirs", "their-link", "their-pipe", "their-directory", "their-directory/theirs"):
+        for file in (
+            "theirs",
+            "their-link",
+            "their-pipe",
+            "their-directory",
+            "their-directory/theirs",
+        ):
             os.chown(directory / file, 1234, NOBODY, follow_symlinks=False)
         (directory / "their-directory").chmod(0o755)
-        done = subprocess.run([sys.executable, "-c", program, name], env=environment(), capture_output=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", program, name],
+            env=environment(),
+            capture_output=True,
+            timeout=60,
+        )
         assert (done.returncode, done.stderr) == (0, b"")
 
 

@@ -1,4 +1,6 @@
-"""Filters with several values, lists in attributes, metadata, durations: the same on every database, and for a listener."""
+"""Filters with several values, lists in attributes, metadata, durations: the same on every
+database, and for a listener.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import pytest
 import structlog
 
 from structjob import JobFilter, LogFilter
+from structjob.engine.listeners import matches
 from structjob.exceptions import InvalidFilter
-from structjob.listeners import matches
-from structjob.store.jobs import Jobs
+from structjob.queries.jobs import Jobs
 from structjob.store.tables import jobs
 
 log = structlog.get_logger()
@@ -33,7 +35,8 @@ async def _pages(read, **filters):
     return [one for page in pages for one in page]
 
 
-# -- several values ---------------------------------------------------------------------------------------------------------------------
+# -- several values
+# --------------------------------------------------------------------------
 
 
 async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
@@ -47,16 +50,30 @@ async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
     log.info("no job")
     logs = any_tracker.logs
     wanted = {
-        ("a info", "b info", "c info", "no job", "a error", "b error", "c error"): {"level": ("info", "error")},
+        ("a info", "b info", "c info", "no job", "a error", "b error", "c error"): {
+            "level": ("info", "error")
+        },
         ("no job",): {"type": ("system",)},
-        ("a error", "b error", "c error", "no job"): {"type": ("system", "task"), "operation": None},
+        ("a error", "b error", "c error", "no job"): {
+            "type": ("system", "task"),
+            "operation": None,
+        },
         ("a info", "a error", "a warning", "c info", "c error", "c warning"): {"job": ("a", "c")},
         ("a info", "a warning", "c info", "c warning"): {"job_id": ["a", "c"], "children": False},
         ("a error", "c error"): {"job_id": ("a", "c"), "level": "error"},
         ("a warning", "b warning"): {"operation": ("a", "b"), "level": ("warning", "critical")},
-        ("a error", "b error", "c error", "no job", "a info", "b info", "c info", "a warning", "b warning", "c warning"): {
-            "category": ("system", "none")
-        },
+        (
+            "a error",
+            "b error",
+            "c error",
+            "no job",
+            "a info",
+            "b info",
+            "c info",
+            "a warning",
+            "b warning",
+            "c warning",
+        ): {"category": ("system", "none")},
     }
     for expected, filters in wanted.items():
         if filters.get("type") == ("system", "task"):
@@ -74,7 +91,10 @@ async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
 
 async def test_a_live_tail_of_several_jobs_sees_what_comes(any_tracker):
     """faults 28: the later events of each of them, and of children that begin after it."""
-    async with any_tracker.job("a", job_id="a"), any_tracker.job("b", job_id="b", parent="elsewhere") as job:
+    async with (
+        any_tracker.job("a", job_id="a"),
+        any_tracker.job("b", job_id="b", parent="elsewhere") as job,
+    ):
         async with any_tracker.logs.tail(job=("a", "b"), last=0, level="warning") as tail:
             assert await tail.poll(0) == []
             log.warning("of b")
@@ -90,7 +110,10 @@ async def test_source_and_trace_are_filters(any_tracker):
     structlog.get_logger("db.pool").info("connected", trace_id="a" * 32)
     structlog.get_logger("http").info("asked", trace_id="b" * 32)
     assert _messages(await any_tracker.logs.list(source="db.pool")) == ["connected"]
-    assert _messages(await any_tracker.logs.list(source=("db.pool", "http"))) == ["connected", "asked"]
+    assert _messages(await any_tracker.logs.list(source=("db.pool", "http"))) == [
+        "connected",
+        "asked",
+    ]
     assert _messages(await any_tracker.logs.list(trace_id="b" * 32)) == ["asked"]
     with pytest.raises(InvalidFilter, match="source is another name of logger"):
         LogFilter(source="a", logger="b")
@@ -102,7 +125,11 @@ async def test_source_and_trace_are_filters(any_tracker):
         (LogFilter, {"level": ("info", "loud")}, "loud"),
         (LogFilter, {"type": ("job", "step")}, "type must be one of system, job, task, not 'step'"),
         (LogFilter, {"operation": ()}, "operation must be text, or 1 to 50"),
-        (LogFilter, {"operation": [f"o{n}" for n in range(51)]}, "operation must be text, or 1 to 50"),
+        (
+            LogFilter,
+            {"operation": [f"o{n}" for n in range(51)]},
+            "operation must be text, or 1 to 50",
+        ),
         (LogFilter, {"kind": (1, 2)}, "kind must be text"),
         (JobFilter, {"metadata": "vm"}, "metadata must be a mapping"),
         (JobFilter, {"sort": "name"}, "sort must be 'created' or 'duration'"),
@@ -115,7 +142,8 @@ def test_values_that_are_refused(kind, filters, says):
         kind(**filters)
 
 
-# -- lists in attributes ----------------------------------------------------------------------------------------------------------------
+# -- lists in attributes
+# --------------------------------------------------------------------------
 
 EVENTS = {
     "tags": {"tags": ["red", "blue"]},
@@ -154,11 +182,17 @@ async def test_attributes_reach_the_items_of_lists(any_tracker):
         log.info(name, **attrs)
     stored = await any_tracker.logs.list()
     for path, value, expected in SEARCHES:
-        assert _messages(await any_tracker.logs.list(attrs={path: value})) == expected, (path, value)
-        assert [event.message for event in stored if matches(event, LogFilter(attrs={path: value}))] == expected, (path, value)
+        assert _messages(await any_tracker.logs.list(attrs={path: value})) == expected, (
+            path,
+            value,
+        )
+        assert [
+            event.message for event in stored if matches(event, LogFilter(attrs={path: value}))
+        ] == expected, (path, value)
 
 
-# -- jobs -------------------------------------------------------------------------------------------------------------------------------
+# -- jobs
+# --------------------------------------------------------------------------
 
 
 async def test_jobs_by_metadata(any_tracker):
@@ -172,7 +206,9 @@ async def test_jobs_by_metadata(any_tracker):
     find = any_tracker.jobs.list
     assert [job.operation for job in await find(metadata={"vm.name": "pg-01"})] == ["a"]
     assert [job.operation for job in await find(metadata={"disks": "sdb"})] == ["a"]
-    assert [job.operation for job in await find(metadata={"vm.name": "pg-02", "disks": "sdb"})] == []
+    assert [
+        job.operation for job in await find(metadata={"vm.name": "pg-02", "disks": "sdb"})
+    ] == []
     with pytest.raises(InvalidFilter, match="empty part"):
         await find(metadata={"vm..name": 1})
 
@@ -198,18 +234,41 @@ async def history(database):
 
 
 async def test_jobs_by_duration(history):
-    """faults 28: the longest first, or the shortest; jobs of equal duration in one order, page by page."""
+    """faults 28: the longest first, or the shortest; jobs of equal duration in one order, page by
+    page.
+    """
     found = await _pages(history.list, sort="duration", limit=4)
-    assert [job.duration_ms for job in found] == [50.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert [job.duration_ms for job in found] == [
+        50.0,
+        3.0,
+        3.0,
+        2.0,
+        2.0,
+        1.0,
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+    ]
     assert len({job.id for job in found}) == 11
-    assert [job.id for job in await _pages(history.list, sort="duration", order="asc", limit=4)] == [job.id for job in reversed(found)]
-    assert [job.id for job in await history.list(sort="duration", operation=("copy",), project="moon", limit=2)] == ["j02", "j04"]
+    assert [
+        job.id for job in await _pages(history.list, sort="duration", order="asc", limit=4)
+    ] == [job.id for job in reversed(found)]
+    assert [
+        job.id
+        for job in await history.list(sort="duration", operation=("copy",), project="moon", limit=2)
+    ] == ["j02", "j04"]
     with pytest.raises(InvalidFilter, match="belongs to another query"):
-        await history.list(sort="created", cursor=(await history.list(sort="duration", limit=1)).next)
+        await history.list(
+            sort="created", cursor=(await history.list(sort="duration", limit=1)).next
+        )
 
 
 async def test_jobs_that_are_slower_than_usual(history, monkeypatch):
-    """faults 28: those that took, or take, longer than 95 % of those completed before; five are needed; a page looks at so many only."""
+    """faults 28: those that took, or take, longer than 95 % of those completed before; five are
+    needed; a page looks at so many only.
+    """
     assert [job.id for job in await history.list(slower=True)] == ["j11", "j10"]
     assert [job.id for job in await history.list(slower=True, operation="copy")] == ["j10"]
     first = await history.list(slower=True, limit=1)
@@ -218,16 +277,29 @@ async def test_jobs_that_are_slower_than_usual(history, monkeypatch):
     second = await history.list(slower=True, limit=1, cursor=first.next)
     assert [job.id for job in second] == ["j10"]
     assert list(await history.list(slower=True, limit=1, cursor=second.next)) == []
-    monkeypatch.setattr("structjob.store.jobs.SLOWER_LIMIT", 1)
+    monkeypatch.setattr("structjob.queries.jobs.SLOWER_LIMIT", 1)
     page = await history.list(slower=True, order="asc")
     assert (list(page), page.partial, page.next is None) == ([], True, False)
 
 
 async def test_jobs_of_several_operations_and_projects(history):
-    """faults 28: several of each, merged in the order of time; too many combinations are refused."""
-    assert [job.id for job in await history.list(operation=("copy", "load"), limit=3)] == ["j11", "j10", "j09"]
-    assert [job.id for job in await history.list(operation=("copy", "none"), status=("completed", "failed"), limit=2)] == ["j10", "j08"]
-    with pytest.raises(InvalidFilter, match="operation × project are 64 combinations; 50 are the most"):
+    """faults 28: several of each, merged in the order of time; too many combinations are
+    refused.
+    """
+    assert [job.id for job in await history.list(operation=("copy", "load"), limit=3)] == [
+        "j11",
+        "j10",
+        "j09",
+    ]
+    assert [
+        job.id
+        for job in await history.list(
+            operation=("copy", "none"), status=("completed", "failed"), limit=2
+        )
+    ] == ["j10", "j08"]
+    with pytest.raises(
+        InvalidFilter, match="operation × project are 64 combinations; 50 are the most"
+    ):
         await history.list(operation=[str(n) for n in range(8)], project=[str(n) for n in range(8)])
 
 
@@ -239,4 +311,6 @@ async def test_the_history_of_an_operation_or_project(any_tracker):
     history = any_tracker.jobs.history
     assert {one.job_id for one in await history(operation="copy")} == {"copy-moon", "copy-None"}
     assert {one.job_id for one in await history(project="moon")} == {"copy-moon", "load-moon"}
-    assert [one.job_id for one in await history(project="moon", operation="load", status="completed")] == ["load-moon"]
+    assert [
+        one.job_id for one in await history(project="moon", operation="load", status="completed")
+    ] == ["load-moon"]

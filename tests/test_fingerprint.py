@@ -7,7 +7,7 @@ import sys
 import pytest
 from cli_support import environment
 
-from structjob.fingerprint import fingerprint, normalised, of_words
+from structjob.values.fingerprint import fingerprint, normalised, of_words
 
 FAULTS = """
 def deep(n):
@@ -48,9 +48,13 @@ HERE = program("/home/ada/app/loader.py")
 THERE = program("/srv/release-7/app/loader.py", prelude="import os\n\n# moved down\n\n")
 
 
-@pytest.mark.parametrize(("function", "args"), [("deep", (0,)), ("shallow", ("x",)), ("through_a_library", ("{",))])
+@pytest.mark.parametrize(
+    ("function", "args"), [("deep", (0,)), ("shallow", ("x",)), ("through_a_library", ("{",))]
+)
 def test_the_same_fault_elsewhere_has_the_same_fingerprint(function, args):
-    """Directory and line number have no part in it: another host, another release, the same error (R39)."""
+    """Directory and line number have no part in it: another host, another release, the same error
+    (R39).
+    """
     assert fingerprint(raised(HERE[function], *args)) == fingerprint(raised(THERE[function], *args))
 
 
@@ -60,7 +64,9 @@ def test_how_deep_it_was_does_not_matter():
 
 
 def test_it_is_made_of_type_message_and_functions():
-    """Every process, host, release and Python must agree on it for ever; a comprehension is no function, as since Python 3.12 (R39)."""
+    """Every process, host, release and Python must agree on it for ever; a comprehension is no
+    function, as since Python 3.12 (R39).
+    """
     error = raised(HERE["Loader"]().load, ["k"])
     functions = ("loader:Loader.one", "loader:Loader.load", "test_fingerprint:raised")
     assert fingerprint(error) == of_words("KeyError", "<text>", *functions)
@@ -71,26 +77,40 @@ def test_it_is_made_of_type_message_and_functions():
     ("one", "other"),
     [
         (lambda: raised(HERE["shallow"], "full"), lambda: raised(HERE["shallow"], "empty")),
-        (lambda: raised(HERE["deep"], 0), lambda: raised(HERE["shallow"], "row 17 of '/data/in.csv' is bad")),
+        (
+            lambda: raised(HERE["deep"], 0),
+            lambda: raised(HERE["shallow"], "row 17 of '/data/in.csv' is bad"),
+        ),
         (lambda: ValueError("x"), lambda: TypeError("x")),
-        (lambda: ExceptionGroup("two", [ValueError("a"), KeyError("b")]), lambda: ExceptionGroup("two", [ValueError("a"), OSError("b")])),
+        (
+            lambda: ExceptionGroup("two", [ValueError("a"), KeyError("b")]),
+            lambda: ExceptionGroup("two", [ValueError("a"), OSError("b")]),
+        ),
     ],
 )
 def test_another_fault_has_another_fingerprint(one, other):
-    """Type, words of the message, the function it came from, the parts of a group: each counts (R39)."""
+    """Type, words of the message, the function it came from, the parts of a group: each counts
+    (R39).
+    """
     assert fingerprint(one()) != fingerprint(other())
 
 
 def test_the_parts_of_a_group_count_once():
     """Seven tasks that failed alike, or three, in whatever order, are the same error (R39)."""
     parts = [ValueError("row 1"), OSError("gone"), ValueError("row 2")]
-    assert fingerprint(ExceptionGroup("3 failed", parts)) == fingerprint(ExceptionGroup("2 failed", parts[1::-1]))
+    assert fingerprint(ExceptionGroup("3 failed", parts)) == fingerprint(
+        ExceptionGroup("2 failed", parts[1::-1])
+    )
 
 
 def test_the_operation_tells_errors_apart_that_came_through_no_code():
     """A command's exit code, say: two commands that fail alike are two errors (R39)."""
-    assert fingerprint(ValueError("exit code 1"), "backup") != fingerprint(ValueError("exit code 1"), "restore")
-    assert fingerprint(ValueError("exit code 1"), "backup") == fingerprint(ValueError("exit code 2"), "backup")
+    assert fingerprint(ValueError("exit code 1"), "backup") != fingerprint(
+        ValueError("exit code 1"), "restore"
+    )
+    assert fingerprint(ValueError("exit code 1"), "backup") == fingerprint(
+        ValueError("exit code 2"), "backup"
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,18 +139,24 @@ def test_the_operation_tells_errors_apart_that_came_through_no_code():
     ],
 )
 def test_what_varies_does_not_count(message, found):
-    """Numbers, ids, addresses, paths, URLs and quoted text vary from one occurrence to the next; words do not (R39)."""
+    """Numbers, ids, addresses, paths, URLs and quoted text vary from one occurrence to the next;
+    words do not (R39).
+    """
     assert normalised(message) == found
 
 
 def test_where_a_long_message_is_cut_does_not_count():
-    """A number that has more digits than the last time moves the end of the message, and not the fingerprint (R39)."""
+    """A number that has more digits than the last time moves the end of the message, and not the
+    fingerprint (R39).
+    """
     one, other = (f"row {number}: {'the quick brown fox ' * 100}" for number in (5, 12_345_678))
     assert fingerprint(ValueError(one)) == fingerprint(ValueError(other))
 
 
 def test_a_long_or_hostile_message_is_no_trouble():
-    """A message without end costs no more than its beginning; one that raises, or is no text, has a fingerprint still (R39)."""
+    """A message without end costs no more than its beginning; one that raises, or is no text, has a
+    fingerprint still (R39).
+    """
 
     class Hostile(Exception):
         def __str__(self):
@@ -143,9 +169,13 @@ def test_a_long_or_hostile_message_is_no_trouble():
 
 def test_it_is_the_same_in_another_process():
     """Neither the hash seed nor the process has a part in it (R39)."""
-    code = "import pickle, sys; from structjob.fingerprint import fingerprint; print(fingerprint(pickle.load(sys.stdin.buffer), 'copy'))"
+    code = "import pickle, sys; from structjob.values.fingerprint import fingerprint; print(fingerprint(pickle.load(sys.stdin.buffer), 'copy'))"
     error = ExceptionGroup("both", [ValueError("a"), OSError("b")])
     done = subprocess.run(
-        [sys.executable, "-c", code], input=pickle.dumps(error), capture_output=True, check=True, env=environment(PYTHONHASHSEED="7")
+        [sys.executable, "-c", code],
+        input=pickle.dumps(error),
+        capture_output=True,
+        check=True,
+        env=environment(PYTHONHASHSEED="7"),
     )
     assert done.stdout.decode().strip() == fingerprint(error, "copy")

@@ -7,12 +7,25 @@ from itertools import permutations
 
 import pytest
 
-from structjob.line import seal
-from structjob.store.ingest import Ended, Ending, Write, Written, as_array, attempt_of, changes, fold, on_conflict
+from structjob.spool.line import seal
+from structjob.store.ingest import (
+    Ended,
+    Ending,
+    Write,
+    Written,
+    as_array,
+    attempt_of,
+    changes,
+    fold,
+    on_conflict,
+)
 
 
 def state(kind: str, number: int, **row: object) -> bytes:
-    return seal(b'{"kind":"%s","row":%s' % (kind.encode(), json.dumps(row).encode()), b',"state_seq":%d' % number)
+    return seal(
+        b'{"kind":"%s","row":%s' % (kind.encode(), json.dumps(row).encode()),
+        b',"state_seq":%d' % number,
+    )
 
 
 def rows_of(tables: dict[str, bytes]) -> dict[str, list[dict]]:
@@ -29,7 +42,9 @@ LINES = (
 
 @pytest.mark.parametrize("lines", list(permutations(LINES)))
 def test_the_last_change_of_each_row_is_kept(lines):
-    """faults H: the later attempt decides about the job, and the number about each attempt, wherever their lines stand."""
+    """faults H: the later attempt decides about the job, and the number about each attempt,
+    wherever their lines stand.
+    """
     found = fold(b"".join(lines), 7)
     assert not found.unsettled
     assert sorted(found.numbers) == [1, 2, 3, 4]
@@ -43,7 +58,9 @@ def test_the_last_change_of_each_row_is_kept(lines):
 
 
 def test_rows_are_told_apart_by_their_keys():
-    """faults H: a pending job has no attempt; steps and gaps are rows of their own; another version's kind is passed over, and counted."""
+    """faults H: a pending job has no attempt; steps and gaps are rows of their own; another
+    version's kind is passed over, and counted.
+    """
     lines = (
         state("step", 1, id="s", status="running"),
         state("step", 3, id="s", status="completed"),
@@ -70,7 +87,9 @@ def test_rows_are_told_apart_by_their_keys():
 
 
 def test_attempts_with_a_provisional_number_are_kept_apart():
-    """faults H: each attempt that began offline is one, in the order of the numbers, with its steps; other rows are not touched."""
+    """faults H: each attempt that began offline is one, in the order of the numbers, with its
+    steps; other rows are not touched.
+    """
     lines = (
         state("job", 1, id="a", attempt=2, status="running", provisional="noon"),
         state("job", 2, id="a", attempt=1, status="failed", provisional="morning"),
@@ -79,30 +98,51 @@ def test_attempts_with_a_provisional_number_are_kept_apart():
     )
     found = fold(b"".join(lines), 7)
     assert [job["id"] for job in rows_of(found.tables)["jobs"]] == ["b"]
-    assert [(one.job_id, one.began, one.attempt) for one in found.unsettled] == [("a", "morning", 1), ("a", "noon", 2)]
-    assert [{table: len(rows) for table, rows in one.tables.items()} for one in found.unsettled] == [
+    assert [(one.job_id, one.began, one.attempt) for one in found.unsettled] == [
+        ("a", "morning", 1),
+        ("a", "noon", 2),
+    ]
+    assert [
+        {table: len(rows) for table, rows in one.tables.items()} for one in found.unsettled
+    ] == [
         {"structjob_jobs": 1, "structjob_attempts": 1},
         {"structjob_jobs": 1, "structjob_attempts": 1, "structjob_steps": 1},
     ]
-    assert all("provisional" not in row for one in found.unsettled for rows in one.tables.values() for row in rows)
+    assert all(
+        "provisional" not in row
+        for one in found.unsettled
+        for rows in one.tables.values()
+        for row in rows
+    )
 
 
 @pytest.mark.parametrize("row", [{}, {"id": "a", "attempt": []}, {"id": "a", "attempt": None}])
 def test_what_is_no_change_of_state_says_so(row):
-    """faults H: a row without its key, or with an attempt that is no number, is refused as a whole; which one it is the store finds out."""
+    """faults H: a row without its key, or with an attempt that is no number, is refused as a whole;
+    which one it is the store finds out.
+    """
     with pytest.raises(ValueError):
         fold(state("job", 1, **row), 7)
 
 
 def test_small_parts():
-    """faults H: lines become one array; what became of the parts of a batch is added up; what never changes is not written again."""
+    """faults H: lines become one array; what became of the parts of a batch is added up; what never
+    changes is not written again.
+    """
     assert json.loads(as_array(b'{"a":1}\n{"b":2}\n')) == [{"a": 1}, {"b": 2}]
     whole = Written(1, 2, [3])
     whole.add(Written(10, 20, [4]))
     assert whole == Written(11, 22, [3, 4])
     assert (Write(1).last_seq, Written().torn, Written().dead) == (0, 0, 0)
     ending, ended = Ending(reason="died"), Ended(left=[])
-    assert (ending.last_seq, ending.confirmed, ending.most, ended.explained, ended.missing, ended.fewer) == (0,) * 6
+    assert (
+        ending.last_seq,
+        ending.confirmed,
+        ending.most,
+        ended.explained,
+        ended.missing,
+        ended.fewer,
+    ) == (0,) * 6
     assert not {"id", "created_at"} & set(changes("structjob_jobs"))
     assert {"status", "attempt", "session_id", "state_seq"} <= set(changes("structjob_jobs"))
     assert on_conflict("structjob_gaps") == "ON CONFLICT (session_id, first_seq) DO NOTHING"

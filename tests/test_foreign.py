@@ -1,4 +1,6 @@
-"""The records of `logging`: whatever the program does to its handlers, each is recorded once, in its job (R31)."""
+"""The records of `logging`: whatever the program does to its handlers, each is recorded once, in
+its job (R31).
+"""
 
 import asyncio
 import contextlib
@@ -22,7 +24,11 @@ def _bare_logging():
     """A `logging` as it is in a new program; what pytest put on the root logger comes back."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    disabled = {logger: logger.disabled for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)}
+    disabled = {
+        logger: logger.disabled
+        for logger in logging.root.manager.loggerDict.values()
+        if isinstance(logger, logging.Logger)
+    }
     names = ("lib", "uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
     root.handlers.clear()
     root.setLevel(logging.WARNING)
@@ -40,10 +46,14 @@ def _bare_logging():
 
 @pytest.fixture(params=["configure", "install"])
 def recording(request):
-    """Return what sets structjob up, in either way; called in the test itself, since pytest adds its handlers just before it."""
+    """Return what sets structjob up, in either way; called in the test itself, since pytest adds
+    its handlers just before it.
+    """
 
     def set_up():
-        logging.getLogger().handlers[:] = [each for each in logging.getLogger().handlers if type(each) is logging.NullHandler]
+        logging.getLogger().handlers[:] = [
+            each for each in logging.getLogger().handlers if type(each) is logging.NullHandler
+        ]
         if request.param == "configure":
             structjob.configure(console=False, strict=True)
         else:
@@ -61,7 +71,9 @@ lib = logging.getLogger("lib")
 
 
 async def test_basic_config_works_after_us(tracker_of, recording):
-    """faults A9: `basicConfig` does nothing where the root logger has a handler; now it prints what it would without us."""
+    """faults A9: `basicConfig` does nothing where the root logger has a handler; now it prints what
+    it would without us.
+    """
     stream = io.StringIO()
     recording()
     assert logging.getLogger().handlers == []
@@ -69,7 +81,8 @@ async def test_basic_config_works_after_us(tracker_of, recording):
     async with tracker_of() as tracker:
         lib.info("not printed without us")
         lib.warning("printed")
-        logging.getLogger().setLevel(logging.INFO)  # the same level that configure() had given it: now it is the program's
+        # the same level that configure() had given it: now it is the program's
+        logging.getLogger().setLevel(logging.INFO)
         lib.info("printed now")
         messages = [event.message for event in await tracker.logs.list(logger="lib")]
     assert stream.getvalue() == "WARNING printed\nINFO printed now\n"
@@ -78,12 +91,24 @@ async def test_basic_config_works_after_us(tracker_of, recording):
 
 @pytest.mark.parametrize("first", ["basicConfig", "configure"])
 async def test_a_record_is_shown_once_in_a_place(tracker_of, tmp_path, first):
-    """faults A9: where `basicConfig` prints on the terminal that our console is on, each record is there once, whichever came first."""
+    """faults A9: where `basicConfig` prints on the terminal that our console is on, each record is
+    there once, whichever came first.
+    """
     logging.getLogger().handlers.clear()
-    with open(tmp_path / "terminal", "a") as screen, open(tmp_path / "terminal", "a") as same, open(tmp_path / "other", "w") as other:
+    with (
+        open(tmp_path / "terminal", "a") as screen,
+        open(tmp_path / "terminal", "a") as same,
+        open(tmp_path / "other", "w") as other,
+    ):
         steps = [
-            lambda: logging.basicConfig(stream=same, level=logging.INFO, format="theirs %(message)s"),
-            lambda: structjob.configure(console=structjob.ConsoleSink(screen, format="pretty"), file=tmp_path / "app.jsonl", strict=True),
+            lambda: logging.basicConfig(
+                stream=same, level=logging.INFO, format="theirs %(message)s"
+            ),
+            lambda: structjob.configure(
+                console=structjob.ConsoleSink(screen, format="pretty"),
+                file=tmp_path / "app.jsonl",
+                strict=True,
+            ),
         ]
         for step in steps if first == "basicConfig" else reversed(steps):
             step()
@@ -97,7 +122,13 @@ async def test_a_record_is_shown_once_in_a_place(tracker_of, tmp_path, first):
         lib.error("not for the handler")
     shown = (tmp_path / "terminal").read_text()
     assert '{"timestamp"' not in shown
-    for text in ("once", "not by a handler that may have filtered it", "in both places", "not for the handler", "ours"):
+    for text in (
+        "once",
+        "not by a handler that may have filtered it",
+        "in both places",
+        "not for the handler",
+        "ours",
+    ):
         assert shown.count(text) == 1, shown
         assert (tmp_path / "app.jsonl").read_text().count(text) == 1
     assert "theirs once" in shown
@@ -105,7 +136,9 @@ async def test_a_record_is_shown_once_in_a_place(tracker_of, tmp_path, first):
 
 
 def test_a_console_of_json_lines_shows_every_record(tmp_path):
-    """faults A9: programs read it, so no record is missing there, although a handler prints it in the same place."""
+    """faults A9: programs read it, so no record is missing there, although a handler prints it in
+    the same place.
+    """
     logging.getLogger().handlers.clear()
     with open(tmp_path / "out", "a") as out:
         logging.basicConfig(stream=out, format="theirs %(message)s")
@@ -130,8 +163,10 @@ async def test_the_level_of_basic_config_counts(tracker_of, recording):
 
 @pytest.mark.parametrize("hands_back", [False, True])
 async def test_handlers_behind_a_queue_listener(tracker_of, recording, hands_back):
-    """faults A9: each record is recorded once, in its job, where the handlers run in a thread of their own; also where the listener hands
-    it to its logger again, as programs of several processes do."""
+    """faults A9: each record is recorded once, in its job, where the handlers run in a thread of
+    their own; also where the listener hands it to its logger again, as programs of several
+    processes do.
+    """
     recording()
     stream = io.StringIO()
     root, waiting = logging.getLogger(), queue.SimpleQueue()
@@ -145,7 +180,8 @@ async def test_handlers_behind_a_queue_listener(tracker_of, recording, hands_bac
     if hands_back:
         handed, logger = [], logging.getLogger("lib")
         logger.addHandler(logging.handlers.QueueHandler(waiting))
-        logger.addFilter(lambda record: handed.append(record) or len(handed) <= 3)  # handed back, it would be put into the queue for ever
+        # handed back, it would be put into the queue for ever
+        logger.addFilter(lambda record: handed.append(record) or len(handed) <= 3)
         behind = [ToLogger()]
     else:
         root.handlers[:] = [logging.handlers.QueueHandler(waiting)]
@@ -155,7 +191,9 @@ async def test_handlers_behind_a_queue_listener(tracker_of, recording, hands_bac
         async with tracker.job("a") as job:
             lib.warning("of the job %d", 1)
         listener.stop()
-        assert [event.message for event in await tracker.logs.list(logger="lib")] == ["of the job 1"]
+        assert [event.message for event in await tracker.logs.list(logger="lib")] == [
+            "of the job 1"
+        ]
         (event,) = await tracker.logs.list(text="of the job 1")
     assert event.job_id == job.id
     assert "of the job 1" in stream.getvalue()
@@ -165,7 +203,11 @@ async def test_a_record_that_is_made_in_one_thread_and_handled_in_another(tracke
     """faults A9: what comes to a logger for the first time is recorded, wherever it was made."""
     recording()
     made = []
-    thread = threading.Thread(target=lambda: made.append(lib.makeRecord("lib", logging.ERROR, "f.py", 1, "made there", (), None)))
+    thread = threading.Thread(
+        target=lambda: made.append(
+            lib.makeRecord("lib", logging.ERROR, "f.py", 1, "made there", (), None)
+        )
+    )
     thread.start()
     thread.join()
     async with tracker_of() as tracker:
@@ -192,7 +234,13 @@ args=()
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": []}}),
+        lambda: logging.config.dictConfig(
+            {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "root": {"level": "WARNING", "handlers": []},
+            }
+        ),
         lambda: logging.config.fileConfig(io.StringIO(FILE_CONFIG), disable_existing_loggers=False),
         lambda: logging.basicConfig(force=True),
         lambda: logging.getLogger().handlers.clear(),
@@ -206,11 +254,15 @@ async def test_handlers_come_and_go(tracker_of, recording, change):
     change()
     async with tracker_of() as tracker:
         lib.warning("still recorded")
-        assert [event.message for event in await tracker.logs.list(logger="lib")] == ["still recorded"]
+        assert [event.message for event in await tracker.logs.list(logger="lib")] == [
+            "still recorded"
+        ]
 
 
 async def test_a_disabled_logger_is_silent(tracker_of, recording):
-    """faults A9: what `dictConfig` disables, as it does by default, is neither printed nor recorded."""
+    """faults A9: what `dictConfig` disables, as it does by default, is neither printed nor
+    recorded.
+    """
     recording()
     logging.config.dictConfig({"version": 1})
     async with tracker_of() as tracker:
@@ -220,7 +272,9 @@ async def test_a_disabled_logger_is_silent(tracker_of, recording):
 
 
 async def test_what_a_handlers_filter_takes_out_is_not_recorded(tracker_of, recording):
-    """R33: a filter of the program's own that removes secrets stands on its handlers, and the database gets no more than they do."""
+    """R33: a filter of the program's own that removes secrets stands on its handlers, and the
+    database gets no more than they do.
+    """
 
     def censor(record):
         record.msg, record.args = record.getMessage().replace("DE89", "…"), ()
@@ -238,7 +292,9 @@ async def test_what_a_handlers_filter_takes_out_is_not_recorded(tracker_of, reco
 
 
 async def test_a_logger_that_does_not_propagate(tracker_of, recording):
-    """faults 48: it is recorded where a handler of its own shows the record; a NullHandler means silence."""
+    """faults 48: it is recorded where a handler of its own shows the record; a NullHandler means
+    silence.
+    """
     recording()
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
@@ -259,8 +315,9 @@ async def failing(scope, receive, send):
 
 
 async def test_the_errors_of_uvicorn_are_recorded(tracker_of, capsys):
-    """faults 48: its loggers do not propagate; `install()` in a setup that only prints records its errors with their traceback, and no
-    access lines, whose logger's level is info."""
+    """faults 48: its loggers do not propagate; `install()` in a setup that only prints records its
+    errors with their traceback, and no access lines, whose logger's level is info.
+    """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
     structjob.install()
     server = uvicorn.Server(uvicorn.Config(failing, port=0, lifespan="off"))
@@ -285,7 +342,9 @@ async def test_the_errors_of_uvicorn_are_recorded(tracker_of, capsys):
 
 
 async def test_a_setup_that_only_prints_records_warnings_of_libraries(tracker_of):
-    """faults 48: by default `install()` leaves the chatter of other libraries out there, and keeps what went wrong in them."""
+    """faults 48: by default `install()` leaves the chatter of other libraries out there, and keeps
+    what went wrong in them.
+    """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
     structjob.install()
     logging.getLogger().setLevel(logging.DEBUG)
@@ -300,11 +359,26 @@ async def test_a_setup_that_only_prints_records_warnings_of_libraries(tracker_of
 
 
 async def test_what_a_record_brings_along_is_kept(tracker_of, recording):
-    """faults 18: `stack_info`, the text of an exception from another process, and `extra` under the names of the event's own fields."""
+    """faults 18: `stack_info`, the text of an exception from another process, and `extra` under the
+    names of the event's own fields.
+    """
     recording()
     async with tracker_of() as tracker:
-        lib.warning("one", stack_info=True, extra={"event": "opened", "level": 80, "timestamp": "noon", "host": "h"})
-        lib.handle(logging.makeLogRecord({"name": "lib", "levelno": 40, "msg": "two", "exc_text": "Traceback …\nValueError: bad"}))
+        lib.warning(
+            "one",
+            stack_info=True,
+            extra={"event": "opened", "level": 80, "timestamp": "noon", "host": "h"},
+        )
+        lib.handle(
+            logging.makeLogRecord(
+                {
+                    "name": "lib",
+                    "levelno": 40,
+                    "msg": "two",
+                    "exc_text": "Traceback …\nValueError: bad",
+                }
+            )
+        )
         first, second = await tracker.logs.list(logger="lib")
     stack = first.attrs.pop("stack")
     assert stack.startswith("Stack (most recent call last)")
@@ -315,13 +389,18 @@ async def test_what_a_record_brings_along_is_kept(tracker_of, recording):
 
 
 async def test_attributes_named_as_the_fields_of_a_line_are_shown_beside_them(tracker_of, tmp_path):
-    """faults 18: in a line of JSON each key stands once; the event's own time, level and message are not replaced."""
+    """faults 18: in a line of JSON each key stands once; the event's own time, level and message
+    are not replaced.
+    """
     structjob.configure(console=False, file=tmp_path / "app.jsonl", strict=True)
     async with tracker_of() as tracker:
         lib.warning("one", extra={"event": "opened", "level": 80, "timestamp": "noon"})
         structlog.get_logger().info("tank", level=80, password="hunter2")
         first, second = await tracker.logs.list()
-    line, tank = (json.loads(each, object_pairs_hook=list) for each in (tmp_path / "app.jsonl").read_text().splitlines())
+    line, tank = (
+        json.loads(each, object_pairs_hook=list)
+        for each in (tmp_path / "app.jsonl").read_text().splitlines()
+    )
     assert first.attrs == {"event": "opened", "level": 80, "timestamp": "noon"}
     assert [(key, value) for key, value in line if key != "timestamp"] == [
         ("level", "warning"),
@@ -332,11 +411,18 @@ async def test_attributes_named_as_the_fields_of_a_line_are_shown_beside_them(tr
         ("attrs.timestamp", "noon"),
     ]
     assert second.attrs == {"level": 80, "password": "[redacted]"}
-    assert tank[1:] == [("level", "info"), ("event", "tank"), ("attrs.level", 80), ("password", "[redacted]")]
+    assert tank[1:] == [
+        ("level", "info"),
+        ("event", "tank"),
+        ("attrs.level", 80),
+        ("password", "[redacted]"),
+    ]
 
 
 async def test_structlogs_own_level_and_time_are_no_attributes(tracker_of):
-    """faults 18: what `add_log_level` and `TimeStamper` put into an event for a renderer is not stored twice."""
+    """faults 18: what `add_log_level` and `TimeStamper` put into an event for a renderer is not
+    stored twice.
+    """
     before = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")]
     structjob.configure(console=False, processors=before, strict=True)
     async with tracker_of() as tracker:
@@ -356,8 +442,12 @@ async def test_structlogs_own_level_and_time_are_no_attributes(tracker_of):
         (30, "\x1b[33mWARNING\x1b[0m", "warning", {}),
     ],
 )
-async def test_levels_of_ones_own_keep_their_name(tracker_of, monkeypatch, number, name, level, attrs):
-    """faults 18: a level that is none of ours becomes the next lower one, with its own name in `level_name`; only SUCCESS is success."""
+async def test_levels_of_ones_own_keep_their_name(
+    tracker_of, monkeypatch, number, name, level, attrs
+):
+    """faults 18: a level that is none of ours becomes the next lower one, with its own name in
+    `level_name`; only SUCCESS is success.
+    """
     monkeypatch.setattr(logging, "_levelToName", dict(logging._levelToName))
     monkeypatch.setattr(logging, "_nameToLevel", dict(logging._nameToLevel))
     if name is not None:
@@ -372,18 +462,29 @@ async def test_levels_of_ones_own_keep_their_name(tracker_of, monkeypatch, numbe
 
 
 def warnings_of(caplog):
-    return [record.getMessage() for record in caplog.records if "configured again" in record.getMessage()]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if "configured again" in record.getMessage()
+    ]
 
 
 @pytest.mark.parametrize(
     "replace",
-    [lambda: structlog.configure(processors=[structlog.processors.JSONRenderer()]), structlog.reset_defaults],
+    [
+        lambda: structlog.configure(processors=[structlog.processors.JSONRenderer()]),
+        structlog.reset_defaults,
+    ],
     ids=["configure", "reset_defaults"],
 )
-async def test_a_later_configure_of_structlog_is_noticed(tracker_of, recording, replace, caplog, monkeypatch):
-    """faults 19: a library that configures structlog for itself ends the recording for new loggers: one warning says what to type."""
-    monkeypatch.setattr("structjob.engine.keeper.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("structjob.engine.keeper.TICK", 0.01)
+async def test_a_later_configure_of_structlog_is_noticed(
+    tracker_of, recording, replace, caplog, monkeypatch
+):
+    """faults 19: a library that configures structlog for itself ends the recording for new loggers:
+    one warning says what to type.
+    """
+    monkeypatch.setattr("structjob.engine.maintenance.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("structjob.engine.maintenance.TICK", 0.01)
     recording()
     logging.getLogger().addHandler(caplog.handler)
     async with tracker_of():
@@ -414,8 +515,9 @@ async def test_a_short_program_is_warned_too(tracker_of, recording, caplog):
 
 
 async def test_what_is_no_replacement_is_not_warned_about(tracker_of, recording, caplog):
-    """faults 19: `capture_logs` in a test, loggers with processors of their own, `configure_once`, another wrapper class, and programs that
-    never set structjob up."""
+    """faults 19: `capture_logs` in a test, loggers with processors of their own, `configure_once`,
+    another wrapper class, and programs that never set structjob up.
+    """
     async with tracker_of():
         structlog.configure(processors=[structlog.processors.JSONRenderer()])
         assert warnings_of(caplog) == []

@@ -1,4 +1,6 @@
-"""Forked children log under sessions of their own; the parent delivers what they write, and shares nothing else with them."""
+"""Forked children log under sessions of their own; the parent delivers what they write, and shares
+nothing else with them.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ async def check(db_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_forked_children_log_in_sessions_of_their_own(db_path):
-    """Four forked children and their parent log at once: each event is stored once, and each process numbers its own from 1 (fork)."""
+    """Four forked children and their parent log at once: each event is stored once, and each
+    process numbers its own from 1 (fork).
+    """
     run(
         """
 def child(index):
@@ -80,7 +84,8 @@ asyncio.run(main())
         db_path,
     )
     found = rows(
-        db_path, "SELECT message, count(*), min(seq), max(seq) FROM structjob_logs WHERE kind = 'log' GROUP BY session_id ORDER BY 1"
+        db_path,
+        "SELECT message, count(*), min(seq), max(seq) FROM structjob_logs WHERE kind = 'log' GROUP BY session_id ORDER BY 1",
     )
     assert found[:4] == [("child", 500, 1, 500)] * 4
     assert found[4][:2] == ("parent", 500)
@@ -123,7 +128,9 @@ asyncio.run(main())
 
 
 async def test_a_child_that_never_logs_leaves_nothing(db_path):
-    """A child that does not log makes no directory, and its end does not touch the parent's files (fork)."""
+    """A child that does not log makes no directory, and its end does not touch the parent's files
+    (fork).
+    """
     out = run(
         """
 async def main():
@@ -144,7 +151,9 @@ asyncio.run(main())
 
 
 async def test_a_child_that_ends_like_a_program_does_not_touch_the_parents_database(db_path):
-    """A child that runs its exit handlers stores nothing by the parent's connection or in its name (fork)."""
+    """A child that runs its exit handlers stores nothing by the parent's connection or in its name
+    (fork).
+    """
     run(
         """
 async def main():
@@ -163,7 +172,12 @@ asyncio.run(main())
 """,
         db_path,
     )
-    assert sorted(rows(db_path, "SELECT message, count(*), max(seq) FROM structjob_logs GROUP BY session_id, message")) == [
+    assert sorted(
+        rows(
+            db_path,
+            "SELECT message, count(*), max(seq) FROM structjob_logs GROUP BY session_id, message",
+        )
+    ) == [
         ("child", 300, 300),
         ("parent", 300, 300),
     ]
@@ -171,7 +185,9 @@ asyncio.run(main())
 
 
 async def test_a_child_is_told_to_open_a_tracker_of_its_own(db_path):
-    """Waiting for the database in a forked child ends at once and says why; a tracker opened there works (fork)."""
+    """Waiting for the database in a forked child ends at once and says why; a tracker opened there
+    works (fork).
+    """
     out = run(
         """
 tracker = structjob.Tracker(URL)
@@ -212,8 +228,10 @@ asyncio.run(main())
 
 
 async def test_a_child_outlives_its_parent(tmp_path, db_path):
-    """When the parent is killed, another process delivers what the living child logs, and ends neither its session nor its work before the
-    child itself has ended; the parent's own session is ended, though the child lives (fork)."""
+    """When the parent is killed, another process delivers what the living child logs, and ends
+    neither its session nor its work before the child itself has ended; the parent's own session is
+    ended, though the child lives (fork).
+    """
     ready = tmp_path / "ready"
     code = (
         HEAD
@@ -246,33 +264,49 @@ asyncio.run(main())
     child = int(ready.read_text())
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
-        messages = {event.message if event.kind == "log" else event.kind for event in await tracker.logs.list()}
+        messages = {
+            event.message if event.kind == "log" else event.kind
+            for event in await tracker.logs.list()
+        }
         assert {"from the parent", "from the child", "operation_crashed"} <= messages
         assert "its last words" not in messages
         statuses = {job.operation: job.status.value for job in await tracker.jobs.list()}
         assert statuses == {"parent": "crashed", "child": "running"}
         assert (await tracker.verify()).ok
         (ready.parent / "ready.go").touch()
-        while Path(f"/proc/{child}").exists() and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z":
+        while (
+            Path(f"/proc/{child}").exists()
+            and Path(f"/proc/{child}/stat").read_text().split()[2] != "Z"
+        ):
             await asyncio.sleep(0.005)
         await tracker.flush()
-        assert {job.operation: job.status.value for job in await tracker.jobs.list()} == {"parent": "crashed", "child": "completed"}
+        assert {job.operation: job.status.value for job in await tracker.jobs.list()} == {
+            "parent": "crashed",
+            "child": "completed",
+        }
         assert "its last words" in {event.message for event in await tracker.logs.list()}
         assert (await tracker.verify()).ok
     assert not list(spool_of(db_path).iterdir())
 
 
 async def test_a_child_does_not_keep_what_its_parent_took_over(tmp_path, db_path):
-    """A child forked while its parent holds an orphan keeps no lock of it: the next process delivers it though the child lives (fork)."""
-    from structjob.line import seal
-    from structjob.session import Session, SessionSpool, adopt
+    """A child forked while its parent holds an orphan keeps no lock of it: the next process
+    delivers it though the child lives (fork).
+    """
+    from structjob.spool.line import seal
+    from structjob.spool.session import Session, SessionSpool, adopt
 
     root = tmp_path / "spool"
     spool = SessionSpool.create(root, Session())
-    spool.events.append(seal(b'{"ts":"2026-01-31 12:00:00","level":"info","message":"left","attrs":{}', b',"seq":1'), 1)
+    spool.events.append(
+        seal(
+            b'{"ts":"2026-01-31 12:00:00","level":"info","message":"left","attrs":{}', b',"seq":1'
+        ),
+        1,
+    )
     spool.close()
     code = (
-        f"import os, pathlib, time\nfrom structjob.session import adopt\ntaken = adopt(pathlib.Path({str(root)!r}), set())\n"
+        f"import os, pathlib, time\nfrom structjob.spool.session import adopt\ntaken = adopt(pathlib.Path({str(root)!r}), set())\n"
         "if os.fork() == 0:\n    print(os.getpid(), len(taken), flush=True)\n    time.sleep(60)\nos._exit(0)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -311,13 +345,21 @@ asyncio.run(main())
 """,
         db_path,
     )
-    assert rows(db_path, "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs GROUP BY session_id") == [(800, 800, 800)] * 3
+    assert (
+        rows(
+            db_path,
+            "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs GROUP BY session_id",
+        )
+        == [(800, 800, 800)] * 3
+    )
     await check(db_path)
 
 
 @pytest.mark.slow
 async def test_what_a_child_drops_is_reported(db_path):
-    """A child whose spool is full reports what it dropped: stored and dropped are all there was (guarantee 2)."""
+    """A child whose spool is full reports what it dropped: stored and dropped are all there was
+    (guarantee 2).
+    """
     run(
         """
 async def main():
@@ -333,8 +375,14 @@ asyncio.run(main())
 """,
         db_path,
     )
-    ((session, stored),) = rows(db_path, "SELECT session_id, count(*) FROM structjob_logs WHERE message = 'child' GROUP BY session_id")
-    gaps = rows(db_path, f"SELECT reason, sum(last_seq - first_seq + 1) FROM structjob_gaps WHERE session_id = {session} GROUP BY reason")
+    ((session, stored),) = rows(
+        db_path,
+        "SELECT session_id, count(*) FROM structjob_logs WHERE message = 'child' GROUP BY session_id",
+    )
+    gaps = rows(
+        db_path,
+        f"SELECT reason, sum(last_seq - first_seq + 1) FROM structjob_gaps WHERE session_id = {session} GROUP BY reason",
+    )
     told = sum(count for _, count in gaps)
     assert 0 < stored < 3000
     assert [reason for reason, _ in gaps] == ["spool_full"]
@@ -349,7 +397,9 @@ asyncio.run(main())
 
 @pytest.mark.slow
 async def test_a_child_can_use_sqlite_whenever_it_was_forked(db_path):
-    """A child forked while its parent writes and reads as fast as it can finds none of SQLite's own locks held (fork)."""
+    """A child forked while its parent writes and reads as fast as it can finds none of SQLite's own
+    locks held (fork).
+    """
     out = run(
         """
 import sqlite3
@@ -387,7 +437,9 @@ asyncio.run(main())
 
 
 async def test_a_child_that_is_listened_to_records_as_ever(db_path):
-    """R30: a listener in a forked child hears its events, and its parent delivers them (guarantee 1)."""
+    """R30: a listener in a forked child hears its events, and its parent delivers them (guarantee
+    1).
+    """
     said = run(
         """
 async def child(tracker):
@@ -428,7 +480,9 @@ asyncio.run(main())
 
 
 async def test_what_waits_for_a_first_tracker_is_recorded_once(db_path):
-    """What was logged before any tracker is its own process's to record, not each child's (fork)."""
+    """What was logged before any tracker is its own process's to record, not each child's
+    (fork).
+    """
     run(
         """
 async def work(who):
@@ -444,14 +498,20 @@ asyncio.run(work("parent"))
 """,
         db_path,
     )
-    assert rows(db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1") == [("service starts", 1), ("up", 4)]
+    assert rows(
+        db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1"
+    ) == [("service starts", 1), ("up", 4)]
     await check(db_path)
 
 
-@pytest.mark.parametrize("options", ["", ", spool=False, overflow='block', queue_size=1000"], ids=["spool", "memory"])
+@pytest.mark.parametrize(
+    "options", ["", ", spool=False, overflow='block', queue_size=1000"], ids=["spool", "memory"]
+)
 async def test_a_childs_own_tracker_takes_its_events(db_path, options):
-    """What a child logs without a job goes to the tracker that it opens; what it logs before, where its parent's has no spool by which to
-    take it, waits for that, and never for room in a queue that nobody empties (R28, fork)."""
+    """What a child logs without a job goes to the tracker that it opens; what it logs before, where
+    its parent's has no spool by which to take it, waits for that, and never for room in a queue
+    that nobody empties (R28, fork).
+    """
     lost = "logged while no tracker was open; memory keeps the last 1000; open the tracker earlier"
     out = run(
         f"""
@@ -481,14 +541,20 @@ asyncio.run(main())
     assert out == ""
     counted = "SELECT message, count(*) FROM structjob_logs WHERE kind = 'log' GROUP BY message ORDER BY 1"
     own = db_path.with_name(db_path.name + ".own")
-    assert rows(own, counted) == [*([("early", 1000)] if options else []), ("in a job", 1), ("late", 1)]
+    assert rows(own, counted) == [
+        *([("early", 1000)] if options else []),
+        ("in a job", 1),
+        ("late", 1),
+    ]
     assert rows(db_path, counted) == [("parent", 1)]
     await check(db_path)
     await check(own)
 
 
 async def test_progress_of_a_childs_step_is_seen_while_it_runs(db_path):
-    """Again and again: nobody comes back in a child to what was told too soon after the last time (R15, fork)."""
+    """Again and again: nobody comes back in a child to what was told too soon after the last time
+    (R15, fork).
+    """
     out = run(
         """
 seen, done = os.pipe(), os.pipe()
@@ -522,15 +588,28 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("way", "status", "message"),
     [
-        ("exit handlers", "cancelled", "its process ended while it ran, and its tracker was not closed"),
-        ("multiprocessing", "cancelled", "its process ended while it ran, and its tracker was not closed"),
-        ("grandchild", "cancelled", "its process ended while it ran, and its tracker was not closed"),
+        (
+            "exit handlers",
+            "cancelled",
+            "its process ended while it ran, and its tracker was not closed",
+        ),
+        (
+            "multiprocessing",
+            "cancelled",
+            "its process ended while it ran, and its tracker was not closed",
+        ),
+        (
+            "grandchild",
+            "cancelled",
+            "its process ended while it ran, and its tracker was not closed",
+        ),
         ("os._exit", "crashed", "ended without finishing it"),
     ],
 )
 async def test_jobs_that_a_child_leaves_are_cancelled(db_path, way, status, message):
-    """faults 56: what a child began with its parent's tracker and leaves when it ends in an orderly way is cancelled with the reason, with
-    its steps; its parent's own job is not touched."""
+    """faults 56: what a child began with its parent's tracker and leaves when it ends in an orderly
+    way is cancelled with the reason, with its steps; its parent's own job is not touched.
+    """
     run(
         f"way, left = {way!r}, []"
         + """

@@ -26,10 +26,18 @@ def theirs(exc):
 
 
 @pytest.mark.parametrize(
-    ("configured", "tracked", "type_"), [(mine, None, "mine"), (None, mine, "mine"), (theirs, mine, "mine"), (None, None, "ValueError")]
+    ("configured", "tracked", "type_"),
+    [
+        (mine, None, "mine"),
+        (None, mine, "mine"),
+        (theirs, mine, "mine"),
+        (None, None, "ValueError"),
+    ],
 )
 async def test_one_exception_has_one_type(db_url, configured, tracked, type_):
-    """faults 33h: log line, step and job say the same, wherever the classifier was given; the tracker's own goes first."""
+    """faults 33h: log line, step and job say the same, wherever the classifier was given; the
+    tracker's own goes first.
+    """
     structjob.configure(console=False, classifier=configured)
     async with structjob.Tracker(db_url, classifier=tracked) as tracker:
         with pytest.raises(ValueError, match="no"):
@@ -40,10 +48,13 @@ async def test_one_exception_has_one_type(db_url, configured, tracked, type_):
                     log.exception("seen")
                     raise
         stored = await tracker.logs.list(job_id=job.id)
-        events = {event.message if event.kind == "log" else event.kind: event.attrs.get("error_type") for event in stored}
-        assert {name: events[name] for name in ("seen", "step_error", "operation_end")} == dict.fromkeys(
-            ("seen", "step_error", "operation_end"), type_
-        )
+        events = {
+            event.message if event.kind == "log" else event.kind: event.attrs.get("error_type")
+            for event in stored
+        }
+        assert {
+            name: events[name] for name in ("seen", "step_error", "operation_end")
+        } == dict.fromkeys(("seen", "step_error", "operation_end"), type_)
 
 
 async def test_retries_ask_the_configured_classifier(db_url):
@@ -59,13 +70,21 @@ async def test_retries_ask_the_configured_classifier(db_url):
     assert tries == [1, 2]
 
 
-PUBLIC = [kind for kind in vars(exceptions).values() if inspect.isclass(kind) and issubclass(kind, structjob.StructjobError)]
+PUBLIC = [
+    kind
+    for kind in vars(exceptions).values()
+    if inspect.isclass(kind) and issubclass(kind, structjob.StructjobError)
+]
 ARGUMENTS = {
     "JobNotFound": ("gui-1",), "EventNotFound": (7, 8, "pruned"), "ErrorGroupNotFound": ("ab12",), "StoreUnavailable": ("no answer",),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("again", [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy], ids=["pickle", "copy", "deep"])
+@pytest.mark.parametrize(
+    "again",
+    [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy],
+    ids=["pickle", "copy", "deep"],
+)
 @pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
 def test_exceptions_survive_pickling(kind, again):
     """faults 33h: out of a process pool comes the same type, text, attributes and notes."""
@@ -80,10 +99,15 @@ def test_exceptions_survive_pickling(kind, again):
 
 @pytest.mark.parametrize("suffix", ["csv", "CSV", "csv.gz", "xlsx"])
 async def test_an_export_is_not_called_what_it_is_not(tracker, tmp_path, suffix):
-    """faults 33h: JSON lines in a file called .csv are refused, and the message says what writes CSV; no file is made."""
+    """faults 33h: JSON lines in a file called .csv are refused, and the message says what writes
+    CSV; no file is made.
+    """
     async with tracker.job("a") as job:
         pass
-    with pytest.raises(InvalidArgument, match=rf"JSON lines, which x\.{suffix} is no name for.*structjob export JOB --csv"):
+    with pytest.raises(
+        InvalidArgument,
+        match=rf"JSON lines, which x\.{suffix} is no name for.*structjob export JOB --csv",
+    ):
         await tracker.export(job.id, tmp_path / f"x.{suffix}")
     assert list(tmp_path.glob("x.*")) == []
 
@@ -96,7 +120,9 @@ def test_the_command_refuses_such_a_name_too(tmp_path):
     assert "--csv" in ran.output
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.ndjson", "x.json", "csv", "no-suffix"])
+@pytest.mark.parametrize(
+    "name", ["x.jsonl", "x.jsonl.gz", "x.ndjson", "x.json", "csv", "no-suffix"]
+)
 async def test_other_names_are_as_good_as_before(tracker, tmp_path, name):
     """faults 33h: only names that promise another form are refused."""
     async with tracker.job("a") as job:
@@ -124,8 +150,14 @@ class CallableSink:
 @pytest.mark.parametrize("sink", [AsyncSink(), CallableSink()], ids=["method", "callable"])
 def test_a_sink_that_would_never_be_awaited_is_refused(sink):
     """faults 33h: where it is added, by each way to add one."""
-    for add in (lambda: structjob.configure(console=False, sinks=[sink]), lambda: structjob.FanOut(sink)):
-        with pytest.raises(InvalidArgument, match=r"is a coroutine function, and is never awaited: write `def emit\(self, record\)`"):
+    for add in (
+        lambda: structjob.configure(console=False, sinks=[sink]),
+        lambda: structjob.FanOut(sink),
+    ):
+        with pytest.raises(
+            InvalidArgument,
+            match=r"is a coroutine function, and is never awaited: write `def emit\(self, record\)`",
+        ):
             add()
 
 
@@ -141,7 +173,9 @@ STEP = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("which", "name"), [("Job", name) for name in JOB] + [("Step", name) for name in STEP])
+@pytest.mark.parametrize(
+    ("which", "name"), [("Job", name) for name in JOB] + [("Step", name) for name in STEP]
+)
 async def test_what_cannot_be_set_says_what_to_call(tracker, which, name):
     """faults 33h: `job.percent = 50` changes nothing, and says so; the job goes on."""
     async with tracker.job("a") as job, job.step("s") as step:

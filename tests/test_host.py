@@ -12,18 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from structjob import session as sessions
-from structjob.host import boot_id, is_network, process_exists
-from structjob.session import Session, SessionSpool, adopt
+from structjob.machine.host import boot_id, is_network, process_exists
+from structjob.spool import session as sessions
+from structjob.spool.session import Session, SessionSpool, adopt
 
 
-def exists(pid: int, *, host: str | None = None, boot: str | None = "this", ago: float = 0.0) -> bool | None:
+def exists(
+    pid: int, *, host: str | None = None, boot: str | None = "this", ago: float = 0.0
+) -> bool | None:
     host = socket.gethostname() if host is None else host
-    return process_exists(host, boot_id() if boot == "this" else boot, pid, datetime.now(UTC) - timedelta(seconds=ago))
+    return process_exists(
+        host, boot_id() if boot == "this" else boot, pid, datetime.now(UTC) - timedelta(seconds=ago)
+    )
 
 
 def test_a_process_exists_until_it_ends_also_while_it_is_stopped():
-    """faults 0.6: a stopped process exists; one that was killed and not waited for is there by its number only."""
+    """faults 0.6: a stopped process exists; one that was killed and not waited for is there by its
+    number only.
+    """
     assert exists(os.getpid()) is True
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert exists(process.pid) is True
@@ -38,7 +44,9 @@ def test_a_process_exists_until_it_ends_also_while_it_is_stopped():
 
 
 def test_what_cannot_be_known_of_a_process_is_not_presumed():
-    """faults 0.6: of other hosts, other starts of the machine and reused numbers nothing is known; neither life nor death is claimed."""
+    """faults 0.6: of other hosts, other starts of the machine and reused numbers nothing is known;
+    neither life nor death is claimed.
+    """
     assert exists(os.getpid(), host="elsewhere") is None
     assert exists(os.getpid(), boot="another") is None
     assert exists(os.getpid(), boot=None) is None
@@ -84,7 +92,9 @@ def mounts(tmp_path: Path) -> Path:
     ],
 )
 def test_a_network_file_system_is_known_by_the_innermost_mount(tmp_path, mounts, place, network):
-    """faults H: the longest mount point that holds the path decides, the last of several on one place, names with spaces too."""
+    """faults H: the longest mount point that holds the path decides, the last of several on one
+    place, names with spaces too.
+    """
     assert is_network(tmp_path / place, str(mounts)) is network
 
 
@@ -96,7 +106,9 @@ def test_a_link_to_a_network_file_system_is_seen_through(tmp_path, mounts):
 
 
 def test_a_free_lock_on_a_network_file_system_is_not_trusted(tmp_path, mounts, monkeypatch):
-    """faults H: a dead session's directory below an NFS mount is not taken over, and is on a disk of this machine."""
+    """faults H: a dead session's directory below an NFS mount is not taken over, and is on a disk
+    of this machine.
+    """
     monkeypatch.setattr(sessions, "is_network", lambda path: is_network(path, str(mounts)))
     for place, taken in (("nfs", 0), ("local", 1)):
         spool = SessionSpool.create(tmp_path / place, Session())

@@ -17,12 +17,13 @@ from sqlalchemy import Engine
 from sqlalchemy.event import listen, remove
 
 import structjob
-from structjob import InvalidFilter, JobFilter, LogFilter, credentials
-from structjob.escaping import escape, escape_json
-from structjob.event import BY_NAME
+from structjob import InvalidFilter, JobFilter, LogFilter
+from structjob.capture.event import BY_NAME
+from structjob.capture.fanout import FanOut
 from structjob.exceptions import ImportRefused
-from structjob.pipeline import FanOut
 from structjob.statistics import StatisticsFilter
+from structjob.text.escaping import escape, escape_json
+from structjob.values import credentials
 
 ESCAPED = {
     "a\u061cb": r"a\u061cb", "a\u200bb": r"a\u200bb", "\ufeffa": r"\ufeffa", "a\u2060b": r"a\u2060b", "a\u00adb": r"a\xadb",
@@ -31,7 +32,18 @@ ESCAPED = {
     "x\n\x1b[2J\x9b": r"x\n\x1b[2J\x9b", "a\u2028b\u202eb": r"a\u2028b\u202eb",
     "❤\ufe0f\ufe0f": "❤\ufe0f\\ufe0f", "❤\u200d\u200d❤": "❤\u200d\\u200d❤",
 }  # fmt: skip
-KEPT = ["naïve", "👩\u200d🚀", "❤\ufe0f\u200d🔥", "می\u200cخواهم", "क्\u200dष", "1\ufe0f\u20e3", "葛\U000e0100", "日本語", "e\u0301", "🇩🇪"]
+KEPT = [
+    "naïve",
+    "👩\u200d🚀",
+    "❤\ufe0f\u200d🔥",
+    "می\u200cخواهم",
+    "क्\u200dष",
+    "1\ufe0f\u20e3",
+    "葛\U000e0100",
+    "日本語",
+    "e\u0301",
+    "🇩🇪",
+]
 
 
 @pytest.mark.parametrize("text", ESCAPED)
@@ -49,7 +61,12 @@ def test_emoji_and_the_scripts_of_the_world_are_shown_as_they_are(text):
     assert escape(text) == text
 
 
-TYPED = [["jobs", "--status", "\x1b[2J"], ["\x1b[2J"], ["show", "--\x1b[2J"], ["logs", "--attempt", "\x9b\u202e"]]
+TYPED = [
+    ["jobs", "--status", "\x1b[2J"],
+    ["\x1b[2J"],
+    ["show", "--\x1b[2J"],
+    ["logs", "--attempt", "\x9b\u202e"],
+]
 
 
 @pytest.mark.parametrize("words", TYPED)
@@ -77,7 +94,9 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
     ],
 )
 def test_a_filter_names_the_value_that_it_refuses(kind, given):
-    """faults 0.8: "no" was true, and half of a surrogate pair a UnicodeEncodeError from the driver."""
+    """faults 0.8: "no" was true, and half of a surrogate pair a UnicodeEncodeError from
+    the driver.
+    """
     with pytest.raises(InvalidFilter, match=f"^{next(iter(given))} "):
         kind(**given)
 
@@ -85,12 +104,28 @@ def test_a_filter_names_the_value_that_it_refuses(kind, given):
 def lines(*parents):
     """Return jobs, each with its parent."""
     return "".join(
-        json.dumps({"record": "job", "id": id_, "operation": "a", "created_at": "2020-01-01T00:00:00Z", "parent_job_id": parent}) + "\n"
+        json.dumps(
+            {
+                "record": "job",
+                "id": id_,
+                "operation": "a",
+                "created_at": "2020-01-01T00:00:00Z",
+                "parent_job_id": parent,
+            }
+        )
+        + "\n"
         for id_, parent in parents
     )
 
 
-@pytest.mark.parametrize("parents", [[("a", "a")], [("x", None), ("a", "b"), ("b", "c"), ("c", "a")], [("d", "a"), ("a", "b"), ("b", "a")]])
+@pytest.mark.parametrize(
+    "parents",
+    [
+        [("a", "a")],
+        [("x", None), ("a", "b"), ("b", "c"), ("c", "a")],
+        [("d", "a"), ("a", "b"), ("b", "a")],
+    ],
+)
 async def test_an_import_refuses_jobs_that_are_below_themselves(tracker, tmp_path, parents):
     """faults 0.8: such a family was stored, and never deleted again."""
     (tmp_path / "jobs.jsonl").write_text(lines(*parents))
@@ -103,7 +138,9 @@ def test_a_file_of_blank_lines_is_refused_early(db_url, tmp_path):
     """faults 0.8: half a megabyte, compressed, kept an import busy for 100 s."""
     (tmp_path / "blank.gz").write_bytes(gzip.compress(b"\n" * 100_000_000, 1))
     began = time.process_time()
-    assert "more than 100,000 blank lines" in typed(db_url, "import", str(tmp_path / "blank.gz"), code=1)
+    assert "more than 100,000 blank lines" in typed(
+        db_url, "import", str(tmp_path / "blank.gz"), code=1
+    )
     assert time.process_time() - began < 10
 
 
@@ -120,18 +157,24 @@ async def test_a_job_that_is_its_own_parent_is_pruned(any_tracker):
     await any_tracker.flush()
     old = datetime(2020, 1, 1, tzinfo=UTC)
     values = {"parent_job_id": job.id, "created_at": old, "started_at": old, "completed_at": old}
-    await any_tracker._store.transact(lambda connection: connection.execute(update(jobs).values(values)))
+    await any_tracker._store.transact(
+        lambda connection: connection.execute(update(jobs).values(values))
+    )
     pruned = await any_tracker.prune(structjob.Retention(days=1))
     assert pruned.jobs == 2
 
 
 @pytest.mark.parametrize("members", [2, 7])
 @pytest.mark.parametrize("same_time", [True, False])
-async def test_a_circle_of_parents_is_pruned_as_a_whole(any_tracker, monkeypatch, members, same_time):
-    """faults 0.8: older versions imported such circles, and no retention ever deleted them; nor what is below them."""
+async def test_a_circle_of_parents_is_pruned_as_a_whole(
+    any_tracker, monkeypatch, members, same_time
+):
+    """faults 0.8: older versions imported such circles, and no retention ever deleted them; nor
+    what is below them.
+    """
     from sqlalchemy import update
 
-    from structjob.store.retention import finding, pace
+    from structjob.retention.policy import finding, pace
     from structjob.store.tables import jobs
 
     monkeypatch.setattr(finding, "PAGE", 3)
@@ -147,8 +190,14 @@ async def test_a_circle_of_parents_is_pruned_as_a_whole(any_tracker, monkeypatch
     def close_circle(connection):
         for number, (id_, parent) in enumerate(parents.items()):
             created = moment if same_time else moment + timedelta(days=(number * 3) % members)
-            times = {"created_at": created, "started_at": moment, "completed_at": moment + timedelta(days=30 * (id_ == ids[1]))}
-            connection.execute(update(jobs).where(jobs.c.id == id_).values(parent_job_id=parent, **times))
+            times = {
+                "created_at": created,
+                "started_at": moment,
+                "completed_at": moment + timedelta(days=30 * (id_ == ids[1])),
+            }
+            connection.execute(
+                update(jobs).where(jobs.c.id == id_).values(parent_job_id=parent, **times)
+            )
 
     await any_tracker._store.transact(close_circle)
     now = datetime.now(UTC)
@@ -168,13 +217,21 @@ class _Sink:
         pass
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "word " * 200_000, "\n" * 1_000_000, ["é" * 1_000_000]])
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, "word " * 200_000, "\n" * 1_000_000, ["é" * 1_000_000]]
+)
 def test_no_rule_reads_a_long_text_in_which_no_credential_can_be(monkeypatch, text):
-    """A text that had to be cut went through every rule of the redaction: a call took 100 ms in place of 1 ms."""
+    """A text that had to be cut went through every rule of the redaction: a call took 100 ms in
+    place of 1 ms.
+    """
     read = []
     for name in ("pairs", "named", "urls", "schemes", "statements", "private_keys", "cards"):
         rule = getattr(credentials, name)
-        monkeypatch.setattr(credentials, name, lambda text, *more, rule=rule: (read.append(len(text)), rule(text, *more))[1])
+        monkeypatch.setattr(
+            credentials,
+            name,
+            lambda text, *more, rule=rule: (read.append(len(text)), rule(text, *more))[1],
+        )
     fan = FanOut(_Sink())
     fan.take(BY_NAME["info"], "long", {"text": text}, None)
     fan.take(BY_NAME["info"], text, {}, None)
@@ -185,7 +242,9 @@ def test_no_rule_reads_a_long_text_in_which_no_credential_can_be(monkeypatch, te
 
 
 def test_a_text_of_100_mb_is_cut_before_it_is_encoded():
-    """The whole text was encoded first, only to be cut to 64 KiB: 100 MB of memory and 100 ms in a log call."""
+    """The whole text was encoded first, only to be cut to 64 KiB: 100 MB of memory and 100 ms in a
+    log call.
+    """
     text = "x" * 100_000_000
     fan = FanOut(_Sink())
     tracemalloc.start()
@@ -198,7 +257,9 @@ def test_a_text_of_100_mb_is_cut_before_it_is_encoded():
 
 @pytest.mark.slow
 def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
-    """faults 0.8, 42: it took 44 s of CPU time; now it is a page. All needs the queries of one step, and no Rich text for each row."""
+    """faults 0.8, 42: it took 44 s of CPU time; now it is a page. All needs the queries of one
+    step, and no Rich text for each row.
+    """
 
     async def jobs():
         async with structjob.Tracker(db_url) as tracker:
@@ -209,7 +270,16 @@ def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
     asyncio.run(jobs())
     with closing(sqlite3.connect(db_path)) as connection:
         columns = [row[1] for row in connection.execute("PRAGMA table_info(structjob_steps)")]
-        taken = ["'s' || n" if name == "id" else "'step ' || n" if name == "name" else "n" if name == "seq" else name for name in columns]
+        taken = [
+            "'s' || n"
+            if name == "id"
+            else "'step ' || n"
+            if name == "name"
+            else "n"
+            if name == "seq"
+            else name
+            for name in columns
+        ]
         connection.execute(
             "WITH RECURSIVE numbers(n) AS (SELECT 1000000 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1099998)"
             f" INSERT INTO structjob_steps ({', '.join(columns)})"

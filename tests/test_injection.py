@@ -32,11 +32,17 @@ def statements() -> Iterator[list[str]]:
 
 def texts(kind: type) -> list[str]:
     """Return the fields of a filter that take any text."""
-    return [name for name, field in kind.__dataclass_fields__.items() if field.type == "str | None" and name != "level"]
+    return [
+        name
+        for name, field in kind.__dataclass_fields__.items()
+        if field.type == "str | None" and name != "level"
+    ]
 
 
 async def test_sql_in_every_field_of_every_read(any_tracker):
-    """It finds nothing, or is refused with a clear error; no statement holds a word of it, and nothing else is touched (R36, R38, R39)."""
+    """It finds nothing, or is refused with a clear error; no statement holds a word of it, and
+    nothing else is touched (R36, R38, R39).
+    """
     async with any_tracker.job("there"):
         log.info("is an event")
     await any_tracker.flush()
@@ -51,7 +57,8 @@ async def test_sql_in_every_field_of_every_read(any_tracker):
         for path in (EVIL, f"a.{EVIL}", "a'", 'a"b', "a.b.c"):
             with contextlib.suppress(structjob.InvalidFilter):
                 assert not await any_tracker.logs.list(attrs={path: EVIL})
-        for text in (".*", "(?i)EVENT|x", "%", "_v_nt"):  # no regular expression, and no pattern of SQL's
+        # no regular expression, and no pattern of SQL's
+        for text in (".*", "(?i)EVENT|x", "%", "_v_nt"):
             assert not await any_tracker.logs.list(text=text)
         for ask in (any_tracker.jobs.get, any_tracker.jobs.find, any_tracker.jobs.resolve, any_tracker.jobs.tree, any_tracker.jobs.progress,
                     any_tracker.jobs.by_external_id, any_tracker.stats.outlook):  # fmt: skip
@@ -70,15 +77,32 @@ async def test_sql_in_every_field_of_every_read(any_tracker):
 
 
 async def test_sql_in_everything_that_is_recorded(any_tracker):
-    """It comes back as it was given; on MariaDB a batch is a literal of hexadecimal digits, elsewhere it is bound (R1, R4)."""
+    """It comes back as it was given; on MariaDB a batch is a literal of hexadecimal digits,
+    elsewhere it is bound (R1, R4).
+    """
     with statements() as sent:
-        options = {"description": EVIL, "owner": EVIL, "project": EVIL, "job_type": EVIL, "category": EVIL[:60], "external_job_id": EVIL}
-        async with any_tracker.job(EVIL, job_id=EVIL[:60], metadata={EVIL: EVIL}, **options) as job, job.step(EVIL):
+        options = {
+            "description": EVIL,
+            "owner": EVIL,
+            "project": EVIL,
+            "job_type": EVIL,
+            "category": EVIL[:60],
+            "external_job_id": EVIL,
+        }
+        async with (
+            any_tracker.job(EVIL, job_id=EVIL[:60], metadata={EVIL: EVIL}, **options) as job,
+            job.step(EVIL),
+        ):
             log.info(EVIL, **{EVIL: EVIL})
             job.result = EVIL
         await any_tracker.flush()
         record = await any_tracker.jobs.find(EVIL)
         (event,) = await any_tracker.logs.list(job_id=job.id, kind="log")
-    assert (record.operation, record.metadata, record.result, record.owner) == (EVIL, {EVIL: EVIL}, EVIL, EVIL)
+    assert (record.operation, record.metadata, record.result, record.owner) == (
+        EVIL,
+        {EVIL: EVIL},
+        EVIL,
+        EVIL,
+    )
     assert (event.message, event.attrs, event.step) == (EVIL, {EVIL: EVIL}, EVIL)
     assert not [statement for statement in sent if any(word in statement for word in WORDS)]

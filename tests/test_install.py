@@ -1,4 +1,6 @@
-"""`install()`: one line in an existing setup. What was printed stays, plus the ids; the database gets everything once (R27)."""
+"""`install()`: one line in an existing setup. What was printed stays, plus the ids; the database
+gets everything once (R27).
+"""
 
 import io
 import json
@@ -12,11 +14,15 @@ import structlog
 
 import structjob
 
-IDS = re.compile(r'(?:, )?"(?:job_id|step_id|correlation_id)": "[^"]*"| (?:job_id|step_id|correlation_id)=\S+')
+IDS = re.compile(
+    r'(?:, )?"(?:job_id|step_id|correlation_id)": "[^"]*"| (?:job_id|step_id|correlation_id)=\S+'
+)
 
 
 class Native:
-    """A setup of structlog alone, as its documentation recommends for production: JSON lines, cached loggers."""
+    """A setup of structlog alone, as its documentation recommends for production: JSON lines,
+    cached loggers.
+    """
 
     def __init__(self, *before_renderer, renderer=None, as_tuple=False, cache=True):
         self.stream = io.StringIO()
@@ -37,7 +43,9 @@ class Native:
 
 
 class Stdlib:
-    """A setup on top of `logging`: `final` is structlog's last processor, `formatter` what the handler formats with."""
+    """A setup on top of `logging`: `final` is structlog's last processor, `formatter` what the
+    handler formats with.
+    """
 
     def __init__(self, *before_final, final, formatter=None, level=logging.INFO):
         self.stream = io.StringIO()
@@ -68,9 +76,15 @@ def defaults():
     setup.stream = io.StringIO()
     plain = [
         *structlog.get_config()["processors"][:-2],
-        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
     ]
-    structlog.configure(processors=plain, logger_factory=structlog.PrintLoggerFactory(setup.stream), cache_logger_on_first_use=False)
+    structlog.configure(
+        processors=plain,
+        logger_factory=structlog.PrintLoggerFactory(setup.stream),
+        cache_logger_on_first_use=False,
+    )
     setup.logger = structlog.get_logger()
     return setup
 
@@ -80,17 +94,33 @@ SETUPS = {
     "json": Native,
     "json, as a tuple": lambda: Native(as_tuple=True, cache=False),
     "format_exc_info": lambda: Native(structlog.processors.format_exc_info),
-    "format_exc_info, earlier": lambda: Native(structlog.processors.format_exc_info, structlog.processors.UnicodeDecoder()),
+    "format_exc_info, earlier": lambda: Native(
+        structlog.processors.format_exc_info, structlog.processors.UnicodeDecoder()
+    ),
     "dict_tracebacks": lambda: Native(structlog.processors.dict_tracebacks),
     "EventRenamer": lambda: Native(structlog.processors.EventRenamer("msg")),
-    "EventRenamer, format_exc_info": lambda: Native(structlog.processors.EventRenamer("msg"), structlog.processors.format_exc_info),
-    "EventRenamer, earlier": lambda: Native(
-        structlog.processors.EventRenamer("msg", "_event"), structlog.processors.UnicodeDecoder(), structlog.processors.format_exc_info
+    "EventRenamer, format_exc_info": lambda: Native(
+        structlog.processors.EventRenamer("msg"), structlog.processors.format_exc_info
     ),
-    "logfmt": lambda: Native(structlog.processors.format_exc_info, renderer=structlog.processors.LogfmtRenderer()),
-    "key values": lambda: Native(structlog.processors.format_exc_info, renderer=structlog.processors.KeyValueRenderer()),
-    "stdlib, rendered": lambda: Stdlib(structlog.processors.format_exc_info, final=structlog.processors.JSONRenderer()),
-    "stdlib, console": lambda: Stdlib(final=structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)),
+    "EventRenamer, earlier": lambda: Native(
+        structlog.processors.EventRenamer("msg", "_event"),
+        structlog.processors.UnicodeDecoder(),
+        structlog.processors.format_exc_info,
+    ),
+    "logfmt": lambda: Native(
+        structlog.processors.format_exc_info, renderer=structlog.processors.LogfmtRenderer()
+    ),
+    "key values": lambda: Native(
+        structlog.processors.format_exc_info, renderer=structlog.processors.KeyValueRenderer()
+    ),
+    "stdlib, rendered": lambda: Stdlib(
+        structlog.processors.format_exc_info, final=structlog.processors.JSONRenderer()
+    ),
+    "stdlib, console": lambda: Stdlib(
+        final=structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        )
+    ),
     "stdlib, ProcessorFormatter": lambda: Stdlib(
         final=structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         formatter=structlog.stdlib.ProcessorFormatter(
@@ -103,7 +133,9 @@ SETUPS = {
         ),
     ),
     "stdlib, render_to_log_kwargs": lambda: Stdlib(final=structlog.stdlib.render_to_log_kwargs),
-    "stdlib, render_to_log_args_and_kwargs": lambda: Stdlib(final=structlog.stdlib.render_to_log_args_and_kwargs),
+    "stdlib, render_to_log_args_and_kwargs": lambda: Stdlib(
+        final=structlog.stdlib.render_to_log_args_and_kwargs
+    ),
 }
 
 
@@ -138,7 +170,9 @@ MESSAGES = ["hello", "careful", "wrong", "filled in 2", "100%", "failed"]
 
 @pytest.mark.parametrize("name", SETUPS)
 async def test_it_prints_what_it_printed_and_stores_everything_once(name, tmp_path):
-    """R27: outside a job not a byte changes; in a job the ids come on top. Each event is stored once, with level and exception."""
+    """R27: outside a job not a byte changes; in a job the ids come on top. Each event is stored
+    once, with level and exception.
+    """
     before = SETUPS[name]()
     program(before)
     structlog.reset_defaults()
@@ -161,13 +195,27 @@ async def test_it_prints_what_it_printed_and_stores_everything_once(name, tmp_pa
     expected = [*MESSAGES, *(["from logging"] if isinstance(setup, Stdlib) else [])]
     for stored in (events, in_job):
         assert [event.message for event in stored] == expected
-        assert [event.level for event in stored][:6] == ["info", "warning", "error", "info", "info", "error"]
+        assert [event.level for event in stored][:6] == [
+            "info",
+            "warning",
+            "error",
+            "info",
+            "info",
+            "error",
+        ]
         assert stored[0].attrs == {"n": 1}
         assert stored[1].attrs == {"nested": {"a": [1]}}
         assert stored[2].attrs == {"bound": 1}
         failed = stored[5].attrs
-        assert (failed["n"], failed["error_type"], failed["error_message"]) == (2, "ValueError", "bad")
-        assert (failed["exception"]["type"], failed["exception"]["message"]) == ("ValueError", "bad")
+        assert (failed["n"], failed["error_type"], failed["error_message"]) == (
+            2,
+            "ValueError",
+            "bad",
+        )
+        assert (failed["exception"]["type"], failed["exception"]["message"]) == (
+            "ValueError",
+            "bad",
+        )
         assert failed["exception"]["traceback"].startswith("Traceback (most recent call last)")
     if isinstance(setup, Stdlib):
         assert [event.logger for event in events] == ["app.module"] * 6 + ["other.library"]
@@ -192,7 +240,10 @@ def tracker_of(tmp_path):
     return lambda **options: structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db", **options)
 
 
-@pytest.mark.parametrize("exceptions", [(), (structlog.processors.format_exc_info,), (structlog.processors.dict_tracebacks,)])
+@pytest.mark.parametrize(
+    "exceptions",
+    [(), (structlog.processors.format_exc_info,), (structlog.processors.dict_tracebacks,)],
+)
 async def test_exception_groups_keep_their_parts(tracker_of, exceptions):
     """R9: type, message and traceback of the group, and of each of its parts."""
     setup = Native(*exceptions)
@@ -204,7 +255,10 @@ async def test_exception_groups_keep_their_parts(tracker_of, exceptions):
             setup.logger.exception("failed")
         (event,) = await tracker.logs.list()
     parts = event.attrs["exception"]["exceptions"]
-    assert [(part["type"], part["message"]) for part in parts] == [("ValueError", "one"), ("KeyError", "'two'")]
+    assert [(part["type"], part["message"]) for part in parts] == [
+        ("ValueError", "one"),
+        ("KeyError", "'two'"),
+    ]
     assert "ValueError: one" in event.attrs["exception"]["traceback"]
 
 
@@ -223,7 +277,9 @@ async def test_an_exception_is_not_carried_over_to_the_next_event(tracker_of):
 
 
 async def test_what_logging_drops_is_not_recorded(tracker_of):
-    """Traps: without `filter_by_level` structlog's processors see DEBUG events that the logger's level then drops."""
+    """Traps: without `filter_by_level` structlog's processors see DEBUG events that the logger's
+    level then drops.
+    """
     setup = Stdlib(final=structlog.stdlib.render_to_log_kwargs, level=logging.WARNING)
     structjob.install()
     async with tracker_of(level="debug") as tracker:
@@ -242,11 +298,16 @@ async def test_an_event_and_a_record_of_the_same_text_are_two(tracker_of):
     async with tracker_of() as tracker:
         setup.logger.info("same")
         logging.getLogger("lib").info("same")
-        assert [event.logger for event in await tracker.logs.list(text="same")] == ["app.module", "lib"]
+        assert [event.logger for event in await tracker.logs.list(text="same")] == [
+            "app.module",
+            "lib",
+        ]
 
 
 async def test_records_with_no_handler_still_reach_stderr(tracker_of, capfd):
-    """R27: where nothing is set up, `logging` prints warnings to the standard error; our handler there changes nothing."""
+    """R27: where nothing is set up, `logging` prints warnings to the standard error; our handler
+    there changes nothing.
+    """
     logging.getLogger().handlers[:] = []
     structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
     structjob.install()
@@ -256,7 +317,9 @@ async def test_records_with_no_handler_still_reach_stderr(tracker_of, capfd):
 
 
 async def test_a_captured_setup_keeps_its_redactors(tracker_of):
-    """R33: what the setup's own processors take out never reaches the database; what they leave in is redacted for it."""
+    """R33: what the setup's own processors take out never reaches the database; what they leave in
+    is redacted for it.
+    """
 
     def own(logger, method, event):
         event.pop("iban", None)
@@ -275,13 +338,15 @@ async def test_a_fault_of_ours_is_not_felt(tracker_of, monkeypatch):
     """Guarantee 3: whatever goes wrong in recording, the program's own output comes out."""
     setup = Native()
     structjob.install()
-    monkeypatch.setattr("structjob.pipeline.record", lambda *args: 1 / 0)
+    monkeypatch.setattr("structjob.capture.fanout.record", lambda *args: 1 / 0)
     setup.logger.info("still printed")
     assert json.loads(setup.stream.getvalue())["event"] == "still printed"
 
 
 async def test_install_after_an_earlier_configure_prints_as_the_new_setup_does(tracker_of):
-    """R27: a setup that replaced ours prints alone; nothing goes to the console or files of before."""
+    """R27: a setup that replaced ours prints alone; nothing goes to the console or files
+    of before.
+    """
     before = io.StringIO()
     structjob.configure(console=before, strict=True)
     setup = Native()
@@ -305,7 +370,9 @@ async def test_async_methods_are_recorded_in_their_job(tracker_of):
 
 
 def test_the_tables_are_created_without_a_word_on_the_programs_console(tmp_path):
-    """Alembic tells `logging` of each of its steps: nothing of it stands among what a program with a root handler prints (R51)."""
+    """Alembic tells `logging` of each of its steps: nothing of it stands among what a program with
+    a root handler prints (R51).
+    """
     program = """
 import asyncio, logging, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(name)s")
@@ -318,5 +385,14 @@ async def main():
         logging.getLogger("alembic.runtime.migration").info("the program's own")
 asyncio.run(main())
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
-    assert [line for line in done.stdout.splitlines() if not line.startswith("structjob")] == ["alembic.runtime.migration"]
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert [line for line in done.stdout.splitlines() if not line.startswith("structjob")] == [
+        "alembic.runtime.migration"
+    ]

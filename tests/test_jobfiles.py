@@ -18,7 +18,10 @@ log = structlog.get_logger("app")
 
 def events(*paths):
     """Return the events in files; each line must be whole."""
-    read = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in paths)
+    read = (
+        gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for path in paths
+    )
     return [json.loads(line)["event"] for text in read for line in text.splitlines()]
 
 
@@ -36,14 +39,22 @@ def logs(tmp_path):
 
 
 async def test_each_job_has_its_file(tracker, logs):
-    """R32: its own events from beginning to end, its steps' with them, those of a child in the child's; nobody else may read them."""
+    """R32: its own events from beginning to end, its steps' with them, those of a child in the
+    child's; nobody else may read them.
+    """
     sink = made(logs)
     log.info("of no job")
     async with tracker.job("a") as job, job.step("s"):
         log.info("in a step", job_id=42)
         async with job.child("b") as child:
             log.info("in a child")
-    assert events(sink.path(job.id)) == ["operation_start", "step_start", "in a step", "step_end", "operation_end"]
+    assert events(sink.path(job.id)) == [
+        "operation_start",
+        "step_start",
+        "in a step",
+        "step_end",
+        "operation_end",
+    ]
     assert events(sink.path(child.id)) == ["operation_start", "in a child", "operation_end"]
     assert sorted(os.listdir(logs)) == sorted([f"{job.id}.jsonl", f"{child.id}.jsonl"])
     assert {(logs / name).stat().st_mode & 0o777 for name in os.listdir(logs)} == {0o600}
@@ -57,11 +68,17 @@ async def test_a_line_that_the_disk_took_a_part_of_spoils_no_other(tracker, logs
     write = os.write
     async with tracker.job("a", wait=False) as job:
         with monkeypatch.context() as patch:
-            patch.setattr(os, "write", lambda fd, data: write(fd, data if b'"seq"' in data else data[:20]))
+            patch.setattr(
+                os, "write", lambda fd, data: write(fd, data if b'"seq"' in data else data[:20])
+            )
             log.info("cut")
         log.info("after")
     lines = sink.path(job.id).read_bytes().splitlines()
-    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == ["operation_start", 20, "after"]
+    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == [
+        "operation_start",
+        20,
+        "after",
+    ]
     assert structjob.diagnostics.faults.counts == {"the sink JobFileSink": 1}
 
 
@@ -76,7 +93,9 @@ async def test_the_levels_of_a_sink_hold(tracker, logs):
 
 @pytest.mark.parametrize("id_", ["../../etc/passwd", "a/b", ".", "..", "a.1", "a b", "ü", "x" * 64])
 async def test_an_id_never_leads_out_of_the_directory(tracker, logs, id_):
-    """R32: a caller's id may hold anything; its file is in the directory, and another id's is another one."""
+    """R32: a caller's id may hold anything; its file is in the directory, and another id's is
+    another one.
+    """
     sink = made(logs)
     async with tracker.job("a", job_id=id_):
         log.info("seen")
@@ -88,7 +107,9 @@ async def test_an_id_never_leads_out_of_the_directory(tracker, logs, id_):
 
 
 async def test_a_file_is_rotated(tracker, logs):
-    """R32: at `max_bytes` a new one begins, of the old ones `keep` stay, and the newest line is in the file itself."""
+    """R32: at `max_bytes` a new one begins, of the old ones `keep` stay, and the newest line is in
+    the file itself.
+    """
     sink = made(logs, max_bytes=2_000, keep=2)
     async with tracker.job("a") as job:
         for n in range(100):
@@ -109,17 +130,24 @@ def test_rotation_by_many_threads_loses_nothing(logs):
             log.info(f"{name}-{n}")
 
     with structjob.extract({"X-Job-ID": "j"}).bind():
-        threads = [threading.Thread(target=contextvars.copy_context().run, args=(work, name)) for name in "abcd"]
+        threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(work, name))
+            for name in "abcd"
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert sorted(events(*logs.glob("j*.jsonl"))) == sorted(f"{name}-{n}" for name in "abcd" for n in range(100))
+    assert sorted(events(*logs.glob("j*.jsonl"))) == sorted(
+        f"{name}-{n}" for name in "abcd" for n in range(100)
+    )
     assert sink.path("j").parent == logs
 
 
 async def test_what_is_done_is_archived(tracker, logs):
-    """R32: what nobody wrote to for that long is compressed, for its owner alone; what is fresh stays; a job that goes on has a new one."""
+    """R32: what nobody wrote to for that long is compressed, for its owner alone; what is fresh
+    stays; a job that goes on has a new one.
+    """
     sink = made(logs, max_bytes=1_000, keep=100)
     async with tracker.job("old", job_id="old"):
         for n in range(20):
@@ -130,8 +158,12 @@ async def test_what_is_done_is_archived(tracker, logs):
         os.utime(path, (1, 1))
     packed = await asyncio.to_thread(sink.archive)
     assert packed == sorted(logs.glob("old*"))
-    assert all(path.name.endswith(".jsonl.gz") and path.stat().st_mode & 0o777 == 0o600 for path in packed)
-    assert sorted(events(*packed)) == sorted(["operation_start", *(f"event {n}" for n in range(20)), "operation_end"])
+    assert all(
+        path.name.endswith(".jsonl.gz") and path.stat().st_mode & 0o777 == 0o600 for path in packed
+    )
+    assert sorted(events(*packed)) == sorted(
+        ["operation_start", *(f"event {n}" for n in range(20)), "operation_end"]
+    )
     assert events(sink.path("fresh")) == ["operation_start", "operation_end"]
     assert sink.archive() == []
     async with tracker.job("old", job_id="old"):
@@ -145,7 +177,9 @@ def test_an_archive_that_was_interrupted_goes_on(logs, monkeypatch):
     sink = JobFileSink(logs)
     sink.path("a").write_bytes(b'{"event": "kept"}\n')
     with monkeypatch.context() as patched:
-        patched.setattr("shutil.copyfileobj", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left")))
+        patched.setattr(
+            "shutil.copyfileobj", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left"))
+        )
         with pytest.raises(OSError, match="no space"):
             sink.archive(0)
     (packed,) = sink.archive(0)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
 from structjob.models import ErrorInfo, JobRecord, JobStatus, StepStatus
-from structjob.store.jobs import Jobs
+from structjob.queries.jobs import Jobs
 from structjob.store.tables import attempts, jobs, logs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -36,7 +36,13 @@ class Store:
 
     async def job(self, *ids, **values):
         for n, id_ in enumerate(ids):
-            row = {"id": id_, "operation": "copy", "status": "running", "created_at": T0 + timedelta(seconds=n), "attempt": 1}
+            row = {
+                "id": id_,
+                "operation": "copy",
+                "status": "running",
+                "created_at": T0 + timedelta(seconds=n),
+                "attempt": 1,
+            }
             await self.add(jobs, row | values)
 
 
@@ -51,7 +57,9 @@ def found(store):
 
 
 async def test_get_returns_every_column(store, found):
-    """A job comes back with all its fields, typed: status, times, JSON, and the error as one (R1, R19)."""
+    """A job comes back with all its fields, typed: status, times, JSON, and the error as one (R1,
+    R19).
+    """
     values = {
         "id": "j",
         "parent_job_id": "p",
@@ -82,9 +90,13 @@ async def test_get_returns_every_column(store, found):
         "cpu_ms": 1.5,
         "max_rss_kb": 4096,
     }
-    await store.add(jobs, values | {"error_type": "ValueError", "error_message": "no", "error_traceback": "tb"})
+    await store.add(
+        jobs, values | {"error_type": "ValueError", "error_message": "no", "error_traceback": "tb"}
+    )
     job = await found.get("j")
-    assert job == JobRecord(**values | {"status": JobStatus.FAILED}, error=ErrorInfo("ValueError", "no", "tb"))
+    assert job == JobRecord(
+        **values | {"status": JobStatus.FAILED}, error=ErrorInfo("ValueError", "no", "tb")
+    )
     assert job.created_at.tzinfo is UTC
 
 
@@ -110,7 +122,16 @@ async def test_reads_deliver_what_is_pending_first(store, found):
 
 async def test_an_absent_job_is_named(store, found):
     """`job not found: X` for every way of asking (R19)."""
-    for ask in (found.get, found.find, found.resolve, found.by_external_id, found.progress, found.tree, found.history, found.steps):
+    for ask in (
+        found.get,
+        found.find,
+        found.resolve,
+        found.by_external_id,
+        found.progress,
+        found.tree,
+        found.history,
+        found.steps,
+    ):
         with pytest.raises(JobNotFound, match=r"^job not found: nope$"):
             await ask("nope")
     assert await found.by_context_id("nope") == []
@@ -118,7 +139,9 @@ async def test_an_absent_job_is_named(store, found):
 
 @pytest.mark.parametrize("odd", ["", "a\x00b", "\ud800", "x" * 5000, "%", "' OR 1=1 --"])
 async def test_odd_ids_are_not_found_and_break_nothing(store, found, odd):
-    """Whatever text stands in a URL or on a command line, the answer is "not found", never a database error (R19)."""
+    """Whatever text stands in a URL or on a command line, the answer is "not found", never a
+    database error (R19).
+    """
     await store.job("a", "b")
     for ask in (found.get, found.find, found.by_external_id):
         with pytest.raises(JobNotFound):
@@ -127,7 +150,9 @@ async def test_odd_ids_are_not_found_and_break_nothing(store, found, odd):
 
 
 async def test_find_takes_any_id_in_this_order(store, found):
-    """An id means the job's own id before an external id before a context id, and of several jobs the newest (R19)."""
+    """An id means the job's own id before an external id before a context id, and of several jobs
+    the newest (R19).
+    """
     await store.job("x", created_at=T0)
     await store.job("external", external_job_id="x", created_at=T0 + timedelta(hours=1))
     await store.job("old", external_job_id="e", context_id="x", created_at=T0)
@@ -147,20 +172,30 @@ async def test_find_uses_the_index_of_each_column(store, found):
     with pytest.raises(JobNotFound):
         await found.find("x")
     plan = await store.plan(store.asked[-1])
-    for index in ("sqlite_autoindex_structjob_jobs", "structjob_jobs_by_external_id", "structjob_jobs_by_context"):
+    for index in (
+        "sqlite_autoindex_structjob_jobs",
+        "structjob_jobs_by_external_id",
+        "structjob_jobs_by_context",
+    ):
         assert index in plan
     assert "SCAN structjob_jobs" not in plan
 
 
 @pytest.mark.parametrize("kind", ["record", "id", "coroutine"])
 async def test_a_legacy_lookup_is_asked_last(store, kind):
-    """Ids of an older system lead to jobs, through a function of the application's, before "not found" (R19, R21)."""
+    """Ids of an older system lead to jobs, through a function of the application's, before "not
+    found" (R19, R21).
+    """
     await store.job("j", "known")
     asked = []
 
     def record(old):
         asked.append(old)
-        return JobRecord(id="elsewhere", operation="o", status=JobStatus.COMPLETED, created_at=T0) if old == "old-1" else None
+        return (
+            JobRecord(id="elsewhere", operation="o", status=JobStatus.COMPLETED, created_at=T0)
+            if old == "old-1"
+            else None
+        )
 
     def by_id(old):
         asked.append(old)
@@ -170,7 +205,11 @@ async def test_a_legacy_lookup_is_asked_last(store, kind):
         await asyncio.sleep(0)
         return by_id(old)
 
-    found = Jobs(store.fetch, store.flush, legacy_lookup={"record": record, "id": by_id, "coroutine": coroutine}[kind])
+    found = Jobs(
+        store.fetch,
+        store.flush,
+        legacy_lookup={"record": record, "id": by_id, "coroutine": coroutine}[kind],
+    )
     assert (await found.find("known")).id == "known"
     assert asked == []
     assert (await found.find("old-1")).id == ("elsewhere" if kind == "record" else "j")
@@ -180,7 +219,9 @@ async def test_a_legacy_lookup_is_asked_last(store, kind):
 
 
 async def test_resolve_takes_the_beginning_of_an_id(store, found):
-    """On the command line the first letters suffice while they are unique; if not, the candidates are listed (R49)."""
+    """On the command line the first letters suffice while they are unique; if not, the candidates
+    are listed (R49).
+    """
     await store.job("0192-aa", "0192-ab", "0193-x", "0194_")
     await store.job("other", external_job_id="0193")
     assert (await found.resolve("0192-aa")).id == "0192-aa"
@@ -195,21 +236,54 @@ async def test_resolve_takes_the_beginning_of_an_id(store, found):
 
 
 async def test_a_job_whose_parent_is_in_another_database_is_a_root(store, found):
-    """Faults 60: it is listed, with the id of its parent; a child of a job that is here is not (R20)."""
+    """Faults 60: it is listed, with the id of its parent; a child of a job that is here is not
+    (R20).
+    """
     await store.job("a")
     await store.job("b", created_at=T0 + timedelta(hours=1), parent_job_id="a", root_job_id="a")
-    await store.job("c", created_at=T0 + timedelta(hours=2), parent_job_id="elsewhere", root_job_id="elsewhere")
-    await store.job("d", created_at=T0 + timedelta(hours=3), parent_job_id="c", root_job_id="elsewhere")
-    assert [(job.id, job.parent_job_id) for job in await found.list(root_only=True)] == [("c", "elsewhere"), ("a", None)]
+    await store.job(
+        "c", created_at=T0 + timedelta(hours=2), parent_job_id="elsewhere", root_job_id="elsewhere"
+    )
+    await store.job(
+        "d", created_at=T0 + timedelta(hours=3), parent_job_id="c", root_job_id="elsewhere"
+    )
+    assert [(job.id, job.parent_job_id) for job in await found.list(root_only=True)] == [
+        ("c", "elsewhere"),
+        ("a", None),
+    ]
     first = await found.list(root_only=True, limit=1)
     assert [job.id for job in await found.list(root_only=True, limit=1, cursor=first.next)] == ["a"]
 
 
 async def test_list_is_newest_first_and_filters(store, found):
-    """Jobs can be listed by status, type, operation, owner, category, project, ids, text and time, in any combination (R20)."""
-    await store.job("a", owner="ada", status="completed", project="p", category="c", job_type="t", correlation_id="co", session_id=5)
-    await store.job("b", created_at=T0 + timedelta(hours=1), operation="load_50%", parent_job_id="a", root_job_id="a", context_id="cx")
-    await store.job("c", created_at=T0 + timedelta(hours=2), description="Loads 50 files", status="failed", external_job_id="e")
+    """Jobs can be listed by status, type, operation, owner, category, project, ids, text and time,
+    in any combination (R20).
+    """
+    await store.job(
+        "a",
+        owner="ada",
+        status="completed",
+        project="p",
+        category="c",
+        job_type="t",
+        correlation_id="co",
+        session_id=5,
+    )
+    await store.job(
+        "b",
+        created_at=T0 + timedelta(hours=1),
+        operation="load_50%",
+        parent_job_id="a",
+        root_job_id="a",
+        context_id="cx",
+    )
+    await store.job(
+        "c",
+        created_at=T0 + timedelta(hours=2),
+        description="Loads 50 files",
+        status="failed",
+        external_job_id="e",
+    )
 
     async def listed(**filters):
         return [job.id for job in await found.list(**filters)]
@@ -219,9 +293,20 @@ async def test_list_is_newest_first_and_filters(store, found):
     assert await listed(status="running") == ["b"]
     assert await listed(status=["failed", "completed"]) == ["c", "a"]
     assert await listed(status=["failed", "failed"]) == ["c"]
-    assert await listed(owner="ada") == await listed(project="p") == await listed(category="c") == await listed(job_type="t") == ["a"]
+    assert (
+        await listed(owner="ada")
+        == await listed(project="p")
+        == await listed(category="c")
+        == await listed(job_type="t")
+        == ["a"]
+    )
     assert await listed(correlation_id="co") == await listed(session_id=5) == ["a"]
-    assert await listed(parent_job_id="a") == await listed(root_job_id="a") == await listed(context_id="cx") == ["b"]
+    assert (
+        await listed(parent_job_id="a")
+        == await listed(root_job_id="a")
+        == await listed(context_id="cx")
+        == ["b"]
+    )
     assert await listed(external_job_id="e") == ["c"]
     assert await listed(operation="copy", root_only=True) == ["c", "a"]
     assert await listed(text="LOAD") == ["c", "b"]
@@ -257,7 +342,9 @@ async def test_a_wrong_filter_is_named_before_anything_is_asked(store, found, fi
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order):
-    """Following `next` shows every job once, following `previous` the same pages backwards, also where many share a time (R20)."""
+    """Following `next` shows every job once, following `previous` the same pages backwards, also
+    where many share a time (R20).
+    """
     names = [f"j{n:02}" for n in range(10)]
     for name in names:
         await store.job(name, created_at=T0)
@@ -269,17 +356,29 @@ async def test_pages_lead_forward_and_back(store, found, order):
         if page.next is None:
             break
         cursor = page.next
-    assert [[job.id for job in page] for page in forward] == [expected[0:3], expected[3:6], expected[6:9], expected[9:]]
+    assert [[job.id for job in page] for page in forward] == [
+        expected[0:3],
+        expected[3:6],
+        expected[6:9],
+        expected[9:],
+    ]
     assert forward[0].previous is None
     backward = [forward[-1]]
     while backward[-1].previous is not None:
         backward.append(await found.list(order=order, limit=3, cursor=backward[-1].previous))
-    assert [[job.id for job in page] for page in backward] == [expected[9:], expected[6:9], expected[3:6], expected[0:3]]
+    assert [[job.id for job in page] for page in backward] == [
+        expected[9:],
+        expected[6:9],
+        expected[3:6],
+        expected[0:3],
+    ]
     assert all(page.next is not None for page in backward[1:])
 
 
 async def test_pages_are_stable_while_jobs_come_and_go(store, found):
-    """New jobs shift nothing: the next page begins where this one ended, and `previous` leads to what is new (R20)."""
+    """New jobs shift nothing: the next page begins where this one ended, and `previous` leads to
+    what is new (R20).
+    """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2)
     assert [job.id for job in first] == ["d", "c"]
@@ -292,18 +391,25 @@ async def test_pages_are_stable_while_jobs_come_and_go(store, found):
 
 
 async def test_an_emptied_page_leads_back(store, found):
-    """If all that followed was deleted, the empty page's `previous` still leads to the rows before it (R20, R41)."""
+    """If all that followed was deleted, the empty page's `previous` still leads to the rows before
+    it (R20, R41).
+    """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2, order="asc")
     async with store.engine.begin() as connection:
         await connection.execute(jobs.delete().where(jobs.c.id.in_(("c", "d"))))
     empty = await found.list(limit=2, order="asc", cursor=first.next)
     assert (empty.items, empty.next) == ((), None)
-    assert [job.id for job in await found.list(limit=2, order="asc", cursor=empty.previous)] == ["a", "b"]
+    assert [job.id for job in await found.list(limit=2, order="asc", cursor=empty.previous)] == [
+        "a",
+        "b",
+    ]
 
 
 async def test_a_cursor_belongs_to_its_query(store, found):
-    """A cursor used with another filter is refused instead of showing something arbitrary; another limit is fine (R20)."""
+    """A cursor used with another filter is refused instead of showing something arbitrary; another
+    limit is fine (R20).
+    """
     await store.job("a", "b", "c")
     page = await found.list(owner=None, limit=1, since=timedelta(days=36500))
     for other in ({"owner": "ada"}, {"order": "asc"}, {"status": "running"}, {}):
@@ -315,16 +421,28 @@ async def test_a_cursor_belongs_to_its_query(store, found):
 
 
 async def test_a_cursor_of_ones_own_making(store, found):
-    """What no driver would take in place of an id or a number is no cursor, on each database (R20)."""
+    """What no driver would take in place of an id or a number is no cursor, on each
+    database (R20).
+    """
 
     async def refused(listing, genuine, key):
-        cursor = msgspec.json.decode(base64.b64decode(genuine + "=" * (-len(genuine) % 4), altchars=b"-_"))
+        cursor = msgspec.json.decode(
+            base64.b64decode(genuine + "=" * (-len(genuine) % 4), altchars=b"-_")
+        )
         cursor[-1] = key
         with pytest.raises(InvalidFilter, match="not one that structjob gave out"):
-            await listing(limit=1, cursor=base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode())
+            await listing(
+                limit=1, cursor=base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode()
+            )
 
     await store.job("a", "b")
-    await store.add(attempts, *({"job_id": "a", "attempt": number, "status": "failed", "started_at": T0} for number in (1, 2)))
+    await store.add(
+        attempts,
+        *(
+            {"job_id": "a", "attempt": number, "status": "failed", "started_at": T0}
+            for number in (1, 2)
+        ),
+    )
     await refused(found.list, (await found.list(limit=1)).next, "a\x00")
     for number in (2**31, -(2**31) - 1, 2**70):
         await refused(found.history, (await found.history(limit=1)).next, ["a", number])
@@ -332,7 +450,9 @@ async def test_a_cursor_of_ones_own_making(store, found):
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_a_page_of_several_statuses_reads_only_its_size(store, found):
-    """The newest failed or crashed jobs come from the index on status, however many jobs there are (R5, R20)."""
+    """The newest failed or crashed jobs come from the index on status, however many jobs there are
+    (R5, R20).
+    """
     await found.list(status=["failed", "crashed"])
     plan = await store.plan(store.asked[-1])
     assert plan.count("SEARCH structjob_jobs USING INDEX structjob_jobs_by_status (status=?)") == 2
@@ -364,7 +484,15 @@ async def test_every_filter_of_a_column_has_an_index(store, found, name):
 
 async def test_progress_says_how_far(store, found):
     """Steps done and begun, percent, run time, ids, parent and children, by any id (R16, R45)."""
-    await store.job("j", external_job_id="gui-17", context_id="vm-9", parent_job_id="p", started_at=T0, attempt=2, current_step="copy")
+    await store.job(
+        "j",
+        external_job_id="gui-17",
+        context_id="vm-9",
+        parent_job_id="p",
+        started_at=T0,
+        attempt=2,
+        current_step="copy",
+    )
     await store.job("k1", "k2", parent_job_id="j")
     step = {"name": "s", "job_id": "j"}
     await store.add(
@@ -375,10 +503,24 @@ async def test_progress_says_how_far(store, found):
     )
     for any_id in ("j", "gui-17", "vm-9"):
         progress = await found.progress(any_id)
-        assert (progress.job_id, progress.status, progress.operation, progress.attempt) == ("j", JobStatus.RUNNING, "copy", 2)
-        assert (progress.completed_steps, progress.total_steps, progress.step_completion, progress.percent) == (1, 2, 50.0, 50.0)
+        assert (progress.job_id, progress.status, progress.operation, progress.attempt) == (
+            "j",
+            JobStatus.RUNNING,
+            "copy",
+            2,
+        )
+        assert (
+            progress.completed_steps,
+            progress.total_steps,
+            progress.step_completion,
+            progress.percent,
+        ) == (1, 2, 50.0, 50.0)
         assert progress.runtime_seconds == 90.0
-        assert (progress.current_step, progress.parent_job_id, progress.children) == ("copy", "p", ("k1", "k2"))
+        assert (progress.current_step, progress.parent_job_id, progress.children) == (
+            "copy",
+            "p",
+            ("k1", "k2"),
+        )
         assert (progress.external_job_id, progress.context_id) == ("gui-17", "vm-9")
 
 
@@ -386,43 +528,89 @@ async def test_progress_says_how_far(store, found):
     ("values", "percent", "runtime"),
     [
         ({"status": "running", "percent_complete": 75.0, "started_at": T0}, 75.0, 90.0),
-        ({"status": "running", "percent_complete": 0.0, "started_at": T0 + timedelta(hours=1)}, 0.0, 0.0),
+        (
+            {"status": "running", "percent_complete": 0.0, "started_at": T0 + timedelta(hours=1)},
+            0.0,
+            0.0,
+        ),
         ({"status": "pending", "attempt": 0}, 0.0, 0.0),
-        ({"status": "completed", "percent_complete": 75.0, "started_at": T0, "duration_ms": 1500.0}, 100.0, 1.5),
-        ({"status": "failed", "percent_complete": 75.0, "started_at": T0, "completed_at": T0 + timedelta(seconds=3)}, 75.0, 3.0),
-        ({"status": "cancelled", "started_at": T0, "canceled_at": T0 + timedelta(seconds=4)}, 0.0, 4.0),
+        (
+            {
+                "status": "completed",
+                "percent_complete": 75.0,
+                "started_at": T0,
+                "duration_ms": 1500.0,
+            },
+            100.0,
+            1.5,
+        ),
+        (
+            {
+                "status": "failed",
+                "percent_complete": 75.0,
+                "started_at": T0,
+                "completed_at": T0 + timedelta(seconds=3),
+            },
+            75.0,
+            3.0,
+        ),
+        (
+            {"status": "cancelled", "started_at": T0, "canceled_at": T0 + timedelta(seconds=4)},
+            0.0,
+            4.0,
+        ),
         ({"status": "crashed", "started_at": T0}, 0.0, 0.0),
     ],
 )
 async def test_percent_and_run_time_of_each_status(store, found, values, percent, runtime):
-    """What was told counts before what is derived; a completed job is at 100; the clock stops with the job (R15, R16)."""
+    """What was told counts before what is derived; a completed job is at 100; the clock stops with
+    the job (R15, R16).
+    """
     await store.job("j", **values)
     progress = await found.progress("j")
     assert (progress.percent, progress.runtime_seconds) == (percent, runtime)
 
 
 async def test_history_and_steps(store, found):
-    """The attempts at a job, oldest first, and the steps of the latest or of any attempt, in their order (R2, R3, R20)."""
+    """The attempts at a job, oldest first, and the steps of the latest or of any attempt, in their
+    order (R2, R3, R20).
+    """
     await store.job("j", attempt=2)
     await store.job("waiting", status="pending", attempt=0)
     error = {"error_type": "E", "error_message": "m"}
     await store.add(
         attempts,
         {"job_id": "j", "attempt": 2, "status": "running", "session_id": 1, "started_at": T0},
-        {"job_id": "j", "attempt": 1, "status": "failed", "session_id": 1, "result": {"n": 1}} | error,
+        {"job_id": "j", "attempt": 1, "status": "failed", "session_id": 1, "result": {"n": 1}}
+        | error,
     )
     step = {"job_id": "j", "attempt": 2}
     await store.add(
         steps,
         step
-        | {"id": "s2", "seq": 2, "name": "second", "status": "retrying", "metadata": {"attempt_number": 1}, "parent_step_id": "s1"}
+        | {
+            "id": "s2",
+            "seq": 2,
+            "name": "second",
+            "status": "retrying",
+            "metadata": {"attempt_number": 1},
+            "parent_step_id": "s1",
+        }
         | error,
-        step | {"id": "s1", "seq": 1, "name": "first", "status": "running", "done": 5.0, "total": 100.0},
+        step
+        | {"id": "s1", "seq": 1, "name": "first", "status": "running", "done": 5.0, "total": 100.0},
         {"job_id": "j", "id": "s0", "seq": 1, "name": "before", "status": "failed", "attempt": 1},
     )
     history = await found.history("j")
-    assert [(one.attempt, one.status) for one in history] == [(1, JobStatus.FAILED), (2, JobStatus.RUNNING)]
-    assert (history[0].error, history[0].result, history[1].error) == (ErrorInfo("E", "m"), {"n": 1}, None)
+    assert [(one.attempt, one.status) for one in history] == [
+        (1, JobStatus.FAILED),
+        (2, JobStatus.RUNNING),
+    ]
+    assert (history[0].error, history[0].result, history[1].error) == (
+        ErrorInfo("E", "m"),
+        {"n": 1},
+        None,
+    )
     assert await found.history("waiting") == await found.steps("waiting") == []
     latest = await found.steps("j")
     assert [(one.id, one.name, one.status) for one in latest] == [
@@ -430,7 +618,11 @@ async def test_history_and_steps(store, found):
         ("s2", "second", StepStatus.RETRYING),
     ]
     assert (latest[0].done, latest[0].total) == (5.0, 100.0)
-    assert (latest[1].parent_step_id, latest[1].metadata, latest[1].error) == ("s1", {"attempt_number": 1}, ErrorInfo("E", "m"))
+    assert (latest[1].parent_step_id, latest[1].metadata, latest[1].error) == (
+        "s1",
+        {"attempt_number": 1},
+        ErrorInfo("E", "m"),
+    )
     assert [one.id for one in await found.steps("j", attempt=1)] == ["s0"]
     assert await found.steps("j", attempt=3) == []
 
@@ -442,10 +634,18 @@ async def test_the_tree_of_a_job(store, found):
     await store.job("first", parent_job_id="root", created_at=T0 + timedelta(hours=1))
     await store.job("grandchild", parent_job_id="first")
     step = {"name": "s", "status": "running", "attempt": 1}
-    await store.add(steps, step | {"id": "s2", "job_id": "first", "seq": 2}, step | {"id": "s1", "job_id": "first", "seq": 1})
+    await store.add(
+        steps,
+        step | {"id": "s2", "job_id": "first", "seq": 2},
+        step | {"id": "s1", "job_id": "first", "seq": 1},
+    )
     await store.add(steps, step | {"id": "s3", "job_id": "grandchild", "seq": 1, "attempt": 7})
     tree = await found.tree("root")
-    assert (tree.job.id, tree.steps, [child.job.id for child in tree.children]) == ("root", (), ["first", "second"])
+    assert (tree.job.id, tree.steps, [child.job.id for child in tree.children]) == (
+        "root",
+        (),
+        ["first", "second"],
+    )
     first = tree.children[0]
     assert [one.id for one in first.steps] == ["s1", "s2"]
     assert [child.job.id for child in first.children] == ["grandchild"]
@@ -457,8 +657,12 @@ async def test_a_long_chain_and_a_circle_of_jobs(store, found):
     """Neither 990 generations nor wrong data that goes in a circle end in an error (R20)."""
     async with store.engine.begin() as connection:
         row = {"operation": "o", "status": "running", "created_at": T0}
-        await connection.execute(jobs.insert(), [row | {"id": f"g{n}", "parent_job_id": f"g{n - 1}"} for n in range(990)])
-        await connection.execute(sa.update(jobs).where(jobs.c.id == "g0").values(parent_job_id="g989"))
+        await connection.execute(
+            jobs.insert(), [row | {"id": f"g{n}", "parent_job_id": f"g{n - 1}"} for n in range(990)]
+        )
+        await connection.execute(
+            sa.update(jobs).where(jobs.c.id == "g0").values(parent_job_id="g989")
+        )
     tree = await found.tree("g5")
     depth = 0
     while tree.children:
@@ -467,10 +671,22 @@ async def test_a_long_chain_and_a_circle_of_jobs(store, found):
 
 
 async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
-    """MariaDB ends at 1,000 levels without a word, unless told otherwise: trees, lines and retention know all (R20, R36, R41)."""
+    """MariaDB ends at 1,000 levels without a word, unless told otherwise: trees, lines and
+    retention know all (R20, R36, R41).
+    """
     row = {"operation": "o", "status": "completed", "created_at": T0, "completed_at": T0}
-    family = [row | {"id": f"g{n}", "parent_job_id": f"g{n - 1}" if n else None} for n in range(1_200)]
-    event = {"session_id": 5, "seq": 1, "ts": T0, "level": "info", "message": "deep", "type": "job", "job_id": "g1199"}
+    family = [
+        row | {"id": f"g{n}", "parent_job_id": f"g{n - 1}" if n else None} for n in range(1_200)
+    ]
+    event = {
+        "session_id": 5,
+        "seq": 1,
+        "ts": T0,
+        "level": "info",
+        "message": "deep",
+        "type": "job",
+        "job_id": "g1199",
+    }
     async with database.engine.begin() as connection:
         await connection.execute(jobs.insert(), family)
         await connection.execute(logs.insert(), [event])
@@ -478,7 +694,9 @@ async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
     while tree.children:
         tree, depth = tree.children[0], depth + 1
     assert depth == 1_199
-    assert [one.message for one in await any_tracker.logs.list(job_id="g0", children=True)] == ["deep"]
+    assert [one.message for one in await any_tracker.logs.list(job_id="g0", children=True)] == [
+        "deep"
+    ]
     assert (await any_tracker.prune(30, dry_run=True)).jobs == 1_200
 
 
@@ -500,13 +718,20 @@ async def history_of(found, **filters):
 
 
 async def test_the_history_of_all_jobs(store, found):
-    """The attempts at all jobs in pages, both ways, by when they began; of the same moment, by job and number (R20)."""
+    """The attempts at all jobs in pages, both ways, by when they began; of the same moment, by job
+    and number (R20).
+    """
     times = {("a", 1): 0, ("b", 1): 5, ("a", 2): 5, ("a", 10): 5, ("c", 1): 5, ("b", 2): 9}
     status = {("a", 1): "failed", ("a", 2): "crashed", ("b", 1): "failed"}
     await store.add(
         attempts,
         *(
-            {"job_id": job, "attempt": n, "status": status.get((job, n), "completed"), "started_at": T0 + timedelta(seconds=s)}
+            {
+                "job_id": job,
+                "attempt": n,
+                "status": status.get((job, n), "completed"),
+                "started_at": T0 + timedelta(seconds=s),
+            }
             for (job, n), s in times.items()
         ),
         {"job_id": "imported", "attempt": 1, "status": "completed"},
@@ -514,11 +739,25 @@ async def test_the_history_of_all_jobs(store, found):
     newest = [("b", 2), ("c", 1), ("b", 1), ("a", 10), ("a", 2), ("a", 1)]
     for limit in (1, 2, 4, 6, 100):
         assert list(chain.from_iterable(await history_of(found, limit=limit))) == newest
-        assert list(chain.from_iterable(await history_of(found, limit=limit, order="asc"))) == newest[::-1]
-    assert await history_of(found, status=["failed", "crashed"], limit=2) == [[("b", 1), ("a", 2)], [("a", 1)]]
-    assert await history_of(found, since=T0 + timedelta(seconds=1), until=T0 + timedelta(seconds=9)) == [newest[1:5]]
+        assert (
+            list(chain.from_iterable(await history_of(found, limit=limit, order="asc")))
+            == newest[::-1]
+        )
+    assert await history_of(found, status=["failed", "crashed"], limit=2) == [
+        [("b", 1), ("a", 2)],
+        [("a", 1)],
+    ]
+    assert await history_of(
+        found, since=T0 + timedelta(seconds=1), until=T0 + timedelta(seconds=9)
+    ) == [newest[1:5]]
     page = await found.history(filter=AttemptFilter(limit=1))
-    for wrong in ({"cursor": page.next, "order": "asc"}, {"cursor": "x"}, {"owner": "ada"}, {"status": "done"}, {"limit": 0}):
+    for wrong in (
+        {"cursor": page.next, "order": "asc"},
+        {"cursor": "x"},
+        {"owner": "ada"},
+        {"status": "done"},
+        {"limit": 0},
+    ):
         with pytest.raises(InvalidFilter):
             await found.history(**wrong)
     with pytest.raises(InvalidFilter, match="one job"):

@@ -1,4 +1,6 @@
-"""Results and metadata have limits of their own: large ones are stored whole; what is cut is marked, and warned about once."""
+"""Results and metadata have limits of their own: large ones are stored whole; what is cut is
+marked, and warned about once.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ from store_support import job, opened
 from test_encoding import HOSTILE
 
 import structjob
-from structjob import bounds, encoding
-from structjob.redaction import Redactor
 from structjob.store.ingest import Write
+from structjob.values import bounds, encoding
+from structjob.values.redaction import Redactor
 
 LARGE = {
-    "rows": [{"id": number, "name": f"row {number}", "tags": ["a", None, 0.5], "ok": True} for number in range(12_500)],
+    "rows": [
+        {"id": number, "name": f"row {number}", "tags": ["a", None, 0.5], "ok": True}
+        for number in range(12_500)
+    ],
     "keys": {f"k{number}": number for number in range(5000)},
     "text": "é" * 80_000,
 }
@@ -34,9 +39,14 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.slow
 async def test_large_results_and_metadata_are_stored_whole(any_tracker, caplog):
-    """faults 14: a result and metadata of nearly 1 MiB each, of a job and a step, come back equal on each database, without a warning."""
+    """faults 14: a result and metadata of nearly 1 MiB each, of a job and a step, come back equal
+    on each database, without a warning.
+    """
     assert 900_000 < len(msgspec.json.encode(LARGE)) < bounds.MAX_VALUE
-    async with any_tracker.job("large", metadata=LARGE) as running, running.step("s", metadata=LARGE):
+    async with (
+        any_tracker.job("large", metadata=LARGE) as running,
+        running.step("s", metadata=LARGE),
+    ):
         running.result = LARGE
     found = await any_tracker.jobs.get(running.id)
     (step,) = await any_tracker.jobs.steps(running.id)
@@ -53,19 +63,49 @@ def deep(levels):
 
 
 CUTS = {
-    "values": (lambda: [1] * 300_000, "the number of values is more than 262,144", "…[cut: 37,856 more of 300,000 items]"),
-    "text": (lambda: "x" * 1_000_000, "a text of 1,000,000 characters is more than 983,040", "…[cut: the first 982,960 of 1,000,000 kept]"),
-    "bytes": (lambda: b"x" * 1_000_000, "1,000,000 bytes is more than 983,040", "…[cut: the first 982,960 of 1,000,000 kept]"),
-    "depth": (lambda: deep(30), "the depth of nesting is more than 24", "…[cut: list nested deeper than 24 levels]"),
-    "key": (lambda: {"k" * 300: 1}, "a key of 300 characters is more than 256", "…[cut: the first 176 of 300 kept]"),
-    "digits": (lambda: 1 << 9000, "a number of 9,001 bits is more than 8,192", "<int of 9,001 bits>"),
-    "room": (lambda: ["x" * 500] * 10_000, "5,030,001 bytes of JSON are more than 1,048,576", "…[cut: 7,952 more of 10,000 items]"),
+    "values": (
+        lambda: [1] * 300_000,
+        "the number of values is more than 262,144",
+        "…[cut: 37,856 more of 300,000 items]",
+    ),
+    "text": (
+        lambda: "x" * 1_000_000,
+        "a text of 1,000,000 characters is more than 983,040",
+        "…[cut: the first 982,960 of 1,000,000 kept]",
+    ),
+    "bytes": (
+        lambda: b"x" * 1_000_000,
+        "1,000,000 bytes is more than 983,040",
+        "…[cut: the first 982,960 of 1,000,000 kept]",
+    ),
+    "depth": (
+        lambda: deep(30),
+        "the depth of nesting is more than 24",
+        "…[cut: list nested deeper than 24 levels]",
+    ),
+    "key": (
+        lambda: {"k" * 300: 1},
+        "a key of 300 characters is more than 256",
+        "…[cut: the first 176 of 300 kept]",
+    ),
+    "digits": (
+        lambda: 1 << 9000,
+        "a number of 9,001 bits is more than 8,192",
+        "<int of 9,001 bits>",
+    ),
+    "room": (
+        lambda: ["x" * 500] * 10_000,
+        "5,030,001 bytes of JSON are more than 1,048,576",
+        "…[cut: 7,952 more of 10,000 items]",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CUTS)
 def test_each_cut_is_marked_with_what_there_was_and_reported(name):
-    """faults 14: the mark counts what the value itself holds, however often it had to be cut; the report names the limit."""
+    """faults 14: the mark counts what the value itself holds, however often it had to be cut; the
+    report names the limit.
+    """
     make, why, mark = CUTS[name]
     told: list[str] = []
     out = encoding.encode_value(make(), bounds.OF_VALUE, warn=told.append)
@@ -76,9 +116,14 @@ def test_each_cut_is_marked_with_what_there_was_and_reported(name):
 
 @pytest.mark.slow
 async def test_a_cut_is_warned_about_once_per_job(tracker, caplog):
-    """faults 14: on the library's own logger, with the job, the field and the limit; the steps of the job count as the job."""
+    """faults 14: on the library's own logger, with the job, the field and the limit; the steps of
+    the job count as the job.
+    """
     large = ["x" * 1000] * 2000
-    async with tracker.job("reads", metadata={"rows": large}) as first, first.step("s", metadata={"rows": large}):
+    async with (
+        tracker.job("reads", metadata={"rows": large}) as first,
+        first.step("s", metadata={"rows": large}),
+    ):
         first.result = large
     async with tracker.job("writes") as second:
         async with second.step("s", metadata={"rows": large}):
@@ -89,14 +134,27 @@ async def test_a_cut_is_warned_about_once_per_job(tracker, caplog):
     assert one.startswith(f"the metadata of job {first.id} (reads) {start}")
     assert two.startswith(f"the metadata of step 's' of job {second.id} {start}")
     assert "bytes of JSON are more than 1,048,576" in one
-    assert {record.name for record in caplog.records if "is cut" in record.getMessage()} == {"structjob"}
+    assert {record.name for record in caplog.records if "is cut" in record.getMessage()} == {
+        "structjob"
+    }
 
 
-_LONG = {"lying mapping", "deep dict", "deep list", "wide and deep", "long text", "many keys", "endless"}
+_LONG = {
+    "lying mapping",
+    "deep dict",
+    "deep list",
+    "wide and deep",
+    "long text",
+    "many keys",
+    "endless",
+}
 """Those that are walked through, up to the limits, several times."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in _LONG else name for name in HOSTILE])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in _LONG else name for name in HOSTILE],
+)
 def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
     """Guarantee 7: the last resort works, too, whatever the value does when it is asked."""
     value = HOSTILE[name]
@@ -108,15 +166,24 @@ def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
 
 def test_the_marks_of_a_large_event_count_what_was_given():
     """faults 14: an event that is too large even after a first cut; with its secrets taken out."""
-    attrs = {"rows": [{"n": number, "text": "x" * 2000} for number in range(5064)], "at": "password=hunter2"}
+    attrs = {
+        "rows": [{"n": number, "text": "x" * 2000} for number in range(5064)],
+        "at": "password=hunter2",
+    }
     out = json.loads(encoding.encode_value(attrs, redactor=Redactor()))
     assert out["rows"][-1] == "…[cut: 5,000 more of 5,064 items]"
     assert out["at"] == "password=[redacted]"
 
 
 async def test_keys_that_are_no_text_leave_the_marks_true(tracker):
-    """faults 14: such attributes, which only a processor can make, are looked at once as all others are."""
-    structjob.configure(console=False, strict=True, processors=[lambda logger, name, event: {**event, 7: list(range(2000)), "7": 1}])
+    """faults 14: such attributes, which only a processor can make, are looked at once as all others
+    are.
+    """
+    structjob.configure(
+        console=False,
+        strict=True,
+        processors=[lambda logger, name, event: {**event, 7: list(range(2000)), "7": 1}],
+    )
     structlog.get_logger().info("seven", secret="s")
     (event,) = await tracker.logs.list(text="seven")
     assert event.attrs["7"][-1] == "…[cut: 976 more of 2,000 items]"
@@ -124,19 +191,42 @@ async def test_keys_that_are_no_text_leave_the_marks_true(tracker):
     assert event.attrs["secret"] == "[redacted]"
 
 
-SECRETS = ["password", "token", "--token", "x --password y", "https://u:p@host", "plain", "a", "authorization", "Bearer abc123def4", "\x00"]
+SECRETS = [
+    "password",
+    "token",
+    "--token",
+    "x --password y",
+    "https://u:p@host",
+    "plain",
+    "a",
+    "authorization",
+    "Bearer abc123def4",
+    "\x00",
+]
 
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(SECRETS) | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(SECRETS) | st.integers(0, 2), inner, max_size=3),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.sampled_from(SECRETS)
+        | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(SECRETS) | st.integers(0, 2), inner, max_size=3)
+        ),
         max_leaves=20,
     )
 )
 def test_the_short_way_comes_to_the_same_as_the_careful_one(value):
-    """faults 14: plain values are not walked through; what is stored is what the walk would have made, without the same secrets."""
-    assert json.loads(encoding.encode_value(value, bounds.OF_VALUE, Redactor())) == Redactor().value(encoding.normalise(value))
+    """faults 14: plain values are not walked through; what is stored is what the walk would have
+    made, without the same secrets.
+    """
+    assert json.loads(
+        encoding.encode_value(value, bounds.OF_VALUE, Redactor())
+    ) == Redactor().value(encoding.normalise(value))
 
 
 async def test_the_newer_of_two_large_results_stays(database):
@@ -146,9 +236,18 @@ async def test_the_newer_of_two_large_results_stays(database):
         await store.write(Write(1, states=job(2, result=new, metadata=new)))
         await store.write(Write(1, states=job(1, result=old, metadata=old)))
         await store.write(Write(2, states=job(9, result=old, metadata=old)))
-        await store.write(Write(1, states=job(3, "k", result=old) + job(4, "l", metadata=old, result=[1]) + job(5, "k", result=new)))
+        await store.write(
+            Write(
+                1,
+                states=job(3, "k", result=old)
+                + job(4, "l", metadata=old, result=[1])
+                + job(5, "k", result=new),
+            )
+        )
     for id_, metadata, result in (("j", new, new), ("k", None, new), ("l", old, [1])):
-        ((stored_metadata, stored_result),) = await database.rows(f"SELECT metadata, result FROM structjob_jobs WHERE id = '{id_}'")
+        ((stored_metadata, stored_result),) = await database.rows(
+            f"SELECT metadata, result FROM structjob_jobs WHERE id = '{id_}'"
+        )
         assert [plain(stored_metadata), plain(stored_result)] == [metadata, result]
 
 
@@ -175,7 +274,9 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.slow
 async def test_a_large_state_survives_kill_9(tmp_path, db_url):
-    """faults 14, guarantee 1: a record of almost 2 MiB is in the spool when the block is left, and the next tracker stores it whole."""
+    """faults 14, guarantee 1: a record of almost 2 MiB is in the spool when the block is left, and
+    the next tracker stores it whole.
+    """
     with pytest.raises(subprocess.CalledProcessError) as ended:
         Shell(tmp_path).python(KILLED, db_url)
     assert ended.value.returncode == -signal.SIGKILL
@@ -183,21 +284,33 @@ async def test_a_large_state_survives_kill_9(tmp_path, db_url):
     async with structjob.Tracker(db_url) as tracker:
         await tracker.flush()
         found = await tracker.jobs.get("large-1")
-    assert (found.status, found.result, found.metadata) == ("completed", {"text": "r" * 900_000}, {"text": "m" * 900_000})
+    assert (found.status, found.result, found.metadata) == (
+        "completed",
+        {"text": "r" * 900_000},
+        {"text": "m" * 900_000},
+    )
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 async def test_a_server_of_small_packets_gets_what_fits(database, caplog):
-    """faults 14: a result that its max_allowed_packet does not allow is left out, with a word, and put aside as far as it fits; the rest of
-    the row and its neighbors are stored."""
+    """faults 14: a result that its max_allowed_packet does not allow is left out, with a word, and
+    put aside as far as it fits; the rest of the row and its neighbors are stored.
+    """
     large = {"text": "r" * 900_000}
     async with opened(database) as store:
         store._ingest.most = 400_000
-        states = job(1, result=large, metadata={"kept": 1}, status="completed") + job(2, "k", result=[1])
+        states = job(1, result=large, metadata={"kept": 1}, status="completed") + job(
+            2, "k", result=[1]
+        )
         written = await store.write(Write(1, states=states))
     assert sorted(written.states) == [1, 2]
-    rows = await database.rows("SELECT id, status, metadata, result FROM structjob_jobs ORDER BY id")
-    assert [(*row[:2], plain(row[2])) for row in rows] == [("j", "completed", {"kept": 1}), ("k", "running", None)]
+    rows = await database.rows(
+        "SELECT id, status, metadata, result FROM structjob_jobs ORDER BY id"
+    )
+    assert [(*row[:2], plain(row[2])) for row in rows] == [
+        ("j", "completed", {"kept": 1}),
+        ("k", "running", None),
+    ]
     assert "left out" in rows[0][3]
     ((error, payload),) = await database.rows("SELECT error, payload FROM structjob_dead_letters")
     assert "max_allowed_packet permits 400,000" in error
@@ -207,10 +320,14 @@ async def test_a_server_of_small_packets_gets_what_fits(database, caplog):
 
 
 @pytest.mark.parametrize("database", ["mariadb"], indirect=True)
-async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(any_tracker, database, monkeypatch):
-    """faults 14: where the start asks the database first, metadata that its max_allowed_packet does not allow raise nothing; and of all its
-    records, each of which is refused, one is kept."""
-    monkeypatch.setattr(any_tracker._store, "prepare", lambda connection: None)  # whatever the packets of further connections
+async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(
+    any_tracker, database, monkeypatch
+):
+    """faults 14: where the start asks the database first, metadata that its max_allowed_packet does
+    not allow raise nothing; and of all its records, each of which is refused, one is kept.
+    """
+    # whatever the packets of further connections
+    monkeypatch.setattr(any_tracker._store, "prepare", lambda connection: None)
     any_tracker._store._ingest.most = 400_000
     large = {"text": "m" * 900_000}
     async with any_tracker.job("claimed", job_id="given-1", metadata=large) as running:
@@ -220,14 +337,23 @@ async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(any_t
         pass
     found = await any_tracker.jobs.get("given-1")
     assert (found.status, found.attempt) == ("completed", 1)
-    assert await database.rows("SELECT status FROM structjob_jobs WHERE idempotency_key = 'k'") == [("completed",)]
+    assert await database.rows("SELECT status FROM structjob_jobs WHERE idempotency_key = 'k'") == [
+        ("completed",)
+    ]
     letters = await database.rows("SELECT payload FROM structjob_dead_letters")
     assert sorted("given-1" in payload[:100] for (payload,) in letters) == [False, True]
 
 
 def test_what_was_cut_is_not_cut_again():
-    """faults 14: an event that is exported and imported keeps its marks: the mark takes the place of one item, or of one key."""
-    given = {"items": list(range(5000)), "keys": {f"k{n}": n for n in range(300)}, "text": "x" * 100_000, "deep": deep(30)}
+    """faults 14: an event that is exported and imported keeps its marks: the mark takes the place
+    of one item, or of one key.
+    """
+    given = {
+        "items": list(range(5000)),
+        "keys": {f"k{n}": n for n in range(300)},
+        "text": "x" * 100_000,
+        "deep": deep(30),
+    }
     once = encoding.encode_value(given)
     assert encoding.encode_value(json.loads(once)) == once
     assert json.loads(once)["items"][-1] == "…[cut: 3,976 more of 5,000 items]"

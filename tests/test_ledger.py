@@ -1,4 +1,6 @@
-"""The ledger adds up whenever it is asked, and what it calls dropped stands in structjob_gaps, number by number."""
+"""The ledger adds up whenever it is asked, and what it calls dropped stands in structjob_gaps,
+number by number.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,13 @@ class Asker(threading.Thread):
         while not self.stop.is_set():
             ledger = self.tracker.ledger()
             self.asked += 1
-            parts = (ledger.stored, ledger.spilled, ledger.in_memory, *ledger.dropped.values(), ledger.dead_lettered)
+            parts = (
+                ledger.stored,
+                ledger.spilled,
+                ledger.in_memory,
+                *ledger.dropped.values(),
+                ledger.dead_lettered,
+            )
             if sum(parts) != ledger.accepted or min(parts) < 0 or ledger.stored < before:
                 self.wrong.append(ledger)
             before = ledger.stored
@@ -54,9 +62,19 @@ def flood(threads: int, each: int) -> None:
 def compare(path, session: int, ledger: structjob.Ledger) -> None:
     """Compare the ledger with what the database holds."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        stored = {seq for (seq,) in connection.execute("SELECT seq FROM structjob_logs WHERE session_id = ?", (session,))}
-        rows = connection.execute("SELECT COUNT(*) FROM structjob_logs WHERE session_id = ?", (session,)).fetchone()[0]
-        gaps = connection.execute("SELECT first_seq, last_seq, reason FROM structjob_gaps WHERE session_id = ?", (session,)).fetchall()
+        stored = {
+            seq
+            for (seq,) in connection.execute(
+                "SELECT seq FROM structjob_logs WHERE session_id = ?", (session,)
+            )
+        }
+        rows = connection.execute(
+            "SELECT COUNT(*) FROM structjob_logs WHERE session_id = ?", (session,)
+        ).fetchone()[0]
+        gaps = connection.execute(
+            "SELECT first_seq, last_seq, reason FROM structjob_gaps WHERE session_id = ?",
+            (session,),
+        ).fetchall()
     told = [number for first, last, _ in gaps for number in range(first, last + 1)]
     assert rows == len(stored) == ledger.stored
     assert len(told) == len(set(told))
@@ -72,12 +90,19 @@ def compare(path, session: int, ledger: structjob.Ledger) -> None:
 @pytest.mark.parametrize("spool", [True, False])
 @pytest.mark.parametrize("blocked", [True, False])
 async def test_the_ledger_is_exact(db_path, overflow, spool, blocked, impatient):
-    """Eight threads at the shortest switch interval, hardly any room, the database locked for a while or not: whenever it is asked the
-    ledger adds up, and at the end it equals, number by number, what the database holds (guarantee 2)."""
+    """Eight threads at the shortest switch interval, hardly any room, the database locked for a
+    while or not: whenever it is asked the ledger adds up, and at the end it equals, number by
+    number, what the database holds (guarantee 2).
+    """
     structjob.configure(console=False, strict=True)
     interval, more = sys.getswitchinterval(), 0
     async with structjob.Tracker(
-        f"sqlite:///{db_path}", overflow=overflow, spool=spool, queue_size=200, spool_max_bytes=65_536, batch_size=100
+        f"sqlite:///{db_path}",
+        overflow=overflow,
+        spool=spool,
+        queue_size=200,
+        spool_max_bytes=65_536,
+        batch_size=100,
     ) as tracker:
         asker = Asker(tracker)
         asker.start()
@@ -88,7 +113,8 @@ async def test_the_ledger_is_exact(db_path, overflow, spool, blocked, impatient)
                 done, _ = await asyncio.wait([flooding], timeout=1.0)
                 if overflow != "block":
                     await flooding
-                    # What is on disk is dropped only after a twentieth of a second, and the flood may be faster: log until it is.
+                    # What is on disk is dropped only after a twentieth of a second, and the flood
+                    # may be faster: log until it is.
                     while blocked and not tracker.ledger().dropped:
                         structlog.get_logger("flood").info("more", n=more)
                         more += 1
@@ -123,7 +149,9 @@ async def structjob_flush(tracker: structjob.Tracker) -> None:
 
 
 async def test_what_waits_is_told_apart(db_path, impatient):
-    """While the database is locked, events wait in the spool or in a batch on its way; afterwards they are stored (guarantee 2)."""
+    """While the database is locked, events wait in the spool or in a batch on its way; afterwards
+    they are stored (guarantee 2).
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(f"sqlite:///{db_path}", batch_size=50) as tracker:
         with locked(db_path):
@@ -133,19 +161,24 @@ async def test_what_waits_is_told_apart(db_path, impatient):
                 await tracker.flush()
             ledger = tracker.ledger()
             assert (ledger.accepted, ledger.stored) == (200, 0)
-            assert ledger.in_memory in (50, 100)  # a batch with the database, and perhaps the next one behind it
+            # a batch with the database, and perhaps the next one behind it
+            assert ledger.in_memory in (50, 100)
             assert ledger.spilled == 200 - ledger.in_memory
         await structjob_flush(tracker)
         assert tracker.ledger().stored == 200
 
 
 async def test_dead_letters_are_counted_apart(db_path, tracker):
-    """An event that the database refuses is neither stored nor dropped: it is dead-lettered (guarantees 2 and 7)."""
+    """An event that the database refuses is neither stored nor dropped: it is dead-lettered
+    (guarantees 2 and 7).
+    """
     structlog.get_logger().info("good")
     number = tracker._recorder.numbers.next()
-    from structjob.line import seal
+    from structjob.spool.line import seal
 
-    tracker._recorder.events.append(seal(b'{"ts":"x","level":null,"message":"bad","attrs":{}', b',"seq":%d' % number), number)
+    tracker._recorder.events.append(
+        seal(b'{"ts":"x","level":null,"message":"bad","attrs":{}', b',"seq":%d' % number), number
+    )
     structlog.get_logger().info("good")
     await tracker.flush()
     ledger = tracker.ledger()
@@ -153,13 +186,15 @@ async def test_dead_letters_are_counted_apart(db_path, tracker):
 
 
 async def test_drops_are_told_once_in_a_while(db_path, caplog):
-    """Losses are never silent: the library says on its own logger how many there were, and not once for each (guarantee 2)."""
+    """Losses are never silent: the library says on its own logger how many there were, and not once
+    for each (guarantee 2).
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(f"sqlite:///{db_path}", spool=False, queue_size=10) as tracker:
         for n in range(500):
             structlog.get_logger().info("flood", n=n)
         await tracker.flush()
         assert tracker.ledger().dropped == {"queue_full": 490}
-    assert [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()] == [
-        "490 events were dropped so far ({'queue_full': 490}); see structjob_gaps"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if "dropped" in record.getMessage()
+    ] == ["490 events were dropped so far ({'queue_full': 490}); see structjob_gaps"]

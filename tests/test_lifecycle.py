@@ -1,4 +1,6 @@
-"""Jobs and steps: how they begin and end, what is recorded of it, and what misuse is told (R1, R2, R3, R7–R10, R13, R14, R18, R25)."""
+"""Jobs and steps: how they begin and end, what is recorded of it, and what misuse is told (R1, R2,
+R3, R7–R10, R13, R14, R18, R25).
+"""
 
 import asyncio
 import re
@@ -39,7 +41,12 @@ async def test_the_first_example_of_the_documentation_works_as_written(tmp_path,
 
     async with structjob.Tracker("sqlite:///jobs.db") as tracker:
         async with tracker.job(
-            "vm-migrate", job_type="migration", owner="ada", external_job_id="gui-17", context_id="vm-9", metadata={"vm": "pg-01"}
+            "vm-migrate",
+            job_type="migration",
+            owner="ada",
+            external_job_id="gui-17",
+            context_id="vm-9",
+            metadata={"vm": "pg-01"},
         ) as job:
             async with job.step("copy", total=100) as step:
                 async for chunk in step.track(chunks()):
@@ -83,18 +90,32 @@ async def test_the_first_example_of_the_documentation_works_as_written(tmp_path,
             "by hand",
         }
         progress = await tracker.jobs.progress("gui-17")
-        assert (progress.completed_steps, progress.total_steps, progress.step_completion, progress.percent) == (1, 1, 100.0, 100.0)
+        assert (
+            progress.completed_steps,
+            progress.total_steps,
+            progress.step_completion,
+            progress.percent,
+        ) == (1, 1, 100.0, 100.0)
         tree = await tracker.jobs.tree(job.id)
         assert [step.name for step in tree.steps] == ["copy"]
         assert [below.job.id for below in tree.children] == [child.id]
         assert [attempt.attempt for attempt in await tracker.jobs.history(job.id)] == [1]
         page = await tracker.logs.list(LogFilter(job_id=job.id, level="error", limit=100))
         assert (len(page), page.next, page.previous) == (0, None, None)
-        assert [e.attrs["n"] async for e in tracker.logs.iterate(LogFilter(job_id=job.id, text="chunk copied"))] == list(range(5))
+        assert [
+            e.attrs["n"]
+            async for e in tracker.logs.iterate(LogFilter(job_id=job.id, text="chunk copied"))
+        ] == list(range(5))
         await tracker.flush()
         ledger = tracker.ledger()
         assert ledger.accepted == ledger.stored
-        assert (ledger.spilled, ledger.in_memory, ledger.dropped, ledger.dead_lettered, ledger.rejected) == (0, 0, {}, 0, 0)
+        assert (
+            ledger.spilled,
+            ledger.in_memory,
+            ledger.dropped,
+            ledger.dead_lettered,
+            ledger.rejected,
+        ) == (0, 0, {}, 0, 0)
         headers = structjob.inject({})
         structjob.extract(headers)
         await tracker.aclose(timeout=10)
@@ -130,7 +151,14 @@ async def test_every_field_of_a_job_is_stored(any_tracker):
         job.update(percent=30, current_step="here", metadata={"more": 1}, description="d2")
         job.result = [1, 2]
     record = await any_tracker.jobs.get("own-id")
-    assert (record.operation, record.job_type, record.description, record.owner, record.project, record.category) == (
+    assert (
+        record.operation,
+        record.job_type,
+        record.description,
+        record.owner,
+        record.project,
+        record.category,
+    ) == (
         "op",
         "t",
         "d2",
@@ -138,9 +166,19 @@ async def test_every_field_of_a_job_is_stored(any_tracker):
         "p",
         "c",
     )
-    assert (record.external_job_id, record.context_id, record.correlation_id, record.idempotency_key) == ("e", "x", "corr", "k")
+    assert (
+        record.external_job_id,
+        record.context_id,
+        record.correlation_id,
+        record.idempotency_key,
+    ) == ("e", "x", "corr", "k")
     assert (record.metadata, record.result) == ({"a": {"b": [1, None]}, "more": 1}, [1, 2])
-    assert (record.percent_complete, record.current_step, record.attempt, record.session_id) == (100.0, "here", 1, any_tracker.session_id)
+    assert (record.percent_complete, record.current_step, record.attempt, record.session_id) == (
+        100.0,
+        "here",
+        1,
+        any_tracker.session_id,
+    )
     assert record.created_at <= record.started_at <= record.completed_at
     assert record.canceled_at is None
     assert record.duration_ms >= 0
@@ -151,25 +189,47 @@ async def test_every_field_of_a_job_is_stored(any_tracker):
 async def test_a_job_is_findable_the_moment_its_start_returns(any_tracker):
     """R19: by another reader of the database, which flushes nothing."""
     async with any_tracker.job("a", external_job_id="e-1"):
-        rows = await any_tracker._fetch(__import__("sqlalchemy").text("SELECT status FROM structjob_jobs WHERE external_job_id = 'e-1'"))
+        rows = await any_tracker._fetch(
+            __import__("sqlalchemy").text(
+                "SELECT status FROM structjob_jobs WHERE external_job_id = 'e-1'"
+            )
+        )
         assert [row["status"] for row in rows] == ["running"]
 
 
-# -- events -----------------------------------------------------------------------------------------------------------------
+# -- events
+# --------------------------------------------------------------------------
 
 
 async def test_every_transition_is_an_event_with_its_standard_fields(any_tracker):
     """R18, R25: what began and ended, its number, how long it took, how many steps there were."""
-    async with any_tracker.job("op", job_type="t", owner="ada", external_job_id="e", context_id="x") as job:
+    async with any_tracker.job(
+        "op", job_type="t", owner="ada", external_job_id="e", context_id="x"
+    ) as job:
         async with job.step("one", total=3) as step:
             step.advance(3)
         async with job.step("two") as second:
             second.skip("nothing to do")
-    assert await kinds(any_tracker, job) == ["operation_start", "step_start", "step_end", "step_start", "step_end", "operation_end"]
+    assert await kinds(any_tracker, job) == [
+        "operation_start",
+        "step_start",
+        "step_end",
+        "step_start",
+        "step_end",
+        "operation_end",
+    ]
     events = list(await any_tracker.logs.list(job_id=job.id))
-    told = [event.message.removesuffix(f" in {event.attrs.get('duration_str')}") for event in events]
+    told = [
+        event.message.removesuffix(f" in {event.attrs.get('duration_str')}") for event in events
+    ]
     assert told == ["op started", "one", "one", "two", "two skipped", "op completed"]
-    assert events[0].attrs == {"operation": "op", "job_type": "t", "owner": "ada", "external_job_id": "e", "context_id": "x"}
+    assert events[0].attrs == {
+        "operation": "op",
+        "job_type": "t",
+        "owner": "ada",
+        "external_job_id": "e",
+        "context_id": "x",
+    }
     assert events[1].attrs == {"step": "one", "step_number": 1, "total": 3}
     ended = events[2].attrs
     assert (ended["status"], ended["done"], ended["step_number"]) == ("completed", 3, 1)
@@ -177,7 +237,11 @@ async def test_every_transition_is_an_event_with_its_standard_fields(any_tracker
     assert re.fullmatch(r"\d+ms", ended["duration_str"])
     assert events[4].attrs["status"] == "skipped"
     summary = events[5].attrs
-    assert (summary["status"], summary["total_steps"], summary["total_steps_completed"]) == ("completed", 2, 1)
+    assert (summary["status"], summary["total_steps"], summary["total_steps_completed"]) == (
+        "completed",
+        2,
+        1,
+    )
     assert summary["total_duration_ms"] >= ended["duration_ms"]
     assert [event.level for event in events] == ["info"] * 6
 
@@ -200,7 +264,9 @@ async def test_a_summary_is_part_of_the_last_event(tracker):
 
 
 async def test_what_an_event_is_nobody_else_says(db_url):
-    """R4, R25: neither a summary's nor a classifier's `kind` takes the end of a step or job away from those who look for it."""
+    """R4, R25: neither a summary's nor a classifier's `kind` takes the end of a step or job away
+    from those who look for it.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, classifier=lambda exc: {"kind": "timeout"}) as tracker:
         full = await (await tracker.create_job("full")).start()
@@ -209,15 +275,22 @@ async def test_what_an_event_is_nobody_else_says(db_url):
             async with tracker.job("late") as late, late.step("s"):
                 raise TimeoutError
         assert (await last(tracker, full, "operation_end")).attrs["rows"] == 7
-        assert await kinds(tracker, late) == ["operation_start", "step_start", "step_error", "step_end", "operation_end"]
+        assert await kinds(tracker, late) == [
+            "operation_start",
+            "step_start",
+            "step_error",
+            "step_end",
+            "operation_end",
+        ]
 
 
-# -- exceptions -------------------------------------------------------------------------------------------------------------
+# -- exceptions
+# --------------------------------------------------------------------------
 
 
 async def test_an_exception_fails_step_and_job_and_goes_on(any_tracker):
-    """R9, R10, R25: type, message and traceback are stored on both, what errors are counted by is on the event, it is raised again, and
-    carries the ids as a note.
+    """R9, R10, R25: type, message and traceback are stored on both, what errors are counted by is
+    on the event, it is raised again, and carries the ids as a note.
     """
     with pytest.raises(ConnectionError) as caught:
         async with any_tracker.job("a") as job:
@@ -236,11 +309,19 @@ async def test_an_exception_fails_step_and_job_and_goes_on(any_tracker):
         assert row.error.traceback.count("Traceback") == 2
     assert (job.error.type, step.error.type) == ("ConnectionError", "ConnectionError")
     attrs = (await last(any_tracker, job, "step_error")).attrs
-    assert (attrs["error_type"], attrs["retry_possible"], attrs["error_code"]) == ("ConnectionError", True, 111)
+    assert (attrs["error_type"], attrs["retry_possible"], attrs["error_code"]) == (
+        "ConnectionError",
+        True,
+        111,
+    )
     assert attrs["underlying_error"] == "KeyError: 'cause'"
     assert attrs["exception"]["message"] == "[Errno 111] refused"
     ended = (await last(any_tracker, job, "operation_end")).attrs
-    assert (ended["failure_step"], ended["total_steps_completed"], ended["error_type"]) == ("bad", 1, "ConnectionError")
+    assert (ended["failure_step"], ended["total_steps_completed"], ended["error_type"]) == (
+        "bad",
+        1,
+        "ConnectionError",
+    )
     assert caught.value.__notes__ == [f"[job_id={job.id}, step_id={step.id}, operation=a]"]
 
 
@@ -249,7 +330,11 @@ async def test_an_exception_outside_any_step_is_on_the_jobs_own_event(tracker):
     with pytest.raises(ValueError, match="x") as caught:
         async with tracker.job("a") as job:
             raise ValueError("x")
-    assert (await last(tracker, job, "operation_end")).attrs["exception"]["traceback"].startswith("Traceback")
+    assert (
+        (await last(tracker, job, "operation_end"))
+        .attrs["exception"]["traceback"]
+        .startswith("Traceback")
+    )
     assert caught.value.__notes__ == [f"[job_id={job.id}, operation=a]"]
 
 
@@ -293,7 +378,9 @@ async def test_what_ends_a_program_is_recorded_and_goes_on(any_tracker, exc, sta
 
 
 async def test_hostile_exceptions_are_survived(any_tracker):
-    """Guarantee 7: an exception whose text raises, or whose text is endless, is recorded and raised."""
+    """Guarantee 7: an exception whose text raises, or whose text is endless, is recorded and
+    raised.
+    """
 
     class Bad(Exception):
         def __str__(self):
@@ -315,7 +402,9 @@ async def test_hostile_exceptions_are_survived(any_tracker):
 
 
 class Delegating(Exception):
-    """Asks for what it has not got, as some wrappers do when they are made without what they wrap."""
+    """Asks for what it has not got, as some wrappers do when they are made without what
+    they wrap.
+    """
 
     def __getattr__(self, name):
         return getattr(self.wrapped, name)
@@ -355,9 +444,13 @@ class Traceless(Exception):
         raise RuntimeError("no traceback")
 
 
-@pytest.mark.parametrize("kind", [Delegating, Refusing, Noted, WithoutNotes, Classless, Causeless, Traceless])
+@pytest.mark.parametrize(
+    "kind", [Delegating, Refusing, Noted, WithoutNotes, Classless, Causeless, Traceless]
+)
 async def test_an_exception_that_answers_no_questions_ends_step_and_job(any_tracker, kind):
-    """Guarantees 4 and 7: whatever an exception is made of, it comes out as it is, and what it passed has failed."""
+    """Guarantees 4 and 7: whatever an exception is made of, it comes out as it is, and what it
+    passed has failed.
+    """
     with pytest.raises(kind):
         async with any_tracker.job("a") as job, job.step("s"):
             raise kind
@@ -408,12 +501,19 @@ async def test_a_classifier_has_the_first_word(db_url):
 
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, classifier=classify) as tracker:
-        for exc, expected in ((ValueError("x"), ("quota", True, "wait")), (KeyError("x"), ("KeyError", False, None))):
+        for exc, expected in (
+            (ValueError("x"), ("quota", True, "wait")),
+            (KeyError("x"), ("KeyError", False, None)),
+        ):
             with pytest.raises(type(exc)):
                 async with tracker.job("a") as job:
                     raise exc
             attrs = (await last(tracker, job, "operation_end")).attrs
-            assert (attrs["error_type"], attrs["retry_possible"], attrs.get("recovery_suggestion")) == expected
+            assert (
+                attrs["error_type"],
+                attrs["retry_possible"],
+                attrs.get("recovery_suggestion"),
+            ) == expected
 
 
 def test_enrich_adds_fields_by_hand_once():
@@ -425,20 +525,35 @@ def test_enrich_adds_fields_by_hand_once():
     assert exc.__notes__ == ["[vm=pg-01, tries=3]", '[evil="a\\nb"]']
 
 
-# -- attempts, pending, idempotency -----------------------------------------------------------------------------------------
+# -- attempts, pending, idempotency
+# --------------------------------------------------------------------------
 
 
 async def test_entering_a_known_id_again_is_the_next_attempt(any_tracker):
-    """R2, R7: steps and events belong to their attempt; the job shows the latest, the history all."""
+    """R2, R7: steps and events belong to their attempt; the job shows the latest, the
+    history all.
+    """
     with pytest.raises(ValueError, match="first"):
-        async with any_tracker.job("a", job_id="j", owner="ada", metadata={"n": 1}) as job, job.step("s"):
+        async with (
+            any_tracker.job("a", job_id="j", owner="ada", metadata={"n": 1}) as job,
+            job.step("s"),
+        ):
             raise ValueError("first")
     async with any_tracker.job("a", job_id="j") as again, again.step("s"):
         assert again.attempt == 2
         log.info("second try")
     record = await any_tracker.jobs.get("j")
-    assert (record.status, record.attempt, record.owner, record.metadata, record.error) == ("completed", 2, "ada", {"n": 1}, None)
-    assert [(one.attempt, one.status, one.error and one.error.message) for one in await any_tracker.jobs.history("j")] == [
+    assert (record.status, record.attempt, record.owner, record.metadata, record.error) == (
+        "completed",
+        2,
+        "ada",
+        {"n": 1},
+        None,
+    )
+    assert [
+        (one.attempt, one.status, one.error and one.error.message)
+        for one in await any_tracker.jobs.history("j")
+    ] == [
         (1, "failed", "first"),
         (2, "completed", None),
     ]
@@ -453,17 +568,35 @@ async def test_a_pending_job_is_started_later_even_by_another_tracker(database, 
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
         pending = await tracker.create_job("later", owner="ada", metadata={"n": 1})
         record = await tracker.jobs.get(pending.id)
-        assert (record.status, record.attempt, record.started_at, pending.status) == ("pending", 0, None, "pending")
+        assert (record.status, record.attempt, record.started_at, pending.status) == (
+            "pending",
+            0,
+            None,
+            "pending",
+        )
         (created,) = await tracker.logs.list(job_id=pending.id)
-        assert (created.kind, created.level, created.type, created.attempt) == ("operation_created", "info", "job", None)
+        assert (created.kind, created.level, created.type, created.attempt) == (
+            "operation_created",
+            "info",
+            "job",
+            None,
+        )
         assert created.attrs == {"operation": "later", "owner": "ada"}
-    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as other, other.job("later", job_id=pending.id) as job:
+    async with (
+        structjob.Tracker(database.url, spool=tmp_path / "spool") as other,
+        other.job("later", job_id=pending.id) as job,
+    ):
         assert job.attempt == 1
         assert (await other.jobs.get(job.id)).status == "running"
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as reader:
         record = await reader.jobs.get(pending.id)
         told = [(event.kind, event.attempt) for event in await reader.logs.list(job_id=pending.id)]
-    assert (record.status, record.owner, record.metadata, record.attempt) == ("completed", "ada", {"n": 1}, 1)
+    assert (record.status, record.owner, record.metadata, record.attempt) == (
+        "completed",
+        "ada",
+        {"n": 1},
+        1,
+    )
     assert told == [("operation_created", None), ("operation_start", 1), ("operation_end", 1)]
 
 
@@ -482,7 +615,9 @@ asyncio.run(main())
 
 
 async def test_a_pending_job_is_started_by_another_process(any_tracker, database, live, tmp_path):
-    """R13: on each database: who has its id starts it, with what was told of it; the process that created it sees it done."""
+    """R13: on each database: who has its id starts it, with what was told of it; the process that
+    created it sees it done.
+    """
     pending = await any_tracker.create_job("later", metadata={"n": 1})
     await asyncio.to_thread(live.python, STARTER, database.url, str(tmp_path / "other"), pending.id)
     record = await any_tracker.jobs.get(pending.id)
@@ -491,18 +626,27 @@ async def test_a_pending_job_is_started_by_another_process(any_tracker, database
 
 
 async def test_what_a_job_used_can_be_told(any_tracker):
-    """R42: where the work was done in a child process, its figures stand in place of ours; what is not known is not made up."""
+    """R42: where the work was done in a child process, its figures stand in place of ours; what is
+    not known is not made up.
+    """
     told = await (await any_tracker.create_job("told")).start()
-    with pytest.raises(InvalidArgument, match="cpu_ms must be a number that is not negative, not -1"):
+    with pytest.raises(
+        InvalidArgument, match="cpu_ms must be a number that is not negative, not -1"
+    ):
         await told.end(cpu_ms=-1)
-    with pytest.raises(InvalidArgument, match=r"max_rss_kb must be at most 4,611,686,018,427,387,904, not 1e\+19"):
+    with pytest.raises(
+        InvalidArgument, match=r"max_rss_kb must be at most 4,611,686,018,427,387,904, not 1e\+19"
+    ):
         await told.end(max_rss_kb=1e19)
     await told.end(cpu_ms=12.5, max_rss_kb=2048)
     half = await (await any_tracker.create_job("half")).start()
     await half.end("failed", cpu_ms=0.5)
     given_up = await any_tracker.create_job("given up")
     await given_up.end("cancelled")
-    used = [(record.cpu_ms, record.max_rss_kb) for record in [await any_tracker.jobs.get(job.id) for job in (told, half, given_up)]]
+    used = [
+        (record.cpu_ms, record.max_rss_kb)
+        for record in [await any_tracker.jobs.get(job.id) for job in (told, half, given_up)]
+    ]
     assert used == [(12.5, 2048), (0.5, None), (None, None)]
 
 
@@ -535,36 +679,66 @@ async def test_the_first_start_with_an_idempotency_key_wins(any_tracker):
 
 
 async def test_a_job_is_made_once_with_an_idempotency_key(any_tracker, database, tmp_path):
-    """R13, R14: whoever makes it again, another process too, is shown the first one's pending job, which keeps what was told of it."""
+    """R13, R14: whoever makes it again, another process too, is shown the first one's pending job,
+    which keeps what was told of it.
+    """
     first = await any_tracker.create_job("charge", idempotency_key="k", metadata={"amount": 100})
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
         for tracker in (any_tracker, other):
-            again = await tracker.create_job("charge it", idempotency_key="k", metadata={"amount": 200})
-            assert (again.existing, again.id, again.operation, again.status) == (True, first.id, "charge", "pending")
-            with pytest.raises(IllegalTransition, match=re.escape(f"tracker.job('charge', job_id={first.id!r}) starts it")):
+            again = await tracker.create_job(
+                "charge it", idempotency_key="k", metadata={"amount": 200}
+            )
+            assert (again.existing, again.id, again.operation, again.status) == (
+                True,
+                first.id,
+                "charge",
+                "pending",
+            )
+            with pytest.raises(
+                IllegalTransition,
+                match=re.escape(f"tracker.job('charge', job_id={first.id!r}) starts it"),
+            ):
                 await again.start()
         async with other.job("charge", job_id=first.id) as job:
             assert (job.existing, job.attempt, job.metadata) == (False, 1, {"amount": 100})
     (record,) = await any_tracker.jobs.list()
-    assert (record.id, record.status, record.idempotency_key, record.metadata) == (first.id, "completed", "k", {"amount": 100})
+    assert (record.id, record.status, record.idempotency_key, record.metadata) == (
+        first.id,
+        "completed",
+        "k",
+        {"amount": 100},
+    )
     assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
 
 
-async def test_of_jobs_made_at_once_with_an_idempotency_key_one_is_first(any_tracker, database, tmp_path):
-    """R14: the others are shown its job, and the one that is first can be started by its own handle."""
+async def test_of_jobs_made_at_once_with_an_idempotency_key_one_is_first(
+    any_tracker, database, tmp_path
+):
+    """R14: the others are shown its job, and the one that is first can be started by its own
+    handle.
+    """
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
-        made = await asyncio.gather(*(tracker.create_job("charge", idempotency_key="k") for tracker in (any_tracker, other) * 3))
+        made = await asyncio.gather(
+            *(
+                tracker.create_job("charge", idempotency_key="k")
+                for tracker in (any_tracker, other) * 3
+            )
+        )
         (first,) = (job for job in made if not job.existing)
         assert {job.id for job in made} == {first.id}
         async with first:
             pass
     await any_tracker.flush()
-    assert [(record.id, record.status) for record in await any_tracker.jobs.list()] == [(first.id, "completed")]
+    assert [(record.id, record.status) for record in await any_tracker.jobs.list()] == [
+        (first.id, "completed")
+    ]
     assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
 
 
 async def test_which_correlation_id_the_next_attempt_has(any_tracker):
-    """faults H: the next attempt keeps the job's correlation id, unless it is given one, or begins in another job."""
+    """faults H: the next attempt keeps the job's correlation id, unless it is given one, or begins
+    in another job.
+    """
     seen = []
 
     async def attempt(**options):
@@ -584,12 +758,16 @@ async def test_which_correlation_id_the_next_attempt_has(any_tracker):
 
 
 async def test_when_a_step_ended_is_stored(any_tracker):
-    """faults H: a step that has ended has the moment of its end, between its start and its job's end; one that still runs has none."""
+    """faults H: a step that has ended has the moment of its end, between its start and its job's
+    end; one that still runs has none.
+    """
     async with any_tracker.job("nightly") as job, job.step("outer") as outer:
         async with job.step("inner"):
             pass
         await any_tracker.flush()
-        running, inner = sorted(await any_tracker.jobs.steps(job.id), key=lambda step: step.id != outer.id)
+        running, inner = sorted(
+            await any_tracker.jobs.steps(job.id), key=lambda step: step.id != outer.id
+        )
         assert running.completed_at is None
     await any_tracker.flush()
     ended, _ = sorted(await any_tracker.jobs.steps(job.id), key=lambda step: step.id != outer.id)
@@ -597,11 +775,14 @@ async def test_when_a_step_ended_is_stored(any_tracker):
     assert ended.completed_at <= (await any_tracker.jobs.get(job.id)).completed_at
 
 
-# -- by hand, decorators, nesting -------------------------------------------------------------------------------------------
+# -- by hand, decorators, nesting
+# --------------------------------------------------------------------------
 
 
 async def test_what_is_logged_by_hand_belongs_to_the_job_and_the_step(any_tracker):
-    """R24: an operation and its steps that are begun and ended by hand have the whole vocabulary, and so has a child of theirs."""
+    """R24: an operation and its steps that are begun and ended by hand have the whole vocabulary,
+    and so has a child of theirs.
+    """
     job = await any_tracker.create_job("failover", correlation_id="gui-7")
     await job.start()
     with job.bind() as bound:
@@ -628,22 +809,34 @@ async def test_what_is_logged_by_hand_belongs_to_the_job_and_the_step(any_tracke
     await job.end("failed", summary={"vm_deleted": False})
     events = {event.message: event for event in await any_tracker.logs.list(job_id=job.id)}
     ended = [event for event in events.values() if event.kind == "operation_end"][-1]
-    assert (events["rollback prepared"].type, events["rollback prepared"].correlation_id) == ("job", "gui-7")
+    assert (events["rollback prepared"].type, events["rollback prepared"].correlation_id) == (
+        "job",
+        "gui-7",
+    )
     told = [events[message] for message in ("drivers injected", "slow", "injection failed")]
     assert [(event.level, event.type, event.step) for event in told] == [
         ("success", "task", "virtio"), ("warning", "task", "virtio"), ("error", "task", "virtio"),
     ]  # fmt: skip
     failed = told[-1].attrs
-    assert (failed["error_type"], failed["error_code"], failed["retry_possible"]) == ("OSError", 5, False)
+    assert (failed["error_type"], failed["error_code"], failed["retry_possible"]) == (
+        "OSError",
+        5,
+        False,
+    )
     assert failed["recovery_suggestion"] == "check the device"
     assert ended.attrs["vm_deleted"] is False
     assert (await any_tracker.jobs.get(child.id)).parent_job_id == job.id
     assert (await any_tracker.jobs.get(child.id)).correlation_id == "gui-7"
-    assert [record.parent_step_id for record in await any_tracker.jobs.steps(job.id)] == [None, step.id]
+    assert [record.parent_step_id for record in await any_tracker.jobs.steps(job.id)] == [
+        None,
+        step.id,
+    ]
 
 
 async def test_a_function_in_an_executor_binds_the_step(tracker):
-    """R22: a bare executor knows no context; who holds the handle says where its events belong, whatever else the thread does."""
+    """R22: a bare executor knows no context; who holds the handle says where its events belong,
+    whatever else the thread does.
+    """
 
     def work(step):
         with step.bind():
@@ -654,14 +847,26 @@ async def test_a_function_in_an_executor_binds_the_step(tracker):
             for step in (one, two, one):
                 await asyncio.get_running_loop().run_in_executor(None, work, step)
     events = await tracker.logs.list(text="in a thread")
-    assert [event.step for event in events] == ["one", "two", "one"] == [event.attrs["of"] for event in events]
+    assert (
+        [event.step for event in events]
+        == ["one", "two", "one"]
+        == [event.attrs["of"] for event in events]
+    )
 
 
 async def test_what_has_not_begun_cannot_be_bound(tracker):
-    """Misuse: the message says what to do; what raises in the block goes on its way, and the scope is what it was."""
+    """Misuse: the message says what to do; what raises in the block goes on its way, and the scope
+    is what it was.
+    """
     async with tracker.job("a") as job:
         step = job.step("s")
-        with pytest.raises(IllegalTransition, match=r"step 's' of job .* has not begun; begin it with start\(\)"), step.bind():
+        with (
+            pytest.raises(
+                IllegalTransition,
+                match=r"step 's' of job .* has not begun; begin it with start\(\)",
+            ),
+            step.bind(),
+        ):
             raise AssertionError
         await step.start()
         with pytest.raises(KeyError), step.bind():
@@ -679,7 +884,8 @@ async def test_steps_by_hand(any_tracker):
     await job.end()
     steps = await any_tracker.jobs.steps(job.id)
     assert [(step.name, step.status, step.seq) for step in steps] == [
-        (name, name, n) for n, name in enumerate(["completed", "failed", "skipped", "cancelled", "retrying"], 1)
+        (name, name, n)
+        for n, name in enumerate(["completed", "failed", "skipped", "cancelled", "retrying"], 1)
     ]
     assert steps[1].error.type == "ValueError"
 
@@ -707,7 +913,12 @@ async def test_steps_left_open_end_with_their_job(any_tracker):
         step = await job.step("forgotten").start()
     assert step.status == "cancelled"
     assert [record.status for record in await any_tracker.jobs.steps(job.id)] == ["cancelled"]
-    assert await kinds(any_tracker, job) == ["operation_start", "step_start", "step_end", "operation_end"]
+    assert await kinds(any_tracker, job) == [
+        "operation_start",
+        "step_start",
+        "step_end",
+        "operation_end",
+    ]
 
 
 async def test_ending_within_async_with_is_final(any_tracker):
@@ -720,7 +931,9 @@ async def test_ending_within_async_with_is_final(any_tracker):
 
 
 async def test_a_decorator_makes_a_job_of_each_call(any_tracker):
-    """R8: what the function returns is the result, and returned; calls at the same time are jobs of their own; an exception goes on."""
+    """R8: what the function returns is the result, and returned; calls at the same time are jobs of
+    their own; an exception goes on.
+    """
 
     @any_tracker.job("work", job_type="t")
     async def work(n):
@@ -735,7 +948,11 @@ async def test_a_decorator_makes_a_job_of_each_call(any_tracker):
     with pytest.raises(ValueError, match="3"):
         await work(3)
     records = await any_tracker.jobs.list(operation="work", order="asc")
-    assert [(record.status, record.result) for record in records] == [("completed", {"n": 1}), ("completed", {"n": 2}), ("failed", None)]
+    assert [(record.status, record.result) for record in records] == [
+        ("completed", {"n": 1}),
+        ("completed", {"n": 2}),
+        ("failed", None),
+    ]
 
 
 def test_a_decorator_wants_a_coroutine_function():
@@ -765,7 +982,9 @@ async def test_a_result_that_comes_after_the_end_is_stored(any_tracker):
 
 
 async def test_another_operation_under_a_known_id_is_told_of(tracker, caplog):
-    """R1: an id names one job; one that is used for another operation by mistake is not overwritten without a word."""
+    """R1: an id names one job; one that is used for another operation by mistake is not overwritten
+    without a word.
+    """
     async with tracker.job("load", job_id="j"):
         pass
     async with tracker.job("load", job_id="j"):
@@ -776,7 +995,9 @@ async def test_another_operation_under_a_known_id_is_told_of(tracker, caplog):
 
 
 async def test_a_step_after_the_end_of_its_job_names_the_job(tracker, monkeypatch, caplog):
-    """Rules of the surface: what a forgotten task does after its job has ended is not said to run outside a job."""
+    """Rules of the surface: what a forgotten task does after its job has ended is not said to run
+    outside a job.
+    """
     monkeypatch.setattr(contexts, "_warned_untracked", False)
     ended = asyncio.Event()
 
@@ -794,7 +1015,9 @@ async def test_a_step_after_the_end_of_its_job_names_the_job(tracker, monkeypatc
 
 
 async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch, caplog):
-    """Rules of the surface, faults 33h: tracking never breaks a program, under `-W error` neither; the message names the user's line."""
+    """Rules of the surface, faults 33h: tracking never breaks a program, under `-W error` neither;
+    the message names the user's line.
+    """
     monkeypatch.setattr(contexts, "_warned_untracked", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -809,7 +1032,10 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch,
         async with structjob.step("alone"):
             pass
     (said,) = [record.getMessage() for record in caplog.records if record.name == "structjob"]
-    assert re.match(rf"the step 'alone' runs outside a job and is not tracked; .* \({re.escape(__file__)}:\d+; said once\)$", said)
+    assert re.match(
+        rf"the step 'alone' runs outside a job and is not tracked; .* \({re.escape(__file__)}:\d+; said once\)$",
+        said,
+    )
 
     @structjob.step("decorated")
     async def function():
@@ -826,11 +1052,14 @@ async def test_an_untracked_step_lets_exceptions_through(monkeypatch):
             raise ValueError("x")
 
 
-# -- two trackers, and none -------------------------------------------------------------------------------------------------
+# -- two trackers, and none
+# --------------------------------------------------------------------------
 
 
 async def test_two_trackers_at_once_each_get_their_own(tmp_path):
-    """Rules of the surface: an event goes to the tracker of its job; without a job to the first that is still open."""
+    """Rules of the surface: an event goes to the tracker of its job; without a job to the first
+    that is still open.
+    """
     structjob.configure(console=False, strict=True)
     first, second = (structjob.Tracker(f"sqlite:///{tmp_path}/{name}.db") for name in "ab")
     async with second:
@@ -838,7 +1067,10 @@ async def test_two_trackers_at_once_each_get_their_own(tmp_path):
             async with first.job("a"), second.job("b"):
                 log.info("in b")
             log.info("system")
-            assert [event.message for event in await second.logs.list(kind="log")] == ["in b", "system"]
+            assert [event.message for event in await second.logs.list(kind="log")] == [
+                "in b",
+                "system",
+            ]
             assert len(await first.logs.list(kind="log")) == 0
         log.info("system again")
         assert len(await second.logs.list(text="system again")) == 1
@@ -855,11 +1087,16 @@ async def test_when_the_first_tracker_closes_the_next_takes_over(tmp_path):
 
 
 async def test_what_was_logged_before_any_tracker_is_recorded_by_the_first(tmp_path):
-    """Rules of the surface: the last 1,000 events wait for the first tracker that opens, and for that one only."""
+    """Rules of the surface: the last 1,000 events wait for the first tracker that opens, and for
+    that one only.
+    """
     structjob.configure(console=False, strict=True)
     for n in range(1500):
         log.info("early", n=n)
-    async with structjob.Tracker(f"sqlite:///{tmp_path}/a.db") as first, structjob.Tracker(f"sqlite:///{tmp_path}/b.db") as second:
+    async with (
+        structjob.Tracker(f"sqlite:///{tmp_path}/a.db") as first,
+        structjob.Tracker(f"sqlite:///{tmp_path}/b.db") as second,
+    ):
         log.info("late")
         events = await first.logs.list(limit=2000)
         assert [event.attrs.get("n") for event in events] == [*range(500, 1500), None]
@@ -877,20 +1114,41 @@ async def test_logging_in_a_job_after_its_tracker_closed_is_counted(db_url):
     assert tracker.ledger().accepted == tracker.ledger().stored
 
 
-# -- misuse -----------------------------------------------------------------------------------------------------------------
+# -- misuse
+# --------------------------------------------------------------------------
 
 MISUSE = {
     "job twice": (lambda job, step: job.end(), IllegalTransition, "has ended already (completed)"),
-    "job with a wrong status": (lambda job, step: job.end("done"), InvalidArgument, "completed, failed or cancelled, not 'done'"),
+    "job with a wrong status": (
+        lambda job, step: job.end("done"),
+        InvalidArgument,
+        "completed, failed or cancelled, not 'done'",
+    ),
     "job crashed by hand": (lambda job, step: job.end("crashed"), InvalidArgument, "not 'crashed'"),
     "step twice": (lambda job, step: step.end(), IllegalTransition, "step 's' of job"),
     "step with a wrong status": (lambda job, step: step.end("done"), InvalidArgument, "not 'done'"),
-    "start twice": (lambda job, step: job.start(), IllegalTransition, "was started already; make a new one"),
+    "start twice": (
+        lambda job, step: job.start(),
+        IllegalTransition,
+        "was started already; make a new one",
+    ),
     "step begun twice": (lambda job, step: step.start(), IllegalTransition, "began already"),
-    "step of an ended job": (lambda job, step: job.step("late").start(), IllegalTransition, "is completed"),
+    "step of an ended job": (
+        lambda job, step: job.step("late").start(),
+        IllegalTransition,
+        "is completed",
+    ),
     "skip after the end": (lambda job, step: step.skip(), IllegalTransition, "has ended already"),
-    "advance after the end": (lambda job, step: step.advance(), IllegalTransition, "advance needs it running"),
-    "update after the end": (lambda job, step: job.update(percent=1), IllegalTransition, "update needs it running"),
+    "advance after the end": (
+        lambda job, step: step.advance(),
+        IllegalTransition,
+        "advance needs it running",
+    ),
+    "update after the end": (
+        lambda job, step: job.update(percent=1),
+        IllegalTransition,
+        "update needs it running",
+    ),
     "cancel after the end": (lambda job, step: job.cancel(), IllegalTransition, "no running task"),
 }
 
@@ -918,7 +1176,10 @@ WRONG = {
     "correlation_id": ({"correlation_id": "x" * 129}, "correlation_id must have at most 128"),
     "after cleaning": ({"job_id": "\ud800" * 60}, "job_id must have at most 64"),
     "metadata": ({"metadata": [1]}, "metadata must be a mapping, not list"),
-    "unknown": ({"ownr": "ada"}, "unknown option 'ownr' of a job: use one of job_type, description, owner"),
+    "unknown": (
+        {"ownr": "ada"},
+        "unknown option 'ownr' of a job: use one of job_type, description, owner",
+    ),
 }
 
 

@@ -17,7 +17,10 @@ async def test_a_callback_gets_live_events(tracker):
     """A callback is given each event, as it will be stored, until it is removed (R30)."""
     heard = []
     listener = tracker.listen(heard.append)
-    async with tracker.job("copy", job_id="j", category="c", correlation_id="co") as job, job.step("first"):
+    async with (
+        tracker.job("copy", job_id="j", category="c", correlation_id="co") as job,
+        job.step("first"),
+    ):
         log.info("in a step", n=1, deep={"a": [None]})
     log.warning("outside")
     listener.close()
@@ -27,7 +30,9 @@ async def test_a_callback_gets_live_events(tracker):
         await listener._task
     stored = list(await tracker.logs.list())
     assert stored[-1].message == "too late"
-    assert [(event.session_id, event.seq) for event in heard] == [(event.session_id, event.seq) for event in stored[:-1]]
+    assert [(event.session_id, event.seq) for event in heard] == [
+        (event.session_id, event.seq) for event in stored[:-1]
+    ]
     for event, row in zip(heard, stored, strict=False):
         names = [name for name in event.__dataclass_fields__ if name not in ("id", "stored_at")]
         assert [getattr(event, name) for name in names] == [getattr(row, name) for name in names]
@@ -35,7 +40,9 @@ async def test_a_callback_gets_live_events(tracker):
 
 
 async def test_an_async_callback_and_an_iterator(tracker):
-    """A coroutine function is awaited; without a callback the events are iterated, until the tracker closes (R30)."""
+    """A coroutine function is awaited; without a callback the events are iterated, until the
+    tracker closes (R30).
+    """
     heard = []
 
     async def hear(event):
@@ -82,7 +89,9 @@ async def test_filters_mean_what_they_mean_in_queries(tracker, filters, expected
         log.error("b", n=True)
     log.warning("c", vm={"name": "x"})
     log.critical("d", **{"vm.name": "x"})
-    assert [event.message for event in await tracker.logs.list(kind="log", **filters)] == list(expected)
+    assert [event.message for event in await tracker.logs.list(kind="log", **filters)] == list(
+        expected
+    )
     await tracker.aclose()
     async with asyncio.timeout(20):
         while len(heard) < len(expected):
@@ -91,7 +100,9 @@ async def test_filters_mean_what_they_mean_in_queries(tracker, filters, expected
 
 
 async def test_a_slow_listener_costs_itself_only(tracker):
-    """What comes while the queue is full is counted and not waited for; everything is stored all the same (R30)."""
+    """What comes while the queue is full is counted and not waited for; everything is stored all
+    the same (R30).
+    """
     listener = tracker.listen(queue_size=10)
     for number in range(25):
         log.info("line", n=number)
@@ -103,7 +114,9 @@ async def test_a_slow_listener_costs_itself_only(tracker):
 
 
 async def test_a_listener_that_fails(tracker, caplog):
-    """A callback's exception reaches neither who logs nor other listeners; it is counted, and told once (R30)."""
+    """A callback's exception reaches neither who logs nor other listeners; it is counted, and told
+    once (R30).
+    """
     heard = []
 
     def broken(event):
@@ -116,9 +129,9 @@ async def test_a_listener_that_fails(tracker, caplog):
     listening.close()
     await asyncio.gather(failing._task, listening._task)
     assert (failing.failed, len(heard)) == (2, 2)
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("structjob")] == [
-        "the listener test_a_listener_that_fails.<locals>.broken failed: ValueError: no"
-    ]
+    assert [
+        record.getMessage() for record in caplog.records if record.name.startswith("structjob")
+    ] == ["the listener test_a_listener_that_fails.<locals>.broken failed: ValueError: no"]
 
 
 async def test_a_callback_that_logs(tracker):
@@ -151,7 +164,9 @@ async def test_events_of_threads(tracker):
 
 
 async def test_misuse_is_refused(tracker):
-    """A filter in the callback's place, a queue without room, children: each has its message (R30)."""
+    """A filter in the callback's place, a queue without room, children: each has its
+    message (R30).
+    """
     with pytest.raises(InvalidArgument, match="filter=…"):
         tracker.listen(LogFilter())
     with pytest.raises(InvalidArgument, match="queue_size"):

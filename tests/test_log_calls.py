@@ -10,16 +10,46 @@ import structlog
 from cli_support import typed
 
 import structjob
-from structjob.logger import BoundLogger
+from structjob.capture.logger import BoundLogger
 
-NAMES = ("event", "self", "level", "method_name", "name", "args", "kw", "logger_", "message", "timestamp", "kind", "exc_info", "log", "cls")
+NAMES = (
+    "event",
+    "self",
+    "level",
+    "method_name",
+    "name",
+    "args",
+    "kw",
+    "logger_",
+    "message",
+    "timestamp",
+    "kind",
+    "exc_info",
+    "log",
+    "cls",
+)
 GIVEN = {name: f"given {name}" for name in NAMES}
-METHODS = ("debug", "info", "success", "warning", "warn", "error", "critical", "fatal", "exception", "msg")
+METHODS = (
+    "debug",
+    "info",
+    "success",
+    "warning",
+    "warn",
+    "error",
+    "critical",
+    "fatal",
+    "exception",
+    "msg",
+)
 
 
-@pytest.mark.parametrize("chain", ["alone", "behind processors", "async", "async behind processors"])
+@pytest.mark.parametrize(
+    "chain", ["alone", "behind processors", "async", "async behind processors"]
+)
 async def test_every_method_takes_every_key(db_url, chain):
-    """faults A.7: `event=`, `self=`, `level=` and the names of other arguments are attributes like any other."""
+    """faults A.7: `event=`, `self=`, `level=` and the names of other arguments are attributes like
+    any other.
+    """
     own = [lambda logger, name, event_dict: event_dict] if "behind" in chain else []
     structjob.configure(console=False, processors=own, level="debug", strict=True)
     log = structlog.get_logger("app").bind()
@@ -42,7 +72,9 @@ async def test_every_method_takes_every_key(db_url, chain):
         assert event.kind == "log"
 
 
-@pytest.mark.parametrize("own", [[], [lambda logger, name, event_dict: event_dict]], ids=["alone", "behind processors"])
+@pytest.mark.parametrize(
+    "own", [[], [lambda logger, name, event_dict: event_dict]], ids=["alone", "behind processors"]
+)
 async def test_bound_values_of_every_name_are_kept(db_url, own):
     """faults A.7: `bind` and `new` take every key, too."""
     structjob.configure(console=False, processors=own, strict=True)
@@ -57,11 +89,19 @@ async def test_bound_values_of_every_name_are_kept(db_url, own):
 
 
 def test_no_method_has_a_keyword_of_its_own():
-    """faults A.7: a name that a later version gives to an argument must not be taken from the users."""
+    """faults A.7: a name that a later version gives to an argument must not be taken from the
+    users.
+    """
     methods = [*METHODS, *(f"a{name}" for name in METHODS), "log", "alog", "bind", "new"]
     for method in methods:
-        kinds = [parameter.kind for parameter in inspect.signature(getattr(BoundLogger, method)).parameters.values()]
-        assert not {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}.intersection(kinds), method
+        kinds = [
+            parameter.kind
+            for parameter in inspect.signature(getattr(BoundLogger, method)).parameters.values()
+        ]
+        assert not {
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.KEYWORD_ONLY,
+        }.intersection(kinds), method
 
 
 async def test_a_message_by_its_name_is_the_message(tracker):
@@ -70,12 +110,21 @@ async def test_a_message_by_its_name_is_the_message(tracker):
     log.info(event="x", n=1)
     log.log(level=20, event="y")
     structjob.success(log, event="z")
-    assert [(event.message, event.level) for event in await tracker.logs.list()] == [("x", "info"), ("y", "info"), ("z", "success")]
+    assert [(event.message, event.level) for event in await tracker.logs.list()] == [
+        ("x", "info"),
+        ("y", "info"),
+        ("z", "success"),
+    ]
 
 
 async def test_success_through_another_logger_takes_every_key(db_url):
-    """faults A.7: structlog's own loggers take no `event=`; the helper passes it on all the same."""
-    structlog.configure(processors=[lambda logger, name, event_dict: ""], logger_factory=structlog.ReturnLoggerFactory())
+    """faults A.7: structlog's own loggers take no `event=`; the helper passes it on all
+    the same.
+    """
+    structlog.configure(
+        processors=[lambda logger, name, event_dict: ""],
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
     structjob.install()
     async with structjob.Tracker(db_url, strict=True) as tracker:
         structjob.success(structlog.get_logger(), "done", **GIVEN)
@@ -95,7 +144,9 @@ async def test_an_exception_that_is_being_handled_comes_along_to_the_executor(tr
 
 
 async def test_attributes_named_as_an_events_own_fields_stay(any_tracker):
-    """faults 33d: `level=80` is the tank's; the event's own level, time and kind stay, and the value is found."""
+    """faults 33d: `level=80` is the tank's; the event's own level, time and kind stay, and the
+    value is found.
+    """
     log = structlog.get_logger()
     given = {"level": 80, "timestamp": "2020-01-01", "kind": "snapshot"}
     log.info("tank", **given)
@@ -106,11 +157,16 @@ async def test_attributes_named_as_an_events_own_fields_stay(any_tracker):
 
 
 async def test_they_stay_behind_processors_that_stamp_events(db_url):
-    """faults 33d: only the level and the time that structlog's processors put in are taken out again."""
+    """faults 33d: only the level and the time that structlog's processors put in are taken out
+    again.
+    """
     stamps = [
         [],
         [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso")],
-        [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False)],
+        [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+        ],
         [structlog.stdlib.add_log_level, structlog.processors.TimeStamper()],
         [structlog.processors.TimeStamper(fmt="%H:%M")],
         [lambda logger, name, event_dict: event_dict],
@@ -128,18 +184,32 @@ async def test_they_stay_behind_processors_that_stamp_events(db_url):
 
 
 def test_they_are_shown_beside_the_events_own():
-    """faults 33d: a JSON line has each key once, and a sink of one's own gets the attributes by their names."""
+    """faults 33d: a JSON line has each key once, and a sink of one's own gets the attributes by
+    their names.
+    """
     records, stream = [], io.StringIO()
 
     class Sink:
         def emit(self, record):
             records.append(record)
 
-    structjob.configure(console=structjob.ConsoleSink(stream, format="json"), sinks=[Sink()], strict=True)
+    structjob.configure(
+        console=structjob.ConsoleSink(stream, format="json"), sinks=[Sink()], strict=True
+    )
     structlog.get_logger().info("tank", level=80, event="e", kind="k")
     line = json.loads(stream.getvalue(), object_pairs_hook=list)
-    assert line[1:] == [("level", "info"), ("event", "tank"), ("attrs.level", 80), ("attrs.event", "e"), ("kind", "k")]
-    assert (records[0].level, records[0].message, records[0].attrs) == ("info", "tank", {"level": 80, "event": "e", "kind": "k"})
+    assert line[1:] == [
+        ("level", "info"),
+        ("event", "tank"),
+        ("attrs.level", 80),
+        ("attrs.event", "e"),
+        ("kind", "k"),
+    ]
+    assert (records[0].level, records[0].message, records[0].attrs) == (
+        "info",
+        "tank",
+        {"level": 80, "event": "e", "kind": "k"},
+    )
 
 
 def test_they_are_found_on_the_command_line(db_url):
@@ -158,7 +228,9 @@ def test_they_are_found_on_the_command_line(db_url):
 
 
 async def test_what_is_no_exception_stays_an_attribute(tracker):
-    """faults A.7: `exc_info` and `stack_info` mean what they mean in structlog; another value is not lost."""
+    """faults A.7: `exc_info` and `stack_info` mean what they mean in structlog; another value is
+    not lost.
+    """
     log = structlog.get_logger()
     log.info("text", exc_info="boom")
     log.info("none", exc_info=None, stack_info=False)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from structjob.exceptions import InvalidFilter
 from structjob.filters import LogFilter
 from structjob.models import Event
-from structjob.store.logs import Logs
+from structjob.queries.logs import Logs
 from structjob.store.tables import jobs, logs
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,12 +40,24 @@ class Store:
         async with self.engine.begin() as connection:
             for message in messages:
                 self.seq += 1
-                row = {"session_id": 1, "seq": self.seq, "ts": T0 + timedelta(seconds=self.seq), "level": "info", "type": "system"}
+                row = {
+                    "session_id": 1,
+                    "seq": self.seq,
+                    "ts": T0 + timedelta(seconds=self.seq),
+                    "level": "info",
+                    "type": "system",
+                }
                 await connection.execute(logs.insert().values(row | {"message": message} | values))
 
     async def job(self, id_, parent=None):
         async with self.engine.begin() as connection:
-            values = {"id": id_, "parent_job_id": parent, "operation": "o", "status": "running", "created_at": T0}
+            values = {
+                "id": id_,
+                "parent_job_id": parent,
+                "operation": "o",
+                "status": "running",
+                "created_at": T0,
+            }
             await connection.execute(jobs.insert().values(values))
 
 
@@ -94,7 +106,9 @@ async def test_an_event_comes_back_whole(store, found):
 
 
 async def test_an_event_without_attributes_has_an_empty_mapping(store, found):
-    """`event.attrs` can be read without looking first; what is no object stands under `value` (R4)."""
+    """`event.attrs` can be read without looking first; what is no object stands under
+    `value` (R4).
+    """
     await store.log("a")
     await store.log("b", attrs=[1])
     assert [event.attrs for event in await found.list()] == [{}, {"value": [1]}]
@@ -129,12 +143,19 @@ async def test_filters_narrow_and_combine(store, found):
 
 
 async def test_level_means_at_least_unless_exact(store, found):
-    """`level="error"` shows what is as bad or worse; `level_exact` that level only; `success` lies between info and warning (R26, R36)."""
+    """`level="error"` shows what is as bad or worse; `level_exact` that level only; `success` lies
+    between info and warning (R26, R36).
+    """
     for level in ("critical", "debug", "error", "info", "success", "warning"):
         await store.log(level, level=level, job_id="j")
     for filters in ({}, {"job_id": "j"}):
         assert messages(await found.list(level="error", **filters)) == ["critical", "error"]
-        assert messages(await found.list(level="success", **filters)) == ["critical", "error", "success", "warning"]
+        assert messages(await found.list(level="success", **filters)) == [
+            "critical",
+            "error",
+            "success",
+            "warning",
+        ]
         assert messages(await found.list(level="WARN", level_exact=True, **filters)) == ["warning"]
         assert await found.count(level="warning", **filters) == 3
         assert await found.count(level="debug", **filters) == 6
@@ -146,11 +167,15 @@ async def test_since_is_included_and_until_is_not(store, found):
     middle = T0 + timedelta(seconds=2)
     assert messages(await found.list(since=middle)) == ["b", "c"]
     assert messages(await found.list(until=middle)) == ["a"]
-    assert messages(await found.list(since=middle, until=middle + timedelta(microseconds=1))) == ["b"]
+    assert messages(await found.list(since=middle, until=middle + timedelta(microseconds=1))) == [
+        "b"
+    ]
 
 
 async def test_text_is_taken_literally(store, found):
-    """A search for `50%` or `a_b` finds those characters, whatever letter case the message has (R36)."""
+    """A search for `50%` or `a_b` finds those characters, whatever letter case the message has
+    (R36).
+    """
     await store.log("50% done", "500 done", "a_b", "axb", "it's \\ !", "50!")
     assert messages(await found.list(text="50%")) == ["50% done"]
     assert messages(await found.list(text="A_B")) == ["a_b"]
@@ -187,7 +212,9 @@ class Colour(StrEnum):
     ],
 )
 async def test_attributes_compare_by_value_and_type(store, found, value, matching):
-    """`n=1` matches 1 and 1.0 but neither "1" nor true; None matches a null that was logged, not an absent key (R36)."""
+    """`n=1` matches 1 and 1.0 but neither "1" nor true; None matches a null that was logged, not an
+    absent key (R36).
+    """
     stored = {
         "int": 1,
         "float": 1.0,
@@ -216,7 +243,15 @@ async def test_attributes_compare_by_value_and_type(store, found, value, matchin
 
 async def test_a_large_id_is_not_its_neighbour(store, found):
     """Whole numbers of 64 bits compare exactly, though a double cannot tell them apart (R36)."""
-    ids = [2**53, 2**53 + 1, 1234567890123456788, 1234567890123456789, -(2**63), -(2**63) + 1, 2**63 - 1]
+    ids = [
+        2**53,
+        2**53 + 1,
+        1234567890123456788,
+        1234567890123456789,
+        -(2**63),
+        -(2**63) + 1,
+        2**63 - 1,
+    ]
     for one in ids:
         await store.log(str(one), attrs={"tweet": one})
     await store.log("float", attrs={"tweet": 1e18})
@@ -226,7 +261,9 @@ async def test_a_large_id_is_not_its_neighbour(store, found):
 
 
 async def test_a_number_beyond_64_bits_is_not_its_neighbour(store, found):
-    """Whole numbers that a database's own do not hold compare by their digits, and with a float by its value (R36)."""
+    """Whole numbers that a database's own do not hold compare by their digits, and with a float by
+    its value (R36).
+    """
     numbers = [2**63, 2**63 + 1, 2**64 - 1, 2**64, 10**26 + 1, -(2**63) - 1, 2**63 - 1]
     for one in numbers:
         await store.log(str(one), attrs={"n": one, "in": {"n": one}})
@@ -238,7 +275,9 @@ async def test_a_number_beyond_64_bits_is_not_its_neighbour(store, found):
 
 
 async def test_attribute_paths_go_deeper_with_dots(store, found):
-    """`vm.name` means the name in vm, or a key that has the dot itself; several must all match (R36)."""
+    """`vm.name` means the name in vm, or a key that has the dot itself; several must all match
+    (R36).
+    """
     await store.log("deep", attrs={"vm": {"name": "pg", "n": 1}})
     await store.log("flat", attrs={"vm.name": "pg"})
     await store.log("other", attrs={"vm": {"name": "db"}, "name": "pg"})
@@ -260,12 +299,18 @@ async def test_one_broken_row_does_not_end_a_search(store, found):
             "VALUES (9, 9, '2026-01-01 00:00:00.000000', 'info', 'bad', '{\"x\": NaN', 'system')"
         )
     assert messages(await found.list(attrs={"x": 1})) == ["good"]
-    assert {event.message: event.attrs for event in await found.list()}["bad"] == {"value": '{"x": NaN'}
+    assert {event.message: event.attrs for event in await found.list()}["bad"] == {
+        "value": '{"x": NaN'
+    }
 
 
 def forged(key, time="2026-01-01T00:00:00Z"):
     """Return a cursor of our own making."""
-    return base64.urlsafe_b64encode(json.dumps(["f", "after", time, key]).encode()).decode().rstrip("=")
+    return (
+        base64.urlsafe_b64encode(json.dumps(["f", "after", time, key]).encode())
+        .decode()
+        .rstrip("=")
+    )
 
 
 @pytest.mark.parametrize(
@@ -318,12 +363,18 @@ async def test_a_filter_of_another_kind_is_refused(found):
         await found.list(5)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
 @given(
-    path=st.text(max_size=12), value=st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), text=st.text(max_size=8)
+    path=st.text(max_size=12),
+    value=st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    text=st.text(max_size=8),
 )
 async def test_no_value_can_break_a_query(found, path, value, text):
-    """Whatever people type into a search, the answer is a result or InvalidFilter, never a database error (R36)."""
+    """Whatever people type into a search, the answer is a result or InvalidFilter, never a database
+    error (R36).
+    """
     with suppress(InvalidFilter):
         assert await found.count(attrs={path: value}, text=text) == 0
 
@@ -331,11 +382,18 @@ async def test_no_value_can_break_a_query(found, path, value, text):
 @pytest.mark.parametrize("filters", [{}, {"level": "warning"}, {"job_id": "j", "children": True}])
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order, filters):
-    """Following `next` shows every event once in order, following `previous` the same pages backwards; many share a time (R36)."""
+    """Following `next` shows every event once in order, following `previous` the same pages
+    backwards; many share a time (R36).
+    """
     await store.job("j")
     await store.job("k", "j")
     for n in range(10):
-        await store.log(f"m{n}", ts=T0 + timedelta(seconds=n // 4), level="error" if n % 3 else "warning", job_id="k" if n % 2 else "j")
+        await store.log(
+            f"m{n}",
+            ts=T0 + timedelta(seconds=n // 4),
+            level="error" if n % 3 else "warning",
+            job_id="k" if n % 2 else "j",
+        )
     expected = [f"m{n}" for n in range(10)]
     if order == "desc":
         expected.reverse()
@@ -350,7 +408,10 @@ async def test_pages_lead_forward_and_back(store, found, order, filters):
     assert messages(back) == expected[4:8]
     first = await found.list(order=order, limit=4, cursor=back.previous, **filters)
     assert (messages(first), first.previous) == (expected[:4], None)
-    assert messages(await found.list(order=order, limit=4, cursor=first.next, **filters)) == expected[4:8]
+    assert (
+        messages(await found.list(order=order, limit=4, cursor=first.next, **filters))
+        == expected[4:8]
+    )
 
 
 async def test_pages_are_stable_while_events_arrive(store, found):
@@ -379,19 +440,30 @@ async def test_a_page_that_emptied_while_paging_back_leads_forward(store, found)
 
 
 async def test_a_window_that_moves_with_the_clock_can_be_paged(store, found):
-    """`since=timedelta(hours=1)` is another moment at each call; its pages lead on all the same (R36)."""
+    """`since=timedelta(hours=1)` is another moment at each call; its pages lead on all the same
+    (R36).
+    """
     now = datetime.now(UTC)
     for n in range(4):
         await store.log(f"m{n}", ts=now + timedelta(seconds=n))
     first = await found.list(since=timedelta(hours=1), limit=2)
-    assert messages(await found.list(since=timedelta(hours=1), limit=2, cursor=first.next)) == ["m2", "m3"]
-    for other in ({}, {"since": timedelta(hours=1), "level": "info"}, {"since": timedelta(hours=1), "attrs": {"a": 1}}):
+    assert messages(await found.list(since=timedelta(hours=1), limit=2, cursor=first.next)) == [
+        "m2",
+        "m3",
+    ]
+    for other in (
+        {},
+        {"since": timedelta(hours=1), "level": "info"},
+        {"since": timedelta(hours=1), "attrs": {"a": 1}},
+    ):
         with pytest.raises(InvalidFilter, match="another query"):
             await found.list(cursor=first.next, **other)
 
 
 async def test_include_children_reads_the_whole_tree(store, found):
-    """A job's page can show what its children did, in one order of time, even if the job's row is late (R23, R36)."""
+    """A job's page can show what its children did, in one order of time, even if the job's row is
+    late (R23, R36).
+    """
     await store.job("j")
     await store.job("k", "j")
     await store.job("l", "k")
@@ -416,19 +488,30 @@ async def test_include_children_of_a_job_with_very_many(store, found):
     await store.log("other", job_id="z")
     page = await found.list(job_id="j", children=True, limit=2)
     assert messages(page) == ["own", "first"]
-    assert messages(await found.list(job_id="j", children=True, limit=2, cursor=page.next)) == ["last"]
+    assert messages(await found.list(job_id="j", children=True, limit=2, cursor=page.next)) == [
+        "last"
+    ]
     assert await found.count(job_id="j", children=True) == 3
 
 
 async def test_iterate_yields_everything_that_was_there(store, found):
-    """All events that match come, page by page, and the loop ends although its own body logs (R36)."""
+    """All events that match come, page by page, and the loop ends although its own body
+    logs (R36).
+    """
     await store.log(*(f"m{n}" for n in range(25)), level="error")
     seen = []
     async for event in found.iterate(LogFilter(level="error", limit=10)):
         seen.append(event.message)
         await store.log("saw it", level="error")
     assert seen == [f"m{n}" for n in range(25)]
-    assert messages([event async for event in found.iterate(order="desc", text="m2")]) == ["m24", "m23", "m22", "m21", "m20", "m2"]
+    assert messages([event async for event in found.iterate(order="desc", text="m2")]) == [
+        "m24",
+        "m23",
+        "m22",
+        "m21",
+        "m20",
+        "m2",
+    ]
     assert [event async for event in found.iterate(job_id="none")] == []
 
 
@@ -466,8 +549,12 @@ async def test_reads_deliver_what_is_pending_first(store, found):
 )
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_every_filter_is_served_by_an_index(store, found, filters, index, order):
-    """A page of a log of any size is read from an index, in its order, without sorting the rest (R5)."""
-    await store.log("a", "b", level="error", job_id="j", step_id="s", correlation_id="c", category="c")
+    """A page of a log of any size is read from an index, in its order, without sorting the rest
+    (R5).
+    """
+    await store.log(
+        "a", "b", level="error", job_id="j", step_id="s", correlation_id="c", category="c"
+    )
     first = await found.list(**filters, order=order, limit=1)
     plans = [await store.plan(store.asked[-1])]
     if first.next is not None:

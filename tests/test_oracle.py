@@ -31,11 +31,15 @@ def event(number: int, seq: int | None = None) -> tuple[int, int, str, dict]:
     return 7, seq or number, "j", {**payload(number), "id": f"a-{number}"}
 
 
-WHOLE = Found(events=[event(1), event(2), event(3)], jobs={"j": "completed"}, steps={"s"}, running=0, told=[])
+WHOLE = Found(
+    events=[event(1), event(2), event(3)], jobs={"j": "completed"}, steps={"s"}, running=0, told=[]
+)
 
 
 def test_what_is_whole_has_no_fault(promises):
-    """All that returned is there: nothing to complain of, and what did not return may be there or not."""
+    """All that returned is there: nothing to complain of, and what did not return may be there or
+    not.
+    """
     verdict = judge(promises, WHOLE)
     assert (verdict.offered, verdict.returned, verdict.stored, verdict.faults()) == (3, 2, 3, {})
     verdict = judge(promises, dataclasses.replace(WHOLE, events=WHOLE.events[:2]))
@@ -47,7 +51,10 @@ def test_what_is_whole_has_no_fault(promises):
     [
         ({"events": [event(1), event(3)]}, {"lost": 1}),
         ({"events": [event(1), event(2), event(2, 9)]}, {"duplicated": 1}),
-        ({"events": [event(1), (7, 2, "j", {**payload(2), "id": "a-2", "text": "other"})]}, {"corrupted": 1}),
+        (
+            {"events": [event(1), (7, 2, "j", {**payload(2), "id": "a-2", "text": "other"})]},
+            {"corrupted": 1},
+        ),
         ({"events": [event(1), (7, 2, "k", {**payload(2), "id": "a-2"})]}, {"corrupted": 1}),
         ({"events": [*WHOLE.events, event(4)]}, {"unexpected": 1}),
         ({"events": [event(1, 2), event(2, 1)]}, {"disordered": 1}),
@@ -70,7 +77,9 @@ def test_a_note_that_was_cut_is_no_promise(tmp_path):
 
 
 async def test_it_reads_what_the_library_wrote(tmp_path, db_path, tracker):
-    """Against a real database: what the library stored is whole, and a row that is changed, deleted or copied behind its back shows."""
+    """Against a real database: what the library stored is whole, and a row that is changed, deleted
+    or copied behind its back shows.
+    """
     import structlog
 
     notes = Notes(tmp_path / "a")
@@ -87,9 +96,17 @@ async def test_it_reads_what_the_library_wrote(tmp_path, db_path, tracker):
     verdict = await check(url, [tmp_path / "a"])
     assert (verdict.stored, verdict.faults()) == (20, {})
     with contextlib.closing(sqlite3.connect(db_path)) as connection, connection:
-        numbers = [row[0] for row in connection.execute("SELECT seq FROM structjob_logs WHERE message = 'offered' ORDER BY seq")]
+        numbers = [
+            row[0]
+            for row in connection.execute(
+                "SELECT seq FROM structjob_logs WHERE message = 'offered' ORDER BY seq"
+            )
+        ]
         connection.execute("DELETE FROM structjob_logs WHERE seq = ?", (numbers[4],))
-        connection.execute("UPDATE structjob_logs SET attrs = json_set(attrs, '$.nested.list[0]', 0) WHERE seq = ?", (numbers[5],))
+        connection.execute(
+            "UPDATE structjob_logs SET attrs = json_set(attrs, '$.nested.list[0]', 0) WHERE seq = ?",
+            (numbers[5],),
+        )
         connection.execute(
             "INSERT INTO structjob_logs (session_id, seq, ts, stored_at, level, message, attrs, type, kind, stream, category) "
             "SELECT session_id + 1, seq, ts, stored_at, level, message, attrs, type, kind, stream, category FROM structjob_logs "

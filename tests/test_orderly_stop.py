@@ -1,4 +1,6 @@
-"""An orderly stop records the truth: what a tracker leaves running when it closes is cancelled, not crashed (guarantees 4 and 6)."""
+"""An orderly stop records the truth: what a tracker leaves running when it closes is cancelled, not
+crashed (guarantees 4 and 6).
+"""
 
 import asyncio
 import contextlib
@@ -32,17 +34,29 @@ def url(database, tmp_path):
 
 
 async def told(reader, job_id):
-    """Return what a database tells of a job: its status and error, those of its steps, and its events."""
+    """Return what a database tells of a job: its status and error, those of its steps, and its
+    events.
+    """
     job = await reader.jobs.get(job_id)
-    steps = [(step.name, step.status.value, step.error and step.error.message) for step in await reader.jobs.steps(job_id)]
-    events = [event.message if event.kind == "log" else event.kind async for event in reader.logs.iterate(job_id=job_id)]
+    steps = [
+        (step.name, step.status.value, step.error and step.error.message)
+        for step in await reader.jobs.steps(job_id)
+    ]
+    events = [
+        event.message if event.kind == "log" else event.kind
+        async for event in reader.logs.iterate(job_id=job_id)
+    ]
     return job, steps, events
 
 
 async def background(tracker, begun, go_on, after):
     """A task of a server's: it runs a job that goes on until it is told to end."""
     try:
-        async with tracker.job("background", wait=False) as job, job.step("outer"), structjob.step("inner") as inner:
+        async with (
+            tracker.job("background", wait=False) as job,
+            job.step("outer"),
+            structjob.step("inner") as inner,
+        ):
             inner.advance(3)
             log.info("at work")
             begun.set_result(job)
@@ -62,7 +76,9 @@ async def start_background(tracker):
 
 
 async def test_a_job_that_runs_when_its_tracker_closes_is_cancelled(url, caplog):
-    """Faults 56: with its steps, its reason, its progress and its log lines, in order; and a warning names it."""
+    """Faults 56: with its steps, its reason, its progress and its log lines, in order; and a
+    warning names it.
+    """
     tracker = await Tracker(**url).open()
     job, go_on, after, task = await start_background(tracker)
     assert await tracker.aclose()
@@ -71,21 +87,44 @@ async def test_a_job_that_runs_when_its_tracker_closes_is_cancelled(url, caplog)
     assert after == []
     async with Tracker(**url) as reader:
         found, steps, events = await told(reader, job.id)
-        assert (found.status, found.error.type, found.error.message) == ("cancelled", "CancelledError", REASON)
+        assert (found.status, found.error.type, found.error.message) == (
+            "cancelled",
+            "CancelledError",
+            REASON,
+        )
         assert found.canceled_at == found.completed_at >= found.started_at
         assert found.duration_ms is not None
         assert steps == [("outer", "cancelled", REASON), ("inner", "cancelled", REASON)]
         assert [step.done for step in await reader.jobs.steps(job.id)] == [0, 3]
-        assert events == ["operation_start", "step_start", "step_start", "at work", "step_end", "step_end", "operation_end"]
+        assert events == [
+            "operation_start",
+            "step_start",
+            "step_start",
+            "at work",
+            "step_end",
+            "step_end",
+            "operation_end",
+        ]
         (attempt,) = await reader.jobs.history(job.id)
         assert attempt.status == "cancelled"
         (last,) = await reader.logs.list(job_id=job.id, kind="operation_end")
-        assert (last.level, last.attrs["status"], last.attrs["error_message"]) == ("warning", "cancelled", REASON)
+        assert (last.level, last.attrs["status"], last.attrs["error_message"]) == (
+            "warning",
+            "cancelled",
+            REASON,
+        )
         assert await reader.errors.list() == []
-        (session,) = [one.session for one in await reader.sessions.list() if one.session.session_id == tracker.session_id]
+        (session,) = [
+            one.session
+            for one in await reader.sessions.list()
+            if one.session.session_id == tracker.session_id
+        ]
         assert session.end_reason == "closed"
         assert (await reader.verify()).ok
-    assert f"job {job.id} (background) was still running when its tracker closed; it is recorded as cancelled" in caplog.text
+    assert (
+        f"job {job.id} (background) was still running when its tracker closed; it is recorded as cancelled"
+        in caplog.text
+    )
 
 
 async def test_the_end_of_a_job_wins_while_its_tracker_flushes(url):
@@ -111,7 +150,9 @@ BY_HAND = {
     "job.end": lambda job, step: job.end("failed", error=RuntimeError("late")),
     "step.end": lambda job, step: step.end(),
     "step.skip": lambda job, step: asyncio.to_thread(step.skip, "late"),
-    "progress": lambda job, step: asyncio.to_thread(lambda: (step.advance(), step.update(completed=5), job.update(percent=5))),
+    "progress": lambda job, step: asyncio.to_thread(
+        lambda: (step.advance(), step.update(completed=5), job.update(percent=5))
+    ),
     "new step": lambda job, step: asyncio.ensure_future(a_step(job)),
     "result": lambda job, step: asyncio.to_thread(setattr, job, "result", 5),
 }
@@ -162,8 +203,12 @@ async def test_the_jobs_of_another_tracker_go_on(db_url, tmp_path):
     assert job.status == "completed"
 
 
-async def test_it_is_in_the_spool_though_the_database_is_frozen(database, tmp_path, faulty: FaultyStore):
-    """Faults 56, guarantees 4 and 6: closing ends in time, and the final state is delivered by the next tracker."""
+async def test_it_is_in_the_spool_though_the_database_is_frozen(
+    database, tmp_path, faulty: FaultyStore
+):
+    """Faults 56, guarantees 4 and 6: closing ends in time, and the final state is delivered by the
+    next tracker.
+    """
     options = {"url": database.url, "spool": tmp_path / "spool"}
     tracker = await Tracker(**options).open()
     job, go_on, after, task = await start_background(tracker)
@@ -183,8 +228,12 @@ async def test_it_is_in_the_spool_though_the_database_is_frozen(database, tmp_pa
         assert events[-1] == "operation_end"
 
 
-async def test_it_is_in_the_spool_though_closing_is_cancelled(database, tmp_path, faulty: FaultyStore):
-    """Faults 56, guarantee 4: as `asyncio.run` does after Ctrl-C while the tracker waits for its database."""
+async def test_it_is_in_the_spool_though_closing_is_cancelled(
+    database, tmp_path, faulty: FaultyStore
+):
+    """Faults 56, guarantee 4: as `asyncio.run` does after Ctrl-C while the tracker waits for its
+    database.
+    """
     options = {"url": database.url, "spool": tmp_path / "spool"}
     tracker = await Tracker(**options).open()
     job, go_on, _, task = await start_background(tracker)
@@ -207,7 +256,9 @@ async def test_it_is_in_the_spool_though_closing_is_cancelled(database, tmp_path
 
 
 def test_it_is_recorded_where_the_loop_is_closed(db_url):
-    """Faults 56: the loop in which the tracker was opened has ended, and the tracker is closed in the next one."""
+    """Faults 56: the loop in which the tracker was opened has ended, and the tracker is closed in
+    the next one.
+    """
     tracker = Tracker(db_url)
 
     async def begin():
@@ -238,13 +289,19 @@ async def test_a_job_that_begins_while_its_tracker_closes_is_cancelled(url):
     await tracker.aclose()
     async with Tracker(**url) as reader:
         found, _, events = await told(reader, "late")
-        assert (found.status, found.error.type, found.error.message) == ("cancelled", "CancelledError", REASON)
+        assert (found.status, found.error.type, found.error.message) == (
+            "cancelled",
+            "CancelledError",
+            REASON,
+        )
         assert found.canceled_at == found.completed_at >= found.started_at
         assert "operation_crashed" not in events
 
 
 async def test_a_thread_that_works_on(db_url):
-    """Faults 56: a job in a thread's own loop goes on beside the tracker that closes, and neither harms the other."""
+    """Faults 56: a job in a thread's own loop goes on beside the tracker that closes, and neither
+    harms the other.
+    """
     tracker = await Tracker(db_url).open()
     begun, over, outcome = threading.Event(), threading.Event(), []
 
@@ -309,7 +366,13 @@ asyncio.run(main())
 
 
 def run(*arguments, expect=0):
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == expect, done.stderr
     return done
 
@@ -324,7 +387,9 @@ def run(*arguments, expect=0):
     ],
 )
 async def test_how_a_process_ends(url, way, code, status, message):
-    """Faults 56: an interpreter that ends cancels what it left; kill -9 stays a crash; a forked child leaves its parent's jobs alone."""
+    """Faults 56: an interpreter that ends cancels what it left; kill -9 stays a crash; a forked
+    child leaves its parent's jobs alone.
+    """
     done = await asyncio.to_thread(run, url["url"], str(url["spool"]), way, expect=code)
     assert "Traceback" not in done.stderr
     async with Tracker(**url) as reader:

@@ -1,4 +1,6 @@
-"""What is said of sessions whose process is gone: which of their events are missing, why, and what it looks like."""
+"""What is said of sessions whose process is gone: which of their events are missing, why, and what
+it looks like.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +16,29 @@ import pytest
 from faulty_store import faulty
 
 import structjob
-from structjob.engine.orphans import Orphans
+from structjob.engine.adopted import Orphans
 from structjob.exceptions import SpoolError, StoreUnavailable
-from structjob.line import seal
-from structjob.places import Places
-from structjob.session import Session, SessionSpool, adopt, set_aside
+from structjob.spool.line import seal
+from structjob.spool.places import Places
+from structjob.spool.session import Session, SessionSpool, adopt, set_aside
 
 __all__ = ["faulty"]
 
 
 def event(number: int, message: str = "left") -> bytes:
-    return seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"%s","attrs":{}' % message.encode(), b',"seq":%d' % number)
+    return seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"%s","attrs":{}'
+        % message.encode(),
+        b',"seq":%d' % number,
+    )
 
 
-def died(root: Path, *numbers: int, before: Callable[[SessionSpool], object] = lambda spool: None) -> int:
-    """Leave the spool of a process that was killed after it wrote these events; return its session."""
+def died(
+    root: Path, *numbers: int, before: Callable[[SessionSpool], object] = lambda spool: None
+) -> int:
+    """Leave the spool of a process that was killed after it wrote these events; return
+    its session.
+    """
     spool = SessionSpool.create(root, Session(host="mars", pid=4711))
     for number in numbers:
         spool.events.append(event(number), number)
@@ -41,11 +51,14 @@ def damage(spool: SessionSpool) -> None:
     """Change a byte of the second event, and leave a state that is none."""
     (spool.directory / "states-000001.jsonl").write_bytes(b"no state\n")
     path = spool.directory / "events-000001.jsonl"
-    path.write_bytes(path.read_bytes().replace(b'"left"', b'"lost"', 2).replace(b'"lost"', b'"left"', 1))
+    path.write_bytes(
+        path.read_bytes().replace(b'"left"', b'"lost"', 2).replace(b'"lost"', b'"left"', 1)
+    )
 
 
 CASES = {
-    # What is left, and before the death: last number, explained (reason), missing; what is said of it.
+    # What is left, and before the death: last number, explained (reason), missing; what is said of
+    # it.
     "complete": ((1, 2, 3), lambda spool: spool.tally.hold(1), 3, {}, 0, ""),
     "in the hands of a thread": ((1, 2, 4, 6), lambda spool: spool.tally.hold(2), 6, {"in_flight": 2}, 0, ""),
     "more than in the hands of threads": ((1, 2, 4, 6), lambda spool: spool.tally.hold(1), 6, {}, 2, "a part of the spool was lost"),
@@ -62,32 +75,50 @@ CASES = {
 
 
 async def test_what_became_of_the_events_of_a_dead_process(db_path, db_url, caplog):
-    """faults H: what was in the hands of threads or damaged is explained; what is lost is counted, and what it looks like is said."""
+    """faults H: what was in the hands of threads or damaged is explained; what is lost is counted,
+    and what it looks like is said.
+    """
     root = db_path.with_name(db_path.name + ".spool")
     root.mkdir(mode=0o700)
-    left = {died(root, *numbers, before=before): name for name, (numbers, before, *_) in CASES.items()}
+    left = {
+        died(root, *numbers, before=before): name for name, (numbers, before, *_) in CASES.items()
+    }
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, spool=root) as tracker:
         await tracker.flush()
         verified = {left.get(one.session_id): one for one in (await tracker.verify()).sessions}
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
-        gaps = connection.execute("SELECT session_id, reason, SUM(last_seq - first_seq + 1) FROM structjob_gaps GROUP BY 1, 2").fetchall()
+        gaps = connection.execute(
+            "SELECT session_id, reason, SUM(last_seq - first_seq + 1) FROM structjob_gaps GROUP BY 1, 2"
+        ).fetchall()
     warned = [record.getMessage() for record in caplog.records]
     for number, name in left.items():
         _, _, last, explained, missing, said = CASES[name]
         assert verified[name].last_seq == last, name
         assert verified[name].missing == missing, name
-        assert {reason: count for session, reason, count in gaps if session == number} == explained, name
+        assert {
+            reason: count for session, reason, count in gaps if session == number
+        } == explained, name
         mine = [text for text in warned if f"session {number} (pid 4711 on mars)" in text]
-        assert [f"lost {missing} event" in text and said in text for text in mine] == [True] * bool(said), name
+        assert [f"lost {missing} event" in text and said in text for text in mine] == [True] * bool(
+            said
+        ), name
     said = [text.split(";")[0] for text in warned if "damaged" in text]
     held = {"damaged": "2 damaged records", "damaged once": "1 damaged record"}
-    assert sorted(said) == sorted(f"the spool of session {number} held {held[name]}" for number, name in left.items() if name in held)
+    assert sorted(said) == sorted(
+        f"the spool of session {number} held {held[name]}"
+        for number, name in left.items()
+        if name in held
+    )
     assert not list(root.iterdir())
 
 
-async def test_a_session_whose_end_the_database_refuses_is_set_aside(db_path, db_url, faulty, caplog):
-    """faults H: its events are stored, its directory stays with the reason, and the tracker goes on."""
+async def test_a_session_whose_end_the_database_refuses_is_set_aside(
+    db_path, db_url, faulty, caplog
+):
+    """faults H: its events are stored, its directory stays with the reason, and the tracker goes
+    on.
+    """
     number = died(db_path.with_name(db_path.name + ".spool"), 1, 2)
 
     async def end_session(session, ending, tell):
@@ -103,13 +134,18 @@ async def test_a_session_whose_end_the_database_refuses_is_set_aside(db_path, db
         async with asyncio.timeout(30):
             while number in tracker._engine._orphans:
                 await asyncio.sleep(0.01)
-    assert "an odd session" in set_aside(db_path.with_name(db_path.name + ".spool") / str(number)).reason
+    assert (
+        "an odd session"
+        in set_aside(db_path.with_name(db_path.name + ".spool") / str(number)).reason
+    )
     assert len([text for text in caplog.messages if "set aside" in text]) == 1
     assert "delivering events failed" not in caplog.text
 
 
 class Answers:
-    """Stands for the link to a database, and for the tracker's own feed and recorder: keeps what is asked of it."""
+    """Stands for the link to a database, and for the tracker's own feed and recorder: keeps what is
+    asked of it.
+    """
 
     def __init__(self, root: Path, *answers: object) -> None:
         self.answers = list(answers)
@@ -149,17 +185,28 @@ class Answers:
     [
         ((5,), 5, None),
         ((RuntimeError("once"), RuntimeError("twice"), 5), 5, None),
-        ((RuntimeError("once"), RuntimeError("twice"), RuntimeError("a bug")), None, "RuntimeError: a bug"),
+        (
+            (RuntimeError("once"), RuntimeError("twice"), RuntimeError("a bug")),
+            None,
+            "RuntimeError: a bug",
+        ),
         ((RuntimeError("once"), SpoolError("no form")), None, "no form"),
-        ((StoreUnavailable("too long for its column", refused=True),), None, "too long for its column"),
+        (
+            (StoreUnavailable("too long for its column", refused=True),),
+            None,
+            "too long for its column",
+        ),
     ],
 )
-async def test_how_often_a_directory_is_tried(tmp_path, monkeypatch, caplog, answers, result, reason):
-    """faults H: what the database refuses in so many words is set aside at once, anything else after three attempts; in between the
-    connection is tried, and the tracker's own session beats."""
+async def test_how_often_a_directory_is_tried(
+    tmp_path, monkeypatch, caplog, answers, result, reason
+):
+    """faults H: what the database refuses in so many words is set aside at once, anything else
+    after three attempts; in between the connection is tried, and the tracker's own session beats.
+    """
     number = died(tmp_path, 1)
     given = Answers(tmp_path, *answers, *[SpoolError("no form")] * (3 - len(answers)))
-    monkeypatch.setattr("structjob.engine.orphans.asyncio", given)
+    monkeypatch.setattr("structjob.engine.adopted.asyncio", given)
     orphans = given.orphans()
     orphans.look()
     (feed,) = orphans
@@ -201,8 +248,10 @@ async def test_while_the_database_is_away_a_directory_waits(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EMFILE])
 def test_a_directory_that_cannot_be_read_is_left_to_others(tmp_path, monkeypatch, caplog, code):
-    """faults H: where the disk is at fault a note keeps every process from it for a while; where only this one has no descriptor left, the
-    next process takes it at once, and this one leaves it alone."""
+    """faults H: where the disk is at fault a note keeps every process from it for a while; where
+    only this one has no descriptor left, the next process takes it at once, and this one leaves it
+    alone.
+    """
     number = died(tmp_path, 1)
     given = Answers(tmp_path)
     orphans = given.orphans()
@@ -226,7 +275,8 @@ def test_a_directory_that_cannot_be_read_is_left_to_others(tmp_path, monkeypatch
     orphans.look()
     assert len(orphans) == 0
     if code == errno.EIO:
-        set_aside(feed.spool.directory).note.unlink()  # as `structjob doctor` advises once the disk works
+        # as `structjob doctor` advises once the disk works
+        set_aside(feed.spool.directory).note.unlink()
         orphans.look()
         assert number in orphans
         orphans.set_aside(*orphans, "once more")
@@ -238,7 +288,9 @@ def test_a_directory_that_cannot_be_read_is_left_to_others(tmp_path, monkeypatch
 
 
 def test_a_process_that_ends_is_seen(tmp_path):
-    """faults H: a forked child's directory is over when the child has ended and all it wrote is stored, and not before."""
+    """faults H: a forked child's directory is over when the child has ended and all it wrote is
+    stored, and not before.
+    """
     child = SessionSpool.create(tmp_path, Session(), deliver=False)
     child.events.append(event(1), 1)
     given = Answers(tmp_path)
@@ -256,7 +308,9 @@ def test_a_process_that_ends_is_seen(tmp_path):
 
 
 def test_nothing_is_looked_for_without_a_spool(tmp_path, monkeypatch):
-    """faults H: a tracker in memory takes nothing over, wherever it runs, and a forked child leaves everything to its parent."""
+    """faults H: a tracker in memory takes nothing over, wherever it runs, and a forked child leaves
+    everything to its parent.
+    """
     died(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
     given = Answers(tmp_path)
@@ -282,7 +336,9 @@ def test_what_a_process_left_unfinished_is_swept_away(tmp_path):
 
 
 def test_what_is_elsewhere_is_taken_over(tmp_path):
-    """faults H: what an earlier version left under another name is delivered; where nothing is left, nobody is woken."""
+    """faults H: what an earlier version left under another name is delivered; where nothing is
+    left, nobody is woken.
+    """
     number = died(tmp_path / "former", 1)
     (tmp_path / "present").mkdir(mode=0o700)
     given = Answers(tmp_path / "present")
@@ -299,7 +355,9 @@ def test_what_is_elsewhere_is_taken_over(tmp_path):
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_what_was_for_another_database_is_told_of_where_it_can_be_there(tmp_path, caplog, asked):
-    """faults H: in a directory that several programs were given, a spool may be for another database; one's own is for one only."""
+    """faults H: in a directory that several programs were given, a spool may be for another
+    database; one's own is for one only.
+    """
     spool = SessionSpool.create(tmp_path, Session(database="sqlite:elsewhere.db"))
     spool.close()
     given = Answers(tmp_path)
@@ -307,5 +365,8 @@ def test_what_was_for_another_database_is_told_of_where_it_can_be_there(tmp_path
     orphans = given.orphans()
     orphans.look()
     assert len(orphans) == 1
-    assert ["logged to sqlite:elsewhere.db; it is delivered to sqlite:here.db" in text for text in caplog.messages] == [True] * asked
+    assert [
+        "logged to sqlite:elsewhere.db; it is delivered to sqlite:here.db" in text
+        for text in caplog.messages
+    ] == [True] * asked
     orphans.close()

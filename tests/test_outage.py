@@ -1,4 +1,6 @@
-"""The database is down at the start, for an hour, or now and then: nobody waits for it, nothing is lost or stored twice, little is said."""
+"""The database is down at the start, for an hour, or now and then: nobody waits for it, nothing is
+lost or stored twice, little is said.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,12 @@ class Clock:
 
 
 @pytest.mark.parametrize("spool", [True, False])
-async def test_a_tracker_opens_before_its_database(db_path, db_url, faulty: FaultyStore, caplog, spool):
-    """Opening goes on without the database and says so once; all is recorded, and delivered when the database answers (R29)."""
+async def test_a_tracker_opens_before_its_database(
+    db_path, db_url, faulty: FaultyStore, caplog, spool
+):
+    """Opening goes on without the database and says so once; all is recorded, and delivered when
+    the database answers (R29).
+    """
     structjob.configure(console=False, strict=True)
     faulty.before = StoreUnavailable(DOWN)
     watch = Stopwatch()
@@ -79,11 +85,15 @@ async def test_a_tracker_opens_before_its_database(db_path, db_url, faulty: Faul
         assert (await tracker.verify()).ok
     place = re.escape(f"{db_path}.spool" if spool else "memory")
     first, *others = said(caplog)
-    assert re.fullmatch(rf"{re.escape(DOWN)}; events wait in {place}, delivery goes on by itself", first)
+    assert re.fullmatch(
+        rf"{re.escape(DOWN)}; events wait in {place}, delivery goes on by itself", first
+    )
     assert len([message for message in others if "answers again" in message]) == len(others) == 1
 
 
-async def test_nothing_of_a_program_that_never_saw_its_database_is_lost(db_path, db_url, faulty: FaultyStore):
+async def test_nothing_of_a_program_that_never_saw_its_database_is_lost(
+    db_path, db_url, faulty: FaultyStore
+):
     """It ends at once, and the next tracker delivers what it recorded (R29)."""
     structjob.configure(console=False, strict=True)
     faulty.before = StoreUnavailable(DOWN)
@@ -98,8 +108,12 @@ async def test_nothing_of_a_program_that_never_saw_its_database_is_lost(db_path,
         assert [event.message for event in await tracker.logs.list(job_id=job.id)][1] == "for later"
 
 
-async def test_a_frozen_database_does_not_hold_the_program_up(db_url, faulty: FaultyStore, monkeypatch, caplog):
-    """A server that takes the connection and never answers: opening is bounded, and what it began goes on (R29)."""
+async def test_a_frozen_database_does_not_hold_the_program_up(
+    db_url, faulty: FaultyStore, monkeypatch, caplog
+):
+    """A server that takes the connection and never answers: opening is bounded, and what it began
+    goes on (R29).
+    """
     structjob.configure(console=False, strict=True)
     monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
     monkeypatch.setattr("structjob.tracker.OPENING_WAITS", 0.1)
@@ -160,30 +174,48 @@ async def test_closing_lets_an_opening_end(db_path, db_url, faulty: FaultyStore,
     assert rows(db_path, "SELECT message FROM structjob_logs") == [("short",)]
 
 
-async def test_what_somebody_has_to_mend_is_raised_where_strict(db_path, db_url, faulty: FaultyStore, caplog):
-    """A wrong password ends a strict program's opening; any other's is told, and tried rarely (R29)."""
+async def test_what_somebody_has_to_mend_is_raised_where_strict(
+    db_path, db_url, faulty: FaultyStore, caplog
+):
+    """A wrong password ends a strict program's opening; any other's is told, and tried rarely
+    (R29).
+    """
     wrong = StoreUnavailable("mysql://root@127.0.0.1 refuses the login", permanent=True)
     faulty.before = wrong
     with pytest.raises(StoreUnavailable, match="refuses the login"):
         await structjob.Tracker(db_url, strict=True).open()
-    assert not db_path.with_name("jobs.db.spool").exists() or not list(db_path.with_name("jobs.db.spool").iterdir())
+    assert not db_path.with_name("jobs.db.spool").exists() or not list(
+        db_path.with_name("jobs.db.spool").iterdir()
+    )
     faulty.store = None
     async with structjob.Tracker(db_url):
-        assert said(caplog) == [f"{wrong}; events wait in {db_path}.spool, delivery goes on by itself"]
+        assert said(caplog) == [
+            f"{wrong}; events wait in {db_path}.spool, delivery goes on by itself"
+        ]
         faulty.before = None
 
 
-@pytest.mark.parametrize("fault", [InvalidURL("no such directory"), SchemaMismatch("another version's tables")])
-async def test_what_cannot_mend_while_the_program_runs_is_raised(db_url, faulty: FaultyStore, fault):
-    """A URL that names nothing, or tables of another version, are the program's fault, and it hears of it (R29)."""
+@pytest.mark.parametrize(
+    "fault", [InvalidURL("no such directory"), SchemaMismatch("another version's tables")]
+)
+async def test_what_cannot_mend_while_the_program_runs_is_raised(
+    db_url, faulty: FaultyStore, fault
+):
+    """A URL that names nothing, or tables of another version, are the program's fault, and it hears
+    of it (R29).
+    """
     faulty.before = fault
     with pytest.raises(type(fault), match=str(fault)):
         await structjob.Tracker(db_url).open()
 
 
 @pytest.mark.parametrize(("permanent", "least", "most"), [(False, 700, 1000), (True, 100, 125)])
-async def test_an_hour_without_the_database(db_path, db_url, faulty: FaultyStore, monkeypatch, caplog, permanent, least, most):
-    """Attempts are few, one message tells that it went and one that it came back; everything is stored once (R29)."""
+async def test_an_hour_without_the_database(
+    db_path, db_url, faulty: FaultyStore, monkeypatch, caplog, permanent, least, most
+):
+    """Attempts are few, one message tells that it went and one that it came back; everything is
+    stored once (R29).
+    """
     structjob.configure(console=False, strict=True)
     clock = Clock(monkeypatch)
     async with structjob.Tracker(db_url, writers=1) as tracker:
@@ -201,15 +233,23 @@ async def test_an_hour_without_the_database(db_path, db_url, faulty: FaultyStore
         assert tracker.ledger().stored == 0
         faulty.before = None
         await until(lambda: tracker.ledger().stored == logged)
-    assert rows(db_path, "SELECT count(*), count(DISTINCT seq) FROM structjob_logs") == [(logged, logged)]
+    assert rows(db_path, "SELECT count(*), count(DISTINCT seq) FROM structjob_logs") == [
+        (logged, logged)
+    ]
     went, came = said(caplog)
     assert went.startswith(DOWN)
-    assert re.search(rf"answers again after 6\d min; delivering what waited, {logged:,} events", came)
+    assert re.search(
+        rf"answers again after 6\d min; delivering what waited, {logged:,} events", came
+    )
     assert max(clock.slept) <= (31 if permanent else 5.2)
 
 
-async def test_a_database_that_comes_and_goes_does_not_flood_the_log(db_url, faulty: FaultyStore, monkeypatch, caplog):
-    """However often it goes, it is told once a minute at most, and once that it is back; what lasts is told in any case (R29)."""
+async def test_a_database_that_comes_and_goes_does_not_flood_the_log(
+    db_url, faulty: FaultyStore, monkeypatch, caplog
+):
+    """However often it goes, it is told once a minute at most, and once that it is back; what lasts
+    is told in any case (R29).
+    """
     async with structjob.Tracker(db_url) as tracker:
         link = tracker._engine.link
         await tracker.flush()
@@ -229,12 +269,18 @@ async def test_a_database_that_comes_and_goes_does_not_flood_the_log(db_url, fau
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_connection_that_is_cut_around_the_commit(db_path, db_url, faulty: FaultyStore, when):
-    """Whether the transaction came through or not: the batch is stored once, and counted once (guarantee 2)."""
+async def test_a_connection_that_is_cut_around_the_commit(
+    db_path, db_url, faulty: FaultyStore, when
+):
+    """Whether the transaction came through or not: the batch is stored once, and counted once
+    (guarantee 2).
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url) as tracker:
         async with tracker.job("cut") as job:
-            setattr(faulty, when, StoreUnavailable("lost connection to the server during the query"))
+            setattr(
+                faulty, when, StoreUnavailable("lost connection to the server during the query")
+            )
             for number in range(100):
                 log.info("cut", number=number)
         await until(lambda: tracker._engine.link.down is not None)
@@ -247,7 +293,9 @@ async def test_a_connection_that_is_cut_around_the_commit(db_path, db_url, fault
 
 
 async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
-    """A writer that waits long, for only a hand could mend its fault, goes on as soon as another one finds the database mended (R29)."""
+    """A writer that waits long, for only a hand could mend its fault, goes on as soon as another
+    one finds the database mended (R29).
+    """
     mended = asyncio.Event()
 
     async def call() -> None:
@@ -267,7 +315,9 @@ async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_closing_asks_once_more(db_path, db_url, faulty: FaultyStore, spool):
-    """A database that was mended while nobody looked, since only a hand could mend it, has everything when the tracker is closed (R29)."""
+    """A database that was mended while nobody looked, since only a hand could mend it, has
+    everything when the tracker is closed (R29).
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(db_url, spool=spool).open()
     faulty.before = StoreUnavailable("the tables are missing", permanent=True)

@@ -1,4 +1,6 @@
-"""What there is no room for is given up by a policy, counted to the number, and each job shows how much of its log is missing."""
+"""What there is no room for is given up by a policy, counted to the number, and each job shows how
+much of its log is missing.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,25 @@ async def flood(tracker: structjob.Tracker, name: str, count: int) -> None:
     async with tracker.job(name, job_id=name, wait=False, offline=True):
         for number in range(count):
             # Names a job, and belongs to none of that name.
-            log.info("flood", number=number, job_id="nobody", nested={"job_id": "beta"}, text="x" * 200)
+            log.info(
+                "flood", number=number, job_id="nobody", nested={"job_id": "beta"}, text="x" * 200
+            )
             if number % 10 == 9:
                 await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("spool", [True, False])
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "block"])
-async def test_each_job_shows_how_many_of_its_lines_are_missing(db_path, db_url, faulty: FaultyStore, overflow, spool):
-    """Two jobs and the program itself flood a database that is away: stored and missing are all there was, per job and in all (R28)."""
+async def test_each_job_shows_how_many_of_its_lines_are_missing(
+    db_path, db_url, faulty: FaultyStore, overflow, spool
+):
+    """Two jobs and the program itself flood a database that is away: stored and missing are all
+    there was, per job and in all (R28).
+    """
     structjob.configure(console=False, strict=True)
-    async with structjob.Tracker(db_url, spool=spool, overflow=overflow, spool_max_bytes=65_536, queue_size=200) as tracker:
+    async with structjob.Tracker(
+        db_url, spool=spool, overflow=overflow, spool_max_bytes=65_536, queue_size=200
+    ) as tracker:
         faulty.before = StoreUnavailable("away")
         tasks = [flood(tracker, name, 600 + 100 * index) for index, name in enumerate(JOBS)]
         await asyncio.gather(*tasks)
@@ -55,14 +65,18 @@ async def test_each_job_shows_how_many_of_its_lines_are_missing(db_path, db_url,
         assert list(ledger.dropped) == [reason]
         missing = {name: await tracker.jobs.missing(name) for name in JOBS}
         for index, name in enumerate(JOBS):
-            ((kept,),) = rows(db_path, f"SELECT count(*) FROM structjob_logs WHERE job_id = '{name}'")
+            ((kept,),) = rows(
+                db_path, f"SELECT count(*) FROM structjob_logs WHERE job_id = '{name}'"
+            )
             assert missing[name].keys() <= {reason}
             # Its beginning and its end are events, too.
             assert kept + missing[name].get(reason, 0) == 600 + 100 * index + 2
             # What flooded was logs: no change of state was lost to it.
             assert (await tracker.jobs.get(name)).status == "completed"
         assert any(missing.values())
-        gaps = rows(db_path, "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM structjob_gaps")
+        gaps = rows(
+            db_path, "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM structjob_gaps"
+        )
         assert gaps == [(ledger.dropped[reason],)]
         assert ledger.stored + ledger.dropped[reason] == ledger.accepted
         assert (await tracker.verify()).ok
@@ -78,7 +92,9 @@ async def test_a_job_that_lost_nothing_says_so(tracker):
 
 
 async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, faulty: FaultyStore):
-    """Nobody need wait for the database to have the account of it on disk, and memory does not grow with what is dropped (guarantee 2)."""
+    """Nobody need wait for the database to have the account of it on disk, and memory does not grow
+    with what is dropped (guarantee 2).
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, spool=False, queue_size=10) as tracker:
         await tracker.flush()
@@ -93,8 +109,12 @@ async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, f
         faulty.before = None
 
 
-async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(db_path, db_url, faulty: FaultyStore, caplog):
-    """Neither database nor disk takes what is logged: what is lost is not said to wait, and is explained (R28)."""
+async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(
+    db_path, db_url, faulty: FaultyStore, caplog
+):
+    """Neither database nor disk takes what is logged: what is lost is not said to wait, and is
+    explained (R28).
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         faulty.before = StoreUnavailable("away")
@@ -110,7 +130,8 @@ async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(db_path, d
                 log.info("refused", number=number)
         await tracker.aclose(timeout=1)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("structjob")]
-    assert sum(text.startswith("51 events are lost: the disk refused them") for text in said) == 1  # and the job's end
+    # and the job's end
+    assert sum(text.startswith("51 events are lost: the disk refused them") for text in said) == 1
     assert sum(text.startswith("closed with 2 events not stored") for text in said) == 1
 
     faulty.before = None
@@ -118,11 +139,17 @@ async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(db_path, d
         await tracker.flush()
         assert await tracker.jobs.missing("w-1") == {"disk_refused": 51}
         assert (await tracker.jobs.find("w-1")).status == "completed"
-    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [(3, 53, "disk_refused")]
+    assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [
+        (3, 53, "disk_refused")
+    ]
 
 
-async def test_what_the_disk_refused_goes_there_once_it_has_room(db_url, faulty: FaultyStore, caplog):
-    """A disk that was full for a while costs nothing, though the database is away until the end (guarantee 1)."""
+async def test_what_the_disk_refused_goes_there_once_it_has_room(
+    db_url, faulty: FaultyStore, caplog
+):
+    """A disk that was full for a while costs nothing, though the database is away until the end
+    (guarantee 1).
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         faulty.before = StoreUnavailable("away")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from structjob.models import JobTree
-from structjob.store import rows
-from structjob.store.families import families
-from structjob.store.overview import overview
+from structjob.queries import rows
+from structjob.queries.families import families
+from structjob.queries.overview import overview
 from structjob.store.tables import jobs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,10 +58,23 @@ def names(tree: JobTree):
 
 
 async def test_many_children_are_counted_and_few_are_read(database):
-    """faults 42: of 120 children the two that failed, the one that runs and the slowest are read; the others are counted only."""
+    """faults 42: of 120 children the two that failed, the one that runs and the slowest are read;
+    the others are counted only.
+    """
     family = Family(database)
-    unlike = {40: {"status": "failed"}, 70: {"status": "crashed"}, 90: {"status": "running", "duration_ms": None}}
-    children = [job(f"c{number:03}", number, **{"duration_ms": float(number % 100), **unlike.get(number, {})}) for number in range(120)]
+    unlike = {
+        40: {"status": "failed"},
+        70: {"status": "crashed"},
+        90: {"status": "running", "duration_ms": None},
+    }
+    children = [
+        job(
+            f"c{number:03}",
+            number,
+            **{"duration_ms": float(number % 100), **unlike.get(number, {})},
+        )
+        for number in range(120)
+    ]
     await family.add(jobs, job("root", parent=None), *children)
     found = await family.overview()
     assert found.jobs == {"completed": 117, "failed": 1, "crashed": 1, "running": 1}
@@ -75,14 +88,22 @@ async def test_many_children_are_counted_and_few_are_read(database):
 
 
 async def test_many_steps_are_counted_and_few_are_read(database):
-    """faults 42: of 200 steps the failed, the running and the slowest are read, with the steps that they are parts of."""
+    """faults 42: of 200 steps the failed, the running and the slowest are read, with the steps that
+    they are parts of.
+    """
     family = Family(database)
     await family.add(jobs, job("root", parent=None))
     unlike = {
         50: {"status": "failed", "parent_step_id": "root-s10"}, 60: {"status": "running", "duration_ms": None},
         100: {"duration_ms": 900.0}, 101: {"duration_ms": 800.0}, 102: {"duration_ms": 700.0}, 103: {"duration_ms": 600.0},
     }  # fmt: skip
-    await family.add(steps, *(step(number, **{"parent_step_id": None, **unlike.get(number, {})}) for number in range(200)))
+    await family.add(
+        steps,
+        *(
+            step(number, **{"parent_step_id": None, **unlike.get(number, {})})
+            for number in range(200)
+        ),
+    )
     found = await family.overview()
     assert found.steps == {"completed": 198, "failed": 1, "running": 1}
     assert [one.seq for one in found.tree.steps] == [10, 50, 60, 100, 101, 102]
@@ -93,9 +114,13 @@ async def test_many_steps_are_counted_and_few_are_read(database):
 
 
 async def test_a_small_family_is_read_as_a_tree(database):
-    """faults 42: children and grandchildren with their steps, if there is room; to a depth, if one is given."""
+    """faults 42: children and grandchildren with their steps, if there is room; to a depth, if one
+    is given.
+    """
     family = Family(database)
-    await family.add(jobs, job("root", parent=None), job("child", 1), job("grandchild", 2, parent="child"))
+    await family.add(
+        jobs, job("root", parent=None), job("child", 1), job("grandchild", 2, parent="child")
+    )
     await family.add(steps, step(1), step(1, "child"), step(2, "grandchild"))
     found = await family.overview()
     assert names(found.tree) == ("root", 1, [("child", 1, [("grandchild", 1, [])])])
@@ -111,14 +136,19 @@ async def test_descendants_in_a_circle_are_counted_once(database):
     await family.add(jobs, job("root", parent="b"), job("a", 1), job("b", 2, parent="a"))
     for depth in (None, 50):
         found = await family.overview(depth=depth)
-        assert (found.jobs, names(found.tree)) == ({"completed": 2}, ("root", 0, [("a", 0, [("b", 0, [])])]))
+        assert (found.jobs, names(found.tree)) == (
+            {"completed": 2},
+            ("root", 0, [("a", 0, [("b", 0, [])])]),
+        )
 
 
 async def test_the_parent_of_a_picked_job_is_known(database):
     """faults 42: a failure several levels below is picked with the job that it is a child of."""
     family = Family(database)
     children = [job(f"c{number}", number) for number in range(20)]
-    await family.add(jobs, job("root", parent=None), *children, job("deep", 30, parent="c7", status="failed"))
+    await family.add(
+        jobs, job("root", parent=None), *children, job("deep", 30, parent="c7", status="failed")
+    )
     found = await family.overview()
     (deep,) = (one for one in found.picked if one.job.id == "deep")
     assert deep.parent is not None
@@ -126,17 +156,34 @@ async def test_the_parent_of_a_picked_job_is_known(database):
 
 
 async def test_families_of_many_jobs_are_counted_at_once(database):
-    """faults 43: the descendants of each root are counted by status; few are returned: all of a small family, else failed, then running."""
+    """faults 43: the descendants of each root are counted by status; few are returned: all of a
+    small family, else failed, then running.
+    """
     family = Family(database)
     of_a = [job(f"a{n:02}", n, parent="a", root_job_id="a") for n in range(30)]
     of_a[3]["status"] = of_a[5]["status"] = "failed"
     of_a[7]["status"] = of_a[9]["status"] = "running"
     of_b = [job("b1", 1, parent="b", root_job_id="b"), job("b2", 2, parent="b1", root_job_id="b")]
-    roots = [job("a", parent=None, root_job_id=None), job("b", parent=None, root_job_id="b"), job("c", parent=None, root_job_id=None)]
-    elsewhere = [job("d", parent="far", root_job_id="far"), job("d1", 1, parent="d", root_job_id="far")]
-    elsewhere += [job("e", parent="far", root_job_id="far"), job("e1", 1, parent="e", root_job_id="far", status="failed")]
+    roots = [
+        job("a", parent=None, root_job_id=None),
+        job("b", parent=None, root_job_id="b"),
+        job("c", parent=None, root_job_id=None),
+    ]
+    elsewhere = [
+        job("d", parent="far", root_job_id="far"),
+        job("d1", 1, parent="d", root_job_id="far"),
+    ]
+    elsewhere += [
+        job("e", parent="far", root_job_id="far"),
+        job("e1", 1, parent="e", root_job_id="far", status="failed"),
+    ]
     await family.add(jobs, *roots, *of_a, *of_b, *elsewhere)
-    given = [rows.job(row) for row in await database.fetch(jobs.select().where(jobs.c.id.in_(list("abcde"))).order_by(jobs.c.id))]
+    given = [
+        rows.job(row)
+        for row in await database.fetch(
+            jobs.select().where(jobs.c.id.in_(list("abcde"))).order_by(jobs.c.id)
+        )
+    ]
     found = await families(family.fetch, given)
     assert {id_: dict(one.counts) for id_, one in found.items()} == {
         "a": {"completed": 26, "failed": 2, "running": 2}, "b": {"completed": 2}, "d": {"completed": 1}, "e": {"failed": 1},

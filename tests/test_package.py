@@ -15,15 +15,27 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_wheel_brings_its_migrations_and_its_types(tmp_path: Path) -> None:
-    """Installed from a wheel, with no checkout at hand, structjob creates its tables and prints their SQL (R6)."""
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    """Installed from a wheel, with no checkout at hand, structjob creates its tables and prints
+    their SQL (R6).
+    """
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
     wheel = next(tmp_path.glob("structjob-*.whl"))
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", str(wheel)], check=True, capture_output=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", str(wheel)], check=True, capture_output=True
+    )
 
     printed = subprocess.run(
-        [tmp_path / "env/bin/structjob", "migrate", "--sql", "up"], cwd=tmp_path, check=True, capture_output=True, text=True
+        [tmp_path / "env/bin/structjob", "migrate", "--sql", "up"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert printed.stdout == (ROOT / "schema" / "sqlite.sql").read_text("utf-8")
 
@@ -36,5 +48,7 @@ def test_the_wheel_brings_its_migrations_and_its_types(tmp_path: Path) -> None:
         "asyncio.run(main())\n"
         "print(pathlib.Path(structjob.__file__).with_name('py.typed').exists())\n"
     )
-    done = subprocess.run([python, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["completed", "True"]

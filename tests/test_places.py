@@ -12,14 +12,16 @@ import structlog
 from breakable_servers import filled, small_disk
 
 import structjob
-from structjob import places as all_places
-from structjob import session as sessions
 from structjob.exceptions import SpoolError
-from structjob.line import seal
-from structjob.session import Session, SessionSpool
+from structjob.spool import session as sessions
+from structjob.spool.disk import places as all_places
+from structjob.spool.line import seal
+from structjob.spool.session import Session, SessionSpool
 from structjob.store.url import identity, parse, places
 
-LINE = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1')
+LINE = seal(
+    b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1'
+)
 
 
 def left_behind(root: Path, database: str | None) -> Path:
@@ -50,7 +52,9 @@ def root_of(url: str) -> Path:
 
 
 def test_a_servers_spool_is_where_a_deployment_does_not_move_it(home, monkeypatch):
-    """faults 57: below the user's state directory, whatever the working directory, by a name that people can read."""
+    """faults 57: below the user's state directory, whatever the working directory, by a name that
+    people can read.
+    """
     root = root_of("postgresql://ada:x@db.internal/jobs")
     assert root.parent == home / "state" / "structjob"
     assert root.name.startswith("postgresql-db.internal-5432-jobs-")
@@ -58,7 +62,9 @@ def test_a_servers_spool_is_where_a_deployment_does_not_move_it(home, monkeypatc
     assert root_of("postgresql://ada:x@db.internal/jobs") == root
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(home))
-    assert root_of("postgresql://db.internal/jobs").parent == home / ".local" / "state" / "structjob"
+    assert (
+        root_of("postgresql://db.internal/jobs").parent == home / ".local" / "state" / "structjob"
+    )
     monkeypatch.setenv("STRUCTJOB_SPOOL", str(home / "spools"))
     assert root_of("postgresql://db.internal/jobs").parent == home / "spools"
     assert root_of("sqlite:///jobs.db").parent == home / "spools"
@@ -74,7 +80,9 @@ def test_a_servers_spool_is_where_a_deployment_does_not_move_it(home, monkeypatc
     ],
 )
 def test_one_database_has_one_spool_however_its_url_is_written(home, other):
-    """faults 57: the default port, a name of this host, a corrected CA path, an added option, another user or driver."""
+    """faults 57: the default port, a name of this host, a corrected CA path, an added option,
+    another user or driver.
+    """
     assert root_of(other) == root_of("postgresql://localhost/jobs")
     assert root_of(other) != root_of("postgresql://localhost/other")
     assert root_of(other) != root_of("postgresql://localhost:5433/jobs")
@@ -82,7 +90,9 @@ def test_one_database_has_one_spool_however_its_url_is_written(home, other):
 
 
 def test_where_the_user_has_no_home_the_spool_is_beside_the_program_or_private(home, monkeypatch):
-    """faults 57: then `./.structjob`, then a directory of this user's alone below the temporary directory."""
+    """faults 57: then `./.structjob`, then a directory of this user's alone below the temporary
+    directory.
+    """
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/")
     found = places(parse("mysql://h/jobs"))
@@ -99,7 +109,9 @@ def test_where_the_user_has_no_home_the_spool_is_beside_the_program_or_private(h
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to give a directory away")
 def test_a_directory_that_another_user_planted_is_not_used(home, monkeypatch):
-    """faults 57: neither below the temporary directory nor beside the program; if none is left, the first one's reason is raised."""
+    """faults 57: neither below the temporary directory nor beside the program; if none is left, the
+    first one's reason is raised.
+    """
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/")
     found = places(parse("mysql://h/jobs"))
@@ -132,14 +144,18 @@ def test_a_spool_directory_that_is_open_to_others_is_closed(tmp_path):
 
 
 async def test_what_was_left_under_other_names_is_delivered(bare_database, home):
-    """faults 57: by an earlier version's name, in a former release's directory that one is in, in the temporary directory, in another
-    `$STRUCTJOB_SPOOL`; what is for another database stays where it is, and `doctor` names it."""
+    """faults 57: by an earlier version's name, in a former release's directory that one is in, in
+    the temporary directory, in another `$STRUCTJOB_SPOOL`; what is for another database stays where
+    it is, and `doctor` names it.
+    """
     url = parse(bare_database.url)
     ours, found = identity(url), places(url)
     assert found is not None
     mine = [left_behind(place, None) for place in found.own()]
     mine += [left_behind(shelf / "under-another-name", ours) for shelf in found.shelves]
-    other = [left_behind(shelf / "for-another", "postgresql://h:5432/other") for shelf in found.shelves]
+    other = [
+        left_behind(shelf / "for-another", "postgresql://h:5432/other") for shelf in found.shelves
+    ]
     unknown = [left_behind(shelf / "nobody-knows", None) for shelf in found.shelves]
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(bare_database.url) as tracker:
@@ -152,7 +168,9 @@ async def test_what_was_left_under_other_names_is_delivered(bare_database, home)
 
 
 async def test_a_spool_beside_a_link_is_found_by_the_files_own_name(home):
-    """faults 38: it stands beside the file itself, and what was left beside the link is delivered by whoever uses the link."""
+    """faults 38: it stands beside the file itself, and what was left beside the link is delivered
+    by whoever uses the link.
+    """
     (home / "link.db").symlink_to(home / "real.db")
     linked, real = (f"sqlite:///{home}/{name}.db" for name in ("link", "real"))
     assert root_of(linked) == root_of(real) == home / "real.db.spool"
@@ -166,7 +184,9 @@ async def test_a_spool_beside_a_link_is_found_by_the_files_own_name(home):
 
 
 async def test_a_file_that_was_moved_with_its_spool_is_delivered_without_a_word(home, caplog):
-    """faults 57: a spool beside the file is the file's, whatever the file was called when it was written."""
+    """faults 57: a spool beside the file is the file's, whatever the file was called when it was
+    written.
+    """
     directory = left_behind(home / "new.db.spool", f"sqlite:{home}/old.db")
     async with structjob.Tracker(f"sqlite:///{home}/new.db") as tracker:
         await tracker.flush()
@@ -177,13 +197,21 @@ async def test_a_file_that_was_moved_with_its_spool_is_delivered_without_a_word(
 
 @pytest.mark.slow
 def test_reading_commands_find_what_is_left_elsewhere(live, monkeypatch):
-    """faults 57: `verify` and `doctor` look at every place, and what is for the database is delivered by the commands that read."""
+    """faults 57: `verify` and `doctor` look at every place, and what is for the database is
+    delivered by the commands that read.
+    """
     monkeypatch.setenv("STRUCTJOB_SPOOL", str(live.directory / "spools"))
-    live.python("import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())")
+    live.python(
+        "import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())"
+    )
     path = live.directory / "structjob.db"
     directory = left_behind(live.directory / "spools" / "old", f"sqlite:{path}")
     environment = {**os.environ, "STRUCTJOB_SPOOL": str(live.directory / "spools")}
-    (lag,) = [one for one in json.loads(live.ok("doctor", "--json", env=environment))["findings"] if one["check"] == "orphans"]
+    (lag,) = [
+        one
+        for one in json.loads(live.ok("doctor", "--json", env=environment))["findings"]
+        if one["check"] == "orphans"
+    ]
     assert lag["details"]["sessions"] == [int(directory.name)]
     assert json.loads(live.ok("verify", "--json", env=environment))["ok"]
     assert not directory.exists()
@@ -205,7 +233,9 @@ def test_every_place_of_a_database_is_looked_at_once(home):
 
 
 async def test_a_full_disk_keeps_no_program_from_starting(home, caplog):
-    """The disk of the database is full when the program starts: it runs, and the next program stores what it logged."""
+    """The disk of the database is full when the program starts: it runs, and the next program
+    stores what it logged.
+    """
     try:
         with small_disk(home / "small", 8) as disk:
             url = f"sqlite:///{disk}/jobs.db"
@@ -219,7 +249,9 @@ async def test_a_full_disk_keeps_no_program_from_starting(home, caplog):
             async with structjob.Tracker(url) as tracker:
                 found = await tracker.jobs.find("n-1")
                 assert found.status == "completed"
-                assert [event.message for event in await tracker.logs.list(kind="log")] == ["done without room"]
+                assert [event.message for event in await tracker.logs.list(kind="log")] == [
+                    "done without room"
+                ]
                 assert (await tracker.verify()).ok
     except PermissionError as exc:
         pytest.skip(str(exc))

@@ -1,4 +1,6 @@
-"""Values of other types and libraries are stored as what they are, and events that no tracker took are counted."""
+"""Values of other types and libraries are stored as what they are, and events that no tracker took
+are counted.
+"""
 
 import array
 import collections
@@ -14,7 +16,8 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import bounds, encoding, routing
+from structjob.spool import routing
+from structjob.values import bounds, encoding
 
 VALUES = [
     (numpy.int64(3), 3),
@@ -76,7 +79,12 @@ def test_values_are_stored_as_what_they_are(given, stored):
 
 async def test_they_are_stored_so_on_every_database(any_tracker):
     """faults 17: in events, results and metadata."""
-    given = {"n": numpy.int64(3), "a": numpy.array([[1, 2]]), "q": collections.deque([1]), "ip": ipaddress.ip_address("::1")}
+    given = {
+        "n": numpy.int64(3),
+        "a": numpy.array([[1, 2]]),
+        "q": collections.deque([1]),
+        "ip": ipaddress.ip_address("::1"),
+    }
     stored = {"n": 3, "a": [[1, 2]], "q": [1], "ip": "::1"}
     async with any_tracker.job("a", metadata=given) as job:
         structlog.get_logger().info("x", **given)
@@ -94,7 +102,9 @@ def test_huge_arrays_are_cut_before_they_are_looked_at():
     assert found[0][-1] == "…[cut: 98,976 more of 100,000 items]"
     flat = json.loads(encoding.encode_value(huge[0]))
     assert flat == [1] * bounds.MAX_ITEMS + ["…[cut: 98,976 more of 100,000 items]"]
-    assert json.loads(encoding.encode_value(range(10**12)))[: bounds.MAX_ITEMS] == list(range(bounds.MAX_ITEMS))
+    assert json.loads(encoding.encode_value(range(10**12)))[: bounds.MAX_ITEMS] == list(
+        range(bounds.MAX_ITEMS)
+    )
 
 
 async def test_events_that_no_tracker_came_for_are_counted(db_url, caplog):
@@ -141,8 +151,14 @@ if reopen:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["3"], "3 log events are in no database: logged after the tracker was closed; close it after the last log call\n"),
-        (["1200"], "1,200 log events are in no database: logged after the tracker was closed; close it after the last log call\n"),
+        (
+            ["3"],
+            "3 log events are in no database: logged after the tracker was closed; close it after the last log call\n",
+        ),
+        (
+            ["1200"],
+            "1,200 log events are in no database: logged after the tracker was closed; close it after the last log call\n",
+        ),
         (["0"], ""),
         (["3", "reopen"], ""),
     ],

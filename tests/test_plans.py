@@ -1,4 +1,6 @@
-"""How each database runs the questions of the public API, on a history of some size: by which index, and without sorting a table."""
+"""How each database runs the questions of the public API, on a history of some size: by which
+index, and without sorting a table.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,17 @@ from datetime import timedelta
 
 from benchmarks.generate import fill
 from benchmarks.history import UNTIL, History
-from structjob.store.errors import Errors
-from structjob.store.jobs import Jobs
-from structjob.store.logs import Logs
-from structjob.store.presence import Sessions
-from structjob.store.statistics import Statistics
+from structjob.queries.errors import Errors
+from structjob.queries.jobs import Jobs
+from structjob.queries.logs import Logs
+from structjob.queries.session_status import Sessions
+from structjob.queries.statistics import Statistics
 
 HOUR = {"since": UNTIL - timedelta(hours=5), "until": UNTIL - timedelta(hours=4)}
 PAGE = {"limit": 5}
 
-# Name → the question, and a part of the name of every index that it may go by, on whichever database; "key" is a primary key.
+# Name → the question, and a part of the name of every index that it may go by, on whichever
+# database; "key" is a primary key.
 OF_A_SESSION = "logs_by_session|autoindex_structjob_logs"
 PAGES_OF_EVENTS = {
     "all, oldest first": (lambda a: a.logs.list(**PAGE), "logs_by_time"),
@@ -24,54 +27,113 @@ PAGES_OF_EVENTS = {
     "of an hour": (lambda a: a.logs.list(**HOUR, **PAGE), "logs_by_time"),
     "old ones": (lambda a: a.logs.list(until=HOUR["until"], **PAGE), "logs_by_time"),
     "of a job": (lambda a: a.logs.list(job_id=a.job, **PAGE), "logs_by_job"),
-    "of a job, newest first": (lambda a: a.logs.list(job_id=a.job, order="desc", **PAGE), "logs_by_job"),
+    "of a job, newest first": (
+        lambda a: a.logs.list(job_id=a.job, order="desc", **PAGE),
+        "logs_by_job",
+    ),
     "of a step": (lambda a: a.logs.list(step_id=a.step, **PAGE), "logs_by_step"),
-    "of a correlation": (lambda a: a.logs.list(correlation_id=a.correlation, **PAGE), "logs_by_correlation"),
+    "of a correlation": (
+        lambda a: a.logs.list(correlation_id=a.correlation, **PAGE),
+        "logs_by_correlation",
+    ),
     "of a job, further on": (lambda a: a.further(a.logs, job_id=a.job), "logs_by_job"),
     "errors": (lambda a: a.logs.list(level="error", order="desc", **PAGE), "logs_by_level"),
-    "errors, further on": (lambda a: a.further(a.logs, level="error", order="desc"), "logs_by_level"),
-    "old errors": (lambda a: a.logs.list(level="error", until=HOUR["until"], **PAGE), "logs_by_level"),
+    "errors, further on": (
+        lambda a: a.further(a.logs, level="error", order="desc"),
+        "logs_by_level",
+    ),
+    "old errors": (
+        lambda a: a.logs.list(level="error", until=HOUR["until"], **PAGE),
+        "logs_by_level",
+    ),
     "of many levels": (lambda a: a.logs.list(level="info", order="desc", **PAGE), "logs_by_level"),
     "of a type": (lambda a: a.logs.list(type="system", **PAGE), "logs_by_type|logs_by_time"),
-    "of a category": (lambda a: a.logs.list(category="billing", **PAGE), "logs_by_category|logs_by_time"),
+    "of a category": (
+        lambda a: a.logs.list(category="billing", **PAGE),
+        "logs_by_category|logs_by_time",
+    ),
     "of two levels": (lambda a: a.logs.list(level=("info", "error"), **PAGE), "logs_by_level"),
-    "of two types": (lambda a: a.logs.list(type=("system", "task"), order="desc", **PAGE), "logs_by_type|logs_by_time"),
-    "of two categories": (lambda a: a.logs.list(category=("billing", "export"), **PAGE), "logs_by_category|logs_by_time"),
-    "of two jobs": (lambda a: a.logs.list(job_id=(a.job, a.other_job), children=False, **PAGE), "logs_by_job"),
+    "of two types": (
+        lambda a: a.logs.list(type=("system", "task"), order="desc", **PAGE),
+        "logs_by_type|logs_by_time",
+    ),
+    "of two categories": (
+        lambda a: a.logs.list(category=("billing", "export"), **PAGE),
+        "logs_by_category|logs_by_time",
+    ),
+    "of two jobs": (
+        lambda a: a.logs.list(job_id=(a.job, a.other_job), children=False, **PAGE),
+        "logs_by_job",
+    ),
     "of a trace": (lambda a: a.logs.list(trace_id="nothing", **PAGE), "logs_by_time"),
-    "by an item of a list": (lambda a: a.logs.list(attrs={"disks.name": "sda"}, **PAGE), "logs_by_time"),
-    "of two operations": (lambda a: a.logs.list(operation=("nothing", "never"), **PAGE), "logs_by_time"),
+    "by an item of a list": (
+        lambda a: a.logs.list(attrs={"disks.name": "sda"}, **PAGE),
+        "logs_by_time",
+    ),
+    "of two operations": (
+        lambda a: a.logs.list(operation=("nothing", "never"), **PAGE),
+        "logs_by_time",
+    ),
     "by text": (lambda a: a.logs.list(text="nothing", **PAGE), "logs_by_time"),
     "by an attribute": (lambda a: a.logs.list(attrs={"nothing": 1}, **PAGE), "logs_by_time"),
     "of an operation": (lambda a: a.logs.list(operation="nothing", **PAGE), "logs_by_time"),
-    "of a project, errors": (lambda a: a.logs.list(project="nothing", level="error", **PAGE), "logs_by_level"),
+    "of a project, errors": (
+        lambda a: a.logs.list(project="nothing", level="error", **PAGE),
+        "logs_by_level",
+    ),
 }
 OTHER_EVENTS = {
     "errors of a job": (lambda a: a.logs.list(job_id=a.job, level="error", **PAGE), "logs_by_job"),
     "of a job's tree": (lambda a: a.logs.list(job_id=a.job, children=True, **PAGE), "logs_by_job"),
-    "of an error": (lambda a: a.logs.list(fingerprint=a.fingerprint, **PAGE), "logs_by_fingerprint"),
-    "of a session": (lambda a: a.logs.list(session_id=a.session, **PAGE), f"{OF_A_SESSION}|logs_by_time"),
+    "of an error": (
+        lambda a: a.logs.list(fingerprint=a.fingerprint, **PAGE),
+        "logs_by_fingerprint",
+    ),
+    "of a session": (
+        lambda a: a.logs.list(session_id=a.session, **PAGE),
+        f"{OF_A_SESSION}|logs_by_time",
+    ),
     "number of a job's": (lambda a: a.logs.count(job_id=a.job), "logs_by_job"),
     "number of an hour's errors": (lambda a: a.logs.count(level="error", **HOUR), "logs_by_level"),
     "around one, in its job": (lambda a: a.logs.around(a.session, a.seq), "logs_by_job"),
-    "around one, in its session": (lambda a: a.logs.around(a.session, a.seq, same="session"), OF_A_SESSION),
+    "around one, in its session": (
+        lambda a: a.logs.around(a.session, a.seq, same="session"),
+        OF_A_SESSION,
+    ),
     "tail of a job": (lambda a: a.follow(job_id=a.job, last=2), "logs_by_job"),
     "tail": (lambda a: a.follow(last=2), OF_A_SESSION),
 }
 PAGES_OF_JOBS = {
     "all": (lambda a: a.jobs.list(**PAGE), "jobs_by_time"),
     "of an hour": (lambda a: a.jobs.list(**HOUR, **PAGE), "jobs_by_time"),
-    "old ones that failed": (lambda a: a.jobs.list(status="failed", until=HOUR["until"], order="asc", **PAGE), "jobs_by_status"),
-    "of two statuses": (lambda a: a.jobs.list(status=("failed", "crashed"), **PAGE), "jobs_by_status"),
-    "of an operation": (lambda a: a.jobs.list(operation="user-export", **PAGE), "jobs_by_operation"),
+    "old ones that failed": (
+        lambda a: a.jobs.list(status="failed", until=HOUR["until"], order="asc", **PAGE),
+        "jobs_by_status",
+    ),
+    "of two statuses": (
+        lambda a: a.jobs.list(status=("failed", "crashed"), **PAGE),
+        "jobs_by_status",
+    ),
+    "of an operation": (
+        lambda a: a.jobs.list(operation="user-export", **PAGE),
+        "jobs_by_operation",
+    ),
     "of a type": (lambda a: a.jobs.list(job_type="export", **PAGE), "jobs_by_type"),
-    "of two operations": (lambda a: a.jobs.list(operation=("user-export", "vm-migrate"), **PAGE), "jobs_by_operation"),
+    "of two operations": (
+        lambda a: a.jobs.list(operation=("user-export", "vm-migrate"), **PAGE),
+        "jobs_by_operation",
+    ),
     "of two operations and statuses": (
-        lambda a: a.jobs.list(operation=("user-export", "vm-migrate"), status=("failed", "crashed"), **PAGE),
+        lambda a: a.jobs.list(
+            operation=("user-export", "vm-migrate"), status=("failed", "crashed"), **PAGE
+        ),
         "jobs_by_operation|jobs_by_status",
     ),
     "by metadata": (lambda a: a.jobs.list(metadata={"nothing": 1}, **PAGE), "jobs_by_time"),
-    "slower than usual": (lambda a: a.jobs.list(slower=True, **HOUR, **PAGE), "jobs_by_time.*jobs_by_operation"),
+    "slower than usual": (
+        lambda a: a.jobs.list(slower=True, **HOUR, **PAGE),
+        "jobs_by_time.*jobs_by_operation",
+    ),
     "of an owner": (lambda a: a.jobs.list(owner="frances", **PAGE), "jobs_by_owner"),
     "of a project": (lambda a: a.jobs.list(project="venus", **PAGE), "jobs_by_project"),
     "of a category": (lambda a: a.jobs.list(category="export", **PAGE), "jobs_by_category"),
@@ -81,8 +143,14 @@ PAGES_OF_JOBS = {
 PAGES_OF_ATTEMPTS = {
     "all": (lambda a: a.jobs.history(**PAGE), "attempts_by_time"),
     "of an hour": (lambda a: a.jobs.history(**HOUR, **PAGE), "attempts_by_time"),
-    "old ones, oldest first": (lambda a: a.jobs.history(until=HOUR["until"], order="asc", **PAGE), "attempts_by_time"),
-    "of two statuses": (lambda a: a.jobs.history(status=("failed", "crashed"), **PAGE), "attempts_by_time"),
+    "old ones, oldest first": (
+        lambda a: a.jobs.history(until=HOUR["until"], order="asc", **PAGE),
+        "attempts_by_time",
+    ),
+    "of two statuses": (
+        lambda a: a.jobs.history(status=("failed", "crashed"), **PAGE),
+        "attempts_by_time",
+    ),
     "of an operation": (lambda a: a.jobs.history(operation="nothing", **PAGE), "attempts_by_time"),
     "of a project": (lambda a: a.jobs.history(project="nothing", **PAGE), "attempts_by_time"),
     "all, further on": (lambda a: a.further_attempts(), "attempts_by_time"),
@@ -93,7 +161,10 @@ OTHER_JOBS = {
     "by the beginning of an id": (lambda a: a.jobs.resolve(a.job[:-1]), "key"),
     "by external id": (lambda a: a.jobs.list(external_job_id="x", **PAGE), "jobs_by_external_id"),
     "those that took longest": (lambda a: a.jobs.list(sort="duration", **PAGE), "jobs_by_time"),
-    "those of an operation": (lambda a: a.jobs.list(sort="duration", operation="vm-migrate", **PAGE), "jobs_by_operation"),
+    "those of an operation": (
+        lambda a: a.jobs.list(sort="duration", operation="vm-migrate", **PAGE),
+        "jobs_by_operation",
+    ),
     "by context id": (lambda a: a.jobs.by_context_id("x"), "jobs_by_context"),
     "of a correlation": (lambda a: a.jobs.list(correlation_id="x", **PAGE), "jobs_by_correlation"),
     "of a session": (lambda a: a.jobs.list(session_id=5, **PAGE), "jobs_by_session"),
@@ -107,34 +178,62 @@ OTHER_JOBS = {
 STATISTICS = {
     "operations of an hour": (lambda a: a.stats.operations(**HOUR), "jobs_by_time"),
     "what ended in an hour": (lambda a: a.stats.operations(by="ended", **HOUR), "jobs_by_end"),
-    "throughput of what ended in an hour": (lambda a: a.stats.throughput(timedelta(minutes=5), by="ended", **HOUR), "jobs_by_end"),
+    "throughput of what ended in an hour": (
+        lambda a: a.stats.throughput(timedelta(minutes=5), by="ended", **HOUR),
+        "jobs_by_end",
+    ),
     "steps that ended in an hour": (lambda a: a.stats.steps(by="ended", **HOUR), "steps_by_end"),
-    "an operation in an hour": (lambda a: a.stats.operations(operation="vm-migrate", **HOUR), "jobs_by_operation"),
+    "an operation in an hour": (
+        lambda a: a.stats.operations(operation="vm-migrate", **HOUR),
+        "jobs_by_operation",
+    ),
     "projects of an hour": (lambda a: a.stats.projects(**HOUR), "jobs_by_time"),
-    "throughput of an hour": (lambda a: a.stats.throughput(timedelta(minutes=5), **HOUR), "jobs_by_time"),
+    "throughput of an hour": (
+        lambda a: a.stats.throughput(timedelta(minutes=5), **HOUR),
+        "jobs_by_time",
+    ),
     "steps of an hour": (lambda a: a.stats.steps(**HOUR), "steps_by_time"),
     "errors of an hour": (lambda a: a.stats.errors(**HOUR), "logs_by_fingerprint|logs_by_time"),
     "jobs with errors in an hour": (lambda a: a.stats.jobs(**HOUR), "logs_by_level"),
     "errors of a job": (lambda a: a.stats.jobs(job_id=a.job), "logs_by_job"),
     "volume of an hour": (lambda a: a.stats.volume(**HOUR), "logs_by_level|logs_by_time"),
-    "volume of a project in an hour": (lambda a: a.stats.volume(project="venus", **HOUR), "logs_by_time"),
+    "volume of a project in an hour": (
+        lambda a: a.stats.volume(project="venus", **HOUR),
+        "logs_by_time",
+    ),
     "outlook": (lambda a: a.stats.outlook(a.job), "jobs_by_operation"),
-    "error groups of an hour": (lambda a: a.errors.list(**HOUR), "logs_by_fingerprint|logs_by_time"),
-    "error groups of a job": (lambda a: a.errors.list(job_id=a.job), "logs_by_fingerprint|logs_by_job"),
-    "error groups of an hour that ended jobs": (lambda a: a.errors.list(outcome="final", **HOUR), "logs_by_fingerprint|logs_by_time"),
+    "error groups of an hour": (
+        lambda a: a.errors.list(**HOUR),
+        "logs_by_fingerprint|logs_by_time",
+    ),
+    "error groups of a job": (
+        lambda a: a.errors.list(job_id=a.job),
+        "logs_by_fingerprint|logs_by_job",
+    ),
+    "error groups of an hour that ended jobs": (
+        lambda a: a.errors.list(outcome="final", **HOUR),
+        "logs_by_fingerprint|logs_by_time",
+    ),
     "error group": (lambda a: a.errors.get(a.fingerprint), "logs_by_fingerprint"),
     "sessions": (lambda a: a.sessions.list(), "jobs_by_session|jobs_by_status"),
 }
 
 READS_A_TABLE = {
-    "sqlite": re.compile(r"SCAN (?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent)\b(?! USING)"),
+    "sqlite": re.compile(
+        r"SCAN (?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent)\b(?! USING)"
+    ),
     "postgresql": re.compile(r"Seq Scan on structjob_(?:logs|jobs|steps|attempts)"),
-    "mariadb": re.compile(r"^(?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent) ALL", re.MULTILINE),
+    "mariadb": re.compile(
+        r"^(?:structjob_(?:logs|jobs|steps|attempts)|every|same|child|parent) ALL", re.MULTILINE
+    ),
 }
-# What is asked for is compared with the newest of some branches, each of a page's size, and with rows of the same microsecond.
+# What is asked for is compared with the newest of some branches, each of a page's size, and with
+# rows of the same microsecond.
 SORTS_MANY = {
     "sqlite": re.compile(r"structjob_\w+ USING [^/]* / USE TEMP B-TREE FOR ORDER BY"),
-    "postgresql": re.compile(r"(?<!Incremental )Sort  \(.*\n(?:.*\n){0,4}?.* rows=\d{3,} .*structjob_(?:logs|jobs|attempts)"),
+    "postgresql": re.compile(
+        r"(?<!Incremental )Sort  \(.*\n(?:.*\n){0,4}?.* rows=\d{3,} .*structjob_(?:logs|jobs|attempts)"
+    ),
     "mariadb": re.compile(r"^structjob_\w+ .*filesort", re.MULTILINE),
 }
 
@@ -146,15 +245,29 @@ class Asked:
         self._database = database
         self.statements = []
         self.logs, self.jobs, self.stats, self.errors, self.sessions = (
-            kind(self.fetch, self.flush) for kind in (Logs, Jobs, Statistics, lambda fetch, flush: Errors(fetch, flush, None), Sessions)
+            kind(self.fetch, self.flush)
+            for kind in (
+                Logs,
+                Jobs,
+                Statistics,
+                lambda fetch, flush: Errors(fetch, flush, None),
+                Sessions,
+            )
         )
 
     async def know(self):
         """Find something to ask for."""
         (job,) = await self.jobs.list(operation="vm-migrate", status="failed", limit=1)
         event = (await self.logs.list(job_id=job.id))[-1]
-        (self.other_job,) = (one.id for one in await self.jobs.list(operation="user-export", limit=1))
-        self.job, self.correlation, self.session, self.seq = job.id, job.correlation_id, event.session_id, event.seq
+        (self.other_job,) = (
+            one.id for one in await self.jobs.list(operation="user-export", limit=1)
+        )
+        self.job, self.correlation, self.session, self.seq = (
+            job.id,
+            job.correlation_id,
+            event.session_id,
+            event.seq,
+        )
         self.step = (await self.jobs.steps(job.id))[0].id
         self.fingerprint = (await self.errors.list(limit=1))[0].fingerprint
 
@@ -187,25 +300,40 @@ class Asked:
         """Return how the database runs what the *question* is made of."""
         self.statements.clear()
         await question(self)
-        return "\n".join([await self._database.plan(statement) for statement in list(self.statements)])
+        return "\n".join(
+            [await self._database.plan(statement) for statement in list(self.statements)]
+        )
 
 
 async def test_every_question_is_answered_by_an_index(database):
-    """No read of the public API that is about a part of the history reads all of a table; no page sorts more than it shows (R5)."""
+    """No read of the public API that is about a part of the history reads all of a table; no page
+    sorts more than it shows (R5).
+    """
     await fill(database.url, History(600, 12_000))
     await database.know_itself()
     asked = Asked(database)
     await asked.know()
     faults = []
-    for group in (PAGES_OF_EVENTS, OTHER_EVENTS, PAGES_OF_JOBS, PAGES_OF_ATTEMPTS, OTHER_JOBS, STATISTICS):
+    for group in (
+        PAGES_OF_EVENTS,
+        OTHER_EVENTS,
+        PAGES_OF_JOBS,
+        PAGES_OF_ATTEMPTS,
+        OTHER_JOBS,
+        STATISTICS,
+    ):
         for name, (question, index) in group.items():
             plans = await asked.plans(question)
             wrong = []
-            if not re.search(index.replace("key", "(?:PRIMARY|_pkey|sqlite_autoindex_\\w+)"), plans, re.DOTALL):
+            if not re.search(
+                index.replace("key", "(?:PRIMARY|_pkey|sqlite_autoindex_\\w+)"), plans, re.DOTALL
+            ):
                 wrong.append(f"does not use {index}")
             if READS_A_TABLE[database.kind].search(plans):
                 wrong.append("reads a table")
-            if group in (PAGES_OF_EVENTS, PAGES_OF_JOBS, PAGES_OF_ATTEMPTS) and SORTS_MANY[database.kind].search(plans):
+            if group in (PAGES_OF_EVENTS, PAGES_OF_JOBS, PAGES_OF_ATTEMPTS) and SORTS_MANY[
+                database.kind
+            ].search(plans):
                 wrong.append("sorts")
             if wrong:
                 faults.append(f"{name}: {', '.join(wrong)}\n{plans}")

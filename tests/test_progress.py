@@ -1,4 +1,6 @@
-"""How far a job is: by hand, by units, derived from its steps; cheap enough for the tightest loop (R15, R16, R17)."""
+"""How far a job is: by hand, by units, derived from its steps; cheap enough for the tightest loop
+(R15, R16, R17).
+"""
 
 import asyncio
 import re
@@ -13,7 +15,7 @@ from structjob import InvalidArgument
 from structjob.lifecycle import handle
 from structjob.lifecycle import jobs as lifecycle_jobs
 from structjob.lifecycle import steps as lifecycle_steps
-from structjob.store import outlook, underway
+from structjob.queries import estimates, step_progress
 
 
 async def state_lines(tracker):
@@ -22,16 +24,24 @@ async def state_lines(tracker):
 
 
 async def test_progress_is_readable_while_the_job_runs(any_tracker):
-    """R16: completed and total steps, percent, current step, running time, ids, parent and children."""
+    """R16: completed and total steps, percent, current step, running time, ids, parent and
+    children.
+    """
     async with any_tracker.job("a", external_job_id="e", context_id="c") as job:
         async with job.step("one"):
             pass
         async with job.step("two", total=10) as step, job.child("b") as child:
             step.advance(5)
             progress = await any_tracker.jobs.progress("e")
-            assert (progress.job_id, progress.status, progress.completed_steps, progress.total_steps) == (job.id, "running", 1, 2)
+            assert (
+                progress.job_id,
+                progress.status,
+                progress.completed_steps,
+                progress.total_steps,
+            ) == (job.id, "running", 1, 2)
             assert (progress.step_completion, progress.current_step) == (50.0, "two")
-            assert progress.percent == 75.0  # one step of two, and half of the other, as nobody has told anything else
+            # one step of two, and half of the other, as nobody has told anything else
+            assert progress.percent == 75.0
             assert progress.children == (child.id,)
             assert progress.runtime_seconds >= 0
             assert (await any_tracker.jobs.progress(child.id)).parent_job_id == job.id
@@ -41,13 +51,17 @@ async def test_progress_is_readable_while_the_job_runs(any_tracker):
     assert (await any_tracker.jobs.progress(job.id)).percent == 100.0
 
 
-@pytest.mark.parametrize("percent", [-0.1, 100.1, 130, float("nan"), float("inf"), "50", True, 10**400])
+@pytest.mark.parametrize(
+    "percent", [-0.1, 100.1, 130, float("nan"), float("inf"), "50", True, 10**400]
+)
 async def test_a_percentage_is_from_0_to_100(tracker, percent):
     """R15: anything else is refused, and changes nothing."""
     async with tracker.job("a") as job, job.step("s") as step:
         job.update(percent=50)
         for handle in (job, step):
-            with pytest.raises(InvalidArgument, match="percent must be a number from 0 to 100, not"):
+            with pytest.raises(
+                InvalidArgument, match="percent must be a number from 0 to 100, not"
+            ):
                 handle.update(percent=percent, description="not this")
         assert (await tracker.jobs.get(job.id)).percent_complete == 50
         assert (await tracker.jobs.get(job.id)).description is None
@@ -65,7 +79,10 @@ async def test_units_are_not_negative(tracker, units):
             step.advance(units)
         if units is not None:
             for field in ("total", "completed"):
-                with pytest.raises(InvalidArgument, match=re.escape(f"{field} must be a number that is not negative")):
+                with pytest.raises(
+                    InvalidArgument,
+                    match=re.escape(f"{field} must be a number that is not negative"),
+                ):
                     step.update(**{field: units})
             with pytest.raises(InvalidArgument, match="total must be"):
                 job.step("s", total=units)
@@ -73,7 +90,9 @@ async def test_units_are_not_negative(tracker, units):
 
 
 async def test_numbers_of_other_libraries_are_numbers(any_tracker):
-    """R15: NumPy's floats are a subclass of Python's; what they count is recorded as any other number."""
+    """R15: NumPy's floats are a subclass of Python's; what they count is recorded as any other
+    number.
+    """
 
     class Other(float):
         pass
@@ -92,7 +111,9 @@ async def test_numbers_of_other_libraries_are_numbers(any_tracker):
 
 
 async def test_units_and_totals(any_tracker):
-    """R15: `advance` counts, `update` sets; more than the total is still 100 %; a total of 0 tells nothing."""
+    """R15: `advance` counts, `update` sets; more than the total is still 100 %; a total of 0 tells
+    nothing.
+    """
     async with any_tracker.job("a") as job, job.step("s") as step:
         assert step.percent is None
         step.update(total=4)
@@ -121,7 +142,9 @@ async def test_more_units_than_a_column_holds_are_as_many_as_it_does(any_tracker
 
 
 async def test_track_counts_what_is_done(any_tracker):
-    """R17: over iterables and async iterables; each item counts when its turn is over; the length is the total."""
+    """R17: over iterables and async iterables; each item counts when its turn is over; the length
+    is the total.
+    """
 
     async def numbers():
         for n in range(3):
@@ -170,7 +193,8 @@ async def test_progress_in_a_busy_program_is_recorded_at_most_four_times_a_secon
             step.advance()
             job.update(percent=n % 100)
             if n % 20 == 0:
-                assert (await any_tracker.jobs.steps(job.id))[0].done == n + 1  # reads see what was told
+                # reads see what was told
+                assert (await any_tracker.jobs.steps(job.id))[0].done == n + 1
         seconds = time.monotonic() - began
         records = await state_lines(any_tracker) - before
     assert records <= 2 * (4 * seconds + 2 + 10)  # each read settles what was held back
@@ -194,14 +218,20 @@ async def test_progress_of_an_unknown_job_is_an_error(tracker):
 
 
 async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
-    """R15, R17: a screen of running jobs has each one's share of completed steps and the units of the step that runs, by two statements."""
+    """R15, R17: a screen of running jobs has each one's share of completed steps and the units of
+    the step that runs, by two statements.
+    """
     asked = []
 
     async def fetch(statement):
         asked.append(statement)
         return await any_tracker._fetch(statement)
 
-    async with any_tracker.job("plain"), any_tracker.job("a") as first, any_tracker.job("b") as second:
+    async with (
+        any_tracker.job("plain"),
+        any_tracker.job("a") as first,
+        any_tracker.job("b") as second,
+    ):
         async with first.step("discover", total=3):
             pass
         async for attempt in first.retrying("copy", delay=0):
@@ -212,20 +242,23 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
                 step.settle()
                 async with second.step("load"):
                     await any_tracker.flush()
-                    found = await underway.look(fetch, [first.id, second.id])
+                    found = await step_progress.look(fetch, [first.id, second.id])
     assert found == {
-        first.id: underway.Underway((100 + 0 + 37) / 3, "attempt-2", 37, 100),  # discover is done, the second try at copy is under way
-        second.id: underway.Underway(0.0),
+        # discover is done, the second try at copy is under way
+        first.id: step_progress.Underway((100 + 0 + 37) / 3, "attempt-2", 37, 100),
+        second.id: step_progress.Underway(0.0),
     }
     assert len(asked) == 2
-    assert await underway.look(fetch, []) == {}
+    assert await step_progress.look(fetch, []) == {}
     lasted = (await any_tracker.jobs.get(first.id)).duration_ms
-    assert await outlook.durations(fetch, "a") == [lasted]
+    assert await estimates.durations(fetch, "a") == [lasted]
 
 
 @pytest.mark.parametrize("of", ["job", "step"])
 async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(tracker, of):
-    """Guarantee 4: the end is final, though a thread is in the middle of recording progress when it comes."""
+    """Guarantee 4: the end is final, though a thread is in the middle of recording progress when it
+    comes.
+    """
     seen, go_on = threading.Event(), threading.Event()
 
     class Slow:
@@ -250,7 +283,9 @@ async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(
 
 
 async def test_progress_has_a_history(any_tracker, monkeypatch):
-    """faults 27: events of kind progress, at most one in five seconds and job, and the last; none of a job that is over sooner."""
+    """faults 27: events of kind progress, at most one in five seconds and job, and the last; none
+    of a job that is over sooner.
+    """
     clock = [1000.0]
     real = handle.time
 

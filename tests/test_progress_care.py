@@ -1,4 +1,6 @@
-"""Reporting progress never ends the user's work: any number is taken, what is none or comes too late is ignored, with one warning."""
+"""Reporting progress never ends the user's work: any number is taken, what is none or comes too
+late is ignored, with one warning.
+"""
 
 import decimal
 import fractions
@@ -35,7 +37,9 @@ async def lenient(db_url):
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
 async def test_numbers_of_every_library_are_taken(tracker, number):
-    """faults A.6: NumPy's integers and floats, `Decimal`, `Fraction` count, as totals, as units and as a percentage."""
+    """faults A.6: NumPy's integers and floats, `Decimal`, `Fraction` count, as totals, as units and
+    as a percentage.
+    """
     async with tracker.job("a") as job, job.step("s", total=number) as step:
         step.advance(number)
         step.update(completed=number, total=number, percent=number)
@@ -50,7 +54,12 @@ async def test_numbers_of_every_library_are_taken(tracker, number):
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [(100.00000000000001, 100.0), (numpy.float32(100.00001), 100.0), (-1e-15, 0.0), (sum([0.1] * 1000), sum([0.1] * 1000))],
+    [
+        (100.00000000000001, 100.0),
+        (numpy.float32(100.00001), 100.0),
+        (-1e-15, 0.0),
+        (sum([0.1] * 1000), sum([0.1] * 1000)),
+    ],
 )
 async def test_a_percentage_may_be_off_by_rounding(tracker, given, meant):
     """faults A.6: 100.00000000000001 is 100."""
@@ -62,13 +71,30 @@ async def test_a_percentage_may_be_off_by_rounding(tracker, given, meant):
 
 
 MORE_THAN_ALL = 150.5
-WRONG = [MORE_THAN_ALL, -1, math.nan, math.inf, 10**400, decimal.Decimal("sNaN"), 1j, "50", b"5", True, numpy.bool_(True), object()]
+WRONG = [
+    MORE_THAN_ALL,
+    -1,
+    math.nan,
+    math.inf,
+    10**400,
+    decimal.Decimal("sNaN"),
+    1j,
+    "50",
+    b"5",
+    True,
+    numpy.bool_(True),
+    object(),
+]
 WRONG.append(numpy.array([1, 2]))
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{type(wrong).__name__} {str(wrong)[:10]}")
+@pytest.mark.parametrize(
+    "wrong", WRONG, ids=lambda wrong: f"{type(wrong).__name__} {str(wrong)[:10]}"
+)
 async def test_a_wrong_value_is_ignored_with_one_warning(lenient, caplog, wrong):
-    """faults A.6: what is no progress changes nothing; what came with it is taken, and the work goes on."""
+    """faults A.6: what is no progress changes nothing; what came with it is taken, and the work
+    goes on.
+    """
     async with lenient.job("a") as job, job.step("s", total=5) as step:
         job.update(percent=50)
         step.advance(2)
@@ -81,12 +107,18 @@ async def test_a_wrong_value_is_ignored_with_one_warning(lenient, caplog, wrong)
         assert (step.done, step.total, step.percent, job.description) == (2, 5, 40, "at it")
     record = await lenient.jobs.get(job.id)
     assert (record.status, record.description) == ("completed", "at it")
-    told = [line.getMessage() for line in caplog.records if "progress is ignored" in line.getMessage()]
+    told = [
+        line.getMessage() for line in caplog.records if "progress is ignored" in line.getMessage()
+    ]
     assert len(told) == 1
     assert "percent must be a number from 0 to 100, not " in told[0]
 
 
-@pytest.mark.parametrize("given", [{"description": 5}, {"metadata": [1]}, {"current_step": "x" * 201}], ids=lambda given: next(iter(given)))
+@pytest.mark.parametrize(
+    "given",
+    [{"description": 5}, {"metadata": [1]}, {"current_step": "x" * 201}],
+    ids=lambda given: next(iter(given)),
+)
 async def test_wrong_words_are_ignored_too(lenient, caplog, given):
     """faults A.6: no argument of `update` ends the work."""
     async with lenient.job("a") as job:
@@ -126,7 +158,9 @@ async def test_a_thread_that_outlives_its_step_may_go_on_counting(lenient, caplo
 async def test_a_strict_tracker_raises(tracker):
     """faults A.6: tests of a program see their mistakes."""
     async with tracker.job("a") as job, job.step("s") as step:
-        with pytest.raises(InvalidArgument, match=re.escape("percent must be a number from 0 to 100, not 150")):
+        with pytest.raises(
+            InvalidArgument, match=re.escape("percent must be a number from 0 to 100, not 150")
+        ):
             job.update(percent=150)
     with pytest.raises(IllegalTransition, match="advance needs it running"):
         step.advance()

@@ -16,7 +16,9 @@ ROOT = pathlib.Path(structjob.__file__).parent
 
 
 def test_all_is_sorted_and_importable():
-    """Style: `__init__` holds imports and a sorted `__all__`; each name is there, in `dir()`, and has its home."""
+    """Style: `__init__` holds imports and a sorted `__all__`; each name is there, in `dir()`, and
+    has its home.
+    """
     assert structjob.__all__ == sorted(structjob.__all__)
     assert len(set(structjob.__all__)) == len(structjob.__all__)
     assert set(structjob._HOME) == set(structjob.__all__)
@@ -29,7 +31,12 @@ def test_type_checkers_see_the_same_names():
     """The lazy names are imported under TYPE_CHECKING, each from where it is found."""
     tree = ast.parse((ROOT / "__init__.py").read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    declared = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    declared = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
     assert declared == {name: f"structjob.{module}" for name, module in structjob._HOME.items()}
 
 
@@ -37,7 +44,7 @@ PROMISED = [
     "Tracker", "configure", "install", "current_job", "current_step", "step", "inject", "extract", "success", "LogFilter",
     "JobFilter", "StructjobError", "JobNotFound", "IllegalTransition", "InvalidArgument", "InvalidFilter", "InvalidURL", "NotOpen",
     "SchemaMismatch", "SpoolError", "StoreUnavailable", "Job", "Step", "JobRecord", "StepRecord", "AttemptRecord", "SessionRecord",
-    "Event", "Progress", "Page", "Ledger", "JobStatus", "StepStatus", "ErrorInfo", "FanOut", "add_context", "capture", "Sample",
+    "Event", "Progress", "Page", "Ledger", "JobStatus", "StepStatus", "ErrorInfo", "FanOut", "add_context", "record_event", "Sample",
     "Redactor", "ConsoleSink", "FileSink", "Sink", "Record", "enrich",
 ]  # fmt: skip
 
@@ -60,9 +67,12 @@ def test_every_public_name_is_documented(name):
     doc = inspect.getdoc(value)
     assert doc
     assert doc[0].isupper() or doc[0] in "`*R"
-    if inspect.isclass(value) and (issubclass(value, (BaseException, enum.Enum)) or dataclasses.is_dataclass(value)):
+    if inspect.isclass(value) and (
+        issubclass(value, (BaseException, enum.Enum)) or dataclasses.is_dataclass(value)
+    ):
         return
-    if name in ("add_context", "capture", "Attempt", "Job", "Step", "Record", "Sink"):  # given by structlog, or made by the library
+    # given by structlog, or made by the library
+    if name in ("add_context", "record_event", "Attempt", "Job", "Step", "Record", "Sink"):
         return
     for parameter in inspect.signature(value).parameters.values():
         if parameter.name != "self":
@@ -70,12 +80,24 @@ def test_every_public_name_is_documented(name):
 
 
 @pytest.mark.parametrize(
-    "cls", [structjob.Tracker, structjob.Job, structjob.Step, structjob.ConsoleSink, structjob.FileSink, structjob.Redactor]
+    "cls",
+    [
+        structjob.Tracker,
+        structjob.Job,
+        structjob.Step,
+        structjob.ConsoleSink,
+        structjob.FileSink,
+        structjob.Redactor,
+    ],
 )
 def test_every_public_method_is_documented(cls):
     """Style: whoever reads `help()` is told what each method does."""
     for name, member in inspect.getmembers(cls):
-        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)) and name not in ("emit", "settle"):
+        if (
+            not name.startswith("_")
+            and (inspect.isfunction(member) or isinstance(member, property))
+            and name not in ("emit", "settle")
+        ):
             assert inspect.getdoc(member), f"{cls.__name__}.{name}"
 
 
@@ -112,7 +134,14 @@ def test_statuses_are_texts():
     """Design: `job.status` is a `str` enum, on the live handle and in records."""
     assert structjob.JobStatus.RUNNING == "running"
     assert f"{structjob.StepStatus.SKIPPED}" == "skipped"
-    assert {status.value for status in structjob.JobStatus} == {"pending", "running", "completed", "failed", "cancelled", "crashed"}
+    assert {status.value for status in structjob.JobStatus} == {
+        "pending",
+        "running",
+        "completed",
+        "failed",
+        "cancelled",
+        "crashed",
+    }
     assert {status.value for status in structjob.StepStatus} == {
         "running",
         "completed",
@@ -122,13 +151,28 @@ def test_statuses_are_texts():
         "crashed",
         "retrying",
     }
-    assert [status for status in structjob.JobStatus if not status.terminal] == ["pending", "running"]
+    assert [status for status in structjob.JobStatus if not status.terminal] == [
+        "pending",
+        "running",
+    ]
 
 
 @pytest.mark.parametrize(
     ("does", "never"),
     [
-        ("import structjob", ["sqlalchemy", "alembic", "rich", "click", "tenacity", "aiosqlite", "fastapi", "msgspec"]),
+        (
+            "import structjob",
+            [
+                "sqlalchemy",
+                "alembic",
+                "rich",
+                "click",
+                "tenacity",
+                "aiosqlite",
+                "fastapi",
+                "msgspec",
+            ],
+        ),
         (
             "import structjob; structjob.configure(console='json'); structjob.Tracker",
             ["sqlalchemy", "alembic", "click", "tenacity", "aiosqlite"],
@@ -142,7 +186,9 @@ def test_statuses_are_texts():
 def test_nothing_heavy_is_imported(does, never):
     """Performance: what a command line that prints its help pays is not a database layer."""
     program = f"{does}\nimport sys\nprint([name for name in {never!r} if name in sys.modules], file=sys.stderr)"
-    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert (child.returncode, child.stderr.strip()) == (0, "[]")
 
 

@@ -15,12 +15,19 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
     """A newcomer copies the quick start into a file, and it prints the job and its log (R51)."""
-    program = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+    program = re.search(
+        r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL
+    )
     assert program is not None
     (tmp_path / "quick_start.py").write_text(program[1], "utf-8")
 
     done = subprocess.run(
-        [sys.executable, "-W", "error", "quick_start.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-W", "error", "quick_start.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
     assert done.returncode == 0, done.stderr
@@ -34,16 +41,30 @@ def test_the_quick_start_runs_as_it_stands(tmp_path: Path) -> None:
 
 def test_the_commands_of_the_quick_start_explain_what_it_did(tmp_path: Path) -> None:
     """The shell commands below the quick start work on the database it leaves (R49, R51)."""
-    program = re.search(r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+    program = re.search(
+        r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL
+    )
     assert program is not None
-    subprocess.run([sys.executable, "-c", program[1]], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", program[1]],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
     (named,) = re.findall(r"^export (STRUCTJOB_DATABASE_URL)=(sqlite:\S+)", README, re.MULTILINE)
     commands = re.findall(r"^structjob ((?:jobs|show|logs)\b.*?)\s+#", README, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
         words = [sys.executable, "-m", "structjob", *command.split()]
         done = subprocess.run(
-            words, cwd=tmp_path, env={**os.environ, named[0]: named[1]}, capture_output=True, text=True, check=False, timeout=60
+            words,
+            cwd=tmp_path,
+            env={**os.environ, named[0]: named[1]},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         assert done.returncode == 0, done.stderr
         assert "vm-migrate" in done.stdout or "part copied" in done.stdout

@@ -1,4 +1,6 @@
-"""A process that is gone without a word leaves nothing running; one that lives is never finally taken for dead."""
+"""A process that is gone without a word leaves nothing running; one that lives is never finally
+taken for dead.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +21,18 @@ from faulty_store import FaultyStore, faulty
 import structjob
 from structjob.engine import reaper as reapers
 from structjob.exceptions import StoreUnavailable
-from structjob.session import Session
+from structjob.queries.verify import verify
+from structjob.spool.session import Session
 from structjob.store import leases, sessions
+from structjob.store.factory import make_store
 from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
-from structjob.store.opening import make_store
-from structjob.store.verify import verify
 
 __all__ = ["faulty"]
 
 log = structlog.get_logger("reaping")
 
-# A program with a job, on a host of its own as far as anybody can tell. It does as it is told, line by line.
+# A program with a job, on a host of its own as far as anybody can tell. It does as it is told, line
+# by line.
 PROGRAM = """
 import asyncio, functools, sys, time
 import structlog, structjob
@@ -64,7 +67,10 @@ class Program:
 
     def __init__(self, url: str, *, host: str = "", spool: bool = False) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, url, host, "spool" if spool else ""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, url, host, "spool" if spool else ""],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     async def line(self) -> str:
@@ -104,17 +110,28 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
         assert job.error.type == "Crashed"
         assert [step.status for step in (await tracker.jobs.tree(job_id)).steps] == ["crashed"]
         assert [attempt.status for attempt in await tracker.jobs.history(job_id)] == ["crashed"]
-        (event,) = [event for event in await tracker.logs.list(job_id=job_id) if event.kind == "operation_crashed"]
+        (event,) = [
+            event
+            for event in await tracker.logs.list(job_id=job_id)
+            if event.kind == "operation_crashed"
+        ]
         assert event.attrs["last_lines"] == ["the last line"]
         assert event.attrs["open_steps"] == ["copy"]
         assert event.session_id == tracker.session_id
         # Without its spool nobody knows what else it had logged.
-        assert {session.status for session in (await tracker.verify()).sessions} == {"live", "unknown tail"}
-    assert rows(db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}") == [("vanished",)]
+        assert {session.status for session in (await tracker.verify()).sessions} == {
+            "live",
+            "unknown tail",
+        }
+    assert rows(
+        db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}"
+    ) == [("vanished",)]
 
 
 @pytest.mark.slow
-async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(db_path, db_url, short_lease):
+async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(
+    db_path, db_url, short_lease
+):
     """Its heartbeat stands still for a lease, and not before (R11)."""
     program = Program(db_url, host="elsewhere")
     job_id = await program.line()
@@ -125,7 +142,9 @@ async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(db_pa
             while (await tracker.jobs.get(job_id)).status != "crashed":
                 await asyncio.sleep(0.02)
         assert time.monotonic() - began >= short_lease
-    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("lease_expired",)]
+    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [
+        ("lease_expired",)
+    ]
 
 
 @pytest.mark.slow
@@ -137,7 +156,9 @@ async def test_a_process_whose_loop_is_blocked_lives(db_path, db_url, short_leas
         program.tell(str(3 * short_lease))
         assert await program.line() == "awake"
         assert (await tracker.jobs.get(job_id)).status == "running"
-        assert rows(db_path, "SELECT count(*) FROM structjob_sessions WHERE ended_at IS NOT NULL") == [(0,)]
+        assert rows(
+            db_path, "SELECT count(*) FROM structjob_sessions WHERE ended_at IS NOT NULL"
+        ) == [(0,)]
         program.tell("end")
         assert await program.line() == "stored"
         assert (await tracker.jobs.get(job_id)).status == "completed"
@@ -146,7 +167,9 @@ async def test_a_process_whose_loop_is_blocked_lives(db_path, db_url, short_leas
 
 @pytest.mark.slow
 async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url, short_lease):
-    """It is presumed dead; once it is continued its job runs again, and its true result stands (R11)."""
+    """It is presumed dead; once it is continued its job runs again, and its true result stands
+    (R11).
+    """
     program = Program(db_url, host="elsewhere")
     job_id = await program.line()
     async with structjob.Tracker(db_url, spool=False, heartbeat=0.1) as tracker:
@@ -168,7 +191,9 @@ async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url
             program.tell("0.01")
             await program.line()
         await status_is("running")
-        assert rows(db_path, "SELECT ended_at, end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [(None, None)]
+        assert rows(
+            db_path, "SELECT ended_at, end_reason FROM structjob_sessions WHERE host = 'elsewhere'"
+        ) == [(None, None)]
         program.tell("end")
         await status_is("completed")
         job = await tracker.jobs.get(job_id)
@@ -180,7 +205,9 @@ async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url
 @pytest.mark.slow
 @pytest.mark.parametrize("bare_database", database_support.KINDS, indirect=True)
 async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, short_lease):
-    """faults 0.6: its process number and start time prove that it exists, however long its heartbeat stands still; `sessions` says so."""
+    """faults 0.6: its process number and start time prove that it exists, however long its
+    heartbeat stands still; `sessions` says so.
+    """
     program = Program(bare_database.url)
     job_id = await program.line()
     async with structjob.Tracker(bare_database.url, spool=False, heartbeat=0.1) as tracker:
@@ -197,7 +224,9 @@ async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, shor
             while not looks or looks[-1] - looks[0] < 2 * short_lease:
                 await asyncio.sleep(0.02)
         assert (await tracker.jobs.get(job_id)).status == "running"
-        (stopped,) = [one for one in await tracker.sessions.list() if one.session.pid == program.process.pid]
+        (stopped,) = [
+            one for one in await tracker.sessions.list() if one.session.pid == program.process.pid
+        ]
         assert (stopped.session.ended_at, stopped.process_exists) == (None, True)
         program.process.send_signal(signal.SIGCONT)
         program.tell("end")
@@ -206,7 +235,9 @@ async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, shor
     program.process.communicate()
 
 
-async def test_the_watchdog_has_a_connection_of_its_own_where_the_driver_needs_a_loop(db_path, tracker, monkeypatch):
+async def test_the_watchdog_has_a_connection_of_its_own_where_the_driver_needs_a_loop(
+    db_path, tracker, monkeypatch
+):
     """As with the servers' drivers: it beats in the loop's place from a loop of its own (R11)."""
     await tracker.flush()
     monkeypatch.delattr("structjob.store.sqlite.SQLiteStore.heartbeat_now")
@@ -217,7 +248,8 @@ async def test_the_watchdog_has_a_connection_of_its_own_where_the_driver_needs_a
     assert rows(db_path, query) > before
 
 
-# -- with a clock of one's own ------------------------------------------------------------------------------------------------
+# -- with a clock of one's own
+# --------------------------------------------------------------------------
 
 
 class Watcher:
@@ -241,7 +273,8 @@ async def watcher(db_url, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch):
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, spool=False, heartbeat=10.0) as tracker:
         async with asyncio.timeout(20):
-            while tracker._engine._keeper._reaper._looked < 0:  # its first look is in real time, and for itself
+            # its first look is in real time, and for itself
+            while tracker._engine._keeper._reaper._looked < 0:
                 await asyncio.sleep(0.001)
         yield Watcher(tracker, monkeypatch)
 
@@ -255,8 +288,19 @@ async def stranger(db_url):
     await store.begin_session(session)
     await store.claim(
         dict.fromkeys(JOB_COLUMNS)
-        | {"id": "strange", "operation": "strange", "status": "running", "category": "system", "root_job_id": "strange"}
-        | {"session_id": session.session_id, "state_seq": 0, "attempt": 1, "created_at": session.started_at}
+        | {
+            "id": "strange",
+            "operation": "strange",
+            "status": "running",
+            "category": "system",
+            "root_job_id": "strange",
+        }
+        | {
+            "session_id": session.session_id,
+            "state_seq": 0,
+            "attempt": 1,
+            "created_at": session.started_at,
+        }
     )
     yield store, session
     await store.close()
@@ -267,7 +311,9 @@ def status(db_path) -> str:
 
 
 async def test_a_lease_is_seen_to_run_out(db_path, watcher, stranger):
-    """A heartbeat that stands still is waited for as long as a lease is, and not a moment less (R11)."""
+    """A heartbeat that stands still is waited for as long as a lease is, and not a moment less
+    (R11).
+    """
     await watcher.watch(60)
     assert status(db_path) == "running"
     await watcher.watch(5)
@@ -278,21 +324,39 @@ async def test_a_job_crashed_when_its_process_last_gave_a_sign_of_life(db_path, 
     """Not when somebody came to find out: an hour later, it may be (R11)."""
     beat = "2026-01-01 10:00:00.000000"
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
-        connection.execute("UPDATE structjob_sessions SET heartbeat_at = ? WHERE host = 'elsewhere'", (beat,))
+        connection.execute(
+            "UPDATE structjob_sessions SET heartbeat_at = ? WHERE host = 'elsewhere'", (beat,)
+        )
         connection.commit()
     await watcher.watch(70)
-    assert rows(db_path, "SELECT status, completed_at FROM structjob_jobs WHERE id = 'strange'") == [("crashed", beat)]
+    assert rows(
+        db_path, "SELECT status, completed_at FROM structjob_jobs WHERE id = 'strange'"
+    ) == [("crashed", beat)]
 
 
-async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_stored(db_path, watcher, stranger):
-    """Until then its last number is unknown, though a watcher in another directory has ended the session (R11, R28)."""
+async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_stored(
+    db_path, watcher, stranger
+):
+    """Until then its last number is unknown, though a watcher in another directory has ended the
+    session (R11, R28).
+    """
     store, session = stranger
     await watcher.watch(70)
-    (before,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
-    await store.end_session(session, Ending(reason=sessions.DIED, last_seq=3, absent="in_flight", most=3), lambda jobs: (1, b""))
-    (after,) = [one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id]
+    (before,) = [
+        one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id
+    ]
+    await store.end_session(
+        session,
+        Ending(reason=sessions.DIED, last_seq=3, absent="in_flight", most=3),
+        lambda jobs: (1, b""),
+    )
+    (after,) = [
+        one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id
+    ]
     assert (before.status, after.status) == ("unknown tail", "complete")
-    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("died",)]
+    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [
+        ("died",)
+    ]
 
 
 async def test_a_heart_that_beats_is_left_alone(db_path, watcher, stranger):
@@ -306,8 +370,12 @@ async def test_a_heart_that_beats_is_left_alone(db_path, watcher, stranger):
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(db_path, watcher, stranger, monkeypatch, committed):
-    """Guarantee 2: a number that was given to the notice of a crash is accounted for, though the connection is lost around the commit."""
+async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(
+    db_path, watcher, stranger, monkeypatch, committed
+):
+    """Guarantee 2: a number that was given to the notice of a crash is accounted for, though the
+    connection is lost around the commit.
+    """
     store = watcher.tracker._store
     transact, failed = store.transact, []
 
@@ -333,12 +401,21 @@ async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(d
     await watcher.watch(70)
     assert status(db_path) == "crashed"
     ledger = watcher.tracker.ledger()
-    assert (ledger.accepted, ledger.stored, ledger.in_memory, ledger.spilled) == (before + 1, before + 1, 0, 0)
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE kind = 'operation_crashed'") == [(1,)]
+    assert (ledger.accepted, ledger.stored, ledger.in_memory, ledger.spilled) == (
+        before + 1,
+        before + 1,
+        0,
+        0,
+    )
+    assert rows(
+        db_path, "SELECT count(*) FROM structjob_logs WHERE kind = 'operation_crashed'"
+    ) == [(1,)]
 
 
 async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, faulty):
-    """While nobody reached the database every heartbeat stood still: the watch begins anew (R11)."""
+    """While nobody reached the database every heartbeat stood still: the watch begins
+    anew (R11).
+    """
     await watcher.watch(50)
     faulty.before = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
@@ -351,7 +428,9 @@ async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, 
 
 
 async def test_a_pause_of_ones_own_proves_nothing(db_path, watcher, stranger):
-    """Whoever was stopped for a day does not know whether the database could be reached meanwhile (R11)."""
+    """Whoever was stopped for a day does not know whether the database could be reached meanwhile
+    (R11).
+    """
     await watcher.watch(10)
     watcher.now += 86_400
     await watcher.watch(60)
@@ -359,7 +438,9 @@ async def test_a_pause_of_ones_own_proves_nothing(db_path, watcher, stranger):
 
 
 @pytest.mark.parametrize("days", [-1, 1])
-async def test_clocks_that_are_wrong_by_a_day_do_no_harm(db_path, watcher, stranger, monkeypatch, days):
+async def test_clocks_that_are_wrong_by_a_day_do_no_harm(
+    db_path, watcher, stranger, monkeypatch, days
+):
     """Nobody's wall clock is compared with anybody's (R11)."""
     store, session = stranger
     with contextlib.closing(sqlite3.connect(db_path, isolation_level=None)) as connection:
@@ -382,30 +463,54 @@ async def test_ten_that_reap_at_once_reap_once(db_path, db_url, watcher, strange
     stores = [make_store(db_url, {}) for _ in range(10)]
     for store in stores:
         await store.open()
-    (row,) = [row for row in await stores[0].fetch(leases.OPEN) if row["session_id"] == session.session_id]
+    (row,) = [
+        row for row in await stores[0].fetch(leases.OPEN) if row["session_id"] == session.session_id
+    ]
     lease = leases.Lease.of(row)
 
     def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
-        line = {"ts": "2026-01-31 12:00:00.000001", "level": "error", "message": "operation_crashed", "job_id": "strange", "seq": 1}
+        line = {
+            "ts": "2026-01-31 12:00:00.000001",
+            "level": "error",
+            "message": "operation_crashed",
+            "job_id": "strange",
+            "seq": 1,
+        }
         return 77, json.dumps(line).encode() + b"\n"
 
     async def reap(store) -> bool:
-        return await store.transact(lambda connection: leases.reap(connection, lease, "lease_expired", tell)) is not None
+        return (
+            await store.transact(
+                lambda connection: leases.reap(connection, lease, "lease_expired", tell)
+            )
+            is not None
+        )
 
     assert sum(await asyncio.gather(*map(reap, stores))) == 1
     for store in stores:
         await store.close()
     assert status(db_path) == "crashed"
-    assert rows(db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'operation_crashed'") == [(1,)]
+    assert rows(
+        db_path, "SELECT count(*) FROM structjob_logs WHERE message = 'operation_crashed'"
+    ) == [(1,)]
 
 
 async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
     """Between being seen and being reaped the heart has beaten: nothing happens (R11)."""
     store, session = stranger
-    (row,) = [row for row in await store.fetch(leases.OPEN) if row["session_id"] == session.session_id]
+    (row,) = [
+        row for row in await store.fetch(leases.OPEN) if row["session_id"] == session.session_id
+    ]
     await store.heartbeat(session.session_id, 0)
     lease = leases.Lease.of(row)
-    assert await store.transact(lambda connection: leases.reap(connection, lease, "lease_expired", lambda jobs: (1, b""))) is None
+    assert (
+        await store.transact(
+            lambda connection: leases.reap(
+                connection, lease, "lease_expired", lambda jobs: (1, b"")
+            )
+        )
+        is None
+    )
     assert status(db_path) == "running"
 
 
@@ -413,5 +518,9 @@ async def test_a_session_that_closed_is_not_called_back(db_path, db_url, strange
     """What ended by itself stays so, whoever believes it to live (R11)."""
     store, session = stranger
     await store.end_session(session, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
-    assert not await store.transact(lambda connection: leases.revive(connection, session.session_id))
-    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [("closed",)]
+    assert not await store.transact(
+        lambda connection: leases.revive(connection, session.session_id)
+    )
+    assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [
+        ("closed",)
+    ]

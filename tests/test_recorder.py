@@ -1,4 +1,6 @@
-"""What a recorder keeps outside of its process, what it says of drops, and what it becomes in a forked child; without forking."""
+"""What a recorder keeps outside of its process, what it says of drops, and what it becomes in a
+forked child; without forking.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ import threading
 import pytest
 from test_capture import make_recorder
 
-from structjob.lane import Dropped
-from structjob.recorder import Recorder
-from structjob.session import adopt
+from structjob.spool.queue import Dropped
+from structjob.spool.recorder import Recorder
+from structjob.spool.session import adopt
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 
@@ -34,7 +36,9 @@ def states_of(recorder: Recorder) -> list[dict]:
 
 
 def test_what_is_below_the_level_takes_no_number(recorder):
-    """faults H: an event below the level leaves nothing, and the engine is woken only if it sleeps."""
+    """faults H: an event below the level leaves nothing, and the engine is woken only if
+    it sleeps.
+    """
     woken: list[int] = []
     recorder.wake = lambda: woken.append(recorder.numbers.given)
     recorder.put(BODY, 9)
@@ -49,7 +53,9 @@ def test_what_is_below_the_level_takes_no_number(recorder):
 
 
 def test_how_many_numbers_can_be_in_hands(recorder):
-    """faults H: the tally counts one number for each thread that has logged, and those that the engine took, until they are settled."""
+    """faults H: the tally counts one number for each thread that has logged, and those that the
+    engine took, until they are settled.
+    """
     tally = recorder.spool.tally
     assert tally.hands == 0
     for thread in [threading.Thread(target=recorder.put, args=(BODY, 10)) for _ in range(2)]:
@@ -70,8 +76,9 @@ def test_how_many_numbers_can_be_in_hands(recorder):
 
 
 def test_what_is_known_in_memory_only_is_marked_until_it_is_not(recorder):
-    """faults H: if the process is killed while the disk refuses events, its tally says up to which number they are lost; once all is on
-    disk, nothing is."""
+    """faults H: if the process is killed while the disk refuses events, its tally says up to which
+    number they are lost; once all is on disk, nothing is.
+    """
     tally, append = recorder.spool.tally, recorder._append
     recorder.put(BODY, 10)
     assert tally.at_risk == 0
@@ -92,14 +99,19 @@ def test_what_is_known_in_memory_only_is_marked_until_it_is_not(recorder):
 
 
 def test_drops_become_as_few_rows_as_there_are_runs(recorder):
-    """faults H: numbers side by side are one row, with how many of each job's lines it stands for; reasons are kept apart."""
+    """faults H: numbers side by side are one row, with how many of each job's lines it stands for;
+    reasons are kept apart.
+    """
     recorder.lost.extend([
         Dropped(1, 1, "queue_full", "a"), Dropped(4, 5, "queue_full", "b"), Dropped(2, 2, "queue_full", "a"),
         Dropped(3, 3, "interrupted"), Dropped(7, 7, "queue_full"),
     ])  # fmt: skip
     assert sorted(recorder.account()) == [(1, 2, "queue_full", None), (3, 3, "interrupted", None), (4, 5, "queue_full", None),
                                           (7, 7, "queue_full", None)]  # fmt: skip
-    rows = {(row["first_seq"], row["last_seq"]): row["jobs"] for row in (state["row"] for state in states_of(recorder))}
+    rows = {
+        (row["first_seq"], row["last_seq"]): row["jobs"]
+        for row in (state["row"] for state in states_of(recorder))
+    }
     assert rows == {(1, 2): {"a": 2}, (4, 5): {"b": 2}, (3, 3): None, (7, 7): None}
     assert recorder.account() == []
 
@@ -118,15 +130,23 @@ def test_a_listener_has_each_line_until_it_is_removed(recorder):
 
 
 def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
-    """faults H: with its first line it makes a directory; what it drops is recorded by itself, and its parent's numbers are not its own."""
+    """faults H: with its first line it makes a directory; what it drops is recorded by itself, and
+    its parent's numbers are not its own.
+    """
     recorder.put(BODY, 10)
     parent, before, heard = recorder.session.session_id, recorder.spool, []
     recorder._max_bytes, recorder._overflow = 65_536, "drop_newest"
     recorder.after_fork()
     recorder.add_listener(heard.append)
     assert recorder.session.session_id != parent
-    assert (recorder.spool, recorder.numbers.given, recorder.idle, recorder.forked) == (None, 0, False, True)
-    assert before.events.closed  # the descriptors are shared with the parent, and with them its locks
+    assert (recorder.spool, recorder.numbers.given, recorder.idle, recorder.forked) == (
+        None,
+        0,
+        False,
+        True,
+    )
+    # the descriptors are shared with the parent, and with them its locks
+    assert before.events.closed
     recorder.put(BODY, 10)
     assert recorder.spool.tally.hands == 1
     recorder.put(BODY, 10)
@@ -140,7 +160,11 @@ def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
     recorder.close()
     recorder.put(BODY, 10)
     assert not [text for text in caplog.messages if "this is a forked process" in text]
-    (child,) = [spool for spool in adopt(tmp_path, {parent}) if spool.session.session_id == recorder.session.session_id]
+    (child,) = [
+        spool
+        for spool in adopt(tmp_path, {parent})
+        if spool.session.session_id == recorder.session.session_id
+    ]
     (line, *_) = child.states.read(1 << 20, 100).lines.splitlines()
     assert json.loads(line)["kind"] == "gap"
     assert json.loads(line)["row"]["reason"] == "spool_full"
@@ -148,7 +172,9 @@ def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
 
 
 def test_a_forked_child_of_a_tracker_in_memory_records_nothing(caplog):
-    """faults H: there is nothing by which its parent could take what it records: it says so, once."""
+    """faults H: there is nothing by which its parent could take what it records: it says
+    so, once.
+    """
     memory = make_recorder()
     memory.after_fork()
     assert memory.closed
@@ -168,7 +194,9 @@ def test_a_recorder_that_was_closed_stays_so_in_a_child(recorder):
 
 
 def test_what_comes_while_a_child_makes_its_directory_is_written_then(recorder, tmp_path):
-    """faults H: a thread that logs while another makes the directory, or a signal handler in the middle of it, loses nothing."""
+    """faults H: a thread that logs while another makes the directory, or a signal handler in the
+    middle of it, loses nothing.
+    """
     recorder.after_fork()
     with recorder._opening:
         recorder.put(BODY, 10)
@@ -176,30 +204,44 @@ def test_what_comes_while_a_child_makes_its_directory_is_written_then(recorder, 
         assert recorder.spool is None
     recorder.put(BODY, 10)
     recorder.close()
-    (child,) = [spool for spool in adopt(tmp_path, set()) if spool.session.session_id == recorder.session.session_id]
-    assert [json.loads(line)["seq"] for line in child.events.read(1 << 20, 100).lines.splitlines()] == [1, 2]
-    assert [json.loads(line)["row"] for line in child.states.read(1 << 20, 100).lines.splitlines()] == [{"id": "a"}]
+    (child,) = [
+        spool
+        for spool in adopt(tmp_path, set())
+        if spool.session.session_id == recorder.session.session_id
+    ]
+    assert [
+        json.loads(line)["seq"] for line in child.events.read(1 << 20, 100).lines.splitlines()
+    ] == [1, 2]
+    assert [
+        json.loads(line)["row"] for line in child.states.read(1 << 20, 100).lines.splitlines()
+    ] == [{"id": "a"}]
     child.close()
 
 
 def test_what_the_disk_refuses_to_the_end_is_given_up_by_its_numbers(recorder, monkeypatch):
-    """faults H: what memory holds when the tracker closes is named, one by one, if the disk still takes nothing."""
+    """faults H: what memory holds when the tracker closes is named, one by one, if the disk still
+    takes nothing.
+    """
     recorder._append = refuse
     for _ in range(3):
         recorder.put(BODY, 10)
     monkeypatch.setattr(recorder.events, "append", refuse)
     assert recorder.leave() == 3
-    assert sorted(recorder.fallback.dropped) == [(number, number, "disk_refused", None) for number in (1, 2, 3)]
+    assert sorted(recorder.fallback.dropped) == [
+        (number, number, "disk_refused", None) for number in (1, 2, 3)
+    ]
 
 
 def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, monkeypatch):
-    """faults H: a number that was given out and not used is explained, and the tally knows of it until then."""
+    """faults H: a number that was given out and not used is explained, and the tally knows of it
+    until then.
+    """
 
     def fail(_: bytes) -> int:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("structjob.recorder.crc32", fail)
+        patch.setattr("structjob.spool.recorder.crc32", fail)
         recorder.put(BODY, 10)
     assert list(recorder.lost) == [(1, 1, "interrupted", None)]
     assert recorder.broken_off == 0
@@ -208,7 +250,9 @@ def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, mo
 
 @pytest.mark.parametrize("row", [{"id": "job-4711"}, {"job_id": "job-4711"}])
 def test_a_change_of_state_that_comes_too_late_is_named(recorder, caplog, row):
-    """faults H: what is recorded after the tracker was closed is counted, and the warning says whose it was."""
+    """faults H: what is recorded after the tracker was closed is counted, and the warning says
+    whose it was.
+    """
     recorder.close()
     assert recorder.put_state("job", lambda: row) == 0
     assert recorder.rejected == 1

@@ -20,7 +20,7 @@ from secrets_support import HARMLESS, secrets
 
 import structjob
 from structjob import Redactor
-from structjob.encoding import normalise
+from structjob.values.encoding import normalise
 
 log = structlog.get_logger("app")
 
@@ -84,7 +84,9 @@ def test_an_innocent_key_is_left_alone(key):
     ],
 )  # fmt: skip
 def test_a_credential_inside_a_text_is_taken_out(text, shown):
-    """R33: passwords of URLs, Bearer and Basic tokens, key=value pairs and private keys, wherever they stand; all else stays."""
+    """R33: passwords of URLs, Bearer and Basic tokens, key=value pairs and private keys, wherever
+    they stand; all else stays.
+    """
     assert Redactor().text(text) == shown
     assert Redactor().text(shown) == shown
     assert Redactor().suspects(text)
@@ -113,7 +115,9 @@ def test_an_innocent_text_is_left_alone(text):
 
 @pytest.mark.parametrize(("text", "canary"), secrets().items(), ids=range(len(secrets())))
 def test_each_kind_of_secret_is_taken_out_of_a_text(text, canary):
-    """faults 35: alone, within a sentence, in JSON within JSON; and what was redacted once stays as it is."""
+    """faults 35: alone, within a sentence, in JSON within JSON; and what was redacted once stays as
+    it is.
+    """
     redactor = Redactor()
     for form in (text, f"it failed: {text}", f"{text}\nnext line", json.dumps({"note": text})):
         shown = redactor.text(form)
@@ -123,7 +127,9 @@ def test_each_kind_of_secret_is_taken_out_of_a_text(text, canary):
 
 
 def test_harmless_texts_stay_as_they_are():
-    """faults 35: ids, hashes, numbers, dates, Base64, public keys, source code, sentences and commands without a secret."""
+    """faults 35: ids, hashes, numbers, dates, Base64, public keys, source code, sentences and
+    commands without a secret.
+    """
     redactor = Redactor()
     assert [(text, redactor.text(text)) for text in HARMLESS if redactor.text(text) != text] == []
 
@@ -144,7 +150,9 @@ def test_harmless_texts_stay_as_they_are():
     ],
 )  # fmt: skip
 def test_no_text_makes_redaction_slow(piece):
-    """Guarantee 3: no rule takes more than proportionally longer for a longer text, of whatever pieces it is made."""
+    """Guarantee 3: no rule takes more than proportionally longer for a longer text, of whatever
+    pieces it is made.
+    """
     redactor, seconds = Redactor(), []
     for size in (16_384, 131_072):
         text = "password=x ghp_0123456789abcdefghij " + piece * (size // len(piece))
@@ -175,7 +183,12 @@ def test_redaction_survives_any_text(text):
 
 NESTED = {
     "config": {"host": "h", "db": [{"password": "s3cr3t"}]},
-    "headers": {"Authorization": "s3cr3t", "Cookie": "s3cr3t", "X-Api-Key": "s3cr3t", "accept": "*/*"},
+    "headers": {
+        "Authorization": "s3cr3t",
+        "Cookie": "s3cr3t",
+        "X-Api-Key": "s3cr3t",
+        "accept": "*/*",
+    },
     "card": {"cvv": "s3cr3t", "cardNumber": "s3cr3t"},
     "url": "https://u:s3cr3t@h/",
     "list": ["--password=s3cr3t", "token: s3cr3t"],
@@ -211,7 +224,11 @@ class AttrsField(NamedTuple):
 class Attrs:
     """What `attrs.define` makes of a class, which is not installed here."""
 
-    __attrs_attrs__ = (AttrsField("user", True), AttrsField("password", True), AttrsField("hidden", False))
+    __attrs_attrs__ = (
+        AttrsField("user", True),
+        AttrsField("password", True),
+        AttrsField("hidden", False),
+    )
 
     def __init__(self, user: str, password: str) -> None:
         self.user, self.password, self.hidden = user, password, "s3cr3t"
@@ -266,7 +283,9 @@ class Record:
     ],
 )  # fmt: skip
 def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
-    """faults 34: headers as ASGI has them, options of a command, members of enums, named tuples, models, namespaces, views, keys."""
+    """faults 34: headers as ASGI has them, options of a command, members of enums, named tuples,
+    models, namespaces, views, keys.
+    """
     stream = io.BytesIO()
     structjob.configure(console=stream, strict=True)
     log.info("x", **attrs)
@@ -276,8 +295,20 @@ def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
 
 @pytest.mark.parametrize(
     "value",
-    [["password", "user"], ["--token", "--verbose"], ["token", 5], [["password", "user", "host"]], [[], ["password"]]],
-    ids=["names of fields", "options without a value", "a name and a number", "more than pairs", "less than pairs"],
+    [
+        ["password", "user"],
+        ["--token", "--verbose"],
+        ["token", 5],
+        [["password", "user", "host"]],
+        [[], ["password"]],
+    ],
+    ids=[
+        "names of fields",
+        "options without a value",
+        "a name and a number",
+        "more than pairs",
+        "less than pairs",
+    ],
 )
 def test_a_list_that_only_names_secrets_is_left_alone(value):
     """R33: which fields are missing, or which options were given, is no secret."""
@@ -294,15 +325,24 @@ def test_a_credential_in_a_column_of_its_own_is_taken_out():
 
 
 async def test_no_secret_reaches_console_file_sinks_or_database(tracker, tmp_path, capsys):
-    """R33: at the first level, further down, in messages, in bound context, in exceptions: nowhere, on no sink."""
+    """R33: at the first level, further down, in messages, in bound context, in exceptions: nowhere,
+    on no sink.
+    """
     seen = []
 
     class Own:
         def emit(self, record):
             seen.append((record.message, record.attrs, record.line))
 
-    structjob.configure(console="json", file=tmp_path / "app.jsonl", sinks=[Own(), structjob.ConsoleSink(format="pretty")], strict=True)
-    async with tracker.job("a", metadata={**NESTED, "password": "s3cr3t"}, description="to https://u:s3cr3t@h/") as job:
+    structjob.configure(
+        console="json",
+        file=tmp_path / "app.jsonl",
+        sinks=[Own(), structjob.ConsoleSink(format="pretty")],
+        strict=True,
+    )
+    async with tracker.job(
+        "a", metadata={**NESTED, "password": "s3cr3t"}, description="to https://u:s3cr3t@h/"
+    ) as job:
         log.info("one", password="s3cr3t", **NESTED)
         log.bind(api_key="s3cr3t").info("two at https://u:s3cr3t@h/")
         log.info({"password": "s3cr3t"})
@@ -326,7 +366,12 @@ async def test_no_secret_reaches_console_file_sinks_or_database(tracker, tmp_pat
         await tracker.jobs.history(job.id),
         list(await tracker.logs.list(job_id=job.id)),
     ]
-    for what in (capsys.readouterr().out, (tmp_path / "app.jsonl").read_text(), repr(seen), repr(stored)):
+    for what in (
+        capsys.readouterr().out,
+        (tmp_path / "app.jsonl").read_text(),
+        repr(seen),
+        repr(stored),
+    ):
         assert "s3cr3t" not in what
         assert "[redacted]" in what
     (one,) = await tracker.logs.list(text="one")
@@ -336,7 +381,9 @@ async def test_no_secret_reaches_console_file_sinks_or_database(tracker, tmp_pat
 
 
 async def test_further_keys_can_be_secret_and_redaction_switched_off(tracker):
-    """R33: `redact=["iban"]` adds words, at any depth and for metadata too; `redact=False` leaves everything as it is."""
+    """R33: `redact=["iban"]` adds words, at any depth and for metadata too; `redact=False` leaves
+    everything as it is.
+    """
     structjob.configure(console=False, redact=["iban"], strict=True)
     async with tracker.job("a", metadata={"customer": {"IBAN": "DE1"}}) as job:
         log.info("with", customer={"IBAN": "DE1", "password": "x"})
@@ -363,13 +410,27 @@ def test_a_further_key_matches_in_whatever_style_it_is_written(word, key):
 
 
 def test_what_is_no_secret_of_a_model_is_recorded_by_its_name():
-    """faults 34: a model, a namespace and a mapping's values are structures in the log, as a dataclass is."""
-    given = [Model(user="joe", password="s3cr3t"), types.SimpleNamespace(a=[1]), {"a": 1}.values(), Attrs("joe", "x")]
-    assert normalise(given) == [{"user": "joe", "password": "s3cr3t", "extra": {}}, {"a": [1]}, {"a": 1}, {"user": "joe", "password": "x"}]
+    """faults 34: a model, a namespace and a mapping's values are structures in the log, as a
+    dataclass is.
+    """
+    given = [
+        Model(user="joe", password="s3cr3t"),
+        types.SimpleNamespace(a=[1]),
+        {"a": 1}.values(),
+        Attrs("joe", "x"),
+    ]
+    assert normalise(given) == [
+        {"user": "joe", "password": "s3cr3t", "extra": {}},
+        {"a": [1]},
+        {"a": 1},
+        {"user": "joe", "password": "x"},
+    ]
 
 
 def test_keys_of_the_users_count_in_texts_too():
-    """faults 34: `redact=["iban"]` hides `iban=…` in a message, in a traceback and in an object's ``repr``, not only in structures."""
+    """faults 34: `redact=["iban"]` hides `iban=…` in a message, in a traceback and in an object's
+    ``repr``, not only in structures.
+    """
     redactor = Redactor(["iban", "db.pin"])
     assert redactor.text("customer iban=DE1, IBAN: DE2, customerIban='DE3' (db_pin=12)") == (
         "customer iban=[redacted], IBAN: [redacted], customerIban='[redacted]' (db_pin=[redacted]"
@@ -379,18 +440,27 @@ def test_keys_of_the_users_count_in_texts_too():
 
 
 def test_keys_can_be_allowed_and_rules_disabled():
-    """faults 35: a key that only looks secret, or a rule that hits what is none, is switched off by name; all else stays on."""
+    """faults 35: a key that only looks secret, or a rule that hits what is none, is switched off by
+    name; all else stays on.
+    """
     redactor = Redactor(allow=["sessionToken"], disable=["cards", "tokens"])
-    assert redactor.value({"session_token": "a1", "token": "b2"}) == {"session_token": "a1", "token": "[redacted]"}
+    assert redactor.value({"session_token": "a1", "token": "b2"}) == {
+        "session_token": "a1",
+        "token": "[redacted]",
+    }
     assert redactor.text("session_token=a1 token=b2") == "session_token=a1 token=[redacted]"
     for text in ("4111 1111 1111 1111", "ghp_0123456789abcdefghij0123456789abcdef"):
         assert redactor.text(text) == text
-    with pytest.raises(structjob.InvalidArgument, match="unknown rule 'card' to disable: use some of keys, "):
+    with pytest.raises(
+        structjob.InvalidArgument, match="unknown rule 'card' to disable: use some of keys, "
+    ):
         Redactor(disable=["card"])
 
 
 def test_rules_and_values_of_the_users_are_replaced():
-    """faults 35: a pattern, or its group `secret`, and values that are known, also quoted for URLs and in Base64."""
+    """faults 35: a pattern, or its group `secret`, and values that are known, also quoted for URLs
+    and in Base64.
+    """
     redactor = Redactor(rules=[r"CUST-\d+", r"badge (?P<secret>\w+)"], values=["pa ss/word"])
     assert redactor.text("CUST-123 badge xyz") == "[redacted] badge [redacted]"
     assert (

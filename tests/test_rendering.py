@@ -10,8 +10,8 @@ import pytest
 import structlog
 
 import structjob
-from structjob.appearance import cells, wrapped
-from structjob.rendering import Lines
+from structjob.text.appearance import cells, wrapped
+from structjob.text.rendering import Lines
 
 log = structlog.get_logger("app")
 
@@ -46,13 +46,20 @@ async def work(tracker: structjob.Tracker) -> None:
 
 
 def anonymous(text: str) -> list[str]:
-    """Return the lines of *text* without times and ids; attributes stand two blanks after the message, however long that is."""
-    lines = [re.sub(r"^[\d:.]{12} |\d+(?=ms)|[0-9a-f]{8}$", "", line).rstrip() for line in text.splitlines()]
+    """Return the lines of *text* without times and ids; attributes stand two blanks after the
+    message, however long that is.
+    """
+    lines = [
+        re.sub(r"^[\d:.]{12} |\d+(?=ms)|[0-9a-f]{8}$", "", line).rstrip()
+        for line in text.splitlines()
+    ]
     return [re.sub(r"(?<=\S) {2,}(?=\w+=)", "  ", line) for line in lines]
 
 
 async def test_the_console_shows_jobs_and_steps_in_words(tracker, monkeypatch):
-    """faults 41: the first output of one's own program says what became of jobs and steps, as the demo does."""
+    """faults 41: the first output of one's own program says what became of jobs and steps, as the
+    demo does.
+    """
     stream = console(monkeypatch)
     await work(tracker)
     assert [line for line in anonymous(stream.getvalue()) if not line.startswith("    ")] == [
@@ -74,16 +81,29 @@ async def test_console_and_logs_show_the_same_line(tracker, monkeypatch):
     stream = console(monkeypatch)
     await work(tracker)
     shown = stream.getvalue()
-    lines = Lines(color=False, clock_only=True, width=lambda: 120, dated=structjob.rendering.today(utc=False), unicode=True)
+    lines = Lines(
+        color=False,
+        clock_only=True,
+        width=lambda: 120,
+        dated=structjob.text.rendering.today(utc=False),
+        unicode=True,
+    )
     assert "".join([f"{lines.render(event)}\n" async for event in tracker.logs.iterate()]) == shown
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 async def test_no_line_is_wider_than_the_terminal(tracker, monkeypatch, columns):
-    """faults 41: a long line goes on below its message, broken between words; where there is little room, the job's name is left out."""
+    """faults 41: a long line goes on below its message, broken between words; where there is little
+    room, the job's name is left out.
+    """
     stream = console(monkeypatch, columns)
     async with tracker.job("import-orders"):
-        log.warning("disk is slow", path="/var/lib/postgresql/data", user="ada lovelace", note="a word and another " * 9)
+        log.warning(
+            "disk is slow",
+            path="/var/lib/postgresql/data",
+            user="ada lovelace",
+            note="a word and another " * 9,
+        )
         log.info("chunk copied", number=12345)
     lines = stream.getvalue().splitlines()
     assert max(map(cells, lines)) <= columns
@@ -93,18 +113,32 @@ async def test_no_line_is_wider_than_the_terminal(tracker, monkeypatch, columns)
 
 
 def test_a_line_is_broken_between_words():
-    """faults 41: no word is broken, be it of several colors; one that is longer than the line is."""
+    """faults 41: no word is broken, be it of several colors; one that is longer than the
+    line is.
+    """
     row = [("head ", ""), ("key=", "cyan"), ("value", ""), (" ", ""), ("日本語", ""), (" end", "")]
-    assert ["".join(text for text, _ in line).rstrip() for line in wrapped(row, 12, 2)] == ["head", "  key=value", "  日本語 end"]
-    assert ["".join(text for text, _ in line) for line in wrapped([("a" * 30, "")], 12, 2)] == ["a" * 12, "  " + "a" * 10, "  " + "a" * 8]
+    assert ["".join(text for text, _ in line).rstrip() for line in wrapped(row, 12, 2)] == [
+        "head",
+        "  key=value",
+        "  日本語 end",
+    ]
+    assert ["".join(text for text, _ in line) for line in wrapped([("a" * 30, "")], 12, 2)] == [
+        "a" * 12,
+        "  " + "a" * 10,
+        "  " + "a" * 8,
+    ]
 
 
 def test_a_stream_with_few_letters_gets_ascii(monkeypatch):
     """faults 41: where the stream cannot show the symbols, letters stand for them."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    structjob.configure(console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True)
-    structjob.pipeline.emit(None, "info", "operation_start", {"operation": "copy"}, kind="operation_start")
+    structjob.configure(
+        console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True
+    )
+    structjob.capture.fanout.emit(
+        None, "info", "operation_start", {"operation": "copy"}, kind="operation_start"
+    )
     stream.flush()
     assert raw.getvalue().endswith(b"info     * copy started\n")
 
@@ -117,7 +151,9 @@ def test_what_the_user_calls_kind_is_an_attribute(monkeypatch):
 
 
 async def test_what_is_shown_of_jobs_and_steps_is_found(any_tracker):
-    """faults 41: the words of a line are its message in the database, on each of them, so that a search finds what was seen."""
+    """faults 41: the words of a line are its message in the database, on each of them, so that a
+    search finds what was seen.
+    """
     await work(any_tracker)
 
     async def found(text: str) -> list[str]:
@@ -132,14 +168,18 @@ async def test_what_is_shown_of_jobs_and_steps_is_found(any_tracker):
 
 
 async def test_files_have_the_kind_in_place_of_the_words(tracker, tmp_path):
-    """faults 41: programs that read a log file find the name of the event there, as ever; secrets are taken out of the words, too."""
+    """faults 41: programs that read a log file find the name of the event there, as ever; secrets
+    are taken out of the words, too.
+    """
     structjob.configure(console=False, file=tmp_path / "app.jsonl", strict=True)
     try:
         async with tracker.job("import-orders") as job:
             raise ValueError("no access with password=hunter2")
     except ValueError:
         pass
-    events = [json.loads(line)["event"] for line in (tmp_path / "app.jsonl").read_text().splitlines()]
+    events = [
+        json.loads(line)["event"] for line in (tmp_path / "app.jsonl").read_text().splitlines()
+    ]
     assert events == ["operation_start", "operation_end"]
     (ended,) = await tracker.logs.list(job_id=job.id, kind="operation_end")
     assert ended.message.endswith(": ValueError: no access with password=[redacted]")

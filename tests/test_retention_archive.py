@@ -1,4 +1,6 @@
-"""The archive of a retention: written before anything is deleted, whole, once, and `import` takes it back (R41, R21)."""
+"""The archive of a retention: written before anything is deleted, whole, once, and `import` takes
+it back (R41, R21).
+"""
 
 import gzip
 import json
@@ -12,7 +14,7 @@ from retention_support import age, log, rows_of, work
 
 import structjob
 from structjob import ImportRefused, InvalidArgument, Retention
-from structjob.store.retention import archiver, deleter, finding
+from structjob.retention.policy import archiver, deleter, finding
 
 TESTS = Path(__file__).parent
 
@@ -28,7 +30,11 @@ def directory(tmp_path):
 
 
 def records(paths, kind):
-    lines = [json.loads(line) for path in sorted(paths) for line in gzip.decompress(Path(path).read_bytes()).splitlines()]
+    lines = [
+        json.loads(line)
+        for path in sorted(paths)
+        for line in gzip.decompress(Path(path).read_bytes()).splitlines()
+    ]
     return [line for line in lines if line["record"] == kind]
 
 
@@ -44,10 +50,17 @@ async def everything(tracker):
         return {name: getattr(record, name) for name in sorted(left)}
 
     jobs = {job.id: plain(job) for job in await tracker.jobs.list(limit=1000)}
-    attempts = {id_: [plain(attempt) for attempt in await tracker.jobs.history(id_)] for id_ in jobs}
+    attempts = {
+        id_: [plain(attempt) for attempt in await tracker.jobs.history(id_)] for id_ in jobs
+    }
     steps = {id_: [plain(step) for step in await tracker.jobs.steps(id_)] for id_ in jobs}
-    events = [plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(limit=1000)]
-    errors = [(group.fingerprint, group.count, group.first_seen, group.last_seen) for group in await tracker.errors.list()]
+    events = [
+        plain(event, "id", "seq", "stored_at") async for event in tracker.logs.iterate(limit=1000)
+    ]
+    errors = [
+        (group.fingerprint, group.count, group.first_seen, group.last_seen)
+        for group in await tracker.errors.list()
+    ]
     return jobs, attempts, steps, sorted(events, key=str), errors
 
 
@@ -56,7 +69,9 @@ async def fill(tracker, database):
     await work(tracker, lines=4, children=2)
     await work(tracker, fail=True)
     for _ in range(2):
-        async with tracker.job("twice", job_id="twice", metadata={"vm": {"a": [None, "ü\u2028"]}}) as job:
+        async with tracker.job(
+            "twice", job_id="twice", metadata={"vm": {"a": [None, "ü\u2028"]}}
+        ) as job:
             job.result = "text"
             log.info("odd", big=2**70, text="\x00")
     log.warning("by itself")
@@ -65,7 +80,9 @@ async def fill(tracker, database):
 
 
 async def test_what_was_pruned_comes_back_as_it_was(tracker, database, directory):
-    """Archive, prune, import: jobs, attempts, steps, events and the counts of errors are what they were (R41)."""
+    """Archive, prune, import: jobs, attempts, steps, events and the counts of errors are what they
+    were (R41).
+    """
     await fill(tracker, database)
     before = await everything(tracker)
     pruned = await tracker.prune(Retention(days=30, archive=directory))
@@ -81,7 +98,9 @@ async def test_what_was_pruned_comes_back_as_it_was(tracker, database, directory
 
 
 async def test_it_comes_back_again_and_again(tracker, database, directory):
-    """What was imported and pruned once more can be imported once more, from either archive (R41)."""
+    """What was imported and pruned once more can be imported once more, from either
+    archive (R41).
+    """
     await fill(tracker, database)
     before = await everything(tracker)
     first = (await tracker.prune(Retention(days=30, archive=directory / "1"))).archived
@@ -96,7 +115,9 @@ async def test_it_comes_back_again_and_again(tracker, database, directory):
 
 
 async def test_what_goes_for_two_reasons_is_archived_once(tracker, database, directory):
-    """Lines that are due by their level and with their job, too, stand in one file only, and come back once (R41)."""
+    """Lines that are due by their level and with their job, too, stand in one file only, and come
+    back once (R41).
+    """
     await work(tracker, lines=5)
     log.info("by itself")
     await tracker.flush()
@@ -111,7 +132,9 @@ async def test_what_goes_for_two_reasons_is_archived_once(tracker, database, dir
 
 
 async def test_lines_whose_job_stayed_come_back_to_it(tracker, database, directory):
-    """Lines that went by their level are taken back where their job is, and refused where it is not (R41)."""
+    """Lines that went by their level are taken back where their job is, and refused where it is not
+    (R41).
+    """
     await work(tracker, lines=5)
     await tracker.flush()
     await age(database, 10)
@@ -121,7 +144,10 @@ async def test_lines_whose_job_stayed_come_back_to_it(tracker, database, directo
     assert await everything(tracker) == before
     (again,) = (await tracker.prune(Retention(levels={"info": 5}, archive=directory))).archived
     await tracker.prune(5)
-    with pytest.raises(ImportRefused, match="neither in the lines before it nor in the database: import the file that holds the job first"):
+    with pytest.raises(
+        ImportRefused,
+        match="neither in the lines before it nor in the database: import the file that holds the job first",
+    ):
         await tracker.import_(again)
 
 
@@ -151,8 +177,12 @@ def stopping(monkeypatch, after, *, committed=True):
 
 
 @pytest.mark.parametrize(("after", "committed"), [(1, False), (2, True), (4, True)])
-async def test_one_that_stops_in_between_is_carried_on(tracker, database, directory, monkeypatch, after, committed):
-    """What was archived and not deleted is deleted by the next one, which writes it into no other file; nothing is lost (R41)."""
+async def test_one_that_stops_in_between_is_carried_on(
+    tracker, database, directory, monkeypatch, after, committed
+):
+    """What was archived and not deleted is deleted by the next one, which writes it into no other
+    file; nothing is lost (R41).
+    """
     monkeypatch.setattr(finding, "_TOPS", 1)
     monkeypatch.setattr(archiver, "FILE", 10)
     await fill(tracker, database)
@@ -164,7 +194,8 @@ async def test_one_that_stops_in_between_is_carried_on(tracker, database, direct
     (pending,) = directory.glob("*.pending")
     assert numbers([pending])
     assert not list(directory.glob(".*"))
-    (directory / f".{pending.name.removesuffix('.pending')}.part").touch()  # of one that was killed while it wrote
+    # of one that was killed while it wrote
+    (directory / f".{pending.name.removesuffix('.pending')}.part").touch()
     assert (await tracker.verify()).ok
     rest = await tracker.prune(Retention(days=30, archive=directory))
     assert not list(directory.glob(".*"))
@@ -176,7 +207,9 @@ async def test_one_that_stops_in_between_is_carried_on(tracker, database, direct
     assert (await tracker.verify()).ok
 
 
-async def test_what_is_kept_longer_now_is_not_deleted_after_all(tracker, database, directory, monkeypatch):
+async def test_what_is_kept_longer_now_is_not_deleted_after_all(
+    tracker, database, directory, monkeypatch
+):
     """What another prune archived and did not delete stays if it is not due any more (R41)."""
     await fill(tracker, database)
     with monkeypatch.context() as patch:
@@ -197,7 +230,7 @@ async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeyp
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("structjob.store.retention.archive.os.fsync", full)
+    monkeypatch.setattr("structjob.retention.archive.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         await tracker.prune(Retention(days=30, archive=directory))
     assert list(directory.iterdir()) == []
@@ -206,12 +239,18 @@ async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeyp
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_a_bad_archive_is_refused_first(tracker, database, tmp_path):
-    """A path that is no directory is refused before anything happens; a dry run makes none (R41)."""
+    """A path that is no directory is refused before anything happens; a dry run makes
+    none (R41).
+    """
     await fill(tracker, database)
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidArgument, match="cannot be made: File exists; name another directory"):
+    with pytest.raises(
+        InvalidArgument, match="cannot be made: File exists; name another directory"
+    ):
         await tracker.prune(Retention(days=30, archive=tmp_path / "file"))
-    assert (await tracker.prune(Retention(days=30, archive=tmp_path / "new"), dry_run=True)).jobs == 5
+    assert (
+        await tracker.prune(Retention(days=30, archive=tmp_path / "new"), dry_run=True)
+    ).jobs == 5
     assert not (tmp_path / "new").exists()
     assert (await rows_of(database))["locks"] == 0
 
@@ -262,7 +301,9 @@ asyncio.run(main())
 @pytest.mark.slow
 @pytest.mark.parametrize("archived", [False, True])
 async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, archived):
-    """Killed again and again in the middle of a transaction, pruning ends with everything deleted, counted and archived once (R41)."""
+    """Killed again and again in the middle of a transaction, pruning ends with everything deleted,
+    counted and archived once (R41).
+    """
     for _ in range(12):
         await work(tracker, fail=True, lines=10, children=1)
     await tracker.flush()
@@ -270,7 +311,13 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
     before = await rows_of(database)
     for killed_at in (0, 1, 3, 5):
         given = (database.url, str(directory) if archived else "", str(killed_at), str(TESTS))
-        done = subprocess.run([sys.executable, "-c", KILLED, *given], cwd=tmp_path, env=environment(), check=False, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, *given],
+            cwd=tmp_path,
+            env=environment(),
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == -9
         assert (await tracker.verify()).missing == 0
     left = await rows_of(database)
@@ -280,9 +327,15 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
     assert (after["logs"], after["jobs"], after["steps"], after["attempts"]) == (0, 0, 0, 0)
     assert last.events == left["logs"]
     found = await tracker.verify()
-    # What else stands in the spools of those that were killed, which are elsewhere, this tracker cannot know.
+    # What else stands in the spools of those that were killed, which are elsewhere, this tracker
+    # cannot know.
     assert {session.status for session in found.sessions} <= {"live", "complete", "unknown tail"}
-    assert (found.running, found.orphans.attempts, found.orphans.steps, found.orphans.logs) == (0, 0, 0, 0)
+    assert (found.running, found.orphans.attempts, found.orphans.steps, found.orphans.logs) == (
+        0,
+        0,
+        0,
+        0,
+    )
     assert await database.rows("SELECT pruned FROM structjob_errors") == [(12,)]
     if archived:
         files = [path for path in directory.iterdir() if path.name.startswith("structjob-")]

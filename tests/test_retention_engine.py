@@ -8,16 +8,16 @@ from retention_support import age, log, rows_of, work
 
 import structjob
 from structjob import Retention
-from structjob.engine import retention
+from structjob.engine import pruner
+from structjob.retention.prune import LOCK
 from structjob.store.locks import Lock
-from structjob.store.retention.prune import LOCK
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """The first look is at once, the next ones in a moment."""
-    monkeypatch.setattr(retention, "FIRST", 0.01)
-    monkeypatch.setattr(retention, "EVERY", 0.05)
+    monkeypatch.setattr(pruner, "FIRST", 0.01)
+    monkeypatch.setattr(pruner, "EVERY", 0.05)
 
 
 async def until(condition):
@@ -34,7 +34,9 @@ async def old(database, tmp_path):
 
 
 async def test_it_goes_by_itself(database, tmp_path, hasty):
-    """A tracker that was told how long things are kept deletes what is older, while it works (R41)."""
+    """A tracker that was told how long things are kept deletes what is older, while it
+    works (R41).
+    """
     structjob.configure(console=False, strict=True)
     await old(database, tmp_path)
     async with structjob.Tracker(database.url, spool=tmp_path / "spool", retention=30) as tracker:
@@ -63,17 +65,19 @@ async def test_it_begins_minutes_after_the_start(database, tmp_path):
 
 
 async def test_one_process_an_hour(database, tmp_path, monkeypatch):
-    """Of several processes one does it; the others leave it for as long as it was done lately (R41)."""
+    """Of several processes one does it; the others leave it for as long as it was done lately
+    (R41).
+    """
     structjob.configure(console=False, strict=True)
-    monkeypatch.setattr(retention, "FIRST", 0.01)
+    monkeypatch.setattr(pruner, "FIRST", 0.01)
     looks = []
-    original = retention.Pruner._look
+    original = pruner.Pruner._look
 
     async def look(self):
         await original(self)
         looks.append(await rows_of(database))
 
-    monkeypatch.setattr(retention.Pruner, "_look", look)
+    monkeypatch.setattr(pruner.Pruner, "_look", look)
     async with structjob.Tracker(database.url, spool=tmp_path / "a", retention=30):
 
         async def looked():
@@ -99,7 +103,7 @@ async def test_its_faults_are_told_once(database, tmp_path, hasty, caplog, monke
     await old(database, tmp_path)
     (tmp_path / "file").touch()
     looks = []
-    original = retention.Pruner._look
+    original = pruner.Pruner._look
 
     async def look(self):
         await original(self)
@@ -108,9 +112,11 @@ async def test_its_faults_are_told_once(database, tmp_path, hasty, caplog, monke
     async def often():
         return len(looks) >= 3
 
-    monkeypatch.setattr(retention.Pruner, "_look", look)
+    monkeypatch.setattr(pruner.Pruner, "_look", look)
     with caplog.at_level(logging.WARNING, "structjob"):
-        async with structjob.Tracker(database.url, retention=Retention(days=30, archive=tmp_path / "file")) as tracker:
+        async with structjob.Tracker(
+            database.url, retention=Retention(days=30, archive=tmp_path / "file")
+        ) as tracker:
             await until(often)
             assert (await work(tracker)) in {job.id for job in await tracker.jobs.list()}
     told = [record.getMessage() for record in caplog.records if "due" in record.getMessage()]
@@ -119,7 +125,9 @@ async def test_its_faults_are_told_once(database, tmp_path, hasty, caplog, monke
 
 
 async def test_closing_ends_it_at_once(database, tmp_path, hasty, monkeypatch):
-    """A tracker that is closed in the middle of it closes as fast as ever, and leaves no lock behind that counts (R41, R34)."""
+    """A tracker that is closed in the middle of it closes as fast as ever, and leaves no lock
+    behind that counts (R41, R34).
+    """
     structjob.configure(console=False, strict=True)
     await old(database, tmp_path)
     asleep = asyncio.Event()
@@ -129,7 +137,9 @@ async def test_closing_ends_it_at_once(database, tmp_path, hasty, monkeypatch):
         asleep.set()
         await real(3600)
 
-    monkeypatch.setattr("structjob.store.retention.deleter.asyncio", type("Asyncio", (), {"sleep": staticmethod(sleep)}))
+    monkeypatch.setattr(
+        "structjob.retention.deleter.asyncio", type("Asyncio", (), {"sleep": staticmethod(sleep)})
+    )
     tracker = await structjob.Tracker(database.url, spool=tmp_path / "spool", retention=30).open()
     async with asyncio.timeout(20):
         await asleep.wait()

@@ -1,4 +1,6 @@
-"""Work that is tried again: what is recorded of each try, and what comes out in the end (R12); on every database."""
+"""Work that is tried again: what is recorded of each try, and what comes out in the end (R12); on
+every database.
+"""
 
 import asyncio
 import contextlib
@@ -36,11 +38,14 @@ async def told(tracker, **filters):
     return [event async for event in tracker.logs.iterate(LogFilter(**filters))]
 
 
-# -- steps ------------------------------------------------------------------------------------------------------------------
+# -- steps
+# --------------------------------------------------------------------------
 
 
 async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker):
-    """R12: attempts are steps `attempt-N` with attempt_number, max_retries and retry_delay, on the step and in its events."""
+    """R12: attempts are steps `attempt-N` with attempt_number, max_retries and retry_delay, on the
+    step and in its events.
+    """
     run = work(failures=2)
     async with any_tracker.job("backup") as job:
         async for attempt in job.retrying("upload", attempts=5, delay=0.001, backoff=3, on=OSError):
@@ -57,13 +62,18 @@ async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker)
         ("attempt-3", "completed", whole.id),
     ]
     numbers = [{"attempt_number": n, "max_retries": 5} for n in (1, 2, 3)]
-    assert [step.metadata for step in tries] == [{**numbers[0], "retry_delay": 0.001}, {**numbers[1], "retry_delay": 0.003}, numbers[2]]
+    assert [step.metadata for step in tries] == [
+        {**numbers[0], "retry_delay": 0.001},
+        {**numbers[1], "retry_delay": 0.003},
+        numbers[2],
+    ]
     assert [step.error and (step.error.type, step.error.message) for step in tries] == [
         ("Refused", "refused 1"),
         ("Refused", "refused 2"),
         None,
     ]
-    assert whole.duration_ms >= sum(step.duration_ms for step in tries) + 4  # the delays are part of it
+    # the delays are part of it
+    assert whole.duration_ms >= sum(step.duration_ms for step in tries) + 4
 
     events = await told(any_tracker, step_id=tries[1].id)
     assert [(event.kind, event.level) for event in events] == [
@@ -71,16 +81,25 @@ async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker)
     ]  # fmt: skip
     start, _, error, end = (event.attrs for event in events)
     assert numbers[1].items() <= start.items()
-    assert {**numbers[1], "retry_delay": 0.003, "error_type": "Refused", "retry_possible": True}.items() <= error.items()
+    assert {
+        **numbers[1],
+        "retry_delay": 0.003,
+        "error_type": "Refused",
+        "retry_possible": True,
+    }.items() <= error.items()
     assert {**numbers[1], "retry_delay": 0.003, "status": "retrying"}.items() <= end.items()
 
 
 async def test_the_last_failure_is_one_and_goes_on_its_way(any_tracker):
-    """R12, R9: the last try, the step around it and the job are failed; the exception is the user's own, with what its tries told."""
+    """R12, R9: the last try, the step around it and the job are failed; the exception is the user's
+    own, with what its tries told.
+    """
     run = work(failures=9)
     with pytest.raises(Refused, match="refused 2") as caught:
         async with any_tracker.job("backup") as job:
-            async for attempt in job.retrying("upload", attempts=2, delay=0, on=(KeyError, OSError)):
+            async for attempt in job.retrying(
+                "upload", attempts=2, delay=0, on=(KeyError, OSError)
+            ):
                 async with attempt:
                     await run()
     assert any(f"job_id={job.id}" in note for note in caught.value.__notes__)
@@ -97,7 +116,9 @@ async def test_the_last_failure_is_one_and_goes_on_its_way(any_tracker):
 
 
 async def test_a_failure_that_is_retried_is_an_occurrence(any_tracker):
-    """R39: errors are counted each time they occur, also where a later try succeeds; each once, whatever it passes through."""
+    """R39: errors are counted each time they occur, also where a later try succeeds; each once,
+    whatever it passes through.
+    """
     for failures in (2, 3):
         run = work(failures)
         with pytest.raises(Refused) if failures == 3 else contextlib.nullcontext():
@@ -108,20 +129,31 @@ async def test_a_failure_that_is_retried_is_an_occurrence(any_tracker):
     (group,) = await any_tracker.errors.list()
     assert (group.error_type, group.count, group.jobs) == ("Refused", 5, 2)
     counted = {(one.error_type, one.step): one.count for one in await any_tracker.stats.errors()}
-    assert counted == {("Refused", "attempt-1"): 2, ("Refused", "attempt-2"): 2, ("Refused", "attempt-3"): 1}
+    assert counted == {
+        ("Refused", "attempt-1"): 2,
+        ("Refused", "attempt-2"): 2,
+        ("Refused", "attempt-3"): 1,
+    }
     (errors,) = [one for one in await any_tracker.stats.jobs() if one.job_id == job.id]
     assert errors.errors == 3  # the last try, the step and the job: what was retried is a warning
 
 
 async def test_what_was_tried_again_is_no_work_left_undone(any_tracker):
-    """R16, R18: a job whose retries succeeded is complete: they do not count among its steps, in `progress()`, the view and the summary."""
+    """R16, R18: a job whose retries succeeded is complete: they do not count among its steps, in
+    `progress()`, the view and the summary.
+    """
     run = work(failures=2)
     async with any_tracker.job("backup") as job:
         async for attempt in job.retrying("upload", delay=0, on=OSError):
             async with attempt:
                 await run()
         progress = await any_tracker.jobs.progress(job.id)
-        assert (progress.completed_steps, progress.total_steps, progress.step_completion, progress.percent) == (2, 2, 100.0, 100.0)
+        assert (
+            progress.completed_steps,
+            progress.total_steps,
+            progress.step_completion,
+            progress.percent,
+        ) == (2, 2, 100.0, 100.0)
     (end,) = await told(any_tracker, job_id=job.id, kind="operation_end")
     assert (end.attrs["total_steps"], end.attrs["total_steps_completed"]) == (2, 2)
 
@@ -130,7 +162,10 @@ async def test_the_view_does_not_count_them_either(database, tmp_path):
     """R5, R16: plain SQL sees the same."""
     structjob.configure(console=False, strict=True)
     run = work(failures=1)
-    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker, tracker.job("backup") as job:
+    async with (
+        structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker,
+        tracker.job("backup") as job,
+    ):
         async for attempt in job.retrying("upload", delay=0, on=OSError):
             async with attempt:
                 await run()
@@ -142,7 +177,9 @@ async def test_the_view_does_not_count_them_either(database, tmp_path):
 
 
 async def test_by_default_it_is_tried_again_if_that_may_help(tracker):
-    """R12, R25: the classifier's `retry_possible` decides; without one timeouts and lost connections are tried again, and nothing else."""
+    """R12, R25: the classifier's `retry_possible` decides; without one timeouts and lost
+    connections are tried again, and nothing else.
+    """
     async with tracker.job("backup") as job:
         async for attempt in job.retrying("connect", delay=0):
             async with attempt:
@@ -159,9 +196,13 @@ async def test_by_default_it_is_tried_again_if_that_may_help(tracker):
 
 
 async def test_the_trackers_classifier_decides(db_url):
-    """R25: what it calls retryable is tried again, what it does not is not; a function may decide instead."""
+    """R25: what it calls retryable is tried again, what it does not is not; a function may decide
+    instead.
+    """
     structjob.configure(console=False, strict=True)
-    async with structjob.Tracker(db_url, classifier=lambda exc: {"retry_possible": isinstance(exc, KeyError)}) as tracker:
+    async with structjob.Tracker(
+        db_url, classifier=lambda exc: {"retry_possible": isinstance(exc, KeyError)}
+    ) as tracker:
         for error, figures, tries in (
             (KeyError("busy"), {}, 3), (TimeoutError("slow"), {}, 1), (KeyError("busy"), {"on": lambda exc: False}, 1),
             (OSError("no"), {"on": lambda exc: exc.args == ("no",)}, 3),
@@ -175,7 +216,9 @@ async def test_the_trackers_classifier_decides(db_url):
 
 
 async def test_deep_code_needs_no_handle_and_a_decorator_tries_each_call(tracker):
-    """R8, R12: `structjob.retrying` is within the job and step that run where it begins; calls at once do not disturb each other."""
+    """R8, R12: `structjob.retrying` is within the job and step that run where it begins; calls at
+    once do not disturb each other.
+    """
     failed = set()
 
     @structjob.retrying("fetch", delay=0, on=OSError)
@@ -192,12 +235,17 @@ async def test_deep_code_needs_no_handle_and_a_decorator_tries_each_call(tracker
     wholes = [step for step in steps if step.name == "fetch"]
     assert [step.parent_step_id for step in wholes] == [outer.id] * 2
     for whole in wholes:
-        assert [step.status for step in steps if step.parent_step_id == whole.id] == ["retrying", "completed"]
+        assert [step.status for step in steps if step.parent_step_id == whole.id] == [
+            "retrying",
+            "completed",
+        ]
     assert fetch.__name__ == "fetch"
 
 
 async def test_outside_a_job_it_is_tried_all_the_same(monkeypatch, caplog):
-    """R8: tracking never breaks a program; what runs outside a job is untracked, and a warning says so once, in the user's line."""
+    """R8: tracking never breaks a program; what runs outside a job is untracked, and a warning says
+    so once, in the user's line.
+    """
     structjob.configure(console=False, strict=True)
     monkeypatch.setattr(contexts, "_warned_untracked", False)
     run = work(failures=1)
@@ -206,12 +254,18 @@ async def test_outside_a_job_it_is_tried_all_the_same(monkeypatch, caplog):
             step.advance()
             await run()
     assert attempt.number == 2
-    (said,) = [record.getMessage() for record in caplog.records if "'upload' runs outside a job" in record.getMessage()]
+    (said,) = [
+        record.getMessage()
+        for record in caplog.records
+        if "'upload' runs outside a job" in record.getMessage()
+    ]
     assert __file__ in said
 
 
 async def test_a_cancellation_between_two_tries_is_told(any_tracker):
-    """R12, R9: the try that failed stays what it was; the step around it, and the job, are cancelled, with the reason."""
+    """R12, R9: the try that failed stays what it was; the step around it, and the job, are
+    cancelled, with the reason.
+    """
     waiting = asyncio.Event()
 
     async def sleep(seconds):
@@ -242,7 +296,9 @@ async def test_a_cancellation_between_two_tries_is_told(any_tracker):
     assert (await any_tracker.jobs.get(ids[0])).status == "cancelled"
 
 
-@pytest.mark.parametrize("policy", [None, tenacity.AsyncRetrying(retry=tenacity.retry_if_not_exception_type(ValueError))])
+@pytest.mark.parametrize(
+    "policy", [None, tenacity.AsyncRetrying(retry=tenacity.retry_if_not_exception_type(ValueError))]
+)
 async def test_a_cancelled_try_is_not_tried_again(tracker, policy):
     """R9: a cancellation is nobody's to swallow, whatever the policy says."""
     with pytest.raises(asyncio.CancelledError):
@@ -259,7 +315,10 @@ async def test_leaving_a_try_halfway_is_its_success(tracker):
         async for attempt in job.retrying("upload"):
             async with attempt:
                 break
-    assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == [("upload", "completed"), ("attempt-1", "completed")]
+    assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == [
+        ("upload", "completed"),
+        ("attempt-1", "completed"),
+    ]
 
 
 async def test_what_was_ended_by_hand_stays_so(tracker):
@@ -271,11 +330,14 @@ async def test_what_was_ended_by_hand_stays_so(tracker):
     assert [step.status for step in await tracker.jobs.steps(job.id)] == ["completed", "skipped"]
 
 
-# -- tenacity ---------------------------------------------------------------------------------------------------------------
+# -- tenacity
+# --------------------------------------------------------------------------
 
 
 async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
-    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError; max_retries is what its stop says, if it does."""
+    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError; max_retries
+    is what its stop says, if it does.
+    """
     called = []
     policy = tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(3) | tenacity.stop_after_delay(60),
@@ -291,7 +353,14 @@ async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
                 async with attempt:
                     await run()
     assert str(caught.value.__cause__) == "refused 3"
-    assert called == [("before", 1), ("after", 1), ("before", 2), ("after", 2), ("before", 3), ("after", 3)]
+    assert called == [
+        ("before", 1),
+        ("after", 1),
+        ("before", 2),
+        ("after", 2),
+        ("before", 3),
+        ("after", 3),
+    ]
     whole, *tries = await any_tracker.jobs.steps(job.id)
     assert (whole.status, whole.error.type) == ("failed", "RetryError")
     assert [(step.status, step.metadata.get("retry_delay"), step.metadata["max_retries"]) for step in tries] == [
@@ -299,11 +368,16 @@ async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
     ]  # fmt: skip
     assert tries[2].error.message == "refused 3"
     slept = await told(any_tracker, text="sleeping")
-    assert [(event.step_id, event.attrs["seconds"]) for event in slept] == [(whole.id, 0.001), (whole.id, 0.002)]
+    assert [(event.step_id, event.attrs["seconds"]) for event in slept] == [
+        (whole.id, 0.001),
+        (whole.id, 0.002),
+    ]
 
 
 async def test_a_policy_is_shared_by_runs_at_the_same_time(tracker):
-    """R12: each works on a copy, so that even asynchronous callbacks of one do not reach into the other."""
+    """R12: each works on a copy, so that even asynchronous callbacks of one do not reach into the
+    other.
+    """
     called = []
 
     async def after(state):
@@ -313,13 +387,19 @@ async def test_a_policy_is_shared_by_runs_at_the_same_time(tracker):
     policy = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(5), after=after)
     async with tracker.job("backup") as job:
         tries = job.retrying("upload", policy)
-        assert await asyncio.gather(*(tries(work(failures))() for failures in (1, 2, 3))) == [2, 3, 4]
+        assert await asyncio.gather(*(tries(work(failures))() for failures in (1, 2, 3))) == [
+            2,
+            3,
+            4,
+        ]
     assert sorted(called) == [1, 1, 1, 2, 2, 3]
     assert policy.statistics == {}
 
 
 async def test_a_decorated_function_keeps_its_policy(tracker):
-    """R12: what `@tenacity.retry` decorated is recorded by its own policy, on results, too; without a limit there is no max_retries."""
+    """R12: what `@tenacity.retry` decorated is recorded by its own policy, on results, too; without
+    a limit there is no max_retries.
+    """
 
     @tenacity.retry(retry=tenacity.retry_if_result(lambda found: found is None))
     async def poll():
@@ -334,18 +414,26 @@ async def test_a_decorated_function_keeps_its_policy(tracker):
     async with tracker.job("backup") as job:
         assert await ask() == "ready"
     _, first, second = await tracker.jobs.steps(job.id)
-    assert (first.status, first.error, first.metadata) == ("retrying", None, {"attempt_number": 1, "retry_delay": 0})
+    assert (first.status, first.error, first.metadata) == (
+        "retrying",
+        None,
+        {"attempt_number": 1, "retry_delay": 0},
+    )
     assert (second.status, second.metadata) == ("completed", {"attempt_number": 2})
 
 
 async def test_the_last_word_of_a_policy(tracker):
-    """R12: `TryAgain`, a callback instead of an exception, results that never come, a policy that is switched off: as tenacity does."""
+    """R12: `TryAgain`, a callback instead of an exception, results that never come, a policy that
+    is switched off: as tenacity does.
+    """
     stop = tenacity.stop_after_attempt(2)
     async with tracker.job("backup") as job:
         fallback = tenacity.AsyncRetrying(stop=stop, retry_error_callback=lambda state: "cached")
         assert await job.retrying("fallback", fallback)(work(9))() == "cached"
         with pytest.raises(tenacity.RetryError):
-            await job.retrying("results", tenacity.AsyncRetrying(stop=stop, retry=tenacity.retry_if_result(bool)))(work(0))()
+            await job.retrying(
+                "results", tenacity.AsyncRetrying(stop=stop, retry=tenacity.retry_if_result(bool))
+            )(work(0))()
         again = iter([tenacity.TryAgain, None])
 
         @job.retrying("again", tenacity.AsyncRetrying(stop=stop, retry=tenacity.retry_never))
@@ -384,14 +472,19 @@ async def test_a_fault_of_a_callback_is_recorded(tracker):
         assert structjob.current_job() is None
 
 
-# -- whole jobs -------------------------------------------------------------------------------------------------------------
+# -- whole jobs
+# --------------------------------------------------------------------------
 
 
 async def test_a_whole_job_is_tried_again_as_its_next_attempt(any_tracker):
-    """R12: one job, three attempts, each with its own steps and error; the delay is in the last event of each that failed."""
+    """R12: one job, three attempts, each with its own steps and error; the delay is in the last
+    event of each that failed.
+    """
     run = work(failures=2)
     ids = set()
-    async for attempt in any_tracker.retrying("nightly", attempts=4, delay=0.001, on=OSError, owner="ada", metadata={"day": "monday"}):
+    async for attempt in any_tracker.retrying(
+        "nightly", attempts=4, delay=0.001, on=OSError, owner="ada", metadata={"day": "monday"}
+    ):
         async with attempt as job:
             ids.add(job.id)
             assert (job.attempt, structjob.current_job()) == (attempt.number, job)
@@ -400,13 +493,23 @@ async def test_a_whole_job_is_tried_again_as_its_next_attempt(any_tracker):
                 job.result = await run()
     (id_,) = ids
     record = await any_tracker.jobs.get(id_)
-    assert (record.status, record.attempt, record.result, record.error, record.owner) == ("completed", 3, 3, None, "ada")
+    assert (record.status, record.attempt, record.result, record.error, record.owner) == (
+        "completed",
+        3,
+        3,
+        None,
+        "ada",
+    )
     assert record.metadata == {"day": "monday", "tries": 3}
     history = await any_tracker.jobs.history(id_)
     assert [(one.attempt, one.status, one.error and one.error.message) for one in history] == [
         (1, "failed", "refused 1"), (2, "failed", "refused 2"), (3, "completed", None),
     ]  # fmt: skip
-    assert [step.status for n in (1, 2, 3) for step in await any_tracker.jobs.steps(id_, n)] == ["failed", "failed", "completed"]
+    assert [step.status for n in (1, 2, 3) for step in await any_tracker.jobs.steps(id_, n)] == [
+        "failed",
+        "failed",
+        "completed",
+    ]
     ends = await told(any_tracker, job_id=id_, kind="operation_end")
     assert [(end.level, end.attrs["attempt_number"], end.attrs["max_retries"], end.attrs.get("retry_delay")) for end in ends] == [
         ("warning", 1, 4, 0.001), ("warning", 2, 4, 0.002), ("info", 3, 4, None),
@@ -415,7 +518,9 @@ async def test_a_whole_job_is_tried_again_as_its_next_attempt(any_tracker):
 
 
 async def test_a_function_as_a_job_that_is_tried_again(tracker):
-    """R8, R12: each call is a job of its own; what comes out is the function's result, or its last exception."""
+    """R8, R12: each call is a job of its own; what comes out is the function's result, or its last
+    exception.
+    """
 
     @tracker.retrying("nightly", attempts=2, delay=0, on=OSError)
     async def nightly(run):
@@ -430,7 +535,9 @@ async def test_a_function_as_a_job_that_is_tried_again(tracker):
 
 
 async def test_a_cancellation_between_two_attempts_is_told(tracker):
-    """R12: the job stays failed, for it was; an event says that no further attempt was made, and why."""
+    """R12: the job stays failed, for it was; an event says that no further attempt was made, and
+    why.
+    """
 
     async def sleep(seconds):
         raise asyncio.CancelledError("shutting down")
@@ -439,9 +546,15 @@ async def test_a_cancellation_between_two_attempts_is_told(tracker):
         async for attempt in tracker.retrying("nightly", tenacity.AsyncRetrying(sleep=sleep)):
             async with attempt as job:
                 raise Refused("no")
-    assert [(one.status, one.error.message) for one in await tracker.jobs.history(job.id)] == [("failed", "no")]
+    assert [(one.status, one.error.message) for one in await tracker.jobs.history(job.id)] == [
+        ("failed", "no")
+    ]
     (given_up,) = await told(tracker, kind="retry_given_up")
-    assert (given_up.job_id, given_up.level, given_up.attrs["reason"]) == (job.id, "warning", "shutting down")
+    assert (given_up.job_id, given_up.level, given_up.attrs["reason"]) == (
+        job.id,
+        "warning",
+        "shutting down",
+    )
 
 
 async def test_the_next_attempt_does_not_need_the_database(tracker, monkeypatch):
@@ -455,21 +568,29 @@ async def test_the_next_attempt_does_not_need_the_database(tracker, monkeypatch)
         async with attempt as job:
             monkeypatch.setattr(tracker, "_claim", away)
             await run()
-    assert [(one.attempt, one.status) for one in await tracker.jobs.history(job.id)] == [(1, "failed"), (2, "completed")]
+    assert [(one.attempt, one.status) for one in await tracker.jobs.history(job.id)] == [
+        (1, "failed"),
+        (2, "completed"),
+    ]
 
 
 async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
     """R14: with an idempotency key each try is told of the same job, and opens no attempt at it."""
     async with tracker.job("nightly", idempotency_key="monday") as holder:
         with pytest.raises(Refused):
-            async for attempt in tracker.retrying("nightly", attempts=2, delay=0, on=OSError, idempotency_key="monday"):
+            async for attempt in tracker.retrying(
+                "nightly", attempts=2, delay=0, on=OSError, idempotency_key="monday"
+            ):
                 async with attempt as job:
                     assert (job.existing, job.id) == (True, holder.id)
                     raise Refused("no")
-    assert [(one.attempt, one.status) for one in await tracker.jobs.history(holder.id)] == [(1, "completed")]
+    assert [(one.attempt, one.status) for one in await tracker.jobs.history(holder.id)] == [
+        (1, "completed")
+    ]
 
 
-# -- wrong use --------------------------------------------------------------------------------------------------------------
+# -- wrong use
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -487,7 +608,10 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
         ({"on": (OSError, asyncio.CancelledError)}, "a cancellation is never tried again"),
         ({"retries": 3}, "unknown figure 'retries' of a retry: use one of attempts, delay"),
         ({"policy": tenacity.Retrying()}, "policy must be a tenacity.AsyncRetrying, not Retrying"),
-        ({"policy": tenacity.AsyncRetrying(), "attempts": 2, "delay": 1}, "a policy says all of it: leave out attempts, delay"),
+        (
+            {"policy": tenacity.AsyncRetrying(), "attempts": 2, "delay": 1},
+            "a policy says all of it: leave out attempts, delay",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_where_it_was_written(figures, says):
@@ -497,18 +621,27 @@ def test_what_is_wrong_is_said_where_it_was_written(figures, says):
 
 
 async def test_other_wrong_use(tracker):
-    """R12: names and options are checked, only coroutine functions are decorated, and an ended job is tried no more."""
+    """R12: names and options are checked, only coroutine functions are decorated, and an ended job
+    is tried no more.
+    """
     with pytest.raises(InvalidArgument, match="at most 200 characters"):
         structjob.retrying("x" * 201)
     with pytest.raises(InvalidArgument, match="unknown option 'retries' of a job"):
         tracker.retrying("nightly", retries=3)
-    with pytest.raises(InvalidArgument, match=r"tracker.retrying\(\) decorates coroutine functions"):
+    with pytest.raises(
+        InvalidArgument, match=r"tracker.retrying\(\) decorates coroutine functions"
+    ):
         tracker.retrying("nightly")(len)
     async with tracker.job("a") as job:
-        with pytest.raises(IllegalTransition, match="try 1 was not made: write `async with attempt:` around the work"):
+        with pytest.raises(
+            IllegalTransition,
+            match="try 1 was not made: write `async with attempt:` around the work",
+        ):
             async for _ in job.retrying("forgotten"):
                 pass
-    assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == [("forgotten", "cancelled")]
+    assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == [
+        ("forgotten", "cancelled")
+    ]
     with pytest.raises(IllegalTransition, match="is completed"):
         async for _ in job.retrying("late"):
             pass

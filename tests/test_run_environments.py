@@ -1,4 +1,6 @@
-"""``structjob run`` runs the program, whatever is broken around it (faults A1, A2, 52, 53); see `broken_environments`."""
+"""``structjob run`` runs the program, whatever is broken around it (faults A1, A2, 52, 53); see
+`broken_environments`.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,32 @@ def check(broken: Broken, program: str, directory: Path) -> None:
     assert compare(broken, PROGRAMS[program], directory).differences(broken) == []
 
 
-@pytest.mark.parametrize("broken", [broken for broken in ENVIRONMENTS if broken.name in OFTEN], ids=lambda broken: broken.name)
+@pytest.mark.parametrize(
+    "broken",
+    [broken for broken in ENVIRONMENTS if broken.name in OFTEN],
+    ids=lambda broken: broken.name,
+)
 def test_a_program_in_an_environment_that_is_often_broken(broken: Broken, tmp_path: Path) -> None:
-    """The same exit code, output and effects as without us, but for one warning of ours where the database does not have it (faults A1)."""
+    """The same exit code, output and effects as without us, but for one warning of ours where the
+    database does not have it (faults A1).
+    """
     check(broken, "fails", tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("broken", ENVIRONMENTS, ids=lambda broken: broken.name)
-def test_every_program_in_every_broken_environment(broken: Broken, program: str, tmp_path: Path) -> None:
+def test_every_program_in_every_broken_environment(
+    broken: Broken, program: str, tmp_path: Path
+) -> None:
     """The same for each program, in each of the environments (faults A1, A2, 52, 53)."""
     check(broken, program, tmp_path)
 
 
 def test_the_environments() -> None:
-    """There are enough of them, each once, and those that are tried often are among them (faults A1)."""
+    """There are enough of them, each once, and those that are tried often are among them (faults
+    A1).
+    """
     names = [broken.name for broken in ENVIRONMENTS]
     assert len(names) == len(set(names)) >= 40
     assert set(names) > OFTEN
@@ -43,8 +55,10 @@ def test_the_environments() -> None:
 
 @pytest.mark.slow
 def test_a_difference_is_found(tmp_path: Path) -> None:
-    """A program that does not do the same twice is one that differs: the comparison can fail (faults A1)."""
+    """A program that does not do the same twice is one that differs: the comparison can fail
+    (faults A1).
+    """
     broken = ENVIRONMENTS[0]
-    assert compare(broken, ("sh", "-c", "echo $STRUCTJOB_OPERATION"), tmp_path).differences(broken) == [
-        "stdout: b'\\n' without us, b'sh\\n' below structjob run"
-    ]
+    assert compare(broken, ("sh", "-c", "echo $STRUCTJOB_OPERATION"), tmp_path).differences(
+        broken
+    ) == ["stdout: b'\\n' without us, b'sh\\n' below structjob run"]

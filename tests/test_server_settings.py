@@ -1,4 +1,6 @@
-"""Servers whose defaults are not the usual ones: each connection sets what our statements need, or the message says what to change."""
+"""Servers whose defaults are not the usual ones: each connection sets what our statements need, or
+the message says what to change.
+"""
 
 import asyncio
 
@@ -10,11 +12,11 @@ from servers import absent, remove, start_private
 
 import structjob
 from structjob.exceptions import StoreUnavailable
-from structjob.store.opening import make_store
+from structjob.store.factory import make_store
 from structjob.store.url import parse
 
 log = structlog.get_logger()
-QUOTES = "it's a \"b\" \\ c"
+QUOTES = 'it\'s a "b" \\ c'
 
 MARIADB = {
     "ANSI": "sql_mode = 'ANSI'",
@@ -29,22 +31,44 @@ MARIADB = {
 }
 POSTGRESQL = {
     "serializable": {"default_transaction_isolation": "serializable"},
-    "impatient": {"statement_timeout": "50ms", "lock_timeout": "5ms", "idle_in_transaction_session_timeout": "5ms"},
-    "strings": {"standard_conforming_strings": "off", "backslash_quote": "off", "bytea_output": "escape", "quote_all_identifiers": "on"},
-    "times": {"DateStyle": "SQL, DMY", "IntervalStyle": "sql_standard", "TimeZone": "Asia/Kolkata", "extra_float_digits": "-15"},
+    "impatient": {
+        "statement_timeout": "50ms",
+        "lock_timeout": "5ms",
+        "idle_in_transaction_session_timeout": "5ms",
+    },
+    "strings": {
+        "standard_conforming_strings": "off",
+        "backslash_quote": "off",
+        "bytea_output": "escape",
+        "quote_all_identifiers": "on",
+    },
+    "times": {
+        "DateStyle": "SQL, DMY",
+        "IntervalStyle": "sql_standard",
+        "TimeZone": "Asia/Kolkata",
+        "extra_float_digits": "-15",
+    },
 }
 
 
 def usually(cases, *always):
-    """Parametrize with *cases*: in each run with those that are named, with the rest in the slow tier."""
-    return pytest.mark.parametrize("setting", [case if case in always else pytest.param(case, marks=pytest.mark.slow) for case in cases])
+    """Parametrize with *cases*: in each run with those that are named, with the rest in the slow
+    tier.
+    """
+    return pytest.mark.parametrize(
+        "setting",
+        [case if case in always else pytest.param(case, marks=pytest.mark.slow) for case in cases],
+    )
 
 
 async def log_and_read(url, spool, **options):
     """Let a program of usual kind run: all of it is stored, found and proved."""
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(url, spool=spool, **options) as tracker:
-        async with tracker.job("copy", job_id=QUOTES, metadata={"of": QUOTES}) as job, job.step("load", total=4):
+        async with (
+            tracker.job("copy", job_id=QUOTES, metadata={"of": QUOTES}) as job,
+            job.step("load", total=4),
+        ):
             for number in range(20):
                 log.info(QUOTES, number=number)
         with pytest.raises(ValueError, match="b"):
@@ -62,7 +86,9 @@ async def log_and_read(url, spool, **options):
 
 @usually(MARIADB, "ANSI", "limits")
 async def test_a_mariadb_with_other_defaults(setting, tmp_path):
-    """faults 36: whatever sql_mode, time zone, isolation and limits a connection begins with, all works as with the usual ones."""
+    """faults 36: whatever sql_mode, time zone, isolation and limits a connection begins with, all
+    works as with the usual ones.
+    """
     async with bare("mariadb", tmp_path) as own:
         begins = {"connect_args": {"init_command": f"SET SESSION {MARIADB[setting]}"}}
         await log_and_read(own.url, tmp_path / "spool", engine_options=begins)
@@ -70,10 +96,17 @@ async def test_a_mariadb_with_other_defaults(setting, tmp_path):
 
 @usually(POSTGRESQL, "serializable", "impatient")
 async def test_a_postgresql_with_other_defaults(setting, tmp_path):
-    """faults 36: whatever isolation, time limits and formats the role or the database has, all works as with the usual ones."""
+    """faults 36: whatever isolation, time limits and formats the role or the database has, all
+    works as with the usual ones.
+    """
     async with bare("postgresql", tmp_path) as own:
         name = parse(own.url).database
-        await own.execute(*(f"ALTER DATABASE {name} SET {what} = '{value}'" for what, value in POSTGRESQL[setting].items()))
+        await own.execute(
+            *(
+                f"ALTER DATABASE {name} SET {what} = '{value}'"
+                for what, value in POSTGRESQL[setting].items()
+            )
+        )
         await log_and_read(own.url, tmp_path / "spool")
 
 
@@ -81,11 +114,17 @@ async def test_a_postgresql_with_other_defaults(setting, tmp_path):
     ("kind", "setting", "lift"),
     [
         ("mariadb", "tx_read_only = 1", "SET GLOBAL transaction_read_only = OFF"),
-        ("postgresql", "default_transaction_read_only = on", "SET default_transaction_read_only = off"),
+        (
+            "postgresql",
+            "default_transaction_read_only = on",
+            "SET default_transaction_read_only = off",
+        ),
     ],
 )
 async def test_transactions_that_are_read_only_by_default(kind, setting, lift, tmp_path):
-    """faults 36: this protects a database, so it is left as it is; the message says what to do if that is not meant."""
+    """faults 36: this protects a database, so it is left as it is; the message says what to do if
+    that is not meant.
+    """
     async with bare(kind, tmp_path) as own:
         options = {}
         if kind == "mariadb":
@@ -113,8 +152,12 @@ def mariadb():
 @pytest.mark.slow
 @pytest.mark.parametrize("kilobytes", [128, 64])
 async def test_a_small_packet(mariadb, kilobytes, tmp_path):
-    """faults 36: batches are divided until they fit; a job whose row does not fit ends nevertheless; an event becomes a dead letter."""
-    mariadb.sql(f"DROP DATABASE test; CREATE DATABASE test; SET GLOBAL max_allowed_packet = {kilobytes * 1024}")
+    """faults 36: batches are divided until they fit; a job whose row does not fit ends
+    nevertheless; an event becomes a dead letter.
+    """
+    mariadb.sql(
+        f"DROP DATABASE test; CREATE DATABASE test; SET GLOBAL max_allowed_packet = {kilobytes * 1024}"
+    )
     large = kilobytes * 1024
     structjob.configure(console=False)
     async with structjob.Tracker(mariadb.url(), spool=tmp_path / "spool") as tracker:
@@ -132,17 +175,23 @@ async def test_a_small_packet(mariadb, kilobytes, tmp_path):
         assert verified.ok, verified
     room = (large - 8192) // 2
     said = mariadb.sql("SELECT error, payload FROM structjob_dead_letters WHERE seq IS NOT NULL")
-    permitted = int(said.partition("max_allowed_packet permits ")[2].partition(":")[0].replace(",", ""))
+    permitted = int(
+        said.partition("max_allowed_packet permits ")[2].partition(":")[0].replace(",", "")
+    )
     assert 0 <= permitted - room < 8192
     assert len(said) < large
 
 
 @pytest.mark.slow
 async def test_a_packet_that_is_too_small(mariadb):
-    """faults 36: a server that takes no row of a job is refused, with the right number and what to type."""
+    """faults 36: a server that takes no row of a job is refused, with the right number and what to
+    type.
+    """
     mariadb.sql("SET GLOBAL max_allowed_packet = 16384")
     store = make_store(mariadb.url(), {})
-    with pytest.raises(StoreUnavailable, match=r"is 16,384 bytes; structjob needs 65,536") as caught:
+    with pytest.raises(
+        StoreUnavailable, match=r"is 16,384 bytes; structjob needs 65,536"
+    ) as caught:
         await store.open()
     assert "SET GLOBAL max_allowed_packet = 16777216" in str(caught.value)
     assert store._connections == {}
@@ -151,7 +200,13 @@ async def test_a_packet_that_is_too_small(mariadb):
 
 @pytest.mark.slow
 async def test_defaults_of_the_whole_server(mariadb, tmp_path):
-    """faults 36: ANSI for every connection, and a row format in which our indexes would be too long."""
-    mariadb.sql("DROP DATABASE test; CREATE DATABASE test; SET GLOBAL max_allowed_packet = 16777216")
-    mariadb.sql("SET GLOBAL sql_mode = 'ANSI,ORACLE'; SET GLOBAL innodb_default_row_format = 'compact'")
+    """faults 36: ANSI for every connection, and a row format in which our indexes would be too
+    long.
+    """
+    mariadb.sql(
+        "DROP DATABASE test; CREATE DATABASE test; SET GLOBAL max_allowed_packet = 16777216"
+    )
+    mariadb.sql(
+        "SET GLOBAL sql_mode = 'ANSI,ORACLE'; SET GLOBAL innodb_default_row_format = 'compact'"
+    )
     await log_and_read(mariadb.url(), tmp_path / "spool")

@@ -19,10 +19,10 @@ from store_support import event, events, job, opened, read
 
 import structjob
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.session import Session
-from structjob.store import portions, server
+from structjob.spool.session import Session
+from structjob.store import batch_sizer, server
+from structjob.store.factory import make_store
 from structjob.store.ingest import Write
-from structjob.store.opening import make_store
 from structjob.store.tables import logs
 from structjob.store.url import parse
 
@@ -32,7 +32,9 @@ SECRET = "s3cr3t/p@ss"
 
 
 async def refusal(url, **options):
-    """Return what opening a store at *url* says, having looked for the password in every place that it could show."""
+    """Return what opening a store at *url* says, having looked for the password in every place that
+    it could show.
+    """
     store = make_store(url, options)
     try:
         with pytest.raises(StoreUnavailable) as caught:
@@ -51,7 +53,9 @@ def changed(given, **parts):
 
 @SERVERS
 async def test_a_wrong_user_or_password(database):
-    """The message says that the login is refused, and what to correct; waiting will not help (R29)."""
+    """The message says that the login is refused, and what to correct; waiting will not
+    help (R29).
+    """
     exc = await refusal(changed(database, username="nobody_of_ours", password=SECRET))
     assert "refuses the login" in str(exc)
     assert "correct the user and the password" in str(exc)
@@ -70,14 +74,19 @@ async def test_a_missing_database(database):
 @pytest.mark.parametrize("scheme", ["mariadb", "mysql", "postgresql"])
 @pytest.mark.parametrize("where", ["127.0.0.1:1", "nowhere.invalid"])
 async def test_nobody_there(scheme, where):
-    """A wrong host or port, or a server that is down, is named with its address; it may come back (R29)."""
+    """A wrong host or port, or a server that is down, is named with its address; it may come back
+    (R29).
+    """
     exc = await refusal(f"{scheme}://me:s3cr3t@{where}/test")
     assert f"cannot connect to {scheme}://me:***@{where}/test" in str(exc)
     assert "is the server running" in str(exc)
     assert not exc.permanent
 
 
-@pytest.mark.parametrize(("scheme", "extra", "driver"), [("mysql", "mysql", "asyncmy"), ("postgresql", "postgres", "asyncpg")])
+@pytest.mark.parametrize(
+    ("scheme", "extra", "driver"),
+    [("mysql", "mysql", "asyncmy"), ("postgresql", "postgres", "asyncpg")],
+)
 async def test_a_missing_driver(scheme, extra, driver, monkeypatch):
     """The message says what to install (R29)."""
     monkeypatch.setitem(sys.modules, driver, None)
@@ -88,9 +97,13 @@ async def test_a_missing_driver(scheme, extra, driver, monkeypatch):
 
 @SERVERS
 async def test_a_missing_table(database, tmp_path):
-    """Tables that were dropped while a tracker writes: the message says what to run; nothing goes to the dead letters (R29)."""
+    """Tables that were dropped while a tracker writes: the message says what to run; nothing goes
+    to the dead letters (R29).
+    """
     async with bare(database.kind, tmp_path) as own, opened(own) as store:
-        await own.execute("DROP TABLE structjob_logs" + (" CASCADE" if own.kind == "postgresql" else ""))
+        await own.execute(
+            "DROP TABLE structjob_logs" + (" CASCADE" if own.kind == "postgresql" else "")
+        )
         with pytest.raises(StoreUnavailable, match="structjob migrate") as caught:
             await store.write(Write(1, events(1)))
         assert caught.value.permanent
@@ -104,7 +117,10 @@ async def test_a_user_without_rights(database, tmp_path):
     async with bare(database.kind, tmp_path) as own:
         schema = parse(own.url).database
         if own.kind == "mariadb":
-            await own.execute(f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'pw'", f"GRANT SELECT ON {schema}.* TO {name}@'127.0.0.1'")
+            await own.execute(
+                f"CREATE USER {name}@'127.0.0.1' IDENTIFIED BY 'pw'",
+                f"GRANT SELECT ON {schema}.* TO {name}@'127.0.0.1'",
+            )
         else:
             await own.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'")
         try:
@@ -113,12 +129,16 @@ async def test_a_user_without_rights(database, tmp_path):
             assert "structjob migrate" in str(exc)
             assert exc.permanent
         finally:
-            await own.execute(f"DROP USER {name}" + ("@'127.0.0.1'" if own.kind == "mariadb" else ""))
+            await own.execute(
+                f"DROP USER {name}" + ("@'127.0.0.1'" if own.kind == "mariadb" else "")
+            )
 
 
 @SERVERS
 async def test_the_least_rights_suffice(database, tmp_path):
-    """Once the tables are there, SELECT, INSERT, UPDATE and DELETE on them are all that a tracker needs (docs/databases)."""
+    """Once the tables are there, SELECT, INSERT, UPDATE and DELETE on them are all that a tracker
+    needs (docs/databases).
+    """
     name = f"least_{database.url.rpartition('_')[2][:12]}"
     async with bare(database.kind, tmp_path) as own:
         async with opened(own):
@@ -126,7 +146,10 @@ async def test_the_least_rights_suffice(database, tmp_path):
         schema = parse(own.url).database
         if own.kind == "mariadb":
             user = f"{name}@'127.0.0.1'"
-            await own.execute(f"CREATE USER {user} IDENTIFIED BY 'pw'", f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.* TO {user}")
+            await own.execute(
+                f"CREATE USER {user} IDENTIFIED BY 'pw'",
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.* TO {user}",
+            )
         else:
             user = name
             await own.execute(
@@ -136,7 +159,9 @@ async def test_the_least_rights_suffice(database, tmp_path):
             )
         structjob.configure(console=False, strict=True)
         try:
-            async with structjob.Tracker(changed(own, username=name, password="pw"), spool=tmp_path / "spool") as tracker:
+            async with structjob.Tracker(
+                changed(own, username=name, password="pw"), spool=tmp_path / "spool"
+            ) as tracker:
                 async with tracker.job("o", job_id="j"), structjob.step("s"):
                     log.info("hello")
                 assert (await tracker.verify()).ok
@@ -158,8 +183,14 @@ async def test_an_option_that_is_none():
 
 @SERVERS
 async def test_engine_options_reach_the_engine(database):
-    """The pool's size and the driver's own options (TLS among them) are handed through, beside ours."""
-    options = {"pool_size": 1, "max_overflow": 0, "connect_args": {"ssl": False if database.kind == "postgresql" else None}}
+    """The pool's size and the driver's own options (TLS among them) are handed through, beside
+    ours.
+    """
+    options = {
+        "pool_size": 1,
+        "max_overflow": 0,
+        "connect_args": {"ssl": False if database.kind == "postgresql" else None},
+    }
     store = make_store(database.url, options)
     await store.open()
     try:
@@ -167,14 +198,18 @@ async def test_engine_options_reach_the_engine(database):
         assert store._engine.pool.size() == 1
         settings = "SHOW application_name" if database.kind == "postgresql" else "SELECT @@sql_mode"
         (row,) = await store.fetch(sa.text(settings))
-        assert ("structjob" if database.kind == "postgresql" else "STRICT_ALL_TABLES") in next(iter(row.values()))
+        assert ("structjob" if database.kind == "postgresql" else "STRICT_ALL_TABLES") in next(
+            iter(row.values())
+        )
     finally:
         await store.close()
 
 
 @SERVERS
 async def test_tls_is_asked_for(database):
-    """Where TLS is wanted and there is no way to verify it, nothing is sent in the clear; the message names what is missing (Security)."""
+    """Where TLS is wanted and there is no way to verify it, nothing is sent in the clear; the
+    message names what is missing (Security).
+    """
     authority = "/nowhere/ca.pem"
     option = {"sslrootcert": authority} if database.kind == "postgresql" else {"ssl_ca": authority}
     store = make_store(changed(database, password=SECRET).update_query_dict(option), {})
@@ -186,7 +221,10 @@ async def test_tls_is_asked_for(database):
 
 def test_a_url_without_a_database():
     """MySQL and MariaDB have no database of a user's own to fall back on: the URL must name one."""
-    with pytest.raises(InvalidURL, match=r"names no database: add its name, such as mariadb://me:\*\*\*@host/structjob"):
+    with pytest.raises(
+        InvalidURL,
+        match=r"names no database: add its name, such as mariadb://me:\*\*\*@host/structjob",
+    ):
         make_store("mariadb://me:s3cr3t@host", {})
 
 
@@ -208,14 +246,18 @@ async def behind_proxy(database):
     """A proxy, and a store that is reached through it alone, by one connection."""
     url = parse(database.url)
     async with FaultProxy(url.host, url.port) as proxy:
-        async with opened(database, url.set(host="127.0.0.1", port=proxy.port), pool_size=1, max_overflow=0) as store:
+        async with opened(
+            database, url.set(host="127.0.0.1", port=proxy.port), pool_size=1, max_overflow=0
+        ) as store:
             yield proxy, store
 
 
 @SERVERS
 async def test_a_batch_of_events_asks_little(database):
-    """On a loop that never rests each answer that is waited for takes two turns: PostgreSQL is asked once; MariaDB to insert, to note how
-    far the session is, to commit, and by the pool to roll back; neither whether the connection lives (B4)."""
+    """On a loop that never rests each answer that is waited for takes two turns: PostgreSQL is
+    asked once; MariaDB to insert, to note how far the session is, to commit, and by the pool to
+    roll back; neither whether the connection lives (B4).
+    """
     async with behind_proxy(database) as (proxy, store):
         await store.begin_session(Session())
         await store.write(Write(1, events(1), last_seq=1))  # PostgreSQL is told the statement once
@@ -227,7 +269,9 @@ async def test_a_batch_of_events_asks_little(database):
 @SERVERS
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
-    """The batch is repeated at once, whether the server stored it or not: nobody hears of it, and it is stored once (R29)."""
+    """The batch is repeated at once, whether the server stored it or not: nobody hears of it, and
+    it is stored once (R29).
+    """
     async with behind_proxy(database) as (proxy, store):
         await store.write(Write(1, events(1)))
         (proxy.cut_after if answered else proxy.cut_before)(EVENTS[database.kind])
@@ -241,16 +285,32 @@ async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
 
 
 def insert(connection, number):
-    connection.execute(logs.insert().values(session_id=1, seq=number, ts=sa.func.now(), level="info", message="m", type="system"))
+    connection.execute(
+        logs.insert().values(
+            session_id=1, seq=number, ts=sa.func.now(), level="info", message="m", type="system"
+        )
+    )
 
 
-READ_UNCOMMITTED = {"connect_args": {"server_settings": {"default_transaction_isolation": "read uncommitted"}}}
+READ_UNCOMMITTED = {
+    "connect_args": {"server_settings": {"default_transaction_isolation": "read uncommitted"}}
+}
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("given", [{}, {"isolation_level": "REPEATABLE_READ"}, {"isolation_level": "SERIALIZABLE"}, READ_UNCOMMITTED])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"isolation_level": "REPEATABLE_READ"},
+        {"isolation_level": "SERIALIZABLE"},
+        READ_UNCOMMITTED,
+    ],
+)
 async def test_a_batch_leaves_its_connection_as_it_was(database, given):
-    """Whatever isolation the user or the server sets, batches do not use up the pool, and what fails afterwards is undone."""
+    """Whatever isolation the user or the server sets, batches do not use up the pool, and what
+    fails afterwards is undone.
+    """
     async with opened(database, pool_size=1, max_overflow=0, **given) as store:
 
         def level(connection):
@@ -277,14 +337,18 @@ async def kill_all(database):
             "WHERE application_name = 'structjob' AND datname = current_database() AND pid <> pg_backend_pid()"
         )
         return len(await database.rows(sql))
-    found = await database.rows("SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()")
+    found = await database.rows(
+        "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+    )
     await database.execute(*(f"KILL {number}" for (number,) in found))
     return len(found)
 
 
 @SERVERS
 async def test_a_connection_that_is_cut_in_a_transaction(database):
-    """What was not committed is undone, the caller hears that the database is away, and trying again stores it once."""
+    """What was not committed is undone, the caller hears that the database is away, and trying
+    again stores it once.
+    """
     async with opened(database) as store:
 
         def cut(connection):
@@ -303,7 +367,9 @@ async def test_a_connection_that_is_cut_in_a_transaction(database):
 
 @SERVERS
 async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
-    """Somebody's long transaction holds a row: the store says so after its time limit and works when the row is free (R29)."""
+    """Somebody's long transaction holds a row: the store says so after its time limit and works
+    when the row is free (R29).
+    """
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 1.0)
     async with opened(database) as store:
         await store.write(Write(1, b"", job(1)))
@@ -314,27 +380,35 @@ async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
                 await store.write(Write(1, events(1), job(2, status="completed")))
             assert watch.seconds < 5
         await store.write(Write(1, events(1), job(2, status="completed")))
-        assert await database.rows("SELECT status, owner FROM structjob_jobs") == [("completed", None)]
+        assert await database.rows("SELECT status, owner FROM structjob_jobs") == [
+            ("completed", None)
+        ]
 
 
 @pytest.mark.slow
 @SERVERS
 async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeypatch):
-    """A server that would take longer for a batch than a transaction may take gets it in parts, small at first, and larger ones when it
-    turns out faster; nobody hears of it, and all is stored, once and in order (R29)."""
+    """A server that would take longer for a batch than a transaction may take gets it in parts,
+    small at first, and larger ones when it turns out faster; nobody hears of it, and all is stored,
+    once and in order (R29).
+    """
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 2.0)
-    monkeypatch.setattr(portions, "LONG", 0.1)
+    monkeypatch.setattr(batch_sizer, "LONG", 0.1)
     slow = [_SLOW_ROWS[database.kind][0], "CREATE TRIGGER slow " + _SLOW_ROWS[database.kind][1]]
     async with bare(database.kind, tmp_path) as own, opened(own) as store:
         await own.execute(*filter(None, slow))
         lines = events(*range(1, 2501))
         await store.write(Write(1, lines, job(1), last_seq=2500))
-        assert await own.rows("SELECT count(*), min(seq), max(seq) FROM structjob_logs") == [(2500, 1, 2500)]
+        assert await own.rows("SELECT count(*), min(seq), max(seq) FROM structjob_logs") == [
+            (2500, 1, 2500)
+        ]
         assert await own.rows("SELECT id FROM structjob_jobs") == [("j",)]
         few = store._portions.most
         assert few < len(lines) / 4
-        await own.execute("DROP TRIGGER slow" + (" ON structjob_logs" if own.kind == "postgresql" else ""))
-        monkeypatch.setattr(portions, "LONG", 4.0)
+        await own.execute(
+            "DROP TRIGGER slow" + (" ON structjob_logs" if own.kind == "postgresql" else "")
+        )
+        monkeypatch.setattr(batch_sizer, "LONG", 4.0)
         for session in range(2, 8):
             await store.write(Write(session, lines))
         assert store._portions.most >= len(lines)
@@ -352,11 +426,12 @@ _SLOW_ROWS = {
 
 
 def test_parts_of_a_batch():
-    """Each part is of whole lines, together they are the batch; a line that is longer than a part goes alone, and a part that failed is
-    tried in smaller ones."""
+    """Each part is of whole lines, together they are the batch; a line that is longer than a part
+    goes alone, and a part that failed is tried in smaller ones.
+    """
     lines = [event(n, message="x" * (100_000 if n % 7 == 0 else 500)) for n in range(1, 60)]
     write = Write(1, b"".join(lines), b"states", 59)
-    own = portions.Portions()
+    own = batch_sizer.Portions()
     own.most = 20_000
     parts = list(own.of(write))
     assert b"".join(part.events for part in parts) == write.events
@@ -371,22 +446,31 @@ def test_parts_of_a_batch():
 
 
 async def test_a_small_packet_takes_a_large_batch(tmp_path):
-    """On a server that takes a megabyte a statement, a batch of four is stored in several (MariaDB's max_allowed_packet)."""
+    """On a server that takes a megabyte a statement, a batch of four is stored in several
+    (MariaDB's max_allowed_packet).
+    """
     async with bare("mariadb", tmp_path) as own, opened(own) as store:
         await store.begin_session(structjob.session.Session())
         store._ingest.most = 300_000
-        written = await store.write(Write(1, b"".join(events(n, message="x" * 100_000) for n in range(1, 41))))
+        written = await store.write(
+            Write(1, b"".join(events(n, message="x" * 100_000) for n in range(1, 41)))
+        )
         assert (written.dead, len(await read(store))) == (0, 40)
         # An event that no statement takes is put aside, and the reason says what to raise.
         store._ingest.most = 90_000
         assert (await store.write(Write(1, events(41, message="x" * 100_000)))).dead == 1
-        assert "max_allowed_packet" in (await own.rows("SELECT error FROM structjob_dead_letters"))[0][0]
+        assert (
+            "max_allowed_packet"
+            in (await own.rows("SELECT error FROM structjob_dead_letters"))[0][0]
+        )
 
 
 def test_importing_structjob_imports_no_driver():
     """Neither SQLAlchemy nor a driver is imported before a tracker opens (B12)."""
     program = "import structjob, sys; print({'sqlalchemy', 'asyncmy', 'asyncpg', 'alembic'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -403,13 +487,16 @@ def private(request):
 
 @pytest.mark.slow
 async def test_a_frozen_server(private, monkeypatch, tmp_path):
-    """Every call ends within its time limit, closing too, and all goes on when the server does (guarantee 6)."""
+    """Every call ends within its time limit, closing too, and all goes on when the server does
+    (guarantee 6).
+    """
     store = make_store(private.url(), {})
     await store.open()
     await store.write(Write(1, events(1)))
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 0.5)
     monkeypatch.setattr(server, "READ_TIMEOUT", 0.5)
-    large = b"".join(events(n, message="x" * 60_000) for n in range(2, 40))  # more than the sockets' buffers hold
+    # more than the sockets' buffers hold
+    large = b"".join(events(n, message="x" * 60_000) for n in range(2, 40))
     private.freeze()
     try:
         for call in (
@@ -447,7 +534,9 @@ async def test_a_frozen_server(private, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 async def test_a_restarted_server(private, tmp_path):
-    """A tracker outlives its server's restart: what was logged meanwhile is stored once, and nobody is told but by one message (R29)."""
+    """A tracker outlives its server's restart: what was logged meanwhile is stored once, and nobody
+    is told but by one message (R29).
+    """
     structjob.configure(console=False)
     async with structjob.Tracker(private.url(), spool=tmp_path / "spool") as tracker:
         log.info("before")

@@ -1,4 +1,6 @@
-"""Web servers that stop in an orderly way: the job of a background task is cancelled, not crashed (guarantees 4 and 5)."""
+"""Web servers that stop in an orderly way: the job of a background task is cancelled, not crashed
+(guarantees 4 and 5).
+"""
 
 import asyncio
 import contextlib
@@ -56,8 +58,26 @@ def command(server):
     arguments = {
         "uvicorn": ("uvicorn", "app:app", "--port", port),
         "hypercorn": ("hypercorn", "app:app", "--bind", f"127.0.0.1:{port}"),
-        "gunicorn": ("gunicorn", "app:app", "-k", "uvicorn_worker.UvicornWorker", "-w", 1, "--bind", f"127.0.0.1:{port}"),
-        "granian": ("granian", "app:app", "--interface", "asgi", "--host", "127.0.0.1", "--port", port),
+        "gunicorn": (
+            "gunicorn",
+            "app:app",
+            "-k",
+            "uvicorn_worker.UvicornWorker",
+            "-w",
+            1,
+            "--bind",
+            f"127.0.0.1:{port}",
+        ),
+        "granian": (
+            "granian",
+            "app:app",
+            "--interface",
+            "asgi",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+        ),
     }[server]
     return [sys.executable, "-m", *map(str, arguments)]
 
@@ -97,15 +117,30 @@ class Server:
 
 
 async def check(url, jobs):
-    """Check that so many *jobs* and their steps were cancelled with the reason, and that nothing is lost."""
+    """Check that so many *jobs* and their steps were cancelled with the reason, and that nothing is
+    lost.
+    """
     async with structjob.Tracker(url) as tracker:
         await tracker.flush()
         found = await tracker.jobs.list()
-        assert [(job.status.value, job.error.message) for job in found] == [("cancelled", REASON)] * jobs
+        assert [(job.status.value, job.error.message) for job in found] == [
+            ("cancelled", REASON)
+        ] * jobs
         for job in found:
-            assert [(step.status.value, step.error.message) for step in await tracker.jobs.steps(job.id)] == [("cancelled", REASON)]
-            events = [event.message if event.kind == "log" else event.kind for event in await tracker.logs.list(job_id=job.id)]
-            assert events == ["operation_start", "step_start", "at work", "step_end", "operation_end"]
+            assert [
+                (step.status.value, step.error.message) for step in await tracker.jobs.steps(job.id)
+            ] == [("cancelled", REASON)]
+            events = [
+                event.message if event.kind == "log" else event.kind
+                for event in await tracker.logs.list(job_id=job.id)
+            ]
+            assert events == [
+                "operation_start",
+                "step_start",
+                "at work",
+                "step_end",
+                "operation_end",
+            ]
         assert await tracker.errors.list() == []
         assert (await tracker.verify()).ok
 
@@ -122,7 +157,9 @@ async def test_a_server_that_stops_cancels_the_jobs_of_background_tasks(name, tm
 
 
 async def test_a_server_that_reloads_cancels_the_jobs_of_background_tasks(tmp_path, db_url):
-    """Faults 56: gunicorn gets SIGHUP, and replaces its worker; the new worker's job is ended by SIGTERM."""
+    """Faults 56: gunicorn gets SIGHUP, and replaces its worker; the new worker's job is ended by
+    SIGTERM.
+    """
     with Server("gunicorn", tmp_path, db_url) as server:
         await asyncio.to_thread(server.await_job)
         server.process.send_signal(signal.SIGHUP)

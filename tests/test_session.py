@@ -1,4 +1,6 @@
-"""Sessions on disk: who may deliver them, how the living are told from the dead, and what is no session at all."""
+"""Sessions on disk: who may deliver them, how the living are told from the dead, and what is no
+session at all.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +18,18 @@ from faulty_store import faulty
 from sqlalchemy import select
 
 import structjob
-from structjob import session as sessions
 from structjob.exceptions import SpoolError, StoreUnavailable
-from structjob.line import seal
-from structjob.places import Places
-from structjob.session import Session, SessionSpool, adopt
+from structjob.spool import session as sessions
+from structjob.spool.line import seal
+from structjob.spool.places import Places
+from structjob.spool.session import Session, SessionSpool, adopt
 from structjob.store.tables import gaps
 
 __all__ = ["faulty"]
 
-LINE = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1')
+LINE = seal(
+    b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1'
+)
 
 
 @pytest.fixture
@@ -55,7 +59,9 @@ def test_a_session_id_is_one_that_javascript_can_hold():
 
 
 def test_a_living_session_is_not_taken_over(root):
-    """As long as its process delivers it, nobody else does; afterwards anybody, once (guarantee 1)."""
+    """As long as its process delivers it, nobody else does; afterwards anybody, once
+    (guarantee 1).
+    """
     spool = SessionSpool.create(root, Session())
     assert adopt(root, set()) == []
     spool.close()
@@ -67,7 +73,9 @@ def test_a_living_session_is_not_taken_over(root):
 
 
 def test_what_a_living_writer_left_to_others_is_delivered_and_not_ended(root):
-    """A session without a deliverer whose writer lives (a forked child) is delivered; it ends with the writer (guarantee 1)."""
+    """A session without a deliverer whose writer lives (a forked child) is delivered; it ends with
+    the writer (guarantee 1).
+    """
     spool = SessionSpool.create(root, Session(), deliver=False)
     (adopted,) = adopt(root, set())
     assert adopted.alive
@@ -84,7 +92,9 @@ def test_known_sessions_are_left_alone(root):
 
 
 def test_what_is_no_session_is_ignored(root, tmp_path):
-    """Foreign files, links, pipes and directories in the spool are neither followed nor fatal, and the session beside them is found."""
+    """Foreign files, links, pipes and directories in the spool are neither followed nor fatal, and
+    the session beside them is found.
+    """
     directory = left_behind(root)
     elsewhere = tmp_path / "elsewhere"
     outside = left_behind(elsewhere)
@@ -97,7 +107,12 @@ def test_what_is_no_session_is_ignored(root, tmp_path):
     (root / ("9" * 200)).mkdir()
     (root / outside.name).symlink_to(outside)
     (root / "77").symlink_to(root / "77")
-    for number, name in ((1001, "session.json"), (1002, "deliver"), (1003, "alive"), (1004, "events-000001.jsonl")):
+    for number, name in (
+        (1001, "session.json"),
+        (1002, "deliver"),
+        (1003, "alive"),
+        (1004, "events-000001.jsonl"),
+    ):
         (root / str(number)).mkdir()
         os.mkfifo(root / str(number) / name)
     (root / "1005").mkdir()
@@ -110,9 +125,13 @@ def test_what_is_no_session_is_ignored(root, tmp_path):
     assert (outside / "events-000001.jsonl").read_bytes() == LINE
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"session_id": 5}', os.urandom(100_000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"session_id": 5}', os.urandom(100_000)]
+)
 def test_events_without_a_readable_session_file_are_still_delivered(root, content):
-    """The directory's name says whose the events are: a file that a power cut emptied costs the name of the host only (guarantee 1)."""
+    """The directory's name says whose the events are: a file that a power cut emptied costs the
+    name of the host only (guarantee 1).
+    """
     directory = left_behind(root)
     (directory / "session.json").write_bytes(content)
     (adopted,) = adopt(root, set())
@@ -124,7 +143,9 @@ def test_events_without_a_readable_session_file_are_still_delivered(root, conten
 
 
 def test_a_copied_directory_keeps_to_its_name(root):
-    """A session file that names another session is not believed: two directories would fill one session."""
+    """A session file that names another session is not believed: two directories would fill one
+    session.
+    """
     directory = left_behind(root)
     content = json.loads((directory / "session.json").read_bytes()) | {"session_id": 12345}
     (directory / "session.json").write_text(json.dumps(content))
@@ -150,19 +171,25 @@ def test_another_users_directory_is_left_alone(root):
 
 
 def test_a_directory_that_was_being_made_is_swept_away_later(root):
-    """A process killed while it made or deleted a directory leaves nothing for ever; one that is at it now is not disturbed."""
+    """A process killed while it made or deleted a directory leaves nothing for ever; one that is at
+    it now is not disturbed.
+    """
     spool = SessionSpool.create(root, Session())
     for name, age in ((".111", 3600), (".222", 0)):
         (root / name).mkdir()
         (root / name / "events-000001.jsonl").write_bytes(LINE)
         os.utime(root / name, (os.stat(root).st_mtime - age,) * 2)
     sessions.sweep(root)
-    assert sorted(entry.name for entry in root.iterdir()) == sorted([".222", str(spool.session.session_id)])
+    assert sorted(entry.name for entry in root.iterdir()) == sorted(
+        [".222", str(spool.session.session_id)]
+    )
     spool.close()
 
 
 def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(root, monkeypatch):
-    """A full disk at the start is a clear error, leaks no descriptor and no directory, and the next attempt works."""
+    """A full disk at the start is a clear error, leaks no descriptor and no directory, and the next
+    attempt works.
+    """
     session = Session()
     before = os.listdir("/proc/self/fd")
 
@@ -172,7 +199,8 @@ def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(r
     with monkeypatch.context() as patch:
         patch.setattr(sessions.msgspec.json, "encode", refuse)
         with pytest.raises(
-            SpoolError, match=r"cannot write to the spool directory .*No space left on device; make room on its disk, or choose another"
+            SpoolError,
+            match=r"cannot write to the spool directory .*No space left on device; make room on its disk, or choose another",
         ):
             SessionSpool.create(root, session)
     assert os.listdir("/proc/self/fd") == before
@@ -188,7 +216,9 @@ def test_a_lock_that_is_free_on_a_network_file_system_proves_nothing(root, monke
 
 
 def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
-    """faults H: all of its own directories, and of those beside them what says that it is for this database; not what is for others."""
+    """faults H: all of its own directories, and of those beside them what says that it is for this
+    database; not what is for others.
+    """
     own, former, shelf = tmp_path / "own", tmp_path / "former", tmp_path / "shelf"
     shelf.mkdir(mode=0o700)
     left = {
@@ -199,8 +229,12 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
         )
     }  # fmt: skip
     places = Places("here", (own,), former=(former,), shelves=(shelf,))
-    assert sorted(sessions.left_in(places)) == sorted(left[name] for name in ("own", "former", "beside"))
-    assert [(path, size > 0) for path, size in sessions.waiting([left["own"], tmp_path / "gone"])] == [(left["own"], True)]
+    assert sorted(sessions.left_in(places)) == sorted(
+        left[name] for name in ("own", "former", "beside")
+    )
+    assert [
+        (path, size > 0) for path, size in sessions.waiting([left["own"], tmp_path / "gone"])
+    ] == [(left["own"], True)]
     taken = sessions.adopt_elsewhere(places, own, {int(left["former"].name)})
     assert close_all(taken) == [int(left["beside"].name)]
     assert sorted(close_all(sessions.adopt_elsewhere(places, None, set()))) == sorted(
@@ -212,7 +246,9 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
 
 
 def test_which_directories_are_in_use(root):
-    """faults H: one whose process lives, or that somebody delivers; a directory of spools that is absent or a file has none."""
+    """faults H: one whose process lives, or that somebody delivers; a directory of spools that is
+    absent or a file has none.
+    """
     living = SessionSpool.create(root, Session())
     dead = left_behind(root)
     assert sessions.directories(root) == sorted((living.directory, dead))
@@ -229,7 +265,9 @@ def test_which_directories_are_in_use(root):
 
 
 def test_the_first_place_that_works_is_taken(tmp_path, caplog):
-    """faults H: what keeps a program from the first place is said, and raised if no place works; nothing stays open."""
+    """faults H: what keeps a program from the first place is said, and raised if no place works;
+    nothing stays open.
+    """
     before = set(os.listdir("/proc/self/fd"))
     for name in ("first", "second"):
         (tmp_path / name).touch()
@@ -249,7 +287,9 @@ def test_the_first_place_that_works_is_taken(tmp_path, caplog):
 
 @pytest.mark.parametrize(("written", "read"), [(0, 0), (2**31 - 1, 2**31 - 1), (2**31, 0), (-1, 0)])
 def test_the_greatest_pid_that_a_database_holds(root, written, read):
-    """faults H: a number that no database takes is replaced; every other one is kept, and so are the texts beside it."""
+    """faults H: a number that no database takes is replaced; every other one is kept, and so are
+    the texts beside it.
+    """
     left_behind(root, Session(pid=written, service="shop"))
     (spool,) = adopt(root, set())
     assert (spool.session.pid, spool.session.service) == (read, "shop")
@@ -258,7 +298,9 @@ def test_the_greatest_pid_that_a_database_holds(root, written, read):
 
 @pytest.mark.parametrize("name", ["0", "007", str(2**53)])
 def test_a_name_that_is_no_session_id(root, name):
-    """faults H: a directory that no session can have made is not taken over, though there are events in it."""
+    """faults H: a directory that no session can have made is not taken over, though there are
+    events in it.
+    """
     directory = left_behind(root)
     directory.rename(root / name)
     assert adopt(root, set()) == []
@@ -278,11 +320,16 @@ def test_two_processes_take_over_each_session_once(root):
     """However many look at the same moment, each orphan has one taker (guarantee 1)."""
     expected = sorted(int(left_behind(root).name) for _ in range(20))
     code = (
-        "import sys, pathlib\nfrom structjob.session import adopt\nsys.stdin.readline()\n"
+        "import sys, pathlib\nfrom structjob.spool.session import adopt\nsys.stdin.readline()\n"
         f"taken = adopt(pathlib.Path({str(root)!r}), set())\n"
         "print(*[spool.session.session_id for spool in taken], flush=True)\nsys.stdin.readline()\n"
     )
-    takers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
     for taker in takers:
         taker.stdin.write("go\n")
         taker.stdin.flush()
@@ -293,7 +340,9 @@ def test_two_processes_take_over_each_session_once(root):
 
 
 async def test_foreign_things_in_the_spool_do_not_keep_a_tracker_from_starting(db_path, db_url):
-    """A tracker starts, delivers and closes beside garbage, and leaves the garbage alone (guarantee 1)."""
+    """A tracker starts, delivers and closes beside garbage, and leaves the garbage alone (guarantee
+    1).
+    """
     root = db_path.with_name(db_path.name + ".spool")
     directory = left_behind(root)
     (root / "456").mkdir()
@@ -313,11 +362,16 @@ async def test_foreign_things_in_the_spool_do_not_keep_a_tracker_from_starting(d
 
 
 async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url, caplog):
-    """A record that was hit is missing, a row of structjob_gaps says so, its neighbours are there, and verify is content (guarantee 2)."""
+    """A record that was hit is missing, a row of structjob_gaps says so, its neighbours are there,
+    and verify is content (guarantee 2).
+    """
     root = db_path.with_name(db_path.name + ".spool")
     directory = left_behind(root)
     lines = [
-        seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":%d' % number)
+        seal(
+            b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}',
+            b',"seq":%d' % number,
+        )
         for number in range(1, 7)
     ]
     lines[2] = lines[2].replace(b"left", b"lost")
@@ -327,13 +381,20 @@ async def test_damage_in_a_spool_is_explained_in_the_database(db_path, db_url, c
         await tracker.flush()
         assert [event.seq for event in await tracker.logs.list()] in ([1, 2, 4, 5], [5, 4, 2, 1])
         verification = await tracker.verify()
-        reasons = [row["reason"] for row in await tracker._store.fetch(select(gaps.c.reason).order_by(gaps.c.first_seq))]
+        reasons = [
+            row["reason"]
+            for row in await tracker._store.fetch(select(gaps.c.reason).order_by(gaps.c.first_seq))
+        ]
     (found,) = [each for each in verification.sessions if each.session_id == int(directory.name)]
     assert verification.ok
     assert (found.last_seq, found.stored, found.explained) == (6, 4, 2)
     assert reasons == ["damaged", "damaged"]
-    said = [record.getMessage() for record in caplog.records if "damaged records" in record.getMessage()]
-    assert said == [f"the spool of session {directory.name} held 2 damaged records; the lost events are counted in structjob_gaps"]
+    said = [
+        record.getMessage() for record in caplog.records if "damaged records" in record.getMessage()
+    ]
+    assert said == [
+        f"the spool of session {directory.name} held 2 damaged records; the lost events are counted in structjob_gaps"
+    ]
 
 
 JOB = (
@@ -342,9 +403,16 @@ JOB = (
 )
 
 
-@pytest.mark.parametrize("what", ["answered", "lost before the commit", "lost after the commit", "one job ended meanwhile"])
-async def test_the_numbers_of_crash_notices_are_accounted_for(db_path, db_url, faulty, what, caplog):
-    """faults H: whatever becomes of the transaction that ends a dead session, each number is stored once or explained, and counted once."""
+@pytest.mark.parametrize(
+    "what",
+    ["answered", "lost before the commit", "lost after the commit", "one job ended meanwhile"],
+)
+async def test_the_numbers_of_crash_notices_are_accounted_for(
+    db_path, db_url, faulty, what, caplog
+):
+    """faults H: whatever becomes of the transaction that ends a dead session, each number is stored
+    once or explained, and counted once.
+    """
     spool = SessionSpool.create(db_path.with_name(db_path.name + ".spool"), Session())
     for number, name in enumerate((b"one", b"two"), 1):
         spool.states.append(seal(JOB % (name, name), b',"state_seq":%d' % number), number)
@@ -367,7 +435,9 @@ async def test_the_numbers_of_crash_notices_are_accounted_for(db_path, db_url, f
         finally:
             if what == "one job ended meanwhile":
                 with contextlib.closing(sqlite3.connect(db_path)) as connection, connection:
-                    connection.execute("UPDATE structjob_jobs SET status = 'completed' WHERE id = 'two'")
+                    connection.execute(
+                        "UPDATE structjob_jobs SET status = 'completed' WHERE id = 'two'"
+                    )
 
     faulty.end_session = end_session
     async with structjob.Tracker(db_url) as tracker:
@@ -380,14 +450,21 @@ async def test_the_numbers_of_crash_notices_are_accounted_for(db_path, db_url, f
         assert crashed == ({"one"} if lost else {"one", "two"})
         assert len(tried) == (1 if what == "answered" else 2)
         ledger, tally = tracker.ledger(), tracker._recorder.spool.tally
-        assert (ledger.accepted, ledger.stored, ledger.dropped) == (2, 2 - lost, {"interrupted": lost} if lost else {})
+        assert (ledger.accepted, ledger.stored, ledger.dropped) == (
+            2,
+            2 - lost,
+            {"interrupted": lost} if lost else {},
+        )
         assert (ledger.in_memory, ledger.spilled) == (0, 0)
         assert (tally.confirmed, tally.hands) == (2 - lost, 0)
         assert (await tracker.verify()).ok
     assert not spool.directory.exists()
     assert "damaged records" not in caplog.text
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
-        assert connection.execute("SELECT reason FROM structjob_gaps").fetchall() == [("interrupted",)] * lost
+        assert (
+            connection.execute("SELECT reason FROM structjob_gaps").fetchall()
+            == [("interrupted",)] * lost
+        )
 
 
 DYING = """
@@ -406,13 +483,22 @@ asyncio.run(main())
 
 
 async def test_whoever_has_its_path_delivers_a_spool(tmp_path, root, caplog):
-    """Guarantee 1, R11: what was logged under a wrong URL is delivered once it is corrected; that it was for another database is told."""
+    """Guarantee 1, R11: what was logged under a wrong URL is delivered once it is corrected; that
+    it was for another database is told.
+    """
     wrong, right = (f"sqlite:///{tmp_path}/{name}.db" for name in ("wrong", "right"))
     subprocess.run([sys.executable, "-c", DYING, wrong, str(root)], check=True, timeout=60)
     async with structjob.Tracker(right, spool=root) as tracker:
         await tracker.flush()
         assert [job.status for job in await tracker.jobs.list()] == ["crashed"]
         assert [event.message for event in await tracker.logs.list(kind="log")] == ["the last word"]
-    (said,) = [record.getMessage() for record in caplog.records if "was left by a program" in record.getMessage()]
-    assert f"logged to sqlite:{tmp_path}/wrong.db; it is delivered to sqlite:{tmp_path}/right.db" in said
+    (said,) = [
+        record.getMessage()
+        for record in caplog.records
+        if "was left by a program" in record.getMessage()
+    ]
+    assert (
+        f"logged to sqlite:{tmp_path}/wrong.db; it is delivered to sqlite:{tmp_path}/right.db"
+        in said
+    )
     assert not list(root.iterdir())

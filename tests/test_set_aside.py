@@ -1,4 +1,6 @@
-"""One directory that cannot be delivered keeps nobody from the others, nor from storing and reading."""
+"""One directory that cannot be delivered keeps nobody from the others, nor from storing and
+reading.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,24 @@ import pytest
 import structlog
 
 import structjob
-from structjob import session as sessions
-from structjob.line import seal
-from structjob.session import Session, SessionSpool
+from structjob.spool import session as sessions
+from structjob.spool.line import seal
+from structjob.spool.session import Session, SessionSpool
 
 LONGER_THAN_64_BITS = 2**70
 
 
 def event(number: int, message: str = "left") -> bytes:
     return seal(
-        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}' % json.dumps(message).encode(), b',"seq":%d' % number
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}'
+        % json.dumps(message).encode(),
+        b',"seq":%d' % number,
     )
 
 
-def left_behind(root: Path, *lines: bytes, states: bytes = b"", about: dict[str, object] | bytes | None = None) -> Path:
+def left_behind(
+    root: Path, *lines: bytes, states: bytes = b"", about: dict[str, object] | bytes | None = None
+) -> Path:
     """Make the directory of a session whose process is gone."""
     spool = SessionSpool.create(root, Session())
     spool.close()
@@ -37,7 +43,9 @@ def left_behind(root: Path, *lines: bytes, states: bytes = b"", about: dict[str,
     if isinstance(about, bytes):
         meta.write_bytes(about)
     elif about is not None:
-        meta.write_bytes(json.dumps(json.loads(meta.read_bytes()) | about).encode("utf-8", "surrogatepass"))
+        meta.write_bytes(
+            json.dumps(json.loads(meta.read_bytes()) | about).encode("utf-8", "surrogatepass")
+        )
     return spool.directory
 
 
@@ -48,7 +56,9 @@ ODD = {
     "begin of time": {"started_at": "0001-01-01 00:00:00+14:00"},
     "time with a zone": {"started_at": "2026-01-31T12:00:00+05:00"},
     "over-long texts": {"host": "h" * 60_000},
-    "every text over-long": dict.fromkeys(("host", "boot_id", "service", "version", "database"), "é" * 5_000),
+    "every text over-long": dict.fromkeys(
+        ("host", "boot_id", "service", "version", "database"), "é" * 5_000
+    ),
     "NUL": dict.fromkeys(("host", "boot_id", "service", "version"), "a\x00b"),
     "lone surrogate": {"host": "\ud800"},
     "numbers over 64 bits": {"pid": LONGER_THAN_64_BITS},
@@ -64,7 +74,9 @@ ODD = {
 
 @pytest.mark.parametrize("about", ODD.values(), ids=ODD)
 def test_what_is_read_from_a_session_file_is_checked(tmp_path, about):
-    """faults 0.3: values that no database takes are clipped or replaced, and the events keep their session."""
+    """faults 0.3: values that no database takes are clipped or replaced, and the events keep their
+    session.
+    """
     directory = left_behind(tmp_path / "spool", event(1), about=about)
     (adopted,) = sessions.adopt(tmp_path / "spool", set())
     session = adopted.session
@@ -74,7 +86,15 @@ def test_what_is_read_from_a_session_file_is_checked(tmp_path, about):
     assert max(len(text or "") for text in (session.boot_id, session.version)) <= 64
     assert len(session.service or "") <= 128
     assert 0 <= session.pid < 2**31
-    assert not any("\x00" in text for text in (session.host, session.boot_id or "", session.service or "", session.version or ""))
+    assert not any(
+        "\x00" in text
+        for text in (
+            session.host,
+            session.boot_id or "",
+            session.service or "",
+            session.version or "",
+        )
+    )
     session.host.encode()
     assert len(session.started_at) == len("2026-01-31 12:00:00.000001")
     if about == ODD["time with a zone"]:
@@ -82,14 +102,20 @@ def test_what_is_read_from_a_session_file_is_checked(tmp_path, about):
 
 
 async def test_every_odd_session_file_is_delivered(database, tmp_path):
-    """faults 0.3: whatever stands in `session.json`, its events are stored, on every database, and the session ends."""
+    """faults 0.3: whatever stands in `session.json`, its events are stored, on every database, and
+    the session ends.
+    """
     root = tmp_path / "spool"
     directories = [left_behind(root, event(1), about=about) for about in ODD.values()]
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(database.url, spool=root) as tracker:
         await tracker.flush()
         assert len(await tracker.logs.list(text="left")) == len(ODD)
-        ended = {one.session.session_id for one in await tracker.sessions.list() if one.session.ended_at is not None}
+        ended = {
+            one.session.session_id
+            for one in await tracker.sessions.list()
+            if one.session.ended_at is not None
+        }
         assert ended == {int(directory.name) for directory in directories}
     assert not list(root.iterdir())
 
@@ -102,37 +128,57 @@ STATES = {
     "another version's kind": b'{"kind":"workflow","row":{"id":"1"}',
     "columns of another version": JOB % (b"new", b',"colour":"red"'),
     "a row without its key": b'{"kind":"job","row":{"operation":"odd"}',
-    "a time that is none": JOB.replace(b'"started_at":"2026-01-31 12:00:00.000001"', b'"started_at":"soon"') % (b"late", b""),
+    "a time that is none": JOB.replace(
+        b'"started_at":"2026-01-31 12:00:00.000001"', b'"started_at":"soon"'
+    )
+    % (b"late", b""),
     "text that is too long": JOB % (b"j" * 500, b""),
     "a NUL": JOB % (b"a\\u0000b", b""),
     "a number over 64 bits": JOB % (b"big", b',"max_rss_kb":%d' % LONGER_THAN_64_BITS),
-    "an attempt over 64 bits": JOB.replace(b'"attempt":1', b'"attempt":%d' % LONGER_THAN_64_BITS) % (b"far", b""),
+    "an attempt over 64 bits": JOB.replace(b'"attempt":1', b'"attempt":%d' % LONGER_THAN_64_BITS)
+    % (b"far", b""),
     "a gap without an end": b'{"kind":"gap","row":{"first_seq":1,"reason":"odd"}',
-    "a gap over 64 bits": b'{"kind":"gap","row":{"first_seq":%d,"last_seq":%d,"reason":"odd"}' % (LONGER_THAN_64_BITS, LONGER_THAN_64_BITS),
+    "a gap over 64 bits": b'{"kind":"gap","row":{"first_seq":%d,"last_seq":%d,"reason":"odd"}'
+    % (LONGER_THAN_64_BITS, LONGER_THAN_64_BITS),
     "no row": b'{"kind":"job","row":[]',
     "a mark that is none": JOB % (b"marked", b',"provisional":"never"'),
 }
 EVENTS = {
     "garbage": os.urandom(3_000) + b"\n" + b"\x00" * 5_000 + b"\n",
-    "no object": seal(b'[1', b',"seq":2'),
+    "no object": seal(b"[1", b',"seq":2'),
     "no number": b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}}\n',
     "a number over 64 bits": event(LONGER_THAN_64_BITS),
     "a level that is too long": event(2).replace(b'"info"', b'"%s"' % (b"x" * 500)),
     "a line of 500 KB": event(2, "m" * 500_000),
-    "a time that is none": seal(b'{"ts":"soon","level":"info","message":"m","attrs":{}', b',"seq":2'),
-    "no message": seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","attrs":{}', b',"seq":2'),
-    "text that is no UTF-8": seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"\xff","attrs":{}', b',"seq":2'),
-    "a raw NUL": seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"\x00","attrs":{}', b',"seq":2'),
+    "a time that is none": seal(
+        b'{"ts":"soon","level":"info","message":"m","attrs":{}', b',"seq":2'
+    ),
+    "no message": seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","attrs":{}', b',"seq":2'
+    ),
+    "text that is no UTF-8": seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"\xff","attrs":{}',
+        b',"seq":2',
+    ),
+    "a raw NUL": seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"\x00","attrs":{}',
+        b',"seq":2',
+    ),
 }
 
 
 async def test_odd_lines_keep_nobody_from_the_rest(database, tmp_path, caplog):
-    """faults 0.3: whatever stands in the lines of a dead session, with a valid checksum even, flush, reads, and closing work, its other
-    events are stored, and so are the tracker's own."""
+    """faults 0.3: whatever stands in the lines of a dead session, with a valid checksum even,
+    flush, reads, and closing work, its other events are stored, and so are the tracker's own.
+    """
     root = tmp_path / "spool"
     for number, line in enumerate(STATES.values(), 1):
         left_behind(root, event(1), states=seal(line, b',"state_seq":%d' % number))
-    left_behind(root, event(1), states=seal(JOB % (b"counted", b""), b',"state_seq":%d' % LONGER_THAN_64_BITS))
+    left_behind(
+        root,
+        event(1),
+        states=seal(JOB % (b"counted", b""), b',"state_seq":%d' % LONGER_THAN_64_BITS),
+    )
     for lines in EVENTS.values():
         left_behind(root, event(1), lines, event(3))
     structjob.configure(console=False, strict=True)
@@ -141,7 +187,9 @@ async def test_odd_lines_keep_nobody_from_the_rest(database, tmp_path, caplog):
             structlog.get_logger().info("own")
         await tracker.flush()
         assert len(await tracker.logs.list(text="own", kind="log")) == 1
-        assert len(await tracker.logs.list(text="left", limit=1000)) >= len(STATES) + 1 + 2 * len(EVENTS)
+        assert len(await tracker.logs.list(text="left", limit=1000)) >= len(STATES) + 1 + 2 * len(
+            EVENTS
+        )
         (job,) = await tracker.jobs.list(operation="own")
         assert job.status == "completed"
         assert await tracker.aclose()
@@ -169,13 +217,21 @@ class Refusing:
 
 @pytest.mark.parametrize(
     "fault",
-    [structjob.exceptions.StoreUnavailable("refused (error 22001)", refused=True), OverflowError("int too large"), RuntimeError("a bug")],
+    [
+        structjob.exceptions.StoreUnavailable("refused (error 22001)", refused=True),
+        OverflowError("int too large"),
+        RuntimeError("a bug"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
-async def test_a_directory_that_the_database_refuses_is_set_aside(db_path, db_url, caplog, monkeypatch, fault):
-    """faults 0.3: it stays on disk with the reason, one warning says so, it is not tried again at once, and everything else goes on."""
+async def test_a_directory_that_the_database_refuses_is_set_aside(
+    db_path, db_url, caplog, monkeypatch, fault
+):
+    """faults 0.3: it stays on disk with the reason, one warning says so, it is not tried again at
+    once, and everything else goes on.
+    """
     from structjob import tracker as trackers
-    from structjob.store import opening
+    from structjob.store import factory
 
     root = db_path.with_name(db_path.name + ".spool")
     refused, fine = left_behind(root, event(1, "refused")), left_behind(root, event(1, "fine"))
@@ -186,26 +242,32 @@ async def test_a_directory_that_the_database_refuses_is_set_aside(db_path, db_ur
         made.append(Refusing(store, int(refused.name), fault))
         return store
 
-    make = opening.make_store
-    monkeypatch.setattr(opening, "make_store", make_store)
+    make = factory.make_store
+    monkeypatch.setattr(factory, "make_store", make_store)
     structjob.configure(console=False)
     for _ in range(2):
         async with trackers.Tracker(db_url) as tracker:
             structlog.get_logger().info("own")
             await tracker.flush()
-            assert {event.message for event in await tracker.logs.list(kind="log")} == {"fine", "own"}
+            assert {event.message for event in await tracker.logs.list(kind="log")} == {
+                "fine",
+                "own",
+            }
             assert await tracker.aclose()
     assert not fine.exists()
     assert (refused / "events-000001.jsonl").read_bytes() == event(1, "refused")
     note = sessions.set_aside(refused)
     assert str(fault) in note.reason
     assert oct(note.note.stat().st_mode & 0o777) == "0o600"
-    (warning,) = [record.getMessage() for record in caplog.records if "set aside" in record.getMessage()]
+    (warning,) = [
+        record.getMessage() for record in caplog.records if "set aside" in record.getMessage()
+    ]
     assert str(refused) in warning
     assert "structjob doctor" in warning
     assert sum(one.asked for one in made) <= 3
-    # Ten minutes later, or without its note, it is tried again, and delivered where the database takes it by now.
-    monkeypatch.setattr(opening, "make_store", make)
+    # Ten minutes later, or without its note, it is tried again, and delivered where the database
+    # takes it by now.
+    monkeypatch.setattr(factory, "make_store", make)
     os.utime(note.note, (note.note.stat().st_mtime - 2 * sessions.RETRY_AFTER,) * 2)
     async with trackers.Tracker(db_url) as tracker:
         await tracker.flush()
@@ -214,7 +276,9 @@ async def test_a_directory_that_the_database_refuses_is_set_aside(db_path, db_ur
 
 
 async def test_a_directory_that_cannot_be_read_is_set_aside(db_path, db_url, caplog, monkeypatch):
-    """faults 0.3: an error of the disk (EIO) in one directory: it is left, flush and closing do not wait for it, the others are stored."""
+    """faults 0.3: an error of the disk (EIO) in one directory: it is left, flush and closing do not
+    wait for it, the others are stored.
+    """
     root = db_path.with_name(db_path.name + ".spool")
     broken, fine = left_behind(root, event(1, "broken")), left_behind(root, event(1, "fine"))
     pread, opened = os.pread, os.open
@@ -271,7 +335,9 @@ asyncio.run(main())
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become a user for whom permissions hold")
 def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(request):
-    """faults 0.3: a directory or a file in it that may not be read or written: the rest is delivered, and closing works."""
+    """faults 0.3: a directory or a file in it that may not be read or written: the rest is
+    delivered, and closing works.
+    """
     # Not below pytest's directories, which another user may not enter.
     directory = Path(tempfile.mkdtemp())
     request.addfinalizer(lambda: shutil.rmtree(directory))
@@ -295,9 +361,13 @@ def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(req
 
 @pytest.mark.slow
 def test_doctor_names_what_was_set_aside(live):
-    """faults 0.3: and says how to have it tried again; a command that reads does not wait for it."""
+    """faults 0.3: and says how to have it tried again; a command that reads does not wait
+    for it.
+    """
     root = live.directory / "structjob.db.spool"
-    live.python("import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())")
+    live.python(
+        "import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())"
+    )
     directory = left_behind(root, event(1))
     (spool,) = sessions.adopt(root, set())
     assert spool.set_aside("the database does not take it")

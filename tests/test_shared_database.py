@@ -1,4 +1,6 @@
-"""A database that belongs to an application, and has structjob's tables among its own: neither harms the other."""
+"""A database that belongs to an application, and has structjob's tables among its own: neither
+harms the other.
+"""
 
 import asyncio
 import secrets
@@ -12,10 +14,10 @@ from cli_support import typed
 from database_support import Database, bare, create, drop
 
 import structjob
-from structjob.alembic import include_object
 from structjob.exceptions import InvalidURL, StoreUnavailable
+from structjob.integrations.alembic import include_object
+from structjob.store.factory import make_store
 from structjob.store.migration_sql import render
-from structjob.store.opening import make_store
 from structjob.store.url import parse
 
 log = structlog.get_logger()
@@ -32,14 +34,24 @@ async def proposed(database, models, **options):
 
 
 async def test_autogenerate_leaves_our_tables_alone(database):
-    """faults 39: with `include_object` Alembic proposes nothing for our tables, and all that it should for the application's."""
+    """faults 39: with `include_object` Alembic proposes nothing for our tables, and all that it
+    should for the application's.
+    """
     models = sa.MetaData()
-    dropped = {each[1].name for each in await proposed(database, models) if each[0] == "remove_table"}
-    assert {"structjob_jobs", "structjob_logs", "structjob_alembic_version"} <= dropped  # what it is about
+    dropped = {
+        each[1].name for each in await proposed(database, models) if each[0] == "remove_table"
+    }
+    # what it is about
+    assert {"structjob_jobs", "structjob_logs", "structjob_alembic_version"} <= dropped
     assert await proposed(database, models, include_object=include_object) == []
 
     sa.Table("structjob_of_the_application", models, sa.Column("id", sa.Integer, primary_key=True))
-    sa.Table("customers", models, sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(20), index=True))
+    sa.Table(
+        "customers",
+        models,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", sa.String(20), index=True),
+    )
     found = await proposed(database, models, include_object=include_object)
     assert sorted(each[0] for each in found) == ["add_index", "add_table", "add_table"]
 
@@ -51,7 +63,9 @@ async def schemas(own):
 
 
 async def test_a_schema_of_ones_own(tmp_path):
-    """faults 39: tables, views, reads, verify, commands and migrations are all in the schema; another tracker's tables are beside it."""
+    """faults 39: tables, views, reads, verify, commands and migrations are all in the schema;
+    another tracker's tables are beside it.
+    """
     async with bare("postgresql", tmp_path) as own:
         structjob.configure(console=False, strict=True)
         for schema, name in ((None, "usual"), ("Logs_1", "apart")):
@@ -64,12 +78,17 @@ async def test_a_schema_of_ones_own(tmp_path):
         found = await schemas(own)
         assert found.keys() == {"public", "Logs_1"}
         assert found["public"] == found["Logs_1"]
-        assert await proposed(own, sa.MetaData(), include_schemas=True, include_object=include_object) == []
+        assert (
+            await proposed(own, sa.MetaData(), include_schemas=True, include_object=include_object)
+            == []
+        )
         assert await own.rows('SELECT job_id FROM "Logs_1".structjob_job_progress') == [("apart",)]
 
 
 def test_commands_in_a_schema(tmp_path):
-    """faults 39: a command finds the schema in the URL; `migrate` creates the tables in it, drops them, and prints the SQL."""
+    """faults 39: a command finds the schema in the URL; `migrate` creates the tables in it, drops
+    them, and prints the SQL.
+    """
 
     async def run(call):
         database = Database("postgresql", made)
@@ -88,14 +107,20 @@ def test_commands_in_a_schema(tmp_path):
         assert "tables dropped" in typed(url, "migrate", "--down", "base", "--yes")
         assert asyncio.run(run(schemas)) == {}
         script = typed(url, "migrate", "--sql")
-        assert script.index("BEGIN;") < script.index('CREATE SCHEMA IF NOT EXISTS "Logs_1";') < script.index("CREATE TABLE")
+        assert (
+            script.index("BEGIN;")
+            < script.index('CREATE SCHEMA IF NOT EXISTS "Logs_1";')
+            < script.index("CREATE TABLE")
+        )
         assert 'SET LOCAL search_path TO "Logs_1";' in script
     finally:
         asyncio.run(drop(made))
 
 
 async def test_the_script_for_a_schema(tmp_path):
-    """faults 39: what `migrate --sql` prints for a schema makes the tables in it, and nothing elsewhere."""
+    """faults 39: what `migrate --sql` prints for a schema makes the tables in it, and nothing
+    elsewhere.
+    """
     async with bare("postgresql", tmp_path) as own:
         async with own.engine.connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
@@ -108,10 +133,14 @@ async def test_the_script_for_a_schema(tmp_path):
 
 
 async def test_a_schema_without_the_right_to_create_one(tmp_path):
-    """faults 39: a schema that an administrator made is enough; where the search path names none, the message says what to do."""
+    """faults 39: a schema that an administrator made is enough; where the search path names none,
+    the message says what to do.
+    """
     name = f"weak_{secrets.token_hex(4)}"
     async with bare("postgresql", tmp_path) as own:
-        await own.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'pw'", f"CREATE SCHEMA logs AUTHORIZATION {name}")
+        await own.execute(
+            f"CREATE ROLE {name} LOGIN PASSWORD 'pw'", f"CREATE SCHEMA logs AUTHORIZATION {name}"
+        )
         url = parse(own.url).set(username=name, password="pw")
         try:
             store = make_store(url.update_query_dict({"schema": "logs"}), {})

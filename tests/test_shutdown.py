@@ -1,4 +1,6 @@
-"""Programs that end in every way: promptly, with nothing lost that the ledger does not show (R34, guarantees 1, 2 and 6)."""
+"""Programs that end in every way: promptly, with nothing lost that the ledger does not show (R34,
+guarantees 1, 2 and 6).
+"""
 
 import asyncio
 import subprocess
@@ -29,13 +31,17 @@ def run(program, url, *more, expect=0, within=20.0):
     began = time.monotonic()
     done = _programs.run(HEAD + textwrap.dedent(program), [url, *more], Path.cwd())
     assert time.monotonic() - began < within
-    child = subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    child = subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
     assert child.returncode == expect, child.stderr
     return child
 
 
 async def stored(url):
-    """Return what programs logged themselves, the statuses of jobs by operation, and whether all is accounted for."""
+    """Return what programs logged themselves, the statuses of jobs by operation, and whether all is
+    accounted for.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(url) as tracker:
         await tracker.flush()
@@ -45,7 +51,9 @@ async def stored(url):
 
 
 async def test_forgetting_to_close_loses_nothing(db_url):
-    """Guarantee 1: a program that opens a tracker and just ends, ends at once; what it logged is delivered."""
+    """Guarantee 1: a program that opens a tracker and just ends, ends at once; what it logged is
+    delivered.
+    """
     child = run(
         """
         async def main():
@@ -82,7 +90,9 @@ async def test_forgetting_to_leave_a_job_shows_it_cancelled(db_url):
 
 
 async def test_events_before_open_and_after_close(db_url):
-    """Rules of the surface: before any tracker the last 1,000 wait for it; after the last has closed they wait for the next."""
+    """Rules of the surface: before any tracker the last 1,000 wait for it; after the last has
+    closed they wait for the next.
+    """
     run(
         """
         log.info("before")
@@ -102,7 +112,9 @@ async def test_events_before_open_and_after_close(db_url):
 
 
 async def test_logging_from_everywhere(db_url):
-    """Capture: from `__del__`, a signal handler, `atexit`, a daemon thread and the interpreter's shutdown: no hang, no loss."""
+    """Capture: from `__del__`, a signal handler, `atexit`, a daemon thread and the interpreter's
+    shutdown: no hang, no loss.
+    """
     run(
         """
         class Loud:
@@ -138,7 +150,9 @@ async def test_logging_from_everywhere(db_url):
 
 
 async def test_ctrl_c_marks_cancelled_and_closes(db_url):
-    """R9, R34: `asyncio.run` turns SIGINT into a cancellation; the job says so, and everything is stored."""
+    """R9, R34: `asyncio.run` turns SIGINT into a cancellation; the job says so, and everything is
+    stored.
+    """
     run(
         """
         async def main():
@@ -174,7 +188,9 @@ async def test_sys_exit_in_a_job(db_url):
 
 
 async def test_three_event_loops_use_one_tracker(db_url):
-    """Spool: any thread or loop may log, read, start and end jobs; the tracker's own loop delivers for all."""
+    """Spool: any thread or loop may log, read, start and end jobs; the tracker's own loop delivers
+    for all.
+    """
     run(
         """
         async def work(tracker, name):
@@ -219,7 +235,9 @@ async def test_a_tracker_closed_from_another_loop(db_url):
 
 
 async def test_the_loop_of_a_tracker_is_gone(db_url):
-    """Guarantee 2: a tracker left open on a loop that has ended takes events still; they are stored when the program ends."""
+    """Guarantee 2: a tracker left open on a loop that has ended takes events still; they are stored
+    when the program ends.
+    """
     child = run(
         """
         trackers = []
@@ -241,7 +259,9 @@ async def test_the_loop_of_a_tracker_is_gone(db_url):
 
 
 async def test_a_tracker_whose_loop_is_closed_says_so(database, tmp_path):
-    """R29, guarantee 6: nobody waits for what cannot be done any more; closing it stores what waits, or leaves that to the next tracker."""
+    """R29, guarantee 6: nobody waits for what cannot be done any more; closing it stores what
+    waits, or leaves that to the next tracker.
+    """
     child = run(
         """
         tracker = structjob.Tracker(url, spool=sys.argv[2])
@@ -272,7 +292,9 @@ async def test_a_tracker_whose_loop_is_closed_says_so(database, tmp_path):
 
 @pytest.mark.parametrize("closing", ["aclose", "forgotten"])
 async def test_no_warning_is_printed_by_a_program_that_just_logs(db_url, closing):
-    """First minutes: with Python's development mode on, nothing is left unclosed, never awaited or destroyed while pending."""
+    """First minutes: with Python's development mode on, nothing is left unclosed, never awaited or
+    destroyed while pending.
+    """
     child = run(
         f"""
         async def main():

@@ -41,14 +41,20 @@ def test_lines_are_there_when_the_call_returns(tmp_path):
 
 
 def test_rotation_by_size_keeps_the_newest(tmp_path):
-    """R32: `max_bytes` begins a new file, `keep` says how many old ones stay; the newest line is in the file itself."""
+    """R32: `max_bytes` begins a new file, `keep` says how many old ones stay; the newest line is in
+    the file itself.
+    """
     path = tmp_path / "app.jsonl"
     sink = FileSink(path, max_bytes=1000, keep=2)
     for n in range(100):
         sink.write(line(f"event {n:03}"))
     sink.close()
     assert sorted(os.listdir(tmp_path)) == ["app.jsonl", "app.jsonl.1", "app.jsonl.2"]
-    found = [event for name in ("app.jsonl.2", "app.jsonl.1", "app.jsonl") for event in events(tmp_path / name)]
+    found = [
+        event
+        for name in ("app.jsonl.2", "app.jsonl.1", "app.jsonl")
+        for event in events(tmp_path / name)
+    ]
     assert found == [f"event {n:03}" for n in range(100 - len(found), 100)]
     assert all((tmp_path / name).stat().st_size <= 1100 for name in os.listdir(tmp_path))
     assert all((tmp_path / name).stat().st_mode & 0o777 == 0o600 for name in os.listdir(tmp_path))
@@ -84,7 +90,9 @@ def test_rotation_by_age(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", ["renamed", "deleted"])
 def test_a_file_that_somebody_else_rotates_is_begun_anew(tmp_path, monkeypatch, how):
-    """R32: logrotate renames or deletes it; within a second events go to the new file, and none is lost."""
+    """R32: logrotate renames or deletes it; within a second events go to the new file, and none is
+    lost.
+    """
     path = tmp_path / "app.jsonl"
     sink = FileSink(path)
     sink.write(line("before"))
@@ -103,7 +111,9 @@ def test_a_file_that_somebody_else_rotates_is_begun_anew(tmp_path, monkeypatch, 
 
 
 def test_several_threads_and_rotations_lose_and_break_nothing(tmp_path):
-    """R32: lines of several threads stand whole, each once, while the file is rotated under them."""
+    """R32: lines of several threads stand whole, each once, while the file is rotated
+    under them.
+    """
     sink = FileSink(tmp_path / "app.jsonl", max_bytes=20_000, keep=1000)
 
     def write(name):
@@ -130,7 +140,9 @@ def test_several_processes_append_to_one_file(tmp_path):
     )
     children = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "abc"]
     assert [child.wait(60) for child in children] == [0, 0, 0]
-    assert sorted(events(tmp_path / "app.jsonl")) == sorted(f"{name} {n}" for name in "abc" for n in range(500))
+    assert sorted(events(tmp_path / "app.jsonl")) == sorted(
+        f"{name} {n}" for name in "abc" for n in range(500)
+    )
 
 
 WRITER = """
@@ -156,7 +168,10 @@ work(FileSink(path, **options), sys.argv[4])
 def written_by_four_processes(path, forked, **options):
     """Return the files that four processes leave, the oldest first."""
     given = [str(path), "forked" if forked else "each", json.dumps(options)]
-    children = [subprocess.Popen([sys.executable, "-c", WRITER, *given, name]) for name in ("a" if forked else "abcd")]
+    children = [
+        subprocess.Popen([sys.executable, "-c", WRITER, *given, name])
+        for name in ("a" if forked else "abcd")
+    ]
     assert [child.wait(100) for child in children] == [0] * len(children)
     return [*sorted(path.parent.glob("app.jsonl.*"), key=lambda file: -int(file.suffix[1:])), path]
 
@@ -201,7 +216,9 @@ def test_a_line_that_another_process_deletes_with_its_file_is_written_again(tmp_
 
 
 def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
-    """faults 40: logrotate without `delaycompress`, ten times while a thread logs. A line may be in two files that follow each other."""
+    """faults 40: logrotate without `delaycompress`, ten times while a thread logs. A line may be in
+    two files that follow each other.
+    """
     path = tmp_path / "app.jsonl"
     sink = FileSink(path, max_bytes=None)
     done = threading.Event()
@@ -233,7 +250,9 @@ def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
 
 @pytest.mark.parametrize("rotates", ["logrotate", "we"])
 def test_a_line_that_comes_after_the_compression(tmp_path, monkeypatch, rotates):
-    """faults 40: the line of a process that had to wait meanwhile is in the new file, too; not where we rotate ourselves."""
+    """faults 40: the line of a process that had to wait meanwhile is in the new file, too; not
+    where we rotate ourselves.
+    """
     path = tmp_path / "app.jsonl"
     sink = FileSink(path, max_bytes=None if rotates == "logrotate" else 1_000_000)
     sink.write(line("before"))
@@ -256,8 +275,10 @@ def test_a_line_that_comes_after_the_compression(tmp_path, monkeypatch, rotates)
 
 
 def test_a_file_that_is_renamed_gets_no_further_line(tmp_path, monkeypatch):
-    """faults 40: the first line after a look is in the new file, and looks are a millisecond apart, not a second."""
-    monkeypatch.setattr("structjob.logfile._LOOK_INTERVAL", -1.0)
+    """faults 40: the first line after a look is in the new file, and looks are a millisecond apart,
+    not a second.
+    """
+    monkeypatch.setattr("structjob.sinks.file._LOOK_INTERVAL", -1.0)
     path = tmp_path / "app.jsonl"
     sink = FileSink(path)
     for n in range(5):
@@ -269,7 +290,9 @@ def test_a_file_that_is_renamed_gets_no_further_line(tmp_path, monkeypatch):
 
 
 def test_a_relative_path_is_where_the_program_was_at_the_start(tmp_path, monkeypatch):
-    """faults 40: a program that changes its directory, as daemons do, goes on with the same file, rotated or not."""
+    """faults 40: a program that changes its directory, as daemons do, goes on with the same file,
+    rotated or not.
+    """
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     sink = FileSink("app.jsonl", max_bytes=500, keep=1000)
@@ -278,10 +301,14 @@ def test_a_relative_path_is_where_the_program_was_at_the_start(tmp_path, monkeyp
         sink.write(line(str(n)))
     sink.close()
     assert os.listdir(tmp_path / "elsewhere") == []
-    assert sorted(int(event) for file in tmp_path.glob("app.jsonl*") for event in events(file)) == list(range(50))
+    assert sorted(
+        int(event) for file in tmp_path.glob("app.jsonl*") for event in events(file)
+    ) == list(range(50))
 
 
-@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"max_bytes": -1}, {"max_age": 0}, {"keep": -1}])
+@pytest.mark.parametrize(
+    "options", [{"max_bytes": 0}, {"max_bytes": -1}, {"max_age": 0}, {"keep": -1}]
+)
 def test_wrong_rotation_is_refused(tmp_path, options):
     """Bad input: nothing is created."""
     with pytest.raises(InvalidArgument, match=r"rotation of .*app\.jsonl"):
@@ -292,7 +319,10 @@ def test_wrong_rotation_is_refused(tmp_path, options):
 @pytest.mark.parametrize("path", ["missing/app.jsonl", "."])
 def test_a_path_that_cannot_be_written_is_named(tmp_path, path):
     """Bad input: the message names the file and says what to do."""
-    with pytest.raises(InvalidArgument, match=r"cannot write the log file .*; create its directory, or choose another path"):
+    with pytest.raises(
+        InvalidArgument,
+        match=r"cannot write the log file .*; create its directory, or choose another path",
+    ):
         FileSink(tmp_path / path)
     assert os.listdir(tmp_path) == []
 
@@ -311,7 +341,9 @@ def test_a_closed_sink_is_a_counted_fault(tmp_path):
 
 
 def test_a_signal_handler_may_log_while_its_thread_logs(tmp_path):
-    """Capture may be interrupted anywhere: console and file take an event from a handler that comes in between."""
+    """Capture may be interrupted anywhere: console and file take an event from a handler that comes
+    in between.
+    """
     program = f"""
 import signal, structjob, structlog, time
 structjob.configure(console="json", file={str(tmp_path / "app.jsonl")!r}, level="info", strict=True)
@@ -330,12 +362,24 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 async def test_own_sinks_see_what_is_written(tracker):
-    """R27: a sink's record holds level, message, attributes, ids, logger, time and the line, redacted; changing it harms nobody."""
+    """R27: a sink's record holds level, message, attributes, ids, logger, time and the line,
+    redacted; changing it harms nobody.
+    """
     seen = []
 
     class Greedy:
         def emit(self, record):
-            seen.append((record.level, record.message, dict(record.attrs), dict(record.ids), record.logger, record.ns, record.line))
+            seen.append(
+                (
+                    record.level,
+                    record.message,
+                    dict(record.attrs),
+                    dict(record.ids),
+                    record.logger,
+                    record.ns,
+                    record.line,
+                )
+            )
             record.attrs.clear()
             record.message = "changed"
 
@@ -343,7 +387,12 @@ async def test_own_sinks_see_what_is_written(tracker):
     async with tracker.job("a") as job:
         log.info("x", n=1, token="secret", nested={"a": [1]})
     level, message, attrs, ids, logger, ns, line = next(one for one in seen if one[1] == "x")
-    assert (level, message, attrs, logger) == ("info", "x", {"n": 1, "token": "[redacted]", "nested": {"a": [1]}}, "app")
+    assert (level, message, attrs, logger) == (
+        "info",
+        "x",
+        {"n": 1, "token": "[redacted]", "nested": {"a": [1]}},
+        "app",
+    )
     assert ids == {"job_id": job.id, "correlation_id": job.correlation_id}
     assert abs(ns / 1e9 - time.time()) < 60
     assert json.loads(line)["event"] == "x"
@@ -352,8 +401,12 @@ async def test_own_sinks_see_what_is_written(tracker):
 
 
 def test_a_file_that_cannot_be_moved_away_grows(tmp_path, monkeypatch):
-    """R32: where the directory is somebody else's, no line is lost for the file being due; the fault is counted."""
-    structjob.configure(console=False, file=FileSink(tmp_path / "app.jsonl", max_bytes=500), stdlib=False)
+    """R32: where the directory is somebody else's, no line is lost for the file being due; the
+    fault is counted.
+    """
+    structjob.configure(
+        console=False, file=FileSink(tmp_path / "app.jsonl", max_bytes=500), stdlib=False
+    )
 
     def refused(*args):
         raise PermissionError(13, "Permission denied")
@@ -376,5 +429,9 @@ def test_a_line_that_the_disk_took_a_part_of_spoils_no_other(tmp_path, monkeypat
         log.info("cut")
     log.info("after")
     lines = (tmp_path / "app.jsonl").read_bytes().splitlines()
-    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == ["before", 20, "after"]
+    assert [json.loads(lines[0])["event"], len(lines[1]), json.loads(lines[2])["event"]] == [
+        "before",
+        20,
+        "after",
+    ]
     assert structjob.diagnostics.faults.counts == {"the sink FileSink": 1}

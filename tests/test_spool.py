@@ -1,4 +1,6 @@
-"""The queue on disk, and its twin in memory: what goes in comes out once and in order, whatever happens to the files."""
+"""The queue on disk, and its twin in memory: what goes in comes out once and in order, whatever
+happens to the files.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +19,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from structjob import spool as spool_module
-from structjob.lane import Batch, MemoryLane, ranges
-from structjob.line import number_of, owner_of, rescue, seal, verify_line
-from structjob.spool import FileLane
+from structjob.spool.disk import FileLane
+from structjob.spool.disk import disk as spool_module
+from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
+from structjob.spool.queue import Batch, MemoryLane, ranges
 
 
 def line(number: int, text: str = "x") -> bytes:
     return seal(
-        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}' % json.dumps(text).encode(), b',"seq":%d' % number
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}'
+        % json.dumps(text).encode(),
+        b',"seq":%d' % number,
     )
 
 
 def numbers(batch: Batch | None) -> list[int]:
-    return [number_of(each + b"\n") for each in batch.lines.split(b"\n")[:-1]] if batch is not None else []
+    return (
+        [number_of(each + b"\n") for each in batch.lines.split(b"\n")[:-1]]
+        if batch is not None
+        else []
+    )
 
 
 def read_all(lane, limit: int = 1 << 20, most: int = 1000) -> list[int]:
@@ -76,8 +84,13 @@ def test_two_records_in_one_line_are_told_apart():
 
 
 def test_the_number_and_the_job_of_a_line():
-    """faults H: a record says its number and its job; where it has none, or is damaged, so much is known as can still be read."""
-    event = seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"copied","attrs":{},"job_id":"j-1"', b',"seq":123')
+    """faults H: a record says its number and its job; where it has none, or is damaged, so much is
+    known as can still be read.
+    """
+    event = seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"copied","attrs":{},"job_id":"j-1"',
+        b',"seq":123',
+    )
     state = seal(b'{"kind":"job","row":{}', b',"state_seq":45')
     assert [number_of(line) for line in (event, event.rstrip(b"\n"), state)] == [123, 123, 45]
     assert [number_of(line) for line in (b"", b"no record", seal(b'{"ts":"', b""))] == [0, 0, 0]
@@ -94,7 +107,9 @@ def test_ranges_of_numbers():
 
 
 def test_every_truncation_gives_the_exact_prefix(tmp_path):
-    """A file that ends anywhere yields every record before that place, and counts a piece of one (guarantee 1)."""
+    """A file that ends anywhere yields every record before that place, and counts a piece of one
+    (guarantee 1).
+    """
     records = [line(number, "é" * number) for number in range(1, 8)]
     data = b"".join(records)
     path = tmp_path / "events-000001.jsonl"
@@ -112,7 +127,9 @@ def test_every_truncation_gives_the_exact_prefix(tmp_path):
 
 @pytest.mark.parametrize("bits", [0x01, 0xFF])
 def test_every_flipped_byte_costs_its_own_record_at_most(tmp_path, bits):
-    """Whichever byte is hit, every other record is delivered, and the damage is counted (guarantee 1)."""
+    """Whichever byte is hit, every other record is delivered, and the damage is counted (guarantee
+    1).
+    """
     records = [line(number) for number in range(1, 6)]
     data = b"".join(records)
     owner = [number for number, record in enumerate(records, 1) for _ in record]
@@ -131,10 +148,22 @@ def test_every_flipped_byte_costs_its_own_record_at_most(tmp_path, bits):
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"\n", b"\n\n\n", b"\x00" * 5000, os.urandom(20_000), b"{" * 3000, b"x\n" * 3000, b'{"ts":"' * 500, b',"crc":"00000000"}' * 500],
+    [
+        b"",
+        b"\n",
+        b"\n\n\n",
+        b"\x00" * 5000,
+        os.urandom(20_000),
+        b"{" * 3000,
+        b"x\n" * 3000,
+        b'{"ts":"' * 500,
+        b',"crc":"00000000"}' * 500,
+    ],
 )
 def test_garbage_yields_nothing_and_no_fault(tmp_path, garbage):
-    """A file of anything else yields no record and no exception; what follows it in other files is delivered (guarantee 7)."""
+    """A file of anything else yields no record and no exception; what follows it in other files is
+    delivered (guarantee 7).
+    """
     (tmp_path / "events-000001.jsonl").write_bytes(garbage)
     (tmp_path / "events-000002.jsonl").write_bytes(line(1) + garbage + b"\n" + line(2))
     lane = orphan(tmp_path)
@@ -173,7 +202,9 @@ def test_a_line_longer_than_a_batch_is_read_whole(lane, tmp_path):
 
 
 def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
-    """Threads write while segments are rotated, read and deleted: each record comes out once (guarantee 1)."""
+    """Threads write while segments are rotated, read and deleted: each record comes out once
+    (guarantee 1).
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
     numbering = iter(range(1, 20_001))
     lock = threading.Lock()
@@ -194,12 +225,15 @@ def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
         found += read_all(lane, limit=5000, most=20)
     found += read_all(lane)
     assert sorted(found) == list(range(1, 20_001))
-    assert max(lane._segments) > 1  # the reader holds the lock nearly all the time, and writers never wait for it
+    # the reader holds the lock nearly all the time, and writers never wait for it
+    assert max(lane._segments) > 1
     lane.close()
 
 
 def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monkeypatch):
-    """A ``write()`` that began before a rotation and ends after it is not forgotten (guarantee 1)."""
+    """A ``write()`` that began before a rotation and ends after it is not forgotten
+    (guarantee 1).
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
     late = os.dup(lane._fd)
     lane.append(line(1), 1)
@@ -218,7 +252,9 @@ def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monke
 
 
 def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
-    """Nothing that was not stored is deleted, in whichever order batches are stored (guarantee 1)."""
+    """Nothing that was not stored is deleted, in whichever order batches are stored
+    (guarantee 1).
+    """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
     for number in range(1, 4):
@@ -236,7 +272,9 @@ def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
 
 
 def test_descriptors_are_given_back(tmp_path, monkeypatch):
-    """However many segments a lane has gone through, it holds two descriptors, and none once closed."""
+    """However many segments a lane has gone through, it holds two descriptors, and none once
+    closed.
+    """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     before = set(os.listdir("/proc/self/fd"))
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
@@ -254,7 +292,9 @@ def test_descriptors_are_given_back(tmp_path, monkeypatch):
 
 
 def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
-    """Where there is no room for another segment the present one grows: the record is written, so its caller must not write it again."""
+    """Where there is no room for another segment the present one grows: the record is written, so
+    its caller must not write it again.
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
 
     def refuse(number: int) -> int:
@@ -272,7 +312,9 @@ def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
 
 
 def test_a_lane_outlives_its_directory(tmp_path):
-    """If somebody deletes the directory of a living program, what it logs is still delivered while it lives."""
+    """If somebody deletes the directory of a living program, what it logs is still delivered while
+    it lives.
+    """
     directory = tmp_path / "spool"
     directory.mkdir()
     lane = FileLane(directory, "events", writable=True)
@@ -288,7 +330,9 @@ def test_a_lane_outlives_its_directory(tmp_path):
 
 
 def test_a_position_includes_what_was_written_just_before(tmp_path):
-    """What a thread wrote is within the position that it asks for next, also while segments are rotated: a flush waits for it."""
+    """What a thread wrote is within the position that it asks for next, also while segments are
+    rotated: a flush waits for it.
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
     missing: list[int] = []
 
@@ -308,7 +352,9 @@ def test_a_position_includes_what_was_written_just_before(tmp_path):
 
 
 def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
-    """faults H: what a living process has written in part is read when it is whole; of a dead process it is damage."""
+    """faults H: what a living process has written in part is read when it is whole; of a dead
+    process it is damage.
+    """
     path = tmp_path / "events-000001.jsonl"
     path.write_bytes(line(1) + line(2)[:40])
     living, dead = FileLane(tmp_path, "events", writable=False), orphan(tmp_path)
@@ -323,7 +369,9 @@ def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
 
 
 def test_how_many_records_damage_can_have_cost(tmp_path):
-    """faults H: where newlines were damaged, too, one line was several records: no fewer are counted, and no more than would fit."""
+    """faults H: where newlines were damaged, too, one line was several records: no fewer are
+    counted, and no more than would fit.
+    """
     first, *rest = [line(number) for number in range(1, 6)]
     damaged = b"".join(rest).replace(b"\n", b"\x0b").replace(b'"x"', b'"y"')
     (tmp_path / "events-000001.jsonl").write_bytes(first + damaged)
@@ -335,7 +383,9 @@ def test_how_many_records_damage_can_have_cost(tmp_path):
 
 
 def test_the_numbers_of_damaged_records_are_believed_if_they_can_be_true(tmp_path):
-    """faults H: two damaged records at the end count, and a number that was damaged itself makes no thousands of events missing."""
+    """faults H: two damaged records at the end count, and a number that was damaged itself makes no
+    thousands of events missing.
+    """
     path = tmp_path / "events-000001.jsonl"
     second, third = (line(number).replace(b'"x"', b'"y"') for number in (2, 3))
     wild = second.replace(b":2,", b":9000,")
@@ -360,7 +410,9 @@ def test_a_file_that_somebody_deleted_keeps_nobody_from_the_next(tmp_path):
 
 
 def test_a_flush_does_not_wait_for_a_file_that_somebody_deleted(tmp_path):
-    """faults H: what was in a file that is gone cannot be delivered; what comes after it can, and a flush ends."""
+    """faults H: what was in a file that is gone cannot be delivered; what comes after it can, and a
+    flush ends.
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=150)
     for number in (1, 2, 3):
         lane.append(line(number), number)
@@ -371,7 +423,9 @@ def test_a_flush_does_not_wait_for_a_file_that_somebody_deleted(tmp_path):
 
 
 def test_a_part_of_a_record_costs_no_other_record(lane, tmp_path, monkeypatch):
-    """faults H: a full disk takes a part of a record: the caller is told, and the next record is whole."""
+    """faults H: a full disk takes a part of a record: the caller is told, and the next record is
+    whole.
+    """
     write = os.write
     lane.append(line(1), 1)
     with monkeypatch.context() as patch:
@@ -386,7 +440,9 @@ def test_a_part_of_a_record_costs_no_other_record(lane, tmp_path, monkeypatch):
 
 
 def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
-    """faults H: where the disk does not even take the newline after a part, a flush ends when what is before it is stored."""
+    """faults H: where the disk does not even take the newline after a part, a flush ends when what
+    is before it is stored.
+    """
     write = os.write
 
     def refuse(fd: int, data: bytes) -> int:
@@ -409,7 +465,9 @@ def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
 
 
 def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
-    """faults H: records that are given up are named with their reason; a batch in hand is not among them, and a successor finds none."""
+    """faults H: records that are given up are named with their reason; a batch in hand is not among
+    them, and a successor finds none.
+    """
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400)
     for number in range(1, 12):
         lane.append(line(number), number)
@@ -417,7 +475,9 @@ def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
     lane.ack(lane.read(1 << 20, 2))
     in_hand = lane.read(1 << 20, 1)
     assert lane.clear("cleared") == 8
-    assert {number for first, last, *_ in lane.dropped for number in range(first, last + 1)} == set(range(4, 12))
+    assert {number for first, last, *_ in lane.dropped for number in range(first, last + 1)} == set(
+        range(4, 12)
+    )
     assert {(reason, job_id) for _, _, reason, job_id in lane.dropped} == {("cleared", None)}
     assert lane.read(1 << 20, 10) is None
     lane.ack(in_hand)
@@ -444,7 +504,9 @@ def test_a_position_in_an_orphan_includes_what_was_not_read_yet(tmp_path):
 
 
 def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
-    """faults H: the power may go after a sync: each file's content and name are on disk, also if the directory was deleted meanwhile."""
+    """faults H: the power may go after a sync: each file's content and name are on disk, also if
+    the directory was deleted meanwhile.
+    """
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     directory = tmp_path / "spool"
@@ -476,8 +538,14 @@ def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
         lane.append(line(number), number)
         lane.check_space()
     assert read_all(lane, most=1) == [1, 2]
-    open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
-    assert not [name for name in open_files if name.startswith(str(tmp_path)) and name.endswith("(deleted)")]
+    open_files = [
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.islink(f"/proc/self/fd/{fd}")
+    ]
+    assert not [
+        name for name in open_files if name.startswith(str(tmp_path)) and name.endswith("(deleted)")
+    ]
     lane.close()
 
 
@@ -497,9 +565,13 @@ class Noted:
 
 @pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest"])
 def test_the_tally_knows_of_what_is_dropped(tmp_path, overflow):
-    """faults H: if the process is killed before its drops are recorded, its tally still says up to which number events may be missing."""
+    """faults H: if the process is killed before its drops are recorded, its tally still says up to
+    which number events may be missing.
+    """
     noted = Noted()
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow=overflow, tally=noted)
+    lane = FileLane(
+        tmp_path, "events", writable=True, max_bytes=20_000, overflow=overflow, tally=noted
+    )
     for number in range(1, 501):
         lane.append(line(number), number)
         for segment in lane._segments.values():
@@ -511,7 +583,9 @@ def test_the_tally_knows_of_what_is_dropped(tmp_path, overflow):
 
 
 def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_path, monkeypatch):
-    """faults H: what the database has confirmed is counted once, when its file goes, and only if it is confirmed at all."""
+    """faults H: what the database has confirmed is counted once, when its file goes, and only if it
+    is confirmed at all.
+    """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     noted = Noted()
     lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
@@ -531,11 +605,14 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
     lane.close()
 
 
-# -- overflow ---------------------------------------------------------------------------------------------------------------
+# -- overflow
+# --------------------------------------------------------------------------
 
 
 def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatch):
-    """When the bound is reached the oldest go; every record is delivered or reported, none both (guarantee 2)."""
+    """When the bound is reached the oldest go; every record is delivered or reported, none both
+    (guarantee 2).
+    """
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
     for number in range(1, 2001):
         lane.append(line(number), number)
@@ -552,7 +629,9 @@ def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatc
 
 
 def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
-    """faults H: what waits exceeds `spool_max_bytes` by a sixty-fourth and one record at most, in files of an eighth each."""
+    """faults H: what waits exceeds `spool_max_bytes` by a sixty-fourth and one record at most, in
+    files of an eighth each.
+    """
     bound, record = 262_144, len(line(1, "x" * 200))
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
     number = 0
@@ -566,7 +645,9 @@ def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
 
 
 def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path, monkeypatch):
-    """faults H: a file that was just left is not given up, for another thread may be writing to it; a moment later as many go as must."""
+    """faults H: a file that was just left is not given up, for another thread may be writing to it;
+    a moment later as many go as must.
+    """
     clock = time.monotonic()
     monkeypatch.setattr(spool_module, "time", SimpleNamespace(monotonic=lambda: clock))
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
@@ -587,7 +668,9 @@ def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path,
 
 
 def test_the_newest_are_refused_until_there_is_room(tmp_path):
-    """With ``drop_newest`` what waits stays, what comes is reported, and room lets it in again (guarantee 2)."""
+    """With ``drop_newest`` what waits stays, what comes is reported, and room lets it in again
+    (guarantee 2).
+    """
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
     for number in range(1, 1001):
         lane.append(line(number), number)
@@ -601,8 +684,12 @@ def test_the_newest_are_refused_until_there_is_room(tmp_path):
 
 
 def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp_path):
-    """A forked child cannot know what its parent has in hand: it drops the newest, until the parent has deleted something."""
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest", shared=True)
+    """A forked child cannot know what its parent has in hand: it drops the newest, until the parent
+    has deleted something.
+    """
+    lane = FileLane(
+        tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest", shared=True
+    )
     for number in range(1, 1001):
         lane.append(line(number), number)
     assert lane.dropped
@@ -625,12 +712,18 @@ def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp
 
 def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[FileLane, FileLane]:
     """Return the lane of a forked child, and its parent's view of it."""
-    child = FileLane(directory, "events", writable=True, max_bytes=65_536, overflow=overflow, shared=True)
+    child = FileLane(
+        directory, "events", writable=True, max_bytes=65_536, overflow=overflow, shared=True
+    )
     return child, FileLane(directory, "events", writable=False)
 
 
-def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_it(tmp_path, monkeypatch):
-    """faults H: nobody acknowledges anything in a child; it sees on disk that there is room again, and drops nothing from then on."""
+def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_it(
+    tmp_path, monkeypatch
+):
+    """faults H: nobody acknowledges anything in a child; it sees on disk that there is room again,
+    and drops nothing from then on.
+    """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     child, parent = forked(tmp_path)
     number = 0
@@ -676,13 +769,16 @@ def test_a_forked_child_that_blocks_goes_on_when_its_parent_has_stored_it(tmp_pa
     assert sorted(found) == list(range(1, end + 1))
     assert not child.dropped
     child.check_space()
-    assert len(child._segments) < 12  # it wrote three times as many, and forgets those that its parent deleted
+    # it wrote three times as many, and forgets those that its parent deleted
+    assert len(child._segments) < 12
     child.close()
     parent.close()
 
 
 def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_path, monkeypatch):
-    """faults H: what a living writer left behind is deleted as soon as it is stored, and never the file that it writes to."""
+    """faults H: what a living writer left behind is deleted as soon as it is stored, and never the
+    file that it writes to.
+    """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     child = FileLane(tmp_path, "events", writable=True, segment_bytes=4096, shared=True)
     parent = FileLane(tmp_path, "events", writable=False)
@@ -702,7 +798,9 @@ def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_p
 
 
 def test_a_thread_waits_for_room(tmp_path):
-    """With ``block`` a thread is held up until there is room, and nothing is dropped (guarantee 2)."""
+    """With ``block`` a thread is held up until there is room, and nothing is dropped
+    (guarantee 2).
+    """
     lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     done, waiting = threading.Event(), threading.Event()
     sizes: list[int] = []
@@ -756,9 +854,13 @@ def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tm
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize(("overflow", "kept"), [("drop_oldest", [4, 5, 6]), ("drop_newest", [1, 2, 3])])
+@pytest.mark.parametrize(
+    ("overflow", "kept"), [("drop_oldest", [4, 5, 6]), ("drop_newest", [1, 2, 3])]
+)
 def test_a_full_queue_in_memory_drops_by_its_policy(overflow, kept):
-    """Without a spool the queue keeps the newest or the oldest, and reports the others (guarantee 2)."""
+    """Without a spool the queue keeps the newest or the oldest, and reports the others (guarantee
+    2).
+    """
     lane = MemoryLane(3, overflow)
     for number in range(1, 7):
         lane.append(line(number), number)
@@ -767,7 +869,9 @@ def test_a_full_queue_in_memory_drops_by_its_policy(overflow, kept):
 
 
 async def test_block_never_holds_a_running_loop_up():
-    """In a running loop ``block`` drops the newest instead of waiting: waiting there would be for ever."""
+    """In a running loop ``block`` drops the newest instead of waiting: waiting there would be for
+    ever.
+    """
     lane = MemoryLane(3, "block")
     for number in range(1, 7):
         lane.append(line(number), number)
@@ -775,13 +879,16 @@ async def test_block_never_holds_a_running_loop_up():
     assert [first for first, *_ in lane.dropped] == [4, 5, 6]
 
 
-# -- against a model ----------------------------------------------------------------------------------------------------------
+# -- against a model
+# --------------------------------------------------------------------------
 
 
 class FileLaneMachine(RuleBasedStateMachine):
-    """A lane on disk, tiny segments, batches acknowledged in any order, reopened as an orphan: nothing is lost, nothing twice.
+    """A lane on disk, tiny segments, batches acknowledged in any order, reopened as an orphan:
+    nothing is lost, nothing twice.
 
-    Reopened it may give out again what was read before and not yet deleted: the database knows those by their numbers.
+    Reopened it may give out again what was read before and not yet deleted: the database knows
+    those by their numbers.
     """
 
     overflow: str | None = None
@@ -792,7 +899,13 @@ class FileLaneMachine(RuleBasedStateMachine):
 
         self.directory = Path(tempfile.mkdtemp())
         bound = 4096 if self.overflow else None
-        self.lane = FileLane(self.directory, "events", writable=True, max_bytes=bound, overflow=self.overflow or "drop_oldest")
+        self.lane = FileLane(
+            self.directory,
+            "events",
+            writable=True,
+            max_bytes=bound,
+            overflow=self.overflow or "drop_oldest",
+        )
         self.lane._segment_bytes, self.lane._check_bytes = 600, 200
         self.next = 1
         self.waiting: list[int] = []  # written, not read
@@ -907,7 +1020,9 @@ class RefusingFileLaneMachine(FileLaneMachine):
 class MemoryLaneMachine(RuleBasedStateMachine):
     """The queue in memory against a list."""
 
-    @initialize(capacity=st.integers(1, 10), overflow=st.sampled_from(["drop_oldest", "drop_newest"]))
+    @initialize(
+        capacity=st.integers(1, 10), overflow=st.sampled_from(["drop_oldest", "drop_newest"])
+    )
     def begin(self, capacity: int, overflow: str) -> None:
         self.capacity, self.overflow = capacity, overflow
         self.lane = MemoryLane(capacity, overflow)
@@ -947,7 +1062,9 @@ class MemoryLaneMachine(RuleBasedStateMachine):
             assert self.lane.reached(self.lane.position()) == (not self.waiting and not self.held)
 
 
-_SETTINGS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+_SETTINGS = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestFileLane = FileLaneMachine.TestCase
 TestBoundedFileLane = BoundedFileLaneMachine.TestCase
 TestRefusingFileLane = RefusingFileLaneMachine.TestCase
@@ -964,7 +1081,9 @@ def test_a_checksum_is_of_what_stands_before_it():
 
 
 def test_the_end_of_a_dead_lane_is_known_though_its_last_whole_line_came_late(tmp_path):
-    """Lines may stand out of order: a damaged record after them still counts from the greatest number (guarantee 2)."""
+    """Lines may stand out of order: a damaged record after them still counts from the greatest
+    number (guarantee 2).
+    """
     (tmp_path / "events-000001.jsonl").write_bytes(line(1) + line(4) + line(3) + line(2))
     lane = orphan(tmp_path)
     assert numbers(lane.read(1 << 20, 100)) == [1, 4, 3, 2]

@@ -1,4 +1,6 @@
-"""The spool against a list: whatever a process, its successor or the power does, what was promised comes out, once and unchanged."""
+"""The spool against a list: whatever a process, its successor or the power does, what was promised
+comes out, once and unchanged.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from structjob.lane import Batch
-from structjob.line import number_of, seal
-from structjob.spool import FileLane
+from structjob.spool.disk import FileLane
+from structjob.spool.line import number_of, seal
+from structjob.spool.queue import Batch
 
 
 def line(number: int, size: int) -> bytes:
     text = (b'"\\u00e9' + b"x" * size)[:size] + b'"' if size > 8 else b'"x"'
-    return seal(b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}' % text, b',"seq":%d' % number)
+    return seal(
+        b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":%s,"attrs":{}' % text,
+        b',"seq":%d' % number,
+    )
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """One session's lane: written by its process, delivered by it or, when it is dead, by one successor after the other.
+    """One session's lane: written by its process, delivered by it or, when it is dead, by one
+    successor after the other.
 
-    A record may be lost only where a byte of it was changed, where the file was cut before its end, or where the power went before it was
-    synced. What is delivered again by a successor the database knows by its number, so that is no fault; from one and the same reader
-    it would be one.
+    A record may be lost only where a byte of it was changed, where the file was cut before its end,
+    or where the power went before it was synced. What is delivered again by a successor the
+    database knows by its number, so that is no fault; from one and the same reader it would be one.
     """
 
     @initialize()
@@ -49,7 +55,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.lane = FileLane(self.directory, "events", writable=True)
         self.lane._segment_bytes, self.lane._check_bytes = 700, 200
 
-    # -- the process --------------------------------------------------------------------------------------------------------
+    # -- the process
+    # --------------------------------------------------------------------------
 
     @precondition(lambda self: self.alive)
     @rule(count=st.integers(1, 8), size=st.integers(0, 300))
@@ -75,7 +82,8 @@ class SpoolMachine(RuleBasedStateMachine):
         info = os.fstat(fd)
         self.sizes[info.st_ino] = info.st_size
 
-    # -- delivery, by the process or by its successor -----------------------------------------------------------------------
+    # -- delivery, by the process or by its successor
+    # --------------------------------------------------------------------------
 
     @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
     def read(self, limit: int, most: int) -> None:
@@ -116,7 +124,8 @@ class SpoolMachine(RuleBasedStateMachine):
         """Return whether enough was written, in more than one file, that its end is of interest."""
         return not self.alive or len(self.lane._segments) > 1
 
-    # -- the end of a process -----------------------------------------------------------------------------------------------
+    # -- the end of a process
+    # --------------------------------------------------------------------------
 
     @precondition(lambda self: self.ripe())
     @rule()
@@ -141,7 +150,9 @@ class SpoolMachine(RuleBasedStateMachine):
         self.held.clear()
         for path in self._files():
             synced = self.sizes.get(path.stat().st_ino, 0)
-            self._cut(path, data.draw(st.integers(min(synced, path.stat().st_size), path.stat().st_size)))
+            self._cut(
+                path, data.draw(st.integers(min(synced, path.stat().st_size), path.stat().st_size))
+            )
         assert not self.may_lose & self.safe, "what was synced is gone"
         self._succeed()
 
@@ -153,10 +164,14 @@ class SpoolMachine(RuleBasedStateMachine):
         self._cut(path, data.draw(st.integers(0, path.stat().st_size)))
         self._succeed()
 
-    @precondition(lambda self: not self.alive and any(path.stat().st_size for path in self._files()))
+    @precondition(
+        lambda self: not self.alive and any(path.stat().st_size for path in self._files())
+    )
     @rule(data=st.data(), bits=st.integers(1, 255))
     def damage(self, data: st.DataObject, bits: int) -> None:
-        """A byte is not what was written: it costs its own record at most, and the newline after one costs none."""
+        """A byte is not what was written: it costs its own record at most, and the newline after
+        one costs none.
+        """
         self.lane.close()
         path = data.draw(st.sampled_from([path for path in self._files() if path.stat().st_size]))
         content = bytearray(path.read_bytes())
@@ -189,12 +204,15 @@ class SpoolMachine(RuleBasedStateMachine):
         self.lane = FileLane(self.directory, "events", writable=False)
         self.lane.final = True
 
-    # -- what must hold -----------------------------------------------------------------------------------------------------
+    # -- what must hold
+    # --------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_invented(self) -> None:
         for number, each in getattr(self, "database", {}).items():
-            assert self.lines.get(number) == each, "a record that nobody wrote, or not as it was written"
+            assert self.lines.get(number) == each, (
+                "a record that nobody wrote, or not as it was written"
+            )
 
     def teardown(self) -> None:
         if not hasattr(self, "lane"):
@@ -218,5 +236,8 @@ class SpoolMachine(RuleBasedStateMachine):
 
 TestSpoolMachine = SpoolMachine.TestCase
 TestSpoolMachine.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

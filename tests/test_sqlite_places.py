@@ -38,12 +38,28 @@ exec "$@"
 
 @pytest.mark.slow
 def test_a_database_needs_no_temporary_directory() -> None:
-    """faults 54: with one writable volume and nothing else, thousands of lines are stored at once, and read."""
-    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    """faults 54: with one writable volume and nothing else, thousands of lines are stored at once,
+    and read.
+    """
+    unshare = (
+        ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    )
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces are not allowed here")
     environ = environment()
     environ.pop("TMPDIR", None)
-    command = [*unshare, "sh", "-c", READ_ONLY, "sh", sys.executable, "-c", PROGRAM, "sqlite:////mnt/jobs.db"]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=100)
+    command = [
+        *unshare,
+        "sh",
+        "-c",
+        READ_ONLY,
+        "sh",
+        sys.executable,
+        "-c",
+        PROGRAM,
+        "sqlite:////mnt/jobs.db",
+    ]
+    done = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=False, timeout=100
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1000 True\n", "")

@@ -6,12 +6,21 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from statistics_support import STEP_STATUSES, T0, History, Store, grouped, job_summary, summary, within
+from statistics_support import (
+    STEP_STATUSES,
+    T0,
+    History,
+    Store,
+    grouped,
+    job_summary,
+    summary,
+    within,
+)
 
 import structjob
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.store import volume
-from structjob.store.statistics import Statistics
+from structjob.queries import volume
+from structjob.queries.statistics import Statistics
 from structjob.store.tables import jobs, logs, metadata, steps
 
 H = timedelta(hours=1)
@@ -34,22 +43,37 @@ def plain(record, *without):
 
 
 def windows():
-    return [{}, {"since": T0 + 5 * H}, {"until": T0 + 7 * H}, {"since": T0 + 5 * H, "until": T0 + 6 * H}]
+    return [
+        {},
+        {"since": T0 + 5 * H},
+        {"until": T0 + 7 * H},
+        {"since": T0 + 5 * H, "until": T0 + 6 * H},
+    ]
 
 
-# -- how jobs fared -------------------------------------------------------------------------------------------------------------------
+# -- how jobs fared
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_operations_are_what_counting_by_hand_says(store, stats, seed):
     """Counts, success rate, average and p50/p95/p99 of each operation over a window (R38)."""
     history = await store.keep(History(seed))
-    for window in [*windows(), {"project": "moon"}, {"owner": "ada", "category": "batch", "job_type": "migration"}, {"operation": "copy"}]:
+    for window in [
+        *windows(),
+        {"project": "moon"},
+        {"owner": "ada", "category": "batch", "job_type": "migration"},
+        {"operation": "copy"},
+    ]:
         found = await stats.operations(**window)
         expected = grouped(within(history.jobs, "created_at", **window), "operation")
-        assert [plain(one, "operation") for one in found] == [job_summary(expected[one.operation,]) for one in found]
+        assert [plain(one, "operation") for one in found] == [
+            job_summary(expected[one.operation,]) for one in found
+        ]
         assert {one.operation for one in found} == {name for (name,) in expected}
-        assert [one.total for one in found] == sorted((len(rows) for rows in expected.values()), reverse=True)
+        assert [one.total for one in found] == sorted(
+            (len(rows) for rows in expected.values()), reverse=True
+        )
     assert store.flushed == 7
 
 
@@ -66,7 +90,14 @@ async def test_steps_are_what_counting_by_hand_says(store, stats, seed):
     """The same by the name of a step within an operation (R38)."""
     history = await store.keep(History(seed))
     job = {one["id"]: one for one in history.jobs}
-    rows = [{**step, "operation": job[step["job_id"]]["operation"], "project": job[step["job_id"]]["project"]} for step in history.steps]
+    rows = [
+        {
+            **step,
+            "operation": job[step["job_id"]]["operation"],
+            "project": job[step["job_id"]]["project"],
+        }
+        for step in history.steps
+    ]
     for window in [*windows(), {"project": "mars"}, {"operation": "copy"}]:
         found = await stats.steps(**window)
         expected = grouped(within(rows, "started_at", **window), "operation", "name")
@@ -74,9 +105,13 @@ async def test_steps_are_what_counting_by_hand_says(store, stats, seed):
         assert got == {key: summary(rows, STEP_STATUSES) for key, rows in expected.items()}
 
 
-@pytest.mark.parametrize("width", [timedelta(hours=1), timedelta(minutes=7, microseconds=1), timedelta(days=1)])
+@pytest.mark.parametrize(
+    "width", [timedelta(hours=1), timedelta(minutes=7, microseconds=1), timedelta(days=1)]
+)
 async def test_throughput_is_what_counting_by_hand_says(store, stats, width):
-    """Every stretch of time has its jobs, to the microsecond; those without any are there, too (R38)."""
+    """Every stretch of time has its jobs, to the microsecond; those without any are there, too
+    (R38).
+    """
     history = await store.keep(History(5))
     since, until = T0 + timedelta(minutes=13, microseconds=1), T0 + 29 * H
     found = await stats.throughput(width, since=since, until=until)
@@ -84,8 +119,12 @@ async def test_throughput_is_what_counting_by_hand_says(store, stats, width):
     assert all(before.end == after.start for before, after in pairwise(found))
     assert {one.end - one.start for one in found[:-1]} <= {width}
     for one in found:
-        assert plain(one, "start", "end") == job_summary(within(history.jobs, "created_at", one.start, one.end))
-    assert sum(one.total for one in found) == sum(one.total for one in await stats.operations(since=since, until=until))
+        assert plain(one, "start", "end") == job_summary(
+            within(history.jobs, "created_at", one.start, one.end)
+        )
+    assert sum(one.total for one in found) == sum(
+        one.total for one in await stats.operations(since=since, until=until)
+    )
 
 
 async def test_throughput_is_of_the_last_day_by_default(store, stats):
@@ -97,34 +136,64 @@ async def test_throughput_is_of_the_last_day_by_default(store, stats):
 
 
 async def test_nothing_has_no_rate(store, stats):
-    """Where there is nothing, counts are zero, and rates and durations are None, never NaN or 0 % (R38, R40)."""
-    assert await stats.operations() == await stats.steps() == await stats.projects() == await stats.jobs() == []
+    """Where there is nothing, counts are zero, and rates and durations are None, never NaN or 0 %
+    (R38, R40).
+    """
+    assert (
+        await stats.operations()
+        == await stats.steps()
+        == await stats.projects()
+        == await stats.jobs()
+        == []
+    )
     nothing = await stats.volume()
-    assert (nothing.total, nothing.by_type, nothing.by_level, nothing.by_category) == (0, {}, {}, {})
+    assert (nothing.total, nothing.by_type, nothing.by_level, nothing.by_category) == (
+        0,
+        {},
+        {},
+        {},
+    )
     (hour,) = await stats.throughput(since=NOW - H, until=NOW)
     assert plain(hour, "start", "end") == job_summary([])
     assert await stats.throughput(since=NOW, until=NOW) == []
     await store.add(jobs, {"id": "j", "operation": "copy", "status": "running", "created_at": T0})
     (copy,) = await stats.operations()
-    assert (copy.total, copy.running, copy.success_rate, copy.avg_ms, copy.p99_ms) == (1, 1, None, None, None)
+    assert (copy.total, copy.running, copy.success_rate, copy.avg_ms, copy.p99_ms) == (
+        1,
+        1,
+        None,
+        None,
+        None,
+    )
 
 
 async def test_only_the_greatest_groups_are_listed(store, stats):
-    """`limit` is of groups; the rest of the groups are left out, and none of a group's own jobs (R38)."""
+    """`limit` is of groups; the rest of the groups are left out, and none of a group's own jobs
+    (R38).
+    """
     await store.keep(History(1))
     every = await stats.operations()
     assert await stats.operations(limit=2) == every[:2]
 
 
 async def test_groups_of_equal_size_have_the_same_order_everywhere(store, stats):
-    """What has no project comes before what has one, so that `limit` leaves out the same on each database (R38)."""
+    """What has no project comes before what has one, so that `limit` leaves out the same on each
+    database (R38).
+    """
     rows = History(1).jobs[:4]
-    await store.add(jobs, *({**row, "project": project} for row, project in zip(rows, ("b", None, "B", "a"), strict=True)))
+    await store.add(
+        jobs,
+        *(
+            {**row, "project": project}
+            for row, project in zip(rows, ("b", None, "B", "a"), strict=True)
+        ),
+    )
     assert [one.project for one in await stats.projects()] == [None, "B", "a", "b"]
     assert [one.project for one in await stats.projects(limit=2)] == [None, "B"]
 
 
-# -- events ---------------------------------------------------------------------------------------------------------------------------
+# -- events
+# --------------------------------------------------------------------------
 
 
 def counted(rows, name):
@@ -133,7 +202,9 @@ def counted(rows, name):
 
 @pytest.mark.parametrize("many", [2, 50])
 async def test_volume_is_what_counting_by_hand_says(store, stats, monkeypatch, many):
-    """Events by type, level and category over a window, also where there are more categories than are counted one by one (R40)."""
+    """Events by type, level and category over a window, also where there are more categories than
+    are counted one by one (R40).
+    """
     monkeypatch.setattr(volume, "MANY", many)
     history = await store.keep(History(6))
     for window in [*windows(), {"project": "moon"}, {"project": "mars", "since": T0 + 9 * H}]:
@@ -156,8 +227,17 @@ async def test_jobs_are_what_counting_by_hand_says(store, stats):
         for (job,), rows in grouped(within(history.logs, "ts", **window), "job_id").items():
             errors = sum(row["level"] in ("error", "critical") for row in rows)
             if job is not None and errors:
-                expected[job] = (about[job]["operation"], about[job]["status"], errors, len(rows), 100 * errors / len(rows))
-        assert {one.job_id: (one.operation, one.status, one.errors, one.total, one.error_rate) for one in found} == expected
+                expected[job] = (
+                    about[job]["operation"],
+                    about[job]["status"],
+                    errors,
+                    len(rows),
+                    100 * errors / len(rows),
+                )
+        assert {
+            one.job_id: (one.operation, one.status, one.errors, one.total, one.error_rate)
+            for one in found
+        } == expected
         assert [one.errors for one in found] == sorted((one.errors for one in found), reverse=True)
     (one,) = await stats.jobs(job_id="job-0003", until=T0 + 9 * H)
     rows = within(history.logs, "ts", until=T0 + 9 * H, job_id="job-0003")
@@ -165,10 +245,30 @@ async def test_jobs_are_what_counting_by_hand_says(store, stats):
 
 
 async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
-    """Asked for by its id, a job is there with 0 %; one whose own row is late is there, too (R40)."""
-    await store.add(logs, {"session_id": 1, "seq": 1, "ts": T0, "level": "info", "message": "m", "type": "job", "job_id": "j"})
+    """Asked for by its id, a job is there with 0 %; one whose own row is late is there,
+    too (R40).
+    """
+    await store.add(
+        logs,
+        {
+            "session_id": 1,
+            "seq": 1,
+            "ts": T0,
+            "level": "info",
+            "message": "m",
+            "type": "job",
+            "job_id": "j",
+        },
+    )
     (one,) = await stats.jobs(job_id="j")
-    assert asdict(one) == {"job_id": "j", "operation": None, "status": None, "errors": 0, "total": 1, "error_rate": 0.0}
+    assert asdict(one) == {
+        "job_id": "j",
+        "operation": None,
+        "status": None,
+        "errors": 0,
+        "total": 1,
+        "error_rate": 0.0,
+    }
     assert await stats.jobs(job_id="k") == []
 
 
@@ -190,46 +290,118 @@ async def test_the_size_of_all_is_told_at_once(store, stats):
     store.asked.clear()
     quick = await stats.storage(quick=True)
     assert quick.tables == ()
-    assert not [statement for statement in store.sent if "dbstat" in statement or "count(" in statement]
+    assert not [
+        statement for statement in store.sent if "dbstat" in statement or "count(" in statement
+    ]
     thorough = await stats.storage()
-    assert quick.bytes >= thorough.bytes if store.kind == "sqlite" else quick.bytes == thorough.bytes
+    assert (
+        quick.bytes >= thorough.bytes if store.kind == "sqlite" else quick.bytes == thorough.bytes
+    )
 
 
-# -- what is to be expected -----------------------------------------------------------------------------------------------------------
+# -- what is to be expected
+# --------------------------------------------------------------------------
 
 
 async def past(store, *durations, operation="copy"):
     for n, ms in enumerate(durations):
         created = T0 + timedelta(minutes=n)
-        values = {"id": f"{operation}-{n}", "operation": operation, "status": "completed", "attempt": 1, "created_at": created}
+        values = {
+            "id": f"{operation}-{n}",
+            "operation": operation,
+            "status": "completed",
+            "attempt": 1,
+            "created_at": created,
+        }
         await store.add(jobs, {**values, "duration_ms": ms})
-        step = {"id": f"{operation}-{n}-1", "job_id": values["id"], "attempt": 1, "seq": 1, "name": "load", "status": "completed"}
+        step = {
+            "id": f"{operation}-{n}-1",
+            "job_id": values["id"],
+            "attempt": 1,
+            "seq": 1,
+            "name": "load",
+            "status": "completed",
+        }
         await store.add(steps, {**step, "started_at": created, "duration_ms": ms / 2})
 
 
 async def running(store, elapsed_ms):
     began = NOW - timedelta(milliseconds=elapsed_ms)
-    await store.add(jobs, {"id": "now", "operation": "copy", "status": "running", "attempt": 1, "created_at": began, "started_at": began})
-    step = {"id": "now-1", "job_id": "now", "attempt": 1, "seq": 1, "name": "load", "status": "running", "started_at": began}
+    await store.add(
+        jobs,
+        {
+            "id": "now",
+            "operation": "copy",
+            "status": "running",
+            "attempt": 1,
+            "created_at": began,
+            "started_at": began,
+        },
+    )
+    step = {
+        "id": "now-1",
+        "job_id": "now",
+        "attempt": 1,
+        "seq": 1,
+        "name": "load",
+        "status": "running",
+        "started_at": began,
+    }
     await store.add(steps, step, {**step, "id": "now-2", "seq": 2, "name": "never seen"})
 
 
 async def test_a_running_job_is_expected_to_take_what_it_took_before(store, stats):
-    """Median and p95 of its operation's completed jobs, and of the steps of that name; others' do not count (R38)."""
+    """Median and p95 of its operation's completed jobs, and of the steps of that name; others' do
+    not count (R38).
+    """
     await past(store, 100.0, 200.0, 300.0, 400.0, 500.0)
     await past(store, 9e9, operation="verify")
-    await store.add(jobs, {"id": "bad", "operation": "copy", "status": "failed", "attempt": 1, "created_at": T0, "duration_ms": 9e9})
+    await store.add(
+        jobs,
+        {
+            "id": "bad",
+            "operation": "copy",
+            "status": "failed",
+            "attempt": 1,
+            "created_at": T0,
+            "duration_ms": 9e9,
+        },
+    )
     await running(store, 150)
     found = await stats.outlook("now")
-    assert (found.job_id, found.operation, found.elapsed_ms, found.samples) == ("now", "copy", 150.0, 5)
-    assert (found.median_ms, found.p95_ms, found.remaining_ms, found.slower) == (300.0, 500.0, 150.0, False)
+    assert (found.job_id, found.operation, found.elapsed_ms, found.samples) == (
+        "now",
+        "copy",
+        150.0,
+        5,
+    )
+    assert (found.median_ms, found.p95_ms, found.remaining_ms, found.slower) == (
+        300.0,
+        500.0,
+        150.0,
+        False,
+    )
     load, unknown = found.steps
-    assert (load.step, load.samples, load.median_ms, load.p95_ms, load.remaining_ms) == ("load", 5, 150.0, 250.0, 50.0)
-    assert (unknown.samples, unknown.median_ms, unknown.p95_ms, unknown.remaining_ms, unknown.slower) == (0, None, None, None, False)
+    assert (load.step, load.samples, load.median_ms, load.p95_ms, load.remaining_ms) == (
+        "load",
+        5,
+        150.0,
+        250.0,
+        50.0,
+    )
+    assert (
+        unknown.samples,
+        unknown.median_ms,
+        unknown.p95_ms,
+        unknown.remaining_ms,
+        unknown.slower,
+    ) == (0, None, None, None, False)
 
 
 async def test_what_takes_longer_than_ever_is_slower_and_has_no_end_in_sight(store, stats):
-    """Beyond the 95th percentile a job is slower than usual; beyond all of them nothing is said of its end (R38)."""
+    """Beyond the 95th percentile a job is slower than usual; beyond all of them nothing is said of
+    its end (R38).
+    """
     await past(store, 100.0, 200.0, 300.0, 400.0, 500.0)
     await running(store, 260)
     found = await stats.outlook("now")
@@ -248,12 +420,19 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, stats):
     """What came later does not change the verdict on it, and only the last hundred count (R38)."""
     await past(store, *[1e6] * 10, *[10.0] * 100, 50.0, *[1e6] * 5)
     found = await stats.outlook("copy-110")
-    assert (found.elapsed_ms, found.samples, found.median_ms, found.slower, found.remaining_ms) == (50.0, 100, 10.0, True, None)
+    assert (found.elapsed_ms, found.samples, found.median_ms, found.slower, found.remaining_ms) == (
+        50.0,
+        100,
+        10.0,
+        True,
+        None,
+    )
     with pytest.raises(JobNotFound):
         await stats.outlook("nobody")
 
 
-# -- what is refused, what is sent ----------------------------------------------------------------------------------------------------
+# -- what is refused, what is sent
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -263,7 +442,10 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, stats):
         (lambda s: s.operations(since=NOW, until=T0), "since .* is after until"),
         (lambda s: s.volume(since=NOW, until=T0), "since .* is after until"),
         (lambda s: s.jobs(since="yesterday"), "since must be a datetime or a timedelta"),
-        (lambda s: s.steps(step="load"), "unknown filter 'step': use one of by, since, until, operation"),
+        (
+            lambda s: s.steps(step="load"),
+            "unknown filter 'step': use one of by, since, until, operation",
+        ),
         (lambda s: s.operations(operation=3), "operation must be a string, not int"),
         (lambda s: s.volume(project="a\0"), "project holds a NUL"),
         (lambda s: s.projects(limit=0), "limit must be a whole number from 1"),
@@ -295,12 +477,18 @@ async def test_a_bad_bucket_is_told(store, stats, bucket, says):
 
 
 async def test_buckets_at_the_ends_of_time(store, stats):
-    """A bucket longer than any window is the window, and windows at the first and the last moment that there are end there (R38)."""
+    """A bucket longer than any window is the window, and windows at the first and the last moment
+    that there are end there (R38).
+    """
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     history = await store.keep(History(3))
     for bucket in (timedelta(days=3_000_000), timedelta.max):
         (one,) = await stats.throughput(bucket, since=T0)
-        assert (one.start, one.end, one.total) == (T0, NOW, len(within(history.jobs, "created_at", since=T0, until=NOW)))
+        assert (one.start, one.end, one.total) == (
+            T0,
+            NOW,
+            len(within(history.jobs, "created_at", since=T0, until=NOW)),
+        )
     (one,) = await stats.throughput(timedelta(hours=2), since=last - timedelta(hours=1), until=last)
     assert one.end == last
     (one,) = await stats.throughput(until=first + timedelta(minutes=1))
@@ -314,7 +502,12 @@ async def test_input_is_only_ever_bound(store, stats):
     """No statement holds a word of what was asked for, whatever is in it (R38, R40)."""
     await store.keep(History(2))
     for name in ("operation", "job_type", "owner", "category", "project"):
-        assert await stats.operations(**{name: EVIL}) == await stats.steps(**{name: EVIL}) == await stats.projects(**{name: EVIL}) == []
+        assert (
+            await stats.operations(**{name: EVIL})
+            == await stats.steps(**{name: EVIL})
+            == await stats.projects(**{name: EVIL})
+            == []
+        )
         assert sum(one.total for one in await stats.throughput(**{name: EVIL})) == 0
     assert (await stats.volume(project=EVIL)).total == 0
     assert await stats.jobs(operation=EVIL, project=EVIL, job_id=EVIL) == []
@@ -324,15 +517,22 @@ async def test_input_is_only_ever_bound(store, stats):
     assert not any("DROP" in sent or "{y}" in sent for sent in store.sent)
 
 
-# -- how they are found ---------------------------------------------------------------------------------------------------------------
+# -- how they are found
+# --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("ask", "index"),
     [
         (lambda s: s.operations(since=T0 + 5 * H, until=T0 + 6 * H), "jobs_by_time"),
-        (lambda s: s.operations(operation="copy", since=T0 + 5 * H, until=T0 + 6 * H), "jobs_by_operation"),
-        (lambda s: s.projects(project="moon", since=T0 + 5 * H, until=T0 + 6 * H), "jobs_by_project"),
+        (
+            lambda s: s.operations(operation="copy", since=T0 + 5 * H, until=T0 + 6 * H),
+            "jobs_by_operation",
+        ),
+        (
+            lambda s: s.projects(project="moon", since=T0 + 5 * H, until=T0 + 6 * H),
+            "jobs_by_project",
+        ),
         (lambda s: s.throughput(since=T0 + 5 * H, until=T0 + 6 * H), "jobs_by_time"),
         (lambda s: s.steps(since=T0 + 5 * H, until=T0 + 6 * H), "steps_by_time"),
         (lambda s: s.jobs(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
@@ -361,11 +561,14 @@ async def test_the_history_of_an_operation_is_found_by_its_index(store, stats):
         assert "structjob_jobs_by_operation" in await store.plan(statement)
 
 
-# -- from a tracker -------------------------------------------------------------------------------------------------------------------
+# -- from a tracker
+# --------------------------------------------------------------------------
 
 
 async def test_a_program_reads_what_it_just_did(any_tracker):
-    """`tracker.stats` delivers what is pending first; a job's CPU time and peak memory are recorded (R38, R42)."""
+    """`tracker.stats` delivers what is pending first; a job's CPU time and peak memory are recorded
+    (R38, R42).
+    """
     tracker = any_tracker
     for n in range(3):
         try:
@@ -376,7 +579,13 @@ async def test_a_program_reads_what_it_just_did(any_tracker):
         except ValueError:
             pass
     (found,) = await tracker.stats.operations(since=timedelta(minutes=5))
-    assert (found.operation, found.total, found.completed, found.failed, found.attempts) == ("import", 3, 2, 1, 3)
+    assert (found.operation, found.total, found.completed, found.failed, found.attempts) == (
+        "import",
+        3,
+        2,
+        1,
+        3,
+    )
     assert found.success_rate == pytest.approx(200 / 3)
     assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms
     assert found.avg_cpu_ms > 0
@@ -389,9 +598,14 @@ async def test_a_program_reads_what_it_just_did(any_tracker):
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_what_ended_in_a_window_is_what_counting_by_hand_says(store, stats, seed):
-    """faults 26: by="ended" counts what ended in the window, whenever it was created, and nothing that still runs."""
+    """faults 26: by="ended" counts what ended in the window, whenever it was created, and nothing
+    that still runs.
+    """
     history = History(seed)
-    for row, begun in ((row, row.get("created_at", row.get("started_at"))) for row in (*history.jobs, *history.steps)):
+    for row, begun in (
+        (row, row.get("created_at", row.get("started_at")))
+        for row in (*history.jobs, *history.steps)
+    ):
         ended = row["status"] not in ("pending", "running", "retrying")
         row["completed_at"] = begun + 3 * H if ended else None
     await store.keep(history)
@@ -401,13 +615,24 @@ async def test_what_ended_in_a_window_is_what_counting_by_hand_says(store, stats
         ended = [row for row in history.jobs if row["completed_at"] is not None]
         expected = grouped(within(ended, "completed_at", **window), "operation")
         found = await stats.operations(by="ended", **window)
-        assert {one.operation: plain(one, "operation") for one in found} == {name: job_summary(rows) for (name,), rows in expected.items()}
+        assert {one.operation: plain(one, "operation") for one in found} == {
+            name: job_summary(rows) for (name,), rows in expected.items()
+        }
         assert all(one.running == one.pending == 0 for one in found)
         ended = [row for row in rows if row["completed_at"] is not None]
-        got = {(one.operation, one.step): one.total for one in await stats.steps(by="ended", **window)}
-        assert got == {key: len(rows) for key, rows in grouped(within(ended, "completed_at", **window), "operation", "name").items()}
+        got = {
+            (one.operation, one.step): one.total for one in await stats.steps(by="ended", **window)
+        }
+        assert got == {
+            key: len(rows)
+            for key, rows in grouped(
+                within(ended, "completed_at", **window), "operation", "name"
+            ).items()
+        }
     per_hour = await stats.throughput(H, by="ended", since=T0, until=T0 + 40 * H)
-    assert sum(one.total for one in per_hour) == sum(row["completed_at"] is not None for row in history.jobs)
+    assert sum(one.total for one in per_hour) == sum(
+        row["completed_at"] is not None for row in history.jobs
+    )
     assert [one.total for one in per_hour[:3]] == [0, 0, 0]
     with pytest.raises(InvalidFilter, match="by must be 'created' or 'ended', not 'started'"):
         await stats.operations(by="started")
@@ -421,5 +646,7 @@ async def test_a_job_that_failed_an_hour_ago_and_was_created_last_week_is_in_the
     job = await tracker.create_job("waits")
     await tracker.cancel(job.id)
     moment = datetime.now(UTC)
-    assert {one.operation: one.total for one in await tracker.stats.operations(by="ended", since=H)} == {"copy": 1, "waits": 1}
+    assert {
+        one.operation: one.total for one in await tracker.stats.operations(by="ended", since=H)
+    } == {"copy": 1, "waits": 1}
     assert await tracker.stats.operations(by="ended", since=moment + H, until=moment + 2 * H) == []

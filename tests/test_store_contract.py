@@ -1,4 +1,6 @@
-"""What every store promises, on SQLite, MariaDB and PostgreSQL alike: the same rows, the same order, the same errors."""
+"""What every store promises, on SQLite, MariaDB and PostgreSQL alike: the same rows, the same
+order, the same errors.
+"""
 
 import asyncio
 import json
@@ -10,18 +12,39 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 import structlog
-from store_support import T0, claim_row, event, events, job, job_row, no_flush, opened, read, state, step
+from store_support import (
+    T0,
+    claim_row,
+    event,
+    events,
+    job,
+    job_row,
+    no_flush,
+    opened,
+    read,
+    state,
+    step,
+)
 
 from structjob.exceptions import SchemaMismatch, StoreUnavailable
 from structjob.models import Event
-from structjob.session import Session
-from structjob.store import migrate
+from structjob.queries.logs import Logs
+from structjob.queries.verify import SessionState, verify
+from structjob.spool.session import Session
+from structjob.store import migrations
+from structjob.store.factory import make_store
 from structjob.store.ingest import Ending, Write
-from structjob.store.logs import Logs
 from structjob.store.migration_sql import statements
-from structjob.store.opening import make_store
-from structjob.store.tables import attempts, dead_letters, gaps, jobs, logs, metadata, sessions, steps
-from structjob.store.verify import SessionState, verify
+from structjob.store.tables import (
+    attempts,
+    dead_letters,
+    gaps,
+    jobs,
+    logs,
+    metadata,
+    sessions,
+    steps,
+)
 
 AT_T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +55,8 @@ async def store(database):
         yield store
 
 
-# -- events -----------------------------------------------------------------------------------------------------------------
+# -- events
+# --------------------------------------------------------------------------
 
 
 async def test_an_event_comes_back_as_it_was_logged(store):
@@ -72,9 +96,18 @@ async def test_an_event_comes_back_as_it_was_logged(store):
     await store.write(Write(2**53 - 1, event(9, message, **fields)))
     (found,) = await read(store)
     moment = datetime(2026, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
-    expected = fields | {"ts": moment, "type": "task", "message": message, "session_id": 2**53 - 1, "seq": 9}
+    expected = fields | {
+        "ts": moment,
+        "type": "task",
+        "message": message,
+        "session_id": 2**53 - 1,
+        "seq": 9,
+    }
     assert found == Event(id=found.id, stored_at=found.stored_at, **expected)
-    assert [type(value) for value in found.attrs.values() if isinstance(value, bool)] == [bool, bool]
+    assert [type(value) for value in found.attrs.values() if isinstance(value, bool)] == [
+        bool,
+        bool,
+    ]
     assert abs(found.stored_at - datetime.now(UTC)) < timedelta(minutes=5)
 
 
@@ -88,7 +121,9 @@ async def test_what_an_event_leaves_out_has_its_default(store):
 
 
 async def test_an_event_is_stored_once(store, database):
-    """The same lines again, lines that overlap, and twins in one batch change nothing (guarantee 1)."""
+    """The same lines again, lines that overlap, and twins in one batch change nothing (guarantee
+    1).
+    """
     await store.write(Write(1, events(1, 2, 3)))
     await store.write(Write(1, events(1, 2, 3)))
     await store.write(Write(1, events(3, 4, 4, 5)))
@@ -99,9 +134,13 @@ async def test_an_event_is_stored_once(store, database):
 
 
 async def test_the_largest_events_are_stored_whole(store):
-    """Events of 256 KiB, many in a batch: nothing is cut by a column type or the size of a packet."""
+    """Events of 256 KiB, many in a batch: nothing is cut by a column type or the size of
+    a packet.
+    """
     messages = [f"{n}" + "é" * 120_000 for n in range(12)]
-    written = await store.write(Write(1, b"".join(event(n, message) for n, message in enumerate(messages, 1))))
+    written = await store.write(
+        Write(1, b"".join(event(n, message) for n, message in enumerate(messages, 1)))
+    )
     assert written.dead == 0
     assert [e.message for e in await read(store)] == messages
 
@@ -125,7 +164,8 @@ async def test_ids_differ_by_case_and_trailing_blanks(store, database):
     assert [e.seq for e in await Logs(store.fetch, no_flush).list(job_id="job ")] == [2]
 
 
-# -- states -----------------------------------------------------------------------------------------------------------------
+# -- states
+# --------------------------------------------------------------------------
 
 
 async def test_a_job_comes_back_as_it_was_recorded(store):
@@ -139,16 +179,41 @@ async def test_a_job_comes_back_as_it_was_recorded(store):
     }  # fmt: skip
     await store.write(Write(7, b"", job(3, **values)))
     (row,) = await store.fetch(sa.select(jobs))
-    expected = job_row(**values) | {"session_id": 7, "state_seq": 3, "created_at": AT_T0, "started_at": AT_T0}
+    expected = job_row(**values) | {
+        "session_id": 7,
+        "state_seq": 3,
+        "created_at": AT_T0,
+        "started_at": AT_T0,
+    }
     assert dict(row) == expected | {"completed_at": AT_T0 + timedelta(microseconds=1)}
 
 
-@pytest.mark.parametrize("result", ["12", "null", "true", "", 'a"b\\', 0, 1.5, True, False, [], {}, [None, "x"], {"a": {"b": 1}}, None])
+@pytest.mark.parametrize(
+    "result",
+    [
+        "12",
+        "null",
+        "true",
+        "",
+        'a"b\\',
+        0,
+        1.5,
+        True,
+        False,
+        [],
+        {},
+        [None, "x"],
+        {"a": {"b": 1}},
+        None,
+    ],
+)
 async def test_a_result_keeps_its_type(store, result):
     """The text "12" is not the number 12, true is not 1, and null is nothing (R18)."""
     await store.write(Write(1, b"", job(1, result=result)))
     (row,) = await store.fetch(
-        sa.select(jobs.c.result, attempts.c.result.label("of_attempt")).join(attempts, attempts.c.job_id == jobs.c.id)
+        sa.select(jobs.c.result, attempts.c.result.label("of_attempt")).join(
+            attempts, attempts.c.job_id == jobs.c.id
+        )
     )
     for found in (row["result"], row["of_attempt"]):
         assert (found, type(found)) == (result, type(result))
@@ -160,51 +225,87 @@ async def status(store, table=jobs):
 
 async def test_only_a_newer_state_changes_a_row(store):
     """Late, repeated and reordered records of one session leave the newest state (R7)."""
-    await store.write(Write(1, b"", job(2, status="completed", result=[2]) + step(3, status="completed")))
-    await store.write(Write(1, b"", job(1, status="running", result=[1]) + step(1, status="running")))
-    assert (await status(store), await status(store, attempts), await status(store, steps)) == (["completed"],) * 3
+    await store.write(
+        Write(1, b"", job(2, status="completed", result=[2]) + step(3, status="completed"))
+    )
+    await store.write(
+        Write(1, b"", job(1, status="running", result=[1]) + step(1, status="running"))
+    )
+    assert (await status(store), await status(store, attempts), await status(store, steps)) == (
+        ["completed"],
+    ) * 3
     await store.write(Write(1, b"", job(4, status="failed") + job(3, status="running")))
     (row,) = await store.fetch(sa.select(jobs))
     assert (row["status"], row["state_seq"], row["result"]) == ("failed", 4, None)
 
 
 async def test_one_session_does_not_change_anothers_row(store):
-    """A job that runs is its own session's; one that is pending may be taken over; a later attempt replaces an earlier one (R7, R13)."""
-    await store.write(Write(1, b"", job(1, "running") + job(2, "pending", status="pending", attempt=0, started_at=None)))
+    """A job that runs is its own session's; one that is pending may be taken over; a later attempt
+    replaces an earlier one (R7, R13).
+    """
+    await store.write(
+        Write(
+            1,
+            b"",
+            job(1, "running") + job(2, "pending", status="pending", attempt=0, started_at=None),
+        )
+    )
     await store.write(Write(2, b"", job(9, "running", status="failed") + job(10, "pending")))
-    found = {row["id"]: (row["status"], row["session_id"]) for row in await store.fetch(sa.select(jobs))}
+    found = {
+        row["id"]: (row["status"], row["session_id"]) for row in await store.fetch(sa.select(jobs))
+    }
     assert found == {"running": ("running", 1), "pending": ("running", 2)}
     await store.write(Write(2, b"", job(11, "running", attempt=2)))
     await store.write(Write(1, b"", job(3, "running", status="completed")))
     (row,) = await store.fetch(sa.select(jobs).where(jobs.c.id == "running"))
     assert (row["session_id"], row["attempt"], row["status"]) == (2, 2, "running")
-    history = await store.fetch(sa.select(attempts).where(attempts.c.job_id == "running").order_by(attempts.c.attempt))
-    assert [(row["attempt"], row["session_id"], row["status"]) for row in history] == [(1, 1, "completed"), (2, 2, "running")]
+    history = await store.fetch(
+        sa.select(attempts).where(attempts.c.job_id == "running").order_by(attempts.c.attempt)
+    )
+    assert [(row["attempt"], row["session_id"], row["status"]) for row in history] == [
+        (1, 1, "completed"),
+        (2, 2, "running"),
+    ]
 
 
 async def test_a_gap_is_recorded_once(store, database):
-    """Numbers that were given up on purpose come through the states' lane, and a second telling changes nothing (guarantee 2)."""
+    """Numbers that were given up on purpose come through the states' lane, and a second telling
+    changes nothing (guarantee 2).
+    """
     for _ in range(2):
         await store.write(Write(1, b"", state("gap", 1, first_seq=2, last_seq=4, reason="dropped")))
-    assert await database.rows("SELECT session_id, first_seq, last_seq, reason FROM structjob_gaps") == [(1, 2, 4, "dropped")]
+    assert await database.rows(
+        "SELECT session_id, first_seq, last_seq, reason FROM structjob_gaps"
+    ) == [(1, 2, 4, "dropped")]
 
 
-# -- claims -----------------------------------------------------------------------------------------------------------------
+# -- claims
+# --------------------------------------------------------------------------
 
 
 async def test_a_claim_opens_the_next_attempt(store):
-    """An id that is known opens attempt after attempt, and what was told before holds on (R13, R14)."""
+    """An id that is known opens attempt after attempt, and what was told before holds on (R13,
+    R14).
+    """
     assert await store.claim(claim_row("j", owner="ada", metadata={"a": 1})) == (None, 1)
     former, attempt = await store.claim(claim_row("j", session=2))
     assert (former["owner"], former["attempt"], attempt) == ("ada", 1, 2)
     assert (former["created_at"], msgspec.json.decode(former["metadata"])) == (T0, {"a": 1})
     (row,) = await store.fetch(sa.select(jobs))
-    assert (row["owner"], row["metadata"], row["attempt"], row["session_id"], row["created_at"]) == ("ada", {"a": 1}, 2, 2, AT_T0)
+    assert (
+        row["owner"],
+        row["metadata"],
+        row["attempt"],
+        row["session_id"],
+        row["created_at"],
+    ) == ("ada", {"a": 1}, 2, 2, AT_T0)
     assert await status(store, attempts) == ["running", "running"]
 
 
 async def test_an_idempotency_key_is_held_by_the_first(store):
-    """Another job with the key of one that is there is refused, and shown which; the key's own job goes on (R14)."""
+    """Another job with the key of one that is there is refused, and shown which; the key's own job
+    goes on (R14).
+    """
     await store.claim(claim_row("first", idempotency_key="k"))
     former, attempt = await store.claim(claim_row("second", idempotency_key="k"))
     assert (former["id"], attempt) == ("first", 0)
@@ -213,27 +314,47 @@ async def test_an_idempotency_key_is_held_by_the_first(store):
 
 
 async def test_claims_at_the_same_moment(database):
-    """Of many processes that start one job at once each gets an attempt of its own; of those with one key one wins (R14)."""
+    """Of many processes that start one job at once each gets an attempt of its own; of those with
+    one key one wins (R14).
+    """
     async with opened(database) as one, opened(database) as other:
-        claims = [store.claim(claim_row("j", session=n)) for n, store in enumerate([one, other] * 6, 1)]
+        claims = [
+            store.claim(claim_row("j", session=n)) for n, store in enumerate([one, other] * 6, 1)
+        ]
         assert sorted(attempt for _, attempt in await asyncio.gather(*claims)) == list(range(1, 13))
-        claims = [store.claim(claim_row(f"k{n}", session=n, idempotency_key="k")) for n, store in enumerate([one, other] * 6)]
+        claims = [
+            store.claim(claim_row(f"k{n}", session=n, idempotency_key="k"))
+            for n, store in enumerate([one, other] * 6)
+        ]
         found = await asyncio.gather(*claims)
         assert sorted(attempt for _, attempt in found) == [0] * 11 + [1]
         assert len({former["id"] for former, attempt in found if not attempt}) == 1
 
 
 async def test_a_record_with_anothers_key_changes_no_other_job(store, database):
-    """A row whose idempotency key belongs to another job is stored without it (faults 33c); it overwrites no job and stops no neighbor."""
+    """A row whose idempotency key belongs to another job is stored without it (faults 33c); it
+    overwrites no job and stops no neighbor.
+    """
     await store.write(Write(1, b"", job(1, "first", idempotency_key="k", owner="ada")))
-    written = await store.write(Write(2, b"", job(1, "second", idempotency_key="k", owner="eve") + job(2, "third")))
+    written = await store.write(
+        Write(2, b"", job(1, "second", idempotency_key="k", owner="eve") + job(2, "third"))
+    )
     assert sorted(written.states) == [1, 2]
-    found = await database.rows("SELECT id, owner, idempotency_key, status FROM structjob_jobs ORDER BY id")
-    assert found == [("first", "ada", "k", "running"), ("second", None, None, "running"), ("third", None, None, "running")]
-    assert await database.rows("SELECT session_id, reason FROM structjob_dead_letters") == [(2, "refused")]
+    found = await database.rows(
+        "SELECT id, owner, idempotency_key, status FROM structjob_jobs ORDER BY id"
+    )
+    assert found == [
+        ("first", "ada", "k", "running"),
+        ("second", None, None, "running"),
+        ("third", None, None, "running"),
+    ]
+    assert await database.rows("SELECT session_id, reason FROM structjob_dead_letters") == [
+        (2, "refused")
+    ]
 
 
-# -- sessions ---------------------------------------------------------------------------------------------------------------
+# -- sessions
+# --------------------------------------------------------------------------
 
 
 def a_session(number=1):
@@ -248,7 +369,12 @@ async def test_a_session_lives_by_the_databases_clock(store, database):
     await store.begin_session(session)
     await store.begin_session(session)
     (before,) = await store.fetch(sa.select(sessions))
-    assert (before["host"], before["pid"], before["service"], before["last_seq"]) == (session.host, session.pid, "s", 0)
+    assert (before["host"], before["pid"], before["service"], before["last_seq"]) == (
+        session.host,
+        session.pid,
+        "s",
+        0,
+    )
     await store.heartbeat(1, 7)
     await store.heartbeat(1, 5)
     await store.write(Write(1, events(1), last_seq=9))
@@ -260,9 +386,13 @@ async def test_a_session_lives_by_the_databases_clock(store, database):
 
 
 async def test_ending_a_session_explains_its_holes(store):
-    """Every number up to the last is stored or explained afterwards, and nothing twice (guarantee 2)."""
+    """Every number up to the last is stored or explained afterwards, and nothing twice (guarantee
+    2).
+    """
     session = a_session()
-    await store.write(Write(1, events(2, 3, 7), state("gap", 1, first_seq=5, last_seq=5, reason="dropped")))
+    await store.write(
+        Write(1, events(2, 3, 7), state("gap", 1, first_seq=5, last_seq=5, reason="dropped"))
+    )
     for _ in range(2):
         ending = Ending(reason="died", last_seq=9, confirmed=3, absent="in_flight", most=5)
         assert (await store.end_session(session, ending, lambda crashed: (1, b""))).left == []
@@ -275,11 +405,24 @@ async def test_ending_a_session_explains_its_holes(store):
 
 
 async def test_what_a_dead_session_left_running_is_crashed(store):
-    """The job, its attempt and its open steps; what is told of it is stored in the same transaction, and only once (R11)."""
+    """The job, its attempt and its open steps; what is told of it is stored in the same
+    transaction, and only once (R11).
+    """
     other = job(1, "theirs")
     await store.write(Write(2, b"", other))
-    last = b"".join(event(n, f"line {n}", job_id="j", ts=f"2026-01-01 00:00:0{n}.000000") for n in range(1, 8))
-    await store.write(Write(1, last, job(1) + step(2) + step(3, "done", status="completed", seq=2) + job(4, "over", status="failed")))
+    last = b"".join(
+        event(n, f"line {n}", job_id="j", ts=f"2026-01-01 00:00:0{n}.000000") for n in range(1, 8)
+    )
+    await store.write(
+        Write(
+            1,
+            last,
+            job(1)
+            + step(2)
+            + step(3, "done", status="completed", seq=2)
+            + job(4, "over", status="failed"),
+        )
+    )
     told = []
 
     def tell(crashed):
@@ -287,14 +430,24 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
         return 2, event(1, "operation_crashed", level="error", job_id="j")
 
     crashed = (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).left
-    assert [(c.job["id"], c.steps, c.last_lines) for c in crashed] == [("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))]
-    assert (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).left == []
+    assert [(c.job["id"], c.steps, c.last_lines) for c in crashed] == [
+        ("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))
+    ]
+    assert (
+        await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)
+    ).left == []
     assert len(told) == 1
     found = {row["id"]: row for row in await store.fetch(sa.select(jobs))}
-    assert {id_: row["status"] for id_, row in found.items()} == {"j": "crashed", "over": "failed", "theirs": "running"}
+    assert {id_: row["status"] for id_, row in found.items()} == {
+        "j": "crashed",
+        "over": "failed",
+        "theirs": "running",
+    }
     assert (found["j"]["error_type"], found["j"]["completed_at"] is not None) == ("Crashed", True)
     assert sorted(await status(store, steps)) == ["completed", "crashed"]
-    assert [e.message for e in await Logs(store.fetch, no_flush).list(session_id=2)] == ["operation_crashed"]
+    assert [e.message for e in await Logs(store.fetch, no_flush).list(session_id=2)] == [
+        "operation_crashed"
+    ]
     # Its own later truth wins.
     await store.write(Write(1, b"", job(5, status="completed")))
     (row,) = await store.fetch(sa.select(jobs.c.status, jobs.c.error_type).where(jobs.c.id == "j"))
@@ -303,23 +456,29 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
 
 @pytest.mark.parametrize("reason", ["died", "closed"])
 async def test_nothing_that_a_session_left_running_ends_before_it_began(store, reason):
-    """Faults 56, 59: the database's clock, by which the end is dated, may be behind that of the host."""
+    """Faults 56, 59: the database's clock, by which the end is dated, may be behind that of the
+    host.
+    """
     ahead = "2126-01-01 00:00:00.000000"
     await store.begin_session(a_session())
     await store.write(Write(1, b"", job(1, started_at=ahead) + step(2, started_at=ahead)))
     await store.end_session(a_session(), Ending(reason=reason), lambda crashed: (1, b""))
     for table in (jobs, attempts, steps):
-        (row,) = await store.fetch(sa.select(table.c.status, table.c.started_at, table.c.completed_at))
+        (row,) = await store.fetch(
+            sa.select(table.c.status, table.c.started_at, table.c.completed_at)
+        )
         assert row["status"] == {"died": "crashed", "closed": "cancelled"}[reason]
         assert row["completed_at"] == row["started_at"]
 
 
-# -- poison -----------------------------------------------------------------------------------------------------------------
+# -- poison
+# --------------------------------------------------------------------------
 
 
 async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(store, database):
-    """The row that the database refuses goes to the dead letters with the reason, its number is explained, all others are stored
-    (guarantee 7); the same lines again change nothing."""
+    """The row that the database refuses goes to the dead letters with the reason, its number is
+    explained, all others are stored (guarantee 7); the same lines again change nothing.
+    """
     lines = b"".join(event(n, message=None if n in (17, 40) else "m") for n in range(1, 65))
     for _ in range(2):
         written = await store.write(Write(1, lines, job(1)))
@@ -329,41 +488,59 @@ async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(store, d
             (17, 17, "dead_lettered"), (40, 40, "dead_lettered"),
         ]  # fmt: skip
         found = await store.fetch(sa.select(dead_letters).order_by(dead_letters.c.seq))
-        assert [(d["session_id"], d["seq"], d["reason"]) for d in found] == [(1, 17, "refused"), (1, 40, "refused")]
+        assert [(d["session_id"], d["seq"], d["reason"]) for d in found] == [
+            (1, 17, "refused"),
+            (1, 40, "refused"),
+        ]
         assert all("null" in d["error"].lower() for d in found)
         assert json.loads(found[0]["payload"])["seq"] == 17
     assert await status(store) == ["running"]
 
 
 async def test_a_bad_change_of_state_is_put_aside(store):
-    """It is stored as far as it fits (faults 33c), kept whole among the dead letters, and stops nothing else (guarantee 7)."""
+    """It is stored as far as it fits (faults 33c), kept whole among the dead letters, and stops
+    nothing else (guarantee 7).
+    """
     bad = job(2, "bad", operation=None)
     for _ in range(2):
         written = await store.write(Write(1, events(1), job(1, "good") + bad + job(3, "better")))
         assert sorted(written.states) == [1, 2, 3]
-    stored = await store.fetch(sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).order_by(jobs.c.id))
-    assert [tuple(row.values()) for row in stored] == [("bad", "", "running"), ("better", "o", "running"), ("good", "o", "running")]
+    stored = await store.fetch(
+        sa.select(jobs.c.id, jobs.c.operation, jobs.c.status).order_by(jobs.c.id)
+    )
+    assert [tuple(row.values()) for row in stored] == [
+        ("bad", "", "running"),
+        ("better", "o", "running"),
+        ("good", "o", "running"),
+    ]
     (letter,) = await store.fetch(sa.select(dead_letters))
     assert (letter["seq"], msgspec.json.decode(letter["payload"])["row"]["id"]) == (None, "bad")
     assert len(await read(store)) == 1
 
 
 async def test_a_torn_line_yields_the_records_in_it(store):
-    """Half a record, and a whole one behind it in the same line: the whole one is stored (guarantee 1)."""
+    """Half a record, and a whole one behind it in the same line: the whole one is stored (guarantee
+    1).
+    """
     lines = events(1) + event(2)[:30] + events(3, 4)
     written = await store.write(Write(1, lines))
     assert (written.dead, written.torn) == (0, 0)
     assert [e.seq for e in await read(store)] == [1, 3, 4]
 
 
-# -- transactions -----------------------------------------------------------------------------------------------------------
+# -- transactions
+# --------------------------------------------------------------------------
 
 
 async def test_a_transaction_is_all_or_nothing(store):
-    """What `call` did is committed when it returns, and undone when it raises; the exception is its own."""
+    """What `call` did is committed when it returns, and undone when it raises; the exception is its
+    own.
+    """
 
     def add(connection, number):
-        connection.execute(gaps.insert().values(session_id=1, first_seq=number, last_seq=number, reason="r"))
+        connection.execute(
+            gaps.insert().values(session_id=1, first_seq=number, last_seq=number, reason="r")
+        )
         return connection.execute(sa.select(sa.func.count()).select_from(gaps)).scalar_one()
 
     assert await store.transact(lambda connection: add(connection, 1)) == 1
@@ -378,25 +555,41 @@ async def test_a_transaction_is_all_or_nothing(store):
 
 
 async def test_many_writers_at_once(database):
-    """Trackers of several processes, two writers each, on events and on the same jobs: all is stored once, no conflict is felt (R28)."""
+    """Trackers of several processes, two writers each, on events and on the same jobs: all is
+    stored once, no conflict is felt (R28).
+    """
     rounds, size = 12, 100
     async with opened(database) as one, opened(database) as other:
 
         async def writer(store, session, offset):
             for n in range(offset, rounds, 2):
                 numbers = range(1 + n * size, 1 + (n + 1) * size)
-                changes = b"".join(job(n * 10 + k + 1, f"shared-{k}", attempt=n + 1) for k in range(5)) if offset == 0 else b""
+                changes = (
+                    b"".join(job(n * 10 + k + 1, f"shared-{k}", attempt=n + 1) for k in range(5))
+                    if offset == 0
+                    else b""
+                )
                 await store.write(Write(session, events(*numbers), changes, last_seq=numbers[-1]))
 
-        await asyncio.gather(*(writer(store, number, offset) for number, store in enumerate((one, other), 1) for offset in (0, 1)))
-        found = await database.rows("SELECT session_id, count(*), min(seq), max(seq) FROM structjob_logs GROUP BY session_id ORDER BY 1")
+        await asyncio.gather(
+            *(
+                writer(store, number, offset)
+                for number, store in enumerate((one, other), 1)
+                for offset in (0, 1)
+            )
+        )
+        found = await database.rows(
+            "SELECT session_id, count(*), min(seq), max(seq) FROM structjob_logs GROUP BY session_id ORDER BY 1"
+        )
         assert found == [(1, rounds * size, 1, rounds * size), (2, rounds * size, 1, rounds * size)]
         assert await database.rows("SELECT DISTINCT attempt FROM structjob_jobs") == [(rounds - 1,)]
         assert await database.rows("SELECT count(*) FROM structjob_dead_letters") == [(0,)]
 
 
 async def test_a_store_that_is_cancelled_goes_on(store):
-    """Whoever gives up waiting is free at once, and the next call works (traps: drivers that hang when they are cancelled)."""
+    """Whoever gives up waiting is free at once, and the next call works (traps: drivers that hang
+    when they are cancelled).
+    """
     for _ in range(3):
         task = asyncio.create_task(store.write(Write(1, events(*range(1, 2000)))))
         await asyncio.sleep(0)
@@ -408,7 +601,8 @@ async def test_a_store_that_is_cancelled_goes_on(store):
     assert len(await store.fetch(sa.select(logs.c.seq))) == 1999
 
 
-# -- migrations -------------------------------------------------------------------------------------------------------------
+# -- migrations
+# --------------------------------------------------------------------------
 
 
 def described(connection):
@@ -416,8 +610,14 @@ def described(connection):
     inspector = sa.inspect(connection)
     found = {}
     for table in sorted(metadata.tables):
-        columns = [(c["name"], str(c["type"]), c["nullable"], c["default"]) for c in inspector.get_columns(table)]
-        indexes = sorted((i["name"] or "", tuple(i["column_names"]), bool(i["unique"])) for i in inspector.get_indexes(table))
+        columns = [
+            (c["name"], str(c["type"]), c["nullable"], c["default"])
+            for c in inspector.get_columns(table)
+        ]
+        indexes = sorted(
+            (i["name"] or "", tuple(i["column_names"]), bool(i["unique"]))
+            for i in inspector.get_indexes(table)
+        )
         found[table] = (columns, indexes, inspector.get_pk_constraint(table)["constrained_columns"])
     return found, sorted(inspector.get_view_names())
 
@@ -426,36 +626,40 @@ async def test_migrations_go_up_and_down_and_up_again(bare_database):
     """Twice each way, on every database; nothing is left below (R6)."""
     async with bare_database.engine.connect() as connection:
         for _ in range(2):
-            await connection.run_sync(migrate.upgrade)
-            assert await connection.run_sync(migrate.current) == migrate.head()
+            await connection.run_sync(migrations.upgrade)
+            assert await connection.run_sync(migrations.current) == migrations.head()
             await connection.rollback()
-            await connection.run_sync(migrate.downgrade, "base")
+            await connection.run_sync(migrations.downgrade, "base")
             assert await connection.run_sync(lambda c: sa.inspect(c).get_table_names()) == []
             await connection.rollback()
 
 
 async def test_the_printed_sql_makes_the_same_tables(bare_database):
-    """What a DBA applies by hand is what structjob would have made, and a tracker takes it as its own (R6)."""
+    """What a DBA applies by hand is what structjob would have made, and a tracker takes it as its
+    own (R6).
+    """
     dialect = bare_database.kind
     async with bare_database.engine.connect() as connection:
-        await connection.run_sync(migrate.prepare)
+        await connection.run_sync(migrations.prepare)
         made = await connection.run_sync(described)
         await connection.rollback()
-        await connection.run_sync(migrate.downgrade, "base")
-    await bare_database.execute(*statements(dialect, "base", migrate.head()))
+        await connection.run_sync(migrations.downgrade, "base")
+    await bare_database.execute(*statements(dialect, "base", migrations.head()))
     async with bare_database.engine.connect() as connection:
         assert await connection.run_sync(described) == made
     async with opened(bare_database) as store:
         await store.write(Write(1, events(1)))
-    await bare_database.execute(*statements(dialect, migrate.head(), "base"))
+    await bare_database.execute(*statements(dialect, migrations.head(), "base"))
 
 
 async def test_the_tables_in_code_are_the_tables_in_the_database(bare_database):
-    """What the queries believe about columns, keys and indexes is what the migrations make, on every database (R5, R6)."""
+    """What the queries believe about columns, keys and indexes is what the migrations make, on
+    every database (R5, R6).
+    """
     async with bare_database.engine.connect() as connection:
-        await connection.run_sync(migrate.prepare)
+        await connection.run_sync(migrations.prepare)
         (made, _), _ = await connection.run_sync(described), await connection.rollback()
-        await connection.run_sync(migrate.downgrade, "base")
+        await connection.run_sync(migrations.downgrade, "base")
         await connection.run_sync(metadata.create_all)
         await connection.commit()
         assert (await connection.run_sync(described))[0] == made
@@ -466,7 +670,9 @@ async def test_ten_stores_open_one_new_database_at_once(bare_database):
     stores = [make_store(bare_database.url, {}) for _ in range(10)]
     try:
         await asyncio.gather(*(store.open() for store in stores))
-        await asyncio.gather(*(store.write(Write(n, events(1, 2))) for n, store in enumerate(stores, 1)))
+        await asyncio.gather(
+            *(store.write(Write(n, events(1, 2))) for n, store in enumerate(stores, 1))
+        )
         assert await bare_database.rows("SELECT count(*) FROM structjob_logs") == [(20,)]
     finally:
         await asyncio.gather(*(store.close() for store in stores))
@@ -476,21 +682,26 @@ async def test_another_versions_tables_are_refused(bare_database):
     """A tracker does not write into tables that it does not know, and says what to do."""
     async with opened(bare_database):
         pass
-    await bare_database.execute(f"UPDATE {migrate.VERSION_TABLE} SET version_num = '9999'")
+    await bare_database.execute(f"UPDATE {migrations.VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SchemaMismatch, match="upgrade structjob"):
         async with opened(bare_database):
             pass
 
 
-# -- from end to end --------------------------------------------------------------------------------------------------------
+# -- from end to end
+# --------------------------------------------------------------------------
 
 log = structlog.get_logger()
 
 
 async def test_a_tracker_on_every_database(any_tracker):
-    """Jobs, steps, attempts, events, reads and the proof of completeness are the same everywhere (R8, R16, R19, R36)."""
+    """Jobs, steps, attempts, events, reads and the proof of completeness are the same everywhere
+    (R8, R16, R19, R36).
+    """
     tracker = any_tracker
-    async with tracker.job("copy", metadata={"vm": "pg"}, external_job_id="gui-1", context_id="cx") as outer:
+    async with tracker.job(
+        "copy", metadata={"vm": "pg"}, external_job_id="gui-1", context_id="cx"
+    ) as outer:
         async with outer.step("first", total=2) as first:
             log.info("hello 😀", n=1, key="ä")
             first.advance(2)
@@ -503,14 +714,25 @@ async def test_a_tracker_on_every_database(any_tracker):
     for any_id in (outer.id, "gui-1", "cx"):
         assert (await tracker.jobs.find(any_id)).id == outer.id
     record = await tracker.jobs.get(outer.id)
-    assert (record.status, record.attempt, record.metadata, record.error.type) == ("failed", 2, {"vm": "pg"}, "ValueError")
+    assert (record.status, record.attempt, record.metadata, record.error.type) == (
+        "failed",
+        2,
+        {"vm": "pg"},
+        "ValueError",
+    )
     history = await tracker.jobs.history(outer.id)
-    assert [(a.status, a.result) for a in history] == [("completed", {"bytes": 1}), ("failed", None)]
+    assert [(a.status, a.result) for a in history] == [
+        ("completed", {"bytes": 1}),
+        ("failed", None),
+    ]
     assert [child.job.id for child in (await tracker.jobs.tree(outer.id)).children] == [inner.id]
     assert [e.message for e in await tracker.logs.list(attrs={"key": "ä"})] == ["hello 😀"]
-    assert [e.message for e in await tracker.logs.list(job_id=outer.id, children=True, level="warning", level_exact=True)] == [
-        "within"
-    ]
+    assert [
+        e.message
+        for e in await tracker.logs.list(
+            job_id=outer.id, children=True, level="warning", level_exact=True
+        )
+    ] == ["within"]
     assert [e.message for e in await tracker.logs.list(text="HELLO")] == ["hello 😀"]
     assert (await tracker.verify()).ok
     ledger = tracker.ledger()
@@ -519,32 +741,45 @@ async def test_a_tracker_on_every_database(any_tracker):
 
 
 async def test_the_command_line_reads_every_database(any_tracker, database, tmp_path):
-    """`structjob jobs --db URL` and `structjob migrate --db URL` work where the tracker does (R49)."""
+    """`structjob jobs --db URL` and `structjob migrate --db URL` work where the tracker
+    does (R49).
+    """
     async with any_tracker.job("copy"):
         log.info("hello")
     await any_tracker.flush()
 
     async def run(*arguments):
         command = [sys.executable, "-m", "structjob", *arguments, "--db", database.url, "--json"]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=tmp_path)
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     assert '"copy"' in await run("jobs")
-    assert migrate.head() in await run("migrate")
+    assert migrations.head() in await run("migrate")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bare_database", ["mariadb", "postgresql"], indirect=True)
 async def test_the_command_line_makes_no_tables_to_read(bare_database, tmp_path):
-    """A command that reads leaves an application's own database as it is, and says that nothing is there (R49)."""
-    for words in (("jobs", "--json"), ("verify",), ("show", "x"), ("prune", "--older-than", "1d", "--dry-run")):
+    """A command that reads leaves an application's own database as it is, and says that nothing is
+    there (R49).
+    """
+    for words in (
+        ("jobs", "--json"),
+        ("verify",),
+        ("show", "x"),
+        ("prune", "--older-than", "1d", "--dry-run"),
+    ):
         command = [sys.executable, "-m", "structjob", *words, "--db", bare_database.url]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, cwd=tmp_path)
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, cwd=tmp_path
+        )
         assert (done.returncode, done.stdout) == (1, "")
         assert "holds no jobs or logs of structjob" in done.stderr
     async with bare_database.engine.connect() as connection:
-        assert await connection.run_sync(migrate.current) is None
+        assert await connection.run_sync(migrations.current) is None
 
 
 async def test_a_claim_at_a_closed_store_is_refused(database):

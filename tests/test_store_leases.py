@@ -1,4 +1,6 @@
-"""Leases, requests to cancel and whose the missing lines were: the same on SQLite, MariaDB and PostgreSQL."""
+"""Leases, requests to cancel and whose the missing lines were: the same on SQLite, MariaDB and
+PostgreSQL.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,13 @@ import structlog
 from sqlalchemy import select
 
 from structjob.exceptions import IllegalTransition, JobNotFound
-from structjob.lane import Dropped
 from structjob.models import JobStatus
-from structjob.session import Session
+from structjob.spool.queue import Dropped
+from structjob.spool.session import Session
 from structjob.store import cancellations, leases, sessions, tables
+from structjob.store.factory import make_store
 from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
 from structjob.store.leases import Lease
-from structjob.store.opening import make_store
 
 log = structlog.get_logger("leases")
 
@@ -38,22 +40,44 @@ async def stranger(stores) -> Session:
     """A session of another host, with a running job and a pending one."""
     session = Session(host="elsewhere", boot_id="another", pid=1)
     await stores[0].begin_session(session)
-    common = dict.fromkeys(JOB_COLUMNS) | {"operation": "strange", "category": "system", "session_id": session.session_id, "state_seq": 0}
+    common = dict.fromkeys(JOB_COLUMNS) | {
+        "operation": "strange",
+        "category": "system",
+        "session_id": session.session_id,
+        "state_seq": 0,
+    }
     for name in ("running", "pending"):
-        row = common | {"id": name, "root_job_id": name, "status": name, "attempt": 1, "created_at": session.started_at}
+        row = common | {
+            "id": name,
+            "root_job_id": name,
+            "status": name,
+            "attempt": 1,
+            "created_at": session.started_at,
+        }
         await stores[0].claim(row)
     await stores[0].transact(
-        lambda connection: connection.execute(tables.jobs.update().where(tables.jobs.c.id == "pending").values(status="pending", attempt=0))
+        lambda connection: connection.execute(
+            tables.jobs.update()
+            .where(tables.jobs.c.id == "pending")
+            .values(status="pending", attempt=0)
+        )
     )
     return session
 
 
 async def rows(store, table, *columns) -> list[tuple]:
-    return [tuple(row.values()) for row in await store.fetch(select(*(table.c[name] for name in columns)).order_by(table.c[columns[0]]))]
+    return [
+        tuple(row.values())
+        for row in await store.fetch(
+            select(*(table.c[name] for name in columns)).order_by(table.c[columns[0]])
+        )
+    ]
 
 
 async def lease_of(store, session: Session) -> Lease:
-    (row,) = [row for row in await store.fetch(leases.OPEN) if row["session_id"] == session.session_id]
+    (row,) = [
+        row for row in await store.fetch(leases.OPEN) if row["session_id"] == session.session_id
+    ]
     return Lease.of(row)
 
 
@@ -66,11 +90,18 @@ def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
 
 
 async def test_of_many_who_reap_one_does(stores, stranger):
-    """The database lets one through; the crash is told once, and the job keeps its session, so that a later truth wins (R11)."""
+    """The database lets one through; the crash is told once, and the job keeps its session, so that
+    a later truth wins (R11).
+    """
     lease = await lease_of(stores[0], stranger)
 
     async def reap(store) -> bool:
-        return await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)) is not None
+        return (
+            await store.transact(
+                lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+            )
+            is not None
+        )
 
     assert sum(await asyncio.gather(*map(reap, stores))) == 1
     store = stores[0]
@@ -79,7 +110,9 @@ async def test_of_many_who_reap_one_does(stores, stranger):
     ]  # fmt: skip
     told = await rows(store, tables.logs, "job_id", "type", "message", "attrs")
     assert told == [("running", "job", "operation_crashed", {"open_steps": [], "é": "ü"})]
-    assert [row[2] for row in await rows(store, tables.sessions, "session_id", "ended_at", "end_reason")] == ["lease_expired"]
+    assert [
+        row[2] for row in await rows(store, tables.sessions, "session_id", "ended_at", "end_reason")
+    ] == ["lease_expired"]
 
 
 async def test_a_beat_in_the_last_moment_saves(stores, stranger):
@@ -88,7 +121,12 @@ async def test_a_beat_in_the_last_moment_saves(stores, stranger):
     lease = await lease_of(store, stranger)
     await asyncio.sleep(0.002)  # the database's clock may have milliseconds only
     await store.heartbeat(stranger.session_id, 0)
-    assert await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)) is None
+    assert (
+        await store.transact(
+            lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+        )
+        is None
+    )
     assert ("running", "running") in await rows(store, tables.jobs, "id", "status")
 
 
@@ -101,7 +139,9 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
 
     assert await store.transact(revive) is None
     lease = await lease_of(store, stranger)
-    assert await store.transact(lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell))
+    assert await store.transact(
+        lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+    )
     assert await store.transact(revive) is not None
     assert await store.transact(revive) is None
     assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
@@ -110,22 +150,29 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
 
 
 async def test_requests_at_once_leave_one(stores, stranger):
-    """Whoever asks, and how often: the job's session finds one request, and none once it is settled (R9)."""
+    """Whoever asks, and how often: the job's session finds one request, and none once it is settled
+    (R9).
+    """
 
     def ask(connection) -> JobStatus:
         return cancellations.request(connection, "running", "the disk is needed", "ada")
 
-    answers = await asyncio.gather(*(store.transact(ask) for store in stores), return_exceptions=True)
+    answers = await asyncio.gather(
+        *(store.transact(ask) for store in stores), return_exceptions=True
+    )
     assert answers.count(JobStatus.RUNNING) == 1
     refused = [str(answer) for answer in answers if isinstance(answer, IllegalTransition)]
     said = "job running (strange) is being cancelled already by ada: the disk is needed; with force=True its cleanup is interrupted, too"
     assert refused == [said] * (len(stores) - 1)
     found = await stores[0].fetch(cancellations.requests(stranger.session_id))
-    assert [(row["job_id"], row["attempt"], row["reason"], row["requested_by"], row["forced"]) for row in found] == [
-        ("running", 1, "the disk is needed", "ada", False)
-    ]
+    assert [
+        (row["job_id"], row["attempt"], row["reason"], row["requested_by"], row["forced"])
+        for row in found
+    ] == [("running", 1, "the disk is needed", "ada", False)]
     assert not await stores[0].fetch(cancellations.requests(1))
-    await stores[0].transact(lambda connection: cancellations.settle(connection, stranger.session_id, "running", 1))
+    await stores[0].transact(
+        lambda connection: cancellations.settle(connection, stranger.session_id, "running", 1)
+    )
     assert not await stores[0].fetch(cancellations.requests(stranger.session_id))
 
 
@@ -137,11 +184,15 @@ async def test_a_pending_job_is_cancelled_where_it_is_asked_for(stores, stranger
         return cancellations.request(connection, "pending", "not wanted", None)
 
     assert await store.transact(ask) is JobStatus.PENDING
-    assert ("pending", "cancelled", "not wanted") in await rows(store, tables.jobs, "id", "status", "error_message")
+    assert ("pending", "cancelled", "not wanted") in await rows(
+        store, tables.jobs, "id", "status", "error_message"
+    )
     with pytest.raises(IllegalTransition, match="is cancelled already"):
         await store.transact(ask)
     with pytest.raises(JobNotFound):
-        await store.transact(lambda connection: cancellations.request(connection, "nobody", "", None))
+        await store.transact(
+            lambda connection: cancellations.request(connection, "nobody", "", None)
+        )
     row = dict.fromkeys(JOB_COLUMNS) | {
         "id": "pending", "root_job_id": "pending", "operation": "strange", "status": "running", "category": "system",
         "session_id": 5, "state_seq": 0, "attempt": 1, "created_at": stranger.started_at,

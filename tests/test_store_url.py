@@ -1,4 +1,6 @@
-"""Database URLs: what people have in their settings is what a tracker takes, and no password is ever shown."""
+"""Database URLs: what people have in their settings is what a tracker takes, and no password is
+ever shown.
+"""
 
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from structjob.cli.database import Database
 from structjob.cli.screen import Failure
 from structjob.exceptions import InvalidURL
 from structjob.store import driver_options
-from structjob.store.opening import make_store
+from structjob.store.factory import make_store
 from structjob.store.url import identity, masked, parse, sqlite_path
 
 
@@ -20,7 +22,9 @@ def no_environment(monkeypatch):
 
 
 def test_a_name_that_is_not_utf_8(tmp_path, monkeypatch):
-    """A path whose bytes are no UTF-8 is refused in one line, also where it is that of the working directory (R49)."""
+    """A path whose bytes are no UTF-8 is refused in one line, also where it is that of the working
+    directory (R49).
+    """
     with pytest.raises(InvalidURL, match="is not UTF-8"):
         parse("sqlite:///\udcff.db")
     there = tmp_path / "\udcff"
@@ -45,7 +49,9 @@ def test_a_name_that_is_not_utf_8(tmp_path, monkeypatch):
     ],
 )
 def test_any_usual_scheme_gets_the_async_driver(given, driver):
-    """Whatever driver an application's own URL names, structjob takes it and uses its own (R5, R51)."""
+    """Whatever driver an application's own URL names, structjob takes it and uses its own (R5,
+    R51).
+    """
     parsed = parse(given)
     assert parsed.drivername == driver
     assert (parsed.username, parsed.password, parsed.host, parsed.database) == (
@@ -63,7 +69,9 @@ def test_a_sqlalchemy_url_is_taken_as_it_is():
 
 
 def test_without_a_url_the_environment_decides(monkeypatch):
-    """$STRUCTJOB_DATABASE_URL comes before $DATABASE_URL, and an empty one counts as absent; else it is a file here (R51)."""
+    """$STRUCTJOB_DATABASE_URL comes before $DATABASE_URL, and an empty one counts as absent; else
+    it is a file here (R51).
+    """
     assert parse(None).render_as_string() == "sqlite+aiosqlite:///structjob.db"
     monkeypatch.setenv("DATABASE_URL", "postgres://h/app")
     assert parse(None).database == "app"
@@ -74,8 +82,15 @@ def test_without_a_url_the_environment_decides(monkeypatch):
 
 
 def test_a_question_mark_in_the_name_of_a_file_is_no_option():
-    """faults 37: `a?b.db` is refused with the right form, not opened as `a`; options that SQLite knows are options."""
-    for url in ("sqlite:///a?b.db", "sqlite:///a?b=c.db", "sqlite:///a?timeout=5&b.db", "sqlite:///dir?/a.db"):
+    """faults 37: `a?b.db` is refused with the right form, not opened as `a`; options that SQLite
+    knows are options.
+    """
+    for url in (
+        "sqlite:///a?b.db",
+        "sqlite:///a?b=c.db",
+        "sqlite:///a?timeout=5&b.db",
+        "sqlite:///dir?/a.db",
+    ):
         with pytest.raises(InvalidURL, match=r"write %3F, as in sqlite:///") as caught:
             parse(url)
         meant = str(caught.value).rpartition("as in ")[2]
@@ -84,12 +99,19 @@ def test_a_question_mark_in_the_name_of_a_file_is_no_option():
 
 
 def test_several_hosts():
-    """faults 37: as libpq has them, with ports of their own or without, they are tried in turn; a driver that takes one says so."""
-    for url in ("postgresql://u:p@a:1,[::1]:2,c/d?port=5432", "postgresql://u:p@/d?host=a:1,[::1]:2,c"):
+    """faults 37: as libpq has them, with ports of their own or without, they are tried in turn; a
+    driver that takes one says so.
+    """
+    for url in (
+        "postgresql://u:p@a:1,[::1]:2,c/d?port=5432",
+        "postgresql://u:p@/d?host=a:1,[::1]:2,c",
+    ):
         options, rest = driver_options.taken(parse(url), "")
         assert options.arguments == {"host": ["a", "::1", "c"], "port": [1, 2, 5432]}
         assert rest.host is None
-    assert driver_options.taken(parse("postgresql://u@/d?host=/run/pg&port=5433"), "")[0].arguments == {"host": "/run/pg", "port": 5433}
+    assert driver_options.taken(parse("postgresql://u@/d?host=/run/pg&port=5433"), "")[
+        0
+    ].arguments == {"host": "/run/pg", "port": 5433}
     for url in ("mariadb://u:hunter2@a:1,b:2/d", "mysql://u:hunter2@a,b/d"):
         with pytest.raises(InvalidURL, match="several hosts") as caught:
             make_store(url, {})
@@ -97,16 +119,25 @@ def test_several_hosts():
 
 
 def test_the_options_of_libpq_are_translated():
-    """faults 37: what asyncpg has under another name, or as a setting of the session, is handed on as that."""
+    """faults 37: what asyncpg has under another name, or as a setting of the session, is handed on
+    as that.
+    """
     url = (
         "postgresql://h/d?application_name=app&connect_timeout=5&target_session_attrs=read-write&keepalives_idle=30&gssencmode=prefer"
         r"&channel_binding=prefer&client_encoding=UTF8&options=-c%20statement_timeout%3D9s%20-csearch_path%3Da%5C%20b%20--work-mem%3D8MB"
     )
     options, rest = driver_options.taken(parse(url), "")
     assert options.arguments == {"timeout": 5.0, "target_session_attrs": "read-write"}
-    assert options.settings == {"application_name": "app", "statement_timeout": "9s", "search_path": "a b", "work_mem": "8MB"}
+    assert options.settings == {
+        "application_name": "app",
+        "statement_timeout": "9s",
+        "search_path": "a b",
+        "work_mem": "8MB",
+    }
     assert dict(rest.query) == {}
-    assert driver_options.taken(parse("postgresql://h/d?connect_timeout=0"), "")[0].arguments == {"timeout": None}
+    assert driver_options.taken(parse("postgresql://h/d?connect_timeout=0"), "")[0].arguments == {
+        "timeout": None
+    }
     assert driver_options.taken(parse("mysql://h/d?charset=utf8&connect_timeout=5&read_timeout=9&compress=true"), "")[0].arguments == {
         "connect_timeout": 5, "read_timeout": 9.0,
     }  # fmt: skip
@@ -127,7 +158,9 @@ def test_the_options_of_libpq_are_translated():
     ],
 )
 def test_an_option_that_cannot_be_used(option, says):
-    """faults 37: it is named, with what to write in its place; nothing asked for is left out silently, and no secret is shown."""
+    """faults 37: it is named, with what to write in its place; nothing asked for is left out
+    silently, and no secret is shown.
+    """
     with pytest.raises(InvalidURL, match=says) as caught:
         make_store(f"postgresql://ada:hunter2@h/d?{option}", {})
     assert "hunter2" not in str(caught.value)
@@ -143,7 +176,9 @@ def test_an_option_of_another_database(scheme):
 
 
 def test_an_unknown_scheme_names_itself_and_the_known_ones():
-    """The message says which scheme was wrong, which there are, gives an example, and hides the password."""
+    """The message says which scheme was wrong, which there are, gives an example, and hides the
+    password.
+    """
     with pytest.raises(InvalidURL) as caught:
         parse("oracle://scott:tiger@db/orcl")
     message = str(caught.value)
@@ -153,7 +188,9 @@ def test_an_unknown_scheme_names_itself_and_the_known_ones():
     assert "tiger" not in message
 
 
-@pytest.mark.parametrize("bad", ["jobs.db", "", "postgres//u:hunter2@h/d", "://", "postgresql://u:hunter2@h:port/d"])
+@pytest.mark.parametrize(
+    "bad", ["jobs.db", "", "postgres//u:hunter2@h/d", "://", "postgresql://u:hunter2@h:port/d"]
+)
 def test_what_is_no_url_is_refused_without_showing_a_password(bad):
     """A typing error in a URL gets a message with an example, never the password."""
     with pytest.raises(InvalidURL) as caught:
@@ -184,19 +221,28 @@ def test_masked_hides_passwords_in_their_place_and_in_the_query():
 
 
 def test_sqlite_path_is_absolute_and_none_in_memory(tmp_path, monkeypatch):
-    """The file (and so its spool) stays where it was when the program changes its directory later."""
+    """The file (and so its spool) stays where it was when the program changes its
+    directory later.
+    """
     monkeypatch.chdir(tmp_path)
     assert sqlite_path(parse("sqlite:///jobs.db")) == tmp_path / "jobs.db"
     assert sqlite_path(parse(f"sqlite:///{tmp_path}/a b.db")) == tmp_path / "a b.db"
     assert sqlite_path(parse(f"sqlite:///file:{tmp_path}/a%20b.db?uri=true")) == tmp_path / "a b.db"
-    for memory in ("sqlite://", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true", "sqlite:///file:x?mode=memory&uri=true"):
+    for memory in (
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+    ):
         assert sqlite_path(parse(memory)) is None
     assert sqlite_path(parse("postgresql://h/d")) is None
 
 
 @pytest.mark.parametrize("spelled", ["pa@ss", "p@a@ss"])
 def test_a_password_with_an_at_sign_is_masked_whole_and_the_mistake_is_named(spelled):
-    """The most frequent slip with a password: all of it stays hidden, and the message says what to write (R33)."""
+    """The most frequent slip with a password: all of it stays hidden, and the message says what to
+    write (R33).
+    """
     with pytest.raises(InvalidURL, match="%40") as caught:
         parse(f"postgresql://ada:{spelled}@db.internal/logs")
     assert "postgresql://ada:***@db.internal/logs" in str(caught.value)
@@ -204,7 +250,9 @@ def test_a_password_with_an_at_sign_is_masked_whole_and_the_mistake_is_named(spe
 
 
 def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
-    """`--db postgresql:/…` is a slip, not the path of a file to be made; its password stays hidden (R33, R49)."""
+    """`--db postgresql:/…` is a slip, not the path of a file to be made; its password stays hidden
+    (R33, R49).
+    """
     with pytest.raises(Failure, match="is not a database URL") as caught:
         _ = Database("postgresql:/ada:hunter2@db.internal/logs").url
     assert "hunter2" not in str(caught.value)
@@ -233,5 +281,7 @@ def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
     ],
 )
 def test_a_database_is_the_same_whoever_asks_for_it(one, other, same):
-    """faults 57: neither the user, nor the options, nor a default that is written out make it another database."""
+    """faults 57: neither the user, nor the options, nor a default that is written out make it
+    another database.
+    """
     assert (identity(parse(one)) == identity(parse(other))) is same

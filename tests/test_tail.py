@@ -1,4 +1,6 @@
-"""Following the log: each event once, none missed, whoever stores it and in whatever order it is committed."""
+"""Following the log: each event once, none missed, whoever stores it and in whatever order it is
+committed.
+"""
 
 import asyncio
 from datetime import timedelta
@@ -13,10 +15,10 @@ import structjob
 from structjob.cli import follow
 from structjob.exceptions import InvalidFilter, StoreUnavailable
 from structjob.models import Gap
-from structjob.store import session_reader as reading
-from structjob.store import tail as tailing
-from structjob.store.jobs import Jobs
-from structjob.store.logs import Logs
+from structjob.queries import tail as tailing
+from structjob.queries import tail_reader as reading
+from structjob.queries.jobs import Jobs
+from structjob.queries.logs import Logs
 
 log = structlog.get_logger("tests.tail")
 
@@ -24,7 +26,8 @@ log = structlog.get_logger("tests.tail")
 @pytest.fixture
 async def database(database):
     if database.kind == "mariadb":
-        # Where rows with the same numbers were deleted a moment ago, InnoDB locks the gaps: one writer would wait for the other.
+        # Where rows with the same numbers were deleted a moment ago, InnoDB locks the gaps: one
+        # writer would wait for the other.
         await database.execute("TRUNCATE structjob_logs")
     return LogDatabase(database.engine)
 
@@ -53,11 +56,14 @@ async def messages(tail):
     return [event.message if not isinstance(event, Gap) else event for event in await come(tail)]
 
 
-# -- exactly once -----------------------------------------------------------------------------------------------------------
+# -- exactly once
+# --------------------------------------------------------------------------
 
 
 async def test_what_is_stored_comes_first_then_what_comes(database):
-    """A tail begins with what is there, in the order of time, and goes on with what is stored later, each event once (R37)."""
+    """A tail begins with what is there, in the order of time, and goes on with what is stored
+    later, each event once (R37).
+    """
     await database.session(1, 2)
     await database.add(1, [1, 2])
     await database.add(2, [1])
@@ -87,7 +93,9 @@ async def test_it_can_begin_at_the_end(database):
 
 
 async def test_two_writers_commit_out_of_order(database):
-    """What is committed late, though it was numbered first, is waited for, and comes once, in the order of its session (R37)."""
+    """What is committed late, though it was numbered first, is waited for, and comes once, in the
+    order of its session (R37).
+    """
     await database.session(1, 2)
     await database.add(1, [1])
     tail = database.logs.tail()
@@ -103,7 +111,9 @@ async def test_two_writers_commit_out_of_order(database):
 
 
 async def test_following_a_job_to_its_last_line(database, monkeypatch):
-    """What is stored is shown, though the job has ended and a line before it is committed late; that is waited for no longer then (R37)."""
+    """What is stored is shown, though the job has ended and a line before it is committed late;
+    that is waited for no longer then (R37).
+    """
     monkeypatch.setattr(follow, "LOOK_EVERY", 0)
     await database.session(1)
     await database.job("mine")
@@ -112,7 +122,9 @@ async def test_following_a_job_to_its_last_line(database, monkeypatch):
     async def look():
         looked.set()
 
-    reader = SimpleNamespace(logs=database.logs, jobs=Jobs(database.fetch, look), deliver_now_and_then=look)
+    reader = SimpleNamespace(
+        logs=database.logs, jobs=Jobs(database.fetch, look), deliver_now_and_then=look
+    )
     following = aiter(follow._follow(reader, {"job_id": "mine"}, "mine", None))
     await database.add(1, [1], job_id="mine")
     assert (await anext(following)).message == "1:1"
@@ -122,7 +134,9 @@ async def test_following_a_job_to_its_last_line(database, monkeypatch):
         rest = asyncio.create_task(_all(following))
         for _ in range(5):
             looked.clear()
-            await asyncio.wait({rest, asyncio.create_task(looked.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {rest, asyncio.create_task(looked.wait())}, return_when=asyncio.FIRST_COMPLETED
+            )
         assert not rest.done()
     async with asyncio.timeout(30):
         assert await rest == ["1:2", "1:3", "1:4", "1:5"]
@@ -133,7 +147,9 @@ async def _all(events):
 
 
 async def test_a_session_whose_only_events_are_committed_late(database):
-    """A late commit is seen though no later number of its session hints at it, and though its ids were passed long ago (R37)."""
+    """A late commit is seen though no later number of its session hints at it, and though its ids
+    were passed long ago (R37).
+    """
     await database.session(1, 2)
     tail = database.logs.tail()
     assert await messages(tail) == []
@@ -144,22 +160,32 @@ async def test_a_session_whose_only_events_are_committed_late(database):
 
 
 async def test_a_tail_that_begins_between_two_commits(database):
-    """What is not committed yet when a tail begins comes all the same, and the filter has no part in it (R37)."""
+    """What is not committed yet when a tail begins comes all the same, and the filter has no part
+    in it (R37).
+    """
     await database.session(1)
     await database.add(1, [1])
     async with database.slow(1, [2], level="error"):
         await database.add(1, [3, 4])
-        everything, from_now, errors = database.logs.tail(), database.logs.tail(last=0), database.logs.tail(level="error")
+        everything, from_now, errors = (
+            database.logs.tail(),
+            database.logs.tail(last=0),
+            database.logs.tail(level="error"),
+        )
         assert await messages(everything) == ["1:1", "1:3", "1:4"]
         assert await messages(from_now) == await messages(errors) == []
-    assert await messages(everything) == await messages(from_now) == await messages(errors) == ["1:2"]
+    assert (
+        await messages(everything) == await messages(from_now) == await messages(errors) == ["1:2"]
+    )
     await database.add(1, [5])
     assert await messages(everything) == await messages(from_now) == ["1:5"]
     assert await messages(errors) == []
 
 
 async def test_events_that_do_not_match_are_passed(database):
-    """A filter leaves out, and holds nothing up: neither a hole that is filled by other events, nor a page full of them (R37)."""
+    """A filter leaves out, and holds nothing up: neither a hole that is filled by other events, nor
+    a page full of them (R37).
+    """
     await database.session(1)
     tail = database.logs.tail(level="error", text="disk", attrs={"vm.name": "a"})
     assert await messages(tail) == []
@@ -173,7 +199,9 @@ async def test_events_that_do_not_match_are_passed(database):
 
 
 async def test_children_that_begin_later(database):
-    """A job's tail holds its children's events, those of children that begin later, and whose row comes after their events (R37)."""
+    """A job's tail holds its children's events, those of children that begin later, and whose row
+    comes after their events (R37).
+    """
     await database.session(1)
     await database.job("parent")
     tail = database.logs.tail(job_id="parent", children=True)
@@ -204,7 +232,9 @@ async def test_a_job_of_another_database_holds_nothing_up(sqlite, monkeypatch):
 
 @pytest.mark.parametrize("resumed", [False, True])
 async def test_ids_that_fall(database, resumed):
-    """Where ids fall as events are stored, a tail misses none and repeats none, whichever session they are of (faults 0.7)."""
+    """Where ids fall as events are stored, a tail misses none and repeats none, whichever session
+    they are of (faults 0.7).
+    """
     database.backward = True
     await database.session(1, 2, 3)
     await database.add(1, range(1, 4))
@@ -225,12 +255,16 @@ async def test_ids_that_fall(database, resumed):
     if not resumed:  # which looks at those that have ended now and then only
         tail._all_looked_at = None
         found += await messages(tail)
-    assert sorted(found) == sorted([*(f"1:{number}" for number in range(4, 54)), "4:1", "3:3", "3:4", "3:5"])
+    assert sorted(found) == sorted(
+        [*(f"1:{number}" for number in range(4, 54)), "4:1", "3:3", "3:4", "3:5"]
+    )
     assert await messages(tail) == []
 
 
 async def test_ids_that_fall_while_history_is_read(database):
-    """A session that begins while what was stored is still being returned comes once, whatever its ids are (faults 0.7)."""
+    """A session that begins while what was stored is still being returned comes once, whatever its
+    ids are (faults 0.7).
+    """
     await database.session(1)
     await database.add(1, range(1, 251))
     tail = database.logs.tail(last=220)
@@ -245,7 +279,9 @@ async def test_ids_that_fall_while_history_is_read(database):
 
 
 async def test_reading_all_that_is_stored_where_ids_fall(database):
-    """Every event that is stored is read once, and what is added meanwhile does not keep the reading going (faults 0.7)."""
+    """Every event that is stored is read once, and what is added meanwhile does not keep the
+    reading going (faults 0.7).
+    """
     database.backward = True
     await database.session(1)
     await database.add(1, range(1, 31))
@@ -256,11 +292,14 @@ async def test_reading_all_that_is_stored_where_ids_fall(database):
     assert found == list(range(1, 31))
 
 
-# -- gaps -------------------------------------------------------------------------------------------------------------------
+# -- gaps
+# --------------------------------------------------------------------------
 
 
 async def test_gaps_explain_what_does_not_come(database):
-    """A number that was dropped or pruned is not waited for; where gaps are wanted they are told in their place (R37)."""
+    """A number that was dropped or pruned is not waited for; where gaps are wanted they are told in
+    their place (R37).
+    """
     await database.session(1)
     plain, telling = database.logs.tail(), database.logs.tail(gaps=True)
     assert await messages(plain) == await messages(telling) == []
@@ -291,7 +330,9 @@ async def test_many_explanations(sqlite, monkeypatch):
 
 
 async def test_a_number_that_never_comes_is_given_up_and_taken_later(database, patience):
-    """After a time what follows a missing number goes on, and the gap is told; if the event comes after all, it is returned (R37)."""
+    """After a time what follows a missing number goes on, and the gap is told; if the event comes
+    after all, it is returned (R37).
+    """
     await database.session(1)
     tail = database.logs.tail(gaps=True)
     assert await messages(tail) == []
@@ -310,7 +351,9 @@ async def test_a_number_that_never_comes_is_given_up_and_taken_later(database, p
 
 
 async def test_the_spool_of_a_session_that_ended_long_ago(database, patience):
-    """A process that was taken for dead, and whose gap was explained, delivers hours later: each of its events comes, once (R37)."""
+    """A process that was taken for dead, and whose gap was explained, delivers hours later: each of
+    its events comes, once (R37).
+    """
     await database.session(1, 2)
     await database.add(1, [1, 2])
     await database.gap(1, 3, 4, "in_flight")
@@ -329,11 +372,14 @@ async def test_the_spool_of_a_session_that_ended_long_ago(database, patience):
         assert sorted(found) == ["1:3", "1:4", "1:5"] + (["2:2"] if one is not tail else [])
 
 
-# -- cursors ----------------------------------------------------------------------------------------------------------------
+# -- cursors
+# --------------------------------------------------------------------------
 
 
 async def test_reconnecting_at_every_event(database):
-    """Whoever goes on with the cursor behind any event gets exactly the rest, whatever has come meanwhile (R37)."""
+    """Whoever goes on with the cursor behind any event gets exactly the rest, whatever has come
+    meanwhile (R37).
+    """
     await database.session(1, 2)
     await database.add(1, [1, 2, 3])
     await database.add(2, [1, 2])
@@ -360,7 +406,9 @@ async def test_reconnecting_at_every_event(database):
 
 
 async def test_reconnecting_after_the_sessions_have_ended(database):
-    """A session that began and ended while nobody looked is not missed, one that was over before does not come again (R37)."""
+    """A session that began and ended while nobody looked is not missed, one that was over before
+    does not come again (R37).
+    """
     await database.session(1, 2)
     await database.add(1, [1])
     await database.end(1, 1)
@@ -377,7 +425,9 @@ async def test_reconnecting_after_the_sessions_have_ended(database):
 
 
 async def test_a_tail_that_begins_before_everything(database):
-    """In an empty database, a session that is over before the next look is not missed; an unread tail's cursor begins anew (R37)."""
+    """In an empty database, a session that is over before the next look is not missed; an unread
+    tail's cursor begins anew (R37).
+    """
     tail = database.logs.tail(last=0)
     unread = tail.cursor
     assert await messages(tail) == []
@@ -400,14 +450,21 @@ async def test_a_cursor_of_another_filter_is_refused(sqlite):
     for wrong in ("", "x", "é", cursor[:-4], 3):
         with pytest.raises(InvalidFilter, match="cursor"):
             sqlite.logs.tail(after=wrong)
-    refused = ({"order": "desc"}, {"until": timedelta(hours=1)}, {"last": -1}, {"last": 1, "after": cursor}, {"children": True})
+    refused = (
+        {"order": "desc"},
+        {"until": timedelta(hours=1)},
+        {"last": -1},
+        {"last": 1, "after": cursor},
+        {"children": True},
+    )
     for filters in refused:
         with pytest.raises(InvalidFilter):
             sqlite.logs.tail(**filters)
     assert sqlite.asked == []
 
 
-# -- manners ----------------------------------------------------------------------------------------------------------------
+# -- manners
+# --------------------------------------------------------------------------
 
 
 async def test_an_idle_tail_asks_once_a_second(sqlite, monkeypatch):
@@ -429,9 +486,13 @@ async def test_an_idle_tail_asks_once_a_second(sqlite, monkeypatch):
     monkeypatch.setattr(tail, "_read_new", look)
     assert await tail.poll(0.2) == []
     assert len(sqlite.asked) == looks > 1
-    statement = sqlite.asked[-1].compile(dialect=sqlite.engine.dialect, compile_kwargs={"literal_binds": True})
+    statement = sqlite.asked[-1].compile(
+        dialect=sqlite.engine.dialect, compile_kwargs={"literal_binds": True}
+    )
     async with sqlite.engine.connect() as connection:
-        plan = [row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+        plan = [
+            row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")
+        ]
     assert not [step for step in plan if step.startswith("SCAN")], plan
 
 
@@ -454,7 +515,9 @@ async def test_waiting_with_a_timeout_loses_nothing(sqlite, monkeypatch):
 
 
 async def test_memory_is_bounded(sqlite):
-    """A consumer that is slow has a hundred events in memory at most, however many there are (R37)."""
+    """A consumer that is slow has a hundred events in memory at most, however many there
+    are (R37).
+    """
     await sqlite.session(1)
     tail = sqlite.logs.tail()
     assert await messages(tail) == []
@@ -474,7 +537,9 @@ async def limited(tail, number):
 
 
 async def test_an_outage_is_waited_out(sqlite, monkeypatch):
-    """A database that does not answer at first is an error; one that goes away later is waited for (R29, R37)."""
+    """A database that does not answer at first is an error; one that goes away later is waited for
+    (R29, R37).
+    """
     monkeypatch.setattr(tailing, "POLL", 0.001)
     away = True
 
@@ -497,7 +562,8 @@ async def test_an_outage_is_waited_out(sqlite, monkeypatch):
     assert (await anext(tail)).message == "1:2"
 
 
-# -- in a program -----------------------------------------------------------------------------------------------------------
+# -- in a program
+# --------------------------------------------------------------------------
 
 
 async def test_a_commit_of_this_process_is_seen_at_once(tracker, monkeypatch):

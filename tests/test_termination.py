@@ -1,4 +1,5 @@
-"""Signals: what they end is recorded as cancelled, everything is stored, and the process ends as its sender expects.
+"""Signals: what they end is recorded as cancelled, everything is stored, and the process ends as
+its sender expects.
 
 R9, R34, guarantee 6.
 """
@@ -17,12 +18,12 @@ import time
 import pytest
 
 import structjob
-from structjob import termination
+from structjob.engine import shutdown
 
 HEAD = """
 import asyncio, contextlib, os, signal, sys, threading, time
 import structlog, structjob
-from structjob import termination
+from structjob.engine import shutdown
 structjob.configure(console=False)
 log = structlog.get_logger("app")
 url = sys.argv[1]
@@ -60,7 +61,9 @@ class Program:
         self.process.send_signal(number)
 
     def insist(self, number):
-        """Send a signal until it ends: what asyncio was about to do when Ctrl-C came may be lost, and what waits for it waits for ever."""
+        """Send a signal until it ends: what asyncio was about to do when Ctrl-C came may be lost,
+        and what waits for it waits for ever.
+        """
         self.send(number)
         while True:
             try:
@@ -79,7 +82,9 @@ class Program:
 
 
 async def look(url):
-    """Return messages, jobs by operation as (status, error message), steps' statuses, and whether all is accounted for."""
+    """Return messages, jobs by operation as (status, error message), steps' statuses, and whether
+    all is accounted for.
+    """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(url) as tracker:
         await tracker.flush()
@@ -91,11 +96,14 @@ async def look(url):
         return messages, jobs, steps, (await tracker.verify()).ok
 
 
-# -- SIGTERM ----------------------------------------------------------------------------------------------------------------
+# -- SIGTERM
+# --------------------------------------------------------------------------
 
 
 async def test_sigterm_leaves_a_cleanup_alone(db_url):
-    """faults 23: a job that is being cancelled when SIGTERM comes cleans up to its end, and keeps its reason."""
+    """faults 23: a job that is being cancelled when SIGTERM comes cleans up to its end, and keeps
+    its reason.
+    """
     text = """
         async def main():
             async with structjob.Tracker(url) as tracker:
@@ -105,11 +113,11 @@ async def test_sigterm_leaves_a_cleanup_alone(db_url):
                         await asyncio.sleep(60)
                     finally:
                         loop, came = asyncio.get_running_loop(), asyncio.Event()
-                        begin = termination._begin
+                        begin = shutdown._begin
                         def begun():
                             begin()
                             loop.call_later(0.1, came.set)
-                        termination._begin = begun
+                        shutdown._begin = begun
                         ready()
                         await came.wait()
                         log.info("cleaned")
@@ -124,7 +132,9 @@ async def test_sigterm_leaves_a_cleanup_alone(db_url):
 
 
 async def test_sigterm_cancels_the_job_and_its_steps(db_url):
-    """R9, R34: the job says by what it was cancelled, code that cleans up is run to its end, and the process dies of the signal."""
+    """R9, R34: the job says by what it was cancelled, code that cleans up is run to its end, and
+    the process dies of the signal.
+    """
     text = """
         async def main():
             async with structjob.Tracker(url) as tracker:
@@ -147,11 +157,18 @@ async def test_sigterm_cancels_the_job_and_its_steps(db_url):
         program.await_word()
         program.send(signal.SIGTERM)
         assert program.end(-signal.SIGTERM, within=20) == ([], "")
-    assert await look(db_url) == (["cleaning", "cleaned"], {"nightly": ("cancelled", "SIGTERM")}, ["cancelled", "cancelled"], True)
+    assert await look(db_url) == (
+        ["cleaning", "cleaned"],
+        {"nightly": ("cancelled", "SIGTERM")},
+        ["cancelled", "cancelled"],
+        True,
+    )
 
 
 async def test_sigterm_ends_a_worker_with_many_jobs(db_url):
-    """R34: jobs in tasks, nested ones, one by hand and one that begins too late are all cancelled; the main coroutine need not end."""
+    """R34: jobs in tasks, nested ones, one by hand and one that begins too late are all cancelled;
+    the main coroutine need not end.
+    """
     text = """
         async def work(tracker, n):
             async with tracker.job(f"outer {n}") as job, job.child(f"inner {n}"):
@@ -186,7 +203,7 @@ async def test_sigterm_ends_a_worker_with_many_jobs(db_url):
 async def test_sigterm_where_a_job_does_not_let_itself_be_cancelled(db_url):
     """R34: it has a bounded time; then it is recorded as cancelled all the same."""
     text = """
-        termination.GRACE = 0.3
+        shutdown.GRACE = 0.3
         async def main():
             async with structjob.Tracker(url) as tracker, tracker.job("stubborn"):
                 ready()
@@ -206,9 +223,11 @@ async def test_sigterm_where_a_job_does_not_let_itself_be_cancelled(db_url):
 
 
 async def test_sigterm_in_a_blocked_loop(db_url):
-    """R34: a loop that is blocked cannot wind anything up; the process ends nevertheless, and the job's end is in the spool."""
+    """R34: a loop that is blocked cannot wind anything up; the process ends nevertheless, and the
+    job's end is in the spool.
+    """
     text = """
-        termination._WATCH = 0.3
+        shutdown._WATCH = 0.3
         async def main():
             async with structjob.Tracker(url) as tracker, tracker.job("blocked"):
                 log.info("in it")
@@ -228,7 +247,7 @@ async def test_sigterm_in_a_blocked_loop(db_url):
 async def test_sigterm_twice_ends_at_once(db_url):
     """R34: who asks twice does not want to wait."""
     text = """
-        termination.GRACE = termination._WATCH = 60.0
+        shutdown.GRACE = shutdown._WATCH = 60.0
         async def main():
             async with structjob.Tracker(url) as tracker, tracker.job("slow to end"):
                 try:
@@ -250,9 +269,11 @@ async def test_sigterm_twice_ends_at_once(db_url):
 
 @pytest.mark.slow
 async def test_sigterm_with_a_locked_database(db_url, db_path):
-    """Guarantee 6: the process ends within the time that containers are given; what could not be stored waits in the spool."""
+    """Guarantee 6: the process ends within the time that containers are given; what could not be
+    stored waits in the spool.
+    """
     text = """
-        termination.CLOSING = 1.0
+        shutdown.CLOSING = 1.0
         async def main():
             async with structjob.Tracker(url) as tracker, tracker.job("a"):
                 ready()
@@ -279,7 +300,7 @@ async def test_sigterm_with_a_locked_database(db_url, db_path):
 async def test_sigterm_where_no_loop_runs_any_more(db_url):
     """R34: a tracker that was forgotten does not keep the signal from ending the process."""
     text = """
-        termination.GRACE = termination._WATCH = 60.0
+        shutdown.GRACE = shutdown._WATCH = 60.0
         async def main():
             global tracker
             tracker = await structjob.Tracker(url).open()
@@ -297,7 +318,9 @@ async def test_sigterm_where_no_loop_runs_any_more(db_url):
 
 
 async def test_a_child_process_is_terminated_as_ever(db_url):
-    """R22: `Process.terminate()` ends a forked child at once, and touches no job of its parent's."""
+    """R22: `Process.terminate()` ends a forked child at once, and touches no job of its
+    parent's.
+    """
     text = """
         async def main():
             async with structjob.Tracker(url) as tracker, tracker.job("parent"):
@@ -308,32 +331,39 @@ async def test_a_child_process_is_terminated_as_ever(db_url):
                 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         asyncio.run(main())
         """
-    with Program("import warnings; warnings.simplefilter('ignore')\n" + textwrap.dedent(text), db_url) as program:
+    with Program(
+        "import warnings; warnings.simplefilter('ignore')\n" + textwrap.dedent(text), db_url
+    ) as program:
         program.send(0)
         program.await_word(str(-signal.SIGTERM))
         program.end(0, within=20)
     assert (await look(db_url))[1] == {"parent": ("completed", None)}
 
 
-# -- whose the handler is ---------------------------------------------------------------------------------------------------
+# -- whose the handler is
+# --------------------------------------------------------------------------
 
 
 async def test_the_handler_is_there_while_a_tracker_is_open(db_url):
-    """R34: it comes with the first tracker, goes with the last, and `signals=False` does without."""
+    """R34: it comes with the first tracker, goes with the last, and `signals=False` does
+    without.
+    """
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     async with structjob.Tracker(db_url, signals=False):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         async with structjob.Tracker("sqlite://"):
-            assert signal.getsignal(signal.SIGTERM) is termination._terminate
+            assert signal.getsignal(signal.SIGTERM) is shutdown._terminate
             async with structjob.Tracker("sqlite://"):
                 pass
-            assert signal.getsignal(signal.SIGTERM) is termination._terminate
+            assert signal.getsignal(signal.SIGTERM) is shutdown._terminate
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_anothers_handler_has_precedence(db_url, when):
-    """R34: whoever handled SIGTERM before we came, or does later, goes on to do so, and nothing of ours happens."""
+    """R34: whoever handled SIGTERM before we came, or does later, goes on to do so, and nothing of
+    ours happens.
+    """
     called = []
 
     def handler(number, frame):
@@ -380,7 +410,8 @@ async def test_a_tracker_in_a_thread_leaves_signals_alone(db_url):
     assert seen == [signal.SIG_DFL]
 
 
-# -- SIGINT -----------------------------------------------------------------------------------------------------------------
+# -- SIGINT
+# --------------------------------------------------------------------------
 
 INTERRUPTED = """
     async def main():
@@ -400,7 +431,9 @@ INTERRUPTED = """
 
 
 async def test_ctrl_c_twice_ends_at_once(db_url):
-    """R34: the second one does not wait for what the first one set going, and the truth can be found afterwards."""
+    """R34: the second one does not wait for what the first one set going, and the truth can be
+    found afterwards.
+    """
     with Program(INTERRUPTED.format(cleanup=60), db_url) as program:
         program.await_word()
         program.send(signal.SIGINT)
@@ -413,7 +446,9 @@ async def test_ctrl_c_twice_ends_at_once(db_url):
 
 
 async def test_ctrl_c_twice_with_a_locked_database(db_url, db_path):
-    """R34: nor does it wait for the database, from which the first one would take its leave; what is left waits in the spool."""
+    """R34: nor does it wait for the database, from which the first one would take its leave; what
+    is left waits in the spool.
+    """
     with (
         Program(INTERRUPTED.format(cleanup=0), db_url) as program,
         contextlib.closing(sqlite3.connect(db_path, isolation_level=None, timeout=10)) as other,
@@ -422,7 +457,12 @@ async def test_ctrl_c_twice_with_a_locked_database(db_url, db_path):
         other.execute("BEGIN EXCLUSIVE")
         program.send(signal.SIGINT)
         program.await_word()
-        while not (spool := b"".join(file.read_bytes() for file in db_path.parent.rglob("states-*"))).count(b'"status":"cancelled"') >= 2:
+        while (
+            not (
+                spool := b"".join(file.read_bytes() for file in db_path.parent.rglob("states-*"))
+            ).count(b'"status":"cancelled"')
+            >= 2
+        ):
             assert spool
             await asyncio.sleep(0.01)
         program.insist(signal.SIGINT)
@@ -444,7 +484,8 @@ async def test_ctrl_c_once(db_url):
     assert jobs["long"][0] == "cancelled"
 
 
-# -- a server that handles signals itself -----------------------------------------------------------------------------------
+# -- a server that handles signals itself
+# --------------------------------------------------------------------------
 
 SERVER = """
     import contextlib, fastapi, uvicorn
@@ -478,9 +519,13 @@ SERVER = """
 
 @pytest.mark.slow
 async def test_sigterm_under_uvicorn_with_a_long_response_open(db_url):
-    """R34: the server's own way to end is not hindered: it cancels the request and its job, and the lifespan closes the tracker."""
+    """R34: the server's own way to end is not hindered: it cancels the request and its job, and the
+    lifespan closes the tracker.
+    """
     with Program(SERVER.format(graceful=1), db_url) as program:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(program.process.stdout.readline()))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(program.process.stdout.readline())
+        )
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"begun\n"), 20)
         program.send(signal.SIGTERM)

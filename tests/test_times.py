@@ -1,4 +1,6 @@
-"""Times that are given to the library have a time zone; on the command line they are those of the wall."""
+"""Times that are given to the library have a time zone; on the command line they are those of the
+wall.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from structjob import JobFilter, LogFilter
-from structjob.cli.moments import moment
+from structjob.cli.times import moment
 from structjob.exceptions import InvalidFilter
 from structjob.filters import AttemptFilter
 from structjob.statistics import StatisticsFilter
@@ -20,8 +22,13 @@ NAIVE = datetime(2026, 5, 4, 13, 30)
 @pytest.mark.parametrize("side", ["since", "until"])
 @pytest.mark.parametrize("kind", [LogFilter, JobFilter, AttemptFilter, StatisticsFilter])
 def test_a_filter_refuses_a_time_without_a_zone(kind, side):
-    """faults 33g: a naive time is UTC to some and local to others; the error says how to write either."""
-    with pytest.raises(InvalidFilter, match=rf"{side} has no time zone \(2026-05-04T13:30:00\): write datetime.now\(UTC\).*astimezone"):
+    """faults 33g: a naive time is UTC to some and local to others; the error says how to write
+    either.
+    """
+    with pytest.raises(
+        InvalidFilter,
+        match=rf"{side} has no time zone \(2026-05-04T13:30:00\): write datetime.now\(UTC\).*astimezone",
+    ):
         kind(**{side: NAIVE})
 
 

@@ -1,4 +1,6 @@
-"""TLS: asked for in whichever words, refused in words that say what to type; on real servers with certificates made for the test."""
+"""TLS: asked for in whichever words, refused in words that say what to type; on real servers with
+certificates made for the test.
+"""
 
 import contextlib
 import shutil
@@ -13,7 +15,7 @@ from store_support import opened
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.store import tls
-from structjob.store.opening import make_store
+from structjob.store.factory import make_store
 from structjob.store.url import parse
 
 SERVERS = pytest.mark.parametrize("server", ["mariadb", "postgresql"], indirect=True)
@@ -37,8 +39,16 @@ SERVERS = pytest.mark.parametrize("server", ["mariadb", "postgresql"], indirect=
     ],
 )
 def test_the_words_of_each_world(scheme, query, mode, wanted):
-    """Every spelling of libpq, MySQL and the drivers means the same on each server, and is gone from what a driver gets (faults 58)."""
-    found, rest = tls.taken(parse(f"{scheme}://u@h/d?{query}&application_name=x" if query else f"{scheme}://u@h/d?application_name=x"))
+    """Every spelling of libpq, MySQL and the drivers means the same on each server, and is gone
+    from what a driver gets (faults 58).
+    """
+    found, rest = tls.taken(
+        parse(
+            f"{scheme}://u@h/d?{query}&application_name=x"
+            if query
+            else f"{scheme}://u@h/d?application_name=x"
+        )
+    )
     assert (found.mode, found.wanted) == (mode, wanted)
     assert dict(rest.query) == {"application_name": "x"}
 
@@ -47,10 +57,19 @@ def test_the_words_of_each_world(scheme, query, mode, wanted):
 @pytest.mark.parametrize(
     ("query", "told"),
     [
-        ("ssl_mode=verify", "ssl_mode=verify in the URL is unknown: write ssl_mode= and one of disable"),
+        (
+            "ssl_mode=verify",
+            "ssl_mode=verify in the URL is unknown: write ssl_mode= and one of disable",
+        ),
         ("ssl_check_hostname=maybe", "write ssl_check_hostname=true"),
-        ("ssl_ca=/nowhere/ca.pem", "ssl_ca=/nowhere/ca.pem in the URL cannot be read: No such file"),
-        ("sslcert={self}", "sslcert={self} in the URL is not a certificate with its key in PEM form"),
+        (
+            "ssl_ca=/nowhere/ca.pem",
+            "ssl_ca=/nowhere/ca.pem in the URL cannot be read: No such file",
+        ),
+        (
+            "sslcert={self}",
+            "sslcert={self} in the URL is not a certificate with its key in PEM form",
+        ),
         ("sslkey={self}", "but no certificate: add sslcert="),
     ],
 )
@@ -74,10 +93,27 @@ def _openssl(directory, *words):
 def make_certificates(directory: Path) -> None:
     """Make an authority, a certificate for 127.0.0.1 and one for a client."""
     new = ["req", "-newkey", "rsa:2048", "-nodes"]
-    _openssl(directory, *new, "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
-    for name, extension in (("server", "subjectAltName=IP:127.0.0.1"), ("client", "subjectAltName=DNS:app")):
+    _openssl(
+        directory,
+        *new,
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    )
+    for name, extension in (
+        ("server", "subjectAltName=IP:127.0.0.1"),
+        ("client", "subjectAltName=DNS:app"),
+    ):
         (directory / "extension").write_text(extension)
-        _openssl(directory, *new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        _openssl(
+            directory, *new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr"
+        )
         _openssl(
             directory, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
             "-extfile", "extension", "-out", f"{name}.pem",
@@ -91,12 +127,17 @@ class SecureMariaDB(MariaDB):
 
     def _serve(self):
         files = {"ca": "ca.pem", "cert": "server.pem", "key": "server.key"}
-        return [*super()._serve(), *(f"--ssl-{name}={self.certificates / file}" for name, file in files.items())]
+        return [
+            *super()._serve(),
+            *(f"--ssl-{name}={self.certificates / file}" for name, file in files.items()),
+        ]
 
     def set_up(self):
         self.sql("CREATE DATABASE test", database="")
         for name, what in (("tls", "SSL"), ("cert", "X509")):
-            self.sql(f"CREATE USER {name}@'127.0.0.1' REQUIRE {what}; GRANT ALL ON test.* TO {name}@'127.0.0.1'")
+            self.sql(
+                f"CREATE USER {name}@'127.0.0.1' REQUIRE {what}; GRANT ALL ON test.* TO {name}@'127.0.0.1'"
+            )
 
 
 class SecurePostgreSQL(PostgreSQL):
@@ -105,12 +146,22 @@ class SecurePostgreSQL(PostgreSQL):
     certificates: Path
 
     def _serve(self):
-        files = {"ssl_ca_file": "ca.pem", "ssl_cert_file": "server.pem", "ssl_key_file": "server.key"}
+        files = {
+            "ssl_ca_file": "ca.pem",
+            "ssl_cert_file": "server.pem",
+            "ssl_key_file": "server.key",
+        }
         settings = [f"{name}={self.certificates / file}" for name, file in files.items()]
-        return [*super()._serve(), *(word for setting in ("ssl=on", *settings) for word in ("-c", setting))]
+        return [
+            *super()._serve(),
+            *(word for setting in ("ssl=on", *settings) for word in ("-c", setting)),
+        ]
 
     def set_up(self):
-        self.sql("CREATE DATABASE test; CREATE ROLE tls SUPERUSER LOGIN; CREATE ROLE cert SUPERUSER LOGIN", database="")
+        self.sql(
+            "CREATE DATABASE test; CREATE ROLE tls SUPERUSER LOGIN; CREATE ROLE cert SUPERUSER LOGIN",
+            database="",
+        )
         (self.directory / "data" / "pg_hba.conf").write_text(
             "host all postgres 127.0.0.1/32 trust\nhostssl all tls 127.0.0.1/32 trust\n"
             "hostssl all cert 127.0.0.1/32 trust clientcert=verify-ca\n"
@@ -153,9 +204,15 @@ async def refused(url):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_that_demands_tls(server):
-    """Every spelling connects; without one the server's demand is told as that, with what to add (faults 58)."""
+    """Every spelling connects; without one the server's demand is told as that, with what to add
+    (faults 58).
+    """
     ca = server.certificates / "ca.pem"
-    verified = (f"sslmode=verify-full&sslrootcert={ca}", f"ssl_ca={ca}", f"ssl-mode=VERIFY_CA&ssl-ca={ca}")
+    verified = (
+        f"sslmode=verify-full&sslrootcert={ca}",
+        f"ssl_ca={ca}",
+        f"ssl-mode=VERIFY_CA&ssl-ca={ca}",
+    )
     for query in ("sslmode=require", "ssl=true", "ssl-mode=REQUIRED", *verified):
         async with opened(None, f"{server.url(user='tls')}?{query}"):
             pass
@@ -171,11 +228,15 @@ async def test_a_server_that_demands_tls(server):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_that_demands_a_certificate(server):
-    """A user's certificate is sent; where there is none, it is named as what is missing (faults 58)."""
+    """A user's certificate is sent; where there is none, it is named as what is missing (faults
+    58).
+    """
     own = f"sslcert={server.certificates}/client.pem&sslkey={server.certificates}/client.key"
     async with opened(None, f"{server.url(user='cert')}?{own}"):
         pass
-    async with opened(None, f"{server.url(user='cert')}?sslmode=require&{own.replace('ssl', 'ssl_')}"):
+    async with opened(
+        None, f"{server.url(user='cert')}?sslmode=require&{own.replace('ssl', 'ssl_')}"
+    ):
         pass
     told = await refused(f"{server.url(user='cert')}?sslmode=require")
     assert "client certificate" in str(told)
@@ -186,9 +247,13 @@ async def test_a_server_that_demands_a_certificate(server):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_of_another_authority(server, tmp_path):
-    """A certificate that cannot be verified is told with the option that names its authority (faults 58)."""
+    """A certificate that cannot be verified is told with the option that names its authority
+    (faults 58).
+    """
     make_certificates(tmp_path)
-    told = await refused(f"{server.url(user='tls')}?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem")
+    told = await refused(
+        f"{server.url(user='tls')}?sslmode=verify-full&sslrootcert={tmp_path}/ca.pem"
+    )
     assert "is not accepted" in str(told)
     assert "sslrootcert=/path/to/ca.pem" in str(told)
     named = server.url(user="tls").replace("127.0.0.1", "localhost")
@@ -200,6 +265,8 @@ async def test_a_server_of_another_authority(server, tmp_path):
 
 @pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
 async def test_a_server_without_tls(database):
-    """Where TLS is asked for and the server has none, nothing is sent in the clear, and the message says so (faults 58)."""
+    """Where TLS is asked for and the server has none, nothing is sent in the clear, and the message
+    says so (faults 58).
+    """
     told = await refused(f"{database.url}?sslmode=require")
     assert "TLS" in str(told)

@@ -1,4 +1,6 @@
-"""The tracker: options, accounts, bad input, and that it leaves nothing behind (R28, R29, guarantees 2, 6 and 8)."""
+"""The tracker: options, accounts, bad input, and that it leaves nothing behind (R28, R29,
+guarantees 2, 6 and 8).
+"""
 
 import asyncio
 import contextlib
@@ -15,7 +17,17 @@ import structlog
 from stopwatch import Stopwatch
 
 import structjob
-from structjob import InvalidArgument, InvalidFilter, InvalidURL, LogFilter, NotOpen, SchemaMismatch, SpoolError, StructjobError, Tracker
+from structjob import (
+    InvalidArgument,
+    InvalidFilter,
+    InvalidURL,
+    LogFilter,
+    NotOpen,
+    SchemaMismatch,
+    SpoolError,
+    StructjobError,
+    Tracker,
+)
 
 log = structlog.get_logger("app")
 
@@ -25,11 +37,14 @@ def _configured():
     structjob.configure(console=False, strict=True)
 
 
-# -- opening ----------------------------------------------------------------------------------------------------------------
+# -- opening
+# --------------------------------------------------------------------------
 
 
 async def test_urls_of_every_form_open(tmp_path, monkeypatch):
-    """Design: a text, a `sqlalchemy.URL`, $STRUCTJOB_DATABASE_URL, $DATABASE_URL, and ./structjob.db where nothing is told."""
+    """Design: a text, a `sqlalchemy.URL`, $STRUCTJOB_DATABASE_URL, $DATABASE_URL, and
+    ./structjob.db where nothing is told.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STRUCTJOB_DATABASE_URL", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -57,7 +72,11 @@ async def test_the_database_is_private(db_url, db_path):
     async with Tracker(db_url) as tracker:
         log.info("x")
         await tracker.flush()
-        for path in (db_path, *db_path.parent.glob("jobs.db-*"), *db_path.with_name("jobs.db.spool").rglob("*")):
+        for path in (
+            db_path,
+            *db_path.parent.glob("jobs.db-*"),
+            *db_path.with_name("jobs.db.spool").rglob("*"),
+        ):
             assert not path.stat().st_mode & 0o077, path
         assert stat.S_IMODE(db_path.with_name("jobs.db.spool").stat().st_mode) == 0o700
 
@@ -75,7 +94,11 @@ async def test_a_database_in_memory_needs_no_file(tmp_path, monkeypatch):
 async def test_an_open_tracker_is_not_opened_again(db_url):
     """R8: a tracker is opened once; the message says what to do."""
     tracker = Tracker(db_url)
-    for call in (tracker.flush, lambda: tracker.create_job("a"), lambda: tracker.job("a").__aenter__()):
+    for call in (
+        tracker.flush,
+        lambda: tracker.create_job("a"),
+        lambda: tracker.job("a").__aenter__(),
+    ):
         with pytest.raises(NotOpen, match="not open yet; open it with `async with`"):
             await call()
     for name in ("jobs", "logs", "sessions", "errors", "stats", "session_id"):
@@ -103,21 +126,37 @@ async def test_its_repr_masks_the_password():
     assert "hunter2" not in repr(Tracker("postgresql://ada:hunter2@db/x"))
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------------
+# -- bad input
+# --------------------------------------------------------------------------
 
 OPTIONS = {
-    "level": ({"level": "loud"}, "unknown level 'loud': use one of debug, info, success, warning, error, critical"),
-    "overflow": ({"overflow": "explode"}, "unknown overflow policy 'explode': use one of drop_oldest, drop_newest, block"),
+    "level": (
+        {"level": "loud"},
+        "unknown level 'loud': use one of debug, info, success, warning, error, critical",
+    ),
+    "overflow": (
+        {"overflow": "explode"},
+        "unknown overflow policy 'explode': use one of drop_oldest, drop_newest, block",
+    ),
     "queue_size": ({"queue_size": 0}, "queue_size must be a whole number of at least 1, not 0"),
     "queue_size type": ({"queue_size": "many"}, "queue_size must be a whole number"),
     "batch_size": ({"batch_size": 1.5}, "batch_size must be a whole number"),
     "writers": ({"writers": True}, "writers must be a whole number"),
-    "spool_max_bytes": ({"spool_max_bytes": 1}, "spool_max_bytes must be a whole number of at least 65,536"),
-    "flush_interval": ({"flush_interval": 2}, "flush_interval must be more than 0 and at most 1 second, not 2"),
+    "spool_max_bytes": (
+        {"spool_max_bytes": 1},
+        "spool_max_bytes must be a whole number of at least 65,536",
+    ),
+    "flush_interval": (
+        {"flush_interval": 2},
+        "flush_interval must be more than 0 and at most 1 second, not 2",
+    ),
     "flush_interval nan": ({"flush_interval": float("nan")}, "flush_interval must be"),
     "flush_interval type": ({"flush_interval": "fast"}, "flush_interval must be"),
     "heartbeat": ({"heartbeat": 0}, "heartbeat must be a positive number of seconds, not 0"),
-    "service": ({"service": "x" * 129}, "service must have at most 128 characters, this one has 129"),
+    "service": (
+        {"service": "x" * 129},
+        "service must have at most 128 characters, this one has 129",
+    ),
     "service type": ({"service": 7}, "service must be text, not int: 7"),
     "heartbeat type": ({"heartbeat": None}, "heartbeat must be a positive number"),
 }
@@ -164,8 +203,18 @@ BAD = {
     "unknown scheme": ("oracle://h/x", InvalidURL, "structjob has no store for 'oracle'", None),
     "no url": ("what is this", InvalidURL, "is not a database URL", None),
     "no text": (5, InvalidURL, "a database URL is text or a sqlalchemy.URL, not int", None),
-    "missing directory": ("sqlite:///{tmp}/missing/jobs.db", InvalidURL, "its directory does not exist; create it first: mkdir -p", None),
-    "a long name": (f"sqlite:///{{tmp}}/{'x' * 300}", InvalidURL, "File name too long; check its permissions", None),
+    "missing directory": (
+        "sqlite:///{tmp}/missing/jobs.db",
+        InvalidURL,
+        "its directory does not exist; create it first: mkdir -p",
+        None,
+    ),
+    "a long name": (
+        f"sqlite:///{{tmp}}/{'x' * 300}",
+        InvalidURL,
+        "File name too long; check its permissions",
+        None,
+    ),
     "a directory": ("sqlite:///{tmp}", InvalidURL, "is a directory; name a file in it", None),
     "not a database": (
         "sqlite:///{tmp}/jobs.db",
@@ -173,7 +222,12 @@ BAD = {
         "is not an SQLite database; choose another file",
         lambda path: path.write_bytes(b"hello " * 1000),
     ),
-    "foreign tables": ("sqlite:///{tmp}/jobs.db", SchemaMismatch, "structjob_jobs", prepare_foreign),
+    "foreign tables": (
+        "sqlite:///{tmp}/jobs.db",
+        SchemaMismatch,
+        "structjob_jobs",
+        prepare_foreign,
+    ),
     "newer": ("sqlite:///{tmp}/jobs.db", SchemaMismatch, "9999", prepare_newer),
     "a host": ("sqlite://host/x", InvalidURL, "names a host", None),
 }
@@ -181,7 +235,9 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_database_that_will_not_do_is_refused_and_nothing_is_left(name, tmp_path, monkeypatch):
-    """Bad input: the message names it; no file, descriptor, thread or task stays behind, and what was there is untouched."""
+    """Bad input: the message names it; no file, descriptor, thread or task stays behind, and what
+    was there is untouched.
+    """
     monkeypatch.chdir(tmp_path)
     url, kind, says, prepare = BAD[name]
     path = tmp_path / "jobs.db"
@@ -213,7 +269,10 @@ async def test_an_unusable_spool_is_refused_and_nothing_is_left(tmp_path):
     """Bad input: a file in the spool's place; the database is let go of."""
     (tmp_path / "spool").write_text("mine")
     tracker = Tracker(f"sqlite:///{tmp_path}/jobs.db", spool=tmp_path / "spool")
-    with pytest.raises(SpoolError, match=r"spool directory .*; choose another with Tracker\(spool=PATH\)|move it away"):
+    with pytest.raises(
+        SpoolError,
+        match=r"spool directory .*; choose another with Tracker\(spool=PATH\)|move it away",
+    ):
         await tracker.open()
     assert (tmp_path / "spool").read_text() == "mine"
     async with Tracker(f"sqlite:///{tmp_path}/jobs.db", spool=False):
@@ -221,10 +280,16 @@ async def test_an_unusable_spool_is_refused_and_nothing_is_left(tmp_path):
 
 
 FILTERS = {
-    "unknown filter": ({"levle": "error"}, "unknown filter 'levle': use one of job, job_id, attempt"),
+    "unknown filter": (
+        {"levle": "error"},
+        "unknown filter 'levle': use one of job, job_id, attempt",
+    ),
     "unknown level": ({"level": "loud"}, "unknown level 'loud'"),
     "limit": ({"limit": 0}, "limit must be a whole number from 1 to 10,000, not 0"),
-    "since": ({"since": "yesterday"}, "since must be a datetime or a timedelta before now, not str"),
+    "since": (
+        {"since": "yesterday"},
+        "since must be a datetime or a timedelta before now, not str",
+    ),
     "order": ({"order": "up"}, "order must be 'asc'"),
     "type": ({"type": "x"}, "type must be one of system, job, task, not 'x'"),
 }
@@ -241,18 +306,34 @@ async def test_a_wrong_filter_is_named(tracker, name):
             LogFilter(**filters)
 
 
-# -- accounts ---------------------------------------------------------------------------------------------------------------
+# -- accounts
+# --------------------------------------------------------------------------
 
 
 def balanced(ledger):
-    return ledger.accepted == ledger.stored + ledger.spilled + ledger.in_memory + sum(ledger.dropped.values()) + ledger.dead_lettered
+    return (
+        ledger.accepted
+        == ledger.stored
+        + ledger.spilled
+        + ledger.in_memory
+        + sum(ledger.dropped.values())
+        + ledger.dead_lettered
+    )
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"spool": False}, {"spool": False, "queue_size": 100}, {"spool": False, "queue_size": 100, "overflow": "drop_newest"}]
+    "options",
+    [
+        {},
+        {"spool": False},
+        {"spool": False, "queue_size": 100},
+        {"spool": False, "queue_size": 100, "overflow": "drop_newest"},
+    ],
 )
 async def test_the_ledger_balances_whenever_it_is_asked(db_url, options):
-    """Guarantee 2: accepted = stored + spilled + in memory + dropped + dead-lettered, while events pour in and after."""
+    """Guarantee 2: accepted = stored + spilled + in memory + dropped + dead-lettered, while events
+    pour in and after.
+    """
     async with Tracker(db_url, **options) as tracker:
         for n in range(3000):
             log.info("x", n=n)
@@ -273,7 +354,9 @@ async def test_the_ledger_balances_whenever_it_is_asked(db_url, options):
 
 
 async def test_what_the_policy_drops(db_url):
-    """R28: `drop_oldest` keeps the newest, `drop_newest` the oldest; the numbers of the rest stand in the gaps."""
+    """R28: `drop_oldest` keeps the newest, `drop_newest` the oldest; the numbers of the rest stand
+    in the gaps.
+    """
     kept = {}
     for overflow in ("drop_oldest", "drop_newest"):
         async with Tracker(db_url, spool=False, queue_size=10, overflow=overflow) as tracker:
@@ -297,14 +380,19 @@ async def test_the_queue_can_be_looked_at(db_url):
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_the_queue_can_be_cleared(db_url, db_path, monkeypatch, spool):
-    """R29: exact numbers, in the ledger and in the gaps; changes of state are kept, and so is what comes afterwards."""
+    """R29: exact numbers, in the ledger and in the gaps; changes of state are kept, and so is what
+    comes afterwards.
+    """
     async with Tracker(db_url, spool=spool) as tracker:
         job = await tracker.create_job("kept", wait=False)
         for n in range(500):
             log.info("unwanted", n=n)
         assert tracker.queue.clear() == 501
         assert tracker.queue.size == 0
-        assert not any(b"unwanted" in file.read_bytes() for file in db_path.with_name("jobs.db.spool").rglob("events-*"))
+        assert not any(
+            b"unwanted" in file.read_bytes()
+            for file in db_path.with_name("jobs.db.spool").rglob("events-*")
+        )
         assert tracker.ledger().dropped == {"cleared": 501}
         log.info("wanted")
         await tracker.flush()
@@ -319,14 +407,18 @@ async def test_the_queue_can_be_cleared(db_url, db_path, monkeypatch, spool):
         verification = await tracker.verify()
         assert verification.ok, verification
         with closing(sqlite3.connect(db_path)) as connection:
-            assert connection.execute("SELECT first_seq, last_seq, reason FROM structjob_gaps").fetchall() == [(1, 501, "cleared")]
+            assert connection.execute(
+                "SELECT first_seq, last_seq, reason FROM structjob_gaps"
+            ).fetchall() == [(1, 501, "cleared")]
     with pytest.raises(NotOpen):
         tracker.queue.clear()
 
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_clearing_while_events_pour_in(db_url, spool):
-    """R29, guarantee 2: whatever the writers have in hand, each event is stored or counted as cleared, and never both."""
+    """R29, guarantee 2: whatever the writers have in hand, each event is stored or counted as
+    cleared, and never both.
+    """
     cleared = 0
     async with Tracker(db_url, spool=spool, batch_size=50) as tracker:
         for n in range(5000):
@@ -338,7 +430,11 @@ async def test_clearing_while_events_pour_in(db_url, spool):
                 assert balanced(tracker.ledger()), tracker.ledger()
         await tracker.flush()
         ledger = tracker.ledger()
-        assert (ledger.accepted, ledger.stored, ledger.dropped) == (5000, 5000 - cleared, {"cleared": cleared})
+        assert (ledger.accepted, ledger.stored, ledger.dropped) == (
+            5000,
+            5000 - cleared,
+            {"cleared": cleared},
+        )
         assert await tracker.logs.count() == 5000 - cleared
         verification = await tracker.verify()
         assert verification.ok, verification
@@ -352,7 +448,7 @@ def test_a_tracker_that_is_not_open_has_an_empty_ledger():
 async def test_a_strict_tracker_raises_what_would_be_counted(db_url, monkeypatch):
     """Design: `strict=True` is for tests: faults of logging come out, while it is open."""
     structjob.configure(console=False)
-    monkeypatch.setattr("structjob.pipeline.encode_plain", lambda attrs: 1 / 0)
+    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda attrs: 1 / 0)
     async with Tracker(db_url, strict=True):
         with pytest.raises(ZeroDivisionError):
             log.info("x", n=1)
@@ -360,11 +456,15 @@ async def test_a_strict_tracker_raises_what_would_be_counted(db_url, monkeypatch
 
 
 async def test_strict_trackers_may_overlap(tmp_path, monkeypatch):
-    """Design: faults of logging come out while one of them is open, whichever closes first, and no longer."""
+    """Design: faults of logging come out while one of them is open, whichever closes first, and no
+    longer.
+    """
     structjob.configure(console=False)
-    monkeypatch.setattr("structjob.pipeline.encode_plain", lambda attrs: 1 / 0)
+    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda attrs: 1 / 0)
     async with Tracker(f"sqlite:///{tmp_path}/lenient.db"):
-        first, second = [await Tracker(f"sqlite:///{tmp_path}/{name}.db", strict=True).open() for name in "ab"]
+        first, second = [
+            await Tracker(f"sqlite:///{tmp_path}/{name}.db", strict=True).open() for name in "ab"
+        ]
         await first.aclose()
         with pytest.raises(ZeroDivisionError):
             log.info("x", n=1)
@@ -372,11 +472,16 @@ async def test_strict_trackers_may_overlap(tmp_path, monkeypatch):
         log.info("x", n=1)
 
 
-# -- leaving nothing behind -------------------------------------------------------------------------------------------------
+# -- leaving nothing behind
+# --------------------------------------------------------------------------
 
 
 def descriptors():
-    return sorted(os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}"))
+    return sorted(
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    )
 
 
 @pytest.mark.slow
@@ -405,7 +510,9 @@ async def test_fifty_trackers_leave_nothing_behind(db_url, db_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stuck", ["locked", "write", "close"])
 async def test_closing_ends_in_time(db_url, db_path, monkeypatch, stuck):
-    """Guarantee 6: within the timeout, all in all, though nothing answers, not even to a cancellation; the next delivers what is left."""
+    """Guarantee 6: within the timeout, all in all, though nothing answers, not even to a
+    cancellation; the next delivers what is left.
+    """
     released = asyncio.Event()
 
     async def never(*args):
@@ -437,7 +544,9 @@ async def test_closing_ends_in_time(db_url, db_path, monkeypatch, stuck):
 
 
 async def test_closing_while_every_task_is_cancelled(db_url):
-    """Guarantee 6: as `asyncio.run` does after a second Ctrl-C; the delivery's own tasks do not know of it yet when closing begins."""
+    """Guarantee 6: as `asyncio.run` does after a second Ctrl-C; the delivery's own tasks do not
+    know of it yet when closing begins.
+    """
     tracker = await Tracker(db_url).open()
     async with tracker.job("a", wait=False):
         log.info("x")
@@ -449,7 +558,9 @@ async def test_closing_while_every_task_is_cancelled(db_url):
 
 
 async def test_the_level_can_be_changed_at_runtime(db_url):
-    """Faults 60: what is stored from the next event on; a wrong level is refused, and the former one remains."""
+    """Faults 60: what is stored from the next event on; a wrong level is refused, and the former
+    one remains.
+    """
     structjob.configure(console=False, level="debug")
     tracker = Tracker(db_url, level="error")
     assert tracker.level == "error"
@@ -459,20 +570,28 @@ async def test_the_level_can_be_changed_at_runtime(db_url):
         tracker.level = "debug"
         assert tracker.level == "debug"
         log.debug("for a while")
-        with pytest.raises(structjob.InvalidFilter, match="unknown level 'loud': use one of debug, info"):
+        with pytest.raises(
+            structjob.InvalidFilter, match="unknown level 'loud': use one of debug, info"
+        ):
             tracker.level = "loud"
         log.debug("still")
         tracker.level = 30
         log.info("too low again")
         log.warning("loud enough")
         assert tracker.level == "warning"
-        assert [event.message for event in await tracker.logs.list()] == ["for a while", "still", "loud enough"]
+        assert [event.message for event in await tracker.logs.list()] == [
+            "for a while",
+            "still",
+            "loud enough",
+        ]
         assert (await tracker.verify()).ok
     tracker.level = "info"  # harmless
 
 
 async def test_closing_within_a_running_job_ends_truthfully(db_url):
-    """Guarantee 4: a job that is still running when its tracker closes is not shown as running for ever."""
+    """Guarantee 4: a job that is still running when its tracker closes is not shown as running for
+    ever.
+    """
     async with Tracker(db_url) as tracker:
         job = await tracker.job("left").__aenter__()
     async with Tracker(db_url) as reader:

@@ -1,4 +1,6 @@
-"""The user's exception comes out of everything it passes as it is, and what it ended is recorded."""
+"""The user's exception comes out of everything it passes as it is, and what it ended is
+recorded.
+"""
 
 import copy
 import dataclasses
@@ -82,7 +84,19 @@ class UnreadableExit(SystemExit):
     __getattribute__ = refuse
 
 
-CIVIL = [Frozen, FrozenSlots, Slots, Unsettable, Textless, Unnotable, Incomparable, Falsy, Liar, OfNamelessClass, Timeless]
+CIVIL = [
+    Frozen,
+    FrozenSlots,
+    Slots,
+    Unsettable,
+    Textless,
+    Unnotable,
+    Incomparable,
+    Falsy,
+    Liar,
+    OfNamelessClass,
+    Timeless,
+]
 KINDS = [*CIVIL, Unreadable, UnreadableExit]  # the last two are refused by exception groups
 
 
@@ -97,7 +111,9 @@ async def outcome_of(work):
 
 @pytest.mark.parametrize("kind", KINDS, ids=type.__dict__["__name__"].__get__)
 async def test_it_comes_out_of_jobs_steps_and_retries_as_it_is(tracker, kind):
-    """faults A.5: jobs and steps end failed, tries are recorded, and the user gets the very exception that was raised."""
+    """faults A.5: jobs and steps end failed, tries are recorded, and the user gets the very
+    exception that was raised.
+    """
     await passes_everything(tracker, kind())
 
 
@@ -136,7 +152,9 @@ async def passes_everything(any_tracker, given):
 
     async def tries():
         async with any_tracker.job("a"):
-            async for attempt in structjob.retrying("t", attempts=2, delay=0, on=(Timeless, Frozen)):
+            async for attempt in structjob.retrying(
+                "t", attempts=2, delay=0, on=(Timeless, Frozen)
+            ):
                 async with attempt:
                     await fail()
 
@@ -150,16 +168,23 @@ async def passes_everything(any_tracker, given):
         any_tracker.job("a")(structjob.retrying("t", attempts=2, delay=0)(fail)),
     ]
     for way in ways:
-        same = await outcome_of(way) is given  # pytest would look at an exception that cannot be looked at
+        # pytest would look at an exception that cannot be looked at
+        same = await outcome_of(way) is given
         assert same
     assert [(await any_tracker.jobs.get(one)).status for one in ids] == ["failed"] * 6
     for one in ids:
-        assert {step.status for step in await any_tracker.jobs.steps(one)} <= {"failed", "cancelled", "retrying"}
+        assert {step.status for step in await any_tracker.jobs.steps(one)} <= {
+            "failed",
+            "cancelled",
+            "retrying",
+        }
     assert (await any_tracker.verify()).ok
 
 
 async def test_nothing_of_ours_is_in_it(tracker):
-    """faults A.5: an exception that was recorded has its own attributes and the notes of R10, and is counted once."""
+    """faults A.5: an exception that was recorded has its own attributes and the notes of R10, and
+    is counted once.
+    """
     exc = ValueError("x")
     exc.own = 1
 
@@ -180,7 +205,9 @@ async def test_nothing_of_ours_is_in_it(tracker):
 
 
 async def test_logging_it_keeps_nothing_alive(tracker):
-    """faults A.5: what the frames of a logged exception hold is freed as soon as the user lets go of it."""
+    """faults A.5: what the frames of a logged exception hold is freed as soon as the user lets go
+    of it.
+    """
 
     class Held:
         freed = False
@@ -205,9 +232,12 @@ def test_an_exception_that_is_hard_to_read_still_says_where_it_was_raised():
     try:
         raise Unreadable
     except Unreadable as exc:
-        found = structjob.failure.describe(exc)
+        found = structjob.context.errors.describe(exc)
     assert found.type == "Unreadable"
-    assert "in test_an_exception_that_is_hard_to_read_still_says_where_it_was_raised" in found.traceback
+    assert (
+        "in test_an_exception_that_is_hard_to_read_still_says_where_it_was_raised"
+        in found.traceback
+    )
 
 
 def test_enrich_never_replaces_the_exception():
@@ -223,7 +253,9 @@ def test_enrich_never_replaces_the_exception():
 
 
 async def test_parts_of_a_group_that_are_left_out_are_counted(any_tracker):
-    """faults 18: an exception group of 40 parts is recorded with 32, and a mark says that 8 more were there."""
+    """faults 18: an exception group of 40 parts is recorded with 32, and a mark says that 8 more
+    were there.
+    """
     nested = ValueError("deep")
     for _ in range(6):
         nested = ExceptionGroup("nested", [nested])

@@ -9,8 +9,8 @@ import structlog
 from store_support import event, no_flush, opened
 
 import structjob
+from structjob.queries.logs import Logs
 from structjob.store.ingest import Write
-from structjob.store.logs import Logs
 
 NUMBERS = {
     "large float": 1e20,
@@ -38,7 +38,9 @@ NESTED = {
 
 
 def exactly(value: Any) -> Any:
-    """Return *value* in a form that is equal only if types, signs and the order of keys are, at any depth."""
+    """Return *value* in a form that is equal only if types, signs and the order of keys are, at any
+    depth.
+    """
     if isinstance(value, dict):
         return [(key, exactly(each)) for key, each in value.items()]
     if isinstance(value, list):
@@ -47,7 +49,9 @@ def exactly(value: Any) -> Any:
 
 
 async def test_values_come_back_equal_at_any_depth(any_tracker: structjob.Tracker) -> None:
-    """faults 16: attributes, metadata and results keep numbers, signs, types and the order of keys, on each database."""
+    """faults 16: attributes, metadata and results keep numbers, signs, types and the order of keys,
+    on each database.
+    """
     log = structlog.get_logger()
     async with any_tracker.job("values", metadata=NESTED) as job, job.step("one", metadata=NESTED):
         log.info("all of them", **NESTED)
@@ -59,13 +63,23 @@ async def test_values_come_back_equal_at_any_depth(any_tracker: structjob.Tracke
         assert exactly(stored) == exactly(NESTED)
 
 
-async def test_a_number_that_is_stored_is_found_by_its_value(any_tracker: structjob.Tracker) -> None:
-    """faults 16: ``attrs={path: value}`` finds the event that has the value, whatever the database makes of numbers."""
+async def test_a_number_that_is_stored_is_found_by_its_value(
+    any_tracker: structjob.Tracker,
+) -> None:
+    """faults 16: ``attrs={path: value}`` finds the event that has the value, whatever the database
+    makes of numbers.
+    """
     log = structlog.get_logger()
     for name, value in NUMBERS.items():
         log.info(name, value={"n": value})
-    found = {name: [one.message for one in await any_tracker.logs.list(attrs={"value.n": NUMBERS[name]})] for name in NUMBERS}
-    equal = {name: [other for other in NUMBERS if _same(NUMBERS[name], NUMBERS[other])] for name in NUMBERS}
+    found = {
+        name: [one.message for one in await any_tracker.logs.list(attrs={"value.n": NUMBERS[name]})]
+        for name in NUMBERS
+    }
+    equal = {
+        name: [other for other in NUMBERS if _same(NUMBERS[name], NUMBERS[other])]
+        for name in NUMBERS
+    }
     assert found == equal
 
 
@@ -74,10 +88,17 @@ def _same(one: Any, other: Any) -> bool:
 
 
 async def test_a_text_that_no_query_could_look_into_is_put_aside(database) -> None:
-    """faults 16, guarantee 7: an escaped NUL or half a surrogate pair from elsewhere hides no other event from a search."""
+    """faults 16, guarantee 7: an escaped NUL or half a surrogate pair from elsewhere hides no other
+    event from a search.
+    """
     async with opened(database) as store:
         texts = (rb"\u0000", rb"\ud800")
-        odd = [event(number, attrs={"a": 1}).replace(b'"a":1', b'"a":"%s"' % text) for number, text in enumerate(texts, 2)]
-        await store.write(Write(1, event(1, attrs={"a": 1}) + b"".join(odd) + event(4, attrs={"a": 1})))
+        odd = [
+            event(number, attrs={"a": 1}).replace(b'"a":1', b'"a":"%s"' % text)
+            for number, text in enumerate(texts, 2)
+        ]
+        await store.write(
+            Write(1, event(1, attrs={"a": 1}) + b"".join(odd) + event(4, attrs={"a": 1}))
+        )
         found = await Logs(store.fetch, no_flush).list(attrs={"a": 1})
         assert [one.seq for one in found] == [1, 4]

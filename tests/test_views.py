@@ -12,7 +12,9 @@ T0 = datetime.now(UTC) - timedelta(hours=2)
 
 
 async def test_the_views_say_what_the_api_says(any_tracker, database):
-    """faults 27: percent, with steps that run, and how long a job has run: pending, running, ended with a duration and without one."""
+    """faults 27: percent, with steps that run, and how long a job has run: pending, running, ended
+    with a duration and without one.
+    """
     async with any_tracker.job("by-steps") as by_steps:
         async with by_steps.step("read"):
             pass
@@ -25,7 +27,9 @@ async def test_the_views_say_what_the_api_says(any_tracker, database):
                     pass
                 await _insert(database)
                 await any_tracker.flush()
-                rows = await database.rows("SELECT job_id, percent, runtime_seconds FROM structjob_job_progress")
+                rows = await database.rows(
+                    "SELECT job_id, percent, runtime_seconds FROM structjob_job_progress"
+                )
                 shown = {job_id: (percent, runtime) for job_id, percent, runtime in rows}
                 active = await database.rows("SELECT job_id FROM structjob_active_jobs")
                 progress = {name: await any_tracker.jobs.progress(name) for name in shown}
@@ -42,12 +46,36 @@ async def test_the_views_say_what_the_api_says(any_tracker, database):
 
 
 async def _insert(database):
-    """Store a job that was imported without its duration, and one whose host's clock is an hour ahead."""
-    row = {"operation": "o", "attempt": 1, "created_at": T0, "percent_complete": None, "completed_at": None}
+    """Store a job that was imported without its duration, and one whose host's clock is an hour
+    ahead.
+    """
+    row = {
+        "operation": "o",
+        "attempt": 1,
+        "created_at": T0,
+        "percent_complete": None,
+        "completed_at": None,
+    }
     async with database.engine.begin() as connection:
-        imported = {"id": "imported", "status": "failed", "started_at": T0, "completed_at": T0 + timedelta(minutes=1)}
+        imported = {
+            "id": "imported",
+            "status": "failed",
+            "started_at": T0,
+            "completed_at": T0 + timedelta(minutes=1),
+        }
         await connection.execute(jobs.insert().values(row | imported))
-        ahead = {"id": "ahead", "status": "running", "started_at": datetime.now(UTC) + timedelta(hours=1)}
+        ahead = {
+            "id": "ahead",
+            "status": "running",
+            "started_at": datetime.now(UTC) + timedelta(hours=1),
+        }
         await connection.execute(jobs.insert().values(row | ahead))
-        step = {"id": "s", "job_id": "imported", "attempt": 1, "seq": 1, "name": "n", "status": "completed"}
+        step = {
+            "id": "s",
+            "job_id": "imported",
+            "attempt": 1,
+            "seq": 1,
+            "name": "n",
+            "status": "completed",
+        }
         await connection.execute(steps.insert().values(step))

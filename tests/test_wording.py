@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import structjob
-from structjob.engine.orphans import warn_of_loss
-from structjob.session import Session
+from structjob.engine.adopted import warn_of_loss
+from structjob.spool.session import Session
 from structjob.store.ingest import Ended
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,26 @@ def test_one_lost_event_is_reported_as_one(caplog):
 PLURALS = "events|lines|jobs|steps|attempts|rows|records|sessions|programs|times|exceptions|spools|characters|files|keys|items|groups"
 COUNT = re.compile(rf"""(?:%d|%s|:,\}}|\)\}}|\d,\}}|[a-z]\}}) (?:[a-z]+ )?(?:{PLURALS})\b""")
 MANY = (
-    "the newest {", "{size:,} characters", "lines/s", "BLANK_LIMIT", "most", "+ child jobs", "_bytes(",
-    "{filled} has rows", "{status} jobs", "{level} lines",
+    "the newest {",
+    "{size:,} characters",
+    "lines/s",
+    "BLANK_LIMIT",
+    "most",
+    "+ child jobs",
+    "_bytes(",
+    "{filled} has rows",
+    "{status} jobs",
+    "{level} lines",
 )
-"""What stands in lines that count in the plural alone: limits and what exceeds them, rates, what is no number."""
+"""What stands in lines that count in the plural alone: limits and what exceeds them, rates, what is
+no number.
+"""
 
 
 def test_no_message_counts_in_the_plural_alone():
-    """R49: every message that counts things takes `count_of`, so that it never says "1 events"; limits, which are many, need not."""
+    """R49: every message that counts things takes `count_of`, so that it never says "1 events";
+    limits, which are many, need not.
+    """
     found = []
     for path in Path(structjob.__file__).parent.rglob("*.py"):
         for number, line in enumerate(path.read_text().splitlines(), 1):

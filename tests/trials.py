@@ -1,4 +1,6 @@
-"""What every trial has in common: a site, programs that log there, what the library and the oracle say at the end, and what came of it."""
+"""What every trial has in common: a site, programs that log there, what the library and the oracle
+say at the end, and what came of it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from faults import PASSWORD, USER, Site, frozen_writer
 from oracle import Promises, Verdict, find, judge
 
 import structjob
-from structjob.store.verify import Verification
+from structjob.queries.verify import Verification
 
 TESTS = Path(__file__).parent
 BACKENDS = ("sqlite", *SERVERS)
@@ -32,7 +34,9 @@ PATIENCE = 60.0
 
 
 PATIENT = re.compile("has not answered within|answers again")
-"""What a program says that is kept waiting for the database when it starts; on a busy machine some do."""
+"""What a program says that is kept waiting for the database when it starts; on a busy machine some
+do.
+"""
 
 
 @dataclass
@@ -80,7 +84,8 @@ class Scenario:
     """What is tried.
 
     Attributes:
-        lane: Scenarios of a lane run one after the other, lanes at the same time: a database, mostly.
+        lane: Scenarios of a lane run one after the other, lanes at the same time: a database,
+            mostly.
         run: Tries it in a directory, which is there; on the lane's server, where it has one.
     """
 
@@ -95,7 +100,11 @@ class Scenario:
 
 
 def on_site(
-    section: Section, name: str, backend: str, run: Callable[[Site], Awaitable[Outcome]], disk: tuple[str, int] | None = None
+    section: Section,
+    name: str,
+    backend: str,
+    run: Callable[[Site], Awaitable[Outcome]],
+    disk: tuple[str, int] | None = None,
 ) -> Scenario:
     """Return a scenario that wants a site with an empty database."""
 
@@ -126,7 +135,9 @@ class Program:
     @classmethod
     async def start(cls, site: Site, name: str, *options: str) -> Program:
         program = cls(site, name)
-        paths = os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")]))
+        paths = os.pathsep.join(
+            filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")])
+        )
         with open(program.console, "wb") as console:
             program._process = await asyncio.create_subprocess_exec(
                 sys.executable, str(TESTS / "programs" / "producer.py"), site.url, str(program.notes), "--spool", str(site.spool), *options,
@@ -144,7 +155,10 @@ class Program:
         Raises:
             RuntimeError: if it ends before.
         """
-        await until(lambda: self._process.returncode is not None or self.logged() >= count, f"a program had logged {count} events")
+        await until(
+            lambda: self._process.returncode is not None or self.logged() >= count,
+            f"a program had logged {count} events",
+        )
         if self.logged() < count:
             raise RuntimeError(f"a program ended too early: {self.console.read_text()[-3000:]}")
 
@@ -167,12 +181,18 @@ class Program:
 
     def shown(self) -> set[str]:
         """Return the ids of the events that are on its console."""
-        lines = (json.loads(line) for line in self.console.read_bytes().splitlines() if line.startswith(b"{"))
+        lines = (
+            json.loads(line)
+            for line in self.console.read_bytes().splitlines()
+            if line.startswith(b"{")
+        )
         return {line["id"] for line in lines if "id" in line}
 
 
 @contextlib.asynccontextmanager
-async def place(backend: str, directory: Path, server: Server | None, disk: tuple[str, int] | None = None) -> AsyncIterator[Site]:
+async def place(
+    backend: str, directory: Path, server: Server | None, disk: tuple[str, int] | None = None
+) -> AsyncIterator[Site]:
     """Make a site with an empty database.
 
     Args:
@@ -186,23 +206,37 @@ async def place(backend: str, directory: Path, server: Server | None, disk: tupl
         mounted: Path | None = None
         spool: Path | None = None
         if disk is not None:
-            mounted = stack.enter_context(small_disk(directory / ("spool" if disk[0] == "spool" else "disk"), disk[1]))
+            mounted = stack.enter_context(
+                small_disk(directory / ("spool" if disk[0] == "spool" else "disk"), disk[1])
+            )
             mounted.chmod(0o700 if disk[0] == "spool" else 0o755)
             spool = mounted / "spool" if disk[0] == "both" else None
         if backend == "sqlite":
-            yield Site(directory, database_directory=mounted if disk is not None and disk[0] != "spool" else None, own_spool=spool)
+            yield Site(
+                directory,
+                database_directory=mounted if disk is not None and disk[0] != "spool" else None,
+                own_spool=spool,
+            )
             return
         if mounted is not None or server is None:
             server = stack.enter_context(SERVERS[backend]((mounted or directory) / "server"))
         await asyncio.to_thread(server.clear, USER, PASSWORD)
-        site = Site(directory, server, await stack.enter_async_context(FaultProxy("127.0.0.1", server.port)), mounted, spool)
+        site = Site(
+            directory,
+            server,
+            await stack.enter_async_context(FaultProxy("127.0.0.1", server.port)),
+            mounted,
+            spool,
+        )
         async with structjob.Tracker(site.url, spool=False) as tracker:
             await _proved(tracker)  # the tables are there: to create them is not what is tried here
         yield site
 
 
 async def recover(site: Site) -> list[str]:
-    """Deliver what dead programs left behind, and let the library prove that nothing is missing; return what it complains of."""
+    """Deliver what dead programs left behind, and let the library prove that nothing is missing;
+    return what it complains of.
+    """
     async with structjob.Tracker(site.direct_url, spool=site.spool) as tracker:
         verification = await _proved(tracker)
     problems = [] if verification.ok else [f"verify complains: {verification}"]

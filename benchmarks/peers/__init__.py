@@ -1,6 +1,7 @@
 """What stands beside structjob, each set up as its own documentation or an expert of it would.
 
-One module per peer, imported only in the process that measures it. A peer logs the event of `benchmarks.payload` in its own idiom.
+One module per peer, imported only in the process that measures it. A peer logs the event of
+`benchmarks.payload` in its own idiom.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ Insert = Callable[[dict[str, object], tuple[str, ...]], Awaitable[None]]
 
 @asynccontextmanager
 async def opened(path: str) -> AsyncIterator[Insert]:
-    """Yield a coroutine function that stores one event with the given attributes and context, and commits."""
+    """Yield a coroutine function that stores one event with the given attributes and context, and
+    commits.
+    """
     seq = count(1)
     async with aiosqlite.connect(path) as connection:
         await connection.execute("PRAGMA journal_mode=WAL")
@@ -26,7 +28,14 @@ async def opened(path: str) -> AsyncIterator[Insert]:
 
         async def insert(attributes: dict[str, object], context: tuple[str, ...]) -> None:
             ts = datetime.now(UTC).isoformat(" ", "microseconds")[:26]
-            row = (next(seq), ts, "info", payload.MESSAGE, orjson.dumps(attributes).decode(), *context)
+            row = (
+                next(seq),
+                ts,
+                "info",
+                payload.MESSAGE,
+                orjson.dumps(attributes).decode(),
+                *context,
+            )
             await connection.execute(INSERT, row)
             await connection.commit()
 

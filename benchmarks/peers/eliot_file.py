@@ -10,7 +10,9 @@ from benchmarks import payload
 
 
 def jobs(path: str, count: int, steps: int, lines: int) -> list[float]:
-    """Log *count* jobs to the file *path*; return the seconds that each took. eliot flushes the file after every line."""
+    """Log *count* jobs to the file *path*; return the seconds that each took. eliot flushes the
+    file after every line.
+    """
     took = []
     with open(path, "ab") as file:
         to_file(file)
@@ -20,6 +22,8 @@ def jobs(path: str, count: int, steps: int, lines: int) -> list[float]:
                 for number in range(steps):
                     with start_action(action_type=f"{payload.STEP}-{number}"):
                         for line in range(lines):
-                            log_message(payload.MESSAGE, **payload.attributes(payload.TRANSFERRED + line))
+                            log_message(
+                                payload.MESSAGE, **payload.attributes(payload.TRANSFERRED + line)
+                            )
             took.append(perf_counter() - start)
     return took

@@ -18,8 +18,15 @@ class LogfireLocal:
     def __init__(self) -> None:
         self._bound: list[object] = []
         out = Path("/dev/null").open("w")  # noqa: SIM115  # open as long as the process
-        exporter = ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json(indent=None) + "\n")
-        self._processor = BatchSpanProcessor(exporter, max_queue_size=1_000_000, schedule_delay_millis=200, max_export_batch_size=1_000)
+        exporter = ConsoleSpanExporter(
+            out=out, formatter=lambda span: span.to_json(indent=None) + "\n"
+        )
+        self._processor = BatchSpanProcessor(
+            exporter,
+            max_queue_size=1_000_000,
+            schedule_delay_millis=200,
+            max_export_batch_size=1_000,
+        )
         logfire.configure(
             send_to_logfire=False,
             console=False,
@@ -30,7 +37,9 @@ class LogfireLocal:
         )
 
     def bind(self, context: Mapping[str, str]) -> None:
-        """Open a span for the job and one for the step, with the correlation id as baggage: Logfire's own way."""
+        """Open a span for the job and one for the step, with the correlation id as baggage:
+        Logfire's own way.
+        """
         for bound in (
             logfire.set_baggage(correlation_id=context["correlation_id"]),
             logfire.span(context["operation"], job_id=context["job_id"]),

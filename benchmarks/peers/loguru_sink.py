@@ -14,7 +14,9 @@ from benchmarks.peers.sqlite_rows import Rows
 
 
 class Loguru:
-    """A logger with one sink; loguru's costly extras (``backtrace``, ``diagnose``, ``catch``) are off."""
+    """A logger with one sink; loguru's costly extras (``backtrace``, ``diagnose``, ``catch``) are
+    off.
+    """
 
     def __init__(self, sink: Any, **options: Any) -> None:
         self._bound: list[Any] = []
@@ -42,7 +44,9 @@ class Loguru:
 
 
 class LoguruToSqlite(Loguru):
-    """A sink that collects rows and writes them a batch at a time, behind the queue or in the caller."""
+    """A sink that collects rows and writes them a batch at a time, behind the queue or in the
+    caller.
+    """
 
     def __init__(self, path: str, *, enqueue: bool) -> None:
         self._rows = Rows(path)
@@ -58,7 +62,15 @@ class LoguruToSqlite(Loguru):
         extra = dict(record["extra"])
         context = [extra.pop(name) for name in payload.CONTEXT]
         ts = record["time"].isoformat(" ", "microseconds")[:26]
-        self._batch.append((ts, record["level"].name.lower(), record["message"], orjson.dumps(extra).decode(), *context))
+        self._batch.append(
+            (
+                ts,
+                record["level"].name.lower(),
+                record["message"],
+                orjson.dumps(extra).decode(),
+                *context,
+            )
+        )
         if len(self._batch) >= self._rows.batch:
             self._flush()
 
@@ -73,4 +85,5 @@ class LoguruToSqlite(Loguru):
 
 def to_devnull() -> Loguru:
     """Return the peer with serialised JSON to /dev/null behind loguru's queue."""
-    return Loguru(Path("/dev/null").open("w"), format="{message}", enqueue=True, serialize=True)  # as long as the process
+    # as long as the process
+    return Loguru(Path("/dev/null").open("w"), format="{message}", enqueue=True, serialize=True)

@@ -1,4 +1,6 @@
-"""OpenTelemetry's SDK: the standard library's logging through LoggingHandler and the batch processor."""
+"""OpenTelemetry's SDK: the standard library's logging through LoggingHandler and the batch
+processor.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,12 @@ from pathlib import Path
 
 import orjson
 from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler, ReadableLogRecord
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter, LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk._logs.export import (
+    BatchLogRecordProcessor,
+    ConsoleLogRecordExporter,
+    LogRecordExporter,
+    LogRecordExportResult,
+)
 
 from benchmarks import payload
 from benchmarks.peers.sqlite_rows import BATCH, Rows
@@ -35,13 +42,20 @@ class SqliteExporter(LogRecordExporter):
 
 
 class OtelBatch:
-    """A logger whose handler translates records for the batch processor; the queue is long enough to drop nothing."""
+    """A logger whose handler translates records for the batch processor; the queue is long enough
+    to drop nothing.
+    """
 
     def __init__(self, exporter: LogRecordExporter) -> None:
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         self._provider = LoggerProvider()
         self._provider.add_log_record_processor(
-            BatchLogRecordProcessor(exporter, schedule_delay_millis=200, max_export_batch_size=BATCH, max_queue_size=1_000_000)
+            BatchLogRecordProcessor(
+                exporter,
+                schedule_delay_millis=200,
+                max_export_batch_size=BATCH,
+                max_queue_size=1_000_000,
+            )
         )
         with warnings.catch_warnings():  # it moved to a contrib package that wraps the same code
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -87,13 +101,25 @@ class OtelBatchToSqlite(OtelBatch):
 
 def _row(readable: ReadableLogRecord) -> tuple[object, ...]:
     record = readable.log_record
-    attributes = {name: value for name, value in record.attributes.items() if not name.startswith("code.")}
+    attributes = {
+        name: value for name, value in record.attributes.items() if not name.startswith("code.")
+    }
     context = [attributes.pop(name) for name in payload.CONTEXT]
     ts = datetime.fromtimestamp(record.timestamp / 1e9, UTC).isoformat(" ", "microseconds")[:26]
-    return (ts, record.severity_text.lower(), record.body, orjson.dumps(attributes).decode(), *context)
+    return (
+        ts,
+        record.severity_text.lower(),
+        record.body,
+        orjson.dumps(attributes).decode(),
+        *context,
+    )
 
 
 def to_devnull() -> OtelBatch:
     """Return the peer with the SDK's own JSON lines to /dev/null."""
     out = Path("/dev/null").open("w")  # noqa: SIM115  # open as long as the process
-    return OtelBatch(ConsoleLogRecordExporter(out=out, formatter=lambda record: record.to_json(indent=None) + "\n"))
+    return OtelBatch(
+        ConsoleLogRecordExporter(
+            out=out, formatter=lambda record: record.to_json(indent=None) + "\n"
+        )
+    )

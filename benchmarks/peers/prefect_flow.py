@@ -1,4 +1,6 @@
-"""Prefect: a flow with a task for each step, on the local server that it starts by itself, with SQLite."""
+"""Prefect: a flow with a task for each step, on the local server that it starts by itself, with
+SQLite.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def migrate(steps: int, lines: int) -> None:
 
 
 def flows(count: int, steps: int, lines: int) -> list[float]:
-    """Run *count* flows; return the seconds that each took, its lines sent to the server included."""
+    """Run *count* flows; return the seconds that each took, its lines sent to the server
+    included.
+    """
     took = []
     for _ in range(count):
         start = perf_counter()

@@ -1,4 +1,6 @@
-"""Rows into structjob's own table with the standard library's sqlite3: what every hand-made peer, and the raw limit, write with."""
+"""Rows into structjob's own table with the standard library's sqlite3: what every hand-made peer,
+and the raw limit, write with.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ BATCH = 1_000
 
 
 class Rows:
-    """One connection, WAL, ``synchronous=NORMAL``, one transaction and one ``executemany`` per batch.
+    """One connection, WAL, ``synchronous=NORMAL``, one transaction and one ``executemany`` per
+    batch.
 
     A row is ``(ts, level, message, attrs, job_id, step_id, operation, step, correlation_id)``.
     """
@@ -41,7 +44,9 @@ class Rows:
 
 
 def create_tables(path: str) -> None:
-    """Create structjob's tables in *path* from its own migration, as rendered: a peer's process need not import structjob for it."""
+    """Create structjob's tables in *path* from its own migration, as rendered: a peer's process
+    need not import structjob for it.
+    """
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(SCHEMA.read_text())
     connection.close()
@@ -65,4 +70,6 @@ def write_numbered(connection: sqlite3.Connection, rows: Sequence[tuple[object, 
 def count_stored(path: str, message: str) -> int:
     """Return how many events with *message* the table holds, as another process would see it."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute("SELECT count(*) FROM structjob_logs WHERE message = ?", (message,)).fetchone()[0]
+        return connection.execute(
+            "SELECT count(*) FROM structjob_logs WHERE message = ?", (message,)
+        ).fetchone()[0]

@@ -1,4 +1,6 @@
-"""The standard library's QueueHandler and QueueListener, with JSON to /dev/null or rows to SQLite behind them."""
+"""The standard library's QueueHandler and QueueListener, with JSON to /dev/null or rows to SQLite
+behind them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from benchmarks import payload
 from benchmarks.peers.sqlite_rows import Rows
 
 CONTEXT: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("context")
-RESERVED = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"} | set(payload.CONTEXT)
+RESERVED = (
+    frozenset(vars(logging.makeLogRecord({})))
+    | {"message", "asctime", "taskName"}
+    | set(payload.CONTEXT)
+)
 
 
 def add_context(record: logging.LogRecord) -> bool:
@@ -27,21 +33,29 @@ def add_context(record: logging.LogRecord) -> bool:
 
 
 class UncopiedQueueHandler(logging.handlers.QueueHandler):
-    """Hands the record over as it is: in one process nothing needs to be formatted and copied first."""
+    """Hands the record over as it is: in one process nothing needs to be formatted and copied
+    first.
+    """
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON line of the record's own fields, as python-json-logger does, without its general machinery."""
+    """One JSON line of the record's own fields, as python-json-logger does, without its general
+    machinery.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
             "event": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in RESERVED or name in payload.CONTEXT},
+            **{
+                name: value
+                for name, value in vars(record).items()
+                if name not in RESERVED or name in payload.CONTEXT
+            },
         }
         return orjson.dumps(fields).decode()
 
@@ -59,7 +73,15 @@ class RowsHandler(logging.Handler):
         attributes = {name: value for name, value in fields.items() if name not in RESERVED}
         ts = datetime.fromtimestamp(record.created, UTC).isoformat(" ", "microseconds")[:26]
         context = [fields[name] for name in payload.CONTEXT]
-        self._batch.append((ts, record.levelname.lower(), record.getMessage(), orjson.dumps(attributes).decode(), *context))
+        self._batch.append(
+            (
+                ts,
+                record.levelname.lower(),
+                record.getMessage(),
+                orjson.dumps(attributes).decode(),
+                *context,
+            )
+        )
         if len(self._batch) >= self._rows.batch:
             self.flush()
 
@@ -69,7 +91,9 @@ class RowsHandler(logging.Handler):
 
 
 class BatchingListener(logging.handlers.QueueListener):
-    """Flushes its handlers whenever the queue runs dry, so that nothing waits for a batch to fill."""
+    """Flushes its handlers whenever the queue runs dry, so that nothing waits for a batch
+    to fill.
+    """
 
     def dequeue(self, block: bool) -> logging.LogRecord:
         try:
@@ -81,11 +105,14 @@ class BatchingListener(logging.handlers.QueueListener):
 
 
 class StdlibQueue:
-    """A logger whose only handler is a QueueHandler; the logging HOWTO's optimisations are applied."""
+    """A logger whose only handler is a QueueHandler; the logging HOWTO's optimisations
+    are applied.
+    """
 
     def __init__(self, handler: logging.Handler, *, copy: bool = True) -> None:
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-        logging._srcfile = None  # the HOWTO's way to leave the caller's line out; ours does not look it up either
+        # the HOWTO's way to leave the caller's line out; ours does not look it up either
+        logging._srcfile = None
         self._queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         front = (logging.handlers.QueueHandler if copy else UncopiedQueueHandler)(self._queue)
         front.addFilter(add_context)

@@ -28,7 +28,8 @@ class StructlogJson:
             ],
             logger_factory=structlog.BytesLoggerFactory(file=Path("/dev/null").open("wb")),  # noqa: SIM115  # open as long as the process
         )
-        self._log = structlog.get_logger().bind()  # no longer the lazy proxy: the performance page again
+        # no longer the lazy proxy: the performance page again
+        self._log = structlog.get_logger().bind()
 
     def bind(self, context: Mapping[str, str]) -> None:
         structlog.contextvars.bind_contextvars(**context)
@@ -57,7 +58,9 @@ def with_orjson() -> StructlogJson:
 
 
 def with_msgspec() -> StructlogJson:
-    """Return the peer with msgspec; its encoder takes no ``default``, so a wrapper drops the one that structlog passes."""
+    """Return the peer with msgspec; its encoder takes no ``default``, so a wrapper drops the one
+    that structlog passes.
+    """
     import msgspec
 
     encode = msgspec.json.Encoder().encode

@@ -1,7 +1,7 @@
 """The first tables, indexes and views.
 
-Everything is spelled out here, types too, and nothing is taken from ``structjob.store.tables``: this migration must do tomorrow what
-it does today, whatever becomes of the tables later.
+Everything is spelled out here, types too, and nothing is taken from ``structjob.store.tables``:
+this migration must do tomorrow what it does today, whatever becomes of the tables later.
 """
 
 from typing import Any
@@ -86,11 +86,20 @@ SELECT * FROM structjob_job_progress
 WHERE status IN ('pending', 'running')
 """
 
-# Name of a dialect → how it says what is different: the greater of two numbers, seconds between two times, the present.
+# Name of a dialect → how it says what is different: the greater of two numbers, seconds between two
+# times, the present.
 _SPELLING = {
     "sqlite": ("MAX", "(julianday({end}) - julianday(j.started_at)) * 86400.0", "'now'"),
-    "postgresql": ("GREATEST", "CAST(EXTRACT(EPOCH FROM {end} - j.started_at) AS DOUBLE PRECISION)", "clock_timestamp()"),
-    "mysql": ("GREATEST", "TIMESTAMPDIFF(MICROSECOND, j.started_at, {end}) / 1000000.0", "UTC_TIMESTAMP(6)"),
+    "postgresql": (
+        "GREATEST",
+        "CAST(EXTRACT(EPOCH FROM {end} - j.started_at) AS DOUBLE PRECISION)",
+        "clock_timestamp()",
+    ),
+    "mysql": (
+        "GREATEST",
+        "TIMESTAMPDIFF(MICROSECOND, j.started_at, {end}) / 1000000.0",
+        "UTC_TIMESTAMP(6)",
+    ),
 }
 _SPELLING["mariadb"] = _SPELLING["mysql"]
 
@@ -98,7 +107,9 @@ _SPELLING["mariadb"] = _SPELLING["mysql"]
 def _views(dialect: sa.Dialect) -> dict[str, str]:
     greatest, between, now = _SPELLING[dialect.name]
     end = "COALESCE(j.completed_at, j.canceled_at, j.started_at)"
-    progress = _PROGRESS.format(greatest=greatest, until_now=between.format(end=now), until_end=between.format(end=end))
+    progress = _PROGRESS.format(
+        greatest=greatest, until_now=between.format(end=now), until_end=between.format(end=end)
+    )
     return {"structjob_job_progress": progress, "structjob_active_jobs": _ACTIVE}
 
 
@@ -135,13 +146,21 @@ class _Types:
 def _table(name: str, *items: Any, **options: Any) -> None:
     for server in ("mysql", "mariadb"):
         # The row format, too: in a server's older default the columns are too long for an index.
-        options |= {f"{server}_engine": "InnoDB", f"{server}_charset": "utf8mb4", f"{server}_row_format": "DYNAMIC"}
+        options |= {
+            f"{server}_engine": "InnoDB",
+            f"{server}_charset": "utf8mb4",
+            f"{server}_row_format": "DYNAMIC",
+        }
     op.create_table(name, *items, **options)
 
 
-def _index_where(condition: str, name: str, table: str, *columns: str, unique: bool = False) -> None:
+def _index_where(
+    condition: str, name: str, table: str, *columns: str, unique: bool = False
+) -> None:
     where = sa.text(condition)
-    op.create_index(name, table, list(columns), unique=unique, sqlite_where=where, postgresql_where=where)
+    op.create_index(
+        name, table, list(columns), unique=unique, sqlite_where=where, postgresql_where=where
+    )
 
 
 def _index_where_set(name: str, table: str, column: str, *more: str, unique: bool = False) -> None:
@@ -162,7 +181,18 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop everything."""
     views.drop(op, _views(op.get_context().dialect))  # type: ignore[arg-type]  # the module has every method of Operations
-    for name in ("locks", "errors", "dead_letters", "cancellations", "gaps", "sessions", "logs", "steps", "attempts", "jobs"):
+    for name in (
+        "locks",
+        "errors",
+        "dead_letters",
+        "cancellations",
+        "gaps",
+        "sessions",
+        "logs",
+        "steps",
+        "attempts",
+        "jobs",
+    ):
         op.drop_table(f"structjob_{name}")
 
 
@@ -207,7 +237,9 @@ def _create_jobs(t: _Types) -> None:
         sa.Column("cpu_ms", sa.Double()),
         sa.Column("max_rss_kb", sa.BigInteger()),
     )
-    _index_where_set("structjob_jobs_by_idempotency_key", "structjob_jobs", "idempotency_key", unique=True)
+    _index_where_set(
+        "structjob_jobs_by_idempotency_key", "structjob_jobs", "idempotency_key", unique=True
+    )
     op.create_index("structjob_jobs_by_time", "structjob_jobs", ["created_at"])
     _index_where_set("structjob_jobs_by_end", "structjob_jobs", "completed_at")
     op.create_index("structjob_jobs_by_status", "structjob_jobs", ["status", "created_at"])
@@ -218,9 +250,13 @@ def _create_jobs(t: _Types) -> None:
     op.create_index("structjob_jobs_by_category", "structjob_jobs", ["category", "created_at"])
     _index_where_set("structjob_jobs_by_parent", "structjob_jobs", "parent_job_id", "created_at")
     op.create_index("structjob_jobs_by_root", "structjob_jobs", ["root_job_id", "created_at"])
-    _index_where_set("structjob_jobs_by_external_id", "structjob_jobs", "external_job_id", "created_at")
+    _index_where_set(
+        "structjob_jobs_by_external_id", "structjob_jobs", "external_job_id", "created_at"
+    )
     _index_where_set("structjob_jobs_by_context", "structjob_jobs", "context_id", "created_at")
-    op.create_index("structjob_jobs_by_correlation", "structjob_jobs", ["correlation_id", "created_at"])
+    op.create_index(
+        "structjob_jobs_by_correlation", "structjob_jobs", ["correlation_id", "created_at"]
+    )
     op.create_index("structjob_jobs_by_session", "structjob_jobs", ["session_id", "status"])
 
 
@@ -241,7 +277,13 @@ def _create_attempts_and_steps(t: _Types) -> None:
         sa.Column("duration_ms", sa.Double()),
     )
     op.create_index("structjob_attempts_by_time", "structjob_attempts", ["started_at"])
-    _index_where("status = 'running'", "structjob_attempts_by_session", "structjob_attempts", "session_id", "status")
+    _index_where(
+        "status = 'running'",
+        "structjob_attempts_by_session",
+        "structjob_attempts",
+        "session_id",
+        "status",
+    )
     _table(
         "structjob_steps",
         sa.Column("id", t.exact(64), primary_key=True),
@@ -266,7 +308,13 @@ def _create_attempts_and_steps(t: _Types) -> None:
     op.create_index("structjob_steps_by_job", "structjob_steps", ["job_id", "attempt", "seq"])
     op.create_index("structjob_steps_by_time", "structjob_steps", ["started_at"])
     _index_where_set("structjob_steps_by_end", "structjob_steps", "completed_at")
-    _index_where("status = 'running'", "structjob_steps_by_session", "structjob_steps", "session_id", "status")
+    _index_where(
+        "status = 'running'",
+        "structjob_steps_by_session",
+        "structjob_steps",
+        "session_id",
+        "status",
+    )
 
 
 def _create_logs(t: _Types) -> None:

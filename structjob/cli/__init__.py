@@ -14,7 +14,8 @@ __all__ = ["main"]
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; see `structjob.cli.app`."""
-    # PYTHONWARNINGS is meant for the programs that are run, and ours would end with an import's deprecation.
+    # PYTHONWARNINGS is meant for the programs that are run, and ours would end with an import's
+    # deprecation.
     warnings.simplefilter("ignore")
     try:
         from structjob.cli.app import main as begin
@@ -25,7 +26,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run_without_us(args: Sequence[str], exc: Exception) -> None:
-    """Run the program of ``structjob run … -- PROGRAM`` in place of an installation that is broken."""
+    """Run the program of ``structjob run … -- PROGRAM`` in place of an installation that
+    is broken.
+    """
     if "run" not in args or "--" not in args[args.index("run") :]:
         return
     command = list(args[args.index("--", args.index("run")) + 1 :])

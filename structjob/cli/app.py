@@ -16,18 +16,18 @@ import click
 
 from structjob.cli.cancel import cancel
 from structjob.cli.database import Database
-from structjob.cli.demo import demo
+from structjob.cli.demo.command import demo
 from structjob.cli.doctor import doctor
 from structjob.cli.errors import errors
 from structjob.cli.export import export
 from structjob.cli.import_ import import_
-from structjob.cli.inherited import open_missing
 from structjob.cli.jobs import jobs
 from structjob.cli.logs import logs
 from structjob.cli.migrate import migrate
 from structjob.cli.options import database
 from structjob.cli.prune import prune
-from structjob.cli.run import run
+from structjob.cli.run.command import run
+from structjob.cli.run.inherited import open_missing
 from structjob.cli.screen import Failure, command_line
 from structjob.cli.sessions import sessions
 from structjob.cli.show import show
@@ -68,10 +68,14 @@ class Commands(click.Group):
             raise _failure(exc, ctx.obj.option if isinstance(ctx.obj, Database) else "") from exc
         return result
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            ctx.fail(f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}")
+            ctx.fail(
+                f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}"
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -92,12 +96,14 @@ def _writing() -> Iterator[None]:
 
 @contextmanager
 def _escaped() -> Iterator[None]:
-    """Have click's own errors show what was typed without anything that a terminal would obey; `Failure` does that itself."""
+    """Have click's own errors show what was typed without anything that a terminal would obey;
+    `Failure` does that itself.
+    """
     try:
         yield
     except click.ClickException as exc:
         if not isinstance(exc, Failure):
-            from structjob.escaping import escape
+            from structjob.text.escaping import escape
 
             exc.message = escape(exc.message)  # type: ignore[misc]  # click's mark of an attribute that subclasses keep
         raise
@@ -109,7 +115,9 @@ def _forget_stdout() -> None:
 
 
 def _failure(exc: StructjobError, db: str) -> Failure:
-    """Return what is shown of *exc*, with its exit code and the command that helps, for the database *db*."""
+    """Return what is shown of *exc*, with its exit code and the command that helps, for the
+    database *db*.
+    """
     if isinstance(exc, JobNotFound):
         return Failure(str(exc), code=3, hint=command_line("jobs", db=db))
     if isinstance(exc, EventNotFound):
@@ -143,18 +151,39 @@ def cli(db: object) -> None:
     """Structured logs and jobs, in your own database."""
 
 
-for command in (demo, run, jobs, show, logs, tail, stats, errors, cancel, sessions, export, import_, prune, verify, doctor, migrate):
+for command in (
+    demo,
+    run,
+    jobs,
+    show,
+    logs,
+    tail,
+    stats,
+    errors,
+    cancel,
+    sessions,
+    export,
+    import_,
+    prune,
+    verify,
+    doctor,
+    migrate,
+):
     cli.add_command(command)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and 143 signals."""
-    # A third of a short command's time went into looking through modules for garbage, while they were imported and again at the end.
+    """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and
+    143 signals.
+    """
+    # A third of a short command's time went into looking through modules for garbage, while they
+    # were imported and again at the end.
     gc.set_threshold(100_000)
     open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot spell is no reason to fail
+            # a name that the terminal cannot spell is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="structjob", standalone_mode=False)
     except click.Abort:

@@ -41,11 +41,13 @@ def cancel(id_: str, db: Database, *, reason: str | None, force: bool, as_json: 
     execute(_cancel(id_, db, reason, force=force, as_json=as_json))
 
 
-async def _cancel(given: str, db: Database, reason: str | None, *, force: bool, as_json: bool) -> None:
+async def _cancel(
+    given: str, db: Database, reason: str | None, *, force: bool, as_json: bool
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.escaping import escape
-    from structjob.rendering import short
+    from structjob.text.escaping import escape
+    from structjob.text.rendering import short
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
@@ -54,13 +56,20 @@ async def _cancel(given: str, db: Database, reason: str | None, *, force: bool, 
             async with Tracker(db.url, service="structjob-cli") as tracker:
                 await tracker.cancel(job.id, reason, by=_somebody(), force=force)
         except IllegalTransition as exc:
-            raise Failure(str(exc).replace("force=True", "--force"), hint=command_line("show", short(job.id), db=db.option)) from exc
+            raise Failure(
+                str(exc).replace("force=True", "--force"),
+                hint=command_line("show", short(job.id), db=db.option),
+            ) from exc
         status = await _outcome(reader, job.id)
     if as_json:
         put_json({"id": job.id, "operation": job.operation, "status": status})
         return
     name = escape(job.operation)
-    say(f"{name} is {status}" if status != "running" else f"{name} was asked to stop, and still runs")
+    say(
+        f"{name} is {status}"
+        if status != "running"
+        else f"{name} was asked to stop, and still runs"
+    )
     say(f"next:  {command_line('show', short(job.id), db=db.option)}")
 
 
@@ -69,8 +78,10 @@ async def _outcome(reader: Reader, job_id: str) -> JobStatus:
     import asyncio
 
     deadline = time.monotonic() + PATIENCE
-    while (status := (await reader.jobs.get(job_id)).status) == "running" and time.monotonic() < deadline:  # noqa: ASYNC110 -- another process ends it
+    status = (await reader.jobs.get(job_id)).status
+    while status == "running" and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK_EVERY)
+        status = (await reader.jobs.get(job_id)).status
     return status
 
 

@@ -15,9 +15,11 @@ OFFERED = 50
 
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong, for a prompt is no place to say so.
+    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong,
+    for a prompt is no place to say so.
 
-    An id in which a shell would see more than a word is not offered: bash puts it on the command line as it is.
+    An id in which a shell would see more than a word is not offered: bash puts it on the command
+    line as it is.
     """
     try:
         import shlex
@@ -27,18 +29,28 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
         from structjob.cli.connection import connected
         from structjob.cli.database import Database
-        from structjob.escaping import escape
         from structjob.store.tables import jobs
+        from structjob.text.escaping import escape
 
         given = ctx.params.get("db") or ctx.find_root().params.get("db")
-        statement = select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc()).limit(OFFERED)
+        statement = (
+            select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc()).limit(OFFERED)
+        )
         if incomplete:
-            statement = statement.where(jobs.c.id >= incomplete, jobs.c.id < incomplete + "\U0010ffff")
+            statement = statement.where(
+                jobs.c.id >= incomplete, jobs.c.id < incomplete + "\U0010ffff"
+            )
 
         def offered(connection: Connection) -> list[CompletionItem]:
             found = connection.execute(statement)
-            return [CompletionItem(row.id, help=escape(row.operation)) for row in found if shlex.quote(row.id) == row.id]
+            return [
+                CompletionItem(row.id, help=escape(row.operation))
+                for row in found
+                if shlex.quote(row.id) == row.id
+            ]
 
-        return connected(given if isinstance(given, Database) else Database(), offered, read_only=True)
+        return connected(
+            given if isinstance(given, Database) else Database(), offered, read_only=True
+        )
     except Exception:  # noqa: BLE001 -- see above
         return []

@@ -1,4 +1,6 @@
-"""A bare connection to the database that a command names: without a store, which would create the tables."""
+"""A bare connection to the database that a command names: without a store, which would create the
+tables.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def connected(db: Database, work: Callable[[Connection], T], *, create: bool = False, read_only: bool = False) -> T:
+def connected(
+    db: Database, work: Callable[[Connection], T], *, create: bool = False, read_only: bool = False
+) -> T:
     """Return what *work* returns, given a connection of SQLAlchemy's own.
 
     Args:
@@ -42,23 +46,31 @@ def connected(db: Database, work: Callable[[Connection], T], *, create: bool = F
         raise StoreUnavailable(f"the database {db.shown} does not work: {exc.orig}") from exc
 
 
-def _on_sqlite(db: Database, work: Callable[[Connection], T], *, create: bool, read_only: bool) -> T:
+def _on_sqlite(
+    db: Database, work: Callable[[Connection], T], *, create: bool, read_only: bool
+) -> T:
     from sqlalchemy import create_engine
 
-    from structjob.files import ensure_file
+    from structjob.machine.files import ensure_file
 
     path = db.path
     if path is None:
-        raise Failure(f"{db.shown} is in memory: nobody but the program that made it sees it", code=2)
+        raise Failure(
+            f"{db.shown} is in memory: nobody but the program that made it sees it", code=2
+        )
     if not create and not db.exists():
         raise Failure(f"there is no database {db.shown}")
     if not read_only:
         try:
             ensure_file(path)
         except OSError as exc:
-            raise Failure(f"cannot {'use' if os.path.exists(path) else 'create'} the database file {db.shown}: {exc.strerror}") from exc
+            raise Failure(
+                f"cannot {'use' if os.path.exists(path) else 'create'} the database file {db.shown}: {exc.strerror}"
+            ) from exc
     # SQLite makes no file: it would let everybody read it.
-    url = db.url.set(drivername="sqlite", database=path.as_uri()).update_query_dict({"mode": "ro" if read_only else "rw", "uri": "true"})
+    url = db.url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(
+        {"mode": "ro" if read_only else "rw", "uri": "true"}
+    )
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
@@ -69,7 +81,7 @@ def _on_sqlite(db: Database, work: Callable[[Connection], T], *, create: bool, r
 
 def _on_server(db: Database, work: Callable[[Connection], T]) -> T:
     from structjob.cli.database import execute
-    from structjob.store.opening import make_store
+    from structjob.store.factory import make_store
     from structjob.store.server import ServerStore
 
     async def run() -> T:

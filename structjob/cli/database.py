@@ -1,4 +1,6 @@
-"""The database that a command reads: found, never made; and what dead programs left undelivered is delivered first."""
+"""The database that a command reads: found, never made; and what dead programs left undelivered is
+delivered first.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,12 @@ from structjob.exceptions import InvalidURL, SpoolError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from structjob.places import Places
-    from structjob.store.errors import Errors
+    from structjob.queries.errors import Errors
+    from structjob.queries.jobs import Jobs
+    from structjob.queries.logs import Logs
+    from structjob.queries.statistics import Statistics
+    from structjob.spool.places import Places
     from structjob.store.ingest import Store
-    from structjob.store.jobs import Jobs
-    from structjob.store.logs import Logs
-    from structjob.store.statistics import Statistics
 
 T = TypeVar("T")
 
@@ -39,7 +41,9 @@ _PATIENCE = 10.0
 
 
 def execute(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* to its end. SIGTERM cancels it, so that what it opened is closed; the exit code is 143 then."""
+    """Run *work* to its end. SIGTERM cancels it, so that what it opened is closed; the exit code is
+    143 then.
+    """
     import asyncio
     import signal
 
@@ -103,9 +107,19 @@ class Database:
         try:
             parsed = parse(given)
             name = parsed.database or ""
-            if parsed.get_backend_name() != "sqlite" or name in ("", ":memory:") or name.startswith("file:"):
+            if (
+                parsed.get_backend_name() != "sqlite"
+                or name in ("", ":memory:")
+                or name.startswith("file:")
+            ):
                 return parsed
-            return parse(parsed.set(database=str(sqlite_path(parsed.set(database=os.path.join(working_directory(), name))))))
+            return parse(
+                parsed.set(
+                    database=str(
+                        sqlite_path(parsed.set(database=os.path.join(working_directory(), name)))
+                    )
+                )
+            )
         except InvalidURL as exc:
             raise Failure(str(exc), code=2) from exc
 
@@ -133,7 +147,9 @@ class Database:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as exc:
-            raise Failure(f"cannot look at the database file {self.path}: {exc.strerror}; run this as a user who may read it") from exc
+            raise Failure(
+                f"cannot look at the database file {self.path}: {exc.strerror}; run this as a user who may read it"
+            ) from exc
         return True
 
     @property
@@ -144,7 +160,9 @@ class Database:
     @property
     def text(self) -> str:
         """The URL as it is handed on to a child process, its password included."""
-        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=False)
+        return self.url.set(drivername=self.url.get_backend_name()).render_as_string(
+            hide_password=False
+        )
 
     @property
     def shown(self) -> str:
@@ -161,7 +179,9 @@ class Database:
 
     @property
     def option(self) -> str:
-        """What ``--db`` needs in a command to type next; empty where the command finds the database without it. Never a password."""
+        """What ``--db`` needs in a command to type next; empty where the command finds the database
+        without it. Never a password.
+        """
         from structjob.store.url import masked
 
         if self._given is None:
@@ -169,27 +189,31 @@ class Database:
         with suppress(Failure):  # of what the environment says
             if self.url == Database().url:
                 return ""
-        return masked(self._given).replace("***", "PASSWORD") if _LIKE_URL.match(self._given) else self._given
+        return (
+            masked(self._given).replace("***", "PASSWORD")
+            if _LIKE_URL.match(self._given)
+            else self._given
+        )
 
 
 class Reader:
     """Reads a database.
 
     Attributes:
-        jobs: See `structjob.store.jobs.Jobs`.
-        logs: See `structjob.store.logs.Logs`.
-        sessions: See `structjob.store.presence.Sessions`.
-        errors: See `structjob.store.errors.Errors`.
-        stats: See `structjob.store.statistics.Statistics`.
+        jobs: See `structjob.queries.jobs.Jobs`.
+        logs: See `structjob.queries.logs.Logs`.
+        sessions: See `structjob.queries.session_status.Sessions`.
+        errors: See `structjob.queries.errors.Errors`.
+        stats: See `structjob.queries.statistics.Statistics`.
         fetch: Runs a statement and returns its rows.
     """
 
     def __init__(self, database: Database, store: Store) -> None:
-        from structjob.store.errors import Errors
-        from structjob.store.jobs import Jobs
-        from structjob.store.logs import Logs
-        from structjob.store.presence import Sessions
-        from structjob.store.statistics import Statistics
+        from structjob.queries.errors import Errors
+        from structjob.queries.jobs import Jobs
+        from structjob.queries.logs import Logs
+        from structjob.queries.session_status import Sessions
+        from structjob.queries.statistics import Statistics
 
         self.fetch = store.fetch
         self.jobs: Jobs = Jobs(store.fetch, _nothing_pending)
@@ -215,8 +239,11 @@ class Reader:
         return await self.deliver() if time.monotonic() - self._looked >= LOOK_EVERY else []
 
 
-async def deliver_from(database: Database, places: Places, *, spool: bool | Path = True) -> list[int]:
-    """Deliver to *database* what dead programs left in its *places*, and mark their jobs as crashed; return the sessions it was about.
+async def deliver_from(
+    database: Database, places: Places, *, spool: bool | Path = True
+) -> list[int]:
+    """Deliver to *database* what dead programs left in its *places*, and mark their jobs as
+    crashed; return the sessions it was about.
 
     Args:
         database: Where to.
@@ -225,16 +252,19 @@ async def deliver_from(database: Database, places: Places, *, spool: bool | Path
     """
     import asyncio
 
-    from structjob import session
+    from structjob.spool import session
 
-    # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below, which knows how.
+    # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below,
+    # which knows how.
     orphans = session.adopt_elsewhere(places, None, set())
     for orphan in orphans:
         orphan.close()
     if not orphans:
         return []
     directories = [orphan.directory for orphan in orphans]
-    size = sum(entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl"))
+    size = sum(
+        entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl")
+    )
     if size > _MUCH:
         say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
     from structjob.tracker import Tracker
@@ -244,7 +274,9 @@ async def deliver_from(database: Database, places: Places, *, spool: bool | Path
         await tracker.open()
     except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
         left = ", ".join(sorted({str(directory.parent) for directory in directories}))
-        say(f"what programs that died left in {left} is not delivered: {exc}; what is stored is shown")
+        say(
+            f"what programs that died left in {left} is not delivered: {exc}; what is stored is shown"
+        )
         return []
     try:
         await tracker.flush()
@@ -264,7 +296,9 @@ async def _nothing_pending() -> None:
 
 
 def places_of(database: Database) -> Places | None:
-    """Return where programs that log to *database* keep their spools by default; ``None`` if it is in memory."""
+    """Return where programs that log to *database* keep their spools by default; ``None`` if it is
+    in memory.
+    """
     from structjob.store.url import places
 
     return places(database.url)
@@ -278,7 +312,7 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
         Failure: if there is no such database; it is not made.
     """
     _require(database)
-    from structjob.store.opening import make_store
+    from structjob.store.factory import make_store
 
     store = make_store(database.url, {})
     try:
@@ -316,31 +350,41 @@ def _require(database: Database) -> None:
 
 def _left_for(database: Database) -> int:
     """Return how many bytes wait for a database file that is not there."""
-    from structjob import session
+    from structjob.spool import session
 
     found = places_of(database)
-    return sum(size for _, size in session.waiting(session.left_in(found))) if found is not None else 0
+    return (
+        sum(size for _, size in session.waiting(session.left_in(found))) if found is not None else 0
+    )
 
 
 def _where(database: Database) -> str:
-    from structjob import session
+    from structjob.spool import session
 
     found = places_of(database)
-    return ", ".join(sorted({str(directory.parent) for directory in session.left_in(found)})) if found is not None else ""
+    return (
+        ", ".join(sorted({str(directory.parent) for directory in session.left_in(found)}))
+        if found is not None
+        else ""
+    )
 
 
 async def _require_tables(database: Database, store: Store) -> None:
-    """Refuse a server's database without structjob's tables, unless a program that could not reach it left lines for it."""
+    """Refuse a server's database without structjob's tables, unless a program that could not reach
+    it left lines for it.
+    """
     if database.url.get_backend_name() == "sqlite":
         return  # before the import, which takes a tenth of a second
-    from structjob import session
-    from structjob.store import migrate
+    from structjob.spool import session
+    from structjob.store import migrations
     from structjob.store.server import ServerStore
 
     assert isinstance(store, ServerStore)  # noqa: S101 -- all others are servers
     await store.knock()
     found = places_of(database)
-    if await store.administer(migrate.current) is None and (found is None or not session.left_in(found)):
+    if await store.administer(migrations.current) is None and (
+        found is None or not session.left_in(found)
+    ):
         raise _holds_nothing(database)
 
 
@@ -353,15 +397,19 @@ def _another(database: Database) -> str:
 
 
 def _has_tables(path: Path) -> bool:
-    """Return whether structjob's tables are there: reading must not put them into somebody else's database."""
+    """Return whether structjob's tables are there: reading must not put them into somebody else's
+    database.
+    """
     import sqlite3
     from contextlib import closing
 
-    from structjob.store.migrate import VERSION_TABLE
+    from structjob.store.migrations import VERSION_TABLE
 
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)).fetchone()
+            found = connection.execute(
+                "SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)
+            ).fetchone()
     except sqlite3.Error:
         return True  # whatever it is, opening says it better
     return found is not None

@@ -10,7 +10,7 @@ from structjob.cli import options
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
 
 if TYPE_CHECKING:
-    from structjob.cli.checkup import Finding
+    from structjob.cli.checks import Finding
     from structjob.cli.database import Database
 
 _LOOKS = {"ok": ("✓", "+", "green"), "warning": ("!", "!", "yellow"), "problem": ("✗", "x", "red")}
@@ -37,7 +37,7 @@ Nagios and Icinga: structjob doctor || exit 2"""
 @options.database
 def doctor(db: Database, *, as_json: bool) -> None:
     """Look at versions, drivers, permissions, tables, spools and clocks."""
-    from structjob.cli.checkup import checkup
+    from structjob.cli.checks import checkup
 
     findings = list(checkup(db))
     problems = sum(finding.verdict == "problem" for finding in findings)
@@ -46,23 +46,34 @@ def doctor(db: Database, *, as_json: bool) -> None:
     else:
         _print(findings)
     if problems:
-        raise Failure(f"{problems} {'problem' if problems == 1 else 'problems'} found with {db.shown}")
+        raise Failure(
+            f"{problems} {'problem' if problems == 1 else 'problems'} found with {db.shown}"
+        )
     if not as_json:
         warnings = sum(finding.verdict == "warning" for finding in findings)
-        say(f"no problem found, {warnings} {'warning' if warnings == 1 else 'warnings'}" if warnings else "no problem found")
+        say(
+            f"no problem found, {warnings} {'warning' if warnings == 1 else 'warnings'}"
+            if warnings
+            else "no problem found"
+        )
         say(f"next:  {command_line('verify', db=db.option)}")
 
 
 def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
-    from structjob.appearance import speaks_unicode
-    from structjob.escaping import escape
+    from structjob.text.appearance import speaks_unicode
+    from structjob.text.escaping import escape
 
     rows = []
     for finding in findings:
         sign, plain, colour = _LOOKS[finding.verdict]
-        rows.append([Text(f"{sign if speaks_unicode() else plain} {finding.check}", style=colour), Text(escape(finding.found))])
+        rows.append(
+            [
+                Text(f"{sign if speaks_unicode() else plain} {finding.check}", style=colour),
+                Text(escape(finding.found)),
+            ]
+        )
         if finding.advice is not None:
             rows.append([Text(""), Text(f"do: {escape(finding.advice)}", style="bold")])
     screen = console()

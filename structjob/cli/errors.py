@@ -11,10 +11,10 @@ import click
 
 from structjob.cli import options
 from structjob.cli.ids import LEAST
-from structjob.cli.moments import brief, full, moment
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
-from structjob.rendering import short
-from structjob.wording import count_of
+from structjob.cli.times import brief, full, moment
+from structjob.text.rendering import short
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,19 +61,46 @@ def errors() -> None:
 
 
 @errors.command("list")
-@click.option("--status", multiple=True, type=click.Choice(tuple(_LOOKS)), help="Only errors of this status; may be repeated.")
+@click.option(
+    "--status",
+    multiple=True,
+    type=click.Choice(tuple(_LOOKS)),
+    help="Only errors of this status; may be repeated.",
+)
 @click.option("--all", "every", is_flag=True, help="Resolved ones, too.")
-@click.option("--final", is_flag=True, help="Only errors that ended a job; without those that a retry, or the job itself, overcame.")
-@click.option("--since", metavar="TIME", callback=moment, help="Seen since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option(
+    "--final",
+    is_flag=True,
+    help="Only errors that ended a job; without those that a retry, or the job itself, overcame.",
+)
+@click.option(
+    "--since", metavar="TIME", callback=moment, help="Seen since: -3h, 2d, 1h30m, 2026-05-04."
+)
 @click.option("--until", metavar="TIME", callback=moment, help="Seen before.")
 @click.option("--operation", metavar="TEXT", help="Seen in this operation.")
 @click.option("--step", metavar="NAME", help="Seen in a step of this name.")
 @click.option("--project", metavar="TEXT", help="Seen in this project.")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, those seen last first.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=25,
+    show_default=True,
+    help="How many, those seen last first.",
+)
 @options.utc
 @options.json_output
 @options.database
-def list_(db: Database, *, as_json: bool, utc: bool, every: bool, final: bool, status: Sequence[str], **given: Any) -> None:
+def list_(
+    db: Database,
+    *,
+    as_json: bool,
+    utc: bool,
+    every: bool,
+    final: bool,
+    status: Sequence[str],
+    **given: Any,
+) -> None:
     """List errors, those seen last first; resolved ones are left out."""
     from structjob.cli.database import execute
 
@@ -87,7 +114,9 @@ def list_(db: Database, *, as_json: bool, utc: bool, every: bool, final: bool, s
     execute(_list(db, wanted, narrowed=bool(status), as_json=as_json, utc=utc))
 
 
-async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_json: bool, utc: bool) -> None:
+async def _list(
+    db: Database, filters: dict[str, Any], *, narrowed: bool, as_json: bool, utc: bool
+) -> None:
     from structjob.cli.database import reading
 
     async with reading(db) as reader:
@@ -96,23 +125,43 @@ async def _list(db: Database, filters: dict[str, Any], *, narrowed: bool, as_jso
         put_json(found)
     elif found:
         screen = console()
-        headings = ("ID", "STATUS", "OUTCOME", "COUNT", "JOBS", "FIRST SEEN", "LAST SEEN", "WHERE", "ERROR")
+        headings = (
+            "ID",
+            "STATUS",
+            "OUTCOME",
+            "COUNT",
+            "JOBS",
+            "FIRST SEEN",
+            "LAST SEEN",
+            "WHERE",
+            "ERROR",
+        )
         rows = [_row(group, screen, utc=utc) for group in found]
         spare = ("FIRST SEEN", "JOBS", "STATUS", "LAST SEEN", "OUTCOME")
-        put_lines(columns(headings, rows, screen.width, right=("COUNT", "JOBS"), spare=spare), screen)
+        put_lines(
+            columns(headings, rows, screen.width, right=("COUNT", "JOBS"), spare=spare), screen
+        )
         if len(found) == filters["limit"]:
-            say(f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}")
+            say(
+                f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}"
+            )
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
     else:
-        names = sorted(name for name in filters if name != "limit" and (narrowed or name != "status"))
-        say(f"no errors match ({', '.join(names)})" if names else f"no errors in {db.shown} but resolved ones, if any")
+        names = sorted(
+            name for name in filters if name != "limit" and (narrowed or name != "status")
+        )
+        say(
+            f"no errors match ({', '.join(names)})"
+            if names
+            else f"no errors in {db.shown} but resolved ones, if any"
+        )
         suggest(command_line("errors", "--all", db=db.option))
 
 
 def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
     from rich.text import Text
 
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     now = datetime.now(UTC)
     where = Text(escape(_where(group.operation, group.step)))
@@ -156,7 +205,9 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
 
     async with reading(db) as reader:
         group = await reader.errors.get(given)
-        latest = await reader.logs.list(fingerprint=group.fingerprint, order="desc", limit=OCCURRENCES)
+        latest = await reader.logs.list(
+            fingerprint=group.fingerprint, order="desc", limit=OCCURRENCES
+        )
     if as_json:
         put_json({"error": group, "occurrences": latest.items})
         return
@@ -173,10 +224,12 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     from rich.text import Text
 
     from structjob.cli.job_page import TRACEBACK
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
-    resolved = full(group.resolved_at, utc=utc) + (f" by {group.resolved_by}" if group.resolved_by else "")
+    resolved = full(group.resolved_at, utc=utc) + (
+        f" by {group.resolved_by}" if group.resolved_by else ""
+    )
     facts = {
         "id": group.fingerprint, "status": group.status, "outcome": _OUTCOMES[group.outcome],
         "resolved": resolved if group.resolved_at is not None else "",
@@ -197,12 +250,20 @@ def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: 
     screen.print(Text("Latest occurrences", style="bold"))
     for event in latest:
         about = f"{_where(event.operation, event.step)}{f'  {short(event.job_id)}' if event.job_id else ''}"
-        screen.print(Text(f"  {full(event.ts, utc=utc)}  ", style="dim") + Text(escape(about)), soft_wrap=True)
+        screen.print(
+            Text(f"  {full(event.ts, utc=utc)}  ", style="dim") + Text(escape(about)),
+            soft_wrap=True,
+        )
 
 
 @errors.command()
 @click.argument("id_", metavar="ID")
-@click.option("--by", metavar="NAME", default=lambda: os.environ.get("USER") or None, help="Whose word it is.  [default: $USER]")
+@click.option(
+    "--by",
+    metavar="NAME",
+    default=lambda: os.environ.get("USER") or None,
+    help="Whose word it is.  [default: $USER]",
+)
 @options.json_output
 @options.database
 def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
@@ -225,10 +286,12 @@ def reopen(id_: str, db: Database, *, as_json: bool) -> None:
 
 async def _settle(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
     from structjob.cli.database import reading
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     async with reading(db) as reader:
-        group = await (reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by))
+        group = await (
+            reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by)
+        )
     if as_json:
         put_json(group)
         return

@@ -1,4 +1,6 @@
-"""``structjob export``: a job as a file that can be imported, or lines for a spreadsheet or another program."""
+"""``structjob export``: a job as a file that can be imported, or lines for a spreadsheet or another
+program.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.screen import Failure, as_json, command_line, is_terminal, put_json, say, suggest
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -48,7 +50,15 @@ that a spreadsheet would take for a formula gets an apostrophe before it. What g
 @options.json_output
 @options.database
 def export(
-    id_: str | None, db: Database, *, output: Path | None, lines: bool, as_csv: bool, as_json: bool, no_children: bool, **given: Any
+    id_: str | None,
+    db: Database,
+    *,
+    output: Path | None,
+    lines: bool,
+    as_csv: bool,
+    as_json: bool,
+    no_children: bool,
+    **given: Any,
 ) -> None:
     """Write a job, or log lines, to a file or to stdout."""
     from structjob.cli.database import execute
@@ -56,7 +66,9 @@ def export(
     if output is not None and str(output) == "-":
         output = None
     if as_json and as_csv and output is None:
-        raise click.UsageError("--json and --csv both say what stdout has: leave one out, or name a file with -o.")
+        raise click.UsageError(
+            "--json and --csv both say what stdout has: leave one out, or name a file with -o."
+        )
     filters = chosen(given, id_)
     if not lines and not as_csv:
         if id_ is None:
@@ -64,14 +76,16 @@ def export(
         if output is not None:
             _check_name(output)
         if filters:
-            raise click.UsageError("A job is exported as a whole: the options that choose lines go with --lines or --csv.")
+            raise click.UsageError(
+                "A job is exported as a whole: the options that choose lines go with --lines or --csv."
+            )
     what = "csv" if as_csv else "lines" if lines else "job"
     execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
 
 
 def _check_name(output: Path) -> None:
     from structjob.exceptions import InvalidArgument
-    from structjob.store.export import check_name
+    from structjob.transfer.export import check_name
 
     try:
         check_name(output)
@@ -80,12 +94,19 @@ def _check_name(output: Path) -> None:
 
 
 async def _export(
-    db: Database, given: str | None, filters: Mapping[str, Any], output: Path | None, what: str, *, children: bool, as_json: bool
+    db: Database,
+    given: str | None,
+    filters: Mapping[str, Any],
+    output: Path | None,
+    what: str,
+    *,
+    children: bool,
+    as_json: bool,
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.escaping import escape_json
-    from structjob.store.export import job_lines, write_lines
+    from structjob.text.escaping import escape_json
+    from structjob.transfer.export import job_lines, write_lines
 
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given, names=True)
@@ -111,10 +132,14 @@ async def _export(
         suggest(command_line("import", str(output), "--dry-run"))
 
 
-async def _lines(reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool) -> AsyncIterator[bytes]:
-    """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would obey, as JSON never has."""
-    from structjob.escaping import escape
+async def _lines(
+    reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool
+) -> AsyncIterator[bytes]:
+    """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would
+    obey, as JSON never has.
+    """
     from structjob.models import Event
+    from structjob.text.escaping import escape
 
     names = [field.name for field in fields(Event)]
     if as_csv:

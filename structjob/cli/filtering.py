@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from structjob.cli.moments import moment
+from structjob.cli.times import moment
 from structjob.models import STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,11 +20,16 @@ _NAMES = (
 )  # fmt: skip
 
 
-def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as it is stored."""
+def attributes(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
+    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as
+    it is stored.
+    """
     found: dict[str, Any] = {}
     if not values:
-        return found  # before the import: `structjob run` runs the program where an installation is broken, too
+        # before the import: `structjob run` runs the program where an installation is broken, too
+        return found
     import msgspec
 
     for given in values:
@@ -39,7 +44,12 @@ def attributes(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
 
 
 _OPTIONS = (
-    click.option("--since", metavar="TIME", callback=moment, help="Since: -3h, 2d, 1h30m, today, 2026-05-04T13:30."),
+    click.option(
+        "--since",
+        metavar="TIME",
+        callback=moment,
+        help="Since: -3h, 2d, 1h30m, today, 2026-05-04T13:30.",
+    ),
     click.option("--until", metavar="TIME", callback=moment, help="Before."),
     click.option(
         "-l",
@@ -61,17 +71,38 @@ _OPTIONS = (
     click.option("--grep", "text", metavar="TEXT", help="Only where the message holds this."),
     click.option("--operation", metavar="TEXT", help="Only lines of jobs of this operation."),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
-    click.option("--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."),
-    click.option("--stream", type=click.Choice(STREAMS), help="Only what came by this stream; system is what was logged."),
-    click.option("--type", type=click.Choice(("system", "job", "task")), help="Only lines of no job, of a job, or of a step."),
+    click.option(
+        "--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."
+    ),
+    click.option(
+        "--stream",
+        type=click.Choice(STREAMS),
+        help="Only what came by this stream; system is what was logged.",
+    ),
+    click.option(
+        "--type",
+        type=click.Choice(("system", "job", "task")),
+        help="Only lines of no job, of a job, or of a step.",
+    ),
     click.option("--system", is_flag=True, help="Only lines of no job."),
-    click.option("--kind", metavar="NAME", help="Only this kind: log, output, step_end, operation_end, progress …"),
+    click.option(
+        "--kind",
+        metavar="NAME",
+        help="Only this kind: log, output, step_end, operation_end, progress …",
+    ),
     click.option("--logger", "--source", metavar="NAME", help="Only lines of this logger."),
     click.option("--category", metavar="NAME", help="Only this category."),
     click.option("--project", metavar="NAME", help="Only this project."),
-    click.option("--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."),
+    click.option(
+        "--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."
+    ),
     click.option("--trace", "trace_id", metavar="ID", help="Only lines with this trace id."),
-    click.option("--error", "fingerprint", metavar="ID", help="Only occurrences of this error, its id in full as `errors show` has it."),
+    click.option(
+        "--error",
+        "fingerprint",
+        metavar="ID",
+        help="Only occurrences of this error, its id in full as `errors show` has it.",
+    ),
     click.option("--no-children", is_flag=True, help="Without the lines of child jobs."),
 )
 

@@ -17,7 +17,14 @@ LOOK_EVERY = 0.5
 
 
 async def show_tail(
-    db: Database, given: str | None, filters: Mapping[str, Any], *, as_json: bool, utc: bool, last: int | None, children: bool
+    db: Database,
+    given: str | None,
+    filters: Mapping[str, Any],
+    *,
+    as_json: bool,
+    utc: bool,
+    last: int | None,
+    children: bool,
 ) -> None:
     """Show the lines that match, and then each that comes; until the job ends, if one is given.
 
@@ -46,7 +53,9 @@ async def show_tail(
                 screen.put(event)
 
 
-async def _follow(reader: Reader, filters: Mapping[str, Any], job_id: str | None, last: int | None) -> AsyncIterator[Event | Gap]:
+async def _follow(
+    reader: Reader, filters: Mapping[str, Any], job_id: str | None, last: int | None
+) -> AsyncIterator[Event | Gap]:
     async with reader.logs.tail(last=last, gaps=True, **filters) as tail:
         ended = False
         while True:
@@ -57,5 +66,6 @@ async def _follow(reader: Reader, filters: Mapping[str, Any], job_id: str | None
             if not events:
                 if ended and not tail.waiting:
                     return
-                # Its last lines may be stored a moment after its last status: one more look is the last, unless some wait for others.
+                # Its last lines may be stored a moment after its last status: one more look is the
+                # last, unless some wait for others.
                 ended = job_id is not None and (await reader.jobs.get(job_id)).status.terminal

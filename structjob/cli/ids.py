@@ -27,7 +27,9 @@ async def operations(reader: Reader, ids: Iterable[str]) -> dict[str, str]:
     wanted = sorted(set(ids))
     found: dict[str, str] = {}
     for first in range(0, len(wanted), _AT_ONCE):
-        some = select(jobs.c.id, jobs.c.operation).where(jobs.c.id.in_(wanted[first : first + _AT_ONCE]))
+        some = select(jobs.c.id, jobs.c.operation).where(
+            jobs.c.id.in_(wanted[first : first + _AT_ONCE])
+        )
         found |= {row["id"]: row["operation"] for row in await reader.fetch(some)}
     return found
 
@@ -48,7 +50,11 @@ async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobReco
         return await reader.jobs.resolve(given)
     except JobNotFound:
         found = await _ending(reader, given) if _HEX.fullmatch(given) or not names else None
-        found = found or (await _newest(reader, given) if names else None) or (await _ending(reader, given) if names else None)
+        found = (
+            found
+            or (await _newest(reader, given) if names else None)
+            or (await _ending(reader, given) if names else None)
+        )
         if found is None:
             raise
         return found
@@ -62,11 +68,18 @@ async def _ending(reader: Reader, given: str) -> JobRecord | None:
 
     from structjob.store.tables import jobs
 
-    statement = select(jobs.c.id, jobs.c.operation).where(jobs.c.id.endswith(given, autoescape=True)).order_by(jobs.c.id).limit(6)
+    statement = (
+        select(jobs.c.id, jobs.c.operation)
+        .where(jobs.c.id.endswith(given, autoescape=True))
+        .order_by(jobs.c.id)
+        .limit(6)
+    )
     found = [row for row in await reader.fetch(statement) if row["id"].endswith(given)]
     if len(found) > 1:
         listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
-        raise InvalidArgument(f"{given!r} ends several ids: {listed}; write more of the one you mean")
+        raise InvalidArgument(
+            f"{given!r} ends several ids: {listed}; write more of the one you mean"
+        )
     return await reader.jobs.get(found[0]["id"]) if found else None
 
 

@@ -10,11 +10,11 @@ import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, command_line, put_json, say, suggest
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.store.imports import Imported
+    from structjob.transfer.imports import Imported
 
 _STDIN = Path("/dev/stdin")
 
@@ -31,16 +31,26 @@ Examples:
 Each line is an object with the key "record": job, attempt, step or event. All lines are checked before anything is stored, and the
 same file is stored once, however often it is imported.""",
 )
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument(
+    "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
 @click.option("--dry-run", is_flag=True, help="Only check what would be stored.")
 @click.option("--new-ids", is_flag=True, help="Give jobs and steps new ids.")
-@click.option("--map", "map_", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write old and new ids there.")
+@click.option(
+    "--map",
+    "map_",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write old and new ids there.",
+)
 @options.json_output
 @options.database
-def import_(file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool) -> None:
+def import_(
+    file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool
+) -> None:
     """Take jobs in from a file of JSON lines, or from stdin if it is -."""
     from structjob.cli.database import execute
-    from structjob.store.imports import to_be_read_twice
+    from structjob.transfer.imports import to_be_read_twice
 
     # Here, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
     with to_be_read_twice(_STDIN if str(file) == "-" else file) as readable:
@@ -53,11 +63,14 @@ def import_(file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Pat
 
 
 async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> Imported:
-    from structjob.store.imports import import_file
-    from structjob.store.opening import make_store
+    from structjob.store.factory import make_store
+    from structjob.transfer.imports import import_file
 
     if db.in_memory:
-        raise Failure(f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db", code=2)
+        raise Failure(
+            f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db",
+            code=2,
+        )
     # Only to check, no database is made.
     absent = dry_run and db.path is not None and not db.exists()
     store = make_store("sqlite://" if absent else db.url, {})
@@ -71,11 +84,18 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
 def _write_map(path: Path, found: Imported) -> None:
     import msgspec
 
-    from structjob.files import open_file
+    from structjob.machine.files import open_file
 
     try:
-        with open(open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, special=True), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode({"jobs": found.job_ids, "steps": found.step_ids})) + b"\n")
+        with open(
+            open_file(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, special=True), "wb"
+        ) as file:
+            file.write(
+                msgspec.json.format(
+                    msgspec.json.encode({"jobs": found.job_ids, "steps": found.step_ids})
+                )
+                + b"\n"
+            )
     except OSError as exc:
         raise Failure(f"cannot write the map of ids {path}: {exc.strerror or exc}") from exc
 
@@ -88,6 +108,8 @@ def _tell(found: Imported, db: Database, *, dry_run: bool) -> None:
         what = f"{count_of(found.jobs, 'job')}, {count_of(found.attempts, 'attempt')}, {steps} and {lines}"
         say(f"would store {what} in {db.shown}" if dry_run else f"stored {what} in {db.shown}")
     if found.refused:
-        raise Failure(f"the database refused {count_of(found.refused, 'line')}, which structjob_dead_letters holds, with the reason")
+        raise Failure(
+            f"the database refused {count_of(found.refused, 'line')}, which structjob_dead_letters holds, with the reason"
+        )
     if found.job_ids and not dry_run:
         suggest(command_line("show", next(iter(found.job_ids.values())), db=db.option))

@@ -9,27 +9,39 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from structjob.amounts import units, whole_percent
-from structjob.appearance import Piece, bar, colour_of, counted, interval, lasting, speaks_unicode, symbol, wrapped
 from structjob.cli.jobs import OURS, no_sign, took, what_failed
-from structjob.cli.moments import full
 from structjob.cli.screen import put_rows, width_of
-from structjob.rendering import retried, short
-from structjob.wording import count_of
+from structjob.cli.times import full
+from structjob.text.amounts import units, whole_percent
+from structjob.text.appearance import (
+    Piece,
+    bar,
+    colour_of,
+    counted,
+    interval,
+    lasting,
+    speaks_unicode,
+    symbol,
+    wrapped,
+)
+from structjob.text.rendering import retried, short
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from structjob.models import AttemptRecord, ErrorInfo, Event, JobRecord, JobTree, StepRecord
+    from structjob.queries.overview import Descendant, Overview
+    from structjob.queries.session_status import Silence
     from structjob.statistics import Expectation, Outlook
-    from structjob.store.overview import Descendant, Overview
-    from structjob.store.presence import Silence
 
 MOST = 60
 """Lines of a page, unless all is asked for."""
 
 ROOM = 20
-"""Steps, and descendants with their steps, that are shown in full; of more, those are picked that one looks for first."""
+"""Steps, and descendants with their steps, that are shown in full; of more, those are picked that
+one looks for first.
+"""
 
 TRACEBACK = 12
 """Lines of a traceback that are shown: its end, where the error is."""
@@ -83,8 +95,15 @@ class _Section:
         if len(self.rows) <= room:
             return self.rows
         left = len(self.rows) - max(room - 1, 0)
-        note: Row = [(f"  … {left:,} {'earlier' if self.end else 'more'} {'line' if left == 1 else 'lines'} (--all)", "dim")]
-        return [note, *self.rows[left:]] if self.end else [*self.rows[: len(self.rows) - left], note]
+        note: Row = [
+            (
+                f"  … {left:,} {'earlier' if self.end else 'more'} {'line' if left == 1 else 'lines'} (--all)",
+                "dim",
+            )
+        ]
+        return (
+            [note, *self.rows[left:]] if self.end else [*self.rows[: len(self.rows) - left], note]
+        )
 
 
 class JobPage:
@@ -98,7 +117,9 @@ class JobPage:
         whole: Without a limit to the lines.
     """
 
-    def __init__(self, overview: Overview, about: About, screen: Console, *, utc: bool, whole: bool) -> None:
+    def __init__(
+        self, overview: Overview, about: About, screen: Console, *, utc: bool, whole: bool
+    ) -> None:
         self._overview = overview
         self._job = overview.tree.job
         self._about = about
@@ -115,39 +136,52 @@ class JobPage:
         head = [*wrapped(self._title(), self._width, 2), *self._facts()]
         put_rows(head, self._screen)
         if self._whole:
-            attempts, others = ([(section.title, section.rows) for section in some] for some in (self._attempts(), self._sections()))
+            attempts, others = (
+                [(section.title, section.rows) for section in some]
+                for some in (self._attempts(), self._sections())
+            )
             for title, rows in (*attempts, *self._streams(), *others):
                 put_rows(chain(([], title), rows), self._screen)
             return
         sections = [_Section(title, list(rows), 3) for title, rows in self._streams()]
-        sections = [section for section in (*self._attempts(), *sections, *self._sections()) if section.rows]
+        sections = [
+            section for section in (*self._attempts(), *sections, *self._sections()) if section.rows
+        ]
         room = MOST - len(head) - 2 * len(sections)
         for section, share in zip(sections, _shares(sections, room), strict=True):
             put_rows(([], section.title, *section.cut(share)), self._screen)
 
-    # -- the head -----------------------------------------------------------------------------------------------------------
+    # -- the head
+    # --------------------------------------------------------------------------
 
     def _title(self) -> Row:
-        from structjob.escaping import escape
+        from structjob.text.escaping import escape
 
         job, silence = self._job, self._about.silence
         lasted = took(job, self._now)
         row: list[Piece] = [
-            ("? " if silence else f"{symbol(job.status)} ", "yellow" if silence else colour_of(job.status)),
+            (
+                "? " if silence else f"{symbol(job.status)} ",
+                "yellow" if silence else colour_of(job.status),
+            ),
             (escape(job.operation), "bold"),
             (f"  {job.status}", colour_of(job.status)),
         ]
         if lasted is not None:
-            row.append((f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", "dim"))
+            row.append(
+                (f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", "dim")
+            )
         if job.status == "running" and job.percent_complete is not None:
-            row.append((f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", "blue"))
+            row.append(
+                (f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", "blue")
+            )
         below = self._overview.jobs
         if bad := sum(below.get(status, 0) for status in ("failed", "crashed")):
             row.append((f"  {bad:,} of {count_of(sum(below.values()), 'child job')} failed", "red"))
         return row
 
     def _facts(self) -> Iterator[Row]:
-        from structjob.escaping import escape
+        from structjob.text.escaping import escape
 
         job, silence = self._job, self._about.silence
         facts = {
@@ -162,7 +196,9 @@ class JobPage:
         }  # fmt: skip
         for name, value in facts.items():
             if value:
-                yield from wrapped([(f"  {name:<{_LABEL - 2}}", "dim"), (escape(value), "")], self._width, _LABEL)
+                yield from wrapped(
+                    [(f"  {name:<{_LABEL - 2}}", "dim"), (escape(value), "")], self._width, _LABEL
+                )
 
     def _used(self) -> str:
         job = self._job
@@ -173,39 +209,59 @@ class JobPage:
             parts.append(f"peak memory {job.max_rss_kb / 1024:,.0f} MB")
         return ", ".join(parts)
 
-    # -- steps and children -------------------------------------------------------------------------------------------------
+    # -- steps and children
+    # --------------------------------------------------------------------------
 
     def _streams(self) -> Iterator[tuple[Row, Iterator[Row]]]:
-        """Yield the steps and the children: each a title, and rows of which there may be 100,000."""
+        """Yield the steps and the children: each a title, and rows of which there may be
+        100,000.
+        """
         overview = self._overview
         root = overview.tree
         if overview.steps:
             hidden = Counter(overview.steps) - Counter(step.status.value for step in root.steps)
-            yield self._axis("Steps", overview.steps), chain(self._steps(root, "", picked=bool(hidden)), _hidden(hidden))
+            yield (
+                self._axis("Steps", overview.steps),
+                chain(self._steps(root, "", picked=bool(hidden)), _hidden(hidden)),
+            )
         if overview.jobs:
             title = self._axis("Child jobs", overview.jobs)
             if root.children:
                 yield title, self._tree(root)
             else:
-                hidden = Counter(overview.jobs) - Counter(child.job.status.value for child in overview.picked)
-                yield title, chain(self._picked(overview.picked, told=bool(hidden)), _hidden(hidden))
+                hidden = Counter(overview.jobs) - Counter(
+                    child.job.status.value for child in overview.picked
+                )
+                yield (
+                    title,
+                    chain(self._picked(overview.picked, told=bool(hidden)), _hidden(hidden)),
+                )
 
     def _axis(self, name: str, counts: Mapping[str, int]) -> Row:
         row: list[Piece] = [(name, "bold"), ("  ", ""), *counted(counts)]
         used = sum(len(text) for text, _ in row)
         column = _NAME + _LABEL
         if self._job.started_at is not None and used < column:
-            row += [(" " * (column - used), ""), (f"0{lasting(self._lasted):>{_INTERVAL - 1}}", "dim")]
+            row += [
+                (" " * (column - used), ""),
+                (f"0{lasting(self._lasted):>{_INTERVAL - 1}}", "dim"),
+            ]
         return row
 
     def _steps(self, tree: JobTree, indent: str, *, picked: bool = False) -> Iterator[Row]:
-        from structjob.escaping import escape
+        from structjob.text.escaping import escape
 
         depth: dict[str | None, int] = {None: 0}
         for step in tree.steps:
             depth[step.id] = depth.get(step.parent_step_id, 0) + 1
             within = f"{indent}{'  ' * (depth[step.id] - 1)}"
-            yield self._row(within, escape(step.name), step, _done(step), slowest=picked and step.status == "completed")
+            yield self._row(
+                within,
+                escape(step.name),
+                step,
+                _done(step),
+                slowest=picked and step.status == "completed",
+            )
             if step.error is not None:
                 yield _failure(within, step.error, step.status.value)
 
@@ -216,7 +272,9 @@ class JobPage:
             tree, indent = waiting.pop()
             yield self._row(indent, _name(tree.job), tree.job, short(tree.job.id))
             # A job's error is that of one of its steps, most often: it is told there.
-            if tree.job.error is not None and not any(step.error is not None for step in tree.steps):
+            if tree.job.error is not None and not any(
+                step.error is not None for step in tree.steps
+            ):
                 yield _failure(indent, tree.job.error, tree.job.status.value)
             yield from self._steps(tree, f"{indent}  ")
             waiting += [(child, f"{indent}  ") for child in reversed(tree.children)]
@@ -224,23 +282,50 @@ class JobPage:
     def _picked(self, picked: Sequence[Descendant], *, told: bool) -> Iterator[Row]:
         for one in picked:
             job, parent = one.job, one.parent
-            between = f"{_name(parent)} › " if parent is not None and parent.id != self._job.id else ""
-            yield self._row("", f"{between}{_name(job)}", job, short(job.id), slowest=told and job.status == "completed")
+            between = (
+                f"{_name(parent)} › " if parent is not None and parent.id != self._job.id else ""
+            )
+            yield self._row(
+                "",
+                f"{between}{_name(job)}",
+                job,
+                short(job.id),
+                slowest=told and job.status == "completed",
+            )
             if job.error is not None:
                 yield _failure("", job.error, job.status.value)
 
-    def _row(self, indent: str, name: str, what: StepRecord | JobRecord, beside: str, *, slowest: bool = False) -> Row:
+    def _row(
+        self,
+        indent: str,
+        name: str,
+        what: StepRecord | JobRecord,
+        beside: str,
+        *,
+        slowest: bool = False,
+    ) -> Row:
         status = what.status.value
         colour = colour_of(status)
         lasted = took(what, self._now)
         room = max(_NAME - len(indent), 8)
         if self._screen.is_terminal and len(name) > room:
             name = f"{name[: room - 1]}…" if speaks_unicode() else name[:room]
-        row: list[Piece] = [(f"  {indent}", ""), (f"{symbol(status)} ", colour), (f"{name:<{room}} {lasting(lasted):>7}  ", "")]
+        row: list[Piece] = [
+            (f"  {indent}", ""),
+            (f"{symbol(status)} ", colour),
+            (f"{name:<{room}} {lasting(lasted):>7}  ", ""),
+        ]
         start = self._job.started_at
         if what.started_at is not None and start is not None and lasted is not None:
             first = (what.started_at - start).total_seconds() / self._lasted
-            row.append((interval(first, first + lasted / self._lasted, _INTERVAL, still=status == "running"), colour))
+            row.append(
+                (
+                    interval(
+                        first, first + lasted / self._lasted, _INTERVAL, still=status == "running"
+                    ),
+                    colour,
+                )
+            )
         else:
             row.append((" " * _INTERVAL, ""))
         if beside:
@@ -256,7 +341,8 @@ class JobPage:
             row.append((f"  {status}", colour))
         return row
 
-    # -- what stands below ----------------------------------------------------------------------------------------------------
+    # -- what stands below
+    # --------------------------------------------------------------------------
 
     def _attempts(self) -> Iterator[_Section]:
         attempts = self._about.attempts
@@ -271,8 +357,17 @@ class JobPage:
             (f"{attempt.status:<11}", colour_of(attempt.status)), (f"{lasting(took(attempt, self._now)):>8}  ", ""),
             (full(attempt.started_at, utc=self._utc), "dim"),
         ]  # fmt: skip
-        if former is not None and former.completed_at is not None and attempt.started_at is not None:
-            row.append((f"  {lasting(max(0.0, (attempt.started_at - former.completed_at).total_seconds()))} later", "dim"))
+        if (
+            former is not None
+            and former.completed_at is not None
+            and attempt.started_at is not None
+        ):
+            row.append(
+                (
+                    f"  {lasting(max(0.0, (attempt.started_at - former.completed_at).total_seconds()))} later",
+                    "dim",
+                )
+            )
         yield row
         if attempt.error is not None:
             yield _failure("", attempt.error, attempt.status.value)
@@ -286,8 +381,8 @@ class JobPage:
             yield _Section([("Last lines", "bold")], list(self._last_lines()), 2, end=True)
 
     def _values(self, value: Any) -> Iterator[Row]:
-        from structjob.escaping import escape
-        from structjob.rendering import value_text
+        from structjob.text.escaping import escape
+        from structjob.text.rendering import value_text
 
         if not isinstance(value, Mapping):
             yield from wrapped([("  ", ""), (value_text(value), "")], self._width, 4)
@@ -295,35 +390,54 @@ class JobPage:
         for key, item in value.items():
             label = f"  {escape(str(key)):<{_LABEL - 3}} "
             yield from wrapped(
-                [(label, "dim"), (escape(item) if isinstance(item, str) else value_text(item), "")], self._width, min(len(label), _LABEL)
+                [(label, "dim"), (escape(item) if isinstance(item, str) else value_text(item), "")],
+                self._width,
+                min(len(label), _LABEL),
             )
 
     def _error(self) -> Iterator[_Section]:
-        from structjob.escaping import escape
+        from structjob.text.escaping import escape
 
-        error = self._job.error or next((step.error for step in self._overview.tree.steps if step.status == "failed"), None)
+        error = self._job.error or next(
+            (step.error for step in self._overview.tree.steps if step.status == "failed"), None
+        )
         if error is None:
             return
-        rows = list(wrapped([("  ", ""), (escape(_in_full(error)), _colour(self._job.status))], self._width, 4))
+        rows = list(
+            wrapped(
+                [("  ", ""), (escape(_in_full(error)), _colour(self._job.status))], self._width, 4
+            )
+        )
         if raised(error.traceback):
             traceback = (error.traceback or "").rstrip("\n").split("\n")
             if len(traceback) > TRACEBACK and not self._whole:
-                traceback = [f"… {count_of(len(traceback) - TRACEBACK, 'line')} before", *traceback[-TRACEBACK:]]
+                traceback = [
+                    f"… {count_of(len(traceback) - TRACEBACK, 'line')} before",
+                    *traceback[-TRACEBACK:],
+                ]
             for line in traceback:
                 rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
         yield _Section([("Error", "bold")], rows, 2)
 
     def _last_lines(self) -> Iterator[Row]:
-        from structjob.rendering import Lines, today
+        from structjob.text.rendering import Lines, today
 
-        lines = Lines(color=False, utc=self._utc, about=self._job.id, clock_only=True, dated=today(utc=self._utc))
+        lines = Lines(
+            color=False,
+            utc=self._utc,
+            about=self._job.id,
+            clock_only=True,
+            dated=today(utc=self._utc),
+        )
         for event in self._about.last:
             for part in lines.render(event).split("\n"):
-                yield from wrapped([("  ", ""), (part, "red" if event.stream == "stderr" else "")], self._width, 4)
+                yield from wrapped(
+                    [("  ", ""), (part, "red" if event.stream == "stderr" else "")], self._width, 4
+                )
 
 
 def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     return [(f"  {indent}    ", ""), (escape(what_failed(error)), _colour(status))]
 
@@ -335,7 +449,7 @@ def _colour(status: str) -> str:
 
 def _name(job: JobRecord) -> str:
     """Return what tells a job apart from the others of its parent, which are many and alike."""
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     return escape(job.description or job.operation).split("\n", 1)[0]
 
@@ -351,23 +465,37 @@ def _hidden(hidden: Counter[str]) -> Iterator[Row]:
     number = sum(hidden.values())
     if number:
         told = counted(hidden) if len(hidden) > 1 else [(next(iter(hidden)), "dim")]
-        yield [(f"  … {number:,} more{':' if len(hidden) > 1 else ''} ", "dim"), *told, ("  (--all)", "dim")]
+        yield [
+            (f"  … {number:,} more{':' if len(hidden) > 1 else ''} ", "dim"),
+            *told,
+            ("  (--all)", "dim"),
+        ]
 
 
 def _shares(sections: Sequence[_Section], room: int) -> list[int]:
-    """Return how many of *room* lines each section gets: what is short leaves its share to what is long."""
+    """Return how many of *room* lines each section gets: what is short leaves its share to what is
+    long.
+    """
     shares = [0] * len(sections)
     while True:
-        wanting = [index for index, section in enumerate(sections) if shares[index] < len(section.rows)]
+        wanting = [
+            index for index, section in enumerate(sections) if shares[index] < len(section.rows)
+        ]
         if not wanting or sum(shares) >= room:
             return [max(share, 1) for share in shares]
         for index in wanting:
-            more = min(sections[index].weight, len(sections[index].rows) - shares[index], max(room - sum(shares), 0))
+            more = min(
+                sections[index].weight,
+                len(sections[index].rows) - shares[index],
+                max(room - sum(shares), 0),
+            )
             shares[index] += more
 
 
 def usual(expected: Expectation) -> str:
-    """Return what a duration is beside the former ones; nothing while those are too few to judge by."""
+    """Return what a duration is beside the former ones; nothing while those are too few to judge
+    by.
+    """
     if not expected.judged or expected.median_ms is None:
         return ""
     parts = [f"{lasting(expected.median_ms / 1000)}"]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structjob.amounts import units, whole_percent
-from structjob.appearance import bar, colour_of, counted, lasting, symbol
 from structjob.cli import options
+from structjob.cli.estimates import Outlooks
 from structjob.cli.filtering import attributes
-from structjob.cli.moments import brief, moment
-from structjob.cli.outlooks import Outlooks
 from structjob.cli.pager import paged
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
-from structjob.wording import count_of
+from structjob.cli.times import brief, moment
+from structjob.text.amounts import units, whole_percent
+from structjob.text.appearance import bar, colour_of, counted, lasting, symbol
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from structjob.cli.database import Database, Reader
     from structjob.models import AttemptRecord, ErrorInfo, JobRecord, Page, StepRecord
+    from structjob.queries.families import Family
+    from structjob.queries.session_status import Silence
+    from structjob.queries.step_progress import Underway
     from structjob.statistics import Expectation
-    from structjob.store.families import Family
-    from structjob.store.presence import Silence
-    from structjob.store.underway import Underway
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
 OURS = frozenset({"CommandFailed", "Crashed"})
@@ -52,7 +52,12 @@ Examples:
   structjob jobs --watch               what runs, how far it is, how much is left
   structjob jobs --json | jq -r '.[].id'"""
 )
-@click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only jobs of this status; may be repeated.")
+@click.option(
+    "--status",
+    multiple=True,
+    type=click.Choice(STATUSES),
+    help="Only jobs of this status; may be repeated.",
+)
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
 @click.option("--operation", metavar="TEXT", help="Only this operation.")
 @click.option("--owner", metavar="TEXT", help="Only this owner's.")
@@ -67,19 +72,49 @@ Examples:
     callback=attributes,
     help="Only where the metadata have this value; may be repeated.",
 )
-@click.option("--slower", is_flag=True, help="Only jobs slower than usual: than 95 % of the 100 of their operation that completed before.")
-@click.option("--sort", type=click.Choice(("created", "duration")), help="By duration: the longest of the newest 100,000.")
+@click.option(
+    "--slower",
+    is_flag=True,
+    help="Only jobs slower than usual: than 95 % of the 100 of their operation that completed before.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(("created", "duration")),
+    help="By duration: the longest of the newest 100,000.",
+)
 @click.option("--text", metavar="TEXT", help="Only where operation or description hold this.")
-@click.option("--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04.")
+@click.option(
+    "--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04."
+)
 @click.option("--until", metavar="TIME", callback=moment, help="Created before.")
 @click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job.")
 @click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
-@click.option("--correlation", "correlation_id", metavar="ID", help="Only with this correlation id.")
-@click.option("--roots", "root_only", is_flag=True, help="Only jobs without a parent, or whose parent is in another database.")
-@click.option("--flat", is_flag=True, help="Children among the others, by when they were created, not below the job at the top.")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
 @click.option(
-    "--watch", is_flag=True, help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change."
+    "--correlation", "correlation_id", metavar="ID", help="Only with this correlation id."
+)
+@click.option(
+    "--roots",
+    "root_only",
+    is_flag=True,
+    help="Only jobs without a parent, or whose parent is in another database.",
+)
+@click.option(
+    "--flat",
+    is_flag=True,
+    help="Children among the others, by when they were created, not below the job at the top.",
+)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=25,
+    show_default=True,
+    help="How many, the newest first.",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change.",
 )
 @click.option(
     "--attempts",
@@ -90,21 +125,36 @@ Examples:
 @options.utc
 @options.json_output
 @options.database
-def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool, flat: bool, pager: bool, **filters: Any) -> None:
+def jobs(
+    db: Database,
+    *,
+    as_json: bool,
+    utc: bool,
+    watch: bool,
+    attempts: bool,
+    flat: bool,
+    pager: bool,
+    **filters: Any,
+) -> None:
     """List jobs, the newest first.
 
-    Without a filter, child jobs stand below the job at the top: all of them if they are few, else what failed or runs. With a filter, every
-    job that matches has its own line; so it has with --flat and --json.
+    Without a filter, child jobs stand below the job at the top: all of them if they are few, else
+    what failed or runs. With a filter, every job that matches has its own line; so it has with
+    --flat and --json.
     """
     from structjob.cli.database import execute
     from structjob.cli.watch import watch_jobs
 
     wanted = {name: value for name, value in filters.items() if value not in (None, (), False, {})}
     if watch and wanted.keys() & {"slower", "sort"}:
-        raise click.UsageError("--watch shows what runs on top: --slower and --sort do not go with it.")
+        raise click.UsageError(
+            "--watch shows what runs on top: --slower and --sort do not go with it."
+        )
     if attempts:
         if watch or wanted.keys() - {"status", "operation", "project", "since", "until", "limit"}:
-            raise click.UsageError("--attempts goes with --status, --operation, --project, --since, --until and --limit only.")
+            raise click.UsageError(
+                "--attempts goes with --status, --operation, --project, --since, --until and --limit only."
+            )
         execute(_list_attempts(db, wanted, as_json=as_json, utc=utc))
         return
     grouped = not flat and not as_json and not wanted.keys() - {"since", "until", "limit"}
@@ -115,14 +165,18 @@ def jobs(db: Database, *, as_json: bool, utc: bool, watch: bool, attempts: bool,
         execute(_list(db, wanted, as_json=as_json, utc=utc, grouped=grouped))
 
 
-async def _list(db: Database, filters: dict[str, Any], *, as_json: bool, utc: bool, grouped: bool) -> None:
+async def _list(
+    db: Database, filters: dict[str, Any], *, as_json: bool, utc: bool, grouped: bool
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.store.families import families
+    from structjob.queries.families import families
 
     async with reading(db) as reader:
         if "parent_job_id" in filters:
-            filters["parent_job_id"] = (await resolve(reader, filters["parent_job_id"], names=True)).id
+            filters["parent_job_id"] = (
+                await resolve(reader, filters["parent_job_id"], names=True)
+            ).id
         page = await reader.jobs.list(**(filters | ({"root_only": True} if grouped else {})))
         if as_json:
             put_json(page.items)
@@ -130,11 +184,23 @@ async def _list(db: Database, filters: dict[str, Any], *, as_json: bool, utc: bo
         screen = console()
         if page:
             below = await families(reader.fetch, page) if grouped else None
-            put_lines(await table(page, Outlooks(reader), screen, utc=utc, roots=filters.get("root_only", False), below=below), screen)
+            put_lines(
+                await table(
+                    page,
+                    Outlooks(reader),
+                    screen,
+                    utc=utc,
+                    roots=filters.get("root_only", False),
+                    below=below,
+                ),
+                screen,
+            )
         _advise(page, filters, db)
 
 
-async def _list_attempts(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool) -> None:
+async def _list_attempts(
+    db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.screen import say
 
@@ -149,16 +215,22 @@ async def _list_attempts(db: Database, filters: Mapping[str, Any], *, as_json: b
         else:
             say("no attempts match")
         if page.next is not None:
-            say(f"Showing the newest {len(page)} (more exist)" if page else "only the newest 100,000 were looked at: narrow with --until")
+            say(
+                f"Showing the newest {len(page)} (more exist)"
+                if page
+                else "only the newest 100,000 were looked at: narrow with --until"
+            )
 
 
-async def _attempt_table(reader: Reader, found: Sequence[AttemptRecord], screen: Console, *, utc: bool) -> list[Text]:
+async def _attempt_table(
+    reader: Reader, found: Sequence[AttemptRecord], screen: Console, *, utc: bool
+) -> list[Text]:
     """Return attempts as the lines of a table, below its headings."""
     from rich.text import Text
 
     from structjob.cli.ids import operations
-    from structjob.escaping import escape
-    from structjob.rendering import short
+    from structjob.text.escaping import escape
+    from structjob.text.rendering import short
 
     now = datetime.now(UTC)
     ids = {attempt.job_id for attempt in found}
@@ -185,11 +257,23 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
 
     narrowed = [name for name in filters if name != "limit"]
     if not page:
-        say(f"no jobs match ({', '.join(sorted(narrowed))})" if narrowed else f"no jobs in {db.shown} yet")
-        suggest(command_line("jobs", db=db.option) if narrowed else command_line("run", "--", "echo", "hello", db=db.option))
+        say(
+            f"no jobs match ({', '.join(sorted(narrowed))})"
+            if narrowed
+            else f"no jobs in {db.shown} yet"
+        )
+        suggest(
+            command_line("jobs", db=db.option)
+            if narrowed
+            else command_line("run", "--", "echo", "hello", db=db.option)
+        )
     elif page.next is not None:
         say(f"Showing the newest {len(page)} (more exist)")
-        suggest(command_line("jobs", "--limit", str(min(4 * int(filters["limit"]), 10_000)), db=db.option))
+        suggest(
+            command_line(
+                "jobs", "--limit", str(min(4 * int(filters["limit"]), 10_000)), db=db.option
+            )
+        )
 
 
 async def table(
@@ -202,7 +286,8 @@ async def table(
     roots: bool = False,
     below: Mapping[str, Family] | None = None,
 ) -> list[Text]:
-    """Return *jobs* as the lines of a table, below its headings; of those that run, with what *outlooks* finds.
+    """Return *jobs* as the lines of a table, below its headings; of those that run, with what
+    *outlooks* finds.
 
     Args:
         jobs: What to show.
@@ -210,31 +295,42 @@ async def table(
         screen: Where they are shown.
         utc: Times in UTC.
         dated: With the times they began.
-        roots: They are roots: the parent of one that has a parent is in another database, and is named.
+        roots: They are roots: the parent of one that has a parent is in another database, and is
+            named.
         below: The families of the jobs, which then are roots, too.
     """
     from rich.text import Text
 
-    from structjob.escaping import escape
-    from structjob.rendering import short
+    from structjob.text.escaping import escape
+    from structjob.text.rendering import short
 
     now = datetime.now(UTC)
     listed = list(jobs)
     if below is not None:
-        listed = [one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))]
+        listed = [
+            one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))
+        ]
     await outlooks.look(listed, now)
     # Whoever reads a pipe takes the whole id; a person types its end.
     rows = []
     for job in listed:
-        operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(escape(job.operation), style="default")
+        operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(
+            escape(job.operation), style="default"
+        )
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
         expected = outlooks.expected.get(job.id)
         detail = _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id))
-        if below is not None and (family := below.get(job.id)) is not None and len(family.picked) < family.counts.total():
+        if (
+            below is not None
+            and (family := below.get(job.id)) is not None
+            and len(family.picked) < family.counts.total()
+        ):
             detail = Text("; ").join([_children(family), *([detail] if detail else [])])
         if (roots or (below is not None and job in jobs)) and job.parent_job_id is not None:
-            elsewhere = Text(f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim")
+            elsewhere = Text(
+                f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim"
+            )
             detail = Text("; ").join([elsewhere, detail]) if detail else elsewhere
         rows.append({
             "ID": Text(escape(short(job.id) if screen.is_terminal else job.id), style="cyan"),
@@ -246,7 +342,10 @@ async def table(
             "LEFT": _left(expected) if expected is not None else Text(),
             "DETAIL": detail,
         })  # fmt: skip
-    unused = {*(() if dated else ("STARTED",)), *(() if any(row["LEFT"] for row in rows) else ("LEFT",))}
+    unused = {
+        *(() if dated else ("STARTED",)),
+        *(() if any(row["LEFT"] for row in rows) else ("LEFT",)),
+    }
     headings = [heading for heading in _HEADINGS if heading not in unused]
     spare = ("STARTED",) if any(job.status == "running" for job in listed) else ("DONE", "STARTED")
     cells = [[row[heading] for heading in headings] for row in rows]
@@ -268,15 +367,23 @@ def _done(job: JobRecord, underway: Underway | None) -> str:
 
 
 def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float | None:
-    """Return how many seconds a job, an attempt or a step has taken, until *now* if it runs; None if nobody knows."""
+    """Return how many seconds a job, an attempt or a step has taken, until *now* if it runs; None
+    if nobody knows.
+    """
     if what.duration_ms is not None:
         return what.duration_ms / 1000
     end = what.completed_at if what.status.terminal else now
-    return None if what.started_at is None or end is None else max(0.0, (end - what.started_at).total_seconds())
+    return (
+        None
+        if what.started_at is None or end is None
+        else max(0.0, (end - what.started_at).total_seconds())
+    )
 
 
 def what_failed(error: ErrorInfo) -> str:
-    """Return an error in one line, with its type unless that is one of ours, which says nothing more."""
+    """Return an error in one line, with its type unless that is one of ours, which says nothing
+    more.
+    """
     message = error.message.split("\n", 1)[0]
     if not message:
         return error.type
@@ -284,21 +391,33 @@ def what_failed(error: ErrorInfo) -> str:
 
 
 def _left(expected: Expectation) -> Text:
-    """Return how much longer a running job will take, or what it takes as a rule if it is slow; nothing with too little to judge by."""
+    """Return how much longer a running job will take, or what it takes as a rule if it is slow;
+    nothing with too little to judge by.
+    """
     from rich.text import Text
 
     if not expected.judged or expected.median_ms is None:
         return Text()
     if expected.slower:
         return Text(f"usual {lasting(expected.median_ms / 1000)}", style="yellow")
-    return Text(f"~{lasting(expected.remaining_ms / 1000)}") if expected.remaining_ms is not None else Text()
+    return (
+        Text(f"~{lasting(expected.remaining_ms / 1000)}")
+        if expected.remaining_ms is not None
+        else Text()
+    )
 
 
 def status_of(status: str, silence: Silence | None) -> Text:
-    """Return how a job's status is shown; with a question mark where it says it runs, and its process gives no sign of life."""
+    """Return how a job's status is shown; with a question mark where it says it runs, and its
+    process gives no sign of life.
+    """
     from rich.text import Text
 
-    return Text("? running", style="yellow") if silence is not None else Text(f"{symbol(status)} {status}", style=colour_of(status))
+    return (
+        Text("? running", style="yellow")
+        if silence is not None
+        else Text(f"{symbol(status)} {status}", style=colour_of(status))
+    )
 
 
 def no_sign(silence: Silence) -> str:
@@ -307,7 +426,9 @@ def no_sign(silence: Silence) -> str:
 
 
 def _children(family: Family) -> Text:
-    """Return how many descendants a job has, and how many of them failed; by status if they have not all ended well."""
+    """Return how many descendants a job has, and how many of them failed; by status if they have
+    not all ended well.
+    """
     from rich.text import Text
 
     total = family.counts.total()
@@ -323,14 +444,16 @@ def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) 
     """Return what is best to know: what went wrong, what it is at, what it is for."""
     from rich.text import Text
 
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     if job.error is not None:
         return Text(escape(what_failed(job.error)), style=colour_of(job.status))
     if silence is not None:
         return Text(escape(no_sign(silence)), style="yellow")
     if job.status == "running" and underway is not None and underway.step is not None:
-        return Text(f"{escape(underway.step)} {units(underway.done or 0)}/{units(underway.total or 0)}")
+        return Text(
+            f"{escape(underway.step)} {units(underway.done or 0)}/{units(underway.total or 0)}"
+        )
     if job.status == "running" and job.current_step:
         return Text(escape(job.current_step))
     return Text(escape(job.description or ""), style="dim")

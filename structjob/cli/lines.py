@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 
-from structjob.appearance import paint
 from structjob.cli import screen
 from structjob.cli.screen import coloured, is_terminal, put_json_line, say
-from structjob.escaping import escape
 from structjob.models import Event, Gap
-from structjob.rendering import Lines, today
-from structjob.wording import count_of
+from structjob.text.appearance import paint
+from structjob.text.escaping import escape
+from structjob.text.rendering import Lines, today
+from structjob.text.wording import count_of
 
 
 def width() -> int:
@@ -29,13 +29,22 @@ class Screen:
         at_once: Each as it comes: somebody is waiting for it.
     """
 
-    def __init__(self, *, as_json: bool, utc: bool, about: str | None, at_once: bool = False) -> None:
+    def __init__(
+        self, *, as_json: bool, utc: bool, about: str | None, at_once: bool = False
+    ) -> None:
         colour = coloured(sys.stdout)
         self._json_lines = as_json
         self._at_once = at_once
         terminal = is_terminal(sys.stdout)
         room = width if terminal else None
-        self._lines = Lines(color=colour, utc=utc, about=about, clock_only=terminal, dated=today(utc=utc), width=room)
+        self._lines = Lines(
+            color=colour,
+            utc=utc,
+            about=about,
+            clock_only=terminal,
+            dated=today(utc=utc),
+            width=room,
+        )
         self._separator = paint("──" if colour else "--", "dim", colour)
         self.marked: set[int] | None = None
         self.shown = 0
@@ -43,7 +52,11 @@ class Screen:
     @property
     def overflown(self) -> bool:
         """Whether a terminal, which has no pager, has shown more lines than it has room for."""
-        return is_terminal(sys.stdout) and screen.later is None and self.shown > shutil.get_terminal_size().lines
+        return (
+            is_terminal(sys.stdout)
+            and screen.later is None
+            and self.shown > shutil.get_terminal_size().lines
+        )
 
     def put(self, event: Event) -> None:
         """Show one event."""
@@ -51,7 +64,10 @@ class Screen:
             put_json_line(event, at_once=self._at_once)
             return
         self.shown += 1
-        sys.stdout.write(self._lines.render(event, mark=self.marked is not None and event.id in self.marked) + "\n")
+        sys.stdout.write(
+            self._lines.render(event, mark=self.marked is not None and event.id in self.marked)
+            + "\n"
+        )
         if self._at_once:
             sys.stdout.flush()
 
@@ -65,4 +81,6 @@ class Screen:
         """Say that lines are missing here."""
         number = gap.last_seq - gap.first_seq + 1
         lines = count_of(number, "line", "is", "are")
-        say(f"{lines} missing here: {escape(gap.reason)} (session {gap.session_id}, {gap.first_seq}–{gap.last_seq})")
+        say(
+            f"{lines} missing here: {escape(gap.reason)} (session {gap.session_id}, {gap.first_seq}–{gap.last_seq})"
+        )

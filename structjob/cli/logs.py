@@ -30,13 +30,24 @@ _DIGITS = 20
 """Digits of a number of 64 bits at most."""
 
 
-def event_name(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+def event_name(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
     """Read the name of an event: its session and its number there."""
     if value is None:
         return None
     session, colon, number = value.partition(":")
-    if not colon or not session.isdecimal() or not number.isdecimal() or max(len(session), len(number)) > _DIGITS:
-        raise click.BadParameter(f"{value!r} names no line: write its session and its number, such as 17:25; --json shows both", ctx, param)
+    if (
+        not colon
+        or not session.isdecimal()
+        or not number.isdecimal()
+        or max(len(session), len(number)) > _DIGITS
+    ):
+        raise click.BadParameter(
+            f"{value!r} names no line: write its session and its number, such as 17:25; --json shows both",
+            ctx,
+            param,
+        )
     return int(session), int(number)
 
 
@@ -49,15 +60,27 @@ Examples:
   structjob logs gui-17 -f                  follow a job until it ends
   structjob logs --since -3h -w vm=pg-01 --grep timeout --context 3
   structjob logs --around 17:25             what happened around line 25 of session 17
-  structjob logs --json -f | jq .message    JSON lines, with and without -f; --json=array for one array"""
+  structjob logs --json -f | jq .message    JSON lines, with and without -f; --json=array for one array""",
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @filtered
 @click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
-@click.option("--context", type=click.IntRange(0, 1_000), metavar="N", help="With N lines before and after each.")
-@click.option("--around", metavar="SESSION:NUMBER", callback=event_name, help="Only this line, with its neighbours in its job.")
-@click.option("-f", "--follow", is_flag=True, help="Go on as lines come; ends with the job, if one is given.")
+@click.option(
+    "--context",
+    type=click.IntRange(0, 1_000),
+    metavar="N",
+    help="With N lines before and after each.",
+)
+@click.option(
+    "--around",
+    metavar="SESSION:NUMBER",
+    callback=event_name,
+    help="Only this line, with its neighbours in its job.",
+)
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on as lines come; ends with the job, if one is given."
+)
 @options.pager
 @options.utc
 @options.json_forms
@@ -84,7 +107,9 @@ def logs(
     if tail is not None and limit is not None:
         raise click.UsageError("--tail takes the last lines, --limit the first: use one of them.")
     if follow and (limit is not None or context or given["until"] is not None):
-        raise click.UsageError("--follow has no end: it goes with none of --limit, --until and --context.")
+        raise click.UsageError(
+            "--follow has no end: it goes with none of --limit, --until and --context."
+        )
     if context and tail is not None:
         raise click.UsageError("--context and --tail do not go together: use --since instead.")
     if follow and json_form == "array":
@@ -93,12 +118,33 @@ def logs(
     if around is not None:
         if id_ is not None or filters or follow or tail is not None or limit is not None:
             raise click.UsageError("--around names one line: it goes with --context only.")
-        execute(_neighbours(db, around, AROUND if context is None else context, json_form=json_form, utc=utc))
+        execute(
+            _neighbours(
+                db, around, AROUND if context is None else context, json_form=json_form, utc=utc
+            )
+        )
     elif follow:
         last = tail if tail is not None or id_ is not None or "since" in filters else FOLLOWED
-        execute(show_tail(db, id_, filters, as_json=json_form is not None, utc=utc, last=last, children=not no_children))
+        execute(
+            show_tail(
+                db,
+                id_,
+                filters,
+                as_json=json_form is not None,
+                utc=utc,
+                last=last,
+                children=not no_children,
+            )
+        )
     else:
-        wish = _Wish(json_form=json_form, utc=utc, context=context or 0, tail=tail, limit=limit, no_children=no_children)
+        wish = _Wish(
+            json_form=json_form,
+            utc=utc,
+            context=context or 0,
+            tail=tail,
+            limit=limit,
+            no_children=no_children,
+        )
         with paged(wanted=pager and json_form is None):
             execute(_logs(db, id_, filters, wish))
 
@@ -115,7 +161,9 @@ class _Wish:
     no_children: bool
 
 
-async def _neighbours(db: Database, event: tuple[int, int], context: int, *, json_form: str | None, utc: bool) -> None:
+async def _neighbours(
+    db: Database, event: tuple[int, int], context: int, *, json_form: str | None, utc: bool
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.lines import Screen
 
@@ -138,8 +186,12 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
 
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given, names=True)
-        scope: dict[str, Any] = {} if job is None else {"job_id": job.id, "children": not wish.no_children}
-        screen = Screen(as_json=wish.json_form is not None, utc=wish.utc, about=None if job is None else job.id)
+        scope: dict[str, Any] = (
+            {} if job is None else {"job_id": job.id, "children": not wish.no_children}
+        )
+        screen = Screen(
+            as_json=wish.json_form is not None, utc=wish.utc, about=None if job is None else job.id
+        )
         if wish.tail is not None:
             events = _last(reader, {**scope, **filters}, wish.tail)
         elif wish.context:
@@ -155,11 +207,19 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
             _advise(db, given, screen, wish, narrowed=bool(filters))
 
 
-def _advise(db: Database, given: str | None, screen: Screen, wish: _Wish, *, narrowed: bool) -> None:
-    """Say what to type next where nothing was found, or more than a terminal without a pager can show."""
+def _advise(
+    db: Database, given: str | None, screen: Screen, wish: _Wish, *, narrowed: bool
+) -> None:
+    """Say what to type next where nothing was found, or more than a terminal without a pager can
+    show.
+    """
     if screen.shown:
         if screen.overflown and wish.tail is None and wish.limit is None:
-            suggest(command_line("logs", *([given] if given is not None else []), "--tail", "50", db=db.option))
+            suggest(
+                command_line(
+                    "logs", *([given] if given is not None else []), "--tail", "50", db=db.option
+                )
+            )
     elif narrowed:
         say("no lines match")
         suggest(command_line("logs", *([given] if given is not None else []), db=db.option))
@@ -171,7 +231,9 @@ def _advise(db: Database, given: str | None, screen: Screen, wish: _Wish, *, nar
         suggest(command_line("run", "--", "echo", "hello", db=db.option))
 
 
-async def _first(reader: Reader, filters: Mapping[str, Any], limit: int | None) -> AsyncIterator[Event]:
+async def _first(
+    reader: Reader, filters: Mapping[str, Any], limit: int | None
+) -> AsyncIterator[Event]:
     shown = 0
     async for event in reader.logs.iterate(limit=min(AT_ONCE, limit or AT_ONCE), **filters):
         yield event
@@ -195,11 +257,16 @@ async def _last(reader: Reader, filters: Mapping[str, Any], number: int) -> Asyn
 
 
 async def _around(
-    reader: Reader, scope: Mapping[str, Any], filters: Mapping[str, Any], wish: _Wish, screen: Screen
+    reader: Reader,
+    scope: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    wish: _Wish,
+    screen: Screen,
 ) -> AsyncIterator[Event]:
     """Yield each event that matches with its neighbours, as ``grep -C`` does.
 
-    All events of the scope and those that match come in the same order. So they are read side by side, and only the neighbours are kept.
+    All events of the scope and those that match come in the same order. So they are read side by
+    side, and only the neighbours are kept.
     """
     span = {name: filters[name] for name in ("since", "until", "type") if name in filters}
     everything = reader.logs.iterate(limit=AT_ONCE, **scope, **span)

@@ -1,4 +1,6 @@
-"""``structjob migrate``: brings the tables to this version, or prints the SQL for somebody else to do it."""
+"""``structjob migrate``: brings the tables to this version, or prints the SQL for somebody else to
+do it.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,28 @@ Examples:
     help="Print the SQL instead of running it; up unless told.",
 )
 @click.option(
-    "--dialect", type=click.Choice(("sqlite", "mysql", "mariadb", "postgresql")), help="The SQL's dialect; by default that of the database."
+    "--dialect",
+    type=click.Choice(("sqlite", "mysql", "mariadb", "postgresql")),
+    help="The SQL's dialect; by default that of the database.",
 )
-@click.option("--down", "down_to", metavar="REVISION", help="Take the tables back to this revision; base drops them.")
+@click.option(
+    "--down",
+    "down_to",
+    metavar="REVISION",
+    help="Take the tables back to this revision; base drops them.",
+)
 @click.option("--yes", is_flag=True, help="Do not ask before dropping.")
 @options.json_output
 @options.database
-def migrate(db: Database, *, direction: str | None, dialect: str | None, down_to: str | None, yes: bool, as_json: bool) -> None:
+def migrate(
+    db: Database,
+    *,
+    direction: str | None,
+    dialect: str | None,
+    down_to: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Bring the tables to the version that this structjob works with."""
     if direction is not None:
         if down_to is not None and direction == "up":
@@ -55,7 +72,9 @@ def migrate(db: Database, *, direction: str | None, dialect: str | None, down_to
         for found, advice in connected(db, charset.advice):
             say(f"warning: {found}\n  {advice}")
     if as_json:
-        put_json({"database": db.shown, "before": before, "after": after, "changed": before != after})
+        put_json(
+            {"database": db.shown, "before": before, "after": after, "changed": before != after}
+        )
     elif before == after:
         say(
             f"{db.shown} is at revision {after or 'base'} already: nothing to do"
@@ -75,13 +94,20 @@ def _dialect(db: Database) -> str:
     return "postgresql" if name == "postgres" else name
 
 
-def _print_sql(direction: str, dialect: str | None, db: Database, down_to: str | None, *, as_json: bool) -> None:
+def _print_sql(
+    direction: str, dialect: str | None, db: Database, down_to: str | None, *, as_json: bool
+) -> None:
     from structjob.store.driver_options import schema_of
     from structjob.store.migration_sql import render
 
     own = dialect is None or (db.typed and dialect == _dialect(db))
     dialect = dialect or _dialect(db)
-    script = render(dialect, "down" if direction == "down" else "up", end=down_to, schema=schema_of(db.url) if own else None)
+    script = render(
+        dialect,
+        "down" if direction == "down" else "up",
+        end=down_to,
+        schema=schema_of(db.url) if own else None,
+    )
     if as_json:
         put_json({"dialect": dialect, "direction": direction, "sql": script})
     else:
@@ -89,8 +115,10 @@ def _print_sql(direction: str, dialect: str | None, db: Database, down_to: str |
 
 
 def _change(db: Database, down_to: str | None, *, yes: bool) -> tuple[str | None, str | None]:
-    """Upgrade, or downgrade to *down_to*; return the revisions before and afterwards, ``None`` for no tables."""
-    from structjob.store import migrate as tables
+    """Upgrade, or downgrade to *down_to*; return the revisions before and afterwards, ``None`` for
+    no tables.
+    """
+    from structjob.store import migrations as tables
     from structjob.store.migration_sql import known, order
 
     if down_to is None:
@@ -106,7 +134,11 @@ def _change(db: Database, down_to: str | None, *, yes: bool) -> tuple[str | None
     before = connected(db, tables.current)
     if before is None or order(before) <= order(target):
         if before is not None and before != target:
-            raise Failure(f"the tables are at revision {before}, older than {target}", code=2, hint="structjob migrate")
+            raise Failure(
+                f"the tables are at revision {before}, older than {target}",
+                code=2,
+                hint="structjob migrate",
+            )
         return before, before
     if not yes:
         what = (

@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from structjob.cli import screen
 
 _LESS = "FRX"
-"""What ``less`` is told where $LESS is not set: end at once if all fits on the screen, show colours, leave the text on the screen."""
+"""What ``less`` is told where $LESS is not set: end at once if all fits on the screen, show
+colours, leave the text on the screen.
+"""
 
 
 @contextmanager
 def paged(*, wanted: bool = True) -> Iterator[None]:
-    """Send what is written to stdout to the user's pager: $PAGER, else ``less``. Only on a terminal, and not if $NO_PAGER is set.
+    """Send what is written to stdout to the user's pager: $PAGER, else ``less``. Only on a
+    terminal, and not if $NO_PAGER is set.
 
     Args:
         wanted: Whether the user wants it.
@@ -49,7 +52,8 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
         pass  # the pager was left before the end
     finally:
         _flush(descriptor)
-        os.dup2(terminal, descriptor)  # nobody else holds the pipe: the pager sees the end of the text
+        # nobody else holds the pipe: the pager sees the end of the text
+        os.dup2(terminal, descriptor)
         os.close(terminal)
         _wait(process)
         messages, screen.later = screen.later, None
@@ -58,7 +62,9 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
 
 
 def _flush(descriptor: int) -> None:
-    """Hand on what stdout still holds; if nobody takes it, drop it, so that it does not reach the terminal later."""
+    """Hand on what stdout still holds; if nobody takes it, drop it, so that it does not reach the
+    terminal later.
+    """
     try:
         sys.stdout.flush()
     except OSError:
@@ -78,7 +84,12 @@ def _command() -> list[str] | None:
         words = shlex.split(given)
     except ValueError:
         return None
-    if not words or words == ["cat"] or shutil.which(words[0]) is None or os.environ.get("TERM") in (None, "dumb"):
+    if (
+        not words
+        or words == ["cat"]
+        or shutil.which(words[0]) is None
+        or os.environ.get("TERM") in (None, "dumb")
+    ):
         return None
     return words
 

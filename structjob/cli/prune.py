@@ -1,4 +1,6 @@
-"""``structjob prune``: what is older than it is to be kept is deleted, after a look at how much that is."""
+"""``structjob prune``: what is older than it is to be kept is deleted, after a look at how much
+that is.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,14 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.moments import age as read_age
-from structjob.cli.moments import full
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
-from structjob.wording import count_of
+from structjob.cli.times import age as read_age
+from structjob.cli.times import full
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.retention import Pruned, Retention
+    from structjob.retention.policy import Pruned, Retention
 
 FOREVER = "forever"
 
@@ -26,13 +28,19 @@ _PATIENCE = 30.0
 """Seconds to wait while another process prunes."""
 
 
-def _ages(ctx: click.Context, param: click.Parameter, given: Sequence[str]) -> dict[str, timedelta | None]:
+def _ages(
+    ctx: click.Context, param: click.Parameter, given: Sequence[str]
+) -> dict[str, timedelta | None]:
     """Read ``debug=2d`` or ``failed=forever``, each of them."""
     found: dict[str, timedelta | None] = {}
     for text in given:
         name, equals, age = text.partition("=")
         if not equals or not name or not age:
-            raise click.BadParameter(f"{text!r} says no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}", ctx, param)
+            raise click.BadParameter(
+                f"{text!r} says no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}",
+                ctx,
+                param,
+            )
         found[name] = None if age == FOREVER else read_age(ctx, param, age)
     return found
 
@@ -55,9 +63,28 @@ is used again; see `structjob stats storage`."""
     callback=read_age,
     help="Age of everything without an age of its own: 12h, 30d, 2w, 6mo (of 30 days each), 1y.",
 )
-@click.option("--level", "levels", metavar="LEVEL=AGE", multiple=True, callback=_ages, help=f"Age of lines of a level, or {FOREVER}.")
-@click.option("--status", "statuses", metavar="STATUS=AGE", multiple=True, callback=_ages, help=f"Age of jobs of a status, or {FOREVER}.")
-@click.option("--archive", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write it there first.")
+@click.option(
+    "--level",
+    "levels",
+    metavar="LEVEL=AGE",
+    multiple=True,
+    callback=_ages,
+    help=f"Age of lines of a level, or {FOREVER}.",
+)
+@click.option(
+    "--status",
+    "statuses",
+    metavar="STATUS=AGE",
+    multiple=True,
+    callback=_ages,
+    help=f"Age of jobs of a status, or {FOREVER}.",
+)
+@click.option(
+    "--archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write it there first.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say how much it is.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.utc
@@ -77,21 +104,35 @@ def prune(
 ) -> None:
     """Delete jobs and lines that are older than they are to be kept."""
     from structjob.cli.database import execute
-    from structjob.retention import Retention
+    from structjob.retention.policy import Retention
 
     if days is None and not levels and not statuses:
-        raise click.UsageError("Nothing selected: --older-than 30d, --level debug=2d, --status completed=7d.")
+        raise click.UsageError(
+            "Nothing selected: --older-than 30d, --level debug=2d, --status completed=7d."
+        )
     retention = Retention(days=days, levels=levels, statuses=statuses, archive=archive)
     if not dry_run and not yes and not is_terminal(sys.stdin):
-        raise Failure("refusing to delete without confirmation (not a terminal)", code=2, hint="add --yes, or preview with --dry-run")
+        raise Failure(
+            "refusing to delete without confirmation (not a terminal)",
+            code=2,
+            hint="add --yes, or preview with --dry-run",
+        )
     limits = cutoffs(retention, datetime.now(UTC), utc=utc)
     found = execute(_prune(db, retention, limits, dry_run=dry_run, yes=yes))
     if as_json:
         put_json(found)
     if found.dry_run:
-        say(f"{_told(found)} would be deleted from {db.shown}: {limits}" if found else f"nothing to delete in {db.shown}: {limits}")
+        say(
+            f"{_told(found)} would be deleted from {db.shown}: {limits}"
+            if found
+            else f"nothing to delete in {db.shown}: {limits}"
+        )
         return
-    say(f"deleted {_told(found)} from {db.shown}" if found else f"nothing to delete in {db.shown}: {limits}")
+    say(
+        f"deleted {_told(found)} from {db.shown}"
+        if found
+        else f"nothing to delete in {db.shown}: {limits}"
+    )
     for path in found.archived:
         say(f"archived in {path}")
     if found.archived:
@@ -100,9 +141,11 @@ def prune(
         say(f"the oldest line is of {full(found.oldest, utc=utc)}")
 
 
-async def _prune(db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool) -> Pruned:
+async def _prune(
+    db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
+) -> Pruned:
     from structjob.cli.database import reading
-    from structjob.store.retention.prune import preview
+    from structjob.retention.prune import preview
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
@@ -110,7 +153,9 @@ async def _prune(db: Database, retention: Retention, limits: str, *, dry_run: bo
             found = await preview(reader.fetch, retention)
             if dry_run or not found:
                 return found
-            question = f"This deletes {_told(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
+            question = (
+                f"This deletes {_told(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
+            )
             click.confirm(question, abort=True, err=True)
         async with Tracker(db.url, service="structjob-cli") as tracker:
             try:
@@ -123,6 +168,7 @@ async def _prune(db: Database, retention: Retention, limits: str, *, dry_run: bo
 
 def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
     """Return in words what goes: before which moment it must have ended or been logged."""
+
     def before(age: timedelta) -> str:
         return f"before {full(now - age, utc=utc)}"
 
@@ -130,7 +176,9 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
     parts = [f"what ended {before(rest)}"] if rest is not None else []
     for status in retention.statuses:
         age = retention.of_status(status)
-        parts.append(f"{status} jobs are kept" if age is None else f"{status} jobs that ended {before(age)}")
+        parts.append(
+            f"{status} jobs are kept" if age is None else f"{status} jobs that ended {before(age)}"
+        )
     for level in retention.levels:
         age = retention.of_level(level)
         parts.append(f"{level} lines are kept" if age is None else f"{level} lines {before(age)}")
@@ -140,7 +188,11 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
 def _told(found: Pruned) -> str:
     names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
     shown = {"events": "line", "dead_letters": "dead letter"}
-    told = [count_of(number, shown.get(name, name.removesuffix("s"))) for name in names if (number := getattr(found, name))]
+    told = [
+        count_of(number, shown.get(name, name.removesuffix("s")))
+        for name in names
+        if (number := getattr(found, name))
+    ]
     return " and ".join(", ".join(told).rsplit(", ", 1))
 
 

@@ -1,4 +1,6 @@
-"""What reaches the screen: data on stdout, messages on stderr; colours where they are wanted, JSON where it is asked for."""
+"""What reaches the screen: data on stdout, messages on stderr; colours where they are wanted, JSON
+where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from structjob.appearance import Piece, paint, speaks_unicode
+from structjob.text.appearance import Piece, paint, speaks_unicode
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +38,7 @@ class Failure(click.ClickException):
         self.hint = hint
 
     def show(self, file: IO[Any] | None = None) -> None:
-        from structjob.escaping import escape
+        from structjob.text.escaping import escape
 
         colour = coloured(sys.stderr)
         # An id or a path that was typed may hold anything; a database's message, too.
@@ -46,7 +48,9 @@ class Failure(click.ClickException):
 
 
 later: list[str] | None = None
-"""While stdout goes through a pager: messages, which are written when it has ended. See `structjob.cli.pager`."""
+"""While stdout goes through a pager: messages, which are written when it has ended. See
+`structjob.cli.pager`.
+"""
 
 
 def is_terminal(stream: IO[Any]) -> bool:
@@ -60,14 +64,20 @@ def is_terminal(stream: IO[Any]) -> bool:
 
 
 def coloured(stream: IO[Any]) -> bool:
-    """Return whether *stream* is to be coloured: on a terminal unless ``NO_COLOR`` is set, and wherever ``FORCE_COLOR`` is."""
+    """Return whether *stream* is to be coloured: on a terminal unless ``NO_COLOR`` is set, and
+    wherever ``FORCE_COLOR`` is.
+    """
     if os.environ.get("FORCE_COLOR"):
         return True
-    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return (
+        is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
 
 
 def console(stream: IO[str] | None = None) -> Console:
-    """Return a Rich console on *stream* (stdout by default) that takes text as it is: no markup, no guessing at numbers."""
+    """Return a Rich console on *stream* (stdout by default) that takes text as it is: no markup, no
+    guessing at numbers.
+    """
     from rich.console import Console as Rich
 
     class Console(Rich):
@@ -103,12 +113,16 @@ def suggest(command: str) -> None:
 
 
 def command_line(*words: str, db: str = "") -> str:
-    """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is not the default one."""
+    """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is
+    not the default one.
+    """
     return " ".join([_program(), *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
 
 
 def _program() -> str:
-    """Return what to type for this command: the path it was called by, where a shell does not find its name."""
+    """Return what to type for this command: the path it was called by, where a shell does not find
+    its name.
+    """
     called = sys.argv[0]
     if os.path.basename(called) != "structjob" or shutil.which("structjob") is not None:
         return "structjob"
@@ -117,11 +131,14 @@ def _program() -> str:
 
 def _quoted(word: str) -> str:
     """Return *word* as a shell takes it, and as a terminal shows it: a name may hold anything."""
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     if escape(word) == word:
         return shlex.quote(word)
-    spelled = (char if escape(char) == char else f"\\U{ord(char):08x}" for char in word.replace("\\", r"\\").replace("'", r"\'"))
+    spelled = (
+        char if escape(char) == char else f"\\U{ord(char):08x}"
+        for char in word.replace("\\", r"\\").replace("'", r"\'")
+    )
     return f"$'{''.join(spelled)}'"
 
 
@@ -130,20 +147,30 @@ LAST = 24
 
 
 def columns(
-    headings: Sequence[str], rows: Sequence[Sequence[Text]], width: int, *, right: Collection[str] = (), spare: Sequence[str] = ()
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    width: int,
+    *,
+    right: Collection[str] = (),
+    spare: Sequence[str] = (),
 ) -> list[Text]:
-    """Return *rows* below *headings* as lines of at most *width* columns: the last column takes what the others leave, and is cut to it.
+    """Return *rows* below *headings* as lines of at most *width* columns: the last column takes
+    what the others leave, and is cut to it.
 
     Args:
         headings: One for each column.
         rows: The cells.
         width: What there is room for.
         right: Headings of the columns that are flush right.
-        spare: Headings of columns that are left out, the first one first, where the last column would have less than `LAST` cells.
+        spare: Headings of columns that are left out, the first one first, where the last column
+            would have less than `LAST` cells.
     """
     from rich.text import Text
 
-    table = [[Text(heading, style="dim") for heading in headings], *([cell.copy() for cell in row] for row in rows)]
+    table = [
+        [Text(heading, style="dim") for heading in headings],
+        *([cell.copy() for cell in row] for row in rows),
+    ]
     widths = [max(row[index].cell_len for row in table) for index in range(len(headings) - 1)]
     wanted = min(LAST, max(row[-1].cell_len for row in table))
     headings = list(headings)
@@ -170,13 +197,16 @@ def columns(
 _ROWS = 500
 """Rows that are written at a time."""
 
+
 def width_of(screen: Console) -> int:
     """Return how many columns a line on *screen* may have."""
     return screen.width if screen.is_terminal else UNBOUNDED
 
 
 def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
-    """Print *rows*, each on one line: on a terminal cut to its width. There may be 100,000 of them, for which Rich takes too long."""
+    """Print *rows*, each on one line: on a terminal cut to its width. There may be 100,000 of them,
+    for which Rich takes too long.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -186,12 +216,16 @@ def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
         plain = "".join(text for text, _ in row)
         if screen.is_terminal and len(plain) * 2 > screen.width and cell_len(plain) > screen.width:
             line = Text.assemble(*row)
-            line.truncate(screen.width, overflow="ellipsis" if speaks_unicode() else "crop")  # a tree that wraps is hard to read
+            # a tree that wraps is hard to read
+            line.truncate(screen.width, overflow="ellipsis" if speaks_unicode() else "crop")
             with screen.capture() as captured:
                 screen.print(line, soft_wrap=True)
             waiting.append(captured.get())
         else:
-            waiting.append(("".join(paint(text, style, colour) for text, style in row) if colour else plain) + "\n")
+            waiting.append(
+                ("".join(paint(text, style, colour) for text, style in row) if colour else plain)
+                + "\n"
+            )
         if len(waiting) >= _ROWS:
             screen.file.write("".join(waiting))
             waiting.clear()
@@ -208,7 +242,7 @@ def as_json(value: object) -> bytes:
     """Return *value* as one line of JSON in which nothing is left that a terminal would obey."""
     import msgspec
 
-    from structjob.escaping import escape_json
+    from structjob.text.escaping import escape_json
 
     return escape_json(msgspec.json.encode(value))
 

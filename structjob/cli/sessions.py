@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from structjob.cli.database import Database
-    from structjob.store.presence import SessionStatus
+    from structjob.queries.session_status import SessionStatus
 
-_LOOKS = {"live": ("●", "*", "blue"), "silent": ("?", "?", "yellow"), "closed": ("✓", "+", "green"), "died": ("✗", "x", "red")}
+_LOOKS = {
+    "live": ("●", "*", "blue"),
+    "silent": ("?", "?", "yellow"),
+    "closed": ("✓", "+", "green"),
+    "died": ("✗", "x", "red"),
+}
 
 
 @click.command(
@@ -28,7 +33,14 @@ Examples:
 A session is one running process. Whether its lines are complete is what `structjob verify` tells."""
 )
 @click.option("--live", is_flag=True, help="Only those that have not ended.")
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help="How many, the newest first.")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=25,
+    show_default=True,
+    help="How many, the newest first.",
+)
 @options.utc
 @options.json_output
 @options.database
@@ -60,9 +72,9 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
 def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
     from rich.text import Text
 
-    from structjob.appearance import lasting, speaks_unicode
-    from structjob.cli.moments import brief
-    from structjob.escaping import escape
+    from structjob.cli.times import brief
+    from structjob.text.appearance import lasting, speaks_unicode
+    from structjob.text.escaping import escape
 
     rows = []
     for one in found:
@@ -80,4 +92,6 @@ def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
         ])  # fmt: skip
     screen = console()
     headings = ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS")
-    put_lines(columns(headings, rows, screen.width, right=("LINES", "RUNNING", "HEARTBEAT")), screen)
+    put_lines(
+        columns(headings, rows, screen.width, right=("LINES", "RUNNING", "HEARTBEAT")), screen
+    )

@@ -10,12 +10,12 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.screen import Failure, command_line, console, put_json, suggest
-from structjob.rendering import short
+from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import Event, JobRecord
-    from structjob.store.overview import Overview
+    from structjob.queries.overview import Overview
 
 LAST = 5
 """Lines of the log that are shown of a job that went wrong."""
@@ -31,17 +31,40 @@ Examples:
   structjob show backup --all | less   all of them"""
 )
 @click.argument("id_", metavar="ID", shell_complete=job_ids)
-@click.option("--all", "whole", is_flag=True, help="All steps, children, metadata and traceback lines, however many.")
-@click.option("--failed", is_flag=True, help="Of the steps and children, only those that failed or crashed.")
-@click.option("--depth", type=click.IntRange(0, 100), metavar="N", help="Levels of children to look at; 0: none. Default: all.")
+@click.option(
+    "--all",
+    "whole",
+    is_flag=True,
+    help="All steps, children, metadata and traceback lines, however many.",
+)
+@click.option(
+    "--failed", is_flag=True, help="Of the steps and children, only those that failed or crashed."
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="Levels of children to look at; 0: none. Default: all.",
+)
 @options.pager
 @options.utc
 @options.json_output
 @options.database
-def show(id_: str, db: Database, *, whole: bool, failed: bool, depth: int | None, pager: bool, as_json: bool, utc: bool) -> None:
+def show(
+    id_: str,
+    db: Database,
+    *,
+    whole: bool,
+    failed: bool,
+    depth: int | None,
+    pager: bool,
+    as_json: bool,
+    utc: bool,
+) -> None:
     """Show one job: its steps, attempts, children, result and first error.
 
-    Of many steps or children it counts them by status and shows what failed, what runs and what took longest.
+    Of many steps or children it counts them by status and shows what failed, what runs and what
+    took longest.
     """
     from structjob.cli.database import execute
     from structjob.cli.pager import paged
@@ -50,25 +73,47 @@ def show(id_: str, db: Database, *, whole: bool, failed: bool, depth: int | None
         execute(_show(id_, db, whole=whole, failed=failed, depth=depth, as_json=as_json, utc=utc))
 
 
-async def _show(given: str, db: Database, *, whole: bool, failed: bool, depth: int | None, as_json: bool, utc: bool) -> None:
+async def _show(
+    given: str,
+    db: Database,
+    *,
+    whole: bool,
+    failed: bool,
+    depth: int | None,
+    as_json: bool,
+    utc: bool,
+) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
     from structjob.cli.job_page import ROOM, About, JobPage
-    from structjob.store import presence
-    from structjob.store.outlook import look
-    from structjob.store.overview import overview
+    from structjob.queries import session_status
+    from structjob.queries.estimates import look
+    from structjob.queries.overview import overview
 
     async with reading(db) as reader:
         job = await resolve(reader, given, names=True)
         room = None if whole or as_json else ROOM
-        found = await overview(reader.fetch, job, room=room, depth=depth, failed=failed and not as_json)
+        found = await overview(
+            reader.fetch, job, room=room, depth=depth, failed=failed and not as_json
+        )
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.missing(job.id)
         tree = found.tree
-        outlook = await look(reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values()))
-        silences = await presence.silences(reader.fetch, {job.session_id} if job.status == "running" and job.session_id is not None else ())
+        outlook = await look(
+            reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values())
+        )
+        silences = await session_status.silences(
+            reader.fetch,
+            {job.session_id} if job.status == "running" and job.session_id is not None else (),
+        )
         if as_json:
-            about = {"attempts": attempts, "steps": tree.steps, "children": tree.children, "missing": missing, "outlook": outlook}
+            about = {
+                "attempts": attempts,
+                "steps": tree.steps,
+                "children": tree.children,
+                "missing": missing,
+                "outlook": outlook,
+            }
             try:
                 put_json({"job": job, **about})
             except RecursionError:
@@ -76,20 +121,30 @@ async def _show(given: str, db: Database, *, whole: bool, failed: bool, depth: i
                 raise Failure(why, hint=command_line("export", job.id, db=db.option)) from None
             return
         last = await _last_lines(reader, job)
-        about_it = About(attempts=attempts, last=last, missing=missing, outlook=outlook, silence=next(iter(silences.values()), None))
+        about_it = About(
+            attempts=attempts,
+            last=last,
+            missing=missing,
+            outlook=outlook,
+            silence=next(iter(silences.values()), None),
+        )
         JobPage(found, about_it, console(), utc=utc, whole=whole).print()
         suggest(command_line(*_next(job, found, failed=failed), db=db.option))
 
 
 def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
     """Return the command that leads to what one wants to see next of *job*."""
-    from structjob.store.overview import FAILED
+    from structjob.queries.overview import FAILED
 
     id_ = short(job.id)
     if job.status == "running":
         return ("logs", id_, "-f")
     bad = sum(found.jobs.get(status, 0) for status in FAILED)
-    if not failed and bad > sum(one.job.status in FAILED for one in found.picked) and not found.tree.children:
+    if (
+        not failed
+        and bad > sum(one.job.status in FAILED for one in found.picked)
+        and not found.tree.children
+    ):
         return ("show", id_, "--failed")
     if bad:
         shown = [one.job for one in found.picked] or [child.job for child in found.tree.children]
@@ -103,10 +158,14 @@ def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
 
 
 async def _last_lines(reader: Reader, job: JobRecord) -> list[Event]:
-    """Return the last lines before the end of a job that went wrong, where no traceback says more."""
+    """Return the last lines before the end of a job that went wrong, where no traceback
+    says more.
+    """
     from structjob.cli.job_page import raised
 
-    if job.status not in ("failed", "crashed") or (job.error is not None and raised(job.error.traceback)):
+    if job.status not in ("failed", "crashed") or (
+        job.error is not None and raised(job.error.traceback)
+    ):
         return []
     page = await reader.logs.list(job_id=job.id, children=True, order="desc", limit=4 * LAST)
     return [event for event in page if event.kind in ("log", "output")][:LAST][::-1]

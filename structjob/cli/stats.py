@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from structjob.appearance import bar, lasting
 from structjob.cli import options
-from structjob.cli.moments import full, midnight, moment, stretch
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.cli.times import full, midnight, moment, stretch
+from structjob.text.appearance import bar, lasting
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         Volume,
     )
 
-_STRETCHES = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 6 * 60, 24 * 60, 7 * 24 * 60))
+_STRETCHES = tuple(
+    timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 6 * 60, 24 * 60, 7 * 24 * 60)
+)
 _ROWS = 48
 """Stretches of time that one can take in at a look."""
 
@@ -58,11 +60,18 @@ A percentile is by nearest rank: it is always one of the durations that were mea
 )
 @click.argument(
     "what",
-    type=click.Choice(("operations", "steps", "projects", "throughput", "errors", "jobs", "volume", "storage")),
+    type=click.Choice(
+        ("operations", "steps", "projects", "throughput", "errors", "jobs", "volume", "storage")
+    ),
     metavar="[WHAT]",
     default="operations",
 )
-@click.option("--since", metavar="TIME", callback=moment, help="Since (see --by; of lines: logged since): -3h, 2d, 1h30m, 2026-05-04.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help="Since (see --by; of lines: logged since): -3h, 2d, 1h30m, 2026-05-04.",
+)
 @click.option("--until", metavar="TIME", callback=moment, help="Before.")
 @click.option(
     "--by",
@@ -80,7 +89,13 @@ A percentile is by nearest rank: it is always one of the durations that were mea
     callback=stretch,
     help="Of throughput: how long a stretch is: 15m, 1h, 1d. The first begins at a round time, not after --since.",
 )
-@click.option("-n", "--limit", type=click.IntRange(1, 10_000), metavar="N", help="How many, those with the most first.  [default: 100]")
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="How many, those with the most first.  [default: 100]",
+)
 @options.utc
 @options.json_output
 @options.database
@@ -135,18 +150,26 @@ async def _stats(asked: _Question) -> None:
     if found:  # a list; what is no list always has something to show
         screen = console()
         headings, rows = _TABLES[asked.what](found, asked)
-        put_lines(columns(headings, rows, screen.width, right=_NUMBERS, spare=("P50", "P99", "AVG")), screen)
+        put_lines(
+            columns(headings, rows, screen.width, right=_NUMBERS, spare=("P50", "P99", "AVG")),
+            screen,
+        )
     _advise(found, asked)
 
 
 def _bucketed(asked: _Question) -> dict[str, Any]:
-    """Return the filters with a bucket, and with the window begun where the clock shows a round number: whole stretches can be compared."""
-    from structjob.store.buckets import FIRST
+    """Return the filters with a bucket, and with the window begun where the clock shows a round
+    number: whole stretches can be compared.
+    """
+    from structjob.queries.buckets import FIRST
 
     filters = dict(asked.filters)
     until = filters.setdefault("until", datetime.now(UTC))
     since = filters.get("since") or until - min(timedelta(days=1), until - FIRST)
-    bucket = filters.setdefault("bucket", next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]))
+    bucket = filters.setdefault(
+        "bucket",
+        next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]),
+    )
     if bucket:
         with suppress(OverflowError, ValueError):  # there is no year 0 to begin in
             filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
@@ -157,13 +180,27 @@ def _advise(found: Any, asked: _Question) -> None:
     """Say what is not on the screen, and the next useful command."""
     option, filters = asked.db.option, asked.filters
     if isinstance(found, list) and not found:
-        narrowed = ", ".join(f"by {value}" if name == "by" else name for name, value in sorted(filters.items()) if name != "limit")
-        say(f"nothing to count ({narrowed})" if narrowed else f"nothing to count in {asked.db.shown} yet")
+        narrowed = ", ".join(
+            f"by {value}" if name == "by" else name
+            for name, value in sorted(filters.items())
+            if name != "limit"
+        )
+        say(
+            f"nothing to count ({narrowed})"
+            if narrowed
+            else f"nothing to count in {asked.db.shown} yet"
+        )
         if narrowed:
             suggest(command_line("stats", asked.what, db=option))
         return
-    if isinstance(found, list) and len(found) == filters.get("limit", 100) and asked.what != "throughput":
-        say(f"those {len(found):,} with the most; there may be more: --limit {min(10 * len(found), 10_000)}")
+    if (
+        isinstance(found, list)
+        and len(found) == filters.get("limit", 100)
+        and asked.what != "throughput"
+    ):
+        say(
+            f"those {len(found):,} with the most; there may be more: --limit {min(10 * len(found), 10_000)}"
+        )
     if asked.what == "operations":
         worst = max(found, key=lambda one: one.failed + one.crashed)
         if worst.failed + worst.crashed:
@@ -175,11 +212,14 @@ def _advise(found: Any, asked: _Question) -> None:
         suggest(command_line("errors", db=option))
     elif asked.what == "jobs":
         suggest(command_line("logs", found[0].job_id, "-l", "error", db=option))
-    elif asked.what == "volume" and any(found.by_level.get(level) for level in ("error", "critical")):
+    elif asked.what == "volume" and any(
+        found.by_level.get(level) for level in ("error", "critical")
+    ):
         suggest(command_line("logs", "-l", "error", "--tail", "20", db=option))
 
 
-# -- tables: headings and rows ----------------------------------------------------------------------------------------------------------
+# -- tables: headings and rows
+# --------------------------------------------------------------------------
 
 _Table = tuple[tuple[str, ...], list[list["Text"]]]
 _FARED = ("TOTAL", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "AVG", "P50", "P95", "P99")
@@ -189,7 +229,7 @@ _NUMBERS = frozenset({*_FARED, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHAR
 def _cells(*texts: str) -> list[Text]:
     from rich.text import Text
 
-    from structjob.escaping import escape
+    from structjob.text.escaping import escape
 
     return [Text(escape(text)) for text in texts]
 
@@ -226,11 +266,15 @@ def _operations(found: Sequence[OperationStatistics], asked: _Question) -> _Tabl
 
 
 def _projects(found: Sequence[ProjectStatistics], asked: _Question) -> _Table:
-    return (*_FARED, "PROJECT"), [[*_fared(one), *_cells("(none)" if one.project is None else one.project)] for one in found]
+    return (*_FARED, "PROJECT"), [
+        [*_fared(one), *_cells("(none)" if one.project is None else one.project)] for one in found
+    ]
 
 
 def _steps(found: Sequence[StepStatistics], asked: _Question) -> _Table:
-    return (*_FARED, "OPERATION", "STEP"), [[*_fared(one), *_cells(one.operation, one.step)] for one in found]
+    return (*_FARED, "OPERATION", "STEP"), [
+        [*_fared(one), *_cells(one.operation, one.step)] for one in found
+    ]
 
 
 def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
@@ -238,7 +282,13 @@ def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
     rows = []
     for one in found:
         start = full(one.start, utc=asked.utc)[:16]
-        rows.append([*_cells(start), *_fared(one), *_cells(bar(100 * one.total / most, 20) if one.total else "")])
+        rows.append(
+            [
+                *_cells(start),
+                *_fared(one),
+                *_cells(bar(100 * one.total / most, 20) if one.total else ""),
+            ]
+        )
     return ("FROM", *_FARED, ""), rows
 
 
@@ -259,7 +309,14 @@ def _errors(found: Sequence[ErrorStatistics], asked: _Question) -> _Table:
 
 def _jobs(found: Sequence[JobErrors], asked: _Question) -> _Table:
     rows = [
-        _cells(f"{one.errors:,}", f"{one.total:,}", percentage(one.error_rate), one.job_id, one.status or "", one.operation or "")
+        _cells(
+            f"{one.errors:,}",
+            f"{one.total:,}",
+            percentage(one.error_rate),
+            one.job_id,
+            one.status or "",
+            one.operation or "",
+        )
         for one in found
     ]
     return ("ERRORS", "LINES", "RATE", "ID", "STATUS", "OPERATION"), rows
@@ -267,7 +324,11 @@ def _jobs(found: Sequence[JobErrors], asked: _Question) -> _Table:
 
 def _volume(found: Volume, asked: _Question) -> _Table:
     rows = []
-    for name, counts in (("type", found.by_type), ("level", found.by_level), ("category", found.by_category)):
+    for name, counts in (
+        ("type", found.by_type),
+        ("level", found.by_level),
+        ("category", found.by_category),
+    ):
         for value, n in counts.items():
             share = 100 * n / found.total
             rows.append(_cells(f"{n:,}", percentage(share), bar(share, 20), name, value))

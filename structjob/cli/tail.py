@@ -24,12 +24,28 @@ Examples:
 Each line is shown once and none is missed, whichever process logs it; where lines were given up, a message says so."""
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
-@click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="How many of the lines that are there already.")
+@click.option(
+    "-n",
+    "--lines",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="How many of the lines that are there already.",
+)
 @filtered
 @options.utc
 @options.json_output
 @options.database
-def tail(id_: str | None, db: Database, *, as_json: bool, utc: bool, lines: int, no_children: bool, **given: Any) -> None:
+def tail(
+    id_: str | None,
+    db: Database,
+    *,
+    as_json: bool,
+    utc: bool,
+    lines: int,
+    no_children: bool,
+    **given: Any,
+) -> None:
     """Follow the log as lines come, until Ctrl-C, or until the job ends."""
     from structjob.cli.database import execute
     from structjob.cli.follow import show_tail
@@ -37,4 +53,6 @@ def tail(id_: str | None, db: Database, *, as_json: bool, utc: bool, lines: int,
     if given["until"] is not None:
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)
-    execute(show_tail(db, id_, filters, as_json=as_json, utc=utc, last=lines, children=not no_children))
+    execute(
+        show_tail(db, id_, filters, as_json=as_json, utc=utc, last=lines, children=not no_children)
+    )

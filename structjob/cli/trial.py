@@ -1,4 +1,6 @@
-"""A trial of what a tracker does with its database: each statement that it needs is run, and changes nothing."""
+"""A trial of what a tracker does with its database: each statement that it needs is run, and
+changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Refusal:
     """A statement that the database refused.
 
     Args:
-        right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence; ``write`` for a row that was to be rolled back.
+        right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence; ``write``
+            for a row that was to be rolled back.
         table: The table or sequence it was about.
         error: The database's own words.
     """
@@ -45,7 +48,9 @@ class Refusal:
 
 
 def missing_rights(connection: Connection) -> list[Refusal]:
-    """Return what the user of *connection* may not do with structjob's tables; no row is read or changed."""
+    """Return what the user of *connection* may not do with structjob's tables; no row is read or
+    changed.
+    """
     from sqlalchemy.exc import DBAPIError
 
     refusals = []
@@ -68,7 +73,9 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
     usable = text("SELECT has_sequence_privilege(pg_get_serial_sequence(:name, 'id'), 'USAGE')")
     for table in ("structjob_logs", "structjob_dead_letters"):
         if not connection.execute(usable, {"name": table}).scalar():
-            yield Refusal("USAGE", f"{table}_id_seq", f"permission denied for sequence {table}_id_seq")
+            yield Refusal(
+                "USAGE", f"{table}_id_seq", f"permission denied for sequence {table}_id_seq"
+            )
 
 
 def write_and_roll_back(connection: Connection) -> Refusal | None:
@@ -93,7 +100,9 @@ def _incompressible() -> str:
 
 
 def write_to_directory(directory: Path) -> str | None:
-    """Write a file without a name to *directory*, as large as a large event; return why that failed."""
+    """Write a file without a name to *directory*, as large as a large event; return why that
+    failed.
+    """
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
             data = memoryview(bytes(_ROOM))
@@ -112,13 +121,21 @@ def _statements() -> Iterator[tuple[str, str, str]]:
         column = table.columns.keys()[-1]
         # Conditions that no row meets: the right is checked all the same.
         yield "SELECT", table.name, f"SELECT {column} FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- made of our own names
-        yield "INSERT", table.name, f"INSERT INTO {table.name} SELECT * FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- see above
+        yield (
+            "INSERT",
+            table.name,
+            f"INSERT INTO {table.name} SELECT * FROM {table.name} WHERE 1 = 0",  # noqa: S608 -- see above
+        )
         yield "UPDATE", table.name, f"UPDATE {table.name} SET {column} = {column} WHERE 1 = 0"  # noqa: S608 -- see above
         yield "DELETE", table.name, f"DELETE FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- see above
 
 
 def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().splitlines()[0] if error is not None and str(error).strip() else type(error).__name__
+    return (
+        str(error).strip().splitlines()[0]
+        if error is not None and str(error).strip()
+        else type(error).__name__
+    )
 
 
 class Locked(Exception):
@@ -134,8 +151,13 @@ def write_to_file(path: Path) -> str | None:
         Locked: if another program is writing all the time.
     """
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None)) as connection:
-            # A cache that is too small for the event: SQLite would write the rest at the commit only, which is not to come.
+        with closing(
+            sqlite3.connect(
+                f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None
+            )
+        ) as connection:
+            # A cache that is too small for the event: SQLite would write the rest at the commit
+            # only, which is not to come.
             connection.execute("PRAGMA cache_size = 1")
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -173,7 +195,11 @@ def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.OperationalError as exc:
-            return (None, False) if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT else (str(exc), True)
+            return (
+                (None, False)
+                if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
+                else (str(exc), True)
+            )
         except sqlite3.DatabaseError as exc:
             return str(exc), True
     return (None if found == "ok" else str(found).strip().splitlines()[-1]), True

@@ -9,13 +9,13 @@ import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from structjob.cli.database import Database
-    from structjob.store.verify import SessionVerification, Verification
+    from structjob.queries.verify import SessionVerification, Verification
 
 _LOOKS = {
     "complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow"),
@@ -58,14 +58,15 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
     from sqlalchemy import select
 
     from structjob.cli.database import deliver_from, reading
-    from structjob.store import verify as proof
+    from structjob.queries import verify as proof
     from structjob.store.tables import sessions
     from structjob.store.url import places as places_in
 
     async with reading(db) as reader:
         named = [path.absolute() for path in spools]
         for root in named:
-            if root.is_dir() and (places := places_in(db.url, root)) is not None:  # no directory is made that was not there
+            # no directory is made that was not there
+            if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await proof.verify(reader.fetch)
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
@@ -87,19 +88,28 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
 
 
 def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return where spools of the database's programs may be, the usual place first, and the sessions' directories that are there."""
-    from structjob import session
+    """Return where spools of the database's programs may be, the usual place first, and the
+    sessions' directories that are there.
+    """
     from structjob.cli.database import places_of
+    from structjob.spool import session
 
     places = places_of(db)
-    directories = [*(session.left_in(places) if places is not None else ()), *(one for root in named for one in session.directories(root))]
+    directories = [
+        *(session.left_in(places) if places is not None else ()),
+        *(one for root in named for one in session.directories(root)),
+    ]
     usual = [places.candidates[0]] if places is not None else []
-    return list(dict.fromkeys([*usual, *(directory.parent for directory in directories), *named])), list(dict.fromkeys(directories))
+    return list(
+        dict.fromkeys([*usual, *(directory.parent for directory in directories), *named])
+    ), list(dict.fromkeys(directories))
 
 
 def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
-    """Return the spools that wait and are not being delivered, with their bytes, and the sessions whose spools are in use."""
-    from structjob import session
+    """Return the spools that wait and are not being delivered, with their bytes, and the sessions
+    whose spools are in use.
+    """
+    from structjob.spool import session
 
     left: dict[int, int] = {}
     busy: set[int] = set()
@@ -115,7 +125,9 @@ def _failure(found: Verification, left: Mapping[int, int], db: Database) -> Fail
     """Return why the exit code is 1, if it is: exactly where ``ok`` is false."""
     if found.missing:
         lines = count_of(found.missing, "line", "is", "are")
-        return Failure(f"{lines} missing: each number was given out, and nothing says why its line is not stored")
+        return Failure(
+            f"{lines} missing: each number was given out, and nothing says why its line is not stored"
+        )
     if left:
         return Failure(
             f"{sum(left.values()):,} bytes of {count_of(len(left), 'program')} that died wait in the spool and could not be delivered: "
@@ -123,18 +135,31 @@ def _failure(found: Verification, left: Mapping[int, int], db: Database) -> Fail
             hint=command_line("doctor", db=db.option),
         )
     if unknown := _unknown(found):
-        return Failure(f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: nothing proves that every line was stored")
+        return Failure(
+            f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: nothing proves that every line was stored"
+        )
     if not found.ok:
         return Failure("no line is missing, but rows do not fit together: see above")
     return None
 
 
 def _status(session: SessionVerification, left: Mapping[int, int]) -> str:
-    return "undelivered" if session.session_id in left and session.status != "incomplete" else session.status
+    return (
+        "undelivered"
+        if session.session_id in left and session.status != "incomplete"
+        else session.status
+    )
 
 
 def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> dict[str, Any]:
-    about = {name: row[name] for name in ("service", "host", "pid", "started_at", "ended_at", "end_reason")} if row is not None else {}
+    about = (
+        {
+            name: row[name]
+            for name in ("service", "host", "pid", "started_at", "ended_at", "end_reason")
+        }
+        if row is not None
+        else {}
+    )
     return {
         "session_id": session.session_id, "status": _status(session, left), **about, "last_seq": session.last_seq, "stored": session.stored,
         "explained": session.explained, "pruned": session.pruned, "missing": session.missing, "holes": session.holes,
@@ -142,12 +167,14 @@ def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> d
     }  # fmt: skip
 
 
-def _print(found: Verification, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool) -> None:
+def _print(
+    found: Verification, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool
+) -> None:
     from rich.text import Text
 
-    from structjob.appearance import speaks_unicode
-    from structjob.cli.moments import brief
-    from structjob.escaping import escape
+    from structjob.cli.times import brief
+    from structjob.text.appearance import speaks_unicode
+    from structjob.text.escaping import escape
 
     rows = []
     # In the order in which they began; one without a row is known by its lines only.
@@ -173,7 +200,12 @@ def _print(found: Verification, known: Mapping[int, Any], left: Mapping[int, int
         ])  # fmt: skip
     screen = console()
     numbers = ("LINES", "STORED", "EXPLAINED", "MISSING")
-    put_lines(columns(("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"), rows, screen.width, right=numbers), screen)
+    put_lines(
+        columns(
+            ("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"), rows, screen.width, right=numbers
+        ),
+        screen,
+    )
 
 
 def _unknown(found: Verification) -> int:
@@ -183,21 +215,30 @@ def _unknown(found: Verification) -> int:
 
 def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
     """Say what the numbers mean."""
-    from structjob.escaping import escape
     from structjob.store.sessions import LOOKS_RESTORED
+    from structjob.text.escaping import escape
 
     if not found.missing:
         names = ("stored", "explained", "pruned")
-        stored, explained, pruned = (sum(getattr(session, name) for session in found.sessions) for name in names)
+        stored, explained, pruned = (
+            sum(getattr(session, name) for session in found.sessions) for name in names
+        )
         why = f" ({pruned:,} of them pruned)" if pruned else ""
         lines = count_of(stored, "line", "is", "are")
         what = "nothing that is known of is missing" if _unknown(found) else "nothing is missing"
         sessions = count_of(len(found.sessions), "session")
-        say(f"{what}: {lines} stored, in {sessions}; {explained:,} more {'is' if explained == 1 else 'are'} explained{why}")
+        say(
+            f"{what}: {lines} stored, in {sessions}; {explained:,} more {'is' if explained == 1 else 'are'} explained{why}"
+        )
     for session in found.sessions:
         if session.holes and session.status != "live":
-            shown = ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in session.holes[:_HOLES])
-            say(f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}")
+            shown = ", ".join(
+                f"{first}" if first == last else f"{first}–{last}"
+                for first, last in session.holes[:_HOLES]
+            )
+            say(
+                f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}"
+            )
         if session.fewer:
             say(
                 f"session {session.session_id}: the database holds {count_of(session.fewer, 'event')} fewer than it had confirmed: "
@@ -205,7 +246,9 @@ def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
             )
     unknown = [session.session_id for session in found.sessions if session.status == "unknown tail"]
     if delivering := sum(number in busy for number in unknown):
-        say(f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds")
+        say(
+            f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds"
+        )
     if len(unknown) > delivering:
         sessions = count_of(len(unknown) - delivering, "session")
         say(
@@ -213,10 +256,14 @@ def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
             "in another directory or on another host, run this there, with --spool DIR"
         )
     if duplicates := sum(session.duplicates for session in found.sessions):
-        say(f"{count_of(duplicates, 'row', 'repeats', 'repeat')} a number: the unique index on structjob_logs (session_id, seq) is absent")
+        say(
+            f"{count_of(duplicates, 'row', 'repeats', 'repeat')} a number: the unique index on structjob_logs (session_id, seq) is absent"
+        )
     if found.running:
         jobs = count_of(found.running, "job", "is", "are")
-        say(f"{jobs} still marked running though the process has ended, such as {escape(found.running_job_ids[0])}")
+        say(
+            f"{jobs} still marked running though the process has ended, such as {escape(found.running_job_ids[0])}"
+        )
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
     orphans = found.orphans
     if orphans.attempts or orphans.steps or orphans.logs:

@@ -1,4 +1,6 @@
-"""``structjob jobs --watch``: a table that is drawn anew every second, or, where nobody looks at it, a line for each change."""
+"""``structjob jobs --watch``: a table that is drawn anew every second, or, where nobody looks at
+it, a line for each change.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from structjob.appearance import colour_of, local, symbol
+from structjob.cli.estimates import Outlooks
 from structjob.cli.jobs import table
-from structjob.cli.outlooks import Outlooks
 from structjob.cli.screen import console, put_json_line, put_lines
 from structjob.exceptions import JobNotFound
+from structjob.text.appearance import colour_of, local, symbol
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +30,9 @@ _AROUND = 4
 """Lines of the screen that are not the jobs': what runs, the headings, and room for the cursor."""
 
 
-async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool, grouped: bool) -> None:
+async def watch_jobs(
+    db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool, grouped: bool
+) -> None:
     """Show the jobs that match, those that run first, until Ctrl-C.
 
     Args:
@@ -44,7 +48,10 @@ async def watch_jobs(db: Database, filters: Mapping[str, Any], *, as_json: bool,
     screen = console()
     async with reading(db) as reader:
         if "parent_job_id" in filters:
-            filters = {**filters, "parent_job_id": (await resolve(reader, filters["parent_job_id"], names=True)).id}
+            filters = {
+                **filters,
+                "parent_job_id": (await resolve(reader, filters["parent_job_id"], names=True)).id,
+            }
         if as_json or not screen.is_terminal:
             await _tell(reader, filters, screen, as_json=as_json, utc=utc)
         else:
@@ -58,14 +65,24 @@ async def _found(reader: Reader, filters: Mapping[str, Any], limit: int) -> list
         return list(await reader.jobs.list(**wanted))
     running = list(await reader.jobs.list(**{**wanted, "status": "running"}))
     seen = {job.id for job in running}
-    return (running + [job for job in await reader.jobs.list(**wanted) if job.id not in seen])[:limit]
+    return (running + [job for job in await reader.jobs.list(**wanted) if job.id not in seen])[
+        :limit
+    ]
 
 
-async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db: Database, *, utc: bool, grouped: bool) -> None:
+async def _draw(
+    reader: Reader,
+    filters: Mapping[str, Any],
+    screen: Console,
+    db: Database,
+    *,
+    utc: bool,
+    grouped: bool,
+) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from structjob.store.families import families
+    from structjob.queries.families import families
 
     outlooks = Outlooks(reader)
     if grouped:
@@ -73,12 +90,16 @@ async def _draw(reader: Reader, filters: Mapping[str, Any], screen: Console, db:
     with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             await reader.deliver_now_and_then()
-            jobs = await _found(reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1)))
+            jobs = await _found(
+                reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1))
+            )
             lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
             if jobs:
                 below = await families(reader.fetch, jobs) if grouped else None
                 roots = filters.get("root_only", False)
-                lines = await table(jobs, outlooks, screen, utc=utc, dated=False, roots=roots, below=below)
+                lines = await table(
+                    jobs, outlooks, screen, utc=utc, dated=False, roots=roots, below=below
+                )
             live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
             await asyncio.sleep(WATCH_EVERY)
 
@@ -87,21 +108,29 @@ def _head(jobs: list[JobRecord], *, utc: bool) -> Text:
     from rich.text import Text
 
     counts = Counter(job.status for job in jobs)
-    parts = [Text(f"{symbol(status)} {count} {status}", style=colour_of(status)) for status, count in counts.items()]
+    parts = [
+        Text(f"{symbol(status)} {count} {status}", style=colour_of(status))
+        for status, count in counts.items()
+    ]
     now = Text(f"{local(datetime.now(UTC), utc=utc):%H:%M:%S}", style="dim")
     return Text("  ").join([now, *parts, Text("Ctrl-C ends", style="dim")])
 
 
-async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool) -> None:
+async def _tell(
+    reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool
+) -> None:
     outlooks = Outlooks(reader)
     told: dict[str, tuple[Any, ...]] = {}
     headed = False
     while True:
         await reader.deliver_now_and_then()
         found = (await _found(reader, filters, int(filters["limit"])))[::-1]
-        # What was told of and is not among the newest any more may have ended meanwhile; or it was deleted.
+        # What was told of and is not among the newest any more may have ended meanwhile; or it was
+        # deleted.
         there = {job.id for job in found}
-        for id_ in [id_ for id_, (status, *_) in told.items() if id_ not in there and not status.terminal]:
+        for id_ in [
+            id_ for id_, (status, *_) in told.items() if id_ not in there and not status.terminal
+        ]:
             try:
                 found.append(await reader.jobs.get(id_))
             except JobNotFound:
@@ -112,7 +141,9 @@ async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, 
             for job in changed:
                 put_json_line(job)
         elif changed:
-            heading, *lines = await table(changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False))
+            heading, *lines = await table(
+                changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False)
+            )
             put_lines(lines if headed else [heading, *lines], screen)
             headed = True
             screen.file.flush()
@@ -121,4 +152,9 @@ async def _tell(reader: Reader, filters: Mapping[str, Any], screen: Console, *, 
 
 def _state(job: JobRecord) -> tuple[Any, ...]:
     """Return what makes a line worth telling: progress does so every tenth of the way."""
-    return (job.status, job.attempt, job.current_step, None if job.percent_complete is None else int(job.percent_complete // 10))
+    return (
+        job.status,
+        job.attempt,
+        job.current_step,
+        None if job.percent_complete is None else int(job.percent_complete // 10),
+    )

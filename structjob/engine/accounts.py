@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from structjob.engine.feed import Feed
-from structjob.lane import MemoryLane
+from structjob.engine.source import Feed
 from structjob.models import Ledger
-from structjob.recorder import Recorder
-from structjob.wording import count_of
+from structjob.spool.queue import MemoryLane
+from structjob.spool.recorder import Recorder
+from structjob.text.wording import count_of
 
 
 class Accounts:
@@ -34,12 +34,17 @@ class Accounts:
         for source in recorder.dropped_sources():
             for event in list(source):
                 dropped[event.reason] += event.last - event.first + 1
-        memory = [lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryLane)]
+        memory = [
+            lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryLane)
+        ]
         accepted = recorder.numbers.given
         left = accepted - stored - dead - sum(dropped.values())
-        # Without a spool, what is neither is in memory: in the queue, or in the hands of a call that is not done yet.
+        # Without a spool, what is neither is in memory: in the queue, or in the hands of a call
+        # that is not done yet.
         in_memory = left if recorder.spool is None else min(left, in_flight + sum(map(len, memory)))
-        return Ledger(accepted, stored, left - in_memory, in_memory, dict(+dropped), dead, recorder.rejected)
+        return Ledger(
+            accepted, stored, left - in_memory, in_memory, dict(+dropped), dead, recorder.rejected
+        )
 
     def waiting(self) -> int:
         """Return how many events wait for the database."""
@@ -57,4 +62,6 @@ class Accounts:
         recorder.secure()
         if told:
             events = count_of(sum(dropped.values()), "event", "was", "were")
-            recorder.tell("dropped", "%s dropped so far (%s); see structjob_gaps", events, dict(dropped))
+            recorder.tell(
+                "dropped", "%s dropped so far (%s); see structjob_gaps", events, dict(dropped)
+            )

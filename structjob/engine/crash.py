@@ -1,4 +1,5 @@
-"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with what was going on.
+"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with
+what was going on.
 
 Of those that had not crashed after all, an ``operation_crash_withdrawn`` event says so.
 """
@@ -10,17 +11,17 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select
 
-from structjob.context import Scope
-from structjob.engine.feed import Feed
-from structjob.engine.link import Link
-from structjob.fingerprint import of_words
-from structjob.lane import Dropped
-from structjob.line import number_of, seal
-from structjob.pipeline import emit
-from structjob.recorder import Recorder
-from structjob.session import Session
+from structjob.capture.fanout import emit
+from structjob.context.scope import Scope
+from structjob.engine.database import Link
+from structjob.engine.source import Feed
+from structjob.spool.line import number_of, seal
+from structjob.spool.queue import Dropped
+from structjob.spool.recorder import Recorder
+from structjob.spool.session import Session
 from structjob.store.ingest import Crashed
 from structjob.store.tables import logs
+from structjob.values.fingerprint import of_words
 
 
 class _Catcher:
@@ -35,11 +36,14 @@ class _Catcher:
         self.body = body
 
 
-def notices(told: dict[str, bytes], crashed: list[Crashed], session: Session, number: Callable[[], int]) -> bytes:
+def notices(
+    told: dict[str, bytes], crashed: list[Crashed], session: Session, number: Callable[[], int]
+) -> bytes:
     """Return the events' lines for the transaction in which *crashed* become so.
 
     Args:
-        told: Lines of earlier attempts at the same transaction, by job: each is told of once, under one number.
+        told: Lines of earlier attempts at the same transaction, by job: each is told of once, under
+            one number.
         crashed: The jobs.
         session: Whose they were.
         number: Gives a number of the session that tells.
@@ -51,11 +55,15 @@ def notices(told: dict[str, bytes], crashed: list[Crashed], session: Session, nu
 
 
 async def account(told: dict[str, bytes], own: Feed, recorder: Recorder, link: Link) -> None:
-    """Account for the numbers of notices, whatever became of the transactions they were made for: some failed, some only seemed to."""
+    """Account for the numbers of notices, whatever became of the transactions they were made for:
+    some failed, some only seemed to.
+    """
     numbers = {number_of(line) for line in told.values()}
     if not numbers:
         return
-    there = select(logs.c.seq).where(logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers))
+    there = select(logs.c.seq).where(
+        logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers)
+    )
     stored = {row["seq"] for row in await link.store.fetch(there)}
     told.clear()
     own.stored += len(stored)

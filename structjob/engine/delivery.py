@@ -1,4 +1,6 @@
-"""The engine behind a tracker: its writers read the feeds in turn and store what they hold, a batch a transaction."""
+"""The engine behind a tracker: its writers read the feeds in turn and store what they hold, a batch
+a transaction.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +18,24 @@ from typing import Any, Protocol
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
+from structjob.engine.adopted import Orphans, warn_of_loss
 from structjob.engine.cancelling import LiveJob
 from structjob.engine.claiming import Claiming
-from structjob.engine.feed import Feed, Work, waiting
-from structjob.engine.keeper import Keeper
-from structjob.engine.link import Link, permanent
-from structjob.engine.orphans import Orphans, warn_of_loss
+from structjob.engine.database import Link, permanent
+from structjob.engine.maintenance import Keeper
+from structjob.engine.pruner import Pruner
 from structjob.engine.reentry import Reentry
-from structjob.engine.retention import Pruner
+from structjob.engine.source import Feed, Work, waiting
 from structjob.engine.waiters import Flush, Waiters
 from structjob.exceptions import StoreUnavailable
-from structjob.lane import Batch, MemoryLane, may_block
 from structjob.models import Ledger
-from structjob.recorder import Recorder
-from structjob.retention import Retention
+from structjob.queries.tail_position import MISSING
+from structjob.retention.policy import Retention
+from structjob.spool.queue import Batch, MemoryLane, may_block
+from structjob.spool.recorder import Recorder
 from structjob.store.ingest import Crashed, Ending, Written
-from structjob.store.position import MISSING
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 _DEBUG = logging.DEBUG
 
@@ -52,7 +54,9 @@ _LAST_WAIT = 1.0
 _PARTING = 0.1
 """Seconds that closing waits for threads in the middle of recording, at most."""
 
-_STILL_RUNNING = "job %s (%s) was still running when its tracker closed; it is recorded as cancelled"
+_STILL_RUNNING = (
+    "job %s (%s) was still running when its tracker closed; it is recorded as cancelled"
+)
 
 _NO_LOOP = (
     "the event loop in which the tracker was opened is closed: what is recorded waits in the spool; close the tracker before its loop, and "
@@ -108,7 +112,17 @@ class Engine:
         self._orphans = Orphans(self._own, recorder, link, self.hurry)
         self.claiming = Claiming(link)
         self._reentry = Reentry(link, lambda: iter([self._own, *self._orphans]), live)
-        self._keeper = Keeper(self._own, recorder, link, self._orphans, live, heartbeat, self._accounts, self.claiming, self._reentry)
+        self._keeper = Keeper(
+            self._own,
+            recorder,
+            link,
+            self._orphans,
+            live,
+            heartbeat,
+            self._accounts,
+            self.claiming,
+            self._reentry,
+        )
         self.pruner = Pruner(recorder.session.session_id, link, retention)
         self._waiters = Waiters()
         link.place = str(recorder.root or "memory")
@@ -127,24 +141,30 @@ class Engine:
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    # -- life ---------------------------------------------------------------------------------------------------------------
+    # -- life
+    # --------------------------------------------------------------------------
 
     async def enter(self, seconds: float) -> StoreUnavailable | None:
-        """Enter the session; return why the database does not answer, if it does not, after some *seconds* at most."""
+        """Enter the session; return why the database does not answer, if it does not, after some
+        *seconds* at most.
+        """
         try:
             async with asyncio.timeout(seconds):
                 await self._reentry.enter(self._own)
         except StoreUnavailable as exc:
             return exc
         except TimeoutError:
-            return StoreUnavailable(f"the database {self.store.masked_url} has not answered within {seconds:g} s")
+            return StoreUnavailable(
+                f"the database {self.store.masked_url} has not answered within {seconds:g} s"
+            )
         return None
 
     def start(self) -> None:
         """Begin to deliver."""
         self.recorder.wake = self._wake
         self.recorder.events.room_comes = self.recorder.fallback.room_comes = self._room_comes
-        # An empty context: what is current where a tracker opens must not live as long as its tasks.
+        # An empty context: what is current where a tracker opens must not live as long as its
+        # tasks.
         for index in range(self._writers):
             self._spawn(self._deliver(index), f"structjob-writer-{index}")
         self._spawn(self._keeper.keep(), "structjob-keeper")
@@ -159,7 +179,9 @@ class Engine:
         await self._keeper.looked()
 
     async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and what was not done is told
-        """Deliver what is there, end the session, and stop; within *timeout* seconds. Return whether everything is stored."""
+        """Deliver what is there, end the session, and stop; within *timeout* seconds. Return
+        whether everything is stored.
+        """
         complete, parting, began = False, min(timeout / 10, 1.0), time.monotonic()
         left = count_of(self._accounts.waiting(), "event", "waits", "wait")
         diagnostics.debug("closing session %d; %s", self.recorder.session.session_id, left)
@@ -172,9 +194,11 @@ class Engine:
                     await self.link.once(self._keeper.take_back_own)
                     self.end_recording()
                     await self._deliver_rest()
-                    with contextlib.suppress(StoreUnavailable):  # what cannot be taken back has crashed when the session ends
+                    # what cannot be taken back has crashed when the session ends
+                    with contextlib.suppress(StoreUnavailable):
                         await self.claiming.settle()
-                    await self._cancel_tasks(parting)  # a heartbeat after its end would make the session look alive
+                    # a heartbeat after its end would make the session look alive
+                    await self._cancel_tasks(parting)
                     await self._end_own()
                     complete = True
         finally:
@@ -191,7 +215,8 @@ class Engine:
         return complete
 
     def close_without_loop(self, seconds: float) -> bool:
-        """Close where the loop is closed: store, in the calling thread, what can be stored so, and leave the rest to the spool.
+        """Close where the loop is closed: store, in the calling thread, what can be stored so, and
+        leave the rest to the spool.
 
         Returns:
             Whether everything is stored; the session is ended by whoever adopts the spool.
@@ -207,21 +232,28 @@ class Engine:
         return not left.spilled and not left.in_memory
 
     def end_recording(self) -> None:
-        """Record the jobs that still run as cancelled, then take no more events. From any thread; a second call does nothing."""
+        """Record the jobs that still run as cancelled, then take no more events. From any thread; a
+        second call does nothing.
+        """
         if self.recorder.closed:
             return
         for job in list(self._live):
-            with contextlib.suppress(Exception):  # a fault in one job must not keep the final state of the next from the record
+            # a fault in one job must not keep the final state of the next from the record
+            with contextlib.suppress(Exception):
                 if job.abandon(LEFT_RUNNING):
                     diagnostics.warning(_STILL_RUNNING, job.id, job.operation)
         self.recorder.close()
 
     def without_loop(self) -> StoreUnavailable | None:
-        """Return what to say where the loop is closed that everything here runs on; None while it is not."""
+        """Return what to say where the loop is closed that everything here runs on; None while it
+        is not.
+        """
         return StoreUnavailable(_NO_LOOP) if self.loop.is_closed() else None
 
     async def _deliver_most(self) -> None:
-        """Store what is there, unless the database is away; then, too, if it would be lost otherwise and may come back any moment."""
+        """Store what is there, unless the database is away; then, too, if it would be lost
+        otherwise and may come back any moment.
+        """
         while True:
             try:
                 return await self._flush_or_ask_again()
@@ -231,15 +263,23 @@ class Engine:
             await asyncio.sleep(_GLANCE)
 
     async def _deliver_rest(self) -> None:
-        """Store what came until the recorder was closed; a thread may have its number and not have written yet."""
+        """Store what came until the recorder was closed; a thread may have its number and not have
+        written yet.
+        """
         while True:
             await self._flush_or_ask_again()
-            if self.recorder.quiet() and not any(self.recorder.dropped_sources()) and not waiting(self.recorder.lanes()):
+            if (
+                self.recorder.quiet()
+                and not any(self.recorder.dropped_sources())
+                and not waiting(self.recorder.lanes())
+            ):
                 return
             await asyncio.sleep(0.001)
 
     async def _flush_or_ask_again(self) -> None:
-        """Flush; once more if the database is away, for it may have come back while nobody looked."""
+        """Flush; once more if the database is away, for it may have come back while
+        nobody looked.
+        """
         try:
             await asyncio.wrap_future(self.flush())
         except StoreUnavailable:
@@ -249,7 +289,11 @@ class Engine:
     async def _stop(self, seconds: float) -> None:
         self._keeper.stop()
         await self._cancel_tasks(seconds)
-        self._waiters.fail(StoreUnavailable("the tracker was closed before everything was stored; what is left waits in the spool"))
+        self._waiters.fail(
+            StoreUnavailable(
+                "the tracker was closed before everything was stored; what is left waits in the spool"
+            )
+        )
 
     async def _cancel_tasks(self, seconds: float) -> None:
         self._closing = True
@@ -268,7 +312,9 @@ class Engine:
             absent="interrupted",
             most=self.recorder.broken_off,
         )
-        ended = await self.link.once(lambda: self.store.end_session(feed.session, ending, self._nothing_to_tell))
+        ended = await self.link.once(
+            lambda: self.store.end_session(feed.session, ending, self._nothing_to_tell)
+        )
         for job in ended.left:
             diagnostics.warning(_STILL_RUNNING, job.job["id"], job.job["operation"])
         warn_of_loss(feed.session, ended, None)
@@ -285,7 +331,8 @@ class Engine:
         deadline = time.monotonic() + _PARTING
         while not self.recorder.quiet():
             if time.monotonic() > deadline:
-                # Its number may be written any time: the files stay open and locked until the process ends.
+                # Its number may be written any time: the files stay open and locked until the
+                # process ends.
                 return
             time.sleep(0.0005)
         spool = self.recorder.spool
@@ -299,7 +346,9 @@ class Engine:
             lane.close()
 
     def _leave_to_spool(self) -> None:
-        """See that what was not stored is in the spool, and that what is not is no longer said to wait there."""
+        """See that what was not stored is in the spool, and that what is not is no longer said to
+        wait there.
+        """
         recorder = self.recorder
         for feed, states, events in self._returned:
             if states is not None and states.lane is recorder.fallback_states:
@@ -317,26 +366,37 @@ class Engine:
         self._accounts.settle()
 
     def _revive(self, *, closing: bool = False) -> None:
-        """Begin anew where somebody cancelled every task, ours among them; when *closing*, those too that do not know of it yet."""
-        if self._tasks and not self._closing and any(task.done() or (closing and task.cancelling()) for task in self._tasks):
+        """Begin anew where somebody cancelled every task, ours among them; when *closing*, those
+        too that do not know of it yet.
+        """
+        if (
+            self._tasks
+            and not self._closing
+            and any(task.done() or (closing and task.cancelling()) for task in self._tasks)
+        ):
             for task in self._tasks:
                 task.cancel()
             self._tasks = []
             self.start()
 
     def _room_comes(self) -> bool:
-        """Return whether the caller may wait for the writers to make room: whoever would have to run their loop waits in vain."""
+        """Return whether the caller may wait for the writers to make room: whoever would have to
+        run their loop waits in vain.
+        """
         return may_block() and threading.get_ident() != self._thread and not self.loop.is_closed()
 
-    # -- being asked --------------------------------------------------------------------------------------------------------
+    # -- being asked
+    # --------------------------------------------------------------------------
 
     def _wake(self) -> None:
         """Called by the recorder from anywhere, a signal handler too, when the writers are idle."""
         self.recorder.idle = False
-        # Within a task the loop is awake, whoever interrupts it: the pipe that wakes it, with its system calls, is for all others.
+        # Within a task the loop is awake, whoever interrupts it: the pipe that wakes it, with its
+        # system calls, is for all others.
         within = asyncio._get_running_loop() is self.loop and asyncio.current_task() is not None
         call_soon = self.loop.call_soon if within else self.loop.call_soon_threadsafe
-        with contextlib.suppress(RuntimeError):  # the loop is closed: what is in the spool is the next process's
+        # the loop is closed: what is in the spool is the next process's
+        with contextlib.suppress(RuntimeError):
             call_soon(self._woken.set, context=contextvars.Context())
 
     def hurry(self) -> None:
@@ -345,11 +405,14 @@ class Engine:
         self._wake()
 
     def flush(self) -> concurrent.futures.Future[None]:
-        """Return a future that is done when everything recorded so far is stored, adopted spools included. From any thread."""
+        """Return a future that is done when everything recorded so far is stored, adopted spools
+        included. From any thread.
+        """
         self.settle()
         if asyncio._get_running_loop() is self.loop and not self._closing:
             self._revive()
-            with contextlib.suppress(OSError):  # no descriptor is left, say: nobody who asks for his own needs to hear of it
+            # no descriptor is left, say: nobody who asks for his own needs to hear of it
+            with contextlib.suppress(OSError):
                 self._orphans.look()
         flush = Flush.of([self._own, *self._orphans])
         if not flush.settle():
@@ -358,7 +421,9 @@ class Engine:
         return flush.future
 
     def committed(self, state_seq: int) -> concurrent.futures.Future[None]:
-        """Return a future that is done when the change of state *state_seq* is committed, or fails while the database is away."""
+        """Return a future that is done when the change of state *state_seq* is committed, or fails
+        while the database is away.
+        """
         future = self._waiters.add_commit(state_seq)
         if state_seq in self._own.states:
             self._waiters.settle(self._own.states)
@@ -399,7 +464,8 @@ class Engine:
         """Return what became of this session's events."""
         return self._accounts.ledger()
 
-    # -- delivering ---------------------------------------------------------------------------------------------------------
+    # -- delivering
+    # --------------------------------------------------------------------------
 
     async def _deliver(self, index: int) -> None:
         await self.link.insist(lambda: self._reentry.enter(self._own))
@@ -414,7 +480,9 @@ class Engine:
                 await asyncio.sleep(1.0)
 
     async def _turn(self, index: int) -> bool:
-        """Store one batch of one feed, and end a session that is over; return whether the next turn is due at once."""
+        """Store one batch of one feed, and end a session that is over; return whether the next turn
+        is due at once.
+        """
         if index and not self._returned and not self._worth_another():
             return False
         self._accounts.settle()
@@ -422,7 +490,8 @@ class Engine:
         left = False
         if index == 0:
             self._looked_at = self.loop.time()
-            left = self.recorder.numbers.given > self._own.settled()  # more than one batch: it has waited already
+            # more than one batch: it has waited already
+            left = self.recorder.numbers.given > self._own.settled()
         if work is not None:
             try:
                 await self._store(*work)
@@ -439,13 +508,16 @@ class Engine:
         return over is not None or (work is not None and (left or self._worth_another()))
 
     def _read(self, index: int) -> Work | None:
-        """Read a batch of one feed; each has its turn, so that a busy program delivers its predecessor's events too."""
+        """Read a batch of one feed; each has its turn, so that a busy program delivers its
+        predecessor's events too.
+        """
         feeds = [self._own, *self._orphans]
         for offset in range(len(feeds)):
             feed = feeds[(self._turn_of + offset) % len(feeds)]
             most = self._batch_size if feed is self._own else min(self._batch_size, _VERIFIED)
             try:
-                states, events = feed.read(most, states=index == 0)  # changes of state go through one writer
+                # changes of state go through one writer
+                states, events = feed.read(most, states=index == 0)
             except OSError as exc:
                 if feed is self._own:
                     raise
@@ -460,13 +532,19 @@ class Engine:
         return None
 
     def _worth_another(self) -> bool:
-        """Return whether so much waits that more than the first writer shall take of it: small transactions are dear."""
-        return self.recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(self._orphans)
+        """Return whether so much waits that more than the first writer shall take of it: small
+        transactions are dear.
+        """
+        return self.recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(
+            self._orphans
+        )
 
     async def _store(self, feed: Feed, states: Batch | None, events: Batch | None) -> None:
         began = time.monotonic()
         if feed is self._own:
-            written: Written | None = await self.link.insist(lambda: self._write(feed, states, events))
+            written: Written | None = await self.link.insist(
+                lambda: self._write(feed, states, events)
+            )
         else:
             written = await self._orphans.attempt(feed, lambda: self._write(feed, states, events))
         if written is not None:
@@ -488,14 +566,16 @@ class Engine:
     def _given(self, feed: Feed) -> int:
         return self.recorder.numbers.given if feed is self._own else 0
 
-    # -- idling -------------------------------------------------------------------------------------------------------------
+    # -- idling
+    # --------------------------------------------------------------------------
 
     async def _rest(self, index: int) -> None:
         """Wait until there is something to do, and a little longer for company."""
         urgent = False
         if index == 0:
             urgent, self._urgent = self._urgent, False
-            urgent = urgent or bool(self._waiters)  # in this order: whoever hurries from another thread has been added before
+            # in this order: whoever hurries from another thread has been added before
+            urgent = urgent or bool(self._waiters)
             self.settle()
         self._woken.clear()
         self.recorder.idle = True
@@ -504,7 +584,8 @@ class Engine:
             await self._woken.wait()
             since = self.loop.time()
         else:
-            if index == 0:  # who alone takes changes of state: the other must not silence what would wake him
+            # who alone takes changes of state: the other must not silence what would wake him
+            if index == 0:
                 self.recorder.idle = False
             await asyncio.sleep(0)
             if urgent or self._worth_another():
@@ -513,12 +594,18 @@ class Engine:
         while not self._urgent and self.loop.time() < deadline and not self._crowded():
             with contextlib.suppress(TimeoutError):
                 # A queue in memory fills without a word, so it is looked at in between.
-                async with asyncio.timeout_at(deadline if self.recorder.spool is not None else min(deadline, self.loop.time() + _GLANCE)):
+                async with asyncio.timeout_at(
+                    deadline
+                    if self.recorder.spool is not None
+                    else min(deadline, self.loop.time() + _GLANCE)
+                ):
                     self._woken.clear()
                     await self._woken.wait()
 
     def _crowded(self) -> bool:
-        """Return whether a queue in memory is so full that waiting for company would cost events."""
+        """Return whether a queue in memory is so full that waiting for company would cost
+        events.
+        """
         events = self.recorder.events
         return isinstance(events, MemoryLane) and len(events) > self.recorder.queue_size // 4
 
@@ -526,8 +613,11 @@ class Engine:
         """Look once more after having said that we are idle: something may have come in between."""
         recorder, feed = self.recorder, self._own
         if index:
-            # Not for what the first writer has in hand, or this would be asked all the time while the database is away.
-            return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(recorder.lanes()[2:])
+            # Not for what the first writer has in hand, or this would be asked all the time while
+            # the database is away.
+            return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(
+                recorder.lanes()[2:]
+            )
         return bool(
             (recorder.numbers.given > feed.settled() and waiting(recorder.lanes()[2:]))
             or (recorder.state_numbers.given not in feed.states and waiting(recorder.lanes()[:2]))
@@ -535,12 +625,16 @@ class Engine:
             or any(recorder.dropped_sources())
         )
 
-    # -- at the end of the interpreter --------------------------------------------------------------------------------------
+    # -- at the end of the interpreter
+    # --------------------------------------------------------------------------
 
     def drain(self, seconds: float) -> None:
-        """Deliver in the calling thread what waits, where no loop runs any more and nobody closed the tracker."""
+        """Deliver in the calling thread what waits, where no loop runs any more and nobody closed
+        the tracker.
+        """
         write_now = getattr(self.store, "write_now", None)
-        if write_now is None or os.getpid() != self._pid:  # a forked child must not touch its parent's connection
+        # a forked child must not touch its parent's connection
+        if write_now is None or os.getpid() != self._pid:
             return
         deadline = time.monotonic() + seconds
         with contextlib.suppress(Exception):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from structjob.clock import moment
 from structjob.diagnostics import diagnostics
 from structjob.engine import crash
-from structjob.engine.feed import Feed
-from structjob.engine.link import Link
-from structjob.engine.orphans import Orphans
+from structjob.engine.adopted import Orphans
+from structjob.engine.database import Link
+from structjob.engine.source import Feed
 from structjob.exceptions import StoreUnavailable
-from structjob.host import is_network, process_exists
-from structjob.recorder import Recorder
+from structjob.machine.clock import moment
+from structjob.machine.host import is_network, process_exists
+from structjob.spool.recorder import Recorder
 from structjob.store import leases, sessions
 from structjob.store.ingest import Crashed
 from structjob.store.leases import Lease
-from structjob.wording import count_of
+from structjob.text.wording import count_of
 
 LEAST_LEASE = 30.0
 """Seconds that a heartbeat has to stand still, at least, before its session is presumed dead."""
@@ -29,10 +29,11 @@ _now = time.monotonic
 
 
 class Reaper:
-    """Presumes dead the sessions whose heartbeat stands still, and takes it back where it was wrong about a session of ours.
+    """Presumes dead the sessions whose heartbeat stands still, and takes it back where it was wrong
+    about a session of ours.
 
-    A lease is measured by this process's own monotonic clock, while it was connected: after an outage every heartbeat is stale, and
-    the clocks of hosts may differ by a day.
+    A lease is measured by this process's own monotonic clock, while it was connected: after an
+    outage every heartbeat is stale, and the clocks of hosts may differ by a day.
 
     Args:
         own: The tracker's own feed.
@@ -40,10 +41,19 @@ class Reaper:
         link: Its database.
         orphans: What it has taken over.
         heartbeat: Seconds between two looks.
-        revived: Called when the tracker's own session had been presumed dead: what it has running is to be recorded anew.
+        revived: Called when the tracker's own session had been presumed dead: what it has running
+            is to be recorded anew.
     """
 
-    def __init__(self, own: Feed, recorder: Recorder, link: Link, orphans: Orphans, heartbeat: float, revived: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        own: Feed,
+        recorder: Recorder,
+        link: Link,
+        orphans: Orphans,
+        heartbeat: float,
+        revived: Callable[[], None],
+    ) -> None:
         self._own = own
         self._recorder = recorder
         self._link = link
@@ -82,17 +92,29 @@ class Reaper:
                 await self._reap(lease, reason)
 
     def _verdict(self, lease: Lease, still: float) -> str | None:
-        """Return why the session is presumed dead, if it is, its heartbeat having stood *still* for some seconds."""
+        """Return why the session is presumed dead, if it is, its heartbeat having stood *still* for
+        some seconds.
+        """
         session, own = lease.session, self._own.session
-        if session.boot_id is not None and (session.host, session.boot_id) == (own.host, own.boot_id):
+        if session.boot_id is not None and (session.host, session.boot_id) == (
+            own.host,
+            own.boot_id,
+        ):
             root = self._recorder.root
-            if root is not None and not is_network(root) and (root / str(session.session_id)).exists():
+            if (
+                root is not None
+                and not is_network(root)
+                and (root / str(session.session_id)).exists()
+            ):
                 return None  # the lock in it tells the living from the dead: see `Orphans`
-            exists = process_exists(session.host, session.boot_id, session.pid, moment(session.started_at))
+            exists = process_exists(
+                session.host, session.boot_id, session.pid, moment(session.started_at)
+            )
             if exists is False:
                 return sessions.VANISHED
-            # A process that exists has not crashed, however long it is stopped. That this very process exists says nothing of another
-            # tracker in it, which may have been left without closing it.
+            # A process that exists has not crashed, however long it is stopped. That this very
+            # process exists says nothing of another tracker in it, which may have been left without
+            # closing it.
             if exists and session.pid != own.pid:
                 return None
         return sessions.LEASE_EXPIRED if still >= self._lease else None
@@ -102,10 +124,20 @@ class Reaper:
         told = self._told.setdefault(lease.session.session_id, {})
 
         def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
-            return self._own.session.session_id, crash.notices(told, crashed, lease.session, self._recorder.take_number)
+            return self._own.session.session_id, crash.notices(
+                told, crashed, lease.session, self._recorder.take_number
+            )
 
-        crashed = await self._link.store.transact(lambda connection: leases.reap(connection, lease, reason, tell))
-        diagnostics.debug("ended session %d (pid %d on %s): %s", lease.session.session_id, lease.session.pid, lease.session.host, reason)
+        crashed = await self._link.store.transact(
+            lambda connection: leases.reap(connection, lease, reason, tell)
+        )
+        diagnostics.debug(
+            "ended session %d (pid %d on %s): %s",
+            lease.session.session_id,
+            lease.session.pid,
+            lease.session.host,
+            reason,
+        )
         del self._seen[lease.session.session_id]
         await self._account(lease.session.session_id)
         if crashed is None:
@@ -125,21 +157,33 @@ class Reaper:
         """Take it back where somebody presumed a session dead that this process knows to live."""
         for feed in [self._own, *self._orphans]:
             number = feed.session.session_id
-            if not feed.entered or number in alive or (feed.spool is not None and not feed.spool.alive):
+            if (
+                not feed.entered
+                or number in alive
+                or (feed.spool is not None and not feed.spool.alive)
+            ):
                 continue
             await self._take_back(feed)
 
     async def _take_back(self, feed: Feed) -> None:
         number = feed.session.session_id
-        withdrawn = await self._link.store.transact(lambda connection: leases.revive(connection, number))
+        withdrawn = await self._link.store.transact(
+            lambda connection: leases.revive(connection, number)
+        )
         if withdrawn is None:
             return
         crash.correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
         if feed is self._own:
-            diagnostics.warning("this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs")
+            diagnostics.warning(
+                "this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs"
+            )
             self._revived()
 
     async def take_back_own(self) -> None:
-        """Take it back where the tracker's own session is presumed dead: to be called before it ends."""
-        if self._own.entered and not await self._link.store.fetch(leases.OPEN.where(leases.is_session(self._own.session.session_id))):
+        """Take it back where the tracker's own session is presumed dead: to be called before it
+        ends.
+        """
+        if self._own.entered and not await self._link.store.fetch(
+            leases.OPEN.where(leases.is_session(self._own.session.session_id))
+        ):
             await self._take_back(self._own)

@@ -1,4 +1,6 @@
-"""Going on in a database that is not the one in which the tracker's session began: its file or tables were replaced meanwhile."""
+"""Going on in a database that is not the one in which the tracker's session began: its file or
+tables were replaced meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +9,22 @@ from collections.abc import Callable, Collection, Iterator
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.cancelling import LiveJob
-from structjob.engine.feed import Feed
-from structjob.engine.link import Link
-from structjob.wording import count_of
+from structjob.engine.database import Link
+from structjob.engine.source import Feed
+from structjob.text.wording import count_of
 
 WARN_EVERY = 60.0
-"""Seconds between two warnings at least: on some network file systems a file seems to be another one again and again."""
+"""Seconds between two warnings at least: on some network file systems a file seems to be another
+one again and again.
+"""
 
 
 class Reentry:
-    """Enters sessions in a database, and enters them again when another database is found in its place.
+    """Enters sessions in a database, and enters them again when another database is found in its
+    place.
 
-    What the former database had confirmed is known, and counted: where the new one holds less, ``verify`` reports it as missing.
+    What the former database had confirmed is known, and counted: where the new one holds less,
+    ``verify`` reports it as missing.
 
     Args:
         link: The database.
@@ -26,7 +32,9 @@ class Reentry:
         live: The jobs that run, at any moment.
     """
 
-    def __init__(self, link: Link, feeds: Callable[[], Iterator[Feed]], live: Collection[LiveJob]) -> None:
+    def __init__(
+        self, link: Link, feeds: Callable[[], Iterator[Feed]], live: Collection[LiveJob]
+    ) -> None:
         self._link = link
         self._feeds = feeds
         self._live = live
@@ -39,7 +47,9 @@ class Reentry:
             feed.entered = True
 
     async def beat(self, feed: Feed, last_seq: int) -> None:
-        """Send a heartbeat for the session of *feed*; enter it again if the database does not know it any more."""
+        """Send a heartbeat for the session of *feed*; enter it again if the database does not know
+        it any more.
+        """
         # What was confirmed is asked first: it is never more than what was given out.
         confirmed, store = feed.confirmed, self._link.store
 
@@ -56,7 +66,9 @@ class Reentry:
         await self._link.once(beat)
 
     def begin(self, reason: str) -> None:
-        """Have every session entered again, since the database is another one than before; warn with the *reason*."""
+        """Have every session entered again, since the database is another one than before; warn
+        with the *reason*.
+        """
         own, *_ = feeds = list(self._feeds())
         for feed in feeds:
             feed.entered = False

@@ -1,4 +1,6 @@
-"""Those who wait: for everything recorded so far to be stored, or for one change of state to be committed. From any thread."""
+"""Those who wait: for everything recorded so far to be stored, or for one change of state to be
+committed. From any thread.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from structjob.engine.feed import Feed, Reached
+from structjob.engine.source import Feed, Reached
 from structjob.exceptions import StoreUnavailable
-from structjob.lane import Lane
+from structjob.spool.queue import Lane
 
 Future = concurrent.futures.Future[None]
 
 
 @dataclass(slots=True, eq=False)
 class Flush:
-    """Somebody waits until everything up to a position of each lane is stored, and the sessions of dead processes are ended."""
+    """Somebody waits until everything up to a position of each lane is stored, and the sessions of
+    dead processes are ended.
+    """
 
     targets: Sequence[tuple[Feed, Lane, Any]]
     ending: Sequence[Feed]
@@ -28,8 +32,11 @@ class Flush:
         """Return a wait for all that *feeds* hold now."""
         targets: list[tuple[Feed, Lane, Any]] = []
         for feed in feeds:
-            # An orphan that cannot be read is set aside by the engine at its turn: it is waited for until then.
-            with contextlib.suppress(OSError) if feed.spool is not None else contextlib.nullcontext():
+            # An orphan that cannot be read is set aside by the engine at its turn: it is waited for
+            # until then.
+            with (
+                contextlib.suppress(OSError) if feed.spool is not None else contextlib.nullcontext()
+            ):
                 targets += [(feed, lane, lane.position()) for lane in feed.lanes()]
         ending = [feed for feed in feeds if feed.spool is not None and not feed.spool.alive]
         return cls(targets, ending, concurrent.futures.Future())
@@ -38,7 +45,9 @@ class Flush:
         """Let go whoever waits if it is so; return whether nobody waits any longer."""
         if self.future.done():
             return True
-        if all(feed.ended or lane.reached(position) for feed, lane, position in self.targets) and all(feed.ended for feed in self.ending):
+        if all(
+            feed.ended or lane.reached(position) for feed, lane, position in self.targets
+        ) and all(feed.ended for feed in self.ending):
             _set(self.future, None)
             return True
         return False
@@ -48,7 +57,8 @@ class Waiters:
     """Everybody who waits for one tracker's database."""
 
     def __init__(self) -> None:
-        # Anybody adds to these from any thread: they are changed in place only, by what cannot be interrupted.
+        # Anybody adds to these from any thread: they are changed in place only, by what cannot be
+        # interrupted.
         self._flushes: list[Flush] = []
         self._commits: list[tuple[int, Future]] = []
 

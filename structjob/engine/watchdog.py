@@ -1,7 +1,8 @@
-"""The watchdog: a thread that beats the heart while the loop does not get to it, because one callback takes very long.
+"""The watchdog: a thread that beats the heart while the loop does not get to it, because one
+callback takes very long.
 
-The loop's own task and this thread cover each other: a loop that is busy with short callbacks starves every thread, and one long
-callback starves every task.
+The loop's own task and this thread cover each other: a loop that is busy with short callbacks
+starves every thread, and one long callback starves every task.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Watchdog:
         """Begin to watch; harmless if it does already."""
         if self._thread is None:
             # It must not keep the program alive, and has nothing to lose.
-            self._thread = threading.Thread(target=self._watch, name="structjob-watchdog", daemon=True)
+            self._thread = threading.Thread(
+                target=self._watch, name="structjob-watchdog", daemon=True
+            )
             self._thread.start()
 
     def feed(self) -> None:

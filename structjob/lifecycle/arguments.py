@@ -8,9 +8,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from structjob.bounds import OF_VALUE
-from structjob.encoding import normalise
 from structjob.exceptions import InvalidArgument
+from structjob.values.bounds import OF_VALUE
+from structjob.values.encoding import normalise
 
 _ROUNDING = 0.01
 """Percent that a percentage may be off by rounding: 100.00000000000001 means 100."""
@@ -27,10 +27,13 @@ def check_text(what: str, value: str | None, limit: int) -> str | None:
         raise InvalidArgument(f"{what} must be text, not {type(value).__name__}: {value!r}")
     if not value:
         raise InvalidArgument(f"{what} must not be empty; leave it out instead")
-    # The same cleaning as in any logged text, so that every database can hold it; a character may take more room then.
+    # The same cleaning as in any logged text, so that every database can hold it; a character may
+    # take more room then.
     text = str(normalise(value)) if len(value) <= limit else value
     if len(text) > limit:
-        raise InvalidArgument(f"{what} must have at most {limit} characters, this one has {len(text)}: {text[:40]!r}…")
+        raise InvalidArgument(
+            f"{what} must have at most {limit} characters, this one has {len(text)}: {text[:40]!r}…"
+        )
     return text
 
 
@@ -84,7 +87,9 @@ def check_units(what: str, value: Any, most: float = math.inf) -> float:
 
 
 def _number(value: Any) -> int | float | None:
-    """Return *value* as a plain number: of any library's type (NumPy's, `decimal`, `fractions`), but finite, and no truth value."""
+    """Return *value* as a plain number: of any library's type (NumPy's, `decimal`, `fractions`),
+    but finite, and no truth value.
+    """
     kind = type(value)
     # Not `isinstance`: that asks the object. A truth value of NumPy's has `__float__`, too.
     if issubclass(kind, bool) or kind.__name__ in ("bool", "bool_"):
@@ -109,4 +114,6 @@ def _shown(value: Any) -> str:
 def check_coroutine_function(function: Any, what: str) -> None:
     if not inspect.iscoroutinefunction(function):
         name = getattr(function, "__qualname__", repr(function))
-        raise InvalidArgument(f"{what} decorates coroutine functions (async def), and {name} is none; use it within one, with `async with`")
+        raise InvalidArgument(
+            f"{what} decorates coroutine functions (async def), and {name} is none; use it within one, with `async with`"
+        )

@@ -1,4 +1,6 @@
-"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``async with``, and decorators of coroutine functions."""
+"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``async with``, and decorators of
+coroutine functions.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,22 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from structjob.amounts import percent_of
-from structjob.context import Binding, Remote, Scope, current_job, current_scope, remote_scope
+from structjob.context.scope import Binding, Remote, Scope, current_job, current_scope, remote_scope
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import IllegalTransition, InvalidArgument
-from structjob.lifecycle.arguments import check_coroutine_function, check_mapping, check_text, check_units
+from structjob.lifecycle.arguments import (
+    check_coroutine_function,
+    check_mapping,
+    check_text,
+    check_units,
+)
 from structjob.lifecycle.handle import check_description
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import StepStatus
-from structjob.redaction import identified
+from structjob.text.amounts import percent_of
+from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
@@ -29,7 +36,9 @@ T = TypeVar("T")
 
 
 class JobContext:
-    """What ``tracker.job(…)`` returns: ``async with`` runs a block as a job; as a decorator, each call of a coroutine function."""
+    """What ``tracker.job(…)`` returns: ``async with`` runs a block as a job; as a decorator, each
+    call of a coroutine function.
+    """
 
     def __init__(self, tracker: Tracker, operation: str, options: JobOptions) -> None:
         self._tracker = tracker
@@ -40,11 +49,18 @@ class JobContext:
         Job(tracker, operation, parent=None, options=options)
 
     def _make(self) -> Job:
-        return Job(self._tracker, self._operation, parent=parent_scope(self._options.parent), options=self._options)
+        return Job(
+            self._tracker,
+            self._operation,
+            parent=parent_scope(self._options.parent),
+            options=self._options,
+        )
 
     async def __aenter__(self) -> Job:
         if self._job is not None:
-            raise IllegalTransition(f"the job {self._operation!r} is entered already; call tracker.job() anew for each run")
+            raise IllegalTransition(
+                f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
+            )
         job = self._make()
         self._job = job
         try:
@@ -53,13 +69,21 @@ class JobContext:
             self._job = None
             raise
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         job, self._job = self._job, None
         if job is not None:
             await job.__aexit__(kind, exc, trace)
 
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function: each call is a job, what it returns is the result (unless it sets another).
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate a coroutine function: each call is a job, what it returns is the result (unless
+        it sets another).
 
         Raises:
             InvalidArgument: if *function* is no coroutine function.
@@ -81,14 +105,21 @@ def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
     if isinstance(parent, Job):
         if parent._scope is not None:
             return parent._scope
-        return Scope(job=parent, job_id=parent.id, correlation_id=parent.correlation_id, root_job_id=parent.root_job_id)
+        return Scope(
+            job=parent,
+            job_id=parent.id,
+            correlation_id=parent.correlation_id,
+            root_job_id=parent.root_job_id,
+        )
     if isinstance(parent, Remote):
         return remote_scope(parent)
     if isinstance(parent, str):
         id_ = check_text("parent", parent, 64)
         return Scope(job_id=None if id_ is None else identified(id_))
     if parent is not None:
-        raise InvalidArgument(f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}")
+        raise InvalidArgument(
+            f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}"
+        )
     return current_scope()
 
 
@@ -109,7 +140,9 @@ def warn_untracked(name: str) -> None:
     if job is not None and job.status.terminal:
         why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
     # No `warnings.warn`: under `-W error` it would raise in the user's work.
-    diagnostics.warning("the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno)
+    diagnostics.warning(
+        "the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno
+    )
 
 
 def running_job() -> Job | None:
@@ -120,9 +153,11 @@ def running_job() -> Job | None:
 
 
 class StepContext:
-    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``async with`` or as a decorator of coroutine functions.
+    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``async with`` or as a
+    decorator of coroutine functions.
 
-    Outside a job the body runs untracked, and a warning says so once: tracking never breaks a program.
+    Outside a job the body runs untracked, and a warning says so once: tracking never breaks a
+    program.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -137,12 +172,19 @@ class StepContext:
 
     async def __aenter__(self) -> Step | Untracked:
         if self._step is not None:
-            raise IllegalTransition(f"the step {self._name!r} is entered already; call structjob.step() anew for each")
+            raise IllegalTransition(
+                f"the step {self._name!r} is entered already; call structjob.step() anew for each"
+            )
         self._step = step = self._make()
         await step.__aenter__()
         return step
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         step, self._step = self._step, None
         if step is not None:
             await step.__aexit__(kind, exc, trace)
@@ -154,7 +196,9 @@ class StepContext:
         warn_untracked(self._name)
         return Untracked(self._name, self._options)
 
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
         """Decorate a coroutine function: each call is a step.
 
         Raises:
@@ -178,12 +222,19 @@ class Untracked:
         self.id: str | None = None
         self.status: StepStatus | None = None
         self.done: float = 0
-        self.total: float | None = check_units("total", options["total"]) if "total" in options else None
+        self.total: float | None = (
+            check_units("total", options["total"]) if "total" in options else None
+        )
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         pass
 
     def bind(self) -> Binding[Self]:
@@ -205,7 +256,9 @@ class Untracked:
     def skip(self, reason: str | None = None) -> None:
         """Take it."""
 
-    async def end(self, status: str | None = None, *, error: BaseException | None = None, **fields: Any) -> None:
+    async def end(
+        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
+    ) -> None:
         """Take it."""
 
     @property
@@ -224,9 +277,14 @@ class Untracked:
 
 
 def step(
-    name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    total: float | None = None,
+    description: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> StepContext:
-    """Return a step of the job that runs where it is entered, for ``async with`` or as a decorator; deep code needs no handle.
+    """Return a step of the job that runs where it is entered, for ``async with`` or as a decorator;
+    deep code needs no handle.
 
     Args:
         name: At most 200 characters.

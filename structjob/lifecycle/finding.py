@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from structjob.tracker import Tracker
 
 
-async def find_live(tracker: Tracker, live: Sequence[Job], any_id: AnyJob, what: str) -> Job | JobRecord:
+async def find_live(
+    tracker: Tracker, live: Sequence[Job], any_id: AnyJob, what: str
+) -> Job | JobRecord:
     """Return the job that *any_id* means and that runs in this process; its record if it has ended.
 
     Args:
         tracker: Whose database is asked for what *live* does not tell.
         live: The jobs that run in this process.
-        any_id: See `structjob.store.jobs.Jobs.find`.
+        any_id: See `structjob.queries.jobs.Jobs.find`.
         what: What is to be done to it, for the message.
 
     Raises:
@@ -37,10 +39,21 @@ async def find_live(tracker: Tracker, live: Sequence[Job], any_id: AnyJob, what:
         return record
     named = f"job {record.id} ({record.operation})"
     if record.status is JobStatus.PENDING:
-        raise IllegalTransition(f"{named} has not begun; cancel it with tracker.cancel({record.id!r})")
+        raise IllegalTransition(
+            f"{named} has not begun; cancel it with tracker.cancel({record.id!r})"
+        )
     sessions = [one.session for one in await tracker.sessions.list(live=True)]
-    where = next((f"process {one.pid} on {one.host}" for one in sessions if one.session_id == record.session_id), "another process")
-    raise IllegalTransition(f"{named} runs in {where}: {what} it there; tracker.cancel({record.id!r}) stops it from anywhere")
+    where = next(
+        (
+            f"process {one.pid} on {one.host}"
+            for one in sessions
+            if one.session_id == record.session_id
+        ),
+        "another process",
+    )
+    raise IllegalTransition(
+        f"{named} runs in {where}: {what} it there; tracker.cancel({record.id!r}) stops it from anywhere"
+    )
 
 
 def _newest(live: Sequence[Job], job_id: str) -> Job | None:

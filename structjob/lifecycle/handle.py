@@ -1,4 +1,6 @@
-"""What live jobs and steps have in common: progress recorded now and then, and how their values look in a record."""
+"""What live jobs and steps have in common: progress recorded now and then, and how their values
+look in a record.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVa
 
 import msgspec
 
-from structjob import pipeline
-from structjob.bounds import OF_VALUE
-from structjob.context import Binding, Entry, Scope
+from structjob.capture import fanout
+from structjob.context.errors import exits_cleanly
+from structjob.context.scope import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.encoding import encode_value, normalise
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
-from structjob.failure import exits_cleanly
 from structjob.lifecycle.arguments import check_text
 from structjob.models import ErrorInfo
-from structjob.redaction import identified
+from structjob.values.bounds import OF_VALUE
+from structjob.values.encoding import encode_value, normalise
+from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.tracker import Tracker
@@ -52,10 +54,12 @@ if TYPE_CHECKING:
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
 
 else:
-    # Both are properties whose getters are not written in Python: they are read in tens of nanoseconds.
+    # Both are properties whose getters are not written in Python: they are read in tens of
+    # nanoseconds.
 
     class Checked(property, Generic[T]):
-        """An attribute of a handle that is checked whenever it is set: a value that a database refuses would keep the final state from it.
+        """An attribute of a handle that is checked whenever it is set: a value that a database
+        refuses would keep the final state from it.
 
         Args:
             check: Returns what is kept of a value, or raises `InvalidArgument`.
@@ -66,7 +70,9 @@ else:
 
         def __set_name__(self, owner: type, name: str) -> None:
             slot, check = f"_set_{name}", self._check
-            super().__init__(attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value)))
+            super().__init__(
+                attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value))
+            )
 
     class ReadOnly(property, Generic[T]):
         """An attribute of a handle that only the library sets, below its name with an underscore.
@@ -80,7 +86,9 @@ else:
 
         def __set_name__(self, owner: type, name: str) -> None:
             hint = self._hint
-            super().__init__(attrgetter(f"_{name}"), lambda handle, value: refuse(handle, name, hint))
+            super().__init__(
+                attrgetter(f"_{name}"), lambda handle, value: refuse(handle, name, hint)
+            )
 
 
 class Absent:
@@ -124,7 +132,9 @@ class Handle:
         self._recorded_at = 0.0
         self._pending = False
         self._abandoned = False
-        """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled; what its code does later is ignored."""
+        """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled;
+        what its code does later is ignored.
+        """
         self._misuse_told = False
         self._cut_told = False
         self._untold: Handle | None = None
@@ -135,18 +145,22 @@ class Handle:
     def bind(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
 
-        For code that begins and ends it by hand, and for functions that run in an executor's threads, which know no context. It neither
-        begins nor ends by it.
+        For code that begins and ends it by hand, and for functions that run in an executor's
+        threads, which know no context. It neither begins nor ends by it.
 
         Raises:
-            IllegalTransition: if it has not begun, and is no job that `Tracker.create_job` has made.
+            IllegalTransition: if it has not begun, and is no job that `Tracker.create_job` has
+                made.
         """
         if self._scope is None:
-            raise IllegalTransition(f"{self._named()} has not begun; begin it with start() or async with")
+            raise IllegalTransition(
+                f"{self._named()} has not begun; begin it with start() or async with"
+            )
         return Binding(self._scope, self)
 
     def guard(self) -> Guard[Self]:
-        """Let an exception that leaves the ``with`` block end it, as one that leaves ``async with`` would; it is re-raised.
+        """Let an exception that leaves the ``with`` block end it, as one that leaves ``async with``
+        would; it is re-raised.
 
         For code that begins it by hand. Without an exception it goes on, and is ended by ``end()``.
         """
@@ -181,7 +195,9 @@ class Handle:
             self._tracker._settle_later(self)
 
     def _checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
-        """Return what *check* makes of a *value* that reports progress; *former* if there is none, or it is wrong."""
+        """Return what *check* makes of a *value* that reports progress; *former* if there is none,
+        or it is wrong.
+        """
         if value is None:
             return former
         try:
@@ -191,7 +207,8 @@ class Handle:
             return former
 
     def _misused(self, error: InvalidArgument | IllegalTransition) -> None:
-        """Warn once about progress that is wrong or comes too late, and ignore it: reporting progress never ends the user's work.
+        """Warn once about progress that is wrong or comes too late, and ignore it: reporting
+        progress never ends the user's work.
 
         Raises:
             InvalidArgument: that *error*, if logging is strict.
@@ -201,7 +218,11 @@ class Handle:
             raise error
         if not self._misuse_told:
             self._misuse_told = True
-            self._tracker._recorder.tell("progress", "progress is ignored: %s (further cases are reported at most once a minute)", error)
+            self._tracker._recorder.tell(
+                "progress",
+                "progress is ignored: %s (further cases are reported at most once a minute)",
+                error,
+            )
 
     def settle(self) -> None:
         """Record what was held back."""
@@ -223,7 +244,13 @@ class Handle:
         handle, self._untold = self._untold, None
         self._told_at = time.monotonic()
         if handle is not None and (attrs := handle._reported()):
-            pipeline.emit(handle._scope if not handle.ended else self._scope, "info", "progress", attrs, kind="progress")
+            fanout.emit(
+                handle._scope if not handle.ended else self._scope,
+                "info",
+                "progress",
+                attrs,
+                kind="progress",
+            )
 
     def _reported(self) -> dict[str, Any]:
         """Return how far it is, as attributes of an event; none if nothing was reported."""
@@ -244,8 +271,16 @@ class Handle:
         return 0
 
     def _json(self, field: str, value: Any) -> msgspec.Raw | None:
-        """Return the *value* of a *field* as JSON: normalised, redacted, bounded; the first cut of a job's values is warned about."""
-        return None if value is None else msgspec.Raw(encode_value(value, OF_VALUE, pipeline.redactor(), partial(self._cut, field)))
+        """Return the *value* of a *field* as JSON: normalised, redacted, bounded; the first cut of
+        a job's values is warned about.
+        """
+        return (
+            None
+            if value is None
+            else msgspec.Raw(
+                encode_value(value, OF_VALUE, fanout.redactor(), partial(self._cut, field))
+            )
+        )
 
     def _cut(self, field: str, why: str) -> None:
         owner = self._owner()
@@ -270,14 +305,16 @@ class Handle:
         raise NotImplementedError
 
     def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
-        pipeline.emit(self._scope, level, kind, attrs, kind=kind)
+        fanout.emit(self._scope, level, kind, attrs, kind=kind)
 
 
 G = TypeVar("G", bound=Handle)
 
 
 class Guard(Generic[G]):
-    """What `Handle.guard` returns. Not a generator with `contextlib.contextmanager`, see `structjob.context.Binding`."""
+    """What `Handle.guard` returns. Not a generator with `contextlib.contextmanager`, see
+    `structjob.context.Binding`.
+    """
 
     def __init__(self, handle: G) -> None:
         self._handle = handle
@@ -285,18 +322,26 @@ class Guard(Generic[G]):
     def __enter__(self) -> G:
         return self._handle
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if exc is not None:
             self._handle._fail(exc)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if type(value) is msgspec.Raw else normalise(value) for name, value in row.items()}
+    return {
+        name: value if type(value) is msgspec.Raw else normalise(value)
+        for name, value in row.items()
+    }
 
 
 def redacted(text: str | None) -> str | None:
     """Return *text* without the credentials in it."""
-    redactor = pipeline.redactor()
+    redactor = fanout.redactor()
     return text if text is None or redactor is None else redactor.text(text)
 
 
@@ -306,11 +351,13 @@ def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Return *check* for an id; without the credentials in it, it remains another than every other id."""
+    """Return *check* for an id; without the credentials in it, it remains another than every other
+    id.
+    """
 
     def checked(value: Any) -> Any:
         text: Any = check(value)
-        return text if text is None or pipeline.redactor() is None else identified(text)
+        return text if text is None or fanout.redactor() is None else identified(text)
 
     return checked
 
@@ -320,14 +367,24 @@ def check_description(value: str | None, what: str = "description") -> str | Non
 
 
 def duration_fields(seconds: float) -> dict[str, Any]:
-    return {"duration_ms": round(seconds * 1000, 3), "duration_str": f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s"}
+    return {
+        "duration_ms": round(seconds * 1000, 3),
+        "duration_str": f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s",
+    }
 
 
 def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
     if type(error) is not ErrorInfo:
         return {"error_type": None, "error_message": None, "error_traceback": None}
-    message, trace = (None if text is None else normalise(redacted(text)) for text in (error.message, error.traceback))
-    return {"error_type": normalise(redacted(error.type))[:200], "error_message": message, "error_traceback": trace}
+    message, trace = (
+        None if text is None else normalise(redacted(text))
+        for text in (error.message, error.traceback)
+    )
+    return {
+        "error_type": normalise(redacted(error.type))[:200],
+        "error_message": message,
+        "error_traceback": trace,
+    }
 
 
 def outcome(exc: BaseException) -> str:
@@ -338,21 +395,31 @@ def outcome(exc: BaseException) -> str:
     return "completed" if exits_cleanly(exc) else "failed"
 
 
-def ending(what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]) -> str:
-    """Return the status that *what* ends with, given what its caller said of it; by default it follows from the *error*.
+def ending(
+    what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]
+) -> str:
+    """Return the status that *what* ends with, given what its caller said of it; by default it
+    follows from the *error*.
 
     Raises:
-        InvalidArgument: if the status is none of *choices*, *error* is no exception, or the two exclude each other.
+        InvalidArgument: if the status is none of *choices*, *error* is no exception, or the two
+            exclude each other.
     """
     # Not `isinstance`: that asks the object, which may raise.
     if error is not None and not issubclass(type(error), BaseException):
-        raise InvalidArgument(f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}")
+        raise InvalidArgument(
+            f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
+        )
     if status is None:
         return "completed" if error is None else outcome(error)
     if status not in choices:
-        raise InvalidArgument(f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}")
+        raise InvalidArgument(
+            f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}"
+        )
     if status == "completed" and error is not None and not exits_cleanly(error):
-        raise InvalidArgument(f"{what} that is completed has no error: leave out the status, or end it failed")
+        raise InvalidArgument(
+            f"{what} that is completed has no error: leave out the status, or end it failed"
+        )
     return status
 
 

@@ -12,12 +12,27 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from structjob.clock import database_time, now
-from structjob.context import Scope, new_id
+from structjob.context.errors import (
+    Classifier,
+    annotate,
+    describe,
+    error_fields,
+    exception_attrs,
+    is_noted,
+    is_told,
+)
+from structjob.context.scope import Scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
-from structjob.failure import Classifier, annotate, describe, error_fields, exception_attrs, is_noted, is_told
-from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_text, check_units, checked_text, required_text
+from structjob.lifecycle.arguments import (
+    check_mapping,
+    check_metadata,
+    check_percent,
+    check_text,
+    check_units,
+    checked_text,
+    required_text,
+)
 from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
     Absent,
@@ -36,14 +51,15 @@ from structjob.lifecycle.handle import (
 )
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
+from structjob.machine.clock import database_time, now
 from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled, check_job_transition
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying
 
-    from structjob.lifecycle.attempts import Retrying
     from structjob.lifecycle.contexts import JobContext
     from structjob.lifecycle.policy import Figures
+    from structjob.lifecycle.retries import Retrying
     from structjob.tracker import Tracker
 
 _MOST_KB = 1 << 62
@@ -75,12 +91,16 @@ def _check_total_steps(value: int | None) -> int | None:
 
 
 def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
-    """Return the root of the tree that a job below *parent* belongs to; of a parent that is a bare id, as far as this process knows it."""
+    """Return the root of the tree that a job below *parent* belongs to; of a parent that is a bare
+    id, as far as this process knows it.
+    """
     if parent is None or parent.job_id is None:
         return None
     if parent.root_job_id is not None:
         return parent.root_job_id
-    return next((job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id)
+    return next(
+        (job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id
+    )
 
 
 _END = "call job.end(), or leave `async with`"
@@ -103,16 +123,19 @@ class Job(Handle):
     Attributes:
         id: UUIDv7, or what the caller gave.
         operation: What it does.
-        attempt: Which try this is, from 1; 0 before it starts. Of a job that was started *offline* while the database was away it is
-            provisional, and stays so here.
+        attempt: Which try this is, from 1; 0 before it starts. Of a job that was started *offline*
+            while the database was away it is provisional, and stays so here.
         provisional: When a provisional attempt began; ``None`` of any other.
         correlation_id: Inherited by children, unless given; so are *owner* and *project*.
-        total_steps: How many steps it has, where that is known: its steps' events and its last one say so. May be set while it runs.
-        status: A `JobStatus`. It, *attempt*, *existing*, *error*, *percent* and *current_step* are set by the library only.
-        metadata: What the caller told at its beginning; changes are recorded with the next change of state.
+        total_steps: How many steps it has, where that is known: its steps' events and its last one
+            say so. May be set while it runs.
+        status: A `JobStatus`. It, *attempt*, *existing*, *error*, *percent* and *current_step* are
+            set by the library only.
+        metadata: What the caller told at its beginning; changes are recorded with the next change
+            of state.
         result: JSON-able; stored with the next change of state, once the job has ended at once.
-        existing: Whether another start with the same idempotency key came first. Such a handle shows the job that is there and
-            records no changes of its own.
+        existing: Whether another start with the same idempotency key came first. Such a handle
+            shows the job that is there and records no changes of its own.
     """
 
     __slots__ = (
@@ -153,14 +176,18 @@ class Job(Handle):
         done = Absent(_UNITS)
         total = Absent(_UNITS)
 
-    def __init__(self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions) -> None:
+    def __init__(
+        self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions
+    ) -> None:
         super().__init__(tracker)
         self.operation = _check_operation(operation)
         self.id = new_id() if options.job_id is None else options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
         self.root_job_id = _root_of(tracker, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
-        self.correlation_id = (inherited or new_id()) if options.correlation_id is None else options.correlation_id
+        self.correlation_id = (
+            (inherited or new_id()) if options.correlation_id is None else options.correlation_id
+        )
         self.job_type = options.job_type
         self.description = options.description
         above = parent.labels if parent is not None else {}
@@ -223,7 +250,9 @@ class Job(Handle):
 
     @property
     def ended(self) -> bool:
-        """Whether it has begun and ended; never of an *existing* one, which is another start's to end."""
+        """Whether it has begun and ended; never of an *existing* one, which is another start's to
+        end.
+        """
         return self._status.terminal and not self._existing and not self._abandoned
 
     @property
@@ -231,10 +260,13 @@ class Job(Handle):
         """What derives the fields of an error in it."""
         return self._tracker.classifier
 
-    # -- beginning ----------------------------------------------------------------------------------------------------------
+    # -- beginning
+    # --------------------------------------------------------------------------
 
     async def _create(self) -> None:
-        """Be pending, for whoever starts it; or show the job that has the idempotency key already."""
+        """Be pending, for whoever starts it; or show the job that has the idempotency key
+        already.
+        """
         if self.idempotency_key is not None and (holder := await self._reserve()) is not None:
             self._claimed(holder, 0)
             return
@@ -245,7 +277,9 @@ class Job(Handle):
         await self._committed(number)
 
     async def _reserve(self) -> dict[str, Any] | None:
-        """Enter the pending job with its idempotency key; return the job that has the key already, if there is one."""
+        """Enter the pending job with its idempotency key; return the job that has the key already,
+        if there is one.
+        """
         try:
             return await self._tracker._reserve(self._row() | self._unrecorded())
         except StoreUnavailable:
@@ -268,13 +302,15 @@ class Job(Handle):
                 raise
 
     async def start(self) -> Self:
-        """Begin the job (its next attempt, if its id is known already), and wait until everybody can find it, for a second at most.
+        """Begin the job (its next attempt, if its id is known already), and wait until everybody
+        can find it, for a second at most.
 
         Raises:
             NotOpen: if the tracker is not open.
             IllegalTransition: if it was started before.
             Cancelled: if it was pending, and somebody cancelled it.
-            StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not answer (see *offline*).
+            StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not
+                answer (see *offline*).
         """
         self._tracker._require_open()
         if self._status is not JobStatus.PENDING or self._existing:
@@ -296,28 +332,40 @@ class Job(Handle):
         return f"{self._named()} was started already; make a new one to run it again"
 
     async def _claim(self) -> bool:
-        """Ask the database for the attempt; another process may have been here before. Return whether the job is another start's."""
+        """Ask the database for the attempt; another process may have been here before. Return
+        whether the job is another start's.
+        """
         self._status = JobStatus.RUNNING
         self._started = database_time(now())
         row = self._row() | self._unrecorded() | {"attempt": 1}
         self._status = JobStatus.PENDING
         self._started = None
-        claim = asyncio.ensure_future(self._tracker._claim(row, self, pending=self._scope is not None))
+        claim = asyncio.ensure_future(
+            self._tracker._claim(row, self, pending=self._scope is not None)
+        )
         try:
             former, attempt = await asyncio.shield(claim)
         except asyncio.CancelledError:
-            # The database goes on with what it was asked for, and enters a running attempt: it must be ended, whoever waits for it.
+            # The database goes on with what it was asked for, and enters a running attempt: it must
+            # be ended, whoever waits for it.
             self._tracker._claims.add(claim)
             claim.add_done_callback(self._cancel_claimed)
             raise
         except StoreUnavailable:
             if self._former is None and not self._options.offline:
                 raise
-            former, attempt = None, self._tracker._provisional_attempt(self.id, self._former.attempt if self._former is not None else 0)
+            former, attempt = (
+                None,
+                self._tracker._provisional_attempt(
+                    self.id, self._former.attempt if self._former is not None else 0
+                ),
+            )
             # The claim may have been heard, for all that: then this is what it has entered.
             self._provisional = row["started_at"]
         if former is not None and attempt == 0 and former["id"] == self.id:
-            raise Cancelled(f"{self._named()} was cancelled before it began: {former['error_message']}")
+            raise Cancelled(
+                f"{self._named()} was cancelled before it began: {former['error_message']}"
+            )
         self._claimed(former, attempt)
         return self._existing
 
@@ -334,7 +382,9 @@ class Job(Handle):
             self._finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
 
     def _claimed(self, former: dict[str, Any] | None, attempt: int) -> None:
-        """Take over what the database knows of the job, or of the one that has its idempotency key (attempt 0)."""
+        """Take over what the database knows of the job, or of the one that has its idempotency key
+        (attempt 0).
+        """
         self._attempt = attempt
         if former is None:
             return
@@ -353,7 +403,9 @@ class Job(Handle):
                 self._named(), former["operation"], self.operation,
             )  # fmt: skip
         for name in KEPT:
-            if getattr(self, name) is None or (name in self._inherited and former[name] is not None):
+            if getattr(self, name) is None or (
+                name in self._inherited and former[name] is not None
+            ):
                 setattr(self, name, former[name])
         if self._options.category is None:
             self.category = former["category"]
@@ -379,9 +431,15 @@ class Job(Handle):
         return number
 
     def _follow(self, former: Job) -> None:
-        """Be the attempt after *former*, which this very process made: the database need not answer for it."""
+        """Be the attempt after *former*, which this very process made: the database need not answer
+        for it.
+        """
         self._former, self._given_id = former, True
-        self.id, self.parent_job_id, self.root_job_id = former.id, former.parent_job_id, former.root_job_id
+        self.id, self.parent_job_id, self.root_job_id = (
+            former.id,
+            former.parent_job_id,
+            former.root_job_id,
+        )
         self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
         self._created_ns, self._created = former._created_ns, former._created
 
@@ -415,7 +473,12 @@ class Job(Handle):
         self._enter_scope()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         late = await self._overdue(exc)
         exc = late or exc
         self._leave("completed" if exc is None else outcome(exc), exc)
@@ -423,7 +486,8 @@ class Job(Handle):
             raise late
 
     async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
-        """Return the cancellation that somebody asked for and the job's code, which has ended or failed, has waited for nothing to hear of.
+        """Return the cancellation that somebody asked for and the job's code, which has ended or
+        failed, has waited for nothing to hear of.
 
         Else whatever comes after the job would be cancelled in its place.
         """
@@ -434,13 +498,16 @@ class Job(Handle):
                 return late
         return None
 
-    def _leave(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+    def _leave(
+        self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> None:
         self._task = None
         self._leave_scope()
         if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 
-    # -- ending -------------------------------------------------------------------------------------------------------------
+    # -- ending
+    # --------------------------------------------------------------------------
 
     async def end(
         self,
@@ -455,19 +522,20 @@ class Job(Handle):
         """End the job by hand.
 
         Args:
-            status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an *error* (``cancelled`` if it is a
-                cancellation), else ``completed``.
+            status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an
+                *error* (``cancelled`` if it is a cancellation), else ``completed``.
             error: What went wrong.
             result: What came of it, JSON-able; by default what `result` was set to.
             summary: Further attributes for its last event.
-            cpu_ms: Milliseconds of CPU time it used, where the work was done elsewhere: in a child process, say.
-            max_rss_kb: Kilobytes of memory it had at its peak. Where neither is told, both are this process's: its CPU time since the
-                job began, its peak so far.
+            cpu_ms: Milliseconds of CPU time it used, where the work was done elsewhere: in a child
+                process, say.
+            max_rss_kb: Kilobytes of memory it had at its peak. Where neither is told, both are this
+                process's: its CPU time since the job began, its peak so far.
 
         Raises:
             IllegalTransition: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these, *error* is no exception, a completed job is given an error, or a figure is
-                negative.
+            InvalidArgument: if *status* is none of these, *error* is no exception, a completed job
+                is given an error, or a figure is negative.
         """
         status = ending("a job", status, error, ("completed", "failed", "cancelled"))
         if self._existing:
@@ -476,7 +544,11 @@ class Job(Handle):
             return
         check_job_transition(self._named(), self._status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
-        self._max_rss_kb = None if max_rss_kb is None else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
+        self._max_rss_kb = (
+            None
+            if max_rss_kb is None
+            else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
+        )
         if result is not UNCHANGED:
             self._result = result
         self._finish(status, error, summary)
@@ -485,7 +557,9 @@ class Job(Handle):
         if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(outcome(exc), exc)
 
-    def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+    def _finish(
+        self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> None:
         self._pending = False
         if status == "completed":
             exc = None  # it was left by `sys.exit(0)`
@@ -514,12 +588,17 @@ class Job(Handle):
             self._record()
             self._tracker._live.discard(self)
         # A try that another one follows is no failure yet.
-        level = {"completed": "info", "failed": "warning" if "retry_delay" in (summary or {}) else "error"}.get(status, "warning")
+        level = {
+            "completed": "info",
+            "failed": "warning" if "retry_delay" in (summary or {}) else "error",
+        }.get(status, "warning")
         attrs = {
             "operation": self.operation,
             "status": status,
             # What was tried again stands for nothing to be done.
-            "total_steps": self._step_count - self._retried_steps if self.total_steps is None else self.total_steps,
+            "total_steps": self._step_count - self._retried_steps
+            if self.total_steps is None
+            else self.total_steps,
             "total_steps_completed": self._completed_steps,
             "total_duration_ms": self._duration_ms,
             **duration_fields(seconds),
@@ -529,13 +608,25 @@ class Job(Handle):
             attrs["failure_step"] = self._failed_step
         if exc is not None:
             classifier = self._tracker.classifier
-            # Who told of it first, most often the step that failed, has shown the traceback already.
+            # Who told of it first, most often the step that failed, has shown the traceback
+            # already.
             told = status != "failed" or is_told(exc, self._scope)
-            attrs = {**(error_fields(exc, classifier) if told else exception_attrs(exc, classifier, self._scope)), **attrs}
+            attrs = {
+                **(
+                    error_fields(exc, classifier)
+                    if told
+                    else exception_attrs(exc, classifier, self._scope)
+                ),
+                **attrs,
+            }
         elif level == "error":
-            from structjob.fingerprint import of_words  # see `structjob.failure`
+            from structjob.values.fingerprint import of_words  # see `structjob.failure`
 
-            attrs = {"error_type": "Failed", "error_message": "it ended as failed, without an error", **attrs}
+            attrs = {
+                "error_type": "Failed",
+                "error_message": "it ended as failed, without an error",
+                **attrs,
+            }
             attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
         self._event(level, "operation_end", attrs)
 
@@ -551,7 +642,8 @@ class Job(Handle):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
 
-    # -- meanwhile ----------------------------------------------------------------------------------------------------------
+    # -- meanwhile
+    # --------------------------------------------------------------------------
 
     def update(
         self,
@@ -563,12 +655,13 @@ class Job(Handle):
     ) -> None:
         """Report progress; recorded at most four times a second.
 
-        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of the job, is ignored, with one warning on
-        the logger ``structjob``.
+        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
+        the job, is ignored, with one warning on the logger ``structjob``.
 
         Args:
             percent: 0–100.
-            current_step: What the job is doing, at most 200 characters; by default the name of the step that began last.
+            current_step: What the job is doing, at most 200 characters; by default the name of the
+                step that began last.
             metadata: Added to what is there.
             description: Replaces the former one.
         """
@@ -586,7 +679,12 @@ class Job(Handle):
         self._progressed()
 
     def step(
-        self, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Step:
         """Return a new step of this job, for ``async with`` or `Step.start`.
 
@@ -598,8 +696,11 @@ class Job(Handle):
         """
         return Step(self, name, total=total, description=description, metadata=metadata)
 
-    def retrying(self, name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]) -> Retrying[Step]:
-        """Return tries at one piece of this job's work, each a step ``attempt-N`` within the step *name*; see `structjob.retrying`.
+    def retrying(
+        self, name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]
+    ) -> Retrying[Step]:
+        """Return tries at one piece of this job's work, each a step ``attempt-N`` within the step
+        *name*; see `structjob.retrying`.
 
         Args:
             name: At most 200 characters.
@@ -609,30 +710,36 @@ class Job(Handle):
         Raises:
             InvalidArgument: if one of these is not so.
         """
-        from structjob.lifecycle.attempts import retrying_in
+        from structjob.lifecycle.retries import retrying_in
 
         return retrying_in(self, name, policy, figures)
 
     def child(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation id."""
+        """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation
+        id.
+        """
         options["parent"] = self
         return self._tracker.job(operation, **options)
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
         """Ask the job's task to stop; it is recorded as cancelled when it does.
 
-        An attempt is cancelled once: a second cancellation would interrupt what it does to clean up, and replace the reason.
+        An attempt is cancelled once: a second cancellation would interrupt what it does to clean
+        up, and replace the reason.
 
         Args:
             reason: Recorded as the job's error message.
             force: Cancel it once more.
 
         Raises:
-            IllegalTransition: if it does not run under ``async with``, so that there is nothing to cancel; or it is being cancelled already
-                (or a job around it, in the same task), and *force* is not set.
+            IllegalTransition: if it does not run under ``async with``, so that there is nothing to
+                cancel; or it is being cancelled already (or a job around it, in the same task), and
+                *force* is not set.
         """
         if self._task is None or not self._runs:
-            raise IllegalTransition(f"{self._named()} has no running task to cancel; end it with job.end('cancelled')")
+            raise IllegalTransition(
+                f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
+            )
         if not force and (first := self._first_cancelled()) is not None:
             raise IllegalTransition(being_cancelled(first._named(), first._cancel_reason))
         self._cancelled, self._cancel_reason = True, reason
@@ -657,14 +764,21 @@ class Job(Handle):
         return self._cancelled
 
     def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
-        if self._task is task:  # else it has left the job meanwhile, and what it does now is none of ours
+        # else it has left the job meanwhile, and what it does now is none of ours
+        if self._task is task:
             self._interrupted = True
             task.cancel(reason)
 
     def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
-        """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see `Tracker.cancel`."""
+        """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see
+        `Tracker.cancel`.
+        """
         self.cancel(reason, force=force)
-        self._event("warning", "cancel_requested", {"reason": reason, **({"requested_by": requested_by} if requested_by else {})})
+        self._event(
+            "warning",
+            "cancel_requested",
+            {"reason": reason, **({"requested_by": requested_by} if requested_by else {})},
+        )
 
     def restate(self) -> None:
         """Record the job and its open steps as they are: somebody presumed them crashed."""
@@ -674,7 +788,9 @@ class Job(Handle):
 
     @property
     def _runs(self) -> bool:
-        """Whether its code may still run: it has begun and has not ended, or its tracker was closed before it ended."""
+        """Whether its code may still run: it has begun and has not ended, or its tracker was closed
+        before it ended.
+        """
         return self._status is JobStatus.RUNNING or self._abandoned
 
     def _require_running(self, what: str) -> None:
@@ -683,9 +799,13 @@ class Job(Handle):
 
     def _not_running(self, what: str) -> IllegalTransition | None:
         if self._existing:
-            return IllegalTransition(f"{self._named()} is another start's job (same idempotency key); {what} is up to that one")
+            return IllegalTransition(
+                f"{self._named()} is another start's job (same idempotency key); {what} is up to that one"
+            )
         if not self._runs:
-            return IllegalTransition(f"{self._named()} is {self._status.value}; {what} needs it running")
+            return IllegalTransition(
+                f"{self._named()} is {self._status.value}; {what} needs it running"
+            )
         return None
 
     def _named(self) -> str:
@@ -695,12 +815,20 @@ class Job(Handle):
         return self
 
     def _reported(self) -> dict[str, Any]:
-        return {} if self._percent is None else {"percent": self._percent, "current_step": self._current_step}
+        return (
+            {}
+            if self._percent is None
+            else {"percent": self._percent, "current_step": self._current_step}
+        )
 
-    # -- recording ----------------------------------------------------------------------------------------------------------
+    # -- recording
+    # --------------------------------------------------------------------------
 
     def _described(self) -> dict[str, Any]:
-        given: dict[str, Any] = {name: getattr(self, name) for name in ("job_type", "owner", "external_job_id", "context_id")}
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("job_type", "owner", "external_job_id", "context_id")
+        }
         if self._attempt > 1 and self._provisional is None:
             given["attempt"] = self._attempt
         return {key: value for key, value in given.items() if value is not None}
@@ -738,15 +866,21 @@ class Job(Handle):
         }
 
     def abandon(self, reason: str) -> bool:
-        """Record the job and its open steps as cancelled, for *reason*, because their tracker or their process ends now. Never waits.
+        """Record the job and its open steps as cancelled, for *reason*, because their tracker or
+        their process ends now. Never waits.
 
-        The job's code may go on. What it does with these handles from now on changes nothing and raises nothing.
+        The job's code may go on. What it does with these handles from now on changes nothing and
+        raises nothing.
 
         Returns:
             Whether it was running.
         """
-        # After a fork the parent's jobs are among the child's live ones, and remain the parent's to end.
-        if self._status is not JobStatus.RUNNING or self._begun_in != self._tracker._recorder.session.session_id:
+        # After a fork the parent's jobs are among the child's live ones, and remain the parent's to
+        # end.
+        if (
+            self._status is not JobStatus.RUNNING
+            or self._begun_in != self._tracker._recorder.session.session_id
+        ):
             return False
         self._abandoned = True
         for step in reversed(list(self._open_steps.values())):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
-from structjob.context import Remote
+from structjob.context.scope import Remote
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.policy import Figures
 
@@ -67,5 +67,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
         """
         for name in options:
             if name not in cls.__struct_fields__:
-                raise InvalidArgument(f"unknown option {name!r} of a job: use one of {', '.join(cls.__struct_fields__)}")
+                raise InvalidArgument(
+                    f"unknown option {name!r} of a job: use one of {', '.join(cls.__struct_fields__)}"
+                )
         return cls(**options)

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from structjob.context.errors import Classifier, error_fields, traceback_of
 from structjob.exceptions import InvalidArgument
-from structjob.failure import Classifier, error_fields, traceback_of
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, Future, RetryCallState
@@ -27,7 +27,14 @@ class Figures(TypedDict, total=False):
     on: On | None
 
 
-DEFAULTS: Figures = {"attempts": 3, "delay": 1.0, "backoff": 2.0, "max_delay": 60.0, "jitter": 0.0, "on": None}
+DEFAULTS: Figures = {
+    "attempts": 3,
+    "delay": 1.0,
+    "backoff": 2.0,
+    "max_delay": 60.0,
+    "jitter": 0.0,
+    "on": None,
+}
 
 
 def failed(state: RetryCallState, exc: BaseException) -> None:
@@ -37,7 +44,9 @@ def failed(state: RetryCallState, exc: BaseException) -> None:
 
 
 def can_be_judged(exc: BaseException) -> bool:
-    """Return whether tenacity can ask *exc* for its class; where that raises, it would raise this in place of *exc*."""
+    """Return whether tenacity can ask *exc* for its class; where that raises, it would raise this
+    in place of *exc*.
+    """
     try:
         isinstance(exc, _Unlikely)
     except Exception:  # noqa: BLE001 -- this is the question
@@ -55,7 +64,8 @@ def _outcome_type() -> type[Future]:
 
     class Outcome(Future):
         def result(self, timeout: float | None = None) -> Any:
-            # The method of the standard library asks whether the exception is true: one of length 0 would be swallowed.
+            # The method of the standard library asks whether the exception is true: one of length 0
+            # would be swallowed.
             exc = self.exception()
             if exc is None:
                 return super().result()
@@ -72,12 +82,18 @@ def limit_of(stop: Any) -> int | None:
     from tenacity import stop_any
 
     limits = [limit_of(one) for one in stop.stops] if isinstance(stop, stop_any) else []
-    known = [limit for limit in [getattr(stop, "max_attempt_number", None), *limits] if limit is not None]
+    known = [
+        limit for limit in [getattr(stop, "max_attempt_number", None), *limits] if limit is not None
+    ]
     return min(known, default=None)
 
 
-def policy_maker(policy: AsyncRetrying | None, figures: Mapping[str, Any]) -> Callable[[Classifier | None], AsyncRetrying]:
-    """Return what makes the policy of a run, given the tracker's classifier; what is wrong is said now."""
+def policy_maker(
+    policy: AsyncRetrying | None, figures: Mapping[str, Any]
+) -> Callable[[Classifier | None], AsyncRetrying]:
+    """Return what makes the policy of a run, given the tracker's classifier; what is wrong is said
+    now.
+    """
     if policy is not None:
         from tenacity import AsyncRetrying
 
@@ -86,30 +102,43 @@ def policy_maker(policy: AsyncRetrying | None, figures: Mapping[str, Any]) -> Ca
                 f"policy must be a tenacity.AsyncRetrying, not {type(policy).__name__}; what `@tenacity.retry` decorates has it in `.retry`"
             )
         if figures:
-            raise InvalidArgument(f"a policy says all of it: leave out {', '.join(sorted(figures))}")
+            raise InvalidArgument(
+                f"a policy says all of it: leave out {', '.join(sorted(figures))}"
+            )
         return lambda classifier: policy
     for name in figures:
         if name not in DEFAULTS:
-            raise InvalidArgument(f"unknown figure {name!r} of a retry: use one of {', '.join(DEFAULTS)}")
+            raise InvalidArgument(
+                f"unknown figure {name!r} of a retry: use one of {', '.join(DEFAULTS)}"
+            )
     wanted: dict[str, Any] = {**DEFAULTS, **figures}
     attempts = wanted["attempts"]
     if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
         raise InvalidArgument(f"attempts must be a whole number of at least 1, not {attempts!r}")
     for name, least in (("delay", 0), ("backoff", 1), ("max_delay", 0), ("jitter", 0)):
         value = wanted[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value < least
+        ):
             raise InvalidArgument(f"{name} must be a number of at least {least}, not {value!r}")
     again = wanted["on"]
     types = again if isinstance(again, tuple) else (again,)
     of_types = all(isinstance(one, type) for one in types)
-    if again is not None and not (all(issubclass(one, Exception) for one in types) if of_types else callable(again)):
+    if again is not None and not (
+        all(issubclass(one, Exception) for one in types) if of_types else callable(again)
+    ):
         raise InvalidArgument(
             f"on must be a type of exception, several in a tuple, or a function, not {again!r}; a cancellation is never tried again"
         )
     return functools.partial(_policy_of, wanted, types if of_types else again)
 
 
-def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | None) -> AsyncRetrying:
+def _policy_of(
+    wanted: Mapping[str, Any], again: Any, classifier: Classifier | None
+) -> AsyncRetrying:
     import tenacity
 
     def try_again(exc: BaseException) -> bool:
@@ -122,7 +151,9 @@ def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | N
 
     return tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(wanted["attempts"]),
-        wait=tenacity.wait_exponential(wanted["delay"], max=wanted["max_delay"], exp_base=wanted["backoff"])
+        wait=tenacity.wait_exponential(
+            wanted["delay"], max=wanted["max_delay"], exp_base=wanted["backoff"]
+        )
         + tenacity.wait_random(0, wanted["jitter"]),
         retry=tenacity.retry_if_exception(try_again),
         reraise=True,

@@ -11,12 +11,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from structjob.amounts import percent_of
-from structjob.clock import database_time, now
-from structjob.context import current_scope, new_id
+from structjob.context.errors import annotate, describe, exception_attrs, is_noted
+from structjob.context.scope import current_scope, new_id
 from structjob.exceptions import IllegalTransition, InvalidArgument
-from structjob.failure import annotate, describe, exception_attrs, is_noted
-from structjob.lifecycle.arguments import check_mapping, check_metadata, check_percent, check_units, required_text
+from structjob.lifecycle.arguments import (
+    check_mapping,
+    check_metadata,
+    check_percent,
+    check_units,
+    required_text,
+)
 from structjob.lifecycle.handle import (
     Absent,
     Checked,
@@ -30,7 +34,9 @@ from structjob.lifecycle.handle import (
     outcome,
     refuse,
 )
+from structjob.machine.clock import database_time, now
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
+from structjob.text.amounts import percent_of
 
 if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
@@ -55,7 +61,8 @@ def _check_total(value: float | None) -> float | None:
 
 
 class Step(Handle):
-    """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async with`` or `start`.
+    """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async
+    with`` or `start`.
 
     Attributes:
         id: UUIDv7.
@@ -77,9 +84,13 @@ class Step(Handle):
     metadata = Checked(partial(check_mapping, "metadata"))
     id: ReadOnly[str] = ReadOnly(_MADE)
     job: ReadOnly[Job] = ReadOnly(_MADE)
-    parent_step_id: ReadOnly[str | None] = ReadOnly("a step that begins within another one is below it")
+    parent_step_id: ReadOnly[str | None] = ReadOnly(
+        "a step that begins within another one is below it"
+    )
     seq: ReadOnly[int] = ReadOnly("steps are numbered as they begin")
-    status: ReadOnly[StepStatus | None] = ReadOnly("call step.end() or step.skip(), or leave `async with`")
+    status: ReadOnly[StepStatus | None] = ReadOnly(
+        "call step.end() or step.skip(), or leave `async with`"
+    )
     error: ReadOnly[ErrorInfo | None] = ReadOnly("call step.end(error=…)")
     done: ReadOnly[float] = ReadOnly(_UNITS)
     if not TYPE_CHECKING:
@@ -88,7 +99,13 @@ class Step(Handle):
         result = Absent("call step.update(metadata=…); a job has a result")
 
     def __init__(
-        self, job: Job, name: str, *, total: float | None = None, description: str | None = None, metadata: Mapping[str, Any] | None = None
+        self,
+        job: Job,
+        name: str,
+        *,
+        total: float | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(job._tracker)
         self._job = job
@@ -109,12 +126,18 @@ class Step(Handle):
         self._duration_ms: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Step {self.name!r} {self._id} {self._status.value if self._status else 'not begun'}>"
+        return (
+            f"<Step {self.name!r} {self._id} {self._status.value if self._status else 'not begun'}>"
+        )
 
     @property
     def ended(self) -> bool:
         """Whether it has begun and ended."""
-        return self._status is not None and self._status is not StepStatus.RUNNING and not self._abandoned
+        return (
+            self._status is not None
+            and self._status is not StepStatus.RUNNING
+            and not self._abandoned
+        )
 
     async def start(self) -> Self:
         """Begin the step. Never waits.
@@ -128,7 +151,9 @@ class Step(Handle):
     def _begin(self) -> None:
         job = self._job
         if self._status is not None:
-            raise IllegalTransition(f"{self._named()} began already; make a new one with job.step() to do it again")
+            raise IllegalTransition(
+                f"{self._named()} began already; make a new one with job.step() to do it again"
+            )
         job._require_running(f"the step {self.name!r}")
         scope = current_scope()
         if scope is not None and scope.job is job and scope.step is not None:
@@ -153,29 +178,42 @@ class Step(Handle):
         self._enter_scope()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._leave_scope()
         if exc is not None:
             self._fail(exc)
         elif self._status is StepStatus.RUNNING:
             self._finish("completed", None)
 
-    async def end(self, status: str | None = None, *, error: BaseException | None = None, **fields: Any) -> None:
+    async def end(
+        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
+    ) -> None:
         """End the step by hand.
 
         Args:
-            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it failed, and is tried again. By default
-                ``failed`` if there is an *error* (``cancelled`` if it is a cancellation), else ``completed``.
+            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it
+                failed, and is tried again. By default ``failed`` if there is an *error*
+                (``cancelled`` if it is a cancellation), else ``completed``.
             error: What went wrong.
             fields: Further attributes for its last event.
 
         Raises:
             IllegalTransition: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these, *error* is no exception, or a completed step is given an error.
+            InvalidArgument: if *status* is none of these, *error* is no exception, or a completed
+                step is given an error.
         """
-        status = ending("a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying"))
+        status = ending(
+            "a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying")
+        )
         if self._status is None:
-            raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+            raise IllegalTransition(
+                f"{self._named()} has not begun; begin it with step.start() or async with"
+            )
         if self._abandoned:
             return
         check_step_transition(self._named(), self._status, StepStatus(status))
@@ -192,7 +230,9 @@ class Step(Handle):
             IllegalTransition: if it does not run.
         """
         if self._status is None:
-            raise IllegalTransition(f"{self._named()} has not begun; begin it with step.start() or async with")
+            raise IllegalTransition(
+                f"{self._named()} has not begun; begin it with step.start() or async with"
+            )
         if self._abandoned:
             return
         check_step_transition(self._named(), self._status, StepStatus.SKIPPED)
@@ -200,12 +240,16 @@ class Step(Handle):
         self._finish("skipped", None)
 
     def abandon(self, reason: str) -> None:
-        """Record the step as cancelled, for *reason*, because its tracker or its process ends now; see `Job.abandon`."""
+        """Record the step as cancelled, for *reason*, because its tracker or its process ends now;
+        see `Job.abandon`.
+        """
         if self._status is StepStatus.RUNNING:
             self._abandoned = True
             self._finish("cancelled", asyncio.CancelledError(reason))
 
-    def _finish(self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None) -> None:
+    def _finish(
+        self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> None:
         job = self._job
         if status == "completed":
             exc = None  # it was left by `sys.exit(0)`
@@ -240,18 +284,23 @@ class Step(Handle):
             annotate(exc, job_id=job.id, step_id=self._id, operation=job.operation)
         if self._status is StepStatus.FAILED:
             job._failed_step = job._failed_step or self.name
-            self._event("error", "step_error", {**fields, **exception_attrs(exc, job.classifier, self._scope)})
+            self._event(
+                "error",
+                "step_error",
+                {**fields, **exception_attrs(exc, job.classifier, self._scope)},
+            )
         elif self._status is StepStatus.RETRYING:
             told = exception_attrs(exc, job.classifier, self._scope)
             self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
 
-    # -- meanwhile ----------------------------------------------------------------------------------------------------------
+    # -- meanwhile
+    # --------------------------------------------------------------------------
 
     def advance(self, units: float = 1) -> None:
         """Count *units* as done; may be called in a tight loop.
 
-        Never raises, unless logging is strict: a negative number, what is no number, and a count after the end of the step are ignored,
-        with one warning on the logger ``structjob``.
+        Never raises, unless logging is strict: a negative number, what is no number, and a count
+        after the end of the step are ignored, with one warning on the logger ``structjob``.
 
         Args:
             units: Any finite number: of Python, NumPy, `decimal` or `fractions`.
@@ -259,7 +308,8 @@ class Step(Handle):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
-        # No call between reading and writing `done`: other threads count, too, and they are let in at calls only.
+        # No call between reading and writing `done`: other threads count, too, and they are let in
+        # at calls only.
         if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
             self._done += units
         else:
@@ -286,8 +336,8 @@ class Step(Handle):
     ) -> None:
         """Report progress; recorded at most four times a second.
 
-        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of the step, is ignored, with one warning on
-        the logger ``structjob``.
+        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
+        the step, is ignored, with one warning on the logger ``structjob``.
 
         Args:
             completed: Units done, in place of what was counted.
@@ -319,7 +369,8 @@ class Step(Handle):
             items: Any iterable or async iterable; its length becomes *total* if that is not known.
         """
         if self.total is None and isinstance(items, Sized):
-            with suppress(Exception):  # a length that cannot be told; the iteration says what is wrong, if anything is
+            # a length that cannot be told; the iteration says what is wrong, if anything is
+            with suppress(Exception):
                 self.total = len(items)
         return self._track(items)
 
@@ -345,7 +396,9 @@ class Step(Handle):
         refuse(self, "percent", "call step.update(percent=…), or step.advance()")
 
     def _not_running(self, what: str) -> IllegalTransition:
-        return IllegalTransition(f"{self._named()} is {self._status.value if self._status else 'not begun'}; {what} needs it running")
+        return IllegalTransition(
+            f"{self._named()} is {self._status.value if self._status else 'not begun'}; {what} needs it running"
+        )
 
     def _named_in_events(self) -> dict[str, Any]:
         retry = {name: self.metadata[name] for name in _RETRY if name in self.metadata}
@@ -361,10 +414,16 @@ class Step(Handle):
     def _reported(self) -> dict[str, Any]:
         if not self.done and self.percent is None:
             return {}
-        found = {"step": self.name, "completed": self.done, "total": self.total, "percent": self.percent}
+        found = {
+            "step": self.name,
+            "completed": self.done,
+            "total": self.total,
+            "percent": self.percent,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
-    # -- recording ----------------------------------------------------------------------------------------------------------
+    # -- recording
+    # --------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:
         return {

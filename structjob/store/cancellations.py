@@ -12,7 +12,14 @@ from structjob.store.expressions import utc_now
 from structjob.store.tables import attempts, cancellations, jobs
 
 
-def request(connection: Connection, job_id: str, reason: str, requested_by: str | None, *, force: bool = False) -> JobStatus:
+def request(
+    connection: Connection,
+    job_id: str,
+    reason: str,
+    requested_by: str | None,
+    *,
+    force: bool = False,
+) -> JobStatus:
     """Ask for a job to be cancelled; a pending one is cancelled here and now.
 
     Args:
@@ -30,7 +37,11 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
         IllegalTransition: if it has ended, or is being cancelled already and *force* is not set.
     """
     # Locked: whoever starts or ends it, or asks for the same, comes before or after.
-    wanted = select(jobs.c.operation, jobs.c.status, jobs.c.attempt, jobs.c.session_id).where(jobs.c.id == job_id).with_for_update()
+    wanted = (
+        select(jobs.c.operation, jobs.c.status, jobs.c.attempt, jobs.c.session_id)
+        .where(jobs.c.id == job_id)
+        .with_for_update()
+    )
     job = connection.execute(wanted).mappings().first()
     if job is None:
         raise JobNotFound(job_id)
@@ -39,11 +50,19 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
         connection.execute(
             update(jobs)
             .where(jobs.c.id == job_id)
-            .values(status="cancelled", completed_at=utc_now(), canceled_at=utc_now(), error_type="Cancelled", error_message=reason)
+            .values(
+                status="cancelled",
+                completed_at=utc_now(),
+                canceled_at=utc_now(),
+                error_type="Cancelled",
+                error_message=reason,
+            )
         )
     elif status is JobStatus.RUNNING:
         same = (cancellations.c.job_id == job_id) & (cancellations.c.attempt == job["attempt"])
-        earlier = connection.execute(select(cancellations.c.reason, cancellations.c.requested_by).where(same)).first()
+        earlier = connection.execute(
+            select(cancellations.c.reason, cancellations.c.requested_by).where(same)
+        ).first()
         if earlier is not None and not force:
             raise IllegalTransition(being_cancelled(f"job {job_id} ({job['operation']})", *earlier))
         connection.execute(delete(cancellations).where(cancellations.c.job_id == job_id))
@@ -54,21 +73,39 @@ def request(connection: Connection, job_id: str, reason: str, requested_by: str 
         row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
         connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
     else:
-        raise IllegalTransition(f"job {job_id} ({job['operation']}) is {status.value} already; only what has not ended can be cancelled")
+        raise IllegalTransition(
+            f"job {job_id} ({job['operation']}) is {status.value} already; only what has not ended can be cancelled"
+        )
     return status
 
 
-def requests(session_id: int) -> Select[tuple[str, int, str | None, str | None, datetime, bool, datetime | None]]:
-    """Return the query for what a session is asked to cancel, with the moment each attempt began."""
+def requests(
+    session_id: int,
+) -> Select[tuple[str, int, str | None, str | None, datetime, bool, datetime | None]]:
+    """Return the query for what a session is asked to cancel, with the moment each
+    attempt began.
+    """
     columns = cancellations.c
     asked = select(
-        columns.job_id, columns.attempt, columns.reason, columns.requested_by, columns.requested_at, columns.forced, attempts.c.started_at
+        columns.job_id,
+        columns.attempt,
+        columns.reason,
+        columns.requested_by,
+        columns.requested_at,
+        columns.forced,
+        attempts.c.started_at,
     )
     meant = (attempts.c.job_id == columns.job_id) & (attempts.c.attempt == columns.attempt)
-    return asked.select_from(cancellations.outerjoin(attempts, meant)).where(columns.session_id == session_id)
+    return asked.select_from(cancellations.outerjoin(attempts, meant)).where(
+        columns.session_id == session_id
+    )
 
 
 def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
     """Forget a request whose attempt has ended."""
     columns = cancellations.c
-    connection.execute(delete(cancellations).where(columns.job_id == job_id, columns.session_id == session_id, columns.attempt == attempt))
+    connection.execute(
+        delete(cancellations).where(
+            columns.job_id == job_id, columns.session_id == session_id, columns.attempt == attempt
+        )
+    )

@@ -18,11 +18,15 @@ _CODECS = {
 """Python's names for the encodings of PostgreSQL."""
 
 _WITHOUT_CONVERSION = ("UTF8", "SQL_ASCII")
-"""What PostgreSQL stores as it is given, and that is UTF-8. With SQL_ASCII the lengths of columns are in bytes."""
+"""What PostgreSQL stores as it is given, and that is UTF-8. With SQL_ASCII the lengths of columns
+are in bytes.
+"""
 
 
 def codec_of(encoding: str) -> str | None:
-    """Return Python's codec for an *encoding* of PostgreSQL; None where it can hold every character."""
+    """Return Python's codec for an *encoding* of PostgreSQL; None where it can hold every
+    character.
+    """
     return None if encoding in _WITHOUT_CONVERSION else _CODECS.get(encoding, "ascii")
 
 
@@ -36,7 +40,9 @@ codecs.register_error("structjob.json", _doubled)
 
 
 def within(codec: str, value: str) -> str:
-    r"""Return *value* with an escape such as ``\u0416`` for each character that *codec* does not have."""
+    r"""Return *value* with an escape such as ``\u0416`` for each character that *codec* does not
+    have.
+    """
     return value.encode(codec, "backslashreplace").decode(codec)
 
 
@@ -51,7 +57,9 @@ def advice(connection: Connection) -> list[tuple[str, str]]:
         encoding = str(connection.execute(text("SHOW server_encoding")).scalar_one())
         if encoding == "UTF8":
             return []
-        return [(f"the database's encoding is {encoding}: {consequence(encoding)}", utf8_database())]
+        return [
+            (f"the database's encoding is {encoding}: {consequence(encoding)}", utf8_database())
+        ]
     if connection.dialect.name not in ("mysql", "mariadb"):
         return []
     columns = text(

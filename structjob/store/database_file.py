@@ -1,6 +1,7 @@
 """Which file is open as an SQLite database, and whether its path still leads to it.
 
-SQLite goes on writing to a file that was deleted, moved or replaced while it was open: nothing fails, and nobody finds what is written.
+SQLite goes on writing to a file that was deleted, moved or replaced while it was open: nothing
+fails, and nobody finds what is written.
 """
 
 from __future__ import annotations
@@ -45,17 +46,23 @@ class DatabaseFile:
         try:
             found, directory = os.stat(path), os.stat(real.parent)
         except OSError as exc:
-            raise StoreUnavailable(f"the database file {path} is gone: {exc.strerror}", gone=True) from None
+            raise StoreUnavailable(
+                f"the database file {path} is gone: {exc.strerror}", gone=True
+            ) from None
         return cls(path, real, (found.st_dev, found.st_ino), directory.st_dev)
 
     def with_logs(self) -> DatabaseFile:
-        """Return the same with the files that belong to it; to be called as soon as the database is open."""
+        """Return the same with the files that belong to it; to be called as soon as the database is
+        open.
+        """
         names = [self.real.with_name(self.real.name + suffix) for suffix in _LOGS]
         logs = tuple((name, found) for name in names if (found := _identity(name)) is not None)
         return DatabaseFile(self.path, self.real, self.identity, self.device, logs)
 
     def replaced(self) -> bool:
-        """Return whether the path leads to another file by now, to none, or to one that was emptied. Takes about a microsecond."""
+        """Return whether the path leads to another file by now, to none, or to one that was
+        emptied. Takes about a microsecond.
+        """
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -65,7 +72,9 @@ class DatabaseFile:
         return (found.st_dev, found.st_ino) != self.identity or not found.st_size
 
     def remove_empty(self) -> None:
-        """Delete the file if it was emptied: SQLite must not put back into it what it still knows of the former content."""
+        """Delete the file if it was emptied: SQLite must not put back into it what it still knows
+        of the former content.
+        """
         with _alone(self.real.parent), contextlib.suppress(OSError):
             found = os.lstat(self.real)
             if (found.st_dev, found.st_ino) == self.identity and not found.st_size:
@@ -77,7 +86,11 @@ class DatabaseFile:
         Raises:
             StoreUnavailable: if so: most likely its file system is not mounted.
         """
-        if self.real.exists() or not self.real.parent.exists() or os.stat(self.real.parent).st_dev == self.device:
+        if (
+            self.real.exists()
+            or not self.real.parent.exists()
+            or os.stat(self.real.parent).st_dev == self.device
+        ):
             return
         raise StoreUnavailable(
             f"the database file {self.path} is gone, and its directory is on another file system than before: mount it again, or restart "
@@ -85,9 +98,11 @@ class DatabaseFile:
         )
 
     def remove_logs(self) -> None:
-        """Delete the write-ahead log that belongs to a file which is gone: the next file of this name must not be read with it.
+        """Delete the write-ahead log that belongs to a file which is gone: the next file of this
+        name must not be read with it.
 
-        Other programs that have the old file open do the same. What one of them has made for the new file is left alone.
+        Other programs that have the old file open do the same. What one of them has made for the
+        new file is left alone.
         """
         with _alone(self.real.parent):
             for name, identity in self.logs:
@@ -106,7 +121,9 @@ def _identity(path: Path) -> Identity | None:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep other programs out that do the same in *directory*, as far as its file system knows locks."""
+    """Keep other programs out that do the same in *directory*, as far as its file system knows
+    locks.
+    """
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     except OSError:

@@ -1,4 +1,6 @@
-"""The options of a database URL besides TLS: libpq's and each driver's own, as the driver takes them."""
+"""The options of a database URL besides TLS: libpq's and each driver's own, as the driver takes
+them.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def taken(url: URL, shown: str) -> tuple[DriverOptions, URL]:
         shown: The same for messages, without passwords.
 
     Raises:
-        InvalidURL: if an option is unknown, has a value that it cannot have, or asks for what the driver cannot do.
+        InvalidURL: if an option is unknown, has a value that it cannot have, or asks for what the
+            driver cannot do.
     """
     postgresql = url.get_backend_name() == "postgresql"
     found = DriverOptions(schema=schema_of(url))
@@ -54,15 +57,20 @@ def taken(url: URL, shown: str) -> tuple[DriverOptions, URL]:
             raise InvalidURL(f"the option {name} in {shown} must be a number") from None
     hosts = hosts_of(url)
     if len(hosts) > 1 and not postgresql:
-        raise InvalidURL(f"{shown} names several hosts: the driver for MariaDB and MySQL takes one; name a proxy, or one of them")
+        raise InvalidURL(
+            f"{shown} names several hosts: the driver for MariaDB and MySQL takes one; name a proxy, or one of them"
+        )
     if {"host", "port"} & url.query.keys():
         names, ports = [name for name, _ in hosts], [port for _, port in hosts]
-        found.arguments.update(host=names, port=ports) if len(hosts) > 1 else found.arguments.update(host=names[0], port=ports[0])
+        found.arguments.update(host=names, port=ports) if len(
+            hosts
+        ) > 1 else found.arguments.update(host=names[0], port=ports[0])
     return found, url.difference_update_query(list(url.query))
 
 
 def hosts_of(url: URL) -> list[tuple[str, int]]:
-    """Return the hosts that *url* names, with their ports: one, or several that are tried in turn (PostgreSQL).
+    """Return the hosts that *url* names, with their ports: one, or several that are tried in turn
+    (PostgreSQL).
 
     Raises:
         InvalidURL: if a port is no number.
@@ -91,7 +99,8 @@ def _name_and_port(host: str) -> tuple[str, str]:
     if host.startswith("["):  # IPv6
         name, _, port = host[1:].partition("]")
         return name, port.removeprefix(":")
-    if host.startswith("/") or host.count(":") != 1:  # a socket's directory; a name, or IPv6 without its brackets
+    # a socket's directory; a name, or IPv6 without its brackets
+    if host.startswith("/") or host.count(":") != 1:
         return host, ""
     name, _, port = host.partition(":")
     return name, port
@@ -101,12 +110,16 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def search_path(url: URL) -> str | None:
-    """Return the schemas in which *url* has tables looked for, on PostgreSQL; None where it leaves that to the server."""
+    """Return the schemas in which *url* has tables looked for, on PostgreSQL; None where it leaves
+    that to the server.
+    """
     if (schema := schema_of(url)) is not None:
         return schema
     options = url.query.get("options", "") if url.get_backend_name() == "postgresql" else ""
     try:
-        return dict(_session_settings(options if isinstance(options, str) else options[-1])).get("search_path")
+        return dict(_session_settings(options if isinstance(options, str) else options[-1])).get(
+            "search_path"
+        )
     except _Refused:
         return None
 
@@ -120,7 +133,11 @@ def schema_of(url: URL) -> str | None:
     given = url.query.get(SCHEMA)
     if given is None or url.get_backend_name() != "postgresql":
         return None
-    if not isinstance(given, str) or not re.fullmatch(r"[^\W\d]\w{0,62}", given, re.ASCII) or given.lower().startswith("pg_"):
+    if (
+        not isinstance(given, str)
+        or not re.fullmatch(r"[^\W\d]\w{0,62}", given, re.ASCII)
+        or given.lower().startswith("pg_")
+    ):
         raise InvalidURL(
             f"{given!r} is not the name of a schema for structjob's tables: use up to 63 letters, digits and underscores, "
             "beginning with a letter and not with pg_, for example schema=structjob"
@@ -141,7 +158,8 @@ def _seconds(value: str) -> float | None:
     return seconds if seconds > 0 else None  # libpq: no limit
 
 
-# -- PostgreSQL -------------------------------------------------------------------------------------------------------------------
+# -- PostgreSQL
+# --------------------------------------------------------------------------
 
 _POSTGRESQL_ARGUMENTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "connect_timeout": ("timeout", _seconds),
@@ -154,10 +172,22 @@ _POSTGRESQL_ARGUMENTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "direct_tls": ("direct_tls", _yes),
     "dbname": ("database", str),
     "port": ("port", int),
-    **{name: (name, str) for name in ("user", "password", "passfile", "service", "servicefile", "target_session_attrs", "krbsrvname")},
+    **{
+        name: (name, str)
+        for name in (
+            "user",
+            "password",
+            "passfile",
+            "service",
+            "servicefile",
+            "target_session_attrs",
+            "krbsrvname",
+        )
+    },
 }
 
-# What is so in any case, or has a limit of ours in its place: a connection that does not answer is cut.
+# What is so in any case, or has a limit of ours in its place: a connection that does not answer is
+# cut.
 _POSTGRESQL_WITHOUT_EFFECT = {
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "sslcompression", "sslsni",
 }  # fmt: skip
@@ -169,7 +199,9 @@ _POSTGRESQL_ONLY = {
     "sslnegotiation": ("postgres",),
     "client_encoding": ("utf8", "utf-8", "unicode", "auto"),
 }
-"""Options of libpq that asyncpg does not have, and the values that ask for nothing else than what it does."""
+"""Options of libpq that asyncpg does not have, and the values that ask for nothing else than what
+it does.
+"""
 
 _CONTEXT = "is not possible in a URL: pass an ssl.SSLContext, Tracker(url, engine_options={'connect_args': {'ssl': context}})"
 _INSTEAD = {
@@ -195,13 +227,27 @@ def _postgresql(found: DriverOptions, name: str, value: str) -> None:
     elif name in _POSTGRESQL_ARGUMENTS:
         argument, convert = _POSTGRESQL_ARGUMENTS[name]
         found.arguments[argument] = convert(value)
-    elif name not in _POSTGRESQL_WITHOUT_EFFECT and value.lower() not in _POSTGRESQL_ONLY.get(name, ()):
-        ours = (SCHEMA, "application_name", "options", "sslmode", "sslrootcert", "sslcert", "sslkey")
-        _refuse(name, [*_POSTGRESQL_ARGUMENTS, *_POSTGRESQL_ONLY, *_POSTGRESQL_WITHOUT_EFFECT, *ours])
+    elif name not in _POSTGRESQL_WITHOUT_EFFECT and value.lower() not in _POSTGRESQL_ONLY.get(
+        name, ()
+    ):
+        ours = (
+            SCHEMA,
+            "application_name",
+            "options",
+            "sslmode",
+            "sslrootcert",
+            "sslcert",
+            "sslkey",
+        )
+        _refuse(
+            name, [*_POSTGRESQL_ARGUMENTS, *_POSTGRESQL_ONLY, *_POSTGRESQL_WITHOUT_EFFECT, *ours]
+        )
 
 
 def _session_settings(options: str) -> list[tuple[str, str]]:
-    r"""Return the settings in libpq's ``options``: ``-c name=value`` or ``--name=value``; a backslash keeps a blank in a value."""
+    r"""Return the settings in libpq's ``options``: ``-c name=value`` or ``--name=value``; a
+    backslash keeps a blank in a value.
+    """
     words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", options)]
     found = []
     waiting = iter(words)
@@ -209,12 +255,15 @@ def _session_settings(options: str) -> list[tuple[str, str]]:
         given = next(waiting, "") if word == "-c" else word[2:] if word[:2] in ("-c", "--") else ""
         name, equals, value = given.partition("=")
         if not equals or not name:
-            raise _Refused("is not understood: write options=-c name=value, percent-encoded: options=-c%20statement_timeout%3D30s")
+            raise _Refused(
+                "is not understood: write options=-c name=value, percent-encoded: options=-c%20statement_timeout%3D30s"
+            )
         found.append((name.replace("-", "_"), value))
     return found
 
 
-# -- MariaDB and MySQL --------------------------------------------------------------------------------------------------------------
+# -- MariaDB and MySQL
+# --------------------------------------------------------------------------
 
 _MYSQL_ARGUMENTS: dict[str, Callable[[str], Any]] = {
     "connect_timeout": int, "read_timeout": float, "max_allowed_packet": int, "client_flag": int, "port": int,
@@ -231,7 +280,9 @@ _MYSQL_WITHOUT_EFFECT = {
 
 def _mysql(found: DriverOptions, name: str, value: str) -> None:
     if name == SCHEMA:
-        raise _Refused("is for PostgreSQL; a schema of MariaDB and MySQL is a database: write its name after the host")
+        raise _Refused(
+            "is for PostgreSQL; a schema of MariaDB and MySQL is a database: write its name after the host"
+        )
     if name in _MYSQL_ARGUMENTS:
         found.arguments[name] = _MYSQL_ARGUMENTS[name](value)
     elif name not in _MYSQL_WITHOUT_EFFECT:
@@ -239,11 +290,15 @@ def _mysql(found: DriverOptions, name: str, value: str) -> None:
 
 
 def _refuse(name: str, known: list[str]) -> NoReturn:
-    raise _Refused(_INSTEAD.get(name) or f"is unknown: remove it, or use one of {', '.join(sorted(known))}")
+    raise _Refused(
+        _INSTEAD.get(name) or f"is unknown: remove it, or use one of {', '.join(sorted(known))}"
+    )
 
 
 def merged(ours: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments for ``connect`` with those that the program has *given*; server settings of both are used."""
+    """Return the arguments for ``connect`` with those that the program has *given*; server settings
+    of both are used.
+    """
     both = {**ours, **given}
     if isinstance(given.get("server_settings"), Mapping):
         both["server_settings"] = {**ours.get("server_settings", {}), **given["server_settings"]}

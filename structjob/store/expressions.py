@@ -12,14 +12,26 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, BindParameter, Boolean, ColumnElement, Double, Integer, String, bindparam, literal, literal_column, or_
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    ColumnElement,
+    Double,
+    Integer,
+    String,
+    bindparam,
+    literal,
+    literal_column,
+    or_,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import InvalidFilter
-from structjob.redaction import stored_forms
 from structjob.store.types import UTCDateTime
+from structjob.values.redaction import stored_forms
 
 MAX_TEXT = 4096
 """Characters a text search may have; SQLite refuses patterns of more than 50,000 bytes."""
@@ -30,7 +42,9 @@ _ODD_KEY = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
 def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
-    """Yield what orders rows by *columns*, NULL before any value: PostgreSQL has it last, the others first."""
+    """Yield what orders rows by *columns*, NULL before any value: PostgreSQL has it last, the
+    others first.
+    """
     for column in columns:
         yield column.is_not(None)
         yield column
@@ -66,7 +80,9 @@ def storable(name: str, value: str) -> str:
         InvalidFilter: if it holds a NUL or a lone surrogate; *name* names it in the message.
     """
     if "\x00" in value or (not value.isascii() and _SURROGATE.search(value)):
-        raise InvalidFilter(f"{name} holds a NUL or a lone surrogate, which no stored text does: take it out")
+        raise InvalidFilter(
+            f"{name} holds a NUL or a lone surrogate, which no stored text does: take it out"
+        )
     return value
 
 
@@ -89,22 +105,29 @@ def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[b
 
 
 def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
-    """Return whether *column* equals *value*, or one of its values if it is a tuple; see `equals`."""
+    """Return whether *column* equals *value*, or one of its values if it is a tuple; see
+    `equals`.
+    """
     if not isinstance(value, tuple):
         return equals(name, column, value)
     for one in value:
         equals(name, column, one)
-    return column.in_([form for one in value for form in (stored_forms(one) if isinstance(one, str) else (one,))])
+    return column.in_(
+        [form for one in value for form in (stored_forms(one) if isinstance(one, str) else (one,))]
+    )
 
 
 def means(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Return whether *column* equals *text*, or what is stored of it where credentials were taken out of it."""
+    """Return whether *column* equals *text*, or what is stored of it where credentials were taken
+    out of it.
+    """
     forms = stored_forms(text)
     return column == text if len(forms) == 1 else column.in_(forms)
 
 
 def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[bool]:
-    """Return whether any of *columns* contains *text*, whose ``%`` and ``_`` mean themselves; letter case does not count.
+    """Return whether any of *columns* contains *text*, whose ``%`` and ``_`` mean themselves;
+    letter case does not count.
 
     Raises:
         InvalidFilter: if *text* is longer than `MAX_TEXT`, or not storable.
@@ -132,7 +155,8 @@ def _sqlite_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> st
 @compiles(_contains, "mariadb")
 def _mysql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
     column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
-    # The collation of messages would have "resume" found in "résumé"; that of names would not know case.
+    # The collation of messages would have "resume" found in "résumé"; that of names would not know
+    # case.
     return f"LOWER({column}) COLLATE utf8mb4_bin LIKE LOWER({pattern}) ESCAPE '!'"
 
 
@@ -145,31 +169,43 @@ def _postgresql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -
 def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElement[bool]:
     """Return whether the JSON in *column* has *value* at *path*.
 
-    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Where there is a list on the way, or at its end, one of
-    its items must have the value; lists within lists are not looked into. Types count: ``1`` equals ``1.0`` but neither
-    ``"1"`` nor ``true``, and None equals a stored ``null``, not an absent key.
+    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Where there is a
+    list on the way, or at its end, one of its items must have the value; lists within lists are not
+    looked into. Types count: ``1`` equals ``1.0`` but neither ``"1"`` nor ``true``, and None equals
+    a stored ``null``, not an absent key.
 
     Raises:
-        InvalidFilter: if the path is empty, too deep or holds quotes, backslashes or control characters, or the value is not a
-            string, a finite number, a boolean or None.
+        InvalidFilter: if the path is empty, too deep or holds quotes, backslashes or control
+            characters, or the value is not a string, a finite number, a boolean or None.
     """
     if not isinstance(path, str):
         raise InvalidFilter(f"an attribute path is a string, not {type(path).__name__}")
     keys = storable("the attribute path", path).split(".")
     if not all(keys):
-        raise InvalidFilter(f"attribute path {path!r} has an empty part: write keys with dots between them, such as vm.name")
+        raise InvalidFilter(
+            f"attribute path {path!r} has an empty part: write keys with dots between them, such as vm.name"
+        )
     if len(keys) > _MAX_DEPTH:
-        raise InvalidFilter(f"attribute path {path!r} is {len(keys)} keys deep; events are {_MAX_DEPTH} at most")
+        raise InvalidFilter(
+            f"attribute path {path!r} is {len(keys)} keys deep; events are {_MAX_DEPTH} at most"
+        )
     if _ODD_KEY.search(path):
-        raise InvalidFilter(f"attribute path {path!r} holds a quote, a backslash or a control character: filter by another attribute")
+        raise InvalidFilter(
+            f"attribute path {path!r} holds a quote, a backslash or a control character: filter by another attribute"
+        )
     test, bound = _test(path, value)
     # Keys with dots are common (http.status_code), so are nested objects.
     quoted = [f'."{key}"' for key in keys]
     paths = {"$" + "".join(quoted), f'$."{path}"'}
-    lists = {("$" + "".join(quoted[:end]), "".join(quoted[end:])) for end in range(1, len(keys) + 1)} | {(f'$."{path}"', "")}
+    lists = {
+        ("$" + "".join(quoted[:end]), "".join(quoted[end:])) for end in range(1, len(keys) + 1)
+    } | {(f'$."{path}"', "")}
     return or_(
         *(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)),
-        *(_Within(test(column, _item(p, rest), *bound), *_parts(column, p, rest)) for p, rest in sorted(lists)),
+        *(
+            _Within(test(column, _item(p, rest), *bound), *_parts(column, p, rest))
+            for p, rest in sorted(lists)
+        ),
     )
 
 
@@ -178,8 +214,12 @@ def _parts(column: ColumnElement[Any], list_: str, rest: str) -> tuple[Any, ...]
 
 
 def _item(list_: str, rest: str) -> ColumnElement[str]:
-    """Return the path of what is looked at in an item of a list; SQLite alone looks at the items one by one."""
-    return literal(list_) + literal("[") + literal_column("item.key", String()) + literal(f"]{rest}")
+    """Return the path of what is looked at in an item of a list; SQLite alone looks at the items
+    one by one.
+    """
+    return (
+        literal(list_) + literal("[") + literal_column("item.key", String()) + literal(f"]{rest}")
+    )
 
 
 class _Within(FunctionElement[bool]):
@@ -190,7 +230,9 @@ class _Within(FunctionElement[bool]):
 
 
 class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
-    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it is no text."""
+    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it
+    is no text.
+    """
 
     type = String()
     inherit_cache = True
@@ -258,21 +300,28 @@ class _IsNumber(_JSONTest):
     name = "is_number"
     inherit_cache = True
     sqlite = "{type} IN ('integer', 'real') AND {value} = {bound}"
-    mysql = "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {bound}"
+    mysql = (
+        "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {bound}"
+    )
 
 
 class _IsLargeInteger(_JSONTest):
-    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a text, and SQLite of a large one."""
+    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a
+    text, and SQLite of a large one.
+    """
 
     name = "is_large_integer"
     inherit_cache = True
-    # A number beyond 64 bits is a double to SQLite, unless it is taken out of the JSON within an array: as the text that it is.
+    # A number beyond 64 bits is a double to SQLite, unless it is taken out of the JSON within an
+    # array: as the text that it is.
     sqlite = "(({type} = 'integer' AND {pair} = '[' || {exact} || ',' || {exact} || ']') OR ({type} = 'real' AND {value} = {bound}))"
     mysql = _IsNumber.mysql + " AND ({text} = {exact} OR {text} NOT REGEXP '^-?[0-9]+$')"
 
 
 def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
-    """Return what to test for, and the value as two bound parameters: by itself, and as JSON text."""
+    """Return what to test for, and the value as two bound parameters: by itself, and as
+    JSON text.
+    """
     kind: type[_JSONTest]
     bound: BindParameter[Any]
     if value is None:
@@ -280,14 +329,17 @@ def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
     elif isinstance(value, bool):
         kind, bound = (_IsTrue if value else _IsFalse), bindparam(None, None, String())
     elif isinstance(value, str):
-        value = storable(f"the value of {path}", str.__str__(value))  # the plain text of an enum's member
+        # the plain text of an enum's member
+        value = storable(f"the value of {path}", str.__str__(value))
         kind, bound = _IsText, bindparam(None, value, String())
     elif isinstance(value, int):
         value = int(value)
         kind, bound = (_IsNumber if abs(value) < 2**53 else _IsLargeInteger), _number(path, value)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidFilter(f"{value} at {path!r} is never stored as a number: filter for a finite one")
+            raise InvalidFilter(
+                f"{value} at {path!r} is never stored as a number: filter for a finite one"
+            )
         kind, bound = _IsNumber, bindparam(None, value, Double())
     else:
         raise InvalidFilter(
@@ -303,15 +355,20 @@ def _number(path: str, value: int) -> BindParameter[Any]:
     try:
         return bindparam(None, float(value), Double())  # what SQLite makes of it, too
     except OverflowError:
-        digits = int(value.bit_length() * math.log10(2)) + 1  # not counted: Python refuses to write more than 4,300
-        raise InvalidFilter(f"the number at {path!r} has about {digits:,} digits, more than a database keeps") from None
+        # not counted: Python refuses to write more than 4,300
+        digits = int(value.bit_length() * math.log10(2)) + 1
+        raise InvalidFilter(
+            f"the number at {path!r} has about {digits:,} digits, more than a database keeps"
+        ) from None
 
 
 @compiles(_Within, "sqlite")
 def _sqlite_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
     test, column, list_, _ = element.clauses
     where = f"{compiler.process(column, **kw)}, {compiler.process(list_, **kw)}"
-    items = f"EXISTS (SELECT 1 FROM json_each({where}) AS item WHERE {compiler.process(test, **kw)})"  # noqa: S608 -- bound values only
+    items = (
+        f"EXISTS (SELECT 1 FROM json_each({where}) AS item WHERE {compiler.process(test, **kw)})"  # noqa: S608 -- bound values only
+    )
     # CASE and not AND: what is no list must not be looked into.
     return f"(CASE WHEN NOT json_valid({compiler.process(column, **kw)}) THEN 0 WHEN json_type({where}) = 'array' THEN {items} ELSE 0 END)"
 
@@ -329,13 +386,17 @@ def _mysql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(_Within, "postgresql")
 def _postgresql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
     test, column, list_, rest = element.clauses
-    value = f"jsonb_build_object('v', CAST({compiler.process(list(test.clauses)[3], **kw)} AS jsonb))"
-    # The rest stands in the condition: an item that has no such key would end the whole path, but there it only does not match.
+    value = (
+        f"jsonb_build_object('v', CAST({compiler.process(list(test.clauses)[3], **kw)} AS jsonb))"
+    )
+    # The rest stands in the condition: an item that has no such key would end the whole path, but
+    # there it only does not match.
     path = f"'strict ' || {compiler.process(list_, **kw)} || '[*] ? (@' || {compiler.process(rest, **kw)} || ' == $v)'"
     return f"COALESCE(jsonb_path_exists(CAST({compiler.process(column, **kw)} AS jsonb), CAST({path} AS jsonpath), {value}, true), false)"
 
 
-# Each renders only what it uses: a bound value that is rendered but is not in the text is one that PostgreSQL cannot type.
+# Each renders only what it uses: a bound value that is rendered but is not in the text is one that
+# PostgreSQL cannot type.
 
 
 @compiles(_JSONTest, "sqlite")
@@ -346,7 +407,9 @@ def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
     bound = compiler.process(value, **kw) if "{bound}" in element.sqlite else ""
     exact = compiler.process(as_json, **kw) if "{exact}" in element.sqlite else ""
     found, pair = f"json_extract({where})", f"json_extract({where}, {at})"
-    test = element.sqlite.format(type=f"json_type({where})", value=found, pair=pair, bound=bound, exact=exact)
+    test = element.sqlite.format(
+        type=f"json_type({where})", value=found, pair=pair, bound=bound, exact=exact
+    )
     # Text that is no JSON would end the whole query with an error.
     return f"(CASE WHEN json_valid({compiler.process(column, **kw)}) THEN {test} ELSE 0 END)"
 
@@ -358,7 +421,13 @@ def _mysql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
     found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {compiler.process(path, **kw)})"
     bound = compiler.process(value, **kw) if "{bound}" in element.mysql else ""
     exact = compiler.process(as_json, **kw) if "{exact}" in element.mysql else ""
-    return "(" + element.mysql.format(type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound, exact=exact) + ")"
+    return (
+        "("
+        + element.mysql.format(
+            type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound, exact=exact
+        )
+        + ")"
+    )
 
 
 @compiles(_JSONTest, "postgresql")

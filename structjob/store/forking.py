@@ -1,4 +1,6 @@
-"""A fork waits until no thread is within SQLite: its library has locks of its own, and a child would inherit them held, for ever."""
+"""A fork waits until no thread is within SQLite: its library has locks of its own, and a child
+would inherit them held, for ever.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,9 @@ import threading
 from types import TracebackType
 
 _PATIENCE = 1.0
-"""Seconds that a fork waits at most. A query that takes longer is forked through, as it would be without us."""
+"""Seconds that a fork waits at most. A query that takes longer is forked through, as it would be
+without us.
+"""
 
 
 class _Gate:
@@ -24,7 +28,12 @@ class _Gate:
                 self._condition.wait()
             self._inside += 1
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self._condition:
             self._inside -= 1
             self._condition.notify_all()
@@ -50,4 +59,8 @@ within_sqlite = _Gate()
 """To be held during each call into SQLite."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=within_sqlite.shut, after_in_parent=within_sqlite.open, after_in_child=within_sqlite.renew)
+    os.register_at_fork(
+        before=within_sqlite.shut,
+        after_in_parent=within_sqlite.open,
+        after_in_child=within_sqlite.renew,
+    )

@@ -1,4 +1,6 @@
-"""Numbers that were pruned: put down in ``structjob_gaps`` as ranges, each grown by what is pruned beside it."""
+"""Numbers that were pruned: put down in ``structjob_gaps`` as ranges, each grown by what is pruned
+beside it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PRUNED = "pruned"
 DEAD_LETTERED = "dead_lettered"
 """The ``reason`` of numbers whose events the database refused, and holds among the dead letters."""
 
-TAKEN = case((gaps.c.reason.in_((PRUNED, DEAD_LETTERED)), gaps.c.last_seq - gaps.c.first_seq + 1), else_=0)
+TAKEN = case(
+    (gaps.c.reason.in_((PRUNED, DEAD_LETTERED)), gaps.c.last_seq - gaps.c.first_seq + 1), else_=0
+)
 """How many events a row stands for that the database has confirmed."""
 
 _SESSIONS_AT_ONCE = 100
@@ -31,7 +35,13 @@ def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None
         by_session[session_id].append(seq)
     sessions = sorted(by_session)
     for start in range(0, len(sessions), _SESSIONS_AT_ONCE):
-        _put_down(connection, {session_id: _runs(by_session[session_id]) for session_id in sessions[start : start + _SESSIONS_AT_ONCE]})
+        _put_down(
+            connection,
+            {
+                session_id: _runs(by_session[session_id])
+                for session_id in sessions[start : start + _SESSIONS_AT_ONCE]
+            },
+        )
 
 
 def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
@@ -47,31 +57,48 @@ def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
     for session_id, runs in found.items():
         old[session_id] = [first for first, _ in beside[session_id]]
         for first, last in _merged([*beside[session_id], *runs]):
-            # A number may be explained by another reason already, though its event came after all; a key is there once.
+            # A number may be explained by another reason already, though its event came after all;
+            # a key is there once.
             at = first
             while at <= last and at in taken[session_id]:
                 at = taken[session_id][at] + 1
             if at <= last:
-                new.append({"session_id": session_id, "first_seq": at, "last_seq": last, "reason": PRUNED})
+                new.append(
+                    {"session_id": session_id, "first_seq": at, "last_seq": last, "reason": PRUNED}
+                )
     if any(old.values()):
-        absorbed = (and_(gaps.c.session_id == number, gaps.c.first_seq.in_(several)) for number, several in old.items() if several)
+        absorbed = (
+            and_(gaps.c.session_id == number, gaps.c.first_seq.in_(several))
+            for number, several in old.items()
+            if several
+        )
         connection.execute(delete(gaps).where(or_(*absorbed)))
     if new:
         connection.execute(insert(gaps), new)
 
 
 def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
-    """Return the query of the rows that begin within a range or just behind it, and of those that end just before it."""
+    """Return the query of the rows that begin within a range or just behind it, and of those that
+    end just before it.
+    """
     conditions = []
     for session_id, runs in found.items():
         its = gaps.c.session_id == session_id
         begins = {first for first, _ in runs} | {last + 1 for _, last in runs}
         conditions += [
             and_(its, gaps.c.first_seq.in_(sorted(begins))),
-            and_(its, gaps.c.last_seq.in_([first - 1 for first, _ in runs]), gaps.c.reason == PRUNED),
-            *(and_(its, gaps.c.first_seq.between(first + 1, last)) for first, last in runs if first < last),
+            and_(
+                its, gaps.c.last_seq.in_([first - 1 for first, _ in runs]), gaps.c.reason == PRUNED
+            ),
+            *(
+                and_(its, gaps.c.first_seq.between(first + 1, last))
+                for first, last in runs
+                if first < last
+            ),
         ]
-    return select(gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason).where(or_(*conditions))
+    return select(gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason).where(
+        or_(*conditions)
+    )
 
 
 def _runs(numbers: Sequence[int]) -> list[Range]:

@@ -1,4 +1,6 @@
-"""What is kept of errors whose events were pruned: how many there were, and the first and the last of them."""
+"""What is kept of errors whose events were pruned: how many there were, and the first and the last
+of them.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,21 @@ def type_of(attrs: Mapping[str, Any], level: str) -> str:
 
 
 def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> None:
-    """Count the occurrences among *rows* that are deleted: their ``fingerprint``, ``ts``, ``level``, ``message`` and ``attrs``."""
+    """Count the occurrences among *rows* that are deleted: their ``fingerprint``, ``ts``,
+    ``level``, ``message`` and ``attrs``.
+    """
     found: dict[str, list[Mapping[Any, Any]]] = defaultdict(list)
     for row in rows:
         if row["fingerprint"] is not None:
             found[row["fingerprint"]].append(row)
     if not found:
         return
-    of_these = select(errors).where(errors.c.fingerprint.in_(sorted(found))).order_by(errors.c.fingerprint).with_for_update()
+    of_these = (
+        select(errors)
+        .where(errors.c.fingerprint.in_(sorted(found)))
+        .order_by(errors.c.fingerprint)
+        .with_for_update()
+    )
     known = {row["fingerprint"]: row for row in connection.execute(of_these).mappings()}
     for fingerprint, several in sorted(found.items()):
         times = [row["ts"] for row in several]
@@ -35,16 +44,31 @@ def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> N
             attrs = latest["attrs"] if isinstance(latest["attrs"], dict) else {}
             about = {"error_type": type_of(attrs, latest["level"])[:200]}
             about["message"] = str(attrs.get("error_message") or latest["message"])
-            values = {**about, "pruned": len(several), "first_seen": min(times), "last_seen": max(times)}
+            values = {
+                **about,
+                "pruned": len(several),
+                "first_seen": min(times),
+                "last_seen": max(times),
+            }
             connection.execute(insert(errors).values(fingerprint=fingerprint, **values))
             continue
-        seen = [moment for moment in (before["first_seen"], before["last_seen"]) if moment is not None]
-        values = {"pruned": before["pruned"] + len(several), "first_seen": min(times + seen), "last_seen": max(times + seen)}
+        seen = [
+            moment for moment in (before["first_seen"], before["last_seen"]) if moment is not None
+        ]
+        values = {
+            "pruned": before["pruned"] + len(several),
+            "first_seen": min(times + seen),
+            "last_seen": max(times + seen),
+        }
         connection.execute(update(errors).where(errors.c.fingerprint == fingerprint).values(values))
 
 
 def count_restored(connection: Connection, occurrences: Mapping[str, int]) -> None:
-    """Take back that events were pruned which an import has brought back: of each fingerprint, so many."""
+    """Take back that events were pruned which an import has brought back: of each fingerprint, so
+    many.
+    """
     for fingerprint, number in sorted(occurrences.items()):
         left = case((errors.c.pruned > number, errors.c.pruned - number), else_=literal(0))
-        connection.execute(update(errors).where(errors.c.fingerprint == fingerprint).values(pruned=left))
+        connection.execute(
+            update(errors).where(errors.c.fingerprint == fingerprint).values(pruned=left)
+        )

@@ -1,6 +1,8 @@
-"""The numbers of one session that are neither stored nor explained, found in portions by comparing neighbours.
+"""The numbers of one session that are neither stored nor explained, found in portions by comparing
+neighbours.
 
-No query reads more than `PORTION` rows, however long the session is, so none keeps the server, or the loop that takes its answer, for long.
+No query reads more than `PORTION` rows, however long the session is, so none keeps the server, or
+the loop that takes its answer, for long.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Select, and_, exists, func, or_, select
 
-from structjob.store.paging import Fetch
+from structjob.store.contract import Fetch
 from structjob.store.tables import gaps, logs
 
 Range = tuple[int, int]
@@ -53,7 +55,9 @@ def size(ranges: Sequence[Range]) -> int:
 
 
 async def find(fetch: Fetch, session_id: int, stored: int, last: int) -> Holes:
-    """Return the holes of a session among the numbers 1 to *last*; *stored* is the greatest of them that is stored."""
+    """Return the holes of a session among the numbers 1 to *last*; *stored* is the greatest of them
+    that is stored.
+    """
     found = Holes()
     absent: list[Range] = []
     after = 0
@@ -83,40 +87,60 @@ async def find(fetch: Fetch, session_id: int, stored: int, last: int) -> Holes:
 
 
 def _numbers(session_id: int, after: int) -> Select[Any]:
-    return select(logs.c.seq).where(logs.c.session_id == session_id, logs.c.seq > after).order_by(logs.c.seq)
+    return (
+        select(logs.c.seq)
+        .where(logs.c.session_id == session_id, logs.c.seq > after)
+        .order_by(logs.c.seq)
+    )
 
 
 def _breaks(session_id: int, after: int, upto: int) -> Select[Any]:
-    """Return the stored numbers that do not follow the one before, but for gaps that one row of ``structjob_gaps`` explains.
+    """Return the stored numbers that do not follow the one before, but for gaps that one row of
+    ``structjob_gaps`` explains.
 
-    A log that was pruned in part has about as many of those as it has rows, so they stay in the database.
+    A log that was pruned in part has about as many of those as it has rows, so they stay in the
+    database.
     """
     # A fixed frame: MariaDB takes quadratic time for one that begins with the first row.
     before = func.coalesce(func.lag(logs.c.seq).over(order_by=logs.c.seq), after).label("before")
-    pairs = select(logs.c.seq, before).where(logs.c.session_id == session_id, logs.c.seq > after, logs.c.seq <= upto).subquery()
+    pairs = (
+        select(logs.c.seq, before)
+        .where(logs.c.session_id == session_id, logs.c.seq > after, logs.c.seq <= upto)
+        .subquery()
+    )
     explained = exists().where(
         gaps.c.session_id == session_id,
-        gaps.c.first_seq == pairs.c.before + 1,  # by the primary key; what takes several rows to explain is sorted out afterwards
+        # by the primary key; what takes several rows to explain is sorted out afterwards
+        gaps.c.first_seq == pairs.c.before + 1,
         gaps.c.last_seq >= pairs.c.seq - 1,
     )
     return (
         select(pairs.c.seq, pairs.c.before)
-        .where(or_(pairs.c.seq == pairs.c.before, and_(pairs.c.seq > pairs.c.before + 1, ~explained)))
+        .where(
+            or_(pairs.c.seq == pairs.c.before, and_(pairs.c.seq > pairs.c.before + 1, ~explained))
+        )
         .order_by(pairs.c.seq)
     )
 
 
 async def _explanations(fetch: Fetch, session_id: int, absent: Sequence[Range]) -> list[Range]:
-    """Return what ``structjob_gaps`` says about the numbers from the first to the last that are absent."""
+    """Return what ``structjob_gaps`` says about the numbers from the first to the last that are
+    absent.
+    """
     found: list[Range] = []
     if not absent:
         return found
     first, last = absent[0][0], absent[-1][1]
-    overlapping = (gaps.c.session_id == session_id) & (gaps.c.last_seq >= first) & (gaps.c.first_seq <= last)
+    overlapping = (
+        (gaps.c.session_id == session_id) & (gaps.c.last_seq >= first) & (gaps.c.first_seq <= last)
+    )
     after = -1
     while True:
         some = await fetch(
-            select(gaps.c.first_seq, gaps.c.last_seq).where(overlapping, gaps.c.first_seq > after).order_by(gaps.c.first_seq).limit(ANSWER)
+            select(gaps.c.first_seq, gaps.c.last_seq)
+            .where(overlapping, gaps.c.first_seq > after)
+            .order_by(gaps.c.first_seq)
+            .limit(ANSWER)
         )
         found += [(row["first_seq"], row["last_seq"]) for row in some]
         if len(some) < ANSWER:

@@ -1,7 +1,8 @@
-"""Bytes → rows. Lines of the spool go to the database as one parameter of a statement (on MariaDB, of a few); nothing is bound per row.
+"""Bytes → rows. Lines of the spool go to the database as one parameter of a statement (on MariaDB,
+of a few); nothing is bound per row.
 
-Events are not parsed here at all. Changes of state are: each is a whole row, so the last one of a batch is enough, and a
-row is overwritten only by what is newer (`KEEP_NEWER`).
+Events are not parsed here at all. Changes of state are: each is a whole row, so the last one of a
+batch is enough, and a row is overwritten only by what is newer (`KEEP_NEWER`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Connection, Executable, RowMapping
 
-from structjob.session import Session
+from structjob.spool.session import Session
 from structjob.store import tables
 
 T = TypeVar("T")
@@ -21,7 +22,8 @@ T = TypeVar("T")
 LOG_COLUMNS = tuple(
     column.name
     for column in tables.logs.columns
-    if column.name not in ("id", "session_id", "seq", "stored_at", "type", "kind", "stream", "category", "attrs")
+    if column.name
+    not in ("id", "session_id", "seq", "stored_at", "type", "kind", "stream", "category", "attrs")
 )
 """Columns of an event that stand in its line as they are."""
 
@@ -31,8 +33,9 @@ STEP_COLUMNS = tuple(column.name for column in tables.steps.columns)
 GAP_COLUMNS = tuple(column.name for column in tables.gaps.columns)
 JSON_COLUMNS = frozenset({"metadata", "result", "attrs", "jobs"})
 
-# A row is changed by a later change of the same session only. A later attempt replaces an earlier one in the job's row,
-# whoever made it. A job that is pending may be taken over by any session; one presumed crashed is revised by its own only.
+# A row is changed by a later change of the same session only. A later attempt replaces an earlier
+# one in the job's row, whoever made it. A job that is pending may be taken over by any session; one
+# presumed crashed is revised by its own only.
 KEEP_NEWER = {
     "structjob_jobs": (
         "excluded.attempt > structjob_jobs.attempt OR (excluded.attempt = structjob_jobs.attempt AND "
@@ -59,7 +62,9 @@ COLUMNS = {
 
 
 def on_conflict(table: str) -> str:
-    """Return what an insert does about a row that is there, where the database knows ``ON CONFLICT`` (SQLite, PostgreSQL)."""
+    """Return what an insert does about a row that is there, where the database knows ``ON
+    CONFLICT`` (SQLite, PostgreSQL).
+    """
     keys = KEYS[table]
     if table not in KEEP_NEWER:
         return f"ON CONFLICT ({', '.join(keys)}) DO NOTHING"
@@ -69,18 +74,22 @@ def on_conflict(table: str) -> str:
 
 def changes(table: str) -> tuple[str, ...]:
     """Return the columns of *table* that a newer row changes."""
-    return tuple(name for name in COLUMNS[table] if name not in KEYS[table] and name != "created_at")
+    return tuple(
+        name for name in COLUMNS[table] if name not in KEYS[table] and name != "created_at"
+    )
 
 
 def as_array(lines: bytes) -> bytes:
     """Return *lines* as one JSON array."""
-    # Two copies and not three: in a large program each costs the better part of a millisecond, in memory that is new every time.
+    # Two copies and not three: in a large program each costs the better part of a millisecond, in
+    # memory that is new every time.
     return b"".join((b"[", memoryview(lines.replace(b"\n", b","))[:-1], b"]"))
 
 
 @dataclass(slots=True)
 class Provisional:
-    """Changes of state of an attempt whose number is provisional, folded; see `structjob.store.settling`.
+    """Changes of state of an attempt whose number is provisional, folded; see
+    `structjob.store.settling`.
 
     Attributes:
         job_id: Its job.
@@ -139,7 +148,15 @@ def fold(lines: bytes, session_id: int) -> Rows:
         Provisional(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
         for key, rows in sorted(provisional.items(), key=lambda item: item[0][2])
     ]
-    return Rows({table: msgspec.json.encode(list(held[table].values())) for table in COLUMNS if table in held}, unsettled, numbers)
+    return Rows(
+        {
+            table: msgspec.json.encode(list(held[table].values()))
+            for table in COLUMNS
+            if table in held
+        },
+        unsettled,
+        numbers,
+    )
 
 
 def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
@@ -160,7 +177,10 @@ def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
 
 def _apart(provisional: _Apart, row: dict[str, Any]) -> _Held:
     """Return where to keep a *row* that is marked, and take the mark away."""
-    job_id, began = (msgspec.json.decode(row[name], type=str) for name in ("job_id" if "job_id" in row else "id", "provisional"))
+    job_id, began = (
+        msgspec.json.decode(row[name], type=str)
+        for name in ("job_id" if "job_id" in row else "id", "provisional")
+    )
     del row["provisional"]
     return provisional.setdefault((job_id, began, attempt_of(row)), {})
 
@@ -172,10 +192,17 @@ def attempt_of(row: Mapping[str, Any]) -> int:
 
 
 def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
-    key = tuple(bytes(row[name]) if isinstance(row[name], msgspec.Raw) else row[name] for name in KEYS[table])
+    key = tuple(
+        bytes(row[name]) if isinstance(row[name], msgspec.Raw) else row[name]
+        for name in KEYS[table]
+    )
     rows = held.setdefault(table, {})
-    # Lines may stand slightly out of order: the number decides, and a job's later attempt. A gap is one, whoever tells of it.
-    if key not in rows or (attempt_of(row), row["state_seq"]) > (attempt_of(rows[key]), rows[key]["state_seq"]):
+    # Lines may stand slightly out of order: the number decides, and a job's later attempt. A gap is
+    # one, whoever tells of it.
+    if key not in rows or (attempt_of(row), row["state_seq"]) > (
+        attempt_of(rows[key]),
+        rows[key]["state_seq"],
+    ):
         rows[key] = row
 
 
@@ -195,8 +222,8 @@ class Written:
 
     Attributes:
         dead: Events that were put aside.
-        torn: Lines that were no record at all, less the records that were found in them: pieces of what the disk did not take whole,
-            and whose record was kept elsewhere.
+        torn: Lines that were no record at all, less the records that were found in them: pieces of
+            what the disk did not take whole, and whose record was kept elsewhere.
         states: Numbers of the changes of state that are stored (or put aside).
     """
 
@@ -227,10 +254,11 @@ class Ending:
     Attributes:
         reason: Its ``end_reason``.
         last_seq: The greatest number it is known to have given out, besides those in the database.
-        confirmed: How many of its events the database has confirmed to have stored, or put among the dead letters.
+        confirmed: How many of its events the database has confirmed to have stored, or put among
+            the dead letters.
         absent: Why numbers can be absent that were never handed to the database.
-        most: How many such numbers there can be. If more are absent, or the database holds fewer events than it confirmed, nothing is
-            explained: events were lost.
+        most: How many such numbers there can be. If more are absent, or the database holds fewer
+            events than it confirmed, nothing is explained: events were lost.
     """
 
     reason: str
@@ -249,7 +277,8 @@ class Ended:
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
         fewer: How many events fewer the database holds than it had confirmed.
-        withdrawn: Which of its jobs had been presumed crashed, and had not; see `structjob.store.withdrawal`.
+        withdrawn: Which of its jobs had been presumed crashed, and had not; see
+            `structjob.store.withdrawal`.
     """
 
     left: list[Crashed]
@@ -260,7 +289,9 @@ class Ended:
 
 
 Tell = Callable[[list[Crashed]], tuple[int, bytes]]
-"""Given the jobs that have just become crashed, returns the session that says so, and its events, in lines of the spool."""
+"""Given the jobs that have just become crashed, returns the session that says so, and its events,
+in lines of the spool.
+"""
 
 
 class Ingest(Protocol):
@@ -273,17 +304,23 @@ class Ingest(Protocol):
     """Bytes of data that one statement takes at most."""
 
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        """Insert the events in *lines* of the spool; those that are there already stay as they are."""
+        """Insert the events in *lines* of the spool; those that are there already stay as
+        they are.
+        """
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
-        """Insert *rows*, a JSON array, or change those that are there, if `KEEP_NEWER` says so; a gap that is there stays as it is."""
+        """Insert *rows*, a JSON array, or change those that are there, if `KEEP_NEWER` says so; a
+        gap that is there stays as it is.
+        """
 
     def insert(self, connection: Connection, table: str, rows: bytes) -> None:
         """Insert *rows*, a JSON array, none of which is there yet."""
 
 
 class Store(Protocol):
-    """A database, for one tracker. Its methods raise `StoreUnavailable` while it does not answer."""
+    """A database, for one tracker. Its methods raise `StoreUnavailable` while it does not
+    answer.
+    """
 
     masked_url: str
     writers: int
@@ -291,7 +328,9 @@ class Store(Protocol):
     """Whether the database has answered: where `open` takes long, it is at work on the tables."""
 
     async def open(self) -> None:
-        """Connect; create the tables where they are absent. Raises `SchemaMismatch` where they are another version's."""
+        """Connect; create the tables where they are absent. Raises `SchemaMismatch` where they are
+        another version's.
+        """
 
     async def close(self) -> None:
         """Let go of every connection."""
@@ -300,38 +339,42 @@ class Store(Protocol):
         """Enter *session*; harmless if it is there."""
 
     async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-        """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed; return
-        whether the session is in the database.
+        """Record by the database's clock that the session lives, how many numbers it gave out, and
+        how many events were confirmed; return whether the session is in the database.
         """
 
     async def write(self, write: Write) -> Written:
-        """Store a batch, in one transaction, or in a few where one would take too long; what the database refuses for its content goes to
-        the dead letters.
+        """Store a batch, in one transaction, or in a few where one would take too long; what the
+        database refuses for its content goes to the dead letters.
         """
 
     async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
-        """End a session: explain its holes as far as *ending* allows it; then, in one transaction, mark it as ended and what it left
-        running as crashed, and store what *tell* says of that. What a session that was closed left running is cancelled, without an event.
+        """End a session: explain its holes as far as *ending* allows it; then, in one transaction,
+        mark it as ended and what it left running as crashed, and store what *tell* says of that.
+        What a session that was closed left running is cancelled, without an event.
 
-        *tell* is called within the transaction, in any thread, and again when the transaction is tried again. `Ended.left` are the jobs
-        that this very call ended.
+        *tell* is called within the transaction, in any thread, and again when the transaction is
+        tried again. `Ended.left` are the jobs that this very call ended.
         """
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
         """Enter the job of *row* under its id, in its next attempt; see `structjob.lifecycle`.
 
-        Returns the job's former row, if any, and the attempt; the attempt 0 says that nothing was entered: the row is another job's that
-        has the same idempotency key, or the job was cancelled while it was pending. A *row* that is pending is entered as that, with the
-        attempt 0, and without a former row.
+        Returns the job's former row, if any, and the attempt; the attempt 0 says that nothing was
+        entered: the row is another job's that has the same idempotency key, or the job was
+        cancelled while it was pending. A *row* that is pending is entered as that, with the attempt
+        0, and without a former row.
         """
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         """Run a query."""
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
-        """Return what *call* returns, given a connection in a transaction of its own; it is committed unless *call* raises.
+        """Return what *call* returns, given a connection in a transaction of its own; it is
+        committed unless *call* raises.
 
-        For what is the same on every database and happens now and then. *call* may run in any thread, and must not await.
+        For what is the same on every database and happens now and then. *call* may run in any
+        thread, and must not await.
         """
 
     async def make_durable(self) -> None:

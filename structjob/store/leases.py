@@ -1,6 +1,8 @@
-"""The lease of a session: its heartbeat keeps it. Whoever has seen a heartbeat stand still for a lease presumes the session dead.
+"""The lease of a session: its heartbeat keeps it. Whoever has seen a heartbeat stand still for a
+lease presumes the session dead.
 
-A presumption only: the session's rows keep its id and their numbers, so that whatever it says later revises them (`KEEP_NEWER`).
+A presumption only: the session's rows keep its id and their numbers, so that whatever it says later
+revises them (`KEEP_NEWER`).
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, insert, literal, select, update
 
-from structjob.clock import moment
-from structjob.session import Session
+from structjob.machine.clock import moment
+from structjob.spool.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.ingest import Crashed, Tell
 from structjob.store.sessions import CLOSED, crash
@@ -22,7 +24,12 @@ from structjob.store.tables import logs, sessions
 from structjob.store.withdrawal import withdraw
 
 OPEN = select(
-    sessions.c.session_id, sessions.c.host, sessions.c.boot_id, sessions.c.pid, sessions.c.started_at, sessions.c.heartbeat_at
+    sessions.c.session_id,
+    sessions.c.host,
+    sessions.c.boot_id,
+    sessions.c.pid,
+    sessions.c.started_at,
+    sessions.c.heartbeat_at,
 ).where(sessions.c.ended_at.is_(None))
 """The sessions that have not ended."""
 
@@ -43,19 +50,28 @@ class Lease:
     def of(cls, row: RowMapping) -> Lease:
         """Return the lease in a *row* of `OPEN`."""
         started = row["started_at"].astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-        return cls(Session(row["session_id"], row["host"], row["boot_id"], row["pid"], started_at=started), row["heartbeat_at"])
+        return cls(
+            Session(row["session_id"], row["host"], row["boot_id"], row["pid"], started_at=started),
+            row["heartbeat_at"],
+        )
 
 
 def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[Crashed] | None:
-    """End a session that is presumed dead, mark what it left running as crashed, and store what *tell* says of it.
+    """End a session that is presumed dead, mark what it left running as crashed, and store what
+    *tell* says of it.
 
     Its holes stay unexplained: nobody knows what its spool still holds.
 
     Returns:
-        The jobs that became crashed; ``None`` if its heart has beaten since, or somebody else was faster.
+        The jobs that became crashed; ``None`` if its heart has beaten since, or somebody else was
+        faster.
     """
     number = lease.session.session_id
-    unbeaten = sessions.c.heartbeat_at == lease.heartbeat_at if lease.heartbeat_at is not None else sessions.c.heartbeat_at.is_(None)
+    unbeaten = (
+        sessions.c.heartbeat_at == lease.heartbeat_at
+        if lease.heartbeat_at is not None
+        else sessions.c.heartbeat_at.is_(None)
+    )
     # Of several who try, the database lets one through.
     ended = connection.execute(
         update(sessions)
@@ -73,22 +89,40 @@ def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[
 
 
 def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | None:
-    """Take back that a session that lives was presumed dead. What it has running it must record anew.
+    """Take back that a session that lives was presumed dead. What it has running it must record
+    anew.
 
     Returns:
         What was withdrawn, see `structjob.store.withdrawal`; ``None`` if it was not presumed dead.
     """
-    presumed = (sessions.c.session_id == session_id) & sessions.c.ended_at.is_not(None) & (sessions.c.end_reason != CLOSED)
-    alive = update(sessions).where(presumed).values(ended_at=None, end_reason=None, heartbeat_at=utc_now())
-    return withdraw(connection, session_id, alive=True) if connection.execute(alive).rowcount else None
+    presumed = (
+        (sessions.c.session_id == session_id)
+        & sessions.c.ended_at.is_not(None)
+        & (sessions.c.end_reason != CLOSED)
+    )
+    alive = (
+        update(sessions)
+        .where(presumed)
+        .values(ended_at=None, end_reason=None, heartbeat_at=utc_now())
+    )
+    return (
+        withdraw(connection, session_id, alive=True) if connection.execute(alive).rowcount else None
+    )
 
 
 def _insert_event(connection: Connection, session_id: int, line: dict[str, Any]) -> None:
     values = {column.name: line[column.name] for column in logs.columns if column.name in line} | {
         "session_id": session_id,
         "ts": moment(line["ts"]),
-        "type": "system" if line.get("job_id") is None else "job" if line.get("step_id") is None else "task",
+        "type": "system"
+        if line.get("job_id") is None
+        else "job"
+        if line.get("step_id") is None
+        else "task",
     }
     connection.execute(
-        insert(logs).values({name: literal(value, logs.c[name].type) for name, value in values.items()} | {"stored_at": utc_now()})
+        insert(logs).values(
+            {name: literal(value, logs.c[name].type) for name, value in values.items()}
+            | {"stored_at": utc_now()}
+        )
     )

@@ -15,7 +15,9 @@ from structjob.exceptions import InvalidArgument, StructjobError
 
 VERSION_TABLE = "structjob_alembic_version"
 REVISIONS = ("0001",)
-"""The revisions in ``schema/versions``, oldest first: known without importing Alembic, which takes longer than a whole start."""
+"""The revisions in ``schema/versions``, oldest first: known without importing Alembic, which takes
+longer than a whole start.
+"""
 
 DIALECTS = ("sqlite", "mariadb", "mysql", "postgresql")
 
@@ -40,9 +42,11 @@ def render(
     Args:
         dialect: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``.
         direction: ``up`` or ``down``.
-        start: The revision to begin at; by default ``base`` (no tables) upwards and ``head`` downwards.
+        start: The revision to begin at; by default ``base`` (no tables) upwards and ``head``
+            downwards.
         end: The revision to end at; by default ``head`` upwards and ``base`` downwards.
-        schema: The schema of the tables, on PostgreSQL; by default the first of the user's search path.
+        schema: The schema of the tables, on PostgreSQL; by default the first of the user's search
+            path.
 
     Raises:
         InvalidArgument: if an argument is none of these.
@@ -54,27 +58,37 @@ def render(
     first, last = ("base", "head") if direction == "up" else ("head", "base")
     begin, finish = known(start or first), known(end or last)
     if (order(finish) - order(begin)) * (1 if direction == "up" else -1) < 0:
-        raise InvalidArgument(f"revision {begin} does not lead {direction} to {finish}: swap them, or change the direction")
+        raise InvalidArgument(
+            f"revision {begin} does not lead {direction} to {finish}: swap them, or change the direction"
+        )
     body = [f"{statement};\n" for statement in statements(dialect, begin, finish)]
     if schema is not None:
         create = [f'CREATE SCHEMA IF NOT EXISTS "{schema}";\n'] if direction == "up" else []
         body = [*create, f'SET LOCAL search_path TO "{schema}";\n', *body]
     if dialect in ("sqlite", "postgresql"):  # elsewhere every CREATE and DROP commits by itself
         body = ["BEGIN;\n", *body, "COMMIT;\n"]
-    return "\n".join([f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body])
+    return "\n".join(
+        [f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body]
+    )
 
 
 def known(revision: str) -> str:
-    """Return *revision* with ``head`` resolved; raise `InvalidArgument` if there is no such revision."""
+    """Return *revision* with ``head`` resolved; raise `InvalidArgument` if there is no such
+    revision.
+    """
     if revision == "head":
         return head()
     if revision == "base" or revision in REVISIONS:
         return revision
-    raise InvalidArgument(f"unknown revision {revision!r}: use one of base, {', '.join(REVISIONS)}, head")
+    raise InvalidArgument(
+        f"unknown revision {revision!r}: use one of base, {', '.join(REVISIONS)}, head"
+    )
 
 
 def order(revision: str) -> int:
-    """Return the place of *revision* in the order of revisions; ``base``, before the first, is -1."""
+    """Return the place of *revision* in the order of revisions; ``base``, before the
+    first, is -1.
+    """
     return -1 if revision == "base" else REVISIONS.index(revision)
 
 
@@ -88,10 +102,14 @@ class _Statements:
         statement = rendered.strip().removesuffix(";")
         if statement and not statement.startswith("--"):
             statement = re.sub(r"[ \t]+$", "", statement, flags=re.MULTILINE)
-            # MariaDB and MySQL warn, through the driver's logger, that they ignore the name of a primary key.
+            # MariaDB and MySQL warn, through the driver's logger, that they ignore the name of a
+            # primary key.
             statement = statement.replace(f"CONSTRAINT {VERSION_TABLE}_pkc ", "")
-            # Alembic's own INSERT asks for a value that nobody reads, in a form that not every server knows.
-            self.found.append(re.sub(rf"^(INSERT INTO {VERSION_TABLE} .*) RETURNING .*$", r"\1", statement))
+            # Alembic's own INSERT asks for a value that nobody reads, in a form that not every
+            # server knows.
+            self.found.append(
+                re.sub(rf"^(INSERT INTO {VERSION_TABLE} .*) RETURNING .*$", r"\1", statement)
+            )
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -99,13 +117,18 @@ class _Statements:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what Alembic tells of its work in this thread out of what the program prints, but its warnings."""
+    """Keep what Alembic tells of its work in this thread out of what the program prints, but its
+    warnings.
+    """
     thread = threading.get_ident()
 
     def others(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or threading.get_ident() != thread
 
-    loggers = [logging.getLogger(f"alembic.runtime.{name}") for name in ("plugins", "environment", "migration")]
+    loggers = [
+        logging.getLogger(f"alembic.runtime.{name}")
+        for name in ("plugins", "environment", "migration")
+    ]
     for logger in loggers:
         logger.addFilter(others)
     try:
@@ -117,7 +140,9 @@ def _quiet() -> Iterator[None]:
 
 @cache
 def statements(dialect: str, start: str, end: str) -> tuple[str, ...]:
-    """Return the SQL statements that lead from revision *start* to *end* on *dialect*, without their semicolons."""
+    """Return the SQL statements that lead from revision *start* to *end* on *dialect*, without
+    their semicolons.
+    """
     with _quiet():
         return _rendered(dialect, start, end)
 
@@ -131,7 +156,8 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
     config.set_main_option("script_location", str(_location()).replace("%", "%%"))
     config.attributes.update(dialect_name=dialect, version_table=VERSION_TABLE)
     down = order(end) < order(start)
-    # Alembic keeps its context in module globals. Nothing in here waits, so tasks do not interleave, and threads take turns.
+    # Alembic keeps its context in module globals. Nothing in here waits, so tasks do not
+    # interleave, and threads take turns.
     with _rendering:
         (command.downgrade if down else command.upgrade)(config, f"{start}:{end}", sql=True)
     if end == "base":
@@ -140,10 +166,11 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
 
 
 def _with_indexes(found: list[str]) -> list[str]:
-    """Return the statements with each index that follows the creation of its table as a part of that creation.
+    """Return the statements with each index that follows the creation of its table as a part of
+    that creation.
 
-    On MariaDB and MySQL each statement commits on its own, and a cluster carries each out on all nodes before the next: a quarter of the
-    statements takes a quarter of the time.
+    On MariaDB and MySQL each statement commits on its own, and a cluster carries each out on all
+    nodes before the next: a quarter of the statements takes a quarter of the time.
     """
     together: list[str] = []
     places: dict[str, int] = {}
@@ -153,7 +180,9 @@ def _with_indexes(found: list[str]) -> list[str]:
         index = re.fullmatch(r"CREATE (UNIQUE )?INDEX (\w+) ON (\w+) (\(.*\))", statement)
         if index and index[3] in places:
             head_, end, tail = together[places[index[3]]].rpartition("\n)")
-            together[places[index[3]]] = f"{head_},\n    {index[1] or ''}INDEX {index[2]} {index[4]}{end}{tail}"
+            together[places[index[3]]] = (
+                f"{head_},\n    {index[1] or ''}INDEX {index[2]} {index[4]}{end}{tail}"
+            )
         else:
             together.append(statement)
     return together
@@ -161,7 +190,10 @@ def _with_indexes(found: list[str]) -> list[str]:
 
 def _location() -> Path:
     package = Path(__file__).resolve().parent.parent
-    for directory in (package / "_schema", package.parent / "schema"):  # as installed from a wheel; beside the package in a checkout
+    # as installed from a wheel; beside the package in a checkout
+    for directory in (package / "_schema", package.parent / "schema"):
         if (directory / "env.py").is_file():
             return directory
-    raise StructjobError(f"structjob's migrations are missing from {package}: install structjob again")
+    raise StructjobError(
+        f"structjob's migrations are missing from {package}: install structjob again"
+    )

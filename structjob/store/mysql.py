@@ -1,4 +1,6 @@
-"""MariaDB and MySQL: a batch is a few statements in one transaction, each with one hex literal, taken apart by ``JSON_TABLE``."""
+"""MariaDB and MySQL: a batch is a few statements in one transaction, each with one hex literal,
+taken apart by ``JSON_TABLE``.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +13,40 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.store.ingest import COLUMNS, JSON_COLUMNS, KEEP_NEWER, KEYS, LOG_COLUMNS, as_array, changes
-from structjob.store.portions import fitting
+from structjob.store.batch_sizer import fitting
+from structjob.store.ingest import (
+    COLUMNS,
+    JSON_COLUMNS,
+    KEEP_NEWER,
+    KEYS,
+    LOG_COLUMNS,
+    as_array,
+    changes,
+)
 from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 
 _LEAST_PACKET = 64 * 1024
-"""Bytes that ``max_allowed_packet`` must be at least: the queries need some of them, and a row of a job most."""
+"""Bytes that ``max_allowed_packet`` must be at least: the queries need some of them, and a row of a
+job most.
+"""
 
 _STATEMENT = 64 * 1024
-"""Bytes of lines that a statement takes, if it is more than one: to write that down is half a millisecond of work, done on the loop."""
+"""Bytes of lines that a statement takes, if it is more than one: to write that down is half a
+millisecond of work, done on the loop.
+"""
 
 _LARGE = 16 * 1024
-"""Bytes of JSON from which a value gets a statement of its own: the server reads a row anew for every column, the value with it."""
+"""Bytes of JSON from which a value gets a statement of its own: the server reads a row anew for
+every column, the value with it.
+"""
 
 _DEEPEST = 2**32 - 1
-"""Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and MySQL nothing but an error."""
+"""Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and
+MySQL nothing but an error.
+"""
 
-# Our own, whatever the server's defaults are: strict, so that no value is cut silently; backslashes as the driver escapes them; and no
-# limit on rows or joins.
+# Our own, whatever the server's defaults are: strict, so that no value is cut silently; backslashes
+# as the driver escapes them; and no limit on rows or joins.
 _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
     "time_zone = '+00:00', innodb_lock_wait_timeout = 5, completion_type = 0, sql_safe_updates = 0, "
@@ -37,7 +55,9 @@ _SETTINGS = (
 
 
 def _limits(variable: str, unit: int, depth: str) -> str:
-    """Return the statement that lifts limits of the server below our own: the time of a query in *variable*, where *unit* is a second."""
+    """Return the statement that lifts limits of the server below our own: the time of a query in
+    *variable*, where *unit* is a second.
+    """
     least = int(READ_TIMEOUT) * unit
     return f"SET SESSION {depth} = {_DEEPEST}, {variable} = IF(@@SESSION.{variable} > 0, GREATEST(@@SESSION.{variable}, {least}), 0)"
 
@@ -49,20 +69,30 @@ _LIMITS = {
 
 
 def _records(names: tuple[str, ...]) -> str:
-    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word. And without a character set of its own it
-    # has the database's, where a question mark takes the place of what that does not know.
-    types = {name: "JSON" if name in JSON_COLUMNS else "LONGTEXT CHARACTER SET utf8mb4" for name in names}
+    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word.
+    # And without a character set of its own it has the database's, where a question mark takes the
+    # place of what that does not know.
+    types = {
+        name: "JSON" if name in JSON_COLUMNS else "LONGTEXT CHARACTER SET utf8mb4" for name in names
+    }
     columns = ", ".join(f"{name} {type_} PATH '$.{name}'" for name, type_ in types.items())
     return f"JSON_TABLE(CONVERT(0x%s USING utf8mb4), '$[*]' COLUMNS ({columns})) AS excluded"
 
 
 def _value(name: str) -> str:
     # A null within JSON is the text "null" where the column is JSON.
-    return f"IF(JSON_TYPE(excluded.{name}) = 'NULL', NULL, excluded.{name})" if name in JSON_COLUMNS else f"excluded.{name}"
+    return (
+        f"IF(JSON_TYPE(excluded.{name}) = 'NULL', NULL, excluded.{name})"
+        if name in JSON_COLUMNS
+        else f"excluded.{name}"
+    )
 
 
 _ALWAYS = ("ts", "level", "message")
-_OFTEN_ABSENT = {name: b'"%s":' % name.encode() for name in (*(set(LOG_COLUMNS) - set(_ALWAYS)), "kind", "stream", "category")}
+_OFTEN_ABSENT = {
+    name: b'"%s":' % name.encode()
+    for name in (*(set(LOG_COLUMNS) - set(_ALWAYS)), "kind", "stream", "category")
+}
 _DEFAULTS = {"kind": "'log'", "stream": "'system'", "category": "'system'"}
 
 
@@ -70,11 +100,17 @@ _DEFAULTS = {"kind": "'log'", "stream": "'system'", "category": "'system'"}
 def _insert_events(absent: frozenset[str]) -> str:
     """Return the statement for events none of which has one of the *absent* columns.
 
-    The server reads a line anew for every column that is asked for, to its end where the column is not there: a quarter of the work.
-    The lines are our own, without blanks between a key and its colon.
+    The server reads a line anew for every column that is asked for, to its end where the column is
+    not there: a quarter of the work. The lines are our own, without blanks between a key and its
+    colon.
     """
-    names = tuple(name for name in (*LOG_COLUMNS, "kind", "stream", "category") if name not in absent)
-    values = (f"coalesce(excluded.{name}, {_DEFAULTS[name]})" if name in _DEFAULTS else f"excluded.{name}" for name in names)
+    names = tuple(
+        name for name in (*LOG_COLUMNS, "kind", "stream", "category") if name not in absent
+    )
+    values = (
+        f"coalesce(excluded.{name}, {_DEFAULTS[name]})" if name in _DEFAULTS else f"excluded.{name}"
+        for name in names
+    )
     kind = "'job'" if "step_id" in absent else "IF(excluded.step_id IS NULL, 'job', 'task')"
     type_ = "'system'" if "job_id" in absent else f"IF(excluded.job_id IS NULL, 'system', {kind})"
     return f"""
@@ -98,7 +134,8 @@ def _upsert(table: str) -> tuple[str, ...]:
     if table not in KEEP_NEWER:
         key = KEYS[table][0]
         return (f"{_insert(table)} ON DUPLICATE KEY UPDATE {key} = {table}.{key}",)
-    # Not ON DUPLICATE KEY: it knows no WHERE, and takes a row with the same idempotency key for the same job.
+    # Not ON DUPLICATE KEY: it knows no WHERE, and takes a row with the same idempotency key for the
+    # same job.
     assignments = ", ".join(f"{table}.{name} = {_value(name)}" for name in changes(table))
     # From the few rows to the many.
     update = (
@@ -112,14 +149,20 @@ def _upsert(table: str) -> tuple[str, ...]:
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: _upsert(table) for table in COLUMNS}
 
-_RESERVE = 1024 + max(map(len, (_insert_events(frozenset()), *_INSERTS.values(), *sum(_UPSERTS.values(), ()))))
+_RESERVE = 1024 + max(
+    map(len, (_insert_events(frozenset()), *_INSERTS.values(), *sum(_UPSERTS.values(), ())))
+)
 """Bytes of a packet that are for the statement around the data."""
 
-# On a Galera cluster 1213 comes at the commit, too (another node was first), and 1180 where the node was lost meanwhile.
+# On a Galera cluster 1213 comes at the commit, too (another node was first), and 1180 where the
+# node was lost meanwhile.
 _CONFLICTS = frozenset({1020, 1180, 1205, 1213})
 _DUPLICATES = frozenset({1062, 1586})
-# Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158, MariaDB 4035–4044), and what is too large.
-_DATA = frozenset({1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)})
+# Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158,
+# MariaDB 4035–4044), and what is too large.
+_DATA = frozenset(
+    {1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)}
+)
 _LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
 _INSECURE = 3159
 _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
@@ -170,12 +213,21 @@ class _Ingest:
     def insert(self, connection: Connection, table: str, rows: bytes) -> None:
         self._store(connection, table, (_INSERTS[table],), rows)
 
-    def _store(self, connection: Connection, table: str, statements: tuple[str, ...], rows: bytes) -> None:
+    def _store(
+        self, connection: Connection, table: str, statements: tuple[str, ...], rows: bytes
+    ) -> None:
         large: list[str] = []
         if len(rows) > _LARGE and table in KEEP_NEWER:
             kept = _decode_rows(rows)
-            large = [self._set(table, row, name) for row in kept for name in _large(row) if name in COLUMNS[table]]
-            rows = msgspec.json.encode([{**row, **dict.fromkeys(_large(row), _NULL)} for row in kept])
+            large = [
+                self._set(table, row, name)
+                for row in kept
+                for name in _large(row)
+                if name in COLUMNS[table]
+            ]
+            rows = msgspec.json.encode(
+                [{**row, **dict.fromkeys(_large(row), _NULL)} for row in kept]
+            )
         literal = self._fitting(rows)
         for statement in statements:
             _execute(connection, statement % literal)
@@ -183,9 +235,15 @@ class _Ingest:
             _execute(connection, statement)
 
     def _set(self, table: str, row: dict[str, msgspec.Raw], name: str) -> str:
-        """Return the statement that gives a column of *row* its value, if the row is stored, and not a newer one in its place."""
-        same = " AND ".join(f"{key} = {_scalar(row[key])}" for key in (*KEYS[table], *_VERSION) if key in row)
-        return f"UPDATE {table} SET {name} = _utf8mb4 0x{self._fitting(bytes(row[name]))} WHERE {same}"  # noqa: S608 -- see above
+        """Return the statement that gives a column of *row* its value, if the row is stored, and
+        not a newer one in its place.
+        """
+        same = " AND ".join(
+            f"{key} = {_scalar(row[key])}" for key in (*KEYS[table], *_VERSION) if key in row
+        )
+        return (
+            f"UPDATE {table} SET {name} = _utf8mb4 0x{self._fitting(bytes(row[name]))} WHERE {same}"  # noqa: S608 -- see above
+        )
 
     def _fitting(self, data: bytes) -> str:
         if len(data) > self.most:
@@ -233,7 +291,9 @@ class MySQLStore(ServerStore):
     def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
         super().__init__(url, engine_options, _Ingest())
         if not url.database:
-            raise InvalidURL(f"{self.masked_url} names no database: add its name, such as {self.masked_url.rstrip('/')}/structjob")
+            raise InvalidURL(
+                f"{self.masked_url} names no database: add its name, such as {self.masked_url.rstrip('/')}/structjob"
+            )
 
     def options(self) -> dict[str, Any]:
         # What is read is locked, and nothing beside it: fewer deadlocks.
@@ -257,7 +317,8 @@ class MySQLStore(ServerStore):
         cursor.execute(_LIMITS["MariaDB" if "MariaDB" in version else "MySQL"])
         cursor.execute("SHOW VARIABLES LIKE 'wsrep_sync_wait'")
         if (found := cursor.fetchone()) is not None:
-            # A Galera node answers from what it has applied: wait for what was committed on another node before the question.
+            # A Galera node answers from what it has applied: wait for what was committed on another
+            # node before the question.
             cursor.execute(f"SET SESSION wsrep_sync_wait = {int(found[1]) | 1}")
         cursor.close()
 
@@ -272,7 +333,11 @@ class MySQLStore(ServerStore):
         if isinstance(error, _TooLarge):
             return Fault("data", str(error), reason=str(error))
         if isinstance(error, InvalidRequestError) and "MariaDB" in str(error):
-            return Fault("away", f"the server of {self.masked_url} is MySQL, not MariaDB: write mysql:// in the URL", permanent=True)
+            return Fault(
+                "away",
+                f"the server of {self.masked_url} is MySQL, not MariaDB: write mysql:// in the URL",
+                permanent=True,
+            )
         return super().understood(error)
 
     def fault(self, error: BaseException) -> Fault:
@@ -298,9 +363,20 @@ class MySQLStore(ServerStore):
         if code in _RIGHTS:
             return self.not_allowed(said)
         if code in _READ_ONLY:
-            return self.read_only(said, "SET GLOBAL transaction_read_only = OFF" if code == 1792 else "SET GLOBAL read_only = OFF")
+            return self.read_only(
+                said,
+                "SET GLOBAL transaction_read_only = OFF"
+                if code == 1792
+                else "SET GLOBAL read_only = OFF",
+            )
         if code in _TOO_MANY:
             return self.too_many(said)
         if code == 1047:
-            return self.not_working(f"{said}: the node has lost its cluster, or has not joined it yet")
-        return self.unreachable(error.__cause__, said) if code in _UNREACHABLE else self.not_working(said)
+            return self.not_working(
+                f"{said}: the node has lost its cluster, or has not joined it yet"
+            )
+        return (
+            self.unreachable(error.__cause__, said)
+            if code in _UNREACHABLE
+            else self.not_working(said)
+        )

@@ -33,13 +33,18 @@ def _type(column: Column[Any]) -> str:
 
 def _records(table: str, names: tuple[str, ...], parameter: int) -> str:
     columns = ", ".join(f"{name} {_type(tables.metadata.tables[table].c[name])}" for name in names)
-    # Bytes, which the driver need not encode; and converted, since their type has no input of its own.
+    # Bytes, which the driver need not encode; and converted, since their type has no input of its
+    # own.
     return f"json_to_recordset(convert_from(${parameter}::bytea, 'UTF8')::json) AS line({columns})"
 
 
 def _value(table: str, name: str) -> str:
     # The lines' times are UTC, whatever the session's time zone is.
-    return f"line.{name} AT TIME ZONE 'UTC'" if isinstance(tables.metadata.tables[table].c[name].type, UTCDateTime) else f"line.{name}"
+    return (
+        f"line.{name} AT TIME ZONE 'UTC'"
+        if isinstance(tables.metadata.tables[table].c[name].type, UTCDateTime)
+        else f"line.{name}"
+    )
 
 
 _LOGS = "structjob_logs"
@@ -53,8 +58,9 @@ FROM {_records(_LOGS, ("seq", *LOG_COLUMNS, *_OWN), 2)}
 ON CONFLICT (session_id, seq) DO NOTHING
 """  # noqa: S608 -- made of column names alone
 
-# Both in one statement, and so in one transaction that needs no word of its own: on a loop that never rests, each answer that is waited for
-# takes two of its turns. An update that nobody refers to is done last, and does not keep the other writer from the row meanwhile.
+# Both in one statement, and so in one transaction that needs no word of its own: on a loop that
+# never rests, each answer that is waited for takes two of its turns. An update that nobody refers
+# to is done last, and does not keep the other writer from the row meanwhile.
 _INSERT_AND_REACH = f"""
 WITH reached AS (UPDATE structjob_sessions SET last_seq = $3::bigint WHERE session_id = $1::bigint AND last_seq < $3::bigint)
 {_INSERT_EVENTS}
@@ -64,14 +70,17 @@ WITH reached AS (UPDATE structjob_sessions SET last_seq = $3::bigint WHERE sessi
 def _insert(table: str) -> str:
     names = COLUMNS[table]
     values = ", ".join(_value(table, name) for name in names)
-    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {_records(table, names, 1)}"  # noqa: S608 -- see above
+    return (
+        f"INSERT INTO {table} ({', '.join(names)}) SELECT {values} FROM {_records(table, names, 1)}"  # noqa: S608 -- see above
+    )
 
 
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
 
-# What our statements need, where the user's or the database's defaults are others. A time limit is set to what we wait ourselves. Only what
-# differs is set: behind a pooler a session may be passed on to other programs. `default_transaction_read_only` is left alone: it protects.
+# What our statements need, where the user's or the database's defaults are others. A time limit is
+# set to what we wait ourselves. Only what differs is set: behind a pooler a session may be passed
+# on to other programs. `default_transaction_read_only` is left alone: it protects.
 _SETTINGS = f"""
 SELECT set_config(name, wanted, false) FROM (
   SELECT name, CASE
@@ -90,7 +99,9 @@ _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
 
 def _has_odd_escape(lines: bytes) -> bool:
-    """Return whether *lines* may hold an escaped NUL or lone surrogate: ``json`` stores it, and queries that look into it fail."""
+    """Return whether *lines* may hold an escaped NUL or lone surrogate: ``json`` stores it, and
+    queries that look into it fail.
+    """
     return b"\\u0000" in lines or b"\\ud" in lines or b"\\uD" in lines
 
 
@@ -113,15 +124,22 @@ class _Ingest:
         connection.exec_driver_sql(_INSERTS[table], (rows,))
 
     def _check(self, connection: Connection, array: bytes) -> None:
-        """Have the server refuse what it could not look into later: ``jsonb``, which the queries convert to, takes less than ``json``."""
+        """Have the server refuse what it could not look into later: ``jsonb``, which the queries
+        convert to, takes less than ``json``.
+        """
         if _has_odd_escape(array):
-            connection.exec_driver_sql("SELECT convert_from($1::bytea, 'UTF8')::jsonb IS NULL", (array,))
+            connection.exec_driver_sql(
+                "SELECT convert_from($1::bytea, 'UTF8')::jsonb IS NULL", (array,)
+            )
 
 
 def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> None:
-    """Carry *statement* out without a transaction around it: one answer to wait for. Who cuts the connection meanwhile undoes nothing."""
+    """Carry *statement* out without a transaction around it: one answer to wait for. Who cuts the
+    connection meanwhile undoes nothing.
+    """
     driver: Any = connection.connection.dbapi_connection
-    # Not SQLAlchemy's isolation level "AUTOCOMMIT": to set that back fails for levels that only the server knows.
+    # Not SQLAlchemy's isolation level "AUTOCOMMIT": to set that back fails for levels that only the
+    # server knows.
     driver.autocommit = True
     try:
         connection.exec_driver_sql(statement, parameters)
@@ -161,7 +179,9 @@ class PostgresStore(ServerStore):
 
     def _create_engine(self) -> AsyncEngine:
         engine = super()._create_engine()
-        event.listen(engine.sync_engine, "before_cursor_execute", self._within_encoding, retval=True)
+        event.listen(
+            engine.sync_engine, "before_cursor_execute", self._within_encoding, retval=True
+        )
         return engine
 
     def prepare(self, connection: Any) -> None:
@@ -177,8 +197,12 @@ class PostgresStore(ServerStore):
         self._encoding = connection.driver_connection.get_settings().server_encoding
         self._codec = charset.codec_of(self._encoding)
 
-    def _within_encoding(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any) -> tuple[str, Any]:
-        """Replace what the database cannot hold: one such character would keep all that is written with it from being stored."""
+    def _within_encoding(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any
+    ) -> tuple[str, Any]:
+        """Replace what the database cannot hold: one such character would keep all that is written
+        with it from being stored.
+        """
         if self._codec is None:
             return statement, parameters
         if isinstance(parameters, list):
@@ -195,16 +219,26 @@ class PostgresStore(ServerStore):
         connection.terminate()
 
     async def _put(self, write: Write) -> Written:
-        if write.states or not write.events or settling.unsettled(write.events) or _has_odd_escape(write.events):
+        if (
+            write.states
+            or not write.events
+            or settling.unsettled(write.events)
+            or _has_odd_escape(write.events)
+        ):
             return await super()._put(write)
         parameters = (write.session_id, as_array(write.events), write.last_seq)
-        await self._transact(lambda connection: _at_once(connection, _INSERT_AND_REACH, parameters), repeatable=True)
+        await self._transact(
+            lambda connection: _at_once(connection, _INSERT_AND_REACH, parameters), repeatable=True
+        )
         return Written()
 
     async def make_durable(self) -> None:
-        # Where the server commits asynchronously, one commit that is not carries all before it along.
+        # Where the server commits asynchronously, one commit that is not carries all before it
+        # along.
         await self.transact(
-            lambda connection: connection.execute(text("SELECT set_config('synchronous_commit', 'on', true), txid_current()"))
+            lambda connection: connection.execute(
+                text("SELECT set_config('synchronous_commit', 'on', true), txid_current()")
+            )
         )
 
     def fault(self, error: BaseException) -> Fault:
@@ -224,7 +258,9 @@ class PostgresStore(ServerStore):
         if code[:2] == "28":
             return self.wrong_login(said)
         if code == "3D000":
-            return self.no_database(f'createdb {self.url.database}, or CREATE DATABASE "{self.url.database}"')
+            return self.no_database(
+                f'createdb {self.url.database}, or CREATE DATABASE "{self.url.database}"'
+            )
         if code == "3F000" and "to create in" in said:
             return Fault(
                 "away",
@@ -239,12 +275,18 @@ class PostgresStore(ServerStore):
             return self.not_allowed(said)
         if code == "25006":
             name = self.url.username or "name"
-            return self.read_only(said, f'ALTER ROLE "{name}" SET default_transaction_read_only = off')
+            return self.read_only(
+                said, f'ALTER ROLE "{name}" SET default_transaction_read_only = off'
+            )
         if code == "53300":
             return self.too_many(said)
         if "startup parameter" in said:
             how = f"a pooler does not pass it on: name the server itself in the URL, or ALTER ROLE {self.url.username or 'name'} SET it"
-            return Fault("away", f"{self.masked_url} does not take an option of the connection: {said}; {how}", permanent=True)
+            return Fault(
+                "away",
+                f"{self.masked_url} does not take an option of the connection: {said}; {how}",
+                permanent=True,
+            )
         if code in _STATEMENT_NAMES:
             how = "behind a pooler in transaction mode, add prepared_statement_cache_size=0&statement_cache_size=0 to the URL"
             return self.not_working(f"{said}; {how}")
@@ -252,4 +294,8 @@ class PostgresStore(ServerStore):
             said = "the connection was lost"  # asyncpg's words for what it finds then
             return self.unreachable(None, said)
         cause = error.__cause__
-        return self.unreachable(cause, said) if code[:2] == "08" or isinstance(cause, OSError) else self.not_working(said)
+        return (
+            self.unreachable(cause, said)
+            if code[:2] == "08" or isinstance(cause, OSError)
+            else self.not_working(said)
+        )

@@ -1,8 +1,10 @@
-"""What the stores on servers share: a pool of connections, time limits that hold even when the server is frozen, and faults in our words.
+"""What the stores on servers share: a pool of connections, time limits that hold even when the
+server is frozen, and faults in our words.
 
-A driver that is cancelled in the middle of a statement first asks the server to stop it, and waits for the answer; one that closes a
-connection says goodbye and waits, too. With a frozen server both take for ever. So a call runs in a task of its own, and is ended by
-cutting its connection: whoever waited goes on at once, and the task follows as soon as it finds the connection gone.
+A driver that is cancelled in the middle of a statement first asks the server to stop it, and waits
+for the answer; one that closes a connection says goodbye and waits, too. With a frozen server both
+take for ever. So a call runs in a task of its own, and is ended by cutting its connection: whoever
+waited goes on at once, and the task follows as soon as it finds the connection gone.
 """
 
 from __future__ import annotations
@@ -24,10 +26,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
-from structjob.session import Session
-from structjob.store import claims, driver_options, migrate, poison, sessions, settling, tls
+from structjob.spool.session import Session
+from structjob.store import (
+    claims,
+    dead_letters,
+    driver_options,
+    migrations,
+    sessions,
+    settling,
+    tls,
+)
+from structjob.store.batch_sizer import Portions
 from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
-from structjob.store.portions import Portions
 from structjob.store.url import masked
 
 if TYPE_CHECKING:
@@ -49,7 +59,9 @@ _PARTING = 1.0
 """Seconds that closing waits for the server to take leave."""
 
 _unasked: contextvars.ContextVar[bool] = contextvars.ContextVar("structjob_unasked", default=False)
-"""Whether a connection of the pool is taken to be alive. To ask it takes three answers of PostgreSQL, and to store a batch but one."""
+"""Whether a connection of the pool is taken to be alive. To ask it takes three answers of
+PostgreSQL, and to store a batch but one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +69,17 @@ class Fault:
     """What a database error means.
 
     Attributes:
-        kind: ``data``: the content is refused, and would be again. ``conflict``: two transactions met; to be tried again at once.
-            ``duplicate``: another transaction's row has the same key; to be tried again at once, and then refused. ``away``: the database
-            cannot do it now. ``stale``: it may be that only the connection was cut while nobody used it; to be tried again at once.
-        message: What is wrong and what to do, for people; nothing of what was to be stored is in it.
+        kind: ``data``: the content is refused, and would be again. ``conflict``: two transactions
+            met; to be tried again at once. ``duplicate``: another transaction's row has the same
+            key; to be tried again at once, and then refused. ``away``: the database cannot do it
+            now. ``stale``: it may be that only the connection was cut while nobody used it; to be
+            tried again at once.
+        message: What is wrong and what to do, for people; nothing of what was to be stored is in
+            it.
         permanent: Whether only somebody's hand changes it, and not time.
         reason: The database's own words, for the dead letters beside what they are about.
-        gone: Whether the database or its tables, which were there when it was opened, are not any more.
+        gone: Whether the database or its tables, which were there when it was opened, are not any
+            more.
     """
 
     kind: Literal["data", "conflict", "duplicate", "away", "stale"]
@@ -80,11 +96,13 @@ class _Failed(Exception):
 
 
 class ServerStore:
-    """A store on a server; see `structjob.store.ingest.Store`. Its subclasses know what one kind of server understands and says.
+    """A store on a server; see `structjob.store.ingest.Store`. Its subclasses know what one kind of
+    server understands and says.
 
     Args:
         url: With the driver.
-        engine_options: For SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or ``connect_args`` (TLS). They win over ours.
+        engine_options: For SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or
+            ``connect_args`` (TLS). They win over ours.
     """
 
     writers = 2
@@ -110,7 +128,8 @@ class ServerStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.masked_url}>"
 
-    # -- what differs -------------------------------------------------------------------------------------------------------
+    # -- what differs
+    # --------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
         """Return what ``create_async_engine`` is given, but for the user's own options."""
@@ -120,27 +139,38 @@ class ServerStore:
         """Set a new connection, the DBAPI's, up."""
 
     def cut(self, connection: Any) -> None:
-        """End the driver's *connection* at once, whatever it is doing, without a word to the server."""
+        """End the driver's *connection* at once, whatever it is doing, without a word to the
+        server.
+        """
         raise NotImplementedError
 
     def fault(self, error: BaseException) -> Fault:
         """Return what a driver's *error* means."""
         raise NotImplementedError
 
-    # -- opening and closing ------------------------------------------------------------------------------------------------
+    # -- opening and closing
+    # --------------------------------------------------------------------------
 
     async def open(self) -> None:
         await self.knock()
         self.reached = True
-        await self.administer(partial(migrate.prepare, anew=self._prepared))
+        await self.administer(partial(migrations.prepare, anew=self._prepared))
         self._prepared = True
 
     async def knock(self) -> None:
-        """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its time."""
+        """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its
+        time.
+        """
         await self.administer(lambda connection: None, WRITE_TIMEOUT)
 
-    async def administer(self, call: Callable[[Connection], T], seconds: float = migrate.LOCK_TIMEOUT + WRITE_TIMEOUT) -> T:
-        """Return what *call* returns, given a connection on which no transaction is open: for `structjob.store.migrate`."""
+    async def administer(
+        self,
+        call: Callable[[Connection], T],
+        seconds: float = migrations.LOCK_TIMEOUT + WRITE_TIMEOUT,
+    ) -> T:
+        """Return what *call* returns, given a connection on which no transaction is open: for
+        `structjob.store.migrations`.
+        """
 
         async def work(connection: AsyncConnection) -> T:
             return await connection.run_sync(call)
@@ -151,19 +181,25 @@ class ServerStore:
         given = dict(self._options)
         own = self.options()
         options = {"hide_parameters": True, "pool_size": 5, "max_overflow": 5, **own, **given}
-        options["connect_args"] = driver_options.merged(own.get("connect_args", {}), given.get("connect_args", {}))
+        options["connect_args"] = driver_options.merged(
+            own.get("connect_args", {}), given.get("connect_args", {})
+        )
         try:
             engine = create_async_engine(self.url, **options)
         except ModuleNotFoundError as exc:
             raise StoreUnavailable(
-                f"structjob needs {exc.name} for {self.masked_url}: pip install 'structjob[{self.extra}]'", permanent=True
+                f"structjob needs {exc.name} for {self.masked_url}: pip install 'structjob[{self.extra}]'",
+                permanent=True,
             ) from None
         except (TypeError, SQLAlchemyError, NoSuchModuleError) as exc:
-            raise InvalidURL(f"the engine options for {self.masked_url} are refused: {exc}") from None
+            raise InvalidURL(
+                f"the engine options for {self.masked_url} are refused: {exc}"
+            ) from None
         if "pool_pre_ping" not in given:
             event.listen(engine.sync_engine, "checkin", _used)
             event.listen(engine.sync_engine, "checkout", partial(_ask, engine.dialect))
-        # Before SQLAlchemy looks at the first connection: it quotes names, for example, as the sql_mode it finds has it.
+        # Before SQLAlchemy looks at the first connection: it quotes names, for example, as the
+        # sql_mode it finds has it.
         event.listen(engine.sync_engine, "connect", self._connected, insert=True)
         event.listen(engine.sync_engine, "close", self._disconnected)
         event.listen(engine.sync_engine, "close_detached", self._disconnected)
@@ -172,7 +208,7 @@ class ServerStore:
     def _connected(self, connection: Any, record: Any) -> None:
         driver = connection.driver_connection
         self._connections[id(driver)] = driver
-        record.info[migrate.SCHEMA] = self.driver_options.schema
+        record.info[migrations.SCHEMA] = self.driver_options.schema
         try:
             self.prepare(connection)
         except BaseException:
@@ -196,7 +232,8 @@ class ServerStore:
                 self.cut(connection)
         await asyncio.wait(parting, timeout=_PARTING)
 
-    # -- writing ------------------------------------------------------------------------------------------------------------
+    # -- writing
+    # --------------------------------------------------------------------------
 
     async def write(self, write: Write) -> Written:
         written = Written()
@@ -214,7 +251,9 @@ class ServerStore:
             return await self._divide(write, f"{type(exc).__name__}: {exc}")
 
     async def _put(self, write: Write) -> Written:
-        return await self._transact(lambda connection: self._write(connection, write), repeatable=True)
+        return await self._transact(
+            lambda connection: self._write(connection, write), repeatable=True
+        )
 
     def _write(self, connection: Connection, write: Write) -> Written:
         written = Written()
@@ -225,19 +264,25 @@ class ServerStore:
             settling.settle(connection, self._ingest, write.session_id, rows.unsettled)
             written.states = rows.numbers
         if write.events:
-            self._ingest.events(connection, write.session_id, settling.renumbered(connection, write.session_id, write.events))
+            self._ingest.events(
+                connection,
+                write.session_id,
+                settling.renumbered(connection, write.session_id, write.events),
+            )
         if write.last_seq:
             sessions.reach(connection, write.session_id, write.last_seq)
         return written
 
     async def _divide(self, write: Write, reason: str) -> Written:
-        """Store what can be stored of a batch that the database refuses, and put the rest aside with the *reason*."""
+        """Store what can be stored of a batch that the database refuses, and put the rest aside
+        with the *reason*.
+        """
         written = Written()
-        parts = poison.divided(write)
+        parts = dead_letters.divided(write)
         if not parts:
-            if (salvaged := poison.salvage(write)) is None:
+            if (salvaged := dead_letters.salvage(write)) is None:
                 aside = await self._put_aside(write, reason)
-                for smaller in poison.reduced(write):
+                for smaller in dead_letters.reduced(write):
                     with contextlib.suppress(_Failed, msgspec.MsgspecError, ValueError):
                         return await self._put(smaller)
                 return aside
@@ -249,15 +294,23 @@ class ServerStore:
 
     async def _put_aside(self, write: Write, reason: str) -> Written:
         try:
-            return await self._transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason))
+            return await self._transact(
+                lambda connection: dead_letters.put_aside(connection, self._ingest, write, reason)
+            )
         except _Failed:  # what cannot be stored as it is can be as ASCII
-            return await self.transact(lambda connection: poison.put_aside(connection, self._ingest, write, reason, ascii_only=True))
+            return await self.transact(
+                lambda connection: dead_letters.put_aside(
+                    connection, self._ingest, write, reason, ascii_only=True
+                )
+            )
 
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
     async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-        return await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
+        return await self.transact(
+            lambda connection: sessions.beat(connection, session_id, last_seq, confirmed)
+        )
 
     async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
         return await sessions.end(self, self._ingest, session, ending, tell)
@@ -272,7 +325,9 @@ class ServerStore:
             raise StoreUnavailable(exc.fault.message, refused=exc.fault.kind == "data") from None
 
     async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False) -> T:
-        """Return what *call* returns; where it is *repeatable*, nobody asks first whether the connection still lives."""
+        """Return what *call* returns; where it is *repeatable*, nobody asks first whether the
+        connection still lives.
+        """
 
         async def work(connection: AsyncConnection) -> T:
             async with connection.begin():
@@ -289,7 +344,8 @@ class ServerStore:
         # Nothing is wrong with what it was given: it is tried again later.
         raise StoreUnavailable(fault.message)
 
-    # -- reading ------------------------------------------------------------------------------------------------------------
+    # -- reading
+    # --------------------------------------------------------------------------
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
@@ -306,14 +362,24 @@ class ServerStore:
     async def make_durable(self) -> None:
         """What is committed is as durable as the server makes it."""
 
-    # -- calls and faults ---------------------------------------------------------------------------------------------------
+    # -- calls and faults
+    # --------------------------------------------------------------------------
 
-    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float, *, unasked: bool = False) -> T:
-        """Return what *work* returns, given a connection; raise `StoreUnavailable`, or `_Failed` where the database says no."""
+    async def _run(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[T]],
+        seconds: float,
+        *,
+        unasked: bool = False,
+    ) -> T:
+        """Return what *work* returns, given a connection; raise `StoreUnavailable`, or `_Failed`
+        where the database says no.
+        """
         if self._closed:
             raise StoreUnavailable(f"{self.masked_url} is closed")
         if self._engine is None:
-            self._engine = await asyncio.to_thread(self._create_engine)  # importing a driver takes its time
+            # importing a driver takes its time
+            self._engine = await asyncio.to_thread(self._create_engine)
         call = _Call(self, self._engine, unasked=unasked)
         task = self._spawn(call.run(work))
         try:
@@ -324,11 +390,15 @@ class ServerStore:
         if not done:
             self._abandon(call, task)
             self._drop_idle()
-            raise StoreUnavailable(f"the database {self.masked_url} has not answered for {seconds:g} s")
+            raise StoreUnavailable(
+                f"the database {self.masked_url} has not answered for {seconds:g} s"
+            )
         error = task.exception()
         if error is None:
             return task.result()
-        if isinstance(error, (StructjobError, msgspec.MsgspecError)) or not isinstance(error, Exception):
+        if isinstance(error, (StructjobError, msgspec.MsgspecError)) or not isinstance(
+            error, Exception
+        ):
             raise error
         fault = self.understood(error)
         if fault is None:
@@ -342,7 +412,8 @@ class ServerStore:
         raise StoreUnavailable(fault.message, permanent=fault.permanent, gone=fault.gone) from None
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        # An empty context: what is current where a connection is made must not live as long as the connection.
+        # An empty context: what is current where a connection is made must not live as long as the
+        # connection.
         task: asyncio.Task[T] = contextvars.Context().run(asyncio.create_task, work)
         self._parting.add(task)
         task.add_done_callback(self._parted)
@@ -360,7 +431,9 @@ class ServerStore:
             task.cancel()
 
     def _drop_idle(self) -> None:
-        """Let go of all connections that nobody uses: what befell one of them befell the server, most likely."""
+        """Let go of all connections that nobody uses: what befell one of them befell the server,
+        most likely.
+        """
         for key, connection in list(self._connections.items()):
             if key not in self._in_use:
                 self.cut(connection)
@@ -370,26 +443,45 @@ class ServerStore:
     def understood(self, error: Exception) -> Fault | None:
         """Return what an *error* of a call means; None if it is not about the database."""
         if isinstance(error, DBAPIError):
-            return self.fault(error.orig) if error.orig is not None else Fault("away", f"the database {self.masked_url} does not work")
+            return (
+                self.fault(error.orig)
+                if error.orig is not None
+                else Fault("away", f"the database {self.masked_url} does not work")
+            )
         if isinstance(error, ssl.SSLCertVerificationError):
             return self.not_verified(error)
         if isinstance(error, PoolTimeout):
-            return Fault("away", f"no connection to {self.masked_url} is free; raise pool_size in engine_options")
+            return Fault(
+                "away",
+                f"no connection to {self.masked_url} is free; raise pool_size in engine_options",
+            )
         if isinstance(error, (OSError, EOFError)):
             return self.unreachable(error)
         if isinstance(error, TypeError) and "connect()" in str(error):
-            return Fault("away", f"the URL {self.masked_url} has an option that its driver does not know: {error}", permanent=True)
+            return Fault(
+                "away",
+                f"the URL {self.masked_url} has an option that its driver does not know: {error}",
+                permanent=True,
+            )
         return None
 
     def unreachable(self, error: BaseException | None, text: str = "") -> Fault:
-        """Return the fault that nobody answers where the URL leads, or that TLS is not agreed upon there."""
+        """Return the fault that nobody answers where the URL leads, or that TLS is not agreed upon
+        there.
+        """
         if isinstance(error, ssl.SSLCertVerificationError):
             return self.not_verified(error)
         if isinstance(error, ssl.SSLError):
             said = error.reason or str(error)
-            if "CERTIFICATE_REQUIRED" in said.upper().replace(" ", "_") or "HANDSHAKE_FAILURE" in said.upper().replace(" ", "_"):
+            if "CERTIFICATE_REQUIRED" in said.upper().replace(
+                " ", "_"
+            ) or "HANDSHAKE_FAILURE" in said.upper().replace(" ", "_"):
                 return self.certificate_wanted(said)
-            return Fault("away", f"TLS with {self.masked_url} failed: {said}; is TLS set up on the server?", permanent=True)
+            return Fault(
+                "away",
+                f"TLS with {self.masked_url} failed: {said}; is TLS set up on the server?",
+                permanent=True,
+            )
         if isinstance(error, ConnectionError) and "SSL" in str(error):
             return self.no_tls(str(error))
         name = getattr(error, "filename", None)
@@ -408,11 +500,19 @@ class ServerStore:
         """Return what else may be wrong where a server refuses a user and does not say why."""
         if not self.tls.wanted:
             return ", or add ?ssl-mode=required if the server wants TLS of this user"
-        return "" if self.tls.cert else ", or add sslcert and sslkey if the server wants a client certificate of this user"
+        return (
+            ""
+            if self.tls.cert
+            else ", or add sslcert and sslkey if the server wants a client certificate of this user"
+        )
 
     def tls_wanted(self, text: str) -> Fault:
         """Return the fault that the server takes no connection without TLS."""
-        option = "sslmode=require" if self.url.get_backend_name() == "postgresql" else "ssl-mode=required"
+        option = (
+            "sslmode=require"
+            if self.url.get_backend_name() == "postgresql"
+            else "ssl-mode=required"
+        )
         return Fault(
             "away",
             f"{self.masked_url} takes connections with TLS only: {text}; add {option} to the URL, "
@@ -423,7 +523,9 @@ class ServerStore:
     def certificate_wanted(self, text: str) -> Fault:
         """Return the fault that the server wants a certificate of the client."""
         how = "add sslcert=/path/to/certificate.pem and sslkey=/path/to/key.pem to the URL"
-        return Fault("away", f"{self.masked_url} wants a client certificate: {text}; {how}", permanent=True)
+        return Fault(
+            "away", f"{self.masked_url} wants a client certificate: {text}; {how}", permanent=True
+        )
 
     def no_tls(self, text: str) -> Fault:
         """Return the fault that the server does not speak TLS, which the URL asks for."""
@@ -437,16 +539,24 @@ class ServerStore:
         how = f"give the certificate of its authority with {self.tls.names.get('ca', 'sslrootcert')}=/path/to/ca.pem"
         if "match" in error.verify_message:
             how = f"write the host as in its certificate, or {name}=verify-ca"
-        return Fault("away", f"the certificate of {self.masked_url} is not accepted: {error.verify_message}; {how}", permanent=True)
+        return Fault(
+            "away",
+            f"the certificate of {self.masked_url} is not accepted: {error.verify_message}; {how}",
+            permanent=True,
+        )
 
     def no_database(self, create: str) -> Fault:
         """Return the fault that there is no such database, and how to *create* it."""
-        message = f"there is no database {self.url.database!r} at {self.masked_url}; create it: {create}"
+        message = (
+            f"there is no database {self.url.database!r} at {self.masked_url}; create it: {create}"
+        )
         return Fault("away", message, permanent=True, gone=True)
 
     def no_tables(self, text: str) -> Fault:
         """Return the fault that a table or a column is missing."""
-        message = f"the tables in {self.masked_url} are not structjob's: {text}; run `structjob migrate`"
+        message = (
+            f"the tables in {self.masked_url} are not structjob's: {text}; run `structjob migrate`"
+        )
         return Fault("away", message, permanent=True, gone=True)
 
     def not_allowed(self, text: str) -> Fault:
@@ -459,9 +569,11 @@ class ServerStore:
         )
 
     def read_only(self, text: str, lift: str) -> Fault:
-        """Return the fault that the server takes no writes, and the statement that would *lift* a setting to that effect."""
-        # Not permanent: a standby becomes the primary when that fails. And not lifted by us: administrators, and hosts whose disk is full,
-        # set it to protect the database.
+        """Return the fault that the server takes no writes, and the statement that would *lift* a
+        setting to that effect.
+        """
+        # Not permanent: a standby becomes the primary when that fails. And not lifted by us:
+        # administrators, and hosts whose disk is full, set it to protect the database.
         how = f"name the primary server in the URL; if it is the primary: {lift}"
         return Fault("away", f"the database {self.masked_url} is read-only: {text}; {how}")
 
@@ -478,19 +590,31 @@ class ServerStore:
 
     def conflict(self, text: str) -> Fault:
         """Return the fault that another transaction is in the way."""
-        return Fault("conflict", f"the database {self.masked_url} is busy with other transactions: {text}")
+        return Fault(
+            "conflict", f"the database {self.masked_url} is busy with other transactions: {text}"
+        )
 
     def refused(self, kind: Literal["data", "duplicate"], code: object, reason: str) -> Fault:
-        """Return the fault that the database says no to this transaction; *reason* may quote what was to be stored."""
-        return Fault(kind, f"the database {self.masked_url} refuses what it was given (error {code})", reason=reason)
+        """Return the fault that the database says no to this transaction; *reason* may quote what
+        was to be stored.
+        """
+        return Fault(
+            kind,
+            f"the database {self.masked_url} refuses what it was given (error {code})",
+            reason=reason,
+        )
 
 
 def _used(connection: Any, record: ConnectionPoolEntry) -> None:
     record.info["used"] = True
 
 
-def _ask(dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any) -> None:
-    """Have the pool connect anew where a connection that was used before does not answer any more."""
+def _ask(
+    dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any
+) -> None:
+    """Have the pool connect anew where a connection that was used before does not answer
+    any more.
+    """
     if "used" in record.info and not _unasked.get():
         try:
             dialect.do_ping(connection)

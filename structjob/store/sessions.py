@@ -1,15 +1,31 @@
-"""The life of a session in the database: it is entered, its heart beats, it is ended by itself or by whoever finds it dead."""
+"""The life of a session in the database: it is entered, its heart beats, it is ended by itself or
+by whoever finds it dead.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, exists, func, insert, literal, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    literal_column,
+    select,
+    update,
+)
 
-from structjob.clock import moment
-from structjob.session import Session
+from structjob.machine.clock import moment
+from structjob.spool.session import Session
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
@@ -24,9 +40,11 @@ LEFT_RUNNING = "its tracker was closed while it ran"
 DIED = "died"
 """``end_reason`` of a session whose process is gone, and of whose spool all is stored."""
 VANISHED = "vanished"
-"""``end_reason`` of a session whose host has no such process any more; nobody has seen its spool."""
+"""``end_reason`` of a session whose host has no such process any more; nobody has seen its spool.
+"""
 LEASE_EXPIRED = "lease_expired"
-"""``end_reason`` of a session whose heartbeat stood still for a lease; nobody has seen its spool."""
+"""``end_reason`` of a session whose heartbeat stood still for a lease; nobody has seen its spool.
+"""
 LOOKS_RESTORED = "it looks restored from a backup or failed over to an older copy, or rows were deleted without structjob"
 """What it means that a database holds fewer events than it had confirmed."""
 PRESUMED = (VANISHED, LEASE_EXPIRED)
@@ -54,19 +72,30 @@ def enter(connection: Connection, session: Session) -> None:
         "last_seq": 0,
     }
     row = [literal(value, sessions.c[name].type) for name, value in values.items()]
-    absent = ~exists(select(sessions.c.session_id).where(sessions.c.session_id == session.session_id))
-    connection.execute(insert(sessions).from_select([*values, "heartbeat_at"], select(*row, utc_now()).where(absent)))
+    absent = ~exists(
+        select(sessions.c.session_id).where(sessions.c.session_id == session.session_id)
+    )
+    connection.execute(
+        insert(sessions).from_select(
+            [*values, "heartbeat_at"], select(*row, utc_now()).where(absent)
+        )
+    )
 
 
 def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-    """Record by the database's clock that the session lives, how many numbers it gave out, and how many events were confirmed.
+    """Record by the database's clock that the session lives, how many numbers it gave out, and how
+    many events were confirmed.
 
     Returns:
         Whether the session is in the database.
     """
     values = {"heartbeat_at": utc_now(), "last_seq": _greatest(sessions.c.last_seq, last_seq)}
     values["confirmed"] = _greatest(sessions.c.confirmed, confirmed)
-    return bool(connection.execute(update(sessions).where(sessions.c.session_id == session_id).values(values)).rowcount)
+    return bool(
+        connection.execute(
+            update(sessions).where(sessions.c.session_id == session_id).values(values)
+        ).rowcount
+    )
 
 
 def _greatest(column: ColumnElement[int], value: int) -> ColumnElement[int]:
@@ -82,11 +111,16 @@ def reach(connection: Connection, session_id: int, last_seq: int) -> None:
 async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, tell: Tell) -> Ended:
     """Do as `structjob.store.ingest.Store.end_session` says."""
     number = session.session_id
-    # Outside the transaction that ends it: a long session is read in portions, and nobody is kept waiting. What changes meanwhile is
-    # either pruned, and explained by that, or stored late, and an explanation too many does no harm.
-    rows = await store.fetch(select(sessions.c.last_seq, sessions.c.confirmed).where(sessions.c.session_id == number))
+    # Outside the transaction that ends it: a long session is read in portions, and nobody is kept
+    # waiting. What changes meanwhile is either pruned, and explained by that, or stored late, and
+    # an explanation too many does no harm.
+    rows = await store.fetch(
+        select(sessions.c.last_seq, sessions.c.confirmed).where(sessions.c.session_id == number)
+    )
     told, confirmed = (rows[0]["last_seq"], rows[0]["confirmed"]) if rows else (0, 0)
-    last, fewer, holes = await _examine(store, number, max(told, ending.last_seq), max(confirmed, ending.confirmed))
+    last, fewer, holes = await _examine(
+        store, number, max(told, ending.last_seq), max(confirmed, ending.confirmed)
+    )
     explain = not fewer and holes.count <= ending.most
     if explain:
         await _explain(store, ingest, number, ending.absent, holes.ranges)
@@ -96,21 +130,26 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
     def finish(connection: Connection) -> list[Crashed]:
         enter(connection, session)
         # Locked: whoever else ends it at the same moment waits here, and finds it done.
-        former = connection.scalar(select(sessions.c.end_reason).where(sessions.c.session_id == number).with_for_update())
+        former = connection.scalar(
+            select(sessions.c.end_reason).where(sessions.c.session_id == number).with_for_update()
+        )
         # All that it had to say is stored: what it had finished did not crash.
         withdrawn[:] = withdraw(connection, number, alive=False) if former in PRESUMED else ()
         values = {
             "last_seq": _greatest(sessions.c.last_seq, last),
             "confirmed": _greatest(sessions.c.confirmed, ending.confirmed),
             "ended_at": func.coalesce(sessions.c.ended_at, utc_now()),
-            "end_reason": case((sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=ending.reason),
+            "end_reason": case(
+                (sessions.c.end_reason.not_in(PRESUMED), sessions.c.end_reason), else_=ending.reason
+            ),
         }
         connection.execute(update(sessions).where(sessions.c.session_id == number).values(values))
         if ending.reason == CLOSED:
             return leave(connection, session)
         crashed = crash(connection, session)
         if crashed:
-            # Here and not through the spool: should this process be killed next, it is said nevertheless, and once.
+            # Here and not through the spool: should this process be killed next, it is said
+            # nevertheless, and once.
             teller, lines = tell(crashed)
             if lines:
                 ingest.events(connection, teller, lines)
@@ -122,32 +161,56 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
 
 
 async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
-    """Return the last number of a session, how many events fewer than *confirmed* the database holds, and the session's holes."""
+    """Return the last number of a session, how many events fewer than *confirmed* the database
+    holds, and the session's holes.
+    """
     # The events first: what is pruned in between is then counted twice, and not missed.
-    (stored,) = await store.fetch(select(func.count().label("rows"), func.max(logs.c.seq).label("last")).where(logs.c.session_id == number))
+    (stored,) = await store.fetch(
+        select(func.count().label("rows"), func.max(logs.c.seq).label("last")).where(
+            logs.c.session_id == number
+        )
+    )
     (given_up,) = await store.fetch(
-        select(func.max(gaps.c.last_seq).label("last"), func.coalesce(func.sum(TAKEN), 0).label("taken")).where(gaps.c.session_id == number)
+        select(
+            func.max(gaps.c.last_seq).label("last"),
+            func.coalesce(func.sum(TAKEN), 0).label("taken"),
+        ).where(gaps.c.session_id == number)
     )
     highest = stored["last"] or 0
     last = max(told, highest, given_up["last"] or 0)
     holes = await find(store.fetch, number, highest, last) if stored["rows"] != last else Holes()
     # Only what is absent can have been lost, whatever the counts say.
-    return last, min(max(0, confirmed - stored["rows"] - int(given_up["taken"])), holes.count), holes
+    return (
+        last,
+        min(max(0, confirmed - stored["rows"] - int(given_up["taken"])), holes.count),
+        holes,
+    )
 
 
-async def _explain(store: Store, ingest: Ingest, number: int, reason: str, ranges: Sequence[Range]) -> None:
-    """Write *ranges* to ``structjob_gaps``, a portion in each transaction: if this process ends in between, the next one repeats it."""
+async def _explain(
+    store: Store, ingest: Ingest, number: int, reason: str, ranges: Sequence[Range]
+) -> None:
+    """Write *ranges* to ``structjob_gaps``, a portion in each transaction: if this process ends in
+    between, the next one repeats it.
+    """
     for start in range(0, len(ranges), EXPLAINED_AT_ONCE):
         some = ranges[start : start + EXPLAINED_AT_ONCE]
         rows = msgspec.json.encode(
-            [{"session_id": number, "first_seq": first, "last_seq": last, "reason": reason} for first, last in some]
+            [
+                {"session_id": number, "first_seq": first, "last_seq": last, "reason": reason}
+                for first, last in some
+            ]
         )
-        await store.transact(lambda connection, rows=rows: ingest.upsert(connection, "structjob_gaps", rows))  # type: ignore[misc]  # bound early
+        await store.transact(functools.partial(ingest.upsert, table="structjob_gaps", rows=rows))
 
 
 def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
-    """Return when a session is known to have lived last: when it died nobody knows, and it is found out about any time later."""
-    beat = connection.execute(select(sessions.c.heartbeat_at).where(sessions.c.session_id == number)).scalar_one_or_none()
+    """Return when a session is known to have lived last: when it died nobody knows, and it is found
+    out about any time later.
+    """
+    beat = connection.execute(
+        select(sessions.c.heartbeat_at).where(sessions.c.session_id == number)
+    ).scalar_one_or_none()
     logged = connection.execute(
         select(logs.c.ts).where(logs.c.session_id == number).order_by(logs.c.seq.desc()).limit(1)
     ).scalar_one_or_none()
@@ -156,23 +219,39 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
 
 
 def crash(connection: Connection, session: Session) -> list[Crashed]:
-    """Mark what *session* left running; say so only where its latest change of state is the session's own."""
+    """Mark what *session* left running; say so only where its latest change of state is the
+    session's own.
+    """
     number = session.session_id
     crashed = []
     for job in _running(connection, number):
         open_steps = connection.scalars(
             select(steps.c.name)
-            .where(steps.c.job_id == job["id"], steps.c.attempt == job["attempt"], steps.c.status == "running")
+            .where(
+                steps.c.job_id == job["id"],
+                steps.c.attempt == job["attempt"],
+                steps.c.status == "running",
+            )
             .order_by(steps.c.seq)
         ).all()
         last_lines = connection.scalars(
             select(logs.c.message)
-            .where(logs.c.job_id == job["id"], logs.c.session_id == number, logs.c.kind.in_(("log", "output")))
+            .where(
+                logs.c.job_id == job["id"],
+                logs.c.session_id == number,
+                logs.c.kind.in_(("log", "output")),
+            )
             .order_by(logs.c.ts.desc(), logs.c.id.desc())
             .limit(_LAST_LINES)
         ).all()
         crashed.append(Crashed(dict(job), tuple(open_steps), tuple(last_lines)[::-1]))
-    _end_running(connection, number, "crashed", "Crashed", f"process {session.pid} on {session.host} ended without finishing it")
+    _end_running(
+        connection,
+        number,
+        "crashed",
+        "Crashed",
+        f"process {session.pid} on {session.host} ended without finishing it",
+    )
     return crashed
 
 
@@ -187,19 +266,41 @@ def leave(connection: Connection, session: Session) -> list[Crashed]:
 
 
 def _running(connection: Connection, number: int) -> Sequence[RowMapping]:
-    running = select(jobs).where(jobs.c.session_id == number, jobs.c.status == "running").order_by(jobs.c.id).with_for_update()
+    running = (
+        select(jobs)
+        .where(jobs.c.session_id == number, jobs.c.status == "running")
+        .order_by(jobs.c.id)
+        .with_for_update()
+    )
     return connection.execute(running).mappings().all()
 
 
-def _end_running(connection: Connection, number: int, status: str, error_type: str, why: str) -> None:
-    """Give the jobs, attempts and steps that the session *number* left running their final *status*."""
+def _end_running(
+    connection: Connection, number: int, status: str, error_type: str, why: str
+) -> None:
+    """Give the jobs, attempts and steps that the session *number* left running their final
+    *status*.
+    """
     last = _last_sign(connection, number)
     for table in (jobs, attempts, steps):
         # The database's clock may be behind the host's, and nothing ends before it begins.
-        ended = func.coalesce(table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last))
-        values = {"status": status, "completed_at": ended, "error_type": error_type, "error_message": why}
+        ended = func.coalesce(
+            table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last)
+        )
+        values = {
+            "status": status,
+            "completed_at": ended,
+            "error_type": error_type,
+            "error_message": why,
+        }
         if table is jobs and status == "cancelled":
             values["canceled_at"] = ended
-        # The session and its state_seq stay as they are: should its own later truth turn up, it wins.
-        connection.execute(update(table).where(table.c.session_id == number, table.c.status == _RUNNING).values(values))
-    connection.execute(delete(cancellations).where(cancellations.c.session_id == number))  # nobody takes them up any more
+        # The session and its state_seq stay as they are: should its own later truth turn up, it
+        # wins.
+        connection.execute(
+            update(table)
+            .where(table.c.session_id == number, table.c.status == _RUNNING)
+            .values(values)
+        )
+    # nobody takes them up any more
+    connection.execute(delete(cancellations).where(cancellations.c.session_id == number))

@@ -1,7 +1,9 @@
-"""Settling what began while the database was away: its attempt's number was provisional, and gives way to the true one when it is stored.
+"""Settling what began while the database was away: its attempt's number was provisional, and gives
+way to the true one when it is stored.
 
-Such a job's changes of state and its events carry a mark that is no column, ``provisional``: when the attempt began. With the session
-that tells the attempt from every other one, whatever their numbers are.
+Such a job's changes of state and its events carry a mark that is no column, ``provisional``: when
+the attempt began. With the session that tells the attempt from every other one, whatever their
+numbers are.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
-from structjob.clock import moment
 from structjob.diagnostics import diagnostics
+from structjob.machine.clock import moment
 from structjob.models import KEPT
 from structjob.store import claims
 from structjob.store.ingest import JSON_COLUMNS, Ingest, Provisional
@@ -22,11 +24,14 @@ from structjob.store.tables import attempts, logs
 _MARK = b',"provisional":"'
 
 
-def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Provisional]) -> None:
-    """Store what a session tells of attempts whose numbers are provisional, under their true numbers.
+def settle(
+    connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Provisional]
+) -> None:
+    """Store what a session tells of attempts whose numbers are provisional, under their true
+    numbers.
 
-    Where two enter a new job at once, the database refuses the second one's row; its transaction is then to be tried again, and finds
-    the first one's.
+    Where two enter a new job at once, the database refuses the second one's row; its transaction is
+    then to be tried again, and finds the first one's.
     """
     if unsettled:
         _lock(connection, session_id)
@@ -36,13 +41,29 @@ def settle(connection: Connection, ingest: Ingest, session_id: int, unsettled: l
 
 def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Provisional) -> None:
     job = claims.find(connection, "id", each.job_id)
-    own = next((row for row in _begun(connection, each.job_id, each.began) if row["session_id"] == session_id), None)
+    own = next(
+        (
+            row
+            for row in _begun(connection, each.job_id, each.began)
+            if row["session_id"] == session_id
+        ),
+        None,
+    )
     for row in each.tables.get("structjob_jobs", ()):
-        row |= {name: msgspec.json.decode(value) for name, value in row.items() if _is_plain(name, value)}
+        row |= {
+            name: msgspec.json.decode(value)
+            for name, value in row.items()
+            if _is_plain(name, value)
+        }
         holder = _without_taken_key(connection, row)
         _inherit(row, job)
         if own is None:
-            number = claims.enter(connection, ingest, job, {**row, "status": "running", "state_seq": 0, "started_at": each.began})
+            number = claims.enter(
+                connection,
+                ingest,
+                job,
+                {**row, "status": "running", "state_seq": 0, "started_at": each.began},
+            )
             if holder is not None:
                 diagnostics.warning(
                     "job %s began while the database was away, with the idempotency key of job %s; it is stored without the key, see its "
@@ -56,10 +77,18 @@ def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Provi
         number = (job["attempt"] if job is not None else 0) + 1
     if number != each.attempt and (own is None or own["state_seq"] == 0):
         # Events that came sooner than this: those that come later find the attempt.
-        early = (logs.c.job_id == each.job_id) & (logs.c.ts >= moment(each.began)) & (logs.c.session_id == session_id)
-        connection.execute(update(logs).where(early, logs.c.attempt == each.attempt).values(attempt=number))
+        early = (
+            (logs.c.job_id == each.job_id)
+            & (logs.c.ts >= moment(each.began))
+            & (logs.c.session_id == session_id)
+        )
+        connection.execute(
+            update(logs).where(early, logs.c.attempt == each.attempt).values(attempt=number)
+        )
     for table, rows in each.tables.items():
-        ingest.upsert(connection, table, msgspec.json.encode([{**row, "attempt": number} for row in rows]))
+        ingest.upsert(
+            connection, table, msgspec.json.encode([{**row, "attempt": number} for row in rows])
+        )
 
 
 def _is_plain(name: str, value: Any) -> bool:
@@ -67,18 +96,24 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def _without_taken_key(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Take the idempotency key from a job's *row* if another job has it: both ran, and that shall be seen. Return the other job's id."""
+    """Take the idempotency key from a job's *row* if another job has it: both ran, and that shall
+    be seen. Return the other job's id.
+    """
     key = row["idempotency_key"]
     holder = claims.find(connection, "idempotency_key", key) if key is not None else None
     if holder is None or holder["id"] == row["id"]:
         return None
     row["idempotency_key"] = None
-    row["metadata"] = _merged(row["metadata"], {"idempotency_key": key, "idempotency_key_held_by": holder["id"]})
+    row["metadata"] = _merged(
+        row["metadata"], {"idempotency_key": key, "idempotency_key_held_by": holder["id"]}
+    )
     return str(holder["id"])
 
 
 def _inherit(row: dict[str, Any], former: dict[str, Any] | None) -> None:
-    """Keep what was told of the job before, unless *row* tells it anew; but for the correlation id, by which the attempt's events go."""
+    """Keep what was told of the job before, unless *row* tells it anew; but for the correlation id,
+    by which the attempt's events go.
+    """
     if former is None:
         return
     for name in KEPT:
@@ -112,36 +147,60 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def unsettled(lines: bytes) -> bool:
-    """Return whether an attempt of one of the *lines*, a session's events, has a provisional number."""
+    """Return whether an attempt of one of the *lines*, a session's events, has a provisional
+    number.
+    """
     return _MARK in lines
 
 
 def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
-    """Return the *lines* of a session's events with the true numbers of their attempts, as far as they are settled."""
+    """Return the *lines* of a session's events with the true numbers of their attempts, as far as
+    they are settled.
+    """
     if not unsettled(lines):
         return lines
-    # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot miss them.
+    # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot
+    # miss them.
     _lock(connection, session_id)
     numbers: dict[tuple[str, str], bytes | None] = {}
-    return b"".join(_renumbered(connection, session_id, line, numbers) + b"\n" for line in lines.split(b"\n") if line)
+    return b"".join(
+        _renumbered(connection, session_id, line, numbers) + b"\n"
+        for line in lines.split(b"\n")
+        if line
+    )
 
 
-def _renumbered(connection: Connection, session_id: int, line: bytes, numbers: dict[tuple[str, str], bytes | None]) -> bytes:
+def _renumbered(
+    connection: Connection,
+    session_id: int,
+    line: bytes,
+    numbers: dict[tuple[str, str], bytes | None],
+) -> bytes:
     event = _decode_event(line) if _MARK in line else None
     if event is None or event.provisional is None or event.job_id is None:
         return line
     key = (event.job_id, event.provisional)
     if key not in numbers:
         # A forked child's events are another session's, and of the same attempt.
-        begun = sorted(_begun(connection, *key), key=lambda row: bool(row["session_id"] != session_id))
+        begun = sorted(
+            _begun(connection, *key), key=lambda row: bool(row["session_id"] != session_id)
+        )
         numbers[key] = b"%d" % begun[0]["attempt"] if begun else None
     number = numbers[key]
-    return line if number is None else msgspec.json.encode({**_decode_fields(line), "attempt": msgspec.Raw(number)})
+    return (
+        line
+        if number is None
+        else msgspec.json.encode({**_decode_fields(line), "attempt": msgspec.Raw(number)})
+    )
 
 
 def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
     found = select(attempts.c.attempt, attempts.c.session_id, attempts.c.state_seq)
-    return list(connection.execute(found.where(attempts.c.job_id == job_id, attempts.c.started_at == moment(began))).mappings())
+    return list(
+        connection.execute(
+            found.where(attempts.c.job_id == job_id, attempts.c.started_at == moment(began))
+        ).mappings()
+    )
 
 
 def _lock(connection: Connection, session_id: int) -> None:

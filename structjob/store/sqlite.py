@@ -1,7 +1,8 @@
 """SQLite: one connection that writes, in one thread, one hop a batch; one that reads, in another.
 
-The standard library's driver, not aiosqlite: a transaction is one call in the worker instead of several hops, a connection
-that was forgotten does not keep the process alive, and a query can be interrupted.
+The standard library's driver, not aiosqlite: a transaction is one call in the worker instead of
+several hops, a connection that was forgotten does not keep the process alive, and a query can be
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
-from structjob.files import UnsafeFile, check_file, ensure_file
-from structjob.session import Session
-from structjob.store import claims, migrate, poison, sessions, settling
+from structjob.machine.files import UnsafeFile, check_file, ensure_file
+from structjob.spool.session import Session
+from structjob.store import claims, dead_letters, migrations, sessions, settling
 from structjob.store.database_file import DatabaseFile
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
@@ -49,10 +50,13 @@ BUSY = 10.0
 """Seconds to wait for another process's transaction."""
 
 _BUSY_SLICE = 0.25
-"""Seconds of it that are waited at a time within SQLite, where nothing can reach the waiting thread."""
+"""Seconds of it that are waited at a time within SQLite, where nothing can reach the waiting
+thread.
+"""
 
 _PARTING = 1.0
-"""Seconds that the connection which writes waits, when the store is closed, for the one that reads."""
+"""Seconds that the connection which writes waits, when the store is closed, for the one that reads.
+"""
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """Files that SQLite opens beside a database's, and believes."""
@@ -73,7 +77,8 @@ def _value(name: str) -> str:
     return f"CASE json_type(value, '$.{name}') {kinds} ELSE json_quote({_field(name)}) END"
 
 
-# Materialized: otherwise json_each writes each line out anew for every column that asks for it, which doubles the cost of an event.
+# Materialized: otherwise json_each writes each line out anew for every column that asks for it,
+# which doubles the cost of an event.
 _LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
 
 _INSERT_EVENTS = f"""{_LINES}
@@ -98,7 +103,9 @@ class _Ingest:
     most = 256 * 1024 * 1024
 
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        connection.exec_driver_sql(_INSERT_EVENTS, {"session": session_id, "batch": as_array(lines)})
+        connection.exec_driver_sql(
+            _INSERT_EVENTS, {"session": session_id, "batch": as_array(lines)}
+        )
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
         connection.exec_driver_sql(_UPSERTS[table], {"batch": rows})
@@ -115,7 +122,9 @@ class SQLiteStore:
     """
 
     writers = 2
-    """One connection and one thread write; but the next batch waits at the thread's door while the one before is stored."""
+    """One connection and one thread write; but the next batch waits at the thread's door while the
+    one before is stored.
+    """
     reached = False
     """Nobody answers but the file itself; see `structjob.tracker.OPEN_WAITS_FILE`."""
 
@@ -136,9 +145,12 @@ class SQLiteStore:
         """Set when nobody reads any more."""
         self._closing = False
         self._last: int | None = None
-        """The thread that stores what is left when the interpreter ends; the others do not wait any longer."""
+        """The thread that stores what is left when the interpreter ends; the others do not wait any
+        longer.
+        """
 
-    # -- opening and closing ------------------------------------------------------------------------------------------------
+    # -- opening and closing
+    # --------------------------------------------------------------------------
 
     async def open(self) -> None:
         await self._run(self._writer, self._open)
@@ -154,7 +166,7 @@ class SQLiteStore:
             self._connection = self._connect()
             try:
                 self._writing = _core(self._connection)
-                migrate.prepare(self._writing, anew=former is not None)
+                migrations.prepare(self._writing, anew=former is not None)
                 self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
                 if file is not None:
                     self._file = file.with_logs()
@@ -165,7 +177,9 @@ class SQLiteStore:
                 raise
 
     def _leave(self, file: DatabaseFile) -> None:
-        """Close the connection to a *file* that is gone, so that the one in its place can be opened."""
+        """Close the connection to a *file* that is gone, so that the one in its place can be
+        opened.
+        """
         file.remove_empty()
         if self._writing is not None:
             # What was stored until now is to be in the file, wherever that was moved to.
@@ -178,29 +192,46 @@ class SQLiteStore:
             file.check_place()
 
     def _check_file(self) -> None:
-        """Raise `StoreUnavailable` if the file is not the one that its path leads to: what is written to it is lost."""
+        """Raise `StoreUnavailable` if the file is not the one that its path leads to: what is
+        written to it is lost.
+        """
         if (gone := self._gone()) is not None:
             raise gone
 
     def _gone(self) -> StoreUnavailable | None:
         if self._file is None or not self._file.replaced():
             return None
-        return StoreUnavailable(f"the database file {self.path} was deleted, moved or replaced while this program had it open", gone=True)
+        return StoreUnavailable(
+            f"the database file {self.path} was deleted, moved or replaced while this program had it open",
+            gone=True,
+        )
 
     def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
-        # SQLite makes no file: it would let everybody read it. One that was deleted under a connection is not made again by the next.
+        # SQLite makes no file: it would let everybody read it. One that was deleted under a
+        # connection is not made again by the next.
         path = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode=rw"
-        # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails at once when another process writes.
-        connection = sqlite3.connect(path, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False, cached_statements=64)
+        # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails
+        # at once when another process writes.
+        connection = sqlite3.connect(
+            path,
+            uri=True,
+            timeout=BUSY,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
+        )
         try:
-            # SQLite does not wait here by itself, and other processes may be opening the same new file.
+            # SQLite does not wait here by itself, and other processes may be opening the same new
+            # file.
             self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
             if not for_reading or not has_temporary_directory():
-                # Batches are bounded, so that memory holds them; a query may sort more than memory should hold.
+                # Batches are bounded, so that memory holds them; a query may sort more than memory
+                # should hold.
                 connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA cache_size=-32768")
-            # Pages that are changed over and over are copied back once, and the disk is waited for less often.
+            # Pages that are changed over and over are copied back once, and the disk is waited for
+            # less often.
             connection.execute("PRAGMA wal_autocheckpoint=4000")
         except sqlite3.DatabaseError:
             connection.close()
@@ -208,14 +239,21 @@ class SQLiteStore:
         return connection
 
     def _patiently(self, call: Callable[[], T], seconds: float) -> T:
-        """Call until the database is not locked, for some *seconds* at most, and not once the store closes or the interpreter ends."""
+        """Call until the database is not locked, for some *seconds* at most, and not once the store
+        closes or the interpreter ends.
+        """
         deadline = time.monotonic() + seconds
         while True:
             began = time.monotonic()
             try:
                 return call()
             except sqlite3.OperationalError as exc:
-                if not _is_locked(exc) or self._closing or began >= deadline or self._last not in (None, threading.get_ident()):
+                if (
+                    not _is_locked(exc)
+                    or self._closing
+                    or began >= deadline
+                    or self._last not in (None, threading.get_ident())
+                ):
                     raise
                 if time.monotonic() - began < _BUSY_SLICE / 2:  # it did not wait
                     time.sleep(0.005)
@@ -246,13 +284,15 @@ class SQLiteStore:
                 _let_go(self._writing)
                 self._connection = self._writing = None
 
-    # -- writing ------------------------------------------------------------------------------------------------------------
+    # -- writing
+    # --------------------------------------------------------------------------
 
     async def write(self, write: Write) -> Written:
         return await self._run(self._writer, self.write_now, write)
 
     def write_now(self, write: Write, patience: float | None = None) -> Written:
-        """Store a batch in the calling thread; for the end of the interpreter, when no loop runs any more.
+        """Store a batch in the calling thread; for the end of the interpreter, when no loop runs
+        any more.
 
         Args:
             write: What to store.
@@ -284,7 +324,9 @@ class SQLiteStore:
         if events:
             with _undisguised():
                 events = settling.renumbered(core, write.session_id, events)
-            connection.execute(_INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)})
+            connection.execute(
+                _INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)}
+            )
         if write.last_seq:
             connection.execute(
                 "UPDATE structjob_sessions SET last_seq = ? WHERE session_id = ? AND last_seq < ?",
@@ -293,14 +335,20 @@ class SQLiteStore:
         return written
 
     def _divide(self, write: Write, exc: Exception) -> Written:
-        """Store what can be stored of a batch that the database refuses, and put the rest aside with the reason."""
+        """Store what can be stored of a batch that the database refuses, and put the rest aside
+        with the reason.
+        """
         written = Written()
-        parts = poison.divided(write)
+        parts = dead_letters.divided(write)
         if not parts:
-            if (salvaged := poison.salvage(write)) is None:
-                aside = self._transact(poison.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}")
-                for smaller in poison.reduced(write):
-                    refused = contextlib.suppress(sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError)
+            if (salvaged := dead_letters.salvage(write)) is None:
+                aside = self._transact(
+                    dead_letters.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}"
+                )
+                for smaller in dead_letters.reduced(write):
+                    refused = contextlib.suppress(
+                        sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError
+                    )
                     with refused, self._transaction() as connection:
                         assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
                         return self._write(connection, self._writing, smaller)
@@ -311,13 +359,16 @@ class SQLiteStore:
             written.add(self.write_now(part))
         return written
 
-    # -- sessions -----------------------------------------------------------------------------------------------------------
+    # -- sessions
+    # --------------------------------------------------------------------------
 
     async def begin_session(self, session: Session) -> None:
         await self.transact(lambda connection: sessions.enter(connection, session))
 
     async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-        return await self.transact(lambda connection: sessions.beat(connection, session_id, last_seq, confirmed))
+        return await self.transact(
+            lambda connection: sessions.beat(connection, session_id, last_seq, confirmed)
+        )
 
     def heartbeat_now(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
         """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
@@ -326,7 +377,8 @@ class SQLiteStore:
     async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
         return await sessions.end(self, self._ingest, session, ending, tell)
 
-    # -- claiming and reading -----------------------------------------------------------------------------------------------
+    # -- claiming and reading
+    # --------------------------------------------------------------------------
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
         return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
@@ -344,13 +396,19 @@ class SQLiteStore:
             if self._writing is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
             self._reading_file = self._file
-            self._reading = self._writing if self.path is None else _core(self._connect(for_reading=True), "PRAGMA query_only=1")
+            self._reading = (
+                self._writing
+                if self.path is None
+                else _core(self._connect(for_reading=True), "PRAGMA query_only=1")
+            )
         return self._reading.execute(statement).mappings().all()
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
         return await self._run(self._writer, self._transact, call)
 
-    def _transact(self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _transact(
+        self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         with self._transaction():
             assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
             return call(self._writing, *args, **kwargs)
@@ -362,7 +420,8 @@ class SQLiteStore:
         if self._connection is not None:
             self._connection.execute("PRAGMA wal_checkpoint(FULL)")
 
-    # -- transactions and faults --------------------------------------------------------------------------------------------
+    # -- transactions and faults
+    # --------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _transaction(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
@@ -370,12 +429,16 @@ class SQLiteStore:
             connection = self._connection
             if connection is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
-            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), BUSY if patience is None else patience)
+            self._patiently(
+                lambda: connection.execute("BEGIN IMMEDIATE"),
+                BUSY if patience is None else patience,
+            )
             try:
                 yield connection
                 # A full disk may show here only, and leaves the transaction open.
                 connection.execute("COMMIT")
-                # Before it is confirmed: what was written to a file that nobody finds is written again.
+                # Before it is confirmed: what was written to a file that nobody finds is written
+                # again.
                 self._check_file()
             except BaseException:
                 if connection.in_transaction:
@@ -407,7 +470,9 @@ class SQLiteStore:
         text = str(exc)
         if self._connection is not None and (replaced := self._gone()) is not None:
             return replaced  # a damaged file may have been replaced by a good one
-        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED and (self._connection is not None or "not a database" not in text):
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED and (
+            self._connection is not None or "not a database" not in text
+        ):
             found = str(self.path)
             return StoreUnavailable(
                 f"the database file {found} is damaged: {text}. It may have been overwritten while it was open, as by `cp backup.db "
@@ -416,16 +481,30 @@ class SQLiteStore:
                 permanent=True,
             )
         if "not a database" in text:
-            return SchemaMismatch(f"{self.path} is not an SQLite database; choose another file for structjob")
-        if "unable to open" in text and self._connection is None:  # later on it may be that no descriptor is left
-            return InvalidURL(f"cannot open the database file {self.path}; check that its directory exists and can be written to")
+            return SchemaMismatch(
+                f"{self.path} is not an SQLite database; choose another file for structjob"
+            )
+        # later on it may be that no descriptor is left
+        if "unable to open" in text and self._connection is None:
+            return InvalidURL(
+                f"cannot open the database file {self.path}; check that its directory exists and can be written to"
+            )
         if getattr(exc, "sqlite_errorname", None) == "SQLITE_IOERR_GETTEMPPATH":
-            text += ": no directory for temporary files can be written to; name one with SQLITE_TMPDIR"
-        if isinstance(exc, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError)) or "malformed JSON" in text:
-            return StoreUnavailable(f"the database {self.masked_url} refuses what it was given: {text}", refused=True)
+            text += (
+                ": no directory for temporary files can be written to; name one with SQLITE_TMPDIR"
+            )
+        if (
+            isinstance(exc, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError))
+            or "malformed JSON" in text
+        ):
+            return StoreUnavailable(
+                f"the database {self.masked_url} refuses what it was given: {text}", refused=True
+            )
         gone = "no such table" in text and self.path is not None
         permanent = "no such table" in text or "readonly" in text
-        return StoreUnavailable(f"the database {self.masked_url} does not work: {text}", permanent=permanent, gone=gone)
+        return StoreUnavailable(
+            f"the database {self.masked_url} does not work: {text}", permanent=permanent, gone=gone
+        )
 
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -435,13 +514,21 @@ def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
     """Return SQLAlchemy's connection over *raw*; transactions are begun and ended by hand."""
     for statement in statements:
         raw.execute(statement)
-    engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool, pool_reset_on_return=None, isolation_level="AUTOCOMMIT")
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: raw,
+        poolclass=StaticPool,
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
+    )
     return engine.connect()
 
 
 @contextlib.contextmanager
 def _undisguised() -> Iterator[None]:
-    """Have SQLite's own exceptions come out of SQLAlchemy: they say whether it is the batch that is refused."""
+    """Have SQLite's own exceptions come out of SQLAlchemy: they say whether it is the batch that is
+    refused.
+    """
     try:
         yield
     except DBAPIError as exc:
@@ -449,10 +536,14 @@ def _undisguised() -> Iterator[None]:
 
 
 def has_temporary_directory() -> bool:
-    """Return whether SQLite finds a directory for temporary files, in the order of https://www.sqlite.org/tempfiles.html, section 5."""
+    """Return whether SQLite finds a directory for temporary files, in the order of
+    https://www.sqlite.org/tempfiles.html, section 5.
+    """
     given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
     places = (*given, "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 -- SQLite looks there
-    return any(place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) for place in places)
+    return any(
+        place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) for place in places
+    )
 
 
 def _let_go(connection: Connection) -> None:
@@ -468,9 +559,13 @@ def _is_locked(exc: sqlite3.OperationalError) -> bool:
 
 
 def _ensure_private(path: Path) -> Path:
-    """Create the file for its owner alone, and refuse one that another user may have put there, or beside it; return it without links."""
+    """Create the file for its owner alone, and refuse one that another user may have put there, or
+    beside it; return it without links.
+    """
     if os.path.isdir(path):  # where its directory may not be entered, `path.is_dir()` raises
-        raise InvalidURL(f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db")
+        raise InvalidURL(
+            f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db"
+        )
     try:
         file = ensure_file(path)
         for suffix in _COMPANIONS:

@@ -1,24 +1,42 @@
 """The tables, as SQLAlchemy Core sees them: what ingest writes to and the queries read from.
 
-The migrations in ``schema/`` create them and are the authority; a test keeps the two equal. There are no foreign keys: rows of
-one job reach the database from several sessions and in any order, and a log row must never be refused for a job that is late.
-``structjob verify`` finds what has no owner.
+The migrations in ``schema/`` create them and are the authority; a test keeps the two equal. There
+are no foreign keys: rows of one job reach the database from several sessions and in any order, and
+a log row must never be refused for a job that is late. ``structjob verify`` finds what has no
+owner.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    text,
+)
 
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime, row_id
 
 metadata = MetaData()
 
 PREFIX = "structjob_"
-"""What every table and view of ours begins with, so that they can live in an application's own database."""
+"""What every table and view of ours begins with, so that they can live in an application's own
+database.
+"""
 
 
 def _error_columns() -> tuple[Column[str], Column[str], Column[str]]:
-    return Column("error_type", Exact(200)), Column("error_message", LongText()), Column("error_traceback", LongText())
+    return (
+        Column("error_type", Exact(200)),
+        Column("error_message", LongText()),
+        Column("error_traceback", LongText()),
+    )
 
 
 def _index_where(condition: str, name: str, *columns: str, unique: bool = False) -> Index:
@@ -127,8 +145,9 @@ steps = Table(
 )
 
 
-# Every index here is paid for by every event. A page is ordered by (ts, id): SQLite and InnoDB append the primary key to an
-# index by themselves, and PostgreSQL sorts the rows of one microsecond as it reads, so none of them names it.
+# Every index here is paid for by every event. A page is ordered by (ts, id): SQLite and InnoDB
+# append the primary key to an index by themselves, and PostgreSQL sorts the rows of one microsecond
+# as it reads, so none of them names it.
 logs = Table(
     "structjob_logs",
     metadata,
@@ -164,7 +183,8 @@ logs = Table(
     Index("structjob_logs_by_category", "category", "ts"),
     _index_where_set("structjob_logs_by_correlation", "correlation_id", "ts"),
     _index_where_set("structjob_logs_by_fingerprint", "fingerprint", "ts"),
-    sqlite_autoincrement=True,  # an id is never given out twice, so that whoever reads "id > last" misses nothing after a prune
+    # an id is never given out twice, so that whoever reads "id > last" misses nothing after a prune
+    sqlite_autoincrement=True,
 )
 
 sessions = Table(
@@ -180,7 +200,8 @@ sessions = Table(
     Column("heartbeat_at", UTCDateTime()),
     Column("ended_at", UTCDateTime()),
     Column("last_seq", BigInteger(), nullable=False, server_default="0"),
-    Column("confirmed", BigInteger(), nullable=False, server_default="0"),  # events that the database said it had taken
+    # events that the database said it had taken
+    Column("confirmed", BigInteger(), nullable=False, server_default="0"),
     Column("end_reason", Exact(64)),
     Index("structjob_sessions_by_end", "ended_at"),
     Index("structjob_sessions_by_time", "started_at"),
@@ -194,10 +215,12 @@ gaps = Table(
     Column("last_seq", BigInteger(), nullable=False),
     Column("reason", Exact(64), nullable=False),
     Column("jobs", JSONValue()),
-    Index("structjob_gaps_by_end", "session_id", "last_seq"),  # what ends just before a number, and is to grow by it
+    # what ends just before a number, and is to grow by it
+    Index("structjob_gaps_by_end", "session_id", "last_seq"),
 )
 
-# Requests only. A row says that the attempt is being cancelled, and goes when that has ended, or its session is found dead.
+# Requests only. A row says that the attempt is being cancelled, and goes when that has ended, or
+# its session is found dead.
 cancellations = Table(
     "structjob_cancellations",
     metadata,
@@ -211,7 +234,8 @@ cancellations = Table(
     Index("structjob_cancellations_by_session", "session_id"),
 )
 
-# What one process at a time does. It is void once it has expired, or the session of whoever holds it has ended.
+# What one process at a time does. It is void once it has expired, or the session of whoever holds
+# it has ended.
 locks = Table(
     "structjob_locks",
     metadata,
@@ -236,7 +260,8 @@ dead_letters = Table(
     Index("structjob_dead_letters_by_time", "ts"),
 )
 
-# How often an error occurred is counted from the logs: exactly, however often a batch was delivered. Here is what they do not tell.
+# How often an error occurred is counted from the logs: exactly, however often a batch was
+# delivered. Here is what they do not tell.
 errors = Table(
     "structjob_errors",
     metadata,
@@ -245,7 +270,8 @@ errors = Table(
     Column("message", LongText(), nullable=False),
     Column("resolved_at", UTCDateTime()),
     Column("resolved_by", Exact(128)),
-    # Of occurrences whose events are no longer in the logs: how many there were, and the first and the last of them.
+    # Of occurrences whose events are no longer in the logs: how many there were, and the first and
+    # the last of them.
     Column("pruned", BigInteger(), nullable=False, server_default="0"),
     Column("first_seen", UTCDateTime()),
     Column("last_seen", UTCDateTime()),

@@ -55,10 +55,14 @@ class TLS:
 
     @property
     def wanted(self) -> bool:
-        """Whether nothing may be sent without TLS. A certificate of one's own is of use there only."""
+        """Whether nothing may be sent without TLS. A certificate of one's own is of use
+        there only.
+        """
         if self.mode == "disable":
             return False
-        return self.mode in ("require", "verify-ca", "verify-full") or bool(self.cert or self.key or (self.ca and self.mode is None))
+        return self.mode in ("require", "verify-ca", "verify-full") or bool(
+            self.cert or self.key or (self.ca and self.mode is None)
+        )
 
     def context(self) -> ssl.SSLContext:
         """Return what the drivers take.
@@ -66,7 +70,13 @@ class TLS:
         Raises:
             InvalidURL: if a file cannot be read, or is none of these.
         """
-        mode = self.mode if self.mode not in (None, "prefer") else "verify-full" if self.ca else "require"
+        mode = (
+            self.mode
+            if self.mode not in (None, "prefer")
+            else "verify-full"
+            if self.ca
+            else "require"
+        )
         if mode == "require" and self.ca:
             mode = "verify-ca"  # as libpq does: who names an authority wants it to be looked at
         context = ssl.create_default_context()
@@ -79,15 +89,22 @@ class TLS:
             cert = self.cert
             self._load("cert", cert, lambda: context.load_cert_chain(cert, self.key))
         elif self.key:
-            raise InvalidURL(f"the URL has {self.names['key']}, but no certificate: add sslcert=/path/to/certificate.pem")
+            raise InvalidURL(
+                f"the URL has {self.names['key']}, but no certificate: add sslcert=/path/to/certificate.pem"
+            )
         return context
 
     def _load(self, what: str, path: str, load: Callable[[], None]) -> None:
-        for name, file in ((what, path), *((("key", self.key),) if what == "cert" and self.key else ())):
+        for name, file in (
+            (what, path),
+            *((("key", self.key),) if what == "cert" and self.key else ()),
+        ):
             try:
                 Path(file).read_bytes()
             except OSError as exc:
-                raise InvalidURL(f"{self.names[name]}={file} in the URL cannot be read: {exc.strerror}") from None
+                raise InvalidURL(
+                    f"{self.names[name]}={file} in the URL cannot be read: {exc.strerror}"
+                ) from None
         try:
             load()
         except (ssl.SSLError, OSError, ValueError) as exc:
@@ -116,8 +133,18 @@ def taken(url: URL) -> tuple[TLS, URL]:
         verified = _is_yes(names, found, "verify", default=True)
         identified = _is_yes(names, found, "check_hostname", default=mode in (None, "verify-full"))
         if mode != "disable":
-            mode = "require" if not verified else "verify-full" if identified else "verify-ca" if "ca" in found else mode or "require"
-    return TLS(mode, found.get("ca"), found.get("cert"), found.get("key"), names), url.difference_update_query(names.values())
+            mode = (
+                "require"
+                if not verified
+                else "verify-full"
+                if identified
+                else "verify-ca"
+                if "ca" in found
+                else mode or "require"
+            )
+    return TLS(
+        mode, found.get("ca"), found.get("cert"), found.get("key"), names
+    ), url.difference_update_query(names.values())
 
 
 def _mode(name: str, value: str) -> Mode:
@@ -125,7 +152,9 @@ def _mode(name: str, value: str) -> Mode:
         return _MODES[value.lower().replace("_", "-")]
     except KeyError:
         known = "disable, prefer, require, verify-ca or verify-full"
-        raise InvalidURL(f"{name}={value} in the URL is unknown: write {name}= and one of {known}") from None
+        raise InvalidURL(
+            f"{name}={value} in the URL is unknown: write {name}= and one of {known}"
+        ) from None
 
 
 def _is_yes(names: dict[str, str], found: dict[str, str], what: str, *, default: bool) -> bool:
@@ -133,5 +162,7 @@ def _is_yes(names: dict[str, str], found: dict[str, str], what: str, *, default:
         return default
     value = found[what].lower()
     if value not in (*_YES, *_NO):
-        raise InvalidURL(f"{names[what]}={found[what]} in the URL is unknown: write {names[what]}=true or {names[what]}=false")
+        raise InvalidURL(
+            f"{names[what]}={found[what]} in the URL is unknown: write {names[what]}=true or {names[what]}=false"
+        )
     return value in _YES

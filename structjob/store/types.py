@@ -1,7 +1,8 @@
 """Column types that mean the same on SQLite, MariaDB, MySQL and PostgreSQL.
 
-Ids and names compare byte by byte, letter case and trailing blanks included; times are aware UTC with microseconds; JSON is
-encoded and decoded by msgspec. The migrations spell their types out by themselves and do not import this module.
+Ids and names compare byte by byte, letter case and trailing blanks included; times are aware UTC
+with microseconds; JSON is encoded and decoded by msgspec. The migrations spell their types out by
+themselves and do not import this module.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ MARIADB_BINARY = "utf8mb4_nopad_bin"
 class Exact(TypeDecorator[str]):
     """A text of at most *length* characters; two are equal only if every byte is.
 
-    On MySQL and MariaDB the servers' default collations would make ``Job-1`` and ``job-1``, or ``a`` and ``a `` the same id.
+    On MySQL and MariaDB the servers' default collations would make ``Job-1`` and ``job-1``, or
+    ``a`` and ``a `` the same id.
     """
 
     impl = String
@@ -36,12 +38,17 @@ class Exact(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in ("mysql", "mariadb"):
-            # Imported where it is used: a command that reads SQLite has no time for the dialects of others.
+            # Imported where it is used: a command that reads SQLite has no time for the dialects of
+            # others.
             from sqlalchemy.dialects import mysql
 
             collation = MYSQL_BINARY if dialect.name == "mysql" else MARIADB_BINARY
-            return dialect.type_descriptor(mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation))
-        return dialect.type_descriptor(String(self.length, collation="C" if dialect.name == "postgresql" else None))
+            return dialect.type_descriptor(
+                mysql.VARCHAR(self.length, charset="utf8mb4", collation=collation)
+            )
+        return dialect.type_descriptor(
+            String(self.length, collation="C" if dialect.name == "postgresql" else None)
+        )
 
 
 class LongText(TypeDecorator[str]):
@@ -59,15 +66,17 @@ class LongText(TypeDecorator[str]):
 
 
 def row_id() -> BigInteger:
-    """Return the 64-bit integer type of an ascending primary key; SQLite knows it as ``INTEGER`` only."""
+    """Return the 64-bit integer type of an ascending primary key; SQLite knows it as ``INTEGER``
+    only.
+    """
     return BigInteger().with_variant(Integer(), "sqlite")
 
 
 class UTCDateTime(TypeDecorator[datetime]):
     """A moment: aware UTC in Python, with microseconds.
 
-    SQLite keeps text ``YYYY-MM-DD HH:MM:SS.ffffff``, which sorts as time does; MySQL ``DATETIME(6)``; PostgreSQL
-    ``TIMESTAMP WITH TIME ZONE``. A naive value is taken as UTC.
+    SQLite keeps text ``YYYY-MM-DD HH:MM:SS.ffffff``, which sorts as time does; MySQL
+    ``DATETIME(6)``; PostgreSQL ``TIMESTAMP WITH TIME ZONE``. A naive value is taken as UTC.
     """
 
     impl = DateTime
@@ -96,9 +105,10 @@ class UTCDateTime(TypeDecorator[datetime]):
 class JSONValue(TypeDecorator[Any]):
     """Any JSON value; ``None`` is stored as SQL NULL.
 
-    SQLite keeps text, MySQL and MariaDB ``JSON``, PostgreSQL ``JSON``: its ``JSONB`` keeps numbers as decimals, so that 1e20 comes back as
-    an integer and -0.0 without its sign. Text that is not JSON (it can only have come from
-    elsewhere) is returned as it stands, so that one bad row never hides its neighbours.
+    SQLite keeps text, MySQL and MariaDB ``JSON``, PostgreSQL ``JSON``: its ``JSONB`` keeps numbers
+    as decimals, so that 1e20 comes back as an integer and -0.0 without its sign. Text that is not
+    JSON (it can only have come from elsewhere) is returned as it stands, so that one bad row never
+    hides its neighbours.
     """
 
     impl = Text
@@ -115,7 +125,8 @@ class JSONValue(TypeDecorator[Any]):
             return dialect.type_descriptor(mysql.JSON())
         return dialect.type_descriptor(Text())
 
-    # The two processors are replaced rather than wrapped: those of postgresql.JSON and mysql.JSON would encode a second time.
+    # The two processors are replaced rather than wrapped: those of postgresql.JSON and mysql.JSON
+    # would encode a second time.
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
         return _encode

@@ -1,6 +1,7 @@
 """Database URLs: which database a tracker talks to, and how to show that without its password.
 
-SQLAlchemy is imported inside the functions: it takes longer to import than all the rest of structjob.
+SQLAlchemy is imported inside the functions: it takes longer to import than all the rest of
+structjob.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from structjob.exceptions import InvalidURL
-from structjob.places import Places, for_file, for_server
+from structjob.spool.places import Places, for_file, for_server
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -37,12 +38,13 @@ _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 def parse(url: str | URL | None = None) -> URL:
     """Return *url* as a SQLAlchemy URL with the driver that structjob uses for that database.
 
-    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL can be passed as it stands. What its
-    options mean is looked at when a store is made (`structjob.store.driver_options`, `structjob.store.tls`).
+    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL
+    can be passed as it stands. What its options mean is looked at when a store is made
+    (`structjob.store.driver_options`, `structjob.store.tls`).
 
     Args:
-        url: A URL as text or from SQLAlchemy; None means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``, else
-            ``sqlite:///structjob.db``.
+        url: A URL as text or from SQLAlchemy; None means ``$STRUCTJOB_DATABASE_URL``, else
+            ``$DATABASE_URL``, else ``sqlite:///structjob.db``.
 
     Raises:
         InvalidURL: if it is no URL, or names a database structjob has no store for.
@@ -53,14 +55,20 @@ def parse(url: str | URL | None = None) -> URL:
     if url is None:
         url = next((os.environ[name] for name in ENVIRONMENT if os.environ.get(name)), DEFAULT)
     if not isinstance(url, str | URL):
-        raise InvalidURL(f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}")
+        raise InvalidURL(
+            f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}"
+        )
     try:
         parsed = make_url(_hosts_as_option(url.strip()) if isinstance(url, str) else url)
         parsed.render_as_string()
     except UnicodeEncodeError:
-        raise InvalidURL(f"the URL of the database {parsed.database!r} is not UTF-8: call it by another name") from None
+        raise InvalidURL(
+            f"the URL of the database {parsed.database!r} is not UTF-8: call it by another name"
+        ) from None
     except (ArgumentError, ValueError):
-        raise InvalidURL(f"{masked(url)!r} is not a database URL: write for example {_EXAMPLES}") from None
+        raise InvalidURL(
+            f"{masked(url)!r} is not a database URL: write for example {_EXAMPLES}"
+        ) from None
     scheme = parsed.drivername.partition("+")[0]
     if scheme not in _DRIVERS:
         raise InvalidURL(
@@ -69,17 +77,25 @@ def parse(url: str | URL | None = None) -> URL:
     if scheme == "sqlite" and isinstance(url, str):
         _check_file_options(url.strip())
     if scheme == "sqlite" and parsed.host:
-        raise InvalidURL(f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file")
+        raise InvalidURL(
+            f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file"
+        )
     if "@" in (parsed.host or ""):
-        raise InvalidURL(f"the password in {masked(parsed)} holds an @, where its host seems to begin: write %40 in its place")
+        raise InvalidURL(
+            f"the password in {masked(parsed)} holds an @, where its host seems to begin: write %40 in its place"
+        )
     return parsed.set(drivername=_DRIVERS[scheme])
 
 
-_SEVERAL_HOSTS = re.compile(r"(\w+(?:\+\w+)?://(?:[^/?#]*@)?)([^/?#@]*,[^/?#@]*)(/[^?#]*)?(?:\?(.*))?", re.DOTALL)
+_SEVERAL_HOSTS = re.compile(
+    r"(\w+(?:\+\w+)?://(?:[^/?#]*@)?)([^/?#@]*,[^/?#@]*)(/[^?#]*)?(?:\?(.*))?", re.DOTALL
+)
 
 
 def _hosts_as_option(url: str) -> str:
-    """Return a URL that names several hosts as libpq has it (``h1:5432,h2:5433``) as SQLAlchemy has it: as options ``host``."""
+    """Return a URL that names several hosts as libpq has it (``h1:5432,h2:5433``) as SQLAlchemy has
+    it: as options ``host``.
+    """
     found = _SEVERAL_HOSTS.fullmatch(url)
     if found is None:
         return url
@@ -101,7 +117,11 @@ def _check_file_options(url: str) -> None:
         InvalidURL: if it is.
     """
     path, mark, options = url.partition("?")
-    unknown = [option for option in options.split("&") if option.partition("=")[0] not in _FILE_OPTIONS or "=" not in option]
+    unknown = [
+        option
+        for option in options.split("&")
+        if option.partition("=")[0] not in _FILE_OPTIONS or "=" not in option
+    ]
     if mark and unknown:
         raise InvalidURL(
             f"{unknown[0]!r} in {url!r} is no option of SQLite: for a file with a question mark in its name write %3F, "
@@ -119,16 +139,22 @@ def with_schema(url: str | URL | None, schema: str) -> URL:
 
     parsed = parse(url)
     if parsed.get_backend_name() != "postgresql":
-        raise InvalidURL(f"schema={schema!r} is for PostgreSQL, and {masked(parsed)} is another database: leave it out")
+        raise InvalidURL(
+            f"schema={schema!r} is for PostgreSQL, and {masked(parsed)} is another database: leave it out"
+        )
     if not isinstance(schema, str):
-        raise InvalidURL(f"a schema is named by text, not {type(schema).__name__}: for example schema='structjob'")
+        raise InvalidURL(
+            f"a schema is named by text, not {type(schema).__name__}: for example schema='structjob'"
+        )
     named = parsed.update_query_dict({SCHEMA: schema})
     schema_of(named)
     return named
 
 
 def masked(url: str | URL) -> str:
-    """Return *url* as text with ``***`` for its password, and for what looks like one in its query."""
+    """Return *url* as text with ``***`` for its password, and for what looks like one in
+    its query.
+    """
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -137,7 +163,8 @@ def masked(url: str | URL) -> str:
         if "@" in (parsed.host or ""):  # the rest of a password that holds one
             raise ValueError
     except (ArgumentError, ValueError):
-        # Not a URL, yet it may well hold a password: all between the scheme (or the user) and the last @ goes.
+        # Not a URL, yet it may well hold a password: all between the scheme (or the user) and the
+        # last @ goes.
         return re.sub(r"^([^:/@]*://)?([^:@/]*)[:/]?.*@", r"\1\2:***@", str(url), flags=re.DOTALL)
     secret = [name for name in parsed.query if _SECRETS.search(name)]
     if secret:
@@ -149,9 +176,11 @@ _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
 def identity(url: URL) -> str:
-    """Return by what a database is known, however its URL is written: the real path of a file; kind, host, port and name on a server.
+    """Return by what a database is known, however its URL is written: the real path of a file;
+    kind, host, port and name on a server.
 
-    The user, the password and the options are no part of it, but for a schema; the default port and every name of this host are the same.
+    The user, the password and the options are no part of it, but for a schema; the default port and
+    every name of this host are the same.
     """
     from structjob.store.driver_options import hosts_of, search_path
 
@@ -174,7 +203,8 @@ def _one_spelling(host: str) -> str:
 
 
 def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | None:
-    """Return where the spools of a database are; ``None`` for a database in memory, unless *spool* is a path, and where *spool* is False.
+    """Return where the spools of a database are; ``None`` for a database in memory, unless *spool*
+    is a path, and where *spool* is False.
 
     Args:
         url: See `parse`.
@@ -192,7 +222,9 @@ def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | No
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """Return the absolute path of the file that a SQLite URL names; None if it is in memory, or another database."""
+    """Return the absolute path of the file that a SQLite URL names; None if it is in memory, or
+    another database.
+    """
     if url.get_backend_name() != "sqlite":
         return None
     database = url.database or ""

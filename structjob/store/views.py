@@ -1,8 +1,9 @@
 """Taking the views away while a migration alters the tables under them.
 
-A view that names a table stops SQLite's batch ALTER, and PostgreSQL's ALTER and DROP of its columns. So a migration that alters
-``structjob_jobs`` or ``structjob_steps`` does it within `replaced`, and hands over the views' definitions as they are to be
-from then on. The definitions stand in the migrations, which never change; this module holds none.
+A view that names a table stops SQLite's batch ALTER, and PostgreSQL's ALTER and DROP of its
+columns. So a migration that alters ``structjob_jobs`` or ``structjob_steps`` does it within
+`replaced`, and hands over the views' definitions as they are to be from then on. The definitions
+stand in the migrations, which never change; this module holds none.
 """
 
 from __future__ import annotations

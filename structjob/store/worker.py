@@ -1,4 +1,6 @@
-"""One thread for calls that block, and the courtesy it needs: a loop that is busy throughout must hand it the GIL."""
+"""One thread for calls that block, and the courtesy it needs: a loop that is busy throughout must
+hand it the GIL.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ T = TypeVar("T")
 PATIENCE = 0.002
 """Seconds that a call may take before the loop begins to make room for it."""
 COURTESY = 50e-6
-"""Seconds that the loop's thread sleeps then, each `PATIENCE` seconds: without it a saturated loop starves the worker for good."""
+"""Seconds that the loop's thread sleeps then, each `PATIENCE` seconds: without it a saturated loop
+starves the worker for good.
+"""
 
 
 class Worker:
-    """Runs blocking calls, one after the other, in a thread that does not keep the interpreter alive: what it is about may take ages.
+    """Runs blocking calls, one after the other, in a thread that does not keep the interpreter
+    alive: what it is about may take ages.
 
     Args:
         name: Name of the thread.
@@ -30,12 +35,18 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._name = name
         self._thread: threading.Thread | None = None
-        self._calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[
+            tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None
+        ] = queue.SimpleQueue()
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Let *call* be called when its turn comes, and return what it returns as a future; to cancel that is to give up the turn."""
+        """Let *call* be called when its turn comes, and return what it returns as a future; to
+        cancel that is to give up the turn.
+        """
         if self._thread is None:
-            self._thread = threading.Thread(target=_serve, args=(self._calls,), name=self._name, daemon=True)
+            self._thread = threading.Thread(
+                target=_serve, args=(self._calls,), name=self._name, daemon=True
+            )
             self._thread.start()
         promise: concurrent.futures.Future[T] = concurrent.futures.Future()
         future = asyncio.wrap_future(promise)
@@ -57,7 +68,9 @@ class Worker:
         self._calls.put(None)
 
 
-def _serve(calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None]) -> None:
+def _serve(
+    calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None],
+) -> None:
     while (given := calls.get()) is not None:
         promise, call = given
         if promise.set_running_or_notify_cancel():

@@ -1,4 +1,5 @@
-"""Opens a tracker, which takes over what lies in the spool, and delivers it; says when it is open, and when all is stored.
+"""Opens a tracker, which takes over what lies in the spool, and delivers it; says when it is open,
+and when all is stored.
 
 Arguments: URL, directory of the spools.
 """

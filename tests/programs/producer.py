@@ -1,8 +1,9 @@
-"""Logs inside jobs and steps, and writes down what it is about to promise and what it has promised; see `oracle`.
+"""Logs inside jobs and steps, and writes down what it is about to promise and what it has promised;
+see `oracle`.
 
-It logs until it is killed, or its standard input ends, or it has logged ``--count`` events. Then it closes its tracker and prints, as
-one line of JSON, what it felt: the longest log call, how many events waited at most, what the library said on its own logger. Its console
-is standard error.
+It logs until it is killed, or its standard input ends, or it has logged ``--count`` events. Then it
+closes its tracker and prints, as one line of JSON, what it felt: the longest log call, how many
+events waited at most, what the library said on its own logger. Its console is standard error.
 """
 
 import argparse
@@ -32,16 +33,28 @@ parser.add_argument("--sync", action="store_true", help="fsync each note")
 parser.add_argument("--console", action="store_true", help="JSON lines on standard error")
 parser.add_argument("--batch", type=int, default=2_000, help="events of one transaction at most")
 parser.add_argument("--timeout", type=float, default=10.0, help="seconds for closing")
-parser.add_argument("--plain", action="store_true", help="no jobs and steps: each number of the session is an event that is noted")
-parser.add_argument("--threads", type=int, default=0, help="threads that log without a pause beside the loop")
-parser.add_argument("--segment", type=int, help="bytes of a segment of the spool; it is deleted as soon as all of it is stored")
+parser.add_argument(
+    "--plain",
+    action="store_true",
+    help="no jobs and steps: each number of the session is an event that is noted",
+)
+parser.add_argument(
+    "--threads", type=int, default=0, help="threads that log without a pause beside the loop"
+)
+parser.add_argument(
+    "--segment",
+    type=int,
+    help="bytes of a segment of the spool; it is deleted as soon as all of it is stored",
+)
 options = parser.parse_args()
 
 
 said = Said()
 logging.getLogger("structjob").addHandler(said)
 logging.getLogger("structjob").propagate = False
-structjob.configure(console=structjob.ConsoleSink(sys.stderr, format="json") if options.console else False)
+structjob.configure(
+    console=structjob.ConsoleSink(sys.stderr, format="json") if options.console else False
+)
 log = structlog.get_logger("producer")
 notes = Notes(options.notes, sync=options.sync)
 
@@ -78,7 +91,9 @@ class Producer:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     def log_in_threads(self) -> None:
-        """Log in threads that end with the process; each has numbers of its own, so that none waits for another."""
+        """Log in threads that end with the process; each has numbers of its own, so that none waits
+        for another.
+        """
 
         def work(first: int) -> None:
             for number in itertools.count(first, options.threads):
@@ -114,7 +129,9 @@ async def main() -> None:
     if options.segment:
         structjob.spool.SETTLE = 0.0
         structjob.spool.FileLane.__init__.__kwdefaults__["segment_bytes"] = options.segment
-    tracker = structjob.Tracker(options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch)
+    tracker = structjob.Tracker(
+        options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch
+    )
     await tracker.open()
     notes.session(tracker.session_id)
     if options.count is None:

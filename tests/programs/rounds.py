@@ -1,8 +1,10 @@
-"""Opens a tracker on each database that its standard input names, logs inside a job, and says how it went.
+"""Opens a tracker on each database that its standard input names, logs inside a job, and says how
+it went.
 
-Argument: the directory for its spools. A line of the input is JSON: ``url``, ``events``, and ``rate``, events a second (0: no pause).
-Its answer is a line of JSON: ``opened``, the seconds until its tracker was open; ``seconds`` until all was stored; ``lateness`` at worst
-where there is a rate; what the library ``said``.
+Argument: the directory for its spools. A line of the input is JSON: ``url``, ``events``, and
+``rate``, events a second (0: no pause). Its answer is a line of JSON: ``opened``, the seconds until
+its tracker was open; ``seconds`` until all was stored; ``lateness`` at worst where there is a rate;
+what the library ``said``.
 """
 
 import asyncio
@@ -67,7 +69,9 @@ async def main() -> None:
     print(json.dumps({"ready": True}), flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         order = json.loads(line)
-        print(json.dumps(await work(order["url"], order["events"], order["rate"], said)), flush=True)
+        print(
+            json.dumps(await work(order["url"], order["events"], order["rate"], said)), flush=True
+        )
 
 
 asyncio.run(main())

@@ -1,0 +1,1 @@
+"""From the log call to the bytes of a line."""

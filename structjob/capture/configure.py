@@ -1,0 +1,106 @@
+"""`configure`: structlog set up from nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.typing import Processor
+
+from structjob.capture import fanout
+from structjob.capture.event import make_redactor
+from structjob.capture.fanout import FanOut, SilentLogger
+from structjob.capture.logger import BoundLogger, log_from
+from structjob.capture.processors import setup
+from structjob.capture.stdlib import join_stdlib
+from structjob.context.errors import Classifier
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument
+from structjob.levels import LEVELS, level_name
+from structjob.sinks.console import ConsoleSink, Sink, sink_level
+from structjob.sinks.file import FileSink
+from structjob.values.redaction import Redactor
+
+_processors: list[Any] = []
+
+
+def configure(
+    *,
+    console: str | bool | IO[Any] | ConsoleSink = "auto",
+    file: str | os.PathLike[str] | FileSink | None = None,
+    level: str | int = "info",
+    sinks: Sequence[Sink] = (),
+    processors: Sequence[Processor] = (),
+    redact: bool | Iterable[str] | Redactor = True,
+    stdlib: bool = True,
+    classifier: Classifier | None = None,
+    strict: bool = False,
+) -> None:
+    """Set structlog up: context, redaction, console, file and database. May be called again;
+    loggers already in use follow.
+
+    Args:
+        console: ``auto`` (pretty on a terminal, JSON lines otherwise), ``pretty``, ``json``,
+            ``False``, a stream, or a `ConsoleSink`.
+        file: Path of a file for JSON lines, or a `FileSink` for rotation to one's own taste.
+        level: Least level to log at all; the database has its own besides, see `Tracker`.
+        sinks: Further sinks, see `Sink`.
+        processors: structlog processors of one's own; they run before ours.
+        redact: Take secrets out (the default), further secret keys, a `Redactor`, or ``False``.
+        stdlib: Let the records of `logging` join, except those of the library and its drivers.
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; see
+            `structjob.failure.Classifier`.
+        strict: Raise faults of logging itself, for tests; otherwise they are counted and reported.
+
+    Raises:
+        InvalidArgument: if the file cannot be written to, or an argument is none of the above.
+    """
+    least = LEVELS[level_name(level)]
+    shown: list[Sink] = []
+    if isinstance(console, ConsoleSink):
+        shown.append(console)
+    elif isinstance(console, str):
+        shown.append(ConsoleSink(format=console))  # type: ignore[arg-type]  # it checks
+    elif console is True:
+        shown.append(ConsoleSink())
+    elif console is not False and console is not None:
+        if not callable(getattr(console, "write", None)):
+            raise InvalidArgument(
+                f"console must be auto, pretty, json, True, False, a stream or a ConsoleSink, not {console!r}"
+            )
+        shown.append(ConsoleSink(console))
+    for sink in sinks:
+        sink_level(sink)
+    for processor in processors:
+        if not callable(processor):
+            raise InvalidArgument(
+                f"a processor is a callable that takes logger, method name and event dict; {processor!r} is none"
+            )
+    make_redactor(redact)
+    # Last of all, when nothing else can be wrong: it makes a file.
+    if file is not None:
+        shown.append(file if isinstance(file, FileSink) else FileSink(file))
+    faults.strict = strict
+    previous, fanout.configured = (
+        fanout.configured,
+        FanOut(*shown, *sinks, redact=redact, classifier=classifier),
+    )
+    # Cached loggers hold the list: it must stay the same one.
+    _processors[:] = (
+        [merge_contextvars, *processors, fanout.configured] if processors else [fanout.configured]
+    )
+    log_from(least)
+    structlog.configure(
+        processors=_processors,
+        wrapper_class=BoundLogger,
+        context_class=dict,
+        logger_factory=SilentLogger,
+        cache_logger_on_first_use=True,
+    )
+    if previous is not None:
+        previous.close(but=fanout.configured.sinks)
+    join_stdlib(least if stdlib else None)
+    setup.made()

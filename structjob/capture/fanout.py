@@ -1,0 +1,460 @@
+"""What an event passes once structlog hands it on: the fan-out to the sinks and the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, MutableMapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from structlog import DropEvent
+from structlog.typing import EventDict, WrappedLogger
+
+from structjob.capture.event import (
+    BY_NAME,
+    Encoder,
+    Level,
+    columns_json,
+    error_columns,
+    field_json,
+    logger_name,
+    make_redactor,
+    own_names,
+    shown_attrs,
+    shown_json,
+    stored_line,
+    with_parent,
+)
+from structjob.context.errors import Classifier
+from structjob.context.scope import Scope, current_scope
+from structjob.diagnostics import faults
+from structjob.levels import LEVELS
+from structjob.machine import clock
+from structjob.sinks.console import ConsoleSink, Record, Sink, sink_level
+from structjob.sinks.file import FileSink
+from structjob.spool.routing import dispatch, hand_over, records
+from structjob.text.rendering import told
+from structjob.values.credentials import GROUPS, HEX, PLAIN
+from structjob.values.encoding import encode_plain
+from structjob.values.redaction import Redactor
+
+# Looked up once: the hot path asks for them with each event.
+_now, _join = clock.now, b"".join
+
+_ERROR = LEVELS["error"]
+_STAMPED = 60
+"""Seconds between an event and the time that a processor put into it, at most: a format may leave
+the seconds out.
+"""
+
+_WORDS = 2_000
+"""Characters of the words that are stored of an event of our own: its error is in the attributes,
+too.
+"""
+
+_NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
+
+
+class SilentLogger:
+    """What the bound loggers wrap after `configure`: everything is done by the time it is
+    called.
+    """
+
+    def __init__(self, name: str | None = None, *_: Any) -> None:
+        self.name = str(name) if name else None
+
+    def msg(self, *rendered: Any, **_: Any) -> None:
+        """Do nothing; print what other processors rendered, where a later ``structlog.configure()``
+        left out those of ours.
+        """
+        if rendered:
+            print(*rendered)  # noqa: T201 -- as structlog's own logger does
+
+    log = debug = info = success = warn = warning = error = err = failure = fatal = critical = (
+        exception
+    ) = msg
+
+
+class FanOut:
+    """The last processor: shows each event on every sink whose level it reaches, and records it.
+    Nothing it does is felt by the caller.
+
+    Args:
+        sinks: See `structjob.Sink`.
+        redact: Take secrets out (the default), further secret keys, a `Redactor` of one's own, or
+            ``False``.
+        classifier: Derives ``error_type`` and the like from an exception.
+    """
+
+    def __init__(
+        self,
+        *sinks: Sink,
+        redact: bool | Iterable[str] | Redactor = True,
+        classifier: Classifier | None = None,
+    ) -> None:
+        self.sinks = sinks
+        self.encoder = Encoder(make_redactor(redact), classifier)
+        # A sink that writes ready lines needs no record made for it.
+        self._lines: list[tuple[int, Any]] = [
+            (sink_level(sink), sink) for sink in sinks if _writes_lines(sink)
+        ]
+        self._records = [(sink_level(sink), sink) for sink in sinks if not _writes_lines(sink)]
+        self._least = min(map(sink_level, sinks), default=1_000_000)
+        self._without: dict[tuple[int, ...], FanOut] = {}
+
+    def without(self, sinks: Sequence[Sink]) -> FanOut:
+        """Return what does the same, but for showing an event on *sinks*, which are some of its
+        own.
+        """
+        left_out = tuple(map(id, sinks))
+        found = self._without.get(left_out)
+        if found is None:
+            found = FanOut(*(sink for sink in self.sinks if id(sink) not in left_out))
+            found.encoder = self.encoder
+            self._without[left_out] = found
+        return found
+
+    def __call__(
+        self, logger: WrappedLogger, method_name: str, event_dict: EventDict
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        message = event_dict.pop("event", "")
+        level = BY_NAME.get(method_name) or BY_NAME["info"]
+        drop_rendered(event_dict, level)
+        self.take(level, message, event_dict, current_scope(), name_of(logger))
+        if type(logger) is SilentLogger:
+            return _NOTHING
+        raise DropEvent  # any other would show it once more, or refuse to show nothing
+
+    def take(
+        self,
+        level: Level,
+        message: Any,
+        given: MutableMapping[str, Any],
+        scope: Scope | None,
+        logger: str | None = None,
+        columns: dict[str, Any] | None = None,
+        ns: int = 0,
+        words: str | None = None,
+    ) -> None:
+        """Record one event and show it; never raises an `Exception`.
+
+        This is the hot path, counted in tenths of a microsecond: what most events do not need is
+        asked for with one cheap question each, and done elsewhere.
+
+        Args:
+            level: How grave.
+            message: What happened.
+            given: Its attributes; special keys such as ``exc_info`` among them.
+            scope: Where it belongs.
+            logger: Name of the logger, if it has one.
+            columns: What belongs into further columns of its own, such as ``kind``.
+            ns: When, in nanoseconds since the epoch; now by default.
+            words: What is stored as its message, if that is another text than is shown: see `emit`.
+        """
+        try:
+            ns = ns or _now()
+            second = ns // 1_000_000_000
+            text = clock.present
+            if text[0] != second:
+                text = clock.second_text(second)
+            micros = b"%06d" % (ns // 1000 % 1_000_000)
+            encoder = self.encoder
+            if level[0] >= _ERROR:
+                columns = error_columns(level, message, given, logger, columns)
+            if encoder.plain.issuperset(given):
+                attrs: dict[str, Any] = given  # type: ignore[assignment]  # structlog's event dict is a dict
+            else:
+                columns = columns if columns is not None else {}
+                attrs = encoder.attrs(
+                    given,
+                    columns,
+                    scope,
+                    recorded="exc_info" not in given or records(scope, level.number),
+                )
+            message_json = encoder.messages.get(message) if type(message) is str else None
+            if message_json is None:
+                message_json = encoder.message(message)
+            attrs_json = encode_plain(attrs)
+            # No text holds a credential without one of these; each key has a colon behind it, which
+            # counts, too.
+            if (
+                attrs_json is None
+                or (folded := attrs_json.translate(PLAIN)).count(b"!") > len(attrs)
+                or folded.find(HEX) >= 0  # faster than `in`
+                or folded.find(GROUPS) >= 0
+            ):
+                attrs_json = encoder.check(attrs_json, attrs, message_json)
+            attrs_shown = attrs_json
+            if columns is not None:
+                if logger is not None:
+                    columns.setdefault("logger", logger_name(logger, encoder.redactor))
+                stored, shown = columns_json(scope, columns), shown_json(scope, columns, attrs)
+                attrs_shown = shown_attrs(attrs_json, attrs)
+            elif scope is not None:  # plain keys are none of the scope's
+                stored, shown = scope.columns, scope.shown
+            else:
+                stored = shown = b""
+            if logger is not None and columns is None:
+                name = field_json("logger", logger_name(logger, encoder.redactor))
+                stored, shown = stored + name, shown + name
+            # `join` takes half the time of `%`.
+            body = _join(
+                (
+                    b'{"ts":"',
+                    text[1],
+                    micros,
+                    level[2],
+                    message_json if words is None else encoder.once(words),
+                    b',"attrs":',
+                    attrs_json
+                    if scope is None or scope.parent_job_id is None
+                    else with_parent(attrs_json, scope),
+                    stored,
+                )
+            )
+            number = level[0]
+            if scope is not None and scope.recorder is not None:
+                scope.recorder.put(body, number)
+            else:
+                hand_over(body, number)
+            if number < self._least:
+                return
+            line = _join(
+                (
+                    b'{"timestamp":"',
+                    text[2],
+                    micros,
+                    level[3],
+                    message_json,
+                    shown,
+                    b"," if attrs else b"",
+                    attrs_shown[1:],
+                    b"\n",
+                )
+            )
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+            faults.add("logging an event", exc)
+            return
+        for least, sink in self._lines:
+            if number >= least:
+                try:
+                    sink.write(line)
+                except Exception as exc:  # noqa: BLE001 -- nor a sink's
+                    faults.add(f"the sink {type(sink).__name__}", exc)
+        if self._records:
+            self._show_record(ns, level, line, scope, columns)
+
+    def _show_record(
+        self,
+        ns: int,
+        level: Level,
+        line: bytes,
+        scope: Scope | None,
+        columns: dict[str, Any] | None,
+    ) -> None:
+        record: Record | None = None
+        for least, sink in self._records:
+            if level.number < least:
+                continue
+            try:
+                if record is None:
+                    # From the line, so that a sink sees what is written: redacted, bounded, and
+                    # nothing it could change.
+                    attrs = msgspec.json.decode(line)
+                    message, logger = attrs.pop("event"), attrs.pop("logger", None)
+                    del attrs["timestamp"], attrs["level"]
+                    attrs = own_names(attrs)
+                    ids = dict(scope.ids) if scope is not None else {}
+                    for key, value in ids.items():
+                        # else it is the caller's word, which says nothing of where the event
+                        # belongs
+                        if attrs.get(key) == value:
+                            del attrs[key]
+                    about: dict[str, Any] = {}
+                    if scope is not None:
+                        about = {
+                            "operation": scope.operation,
+                            "step": scope.column_values.get("step"),
+                        }
+                    for name in ("kind", "stream"):
+                        if columns is not None and name in columns:
+                            about[name] = columns[name]
+                            if attrs.get(name) == columns[name]:
+                                del attrs[name]
+                    record = Record(ns, level.name, message, attrs, ids, logger, line, **about)
+                sink.emit(record)
+            except Exception as exc:  # noqa: BLE001 -- see __call__
+                faults.add(f"the sink {type(sink).__name__}", exc)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A bound logger that is pickled takes its processors along. Sinks hold files: where it
+        # arrives, it uses those of that process.
+        return _configured_fan_out, ()
+
+    def close(self, *, but: Sequence[Sink] = ()) -> None:
+        """Close the sinks, except those in *but*."""
+        for sink in self.sinks:
+            close = getattr(sink, "close", None)
+            if close is not None and not any(sink is other for other in but):
+                close()
+
+
+def drop_rendered(event_dict: MutableMapping[str, Any], level: Level) -> None:
+    """Take out of *event_dict* what structlog's own processors put there for a renderer: the time,
+    and the level's name.
+
+    Attributes of the user's that are called so stay: another level, another time.
+    """
+    if "timestamp" in event_dict and _is_present(event_dict["timestamp"], _now() // 1_000_000_000):
+        del event_dict["timestamp"]
+    if type(shown := event_dict.get("level")) is str and BY_NAME.get(shown.lower()) is level:
+        del event_dict["level"]
+
+
+def _is_present(value: Any, second: int) -> bool:
+    """Return whether *value* is the time of an event that is logged at *second*, in one of the
+    forms in which programs stamp events.
+    """
+    with suppress(Exception):  # a number that is none
+        if type(value) in (int, float):
+            return bool(abs(value - second) <= _STAMPED)
+        if type(value) is str:
+            try:
+                value = datetime.fromisoformat(value)
+            except ValueError:  # a form of somebody's own: "%H:%M:%S", say
+                clocks = [
+                    at(each)
+                    for each in (second, second - 1)
+                    for at in (time.gmtime, time.localtime)
+                ]
+                return any(time.strftime("%H:%M", clock) in value for clock in clocks)
+        if isinstance(value, datetime):
+            times = (
+                [value]
+                if value.tzinfo is not None
+                else [value.astimezone(), value.replace(tzinfo=UTC)]
+            )
+            return any(abs(each.timestamp() - second) <= _STAMPED for each in times)
+    return False
+
+
+def name_of(logger: Any) -> str | None:
+    """Return the name of a wrapped logger, if it has one."""
+    try:
+        name = getattr(logger, "name", None)
+        return str(name) if name else None
+    except Exception:  # noqa: BLE001 -- a fault of somebody's logger must not cost the event
+        return None
+
+
+configured: FanOut | None = None
+"""What `structjob.configure` has set up; ``None`` where structlog is set up in another way."""
+
+encoder = Encoder(Redactor())
+"""What events pass that are recorded without it, see `structjob.install`."""
+
+
+def _configured_fan_out() -> FanOut:
+    return configured if configured is not None else FanOut()
+
+
+def _writes_lines(sink: Any) -> bool:
+    return type(sink) is FileSink or (type(sink) is ConsoleSink and not sink.pretty)
+
+
+def redactor() -> Redactor | None:
+    """Return what takes the secrets out at the moment: as `configure` or else `install`
+    was told.
+    """
+    return (configured.encoder if configured is not None else encoder).redactor
+
+
+def classifier() -> Classifier | None:
+    """Return what derives the fields of an error at the moment: as `configure` or else `install`
+    was told.
+    """
+    return (configured.encoder if configured is not None else encoder).classifier
+
+
+def emit(
+    scope: Scope | None,
+    level: str,
+    message: str,
+    attrs: dict[str, Any],
+    *,
+    kind: str = "log",
+    stream: str | None = None,
+    logger: str | None = None,
+) -> None:
+    """Record and show an event of our own: the beginning and end of jobs and steps, captured
+    output. Never raises.
+
+    What says something of a job or step is stored with a message in words, as screens show it, so
+    that a search finds it; *message*, its kind, is what files have. Only what `configure` has set
+    up shows it; an existing setup prints what it printed before.
+    """
+    try:
+        columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
+        if stream is not None:
+            columns["stream"] = stream
+        names = (
+            (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
+        )
+        words = told(kind, level, attrs, *names)[1] if message == kind else ""  # type: ignore[arg-type]  # the name of a step is a text
+        pass_on(
+            BY_NAME[level], message, attrs, scope, logger, columns, words=words[:_WORDS] or None
+        )
+    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        faults.add("logging an event", exc)
+
+
+def pass_on(
+    level: Level,
+    message: Any,
+    given: MutableMapping[str, Any],
+    scope: Scope | None,
+    logger: str | None = None,
+    columns: dict[str, Any] | None = None,
+    ns: int = 0,
+    words: str | None = None,
+) -> None:
+    """Record an event, and show it if `structjob.configure` has set up where; the arguments are
+    those of `FanOut.take`.
+    """
+    if configured is not None:
+        configured.take(level, message, given, scope, logger, columns, ns, words)
+    else:
+        record(level, message, given, scope, logger, columns, ns, words)
+
+
+def record(
+    level: Level,
+    message: Any,
+    given: MutableMapping[str, Any],
+    scope: Scope | None,
+    logger: str | None = None,
+    columns: dict[str, Any] | None = None,
+    ns: int = 0,
+    words: str | None = None,
+) -> None:
+    """Record an event without showing it; the arguments are those of `FanOut.take`."""
+    columns = columns if columns is not None else {}
+    if level.number >= _ERROR:
+        columns = error_columns(level, message, given, logger, columns) or columns
+    passed = configured.encoder if configured is not None else encoder
+    attrs = passed.attrs(
+        given, columns, scope, recorded="exc_info" not in given or records(scope, level.number)
+    )
+    if logger is not None:
+        columns.setdefault("logger", logger_name(logger, passed.redactor))
+    message_json, attrs_json = passed.encode(message, attrs)
+    if words is not None:
+        message_json = passed.once(words)
+    attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
+    dispatch(
+        scope,
+        stored_line(ns or _now(), level, message_json, attrs_json, columns_json(scope, columns)),
+        level.number,
+    )

@@ -1,0 +1,112 @@
+"""`install`: an existing structlog set-up records into structjob."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+
+from structjob.capture import fanout
+from structjob.capture import processors as chain
+from structjob.capture.event import Encoder, make_redactor
+from structjob.capture.processors import note_exception, note_template, record_event
+from structjob.capture.stdlib import join_stdlib
+from structjob.context.errors import Classifier
+from structjob.values.redaction import Redactor
+
+
+def install(
+    *,
+    stdlib: bool | None = None,
+    redact: bool | Iterable[str] | Redactor = True,
+    classifier: Classifier | None = None,
+) -> None:
+    """Let an existing structlog setup record into structjob: one line, after
+    ``structlog.configure()``.
+
+    What was printed before is printed as before, plus the ids of the job. Loggers that are cached
+    already follow (if their processors are a list: a tuple cannot be added to). Calling it again is
+    harmless. A later ``structlog.configure()`` with a new list of processors needs it again (a
+    warning says so); ``logging.basicConfig()``, ``dictConfig()`` and handlers that come and go do
+    not.
+
+    Args:
+        stdlib: Whether to record what is logged through `logging`, too: ``True`` all of it,
+            ``False`` nothing. By default all of it if structlog itself goes there, otherwise
+            warnings and above. Loggers that do not propagate, as uvicorn's, are recorded where a
+            handler of their own shows the record. What is printed does not change.
+        redact: Take secrets out of what is recorded: the default, further secret keys, a
+            `Redactor`, or ``False``.
+        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
+    """
+    fanout.encoder = Encoder(make_redactor(redact), classifier)
+    config = structlog.get_config()
+    processors = config["processors"]
+    if not isinstance(processors, list):
+        processors = list(processors)
+        structlog.configure(processors=processors)
+    if fanout.configured is not None and fanout.configured not in processors:
+        # What an earlier `configure` set up has been replaced, and shows nothing any more.
+        fanout.configured.close()
+        fanout.configured = None
+    if not chain.is_recording(processors):
+        # In place, since cached loggers hold this very list.
+        _insert(processors)
+    chain.renamer = _earlier_renamer(processors)
+    if stdlib is None:
+        join_stdlib(
+            logging.NOTSET
+            if isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
+            else logging.WARNING
+        )
+    else:
+        join_stdlib(logging.NOTSET if stdlib else None)
+    chain.setup.made()
+
+
+def _insert(processors: list[Any]) -> None:
+    at = max(len(processors) - 1, 0)
+    while at > 0 and (
+        _renders_exceptions(processors[at - 1])
+        or isinstance(processors[at - 1], structlog.processors.EventRenamer)
+    ):
+        at -= 1
+    processors.insert(at, record_event)
+    earlier = next(
+        (
+            index
+            for index, processor in enumerate(processors[:at])
+            if _renders_exceptions(processor)
+        ),
+        None,
+    )
+    if earlier is not None:
+        processors.insert(earlier, note_exception)
+    fills = structlog.stdlib.PositionalArgumentsFormatter
+    formatting = next(
+        (index for index, processor in enumerate(processors) if isinstance(processor, fills)), None
+    )
+    if formatting is not None and formatting < processors.index(record_event):
+        processors.insert(formatting, note_template)
+
+
+def _earlier_renamer(processors: list[Any]) -> structlog.processors.EventRenamer | None:
+    """Return what gives the message another name before `record_event` sees it."""
+    before = processors[: processors.index(record_event)] if record_event in processors else []
+    return next(
+        (
+            processor
+            for processor in before
+            if isinstance(processor, structlog.processors.EventRenamer)
+        ),
+        None,
+    )
+
+
+def _renders_exceptions(processor: Any) -> bool:
+    return (
+        isinstance(processor, structlog.processors.ExceptionRenderer)
+        or processor is structlog.processors.format_exc_info
+    )

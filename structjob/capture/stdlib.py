@@ -1,0 +1,278 @@
+"""The records of `logging` join where a logger calls its handlers.
+
+`logging.Logger.callHandlers` is wrapped, as Sentry's SDK does it, and no handler is added:
+``logging.basicConfig()``, which does nothing where the root logger has a handler, and code that
+asks ``root.handlers`` find what they would find without structjob. By then the logger's level and
+filters have passed the record, and it is taken in the context of the log call: a
+`logging.handlers.QueueListener`, which calls handlers in a thread of its own, changes nothing. It
+is taken after the handlers had it, so that a filter of theirs that removes a secret has removed it
+for the database, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from structjob.capture import fanout
+from structjob.capture.event import BY_NAME, error_columns
+from structjob.capture.processors import is_recording
+from structjob.context.scope import current_scope
+from structjob.diagnostics import DRIVERS, faults
+from structjob.levels import level_name
+from structjob.sinks.console import ConsoleSink, Sink, place_of
+from structjob.values.encoding import normalise
+
+_REMEMBERED = 10_000
+"""Records that are recognized when another thread hands them to their logger once more, twice as
+many at most.
+"""
+
+_LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+}
+_STANDARD = frozenset(
+    {logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL}
+)
+_PROXY = structlog.BoundLoggerBase._proxy_to_logger.__code__
+_LOG_CALL = logging.Logger._log.__code__
+
+_here = threading.local()
+
+
+class _OurLevel(int):
+    """A level of the root logger that it was given by us, and by nobody else since."""
+
+
+class _Joined:
+    """What takes the records, one for the process.
+
+    Attributes:
+        least: Least level that joins; None: no record does.
+    """
+
+    def __init__(self) -> None:
+        self.least: int | None = None
+        self._wrapped: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+        self._former = logging.WARNING
+        # Two generations: what is recognized is bounded, and adding to a set needs no lock.
+        self._taken: set[tuple[Any, ...]] = set()
+        self._taken_before: set[tuple[Any, ...]] = set()
+
+    def join(self, least: int | None) -> None:
+        self.least = least
+        root = logging.getLogger()
+        if type(root.level) is _OurLevel:
+            root.setLevel(self._former)
+        if least is None:
+            return
+        if self._wrapped is None:
+            self._wrap()
+        if not root.handlers and root.level == logging.WARNING and 0 < least < logging.WARNING:
+            self._former = root.level
+            root.setLevel(_OurLevel(least))
+
+    def _wrap(self) -> None:
+        # Never undone: another library may have wrapped ours by then. Without a least level it only
+        # passes on.
+        self._wrapped = call_handlers = logging.Logger.callHandlers
+
+        @functools.wraps(call_handlers)
+        def calling_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            least = self.least
+            if least is None or record.name.split(".", 1)[0] in DRIVERS:
+                call_handlers(logger, record)
+                return
+            alone = not logger.hasHandlers()
+            # Where nothing handles a record, `logging` prints warnings itself; what `configure` set
+            # up shows them in its place.
+            handled = not (alone and fanout.configured is not None) and not self._is_for_us_only(
+                logger, record
+            )
+            try:
+                if handled:
+                    call_handlers(logger, record)
+            finally:
+                if record.levelno >= least:
+                    self._take(logger, record, alone, handled)
+
+        logging.Logger.callHandlers = calling_handlers  # type: ignore[assignment, method-assign]
+
+    def _is_for_us_only(self, logger: logging.Logger, record: logging.LogRecord) -> bool:
+        """Return whether *record* was only made since we let the root logger pass more: handlers
+        that were added later do not expect it.
+        """
+        if record.levelno >= self._former or type(logging.root.level) is not _OurLevel:
+            return False
+        each: logging.Logger | None = logger
+        while each is not None and not each.level:
+            each = each.parent
+        return each is logging.root
+
+    def _take(
+        self, logger: logging.Logger, record: logging.LogRecord, alone: bool, handled: bool
+    ) -> None:
+        within = getattr(_here, "within", False)
+        _here.within = True
+        try:
+            made_here, captured = _origin()
+            key = (record.created, record.thread, record.process, record.name, record.lineno)
+            if not made_here and (key in self._taken or key in self._taken_before):
+                return
+            if len(self._taken) >= _REMEMBERED:
+                self._taken_before, self._taken = self._taken, set()
+            self._taken.add(key)
+            if captured:
+                return
+            propagates = _reaches_root(logger)
+            if not propagates and not _is_shown(logger, record, alone):
+                return
+            # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes
+            # out of it is recorded only. So is what does not propagate: its own handlers have shown
+            # it.
+            if within or not (propagates or alone):
+                _pass(record, fanout.record)
+            elif (
+                handled
+                and fanout.configured is not None
+                and (shown := _shown_already(logger, record, fanout.configured.sinks))
+            ):
+                _pass(record, fanout.configured.without(shown).take)
+            else:
+                _pass(record, fanout.pass_on)
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+            faults.add("recording a record of logging", exc)
+        finally:
+            _here.within = within
+
+
+_joined = _Joined()
+
+
+def join_stdlib(least: int | None) -> None:
+    """Let records of `logging` join from the level *least* on; None: no more.
+
+    Where nothing is set up yet, the root logger, which passes warnings only, passes that level,
+    too.
+    """
+    _joined.join(least)
+
+
+def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
+    attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
+    # A record that came from another process has its exception as text only.
+    for key, value in (
+        ("exc_info", record.exc_info),
+        ("stack", record.stack_info),
+        ("exception", not record.exc_info and record.exc_text),
+    ):
+        if value:
+            attrs.setdefault(key, value)
+    level = level_name(record.levelno)
+    # From the number: what is in the record may have been coloured by a formatter.
+    name = str(logging.getLevelName(record.levelno))
+    if level == "success" and name.lower() != level:
+        level = "info"  # a NOTICE of 25, say, is no success
+    if record.levelno not in _STANDARD and name.lower() != level:
+        attrs.setdefault("level_name", name)
+    try:
+        message = record.getMessage()
+    except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
+        message = f"{normalise(record.msg)} {normalise(record.args)}"
+    columns = error_columns(BY_NAME[level], record.msg, attrs, record.name)
+    take(
+        BY_NAME[level],
+        message,
+        attrs,
+        current_scope(),
+        record.name,
+        columns,
+        ns=int(record.created * 1e9),
+    )
+
+
+def _reaches_root(logger: logging.Logger) -> bool:
+    each: logging.Logger | None = logger
+    while each is not None:
+        if each.parent is not None and not each.propagate:
+            return False
+        each = each.parent
+    return True
+
+
+def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) -> bool:
+    """Return whether a record of *logger*, which does not propagate, is shown without us: with a
+    `logging.NullHandler` only it is not.
+    """
+    if alone:
+        return logging.lastResort is not None and record.levelno >= logging.lastResort.level
+    each: logging.Logger | None = logger
+    while each is not None:
+        if any(
+            record.levelno >= handler.level and not isinstance(handler, logging.NullHandler)
+            for handler in each.handlers
+        ):
+            return True
+        each = each.parent if each.propagate else None
+    return False
+
+
+def _shown_already(
+    logger: logging.Logger, record: logging.LogRecord, sinks: Sequence[Sink]
+) -> list[Sink]:
+    """Return those of the *sinks* that would show *record* to people where a handler has just shown
+    it: on the same terminal.
+
+    A console of JSON lines is not left out: programs read it, and need every record in that form.
+    """
+    consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink) and sink.pretty]
+    places = set()
+    each: logging.Logger | None = logger if consoles else None
+    while each is not None:
+        for handler in each.handlers:
+            # With a filter it may not have shown it: twice is better than not at all.
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and record.levelno >= handler.level
+                and not handler.filters
+            ):
+                places.add(place_of(handler.stream))
+        each = each.parent if each.propagate else None
+    places.discard(None)
+    return [sink for sink in consoles if sink.place in places] if places else []
+
+
+def _origin() -> tuple[bool, bool]:
+    """Return whether the record that is handled at the moment is made by this very log call, and
+    whether it is captured already.
+
+    A record that was made before comes in by `logging.Logger.handle`, once more where it was put
+    into a queue. What structlog sends through `logging` was captured already; neither its text nor
+    its attributes tell, for it may be rendered by now. But the bound logger that sent it stands on
+    the stack, right above the frames of `logging`.
+    """
+    made_here = False
+    frame = sys._getframe(1)
+    while (above := frame.f_back) is not None:
+        frame = above
+        if frame.f_code is _LOG_CALL:
+            made_here = True
+        elif frame.f_code is _PROXY:
+            return made_here, is_recording(frame.f_locals["self"]._processors)
+        else:
+            name = frame.f_globals.get("__name__", "")
+            if (
+                name != __name__
+                and not name.startswith("logging")
+                and not isinstance(frame.f_locals.get("self"), logging.Logger)
+            ):
+                break
+    return made_here, False

@@ -1,0 +1,206 @@
+"""``structjob demo``: real work, watched, and what came of it, measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.lines import width
+from structjob.cli.screen import UNBOUNDED, Failure, coloured, command_line, is_terminal, put_json
+from structjob.text.appearance import lasting, paint, wrapped
+from structjob.text.wording import count_of
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+    from structjob.cli.demo.measure import Speed
+    from structjob.cli.demo.workload import Outcome
+    from structjob.models import Ledger
+    from structjob.queries.verify import SessionVerification
+
+OWN = "structjob-demo.db"
+"""The demo's database, in the working directory, unless ``--db`` names another."""
+
+WATCHED = 3.0
+"""Seconds that the largest part takes, where somebody watches."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob demo                          watch a directory tree being moved
+  structjob demo --source ~/documents     one of your own; it is only read
+  structjob demo --once                   headless: no bars, no pauses
+  structjob demo --json                   the same, and what was measured as JSON; all else appears on stderr"""
+)
+@click.option(
+    "--source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Move a copy of this directory instead of one made for it.",
+)
+@click.option(
+    "--once", is_flag=True, help="Headless and as fast as it goes; fails if anything was lost."
+)
+@options.json_output
+@options.database
+def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
+    """Move a directory tree in parallel, and see what is recorded of it in ./structjob-demo.db, or
+    in the database that --db names.
+
+    The files are really copied and verified, in a temporary directory. One part is retried and one
+    copy is damaged on purpose.
+    """
+    from structjob.cli.database import Database, execute
+
+    if not db.typed:
+        # whatever the environment names: a program's database is no place for a demo
+        db = Database(OWN)
+    if db.in_memory:
+        raise Failure(
+            f"{db.shown} is in memory and would be gone with the demo; name a file, such as sqlite:///demo.db",
+            code=2,
+        )
+    execute(
+        _demo(
+            db,
+            source,
+            watched=not once and not as_json and is_terminal(sys.stdout),
+            as_json=as_json,
+        )
+    )
+
+
+async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bool) -> None:
+    import getpass
+    import tempfile
+    import time
+
+    import structjob
+    from structjob.cli.demo.measure import measure
+    from structjob.cli.demo.progress import DemoView
+    from structjob.cli.demo.workload import PARTS, Migration, make_tree
+
+    shown = sys.stderr if as_json else sys.stdout
+    colour = coloured(shown)
+    with tempfile.TemporaryDirectory(prefix="structjob-demo-") as name:
+        root = Path(name)
+        (root / "target").mkdir()
+        if source is None:
+            source = root / "source"
+            source.mkdir()
+            make_tree(source)
+        elif not any(path.is_file() for path in source.rglob("*")):
+            raise Failure(f"{source} holds no files to move", hint="structjob demo")
+        print(
+            f"{paint('database', 'dim', colour)}  {db.shown}\n{paint('moving', 'dim', colour)}    {source} → a temporary directory\n",
+            file=shown,
+            flush=True,
+        )
+        pace = WATCHED / (1.5 * max(PARTS.values())) if watched else 0.0
+        with DemoView(shown, bars=watched) as view:
+            structjob.configure(console=False, sinks=[view])
+            async with structjob.Tracker(db.url, service="structjob demo") as tracker:
+                migration = Migration(tracker, source.absolute(), root / "target", view, pace=pace)
+                outcome = await migration.run(getpass.getuser())
+                began = time.perf_counter()
+                await tracker.flush()
+                flushed = time.perf_counter() - began
+                ledger, session_id = tracker.ledger(), tracker.session_id
+                # Of this session alone: the database may hold others, which is not the demo's
+                # affair.
+                checked = next(
+                    session
+                    for session in (await tracker.verify()).sessions
+                    if session.session_id == session_id
+                )
+        speed = await measure(root)
+    if as_json:
+        put_json(
+            {
+                "moved": outcome,
+                "ledger": ledger,
+                "verified": checked,
+                "flush_seconds": flushed,
+                "speed": speed,
+            }
+        )
+    else:
+        _report(outcome, speed, ledger, checked, flushed, colour=colour)
+        _advise(db, outcome, colour=colour)
+    if missing := lost(ledger, checked, speed):
+        raise Failure(
+            f"{count_of(missing, 'line')} did not reach the database",
+            hint=command_line("verify", db=db.option),
+        )
+
+
+def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
+    """Return how many lines did not arrive, by each of the accounts."""
+    return max(ledger.accepted - ledger.stored, checked.missing) + ledger.rejected + speed.lost
+
+
+def _report(
+    outcome: Outcome,
+    speed: Speed,
+    ledger: Ledger,
+    checked: SessionVerification,
+    flushed: float,
+    *,
+    colour: bool,
+) -> None:
+    files = f"{outcome.moved:,} of {count_of(outcome.files, 'file')} in {count_of(outcome.parts, 'part')}"
+    rates = f"{speed.lines / speed.logging:,.0f} lines/s logged, {speed.lines / speed.storing:,.0f} lines/s stored"
+    facts = {
+        "moved": f"{files}, {outcome.size / 1e6:,.1f} MB in {lasting(outcome.seconds)}",
+        "failed": f"{', '.join(outcome.failed)}: a copy was damaged on purpose, and its checksum told"
+        if outcome.failed
+        else "",
+        "lines": f"{checked.last_seq:,} given out, {checked.stored:,} stored, {checked.missing:,} missing",
+        "dropped": f"{ledger.lost + speed.lost}",
+        "flush": f"{flushed * 1000:.1f} ms from the end of the work until its last line was stored",
+        "speed": f"{rates} ({count_of(speed.lines, 'line')}, measured apart)",
+    }
+    print()
+    for name, text in facts.items():
+        if text:
+            for row in wrapped([(f"{name:<9} ", "dim"), (text, "")], _columns(), 10):
+                print("".join(paint(part, style, colour) for part, style in row).rstrip())
+
+
+def _columns() -> int:
+    return width() if is_terminal(sys.stdout) else UNBOUNDED
+
+
+def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
+    from structjob.text.rendering import short
+
+    whole = short(outcome.job_id)
+    commands = [
+        (("jobs",), "all jobs"),
+        (("show", whole), "the migration, its parts and its result"),
+        *(
+            [(("show", short(outcome.failed_job_id)), "the part that failed, and why")]
+            if outcome.failed_job_id
+            else []
+        ),
+        (("logs", whole, "-l", "warning"), "what went wrong"),
+        (("logs", whole, "--grep", "verified", "--tail", "5"), "what went right"),
+    ]
+    lines = [(command_line(*words, db=db.option), about) for words, about in commands]
+    longest = max(len(command) for command, _ in lines)
+    print(f"\n{paint('Type next', 'bold', colour)}")
+    # A command that a terminal breaks cannot be read: then what it is about stands above it.
+    beside = max(longest + 4 + len(about) for _, about in lines) <= _columns()
+    for command, about in lines:
+        typed, why = paint(command, "cyan", colour), paint(about, "dim", colour)
+        print(
+            f"  {typed}{' ' * (longest - len(command))}  {why}"
+            if beside
+            else f"  {why}\n    {typed}"
+        )
+    if outcome.failed:
+        print(f"\nThe exit code is 0: that {outcome.failed[0]} fails is what there is to see.")

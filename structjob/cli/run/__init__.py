@@ -1,0 +1,1 @@
+"""`structjob run`: a program, its output, and the command."""

@@ -1,0 +1,509 @@
+"""``structjob run``: any program becomes a job. Whatever is wrong on our side, the program runs,
+and its exit code is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from structjob.cli import options
+from structjob.cli.filtering import attributes
+from structjob.cli.run.notices import Notices
+from structjob.cli.run.program import NOT_FOUND, CannotFork, Program, end_as, exit_code
+from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json, say
+from structjob.exceptions import InvalidArgument, InvalidURL, SpoolError
+from structjob.text.appearance import colour_of, lasting, paint, symbol
+from structjob.text.wording import count_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from structjob.cli.database import Database
+    from structjob.cli.run.process import Ended
+    from structjob.lifecycle import Job
+    from structjob.tracker import Tracker
+
+WAITING = 50_000
+"""Lines that may wait for the database before the program has to wait, too: a pipe that is full
+does that to it.
+"""
+
+LAST_LINE = 500
+"""Characters of the program's last line on stderr that its job's error shows."""
+
+_INTERPRETERS = ("python", "pypy", "bash", "sh", "zsh", "node", "ruby", "perl", "php", "java")
+_OPTION_WITH_VALUE = ("-W", "-X")
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  structjob run -- make test
+  structjob run --name nightly --owner ada --metadata vm=pg-01 -- ./backup.sh /srv
+  structjob run --job-id import-17 -- python import.py     again: the job's next attempt
+  structjob run --json -- make test 2>make.log | jq .result
+
+The program always runs. Where its output cannot be stored, one warning on stderr says why. The lines then wait in a directory until the
+database can be used, and the next structjob command with this database stores them: --spool or $STRUCTJOB_SPOOL if set, beside the
+database file, in $XDG_STATE_HOME/structjob (~/.local/state/structjob), ./.structjob, or a private directory in the temporary one.
+
+What the program prints still appears, byte for byte; each line is recorded, tagged stdout or stderr. It gets the descriptors, signals,
+limits and environment that it would get without us, and we end as it ends: with its exit code, or by its signal (a shell shows 128 and the
+signal's number); 127 if there is no such program, 126 if it cannot be run. Signals are passed on to it. STRUCTJOB_* and
+STRUCTJOB_DATABASE_URL are added to its environment: a Python program that opens a Tracker joins the job. So that Python's output comes
+line by line, PYTHONUNBUFFERED is 1 unless you set it. With --json all that the program prints appears on stderr, and stdout has the job
+once it has ended.
+
+A job is cancelled if a signal that was passed on ended the program, if its exit code is 128 and that signal's number, or if it fails
+within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later failures are its own.""",
+)
+@click.option("--name", metavar="TEXT", help="Operation; by default the program's name.")
+@click.option(
+    "--type",
+    "job_type",
+    metavar="TEXT",
+    default="command",
+    show_default=True,
+    help="Type of the job.",
+)
+@click.option("--owner", metavar="TEXT", help="Whose it is.")
+@click.option("--project", metavar="TEXT", help="Its project.")
+@click.option("--category", metavar="TEXT", help="Its category.")
+@click.option("--description", metavar="TEXT", help="What it is for.")
+@click.option("--context-id", metavar="ID", help="An id of yours that several jobs may have.")
+@click.option("--external-id", "external_job_id", metavar="ID", help="Your own id for this job.")
+@click.option(
+    "--job-id", metavar="ID", help="The job's id; one that is known already gets its next attempt."
+)
+@click.option(
+    "-m",
+    "--metadata",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=attributes,
+    help="What else to remember of it; may be repeated.",
+)
+@click.option("--spool", metavar="DIR", help="Directory for lines that wait for the database.")
+@options.json_output
+@options.database
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
+def run(
+    db: Database,
+    *,
+    command: tuple[str, ...],
+    as_json: bool,
+    name: str | None,
+    spool: str | None,
+    **given: Any,
+) -> None:
+    """Run any program as a job."""
+    program, notices, watched = Program(command, merged=as_json), Notices(), _Watched()
+    try:
+        program.fork()
+        import asyncio
+
+        _check(db)
+        notices.listen()
+        operation = name or operation_of(command)
+        asyncio.run(
+            _run(
+                program,
+                watched,
+                notices,
+                db,
+                spool,
+                operation,
+                _settings(command, given),
+                as_json=as_json,
+            ),
+            debug=False,
+        )
+    except BaseException as exc:
+        if not program.started and watched.code is None:
+            if isinstance(exc, KeyboardInterrupt) or _is_mistake(exc):
+                program.abandon()
+                raise
+            notices.warn(f"{_reason(exc)}. The program runs; nothing is recorded")
+            program.instead_of_us()
+        notices.warn(f"recording the program failed: {_reason(exc)}")
+    if watched.code is not None:
+        raise click.exceptions.Exit(watched.code)
+    with suppress(Exception):
+        sys.stdout.flush()
+    end_as(watched.status if watched.status is not None else program.wait())
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is known of the program so far.
+
+    Attributes:
+        status: Its wait status, once it has ended.
+        code: The exit code that stands for it if it cannot be run.
+    """
+
+    status: int | None = None
+    code: int | None = None
+
+
+class _CannotRecord(Exception):
+    """There is no database to record in; the message says why."""
+
+
+def _check(db: Database) -> None:
+    """Refuse a database that cannot be meant. In the environment it is no mistake of this
+    command's: then nothing is recorded.
+    """
+    from structjob.store.url import ENVIRONMENT
+
+    try:
+        if not db.in_memory:
+            return
+        fault = Failure(
+            f"{db.shown} is in memory and would be gone with this command; name a file, such as sqlite:///jobs.db",
+            code=2,
+        )
+    except Failure as exc:
+        fault = exc
+    if db.typed:
+        raise fault
+    variable = next((name for name in ENVIRONMENT if os.environ.get(name)), "")
+    raise _CannotRecord(f"${variable}: {fault.message}" if variable else fault.message) from None
+
+
+def _is_mistake(exc: BaseException) -> bool:
+    """Return whether *exc* is about what was typed."""
+    return isinstance(exc, click.ClickException) or (
+        isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL)
+    )
+
+
+def _reason(exc: BaseException) -> str:
+    if isinstance(exc, CannotFork):
+        return f"no process can be made to watch the program ({exc})"
+    if isinstance(exc, _CannotRecord | InvalidURL | SpoolError):
+        return str(exc)
+    return f"{type(exc).__name__}: {exc}"
+
+
+def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what describes the job."""
+    import socket
+
+    from structjob.cli.database import working_directory
+    from structjob.values.redaction import Redactor
+
+    settings = {key: value for key, value in given.items() if value is not None}
+    about = {
+        "command": shlex.join(Redactor().command(command)),
+        "directory": str(working_directory()),
+        "host": socket.gethostname(),
+    }
+    return {**settings, "metadata": {**settings.get("metadata", {}), **about}, "offline": True}
+
+
+def operation_of(command: Sequence[str]) -> str:
+    """Return what to call *command*: the program, and with an interpreter what it runs, since
+    statistics are by operation.
+    """
+    program = os.path.basename(command[0]) or command[0]
+    if (
+        not program.rstrip("0123456789.").startswith(_INTERPRETERS)
+        or program.rstrip("0123456789.") not in _INTERPRETERS
+    ):
+        return program[:255]
+    words = iter(command[1:])
+    for word in words:
+        if word == "-m":
+            return f"{program} -m {next(words, '')}".strip()[:255]
+        if word in _OPTION_WITH_VALUE:
+            next(words, None)
+        elif word == "-c":
+            return program
+        elif not word.startswith("-"):
+            return f"{program} {os.path.basename(word)}"[:255]
+    return program
+
+
+class CommandFailed(Exception):
+    """What is recorded of a program that did not end well."""
+
+
+async def _run(
+    program: Program,
+    watched: _Watched,
+    notices: Notices,
+    db: Database,
+    spool: str | None,
+    operation: str,
+    settings: Mapping[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    import asyncio
+
+    tracker = await _opened(db, spool)
+    place = tracker.spool_directory
+    flushing: asyncio.Future[None] | None = None
+    hurried = False
+
+    def hurry() -> None:
+        # Whoever ends us now does not want to wait for a database; what is left stays in the spool.
+        nonlocal hurried
+        hurried = True
+        if flushing is not None:
+            flushing.cancel()
+
+    try:
+        _warn_where_it_waits(notices, tracker, place, ended=False)
+        async with tracker.job(operation, **settings) as job:
+            await _supervise(
+                program, watched, tracker, job, db, stdout=2 if as_json else 1, hurry=hurry
+            )
+        # Everything, however long it takes; what a database that is away does not take stays in the
+        # spool.
+        flushing = asyncio.ensure_future(tracker.flush())
+        if hurried:
+            flushing.cancel()
+        with suppress(Exception, asyncio.CancelledError):
+            await flushing
+        _warn_where_it_waits(notices, tracker, place, ended=True)
+    finally:
+        await tracker.aclose(1.0 if hurried else 10.0)
+    if place is None and (lost := tracker.ledger().in_memory):
+        notices.warn(
+            f"{count_of(lost, 'line', 'is', 'are')} lost: the database does not answer, and there is no directory to wait in"
+        )
+    if as_json:
+        with suppress(OSError):
+            put_json(
+                {
+                    name: getattr(job, name)
+                    for name in ("id", "operation", "attempt", "status", "error", "result")
+                }
+            )
+
+
+async def _opened(db: Database, spool: str | None) -> Tracker:
+    """Return an open tracker. Where there is no directory in which lines could wait, they wait in
+    memory.
+    """
+    from structjob.tracker import Tracker
+
+    with suppress(SpoolError):
+        return await Tracker(db.url, service="structjob run", spool=spool or True).open(
+            required=False
+        )
+    return await Tracker(db.url, service="structjob run", spool=False).open(required=False)
+
+
+def _warn_where_it_waits(
+    notices: Notices, tracker: Tracker, place: Path | None, *, ended: bool
+) -> None:
+    """Say what keeps the database from being used, if anything does.
+
+    One that may answer soon (a slow disk, a server that restarts) is given until the program has
+    *ended*: most often all is stored then.
+    """
+    fault = tracker.unavailable
+    if fault is not None and place is not None:
+        if not ended and not fault.permanent:
+            return
+        runs = "The program's" if ended else "The program runs; its"
+        notices.warn(
+            f"{fault}. {runs} output waits in {place} for the next structjob command that can use this database"
+        )
+    elif fault is not None:
+        notices.warn(
+            f"{fault}. The program runs; nothing is recorded, for there is no directory where its output could wait (see --spool)"
+        )
+    elif place is None and not ended:
+        notices.warn(
+            "there is no directory where output could wait; what the database does not take is lost (see --spool)"
+        )
+    notices.show()
+
+
+async def _supervise(
+    program: Program,
+    watched: _Watched,
+    tracker: Tracker,
+    job: Job,
+    db: Database,
+    *,
+    stdout: int,
+    hurry: Callable[[], None],
+) -> None:
+    import asyncio
+
+    from structjob.capture.fanout import emit
+    from structjob.cli.run.output import LineSplitter
+    from structjob.cli.run.process import Child, Heard
+    from structjob.context.scope import current_scope, to_environment
+    from structjob.exceptions import StructjobError
+
+    scope = current_scope()
+    assert scope is not None  # noqa: S101 -- within the job
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 -- a coroutine runs in one
+
+    def hold_back() -> None:
+        # In a stream's own thread: the program waits at its full pipe, and nothing piles up.
+        if tracker.queue.waiting > WAITING:
+            with suppress(StructjobError):
+                asyncio.run_coroutine_threadsafe(tracker.flush(), loop).result()
+
+    def listener(stream: str) -> tuple[LineSplitter, Heard]:
+        splitter = LineSplitter(partial(_record, stream))
+
+        def heard(chunk: bytes) -> None:
+            if not chunk:
+                splitter.end()
+                return
+            hold_back()
+            splitter.feed(chunk)
+
+        return splitter, heard
+
+    last = ""
+
+    def _record(stream: str, line: str, attrs: dict[str, int]) -> None:
+        nonlocal last
+        if stream == "stderr" and line.strip():
+            last = line.strip()
+        # Of what a program prints, stderr is what one looks at when something went wrong.
+        emit(
+            scope,
+            "warning" if stream == "stderr" else "info",
+            line,
+            dict(attrs),
+            kind="output",
+            stream=stream,
+        )
+
+    splitters: dict[str, LineSplitter] = {}
+    listeners: dict[str, Heard] = {}
+    for stream in ("stdout", "stderr"):
+        splitters[stream], listeners[stream] = listener(stream)
+    environment = {**to_environment(scope), "STRUCTJOB_DATABASE_URL": db.text}
+    if "PYTHONUNBUFFERED" not in os.environ:
+        environment["PYTHONUNBUFFERED"] = "1"
+    try:
+        child = Child(program, environment, listeners, stdout=stdout)
+    except OSError as exc:
+        if not program.tried:
+            raise
+        watched.code = exit_code(exc)
+        return await _not_started(job, program.command, exc, db)
+    child.on_late_signal(hurry)
+    reason = ""
+    while True:
+        try:
+            ended = await child.wait()
+            break
+        except asyncio.CancelledError as exc:
+            # Somebody asked for it with `structjob cancel`; the program may have something to clean
+            # up.
+            reason = f"{exc}: "
+            task.uncancel()
+            child.terminate()
+    watched.status = ended.status
+    job.result = {
+        "exit_code": ended.code, "signal": ended.signal.name if ended.signal is not None else None,
+        "seconds": round(ended.seconds, 3),
+        "stdout_lines": splitters["stdout"].lines, "stderr_lines": splitters["stderr"].lines,
+        **({"still_open": list(ended.left)} if ended.left else {}),
+    }  # fmt: skip
+    if ended.left:
+        streams = " and ".join(ended.left)
+        emit(
+            scope,
+            "warning",
+            f"a process that the program left behind goes on with its {streams}; what it prints is not recorded",
+            {},
+        )
+    if ended.unrecorded:
+        emit(scope, "warning", f"some output was not recorded: {ended.unrecorded}", {})
+    status, why = outcome(program.command, ended, last)
+    why = f"{reason}{why}" if why else ""
+    await job.end(
+        status,
+        error=CommandFailed(why) if why else None,
+        cpu_ms=round(ended.cpu_seconds * 1000, 3),
+        max_rss_kb=ended.max_rss_kb,
+    )
+    _close(job, status, why, ended, db)
+    return None
+
+
+def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[str, str]:
+    """Return the status that *ended* gives to the job, and why if it is not a good one; *last* is
+    its last line on stderr.
+    """
+    import signal
+
+    program = os.path.basename(command[0]) or command[0]
+    if ended.code == 0:
+        return "completed", ""
+    how = (
+        f"was ended by {ended.signal.name}"
+        if ended.signal is not None
+        else f"ended with exit code {ended.code}"
+    )
+    if ended.asked is not None:
+        return "cancelled", f"{program} {how} after {ended.asked.name} was passed on to it"
+    if ended.unread and (ended.signal is signal.SIGPIPE or ended.code):
+        return "cancelled", f"{program} {how}: whoever read its output stopped reading"
+    if last:
+        return (
+            "failed",
+            f"{last[:LAST_LINE]} ({how.removeprefix('was ').removeprefix('ended with ')})",
+        )
+    return "failed", f"{program} {how}"
+
+
+async def _not_started(job: Job, command: Sequence[str], exc: OSError, db: Database) -> None:
+    code = exit_code(exc)
+    why = (
+        f"{command[0]}: command not found"
+        if code == NOT_FOUND
+        else f"{command[0]}: cannot be run: {exc.strerror}"
+    )
+    job.result = {"exit_code": code}
+    await job.end("failed", error=CommandFailed(why))
+    with suppress(Exception):
+        Failure(why, hint=command_line("show", job.id, db=db.option)).show()
+
+
+def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
+    """Say a last word, to a person only: whatever else reads our stderr is to find there what the
+    program wrote, and nothing more.
+    """
+    if not is_terminal(sys.stderr):
+        return
+    from structjob.text.escaping import escape
+
+    colour = coloured(sys.stderr)
+    text = escape(why or f"{job.operation} completed")
+    say(
+        f"{paint(symbol(status), colour_of(status), colour)} {text} {paint(f'in {lasting(ended.seconds)}', 'dim', colour)}"
+    )
+    if ended.left:
+        say(
+            paint(
+                "  it left processes behind; what they print is not recorded any more",
+                "dim",
+                colour,
+            )
+        )
+    say(f"{paint('next:', 'dim', colour)}  {command_line('show', job.id, db=db.option)}")

@@ -1,0 +1,106 @@
+"""What a program prints, as events: line by line, whatever it prints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+PIECE = 16 * 1024
+"""Bytes of a line that one event holds; a longer line becomes several, each marked with its part's
+number.
+"""
+
+OVERWRITTEN_EVERY = 0.25
+"""Seconds between two records of a line that overwrites itself (a progress bar, by ``\\r``): what a
+job's own progress is granted, too.
+"""
+
+Record = Callable[[str, dict[str, int]], None]
+"""Takes a line and its attributes."""
+
+
+class LineSplitter:
+    r"""Cuts a stream of bytes into lines.
+
+    A line ends with ``\n``, ``\r\n``, or a ``\r`` by which it overwrites itself. Of those last, as
+    many are recorded as an eye could follow, the one that stayed always, with ``overwritten``
+    saying how many went unrecorded before it.
+
+    Args:
+        record: Called with each line as text; bytes that are no UTF-8 are written as ``\xff``.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._rest = b""
+        self._part = 0
+        self._overwritten = 0
+        self._recorded = 0.0
+        self.lines = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what was read."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._line(line[:-1] if line.endswith(b"\r") else line)
+        if b"\r" in self._rest:
+            # The last byte may be the first half of \r\n.
+            done, _, self._rest = (
+                self._rest[:-1].rpartition(b"\r")
+                if self._rest.endswith(b"\r")
+                else self._rest.rpartition(b"\r")
+            )
+            self._rest += b"\r" if chunk.endswith(b"\r") else b""
+            if done:
+                self._overwriting(done.split(b"\r"))
+        while len(self._rest) > PIECE:
+            self._piece(PIECE)
+
+    def end(self) -> None:
+        """Take what is left: no newline came after it."""
+        if self._rest or self._part:
+            rest, self._rest = self._rest, b""
+            self._line(rest.removesuffix(b"\r"))
+
+    def _line(self, line: bytes) -> None:
+        if b"\r" in line:
+            *overwritten, line = line.split(b"\r")
+            if not line:
+                line = overwritten.pop()
+            self._overwriting(overwritten)
+        while len(line) > PIECE:
+            line = self._cut(line, PIECE)
+        self._put(line, last=True)
+
+    def _overwriting(self, segments: list[bytes]) -> None:
+        for segment in segments:
+            now = time.monotonic()
+            if segment.strip() and now - self._recorded >= OVERWRITTEN_EVERY:
+                self._recorded = now
+                while len(segment) > PIECE:
+                    segment = self._cut(segment, PIECE)  # noqa: PLW2901 -- what is left of it
+                self._put(segment, last=True)
+            elif segment.strip():
+                self._overwritten += 1
+
+    def _piece(self, size: int) -> None:
+        self._rest = self._cut(self._rest, size)
+
+    def _cut(self, line: bytes, size: int) -> bytes:
+        # Not within a character, if it is UTF-8.
+        while size > PIECE - 4 and line[size] & 0xC0 == 0x80:
+            size -= 1
+        self._put(line[:size], last=False)
+        return line[size:]
+
+    def _put(self, line: bytes, *, last: bool) -> None:
+        attrs: dict[str, int] = {}
+        if self._part or not last:
+            self._part += 1
+            attrs["part"] = self._part
+        if last:
+            self._part = 0
+            self.lines += 1
+        if self._overwritten:
+            attrs["overwritten"], self._overwritten = self._overwritten, 0
+        self._record(line.decode("utf-8", "backslashreplace"), attrs)

@@ -1,0 +1,473 @@
+"""A program below us: its output goes on to ours byte for byte, signals go on to it, and its end is
+told with what it used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from signal import Signals
+
+from structjob.cli.run.foreground import Foreground
+from structjob.cli.run.inherited import replace_with_null
+from structjob.cli.run.program import Program
+
+CHUNK = 64 * 1024
+LOOK_FIRST, LOOK_LAST = 0.01, 1.0
+"""Seconds between two looks at the memory of the program, at first and in the long run."""
+
+GRACE = 0.2
+"""Seconds that the output may go on after the program's end, in the hands of processes that it left
+behind.
+"""
+
+RELEASE = 1.0
+"""Seconds after which a stream that a running program has closed is closed here, too: its reader
+waits for that.
+"""
+
+STOP_GRACE = 3.0
+"""Seconds in which a program ends that was asked to by SIGINT, SIGHUP or SIGQUIT. One that goes on
+for longer has handled the signal.
+"""
+
+TERM_GRACE = 30.0
+"""The same for SIGTERM, which has no other meaning: a program may take its time to end in an
+orderly way.
+"""
+
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
+# Those that are not passed on are the program's own, raised by what it does, or cannot be caught.
+_NOT_PASSED_ON = (
+    "SIGKILL",
+    "SIGSTOP",
+    "SIGCHLD",
+    "SIGSEGV",
+    "SIGFPE",
+    "SIGILL",
+    "SIGBUS",
+    "SIGPIPE",
+    "SIGXFSZ",
+    "SIGTTIN",
+    "SIGTTOU",
+)
+PASSED_ON = tuple(
+    sorted({*signal.valid_signals()} - {getattr(signal, name) for name in _NOT_PASSED_ON})
+)
+
+_DRAIN = ("/bin/cat", "/usr/bin/cat")
+_DRAIN_IN_PYTHON = (
+    "import os\nwhile chunk := os.read(0, 65536):\n while chunk: chunk = chunk[os.write(1, chunk):]"
+)
+
+Heard = Callable[[bytes], None]
+"""Takes what was read from a stream; ``b""`` at its end. Called in a thread of the stream's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended, and what it used.
+
+    Args:
+        status: Its wait status.
+        code: Its exit code; 128 and the signal's number if a signal ended it, as shells have it.
+        signal: The signal that ended it.
+        asked: The signal that asked it to end; ``None`` if none did, or if the program went on for
+            long after it.
+        unread: Whether whoever read our output stopped reading.
+        left: The streams that processes which it left behind still hold open.
+        unrecorded: Why some of its output was not recorded, if that is so.
+        seconds: How long it ran.
+        cpu_seconds: CPU time of it and of what it waited for.
+        max_rss_kb: Memory at its peak, if it is known.
+    """
+
+    status: int
+    code: int
+    signal: Signals | None
+    asked: Signals | None
+    unread: bool
+    left: tuple[str, ...]
+    unrecorded: str
+    seconds: float
+    cpu_seconds: float
+    max_rss_kb: int | None
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream of the program's, and where it goes on to."""
+
+    name: str
+    pipe: int
+    target: int
+    done: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    left: bool = False
+
+
+class Child:
+    """A running program.
+
+    Args:
+        program: The program, which waits to be run.
+        environment: What is added to its environment.
+        heard: For ``stdout`` and ``stderr``, who takes what it prints.
+        stdout: The descriptor that its stdout goes on to.
+
+    Raises:
+        OSError: if it cannot be started.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        environment: Mapping[str, str],
+        heard: Mapping[str, Heard],
+        *,
+        stdout: int = 1,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._program = program
+        self.pid = program.pid
+        self._foreground = Foreground()
+        self._passed_on: dict[int, float] = {}
+        self._requested = False
+        self._ended: asyncio.Future[tuple[int, object, float]] = self._loop.create_future()
+        self._late: Callable[[], None] | None = None
+        self._unread = False
+        self._fault: BaseException | None = None
+        self._heard = heard
+        self._handled: list[int] = []
+        self._seen = 0
+        self._stop, self._stopped = os.pipe()
+        self._streams = [
+            _Stream("stdout", program.stdout, stdout),
+            _Stream("stderr", program.stderr, 2),
+        ]
+        try:
+            # Before the program runs: what cannot be started now is not needed to run it without
+            # us.
+            for stream in self._streams:
+                threading.Thread(
+                    target=self._relay, args=(stream,), name=f"structjob-{stream.name}", daemon=True
+                ).start()
+            for number in (*PASSED_ON, signal.SIGCHLD):
+                with contextlib.suppress(RuntimeError, OSError):  # those of the C library
+                    self._loop.add_signal_handler(
+                        number,
+                        *(
+                            (self._changed,)
+                            if number == signal.SIGCHLD
+                            else (self._pass_on, number)
+                        ),
+                    )
+                    self._handled.append(number)
+            # What waited for the program while it was blocked, or came before it ran, is passed on
+            # now.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
+            self._began = time.monotonic()
+            program.start(environment)
+        except BaseException:
+            self._release()
+            raise
+        program.inherited.let_go()
+        self._look(LOOK_FIRST)
+        for stream in self._streams:
+            stream.done.add_done_callback(lambda _, stream=stream: self._finished(stream))  # type: ignore[misc]
+        self._changed()
+
+    async def wait(self) -> Ended:
+        """Return how it ended, once all of its output went its way."""
+        # whoever waits may be cancelled, and wait again
+        status, usage, seconds = await asyncio.shield(self._ended)
+        reading = asyncio.gather(*(stream.done for stream in self._streams))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await asyncio.shield(reading)
+        os.close(self._stopped)  # what is in the pipes now is still read
+        await reading
+        os.close(self._stop)
+        for stream in self._streams:
+            if stream.left:
+                _drain(stream.pipe, stream.target)
+            os.close(stream.pipe)
+        told = self._told(status, usage, seconds)
+        self._foreground.close()
+        return told
+
+    def terminate(self) -> None:
+        """Ask it to end, as SIGTERM to us does."""
+        self._requested = True
+        self._pass_on(signal.SIGTERM)
+
+    def on_late_signal(self, call: Callable[[], None]) -> None:
+        """Let *call* have the signals that ask to end and come after the program has ended."""
+        self._late = call
+
+    def close(self) -> None:
+        """Let go of the signals."""
+        self._release()
+
+    def _look(self, pause: float) -> None:
+        """Read how much memory the program has had so far.
+
+        The kernel's account of it at the end begins with what we had when we made it: a smaller
+        program must be looked at while it runs.
+        """
+        if self._ended.done() or not sys.platform.startswith("linux"):
+            return
+        with (
+            contextlib.suppress(OSError, ValueError, IndexError),
+            open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as status,
+        ):
+            self._seen = max(
+                [
+                    self._seen,
+                    *(int(line.split()[1]) for line in status if line.startswith("VmHWM:")),
+                ]
+            )
+        self._loop.call_later(pause, self._look, min(2 * pause, LOOK_LAST))
+
+    def _told(self, status: int, usage: object, seconds: float) -> Ended:
+        code = os.waitstatus_to_exitcode(status)
+        died_of = Signals(-code) if code < 0 and -code in {*Signals} else None
+        code = 128 - code if code < 0 else code
+        asked = (
+            signal.SIGTERM
+            if self._requested
+            else asked_to_end(self._passed_on, code, self._began + seconds)
+        )
+        if (
+            asked is None
+            and code - 128 in (signal.SIGINT, signal.SIGQUIT)
+            and self._foreground.present
+        ):
+            asked = Signals(code - 128)  # typed at the terminal while it was lent
+        peak = int(getattr(usage, "ru_maxrss", 0)) // (1024 if sys.platform == "darwin" else 1)
+        return Ended(
+            status=status,
+            code=code,
+            signal=died_of,
+            asked=asked,
+            unread=self._unread,
+            left=()
+            if self._unread
+            else tuple(stream.name for stream in self._streams if stream.left),
+            unrecorded=f"{type(self._fault).__name__}: {self._fault}"
+            if self._fault is not None
+            else "",
+            seconds=seconds,
+            cpu_seconds=getattr(usage, "ru_utime", 0.0) + getattr(usage, "ru_stime", 0.0),
+            max_rss_kb=peak if peak > self._program.peak else self._seen or None,
+        )
+
+    def _release(self) -> None:
+        for number in self._handled:
+            self._loop.remove_signal_handler(number)
+        self._handled.clear()
+        self._foreground.close()
+
+    # -- signals
+    # --------------------------------------------------------------------------
+
+    def _pass_on(self, number: int) -> None:
+        if self._ended.done():
+            if number in ENDING and self._late is not None:
+                self._late()
+            return
+        self._passed_on[number] = time.monotonic()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def _changed(self) -> None:
+        """The program ended, stopped or went on; or a process ended that was left to us, the first
+        process of a container.
+        """
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid != self.pid:
+                continue
+            if os.WIFSTOPPED(status):
+                self._paused(os.WSTOPSIG(status))
+            elif not self._ended.done():
+                self._ended.set_result((status, usage, time.monotonic() - self._began))
+
+    def _paused(self, number: int) -> None:
+        """It wants the terminal, or was told to stop, by Ctrl-Z most likely."""
+        wants_terminal = number in (signal.SIGTTIN, signal.SIGTTOU)
+        if wants_terminal and self._foreground.lend(self.pid):
+            os.killpg(self.pid, signal.SIGCONT)
+        elif self._foreground.present and (wants_terminal or number == signal.SIGTSTP):
+            # The shell must see us stopped to give its prompt; we go on here when it says `fg`.
+            lent = self._foreground.lent
+            self._foreground.take_back()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            if lent:
+                self._foreground.lend(self.pid)
+            os.killpg(self.pid, signal.SIGCONT)
+
+    # -- output
+    # --------------------------------------------------------------------------
+
+    def _finished(self, stream: _Stream) -> None:
+        """The program has closed *stream*, or nobody reads it any more."""
+        if all(other.done.done() for other in self._streams if other.target == stream.target):
+            self._loop.call_later(RELEASE, self._let_go, stream.target)
+
+    def _let_go(self, target: int) -> None:
+        if not self._ended.done() and not os.isatty(target):
+            replace_with_null(target)
+
+    def _relay(self, stream: _Stream) -> None:
+        """Copy *stream* to its target. In a thread of its own: it may wait for whoever reads our
+        output, and the loop goes on.
+        """
+        heard = self._heard[stream.name]
+        try:
+            poll = select.poll()
+            poll.register(stream.pipe, select.POLLIN)
+            poll.register(self._stop, 0)  # its hang-up says: only what is there
+            if _is_pipe(stream.target):
+                poll.register(stream.target, 0)  # its error says: nobody reads
+            while True:
+                ready = dict(poll.poll())
+                if ready.get(stream.target, 0) & select.POLLERR:
+                    self._unread = True
+                    break
+                if not ready.get(stream.pipe, 0) & (
+                    select.POLLIN | select.POLLHUP | select.POLLERR
+                ):
+                    stream.left = True  # the program has ended, and yet its pipe is open
+                    break
+                chunk = os.read(stream.pipe, CHUNK)
+                if not chunk:
+                    break
+                # First recorded, then shown: what was seen of a program that died is what the log
+                # has.
+                heard = self._hear(heard, chunk)
+                try:
+                    _write(stream.target, chunk)
+                except OSError:
+                    # Nobody reads on. The program learns it as it would without us: by a closed
+                    # pipe of its own.
+                    self._unread = True
+                    break
+            self._hear(heard, b"")
+        except BaseException as exc:  # noqa: BLE001 -- told where the program is waited for
+            self._fault = exc
+        finally:
+            if self._unread:
+                # closes it, and the number stays taken
+                os.dup2(self._stop, stream.pipe, inheritable=False)
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and nobody waits
+                self._loop.call_soon_threadsafe(_settle, stream.done)
+
+    def _hear(self, heard: Heard, chunk: bytes) -> Heard:
+        """Record *chunk*. Where that fails, nothing more is recorded, and the program's output goes
+        on.
+        """
+        try:
+            heard(chunk)
+        except Exception as exc:  # noqa: BLE001 -- told where the program is waited for
+            self._fault = exc
+            return _unheard
+        return heard
+
+
+def asked_to_end(passed_on: Mapping[int, float], code: int, ended: float) -> Signals | None:
+    """Return the signal by which a program was asked to end, and did.
+
+    It did if that signal ended it, or it exited with 128 and the signal's number, or with any other
+    code soon after: within `TERM_GRACE` seconds of SIGTERM, within `STOP_GRACE` of SIGINT, SIGHUP
+    or SIGQUIT. A program that runs on for longer has handled the signal in another way, and how it
+    ends then is its own.
+
+    Args:
+        passed_on: When each signal was passed on to it last, by `time.monotonic`.
+        code: Its exit code, 128 and the number of the signal that ended it.
+        ended: When it ended.
+    """
+    for number, _ in sorted(passed_on.items(), key=lambda item: -item[1]):
+        if code == 128 + number:
+            return _named(number)
+    for number, when in sorted(passed_on.items(), key=lambda item: -item[1]):
+        if number in ENDING and ended - when <= (
+            TERM_GRACE if number == signal.SIGTERM else STOP_GRACE
+        ):
+            return _named(number)
+    return None
+
+
+def _named(number: int) -> Signals | None:
+    return Signals(number) if number in {*Signals} else None
+
+
+def _drain(pipe: int, target: int) -> None:
+    """Go on copying from *pipe* to *target* in a process of its own, until its last writer is gone.
+
+    A process that the program left behind would die of SIGPIPE otherwise. The copier holds these
+    two descriptors and nothing else, and ends with the last writer, or when nobody reads its
+    output.
+    """
+    # No Popen object is kept: nobody waits for the copier.
+    copier = next(
+        ([path] for path in _DRAIN if os.access(path, os.X_OK)),
+        [sys.executable, "-I", "-S", "-c", _DRAIN_IN_PYTHON],
+    )
+    with contextlib.suppress(OSError):
+        started = subprocess.Popen(  # noqa: S603 -- not a word of it comes from outside
+            copier,
+            stdin=pipe,
+            stdout=target,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+        started.returncode = 0
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+def _unheard(chunk: bytes) -> None:
+    pass
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _write(target: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        try:
+            view = view[os.write(target, view) :]
+        except BlockingIOError:
+            # Our output was made non-blocking by somebody we share it with.
+            poll = select.poll()
+            poll.register(target, select.POLLOUT)
+            poll.poll()

@@ -1,0 +1,118 @@
+"""Times as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time, timedelta
+
+import click
+
+from structjob.text.appearance import local
+
+_SPAN = re.compile(r"-?(?:\d+(?:\.\d+)?(?:mo|min|[ywdhms]))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(mo|min|[ywdhms])")
+_UNITS = {
+    "y": timedelta(days=365), "mo": timedelta(days=30), "w": timedelta(weeks=1), "d": timedelta(days=1), "h": timedelta(hours=1),
+    "min": timedelta(minutes=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1),
+}  # fmt: skip
+_CLOCK = re.compile(r"\d\d?:\d\d(:\d\d)?")
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """Read a time on the command line: how long ago (``-3h``, ``2d``, ``1h30m``), ISO 8601, a time
+    of today, ``today``, ``yesterday``.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    utc = bool(ctx.params.get("utc"))
+    try:
+        found = _ago(text)
+        if found is not None:
+            return found
+        if text in ("today", "yesterday"):
+            return midnight(datetime.now(UTC), utc=utc, days_before=int(text == "yesterday"))
+        if _CLOCK.fullmatch(text):
+            text = f"{local(datetime.now(UTC), utc=utc):%Y-%m-%d}T{text.zfill(5 if text.count(':') == 1 else 8)}"
+        read = datetime.fromisoformat(text)
+        return (read.replace(tzinfo=UTC) if utc and read.tzinfo is None else read).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (13:30, 2026-05-04T13:30)",
+            ctx,
+            param,
+        ) from None
+
+
+def _ago(text: str) -> datetime | None:
+    span = _span(text)
+    return None if span is None else datetime.now(UTC) - span
+
+
+def _span(text: str) -> timedelta | None:
+    matched = _SPAN.fullmatch(text)
+    if matched is None:
+        return None
+    return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
+
+
+def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """Read a length of time on the command line: ``15m``, ``1h30m``, ``7d``."""
+    if value is None:
+        return None
+    try:
+        found = _span(value.strip())
+    except OverflowError:
+        found = None
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no length of time: write 15m, 1h, 7d", ctx, param)
+    return found
+
+
+def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
+    """Read an age on the command line: ``30d``, ``2w``, ``6mo`` (of 30 days), ``1y`` (365 days).
+    ``6m`` is refused: it has two readings.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if any(unit == "m" for _, unit in _PART.findall(text)):
+        raise click.BadParameter(
+            f"{value!r} could mean months or minutes: write mo for months, min for minutes",
+            ctx,
+            param,
+        )
+    try:
+        found = None if text.startswith("-") else _span(text)
+    except OverflowError:
+        found = None
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age: write 30d, 2w, 6mo, 1y or 12h", ctx, param)
+    return found
+
+
+def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:
+    """Return when the day of *moment* began in the zone that times are shown in, or one some days
+    before it.
+    """
+    day = local(moment, utc=utc).date() - timedelta(days=days_before)
+    # Not by counting hours back from the moment: a day on which clocks are put forward or back has
+    # not 24 of them.
+    return datetime.combine(day, time(), UTC if utc else None).astimezone(UTC)
+
+
+def full(moment: datetime | None, *, utc: bool) -> str:
+    """Return date and time, with the zone."""
+    if moment is None:
+        return ""
+    shown = local(moment, utc=utc)
+    return f"{shown:%Y-%m-%d %H:%M:%S} {'UTC' if utc else shown.tzname() or ''}".rstrip()
+
+
+def brief(moment: datetime | None, *, utc: bool, now: datetime | None = None) -> str:
+    """Return the time of today, else the date with it."""
+    if moment is None:
+        return ""
+    shown = local(moment, utc=utc)
+    today = local(now or datetime.now(UTC), utc=utc).date()
+    return f"{shown:%H:%M:%S}" if shown.date() == today else f"{shown:%Y-%m-%d %H:%M}"

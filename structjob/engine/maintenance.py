@@ -1,0 +1,231 @@
+"""The keeper: beats the heart of the sessions, and looks now and then for what others left, want or
+did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+
+from structjob.capture.processors import setup
+from structjob.diagnostics import diagnostics
+from structjob.engine.accounts import Accounts
+from structjob.engine.adopted import Orphans
+from structjob.engine.cancelling import Canceller, LiveJob
+from structjob.engine.claiming import Claiming
+from structjob.engine.database import Link
+from structjob.engine.reaper import Reaper
+from structjob.engine.reentry import Reentry
+from structjob.engine.source import Feed
+from structjob.engine.watchdog import Watchdog
+from structjob.exceptions import StoreUnavailable, StructjobError
+from structjob.spool.recorder import Recorder
+from structjob.text.wording import count_of
+
+LOOK_EVERY = 2.0
+"""Seconds between looks for orphaned spools."""
+
+ELSEWHERE_EVERY = 30.0
+"""Seconds between looks for spools in the other places of the database."""
+
+TICK = 1.0
+"""Seconds between looks for requests to cancel a job."""
+
+_CLAIMS = 100
+"""Starts whose answer was lost that are looked for in one turn at most: after a long outage there
+may be many, and the heart must beat.
+"""
+
+_REPORTED = 20
+"""Faults of different kinds that are logged at most."""
+
+_APART = 10.0
+"""Seconds that the watchdog tries to reach a server at most."""
+
+
+_MARKS = (0.95, 0.5)
+"""Shares of the room for events at which it is said that they wait: it is full, or half full."""
+
+_EMPTY_AGAIN = 0.25
+"""The share below which that is said anew the next time."""
+
+
+class Keeper:
+    """Looks after sessions: the tracker's own, and those whose spools it has taken over.
+
+    Args:
+        own: The tracker's own feed.
+        recorder: Its recorder.
+        link: Its database.
+        orphans: What it has taken over.
+        live: The jobs that run at the moment.
+        heartbeat: Seconds between two heartbeats.
+        accounts: What was dropped is counted now and then; nobody else does it while the database
+            is away.
+        claiming: What it entered without an answer is taken back.
+        reentry: Sends the heartbeats, and enters sessions again.
+    """
+
+    def __init__(
+        self,
+        own: Feed,
+        recorder: Recorder,
+        link: Link,
+        orphans: Orphans,
+        live: Collection[LiveJob],
+        heartbeat: float,
+        accounts: Accounts,
+        claiming: Claiming,
+        reentry: Reentry,
+    ) -> None:
+        self._own = own
+        self._recorder = recorder
+        self._link = link
+        self._orphans = orphans
+        self._heartbeat = heartbeat
+        self._accounts = accounts
+        self._claiming = claiming
+        self._reentry = reentry
+        self._reaper = Reaper(own, recorder, link, orphans, heartbeat, reentry.restate)
+        self._canceller = Canceller(own.session.session_id, link, live)
+        self._watchdog = Watchdog(self._beat_apart, heartbeat)
+        self._reported: set[tuple[type[Exception], str]] = set()
+        self._looked = asyncio.Event()
+        self._filled = 0.0
+        self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
+
+    async def looked(self) -> None:
+        """Wait until the first look for orphans is done."""
+        await self._looked.wait()
+
+    async def keep(self) -> None:
+        """Go on for ever."""
+        self._watchdog.start()
+        while True:
+            self._watchdog.feed()
+            now = time.monotonic()
+            if now - self._orphans_at >= LOOK_EVERY:
+                self._orphans_at = now
+                await self._try(self._look)
+                self._looked.set()
+            if now - self._beat_at >= self._heartbeat:
+                self._beat_at = now
+                await self._try(self._beat)
+            await self._try(self._canceller.look)
+            await self._try(lambda: self._claiming.settle(_CLAIMS))
+            await asyncio.sleep(min(TICK, self._heartbeat))
+
+    async def _try(self, look: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with suppress(StoreUnavailable):  # the writers tell
+                await look()
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must not end the heartbeat
+            kind = (type(exc), str(exc))
+            if kind in self._reported or len(self._reported) >= _REPORTED:
+                return
+            self._reported.add(kind)
+            if isinstance(exc, StructjobError):
+                diagnostics.warning(
+                    "looking after sessions failed: %s; it is tried again, and this is logged once",
+                    exc,
+                )
+            else:
+                diagnostics.exception(
+                    "structjob: looking after sessions failed; it is tried again, and this is logged once"
+                )
+
+    async def _look(self) -> None:
+        self._accounts.settle()
+        setup.check()
+        self._check_room()
+        spool = self._recorder.spool
+        if spool is not None and not spool.directory.exists():
+            self._recorder.tell(
+                "gone",
+                "the spool %s was deleted: events are delivered as before, but do not survive the end of this process; restart it",
+                spool.directory,
+                every=3600.0,
+            )
+        if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
+            self._elsewhere_at = time.monotonic()
+            self._orphans.look_elsewhere()
+        self._orphans.look()
+        self._orphans.sweep()
+
+    def _check_room(self) -> None:
+        """Warn when the queue is half full, and when it is nearly full; once each, until it has
+        been less than a quarter full.
+        """
+        share = max(self._recorder.events.filled(), self._recorder.fallback.filled())
+        if share < _EMPTY_AGAIN:
+            self._filled = 0.0
+        reached = next((mark for mark in _MARKS if share >= mark), 0.0)
+        if reached <= self._filled:
+            return
+        self._filled = reached
+        where, option = (
+            ("on disk", "spool_max_bytes")
+            if self._recorder.spool is not None
+            else ("in memory", "queue_size")
+        )
+        at_the_limit = {
+            "drop_oldest": "the oldest are dropped",
+            "drop_newest": "new ones are dropped",
+            "block": "threads wait, and in a running loop new ones are dropped",
+        }[self._recorder.overflow]
+        diagnostics.warning(
+            "the queue of events is %s: %s %s for %s; when it is full, %s. `structjob doctor` checks the database; raise %s, or log "
+            "less, if it is only slow",
+            "full" if reached == _MARKS[0] else "half full",
+            count_of(self._accounts.waiting(), "event", "waits", "wait"),
+            where,
+            self._link.store.masked_url,
+            at_the_limit,
+            option,
+        )
+
+    async def _beat(self) -> None:
+        if not self._link.opened:
+            return
+        await self._reentry.beat(self._own, self._recorder.numbers.given)
+        for feed in self._orphans:
+            if feed.entered and feed.spool is not None and feed.spool.alive:
+                await self._reentry.beat(feed, 0)
+        await self._reaper.look()
+
+    async def take_back_own(self) -> None:
+        """Take it back where the tracker's own session is presumed dead."""
+        await self._reaper.take_back_own()
+
+    def _beat_apart(self) -> None:
+        """Beat in the watchdog's thread."""
+        if not self._own.entered or self._recorder.forked:
+            return
+        number, confirmed, given = (
+            self._own.session.session_id,
+            self._own.confirmed,
+            self._recorder.numbers.given,
+        )
+        heartbeat_now = getattr(self._link.store, "heartbeat_now", None)
+        if heartbeat_now is not None:
+            heartbeat_now(number, given, confirmed)
+            return
+
+        # The drivers of servers need a loop, and the tracker's is blocked: another one, with a
+        # connection of its own, for this once.
+        async def beat() -> None:
+            store = self._link.spare()
+            try:
+                async with asyncio.timeout(_APART):
+                    await store.open()
+                    await store.heartbeat(number, given, confirmed)
+            finally:
+                await store.close()
+
+        asyncio.run(beat())
+
+    def stop(self) -> None:
+        """Let the watchdog's thread end."""
+        self._watchdog.stop()

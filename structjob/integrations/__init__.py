@@ -1,0 +1,3 @@
+"""One module for each program that structjob works with. None is imported by ``import
+structjob``.
+"""

@@ -1,0 +1,38 @@
+"""For an application that shares its database with structjob and has migrations of its own: Alembic
+is to leave our tables alone.
+
+In the application's ``env.py``::
+
+    from structjob.integrations.alembic import include_object
+
+    context.configure(..., include_object=include_object)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from structjob.store.tables import PREFIX
+
+__all__ = ["include_object"]
+
+
+def include_object(
+    object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
+) -> bool:
+    """Return whether Alembic's autogenerate compares this: everything but tables of structjob,
+    which it would propose to drop.
+
+    A table of the application's own models is always compared, whatever its name is. An application
+    that has an ``include_object`` already calls this one in it: ``return
+    structjob.alembic.include_object(object, name, type_, reflected, compare_to) and ...``.
+
+    Args:
+        object: What Alembic found: a table, a column, an index, a constraint.
+        name: Its name; None where it has none.
+        type_: Its kind, for example ``table``.
+        reflected: Whether it was found in the database, and not in the application's models.
+        compare_to: What it is compared to; None if only one side has it.
+    """
+    ours = type_ == "table" and reflected and compare_to is None and (name or "").startswith(PREFIX)
+    return not ours

@@ -1,0 +1,398 @@
+"""Bars on the terminal for the work of this program: one for each job that reported its percentage,
+and for each step that runs.
+
+They are drawn by a task on the tracker's loop, which gets its turn however busy the loop is. What
+is logged or printed meanwhile appears above them, see `structjob.sinks.terminal`. Where there is no
+terminal, a line now and then says how far everything is, and one how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from rich.cells import cell_len, set_cell_size
+
+from structjob.diagnostics import diagnostics
+from structjob.sinks.terminal import Terminal, is_terminal, share
+from structjob.text.amounts import percent_of, units, whole_percent
+from structjob.text.escaping import escape
+
+if TYPE_CHECKING:
+    from structjob.lifecycle import Job, Step
+
+DRAW_EVERY = 0.1
+"""Seconds between two looks at what runs, at least: looking takes one part in `_SHARE` of the time
+at most.
+"""
+
+TELL_EVERY = 10.0
+"""Seconds between two lines about a step, where there is no terminal."""
+
+_SHARE = 50
+_LABEL_LIMIT = 200
+"""Characters of a name and a description that are looked at."""
+
+_BAR_WIDTH, _LEAST_BAR = 24, 14
+_LEAST_LABEL = 16
+_WINDOW = 30.0
+"""Seconds that the estimate of the time left looks back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """How far one job or step is, or several of the same name.
+
+    Args:
+        path: The labels of what it stands below, and its own.
+        depth: How far to the right it stands: below its job, or below another step.
+        done: Units done; of a percentage, the percentage.
+        total: Units to do; None if that is not known.
+        units: Whether these are units, and not a percentage.
+        began: When it began, on the monotonic clock.
+        handles: The job or step, or those that it adds up.
+    """
+
+    path: tuple[str, ...]
+    depth: int
+    done: float
+    total: float | None
+    units: bool
+    began: float
+    handles: tuple[Job | Step, ...]
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.path[-1] if len(self.handles) == 1 else f"{self.path[-1]} ×{len(self.handles)}"
+
+
+def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
+    """Yield the bars of *jobs* that run, the oldest first, each above those of its steps."""
+    for job in sorted(jobs, key=lambda job: job._created_ns):
+        shown = job._percent is not None
+        above = (label(job.operation, job.description),)
+        if shown:
+            yield Bar(
+                above, 0, job._percent or 0.0, 100.0, units=False, began=job._began, handles=(job,)
+            )
+        places: dict[str | None, tuple[tuple[str, ...], int]] = {None: (above, int(shown) - 1)}
+        for step in list(job._open_steps.values()):
+            path, depth = places.get(step.parent_step_id, places[None])
+            path, depth = places[step.id] = (*path, label(step.name, step.description)), depth + 1
+            if step._percent is not None and not step.total:
+                yield Bar(
+                    path,
+                    depth,
+                    step._percent,
+                    100.0,
+                    units=False,
+                    began=step._began,
+                    handles=(step,),
+                )
+            else:
+                yield Bar(
+                    path,
+                    depth,
+                    step.done,
+                    step.total or None,
+                    units=True,
+                    began=step._began,
+                    handles=(step,),
+                )
+
+
+def label(name: str, description: str | None) -> str:
+    """Return what to call a job or step: its name, and its description unless that says the name
+    already.
+    """
+    if not description:
+        return name[:_LABEL_LIMIT]
+    first = description.lstrip().split("\n", 1)[0]
+    return (first if first.startswith(name) else f"{name} {first}")[:_LABEL_LIMIT]
+
+
+def folded(bars: Iterable[Bar]) -> list[Bar]:
+    """Return *bars* with those of the same name, below the same, added up in one."""
+    groups: dict[tuple[tuple[str, ...], int, bool], list[Bar]] = {}
+    for bar in bars:
+        groups.setdefault((bar.path, bar.depth, bar.units), []).append(bar)
+    return [group[0] if len(group) == 1 else _sum(group) for group in groups.values()]
+
+
+def _sum(group: list[Bar]) -> Bar:
+    first = group[0]
+    done = sum(bar.done for bar in group)
+    total = (
+        None if any(bar.total is None for bar in group) else sum(bar.total or 0.0 for bar in group)
+    )
+    if not first.units:
+        done, total = done / len(group), 100.0
+    handles = tuple(handle for bar in group for handle in bar.handles)
+    return Bar(
+        first.path, first.depth, done, total, first.units, min(bar.began for bar in group), handles
+    )
+
+
+class Bars:
+    """What `Tracker.bars` returns: shows what runs while its ``async with`` block does."""
+
+    def __init__(self, jobs: set[Job], stream: IO[str] | None) -> None:
+        self._jobs = jobs
+        self._stream = stream
+        self._view: _Rows | _Lines | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        stream = self._stream if self._stream is not None else sys.stderr
+        if stream is not None:  # a program may have none
+            self._view = _Rows(stream, self._jobs) if is_terminal(stream) else _Lines(stream)
+            # In a context of its own: what it does belongs to no job.
+            self._task = asyncio.create_task(
+                self._keep_drawing(), name="structjob-bars", context=contextvars.Context()
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        if self._view is not None:
+            with suppress(OSError, ValueError):
+                self.draw()
+            self._view.close()
+
+    def draw(self) -> None:
+        """Show what runs now."""
+        if self._view is not None:
+            self._view.draw(folded(bars_of(self._jobs)))
+
+    async def _keep_drawing(self) -> None:
+        try:
+            while True:
+                began = time.perf_counter()
+                self.draw()
+                await asyncio.sleep(max(DRAW_EVERY, _SHARE * (time.perf_counter() - began)))
+        except Exception as exc:  # noqa: BLE001 -- a view must not end the work
+            diagnostics.warning("bars are shown no more: %r", exc)
+            if self._view is not None:
+                self._view.close()
+
+
+class _Rows:
+    """Rows at the bottom of a terminal."""
+
+    def __init__(self, stream: IO[str], jobs: set[Job]) -> None:
+        self._terminal: Terminal | None = share(stream)
+        self._owner = ("bars", id(jobs))  # a second view of the same jobs draws the same rows
+        self._colour = not os.environ.get("NO_COLOR")
+        self._paces: dict[tuple[str, ...], _Pace] = {}
+
+    def draw(self, bars: list[Bar]) -> None:
+        if self._terminal is None:
+            return
+        size, room = self._terminal.size, self._terminal.room
+        more = len(bars) - room + 1 if len(bars) > room else 0
+        shown = bars[: room - 1] if more else bars
+        now = time.monotonic()
+        self._paces = {bar.path: self._paces.get(bar.path) or _Pace() for bar in shown}
+        cells = [self._cells(bar, now) for bar in shown]
+        unicode = self._terminal.unicode
+        names = [
+            escape(bar.name) if unicode else escape(bar.name).replace(" ×", " x") for bar in shown
+        ]
+        labels = [
+            self._terminal.encodable(f"{'  ' * bar.depth}{name}")
+            for bar, name in zip(shown, names, strict=True)
+        ]
+        rows = lay_out(
+            shown, labels, cells, size.columns - 1, now, colour=self._colour, unicode=unicode
+        )
+        if more:
+            rows.append(f"{'…' if unicode else '...'} and {more:,} more"[: size.columns - 1])
+        self._terminal.show(self._owner, rows)
+
+    def _cells(self, bar: Bar, now: float) -> tuple[str, str, str]:
+        left = self._paces[bar.path].left(bar, now)
+        return (
+            amount(bar),
+            _clock(now - bar.began),
+            f"{_clock(left)} left" if left is not None else "",
+        )
+
+    def close(self) -> None:
+        if self._terminal is not None:
+            terminal, self._terminal = self._terminal, None
+            terminal.close(self._owner)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast a bar grew within the last half a minute."""
+
+    seen: deque[tuple[float, float]] = field(default_factory=deque)
+
+    def left(self, bar: Bar, now: float) -> float | None:
+        """Return the seconds that *bar* is expected to take still."""
+        seen = self.seen
+        if seen and seen[-1][1] > bar.done:  # another of this name
+            seen.clear()
+        if not seen or now - seen[-1][0] >= 1.0:
+            seen.append((now, bar.done))
+            while len(seen) > 2 and now - seen[0][0] > _WINDOW:
+                seen.popleft()
+        then, done = seen[0]
+        if bar.total is None or bar.done <= done or bar.done >= bar.total or now - then < 0.5:
+            return None
+        return min((bar.total - bar.done) * (now - then) / (bar.done - done), 359_999.0)
+
+
+def lay_out(
+    bars: Sequence[Bar],
+    labels: Sequence[str],
+    cells: Sequence[tuple[str, str, str]],
+    width: int,
+    now: float,
+    *,
+    colour: bool,
+    unicode: bool,
+) -> list[str]:
+    """Return a row for each of *bars*: its label, the bar, and its *cells* (how much, how long, how
+    long still), *width* cells at most.
+    """
+    columns = [max((len(cell[index]) for cell in cells), default=0) for index in range(3)]
+    wanted = max((cell_len(each) for each in labels), default=0)
+    least = min(wanted, _LEAST_LABEL)
+    long = _BAR_WIDTH
+
+    def rest() -> int:
+        return width - sum(each + 2 for each in (long, *columns) if each)
+
+    if rest() < wanted:
+        long = max(_LEAST_BAR, long - (wanted - rest()))
+    for index in (2, 1):
+        if rest() < least:
+            columns[index] = 0
+    if rest() < least:
+        long = 0
+    if rest() < min(least, 4):
+        columns[0] = 0
+    room = max(min(wanted, rest()), 1)
+    rows = []
+    for bar, name, texts in zip(bars, labels, cells, strict=True):
+        parts = [set_cell_size(name, room) if cell_len(name) <= room else _cut(name, room, unicode)]
+        if long:
+            parts.append(drawn(bar, long, now, colour=colour, unicode=unicode))
+        plain = [f"{text:>{column}}" for text, column in zip(texts, columns, strict=True) if column]
+        if colour and len(plain) > 1:
+            plain[1:] = [f"\x1b[90m{text}\x1b[0m" for text in plain[1:]]
+        rows.append("  ".join((*parts, *plain)).rstrip())
+    return rows
+
+
+def drawn(bar: Bar, width: int, now: float, *, colour: bool, unicode: bool) -> str:
+    """Return the bar itself; where the end is not known, a piece of it that wanders."""
+    full, empty = ("━", "─") if unicode else ("#", "-")
+    percent = None if bar.total is None else percent_of(bar.done, bar.total)
+    if percent is None:
+        piece = max(width // 4, 1)
+        way = width - piece
+        at = int((now - bar.began) * 8) % (2 * way) if way else 0
+        before, filled = min(at, 2 * way - at), piece
+    else:
+        before, filled = 0, int(width * max(percent, 0.0) / 100)
+    after = width - before - filled
+    if not colour:
+        return empty * before + full * filled + empty * after
+    done = "32" if percent == 100 else "34"
+    pieces = ((empty * before, "90"), (full * filled, done), (empty * after, "90"))
+    return "".join(f"\x1b[{code}m{text}\x1b[0m" for text, code in pieces if text)
+
+
+class _Lines:
+    """A line now and then, and one at the end, for what is no terminal."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._told: dict[tuple[str, ...], tuple[float, float, bool]] = {}
+        self._last: dict[tuple[str, ...], Bar] = {}
+
+    def draw(self, bars: list[Bar]) -> None:
+        now = time.monotonic()
+        current = {bar.path: bar for bar in bars}
+        for path in self._last.keys() - current.keys():
+            _, _, told = self._told.pop(path)
+            bar = self._last.pop(path)
+            if told or now - bar.began >= TELL_EVERY:
+                self._say(f"{bar.name}: {_ended(bar, now)}")
+        for path, bar in current.items():
+            when, done, told = self._told.setdefault(path, (now, 0.0, False))
+            self._last[path] = bar
+            if now - when >= TELL_EVERY and bar.done != done:
+                self._told[path] = (now, bar.done, True)
+                self._say(f"{bar.name}: {amount(bar)}")
+
+    def _say(self, text: str) -> None:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(
+            escape(text).encode(encoding, "backslashreplace").decode(encoding) + "\n"
+        )
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Say nothing more; what still runs has its last line already."""
+        self._told.clear()
+        self._last.clear()
+
+
+def _ended(bar: Bar, now: float) -> str:
+    """Return how the jobs or steps of *bar*, as it was last seen, ended."""
+    if len(bar.handles) > 1:
+        counts: dict[str, int] = {}
+        for handle in bar.handles:
+            status = str(handle.status) if handle.status is not None else "running"
+            counts[status] = counts.get(status, 0) + 1
+        return ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+    handle = bar.handles[0]
+    if bar.units:
+        bar = replace(
+            bar,
+            done=getattr(handle, "done", bar.done),
+            total=getattr(handle, "total", None) or None,
+        )
+    elif handle._percent is not None:
+        bar = replace(bar, done=handle._percent)
+    seconds = handle._duration_ms / 1000 if handle._duration_ms is not None else now - bar.began
+    return f"{amount(bar)}, {handle.status} after {_clock(seconds)}".removeprefix(", ")
+
+
+def amount(bar: Bar) -> str:
+    """Return how much is done, in figures; 100 % only where all of it is."""
+    if not bar.units:
+        return f"{whole_percent(bar.done)}%"
+    if bar.total is None:
+        return units(bar.done) if bar.done else ""
+    return f"{units(bar.done)}/{units(bar.total)} {whole_percent(percent_of(bar.done, bar.total))}%"
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(max(seconds, 0.0)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def _cut(text: str, room: int, unicode: bool) -> str:
+    return set_cell_size(text, room - 1) + ("…" if unicode else ".")

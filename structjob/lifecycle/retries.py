@@ -1,0 +1,431 @@
+"""Work that is tried again: each try is a step ``attempt-N`` of a step of its own, or an attempt at
+a whole job.
+
+Whether, when and how often is up to `tenacity`: by a policy of the user's, or by one that is made
+of a few figures. What is done here is to record it. The policy is asked as soon as a try is left,
+so that one record says what became of the try and how long the next one waits.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+
+import msgspec
+
+from structjob.capture import fanout
+from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
+from structjob.exceptions import IllegalTransition
+from structjob.lifecycle.arguments import check_coroutine_function, check_text
+from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
+from structjob.lifecycle.handle import outcome
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.policy import (
+    DEFAULTS,
+    Figures,
+    can_be_judged,
+    failed,
+    limit_of,
+    policy_maker,
+)
+from structjob.lifecycle.steps import Step
+from structjob.models import StepStatus
+from structjob.values.encoding import type_name
+
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, RetryCallState
+
+    from structjob.tracker import Tracker
+
+P = ParamSpec("P")
+T = TypeVar("T")
+H = TypeVar("H")
+
+
+def retrying(
+    name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]
+) -> Retrying[Step | Untracked]:
+    """Return tries at one piece of work in whatever job runs, for ``async for`` or as a decorator
+    of coroutine functions.
+
+    ::
+
+        async for attempt in structjob.retrying("download", attempts=5, on=OSError):
+            async with attempt:
+                await download()
+
+    The work is a step *name*; each try is a step ``attempt-N`` within it. One that is tried again
+    ends ``retrying``, with ``retry_delay`` (seconds) in its metadata and events; the last one, and
+    with it the step *name*, ends as the work does. The last exception goes on its way as it is.
+    Outside a job the work is tried just the same, untracked.
+
+    Args:
+        name: At most 200 characters.
+        policy: A ``tenacity.AsyncRetrying`` that says when to try again, instead of *figures*. What
+            comes out of it in the end is its affair: a ``tenacity.RetryError`` unless it has
+            ``reraise=True``.
+        figures: attempts: tries in all, 3 by default; recorded as ``max_retries``. delay: seconds
+            before the second try, 1 by default. backoff: what each further delay is multiplied by,
+            2 by default. max_delay: seconds of a delay at most, 60 by default. jitter: seconds at
+            most that are added to each at random, 0 by default. on: which exceptions to try again
+            after: a type, several, or a function that is given one and says so. By default those
+            after which a retry may help, as the tracker's *classifier* says (``retry_possible``;
+            without one: timeouts, lost connections).
+
+    Raises:
+        InvalidArgument: if one of these is not so.
+    """
+    return retrying_in(None, name, policy, figures)
+
+
+def retrying_in(
+    job: Job | None, name: str, policy: AsyncRetrying | None, figures: Mapping[str, Any]
+) -> Retrying[Any]:
+    """Return the tries at a piece of work of *job*; None is the job that runs where they begin."""
+    check_text("the name of a step", name, 200)
+    make_policy = policy_maker(policy, figures)
+
+    def begin() -> _StepTries:
+        return _StepTries(make_policy, name, job)
+
+    return Retrying("retrying()", begin)
+
+
+def retrying_job(
+    tracker: Tracker, operation: str, policy: AsyncRetrying | None, given: Mapping[str, Any]
+) -> Retrying[Job]:
+    """Return the tries at a whole job; *given* are the figures of a policy and the options of the
+    job.
+    """
+    figures = {name: value for name, value in given.items() if name in DEFAULTS}
+    options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
+    # what is wrong is said where the mistake was made
+    Job(tracker, operation, parent=None, options=options)
+    make_policy = policy_maker(policy, figures)
+
+    def begin() -> _JobTries:
+        return _JobTries(make_policy(tracker.classifier), tracker, operation, options)
+
+    return Retrying("tracker.retrying()", begin)
+
+
+class Retrying(Generic[H]):
+    """What ``retrying(…)`` returns: ``async for`` gives one `Attempt` after the other; each use
+    begins anew.
+    """
+
+    def __init__(self, what: str, begin: Callable[[], _Tries[H]]) -> None:
+        self._what = what
+        self._begin = begin
+
+    def __aiter__(self) -> AsyncIterator[Attempt[H]]:
+        return self._begin()
+
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, T]]
+    ) -> Callable[P, Coroutine[Any, Any, T]]:
+        """Decorate a coroutine function: each call is tried as often as it takes; of a job, what it
+        returns is the result.
+
+        Raises:
+            InvalidArgument: if *function* is no coroutine function.
+        """
+        check_coroutine_function(function, self._what)
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            tries = self._begin()
+            async for attempt in tries:
+                async with attempt as handle:
+                    returned = await function(*args, **kwargs)
+                    attempt.retry_state.set_result(returned)
+                    if isinstance(handle, Job) and handle.result is None and not handle.existing:
+                        handle.result = returned
+            result: T = tries.returned
+            return result
+
+        return run
+
+
+class Attempt(Generic[H]):
+    """One try, for ``async with``, which gives its `Step` (of a whole job: its `Job`).
+
+    Attributes:
+        number: Which one it is, from 1.
+        retry_state: Tenacity's ``RetryCallState``; a policy that looks at results is told them by
+            ``retry_state.set_result(…)``.
+    """
+
+    def __init__(self, tries: _Tries[H]) -> None:
+        self._tries = tries
+        self.number: int = tries.state.attempt_number
+        self.retry_state = tries.state
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.number}>"
+
+    async def __aenter__(self) -> H:
+        return await self._tries.enter(self.number)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        return await self._tries.leave(exc)
+
+
+class _Verdict(msgspec.Struct, frozen=True):
+    """What a policy says of a try."""
+
+    failure: BaseException | None
+    """What it ended by."""
+    delay: float | None
+    """Seconds until the next one; None if it was the last."""
+    raised: BaseException | None
+    """What comes out of it all."""
+
+    def settle(self, exc: BaseException | None) -> bool:
+        """Return whether *exc*, which left the try, goes no further; raise what the policy raises
+        in its place.
+        """
+        if self.raised is not None and self.raised is not exc:
+            raise self.raised
+        return self.raised is None
+
+
+class _Tries(Generic[H]):
+    """One run of tries, driven by a copy of a policy: those of concurrent runs must not share their
+    state.
+    """
+
+    def __init__(self, policy: AsyncRetrying) -> None:
+        from tenacity import RetryCallState
+
+        self._policy = policy.copy()
+        self._policy.begin()
+        self.state: RetryCallState = RetryCallState(self._policy, None, (), {})
+        self.returned: Any = None
+        """What comes out of it all, if no exception does."""
+        self._delay: float | None = None
+        self._over = False
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[Attempt[H]]:
+        return self
+
+    async def __anext__(self) -> Attempt[H]:
+        if self._over:
+            raise StopAsyncIteration
+        if self._begun and self.state.outcome is None:  # there would be no end of it
+            raise IllegalTransition(
+                f"try {self.state.attempt_number} was not made: write `async with attempt:` around the work"
+            )
+        self._begun = True
+        if self._delay is not None:
+            delay, self._delay = self._delay, None
+            self.state.prepare_for_next_attempt()
+            try:
+                await self._policy.sleep(delay)  # type: ignore[misc]  # it is declared for tenacity's other class
+            except BaseException as exc:
+                self._over = True
+                self._given_up(exc)
+                raise
+        await self._before()
+        return Attempt(self)
+
+    async def _before(self) -> None:
+        if self._policy.enabled:
+            await self._policy.iter(self.state)  # the policy's own callback
+
+    async def _judge(self, exc: BaseException | None) -> _Verdict:
+        """Ask the policy. Nothing is awaited but its own callbacks, and whatever they raise is an
+        answer.
+        """
+        if exc is not None and not (issubclass(type(exc), Exception) and can_be_judged(exc)):
+            # A cancellation is not a policy's to swallow, though some mean to:
+            # `retry_if_not_exception_type`, say.
+            self._over = True
+            return _Verdict(exc, None, exc)
+        trace = traceback_of(exc) if exc is not None else None
+        if exc is not None:
+            failed(self.state, exc)
+        elif self.state.outcome is None:
+            self.state.set_result(None)
+        from tenacity import DoSleep
+
+        if self._policy.enabled:
+            try:
+                answer = await self._policy.iter(self.state)
+            except BaseException as raised:  # noqa: BLE001 -- it is recorded, and then raised
+                self._over = True
+                if raised is exc:
+                    # nobody looks for a fault in the frames that tenacity adds
+                    restore_traceback(exc, trace)
+                return _Verdict(exc if exc is not None else raised, None, raised)
+        else:
+            answer = None if exc is not None else self.state.outcome.result()  # type: ignore[union-attr]  # it was set above
+        if isinstance(answer, DoSleep):
+            self._delay = float(answer)
+            return _Verdict(exc, self._delay, None)
+        self._over = True
+        self.returned = answer
+        return _Verdict(exc, None, None if self._policy.enabled else exc)
+
+    def _numbers(self) -> dict[str, int]:
+        limit = limit_of(self._policy.stop)
+        return {
+            "attempt_number": self.state.attempt_number,
+            **({} if limit is None else {"max_retries": limit}),
+        }
+
+    async def enter(self, number: int) -> H:
+        """Begin a try."""
+        raise NotImplementedError
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        """End it; return whether *exc* goes no further."""
+        raise NotImplementedError
+
+    def _given_up(self, exc: BaseException) -> None:
+        """Record that *exc* came instead of the next try."""
+        raise NotImplementedError
+
+
+class _StepTries(_Tries[Step | Untracked]):
+    """Tries that are steps within a step, which lasts from the first to the last of them, the
+    delays included.
+    """
+
+    def __init__(
+        self, make_policy: Callable[[Classifier | None], AsyncRetrying], name: str, job: Job | None
+    ) -> None:
+        job = job or running_job()
+        super().__init__(make_policy(job.classifier if job is not None else fanout.classifier()))
+        self._name = name
+        self._whole = job.step(name) if job is not None else None
+        self._step: Step | None = None
+
+    async def _before(self) -> None:
+        if self._whole is None:
+            warn_untracked(self._name)
+        elif self._whole.status is None:
+            await self._whole.start()
+        self._enter_whole()
+        try:
+            await super()._before()
+        except BaseException as exc:
+            self._over = True
+            self._given_up(exc)
+            raise
+        finally:
+            self._leave_whole()
+
+    def _enter_whole(self) -> None:
+        if self._whole is not None:
+            self._whole._enter_scope()
+
+    def _leave_whole(self) -> None:
+        if self._whole is not None:
+            self._whole._leave_scope()
+
+    async def enter(self, number: int) -> Step | Untracked:
+        if self._whole is None:
+            return Untracked(f"attempt-{number}", {})
+        self._enter_whole()
+        self._step = self._whole.job.step(f"attempt-{number}", metadata=self._numbers())
+        try:
+            return await self._step.__aenter__()
+        except BaseException:
+            self._leave_whole()
+            raise
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        if self._step is not None:
+            # what the policy's callbacks log belongs to the step around it
+            self._step._leave_scope()
+        verdict = await self._judge(exc)
+        if self._whole is not None:
+            self._record(verdict)
+            self._leave_whole()
+        return verdict.settle(exc)
+
+    def _record(self, verdict: _Verdict) -> None:
+        whole, step, failure = self._whole, self._step, verdict.failure
+        assert whole is not None  # noqa: S101 -- asked by the caller
+        assert step is not None  # noqa: S101 -- it was entered
+        if verdict.delay is not None:
+            step.metadata["retry_delay"] = verdict.delay
+            status = "retrying"
+        else:
+            status = "completed" if failure is None else outcome(failure)
+            if status == "failed":
+                whole.job._failed_step = whole.job._failed_step or whole.name
+        _end(step, status, failure)
+        if verdict.delay is None:
+            _end(whole, status, failure if verdict.raised is None else verdict.raised)
+
+    def _given_up(self, exc: BaseException) -> None:
+        if self._whole is not None:
+            _end(self._whole, outcome(exc), exc)
+
+
+def _end(step: Step, status: str, exc: BaseException | None) -> None:
+    if step.status is StepStatus.RUNNING:  # not if it was ended by hand, or with its job
+        step._finish(status, exc)
+
+
+class _JobTries(_Tries[Job]):
+    """Tries that are the attempts at one job. Each but the last ends ``failed``, since a job knows
+    no other word for it.
+    """
+
+    def __init__(
+        self, policy: AsyncRetrying, tracker: Tracker, operation: str, options: JobOptions
+    ) -> None:
+        super().__init__(policy)
+        self._tracker = tracker
+        self._operation = operation
+        self._options = options
+        self._job: Job | None = None
+
+    async def enter(self, number: int) -> Job:
+        job = Job(
+            self._tracker,
+            self._operation,
+            parent=parent_scope(self._options.parent),
+            options=self._options,
+        )
+        if self._job is not None and not self._job.existing:
+            job._follow(self._job)
+        await job.__aenter__()
+        self._job = job
+        return job
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        job = self._job
+        assert job is not None  # noqa: S101 -- it was entered
+        late = await job._overdue(exc)
+        exc = late or exc
+        verdict = await self._judge(exc)
+        if verdict.delay is not None:
+            job._leave("failed", exc, {**self._numbers(), "retry_delay": verdict.delay})
+        else:
+            job._leave(
+                "completed" if verdict.failure is None else outcome(verdict.failure),
+                verdict.failure,
+                self._numbers(),
+            )
+        settled = verdict.settle(exc)
+        if late is not None:
+            raise late
+        return settled
+
+    def _given_up(self, exc: BaseException) -> None:
+        if self._job is not None and not self._job.existing:
+            attrs = {"reason": message_of(exc) or type_name(exc), **self._numbers()}
+            self._job._event("warning", "retry_given_up", attrs)

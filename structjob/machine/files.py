@@ -1,0 +1,336 @@
+"""Opening the files that structjob writes, where other users may write to the directory, too.
+
+Another user can put a link, a file or a pipe of their own under the name that a program is about to
+write to. Writing through it changes a file that was never meant, or gives the other user what is
+written. Linux can prevent a part of this (``fs.protected_symlinks``, ``protected_hardlinks``,
+``protected_regular`` and ``protected_fifos``, see Documentation/admin-guide/sysctl/fs.rst in its
+sources and proc_sys_fs(5)), but containers and other systems often have this switched off. So each
+file is opened here, by the same rules:
+
+- **A symbolic link is followed if we or root own it.** A link of another user's is followed only
+  outside shared directories, if its directory belongs to that user as well; and then it must lead
+  into a directory of that user's. So root may work on the files of a service whose owner keeps
+  ``current -> releases/5``, and no link leads it to ``/etc``.
+- **A file that exists must be a regular file with one name.** A second hard link may be another
+  user's way to have a file of ours written to (and SQLite loses data in a database that has two
+  names, https://www.sqlite.org/howtocorrupt.html).
+- **It must belong to us or to root, or stand in a directory that is not shared**: who can make
+  files there is chosen by the directory's owner, as with a log directory for a group of users. A
+  file of another user's that everybody may write to is refused anywhere.
+- **A pipe or a device is opened only for a caller that takes one**, and by the same rules:
+  ``/dev/null`` and a pipe of one's own are meant, a pipe of another user's in ``/tmp`` is not.
+  ``/dev/stdout`` and the like mean the open descriptor itself.
+- **A new file is for its owner alone** (mode 0600).
+
+A directory is *shared* if everybody may write to it, or if it is sticky and a group may: ``/tmp``,
+for example. What stands in another user's directory below such a one counts as if it stood there
+itself. A file that we own keeps its mode: only we or root can have chosen it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import re
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_DESCRIPTOR = re.compile(
+    r"/dev/(?:fd/(?P<fd>\d+)|(?P<name>stdout|stderr))|/proc/(?P<pid>\d+|self|thread-self)/fd/(?P<number>\d+)"
+)
+_NAMED = {"stdout": 1, "stderr": 2}
+_LINKS_LIMIT = 40
+"""Links that one path may lead through, as in Linux."""
+
+
+class UnsafeFile(PermissionError):
+    """A file that another user may have put where structjob writes. It was neither opened nor
+    changed.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a path leads to.
+
+    Attributes:
+        path: Without links.
+        planted: Whether it is in a directory that another user made in a shared one.
+        shared: Whether other users may have put there what stands there.
+    """
+
+    path: Path
+    planted: bool = False
+    shared: bool = False
+
+
+def open_file(path: str | os.PathLike[str], flags: int, *, special: bool = False) -> int:
+    """Open a file that is to be written to, and return its descriptor.
+
+    Args:
+        path: The file; links in it are followed by the rules of this module.
+        flags: As for `os.open`. With ``O_CREAT`` a file that is absent is made, with mode 0600.
+        special: Take a pipe or a device, too.
+
+    Raises:
+        UnsafeFile: if another user may have put it there.
+        OSError: if it cannot be opened.
+    """
+    if special and (number := _descriptor(path)) is not None:
+        return os.dup(number)
+    return _open(_followed(path), flags, special=special)
+
+
+def ensure_file(path: str | os.PathLike[str]) -> Path:
+    """Make a file that others are going to open by its name, such as SQLite, if it is absent;
+    return its path without links.
+
+    What is there is looked at and not opened: closing a file gives up every lock that this process
+    has on it (fcntl(2)), and with them those of another connection to the same database.
+
+    Raises:
+        UnsafeFile: if another user may have put it there.
+        OSError: if it cannot be made, read or written.
+    """
+    place = _followed(path)
+    try:
+        os.close(_open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, special=False))
+    except FileExistsError:
+        _check(place, os.lstat(place.path), special=False)
+        if not os.access(
+            place.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        ):
+            raise PermissionError(
+                errno.EACCES, os.strerror(errno.EACCES), str(place.path)
+            ) from None
+    return place.path
+
+
+def open_directly(path: Path, flags: int) -> int:
+    """Open a file in a directory that `make_directory` returned; otherwise as `open_file`, and
+    quicker.
+    """
+    return _open(_Place(path), flags, special=False)
+
+
+def follow(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path that *path* leads to, without links. The file may be absent, its
+    directory may not.
+
+    Raises:
+        UnsafeFile: if a link on the way may be another user's.
+        OSError: if a directory on the way is absent.
+    """
+    return _followed(path).path
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Return whether *path* leads to a pipe, a device, or an open descriptor."""
+    if _descriptor(path) is not None:
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def check_file(path: Path) -> None:
+    """Refuse what stands at *path*, a link included, if another user may have put it there; nothing
+    needs to be there.
+
+    Raises:
+        UnsafeFile: if so.
+    """
+    with suppress(FileNotFoundError):
+        _check(_Place(path), os.lstat(path), special=False)
+
+
+def make_directory(path: str | os.PathLike[str]) -> Path:
+    """Return the directory that *path* leads to, without links; it is made with mode 0700, those
+    above it too, if it is absent.
+
+    Raises:
+        UnsafeFile: if another user may have put it, or a link on the way, there.
+        OSError: if it cannot be made.
+    """
+    wanted = Path(path).absolute()
+    try:
+        place = _followed(wanted)
+    except FileNotFoundError:
+        place = _Place(make_directory(wanted.parent) / wanted.name)
+    # whoever made the directory may put a link in the place of what is in it, at any time
+    if place.planted:
+        raise _unsafe(
+            place.path,
+            "is in a directory that another user made where everybody may write",
+            "choose another path",
+        )
+    try:
+        os.mkdir(place.path, 0o700)
+    except FileExistsError:
+        info = os.lstat(place.path)
+        if not stat.S_ISDIR(info.st_mode):
+            raise
+        _check_owner(place, info)
+    return place.path
+
+
+# -- links
+# --------------------------------------------------------------------------
+
+
+def _followed(path: str | os.PathLike[str]) -> _Place:
+    waiting = list(reversed(Path(path).absolute().parts[1:]))
+    found, above = Path("/"), os.lstat("/")
+    planted = False
+    owner: int | None = None
+    links = 0
+    while waiting:
+        part = waiting.pop()
+        here = found.parent if part == ".." else found / part
+        try:
+            info = os.lstat(here)
+        except FileNotFoundError:
+            if waiting:
+                raise
+            found = here
+            break
+        if not stat.S_ISLNK(info.st_mode):
+            if waiting:
+                # A directory of another user's in a shared one was put there as a file may have
+                # been.
+                planted = planted or (_is_shared(above) and not _is_trusted(info.st_uid))
+                above = info
+            found = here
+            continue
+        links += 1
+        if links > _LINKS_LIMIT:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        if not _is_trusted(info.st_uid):
+            if (
+                planted
+                or _is_shared(above)
+                or above.st_uid != info.st_uid
+                or owner not in (None, info.st_uid)
+            ):
+                raise _unsafe(
+                    here,
+                    f"is a link that belongs to {_user(info.st_uid)}",
+                    f"remove it (rm {here}), or choose another path",
+                )
+            owner = info.st_uid
+        target = os.readlink(here)
+        if target.startswith("/"):
+            found, above = Path("/"), os.lstat("/")
+        waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+    if owner is not None and os.lstat(found.parent).st_uid != owner:
+        raise _unsafe(
+            found,
+            f"is where a link of {_user(owner)} leads, in a directory of another user's",
+            "choose another path",
+        )
+    return _Place(found, planted, planted or _is_shared(above))
+
+
+def _descriptor(path: str | os.PathLike[str]) -> int | None:
+    """Return which open descriptor of this process *path* means, if it means one."""
+    match = _DESCRIPTOR.fullmatch(os.path.abspath(path))
+    if match is None or match["pid"] not in (None, "self", "thread-self", str(os.getpid())):
+        return None
+    return _NAMED[match["name"]] if match["name"] else int(match["fd"] or match["number"])
+
+
+# -- files
+# --------------------------------------------------------------------------
+
+
+def _open(place: _Place, flags: int, *, special: bool) -> int:
+    path = place.path
+    # Without waiting: it may be a pipe. Without truncating, until it is known what it is.
+    opening = flags & ~os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    if special and is_special(path):
+        _check(place, os.lstat(path), special=True)
+        # a pipe of one's own waits for its reader
+        opening &= ~(os.O_CREAT | os.O_EXCL | os.O_NONBLOCK)
+    try:
+        fd = os.open(path, opening, 0o600)
+    except FileExistsError:
+        raise
+    except OSError as exc:
+        check_file(path)  # says more, if it is a link or a pipe
+        raise exc from None
+    try:
+        info = os.fstat(fd)
+        _check(place, info, special=special)
+        if flags & os.O_TRUNC and stat.S_ISREG(info.st_mode):
+            os.ftruncate(fd, 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(place: _Place, info: os.stat_result, *, special: bool) -> None:
+    """Refuse a file by what is known of it. For a file of ours no other is looked at: job files are
+    opened for each line.
+    """
+    path = place.path
+    if stat.S_ISREG(info.st_mode):
+        if info.st_nlink > 1:
+            hint = f"find the others (find DIRECTORY -samefile {path}) and remove them, or choose another path"
+            raise _unsafe(
+                path,
+                f"belongs to {_user(info.st_uid)} and has {info.st_nlink} names (hard links)",
+                hint,
+            )
+    elif stat.S_ISDIR(info.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    elif stat.S_ISLNK(info.st_mode) or not special:
+        what = "a link" if stat.S_ISLNK(info.st_mode) else "a pipe, a socket or a device"
+        raise _unsafe(
+            path,
+            f"is {what} that belongs to {_user(info.st_uid)}",
+            f"remove it (rm {path}), or choose another path",
+        )
+    if info.st_uid != os.geteuid():
+        _check_owner(place, info)
+
+
+def _check_owner(place: _Place, info: os.stat_result) -> None:
+    path = place.path
+    whose = f"belongs to {_user(info.st_uid)}"
+    hint = f"remove it (rm {path}), or choose another path"
+    if _is_trusted(info.st_uid):
+        return
+    if stat.S_ISREG(info.st_mode) and info.st_mode & stat.S_IWOTH:
+        raise _unsafe(
+            path,
+            f"{whose}, and everybody may write to it",
+            f"change that (chmod o-w {path}), or {hint}",
+        )
+    if place.shared or _is_shared(os.lstat(path.parent)):
+        raise _unsafe(path, f"{whose}, in a directory that other users can write to", hint)
+
+
+def _is_trusted(uid: int) -> bool:
+    return uid in (os.geteuid(), 0)
+
+
+def _is_shared(directory: os.stat_result) -> bool:
+    mode = directory.st_mode
+    return bool(mode & stat.S_IWOTH or (mode & stat.S_ISVTX and mode & stat.S_IWGRP))
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _unsafe(path: Path, what: str, hint: str) -> UnsafeFile:
+    return UnsafeFile(errno.EPERM, f"{path} {what}: structjob does not write to it; {hint}")

@@ -1,0 +1,133 @@
+"""What can be known on this host: which start of the machine this is, whether a process exists,
+where a file lies.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+MOUNTS = "/proc/self/mountinfo"
+"""Where Linux lists what is mounted where."""
+
+_NETWORK = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "9p",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "afs",
+        "ncpfs",
+        "beegfs",
+        "gpfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "virtiofs",
+    }
+)
+"""File systems on which the lock of another host may be invisible."""
+
+_STEP = 2.0
+"""Seconds by which a process may seem to be younger than a session that it began: clocks are
+rounded, and slewed.
+"""
+
+
+@functools.cache
+def boot_id() -> str | None:
+    """Return the id of this start of the machine and of this PID namespace; ``None`` where the
+    system has no such id.
+
+    Process numbers mean the same only within one start of the machine and one namespace (one
+    container).
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return None
+
+
+def process_exists(host: str, boot: str | None, pid: int, started_at: datetime) -> bool | None:
+    """Return whether the process that began a session still exists on this host.
+
+    A process that is stopped (SIGSTOP) exists. One that was killed and has not been waited for does
+    not.
+
+    Args:
+        host: The session's host name.
+        boot: The session's `boot_id`.
+        pid: The session's process number.
+        started_at: When the session began.
+
+    Returns:
+        ``None`` if this cannot be known: another host, another start of the machine, another
+        container, a process of this number that is younger than the session (the number was reused,
+        or the clock was set), or details hidden by the system.
+    """
+    if boot is None or (host, boot) != (socket.gethostname(), boot_id()) or pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OverflowError:
+        return None
+    except OSError:
+        pass  # it belongs to another user
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+        state, began = status[0], int(status[19]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (OSError, IndexError, ValueError, AttributeError):
+        return None
+    if state in ("Z", "X"):
+        return False
+    session_age = (datetime.now(UTC) - started_at).total_seconds()
+    # A session cannot be older than its process, nor lie in the future: the number belongs to
+    # another process, or the clock was set.
+    return True if -_STEP <= session_age <= age + _STEP else None
+
+
+@functools.lru_cache(maxsize=64)
+def is_network(path: Path, mounts: str = MOUNTS) -> bool:
+    """Return whether *path* lies on a network file system, where another host's lock may be
+    invisible.
+
+    Args:
+        path: A file or directory; it need not exist.
+        mounts: The list of what is mounted, in the form of Linux's ``mountinfo``.
+    """
+    if sys.platform != "linux":
+        return False
+    best, kind = b"", b""
+    try:
+        where = os.fsencode(os.path.realpath(path))
+        with open(mounts, "rb") as lines:
+            for line in lines:
+                left, _, right = line.partition(b" - ")
+                fields, about = left.split(b" "), right.split()
+                if len(fields) < 5 or not about:
+                    continue
+                mount = re.sub(
+                    rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), fields[4]
+                )
+                # Of several on one place the last one is seen.
+                if len(mount) >= len(best) and (
+                    where == mount or where.startswith(mount.rstrip(b"/") + b"/")
+                ):
+                    best, kind = mount, about[0]
+    except OSError:
+        return False
+    return kind.decode("ascii", "replace") in _NETWORK

@@ -1,0 +1,372 @@
+"""Errors: occurrences that have a fingerprint in common, and what was made of them."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar, get_args
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
+from structjob.filters import _as_utc, _check_limit, _check_span
+from structjob.queries import outcomes
+from structjob.queries.jobs import Jobs
+from structjob.statistics import ErrorGroup, ErrorOutcome, ErrorStatistics, ErrorStatus
+from structjob.store.contract import Fetch, Flush, Transact
+from structjob.store.expressions import ascending, attribute, equals, storable
+from structjob.store.history import type_of
+from structjob.store.tables import errors, logs
+
+T = TypeVar("T")
+
+_CANDIDATES = 6
+_STATUSES: tuple[ErrorStatus, ...] = get_args(ErrorStatus)
+_OUTCOMES: tuple[ErrorOutcome, ...] = get_args(ErrorOutcome)
+
+
+class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
+    """A column, for a condition by which SQLite is not to look for rows; the others choose by what
+    they know of the rows.
+    """
+
+    inherit_cache = True
+
+
+@compiles(unindexed)
+def _plain(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(*element.clauses, **kw)
+
+
+@compiles(unindexed, "sqlite")
+def _sqlite_unindexed(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"+{compiler.process(*element.clauses, **kw)}"
+
+
+class Errors:
+    """The errors in the store, grouped by fingerprint. Reads deliver what is pending first: a
+    program reads what it wrote.
+
+    An occurrence is an event that carries a fingerprint: the first one that tells of an exception,
+    or of a crash, and each event of level ``error`` or above without an exception; those are
+    grouped by logger, message before its arguments are filled in, and ``error_type``. They are
+    counted from the logs, so that a count is exact however often a batch was delivered. What those
+    do not tell (that an error is resolved, and what was pruned) stands in a table of its own.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+        transact: Runs a call in a transaction of its own.
+        now: The clock by which an error is resolved.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        flush: Flush,
+        transact: Transact,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._transact = transact
+        self._now = now
+
+    async def list(
+        self,
+        *,
+        status: ErrorStatus | Sequence[ErrorStatus] | None = None,
+        outcome: ErrorOutcome | None = None,
+        since: Any = None,
+        until: Any = None,
+        operation: str | None = None,
+        step: str | None = None,
+        job_id: str | None = None,
+        project: str | None = None,
+        limit: int = 100,
+    ) -> list[ErrorGroup]:
+        """Return the errors, those seen last first.
+
+        Which errors are listed is up to the arguments; the numbers of each are of all its
+        occurrences.
+
+        Args:
+            status: ``open``, ``resolved`` or ``regressed``, or several of them; by default all.
+            outcome: ``final``: it ended a job. ``recovered``: a job in which it occurred went on.
+                All occurrences are looked at that the other arguments leave: give *since* where
+                there are very many.
+            since: Seen from this moment on; a datetime with a time zone; a `timedelta` is that long
+                before now.
+            until: Seen before this moment.
+            operation: Seen in this operation.
+            step: Seen in a step of this name.
+            job_id: Seen in this job (any id of it).
+            project: Seen in this project.
+            limit: Errors at most, 1–10,000.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        since, until = _as_utc("since", since), _as_utc("until", until)
+        _check_span(since, until)
+        _check_limit(limit)
+        statuses = () if status is None else (status,) if isinstance(status, str) else tuple(status)
+        for one in statuses:
+            if one not in _STATUSES:
+                raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(_STATUSES)}")
+        if outcome not in (None, *_OUTCOMES):
+            raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
+        seen = _occurrences(
+            since,
+            until,
+            {"operation": operation, "step": step, "job_id": job_id, "project": project},
+        )
+        await self._flush()
+        if job_id is not None:
+            exact = await Jobs(self._fetch, self._flush).exact_id(job_id)
+            seen = _occurrences(
+                since,
+                until,
+                {"operation": operation, "step": step, "job_id": exact, "project": project},
+            )
+        conditions: tuple[ColumnElement[bool], ...] = ()
+        if outcome is not None:
+            such = (
+                select(logs.c.fingerprint)
+                .select_from(outcomes.with_jobs())
+                .where(*seen, outcomes.outcome() == outcome)
+            )
+            conditions += (logs.c.fingerprint.in_(such),)
+        elif len(seen) > 1:
+            conditions += (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),)
+        return await self._groups(conditions, statuses, limit)
+
+    async def get(self, fingerprint: str) -> ErrorGroup:
+        """Return the error with this fingerprint, or whose fingerprint alone begins so.
+
+        Raises:
+            ErrorGroupNotFound: if there is none.
+            InvalidArgument: if there are several; the message lists them.
+        """
+        if not isinstance(fingerprint, str):
+            raise InvalidArgument(f"a fingerprint is a string, not {type(fingerprint).__name__}")
+        try:
+            prefix = storable("the fingerprint", fingerprint)
+        except InvalidFilter:
+            raise ErrorGroupNotFound(fingerprint) from None
+        if not prefix:
+            raise ErrorGroupNotFound(fingerprint)
+        await self._flush()
+        # A range of an index in binary order; LIKE could not use it on every database.
+        begins = and_(logs.c.fingerprint >= prefix, logs.c.fingerprint < prefix + "\U0010ffff")
+        found = await self._groups((begins,), (), _CANDIDATES)
+        exact = [group for group in found if group.fingerprint == fingerprint]
+        if not found:
+            raise ErrorGroupNotFound(fingerprint)
+        if len(found) > 1 and not exact:
+            listed = ", ".join(
+                f"{group.fingerprint} ({group.error_type})" for group in found[: _CANDIDATES - 1]
+            )
+            more = ", …" if len(found) == _CANDIDATES else ""
+            raise InvalidArgument(
+                f"{fingerprint!r} begins several fingerprints: {listed}{more}; write more of the one you mean"
+            )
+        return (exact or found)[0]
+
+    async def resolve(self, fingerprint: str, *, by: str | None = None) -> ErrorGroup:
+        """Say that an error is dealt with; if it occurs from now on, it has regressed.
+
+        Args:
+            fingerprint: As `get` takes it.
+            by: Whose word it is, at most 128 characters.
+
+        Returns:
+            The error as it is now.
+
+        Raises:
+            ErrorGroupNotFound: if there is none.
+            InvalidArgument: if the fingerprint begins several, or *by* is no such text.
+        """
+        if by is not None and (not isinstance(by, str) or not 0 < len(storable("by", by)) <= 128):
+            raise InvalidArgument(f"by must be text of 1 to 128 characters, not {by!r}")
+        return await self._settle(await self.get(fingerprint), self._now(), by)
+
+    async def reopen(self, fingerprint: str) -> ErrorGroup:
+        """Take back that an error is resolved.
+
+        Args:
+            fingerprint: As `get` takes it.
+
+        Returns:
+            The error as it is now.
+
+        Raises:
+            ErrorGroupNotFound: if there is none.
+            InvalidArgument: if the fingerprint begins several.
+        """
+        return await self._settle(await self.get(fingerprint), None, None)
+
+    async def _settle(self, group: ErrorGroup, at: datetime | None, by: str | None) -> ErrorGroup:
+        row = {
+            "error_type": group.error_type[:200],
+            "message": group.message,
+            "resolved_at": at,
+            "resolved_by": by,
+        }
+        this = errors.c.fingerprint == group.fingerprint
+
+        def settle(connection: Connection) -> None:
+            # Two who resolve a new error at once: the database refuses the second one's row, and
+            # its transaction is tried again.
+            if (
+                connection.execute(
+                    select(errors.c.fingerprint).where(this).with_for_update()
+                ).first()
+                is None
+            ):
+                connection.execute(errors.insert().values(fingerprint=group.fingerprint, **row))
+            else:
+                connection.execute(errors.update().where(this).values(row))
+
+        await self._transact(settle)
+        return await self.get(group.fingerprint)
+
+    async def _groups(
+        self,
+        conditions: tuple[ColumnElement[bool], ...],
+        statuses: tuple[ErrorStatus, ...],
+        limit: int,
+    ) -> builtins.list[ErrorGroup]:
+        counted = (
+            select(
+                logs.c.fingerprint,
+                func.count().label("count"),
+                func.count(logs.c.job_id.distinct()).label("jobs"),
+                func.min(logs.c.ts).label("first_seen"),
+                func.max(logs.c.ts).label("last_seen"),
+            )
+            .where(logs.c.fingerprint.is_not(None), *conditions)
+            .group_by(logs.c.fingerprint)
+            .subquery("counted")
+        )
+        # A moment may have several occurrences.
+        same = logs.alias("same")
+        latest = select(func.max(same.c.id)).where(
+            same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen
+        )
+        # What was pruned may have been later: a job that failed may be kept for a shorter time than
+        # one that crashed.
+        last = case(
+            (errors.c.last_seen > counted.c.last_seen, errors.c.last_seen),
+            else_=counted.c.last_seen,
+        )
+        statement = (
+            select(
+                *counted.c,
+                logs.c.job_id, logs.c.operation, logs.c.step, logs.c.level, logs.c.message, logs.c.attrs,
+                errors.c.resolved_at, errors.c.resolved_by, errors.c.pruned,
+                errors.c.first_seen.label("pruned_first"), last.label("last"),
+            )
+            .select_from(
+                counted.join(logs, logs.c.id == latest.scalar_subquery()).outerjoin(
+                    errors, errors.c.fingerprint == counted.c.fingerprint
+                )
+            )
+            .order_by(last.desc(), counted.c.fingerprint)
+            .limit(limit)
+        )  # fmt: skip
+        is_now = {
+            "open": errors.c.resolved_at.is_(None),
+            "resolved": last <= errors.c.resolved_at,
+            "regressed": last > errors.c.resolved_at,
+        }
+        if statuses:
+            statement = statement.where(or_(*(is_now[status] for status in statuses)))
+        found = await self._fetch(statement)
+        known = await outcomes.of_errors(self._fetch, [row["fingerprint"] for row in found])
+        return [_group(row, known.get(row["fingerprint"])) for row in found]
+
+
+async def count(
+    fetch: Fetch,
+    since: datetime | None,
+    until: datetime | None,
+    equal: Mapping[str, str | None],
+    limit: int,
+) -> list[ErrorStatistics]:
+    """Count occurrences by type, step and operation, the most frequent first."""
+    kind = func.coalesce(
+        func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level
+    )
+    found = select(
+        kind.label("error_type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts
+    )
+    found_ = found.where(*_occurrences(since, until, equal)).subquery("found")
+    keys = (found_.c.error_type, found_.c.operation, found_.c.step)
+    statement = select(
+        *keys,
+        func.count().label("count"),
+        func.count(found_.c.job_id.distinct()).label("jobs"),
+        func.min(found_.c.ts).label("first_seen"),
+        func.max(found_.c.ts).label("last_seen"),
+    )
+    statement = (
+        statement.group_by(*keys).order_by(func.count().desc(), *ascending(keys)).limit(limit)
+    )
+    return [ErrorStatistics(**row) for row in await fetch(statement)]
+
+
+def _occurrences(
+    since: datetime | None, until: datetime | None, equal: Mapping[str, str | None]
+) -> tuple[ColumnElement[bool], ...]:
+    found: tuple[ColumnElement[bool], ...] = (logs.c.fingerprint.is_not(None),)
+    # Exceptions are few among the events of a time: their own index leads to them.
+    moment = unindexed(logs.c.ts)
+    if since is not None:
+        found += (moment >= literal(since, logs.c.ts.type),)
+    if until is not None:
+        found += (moment < literal(until, logs.c.ts.type),)
+    return found + tuple(
+        equals(name, logs.c[name], value) for name, value in equal.items() if value is not None
+    )
+
+
+def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGroup:
+    shown = row if outcome is None or outcome["sample"] is None else outcome["sample"]
+    attrs = shown["attrs"] if isinstance(shown["attrs"], dict) else {}
+    resolved, last = row["resolved_at"], row["last"]
+    first = (
+        row["first_seen"]
+        if row["pruned_first"] is None
+        else min(row["first_seen"], row["pruned_first"])
+    )
+    exception = attrs.get("exception")
+    traceback = exception.get("traceback") if isinstance(exception, dict) else None
+    return ErrorGroup(
+        fingerprint=row["fingerprint"],
+        status="open" if resolved is None else "resolved" if last <= resolved else "regressed",
+        outcome=None
+        if outcome is None
+        else "final"
+        if outcome["final"]
+        else "recovered"
+        if outcome["recovered"]
+        else None,
+        error_type=type_of(attrs, shown["level"]),
+        message=str(attrs.get("error_message") or shown["message"]),
+        operation=shown["operation"],
+        step=shown["step"],
+        count=row["count"] + (row["pruned"] or 0),
+        jobs=row["jobs"],
+        first_seen=first,
+        last_seen=last,
+        resolved_at=resolved,
+        resolved_by=row["resolved_by"],
+        job_id=shown["job_id"],
+        traceback=traceback,
+    )

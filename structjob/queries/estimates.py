@@ -1,0 +1,197 @@
+"""What a job is to be expected to take, by its operation's own history."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, literal, select, union_all
+
+from structjob.models import JobRecord, StepRecord, StepStatus
+from structjob.statistics import ENOUGH, Outlook, StepOutlook
+from structjob.store.contract import Fetch
+from structjob.store.tables import jobs, steps
+
+HISTORY = 100
+"""Completed jobs that are looked back at; what was usual before that may be long out of date."""
+
+STEPS = 100_000
+"""Steps of former jobs that are looked at, about. For a job with more than 1,000 steps these are
+the steps of fewer jobs than `HISTORY`, of `ENOUGH` at least.
+"""
+
+_NAMES = 500
+"""Names of steps that the database is asked for; where there are more, all steps of the former jobs
+are read.
+"""
+
+
+_AT_ONCE = 25
+"""Jobs that one query compares with those before them."""
+
+
+async def look(
+    fetch: Fetch,
+    job: JobRecord,
+    done: Sequence[StepRecord],
+    now: datetime,
+    *,
+    of: int | None = None,
+) -> Outlook:
+    """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs
+    that were completed before.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        job: The job.
+        done: Its steps, or some of them.
+        now: The time until which what runs has taken.
+        of: How many steps the job has, where *done* are some of them.
+
+    Raises nothing of its own. Each former job's steps are found by its id: the cost is that of
+    `HISTORY` jobs, however many there are, and of about `STEPS` steps.
+    """
+    latest = _former(job, jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
+    whole = sorted(row["duration_ms"] for row in await fetch(latest.limit(HISTORY)))
+    parts: dict[str, list[float]] = {step.name: [] for step in done}
+    if parts and whole:
+        former = latest.limit(max(ENOUGH, min(HISTORY, STEPS // max(of or 0, len(done))))).subquery(
+            "former"
+        )
+        mine = (steps.c.job_id == former.c.id) & (steps.c.attempt == former.c.attempt)
+        statement = select(steps.c.name, steps.c.duration_ms).select_from(former.join(steps, mine))
+        statement = statement.where(steps.c.status == "completed", steps.c.duration_ms.is_not(None))
+        if len(parts) <= _NAMES:
+            statement = statement.where(steps.c.name.in_(sorted(parts)))
+        for row in await fetch(statement):
+            if (found := parts.get(row["name"])) is not None:
+                found.append(row["duration_ms"])
+        for found in parts.values():
+            found.sort()
+    return Outlook(
+        **expected(
+            job.duration_ms,
+            job.started_at,
+            job.completed_at,
+            now,
+            whole,
+            running=job.status == "running",
+        ),
+        job_id=job.id,
+        operation=job.operation,
+        steps=tuple(_step(step, parts[step.name], now) for step in done),
+    )
+
+
+async def durations(fetch: Fetch, operation: str) -> list[float]:
+    """Return what the last `HISTORY` completed jobs of *operation* took, in milliseconds, in
+    ascending order.
+    """
+    statement = (
+        select(jobs.c.duration_ms)
+        .where(
+            jobs.c.operation == operation,
+            jobs.c.status == "completed",
+            jobs.c.duration_ms.is_not(None),
+        )
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+        .limit(HISTORY)
+    )
+    return sorted(row["duration_ms"] for row in await fetch(statement))
+
+
+async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[str]:
+    """Return the ids of those of *some* jobs that take, or took, longer than usual: 95 % of those
+    completed before them; see `look`.
+    """
+    found: set[str] = set()
+    for first in range(0, len(some), _AT_ONCE):
+        several = {
+            job.id: job for job in some[first : first + _AT_ONCE] if job.started_at is not None
+        }
+        if not several:
+            continue
+        branches = (
+            _former(job, jobs.c.duration_ms, literal(job.id).label("of")).limit(HISTORY).subquery()
+            for job in several.values()
+        )
+        former: dict[str, list[float]] = {id_: [] for id_ in several}
+        for row in await fetch(union_all(*(select(branch) for branch in branches))):
+            former[row["of"]].append(row["duration_ms"])
+        for id_, job in several.items():
+            running = job.status == "running"
+            if expected(
+                job.duration_ms,
+                job.started_at,
+                job.completed_at,
+                now,
+                sorted(former[id_]),
+                running=running,
+            )["slower"]:
+                found.add(id_)
+    return found
+
+
+def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Return the query of the jobs of the same operation that were completed and created before
+    *job*, the newest first.
+    """
+    return (
+        select(*columns)
+        .where(
+            jobs.c.operation == job.operation,
+            jobs.c.status == "completed",
+            jobs.c.created_at <= job.created_at,
+            jobs.c.id != job.id,
+        )
+        .where(jobs.c.duration_ms.is_not(None))
+        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    )
+
+
+def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:
+    running = step.status is StepStatus.RUNNING
+    beside = expected(
+        step.duration_ms, step.started_at, step.completed_at, now, former, running=running
+    )
+    return StepOutlook(**beside, step_id=step.id, step=step.name)
+
+
+def expected(
+    lasted: float | None,
+    began: datetime | None,
+    ended: datetime | None,
+    now: datetime,
+    ordered: Sequence[float],
+    *,
+    running: bool,
+) -> dict[str, Any]:
+    """Return the fields of an `Expectation`: what *lasted* so long beside *ordered* former
+    durations, all in milliseconds.
+
+    Without *lasted*, it is the time from when it *began*.
+    """
+    if running or lasted is None:
+        until = now if running else ended
+        lasted = (
+            max(0.0, (until - began).total_seconds() * 1000)
+            if began is not None and until is not None
+            else 0.0
+        )
+    p95 = percentile(ordered, 95)
+    still = percentile(ordered[bisect_right(ordered, lasted) :], 50) if running else None
+    return {
+        "elapsed_ms": lasted,
+        "samples": len(ordered),
+        "median_ms": percentile(ordered, 50),
+        "p95_ms": p95,
+        "remaining_ms": None if still is None else still - lasted,
+        "slower": len(ordered) >= ENOUGH and p95 is not None and lasted > p95,
+    }
+
+
+def percentile(ordered: Sequence[float], percent: int) -> float | None:
+    """Return the percentile of numbers in ascending order, by nearest rank; None of none."""
+    return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None

@@ -1,0 +1,616 @@
+"""Finding jobs: by any id, in pages, with their progress, steps, attempts and children."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import itertools
+import math
+import operator
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, overload
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+    union_all,
+)
+
+from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
+from structjob.filters import MAX_VALUES, AttemptFilter, JobFilter, values_of
+from structjob.models import (
+    AnyJob,
+    AttemptRecord,
+    JobRecord,
+    JobStatus,
+    JobTree,
+    Page,
+    Progress,
+    StepRecord,
+    StepStatus,
+    id_of,
+)
+from structjob.queries import estimates, rows, step_progress
+from structjob.queries.paging import (
+    SCAN_LIMIT,
+    Listing,
+    behind,
+    fingerprint,
+    first,
+    merged,
+    read_page,
+)
+from structjob.queries.tree import family, grown
+from structjob.store.contract import Fetch, Flush
+from structjob.store.expressions import contains, equals, json_equals, means, storable
+from structjob.store.tables import attempts, gaps, jobs, steps
+
+LegacyLookup = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
+"""Given an id that structjob does not know: the job as a record, structjob's id for it, or None. It
+may be a coroutine function.
+"""
+
+_EQUAL = (
+    "job_type",
+    "operation",
+    "owner",
+    "category",
+    "project",
+    "context_id",
+    "external_job_id",
+    "correlation_id",
+    "parent_job_id",
+    "root_job_id",
+    "session_id",
+)
+_CANDIDATES = 6
+
+SLOWER_LIMIT = 1_000
+"""Jobs that one page of those slower than usual looks at: each is compared with a hundred others.
+"""
+
+_AT_ONCE = 100
+
+
+class Jobs:
+    """The jobs in the store. Reads deliver what is pending first: a program reads what it wrote.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+        legacy_lookup: Asked by `find` for an id that is unknown here, before it gives up.
+        now: The clock that running times are measured by.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        flush: Flush,
+        *,
+        legacy_lookup: LegacyLookup | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._legacy_lookup = legacy_lookup
+        self._now = now
+
+    async def get(self, id: str) -> JobRecord:  # the column's name
+        """Return the job with this id.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        return await self._get(id)
+
+    async def find(self, any_id: AnyJob) -> JobRecord:
+        """Return the job that *any_id* means: its id, else its external id, else its context id; of
+        several, the newest.
+
+        Args:
+            any_id: An id; or a `Job` or a `JobRecord`, to be read again.
+
+        Raises:
+            JobNotFound: if no job, and no legacy lookup, knows it.
+        """
+        await self._flush()
+        return await self._find(any_id)
+
+    async def resolve(self, prefix: str) -> JobRecord:
+        """Return the job that *prefix* means, as typed by a person: any id as `find` takes it, or
+        the beginning of one job's id.
+
+        Raises:
+            InvalidArgument: if several ids begin with it; the message lists them.
+            JobNotFound: if none does.
+        """
+        await self._flush()
+        _check_id(prefix)
+        exact = await self._exact(prefix)
+        if exact is not None:
+            return exact
+        # A range of the binary-ordered primary key; LIKE could not use it on every database.
+        beginning = (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
+        found = await self._fetch(
+            select(jobs).where(beginning).order_by(jobs.c.id).limit(_CANDIDATES)
+        )
+        if len(found) == 1:
+            return rows.job(found[0])
+        if found:
+            listed = ", ".join(
+                f"{row['id']} ({row['operation']})" for row in found[: _CANDIDATES - 1]
+            )
+            more = ", …" if len(found) == _CANDIDATES else ""
+            raise InvalidArgument(
+                f"{prefix!r} begins several ids: {listed}{more}; write more of the one you mean"
+            )
+        return await self._legacy(prefix)
+
+    async def by_external_id(self, external_job_id: str) -> JobRecord:
+        """Return the newest job with this external id.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        _check_id(external_job_id)
+        found = await self._fetch(_newest(means(jobs.c.external_job_id, external_job_id)).limit(1))
+        if not found:
+            raise JobNotFound(external_job_id)
+        return rows.job(found[0])
+
+    async def by_context_id(self, context_id: str) -> builtins.list[JobRecord]:
+        """Return the jobs with this context id, the newest first; an empty list if there
+        are none.
+        """
+        await self._flush()
+        if not _could_exist(context_id):
+            return []
+        return [
+            rows.job(row)
+            for row in await self._fetch(_newest(means(jobs.c.context_id, context_id)))
+        ]
+
+    async def list(
+        self, filter: JobFilter | None = None, *, cursor: str | None = None, **filters: Any
+    ) -> Page[JobRecord]:  # see JobFilter
+        """Return one page of the jobs that match, in the order of their creation.
+
+        Args:
+            filter: What to list; by default everything, newest first, 100 a page.
+            cursor: The ``next`` or ``previous`` of another page of the same query.
+            **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
+                another query.
+        """
+        wanted = merged(JobFilter, filter, filters)
+        _conditions(wanted)  # what is refused is refused before anything is delivered
+        await self._flush()
+        if wanted.parent_job_id is not None:
+            wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
+        if wanted.root_job_id is not None:
+            wanted = replace(wanted, root_job_id=await self.exact_id(wanted.root_job_id))
+        listing = Listing(
+            table=jobs,
+            time=jobs.c.created_at,
+            conditions=_conditions(wanted),
+            branches=_branches(wanted),
+            order=wanted.order,
+            limit=wanted.limit,
+            fingerprint=fingerprint("jobs", wanted),
+            searches=tuple(
+                json_equals(jobs.c.metadata, path, value)
+                for path, value in (wanted.metadata or {}).items()
+            ),
+        )
+        if wanted.sort == "duration":
+            return await self._by_duration(listing, cursor)
+        if wanted.slower:
+            return await self._slower(listing, cursor)
+        return await read_page(self._fetch, listing, cursor, rows.job)
+
+    async def _by_duration(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
+        """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, by how long they took.
+
+        No index could serve each filter in this order. What is sorted is ids and numbers.
+        """
+        # The newest by the index alone, which has both columns; then what is looked at in their
+        # rows.
+        newest = first(
+            replace(listing, order="desc", limit=SCAN_LIMIT, searches=()),
+            (jobs.c.id, jobs.c.created_at),
+        ).subquery("newest")
+        measured = select(jobs.c.id, jobs.c.duration_ms).select_from(
+            newest.join(jobs, jobs.c.id == newest.c.id)
+        )
+        # which might read all jobs, and look for each among these
+        for server in ("mysql", "mariadb"):
+            measured = measured.prefix_with("STRAIGHT_JOIN", dialect=server)
+        # The limit leaves none out. It keeps these servers from making one query of both, in
+        # another order.
+        some = (
+            measured.where(jobs.c.duration_ms.is_not(None), *listing.searches)
+            .limit(SCAN_LIMIT)
+            .subquery("measured")
+        )
+        sorted_ = replace(
+            listing,
+            table=some,
+            time=some.c.duration_ms,
+            primary=(some.c.id,),
+            conditions=(),
+            branches=(),
+            searches=(),
+        )
+        page = await read_page(self._fetch, sorted_, cursor, lambda row: str(row["id"]))
+        found = (
+            {
+                row["id"]: rows.job(row)
+                for row in await self._fetch(select(jobs).where(jobs.c.id.in_(page.items)))
+            }
+            if page
+            else {}
+        )
+        return Page(tuple(found[id_] for id_ in page if id_ in found), page.next, page.previous)
+
+    async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
+        """Return a page of the jobs of *listing* that are slower than usual, of `SLOWER_LIMIT` that
+        are looked at.
+        """
+        found: builtins.list[JobRecord] = []
+        looked_at = 0
+        while True:
+            # Few at a time for a short page: databases read a whole table where many of its rows
+            # are asked for.
+            page = await read_page(
+                self._fetch,
+                replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))),
+                cursor,
+                rows.job,
+            )
+            slower = await estimates.slower(self._fetch, page.items, self._now())
+            for job in page:
+                looked_at += 1
+                if job.id in slower:
+                    found.append(job)
+                if len(found) == listing.limit or looked_at == SLOWER_LIMIT:
+                    further = page.next is not None or job.id != page[-1].id
+                    cursor = behind(listing, job.created_at, job.id) if further else None
+                    return Page(
+                        tuple(found),
+                        cursor,
+                        None,
+                        cursor is not None and len(found) < listing.limit,
+                    )
+            cursor = page.next
+            if cursor is None:
+                return Page(tuple(found), None, None)
+
+    async def missing(self, any_id: AnyJob) -> dict[str, int]:
+        """Return how many of a job's events were given up, by reason: ``spool_full``,
+        ``queue_full``, … Those of its children are theirs.
+
+        Raises:
+            JobNotFound: if no job, and no legacy lookup, knows *any_id*.
+        """
+        await self._flush()
+        job_id = (await self._find(any_id)).id
+        # Few rows name jobs at all; the text says which may name this one.
+        named = cast(gaps.c.jobs, Text).contains(
+            msgspec.json.encode(job_id).decode(), autoescape=True
+        )
+        counts: dict[str, int] = {}
+        for row in await self._fetch(
+            select(gaps.c.reason, gaps.c.jobs).where(gaps.c.jobs.is_not(None), named)
+        ):
+            if count := row["jobs"].get(job_id, 0):
+                counts[row["reason"]] = counts.get(row["reason"], 0) + count
+        return counts
+
+    async def progress(self, any_id: AnyJob) -> Progress:
+        """Return how far the job is that *any_id* means, as `find` takes it.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        job = await self._find(any_id)
+        completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
+        # What was tried again stands for nothing to be done.
+        mine = (
+            (steps.c.job_id == job.id)
+            & (steps.c.attempt == job.attempt)
+            & (steps.c.status != StepStatus.RETRYING.value)
+        )
+        numbers = (
+            func.count().label("total"),
+            completed.label("completed"),
+            step_progress.share().label("share"),
+        )
+        (counted,) = await self._fetch(select(*numbers).where(mine).select_from(steps))
+        children = await self._fetch(
+            select(jobs.c.id)
+            .where(jobs.c.parent_job_id == job.id)
+            .order_by(jobs.c.created_at, jobs.c.id)
+        )
+        told = (counted["share"] or 0.0) if job.percent_complete is None else job.percent_complete
+        return Progress(
+            job_id=job.id,
+            status=job.status,
+            operation=job.operation,
+            completed_steps=counted["completed"],
+            total_steps=counted["total"],
+            step_completion=100.0 * counted["completed"] / counted["total"]
+            if counted["total"]
+            else 0.0,
+            runtime_seconds=self._runtime(job),
+            percent=100.0 if job.status is JobStatus.COMPLETED else told,
+            current_step=job.current_step,
+            attempt=job.attempt,
+            parent_job_id=job.parent_job_id,
+            children=tuple(row["id"] for row in children),
+            external_job_id=job.external_job_id,
+            context_id=job.context_id,
+        )
+
+    async def tree(self, any_id: AnyJob) -> JobTree:
+        """Return the job that *any_id* means, as `find` takes it, with its steps, its child jobs
+        with theirs, and so on.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        await self._flush()
+        id_ = (await self._find(any_id)).id
+        ids = family(id_)
+        records = [
+            rows.job(row)
+            for row in await self._fetch(select(jobs).join(ids, ids.c.id == jobs.c.id))
+        ]
+        if not records:
+            raise JobNotFound(id_)  # it was deleted just now
+        ids = family(id_)
+        latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
+        statement = (
+            select(steps)
+            .join(jobs, latest)
+            .join(ids, ids.c.id == jobs.c.id)
+            .order_by(steps.c.seq, steps.c.id)
+        )
+        return grown(id_, records, [rows.step(row) for row in await self._fetch(statement)])
+
+    @overload
+    async def history(self, any_id: AnyJob) -> builtins.list[AttemptRecord]: ...
+    @overload
+    async def history(
+        self, *, filter: AttemptFilter | None = None, cursor: str | None = None, **filters: Any
+    ) -> Page[AttemptRecord]: ...
+    async def history(
+        self,
+        any_id: AnyJob | None = None,
+        *,
+        filter: AttemptFilter | None = None,  # see AttemptFilter
+        cursor: str | None = None,
+        **filters: Any,
+    ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:
+        """Return the attempts at a job, the first one first (none if it has not begun yet); without
+        *any_id*, a page of those at all jobs.
+
+        Args:
+            any_id: The job, as `find` takes it.
+            filter: Without *any_id*: what to list; by default everything, the newest first, 100 a
+                page. What was imported without the time it began is in its job's history only.
+            cursor: The ``next`` or ``previous`` of another page of the same query.
+            **filters: Fields of `AttemptFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
+                another query; or with *any_id*.
+        """
+        if any_id is None:
+            return await self._attempts(merged(AttemptFilter, filter, filters), cursor)
+        if filter is not None or cursor is not None or filters:
+            raise InvalidFilter(
+                "the history of one job is not filtered: leave its id, or the filters, out"
+            )
+        await self._flush()
+        job = await self._find(any_id)
+        found = await self._fetch(
+            select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.attempt)
+        )
+        return [rows.attempt(row) for row in found]
+
+    async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
+        conditions: builtins.list[ColumnElement[bool]] = [attempts.c.started_at.is_not(None)]
+        searches = [] if wanted.status is None else [attempts.c.status.in_(wanted.status)]
+        for name in ("operation", "project"):
+            if (value := getattr(wanted, name)) is not None:
+                # not EXISTS, see `_is_root`
+                its = select(jobs.c[name]).where(jobs.c.id == attempts.c.job_id).scalar_subquery()
+                equals(name, jobs.c[name], value)
+                searches.append(its == value)
+        if wanted.since is not None:
+            conditions.append(attempts.c.started_at >= wanted.since)
+        if wanted.until is not None:
+            conditions.append(attempts.c.started_at < wanted.until)
+        listing = Listing(
+            table=attempts,
+            time=attempts.c.started_at,
+            conditions=tuple(conditions),
+            branches=(),
+            order=wanted.order,
+            limit=wanted.limit,
+            fingerprint=fingerprint("attempts", wanted),
+            searches=tuple(searches),
+        )
+        await self._flush()
+        return await read_page(self._fetch, listing, cursor, rows.attempt)
+
+    async def steps(self, any_id: AnyJob, attempt: int | None = None) -> builtins.list[StepRecord]:
+        """Return the steps of one attempt at a job, in the order they began.
+
+        Args:
+            any_id: The job, as `find` takes it.
+            attempt: The attempt's number; None is the latest.
+
+        Raises:
+            JobNotFound: if there is no such job.
+        """
+        await self._flush()
+        job = await self._find(any_id)
+        number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
+        found = await self._fetch(
+            select(steps).where(steps.c.job_id == job.id, number).order_by(steps.c.seq, steps.c.id)
+        )
+        return [rows.step(row) for row in found]
+
+    async def _get(self, job_id: str) -> JobRecord:
+        _check_id(job_id)
+        found = await self._fetch(select(jobs).where(means(jobs.c.id, job_id)))
+        if not found:
+            raise JobNotFound(job_id)
+        return rows.job(found[0])
+
+    async def _find(self, any_id: AnyJob) -> JobRecord:
+        given = id_of(any_id)
+        _check_id(given)
+        return await self._exact(given) or await self._legacy(given)
+
+    async def exact_id(self, any_id: str) -> str:
+        """Return the id of the job that *any_id* means, as `find` takes it; *any_id* itself if
+        there is none.
+
+        Events may be stored before the row of their job, and errors remain after it.
+        """
+        try:
+            return (await self._find(any_id)).id
+        except JobNotFound:
+            return any_id
+
+    async def _exact(self, any_id: str) -> JobRecord | None:
+        """Look in the three columns by one statement, each by its own index; the first that knows
+        the id wins.
+        """
+        ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
+        each = (
+            _newest(means(column, any_id))
+            .add_columns(literal(rank).label("rank_"))
+            .limit(1)
+            .subquery()
+            for rank, column in enumerate(ways)
+        )
+        together = union_all(*(select(one) for one in each)).subquery()
+        found = await self._fetch(select(together).order_by(together.c.rank_).limit(1))
+        return rows.job(found[0]) if found else None
+
+    async def _legacy(self, any_id: str) -> JobRecord:
+        if self._legacy_lookup is not None:
+            answer = self._legacy_lookup(any_id)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if isinstance(answer, JobRecord):
+                return answer
+            if answer is not None:
+                return await self._get(answer)
+        raise JobNotFound(any_id)
+
+    def _runtime(self, job: JobRecord) -> float:
+        """Return for how many seconds the job's latest attempt has run."""
+        if job.started_at is None:
+            return 0.0
+        if job.status.terminal:
+            if job.duration_ms is not None:
+                return job.duration_ms / 1000
+            end = job.completed_at or job.canceled_at or job.started_at
+        else:
+            end = self._now()
+        return max(0.0, (end - job.started_at).total_seconds())  # clocks of two hosts may differ
+
+
+def _newest(condition: ColumnElement[bool]) -> Select[Any]:
+    return select(jobs).where(condition).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+
+
+def _could_exist(id_: str) -> bool:
+    try:
+        return bool(storable("the id", id_))
+    except InvalidFilter:
+        return False
+
+
+def _check_id(id_: str) -> None:
+    if not isinstance(id_, str):
+        raise InvalidArgument(f"a job's id is a string, not {type(id_).__name__}")
+    if not _could_exist(id_):
+        raise JobNotFound(id_)
+
+
+def _is_root() -> ColumnElement[bool]:
+    """Return whether a job has no parent, or one that is not in this database: it is in another
+    one, or was deleted.
+    """
+    parent = jobs.alias("parent")
+    # Not EXISTS: MariaDB would first read the ids of all jobs, and other databases may make a join
+    # of it, and sort all jobs for one page.
+    return (
+        select(parent.c.id).where(parent.c.id == jobs.c.parent_job_id).scalar_subquery().is_(None)
+    )
+
+
+def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return one condition for each combination of the values of which several are given: each is
+    read by an index.
+    """
+    several = {
+        name: value
+        for name in ("status", *_EQUAL)
+        if isinstance(value := getattr(wanted, name), tuple)
+    }
+    if (number := math.prod(map(len, several.values()))) > MAX_VALUES:
+        raise InvalidFilter(
+            f"{' × '.join(several)} are {number:,} combinations; {MAX_VALUES} are the most: ask for fewer at a time"
+        )
+    if not several:
+        return ()
+    columns = [jobs.c[name] for name in several]
+    return tuple(
+        and_(*map(operator.eq, columns, values)) for values in itertools.product(*several.values())
+    )
+
+
+def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
+    _branches(wanted)
+    given = {name: getattr(wanted, name) for name in _EQUAL}
+    for name, value in given.items():
+        for one in values_of(value):
+            equals(name, jobs.c[name], one)
+    found = [
+        equals(name, jobs.c[name], value)
+        for name, value in given.items()
+        if value is not None and not isinstance(value, tuple)
+    ]
+    for path, value in (wanted.metadata or {}).items():
+        json_equals(jobs.c.metadata, path, value)
+    if wanted.root_only:
+        found.append(_is_root())
+    if wanted.text is not None:
+        found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
+    if wanted.since is not None:
+        found.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(jobs.c.created_at < wanted.until)
+    return tuple(found)

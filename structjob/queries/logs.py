@@ -1,0 +1,480 @@
+"""Reading events back: in pages, as a stream of all that match, or counted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from typing import Any, Literal, overload
+from weakref import WeakSet
+
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
+
+from structjob.exceptions import EventNotFound, InvalidFilter
+from structjob.filters import LogFilter, values_of
+from structjob.levels import LEVELS
+from structjob.models import Event, Gap, Page, Surroundings
+from structjob.queries import rows
+from structjob.queries.jobs import Jobs
+from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
+from structjob.queries.tail import Tail
+from structjob.queries.tail_position import Position, decoded
+from structjob.queries.tail_reader import Query
+from structjob.queries.tree import family
+from structjob.store.contract import Fetch, Flush
+from structjob.store.expressions import contains, equals, equals_any, json_equals
+from structjob.store.tables import gaps, logs
+
+_EQUAL = (
+    "attempt",
+    "step_id",
+    "step",
+    "operation",
+    "type",
+    "kind",
+    "stream",
+    "logger",
+    "category",
+    "project",
+    "correlation_id",
+    "trace_id",
+    "session_id",
+    "fingerprint",
+)
+_MAX_BRANCHES = 50
+"""A tree of more jobs than this is read by one ``IN``: statements have a limit to what they can
+merge.
+"""
+
+_BATCH = 1000
+
+MOST_AROUND = 1_000
+"""How many events before, and how many after one, can be asked for."""
+
+
+class Logs:
+    """The events in the store. Reads deliver what is pending first: a program reads what it wrote.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+        jobs: Finds the job that a filter names.
+    """
+
+    def __init__(self, fetch: Fetch, flush: Flush, jobs: Jobs | None = None) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._jobs = jobs or Jobs(fetch, flush)
+        self._tails: WeakSet[Tail[Any]] = WeakSet()
+
+    async def list(
+        self, filter: LogFilter | None = None, *, cursor: str | None = None, **filters: Any
+    ) -> Page[Event]:  # see LogFilter
+        """Return one page of the events that match, in the order of their time.
+
+        Args:
+            filter: What to list; by default everything, oldest first, 100 a page.
+            cursor: The ``next`` or ``previous`` of another page of the same query.
+            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
+                another query.
+        """
+        wanted = merged(LogFilter, filter, filters)
+        _check(wanted)
+        await self._flush()
+        return await self._page(await self._listing(await self._resolved(wanted)), cursor)
+
+    async def iterate(
+        self, filter: LogFilter | None = None, **filters: Any
+    ) -> AsyncIterator[Event]:  # see LogFilter
+        """Yield every event that matches and is stored when the iteration begins, in the order of
+        their time.
+
+        Events that are added meanwhile are left out, those that the loop's own body logs among
+        them, so that it ends. To follow a log, tail it.
+
+        Args:
+            filter: What to read; its ``limit`` is how many rows are read at a time.
+            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        if filter is None and "limit" not in filters:
+            filters["limit"] = _BATCH
+        wanted = merged(LogFilter, filter, filters)
+        _check(wanted)
+        await self._flush()
+        # Both hold for all that is stored now. Neither alone ends it: ids need not rise, and
+        # another machine's clock may be ahead.
+        (last,) = await self._fetch(
+            select(func.max(logs.c.id).label("id"), func.max(logs.c.ts).label("ts"))
+        )
+        if last["id"] is None:
+            return
+        stored = (logs.c.id <= last["id"], logs.c.ts <= literal(last["ts"], logs.c.ts.type))
+        listing = await self._listing(await self._resolved(wanted), *stored)
+        cursor: str | None = None
+        while True:
+            page = await self._page(listing, cursor)
+            for event in page:
+                yield event
+            cursor = page.next
+            if cursor is None:
+                return
+
+    async def count(self, filter: LogFilter | None = None, **filters: Any) -> int:  # see LogFilter
+        """Return how many events match; ``limit`` and ``order`` do not matter.
+
+        Where no index leads to what is asked for (see `LogFilter`), all events of the window are
+        looked at, in stretches of 100,000 between which other queries get their turn: half a second
+        or more each.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        wanted = merged(LogFilter, filter, {**filters, "order": "asc"})
+        _check(wanted)
+        await self._flush()
+        until: tuple[ColumnElement[bool], ...] = ()
+        if _searches(wanted):  # so that it ends, however much is logged meanwhile
+            (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
+            until = (logs.c.id <= (last["id"] or 0),)
+        return await count_all(
+            self._fetch, await self._listing(await self._resolved(wanted), *until)
+        )
+
+    async def around(
+        self,
+        session_id: int,
+        seq: int,
+        *,
+        before: int = 5,
+        after: int = 5,
+        same: Literal["job", "session"] | None = None,
+    ) -> Surroundings:
+        """Return an event with its neighbours: what else happened there.
+
+        Args:
+            session_id: The event's session.
+            seq: Its number there.
+            before: How many events before it, 0–1,000.
+            after: How many events after it, 0–1,000.
+            same: Whose neighbours: those of its ``job``, by time, or of its ``session``, by number;
+                by default the job's if it has one.
+
+        Raises:
+            EventNotFound: if there is no such event; the message says why, where that is known.
+            InvalidFilter: if a number is out of range, or *same* is ``job`` and the event belongs
+                to none.
+        """
+        for name, number in (("before", before), ("after", after)):
+            if (
+                not isinstance(number, int)
+                or isinstance(number, bool)
+                or not 0 <= number <= MOST_AROUND
+            ):
+                raise InvalidFilter(
+                    f"{name} must be a whole number from 0 to {MOST_AROUND:,}, not {number!r}"
+                )
+        if same not in (None, "job", "session"):
+            raise InvalidFilter(f"same must be 'job' or 'session', not {same!r}")
+        its = and_(
+            equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq)
+        )
+        await self._flush()
+        found = await self._fetch(select(logs).where(its))
+        if not found:
+            raise EventNotFound(session_id, seq, await self._why(session_id, seq))
+        event = rows.event(found[0])
+        if same == "job" and event.job_id is None:
+            raise InvalidFilter(
+                f"the event {session_id}:{seq} belongs to no job: ask for its neighbours with same='session'"
+            )
+        one: ColumnElement[bool]
+        order: list[ColumnElement[Any]]
+        if same == "session" or event.job_id is None:
+            one, order = logs.c.session_id == session_id, [logs.c.seq]
+            earlier: ColumnElement[bool] = logs.c.seq < seq
+            later: ColumnElement[bool] = logs.c.seq > seq
+        else:
+            one, order = logs.c.job_id == event.job_id, [logs.c.ts, logs.c.id]
+            # Written out: see `structjob.queries.paging`.
+            earlier = and_(logs.c.ts <= event.ts, or_(logs.c.ts < event.ts, logs.c.id < event.id))
+            later = and_(logs.c.ts >= event.ts, or_(logs.c.ts > event.ts, logs.c.id > event.id))
+        backward = (
+            select(logs)
+            .where(one, earlier)
+            .order_by(*(column.desc() for column in order))
+            .limit(before)
+        )
+        forward = select(logs).where(one, later).order_by(*order).limit(after)
+        return Surroundings(
+            tuple(rows.event(row) for row in reversed(await self._fetch(backward))),
+            event,
+            tuple(rows.event(row) for row in await self._fetch(forward)),
+        )
+
+    async def _why(self, session_id: int, seq: int) -> str | None:
+        explains = and_(
+            gaps.c.session_id == session_id, gaps.c.first_seq <= seq, gaps.c.last_seq >= seq
+        )
+        found = await self._fetch(select(gaps.c.reason).where(explains).limit(1))
+        return found[0]["reason"] if found else None
+
+    @overload
+    def tail(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        gaps: Literal[False] = False,
+        **filters: Any,
+    ) -> Tail[Event]: ...
+    @overload
+    def tail(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        gaps: Literal[True],
+        **filters: Any,
+    ) -> Tail[Event | Gap]: ...
+    def tail(
+        self,
+        filter: LogFilter | None = None,  # see LogFilter
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        gaps: bool = False,
+        **filters: Any,
+    ) -> Tail[Event] | Tail[Event | Gap]:
+        """Return an asynchronous iterator of the events that match: those that are stored, then
+        each as it comes, from any process, once.
+
+        What is stored comes in the order of time. After that, each session's events come in their
+        order; those of several sessions as they are stored. A number that a session gave out and
+        that is neither stored nor explained is waited for, 15 seconds at most, and what follows it
+        in its session waits with it; should the event come later, it is returned later. Another
+        process's events are seen within a second.
+
+        Args:
+            filter: What to follow; its ``limit`` does not matter.
+            after: The `Tail.cursor` of another tail with the same filter: goes on exactly there.
+            last: Begin with the last *last* events that match; 0: with what comes from now on. By
+                default with all that are stored.
+            gaps: Return a `Gap` where numbers were given out that no event is stored for.
+            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused; if *after* belongs to
+                another filter.
+
+        The iteration raises `JobNotFound` if the filter names a job that there is not.
+        """
+        wanted = merged(LogFilter, filter, filters)
+        if wanted.order != "asc" or wanted.until is not None:
+            raise InvalidFilter(
+                "a tail goes on with time: leave order and until out, or list the events"
+            )
+        if last is not None and (not isinstance(last, int) or isinstance(last, bool) or last < 0):
+            raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
+        if after is not None and last is not None:
+            raise InvalidFilter("a cursor goes on where it stands: leave last out")
+        _check(wanted)
+        mark = fingerprint("tail", wanted)
+
+        async def prepare() -> Query:
+            return self._query(await self._resolved(wanted), mark)
+
+        opened: Tail[Any] = Tail(
+            self._fetch,
+            self._flush,
+            prepare,
+            Position(mark, last) if after is None else decoded(after, mark),
+            show_gaps=gaps,
+        )
+        self._tails.add(opened)
+        return opened
+
+    def stored(self) -> None:
+        """Let the tails look at once: something was stored."""
+        for tail in list(self._tails):
+            tail.wake()
+
+    def close(self) -> None:
+        """End the tails."""
+        for tail in list(self._tails):
+            tail.end()
+
+    async def _resolved(self, wanted: LogFilter) -> LogFilter:
+        """Return the filter with the job's own id in place of whatever names the job, and whether
+        its children count.
+        """
+        if wanted.job is not None:
+            ids = [(await self._jobs.find(one)).id for one in values_of(wanted.job)]
+        elif wanted.job_id is not None:
+            ids = [await self._jobs.exact_id(one) for one in values_of(wanted.job_id)]
+        else:
+            return wanted
+        return replace(wanted, job=None, job_id=ids, children=wanted.children is not False)
+
+    def _query(self, wanted: LogFilter, mark: str) -> Query:
+        async def listing() -> Listing:
+            return await self._listing(wanted, mark=mark, limit=_BATCH)
+
+        matching = and_(true(), *_conditions(wanted), *_searches(wanted))
+        mine = values_of(wanted.job_id) if wanted.children else ()
+        if mine:
+            matching = and_(
+                matching,
+                or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id))),
+            )
+        elif wanted.job_id is not None:
+            matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
+        elif levels := _leading_levels(wanted):
+            matching = and_(matching, logs.c.level.in_(levels))
+        elif (lead := _branching(wanted)) is not None:
+            matching = and_(matching, logs.c[lead].in_(getattr(wanted, lead)))
+        return Query(matching, listing, mine)
+
+    async def _listing(
+        self,
+        wanted: LogFilter,
+        *more: ColumnElement[bool],
+        mark: str | None = None,
+        limit: int | None = None,
+    ) -> Listing:
+        return Listing(
+            table=logs,
+            time=logs.c.ts,
+            conditions=(*_conditions(wanted), *more),
+            branches=await self._alternatives(wanted),
+            order=wanted.order,
+            limit=limit or wanted.limit,
+            fingerprint=mark or fingerprint("logs", wanted),
+            searches=_searches(wanted),
+        )
+
+    async def _page(self, listing: Listing, cursor: str | None) -> Page[Event]:
+        return await read_page(self._fetch, listing, cursor, rows.event)
+
+    async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
+        """Return the conditions of which one must hold, each served by an index: the jobs of a
+        tree, or the levels, types or categories.
+        """
+        mine = values_of(wanted.job_id)
+        if mine and not wanted.children:
+            return tuple(logs.c.job_id == job_id for job_id in mine)
+        if mine:
+            ids = family(*mine)
+            # A job's own row may be late, or in another database; its events count all the same.
+            found = {
+                row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))
+            } | set(mine)
+            if len(found) < _MAX_BRANCHES:
+                return tuple(logs.c.job_id == job_id for job_id in sorted(found))
+            return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
+        if (lead := _branching(wanted)) is not None:
+            return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
+        return tuple(logs.c.level == level for level in _leading_levels(wanted))
+
+
+def _narrow(wanted: LogFilter) -> bool:
+    """Return whether an index leads to fewer rows than the levels' would."""
+    some = (
+        wanted.job,
+        wanted.job_id,
+        wanted.step_id,
+        wanted.correlation_id,
+        wanted.session_id,
+        wanted.fingerprint,
+    )
+    return any(value is not None for value in some)
+
+
+def _levels(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the levels asked for; none where every level is."""
+    if wanted.level is None:
+        return ()
+    if wanted.level_exact or not isinstance(wanted.level, str):
+        return values_of(wanted.level)
+    levels = tuple(name for name, number in LEVELS.items() if number >= LEVELS[wanted.level])
+    return () if len(levels) == len(LEVELS) else levels
+
+
+def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the levels by whose index the events are found; none where another one leads
+    to fewer.
+    """
+    if wanted.level is None or _narrow(wanted):
+        return ()
+    # Warnings and worse are few among the events; of the others, the category's or the type's may
+    # be fewer.
+    few = all(LEVELS[level] >= LEVELS["warning"] for level in values_of(wanted.level))
+    return _levels(wanted) if few or (wanted.category is None and wanted.type is None) else ()
+
+
+def _leading(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the fields that a page is read by; the others, which no index serves beside them, are
+    searched for.
+    """
+    if _narrow(wanted):
+        return _EQUAL
+    if _leading_levels(wanted):
+        return ()
+    return ("type",) if wanted.category is None else ("category",)
+
+
+def _branching(wanted: LogFilter) -> str | None:
+    """Return the field that a page is read by if it holds several values: each is read by the
+    index.
+    """
+    if _narrow(wanted) or _leading_levels(wanted):
+        return None
+    (lead,) = _leading(wanted)
+    return lead if isinstance(getattr(wanted, lead), tuple) else None
+
+
+def _check(wanted: LogFilter) -> None:
+    """Refuse what no query can be made of, before anything is delivered or asked."""
+    _conditions(wanted)
+    _searches(wanted)
+
+
+def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
+    found = _equal(wanted, [name for name in _leading(wanted) if name != _branching(wanted)])
+    if wanted.job_id is not None:
+        equals_any("job_id", logs.c.job_id, wanted.job_id)
+    if _narrow(wanted) and (levels := _levels(wanted)):
+        found.append(logs.c.level.in_(levels))
+    if wanted.since is not None:
+        found.append(logs.c.ts >= wanted.since)
+    if wanted.until is not None:
+        found.append(logs.c.ts < wanted.until)
+    return tuple(found)
+
+
+def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that no index serves."""
+    leading = _leading(wanted)
+    found = _equal(wanted, [name for name in _EQUAL if name not in leading])
+    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := _levels(wanted)):
+        found.append(logs.c.level.in_(levels))
+    if wanted.text is not None:
+        found.append(contains((logs.c.message,), wanted.text))
+    found += [
+        json_equals(logs.c.attrs, path, value) for path, value in (wanted.attrs or {}).items()
+    ]
+    return tuple(found)
+
+
+def _equal(wanted: LogFilter, names: Iterable[str]) -> list[ColumnElement[bool]]:
+    return [
+        equals_any(name, logs.c[name], getattr(wanted, name))
+        for name in names
+        if getattr(wanted, name) is not None
+    ]

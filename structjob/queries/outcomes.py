@@ -1,0 +1,100 @@
+"""What became of the jobs in which errors occurred: an error ended its job, or the job went on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_, select, union_all
+
+from structjob.models import JobStatus, StepStatus
+from structjob.store.contract import Fetch
+from structjob.store.expressions import attribute
+from structjob.store.tables import jobs, logs, steps
+
+LATEST = 1_000
+"""Occurrences of an error that are looked at, the latest, to say what its outcome is."""
+
+_AT_ONCE = 50
+"""Errors that one query asks for."""
+
+_BROKEN = (JobStatus.FAILED.value, JobStatus.CRASHED.value)
+_UNDER_WAY = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
+_WENT_ON = (StepStatus.COMPLETED.value, StepStatus.RETRYING.value, StepStatus.SKIPPED.value)
+_ENDS = ("operation_end", "operation_crashed")
+
+
+def with_jobs(source: FromClause = logs) -> FromClause:
+    """Return *source*, which has the events in it, beside the jobs and the steps that they belong
+    to, each found by its key.
+    """
+    return source.outerjoin(jobs, jobs.c.id == logs.c.job_id).outerjoin(
+        steps, steps.c.id == logs.c.step_id
+    )
+
+
+def outcome() -> ColumnElement[Any]:
+    """Return the outcome of an occurrence in `with_jobs`: ``final``, ``recovered``, or NULL where
+    it is not known.
+
+    A step that goes on, or a later attempt, has overcome the error. Otherwise, in a job that failed
+    or crashed, the error is final if it left its step, if it is the job's own error, or if the job
+    has none of its own. Other errors of such a job did not end it.
+    """
+    same_attempt = func.coalesce(logs.c.attempt, jobs.c.attempt) == jobs.c.attempt
+    is_the_jobs = or_(
+        steps.c.status.in_(_BROKEN),
+        logs.c.kind.in_(_ENDS),
+        jobs.c.error_message.is_(None),
+        jobs.c.error_message == attribute(logs.c.attrs, literal("error_message")),
+    )
+    return case(
+        (jobs.c.id.is_(None), null()),
+        (or_(~same_attempt, steps.c.status.in_(_WENT_ON)), literal("recovered")),
+        (jobs.c.status.in_((*_UNDER_WAY, JobStatus.CANCELLED.value)), null()),
+        (jobs.c.status.not_in(_BROKEN), literal("recovered")),
+        (is_the_jobs, literal("final")),
+        else_=literal("recovered"),
+    )
+
+
+async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
+    """Return, for each fingerprint, how many of its latest occurrences are ``final`` and
+    ``recovered``, and the latest final one.
+
+    That one is a row of `logs`, or None, as ``sample``.
+    """
+    found: dict[str, Mapping[Any, Any]] = {}
+    for first in range(0, len(fingerprints), _AT_ONCE):
+        some = fingerprints[first : first + _AT_ONCE]
+        branches = (
+            select(logs.c.id)
+            .where(logs.c.fingerprint == one)
+            .order_by(logs.c.ts.desc())
+            .limit(LATEST)
+            .subquery()
+            for one in some
+        )
+        latest = union_all(*(select(branch) for branch in branches)).subquery("latest")
+        kind = outcome()
+        statement = (
+            select(
+                logs.c.fingerprint,
+                func.count(case((kind == "final", 1))).label("final"),
+                func.count(case((kind == "recovered", 1))).label("recovered"),
+                func.max(case((kind == "final", logs.c.id))).label("last"),
+            )
+            .select_from(with_jobs(latest.join(logs, logs.c.id == latest.c.id)))
+            .group_by(logs.c.fingerprint)
+        )
+        counted = {row["fingerprint"]: row for row in await fetch(statement)}
+        wanted = [row["last"] for row in counted.values() if row["last"] is not None]
+        samples = (
+            {row["id"]: row for row in await fetch(select(logs).where(logs.c.id.in_(wanted)))}
+            if wanted
+            else {}
+        )
+        found |= {
+            name: {**row, "sample": samples.get(row["last"])} for name, row in counted.items()
+        }
+    return found

@@ -1,0 +1,220 @@
+"""A job of many steps and children in short: how many there are of each status, what failed, what
+runs, what took longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Table, func, select
+
+from structjob.models import JobRecord, JobTree, StepRecord
+from structjob.queries import rows
+from structjob.queries.tree import family, grown
+from structjob.store.contract import Fetch
+from structjob.store.tables import jobs, steps
+
+FAILED = ("failed", "crashed")
+_UNDERWAY = ("running",)
+
+SLOWEST = 3
+"""Steps or jobs that are picked because they took longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descendant:
+    """A job below another one, with the job that it is a child of."""
+
+    job: JobRecord
+    parent: JobRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A job with some or all of its steps and descendants.
+
+    Args:
+        tree: The job; with all of its descendants, if there are few, and none otherwise. Of its own
+            steps, those to show.
+        steps: How many steps the job has, by status.
+        jobs: How many descendants it has, by status.
+        picked: The descendants to show, where *tree* has none.
+    """
+
+    tree: JobTree
+    steps: Mapping[str, int]
+    jobs: Mapping[str, int]
+    picked: Sequence[Descendant]
+
+    @property
+    def folded(self) -> bool:
+        """Whether there is more than is shown."""
+        whole = self.tree.children or not self.jobs
+        return len(self.tree.steps) < sum(self.steps.values()) or not (
+            whole or len(self.picked) == sum(self.jobs.values())
+        )
+
+
+async def overview(
+    fetch: Fetch,
+    job: JobRecord,
+    *,
+    room: int | None,
+    depth: int | None = None,
+    failed: bool = False,
+) -> Overview:
+    """Return what to show of *job*.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        job: The job.
+        room: How many steps, and how many descendants with their steps, are shown in full; of more,
+            some are picked. None: all are shown.
+        depth: How many levels of descendants are looked at; 0: none; None: all.
+        failed: Only those that failed or crashed.
+    """
+    mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt)
+    step_counts = await _counted(fetch, select(steps).where(mine), steps)
+    ids = family(job.id, depth=depth)
+    below = select(jobs).join(ids, ids.c.id == jobs.c.id).where(jobs.c.id != job.id)
+    job_counts = await _counted(fetch, below, jobs)
+
+    if room is None and not failed:
+        wanted = select(steps).where(mine).order_by(steps.c.seq, steps.c.id)
+        shown = [rows.step(row) for row in await fetch(wanted)]
+    else:
+        shown = [
+            rows.step(row)
+            for row in await _picked(
+                fetch, select(steps).where(mine), steps, step_counts, room, failed=failed
+            )
+        ]
+        shown += await _above(fetch, shown)
+        shown.sort(key=lambda step: (step.seq, step.id))
+
+    if not job_counts:
+        return Overview(grown(job.id, [job], shown), step_counts, {}, ())
+    if not failed and (room is None or await _fits(fetch, job, depth, room)):
+        records = [job, *(rows.job(row) for row in await fetch(below))]
+        ids = family(job.id, depth=depth)
+        latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
+        others = (
+            select(steps)
+            .join(jobs, latest)
+            .join(ids, ids.c.id == jobs.c.id)
+            .where(jobs.c.id != job.id)
+        )
+        theirs = [rows.step(row) for row in await fetch(others.order_by(steps.c.seq, steps.c.id))]
+        return Overview(grown(job.id, records, [*shown, *theirs]), step_counts, job_counts, ())
+    picked = [
+        rows.job(row) for row in await _picked(fetch, below, jobs, job_counts, room, failed=failed)
+    ]
+    picked.sort(key=lambda one: (one.created_at, one.id))
+    parents = await _parents(fetch, picked)
+    relatives = [Descendant(one, parents.get(one.parent_job_id or "")) for one in picked]
+    return Overview(grown(job.id, [job], shown), step_counts, job_counts, relatives)
+
+
+async def _counted(fetch: Fetch, some: Select[Any], table: Table) -> dict[str, int]:
+    counted = some.with_only_columns(table.c.status, func.count().label("number")).group_by(
+        table.c.status
+    )
+    return {row["status"]: row["number"] for row in await fetch(counted)}
+
+
+async def _fits(fetch: Fetch, job: JobRecord, depth: int | None, room: int) -> bool:
+    """Return whether the descendants and their steps are few."""
+    ids = family(job.id, depth=depth)
+    number = (
+        await fetch(
+            select(func.count().label("number")).select_from(
+                select(ids.c.id).limit(room + 2).subquery()
+            )
+        )
+    )[0]["number"] - 1
+    if number > room:
+        return False
+    ids = family(job.id, depth=depth)
+    theirs = (
+        select(steps.c.id)
+        .join(ids, ids.c.id == steps.c.job_id)
+        .where(steps.c.job_id != job.id)
+        .limit(room + 1)
+        .subquery()
+    )
+    (counted,) = await fetch(select(func.count().label("number")).select_from(theirs))
+    return bool(number + counted["number"] <= room)
+
+
+async def _picked(
+    fetch: Fetch,
+    some: Select[Any],
+    table: Table,
+    counts: Mapping[str, int],
+    room: int | None,
+    *,
+    failed: bool,
+) -> Sequence[rows.Row]:
+    """Return the rows of *some* to show: all that are wanted if there is room, else what failed
+    first, what runs, and what took longest.
+    """
+    wanted = {status: number for status, number in counts.items() if not failed or status in FAILED}
+    number = sum(wanted.values())
+    if not number:
+        return []
+    if room is None or number <= room:
+        return await fetch(_of(some, table.c.status, tuple(wanted)) if failed else some)
+    if failed:
+        return await fetch(
+            _of(some, table.c.status, FAILED).order_by(table.c.started_at, table.c.id).limit(room)
+        )
+    found: dict[str, rows.Row] = {}
+    for statuses in (FAILED, _UNDERWAY):
+        if any(counts.get(status) for status in statuses):
+            first = (
+                _of(some, table.c.status, statuses)
+                .order_by(table.c.started_at, table.c.id)
+                .limit(room // 2)
+            )
+            found |= {row["id"]: row for row in await fetch(first)}
+    slowest = (
+        some.where(table.c.duration_ms.is_not(None))
+        .order_by(table.c.duration_ms.desc(), table.c.id)
+        .limit(SLOWEST)
+    )
+    found |= {row["id"]: row for row in await fetch(slowest)}
+    # Durations may be unknown, as of what was imported.
+    return list(found.values()) or await fetch(
+        some.order_by(table.c.started_at, table.c.id).limit(SLOWEST)
+    )
+
+
+def _of(some: Select[Any], status: ColumnElement[Any], statuses: Sequence[str]) -> Select[Any]:
+    return some.where(status.in_(statuses))
+
+
+async def _above(fetch: Fetch, shown: Sequence[StepRecord]) -> list[StepRecord]:
+    """Return the steps that *shown* ones are parts of, as far as they are not among them: a try
+    says little without what was tried.
+    """
+    ids = {step.parent_step_id for step in shown if step.parent_step_id is not None} - {
+        step.id for step in shown
+    }
+    return (
+        [rows.step(row) for row in await fetch(select(steps).where(steps.c.id.in_(sorted(ids))))]
+        if ids
+        else []
+    )
+
+
+async def _parents(fetch: Fetch, children: Sequence[JobRecord]) -> dict[str, JobRecord]:
+    ids = sorted({job.parent_job_id for job in children if job.parent_job_id is not None})
+    found: dict[str, JobRecord] = {}
+    for first in range(0, len(ids), 500):
+        found |= {
+            row["id"]: rows.job(row)
+            for row in await fetch(select(jobs).where(jobs.c.id.in_(ids[first : first + 500])))
+        }
+    return found

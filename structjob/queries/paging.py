@@ -1,0 +1,423 @@
+"""Pages of a listing, by keyset: a page begins where another ended, whatever was added or deleted
+meanwhile.
+
+A listing is ordered by a time (or a duration) and, where that is equal, by the primary key: an id,
+or a job's and a number. A cursor holds the time and the key of the row at a page's edge, and which
+side of it to read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, Literal, TypeVar, cast
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Double,
+    FromClause,
+    Integer,
+    Select,
+    and_,
+    func,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.engine import RowMapping
+
+from structjob.exceptions import InvalidFilter
+from structjob.filters import AttemptFilter, JobFilter, LogFilter
+from structjob.models import Page
+from structjob.statistics import StatisticsFilter
+from structjob.store.contract import Fetch
+
+R = TypeVar("R")
+F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatisticsFilter)
+
+SCAN_LIMIT = 100_000
+"""Rows that one page of a search looks at, at most, where no index leads to what is searched for.
+"""
+
+_FIRST_LOOK = 20
+"""So many rows for each that a page holds are looked at first, and then ten times as many: most
+searches are for what is not that rare.
+"""
+
+Key = int | str | tuple[str, int]
+"""A row's primary key."""
+
+_Side = Literal["after", "from", "before", "upto"]
+_BACKWARD = ("before", "upto")
+_INCLUSIVE = ("from", "upto")
+_NO_CURSOR = (
+    "the cursor is not one that structjob gave out: pass a page's `next` or `previous` as it stands"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What to list.
+
+    Args:
+        table: Where the rows are.
+        time: The column that orders them, before the primary key.
+        conditions: All of them must hold.
+        branches: If there are any, one of them must hold too; no row may satisfy two. Each is read
+            by its own index and cut at the page's size before they are merged: with ``IN``, a
+            database would read and sort all rows of all branches for one page.
+        order: ``asc`` or ``desc``, by time.
+        limit: Rows a page.
+        fingerprint: What tells this listing's cursors from another's.
+        primary: The primary key, where *table* is a query.
+        searches: These must hold, too, and no index serves them: a page looks at `SCAN_LIMIT` rows
+            at most.
+    """
+
+    table: FromClause
+    time: ColumnElement[Any]
+    conditions: tuple[ColumnElement[bool], ...]
+    branches: tuple[ColumnElement[bool], ...]
+    order: str
+    limit: int
+    fingerprint: str
+    searches: tuple[ColumnElement[bool], ...] = ()
+    primary: tuple[ColumnElement[Any], ...] = ()
+
+    @property
+    def key(self) -> tuple[ColumnElement[Any], ...]:
+        """The primary key, which orders rows of the same time."""
+        return self.primary or tuple(self.table.primary_key)
+
+
+class _Cursor(msgspec.Struct, array_like=True, frozen=True):
+    fingerprint: str
+    side: _Side
+    time: datetime | float
+    key: Key
+
+
+def fingerprint(what: str, filter_: LogFilter | JobFilter | AttemptFilter) -> str:
+    """Return what tells the cursors of this query from those of others.
+
+    The size of a page may change on the way. So may the limits of time, within which every page is
+    read: one that was given as "an hour ago" moves on with the clock. Whether they are set may not.
+    """
+    values = {
+        field.name: getattr(filter_, field.name)
+        for field in fields(filter_)
+        if field.name != "limit"
+    }
+    for name in ("since", "until"):
+        values[name] = values[name] is not None
+    encoded = msgspec.json.encode([what, values], order="deterministic", enc_hook=_encode_rest)
+    return blake2b(encoded, digest_size=6).hexdigest()
+
+
+def merged(kind: type[F], filter_: F | None, keywords: dict[str, Any]) -> F:
+    """Return the filter that *filter_*, with *keywords* in place of its own values, amounts to.
+
+    Raises:
+        InvalidFilter: if a keyword is none of the filter's fields, a value is refused, or *filter_*
+            is of another kind.
+    """
+    if filter_ is None:
+        return kind.of(**keywords)
+    if not isinstance(filter_, kind):
+        raise InvalidFilter(f"the filter must be a {kind.__name__}, not {type(filter_).__name__}")
+    if not keywords:
+        return filter_
+    return kind.of(
+        **{field.name: getattr(filter_, field.name) for field in fields(filter_)} | keywords
+    )
+
+
+def first(listing: Listing, columns: tuple[ColumnElement[Any], ...]) -> Select[Any]:
+    """Return the query of *columns* of the first rows of a listing, as many as a page has."""
+    return _ordered(listing, None, columns, listing.conditions + listing.searches, listing.limit)
+
+
+async def read_page(
+    fetch: Fetch, listing: Listing, cursor: str | None, build: Callable[[RowMapping], R]
+) -> Page[R]:
+    """Read one page: the first without a *cursor*, else that which the cursor leads to.
+
+    Raises:
+        InvalidFilter: if *cursor* is not one of this listing's.
+    """
+    at = None if cursor is None else _opened(cursor, listing)
+    backward = at is not None and at.side in _BACKWARD
+    rows, edge = await _looked_at(fetch, listing, at)
+    more = len(rows) > listing.limit
+    del rows[listing.limit :]
+    if backward:
+        rows.reverse()
+    if rows:
+        # Where we came from there are rows; where we go, the one row too many tells.
+        next_ = _sealed(listing, "after", rows[-1]) if more or backward else None
+        previous = (
+            _sealed(listing, "before", rows[0]) if (more if backward else at is not None) else None
+        )
+    else:
+        next_, previous = _beside_nothing(listing, at)
+    partial = edge is not None and not more
+    if edge is not None and partial:
+        further = _encoded(_Cursor(listing.fingerprint, "before" if backward else "after", *edge))
+        next_, previous = (next_, further) if backward else (further, previous)
+    return Page(tuple(build(row) for row in rows), next_, previous, partial)
+
+
+async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, Key] | None:
+    """Return time and key of the row after which the last *number* rows of an ascending listing
+    come; None if it has no more rows.
+
+    A search looks at `SCAN_LIMIT` rows at a time, as far back as it must: other queries go between.
+    """
+    descending = replace(listing, order="desc", limit=number)
+    if not listing.searches:
+        return await _nth(fetch, descending, None, number + 1)
+    at: _Cursor | None = None
+    while True:
+        edge = await _nth(fetch, descending, at, SCAN_LIMIT)
+        found = await fetch(_statement(descending, at, edge, (listing.time, *listing.key)))
+        if len(found) > descending.limit:
+            return _place(listing, found[-1])
+        if edge is None:
+            return None
+        descending = replace(descending, limit=descending.limit - len(found))
+        at = _Cursor(listing.fingerprint, "after", *edge)
+
+
+def behind(listing: Listing, time: datetime, key: Key) -> str:
+    """Return the cursor of what comes after the row with this time and key."""
+    return _encoded(_Cursor(listing.fingerprint, "after", time, key))
+
+
+def place_of(cursor: str) -> tuple[datetime, Any]:
+    """Return time and key of the row that a cursor of ours stands beside."""
+    found = _decoded(cursor)
+    return cast("datetime", found.time), found.key
+
+
+async def _looked_at(
+    fetch: Fetch, listing: Listing, at: _Cursor | None
+) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
+    """Return the rows from *at* on, one more than a page holds at most; and where a search ended
+    before there were no more rows.
+    """
+    if not listing.searches:
+        return list(await fetch(_statement(listing, at, None))), None
+    number = min(_FIRST_LOOK * listing.limit, SCAN_LIMIT)
+    while True:
+        edge = await _nth(fetch, listing, at, number)
+        rows = list(await fetch(_statement(listing, at, edge)))
+        if edge is None or number == SCAN_LIMIT or len(rows) > listing.limit:
+            return rows, edge
+        number = min(10 * number, SCAN_LIMIT)
+
+
+async def count_all(fetch: Fetch, listing: Listing) -> int:
+    """Count what is listed, a search `SCAN_LIMIT` rows at a time: other queries go between."""
+    conditions = listing.conditions + listing.searches
+    if listing.branches:
+        conditions += (or_(*listing.branches),)
+    counted = select(func.count().label("n")).select_from(listing.table).where(*conditions)
+    found = 0
+    at: _Cursor | None = None
+    while True:
+        edge = await _nth(fetch, listing, at, SCAN_LIMIT) if listing.searches else None
+        (row,) = await fetch(counted.where(*_between(listing, at, edge)))
+        found += int(row["n"])
+        if edge is None:
+            return found
+        at = _Cursor(listing.fingerprint, "after", *edge)
+
+
+def _between(
+    listing: Listing, at: _Cursor | None, edge: tuple[datetime, Key] | None
+) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds for the rows of an ascending listing behind *at*, up to the *edge*."""
+    found = () if at is None else (_beyond(listing, at, ascending=True),)
+    return (
+        found
+        if edge is None
+        else (
+            *found,
+            _beyond(listing, _Cursor(listing.fingerprint, "upto", *edge), ascending=False),
+        )
+    )
+
+
+async def _nth(
+    fetch: Fetch, listing: Listing, at: _Cursor | None, number: int
+) -> tuple[datetime, Key] | None:
+    """Return time and key of the *number*th row of a listing from *at* on, searches left aside;
+    None if there are fewer.
+    """
+    columns = (listing.time, *listing.key)
+    found = await fetch(
+        _ordered(listing, at, columns, listing.conditions, number).offset(number - 1)
+    )
+    return _place(listing, found[0]) if found else None
+
+
+def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
+    values = tuple(row[column.key or ""] for column in listing.key)
+    return row[listing.time.key or ""], values[0] if len(values) == 1 else values
+
+
+def _statement(
+    listing: Listing,
+    at: _Cursor | None,
+    edge: tuple[datetime, Key] | None,
+    columns: tuple[ColumnElement[Any], ...] | None = None,
+) -> Select[Any]:
+    conditions = listing.conditions + listing.searches
+    if edge is not None:
+        until = _Cursor(listing.fingerprint, "from", *edge)
+        conditions += (_beyond(listing, until, ascending=not _ascending(listing, at)),)
+    return _ordered(listing, at, columns or tuple(listing.table.c), conditions, listing.limit + 1)
+
+
+def _ascending(listing: Listing, at: _Cursor | None) -> bool:
+    return (listing.order == "asc") != (at is not None and at.side in _BACKWARD)
+
+
+def _ordered(
+    listing: Listing,
+    at: _Cursor | None,
+    columns: tuple[ColumnElement[Any], ...],
+    conditions: tuple[ColumnElement[bool], ...],
+    limit: int,
+) -> Select[Any]:
+    """Return the first *limit* rows from *at* on."""
+    ascending = _ascending(listing, at)
+    if at is not None:
+        conditions += (_beyond(listing, at, ascending=ascending),)
+
+    def ordered(statement: Select[Any], *by: ColumnElement[Any]) -> Select[Any]:
+        return statement.order_by(
+            *(column.asc() if ascending else column.desc() for column in by)
+        ).limit(limit)
+
+    def branch(*more: ColumnElement[bool]) -> Select[Any]:
+        return ordered(select(*columns).where(*conditions, *more), listing.time, *listing.key)
+
+    if len(listing.branches) < 2:
+        return branch(*listing.branches)
+    together = union_all(*(select(branch(one).subquery()) for one in listing.branches)).subquery()
+    return ordered(
+        select(together), *(together.c[column.key or ""] for column in (listing.time, *listing.key))
+    )
+
+
+def _beyond(listing: Listing, at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
+    # Written out: MySQL and MariaDB do not use an index for (time, id) > (:time, :id).
+    time = listing.time
+    if ascending:
+        return and_(
+            time >= at.time,
+            or_(time > at.time, _further(listing.key, _values(at), at, ascending=True)),
+        )
+    return and_(
+        time <= at.time,
+        or_(time < at.time, _further(listing.key, _values(at), at, ascending=False)),
+    )
+
+
+def _further(
+    columns: Sequence[ColumnElement[Any]],
+    values: Sequence[int | str],
+    at: _Cursor,
+    *,
+    ascending: bool,
+) -> ColumnElement[bool]:
+    column, value = columns[0], values[0]
+    further: ColumnElement[bool] = column > value if ascending else column < value
+    if len(columns) > 1:
+        return or_(
+            further,
+            and_(column == value, _further(columns[1:], values[1:], at, ascending=ascending)),
+        )
+    return or_(further, column == value) if at.side in _INCLUSIVE else further
+
+
+def _values(at: _Cursor) -> tuple[int | str, ...]:
+    return at.key if isinstance(at.key, tuple) else (at.key,)
+
+
+def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, str | None]:
+    """Return the next and the previous cursor of an empty page: back to where it was reached from,
+    that row included.
+    """
+    if at is None:
+        return None, None
+    side: _Side = "from" if at.side in _BACKWARD else "upto"
+    back = _encoded(_Cursor(listing.fingerprint, side, at.time, at.key))
+    return (back, None) if side == "from" else (None, back)
+
+
+def _sealed(listing: Listing, side: _Side, row: RowMapping) -> str:
+    return _encoded(_Cursor(listing.fingerprint, side, *_place(listing, row)))
+
+
+def _encoded(cursor: _Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def _opened(text: str, listing: Listing) -> _Cursor:
+    cursor = _decoded(text)
+    # Both checks are of what anybody can forge, which harms nobody but them: the values are bound
+    # like any others. But they must be such as the drivers take.
+    values = _values(cursor)
+    timely = not isinstance(cursor.time, datetime) or _is_moment(cursor.time)
+    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not timely:
+        raise InvalidFilter(_NO_CURSOR)
+    if cursor.fingerprint != listing.fingerprint:
+        raise InvalidFilter(
+            "the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)"
+        )
+    if isinstance(cursor.time, float) != isinstance(listing.time.type, Double):
+        raise InvalidFilter(_NO_CURSOR)
+    return cursor
+
+
+def _holds(column: ColumnElement[Any], value: int | str) -> bool:
+    """Return whether *column* can hold *value*."""
+    if isinstance(column.type, Integer):
+        bits = 63 if isinstance(column.type, BigInteger) else 31
+        return isinstance(value, int) and -(1 << bits) <= value < 1 << bits
+    return isinstance(value, str) and "\x00" not in value
+
+
+def _is_moment(time: datetime) -> bool:
+    """Return whether *time* is one in UTC, too."""
+    if time.tzinfo is None:
+        return False
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
+def _decoded(text: str) -> _Cursor:
+    if not isinstance(text, str) or not text.isascii():
+        raise InvalidFilter(_NO_CURSOR)
+    try:
+        return msgspec.json.decode(
+            base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True),
+            type=_Cursor,
+        )
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
+        raise InvalidFilter(_NO_CURSOR) from None
+
+
+def _encode_rest(value: Any) -> Any:
+    return dict(value) if hasattr(value, "keys") else repr(value)

@@ -1,0 +1,81 @@
+"""Rows of the tables as the records that reads return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from operator import itemgetter
+from typing import Any
+
+from structjob.models import (
+    AttemptRecord,
+    ErrorInfo,
+    Event,
+    JobRecord,
+    JobStatus,
+    SessionRecord,
+    StepRecord,
+    StepStatus,
+)
+
+Row = Mapping[Any, Any]
+"""What a fetch returns per row: column name → value, as SQLAlchemy's ``RowMapping``."""
+
+
+def _plain(record: type[Any]) -> tuple[str, ...]:
+    return tuple(
+        field.name for field in fields(record) if field.name not in ("error", "status", "attrs")
+    )
+
+
+_JOB, _ATTEMPT, _STEP, _EVENT, _SESSION = (
+    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, Event, SessionRecord)
+)
+_step_values = itemgetter(*_STEP)
+_STATUSES = {status.value: status for status in StepStatus}
+
+
+def job(row: Row) -> JobRecord:
+    """Return a row of ``structjob_jobs`` as a record."""
+    return JobRecord(
+        **{name: row[name] for name in _JOB}, status=JobStatus(row["status"]), error=_error(row)
+    )
+
+
+def attempt(row: Row) -> AttemptRecord:
+    """Return a row of ``structjob_attempts`` as a record."""
+    return AttemptRecord(
+        **{name: row[name] for name in _ATTEMPT}, status=JobStatus(row["status"]), error=_error(row)
+    )
+
+
+def step(row: Row) -> StepRecord:
+    """Return a row of ``structjob_steps`` as a record."""
+    # A job may have 100,000 of them: one look into the row for all that is taken as it is.
+    return StepRecord(
+        **dict(zip(_STEP, _step_values(row), strict=True)),
+        status=_STATUSES[row["status"]],
+        error=_error(row),
+    )
+
+
+def event(row: Row) -> Event:
+    """Return a row of ``structjob_logs`` as a record; attributes that are no JSON object come under
+    the key ``value``.
+    """
+    attrs = row["attrs"]
+    if not isinstance(attrs, dict):
+        attrs = {} if attrs is None else {"value": attrs}
+    return Event(**{name: row[name] for name in _EVENT}, attrs=attrs)
+
+
+def session(row: Row) -> SessionRecord:
+    """Return a row of ``structjob_sessions`` as a record."""
+    return SessionRecord(**{name: row[name] for name in _SESSION})
+
+
+def _error(row: Row) -> ErrorInfo | None:
+    kind, message, traceback = row["error_type"], row["error_message"], row["error_traceback"]
+    if kind is None and message is None and traceback is None:
+        return None
+    return ErrorInfo(kind or "", message or "", traceback)

@@ -1,0 +1,156 @@
+"""Which programs log here: the sessions, with what is known of their life."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import func, select
+
+from structjob.exceptions import InvalidFilter
+from structjob.filters import MAX_LIMIT
+from structjob.machine.host import process_exists
+from structjob.models import SessionRecord
+from structjob.queries import rows
+from structjob.queries.verify import STALE_AFTER
+from structjob.store.contract import Fetch, Flush
+from structjob.store.expressions import utc_now
+from structjob.store.sessions import CLOSED
+from structjob.store.tables import jobs, sessions
+
+
+class Presence(StrEnum):
+    """What is known of a session's life."""
+
+    LIVE = "live"
+    """Its heart beats."""
+    SILENT = "silent"
+    """It has not ended, and its last heartbeat is more than a minute ago; its process may be
+    stopped.
+    """
+    CLOSED = "closed"
+    """It ended itself."""
+    DIED = "died"
+    """Its process is gone, or gave no sign of life for so long that another tracker ended the
+    session.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    """A session as it is now.
+
+    Args:
+        session: Its row; ``last_seq`` is how many events it has logged, as far as is known.
+        presence: Whether it lives.
+        heartbeat_age: Seconds since its last heartbeat, by the database's clock; None without one.
+        running_jobs: Jobs that it is running.
+        process_exists: Whether its process exists on this host; None if this cannot be known from
+            here (see `structjob.machine.host.process_exists`), or the session has ended.
+    """
+
+    session: SessionRecord
+    presence: Presence
+    heartbeat_age: float | None
+    running_jobs: int
+    process_exists: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A session that seems to be dead, and that nobody has ended.
+
+    Args:
+        seconds: Since its last heartbeat, by the database's clock.
+        process: Its process and host, in words.
+    """
+
+    seconds: float
+    process: str
+
+
+async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
+    """Return which of the sessions *ids* have not ended, and gave no sign of life for more than a
+    minute or have no process any more.
+    """
+    if not ids:
+        return {}
+    seen = func.coalesce(sessions.c.heartbeat_at, sessions.c.started_at).label("seen")
+    statement = select(sessions, seen, utc_now().label("now")).where(
+        sessions.c.session_id.in_(ids), sessions.c.ended_at.is_(None)
+    )
+    found = {}
+    for row in await fetch(statement):
+        exists = process_exists(row["host"], row["boot_id"], row["pid"], row["started_at"])
+        if row["now"] - row["seen"] > STALE_AFTER or exists is False:
+            process = f"pid {row['pid']} on {row['host']}{', which exists: it may be stopped' if exists else ''}"
+            found[row["session_id"]] = Silence(
+                max((row["now"] - row["seen"]).total_seconds(), 0.0), process
+            )
+    return found
+
+
+class Sessions:
+    """The sessions in the store.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+    """
+
+    def __init__(self, fetch: Fetch, flush: Flush) -> None:
+        self._fetch = fetch
+        self._flush = flush
+
+    async def list(self, *, limit: int = 100, live: bool = False) -> list[SessionStatus]:
+        """Return sessions, the newest first.
+
+        Args:
+            limit: How many at most, 1–10,000.
+            live: Only those that have not ended.
+
+        Raises:
+            InvalidFilter: if *limit* is out of range.
+        """
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+            raise InvalidFilter(
+                f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}"
+            )
+        await self._flush()
+        running = (
+            select(func.count())
+            .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
+            .correlate(sessions)
+        ).scalar_subquery()
+        statement = select(sessions, utc_now().label("now"), running.label("running"))
+        if live:
+            statement = statement.where(sessions.c.ended_at.is_(None))
+        statement = statement.order_by(sessions.c.started_at.desc(), sessions.c.session_id).limit(
+            limit
+        )
+        return [_status(row) for row in await self._fetch(statement)]
+
+
+def _status(row: Any) -> SessionStatus:
+    session = rows.session(row)
+    age = (
+        None
+        if session.heartbeat_at is None
+        else max((row["now"] - session.heartbeat_at).total_seconds(), 0.0)
+    )
+    exists = None
+    if session.ended_at is not None:
+        presence = Presence.CLOSED if session.end_reason == CLOSED else Presence.DIED
+    elif (
+        exists := process_exists(session.host, session.boot_id, session.pid, session.started_at)
+    ) is False:
+        presence = Presence.DIED
+    else:
+        presence = (
+            Presence.LIVE
+            if age is not None and age <= STALE_AFTER.total_seconds()
+            else Presence.SILENT
+        )
+    return SessionStatus(session, presence, age, row["running"], exists)

@@ -1,0 +1,388 @@
+"""Statistics: how jobs, steps and projects fared, how many events there are, what takes room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, case, func, select
+
+from structjob.filters import _as_utc, _check_limit, _check_span
+from structjob.models import AnyJob, JobStatus, StepStatus
+from structjob.queries import errors, estimates, storage, volume
+from structjob.queries.buckets import FIRST, Buckets
+from structjob.queries.jobs import Jobs
+from structjob.queries.paging import merged
+from structjob.queries.summary import summarised
+from structjob.statistics import (
+    ErrorStatistics,
+    JobErrors,
+    OperationStatistics,
+    Outlook,
+    ProjectStatistics,
+    StatisticsFilter,
+    StepStatistics,
+    Storage,
+    Throughput,
+    Volume,
+    rate,
+    summary,
+)
+from structjob.store.contract import Fetch, Flush
+from structjob.store.expressions import ascending, equals
+from structjob.store.tables import jobs, logs, steps
+
+ERRORS = ("error", "critical")
+"""Levels of the events that tell an error."""
+
+DAY = timedelta(days=1)
+
+_EQUAL = ("operation", "job_type", "owner", "category", "project")
+_JOB_COLUMNS = {
+    name: jobs.c[name] for name in ("status", "duration_ms", "attempt", "cpu_ms", "max_rss_kb")
+}
+_FURTHER = {"attempts": "sum attempt", "avg_cpu_ms": "avg cpu_ms", "max_rss_kb": "max max_rss_kb"}
+_STEP_COLUMNS = {name: steps.c[name] for name in ("status", "duration_ms")}
+
+_JOB_TIMES: Mapping[str, ColumnElement[Any]] = {
+    "created": jobs.c.created_at,
+    "ended": jobs.c.completed_at,
+}
+_STEP_TIMES: Mapping[str, ColumnElement[Any]] = {
+    "created": steps.c.started_at,
+    "ended": steps.c.completed_at,
+}
+
+Moment = datetime | timedelta | None
+"""A time: a datetime with a time zone; a `timedelta` is that long before now."""
+
+
+class Statistics:
+    """Statistics of what is in the store. Reads deliver what is pending first: a program reads what
+    it wrote.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        flush: Delivers what is pending.
+        now: The clock that running times are measured by.
+    """
+
+    def __init__(
+        self, fetch: Fetch, flush: Flush, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._jobs = Jobs(fetch, flush, now=now)
+        self._now = now
+
+    async def operations(
+        self, filter: StatisticsFilter | None = None, **filters: Any
+    ) -> list[OperationStatistics]:  # see StatisticsFilter
+        """Return how the jobs of each operation fared, the operation with the most first.
+
+        Args:
+            filter: Of which jobs; by default of all.
+            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        wanted = merged(StatisticsFilter, filter, filters)
+        return [
+            OperationStatistics(**row)
+            for row in await self._of_jobs(wanted, {"operation": jobs.c.operation})
+        ]
+
+    async def projects(
+        self, filter: StatisticsFilter | None = None, **filters: Any
+    ) -> list[ProjectStatistics]:  # see StatisticsFilter
+        """Return how the jobs of each project fared, the project with the most first; those of none
+        are under None.
+
+        Args:
+            filter: Of which jobs; by default of all.
+            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        wanted = merged(StatisticsFilter, filter, filters)
+        return [
+            ProjectStatistics(**row)
+            for row in await self._of_jobs(wanted, {"project": jobs.c.project})
+        ]
+
+    async def throughput(
+        self,
+        bucket: timedelta = timedelta(hours=1),
+        filter: StatisticsFilter | None = None,  # see StatisticsFilter
+        **filters: Any,
+    ) -> list[Throughput]:
+        """Return how the jobs fared that were created (or ended, with ``by``) in each stretch of
+        time, the oldest first.
+
+        The first stretch begins with the window, so that a window from midnight has the days of its
+        own time zone.
+
+        Args:
+            bucket: How long a stretch is; a second at least. The last one ends with the window and
+                may be shorter.
+            filter: Of which jobs; by default of those of the 24 hours before ``until``, and
+                ``until`` is now. ``limit`` does not matter.
+            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidArgument: if there would be more than 10,000 buckets, or *bucket* is too short.
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        wanted = merged(StatisticsFilter, filter, filters)
+        until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
+        since = wanted.since or until - min(DAY, until - FIRST)
+        wanted = merged(StatisticsFilter, wanted, {"since": since, "until": until})
+        buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are datetimes by now
+        rows = await self._of_jobs(
+            wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False
+        )
+        found = {row.pop("start"): row for row in rows}
+        nothing = _nothing(JobStatus)
+        return [
+            Throughput(**{**found.get(number, nothing), "start": start, "end": end})
+            for number, start, end in buckets
+        ]
+
+    async def steps(
+        self, filter: StatisticsFilter | None = None, **filters: Any
+    ) -> list[StepStatistics]:  # see StatisticsFilter
+        """Return how the steps of each name fared in the jobs of each operation, those with the
+        most first.
+
+        Args:
+            filter: Of which steps; by default of all. ``since`` and ``until`` are about when the
+                step began, or with ``by="ended"`` ended; all else is about its job.
+            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        wanted = merged(StatisticsFilter, filter, filters)
+        conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(jobs, wanted))
+        keys = {"operation": jobs.c.operation, "step": steps.c.name}
+        source = steps.join(jobs, jobs.c.id == steps.c.job_id)
+        found = summarised(source, keys, StepStatus, conditions, _STEP_COLUMNS).order_by(
+            func.count().desc(), "operation", "step"
+        )
+        await self._flush()
+        return [
+            StepStatistics(**summary(row)) for row in await self._fetch(found.limit(wanted.limit))
+        ]
+
+    async def errors(
+        self,
+        *,
+        since: Moment = None,
+        until: Moment = None,
+        operation: str | None = None,
+        step: str | None = None,
+        project: str | None = None,
+        limit: int = 100,
+    ) -> list[ErrorStatistics]:
+        """Return how often errors of each type occurred in each step of each operation, the most
+        frequent first.
+
+        An exception that passes through steps, jobs and logging is one occurrence, where it was
+        told of first; see `structjob.queries.errors.Errors`, which has them one error by one.
+
+        Args:
+            since: Occurrences from this moment on.
+            until: Occurrences before this moment.
+            operation: Of this operation.
+            step: In a step of this name.
+            project: Of this project.
+            limit: Groups at most, 1–10,000.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        since, until = _span(since, until)
+        _check_limit(limit)
+        equal = {"operation": operation, "step": step, "project": project}
+        _given(logs, equal)
+        await self._flush()
+        return await errors.count(self._fetch, since, until, equal, limit)
+
+    async def jobs(
+        self,
+        *,
+        since: Moment = None,
+        until: Moment = None,
+        operation: str | None = None,
+        project: str | None = None,
+        job_id: str | None = None,
+        limit: int = 100,
+    ) -> list[JobErrors]:
+        """Return the jobs of whose events some tell an error, with how many do, those with the most
+        first.
+
+        Args:
+            since: Events from this moment on.
+            until: Events before this moment.
+            operation: Events of this operation.
+            project: Events of this project.
+            job_id: This job (any id of it), even if none of its events tells an error.
+            limit: Jobs at most, 1–10,000.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        since, until = _span(since, until)
+        _check_limit(limit)
+        within = _within(logs.c.ts, since, until)
+        narrowed = _given(logs, {"operation": operation, "project": project})
+        job: tuple[ColumnElement[bool], ...] = ()
+        if job_id is not None:
+            equals("job_id", logs.c.job_id, job_id)
+            await self._flush()
+            job = (logs.c.job_id == await self._jobs.exact_id(job_id),)
+        tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
+        # The events of these levels are few, and have an index; a job's events have another.
+        told = () if job else (logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
+        most = (
+            select(logs.c.job_id, tell.label("errors"))
+            .where(*within, *narrowed, *job, *told)
+            .group_by(logs.c.job_id)
+            .order_by(tell.desc(), logs.c.job_id)
+            .limit(limit)
+            .subquery("most")
+        )
+        every = logs.alias("every")
+        total = (
+            select(func.count())
+            .where(every.c.job_id == most.c.job_id, *_within(every.c.ts, since, until))
+            .scalar_subquery()
+        )
+        statement = (
+            select(
+                most.c.job_id, most.c.errors, total.label("total"), jobs.c.operation, jobs.c.status
+            )
+            .select_from(most.outerjoin(jobs, jobs.c.id == most.c.job_id))
+            .order_by(most.c.errors.desc(), most.c.job_id)
+        )
+        await self._flush()
+        return [_job_errors(row) for row in await self._fetch(statement)]
+
+    async def volume(
+        self, *, since: Moment = None, until: Moment = None, project: str | None = None
+    ) -> Volume:
+        """Return how many events there are, in all and by their type, level and category.
+
+        They are counted in the indexes, some millions a second: give a window where there are very
+        many.
+
+        Args:
+            since: Events from this moment on.
+            until: Events before this moment.
+            project: Events of this project; they are looked for among all events of the window.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        since, until = _span(since, until)
+        _given(logs, {"project": project})
+        await self._flush()
+        return await volume.count(self._fetch, since, until, project)
+
+    async def storage(self, *, quick: bool = False) -> Storage:
+        """Return the rows and the bytes of each table, the greatest first.
+
+        Rows are counted, which takes some seconds where there are very many. Bytes are what the
+        database accounts for: SQLite looks through the whole file, which takes as long as reading
+        it, MariaDB and MySQL tell estimates that may be a day old.
+
+        Args:
+            quick: The bytes of all together only, at once: ``tables`` is empty. On SQLite they are
+                those of the file, with what is free in it, and with the tables of an application
+                that shares it.
+        """
+        await self._flush()
+        return await (storage.measure_whole if quick else storage.measure)(self._fetch)
+
+    async def outlook(self, any_id: AnyJob) -> Outlook:
+        """Return how long a job and its steps take beside the last 100 jobs of its operation that
+        were completed before it.
+
+        Args:
+            any_id: The job, as `structjob.queries.jobs.Jobs.find` takes it.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        job = await self._jobs.find(any_id)
+        return await estimates.look(self._fetch, job, await self._jobs.steps(job.id), self._now())
+
+    async def _of_jobs(
+        self,
+        wanted: StatisticsFilter,
+        keys: Mapping[str, ColumnElement[Any]],
+        *,
+        limited: bool = True,
+    ) -> list[dict[str, Any]]:
+        conditions = (*_of_window(_JOB_TIMES, wanted), *_equal(jobs, wanted))
+        found = summarised(jobs, keys, JobStatus, conditions, _JOB_COLUMNS, _FURTHER)
+        if limited:
+            found = found.order_by(
+                func.count().desc(), *ascending(found.selected_columns[name] for name in keys)
+            ).limit(wanted.limit)
+        await self._flush()
+        # A sum of whole numbers comes as a decimal from some databases, as a float or a whole
+        # number from others.
+        return [
+            {**summary(row), "attempts": int(row["attempts"])} for row in await self._fetch(found)
+        ]
+
+
+def _of_window(
+    times: Mapping[str, ColumnElement[Any]], wanted: StatisticsFilter
+) -> tuple[ColumnElement[bool], ...]:
+    found = _within(times[wanted.by], wanted.since, wanted.until)
+    return found or ((times["ended"].is_not(None),) if wanted.by == "ended" else ())
+
+
+def _within(
+    column: ColumnElement[Any], since: Moment, until: Moment
+) -> tuple[ColumnElement[bool], ...]:
+    found: tuple[ColumnElement[bool], ...] = ()
+    if since is not None:
+        found += (column >= since,)
+    if until is not None:
+        found += (column < until,)
+    return found
+
+
+def _span(since: Moment, until: Moment) -> tuple[datetime | None, datetime | None]:
+    first, last = _as_utc("since", since), _as_utc("until", until)
+    _check_span(first, last)
+    return first, last
+
+
+def _equal(table: Table, wanted: StatisticsFilter) -> tuple[ColumnElement[bool], ...]:
+    return _given(table, {name: getattr(wanted, name) for name in _EQUAL})
+
+
+def _given(table: Table, values: Mapping[str, str | None]) -> tuple[ColumnElement[bool], ...]:
+    return tuple(
+        equals(name, table.c[name], value) for name, value in values.items() if value is not None
+    )
+
+
+def _nothing(statuses: type[JobStatus]) -> dict[str, Any]:
+    durations = ("avg_ms", "p50_ms", "p95_ms", "p99_ms", "avg_cpu_ms", "max_rss_kb")
+    counts = dict.fromkeys(("total", "attempts", *(status.value for status in statuses)), 0)
+    return summary({**counts, **dict.fromkeys(durations)})
+
+
+def _job_errors(row: Mapping[Any, Any]) -> JobErrors:
+    status = None if row["status"] is None else JobStatus(row["status"])
+    return JobErrors(
+        **{**row, "status": status, "error_rate": rate(row["errors"], row["total"]) or 0.0}
+    )

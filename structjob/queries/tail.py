@@ -1,0 +1,479 @@
+"""Following the log: each event that matches, once, from whichever process, as it is stored.
+
+Ids have no part in it. They become visible in the order of the commits, so "everything with a
+greater id" would miss what is committed late; and on a cluster, or where a sequence is cached, they
+do not even rise. A session's own numbers have no holes: each session is read by them, and where one
+is missing that ``structjob_gaps`` does not explain, what follows waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
+from sqlalchemy.engine import RowMapping
+
+from structjob.exceptions import NotOpen, StoreUnavailable
+from structjob.models import Event, Gap
+from structjob.queries import rows, tail_reader
+from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
+from structjob.queries.tail_position import Item, Position, settle
+from structjob.queries.tail_reader import BRANCHES, Query, SessionReader, split
+from structjob.store.contract import Fetch, Flush
+from structjob.store.expressions import utc_now
+from structjob.store.sessions import PRESUMED
+from structjob.store.tables import logs, sessions
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", bound=Event | Gap, covariant=True)
+
+POLL = 1.0
+"""Seconds between two looks while nothing tells of a commit: other processes' events are seen that
+soon.
+"""
+
+PATIENCE = 15.0
+"""Seconds that a missing number is waited for before the numbers behind it go on."""
+
+CHUNK = 100
+"""Events that are held in memory at most."""
+
+_SPACING = 0.02
+"""Seconds between two looks at least, however often somebody commits."""
+
+_OVERLAP = timedelta(seconds=60)
+"""How long before the last look a session may have ended for its end not to have been seen."""
+
+_UNSEEN_FOR = timedelta(days=30)
+"""How long a session that was presumed dead is looked at, since nobody has seen its spool: it may
+still be delivered.
+"""
+
+
+class Tail(Generic[T_co]):
+    """What `Logs.tail` returns: an asynchronous iterator of events, for one task at a time.
+
+    It may be waited for with a timeout and gone on with afterwards: nothing gets lost. While the
+    database does not answer, it waits. It ends with `aclose`, or when the tracker is closed.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        flush: Flush,
+        prepare: Callable[[], Awaitable[Query]],
+        position: Position,
+        *,
+        show_gaps: bool,
+    ) -> None:
+        self._fetch = fetch
+        self._flush = flush
+        self._prepare = prepare
+        self._prepared = False
+        self._show_gaps = show_gaps
+        self._query: Query
+        self._sessions: SessionReader
+        self._listing: Listing | None = None
+        self._read = position
+        """How far was read."""
+        self._returned = position.copy()
+        """How far the consumer is."""
+        self._pending: deque[Item] = deque()
+        self._chunk: deque[tuple[Item, Any]] = deque()
+        self._open_sessions: set[int] = set()
+        """Sessions to be looked at though they have ended: there is more of them to read, or it
+        came late.
+        """
+        self._blocked: dict[int, tuple[float, int]] = {}
+        """Since when a session waits for a missing number, and which numbers were beyond it then.
+        """
+        self._all_looked_at: float | None = None
+        self._looked = 0.0
+        self._connected = False
+        self._ended = False
+        self._woken = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- for the consumer
+    # --------------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> str:
+        """Where the tail is: behind what it returned last. ``after=cursor`` goes on exactly there,
+        in another process even.
+        """
+        return (self._returned if self._chunk or self._pending else self._read).encoded()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether events that are stored wait for one before them, whose commit may come late."""
+        return bool(self._blocked)
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return self
+
+    async def __anext__(self) -> T_co:
+        while True:
+            while self._chunk:
+                item, what = self._chunk.popleft()
+                self._returned.apply(item)
+                if what is not None:
+                    return what  # type: ignore[no-any-return]  # an event, or a gap where those are wanted
+            if not await self._refill(None):
+                raise StopAsyncIteration
+
+    async def poll(self, timeout: float | None = None) -> list[T_co]:  # noqa: ASYNC109 -- what is awaited must not be cancelled half-way
+        """Return the next events, a hundred at most, as soon as there are any.
+
+        Args:
+            timeout: Seconds to wait for the first; 0 looks once; by default without end.
+
+        Returns:
+            The events; an empty list when the time is over, or the tail has ended.
+
+        Raises:
+            StoreUnavailable: if the database does not answer the first time.
+        """
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        found: list[T_co] = []
+        while not found and (self._chunk or await self._refill(deadline)):
+            while self._chunk:
+                item, what = self._chunk.popleft()
+                self._returned.apply(item)
+                if what is not None:
+                    found.append(what)
+        return found
+
+    async def aclose(self) -> None:
+        """End it; whoever waits for the next event waits no longer."""
+        self.end()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- for those below, from any thread
+    # --------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """End it."""
+        self._ended = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at once: something was stored."""
+        loop = self._loop
+        if loop is None:
+            return
+        if asyncio._get_running_loop() is loop:
+            self._woken.set()
+        elif not loop.is_closed():
+            loop.call_soon_threadsafe(self._woken.set)
+
+    # -- reading
+    # --------------------------------------------------------------------------
+
+    async def _refill(self, deadline: float | None) -> bool:
+        """Wait until there is something to return; return whether there is, False when the tail has
+        ended or the time is over.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        while not self._ended:
+            if await self._try_to_fill():
+                return True
+            left = POLL if deadline is None else min(POLL, deadline - loop.time())
+            if left <= 0:
+                return False
+            try:
+                async with asyncio.timeout(left):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(max(0.0, self._looked + _SPACING - loop.time()))
+        return False
+
+    async def _try_to_fill(self) -> bool:
+        try:
+            filled = await self._fill()
+        except NotOpen:  # the tracker was closed
+            self._ended = True
+            return False
+        except StoreUnavailable:
+            if not self._connected:
+                raise
+            return False
+        self._connected = True
+        return filled
+
+    async def _fill(self) -> bool:
+        """Read until there is something to return, or nothing more to read."""
+        while not self._pending:
+            self._woken.clear()
+            self._looked = asyncio.get_running_loop().time()
+            if not self._prepared:
+                await self._flush()  # the job that is asked for may have begun just now
+                self._query = await self._prepare()
+                self._sessions = SessionReader(self._fetch, self._query)
+                self._prepared = True
+            if not self._read.begun:
+                await self._begin()
+            if not await (
+                self._read_history() if self._read.history is not False else self._read_new()
+            ):
+                return False
+        items = [self._pending[index] for index in range(min(CHUNK, len(self._pending)))]
+        wanted = [item.id for item in items if item.id is not None and item.event is None]
+        found = (
+            {
+                row["id"]: rows.event(row)
+                for row in await self._fetch(select(logs).where(logs.c.id.in_(wanted)))
+            }
+            if wanted
+            else {}
+        )
+        for item in items:
+            # What was pruned in the meantime is gone.
+            what = (
+                item.event
+                if item.event is not None
+                else found.get(item.id)
+                if item.id is not None
+                else None
+            )
+            self._chunk.append(
+                (item, what if item.gap is None else item.gap if self._show_gaps else None)
+            )
+            self._pending.popleft()
+        return True
+
+    def _enqueue(self, items: Iterable[Item]) -> None:
+        self._returned = self._read.copy()
+        for item in items:
+            self._read.apply(item)
+            self._pending.append(item)
+
+    async def _begin(self) -> None:
+        """Note what is stored, so that all that comes later can be told from it."""
+        await self._flush()
+        position = self._read.copy()
+        (first,) = await self._fetch(select(utc_now().label("now")))
+        position.looked_at = first["now"]
+        unseen = and_(
+            sessions.c.end_reason.in_(PRESUMED),
+            sessions.c.ended_at >= position.looked_at - _UNSEEN_FOR,
+        )
+        for row in await self._fetch(self._look_at_sessions(position, unseen)):
+            newest = row["newest"] or 0
+            position.sessions[row["session_id"]] = max(newest, _end(row))
+            if _end(row) > newest:
+                position.miss(row["session_id"], (newest + 1, _end(row)))
+        for session_id, missing in await self._sessions.missing(position.sessions):
+            position.miss(session_id, missing)
+        (last,) = await self._fetch(select(func.max(logs.c.ts).label("ts")))
+        position.ceiling = last["ts"]
+        position.history = position.last != 0 and position.ceiling is not None
+        if position.last and position.history:
+            edge = await last_but(self._fetch, await self._of_history(position), position.last)
+            position.history = (edge[0], cast("int", edge[1])) if edge is not None else True
+        position.begun = True
+        self._read, self._returned = position, position.copy()
+
+    async def _of_history(self, position: Position) -> Listing:
+        if self._listing is None:
+            listing = await self._query.listing()
+            self._listing = replace(
+                listing,
+                conditions=(
+                    *listing.conditions,
+                    logs.c.ts <= literal(position.ceiling, logs.c.ts.type),
+                ),
+            )
+        return self._listing
+
+    async def _read_history(self) -> bool:
+        at = self._read.history
+        listing = await self._of_history(self._read)
+        page = await read_page(
+            self._fetch,
+            listing,
+            behind(listing, *at) if isinstance(at, tuple) else None,
+            rows.event,
+        )
+        younger = await self._younger(
+            {event.session_id for event in page} - self._read.sessions.keys()
+        )
+        covered = [event for event in page if self._read.covers(event, younger)]
+        self._enqueue(
+            Item(event.session_id, event.seq, event.ts, event.id, event, history=True)
+            for event in covered
+        )
+        self._read.history = False if page.next is None else place_of(page.next)
+        return True
+
+    async def _younger(self, ids: Collection[int]) -> set[int]:
+        """Return which of these sessions, none of which was there to be read on when the tail
+        began, began later.
+        """
+        if not ids:
+            return set()
+        assert self._read.looked_at is not None  # noqa: S101 -- it has begun
+        going_on = or_(
+            sessions.c.ended_at.is_(None), sessions.c.ended_at >= self._read.looked_at - _OVERLAP
+        )
+        found = await self._fetch(
+            select(sessions.c.session_id).where(sessions.c.session_id.in_(sorted(ids)), going_on)
+        )
+        return {row["session_id"] for row in found}
+
+    async def _read_new(self) -> bool:
+        """Look at the sessions once; return whether there was anything to return, or there is more
+        to read.
+        """
+        thorough = self._is_time_for_all()
+        if thorough:
+            # A session that was taken for dead may have ended long ago, and deliver its spool all
+            # the same.
+            self._open_sessions.update(self._read.sessions)
+        found = {
+            row["session_id"]: row for row in await self._fetch(self._look_at_sessions(self._read))
+        }
+        for session_id in found:
+            self._read.sessions.setdefault(session_id, 0)
+        going_on = [
+            row for row in found.values() if _end(row) > self._read.sessions[row["session_id"]]
+        ]
+        streams, upto, more = await self._read_sessions(going_on)
+        items = [
+            *heapq.merge(*streams, key=lambda item: item.ts),
+            *await self._sessions.found_after_all(self._read),
+        ]
+        self._enqueue(items)
+        self._read.sessions.update(upto)
+        self._read.looked_at = max(
+            (row["now"] for row in found.values()), default=self._read.looked_at
+        )
+        self._open_sessions.intersection_update(row["session_id"] for row in going_on)
+        if thorough:
+            self._forget_what_is_over(found)
+        return bool(items) or more
+
+    def _is_time_for_all(self) -> bool:
+        """Return, now and then, that all known sessions are to be looked at, those that have ended
+        too.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._all_looked_at is not None and now - self._all_looked_at < PATIENCE:
+            return False
+        self._all_looked_at = now
+        return True
+
+    def _look_at_sessions(self, position: Position, *more: ColumnElement[bool]) -> Select[Any]:
+        """Return a query of the sessions that may have something new, with the greatest number that
+        is stored of each.
+        """
+        # Not `max`: MariaDB would read all numbers of a session to find the greatest.
+        newest = (
+            select(logs.c.seq)
+            .where(logs.c.session_id == sessions.c.session_id)
+            .order_by(logs.c.seq.desc())
+            .limit(1)
+        )
+        assert position.looked_at is not None  # noqa: S101 -- that is the first that is asked
+        which = [
+            sessions.c.ended_at.is_(None),
+            sessions.c.ended_at >= position.looked_at - _OVERLAP,
+            *more,
+        ]
+        if self._open_sessions:
+            which.append(sessions.c.session_id.in_(sorted(self._open_sessions)))
+        columns = (
+            sessions.c.session_id,
+            sessions.c.ended_at,
+            sessions.c.end_reason,
+            sessions.c.last_seq,
+        )
+        return select(
+            *columns, newest.scalar_subquery().label("newest"), utc_now().label("now")
+        ).where(or_(*which))
+
+    def _forget_what_is_over(self, found: Mapping[int, RowMapping]) -> None:
+        """Forget the sessions of which nothing more can come."""
+        for session_id in list(self._read.sessions):
+            row = found.get(session_id)
+            over = row is None or (
+                row["ended_at"] is not None
+                and row["ended_at"] < row["now"] - 2 * _OVERLAP
+                and (
+                    row["end_reason"] not in PRESUMED or row["ended_at"] < row["now"] - _UNSEEN_FOR
+                )
+            )
+            if over and session_id not in self._open_sessions:
+                self._read.forget(session_id)
+                self._blocked.pop(session_id, None)
+
+    async def _read_sessions(
+        self, going_on: Sequence[RowMapping]
+    ) -> tuple[list[list[Item]], dict[int, int], bool]:
+        """Read on in sessions; return what is to be returned of each, how far that gets, and
+        whether there is more of any.
+        """
+        streams: list[list[Item]] = []
+        upto: dict[int, int] = {}
+        more = False
+        now = asyncio.get_running_loop().time()
+        for some in split(going_on, BRANCHES):
+            numbers, full = await self._sessions.beyond(self._read, some)
+            holes = {
+                session_id: (self._read.sessions[session_id] + 1, found[-1].seq)
+                for session_id, found in numbers.items()
+                if found and found[-1].seq - self._read.sessions[session_id] != len(found)
+            }
+            explained = await self._sessions.explanations(holes) if holes else {}
+            for session_id, found in numbers.items():
+                since, highest = self._blocked.get(session_id, (now, 0))
+                gave_up = highest if now - since >= PATIENCE else 0
+                before = self._read.sessions[session_id]
+                explanations = explained.get(session_id, ())
+                items, reached = settle(session_id, before, found, explanations, gave_up)
+                streams.append(items)
+                upto[session_id] = reached
+                if found and reached < found[-1].seq:
+                    more = more or (
+                        len(explanations) == tail_reader.EXPLANATIONS and reached > before
+                    )
+                    if gave_up or session_id not in self._blocked:
+                        self._blocked[session_id] = (now, found[-1].seq)
+                    self._open_sessions.add(session_id)
+                else:
+                    self._blocked.pop(session_id, None)
+                    more = more or session_id in full
+        return streams, upto, more
+
+
+def _end(session: RowMapping) -> int:
+    """Return the last number of a session that can be there, or be explained."""
+    return max(
+        session["newest"] or 0, session["last_seq"] if session["ended_at"] is not None else 0
+    )

@@ -1,0 +1,231 @@
+"""Reading sessions by their numbers, for a tail: what comes next, what explains that a number is
+missing, what has come after all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, union_all
+from sqlalchemy.engine import RowMapping
+
+from structjob.models import Gap
+from structjob.queries.paging import Listing
+from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, settle
+from structjob.store.contract import Fetch
+from structjob.store.tables import gaps, jobs, logs
+
+T = TypeVar("T")
+
+JOB_PATIENCE = 2.0
+"""Seconds that the row of an event's job is waited for, where it must be known whose child the job
+is.
+"""
+
+PAGE = 1_000
+"""Rows that are looked at at a time."""
+
+LOOKBACK = 10_000
+"""Numbers of each session among which a tail that begins looks for those that are still missing."""
+
+EXPLANATIONS = 1_000
+"""Rows of ``structjob_gaps`` that are read at a time."""
+
+BRANCHES = 50
+"""Sessions, or runs of numbers, that one query asks for."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a tail is about.
+
+    Args:
+        matching: Whether an event matches.
+        listing: Makes the listing of what is stored.
+        family_of: The jobs whose descendants match too, as they come to be known.
+    """
+
+    matching: ColumnElement[bool]
+    listing: Callable[[], Awaitable[Listing]]
+    family_of: tuple[str, ...]
+
+
+class SessionReader:
+    """Reads the numbers of sessions.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        query: What is looked for among them.
+    """
+
+    def __init__(self, fetch: Fetch, query: Query) -> None:
+        self._fetch = fetch
+        self._query = query
+        self._unknown_jobs: dict[str, float] = {}
+        """Jobs without a row, and since when they are waited for."""
+
+    async def missing(self, known: Mapping[int, int]) -> list[tuple[int, Range]]:
+        """Return the numbers that are neither stored nor explained of what each session stored
+        last.
+        """
+        found: list[tuple[int, Range]] = []
+        for session_id, upto in known.items():
+            least = max(upto - LOOKBACK, 0)
+            following = func.lead(logs.c.seq).over(order_by=logs.c.seq).label("next")
+            recent = (logs.c.session_id == session_id) & (logs.c.seq > least)
+            pairs = select(logs.c.seq, following).where(recent, logs.c.seq <= upto).subquery()
+            breaks = await self._fetch(
+                select(pairs).where(pairs.c.next > pairs.c.seq + 1).order_by(pairs.c.seq)
+            )
+            if not breaks:
+                continue
+            explained = await self.explanations({session_id: (least + 1, upto)})
+            for row in breaks:
+                successor = Number(0, row["next"], _NEVER, matches=False)
+                holes, _ = settle(
+                    session_id, row["seq"], [successor], explained.get(session_id, ()), row["next"]
+                )
+                gaps_ = [
+                    item.gap
+                    for item in holes
+                    if item.gap is not None and item.gap.reason == MISSING
+                ]
+                found += [(session_id, (gap.first_seq, gap.last_seq)) for gap in gaps_]
+        return found
+
+    async def beyond(
+        self, position: Position, of: Sequence[RowMapping]
+    ) -> tuple[dict[int, list[Number]], set[int]]:
+        """Return the next numbers of some sessions, and those sessions that have more
+        than these.
+        """
+        limit = max(PAGE // len(of), 20)
+        matching = case((self._query.matching, 1), else_=0).label("matches")
+        columns: list[ColumnElement[Any]] = [
+            logs.c.id,
+            logs.c.session_id,
+            logs.c.seq,
+            logs.c.ts,
+            matching,
+        ]
+        if self._query.family_of:
+            known = or_(
+                logs.c.job_id.is_(None),
+                logs.c.job_id.in_(self._query.family_of),
+                exists().where(jobs.c.id == logs.c.job_id),
+            )
+            columns += [logs.c.job_id, case((known, 1), else_=0).label("known")]
+        branches = [
+            select(*columns)
+            .where(
+                logs.c.session_id == row["session_id"],
+                logs.c.seq > position.sessions[row["session_id"]],
+            )
+            .order_by(logs.c.seq)
+            .limit(limit)
+            for row in of
+        ]
+        numbers: dict[int, list[Number]] = {row["session_id"]: [] for row in of}
+        cut: set[int] = set()
+        for row in sorted(await self._fetch(_together(branches)), key=lambda row: int(row["seq"])):
+            session_id = row["session_id"]
+            if self._query.family_of and not row["known"] and self._is_waited_for(row["job_id"]):
+                cut.add(session_id)
+            if session_id not in cut:
+                numbers[session_id].append(
+                    Number(row["id"], row["seq"], row["ts"], bool(row["matches"]))
+                )
+        full = {session_id for session_id, found in numbers.items() if len(found) == limit}
+        for row in of:
+            session_id, found = row["session_id"], numbers[row["session_id"]]
+            last = found[-1].seq if found else position.sessions[session_id]
+            if (
+                row["ended_at"] is not None
+                and row["last_seq"] > last
+                and session_id not in full | cut
+            ):
+                # Nothing more can come, but for what is explained.
+                found.append(
+                    Number(0, row["last_seq"], row["ended_at"], matches=False, absent=True)
+                )
+        return numbers, full
+
+    def _is_waited_for(self, job_id: str) -> bool:
+        """Return whether the row of a job may still come: its first event may be stored a moment
+        before it.
+        """
+        now = asyncio.get_running_loop().time()
+        return now - self._unknown_jobs.setdefault(job_id, now) < JOB_PATIENCE
+
+    async def explanations(self, ranges: Mapping[int, Range]) -> dict[int, list[Gap]]:
+        """Return what explains that numbers of these ranges are not there, by first number; some of
+        it, if there is very much.
+        """
+        branches = [
+            select(gaps)
+            .where(
+                gaps.c.session_id == session_id, gaps.c.last_seq >= first, gaps.c.first_seq <= last
+            )
+            .order_by(gaps.c.first_seq)
+            .limit(EXPLANATIONS)
+            for session_id, (first, last) in ranges.items()
+        ]
+        found: dict[int, list[Gap]] = {}
+        for row in sorted(
+            await self._fetch(_together(branches)), key=lambda row: int(row["first_seq"])
+        ):
+            found.setdefault(row["session_id"], []).append(
+                Gap(row["session_id"], row["first_seq"], row["last_seq"], row["reason"])
+            )
+        return found
+
+    async def found_after_all(self, position: Position) -> list[Item]:
+        """Return what was missing and has come."""
+        ranges = [
+            (session_id, *missing)
+            for session_id, several in position.absent.items()
+            for missing in several
+        ]
+        items = []
+        for some in split(ranges, BRANCHES):
+            branches = [
+                select(
+                    logs.c.id,
+                    logs.c.session_id,
+                    logs.c.seq,
+                    logs.c.ts,
+                    case((self._query.matching, 1), else_=0).label("matches"),
+                )
+                .where(logs.c.session_id == session_id, logs.c.seq >= first, logs.c.seq <= last)
+                .order_by(logs.c.seq)
+                .limit(PAGE)
+                for session_id, first, last in some
+            ]
+            items += [
+                Item(
+                    row["session_id"],
+                    row["seq"],
+                    row["ts"],
+                    row["id"] if row["matches"] else None,
+                    late=True,
+                )
+                for row in await self._fetch(_together(branches))
+            ]
+        return sorted(items, key=lambda item: (item.ts, item.session_id, item.upto))
+
+
+def _together(branches: Sequence[Select[Any]]) -> Select[Any]:
+    """Return one query of several, each with an order and a limit of its own."""
+    if len(branches) == 1:
+        return branches[0]
+    return select(union_all(*(select(one.subquery()) for one in branches)).subquery())
+
+
+def split(everything: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [everything[first : first + size] for first in range(0, len(everything), size)]

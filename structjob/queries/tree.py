@@ -1,0 +1,60 @@
+"""A job and its descendants: as a query, and put together as a tree."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import CTE, Integer, literal, select
+
+from structjob.models import JobRecord, JobTree, StepRecord
+from structjob.store.tables import jobs
+
+
+def family(*job_ids: str, depth: int | None = None) -> CTE:
+    """Return a query of the ids of jobs and of their descendants, as the column ``id``.
+
+    Args:
+        job_ids: The jobs.
+        depth: How many levels of descendants; None: all.
+    """
+    child = jobs.alias("child")
+    if depth is None:
+        found = select(jobs.c.id).where(jobs.c.id.in_(job_ids)).cte("family", recursive=True)
+        # UNION ends even in a cycle
+        return found.union(select(child.c.id).join(found, child.c.parent_job_id == found.c.id))
+    found = (
+        select(jobs.c.id, literal(0, Integer()).label("level"))
+        .where(jobs.c.id.in_(job_ids))
+        .cte("family", recursive=True)
+    )
+    below = select(child.c.id, (found.c.level + 1).label("level")).join(
+        found, child.c.parent_job_id == found.c.id
+    )
+    found = found.union(below.where(found.c.level < depth))
+    return select(found.c.id).distinct().cte("members")  # in a cycle a job has several levels
+
+
+def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
+    """Return the tree of the job *root* from the records of its family and their steps, each job's
+    in order.
+    """
+    # From the leaves up, without recursion: a chain of children may be longer than Python's stack.
+    steps_of: dict[str, list[StepRecord]] = defaultdict(list)
+    for step in found:
+        steps_of[step.job_id].append(step)
+    children_of: dict[str | None, list[JobRecord]] = defaultdict(list)
+    for record in sorted(records, key=lambda job: (job.created_at, job.id)):
+        if record.id != root:  # whose own parent is not of this tree, or, in a cycle, is
+            children_of[record.parent_job_id].append(record)
+    order = [record for record in records if record.id == root]
+    for record in order:  # it grows while it is read: parents before children
+        order.extend(children_of[record.id])
+    trees: dict[str, JobTree] = {}
+    for record in reversed(order):
+        trees[record.id] = JobTree(
+            record,
+            tuple(steps_of[record.id]),
+            tuple(trees[child.id] for child in children_of[record.id]),
+        )
+    return trees[root]

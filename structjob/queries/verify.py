@@ -1,0 +1,341 @@
+"""Proving that nothing was lost: every number that a session gave out is stored, or its absence is
+explained.
+
+A session numbers its events 1, 2, 3 … without holes, and whatever is given up on purpose leaves a
+row in ``structjob_gaps``. So a number that is in neither is an event that was lost, and if there is
+no such number, none was. A session's row also says how many events the database had confirmed: a
+database that holds fewer was restored from a backup, failed over to an older copy, or rows were
+deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, exists, func, select, true
+from sqlalchemy.engine import RowMapping
+
+from structjob.machine.host import process_exists
+from structjob.models import JobStatus
+from structjob.store.contract import Fetch
+from structjob.store.expressions import utc_now
+from structjob.store.gaps import PRUNED, TAKEN
+from structjob.store.holes import Holes, Range, find, size
+from structjob.store.sessions import PRESUMED
+from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
+
+STALE_AFTER = timedelta(seconds=60)
+"""A session that has not ended and whose last heartbeat is older than this is taken for dead, where
+its process cannot be looked for.
+"""
+
+SAMPLE = 20
+"""How many ids a `Verification` lists of each kind of inconsistency; the counts beside them are
+exact.
+"""
+
+_SESSIONS_AT_ONCE = 500
+
+
+class SessionState(StrEnum):
+    """What is known of a session's events."""
+
+    COMPLETE = "complete"
+    """The session has ended, and every number is stored or explained."""
+    INCOMPLETE = "incomplete"
+    """Events were lost: numbers of an ended session are neither stored nor explained, or the
+    database holds fewer than it confirmed.
+    """
+    LIVE = "live"
+    """The session is running: numbers that are not stored yet may be under way."""
+    UNKNOWN_TAIL = "unknown tail"
+    """Every known number is stored or explained, but the process ended and its spool was not seen:
+    there may have been more events.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionVerification:
+    """What was found of one session.
+
+    Args:
+        last_seq: The greatest number known to have been given out.
+        stored: Different numbers that are in ``structjob_logs``.
+        explained: Numbers that are not there, and a row of ``structjob_gaps`` says why.
+        pruned: How many of them were stored, and deleted when their time was over.
+        holes: Runs of numbers that are in neither; in a live session, those below the greatest
+            stored number only.
+        duplicates: Rows beyond the first of their number; the database's unique index forbids them.
+        fewer: How many events fewer the database holds than it had confirmed to the program.
+        live: Whether the session is running.
+    """
+
+    session_id: int
+    status: SessionState
+    last_seq: int
+    stored: int
+    explained: int
+    pruned: int = 0
+    holes: tuple[Range, ...]
+    duplicates: int
+    fewer: int = 0
+    live: bool = False
+
+    @property
+    def missing(self) -> int:
+        """How many events were lost; of a session that is `SessionState.LIVE`, how many are still
+        under way below the last stored one.
+        """
+        return self.fewer if self.live and self.fewer else size(self.holes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """Rows whose job has no row: how many there are, and the ids of some of the jobs."""
+
+    attempts: int
+    steps: int
+    logs: int
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found.
+
+    Args:
+        sessions: One entry for each session, by its id.
+        orphans: Attempts, steps and events whose job's row is absent.
+        running: How many jobs are still running in sessions that have ended.
+        running_job_ids: The ids of some of them.
+    """
+
+    sessions: tuple[SessionVerification, ...]
+    orphans: Orphans
+    running: int
+    running_job_ids: tuple[str, ...]
+
+    @property
+    def missing(self) -> int:
+        """How many events were lost in all sessions; what may be under way in sessions that are
+        `SessionState.LIVE` does not count.
+        """
+        return sum(
+            session.missing for session in self.sessions if session.status is not SessionState.LIVE
+        )
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against completeness: no hole, no duplicate, no orphan, no job
+        left running, no unknown tail.
+        """
+        good = (SessionState.COMPLETE, SessionState.LIVE)
+        return (
+            all(session.status in good and not session.duplicates for session in self.sessions)
+            and not self.running
+            and not (self.orphans.attempts or self.orphans.steps or self.orphans.logs)
+        )
+
+
+async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verification:
+    """Compare what was given out with what is stored.
+
+    The work is done in the database, by its indexes; what comes back is of the size of the sessions
+    and of the losses, not of the log.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        stale_after: See `STALE_AFTER`.
+    """
+    found = {session.session_id: session for session in await _look(fetch, stale_after)}
+    # What was pruned between two queries seems to be lost: it is not there any more, or explained,
+    # when one looks at it again.
+    doubtful = [
+        session.session_id
+        for session in found.values()
+        if session.status is SessionState.INCOMPLETE
+    ]
+    for start in range(0, len(doubtful), _SESSIONS_AT_ONCE):
+        some = doubtful[start : start + _SESSIONS_AT_ONCE]
+        for session_id in some:
+            del found[session_id]
+        found |= {session.session_id: session for session in await _look(fetch, stale_after, some)}
+    running = (jobs.c.status == JobStatus.RUNNING.value) & jobs.c.session_id.in_(
+        select(sessions.c.session_id).where(sessions.c.ended_at.is_not(None))
+    )
+    (left,) = await fetch(select(func.count().label("n")).select_from(jobs).where(running))
+    return Verification(
+        sessions=tuple(found[session_id] for session_id in sorted(found)),
+        orphans=await _orphans(fetch),
+        running=left["n"],
+        running_job_ids=tuple(
+            row["id"]
+            for row in await fetch(
+                select(jobs.c.id).where(running).order_by(jobs.c.id).limit(SAMPLE)
+            )
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Counts:
+    """What ``structjob_logs`` and ``structjob_gaps`` hold of one session, as numbers."""
+
+    rows: int = 0
+    lowest: int = 1
+    highest: int = 0
+    total: int = 0
+    """Of all stored numbers."""
+    explained: int = 0
+    """The greatest explained number."""
+    pruned: int = 0
+    taken: int = 0
+    """Numbers whose events the database had confirmed, and does not hold as events any more."""
+
+    def whole(self, last: int) -> bool:
+        """Return whether the numbers 1 to *last* are stored, each once: then there is nothing to
+        look for.
+        """
+        return (self.rows, self.lowest, self.highest, self.total) == (
+            last,
+            1,
+            last,
+            last * (last + 1) // 2,
+        )
+
+
+async def _look(
+    fetch: Fetch, stale_after: timedelta, only: Sequence[int] | None = None
+) -> list[SessionVerification]:
+    """Return what is found of all sessions, or *only* of some."""
+
+    def of(column: ColumnElement[int]) -> ColumnElement[bool]:
+        return true() if only is None else column.in_(only)
+
+    # The sessions first: a live one may only have more stored than it is asked for, never less. The
+    # events before what explains them: what is pruned in between is counted twice, and not missed.
+    known = {
+        row["session_id"]: row
+        for row in await fetch(
+            select(sessions, utc_now().label("now")).where(of(sessions.c.session_id))
+        )
+    }
+    counts: dict[int, _Counts] = {}
+    for row in await fetch(_stored().where(of(logs.c.session_id))):
+        counts[row["session_id"]] = _Counts(
+            rows=row["rows"], lowest=row["lowest"], highest=row["highest"], total=int(row["total"])
+        )  # fmt: skip
+    for row in await fetch(_given_up().where(of(gaps.c.session_id))):
+        counts[row["session_id"]] = replace(
+            counts.get(row["session_id"], _Counts()),
+            explained=row["last"],
+            pruned=int(row["pruned"]),
+            taken=int(row["taken"]),
+        )
+    return [
+        await _verify_one(
+            fetch, session_id, known.get(session_id), counts.get(session_id, _Counts()), stale_after
+        )
+        for session_id in sorted(known.keys() | counts.keys())
+    ]
+
+
+async def _verify_one(
+    fetch: Fetch,
+    session_id: int,
+    session: RowMapping | None,
+    counts: _Counts,
+    stale_after: timedelta,
+) -> SessionVerification:
+    last = max(session["last_seq"] if session is not None else 0, counts.highest, counts.explained)
+    found = Holes() if counts.whole(last) else await find(fetch, session_id, counts.highest, last)
+    tail = _tail(session, stale_after)
+    live = tail is SessionState.LIVE
+    stored = counts.rows - found.repeated
+    confirmed = session["confirmed"] if session is not None else 0
+    # Only what is absent can have been lost, whatever the counts say.
+    fewer = min(max(0, confirmed - stored - counts.taken), found.count)
+    explained = last - stored - found.count
+    # In a live session, what lies beyond the last stored number is under way.
+    holes = [hole for hole in found.ranges if not live or hole[0] <= counts.highest]
+    return SessionVerification(
+        session_id=session_id,
+        status=SessionState.INCOMPLETE if fewer or (holes and not live) else tail,
+        last_seq=last,
+        stored=stored,
+        explained=explained,
+        pruned=min(explained, counts.pruned),
+        holes=tuple(holes),
+        duplicates=found.repeated,
+        fewer=fewer,
+        live=live,
+    )
+
+
+def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
+    """Return what is known of the numbers beyond the last that is known of."""
+    if session is None or session["end_reason"] in PRESUMED:
+        return SessionState.UNKNOWN_TAIL
+    if session["ended_at"] is not None:
+        return SessionState.COMPLETE
+    exists = process_exists(
+        session["host"], session["boot_id"], session["pid"], session["started_at"]
+    )
+    if exists is None:  # only its heartbeat says so then
+        exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= stale_after
+    return SessionState.LIVE if exists else SessionState.UNKNOWN_TAIL
+
+
+def _stored() -> Select[Any]:
+    seq = logs.c.seq
+    columns = (
+        func.count().label("rows"),
+        func.min(seq).label("lowest"),
+        func.max(seq).label("highest"),
+        func.sum(seq).label("total"),
+    )
+    return select(logs.c.session_id, *columns).group_by(logs.c.session_id)
+
+
+def _given_up() -> Select[Any]:
+    pruned = func.sum(
+        case((gaps.c.reason == PRUNED, gaps.c.last_seq - gaps.c.first_seq + 1), else_=0)
+    )
+    columns = (
+        func.max(gaps.c.last_seq).label("last"),
+        pruned.label("pruned"),
+        func.sum(TAKEN).label("taken"),
+    )
+    return select(gaps.c.session_id, *columns).group_by(gaps.c.session_id)
+
+
+async def _orphans(fetch: Fetch) -> Orphans:
+    counts: list[int] = []
+    sample: set[str] = set()
+    for table in (attempts, steps, logs):
+        # By job first: a log has many rows for each, and its index alone answers this.
+        grouped = (
+            select(table.c.job_id, func.count().label("n"))
+            .where(table.c.job_id.is_not(None))
+            .group_by(table.c.job_id)
+            .subquery()
+        )
+        lonely = ~exists().where(jobs.c.id == grouped.c.job_id)
+        (total,) = await fetch(
+            select(func.coalesce(func.sum(grouped.c.n), 0).label("n")).where(lonely)
+        )
+        counts.append(int(total["n"]))
+        if total["n"]:
+            sample.update(
+                row["job_id"]
+                for row in await fetch(
+                    select(grouped.c.job_id).where(lonely).order_by(grouped.c.job_id).limit(SAMPLE)
+                )
+            )
+    return Orphans(
+        attempts=counts[0], steps=counts[1], logs=counts[2], job_ids=tuple(sorted(sample)[:SAMPLE])
+    )

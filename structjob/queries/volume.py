@@ -1,0 +1,108 @@
+"""How many events there are, by type, by level and by category."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, func, literal, select, union_all
+from sqlalchemy.sql.selectable import CompoundSelect
+
+from structjob.statistics import Volume
+from structjob.store.contract import Fetch
+from structjob.store.expressions import equals
+from structjob.store.tables import logs
+
+_BY = ("type", "level", "category")
+
+MANY = 50
+"""Values of one column at most that are counted one by one."""
+
+_MOST = {"type": "task", "level": "info"}
+"""What most events are as a rule. These are not counted: they are what the others leave of all,
+which the categories add up to.
+"""
+
+
+async def count(
+    fetch: Fetch, since: datetime | None, until: datetime | None, project: str | None
+) -> Volume:
+    """Count the events of a window.
+
+    Each value of a column has its own stretch of an index, in which its events of the window stand
+    together: rows outside the window are not looked at, nor is the table; most events are counted
+    once, by their category. Only with a *project*, which has no index, or with very many
+    categories, the rows are read.
+    """
+    within: tuple[ColumnElement[bool], ...] = ()
+    if since is not None:
+        within += (logs.c.ts >= since,)
+    if until is not None:
+        within += (logs.c.ts < until,)
+    if project is None:
+        values = [(name, value) for name in _BY for value in await _values(fetch, logs.c[name])]
+        if not values:
+            return _volume([])
+        if max(Counter(name for name, _ in values).values()) < MANY:
+            rows = await fetch(
+                _by_index(
+                    [(name, value) for name, value in values if _MOST.get(name) != value], within
+                )
+            )
+            counted = [(row["name"], row["value"], row["n"]) for row in rows]
+            total = sum(n for name, _, n in counted if name == "category")
+            for name, value in _MOST.items():
+                others = sum(n for other, _, n in counted if other == name)
+                # a category may be new since the values were looked up
+                counted.append((name, value, max(0, total - others)))
+            return _volume(counted)
+    else:
+        within += (equals("project", logs.c.project, project),)
+    columns = [logs.c[name] for name in _BY]
+    rows = await fetch(select(*columns, func.count().label("n")).where(*within).group_by(*columns))
+    return _volume([(name, row[name], row["n"]) for row in rows for name in _BY])
+
+
+async def _values(fetch: Fetch, column: ColumnElement[Any]) -> list[str]:
+    """Return the values of *column*, `MANY` at most; each is one look into its index, which a query
+    of all of them is on no database.
+    """
+    found: list[str] = []
+    while len(found) < MANY:
+        beyond = (column > found[-1],) if found else ()
+        (row,) = await fetch(select(func.min(column).label("value")).where(*beyond))
+        if row["value"] is None:
+            break
+        found.append(row["value"])
+    return found
+
+
+def _by_index(
+    values: Sequence[tuple[str, str]], within: tuple[ColumnElement[bool], ...]
+) -> CompoundSelect[Any]:
+    # One statement: the three then tell of the same moment, and their sums are equal.
+    return union_all(
+        *(
+            select(
+                literal(name, String()).label("name"),
+                literal(value, String()).label("value"),
+                func.count().label("n"),
+            )
+            .select_from(logs)
+            .where(logs.c[name] == value, *within)
+            for name, value in values
+        )
+    )
+
+
+def _volume(counted: Sequence[tuple[str, str, int]]) -> Volume:
+    sums: dict[str, Counter[str]] = {name: Counter() for name in _BY}
+    for name, value, n in counted:
+        if n:
+            sums[name][value] += n
+    by_type, by_level, by_category = (dict(sums[name].most_common()) for name in _BY)
+    return Volume(
+        total=sum(by_type.values()), by_type=by_type, by_level=by_level, by_category=by_category
+    )

@@ -1,0 +1,138 @@
+"""Deleting what was found: in transactions that are small and short, under a lock, with a breath
+between any two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from structjob.retention import removal
+from structjob.retention.due import Plan
+from structjob.retention.finding import PAGE, belonging, groups
+from structjob.retention.pace import Pace
+from structjob.store.contract import Fetch, Transact
+from structjob.store.locks import Lock
+from structjob.store.tables import logs, steps
+
+T = TypeVar("T")
+
+_GROUP = 100
+"""Jobs that are deleted together."""
+
+
+class Deleter:
+    """Deletes rows, and counts them.
+
+    Args:
+        fetch: Runs a query.
+        transact: Runs a call in a transaction.
+        lock: Is held in each of them, or nothing is deleted any more.
+
+    Attributes:
+        counts: How much was deleted: ``events``, ``jobs``, …
+    """
+
+    whole = False
+    """Whether it wants whole rows; it takes keys."""
+
+    def __init__(self, fetch: Fetch, transact: Transact, lock: Lock) -> None:
+        self.fetch = fetch
+        self._transact = transact
+        self._lock = lock
+        self._pace = Pace()
+        self.counts: Counter[str] = Counter()
+
+    async def events(self, rows: Sequence[Any]) -> None:
+        """Delete events that go by themselves."""
+        await self.remove_events([row["id"] for row in rows])
+
+    async def dead_letters(self, rows: Sequence[Any]) -> None:
+        """Delete dead letters."""
+        await self._remove("dead_letters", [row["id"] for row in rows], removal.remove_dead_letters)
+
+    async def sessions(self, rows: Sequence[Any], due: ColumnElement[bool]) -> None:
+        """Delete sessions that are still *due*."""
+        await self._remove(
+            "sessions",
+            [row["session_id"] for row in rows],
+            partial(removal.remove_sessions, due=due),
+        )
+
+    async def jobs(self, plans: Sequence[Plan]) -> None:
+        """Delete jobs, given parents first, with all that belongs to them."""
+        for group in groups(plans[::-1], _GROUP):
+            known = {plan.id: plan for plan in group}
+            ids: list[int] = []
+            async for page in belonging(self.fetch, logs, list(known), logs.c.ts, logs.c.id):
+                ids += (row["id"] for row in page)
+                if len(ids) >= PAGE:  # most jobs have few, and make one transaction together
+                    await self.remove_events(ids, known)
+                    ids = []
+            await self.remove_events(ids, known)
+            await self.remove_jobs(group)
+
+    async def end(self) -> None:
+        """Do what is left to do: nothing."""
+
+    async def remove_events(self, ids: Sequence[int], plans: removal.Plans | None = None) -> None:
+        """Delete events; those of jobs in *plans* as long as their job is as planned."""
+        await self._remove("events", ids, partial(removal.remove_events, plans=plans))
+
+    async def remove_jobs(self, plans: Sequence[Plan]) -> None:
+        """Delete jobs without events, given children first."""
+        for group in groups(plans, _GROUP):
+            known = {plan.id: plan for plan in group}
+            async for page in belonging(self.fetch, steps, list(known), steps.c.id):
+                await self._remove(
+                    "steps", [row["id"] for row in page], partial(removal.remove_steps, plans=known)
+                )
+            at = 0
+            while at < len(group):
+                # The rows of a job: its own, and its attempts.
+                end, size = at + 1, 1 + group[at].attempt
+                while end < len(group) and size + 1 + group[end].attempt <= self._pace.rows:
+                    size += 1 + group[end].attempt
+                    end += 1
+                some = {plan.id: plan for plan in group[at:end]}
+                gone, tried = await self._chunk(partial(removal.remove_jobs, plans=some), size)
+                self.counts["jobs"] += gone
+                self.counts["attempts"] += tried
+                at = end
+
+    async def _remove(
+        self, what: str, ids: Sequence[Any], remove: Callable[[Connection, Sequence[Any]], int]
+    ) -> None:
+        at = 0
+        while at < len(ids):
+            some = ids[at : at + self._pace.rows]
+            self.counts[what] += await self._chunk(partial(_swapped, remove, some), len(some))
+            at += len(some)
+
+    async def _chunk(self, call: Callable[[Connection], T], size: int) -> T:
+        """Return what *call* returns, given a connection in a transaction in which the lock is
+        held; then take a breath.
+        """
+
+        def work(connection: Connection) -> tuple[T, float, int, str]:
+            began = time.perf_counter()  # whoever waits for the database to be free disturbs nobody
+            self._lock.prove(connection)
+            result = call(connection)
+            newest = connection.execute(select(func.max(logs.c.id))).scalar_one() or 0
+            return result, began, newest, connection.dialect.name
+
+        result, began, newest, dialect = await self._transact(work)
+        await asyncio.sleep(self._pace.took(time.perf_counter() - began, size, newest, dialect))
+        return result
+
+
+def _swapped(
+    remove: Callable[[Connection, Sequence[Any]], int], ids: Sequence[Any], connection: Connection
+) -> int:
+    return remove(connection, ids)

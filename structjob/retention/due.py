@@ -1,0 +1,296 @@
+"""What is due by a retention: the conditions and queries that tell, each served by an index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    case,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+)
+
+from structjob.levels import LEVELS
+from structjob.models import JOB_TERMINAL
+from structjob.retention.policy import Retention
+from structjob.store.gaps import PRUNED
+from structjob.store.tables import dead_letters, gaps, jobs, logs, sessions
+from structjob.store.types import UTCDateTime
+
+_SETTLING = timedelta(hours=1)
+"""How long the row of an event's job may come later than the event."""
+
+_ended = func.coalesce(
+    jobs.c.completed_at,
+    jobs.c.canceled_at,
+    jobs.c.started_at,
+    jobs.c.created_at,
+    type_=jobs.c.created_at.type,
+)
+_TERMINAL = tuple(sorted(status.value for status in JOB_TERMINAL))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that is due, as it was when that was found. What has changed since is left alone.
+
+    Attributes:
+        top: The job from which its family was found. In a circle of parents it is below the last
+            one, and keeps none of them.
+    """
+
+    id: str
+    attempt: int
+    session_id: int | None
+    state_seq: int
+    top: str | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A retention at a moment.
+
+    Args:
+        retention: What is kept for how long.
+        now: The moment, by the database's clock.
+    """
+
+    retention: Retention
+    now: datetime
+
+    @property
+    def before(self) -> datetime | None:
+        """The moment before which everything goes that has no age of its own; None for never."""
+        return self._before(self.retention.of_rest())
+
+    def _before(self, age: timedelta | None) -> datetime | None:
+        return None if age is None else self.now - age
+
+    @property
+    def statuses(self) -> dict[str, datetime]:
+        """Status → the moment before which such a job must have ended."""
+        found = {status: self._before(self.retention.of_status(status)) for status in _TERMINAL}
+        return {status: before for status, before in found.items() if before is not None}
+
+    @property
+    def _levels(self) -> dict[str, datetime]:
+        found = {
+            level: self._before(self.retention.of_level(level)) for level in self.retention.levels
+        }
+        return {level: before for level, before in found.items() if before is not None}
+
+    @property
+    def _rest(self) -> tuple[str, ...]:
+        """The levels that have no age of their own."""
+        return tuple(level for level in LEVELS if level not in self.retention.levels)
+
+    # -- events that go by themselves
+    # --------------------------------------------------------------------------
+
+    def events(self) -> list[ColumnElement[bool]]:
+        """Return the conditions of events that go by their own time, each for a query of its own;
+        no event meets two.
+        """
+        found = [
+            and_(logs.c.level == level, logs.c.ts < _moment(before))
+            for level, before in self._levels.items()
+        ]
+        if self.before is not None:
+            found.append(
+                and_(
+                    logs.c.type == "system",
+                    logs.c.ts < _moment(self.before),
+                    logs.c.level.in_(self._rest),
+                )
+            )
+        return found
+
+    def not_by_level(self) -> ColumnElement[bool]:
+        """Return whether an event is none that goes by its level."""
+        return and_(
+            true(),
+            *(
+                not_(and_(logs.c.level == level, logs.c.ts < _moment(before)))
+                for level, before in self._levels.items()
+            ),
+        )
+
+    def of_strays(self, job_ids: Sequence[str]) -> ColumnElement[bool] | None:
+        """Return whether an event is due and of one of these jobs, which has no row: it was pruned,
+        and a late event came.
+
+        None if that is never due.
+        """
+        if self.before is None:
+            return None
+        settled = func.coalesce(logs.c.stored_at, logs.c.ts, type_=logs.c.ts.type) < _moment(
+            self.now - _SETTLING
+        )
+        mine = and_(
+            logs.c.job_id.in_(job_ids),
+            logs.c.ts < _moment(self.before),
+            logs.c.level.in_(self._rest),
+        )
+        return and_(mine, settled, ~exists().where(jobs.c.id == logs.c.job_id))
+
+    # -- jobs
+    # --------------------------------------------------------------------------
+
+    def tops(self, status: str, after: tuple[datetime, str] | None, limit: int) -> Select[Any]:
+        """Return the query of jobs that are due by themselves, and right above which nothing is
+        that has ended before, by time.
+
+        A job whose parent was created later may be in a circle of parents, which older versions
+        imported: `held` finds out.
+        """
+        before = _moment(self.statuses[status])
+        above = jobs.alias("above")
+        held = exists().where(
+            above.c.id == jobs.c.parent_job_id, _earlier(above, jobs), above.c.status.in_(_TERMINAL)
+        )
+        statement = select(jobs.c.id, jobs.c.created_at).where(
+            jobs.c.status == status, jobs.c.created_at < before, _ended < before, ~held
+        )
+        if after is not None:
+            moment = _moment(after[0])
+            statement = statement.where(
+                jobs.c.created_at >= moment, or_(jobs.c.created_at > moment, jobs.c.id > after[1])
+            )
+        return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
+
+    def held(self, tops: Sequence[str]) -> Select[Any]:
+        """Return the query of those of these jobs, as ``top``, above which something is that has
+        ended, however far.
+
+        Of the jobs in a circle of parents, the earliest is not held: all of the circle is found
+        below it.
+        """
+        begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(
+            jobs.c.id.in_(tops)
+        )
+        found = begin.where(
+            jobs.c.parent_job_id.is_not(None), jobs.c.parent_job_id != jobs.c.id
+        ).cte("above", recursive=True)
+        parent = jobs.alias("parent")
+        higher = select(parent.c.parent_job_id, found.c.top).join(found, parent.c.id == found.c.id)
+        # UNION ends even in a circle
+        found = found.union(higher.where(parent.c.parent_job_id.is_not(None)))
+        top, again = jobs.alias("top_job"), found.alias("above_again")
+        in_circle = top.c.id.in_(select(again.c.top).where(again.c.top == again.c.id))
+        statement = (
+            select(found.c.top)
+            .distinct()
+            .join(jobs, jobs.c.id == found.c.id)
+            .join(top, top.c.id == found.c.top)
+        )
+        return statement.where(
+            jobs.c.status.in_(_TERMINAL), or_(not_(in_circle), _earlier(jobs, top))
+        )
+
+    def family(self, tops: Sequence[str], after: tuple[int, str] | None, limit: int) -> Select[Any]:
+        """Return the query of jobs and all that is below them, parents first: what a `Plan` holds,
+        ``top``, and whether each is ``due``.
+        """
+        begin = select(jobs.c.id, jobs.c.id.label("top"), literal(0).label("depth")).where(
+            jobs.c.id.in_(tops)
+        )
+        found = begin.cte("family", recursive=True)
+        child = jobs.alias("child")
+        # A job has one parent: a way that leads round in a circle leads by the top.
+        below = select(child.c.id, found.c.top, found.c.depth + 1).join(
+            found, child.c.parent_job_id == found.c.id
+        )
+        found = found.union_all(below.where(child.c.id != found.c.top))
+        columns = (
+            jobs.c.id,
+            jobs.c.attempt,
+            jobs.c.session_id,
+            jobs.c.state_seq,
+            found.c.top,
+            found.c.depth,
+        )
+        statement = select(*columns, case((self.job(), 1), else_=0).label("due")).join(
+            found, found.c.id == jobs.c.id
+        )
+        if after is not None:
+            statement = statement.where(
+                or_(found.c.depth > after[0], and_(found.c.depth == after[0], jobs.c.id > after[1]))
+            )
+        return statement.order_by(found.c.depth, jobs.c.id).limit(limit)
+
+    def job(self) -> ColumnElement[bool]:
+        """Return whether a job is due, as far as that is up to itself."""
+        return or_(
+            false(),
+            *(
+                and_(jobs.c.status == status, _ended < _moment(before))
+                for status, before in self.statuses.items()
+            ),
+        )
+
+    # -- what else
+    # --------------------------------------------------------------------------
+
+    def dead_letters(self) -> ColumnElement[bool] | None:
+        """Return whether a dead letter is due; None if none ever is."""
+        return None if self.before is None else dead_letters.c.ts < _moment(self.before)
+
+    def sessions(self) -> ColumnElement[bool] | None:
+        """Return whether a session is due of which nothing is left, and nothing was lost; None if
+        none ever is.
+
+        One that lost events stays, as the proof of it.
+        """
+        if self.before is None:
+            return None
+        mine = gaps.c.session_id == sessions.c.session_id
+        whole = exists().where(
+            mine,
+            gaps.c.first_seq == 1,
+            gaps.c.last_seq >= sessions.c.last_seq,
+            gaps.c.reason == PRUNED,
+        )
+        more = exists().where(mine, or_(gaps.c.first_seq != 1, gaps.c.reason != PRUNED))
+        return and_(
+            sessions.c.ended_at < _moment(self.before),
+            ~exists().where(logs.c.session_id == sessions.c.session_id),
+            ~exists().where(jobs.c.session_id == sessions.c.session_id),
+            ~exists().where(dead_letters.c.session_id == sessions.c.session_id),
+            ~more,
+            or_(sessions.c.last_seq == 0, whole),
+        )
+
+
+def _earlier(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Return whether *one* job was created before the *other*; of two that were created at the same
+    time, one is.
+    """
+    same = and_(one.c.created_at == other.c.created_at, one.c.id < other.c.id)
+    return or_(one.c.created_at < other.c.created_at, same)
+
+
+def _moment(value: datetime) -> ColumnElement[datetime]:
+    return literal(value, UTCDateTime())
+
+
+def planned(rows: Sequence[Mapping[Any, Any]]) -> list[Plan]:
+    """Return the jobs of `Due.family` whose whole family is due, in their order."""
+    held = {row["top"] for row in rows if not row["due"]}
+    return [
+        Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])
+        for row in rows
+        if row["top"] not in held
+    ]

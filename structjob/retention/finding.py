@@ -1,0 +1,137 @@
+"""Walking through what is due, page by page: each begins where the one before ended, whatever was
+deleted meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, or_, select
+
+from structjob.retention.due import Due, Plan, planned
+from structjob.store.contract import Fetch
+from structjob.store.tables import jobs, logs
+
+T = TypeVar("T")
+
+PAGE = 1_000
+"""Rows that are looked at at a time, where all of a row that matters is its key."""
+
+WHOLE = 200
+"""The same for whole rows: they are encoded on the loop."""
+
+_TOPS = 100
+"""Families that are looked at at a time."""
+
+_NARROW = 500
+"""Jobs at a time of which it is asked whether they have a row."""
+
+
+def groups(everything: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield *everything*, *size* at a time."""
+    for first in range(0, len(everything), size):
+        yield everything[first : first + size]
+
+
+async def pages(
+    fetch: Fetch,
+    table: Table,
+    condition: ColumnElement[bool],
+    *order: Column[Any],
+    whole: bool = False,
+) -> AsyncIterator[Sequence[Any]]:
+    """Yield the rows that meet a condition: *whole*, or the columns that order them."""
+    size = WHOLE if whole else PAGE
+    columns: tuple[Any, ...] = (table,) if whole else order
+    query = select(*columns).where(condition).order_by(*order).limit(size)
+    page = await fetch(query)
+    while page:
+        yield page
+        if len(page) < size:
+            return
+        page = await fetch(query.where(_behind(order, [page[-1][column.name] for column in order])))
+
+
+def _behind(order: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Return whether a row comes behind one with these *values* in the columns that order them:
+    one, or two.
+    """
+    first, *rest = (
+        literal(value, column.type) for column, value in zip(order, values, strict=True)
+    )
+    if not rest:
+        return order[0] > first
+    return and_(order[0] >= first, or_(order[0] > first, order[1] > rest[0]))
+
+
+async def belonging(
+    fetch: Fetch, table: Table, job_ids: Sequence[str], *order: Column[Any], whole: bool = False
+) -> AsyncIterator[Sequence[Any]]:
+    """Yield the rows of *table* that belong to jobs: in one page if they are few, else
+    job by job.
+    """
+    size = WHOLE if whole else PAGE
+    columns: tuple[Any, ...] = (table,) if whole else order
+    few = await fetch(select(*columns).where(table.c.job_id.in_(job_ids)).limit(size))
+    if len(few) < size:
+        if few:
+            yield sorted(few, key=lambda row: tuple(row[column.name] for column in order))
+        return
+    for job_id in job_ids:
+        async for page in pages(fetch, table, table.c.job_id == job_id, *order, whole=whole):
+            yield page
+
+
+async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
+    """Yield the jobs that are due, whole families at a time, parents before what is below them."""
+    for status in due.statuses:
+        after: tuple[datetime, str] | None = None
+        while tops := await fetch(due.tops(status, after, _TOPS)):
+            after = (tops[-1]["created_at"], tops[-1]["id"])
+            found: list[Any] = []
+            below: tuple[int, str] | None = None
+            held = {row["top"] for row in await fetch(due.held([row["id"] for row in tops]))}
+            ids = [row["id"] for row in tops if row["id"] not in held]
+            while ids and (page := await fetch(due.family(ids, below, PAGE))):
+                found += page
+                below = (page[-1]["depth"], page[-1]["id"])
+                if len(page) < PAGE:
+                    break
+            if plans := planned(found):
+                yield plans
+
+
+async def strays(fetch: Fetch, due: Due) -> AsyncIterator[list[str]]:
+    """Yield the ids of jobs that have events which are due, but no row."""
+    if due.before is None:
+        return
+    after = ""
+    old = logs.c.ts < literal(due.before, logs.c.ts.type)
+    while True:
+        # So many jobs at a time, whether they have a row or not: a large log is not read through by
+        # one query.
+        grouped = (
+            select(logs.c.job_id)
+            .where(logs.c.job_id > after, old)
+            .group_by(logs.c.job_id)
+            .order_by(logs.c.job_id)
+            .limit(_NARROW)
+        )
+        some = grouped.subquery()
+        known = select(jobs.c.id).where(jobs.c.id == some.c.job_id).exists()
+        page = await fetch(
+            select(some.c.job_id, case((known, 1), else_=0).label("known")).order_by(some.c.job_id)
+        )
+        if lonely := [row["job_id"] for row in page if not row["known"]]:
+            yield lonely
+        if len(page) < _NARROW:
+            return
+        after = page[-1]["job_id"]
+
+
+async def count(fetch: Fetch, table: Table, condition: ColumnElement[bool]) -> int:
+    """Return how many rows meet a condition."""
+    (row,) = await fetch(select(func.count().label("n")).select_from(table).where(condition))
+    return int(row["n"])

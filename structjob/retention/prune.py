@@ -1,0 +1,210 @@
+"""Applying a retention: what is due is counted; or it is archived, if that is wanted, and
+deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+
+from structjob.exceptions import PruneInProgress, StoreUnavailable
+from structjob.retention.archive import Archive
+from structjob.retention.archiver import Archiver
+from structjob.retention.deleter import Deleter
+from structjob.retention.due import Due
+from structjob.retention.finding import count, families, groups, pages, strays
+from structjob.retention.policy import Pruned, Retention
+from structjob.store.contract import Fetch, Transact
+from structjob.store.expressions import utc_now
+from structjob.store.locks import Lock, LockLost
+from structjob.store.tables import attempts, dead_letters, logs, sessions, steps
+from structjob.store.worker import Worker
+
+LOCK = "retention"
+"""The name of the lock under which jobs and events are deleted."""
+
+_GROUP = 200
+"""Jobs that are counted together."""
+_LOOK_AGAIN = 0.2
+"""Seconds between two looks whether somebody else is done."""
+_RELEASING = 0.5
+"""Seconds that letting go of the lock may take; it expires by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A database, for one who prunes it.
+
+    Args:
+        fetch: Runs a query.
+        transact: Runs a call in a transaction.
+        session_id: In whose name.
+        name: What tells this database from others.
+    """
+
+    fetch: Fetch
+    transact: Transact
+    session_id: int
+    name: str
+
+
+async def due_now(fetch: Fetch, retention: Retention) -> Due:
+    """Return what is due by a retention, by the database's clock."""
+    (row,) = await fetch(select(utc_now().label("now")))
+    return Due(retention, row["now"])
+
+
+async def preview(fetch: Fetch, retention: Retention) -> Pruned:
+    """Count what `prune` would delete, and leave everything as it is."""
+    due = await due_now(fetch, retention)
+    counts: Counter[str] = Counter()
+    if (condition := due.sessions()) is not None:
+        counts["sessions"] = await count(fetch, sessions, condition)
+    async for plans in families(fetch, due):
+        for group in groups([plan.id for plan in plans], _GROUP):
+            counts["jobs"] += len(group)
+            counts["attempts"] += await count(fetch, attempts, attempts.c.job_id.in_(group))
+            counts["steps"] += await count(fetch, steps, steps.c.job_id.in_(group))
+            # What goes by its level is counted below.
+            counts["events"] += await count(
+                fetch, logs, logs.c.job_id.in_(group) & due.not_by_level()
+            )
+    for condition in due.events():
+        counts["events"] += await count(fetch, logs, condition)
+    async for stray in _stray_events(fetch, due):
+        counts["events"] += await count(fetch, logs, stray)
+    if (condition := due.dead_letters()) is not None:
+        counts["dead_letters"] = await count(fetch, dead_letters, condition)
+    return _pruned(counts, dry_run=True)
+
+
+async def prune(
+    access: Access,
+    retention: Retention,
+    *,
+    not_within: timedelta | None = None,
+    patience: float = 0.0,
+) -> Pruned:
+    """Delete what is due.
+
+    Args:
+        access: The database.
+        retention: What is kept, and for how long.
+        not_within: Leave it if somebody has done it this short a time ago.
+        patience: Seconds to wait while somebody else does it.
+
+    Raises:
+        PruneInProgress: if somebody else is at it still, or has done it.
+        InvalidArgument: if the archive cannot be used.
+        OSError: if the archive cannot be written; what is not in it is not deleted.
+        StoreUnavailable: if the database does not answer; what was deleted by then is, and the rest
+            is not.
+    """
+    if retention.archive is None:
+        return await _locked(access, retention, None, None, not_within, patience)
+    worker = Worker("structjob-archive")
+    try:
+        archive = await worker.run(Archive, Path(retention.archive), access.name)
+        return await _locked(access, retention, archive, worker, not_within, patience)
+    finally:
+        worker.close()
+
+
+async def _locked(
+    access: Access,
+    retention: Retention,
+    archive: Archive | None,
+    worker: Worker | None,
+    not_within: timedelta | None,
+    patience: float,
+) -> Pruned:
+    lock = Lock(LOCK, access.session_id)
+    deadline = time.monotonic() + patience
+    while not await access.transact(lambda connection: lock.take(connection, not_within)):
+        if time.monotonic() >= deadline:
+            raise PruneInProgress(
+                "another process is pruning this database: try again when it is done"
+            )
+        await asyncio.sleep(_LOOK_AGAIN)
+    done = False
+    try:
+        pruned = await _prune(access, await due_now(access.fetch, retention), lock, archive, worker)
+        done = True
+    except LockLost:
+        raise PruneInProgress(
+            "this process stood still for so long that another one prunes in its place"
+        ) from None
+    else:
+        return pruned
+    finally:
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(_RELEASING):
+                await access.transact(lambda connection: lock.release(connection, done=done))
+
+
+async def _prune(
+    access: Access, due: Due, lock: Lock, archive: Archive | None, worker: Worker | None
+) -> Pruned:
+    fetch = access.fetch
+    deleter = Deleter(fetch, access.transact, lock)
+    archiver = None if archive is None or worker is None else Archiver(deleter, archive, worker)
+    taker = archiver or deleter
+    try:
+        if archiver is not None:
+            await archiver.resume(due)
+        if (condition := due.sessions()) is not None:
+            # Those that this prune leaves empty go with the next one.
+            async for page in pages(fetch, sessions, condition, sessions.c.session_id):
+                await deleter.sessions(page, condition)
+        async for plans in families(fetch, due):
+            await taker.jobs(plans)
+        # or what goes with its job would be found once more, and be in the archive twice
+        await taker.end()
+        for condition in due.events():
+            async for page in pages(
+                fetch, logs, condition, logs.c.ts, logs.c.id, whole=taker.whole
+            ):
+                await taker.events(page)
+        async for stray in _stray_events(fetch, due):
+            async for page in pages(fetch, logs, stray, logs.c.ts, logs.c.id, whole=taker.whole):
+                await taker.events(page)
+        if (condition := due.dead_letters()) is not None:
+            async for page in pages(
+                fetch,
+                dead_letters,
+                condition,
+                dead_letters.c.ts,
+                dead_letters.c.id,
+                whole=taker.whole,
+            ):
+                await taker.dead_letters(page)
+        await taker.end()
+    finally:
+        if archiver is not None:
+            archiver.discard()
+    (kept,) = await fetch(select(func.min(logs.c.ts).label("ts")))
+    return _pruned(
+        deleter.counts,
+        archived=tuple(archiver.archived) if archiver is not None else (),
+        oldest=kept["ts"],
+    )
+
+
+async def _stray_events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[bool]]:
+    """Yield the conditions of events that are due, and whose jobs have no row."""
+    async for ids in strays(fetch, due):
+        if (condition := due.of_strays(ids)) is not None:
+            yield condition
+
+
+def _pruned(counts: Counter[str], **more: Any) -> Pruned:
+    return Pruned(**{**counts, **more})

@@ -1,0 +1,291 @@
+"""What a sink is, and the console. The database is reached another way, see `structjob.recorder`.
+
+A sink is any object with ``emit(record)``; ``level`` (the least it takes, ``"debug"`` if absent)
+and ``close()`` are optional. What it raises is counted and reported once in a while, and felt by
+nobody.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from typing import IO, Any, Literal, Protocol, runtime_checkable
+
+from structjob.exceptions import InvalidArgument
+from structjob.levels import LEVELS, level_name
+from structjob.machine.descriptor import Descriptor, takes_lines_whole
+
+_write = os.write
+
+Format = Literal["auto", "pretty", "json"]
+
+stand_ins: dict[int, Any] = {}
+"""By the ids of streams: what stands for them while their terminal is shared, see
+`structjob.sinks.terminal`.
+"""
+
+
+_MEASURE_EVERY = 0.5
+"""Seconds for which the width of a terminal is taken to be the same: to ask for it takes a fifth of
+the time of a line.
+"""
+
+
+class Record:
+    """One event on its way to the sinks.
+
+    Attributes:
+        level: Canonical name of its level.
+        message: What happened; redacted.
+        attrs: Its attributes as the caller gave them; redacted where a key names a secret.
+        ids: ``job_id``, ``step_id``, ``correlation_id``, … as far as they are known.
+        logger: Name of the logger, if it has one.
+        ns: When, in nanoseconds since the epoch.
+        line: The event as one line of JSON (bytes, with newline), as files and consoles show it.
+        kind: ``log``, ``output``, or what it says of a job or step: ``operation_start``,
+            ``step_end``, …
+        stream: What it came by: ``system``, ``stdout`` or ``stderr``.
+        operation: The name of the job that it belongs to.
+        step: The name of the step that it belongs to.
+    """
+
+    __slots__ = (
+        "attrs",
+        "ids",
+        "kind",
+        "level",
+        "line",
+        "logger",
+        "message",
+        "ns",
+        "operation",
+        "step",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        ns: int,
+        level: str,
+        message: str,
+        attrs: dict[str, Any],
+        ids: dict[str, str],
+        logger: str | None,
+        line: bytes,
+        *,
+        kind: str = "log",
+        stream: str = "system",
+        operation: str | None = None,
+        step: str | None = None,
+    ) -> None:
+        self.ns = ns
+        self.level = level
+        self.message = message
+        self.attrs = attrs
+        self.ids = ids
+        self.logger = logger
+        self.line = line
+        self.kind = kind
+        self.stream = stream
+        self.operation = operation
+        self.step = step
+
+    @property
+    def ts(self) -> datetime:
+        """When, as a time in UTC."""
+        return datetime.fromtimestamp(self.ns / 1e9, UTC)
+
+    @property
+    def job_id(self) -> str | None:
+        """Id of the job that it belongs to."""
+        return self.ids.get("job_id")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What can be given to `structjob.configure` and `structjob.FanOut`."""
+
+    def emit(self, record: Record) -> None:
+        """Show *record*. May raise; must not log, must not wait."""
+
+
+def sink_level(sink: Any) -> int:
+    """Return the number of the least level that *sink* takes.
+
+    Raises:
+        InvalidArgument: if it is no sink, or has an unknown level.
+    """
+    emit = getattr(sink, "emit", None)
+    if not callable(emit):
+        raise InvalidArgument(
+            f"a sink is an object with a method emit(record), and {sink!r} has none"
+        )
+    call = getattr(emit, "__call__", None)  # noqa: B004 -- it is callable
+    if inspect.iscoroutinefunction(emit) or inspect.iscoroutinefunction(call):
+        raise InvalidArgument(
+            f"emit() of the sink {sink!r} is a coroutine function, and is never awaited: write `def emit(self, record)`, which puts the "
+            "record into an asyncio.Queue if something is to be awaited"
+        )
+    return LEVELS[level_name(getattr(sink, "level", "debug"))]
+
+
+class ConsoleSink:
+    """Shows events on a stream: pretty on a terminal, as lines of JSON otherwise.
+
+    Args:
+        stream: Text or binary stream; by default whatever ``sys.stdout`` is at the time.
+        format: ``pretty``, ``json``, or ``auto``: pretty if the stream is a terminal.
+        level: Least level shown.
+        color: ``None``: on a terminal, unless ``NO_COLOR`` is set, or if ``FORCE_COLOR`` is.
+        utc: Show times in UTC, not in local time (pretty only).
+    """
+
+    def __init__(
+        self,
+        stream: IO[Any] | None = None,
+        *,
+        format: Format = "auto",
+        level: str = "debug",
+        color: bool | None = None,
+        utc: bool = False,
+    ) -> None:
+        if format not in ("auto", "pretty", "json"):
+            raise InvalidArgument(f"unknown console format {format!r}: use auto, pretty or json")
+        self.level = level_name(level)
+        self._stream = stream
+        self._utc = utc
+        terminal = _is_terminal(stream if stream is not None else sys.stdout)
+        self.pretty = format == "pretty" or (format == "auto" and terminal)
+        if color is None:
+            color = bool(os.environ.get("FORCE_COLOR")) or (
+                terminal and not os.environ.get("NO_COLOR")
+            )
+        self._color = color
+        self._lines: Any = None
+        self._columns, self._measure_at = 80, 0.0
+        self._known: Any = self
+        self._fd = -1
+        self._descriptor: Descriptor | None = None
+        """What keeps lines whole on a pipe or a terminal; a file does so alone."""
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """Where it writes to at present, see `place_of`."""
+        return place_of(self._stream if self._stream is not None else sys.stdout)
+
+    def emit(self, record: Record) -> None:
+        self.write(self._render(record) if self.pretty else record.line)
+
+    def write(self, line: bytes) -> None:
+        """Write one line at once."""
+        stream = self._stream if self._stream is not None else sys.stdout
+        if stand_ins and (stand_in := stand_ins.get(id(stream))) is not None:
+            stand_in.write(line.decode())
+            return
+        if stream is not self._known:
+            self._learn(stream)
+        if self._fd < 0:
+            _write_through(stream, line)
+            return
+        if self._descriptor is not None:
+            self._descriptor.write(self._fd, line, stream)
+            return
+        # Past the stream's buffer, which refuses a signal handler that comes in while its own
+        # thread writes; but what print() left there comes first.
+        try:  # noqa: SIM105 -- `suppress` costs as much as the write
+            stream.flush()
+        except RuntimeError:
+            pass
+        try:
+            written = _write(self._fd, line)
+        except BlockingIOError:
+            written = 0
+        # the disk is full: from now on the rest of a line is kept until there is room
+        if written != len(line):
+            self._descriptor = Descriptor.of(self._fd)
+            self._descriptor.write(self._fd, line[written:])
+
+    def _learn(self, stream: Any) -> None:
+        """Find out how to write to *stream*, which is a new one."""
+        self._fd = _descriptor(stream)
+        self._descriptor = (
+            None if self._fd < 0 or takes_lines_whole(self._fd) else Descriptor.of(self._fd)
+        )
+        self._known = stream
+
+    def _render(self, record: Record) -> bytes:
+        if self._lines is None:
+            from structjob.text.rendering import Lines, today
+
+            stream = self._stream if self._stream is not None else sys.stdout
+            self._lines = Lines(
+                color=self._color,
+                utc=self._utc,
+                clock_only=True,
+                dated=today(utc=self._utc),
+                unicode=_is_unicode(stream),
+                width=self._width if _is_terminal(stream) else None,
+            )
+        return f"{self._lines.render(record)}\n".encode("utf-8", "backslashreplace")
+
+    def _width(self) -> int:
+        now = time.monotonic()
+        if now >= self._measure_at:
+            self._measure_at, self._columns = (
+                now + _MEASURE_EVERY,
+                shutil.get_terminal_size().columns,
+            )
+        return self._columns
+
+
+def _descriptor(stream: Any) -> int:
+    """Return the descriptor below *stream*, -1 if it has none, as where a test has put a buffer in
+    its place.
+    """
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError, TypeError):
+        return -1
+
+
+def place_of(stream: Any) -> tuple[int, int] | None:
+    """Return what is the same for streams that lead to one terminal, file or pipe: device and
+    inode; None where there is none below.
+    """
+    try:
+        info = os.fstat(_descriptor(stream))
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _write_through(stream: Any, line: bytes) -> None:
+    if stream is None:  # a process without a console
+        return
+    if isinstance(stream, io.TextIOBase) or not isinstance(
+        stream, (io.RawIOBase, io.BufferedIOBase)
+    ):
+        stream.write(line.decode())
+    else:
+        stream.write(line)
+    stream.flush()
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def _is_unicode(stream: Any) -> bool:
+    """Return whether *stream* can show more than ASCII; one that takes bytes, or does not say, gets
+    UTF-8.
+    """
+    encoding = getattr(stream, "encoding", None)
+    return encoding is None or str(encoding).lower().replace("-", "").startswith("utf")

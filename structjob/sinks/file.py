@@ -1,0 +1,255 @@
+"""A log file: lines of JSON, appended and rotated, by any number of threads and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from structjob.exceptions import InvalidArgument
+from structjob.levels import level_name
+from structjob.machine.descriptor import Descriptor
+from structjob.machine.files import UnsafeFile, follow, is_special, open_file
+from structjob.sinks.console import Record
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+
+_LOOK_INTERVAL = 0.001
+"""Seconds in which no program moves a file away, compresses and deletes it. Twice within that we
+look at what the path leads to.
+"""
+
+_RETRY_INTERVAL = 1.0
+"""Seconds before a rotation that failed is tried again."""
+
+_DELETED_LIMIT = 100
+"""How often a line is written again because its file was deleted meanwhile."""
+
+
+def append_line(fd: int, line: bytes, path: Path) -> None:
+    """Append *line* to the open file *path*. Raises `OSError` if the disk took a part of it only;
+    the next line is whole all the same.
+    """
+    if os.write(fd, line) != len(line):
+        os.write(fd, b"\n")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+class FileSink:
+    """Appends events to a file as lines of JSON.
+
+    Several processes may write to the same file, each with a sink of its own or forked from one
+    another; one of them rotates it at a time. Other programs may move the file away or delete it: a
+    millisecond later at most, lines go to a new one. For logrotate, give ``max_bytes=None``. Then
+    no line is lost, also without ``delaycompress``: a line that is written at the moment of the
+    renaming, when this process had to wait for the processor, is written to the new file, too, and
+    may be in both.
+
+    A link to the file is followed, and rotated files stand beside the file itself. What another
+    user may have put there is refused, see `structjob.machine.files`. A pipe or a device, such as
+    ``/dev/stderr``, is written to and never rotated.
+
+    Args:
+        path: The file; it is created with mode 0600, its directory must exist. A relative path
+            starts at the directory that is current now.
+        level: Least level written.
+        max_bytes: Size at which the file is moved to ``path.1`` (and so on) and a new one begun;
+            ``None``: never.
+        max_age: Age in seconds at which the same happens; ``None``: never.
+        keep: How many old files stay.
+
+    Raises:
+        InvalidArgument: if the file cannot be written to, or another user may have put it there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        level: str = "debug",
+        max_bytes: int | None = 100 * 1024 * 1024,
+        max_age: float | None = None,
+        keep: int = 5,
+    ) -> None:
+        if (
+            (max_bytes is not None and max_bytes < 1)
+            or (max_age is not None and max_age <= 0)
+            or keep < 0
+        ):
+            raise InvalidArgument(
+                f"rotation of {path}: max_bytes and max_age must be positive, keep not negative"
+            )
+        self.level = level_name(level)
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._keep = keep
+        self._others_rotate = max_bytes is None and max_age is None
+        self._fd = -1
+        self._file = (-1, -1)
+        """Device and inode of the open file."""
+        self._began = 0.0
+        self._looked = 0.0
+        self._full = False
+        """Whether a look is due though the last one was a moment ago."""
+        self._rotate_after = 0.0
+        self._descriptor: Descriptor | None = None
+        """What a pipe or a device is written through; ``None`` for a file."""
+        try:
+            self.path = Path(path).absolute()
+            self._name = str(self.path)  # a `Path` is turned into text with each call
+            if is_special(self.path):
+                self._fd = open_file(self.path, _APPEND, special=True)
+                self._descriptor = Descriptor.of(self._fd)
+            else:
+                self._open()
+        except UnsafeFile as exc:
+            raise InvalidArgument(f"cannot write the log file {path}: {exc.strerror}") from exc
+        except OSError as exc:
+            hint = "create its directory, or choose another path"
+            raise InvalidArgument(
+                f"cannot write the log file {path}: {exc.strerror}; {hint}"
+            ) from exc
+
+    def emit(self, record: Record) -> None:
+        self.write(record.line)
+
+    def write(self, line: bytes) -> None:
+        """Append one line at once."""
+        if self._descriptor is not None:
+            self._descriptor.write(self._fd, line)
+            return
+        now = time.monotonic()
+        try:
+            if self._full or now - self._looked > _LOOK_INTERVAL / 2:
+                self._look(now)
+        finally:  # a file that cannot be moved away, in a directory of another user's, grows; the fault is counted, and it is tried again
+            append_line(self._fd, line, self.path)
+        for _ in range(_DELETED_LIMIT):
+            after = os.fstat(self._fd)
+            if after.st_nlink:
+                break
+            # Since the look, another process has rotated the file so often that it is deleted by
+            # now.
+            self._open()
+            append_line(self._fd, line, self.path)
+        if self._others_rotate and time.monotonic() - self._looked > _LOOK_INTERVAL:
+            self._write_again_if_moved(line)
+        self._full = self._max_bytes is not None and after.st_size >= self._max_bytes
+
+    def _write_again_if_moved(self, line: bytes) -> None:
+        """Write *line* to the new file, too, if there is one: this process was held up since its
+        look, and the other may be compressed.
+        """
+        file = self._file
+        self._look(time.monotonic())
+        if self._file != file:
+            append_line(self._fd, line, self.path)
+
+    def _look(self, now: float) -> None:
+        """Open the file anew if it is another one by now, and rotate it if that is due."""
+        self._looked = now
+        try:
+            there = os.stat(self._name)
+        except FileNotFoundError:
+            self._open()
+            return
+        if (there.st_dev, there.st_ino) != self._file:
+            self._open()
+        elif self._is_due(there):
+            self._rotate(now)
+
+    def _is_due(self, file: os.stat_result) -> bool:
+        if self._max_bytes is not None and file.st_size >= self._max_bytes:
+            return True
+        return (
+            self._max_age is not None
+            and file.st_size > 0
+            and time.time() - self._began >= self._max_age
+        )
+
+    def _open(self) -> None:
+        if self._fd < 0 and self._file != (-1, -1):
+            raise ValueError(f"the log file {self.path} is closed")
+        fresh = open_file(self.path, _APPEND)
+        info = os.fstat(fresh)
+        if self._fd < 0:
+            self._fd = fresh
+        else:
+            # The descriptor keeps its number, see `structjob.spool.FileLane`.
+            os.dup2(fresh, self._fd, inheritable=False)
+            os.close(fresh)
+        if self._max_age is not None:
+            self._began = self._first_time() or time.time()
+        self._file = (info.st_dev, info.st_ino)
+
+    def _first_time(self) -> float | None:
+        """Return when the file's first event happened: a file system need not know when it was
+        made.
+        """
+        try:
+            with open(open_file(self.path, os.O_RDONLY), "rb") as file:
+                return datetime.fromisoformat(
+                    msgspec.json.decode(file.readline())["timestamp"]
+                ).timestamp()
+        except (OSError, ValueError, KeyError, TypeError, msgspec.MsgspecError):
+            return None
+
+    def _rotate(self, now: float) -> None:
+        if now < self._rotate_after:
+            return
+        self._rotate_after = now + _RETRY_INTERVAL
+        # The lock is on the file itself: once that has another name, a lock that a forked process
+        # keeps by chance hinders nobody. A descriptor of its own, since forked processes share the
+        # other one, and with it the lock.
+        try:
+            fd = open_file(self.path, os.O_WRONLY | os.O_APPEND)
+        except FileNotFoundError:  # another process is in the middle of rotating it
+            self._rotate_after = 0.0
+            return
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (
+                BlockingIOError
+            ):  # another process or thread is rotating it, or this very one was interrupted there
+                self._rotate_after = 0.0
+                return
+            here = os.fstat(fd)
+            with contextlib.suppress(FileNotFoundError):
+                there = os.stat(self.path)  # it may be rotated by now
+                if (there.st_dev, there.st_ino) == (
+                    here.st_dev,
+                    here.st_ino,
+                ) == self._file and self._is_due(here):
+                    self._move(str(follow(self.path)))
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        finally:
+            os.close(fd)
+        self._open()
+        self._rotate_after = 0.0
+
+    def _move(self, name: str) -> None:
+        """Give the file the name of an old one. Only the holder of its lock does so: no name is
+        taken by another process meanwhile.
+        """
+        if self._keep == 0:
+            os.unlink(name)
+            return
+        free = 1
+        while free < self._keep and os.path.lexists(f"{name}.{free}"):
+            free += 1
+        for number in range(free - 1, 0, -1):
+            os.replace(f"{name}.{number}", f"{name}.{number + 1}")
+        os.replace(name, f"{name}.1")
+
+    def close(self) -> None:
+        """Close the file; later events are counted as faults."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

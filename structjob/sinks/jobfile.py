@@ -1,0 +1,156 @@
+"""A log file for each job."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import time
+from contextlib import suppress
+from datetime import timedelta
+from hashlib import blake2b
+from pathlib import Path
+
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument
+from structjob.levels import level_name
+from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
+from structjob.sinks.console import Record
+from structjob.sinks.file import append_line
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class JobFileSink:
+    """Appends the events of each job to a file of its own, ``<job id>.jsonl``, as lines of JSON;
+    those of no job go nowhere.
+
+    A file is open only while a line is written, so that there may be as many jobs as there are, in
+    any number of processes. That takes some 10 µs an event. What another user may have put into the
+    directory is refused, see `structjob.machine.files`.
+
+    Args:
+        directory: Where the files are, with mode 0600 each; it is made, with mode 0700, if it is
+            not there. A relative path starts at the directory that is current now. An id that holds
+            more than letters, digits, ``-`` and ``_`` is replaced by its hash.
+        level: Least level written.
+        max_bytes: Size at which a job's file is moved to ``<job id>.<time>.jsonl`` and a new one
+            begun; ``None``: never.
+        keep: How many such old files of a job stay.
+
+    Raises:
+        InvalidArgument: if the directory cannot be made, another user may have put it there, or a
+            number is out of its range.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        level: str = "debug",
+        max_bytes: int | None = 100 * 1024 * 1024,
+        keep: int = 5,
+    ) -> None:
+        if (max_bytes is not None and max_bytes < 1) or keep < 0:
+            raise InvalidArgument(
+                f"rotation in {directory}: max_bytes must be positive, keep not negative"
+            )
+        self.level = level_name(level)
+        self._max_bytes = max_bytes
+        self._keep = keep
+        try:
+            self.directory = make_directory(directory)
+        except UnsafeFile as exc:
+            raise InvalidArgument(f"cannot write log files to {directory}: {exc.strerror}") from exc
+        except OSError as exc:
+            raise InvalidArgument(
+                f"cannot make the directory {directory}: {exc.strerror}; choose another one"
+            ) from exc
+
+    def emit(self, record: Record) -> None:
+        job_id = record.ids.get("job_id")
+        if job_id is None:
+            return
+        path = self.path(job_id)
+        # Again, if another process rotated and deleted the file between the opening and the line.
+        while not (after := _appended(path, record.line)).st_nlink:
+            pass
+        if self._max_bytes is not None and after.st_size >= self._max_bytes:
+            _aside(path)
+            old = sorted(self.directory.glob(f"{path.stem}.*.jsonl"))
+            for file in old[: len(old) - self._keep]:
+                file.unlink(missing_ok=True)
+
+    def path(self, job_id: str) -> Path:
+        """Return the file that the events of this job go to."""
+        # Whatever an id of the caller's own holds, its file is in the directory.
+        name = (
+            job_id
+            if _PLAIN.fullmatch(job_id)
+            else f"job-{blake2b(job_id.encode(), digest_size=16).hexdigest()}"
+        )
+        return self.directory / f"{name}.jsonl"
+
+    def archive(self, age: float | timedelta = timedelta(days=1)) -> list[Path]:
+        """Compress the files that nothing was written to for so long; a job that goes on begins a
+        new one.
+
+        It takes its time, and belongs into a thread: ``await asyncio.to_thread(sink.archive)``. If
+        it is interrupted, the next one goes on.
+
+        Args:
+            age: Seconds, or a `timedelta`.
+
+        Returns:
+            The compressed files, ``<job id>.<time>.jsonl.gz``.
+        """
+        before = time.time() - (age.total_seconds() if isinstance(age, timedelta) else age)
+        made = []
+        for path in sorted(self.directory.glob("*.jsonl")):
+            try:
+                if path.lstat().st_mtime <= before:
+                    check_file(path)
+                    made.append(_compressed(path if "." in path.stem else _aside(path)))
+            except FileNotFoundError:  # another process archives it, too
+                pass
+            except UnsafeFile as exc:
+                faults.add(f"archiving {path}", exc)
+        return made
+
+
+def _appended(path: Path, line: bytes) -> os.stat_result:
+    """Append *line* to a job's file; return what is known of the file then."""
+    fd = open_directly(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        append_line(fd, line, path)
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _aside(path: Path) -> Path:
+    """Give *path* a name that no other file has: whoever else does the same at the same time
+    overwrites nothing.
+    """
+    moved = path.with_name(f"{path.stem}.{time.time_ns()}.jsonl")
+    with suppress(FileNotFoundError):  # somebody was faster
+        path.rename(moved)
+    return moved
+
+
+def _compressed(path: Path) -> Path:
+    target = path.with_name(f"{path.name}.gz")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    size = -1
+    while size != path.lstat().st_size:  # a line that was on its way when the file got its name
+        with (
+            open(open_directly(path, os.O_RDONLY), "rb") as source,
+            open(open_directly(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as raw,
+            gzip.open(raw, "wb") as packed,
+        ):
+            shutil.copyfileobj(source, packed)
+            size = source.tell()
+    unfinished.replace(target)
+    path.unlink()
+    return target

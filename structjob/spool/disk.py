@@ -1,0 +1,523 @@
+"""The crash-safe queue on disk.
+
+A session (one running process) writes into two lanes, ``events`` and ``states``. A lane on disk is
+a sequence of segment files of JSON lines; one record is one ``write()`` to a file opened with
+``O_APPEND``: safe against ``kill -9`` when the call returns, and without a lock, so that a signal
+handler, ``__del__`` or another thread may come in between anywhere.
+
+The lines are what the database is given: to read a batch is one ``pread`` up to the last newline.
+Nothing is parsed on the way, but for the lanes of dead processes, whose checksums are verified
+first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from structjob.machine.files import open_directly
+from structjob.spool.line import number_of, owner_of, rescue, verify_line
+from structjob.spool.queue import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
+from structjob.spool.tally import Tally
+
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""Size at which a lane goes on in a new file, so that what is delivered can be deleted: half a
+millisecond of work, done on the loop.
+"""
+
+SETTLE = 2.0
+"""Seconds after a rotation before the old segment may go: a ``write()`` that began before may land
+in it late.
+"""
+
+_FULL = "spool_full"
+_SEGMENT = re.compile(r"(events|states)-(\d{6,})\.jsonl")
+_CLEARED = 1024 * 1024
+"""Bytes that are cleared at a time."""
+_LONGEST = 64 * 1024 * 1024
+
+_SHORTEST = 64
+"""Bytes that a record has at least."""
+
+_THREADS = 64
+"""Last lines of a batch among which its greatest number is looked for."""
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """One file of a lane: how far it is read and stored, and when the lane went on to the next
+    (monotonic, 0: not yet).
+    """
+
+    number: int
+    read: int = 0
+    acked: int = 0
+    retired: float = 0.0
+    confirmed: int = 0
+    done: dict[int, int] = field(default_factory=dict)
+
+    def ack(self, start: int, end: int) -> None:
+        """Note that start…end is stored; two writers may finish in the other order."""
+        self.done[start] = end
+        while self.acked in self.done:
+            self.acked = self.done.pop(self.acked)
+
+
+def _first_lines(chunk: bytes, most: int) -> tuple[int, int]:
+    """Return where the first *most* lines of *chunk* end, and how many there are: without a copy of
+    each, for this is done on the loop.
+    """
+    end = count = 0
+    while count < most and (found := chunk.find(b"\n", end) + 1):
+        end, count = found, count + 1
+    return end, count
+
+
+def _last_number(lines: bytes) -> int:
+    """Return about the greatest number in *lines*: they are out of order by as many as threads
+    wrote at once, at most.
+    """
+    return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)), default=0)
+
+
+class FileLane:
+    """A lane on disk.
+
+    Args:
+        directory: The session's directory.
+        name: ``events`` or ``states``.
+        writable: Whether this process writes it. If not, the lane is another process's: its
+            checksums are verified.
+        segment_bytes: Size of a segment at which the next one begins.
+        max_bytes: Bytes that may wait at most; ``None`` without bound.
+        overflow: What happens when they do.
+        shared: Whether another process delivers what this one writes. What that one has delivered
+            it deletes, and what it has in hand cannot be known: the newest are dropped in place of
+            the oldest.
+        tally: Of the session, for the lane of its events.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        writable: bool,
+        segment_bytes: int = SEGMENT_BYTES,
+        max_bytes: int | None = None,
+        overflow: Overflow = "drop_oldest",
+        shared: bool = False,
+        tally: Tally | None = None,
+    ) -> None:
+        self.dropped: deque[Dropped] = deque()
+        self.closed = False
+        self.room_comes = may_block
+        self.damaged = 0
+        """Lines left out since their checksum was wrong."""
+        self.damaged_most = 0
+        """How many records they can have been: where newlines were damaged, too, a line was
+        several.
+        """
+        self.last_seen = 0
+        """Greatest number that they had, as far as it can be told."""
+        self.final = False
+        """Whether nobody writes any more: the end of the file is then the end of its last line."""
+        self._directory = directory
+        self._name = name
+        self._writable = writable
+        self._overflow: Overflow = (
+            "drop_newest" if shared and overflow == "drop_oldest" else overflow
+        )
+        self._shared = shared
+        self._tally = tally
+        self._max_bytes = max_bytes
+        self._segment_bytes = (
+            segment_bytes if max_bytes is None else max(min(segment_bytes, max_bytes // 8), 4096)
+        )
+        self._check_bytes = (
+            self._segment_bytes
+            if max_bytes is None
+            else min(self._segment_bytes, max(max_bytes // 64, 1024))
+        )
+        self._lock = threading.Lock()
+        self._segments: dict[int, _Segment] = {}
+        self._reader: tuple[int, int] | None = None
+        self._full = False
+        self._torn = False
+        self._greatest = 0
+        # Threads may miss each other's additions: good enough to know when to look at the file.
+        self._since_check = 0
+        self._fd = -1
+        if writable:
+            self._segments[1] = _Segment(1)
+            self._fd = self._create(1)
+
+    # -- writing
+    # --------------------------------------------------------------------------
+
+    def append(self, line: bytes, number: int) -> None:
+        if self._full and not self._admit(line, number):
+            return
+        written = os.write(self._fd, line)
+        if written != len(line):
+            # A full disk took a part of it. The rest must not follow, for another record may stand
+            # between by now: close the fragment, which its checksum exposes, and let the caller
+            # keep the line elsewhere.
+            self._torn = True
+            with contextlib.suppress(OSError):
+                os.write(self._fd, b"\n")
+            raise OSError(errno.ENOSPC, "the disk took a part of a record only")
+        self._since_check += written
+        if self._since_check > self._check_bytes:
+            self.check_space()
+
+    def _admit(self, line: bytes, number: int) -> bool:
+        """Return whether the lane takes the record, though it is full: it is not one that drops the
+        oldest.
+        """
+        if self._overflow == "block" and self.room_comes():
+            while self._full and not self.closed and self.room_comes():
+                time.sleep(BLOCK_POLL)
+                self.check_space()
+            return True
+        if self._shared:
+            # nobody acknowledges anything here: what was deleted is to be seen on disk only
+            self.check_space()
+            if not self._full:
+                return True
+        self.dropped.append(Dropped(number, number, _FULL, owner_of(line)[1]))
+        self._risk(number)
+        return False
+
+    def check_space(self) -> None:
+        """Begin a new segment where the present one is long enough; enforce the bound. Cheap, may
+        be called from anywhere.
+        """
+        # Never waiting for the lock: a signal handler may have come in while its own thread holds
+        # it.
+        if self._fd < 0 or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._since_check = 0
+            last = max(self._segments)
+            if os.fstat(self._fd).st_size >= self._segment_bytes:
+                self._rotate(last)
+            if self._max_bytes is not None:
+                while (
+                    over := self._backlog() > self._max_bytes
+                ) and self._overflow == "drop_oldest":
+                    if not self._drop_oldest():
+                        break
+                self._full = over and self._overflow != "drop_oldest"
+        except OSError:
+            # No room or no descriptor for another segment. The record that brought us here is
+            # written, so its caller must not hear of it and write it once more: the present segment
+            # grows until the next attempt.
+            pass
+        finally:
+            self._lock.release()
+
+    def _rotate(self, last: int) -> None:
+        fresh = self._create(last + 1)
+        try:
+            # Known before anybody can write to it: whoever asks for the position next must find it.
+            self._segments[last + 1] = _Segment(last + 1)
+            # The descriptor keeps its number: a thread that is about to write then writes to one of
+            # the two files, and never to a stranger's that was given the number meanwhile.
+            os.dup2(fresh, self._fd, inheritable=False)
+        except OSError:
+            self._delete(self._segments[last + 1])
+            raise
+        finally:
+            os.close(fresh)
+        self._segments[last].retired = time.monotonic()
+
+    def _drop_oldest(self) -> bool:
+        """Give up the oldest segment that nobody writes and no batch is from."""
+        for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
+            if (
+                segment.retired
+                and time.monotonic() - segment.retired >= 0.05
+                and segment.read == segment.acked
+                and not segment.done
+            ):
+                # Its file first: should the process end in between, the numbers are missing and not
+                # both dropped and delivered.
+                left = b""
+                with contextlib.suppress(FileNotFoundError):
+                    left = self._path(segment.number).read_bytes()[segment.acked :]
+                self._risk(_last_number(left))
+                self._delete(segment)
+                self._drop(left, _FULL)
+                return True
+        return False
+
+    def _drop(self, lines: bytes, reason: str) -> int:
+        """Note that *lines* were given up, and whose they were; return how many."""
+        owners: dict[str | None, list[int]] = {}
+        for line in lines.split(b"\n"):
+            number, job_id = owner_of(line)
+            if number:
+                owners.setdefault(job_id, []).append(number)
+        for job_id, numbers in owners.items():
+            self.dropped.extend(
+                Dropped(first, last, reason, job_id) for first, last in ranges(numbers)
+            )
+            self._risk(max(numbers))
+        return sum(map(len, owners.values()))
+
+    def _risk(self, number: int) -> None:
+        """Note that, up to *number*, events were given up and it is known in memory only, until
+        `Recorder.account` has written it.
+        """
+        if self._tally is not None:
+            self._tally.risk(number)
+
+    def _delete(self, segment: _Segment) -> None:
+        if self._tally is not None and segment.confirmed:
+            confirmed, segment.confirmed = segment.confirmed, 0
+            self._tally.confirm(confirmed, segment.number)
+        self._path(segment.number).unlink(missing_ok=True)
+        if self._reader is not None and self._reader[0] == segment.number:
+            self._close_reader()
+        del self._segments[segment.number]
+
+    def sync(self) -> None:
+        # The files that were left behind, too, their names, and last the present one: one that is
+        # left meanwhile is in the list.
+        for path in [*map(self._path, sorted(self._segments)), self._directory]:
+            with contextlib.suppress(FileNotFoundError):  # stored, and deleted
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        if self._fd >= 0:
+            os.fsync(self._fd)
+
+    # -- reading
+    # --------------------------------------------------------------------------
+
+    def read(self, limit: int, most: int) -> Batch | None:
+        with self._lock:
+            if not self._writable:
+                self._find_segments()
+            # From the oldest on each time: a record may have landed late in a segment that was left
+            # behind.
+            for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
+                chunk, count = self._chunk(segment, limit, most)
+                if chunk:
+                    start, segment.read = segment.read, segment.read + len(chunk)
+                    if not self._writable:
+                        chunk = self._verified(chunk)
+                        count = chunk.count(b"\n")
+                    return Batch(chunk, count, self, segment.number, start, segment.read)
+        return None
+
+    def _chunk(self, segment: _Segment, limit: int, most: int) -> tuple[bytes, int]:
+        """Return whole lines of *segment*, from where it is read to, and how many."""
+        try:
+            fd = self._open(segment.number)
+        except FileNotFoundError:
+            return b"", 0
+        size = limit
+        while True:
+            chunk = os.pread(fd, size, segment.read)
+            end, count = _first_lines(chunk, most if size == limit else 1)
+            if count:
+                return chunk[:end], count
+            if len(chunk) < size:
+                return chunk if self.final else b"", 0
+            if size >= _LONGEST and not self._writable:
+                return chunk, 0  # no record is as long: damage, and memory has an end
+            size *= 2  # a single line is longer than what was asked for
+
+    def _verified(self, chunk: bytes) -> bytes:
+        """Return the lines of *chunk* that are whole and unchanged."""
+        lines = chunk.split(b"\n")
+        if not lines[-1] and all(map(verify_line, lines[:-1])):
+            # As good as always. Lines are out of order by as many as threads wrote at once, at
+            # most.
+            self._greatest = max([self._greatest, *map(number_of, lines[-_THREADS:])])
+            return chunk
+        good: list[bytes] = []
+        for line in lines:
+            if verify_line(line):
+                found = [line + b"\n"]
+            elif line:
+                self.damaged += 1
+                self.damaged_most += len(line) // _SHORTEST + 1
+                found = rescue(line)
+                if not found:
+                    self.last_seen = max(
+                        self.last_seen, self._greatest + 1, self._believed(number_of(line))
+                    )
+            else:
+                continue
+            good += found
+            self._greatest = max([self._greatest, *map(number_of, found)])
+        return b"".join(good)
+
+    def _believed(self, number: int) -> int:
+        """Return the *number* of a damaged line, or 0: where there are no holes it cannot be far
+        off, unless it is what was damaged.
+        """
+        return number if number <= self._greatest + self.damaged else 0
+
+    def ack(self, batch: Batch, confirmed: int = 0) -> None:
+        with self._lock:
+            segment = self._segments.get(batch.segment)
+            if segment is None:
+                return
+            segment.ack(batch.start, batch.end)
+            segment.confirmed += confirmed
+            with contextlib.suppress(OSError):  # it is tried again with the next batch
+                self._delete_stored()
+        if self._full:
+            self.check_space()
+
+    def clear(self, reason: str) -> int:
+        cleared, left = 0, self._backlog()
+        while left > 0 and (batch := self.read(_CLEARED, sys.maxsize)) is not None:
+            # In the file first: should the process end in between, the numbers are missing and not
+            # both dropped and delivered.
+            self._risk(_last_number(batch.lines))
+            with (
+                contextlib.suppress(OSError),
+                open(self._path(batch.segment), "r+b", buffering=0) as file,
+            ):
+                os.pwrite(file.fileno(), b"\n" * (batch.end - batch.start), batch.start)
+            cleared += self._drop(batch.lines, reason)
+            self.ack(batch)
+            left -= batch.end - batch.start
+        return cleared
+
+    def _delete_stored(self) -> None:
+        """Delete one segment of which all is stored; one at a time is enough, for many batches make
+        one.
+        """
+        for segment in list(self._segments.values()):
+            settled = segment.retired and time.monotonic() - segment.retired >= SETTLE
+            if settled and segment.acked and segment.acked == self._size(segment.number):
+                # if it cannot be deleted, its lines are stored once all the same
+                self._delete(segment)
+                break
+
+    def position(self) -> dict[int, int]:
+        if not self._writable:
+            self._find_segments()
+        return {number: self._size(number) for number in list(self._segments)}
+
+    def reached(self, position: dict[int, int]) -> bool:
+        return all(
+            self._reached(self._segments.get(number), size) for number, size in position.items()
+        )
+
+    def _reached(self, segment: _Segment | None, size: int) -> bool:
+        if segment is None or segment.acked >= size:
+            return True
+        if not self._torn:
+            return False
+        # The disk took a part of a line and not even its newline: nothing to wait for, its caller
+        # kept it elsewhere.
+        with contextlib.suppress(OSError), open(self._path(segment.number), "rb") as file:
+            file.seek(segment.acked)
+            return b"\n" not in file.read(size - segment.acked)
+        return False
+
+    def done(self) -> bool:
+        """Return whether everything there is was stored."""
+        with self._lock:
+            self._find_segments()
+            return all(
+                segment.acked >= self._size(segment.number) for segment in self._segments.values()
+            )
+
+    def filled(self) -> float:
+        if self._max_bytes is None:
+            return 0.0
+        with self._lock:
+            return self._backlog() / self._max_bytes
+
+    def _backlog(self) -> int:
+        sizes = {number: self._size(number) for number in self._segments}
+        if self._shared:
+            last = max(sizes)
+            for number in [number for number, size in sizes.items() if not size and number < last]:
+                del self._segments[number], sizes[number]
+        return sum(size - self._segments[number].acked for number, size in sizes.items())
+
+    # -- files
+    # --------------------------------------------------------------------------
+
+    def moved(self, directory: Path) -> None:
+        """Note that the directory has another name now."""
+        self._directory = directory
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{self._name}-{number:06}.jsonl"
+
+    def _create(self, number: int) -> int:
+        return open_directly(self._path(number), os.O_RDWR | os.O_APPEND | os.O_CREAT)
+
+    def _size(self, number: int) -> int:
+        try:
+            return os.stat(self._path(number)).st_size
+        except FileNotFoundError:
+            # Somebody deleted the directory. What is written to the present segment can still be
+            # read by its descriptor.
+            return (
+                os.fstat(self._fd).st_size if self._fd >= 0 and number == max(self._segments) else 0
+            )
+
+    def _find_segments(self) -> None:
+        try:
+            with os.scandir(self._directory) as entries:
+                names = [
+                    _SEGMENT.fullmatch(entry.name)
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                ]
+        except FileNotFoundError:
+            return
+        found = sorted(int(match[2]) for match in names if match and match[1] == self._name)
+        for number in found:
+            segment = self._segments.setdefault(number, _Segment(number))
+            if number != found[-1] and not segment.retired:
+                segment.retired = time.monotonic()
+
+    def _open(self, number: int) -> int:
+        if self._fd >= 0 and number == max(self._segments):
+            return self._fd
+        if self._reader is None or self._reader[0] != number:
+            self._close_reader()
+            self._reader = (number, os.open(self._path(number), os.O_RDONLY | os.O_NOFOLLOW))
+        return self._reader[1]
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            os.close(self._reader[1])
+            self._reader = None
+
+    def close(self) -> None:
+        self.closed = True
+        with self._lock:
+            self._close_reader()
+            if self._fd >= 0:
+                fd, self._fd = self._fd, -1
+                os.close(fd)
+
+    def forget(self) -> None:
+        """Let go of the files in a forked child, where the lock may be held by a thread that does
+        not exist there.
+        """
+        self._lock = threading.Lock()
+        self.close()

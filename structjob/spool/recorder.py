@@ -1,0 +1,548 @@
+"""The way into the spool: an event or a change of state becomes one line of bytes, is numbered, and
+is safe.
+
+Everything here may be called from any thread, a signal handler or ``__del__``, and be interrupted
+anywhere: numbers come from `itertools.count`, a line is one ``write()``, and whatever is counted is
+counted by one party only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from threading import get_ident
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+import msgspec
+
+from structjob.diagnostics import diagnostics
+from structjob.exceptions import SpoolError
+from structjob.spool.line import seal
+from structjob.spool.places import Places
+from structjob.spool.queue import Dropped, Lane, MemoryLane, Overflow
+from structjob.spool.routing import hand_over, remove
+
+if TYPE_CHECKING:
+    from structjob.spool.session import Session, SessionSpool
+
+_ACCOUNT_EVERY = 0.25
+"""Seconds between two accounts that a forked child gives of what it drops."""
+
+_JOBS = 200
+"""Jobs that one row of ``structjob_gaps`` names at most."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Numbers:
+    """Numbers from 1 on, without holes, for callers that may interrupt each other anywhere."""
+
+    def __init__(self) -> None:
+        self._count = count(1)
+        self.next: Callable[[], int] = self._count.__next__
+
+    @property
+    def given(self) -> int:
+        """How many were given out."""
+        # A look that takes nothing; `__reduce__`, which would do as well, is gone in Python 3.14.
+        return int(repr(self._count)[6:-1]) - 1
+
+
+class Recorder:
+    """Takes the events and changes of state of one session.
+
+    Args:
+        session: Whose they are.
+        places: Where its spool may be, or the directory itself; ``None`` to keep everything in
+            memory.
+        level: Number of the least level to record.
+        queue_size: Events that memory holds at most: without a spool, and while the disk refuses.
+        max_bytes: Bytes of the event lane on disk at most.
+        overflow: What happens beyond that.
+        fallbacks: Whether the spool may be in the fallbacks of its places, too.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        places: Places | Path | None,
+        *,
+        level: int,
+        queue_size: int,
+        max_bytes: int | None,
+        overflow: Overflow,
+        fallbacks: bool = False,
+    ) -> None:
+        self.level = level
+        self.session = session
+        self.queue_size = queue_size
+        self.closed = False
+        self.forked = False
+        """Whether this is a forked child, which has no engine: its parent delivers what it writes.
+        """
+        self.idle = False
+        self.wake: Callable[[], None] = _nothing
+        self._max_bytes = max_bytes
+        self._overflow = overflow
+        self._told: dict[str, float] = {}
+        from structjob.spool.session import SessionSpool  # a program that only logs never needs it
+
+        self.places = Places(session.database, (places,)) if isinstance(places, Path) else places
+        spool = None
+        if self.places is not None:
+            spool = SessionSpool.create_first(
+                self.places, session, max_bytes=max_bytes, overflow=overflow, fallbacks=fallbacks
+            )
+        self.root = spool.directory.parent if spool is not None else None
+        """The directory of the spools that this one is in."""
+        self._begin(spool)
+        _recorders.add(self)
+
+    def _begin(self, spool: SessionSpool | None) -> None:
+        self.spool = spool
+        self.numbers = Numbers()
+        self.state_numbers = Numbers()
+        self._rejected = Numbers()
+        self._broken_off = Numbers()
+        self._threads: set[int] = set()
+        self._thread = 0
+        """The one that logged last: threads take turns of milliseconds, so most often it is the
+        same.
+        """
+        self._taken: set[int] = set()
+        self.lost: deque[Dropped] = deque()
+        """Numbers that were given out and then not used: first, last, reason."""
+        self.lost_states: deque[int] = deque()
+        """The same of changes of state: nobody need wait for them."""
+        self.fallback = MemoryLane(self.queue_size, self._overflow, "disk_refused")
+        """Where events wait while the disk refuses them."""
+        self.fallback_states = MemoryLane()
+        self.events: Lane = (
+            spool.events if spool is not None else MemoryLane(self.queue_size, self._overflow)
+        )
+        self.states: Lane = spool.states if spool is not None else MemoryLane()
+        self._next = self.numbers.next
+        self._append = self._write = self.events.append
+        if spool is not None and spool.tally is not None:
+            self.fallback.confirm = spool.tally.confirm
+        self._listeners: tuple[Callable[[bytes], None], ...] = ()
+
+    @property
+    def overflow(self) -> Overflow:
+        """What happens to events for which there is no room."""
+        return self._overflow
+
+    @property
+    def rejected(self) -> int:
+        """Events that were refused and have no number."""
+        return self._rejected.given
+
+    @property
+    def broken_off(self) -> int:
+        """Calls that an exception ended where nothing can tell whether the line was written, or a
+        number taken.
+        """
+        return self._broken_off.given
+
+    def put(self, body: bytes, level: int) -> None:
+        """Record the event whose line begins with *body*; never raises an `Exception`."""
+        if level < self.level:
+            return
+        if self.closed:
+            self.reject()
+            if self.forked:
+                self._tell_forked()
+            hand_over(body, level)
+            return
+        if get_ident() != self._thread:
+            self._meet_thread()
+        number = 0
+        line = b""
+        try:
+            number = self._next()
+            body = b'%s,"seq":%d' % (body, number)
+            # as `structjob.spool.line.seal` does
+            line = b'%s,"crc":"%08x"}\n' % (body, crc32(body))
+            try:
+                self._append(line, number)
+            except OSError as exc:
+                self._disk_refused(exc)
+                self.fallback.append(line, number)
+                self._risk(number)  # after it is there: see `secure`
+        except BaseException as exc:
+            # Out of memory, or a signal handler that raises: the number is out and must be
+            # accounted for. Whether a line was written cannot be told here: the end of the session
+            # finds out.
+            if number and not line:
+                self.lost.append(Dropped(number, number, "interrupted"))
+                self._risk(number)
+            else:
+                self._broken_off.next()
+            if not isinstance(exc, Exception):
+                raise
+        if self.idle:
+            self.wake()
+
+    def _meet_thread(self) -> None:
+        """Note, where it survives this process, that one more thread logs: each may have a number
+        in its hands when the process dies.
+        """
+        thread = get_ident()
+        if thread not in self._threads:
+            self._threads.add(thread)
+            self._hold()
+        self._thread = thread
+
+    def take_number(self) -> int:
+        """Return a number for an event that is stored at once, and not written to the spool;
+        `settle_numbers` must follow.
+        """
+        number = self._next()
+        self._taken.add(number)
+        self._hold()
+        return number
+
+    def settle_numbers(self, numbers: Collection[int], stored: int) -> None:
+        """Note that of the *numbers* from `take_number` so many are *stored*, and the others among
+        the `lost`.
+        """
+        self._taken.difference_update(numbers)
+        self._hold()
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.confirm(stored)
+
+    def _hold(self) -> None:
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.hold(len(self._threads) + len(self._taken))
+
+    def _risk(self, number: int) -> None:
+        if self.spool is not None and self.spool.tally is not None:
+            self.spool.tally.risk(number)
+
+    def secure(self) -> None:
+        """Take back, once nothing about events is known in memory only, the note that there is
+        something.
+        """
+        tally = self.spool.tally if self.spool is not None else None
+        if tally is None or not tally.at_risk or self._in_memory():
+            return
+        tally.mark(0)
+        # another thread came in between, and its mark may have been taken back with the others
+        if number := self._in_memory():
+            tally.mark(number)
+
+    def _in_memory(self) -> int:
+        """Return the greatest number given out if something is known in memory only, or 0."""
+        lanes = self.fallback, self.fallback_states
+        uncertain = any(self.dropped_sources()) or not all(
+            lane.reached(lane.position()) for lane in lanes
+        )
+        return self.numbers.given if uncertain else 0
+
+    def put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+        """Record that the row which *describe* returns (columns of the table of *kind*) is now so.
+
+        Returns:
+            Its ``state_seq``, 0 if it was refused.
+        """
+        if self.closed:
+            self.reject()
+            if self.forked:
+                self._tell_forked()
+                return 0
+            row = describe()
+            self.tell(
+                "closed",
+                "a change of state came after the tracker was closed, and is not recorded: %s %s",
+                kind,
+                row.get("id") or row.get("job_id"),
+            )
+            return 0
+        return self._put_state(kind, describe)
+
+    def _put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+        # The number first. Were the row made before it, another thread could record the end in
+        # between, under a smaller number, and what was seen before the end would replace it.
+        number = self.state_numbers.next()
+        try:
+            line = seal(
+                b'{"kind":"%s","row":%s' % (kind.encode(), _encode(describe())),
+                b',"state_seq":%d' % number,
+            )
+            try:
+                self.states.append(line, number)
+            except OSError as exc:
+                self._disk_refused(exc)
+                self.fallback_states.append(line, number)
+        except BaseException:
+            self.lost_states.append(number)
+            raise
+        if self.idle:
+            self.wake()
+        return number
+
+    def add_listener(self, take: Callable[[bytes], None]) -> None:
+        """Let *take* have each event's line, too. It must not raise, nor wait."""
+        self._listeners = (*self._listeners, take)
+        self._append = self._append_and_tell
+
+    def remove_listener(self, take: Callable[[bytes], None]) -> None:
+        """Undo `add_listener`."""
+        self._listeners = tuple(other for other in self._listeners if other is not take)
+        if not self._listeners:
+            self._append = self._write
+
+    def _append_and_tell(self, line: bytes, number: int) -> None:
+        try:
+            self._write(line, number)
+        finally:
+            for take in self._listeners:
+                take(line)
+
+    def reject(self) -> None:
+        """Count an event that cannot be recorded."""
+        self._rejected.next()
+
+    def account(self) -> list[Dropped]:
+        """Put down in ``structjob_gaps``, by way of the spool, what was dropped since the last time
+        and whose it was; return it.
+        """
+        told: list[Dropped] = []
+        for source in self.dropped_sources():
+            dropped: dict[str, list[Dropped]] = {}
+            while source:
+                event = source.popleft()
+                dropped.setdefault(event.reason, []).append(event)
+            for reason, events in dropped.items():
+                for first, last, jobs in _gaps(events):
+                    told.append(Dropped(first, last, reason))
+                    # Also when closed already: this is about what came before.
+                    gap = {
+                        "first_seq": first,
+                        "last_seq": last,
+                        "reason": reason,
+                        "jobs": jobs or None,
+                    }
+                    self._put_state("gap", gap.copy)
+        return told
+
+    def dropped_sources(self) -> list[deque[Dropped]]:
+        """Return where those leave word who drop an event."""
+        return [self.lost, self.events.dropped, self.fallback.dropped]
+
+    def lanes(self) -> tuple[Lane, Lane, Lane, Lane]:
+        """Return the lanes in the order in which they are to be read: the events before a change of
+        state come with it, or sooner.
+        """
+        return self.states, self.fallback_states, self.events, self.fallback
+
+    def tell(self, about: str, message: str, *args: object, every: float = 60.0) -> None:
+        """Warn on the library's own logger, at most once in *every* seconds for the same
+        *about*.
+        """
+        now = time.monotonic()
+        if now - self._told.get(about, -every) >= every:
+            self._told[about] = now
+            diagnostics.warning(message, *args)
+
+    def _tell_forked(self) -> None:
+        if self.root is None:
+            self.tell(
+                "forked",
+                "this is a forked process, and the tracker that it was forked with has no spool by which the parent could take what is "
+                "recorded here: it is not stored; open another tracker in this process, or give that one a spool",
+            )
+
+    def _disk_refused(self, exc: OSError) -> None:
+        self.tell(
+            "disk",
+            "cannot write to the spool %s: %s; events wait in memory (at most %d)",
+            self.root,
+            exc.strerror or exc,
+            self.queue_size,
+        )
+
+    def leave(self) -> int:
+        """Leave to the spool what waits in memory, for the disk refused it; give up, and put down,
+        the events that it refuses still.
+
+        Nobody else may be at the lanes any more.
+
+        Returns:
+            How many were given up.
+        """
+        _move(self.fallback_states, self.states)
+        _move(self.fallback, self.events)
+        return self.fallback.clear("disk_refused")
+
+    def close(self) -> None:
+        """Take no more events. Threads that are past the check go on: see `quiet`."""
+        self.closed = True
+        remove(self)
+        if self.forked and self.spool is not None:
+            self.spool.close()
+
+    def quiet(self) -> bool:
+        """Return whether no thread is in the middle of recording: once closed, all that has a
+        number is in the lanes then.
+        """
+        # A look at the stacks, so that recording itself need not count who comes and goes.
+        inside = {Recorder.put.__code__, Recorder.put_state.__code__}
+        for top in sys._current_frames().values():
+            frame: FrameType | None = top
+            while frame is not None:
+                if frame.f_code in inside and frame.f_locals.get("self") is self:
+                    return False
+                frame = frame.f_back
+        return True
+
+    def after_fork(self) -> None:
+        """Become a session of its own in a forked child: no engine runs here, the parent delivers
+        what is written.
+        """
+        if self.closed:
+            return
+        self.forked = True
+        self.wake = _nothing
+        self.idle = False
+        if self.spool is not None:
+            # before it is dropped: its descriptors are shared with the parent, and hold the
+            # parent's locks
+            self.spool.forget()
+        parent, self.session = self.session, self.session.successor()
+        self._begin(None)
+        if self.root is None:  # nobody will ever read what it keeps
+            self.close()
+        else:
+            # Most children never log, or exec at once: a directory is made with the first line
+            # only.
+            self._opening = threading.Lock()
+            self._accounted = 0.0
+            self._append = self._write = self._append_first
+            self.states = _FirstState(self)
+        diagnostics.debug(
+            "forked: session %s goes on as %s", parent.session_id, self.session.session_id
+        )
+
+    def _append_first(self, line: bytes, number: int) -> None:
+        if self._open_child():
+            self._append_child(line, number)
+        else:
+            self._keep(self.fallback, line, number)
+
+    def _append_child(self, line: bytes, number: int) -> None:
+        """Append, and do what an engine would do besides: nobody else does here."""
+        self.events.append(line, number)
+        if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
+            self._accounted = time.monotonic()
+            self.account()
+        self._catch_up()
+
+    def _keep(self, fallback: MemoryLane, line: bytes, number: int) -> None:
+        """Keep a line that came while the directory was being made."""
+        fallback.append(line, number)
+        if self.spool is not None:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        if _move(self.fallback, self.events):
+            _move(self.fallback_states, self.states)
+        self.secure()
+
+    def _open_child(self) -> bool:
+        """Make the session's directory; return ``False`` if somebody is at it: another thread, or
+        the call that this one interrupts.
+        """
+        assert self.root is not None  # noqa: S101 -- set where this is called from
+        if not self._opening.acquire(blocking=False):
+            return False
+        try:
+            if self.spool is None:
+                from structjob.spool.session import SessionSpool  # loaded long ago
+
+                spool = SessionSpool.create(
+                    self.root,
+                    self.session,
+                    max_bytes=self._max_bytes,
+                    overflow=self._overflow,
+                    deliver=False,
+                )
+                self.events, self.states = spool.events, spool.states
+                self._write = self._append_child
+                self._append = self._append_and_tell if self._listeners else self._write
+                self.spool = spool
+                self._hold()
+        except SpoolError as exc:
+            raise OSError(str(exc)) from exc
+        finally:
+            self._opening.release()
+        self._catch_up()
+        return True
+
+
+def _move(fallback: MemoryLane, lane: Lane) -> bool:
+    """Move what is in *fallback* to *lane*; return whether the disk took it all."""
+    while (kept := fallback.take()) is not None:
+        try:
+            lane.append(kept[1], kept[0])
+        except OSError:
+            fallback.append(kept[1], kept[0])
+            return False
+    return True
+
+
+def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:
+    """Yield runs of numbers without a hole, first and last, and how many of each run belong to
+    which job.
+    """
+    first = last = 0
+    jobs: dict[str, int] = {}
+    for event in sorted(events):
+        if first and (event.first > last + 1 or len(jobs) >= _JOBS):
+            yield first, last, jobs
+            first, jobs = 0, {}
+        first, last = first or event.first, event.last
+        if event.job_id is not None:
+            jobs[event.job_id] = jobs.get(event.job_id, 0) + event.last - event.first + 1
+    if first:
+        yield first, last, jobs
+
+
+class _FirstState(MemoryLane):
+    """Stands for the state lane of a forked child until there is something to write."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def append(self, line: bytes, number: int) -> None:
+        recorder = self._recorder
+        if recorder._open_child():
+            recorder.states.append(line, number)
+        else:
+            recorder._keep(recorder.fallback_states, line, number)
+
+
+def _nothing() -> None:
+    pass
+
+
+_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for recorder in list(_recorders):
+        recorder.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

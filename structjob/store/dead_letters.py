@@ -1,0 +1,228 @@
+"""What a database refuses for its content: the batch is divided until the culprit stands alone, and
+that is put aside with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, func, insert, select
+
+from structjob.diagnostics import diagnostics
+from structjob.spool.line import number_of, rescue, seal, verify_line
+from structjob.store import tables
+from structjob.store.expressions import utc_now
+from structjob.store.gaps import DEAD_LETTERED
+from structjob.store.ingest import Ingest, Write, Written
+from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime
+from structjob.values.bounds import OF_VALUE
+from structjob.values.encoding import normalise
+
+
+def divided(write: Write) -> list[Write]:
+    """Return the parts to try one by one, none where *write* is a single line: changes of state
+    first, then halves.
+    """
+    if write.states and write.events:
+        return [Write(write.session_id, states=write.states), Write(write.session_id, write.events)]
+    halves = _halves(write.states or write.events)
+    if not all(halves):
+        return []
+    return [
+        Write(write.session_id, states=half) if write.states else Write(write.session_id, half)
+        for half in halves
+    ]
+
+
+def _halves(lines: bytes) -> tuple[bytes, bytes]:
+    split = lines.split(b"\n")[:-1]
+    middle = len(split) // 2
+    return b"".join(line + b"\n" for line in split[:middle]), b"".join(
+        line + b"\n" for line in split[middle:]
+    )
+
+
+def salvage(write: Write) -> tuple[Written, Write] | None:
+    """Return what is to be counted of a single line that is not whole, and the records in it to try
+    anew; None if it is whole.
+
+    A broken line is not what we wrote: the disk took a part of a record only, and perhaps another
+    one follows it in the same line.
+    """
+    line = write.states or write.events
+    if verify_line(line):
+        return None
+    whole = b"".join(rescue(line))
+    found = Write(write.session_id, b"", whole) if write.states else Write(write.session_id, whole)
+    return Written(torn=1 - whole.count(b"\n")), found
+
+
+def reduced(write: Write) -> Iterator[Write]:
+    """Yield a single change of state that was refused, with less in it: first what the columns
+    hold, then without its large JSON, then without its texts and all of its JSON.
+
+    So a job's final status is stored, whatever else is wrong with its row. Nothing is yielded where
+    nothing can be left out.
+    """
+    try:
+        state = msgspec.json.decode(write.states)
+        kind, number, row = state["kind"], state["state_seq"], state["row"]
+        table = _TABLES.get(kind)
+        if table is None or not isinstance(row, dict):
+            return
+        columns = [
+            (name, table.c[name])
+            for name in row
+            if name in table.c and name not in ("id", "job_id")
+        ]
+    except (msgspec.MsgspecError, KeyError, TypeError):  # an event, or no change of state at all
+        return
+    fitting = {**row, **{name: _fitting(column, row[name]) for name, column in columns}}
+    left_out = {
+        name: _left_out(column)
+        for name, column in columns
+        if _may_be_left_out(column) and row[name] is not None
+    }
+    diagnostics.warning(
+        "the database refuses a value of %s %s: it is stored without what does not fit; structjob_dead_letters has it, and the reason",
+        kind, row.get("id"),
+    )  # fmt: skip
+    large = {
+        name: value
+        for name, value in left_out.items()
+        if isinstance(value, dict) and len(msgspec.json.encode(row[name])) > _LARGE
+    }
+    former = row
+    for smaller in (fitting, {**fitting, **large}, {**fitting, **left_out}):
+        if smaller != former:
+            former = smaller
+            body = b'{"kind":"%s","row":%s' % (kind.encode(), msgspec.json.encode(smaller))
+            yield Write(write.session_id, states=seal(body, b',"state_seq":%d' % number))
+
+
+_TABLES = {"job": tables.jobs, "step": tables.steps}
+_SUBJECT = re.compile(r'\{"kind":"(?:job|step)","row":\{"id":"[^"]{1,255}"')
+# ASCII: no database refuses it.
+_LARGE = 16 * 1024
+"""Bytes of a JSON value that may be too large for a database."""
+_LEFT_OUT = "[left out: the database refused the record]"
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
+
+
+def _fitting(column: Column[Any], value: Any) -> Any:
+    """Return *value* as *column* holds it; what cannot be made so is left out."""
+    kind = column.type
+    if isinstance(kind, JSONValue):
+        return value
+    if value is None:
+        return "" if isinstance(kind, Exact) and not column.nullable else None
+    if isinstance(kind, UTCDateTime):
+        return value if isinstance(value, str) and _MOMENT.fullmatch(value) else None
+    if isinstance(kind, (Integer, Double)):  # `BigInteger` is one, too
+        least = None if column.nullable else 0
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return least
+        most = (
+            sys.float_info.max
+            if isinstance(kind, Double)
+            else 2**63 - 1
+            if isinstance(kind, BigInteger)
+            else 2**31 - 1
+        )
+        fits = abs(value) <= most and (isinstance(kind, Double) or isinstance(value, int))
+        return value if fits else least
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = text.replace("\x00", "␀")
+    return text[: kind.length] if isinstance(kind, Exact) else text
+
+
+def _may_be_left_out(column: Column[Any]) -> bool:
+    return isinstance(column.type, (JSONValue, LongText)) or (
+        isinstance(column.type, Exact) and bool(column.nullable)
+    )
+
+
+def _left_out(column: Column[Any]) -> Any:
+    return (
+        None
+        if isinstance(column.type, Exact)
+        else {"left_out": _LEFT_OUT}
+        if isinstance(column.type, JSONValue)
+        else _LEFT_OUT
+    )
+
+
+def put_aside(
+    connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False
+) -> Written:
+    """Put the single line of *write* among the dead letters, with the *error* it causes.
+
+    Whoever reads the line once more puts it aside once more: it stays one row. With *ascii_only*,
+    other characters are escaped: there is no database that cannot store it.
+    """
+    letters = tables.dead_letters
+    payload = (
+        (write.states or write.events).decode("utf-8", "backslashreplace").replace("\x00", "␀")
+    )
+    if ascii_only:
+        payload, error = (
+            given.encode("ascii", "backslashreplace").decode() for given in (payload, error)
+        )
+    payload = normalise(payload, OF_VALUE.limits[0]._replace(string=ingest.most))
+    number = number_of(write.states or write.events)
+    # Events are known by their number, if it is one; changes of state have another row of numbers.
+    numbered = bool(write.events) and 0 < number < 1 << 63
+    seq = number if numbered else None
+    same = (
+        letters.c.seq == seq
+        if numbered
+        else letters.c.seq.is_(None) & (letters.c.payload == payload)
+    )
+    if not connection.execute(
+        select(letters.c.id).where(letters.c.session_id == write.session_id, same).limit(1)
+    ).first():
+        if write.states and len(payload) > _LARGE:
+            _forget_former(connection, write.session_id, payload)
+        connection.execute(
+            insert(letters).values(
+                session_id=write.session_id,
+                seq=seq,
+                reason="refused",
+                error=error.replace("\x00", "␀"),
+                payload=payload,
+                ts=utc_now(),
+            )
+        )
+    if write.events and not numbered:
+        return Written(torn=1)
+    if write.events:
+        gap = {
+            "session_id": write.session_id,
+            "first_seq": number,
+            "last_seq": number,
+            "reason": DEAD_LETTERED,
+        }
+        ingest.upsert(connection, "structjob_gaps", msgspec.json.encode([gap]))
+        return Written(dead=1)
+    return Written(states=[number])
+
+
+def _forget_former(connection: Connection, session_id: int, payload: str) -> None:
+    """Delete the former records of the same job or step that were put aside: four large ones a
+    second would fill a disk.
+    """
+    if (subject := _SUBJECT.match(payload)) is None:
+        return
+    letters = tables.dead_letters
+    begins = func.substr(letters.c.payload, 1, subject.end())
+    found = select(letters.c.id, begins).where(
+        letters.c.session_id == session_id, letters.c.seq.is_(None), begins == subject[0]
+    )
+    # to a database "j" and "J" may be the same
+    former = [id_ for id_, text in connection.execute(found) if text == subject[0]]
+    if former:
+        connection.execute(delete(letters).where(letters.c.id.in_(former)))

@@ -1,0 +1,3 @@
+"""Text as people read it: numbers with their nouns, what a stream can show, and how a line is
+drawn.
+"""

@@ -1,0 +1,336 @@
+"""Events as lines for people: the same on the console, in ``structjob logs`` and wherever else they
+are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Protocol
+
+from structjob.text.appearance import (
+    LEVELS,
+    Piece,
+    colour_of,
+    fits,
+    lasting,
+    local,
+    paint,
+    speaks_unicode,
+    symbol,
+    wrapped,
+)
+from structjob.text.escaping import escape
+
+_MESSAGE = 30
+"""Columns of a message before its attributes: short messages line up."""
+
+_INDENT = 22
+"""Columns before the rest of a line that is longer than the terminal is wide: below its message."""
+
+_UUID = 36
+_SHORT = 8
+
+_OWN = frozenset((
+    "operation_created", "operation_start", "operation_end", "operation_crashed", "operation_crash_withdrawn", "step_start", "step_end",
+    "step_error",
+))  # fmt: skip
+"""Kinds of events that say what became of a job or step."""
+
+# What the line of such an event says in another place or in other words.
+_SAID = frozenset(
+    (
+        "step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "parent_job_id", "error_type",
+        "error_message", "last_lines", "attempt_number", "max_retries", "retry_delay", "total_steps", "total_steps_completed",
+        "retry_possible",
+    )
+)  # fmt: skip
+
+
+def short(id_: str) -> str:
+    """Return an id as it is shown to people, who may type it: the end of one of ours, all of
+    another's.
+
+    Ids of ours are UUIDv7, which begin alike: jobs of the same minute share eight characters and
+    more.
+    """
+    return id_[-_SHORT:] if len(id_) == _UUID else id_
+
+
+class Shown(Protocol):
+    """What is asked of an event: `structjob.Event` and `structjob.Record` have it."""
+
+    @property
+    def ts(self) -> datetime: ...
+    @property
+    def level(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def attrs(self) -> dict[str, Any]: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def operation(self) -> str | None: ...
+    @property
+    def step(self) -> str | None: ...
+    @property
+    def job_id(self) -> str | None: ...
+    @property
+    def logger(self) -> str | None: ...
+
+
+class Lines:
+    """Makes lines of events.
+
+    Args:
+        color: Whether to color them.
+        utc: Times in UTC, not in local time.
+        about: The job they are about, which is not named in each line then.
+        places: Whether each line says where its event belongs: step, job, logger.
+        clock_only: Lines of one day show the time only, and the day stands between them: for those
+            who look at them as they come.
+        dated: The day that is understood at first.
+        width: Returns how many columns a line may have; None: any number. A longer one is continued
+            below its message.
+        unicode: Whether more than ASCII can be shown; by default what stdout can.
+    """
+
+    def __init__(
+        self,
+        *,
+        color: bool,
+        utc: bool = False,
+        about: str | None = None,
+        places: bool = True,
+        clock_only: bool = False,
+        dated: date | None = None,
+        width: Callable[[], int] | None = None,
+        unicode: bool | None = None,
+    ) -> None:
+        self._color = color
+        self._utc = utc
+        self._about = about
+        self._places = places
+        self._clock_only = clock_only
+        self._day = dated
+        self._width = width
+        self._unicode = speaks_unicode() if unicode is None else unicode
+        self._dot = "·" if self._unicode else "|"
+
+    def render(self, event: Shown, *, mark: bool = False) -> str:
+        """Return *event* as text without a final newline; *mark* it among the lines around it."""
+        moment = local(event.ts, utc=self._utc)
+        rows: list[list[Piece]] = []
+        if not self._clock_only:
+            when = moment.isoformat(timespec="milliseconds")
+        else:
+            when = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
+            if moment.date() != self._day:
+                self._day = moment.date()
+                rule = "──" if self._unicode else "--"
+                rows.append([(f"{rule} {moment:%A %Y-%m-%d} {rule}", "dim")])
+        style, text = self._text(event)
+        attrs, traceback = _split(event.attrs, event.kind)
+        head: list[Piece] = [
+            (when, "bold" if mark else "dim"),
+            (" ", ""),
+            self._label(event),
+            (" ", ""),
+        ]
+        told_by: list[Piece] = []
+        for key, value in attrs.items():
+            told_by += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (value_text(value), ""))
+        width = self._width() if self._width is not None else 0
+        # Where there is little room, the job's name is left out first, then the space that makes
+        # attributes line up.
+        fitting = False
+        for place in self._places_of(event, short_form=width > 0):
+            row = [*head, (text.ljust(_MESSAGE) if attrs else text, style), *told_by, *place]
+            if not width or (fitting := fits(row, width)):
+                break
+        else:
+            row = [*head, (text, style), *told_by, *place]
+        rows.append(row)
+        if fitting and not traceback and len(rows) == 1:
+            return self._painted(row)
+        if traceback:
+            lines = traceback.rstrip("\n").split("\n")
+            # The last line may be the note that `structjob.enrich` added: the event itself says
+            # where it belongs.
+            rows += (
+                [(f"    {escape(line)}", "dim")]
+                for line in (lines[:-1] if lines[-1].startswith("[job_id=") else lines)
+            )
+        if not width:
+            return "\n".join(map(self._painted, rows))
+        return "\n".join(
+            self._painted(line)
+            for one in rows
+            for line in wrapped(one, width, _INDENT if one is row else 8)
+        )
+
+    def _painted(self, row: Any) -> str:
+        return "".join([paint(text, style, self._color) for text, style in row]).rstrip()
+
+    @staticmethod
+    def _label(event: Shown) -> Piece:
+        if event.stream != "system":
+            return f"{escape(event.stream):<8}", "yellow" if event.stream == "stderr" else "dim"
+        return f"{event.level:<8}", LEVELS.get(event.level, "") or "dim"
+
+    def _text(self, event: Shown) -> tuple[str, str]:
+        """Return style and words of the message."""
+        if event.kind in _OWN:
+            status, words = told(event.kind, event.level, event.attrs, event.operation, event.step)
+            if words:
+                if event.message != event.kind:
+                    words = event.message  # as it was stored; or what was said by hand
+                style = (
+                    "bold"
+                    if status == "running"
+                    else ""
+                    if status == "pending"
+                    else colour_of(status)
+                )
+                return style, f"{symbol(status, unicode=self._unicode)} {escape(words)}"
+        return "" if event.level in ("info", "debug") else LEVELS.get(event.level, ""), escape(
+            event.message
+        )
+
+    def _places_of(self, event: Shown, *, short_form: bool) -> Iterator[list[Piece]]:
+        """Yield where *event* belongs: step and job, or its logger; then in a *short_form*, without
+        the job's name.
+        """
+        if not self._places:
+            yield []
+            return
+        parts = (
+            [event.step] if event.step is not None and not event.kind.startswith("step_") else []
+        )
+        job = None
+        if event.job_id is not None and event.job_id != self._about:
+            job = short(event.job_id)
+        elif event.job_id is None and event.logger:
+            parts.append(event.logger)
+        if (
+            job is not None
+            and event.operation is not None
+            and not event.kind.startswith("operation_")
+        ):
+            yield self._place([*parts, f"{event.operation} {job}"])
+            if not short_form:
+                return
+        yield self._place([*parts, job] if job is not None else parts)
+
+    def _place(self, parts: list[str]) -> list[Piece]:
+        return (
+            [(" ", ""), (f"{self._dot} {f' {self._dot} '.join(map(escape, parts))}", "dim")]
+            if parts
+            else []
+        )
+
+
+def told(
+    kind: str, level: str, attrs: Mapping[str, Any], operation: str | None, step: str | None
+) -> tuple[str, str]:
+    """Return what an event says of a job or step: the status that it shows, and the words; no words
+    if it says nothing that is known.
+
+    Args:
+        kind: The event's kind.
+        level: Its level.
+        attrs: Its attributes.
+        operation: The name of the job that it belongs to.
+        step: The name of the step that it belongs to.
+    """
+    name = str(attrs.get("step") or step or "step")
+    operation = str(attrs.get("operation") or operation or "job")
+    status = str(attrs.get("status", ""))
+    lasted = f" in {attrs['duration_str']}" if "duration_str" in attrs else ""
+    match kind:
+        case "operation_created":
+            return "pending", f"{operation} created"
+        case "operation_start":
+            return "running", f"{operation} started"
+        case "operation_end" if status:
+            failure = f": {_error(attrs)}" if attrs.get("error_message") else ""
+            again = f", {retried(attrs)}" if "retry_delay" in attrs else ""
+            return status, f"{operation} {status}{lasted}{again}{failure}"
+        case "operation_crashed":
+            return "crashed", f"{operation} crashed: its process ended without finishing it"
+        case "operation_crash_withdrawn":
+            return "running", f"{operation} has not crashed"
+        case "step_start":
+            return "pending", name
+        case "step_end" if status == "retrying":
+            return status, f"{name} failed{lasted}, {retried(attrs)}"
+        case "step_end" if status:
+            return status, f"{name}{'' if status == 'completed' else f' {status}'}{lasted}"
+        case "step_error":
+            return "failed" if level == "error" else "retrying", f"{name}: {_error(attrs)}"
+    return "", ""
+
+
+def _split(attrs: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str]:
+    """Return the attributes that are shown as such, and the traceback among them."""
+    shown = dict(attrs)
+    traceback = ""
+    exception = shown.pop("exception", None)
+    if isinstance(exception, Mapping):
+        traceback = str(exception.get("traceback") or "")
+        if 'File "' not in traceback:
+            traceback = ""  # of an exception that was not raised; its message is in the line
+    elif exception is not None:
+        traceback = str(exception)
+    if kind in _OWN:
+        shown = {key: value for key, value in shown.items() if key not in _SAID}
+    elif traceback:
+        shown = {
+            key: value
+            for key, value in shown.items()
+            if key not in ("error_type", "error_message", "retry_possible")
+        }
+    shown.pop("parent_job_id", None)
+    return shown, traceback
+
+
+def _error(attrs: Mapping[str, Any]) -> str:
+    exception = attrs.get("exception")
+    kind, message = attrs.get("error_type"), attrs.get("error_message")
+    if not message and isinstance(exception, Mapping):
+        message = exception.get("message")
+    return ": ".join(str(part) for part in (kind, message) if part and part != "CommandFailed")
+
+
+def retried(about: Mapping[str, Any]) -> str:
+    """Return how a try went on that was tried again, given the metadata of its step or the
+    attributes of an event.
+    """
+    delay = about.get("retry_delay")
+    return (
+        f"retrying after {lasting(delay)}"
+        if isinstance(delay, int | float) and delay > 0
+        else "retrying"
+    )
+
+
+def value_text(value: Any) -> str:
+    """Return an attribute's value as it is shown: bare where that cannot be misread, as JSON
+    otherwise.
+    """
+    if isinstance(value, str):
+        if value and value.isprintable() and not any(char in value for char in " \"'="):
+            return escape(value)
+        if not any(char in value for char in '"\\'):
+            return f'"{escape(value)}"'
+    import msgspec
+
+    return escape(msgspec.json.encode(value).decode())
+
+
+def today(*, utc: bool) -> date:
+    """Return the day that a line's time belongs to when nothing else is said."""
+    return local(datetime.now(UTC), utc=utc).date()

@@ -1,0 +1,1 @@
+"""Jobs and events as files: export and import."""

@@ -1,0 +1,160 @@
+"""A job as lines of JSON: itself, its children, their attempts, steps and events.
+`structjob.transfer.imports` takes them back.
+
+Each line is an object with the key ``record``: ``export`` (the first line), ``job``, ``attempt``,
+``step`` or ``event``; its other keys are the fields of `JobRecord`, `AttemptRecord`, `StepRecord`
+and `Event`. Parents come before their children.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import contextmanager, suppress
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from structjob.exceptions import InvalidArgument
+from structjob.machine.files import follow, is_special, open_directly, open_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from structjob.models import JobTree
+    from structjob.queries.jobs import Jobs
+    from structjob.queries.logs import Logs
+
+FORMAT = 1
+"""The version of the format, told in the first line."""
+
+_TOGETHER = 500
+"""Lines that are written at a time."""
+
+_OTHER_FORMS = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def job_lines(
+    jobs: Jobs, logs: Logs, job_id: str, *, children: bool = True
+) -> AsyncIterator[bytes]:
+    """Yield a job as lines of JSON.
+
+    Args:
+        jobs: Where jobs are read.
+        logs: Where events are read.
+        job_id: The job's id.
+        children: With its descendants.
+
+    Raises:
+        JobNotFound: if there is no such job.
+    """
+    found = _flat(await jobs.tree(job_id)) if children else [await jobs.get(job_id)]
+    yield as_line(
+        "export",
+        {"format": FORMAT, "job_id": job_id, "exported_at": datetime.now(UTC), "jobs": len(found)},
+    )
+    for job in found:
+        yield as_line("job", plain(job))
+        for attempt in sorted(await jobs.history(job.id), key=lambda attempt: attempt.attempt):
+            yield as_line("attempt", plain(attempt))
+            for step in await jobs.steps(job.id, attempt.attempt):
+                yield as_line("step", plain(step))
+    async for event in logs.iterate(job_id=job_id, children=children, limit=1_000):
+        yield as_line("event", plain(event))
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Refuse a *path* whose name promises another form than JSON lines.
+
+    Raises:
+        InvalidArgument: if it does.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    if name.endswith(_OTHER_FORMS):
+        raise InvalidArgument(
+            f"a job is exported as JSON lines, which {Path(path).name} is no name for: call it .jsonl or .jsonl.gz; "
+            "`structjob export JOB --csv -o FILE` writes its log lines as CSV"
+        )
+
+
+def _flat(tree: JobTree) -> list[Any]:
+    """Return the jobs of a tree, parents before children."""
+    waiting = [tree]
+    for one in waiting:  # it grows while it is read
+        waiting.extend(one.children)
+    return [one.job for one in waiting]
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """Return a record as a line holds it: without what it does not tell."""
+    return {
+        field.name: value
+        for field in fields(record)
+        if (value := getattr(record, field.name)) is not None
+    }
+
+
+def as_line(kind: str, values: dict[str, Any]) -> bytes:
+    """Return a line of a file."""
+    return _encode({"record": kind, **values}) + b"\n"
+
+
+async def write_lines(lines: AsyncIterator[bytes], path: str | os.PathLike[str]) -> int:
+    """Write *lines* to a file, compressed if its name ends in ``.gz``; return how many there were.
+    The file is there when it is whole.
+    """
+    number = 0
+    with _replaced(Path(path)) as file:
+        waiting: list[bytes] = []
+        async for line in lines:
+            waiting.append(line)
+            number += 1
+            if len(waiting) >= _TOGETHER:
+                await asyncio.to_thread(file.write, b"".join(waiting))
+                waiting.clear()
+        file.write(b"".join(waiting))
+    return number
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for its owner alone that takes the place of *path* in the end, if all goes well;
+    what is no file is written to.
+    """
+    opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
+    if is_special(path):  # a device or a pipe, which a file must not take the place of
+        with (
+            os.fdopen(open_file(path, os.O_WRONLY, special=True), "wb") as raw,
+            opener(raw) as file,
+        ):
+            yield file
+        return
+    path = follow(path)  # a link goes on leading to it
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = open_directly(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        with os.fdopen(descriptor, "wb") as raw, opener(raw) as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def gzipped(raw: IO[bytes]) -> IO[bytes]:
+    """Return a file that compresses what it is given into *raw*, which stays open when it is
+    closed.
+    """
+    return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]  # it is one for all that is done with it
+
+
+def _as_it_is(raw: IO[bytes]) -> IO[bytes]:
+    return raw

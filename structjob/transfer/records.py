@@ -1,0 +1,236 @@
+"""The records of a file that is imported: read line by line, and checked against the columns they
+go to.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, Table
+
+from structjob.exceptions import ImportRefused
+from structjob.levels import LEVEL_ALIASES, LEVELS
+from structjob.models import STREAMS, JobStatus, StepStatus
+from structjob.store import tables
+from structjob.store.ingest import JSON_COLUMNS
+from structjob.store.types import Exact
+from structjob.values.encoding import normalise
+
+MAX_LINE = 16 * 1024 * 1024
+"""Bytes of a line at most."""
+
+_STATUSES = {
+    "success": "completed",
+    "succeeded": "completed",
+    "done": "completed",
+    "error": "failed",
+    "canceled": "cancelled",
+}
+"""Words of other trackers, and ours for them."""
+
+TABLES = {
+    "job": tables.jobs,
+    "attempt": tables.attempts,
+    "step": tables.steps,
+    "event": tables.logs,
+}
+"""Where the records of each kind go."""
+
+_ALIASES = {
+    "job": {
+        "job_id": "id",
+        "name": "operation",
+        "start_time": "started_at",
+        "end_time": "completed_at",
+    },
+    "attempt": {},
+    "step": {"step_id": "id", "start_time": "started_at", "end_time": "completed_at"},
+    "event": {"timestamp": "ts", "event": "message"},
+}
+"""Names of other trackers, and of log files, and ours for them."""
+
+_NEEDED = {
+    "job": ("id", "operation", "created_at"),
+    "attempt": ("job_id", "attempt"),
+    "step": ("id", "job_id", "name"),
+    "event": ("ts", "message"),
+}
+_TIMES = frozenset({"ts", "created_at", "started_at", "completed_at", "canceled_at"})
+_NUMBERS = frozenset({"percent_complete", "duration_ms", "cpu_ms", "done", "total"})
+_WHOLE = frozenset({"attempt", "max_rss_kb", "seq"})
+_OURS = frozenset({"session_id", "state_seq", "stored_at", "type"})
+"""Columns that the import itself fills."""
+
+BLANK_LIMIT = 100_000
+"""Blank lines of a file at most: a small compressed file may hold hundreds of millions."""
+
+NOTES = ("export", "dead_letter")
+"""Records that are for people, and go nowhere."""
+
+
+def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the records of a file with the numbers of their lines.
+
+    Raises:
+        ImportRefused: if a line is no record.
+    """
+    with open(path, "rb") as raw:
+        compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+        with gzip.GzipFile(fileobj=raw) if compressed else nullcontext(raw) as file:
+            number = blank = 0
+            try:
+                while line := file.readline(MAX_LINE + 1):
+                    number += 1
+                    if len(line) > MAX_LINE:
+                        raise ImportRefused(f"line {number} has more than {MAX_LINE:,} bytes")
+                    if line.strip():
+                        yield (number, *_record(number, line))
+                    elif (blank := blank + 1) > BLANK_LIMIT:
+                        raise ImportRefused(
+                            f"line {number}: {path} has more than {BLANK_LIMIT:,} blank lines: remove them (grep .)"
+                        )
+            except (EOFError, zlib.error, OSError) as exc:
+                raise ImportRefused(f"{path} cannot be read beyond line {number}: {exc}") from exc
+
+
+def _record(number: int, line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        record = msgspec.json.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ImportRefused(f"line {number} is not JSON: {exc}") from exc
+    kind = record.pop("record", None) if isinstance(record, dict) else None
+    if not isinstance(kind, str) or (kind not in NOTES and kind not in TABLES):
+        raise ImportRefused(
+            f'line {number} is no record: it must be an object with the key "record": job, attempt, step or event'
+        )
+    return kind, record
+
+
+def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as a row of its table; what has no column there goes into ``attrs`` or
+    ``metadata``.
+
+    Raises:
+        ValueError: if something is missing, or is not what its column holds.
+    """
+    table = TABLES[kind]
+    row: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for given, value in record.items():
+        name = _ALIASES[kind].get(given, given)
+        if name == "error" and kind != "event":
+            row |= _error(value)
+        elif name in _OURS or (name in ("id", "seq") and kind == "event"):
+            continue
+        elif name in table.c and (
+            name != "stream" or value is None or value in STREAMS
+        ):  # another one is an attribute, as in logging
+            if value is not None:
+                row[name] = _value(table, name, value)
+        else:
+            rest[name] = value
+    if kind == "job":
+        row.setdefault("created_at", row.get("started_at"))
+    for name in _NEEDED[kind]:
+        # a program prints blank lines, too
+        if row.get(name) is None or (row[name] == "" and name != "message"):
+            raise ValueError(f"{name} is missing")
+    if kind == "event":
+        row["level"] = _level(row.get("level", "info"))
+    else:
+        row["status"] = _status(kind, row.get("status", "completed"))
+    extra = "attrs" if kind == "event" else "metadata"
+    if rest and extra in table.c:
+        held = row.get(extra) or {}
+        row[extra] = {**rest, **held} if isinstance(held, dict) else {**rest, extra: held}
+    return row
+
+
+def _value(table: Table, name: str, value: Any) -> Any:
+    if name in JSON_COLUMNS:
+        return value
+    if name in _TIMES:
+        return _time(name, value)
+    if name in _NUMBERS or name in _WHOLE:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or (name in _WHOLE and value != int(value))
+        ):
+            raise ValueError(f"{name} must be a number, not {value!r}")
+        if not 0 <= value <= _most(table, name):
+            raise ValueError(f"{name} is out of range: {value!r}")
+        return int(value) if name in _WHOLE else float(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # other trackers number their jobs
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- one kind of error, which gets its line's number
+    column = table.c[name].type
+    text = str(normalise(value))
+    if isinstance(column, Exact) and len(text) > column.length:
+        raise ValueError(f"{name} has {len(text):,} characters; {column.length} are the most")
+    return text
+
+
+def _most(table: Table, name: str) -> float:
+    """Return the greatest number that a column holds on every database."""
+    if name in _NUMBERS:
+        return sys.float_info.max
+    return 2**53 if isinstance(table.c[name].type, BigInteger) else 2**31 - 1
+
+
+def _time(name: str, value: Any) -> str:
+    """Return a time as the databases take it: from ISO 8601 (UTC if it has no zone), or from
+    seconds since 1970.
+    """
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            moment = datetime.fromtimestamp(value, UTC)
+        else:
+            moment = datetime.fromisoformat(value)
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{name} is no time: {value!r}; write ISO 8601, such as 2026-05-04T13:30:00Z"
+        ) from None
+    return moment.strftime("%Y-%m-%d %H:%M:%S.%f").rjust(26, "0")
+
+
+def _error(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    given = value if isinstance(value, Mapping) else {"message": value}
+    texts = {
+        name: None if given.get(name) is None else str(normalise(str(given[name])))
+        for name in ("type", "message", "traceback")
+    }
+    return {
+        "error_type": (texts["type"] or "Error")[:200],
+        "error_message": texts["message"] or "",
+        "error_traceback": texts["traceback"],
+    }
+
+
+def _level(value: Any) -> str:
+    level = str(value).lower()
+    level = LEVEL_ALIASES.get(level, level)
+    if level not in LEVELS:
+        raise ValueError(f"unknown level {value!r}: use one of {', '.join(LEVELS)}")
+    return level
+
+
+def _status(kind: str, value: Any) -> str:
+    status = str(value).lower()
+    status = _STATUSES.get(status, status)
+    known = [one.value for one in (StepStatus if kind == "step" else JobStatus)]
+    if status not in known:
+        raise ValueError(f"unknown status {value!r}: use one of {', '.join(known)}")
+    return status

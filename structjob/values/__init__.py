@@ -1,0 +1,1 @@
+"""Values before they are written: encoded within bounds, with secrets redacted."""

@@ -1,0 +1,632 @@
+"""Anything that can be logged → bounded JSON bytes that every supported database takes. Never
+raises.
+
+The fast path is one pass over flat, plain values and one call to msgspec; for large ones a few
+passes in C, level by level. Whatever these do not recognise goes through `normalise`, which turns
+any object into plain values within the limits; what is cut carries a mark that says how much.
+
+Normalised are: NaN and infinities (to their names), NUL (to U+2400: SQLite and PostgreSQL cannot
+hold it in text), lone surrogates (to their escape), bytes (to text), sets, deques, ranges, views of
+mappings and arrays (to lists), NumPy's scalars (to what they are), keys that are not text, cycles,
+and objects (to their ``repr``).
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import ipaddress
+import math
+import pathlib
+import types
+import uuid
+from collections.abc import Callable, Mapping, MappingView, ValuesView
+from itertools import chain, islice
+from typing import Any, Protocol
+
+import msgspec
+
+from structjob.values.bounds import (
+    MAX_BITS,
+    MAX_DEPTH,
+    MAX_KEY,
+    MAX_KEYS,
+    MAX_STRING,
+    OF_EVENT,
+    SHORT_STRING,
+    Bounds,
+    Limits,
+)
+
+
+class Redacting(Protocol):
+    """What takes secrets out of plain values."""
+
+    def value(self, value: Any, key: str | None = None) -> Any:
+        """Return plain *value*, whose own key is *key*, without secrets."""
+
+    def clears(self, names: set[str], encoded: bytes) -> bool:
+        """Return whether there is surely no secret in a value, given the *names* by which one could
+        be known and its JSON.
+        """
+
+
+_PLAIN = frozenset({int, bool, type(None)})
+_INFINITY = float("inf")
+# An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` goes a long way round.
+_BACKSLASH = ord("\\")
+
+_NUMBERS = frozenset({int, bool, float, type(None)})
+_SIMPLE = _NUMBERS | {str, list, dict}
+_SHORT_KEY = MAX_KEY // 4
+"""Characters of a key that need no closer look."""
+_LARGE = 1 << 63
+"""Integers below it need no closer look."""
+_SHOWN = (
+    datetime.timedelta, uuid.UUID, decimal.Decimal, fractions.Fraction, complex, pathlib.PurePath, collections.UserString,
+    ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
+    ipaddress.IPv4Interface, ipaddress.IPv6Interface,
+)  # fmt: skip
+"""Types of single values that are recorded as their ``str``."""
+_CONTAINERS: tuple[Any, ...] = (
+    Mapping, list, tuple, set, frozenset, range, collections.deque, collections.UserList, array.array, MappingView,
+)  # fmt: skip
+_ARRAY_MODULES = frozenset({"numpy", "pandas", "torch", "cupy", "jax", "jaxlib"})
+"""Libraries whose arrays and scalars are recorded as numbers: they have ``shape``, ``tolist`` and
+slices as NumPy's do.
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_text(value: object) -> bytes:
+    """Return *value* as a JSON string; what is not a `str` is converted first."""
+    if type(value) is str and len(value) <= MAX_STRING:
+        try:
+            out = _encode(value)
+        except UnicodeEncodeError:
+            pass
+        else:
+            if len(out) <= MAX_STRING and (_BACKSLASH not in out or out.find(b"\\u0000") < 0):
+                return out
+    out = _encode(_text(value, MAX_STRING))
+    # Control characters take six bytes each in JSON.
+    return out if len(out) <= 2 * MAX_STRING else _encode(_text(value, MAX_STRING // 6))
+
+
+def encode_plain(attrs: dict[str, Any]) -> bytes | None:
+    """Return *attrs*, whose keys are text, as a JSON object; ``None`` if a value is not plain, or
+    something has to be cut.
+    """
+    try:
+        for value in attrs.values():
+            kind = type(value)
+            if kind is str:
+                if len(value) > MAX_STRING:  # before it is encoded: it may be of 100 MB
+                    return None
+            # Of the floats, `x - x` is 0.0 for the finite ones alone.
+            elif kind not in _PLAIN and (kind is not float or value - value != 0.0):
+                return None
+        out = _encode(attrs)
+    except Exception:  # noqa: BLE001 -- whatever it is (a class may refuse to be hashed), the careful way copes with it
+        return None
+    if (
+        len(out) > MAX_STRING
+        or len(attrs) > MAX_KEYS
+        or (_BACKSLASH in out and out.find(b"\\u0000") > 0)
+    ):
+        return None
+    return out
+
+
+def encode_attrs(attrs: dict[str, Any]) -> bytes:
+    """Return *attrs* as a JSON object of at most `ROOM` bytes."""
+    out = encode_plain(attrs) if all(type(key) is str for key in attrs) else None
+    return encode_value(attrs) if out is None else out
+
+
+def encode_value(
+    value: Any,
+    bounds: Bounds = OF_EVENT,
+    redactor: Redacting | None = None,
+    warn: Callable[[str], object] | None = None,
+) -> bytes:
+    """Return any value as JSON within *bounds*, without secrets.
+
+    What is too large is cut anew from the value itself each time, so that the marks say how much
+    there was.
+
+    Args:
+        value: Anything.
+        bounds: How large it may be.
+        redactor: Takes the secrets out; ``None`` leaves them in.
+        warn: Called, if something is cut for its size, with what is too large and the limit.
+    """
+    tried, size, cut = bounds.limits, 0, ""
+    if (simple := _simple(value, bounds.limits[0])) is not None:
+        out, names = simple
+        if redactor is None or redactor.clears(names, out):
+            if len(out) <= bounds.room:
+                return out
+            tried, size = tried[1:], len(out)
+    plain: Any = None
+    for limits in tried:
+        normaliser = _Normaliser(limits)
+        plain = normaliser.plain(value, 0)
+        if limits is bounds.limits[0]:
+            cut = normaliser.cut
+        if redactor is not None:
+            plain = redactor.value(plain)
+        try:
+            out = _encode(plain)
+        except Exception:  # noqa: BLE001 -- a redactor of somebody's own came in between
+            plain = normalise(plain, limits)
+            out = _encode(plain)
+        if len(out) <= bounds.room:
+            break
+        size = size or len(out)
+    else:
+        out = _encode(_outline(plain, size, bounds.room))
+    if size > bounds.room and not cut:
+        cut = f"{size:,} bytes of JSON are more than {bounds.room:,}"
+    if cut and warn is not None:
+        warn(cut)
+    return out
+
+
+def _simple(value: Any, limits: Limits) -> tuple[bytes, set[str]] | None:
+    """Return *value* as JSON, and by which names secrets in it could be known; ``None`` if it needs
+    a closer look.
+
+    A few passes over each level, all of them in C: a tenth of the time that it takes to walk
+    through a large value.
+    """
+    try:
+        names = _survey(value, limits)
+        out = b"" if names is None else _encode(value)
+    except Exception:  # noqa: BLE001 -- whatever it is, the careful way copes with it
+        return None
+    if names is None or (_BACKSLASH in out and out.find(b"\\u0000") > 0):
+        return None
+    return out, names
+
+
+def _survey(value: Any, limits: Limits) -> set[str] | None:
+    """Return the keys in *value*, and what may be one in a list of pairs; ``None`` unless it is
+    simple and within the limits.
+    """
+    level, names, nodes = [value], set[str](), 1
+    for _ in range(MAX_DEPTH):
+        kinds = set(map(type, level))
+        if not kinds <= _SIMPLE:
+            return None
+        if str in kinds:
+            texts = [each for each in level if type(each) is str]
+            nodes += sum(map(len, texts)) >> 6
+            if any(
+                len(text) > limits.string or len(text.encode()) > limits.string
+                for text in texts
+                if len(text) * 4 > limits.string
+            ):
+                return None
+        if (int in kinds or float in kinds) and not _are_plain(
+            [each for each in level if type(each) in _NUMBERS]
+        ):
+            return None
+        lists = [each for each in level if type(each) is list] if list in kinds else []
+        mappings = [each for each in level if type(each) is dict] if dict in kinds else []
+        if not lists and not mappings:
+            return names if nodes <= limits.nodes else None
+        nodes += sum(map(len, lists)) + sum(map(len, mappings))
+        # The nodes bound what the next level takes: of shared lists there may be billions.
+        if (
+            nodes > limits.nodes
+            or max(map(len, lists), default=0) > limits.items
+            or max(map(len, mappings), default=0) > limits.keys
+        ):
+            return None
+        if mappings:
+            keys = set(chain.from_iterable(mappings))
+            if keys and (set(map(type, keys)) != {str} or max(map(len, keys)) > _SHORT_KEY):
+                return None
+            names |= keys
+        names.update([each[0] for each in lists if len(each) == 2 and type(each[0]) is str])
+        level = [
+            *chain.from_iterable(lists),
+            *chain.from_iterable([each.values() for each in mappings]),
+        ]
+    return None
+
+
+def normalise(value: Any, limits: Limits = OF_EVENT.limits[0]) -> Any:
+    """Return *value* made of ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and
+    ``None`` alone, within the limits.
+    """
+    return _Normaliser(limits).plain(value, 0)
+
+
+def with_text_keys(given: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return *given* with keys that are text: 1 and "1" do not become one. The values stay as they
+    are.
+    """
+    out: dict[str, Any] = {}
+    for key, value in given.items():
+        out[_fresh(_text(_key(key), MAX_KEY), out)] = value
+    return out
+
+
+class _Normaliser:
+    """One walk through a value.
+
+    Attributes:
+        cut: What was too large first, and the limit; empty if nothing was.
+    """
+
+    __slots__ = ("_above", "_max_items", "_max_keys", "_max_nodes", "_max_string", "_nodes", "cut")
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_string = limits.string
+        self._max_items = limits.items
+        self._max_keys = limits.keys
+        self._max_nodes = limits.nodes
+        self._nodes = 0
+        self._above: set[int] = set()
+        self.cut = ""
+
+    @property
+    def full(self) -> bool:
+        """Whether the rest has to be left out."""
+        return self._nodes > self._max_nodes
+
+    def plain(self, value: Any, depth: int) -> Any:
+        self._nodes += 1
+        kind = type(value)
+        if (kind is str and _is_short(value)) or (kind is int and -_LARGE < value < _LARGE):
+            return value
+        try:
+            return self._plain(value, type(value), depth)
+        except Exception as exc:  # noqa: BLE001 -- a hostile object must not take the event with it
+            return f"<{type_name(value)}: cannot be shown, {type(exc).__name__}>"
+
+    def _plain(self, value: Any, kind: type, depth: int) -> Any:
+        # `issubclass(type(x), …)` and never `isinstance`: the latter asks the object, which may lie
+        # or raise.
+        if value is None or kind is bool:
+            return value
+        if issubclass(kind, str):
+            text = self._text(value)
+            self._nodes += len(text) >> 6
+            return text
+        if issubclass(kind, int):
+            number = int.__int__(value)
+            if (bits := number.bit_length()) <= MAX_BITS:
+                return number
+            self._note(f"a number of {bits:,} bits", MAX_BITS)
+            return f"<int of {bits:,} bits>"
+        if issubclass(kind, float):
+            real = float.__float__(value)
+            if real - real == 0.0:
+                return real
+            return "NaN" if real != real else "Infinity" if real == _INFINITY else "-Infinity"  # noqa: PLR0124 -- NaN alone differs from itself
+        if issubclass(kind, (bytes, bytearray, memoryview)):
+            return self._bytes(value)
+        if issubclass(kind, (datetime.datetime, datetime.date, datetime.time)):
+            return value.isoformat()
+        if issubclass(kind, _SHOWN):
+            return self._text(str(value))
+        if issubclass(kind, enum.Enum):
+            return self.plain(value.value, depth + 1)
+        return self._container(value, kind, depth)
+
+    def _container(self, value: Any, kind: type, depth: int) -> Any:
+        members: Any = _fields_of(value, kind)
+        if members is None:
+            if not issubclass(kind, _CONTAINERS):
+                return self._array(value, depth) if _is_array(kind) else self._text(value)
+            members = value
+        if depth >= MAX_DEPTH:
+            return self._too_deep(value)
+        if id(value) in self._above:
+            return f"…[cycle: this {type_name(value)} contains itself]"
+        self._above.add(id(value))
+        try:
+            return (
+                self._mapping(members, depth)
+                if issubclass(type(members), Mapping)
+                else self._items(members, depth)
+            )
+        finally:
+            self._above.discard(id(value))
+
+    def _note(self, what: str, limit: int) -> None:
+        """Note that something is too large for a *limit*."""
+        self.cut = self.cut or f"{what} is more than {limit:,}"
+
+    def _text(self, value: Any, limit: int = 0) -> str:
+        text, size = _clean_text(value, limit or self._max_string)
+        cut = _cut(text, limit or self._max_string, size)
+        if cut is not text:
+            self._note(
+                f"a {'text' if not limit else 'key'} of {size:,} characters",
+                limit or self._max_string,
+            )
+        return cut
+
+    def _too_deep(self, value: Any) -> str:
+        self._note("the depth of nesting", MAX_DEPTH)
+        return f"…[cut: {type_name(value)} nested deeper than {MAX_DEPTH} levels]"
+
+    def _left(self, left: int, size: int, what: str, limit: int) -> str:
+        """Return the mark of a container of which so much is *left* out."""
+        if self.full:
+            self._note("the number of values", self._max_nodes)
+        else:
+            self._note(f"the number of {size:,} {what}", limit)
+        return f"[cut: {left:,} more of {size:,} {what}]"
+
+    def _mapping(self, value: Any, depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        kept = 0
+        most = _most(len(value), self._max_keys)
+        for key in islice(iter(value), most):
+            if self.full:
+                break
+            name = (
+                key
+                if type(key) is str and _is_short(key) and key not in out
+                else _fresh(self._text(_key(key), MAX_KEY), out)
+            )
+            out[name] = self.plain(value[key], depth + 1)
+            kept += 1
+        if (left := len(value) - kept) > 0:
+            out[_fresh("…", out)] = self._left(left, len(value), "keys", self._max_keys)
+        return out
+
+    def _items(self, value: Any, depth: int, size: int | None = None) -> list[Any]:
+        # At once: a deque or a view that another thread changes meanwhile would end the iteration
+        # with an error.
+        size = len(value) if size is None else size
+        items = list(islice(iter(value), _most(size, self._max_items)))
+        if len(items) > 64 and self._nodes + len(items) <= self._max_nodes and _are_plain(items):
+            self._nodes += len(items)
+            out: list[Any] = items
+        else:
+            out = []
+            for item in items:
+                if self.full:
+                    break
+                out.append(self.plain(item, depth + 1))
+        if (left := size - len(out)) > 0:
+            out.append(f"…{self._left(left, size, 'items', self._max_items)}")
+        return out
+
+    def _bytes(self, value: bytes | bytearray | memoryview) -> str:
+        # A slice first: decoding 100 MB to keep 64 KiB of it would hold the caller up.
+        size = memoryview(value).nbytes
+        text = bytes(memoryview(value).cast("B")[: self._max_string + 1]).decode(
+            "utf-8", "backslashreplace"
+        )
+        if size > self._max_string:
+            self._note(f"{size:,} bytes", self._max_string)
+        return _cut(_clean(text), self._max_string, size)
+
+    def _array(self, value: Any, depth: int) -> Any:
+        """Return an array or a series of NumPy, or of a library like it, as a list of the numbers
+        in it.
+        """
+        shape = value.shape
+        if not shape:
+            return self.plain(_scalar(value), depth + 1)
+        if depth >= MAX_DEPTH:
+            return self._too_deep(value)
+        size = int(shape[0])
+        # A list of everything in a large array would take time and memory before it is cut: a slice
+        # first, and then row by row.
+        first = value[:most] if size > (most := _most(size, self._max_items)) else value
+        if len(shape) > 1 and math.prod(shape) > self._max_nodes:
+            return self._items(
+                [first[index] for index in range(min(size, self._max_items))], depth, size
+            )
+        return self._items((first.astype(str) if _of_times(value) else first).tolist(), depth, size)
+
+
+def _fields_of(value: Any, kind: type) -> Any:
+    """Return *value* as a mapping if it is an object of named fields, or shows a mapping's values;
+    else ``None``.
+
+    By their names secrets are known. A field that its class leaves out of the ``repr`` is left out.
+    Nothing is imported.
+    """
+    if dataclasses.is_dataclass(kind):
+        return {
+            field.name: getattr(value, field.name, None)
+            for field in dataclasses.fields(kind)
+            if field.repr
+        }
+    if issubclass(kind, msgspec.Struct):
+        return {name: getattr(value, name, None) for name in kind.__struct_fields__}
+    if issubclass(kind, tuple) and isinstance(fields := getattr(kind, "_fields", None), tuple):
+        return dict(zip(fields, value, strict=False))
+    if issubclass(kind, ValuesView):
+        return getattr(value, "mapping", None) or getattr(value, "_mapping", None)
+    if issubclass(kind, types.SimpleNamespace):
+        return dict(vars(value))
+    # Looked up in the classes' own dicts: a metaclass may have its own idea of what they have.
+    for base in kind.__mro__[:-1]:
+        names = vars(base)
+        if (attributes := names.get("__attrs_attrs__")) is not None:
+            return {
+                each.name: getattr(value, each.name, None)
+                for each in attributes
+                if each.repr is not False
+            }
+        # In the second and the first version of pydantic.
+        model = names.get("__pydantic_fields__", names.get("model_fields", names.get("__fields__")))
+        if isinstance(model, dict) and (
+            hasattr(kind, "__pydantic_fields_set__") or hasattr(kind, "__fields_set__")
+        ):
+            return _of_model(value, model)
+        if names.get("__module__") == "argparse" and base.__name__ == "Namespace":
+            return dict(vars(value))
+    return None
+
+
+def _of_model(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    hidden = {
+        name
+        for name, field in fields.items()
+        if getattr(getattr(field, "field_info", field), "repr", True) is False
+    }
+    members = {**vars(value), **(getattr(value, "__pydantic_extra__", None) or {})}
+    return {name: member for name, member in members.items() if name not in hidden}
+
+
+def _is_array(kind: type) -> bool:
+    """Return whether *kind* is an array, a scalar or a series of NumPy, or of a library like it.
+    Nothing is imported.
+    """
+    if not (hasattr(kind, "tolist") and hasattr(kind, "shape")):
+        return False
+    return not _ARRAY_MODULES.isdisjoint(
+        str(base.__module__).partition(".")[0] for base in kind.__mro__
+    )
+
+
+def _of_times(value: Any) -> bool:
+    """Return whether an array or a scalar holds times: they may be finer than Python's, which would
+    make numbers of them.
+    """
+    return getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m")
+
+
+def _scalar(value: Any) -> Any:
+    """Return what a scalar of NumPy, or of a library like it, is in Python."""
+    item: Any = str(value) if _of_times(value) else value.tolist()
+    if type(item) is not type(value):
+        return item
+    # of more digits than Python's have
+    return complex(item) if item.dtype.kind == "c" else float(item)
+
+
+def _are_plain(items: list[Any]) -> bool:
+    """Return whether *items* need no closer look: numbers, truth values and nothing."""
+    kinds = set(map(type, items))
+    if not kinds <= _NUMBERS:
+        return False
+    if float in kinds and not all(
+        map(
+            math.isfinite,
+            items if kinds == {float} else [item for item in items if type(item) is float],
+        )
+    ):
+        return False
+    if int not in kinds:
+        return True
+    whole = items if kinds == {int} else [item for item in items if type(item) is int]
+    return bool(min(whole) > -_LARGE and max(whole) < _LARGE)
+
+
+def _is_short(text: str) -> bool:
+    """Return whether *text* needs no closer look: most do not."""
+    return len(text) < 64 and text.isascii() and "\x00" not in text
+
+
+def _key(key: Any) -> Any:
+    """Return *key* as what its text is made of."""
+    if issubclass(type(key), (bytes, bytearray)):
+        # as a value would be: names of headers, say
+        key = bytes(key[:257]).decode("utf-8", "backslashreplace")
+    elif issubclass(type(key), enum.Enum):
+        key = key.value  # as a value would be
+    elif issubclass(type(key), _SHOWN):
+        key = str(key)
+    elif issubclass(type(key), (datetime.date, datetime.time)):
+        key = key.isoformat()
+    elif _is_array(type(key)) and not key.shape:
+        key = _scalar(key)
+    return key
+
+
+def _fresh(key: str, taken: dict[str, Any]) -> str:
+    """Return *key*, or with a number behind it when another key came to the same text."""
+    if key not in taken:
+        return key
+    number = 2
+    while (candidate := f"{key}~{number}") in taken:
+        number += 1
+    return candidate
+
+
+def _text(value: Any, limit: int) -> str:
+    """Return *value* as clean text of at most *limit* bytes in UTF-8."""
+    text, size = _clean_text(value, limit)
+    return _cut(text, limit, size)
+
+
+def _clean_text(value: Any, limit: int) -> tuple[str, int]:
+    """Return *value* as clean text that is not much longer than *limit*, and how many characters it
+    had.
+    """
+    if type(value) is not str:
+        try:
+            value = str.__str__(value if issubclass(type(value), str) else _repr(value))
+        except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not take the event with it
+            value = f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
+    return _clean(value[: limit + 1]), len(value)
+
+
+def _most(size: Any, limit: int) -> int:
+    """Return how many members of a container of *size* to keep: the mark takes the place of one, so
+    one is not cut for it.
+    """
+    return limit + 1 if size == limit + 1 else limit
+
+
+def _repr(value: Any) -> str:
+    if issubclass(type(value), (list, tuple, dict, set, frozenset)):
+        # Lists of lists of the same list have texts of gigabytes.
+        normaliser = _Normaliser(OF_EVENT.limits[0]._replace(string=SHORT_STRING))
+        plain = normaliser.plain(value, 0)
+        if normaliser.full:
+            return repr(plain)
+    return repr(value)
+
+
+def _clean(text: str) -> str:
+    if "\x00" in text:
+        text = text.replace("\x00", "␀")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+def _cut(text: str, limit: int, size: int) -> str:
+    """Cut *text* to *limit* bytes with a mark; *size* is the length it had at first, in its own
+    units.
+    """
+    if size <= limit and (len(text) * 4 <= limit or len(text.encode()) <= limit):
+        return text
+    kept = text.encode()[: max(limit - 80, 0)].decode("utf-8", "ignore")
+    return f"{kept}…[cut: the first {len(kept):,} of {max(size, len(text)):,} kept]"
+
+
+def _outline(plain: Any, size: int, room: int) -> dict[str, Any]:
+    """Say what was there when even the shortened values, which *plain* holds, are too large."""
+    keys = list(islice(plain, 64)) if type(plain) is dict else []
+    return {"…": f"[cut: {size:,} bytes of values, the limit is {room:,}]", "keys": keys}
+
+
+def type_name(value: Any) -> str:
+    """Return the qualified name of the type of *value*."""
+    # Not `type(value).__qualname__`: a metaclass may have its own idea of that.
+    return str(_qualname(type(value)))
+
+
+_qualname = type.__dict__["__qualname__"].__get__

@@ -1,0 +1,527 @@
+"""Secrets are replaced before anything is written anywhere: by the names of their keys, and by what
+credentials look like (`credentials`).
+
+One list of keys counts for structures and for texts. Values that a program registers (`secret`) are
+replaced wherever they occur.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote, quote_plus
+
+from structjob.exceptions import InvalidArgument
+from structjob.values import credentials
+from structjob.values.commands import masked, may_be_command, without_secrets
+from structjob.values.credentials import MARK, may_hold_card, may_hold_token
+
+T = TypeVar("T", str, bytes)
+
+SECRET_KEYS = (
+    "password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "api_key", "accesskey", "access_key", "privatekey",
+    "private_key", "authorization", "cookie", "credential", "credentials", "sessionid", "csrf", "xsrf", "jwt", "dsn", "otp", "totp", "cvv",
+    "cvc", "ssn", "card_number", "secret_key", "account_key", "auth_key", "shared_key", "signing_key", "encryption_key", "master_key",
+    "storage_key", "consumer_key", "app_key", "license_key", "sas_key", "set_cookie", "connection_string", "amz_signature",
+    "amz_credential", "amz_security_token", "goog_signature", "rediscli_auth", "sshpass", "requirepass", "userpass", "passcode",
+    "client_assertion", "refresh_token", "webhook_url", "mnemonic", "seed_phrase", "recovery_phrase", "bind_pw",
+    "userpw", "dbpw", "phpsessid", "jsessionid", "connect_sid", "passwort", "kennwort", "contrasena", "contraseña", "senha", "mot_de_passe",
+    "motdepasse", "mysql_pwd",
+)  # fmt: skip
+"""Words that make a key secret when it is one of them, ends in one, or holds one between ``_``,
+``-`` or ``.`` or camel humps.
+"""
+
+WEAK_KEYS = ("pass", "sig", "signature", "auth", "pin", "sas")
+"""Words that make a key secret only together with a value that looks like one; in texts, only
+before ``=``.
+"""
+
+CARD_KEYS = (
+    "card",
+    "pan",
+    "cc",
+    "ccnum",
+    "card_no",
+    "card_num",
+    "credit_card",
+    "creditcard",
+    "cc_number",
+    "card_number",
+)
+"""Keys under which the bare digits of a payment card are replaced."""
+
+_NAMES = frozenset(
+    {"name", "key", "header", "variable", "env", "field", "parameter", "option", "attribute"}
+)
+_VALUES = frozenset({"value", "val", "content", "data", "default"})
+"""Keys of mappings that hold a name and a value: ``{"name": "password", "value": …}``."""
+_CONCERNING = _VALUES | {"netloc"}
+
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+"""Where one word of a key ends and the next begins: ``dbPassword``, ``CSRFToken``."""
+
+_GAPS = re.compile(r"\W+")
+"""What stands between words otherwise, of the text of a tuple that is a key, say."""
+
+# Never a secret although it holds such a word: counters and limits of language models' tokens, and
+# what is said about a secret.
+_INNOCENT = re.compile(
+    r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$"
+    r"|_(?:type|types|url|uri|endpoint|file|path|dir|directory|name|arn|length|len|policy|policies|required|enabled|disabled|valid|expired"
+    r"|expires|expires_in|expires_at|expiry|expiration|ttl|age|max_age|at|on|limit|count|version|strength|field|fields|stdin|rotation|manager"
+    r"|provider|protection|pattern|regex|re|cls|usage|used|budget|changed|reset|algorithm|format|prefix|domain|samesite|secure|httponly|jar|exists|rules?|hint|class|bucket|consent|per_second|per_minute)$"
+    r"|^(?:has|is|no|needs|requires|require|use|uses|ask|prompt|with|without|show|hide|forgot|missing"
+    r"|invalid|bad|wrong)_(?!cookie)"
+)
+_NAMED = ("</", "val", "content", "data", "name=")
+"""What stands in each text whose values have their names in a place of their own."""
+_ALWAYS = re.compile(r"^(?:webhook_url|set_cookie2?)$")
+
+_WORD = re.compile(r"[^\W_]+")
+_SHORTEST_VALUE = 6
+_ID_MARK = f"{MARK[:-1]}:"
+_ID_LENGTH = 64
+"""Characters that a column of ids has at least."""
+
+_RULES: tuple[str, ...] = (
+    "keys",
+    "names",
+    "urls",
+    "schemes",
+    "tokens",
+    "cards",
+    "commands",
+    "statements",
+    "private_keys",
+)
+
+Rule = str | re.Pattern[str]
+
+
+class _Forgets(Protocol):
+    def forget(self) -> None: ...
+
+
+class _Registered:
+    """The values that are secret in this process, in the forms in which they may occur."""
+
+    def __init__(self) -> None:
+        self.pattern: re.Pattern[str] | None = None
+        self._forms: set[str] = set()
+        self._lock = threading.Lock()
+        self._watching: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def add(self, values: Iterable[str]) -> None:
+        with self._lock:
+            self._forms.update(form for value in values for form in forms_of(value))
+            if self._forms:
+                self.pattern = _any_of(self._forms)
+        for watching in list(self._watching):
+            watching.forget()
+
+    def watch(self, watching: _Forgets) -> None:
+        """Let *watching* forget what it found harmless whenever a value is added."""
+        self._watching.add(watching)
+
+
+registered = _Registered()
+
+
+def secret(value: T) -> T:
+    """Register a secret value: from now on it is replaced by ``[redacted]`` wherever this process
+    logs or records it.
+
+    It is also found URL-quoted and in Base64.
+
+    Args:
+        value: At least 6 characters.
+
+    Returns:
+        The same *value*: ``password = structjob.secret(load_password())``.
+
+    Raises:
+        InvalidArgument: if *value* is neither text nor bytes, or shorter: it would be replaced
+            within other words.
+    """
+    if not isinstance(value, (str, bytes)):
+        raise InvalidArgument(f"secret() takes text or bytes, not {type(value).__name__}")
+    text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
+    if len(text) < _SHORTEST_VALUE:
+        raise InvalidArgument(
+            f"secret() takes at least {_SHORTEST_VALUE} characters: fewer would be replaced within other words"
+        )
+    registered.add([text])
+    return value
+
+
+def forms_of(value: str) -> set[str]:
+    """Return *value* as it may occur: as it is, quoted for URLs, in Base64, in JSON or in a
+    ``repr``.
+    """
+    encoded = value.encode("utf-8", "backslashreplace")
+    plain, urlsafe = (
+        encode(encoded).decode().rstrip("=")
+        for encode in (base64.b64encode, base64.urlsafe_b64encode)
+    )
+    escaped = value.encode("unicode_escape").decode()
+    return {
+        value,
+        quote(value, safe=""),
+        quote(value),
+        quote_plus(value),
+        plain,
+        urlsafe,
+        escaped,
+        escaped.replace('"', '\\"'),
+    }
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
+
+
+class Redactor:
+    """Replaces secrets by ``[redacted]``.
+
+    Args:
+        keys: Further words that make a key secret, in structures and in texts.
+        text: Whether to look for credentials within texts, too.
+        rules: Regular expressions for further secrets in texts: what they match is replaced, or
+            their group ``secret`` if they have one.
+        allow: Keys that are never secret, in whatever style they are written.
+        disable: Rules for texts that are not used: ``keys`` (``password=…``), ``names``
+            (``name="password" value="…"``), ``urls``, ``schemes`` (``Bearer …``), ``tokens``
+            (``ghp_…``), ``cards``, ``commands`` (``mysql -p…``), ``statements`` (SQL, ``.netrc``),
+            ``private_keys``.
+        values: Secret values of at least 6 characters, as `secret` registers them, for this
+            redactor alone.
+
+    Raises:
+        InvalidArgument: if a rule to disable is unknown, or a value too short.
+    """
+
+    def __init__(
+        self,
+        keys: Iterable[str] = (),
+        *,
+        text: bool = True,
+        rules: Iterable[Rule] = (),
+        allow: Iterable[str] = (),
+        disable: Iterable[str] = (),
+        values: Iterable[str] = (),
+    ) -> None:
+        given = list(keys)
+        found = {*SECRET_KEYS, *map(snake, given), *(snake(word.lower()) for word in given)} - {""}
+        words = sorted(map(re.escape, found), key=len, reverse=True)
+        long = [word for word in words if len(word) > 4]
+        self._secret = re.compile(
+            rf"(?:^|_)(?:{'|'.join(words)})s?\d*(?:$|_)|(?:{'|'.join(long)})\d*$"
+        )
+        self._given = (
+            re.compile("|".join(rf"(?:^|_){re.escape(snake(word))}$" for word in given))
+            if given
+            else None
+        )
+        self._allowed = frozenset(
+            form for word in allow for form in (snake(word), snake(word.lower()))
+        )
+        self._verdicts: dict[str, bool] = {}
+        self._concerns: dict[str, bool] = {}
+        disabled = set(disable)
+        for name in sorted(disabled - {*_RULES}):
+            raise InvalidArgument(
+                f"unknown rule {name!r} to disable: use some of {', '.join(_RULES)}"
+            )
+        self._on = frozenset() if not text else frozenset(_RULES) - disabled
+        # A text holds a pair only if it holds a part of its key.
+        roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
+        self._roots = re.compile("|".join([_ROOTS, *map(re.escape, sorted(roots))]))
+        self._rules = [re.compile(rule) for rule in rules]
+        own = list(values)
+        for value in own:
+            if len(value) < _SHORTEST_VALUE:
+                raise InvalidArgument(
+                    f"values need at least {_SHORTEST_VALUE} characters each: fewer would be replaced within other words"
+                )
+        self._values = _any_of({form for value in own for form in forms_of(value)}) if own else None
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether every text has to be looked at: the quick rejects know nothing of values and
+        rules that were given, nor of a subclass.
+        """
+        return (
+            type(self) is not Redactor
+            or registered.pattern is not None
+            or self._values is not None
+            or bool(self._rules)
+        )
+
+    def is_secret(self, key: str) -> bool:
+        """Return whether *key* names a secret."""
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            words = snake(key)
+            verdict = (
+                self._secret.search(words) is not None
+                and words not in self._allowed
+                and (
+                    _INNOCENT.search(words) is None
+                    or _ALWAYS.search(words) is not None
+                    or (self._given is not None and self._given.search(words) is not None)
+                )
+            )
+            if len(self._verdicts) < 10_000 and len(key) < 256:
+                self._verdicts[key] = verdict
+        return verdict
+
+    def concerns(self, key: str) -> bool:
+        """Return whether a value under *key*, or the key itself, needs a closer look than its text
+        alone.
+        """
+        verdict = self._concerns.get(key)
+        if verdict is None:
+            verdict = (
+                self.is_secret(key)
+                or self._is_weak(key)
+                or self._is_card(key)
+                or snake(key) in _CONCERNING
+                or self.text(key) != key
+            )
+            if len(self._concerns) < 10_000 and len(key) < 256:
+                self._concerns[key] = verdict
+        return verdict
+
+    def _is_weak(self, key: str) -> bool:
+        words = snake(key)
+        return words.rpartition("_")[2] in WEAK_KEYS and words not in self._allowed
+
+    def _is_card(self, key: str) -> bool:
+        words = snake(key)
+        return (
+            words in CARD_KEYS or words.endswith(("_card", "_pan"))
+        ) and words not in self._allowed
+
+    def suspects(self, text: str) -> bool:
+        """Return whether *text* may hold a credential; cheap, and wrong on the careful
+        side only.
+        """
+        if self.reads_all:
+            return True
+        if not self._on or len(text) < 5:
+            return False
+        return may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
+
+    def _may_name_secret(self, text: str) -> bool:
+        """Return whether *text* may hold a word that names a secret, and what has to stand beside
+        it; or a URL with a password.
+        """
+        pair = "=" in text or ":" in text
+        if not (
+            pair
+            or "-" in text
+            or "'" in text
+            or "earer" in text
+            or "asic" in text
+            or "login" in text
+            or "</" in text
+        ):
+            return "%3" in text or "AUTH " in text or "BASIC" in text or "BEARER" in text
+        lower = text.lower()
+        return (
+            self._roots.search(lower) is not None
+            or (pair and ("@" in text or _SHORT_ROOTS.search(lower) is not None))
+            or ("-" in text and may_be_command(text))
+        )
+
+    def clears(self, names: set[str], encoded: bytes) -> bool:
+        """Return whether `value` surely leaves a plain value as it is.
+
+        Args:
+            names: The keys in it, and the texts that stand before another value in a list.
+            encoded: The value as JSON.
+        """
+        # An option of a command is known by how it begins.
+        return (
+            not self.reads_all
+            and not any(map(self.concerns, names))
+            and b'"-' not in encoded
+            and not self.suspects(encoded.decode())
+        )
+
+    def text(self, text: str) -> str:
+        """Return *text* without the credentials in it."""
+        if not self.suspects(text):
+            return text
+        for pattern in (registered.pattern, self._values):
+            if pattern is not None:
+                text = pattern.sub(MARK, text)
+        if self._on:
+            text = self._by_rules(text)
+        for rule in self._rules:
+            text = rule.sub(_marked, text)
+        return text
+
+    def _by_rules(self, text: str) -> str:
+        on = self._on
+        if self._may_name_secret(text):
+            lower = text.lower()
+            if "private_keys" in on and "private key" in lower:
+                text = credentials.private_keys(text)
+            if "urls" in on and "@" in text:
+                text = credentials.urls(text)
+            if "schemes" in on and ("earer" in lower or "asic" in lower):
+                text = credentials.schemes(text)
+            if "keys" in on:
+                text = credentials.pairs(text, self.is_secret, self._is_weak, self._is_card)
+            if "names" in on and any(sign in lower for sign in _NAMED):
+                text = credentials.named(text, self.is_secret)
+            if "commands" in on and "-" in text:
+                text = without_secrets(text, self.is_secret)
+            if "statements" in on and (
+                "'" in text or '"' in text or "login" in lower or "AUTH " in text
+            ):
+                text = credentials.statements(text)
+        if "tokens" in on and may_hold_token(text):
+            text = credentials.tokens(text)
+        if "cards" in on and may_hold_card(text):
+            text = credentials.cards(text)
+        return text
+
+    def value(self, value: Any, key: str | None = None) -> Any:
+        """Return plain *value* (as `structjob.values.encoding.normalise` makes it) without secrets,
+        at any depth; *key* is its own.
+        """
+        if key is not None and value is not None and type(value) is not bool:
+            if self.is_secret(key):
+                return MARK
+            if self._is_weak(key) and type(value) is str and credentials.is_likely_secret(value):
+                return MARK
+            if (
+                self._is_card(key)
+                and type(value) in (str, int)
+                and credentials.is_card_number(value)
+            ):
+                return MARK
+            if key.lower() == "netloc" and type(value) is str and "@" in value:
+                return self.text(f"://{value}")[3:]
+        if type(value) is str:
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return self._mapping(value)
+        if isinstance(value, (list, tuple)):
+            if value and all(map(_is_pair, value)):  # headers, and the items of a mapping
+                return [[self.value(name), self.value(item, name)] for name, item in value]
+            if (
+                key is not None
+                and snake(key) == "auth"
+                and _is_pair(value)
+                and type(value[1]) is str
+            ):
+                return [self.value(value[0]), MARK]
+            if any(type(item) is str and item[:1] == "-" for item in value):
+                return [
+                    item if type(item) is str else self.value(item) for item in self.command(value)
+                ]
+            return [self.value(item) for item in value]
+        return value
+
+    def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
+        out: dict[Any, Any] = {}
+        hidden = self.named(value)
+        for name, item in value.items():
+            if name in hidden:
+                out[name] = MARK
+                continue
+            plain = self.text(name) if type(name) is str else name
+            while plain != name and plain in out:
+                plain += "~"
+            out[plain] = self.value(item, str(name))
+        return out
+
+    def named(self, value: Mapping[Any, Any]) -> list[Any]:
+        """Return the keys of *value* whose items are secret because another item names them:
+        ``{"name": "password", "value": …}``.
+        """
+        names = {str(key).lower(): key for key in value}
+        if names.keys().isdisjoint(_VALUES) or not any(
+            type(value[names[name]]) is str and self.is_secret(value[names[name]])
+            for name in names.keys() & _NAMES
+        ):
+            return []
+        return [key for name, key in names.items() if name in _VALUES and value[key] is not None]
+
+    def command(self, words: Sequence[Any]) -> list[Any]:
+        """Return the words of a command line without the secrets among them; what is no text stays
+        as it is.
+        """
+        return masked(words, self.is_secret, self.text)
+
+
+def _marked(found: re.Match[str]) -> str:
+    if "secret" not in found.re.groupindex:
+        return MARK
+    if found["secret"] is None:
+        return found[0]
+    at, end = found.span("secret")
+    return f"{found.string[found.start() : at]}{MARK}{found.string[end : found.end()]}"
+
+
+def snake(key: str) -> str:
+    """Return the words of *key* in small letters, with ``_`` between them."""
+    return _GAPS.sub("_", _HUMPS.sub("_", key)).strip("_").lower()
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and len(item) == 2 and type(item[0]) is str
+
+
+# What the keys have a part of that the rules for texts look for, from a letter on that is rare
+# where there is one: few letters begin an alternative, and the search passes the others quickly.
+_ROOTS = (
+    r"k(?:en|ey|ie)|p(?:ass|wd|hras)|c(?:re[td]|ard|vv|vc)|uth|jwt|gnatu|b(?:asic|eare|hook|ind)|identi|xsrf|csrf|jsess|sessid|ct\.sid|contrase|senha|monic|dbpw|userpw|login"
+    r"|nection"
+)
+_SHORT_ROOTS = re.compile(
+    r"[=:\"'](?<=otp.|pan.|pin.|sas.|sig.|dsn.|ssn.|cvv.|cvc.|_cc.|\Wcc.|_pw.)|^cc[=:]|sessionid"
+)
+
+
+_usual = Redactor()
+
+
+def identified(text: str) -> str:
+    """Return an id without the credentials in it.
+
+    Two ids remain two: the mark in them has digits that depend on the whole id. It is the same in
+    every process, since only the usual rules and the registered values count here, so that a job is
+    found by the id that it was given.
+    """
+    if _ID_MARK in text:
+        return text
+    hidden = _usual.text(text)
+    if hidden == text:
+        return text
+    mark = f"{_ID_MARK}{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:16]}]"
+    shown = hidden.replace(MARK, mark)
+    return shown if len(shown) <= max(len(text), _ID_LENGTH) else mark
+
+
+def labelled(text: str) -> str:
+    """Return a label, such as the name of an operation, without the credentials in it, by the usual
+    rules.
+    """
+    return _usual.text(text)
+
+
+def stored_forms(text: str) -> tuple[str, ...]:
+    """Return *text*, an id or a label, in the forms in which it may be stored: as it is, and
+    without the credentials in it.
+    """
+    return tuple(dict.fromkeys((text, identified(text), labelled(text))))
