@@ -304,7 +304,7 @@ class MadeUpJob:
         if status == "completed":
             row |= {"percent_complete": 100.0, "result": {"lines": self._events, "ok": True}}
         elif status == "cancelled":
-            row["canceled_at"] = ended
+            row["cancelled_at"] = ended
         elif status == "crashed":
             row |= {
                 "error_type": "Crashed",

@@ -33,7 +33,7 @@ CREATE TABLE structjob_jobs (
     created_at DATETIME(6) NOT NULL,
     started_at DATETIME(6),
     completed_at DATETIME(6),
-    canceled_at DATETIME(6),
+    cancelled_at DATETIME(6),
     duration_ms DOUBLE,
     cpu_ms DOUBLE,
     max_rss_kb BIGINT,
@@ -258,7 +258,7 @@ FROM (
             WHEN j.started_at IS NULL THEN 0.0
             WHEN j.status IN ('pending', 'running') THEN GREATEST(0.0, TIMESTAMPDIFF(MICROSECOND, j.started_at, UTC_TIMESTAMP(6)) / 1000000.0)
             WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
-            ELSE GREATEST(0.0, TIMESTAMPDIFF(MICROSECOND, j.started_at, COALESCE(j.completed_at, j.canceled_at, j.started_at)) / 1000000.0)
+            ELSE GREATEST(0.0, TIMESTAMPDIFF(MICROSECOND, j.started_at, COALESCE(j.completed_at, j.cancelled_at, j.started_at)) / 1000000.0)
         END AS runtime_seconds,
         j.owner,
         j.project,

@@ -35,7 +35,7 @@ CREATE TABLE structjob_jobs (
     created_at TIMESTAMP WITH TIME ZONE NOT NULL,
     started_at TIMESTAMP WITH TIME ZONE,
     completed_at TIMESTAMP WITH TIME ZONE,
-    canceled_at TIMESTAMP WITH TIME ZONE,
+    cancelled_at TIMESTAMP WITH TIME ZONE,
     duration_ms DOUBLE PRECISION,
     cpu_ms DOUBLE PRECISION,
     max_rss_kb BIGINT,
@@ -294,7 +294,7 @@ FROM (
             WHEN j.started_at IS NULL THEN 0.0
             WHEN j.status IN ('pending', 'running') THEN GREATEST(0.0, CAST(EXTRACT(EPOCH FROM clock_timestamp() - j.started_at) AS DOUBLE PRECISION))
             WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
-            ELSE GREATEST(0.0, CAST(EXTRACT(EPOCH FROM COALESCE(j.completed_at, j.canceled_at, j.started_at) - j.started_at) AS DOUBLE PRECISION))
+            ELSE GREATEST(0.0, CAST(EXTRACT(EPOCH FROM COALESCE(j.completed_at, j.cancelled_at, j.started_at) - j.started_at) AS DOUBLE PRECISION))
         END AS runtime_seconds,
         j.owner,
         j.project,

@@ -35,7 +35,7 @@ CREATE TABLE structjob_jobs (
     created_at DATETIME NOT NULL,
     started_at DATETIME,
     completed_at DATETIME,
-    canceled_at DATETIME,
+    cancelled_at DATETIME,
     duration_ms DOUBLE,
     cpu_ms DOUBLE,
     max_rss_kb BIGINT,
@@ -293,7 +293,7 @@ FROM (
             WHEN j.started_at IS NULL THEN 0.0
             WHEN j.status IN ('pending', 'running') THEN MAX(0.0, (julianday('now') - julianday(j.started_at)) * 86400.0)
             WHEN j.duration_ms IS NOT NULL THEN j.duration_ms / 1000.0
-            ELSE MAX(0.0, (julianday(COALESCE(j.completed_at, j.canceled_at, j.started_at)) - julianday(j.started_at)) * 86400.0)
+            ELSE MAX(0.0, (julianday(COALESCE(j.completed_at, j.cancelled_at, j.started_at)) - julianday(j.started_at)) * 86400.0)
         END AS runtime_seconds,
         j.owner,
         j.project,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from structjob.capture.fanout import FanOut
     from structjob.capture.install import install
     from structjob.capture.logger import success
-    from structjob.capture.processors import Sample, add_context, record_event
+    from structjob.capture.processors import Sampler, add_context, record_event
     from structjob.context.scope import (
         current_job,
         current_step,
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         Cancelled,
         ErrorGroupNotFound,
         EventNotFound,
-        IllegalTransition,
         ImportRefused,
         InvalidArgument,
         InvalidFilter,
+        InvalidState,
         InvalidURL,
         JobNotFound,
         NotOpen,
@@ -40,28 +40,28 @@ if TYPE_CHECKING:
         StructjobError,
     )
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
-    from structjob.lifecycle import Attempt, Job, Step, retrying, step
+    from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
-        Event,
+        EventContext,
+        EventRecord,
         Gap,
+        JobProgress,
         JobRecord,
         JobStatus,
         JobTree,
         Ledger,
         Page,
-        Progress,
         SessionRecord,
         StepRecord,
         StepStatus,
-        Surroundings,
     )
-    from structjob.retention.policy import Pruned, Retention
-    from structjob.sinks.console import ConsoleSink, Record, Sink
+    from structjob.retention.policy import PruneResult, Retention
+    from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
     from structjob.sinks.file import FileSink
     from structjob.sinks.jobfile import JobFileSink
-    from structjob.statistics import ErrorGroup, StatisticsFilter
+    from structjob.statistics import ErrorGroup, StatsFilter
     from structjob.tracker import Tracker
     from structjob.values.redaction import Redactor, secret
 
@@ -72,7 +72,7 @@ _WHERE = {
         "Cancelled",
         "ErrorGroupNotFound",
         "EventNotFound",
-        "IllegalTransition",
+        "InvalidState",
         "ImportRefused",
         "InvalidArgument",
         "InvalidFilter",
@@ -88,37 +88,36 @@ _WHERE = {
     "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
-    "lifecycle": ("Attempt", "Job", "Step", "retrying", "step"),
+    "lifecycle": ("Try", "Job", "Step", "retrying", "step"),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
     "models": (
         "AttemptRecord",
         "ErrorInfo",
-        "Event",
+        "EventRecord",
         "Gap",
         "JobRecord",
         "JobStatus",
         "JobTree",
         "Ledger",
         "Page",
-        "Progress",
+        "JobProgress",
         "SessionRecord",
         "StepRecord",
         "StepStatus",
-        "Surroundings",
+        "EventContext",
     ),
     "capture.fanout": ("FanOut",),
-    "capture.processors": ("Sample", "add_context", "record_event"),
+    "capture.processors": ("Sampler", "add_context", "record_event"),
     "values.redaction": ("Redactor", "secret"),
-    "retention.policy": ("Pruned", "Retention"),
-    "sinks.console": ("ConsoleSink", "Record", "Sink"),
-    "statistics": ("ErrorGroup", "StatisticsFilter"),
+    "retention.policy": ("PruneResult", "Retention"),
+    "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
+    "statistics": ("ErrorGroup", "StatsFilter"),
     "tracker": ("Tracker",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
-    "Attempt",
     "AttemptFilter",
     "AttemptRecord",
     "Cancelled",
@@ -126,20 +125,22 @@ __all__ = [
     "ErrorGroup",
     "ErrorGroupNotFound",
     "ErrorInfo",
-    "Event",
+    "EventContext",
     "EventNotFound",
+    "EventRecord",
     "FanOut",
     "FileSink",
     "Gap",
-    "IllegalTransition",
     "ImportRefused",
     "InvalidArgument",
     "InvalidFilter",
+    "InvalidState",
     "InvalidURL",
     "Job",
     "JobFileSink",
     "JobFilter",
     "JobNotFound",
+    "JobProgress",
     "JobRecord",
     "JobStatus",
     "JobTree",
@@ -147,25 +148,24 @@ __all__ = [
     "LogFilter",
     "NotOpen",
     "Page",
-    "Progress",
     "PruneInProgress",
-    "Pruned",
-    "Record",
+    "PruneResult",
     "Redactor",
     "Retention",
-    "Sample",
+    "Sampler",
     "SchemaMismatch",
     "SessionRecord",
     "Sink",
+    "SinkEvent",
     "SpoolError",
-    "StatisticsFilter",
+    "StatsFilter",
     "Step",
     "StepRecord",
     "StepStatus",
     "StoreUnavailable",
     "StructjobError",
-    "Surroundings",
     "Tracker",
+    "Try",
     "add_context",
     "configure",
     "current_job",

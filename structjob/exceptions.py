@@ -74,7 +74,7 @@ class ImportRefused(StructjobError, ValueError):
     """A file cannot be imported; the message names the line. Nothing of it is stored."""
 
 
-class IllegalTransition(StructjobError):
+class InvalidState(StructjobError):
     """A job or step was told to enter a status that its present status does not lead to."""
 
 

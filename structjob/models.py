@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, Protocol, TypeVar, overload
 
-from structjob.exceptions import IllegalTransition, InvalidArgument
+from structjob.exceptions import InvalidArgument, InvalidState
 
 
 class AJob(Protocol):
@@ -106,7 +106,7 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 
 
 def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
-    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the job in the
+    """Raise `InvalidState` unless *old* leads to *new*; *what* names the job in the
     message.
     """
     if new not in JOB_TRANSITIONS[old]:
@@ -114,20 +114,20 @@ def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
 
 
 def check_step_transition(what: str, old: StepStatus, new: StepStatus) -> None:
-    """Raise `IllegalTransition` unless *old* leads to *new*; *what* names the step in the
+    """Raise `InvalidState` unless *old* leads to *new*; *what* names the step in the
     message.
     """
     if new not in STEP_TRANSITIONS[old]:
         raise _illegal(what, old, new, STEP_TRANSITIONS[old])
 
 
-def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> IllegalTransition:
+def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> InvalidState:
     if not legal:
-        return IllegalTransition(
+        return InvalidState(
             f"{what} has ended already ({old.value}); it cannot become {new.value}: end it once only"
         )
     choices = ", ".join(sorted(status.value for status in legal))
-    return IllegalTransition(
+    return InvalidState(
         f"{what} is {old.value} and cannot become {new.value}; from {old.value} it can become: {choices}"
     )
 
@@ -176,7 +176,7 @@ class JobRecord:
     created_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None
-    canceled_at: datetime | None = None
+    cancelled_at: datetime | None = None
     duration_ms: float | None = None
     cpu_ms: float | None = None
     max_rss_kb: int | None = None
@@ -243,7 +243,7 @@ STREAMS = ("stdout", "stderr", "system")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class EventRecord:
     """A row of ``structjob_logs``: one log line; ``(session_id, seq)`` identifies it everywhere."""
 
     id: int
@@ -287,12 +287,12 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class EventContext:
     """An event, with those before and after it, all in their order."""
 
-    before: tuple[Event, ...]
-    event: Event
-    after: tuple[Event, ...]
+    before: tuple[EventRecord, ...]
+    event: EventRecord
+    after: tuple[EventRecord, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,7 +314,7 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class JobProgress:
     """How far a job is, with the ids it can be asked for by."""
 
     job_id: str

@@ -18,7 +18,7 @@ from structjob.models import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatisticsFilter(_Filter):
+class StatsFilter(_Filter):
     """Which jobs statistics are of; every field that is set must match.
 
     Args:

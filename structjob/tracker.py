@@ -30,8 +30,8 @@ from structjob.diagnostics import diagnostics, faults
 from structjob.engine import shutdown
 from structjob.engine.queue import Queue
 from structjob.exceptions import (
-    IllegalTransition,
     InvalidArgument,
+    InvalidState,
     NotOpen,
     StoreUnavailable,
     StructjobError,
@@ -45,7 +45,7 @@ from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, JobStatus, Ledger
-from structjob.retention.policy import Pruned, Retention
+from structjob.retention.policy import PruneResult, Retention
 from structjob.spool import routing
 from structjob.spool.queue import OVERFLOW, Overflow
 from structjob.spool.recorder import Recorder
@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from structjob.queries.logs import Logs
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
-    from structjob.queries.verify import Verification
+    from structjob.queries.verify import VerifyResult
     from structjob.store.ingest import Store
-    from structjob.transfer.imports import Imported
+    from structjob.transfer.imports import ImportResult
 
 T = TypeVar("T")
 
@@ -123,7 +123,7 @@ class Tracker:
             `prune`.
         classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; by default
             that of `structjob.configure`.
-        legacy_lookup: Given an id that no job has, returns the id of the job it means, or ``None``;
+        resolve_id: Given an id that no job has, returns the id of the job it means, or ``None``;
             may be a coroutine function.
         signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes
             the tracker before the process dies of it; see `structjob.engine.shutdown`.
@@ -154,7 +154,7 @@ class Tracker:
         heartbeat: float = 5.0,
         retention: Retention | float | timedelta | None = None,
         classifier: Classifier | None = None,
-        legacy_lookup: Callable[[str], Any] | None = None,
+        resolve_id: Callable[[str], Any] | None = None,
         signals: bool = True,
         schema: str | None = None,
         engine_options: Mapping[str, Any] | None = None,
@@ -197,7 +197,7 @@ class Tracker:
         self._heartbeat = heartbeat
         self._retention = Retention.of(retention)
         self._classifier = classifier
-        self._legacy_lookup = legacy_lookup
+        self._resolve_id = resolve_id
         self._signals = signals
         self._engine_options = dict(engine_options or {})
         self._state: Literal["new", "opening", "open", "closed"] = "new"
@@ -294,7 +294,7 @@ class Tracker:
         # SQLAlchemy takes a third of a second to import; the loop has better things to do.
         await asyncio.to_thread(_import_store)
         from structjob.engine import Engine
-        from structjob.engine.database import Link, permanent
+        from structjob.engine.database import DatabaseLink, permanent
         from structjob.queries.errors import Errors
         from structjob.queries.jobs import Jobs
         from structjob.queries.logs import Logs
@@ -306,7 +306,7 @@ class Tracker:
         url = parse(self._url) if self._schema is None else with_schema(self._url, self._schema)
         store = make_store(url, self._engine_options)
         session = Session(service=self._service, version=_version(), database=identity(url))
-        link = Link(store, lambda: make_store(url, self._engine_options))
+        link = DatabaseLink(store, lambda: make_store(url, self._engine_options))
         recorder: Recorder | None = None
         try:
             patience = OPEN_WAITS if getattr(store, "path", None) is None else OPEN_WAITS_FILE
@@ -356,7 +356,7 @@ class Tracker:
             )
         recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
-        self.jobs = Jobs(self._fetch, self._flush_before_read, legacy_lookup=self._legacy_lookup)
+        self.jobs = Jobs(self._fetch, self._flush_before_read, resolve_id=self._resolve_id)
         self.logs = Logs(self._fetch, self._flush_before_read, self.jobs)
         self.sessions = Sessions(self._fetch, self._flush_before_read)
         self._engine.on_stored = self.logs.stored
@@ -680,7 +680,7 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it has ended, runs in this process without a task to cancel, or is
+            InvalidState: if it has ended, runs in this process without a task to cancel, or is
                 being cancelled already and *force* is not set.
             StoreUnavailable: if the database does not answer.
         """
@@ -723,7 +723,7 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it runs in another process, or has not begun; the message says
+            InvalidState: if it runs in another process, or has not begun; the message says
                 which process.
         """
         job = await find_live(self, list(self._live), any_id, "update")
@@ -757,13 +757,13 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            IllegalTransition: if it has ended, has not begun, or runs in another process; the
+            InvalidState: if it has ended, has not begun, or runs in another process; the
                 message says which one.
             InvalidArgument: what `Job.end` says.
         """
         job = await find_live(self, list(self._live), any_id, "end")
         if not isinstance(job, Job):
-            raise IllegalTransition(
+            raise InvalidState(
                 f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only"
             )
         await job.end(status, error=error, result=result, summary=summary)
@@ -800,7 +800,7 @@ class Tracker:
         *,
         ids: Literal["keep", "new"] = "keep",
         dry_run: bool = False,
-    ) -> Imported:
+    ) -> ImportResult:
         """Take the jobs of a file in that `export` wrote, or an older tracker in that form; see
         `structjob.transfer.export`.
 
@@ -833,7 +833,7 @@ class Tracker:
         *,
         dry_run: bool = False,
         patience: float = 30.0,
-    ) -> Pruned:
+    ) -> PruneResult:
         """Delete what is older than it is to be kept: jobs with all that belongs to them, and
         events, for good.
 
@@ -935,7 +935,7 @@ class Tracker:
         if durable:
             await self._on_own_loop(self._store.make_durable())
 
-    async def verify(self) -> Verification:
+    async def verify(self) -> VerifyResult:
         """Prove that nothing is lost: each number given out is stored, or explained."""
         from structjob.queries.verify import verify
 

@@ -19,7 +19,7 @@ from typing import Any
 PLACES = (os.environ.get("STRUCTJOB_LOGHUB", ""), "../shared/data/loghub", "data/loghub")
 
 Line = dict[str, str]
-Record = dict[str, Any]
+SinkEvent = dict[str, Any]
 
 _ATTEMPT = re.compile(r"attempt_\d+_\d+_([mr]_\d+_\d+)")
 _APPLICATION = re.compile(r"(?:application|appattempt|job)_(\d+_\d+)")
@@ -43,21 +43,21 @@ def sample(name: str) -> list[Line] | None:
     return None
 
 
-def write(records: Iterable[Record], path: Path) -> None:
+def write(records: Iterable[SinkEvent], path: Path) -> None:
     """Write *records* as JSON lines."""
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
-def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
+def hadoop(lines: Iterable[Line]) -> Iterator[SinkEvent]:
     """Yield a MapReduce application as a job, each task attempt as a step of it, and every line
     where it belongs.
 
     A task attempt that exited with an exception failed by it. The log breaks off before the
     application ends: it is told as running, and the import makes a crash of it.
     """
-    jobs: dict[str, Record] = {}
-    steps: dict[str, Record] = {}
-    events: list[Record] = []
+    jobs: dict[str, SinkEvent] = {}
+    steps: dict[str, SinkEvent] = {}
+    events: list[SinkEvent] = []
     current = None
     for line in lines:
         content, ts = line["Content"], f"{line['Date']}T{line['Time'].replace(',', '.')}Z"
@@ -108,15 +108,15 @@ def hadoop(lines: Iterable[Line]) -> Iterator[Record]:
     yield from events
 
 
-def openstack(lines: Iterable[Line]) -> Iterator[Record]:
+def openstack(lines: Iterable[Line]) -> Iterator[SinkEvent]:
     """Yield each virtual machine as a job, from its first line to its last, with what Nova measured
     as its steps.
 
     Lines that name no machine are system events.
     """
-    jobs: dict[str, Record] = {}
-    steps: list[Record] = []
-    events: list[Record] = []
+    jobs: dict[str, SinkEvent] = {}
+    steps: list[SinkEvent] = []
+    events: list[SinkEvent] = []
     for line in lines:
         content, ts = line["Content"], f"{line['Date']}T{line['Time']}Z"
         found = _INSTANCE.search(content)

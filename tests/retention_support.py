@@ -12,7 +12,7 @@ from structjob.store.tables import attempts, dead_letters, jobs, logs, metadata,
 log = structlog.get_logger("tests.retention")
 
 _TIMES = {
-    jobs: ("created_at", "started_at", "completed_at", "canceled_at"),
+    jobs: ("created_at", "started_at", "completed_at", "cancelled_at"),
     attempts: ("started_at", "completed_at"),
     steps: ("started_at", "completed_at"),
     logs: ("ts", "stored_at"),

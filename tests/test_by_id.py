@@ -6,7 +6,7 @@ import os
 import pytest
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument, JobNotFound
+from structjob import InvalidArgument, InvalidState, JobNotFound
 
 
 async def begun(tracker, **options):
@@ -49,7 +49,7 @@ async def test_a_job_of_another_process_is_named_with_it(any_tracker, database, 
         job = await begun(other)
         for call in (any_tracker.end(job.id), any_tracker.update("gui-17", percent=1)):
             with pytest.raises(
-                IllegalTransition,
+                InvalidState,
                 match=rf"runs in process {os.getpid()} on .*: (end|update) it there; tracker.cancel",
             ):
                 await call
@@ -67,14 +67,14 @@ async def test_what_cannot_be_ended_is_told(tracker, caplog):
     pending = await tracker.create_job("later")
     for call in (tracker.end(pending.id), tracker.update(pending)):
         with pytest.raises(
-            IllegalTransition, match=r"\(later\) has not begun; cancel it with tracker.cancel"
+            InvalidState, match=r"\(later\) has not begun; cancel it with tracker.cancel"
         ):
             await call
     job = await begun(tracker)
     with pytest.raises(InvalidArgument, match="completed has no error"):
         await tracker.end(job, "completed", error=ValueError())
     await tracker.end(job.id)
-    with pytest.raises(IllegalTransition, match="is completed already: it is ended once only"):
+    with pytest.raises(InvalidState, match="is completed already: it is ended once only"):
         await tracker.end(job.id)
     with caplog.at_level(logging.WARNING, "structjob"):
         await tracker.update(job.id, percent=7)

@@ -13,7 +13,7 @@ import structlog
 from stopwatch import Stopwatch
 
 import structjob
-from structjob.exceptions import IllegalTransition, JobNotFound
+from structjob.exceptions import InvalidState, JobNotFound
 from structjob.spool.session import Session
 from structjob.store import cancellations
 from structjob.store.ingest import JOB_COLUMNS, Ending
@@ -57,7 +57,7 @@ async def test_a_job_of_another_process(db_path, tracker, other, by):
     await tracker.flush()
     job = await other.jobs.get("remote")
     assert job.status == "cancelled"
-    assert job.canceled_at is not None
+    assert job.cancelled_at is not None
     assert job.error is not None
     assert job.error.message == "the disk is needed"
     assert [step.status for step in (await other.jobs.tree("remote")).steps] == ["cancelled"]
@@ -143,7 +143,7 @@ async def test_a_pending_job_never_starts(tracker, other):
         0,
         "not wanted any more",
     )
-    assert record.canceled_at is not None
+    assert record.cancelled_at is not None
     for starting in (job.start(), other.job("later", job_id="later").__aenter__()):
         with pytest.raises(
             structjob.Cancelled,
@@ -165,7 +165,7 @@ async def test_a_job_that_has_ended(tracker, other):
         pass
     await tracker.flush()
     for one in (tracker, other):
-        with pytest.raises(IllegalTransition, match=r"job quick \(quick\) is completed already"):
+        with pytest.raises(InvalidState, match=r"job quick \(quick\) is completed already"):
             await one.cancel("quick", "too late")
         with pytest.raises(JobNotFound, match="job not found: nobody"):
             await one.cancel("nobody")
@@ -176,7 +176,7 @@ async def test_a_job_without_a_task(tracker, other, caplog):
     told in this one's log (R9).
     """
     job = await (await tracker.create_job("by hand", job_id="hand")).start()
-    with pytest.raises(IllegalTransition, match="has no running task to cancel"):
+    with pytest.raises(InvalidState, match="has no running task to cancel"):
         await tracker.cancel("hand")
     await other.cancel("hand", "please")
     async with asyncio.timeout(10):
@@ -365,12 +365,12 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
         await asking.cancel("careful", "first", by="ada")
         await cleaning.wait()
         with pytest.raises(
-            IllegalTransition,
+            InvalidState,
             match=r"job careful \(careful\) is being cancelled already.*: first; with force=True",
         ):
             await asking.cancel("careful", "second")
         (job,) = any_tracker._live
-        with pytest.raises(IllegalTransition, match="is being cancelled already: first"):
+        with pytest.raises(InvalidState, match="is being cancelled already: first"):
             job.cancel("third")
         assert job.cancel_requested
         go_on.set()
@@ -459,7 +459,7 @@ async def test_a_child_in_a_task_that_is_being_cancelled_is_left_to_its_cleanup(
     await tracker.cancel("parent", "enough")
     await cleaning.wait()
     with pytest.raises(
-        IllegalTransition, match=r"job parent \(parent\) is being cancelled already: enough"
+        InvalidState, match=r"job parent \(parent\) is being cancelled already: enough"
     ):
         await tracker.cancel("child", "too")
     go_on.set()

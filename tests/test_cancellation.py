@@ -127,7 +127,7 @@ async def test_cancelled_at_each_await_no_row_stays_running(db_url, caplog, turn
     )
     for job in jobs:
         if job.status == "cancelled" and job.attempt:
-            assert (job.error.type, job.canceled_at is not None) == ("CancelledError", True)
+            assert (job.error.type, job.cancelled_at is not None) == ("CancelledError", True)
 
 
 async def test_the_sweep_reaches_the_end(db_url):

@@ -18,7 +18,7 @@ import structlog
 import structjob
 from structjob.spool import routing
 from structjob.spool.line import number_of
-from structjob.spool.queue import MemoryLane
+from structjob.spool.queue import MemoryQueue
 from structjob.spool.recorder import Numbers, Recorder
 from structjob.spool.session import Session
 
@@ -221,7 +221,7 @@ def test_threads_get_numbers_of_their_own(tmp_path, spool):
     recorder.close()
 
 
-class TornLane(MemoryLane):
+class TornLane(MemoryQueue):
     """A disk that takes a part of each third record only."""
 
     def append(self, line: bytes, number: int) -> None:
@@ -267,7 +267,7 @@ def test_quiet_is_when_nobody_is_in_the_middle():
     recorder = make_recorder()
     inside, go_on = threading.Event(), threading.Event()
 
-    class Slow(MemoryLane):
+    class Slow(MemoryQueue):
         def append(self, line: bytes, number: int) -> None:
             inside.set()
             go_on.wait()

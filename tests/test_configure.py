@@ -514,7 +514,10 @@ def test_sampling_lets_the_first_and_each_nth_through():
     """R33: noisy events are thinned out, warnings never."""
     sink = Collected()
     structjob.configure(
-        console=False, sinks=[sink], processors=[structjob.Sample(10, events=["tick"])], strict=True
+        console=False,
+        sinks=[sink],
+        processors=[structjob.Sampler(10, events=["tick"])],
+        strict=True,
     )
     for n in range(25):
         log.info("tick", n=n)
@@ -537,7 +540,7 @@ def test_sampling_lets_the_first_and_each_nth_through():
 def test_anything_can_be_sampled():
     """R33: an event that is no text is sampled like any other."""
     sink = Collected()
-    structjob.configure(console=False, sinks=[sink], processors=[structjob.Sample(3)], strict=True)
+    structjob.configure(console=False, sinks=[sink], processors=[structjob.Sampler(3)], strict=True)
     for n in range(6):
         log.info({"a": 1})
         log.info(["b"], n=n)

@@ -250,7 +250,7 @@ async def test_a_later_attempts_number_goes_along(any_tracker):
         log.info("elsewhere")
     (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
     assert event.message == "elsewhere"
-    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == scope.Remote()
+    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == scope.RemoteContext()
 
 
 @pytest.mark.parametrize("way", ["headers", "environment", "id"])
@@ -433,7 +433,7 @@ def test_a_hostile_id_counts_as_missing(hostile):
                 "baggage": f"structjob.step_id={hostile}",
             }
         )
-        == scope.Remote()
+        == scope.RemoteContext()
     )
 
 
@@ -496,9 +496,9 @@ async def test_the_environment_carries_a_job_to_a_child_process(tracker):
     ) == (job.id, step.id, 1, "a", "c-1")
     assert (
         scope.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65})
-        == scope.Remote()
+        == scope.RemoteContext()
     )
-    assert scope.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == scope.Remote()
+    assert scope.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == scope.RemoteContext()
 
 
 async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_url, monkeypatch):

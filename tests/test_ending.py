@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument
+from structjob import InvalidArgument, InvalidState
 from structjob.context.scope import scope
 
 log = structlog.get_logger("app")
@@ -156,7 +156,7 @@ async def test_a_guard_ends_what_was_begun_by_hand(any_tracker):
     with pytest.raises(KeyError), job.guard():
         raise KeyError
     assert (await any_tracker.jobs.get(job.id)).error.message == "no"
-    with pytest.raises(IllegalTransition):
+    with pytest.raises(InvalidState):
         await job.end()
 
 

@@ -26,7 +26,7 @@ from stopwatch import Stopwatch
 
 import structjob
 from structjob.exceptions import StoreUnavailable
-from structjob.spool.disk import FileLane, routing
+from structjob.spool.disk import DiskQueue, routing
 from structjob.spool.line import seal
 
 
@@ -368,14 +368,14 @@ async def test_a_fault_in_reading_events_costs_no_change_of_state(
     """Guarantee 4: the end of a job that was read already is stored, though its events cannot be
     read at the moment.
     """
-    read, faults = FileLane.read, [fault]
+    read, faults = DiskQueue.read, [fault]
 
     def failing(self, limit: int, most: int):
         if self is tracker._recorder.events and tracker._recorder.state_numbers.given and faults:
             raise faults.pop()
         return read(self, limit, most)
 
-    monkeypatch.setattr(FileLane, "read", failing)
+    monkeypatch.setattr(DiskQueue, "read", failing)
     async with tracker.job("a", wait=False):
         log.info("x")
     async with asyncio.timeout(30):

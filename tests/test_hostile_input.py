@@ -21,7 +21,7 @@ from structjob import InvalidFilter, JobFilter, LogFilter
 from structjob.capture.event import BY_NAME
 from structjob.capture.fanout import FanOut
 from structjob.exceptions import ImportRefused
-from structjob.statistics import StatisticsFilter
+from structjob.statistics import StatsFilter
 from structjob.text.escaping import escape, escape_json
 from structjob.values import credentials
 
@@ -88,9 +88,9 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
         (LogFilter, {"attrs": {"a": ["\udfff"]}}),
         (LogFilter, {"attrs": {"\udfff": 1}}),
         (JobFilter, {"owner": "\udc80"}),
-        (StatisticsFilter, {"operation": "\ud800"}),
-        (StatisticsFilter, {"project": "a\udfff"}),
-        (StatisticsFilter, {"limit": True}),
+        (StatsFilter, {"operation": "\ud800"}),
+        (StatsFilter, {"project": "a\udfff"}),
+        (StatsFilter, {"limit": True}),
     ],
 )
 def test_a_filter_names_the_value_that_it_refuses(kind, given):

@@ -52,7 +52,7 @@ async def test_sql_in_every_field_of_every_read(any_tracker):
             assert await any_tracker.logs.count(**{name: EVIL}) == 0
         for name in texts(structjob.JobFilter):
             assert not await any_tracker.jobs.list(**{name: EVIL})
-        for name in texts(structjob.StatisticsFilter):
+        for name in texts(structjob.StatsFilter):
             assert not await any_tracker.stats.operations(**{name: EVIL})
         for path in (EVIL, f"a.{EVIL}", "a'", 'a"b', "a.b.c"):
             with contextlib.suppress(structjob.InvalidFilter):

@@ -85,7 +85,7 @@ async def test_get_returns_every_column(store, found):
         "created_at": T0,
         "started_at": T0,
         "completed_at": T0 + timedelta(microseconds=1),
-        "canceled_at": None,
+        "cancelled_at": None,
         "duration_ms": 0.001,
         "cpu_ms": 1.5,
         "max_rss_kb": 4096,
@@ -182,7 +182,7 @@ async def test_find_uses_the_index_of_each_column(store, found):
 
 
 @pytest.mark.parametrize("kind", ["record", "id", "coroutine"])
-async def test_a_legacy_lookup_is_asked_last(store, kind):
+async def test_a_resolve_id_is_asked_last(store, kind):
     """Ids of an older system lead to jobs, through a function of the application's, before "not
     found" (R19, R21).
     """
@@ -208,7 +208,7 @@ async def test_a_legacy_lookup_is_asked_last(store, kind):
     found = Jobs(
         store.fetch,
         store.flush,
-        legacy_lookup={"record": record, "id": by_id, "coroutine": coroutine}[kind],
+        resolve_id={"record": record, "id": by_id, "coroutine": coroutine}[kind],
     )
     assert (await found.find("known")).id == "known"
     assert asked == []
@@ -555,7 +555,7 @@ async def test_progress_says_how_far(store, found):
             3.0,
         ),
         (
-            {"status": "cancelled", "started_at": T0, "canceled_at": T0 + timedelta(seconds=4)},
+            {"status": "cancelled", "started_at": T0, "cancelled_at": T0 + timedelta(seconds=4)},
             0.0,
             4.0,
         ),

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument, JobNotFound, LogFilter
+from structjob import InvalidArgument, InvalidState, JobNotFound, LogFilter
 from structjob.lifecycle import contexts
 from structjob.lifecycle.options import JobKeywords, JobOptions
 
@@ -180,7 +180,7 @@ async def test_every_field_of_a_job_is_stored(any_tracker):
         any_tracker.session_id,
     )
     assert record.created_at <= record.started_at <= record.completed_at
-    assert record.canceled_at is None
+    assert record.cancelled_at is None
     assert record.duration_ms >= 0
     assert record.cpu_ms >= 0
     assert record.max_rss_kb > 1000
@@ -655,7 +655,7 @@ async def test_a_pending_job_can_be_given_up(any_tracker):
     job = await any_tracker.create_job("never")
     await job.end("cancelled")
     record = await any_tracker.jobs.get(job.id)
-    assert (record.status, record.canceled_at is not None) == ("cancelled", True)
+    assert (record.status, record.cancelled_at is not None) == ("cancelled", True)
     assert (await last(any_tracker, job, "operation_end")).attrs["status"] == "cancelled"
 
 
@@ -666,11 +666,11 @@ async def test_the_first_start_with_an_idempotency_key_wins(any_tracker):
         async with any_tracker.job("b", idempotency_key="k") as second:
             assert second.existing
             assert (second.id, second.operation, second.status) == (first.id, "a", "running")
-            with pytest.raises(IllegalTransition, match="same idempotency key"):
+            with pytest.raises(InvalidState, match="same idempotency key"):
                 second.update(percent=1)
-            with pytest.raises(IllegalTransition, match="same idempotency key"):
+            with pytest.raises(InvalidState, match="same idempotency key"):
                 await second.end("failed")
-            with pytest.raises(IllegalTransition, match="same idempotency key"):
+            with pytest.raises(InvalidState, match="same idempotency key"):
                 await second.step("s").start()
         assert (await any_tracker.jobs.get(first.id)).status == "running"
     async with any_tracker.job("c", idempotency_key="k") as third:
@@ -695,7 +695,7 @@ async def test_a_job_is_made_once_with_an_idempotency_key(any_tracker, database,
                 "pending",
             )
             with pytest.raises(
-                IllegalTransition,
+                InvalidState,
                 match=re.escape(f"tracker.job('charge', job_id={first.id!r}) starts it"),
             ):
                 await again.start()
@@ -862,7 +862,7 @@ async def test_what_has_not_begun_cannot_be_bound(tracker):
         step = job.step("s")
         with (
             pytest.raises(
-                IllegalTransition,
+                InvalidState,
                 match=r"step 's' of job .* has not begun; begin it with start\(\)",
             ),
             step.bind(),
@@ -1118,38 +1118,38 @@ async def test_logging_in_a_job_after_its_tracker_closed_is_counted(db_url):
 # --------------------------------------------------------------------------
 
 MISUSE = {
-    "job twice": (lambda job, step: job.end(), IllegalTransition, "has ended already (completed)"),
+    "job twice": (lambda job, step: job.end(), InvalidState, "has ended already (completed)"),
     "job with a wrong status": (
         lambda job, step: job.end("done"),
         InvalidArgument,
         "completed, failed or cancelled, not 'done'",
     ),
     "job crashed by hand": (lambda job, step: job.end("crashed"), InvalidArgument, "not 'crashed'"),
-    "step twice": (lambda job, step: step.end(), IllegalTransition, "step 's' of job"),
+    "step twice": (lambda job, step: step.end(), InvalidState, "step 's' of job"),
     "step with a wrong status": (lambda job, step: step.end("done"), InvalidArgument, "not 'done'"),
     "start twice": (
         lambda job, step: job.start(),
-        IllegalTransition,
+        InvalidState,
         "was started already; make a new one",
     ),
-    "step begun twice": (lambda job, step: step.start(), IllegalTransition, "began already"),
+    "step begun twice": (lambda job, step: step.start(), InvalidState, "began already"),
     "step of an ended job": (
         lambda job, step: job.step("late").start(),
-        IllegalTransition,
+        InvalidState,
         "is completed",
     ),
-    "skip after the end": (lambda job, step: step.skip(), IllegalTransition, "has ended already"),
+    "skip after the end": (lambda job, step: step.skip(), InvalidState, "has ended already"),
     "advance after the end": (
         lambda job, step: step.advance(),
-        IllegalTransition,
+        InvalidState,
         "advance needs it running",
     ),
     "update after the end": (
         lambda job, step: job.update(percent=1),
-        IllegalTransition,
+        InvalidState,
         "update needs it running",
     ),
-    "cancel after the end": (lambda job, step: job.cancel(), IllegalTransition, "no running task"),
+    "cancel after the end": (lambda job, step: job.cancel(), InvalidState, "no running task"),
 }
 
 
@@ -1205,7 +1205,7 @@ async def test_other_wrong_arguments(tracker):
             pass
     context = tracker.job("a")
     async with context:
-        with pytest.raises(IllegalTransition, match="entered already"):
+        with pytest.raises(InvalidState, match="entered already"):
             async with context:
                 pass
     with pytest.raises(JobNotFound, match="job not found: nope"):
@@ -1231,7 +1231,7 @@ async def test_a_running_job_can_be_cancelled_with_a_reason(any_tracker):
         await task
     record = await any_tracker.jobs.get(handles[0].id)
     assert (record.status, record.error.message) == ("cancelled", "not needed any more")
-    assert record.canceled_at is not None
+    assert record.cancelled_at is not None
 
 
 def test_the_options_of_a_job_are_typed_as_they_are():

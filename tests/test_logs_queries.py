@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from structjob.exceptions import InvalidFilter
 from structjob.filters import LogFilter
-from structjob.models import Event
+from structjob.models import EventRecord
 from structjob.queries.logs import Logs
 from structjob.store.tables import jobs, logs
 
@@ -101,7 +101,7 @@ async def test_an_event_comes_back_whole(store, found):
     }
     await store.log("hello", **values)
     (event,) = await found.list()
-    assert event == Event(id=1, message="hello", **values)
+    assert event == EventRecord(id=1, message="hello", **values)
     assert event.ts.tzinfo is UTC
 
 

@@ -14,7 +14,7 @@ import structlog
 from store_support import opened
 
 import structjob
-from structjob.engine.maintenance import Keeper
+from structjob.engine.maintenance import Maintenance
 from structjob.queries import verify as verification
 from structjob.queries.verify import SessionState, verify
 from structjob.spool.recorder import Recorder
@@ -490,7 +490,7 @@ async def test_rows_that_were_deleted_under_a_live_program_are_missing(database,
     for n in range(50):
         log.info("line", n=n)
     await tracker.flush()
-    keeper: Keeper = tracker._engine._keeper
+    keeper: Maintenance = tracker._engine._keeper
     await keeper._beat()
     session_id = tracker.session_id
     before = await one(tracker._fetch, session_id)

@@ -92,7 +92,7 @@ async def test_a_job_that_runs_when_its_tracker_closes_is_cancelled(url, caplog)
             "CancelledError",
             REASON,
         )
-        assert found.canceled_at == found.completed_at >= found.started_at
+        assert found.cancelled_at == found.completed_at >= found.started_at
         assert found.duration_ms is not None
         assert steps == [("outer", "cancelled", REASON), ("inner", "cancelled", REASON)]
         assert [step.done for step in await reader.jobs.steps(job.id)] == [0, 3]
@@ -294,7 +294,7 @@ async def test_a_job_that_begins_while_its_tracker_closes_is_cancelled(url):
             "CancelledError",
             REASON,
         )
-        assert found.canceled_at == found.completed_at >= found.started_at
+        assert found.cancelled_at == found.completed_at >= found.started_at
         assert "operation_crashed" not in events
 
 

@@ -16,7 +16,7 @@ import pytest
 from faulty_store import faulty
 
 import structjob
-from structjob.engine.adopted import Orphans
+from structjob.engine.adopted import AdoptedSpools
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.spool.line import seal
 from structjob.spool.places import Places
@@ -173,11 +173,11 @@ class Answers:
             raise answer
         return answer
 
-    def orphans(self) -> Orphans:
+    def orphans(self) -> AdoptedSpools:
         def found() -> None:
             self.found += 1
 
-        return Orphans(self, self, self, found)
+        return AdoptedSpools(self, self, self, found)
 
 
 @pytest.mark.parametrize(

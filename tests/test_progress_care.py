@@ -13,7 +13,7 @@ import numpy
 import pytest
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument
+from structjob import InvalidArgument, InvalidState
 
 NUMBERS = [
     numpy.int64(2),
@@ -162,7 +162,7 @@ async def test_a_strict_tracker_raises(tracker):
             InvalidArgument, match=re.escape("percent must be a number from 0 to 100, not 150")
         ):
             job.update(percent=150)
-    with pytest.raises(IllegalTransition, match="advance needs it running"):
+    with pytest.raises(InvalidState, match="advance needs it running"):
         step.advance()
 
 

@@ -42,10 +42,10 @@ def test_type_checkers_see_the_same_names():
 
 PROMISED = [
     "Tracker", "configure", "install", "current_job", "current_step", "step", "inject", "extract", "success", "LogFilter",
-    "JobFilter", "StructjobError", "JobNotFound", "IllegalTransition", "InvalidArgument", "InvalidFilter", "InvalidURL", "NotOpen",
+    "JobFilter", "StructjobError", "JobNotFound", "InvalidState", "InvalidArgument", "InvalidFilter", "InvalidURL", "NotOpen",
     "SchemaMismatch", "SpoolError", "StoreUnavailable", "Job", "Step", "JobRecord", "StepRecord", "AttemptRecord", "SessionRecord",
-    "Event", "Progress", "Page", "Ledger", "JobStatus", "StepStatus", "ErrorInfo", "FanOut", "add_context", "record_event", "Sample",
-    "Redactor", "ConsoleSink", "FileSink", "Sink", "Record", "enrich",
+    "EventRecord", "JobProgress", "Page", "Ledger", "JobStatus", "StepStatus", "ErrorInfo", "FanOut", "add_context", "record_event", "Sampler",
+    "Redactor", "ConsoleSink", "FileSink", "Sink", "SinkEvent", "enrich",
 ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_every_public_name_is_documented(name):
     ):
         return
     # given by structlog, or made by the library
-    if name in ("add_context", "record_event", "Attempt", "Job", "Step", "Record", "Sink"):
+    if name in ("add_context", "record_event", "Try", "Job", "Step", "SinkEvent", "Sink"):
         return
     for parameter in inspect.signature(value).parameters.values():
         if parameter.name != "self":
@@ -109,7 +109,7 @@ def test_the_fields_of_records_are_the_columns():
         (structjob.JobRecord, tables.jobs),
         (structjob.AttemptRecord, tables.attempts),
         (structjob.StepRecord, tables.steps),
-        (structjob.Event, tables.logs),
+        (structjob.EventRecord, tables.logs),
     ):
         columns = {column.name for column in table.columns}
         fields = {field.name for field in dataclasses.fields(record)}

@@ -238,7 +238,7 @@ class Attrs:
 
 
 @dataclasses.dataclass
-class Record:
+class SinkEvent:
     user: str
     password: str
 
@@ -257,7 +257,7 @@ class Record:
         {"settings": {("db", "password"): "s3cr3t"}},
         {"login": Model(user="joe", password="s3cr3t")},
         {"logins": [Model(user="joe", password="s3cr3t", extra={"token": "s3cr3t"})]},
-        {"login": Record("joe", "s3cr3t")},
+        {"login": SinkEvent("joe", "s3cr3t")},
         {"login": Attrs("joe", "s3cr3t")},
         {"logins": collections.deque([Attrs("joe", "s3cr3t")])},
         {"login": types.SimpleNamespace(user="joe", password="s3cr3t")},

@@ -13,7 +13,7 @@ from retention_support import age, age_job, log, rows_of, work
 from sqlalchemy import create_engine, func, select
 
 import structjob
-from structjob import InvalidArgument, Pruned, PruneInProgress, Retention
+from structjob import InvalidArgument, PruneInProgress, PruneResult, Retention
 from structjob.retention.due import Due
 from structjob.retention.policy import finding, pace, removal
 from structjob.retention.prune import LOCK
@@ -822,7 +822,7 @@ def test_a_retention_takes_what_people_write():
     assert Retention.of(30) == Retention(days=30)
     assert Retention.of(timedelta(days=1)) == Retention(days=1)
     assert Retention.of(None) is None
-    assert not Pruned()
+    assert not PruneResult()
     with pytest.raises(InvalidArgument):
         structjob.Tracker("sqlite://", retention="30d")
 

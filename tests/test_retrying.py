@@ -10,7 +10,7 @@ import structlog
 import tenacity
 
 import structjob
-from structjob import IllegalTransition, InvalidArgument, LogFilter, StoreUnavailable
+from structjob import InvalidArgument, InvalidState, LogFilter, StoreUnavailable
 from structjob.lifecycle import contexts
 
 log = structlog.get_logger()
@@ -634,7 +634,7 @@ async def test_other_wrong_use(tracker):
         tracker.retrying("nightly")(len)
     async with tracker.job("a") as job:
         with pytest.raises(
-            IllegalTransition,
+            InvalidState,
             match="try 1 was not made: write `async with attempt:` around the work",
         ):
             async for _ in job.retrying("forgotten"):
@@ -642,6 +642,6 @@ async def test_other_wrong_use(tracker):
     assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == [
         ("forgotten", "cancelled")
     ]
-    with pytest.raises(IllegalTransition, match="is completed"):
+    with pytest.raises(InvalidState, match="is completed"):
         async for _ in job.retrying("late"):
             pass

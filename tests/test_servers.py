@@ -431,7 +431,7 @@ def test_parts_of_a_batch():
     """
     lines = [event(n, message="x" * (100_000 if n % 7 == 0 else 500)) for n in range(1, 60)]
     write = Write(1, b"".join(lines), b"states", 59)
-    own = batch_sizer.Portions()
+    own = batch_sizer.BatchSizer()
     own.most = 20_000
     parts = list(own.of(write))
     assert b"".join(part.events for part in parts) == write.events

@@ -151,7 +151,7 @@ async def test_a_server_that_stops_cancels_the_jobs_of_background_tasks(name, tm
     with Server(name, tmp_path, db_url) as server:
         await asyncio.to_thread(server.await_job)
         errors = await asyncio.to_thread(server.stop)
-    assert "IllegalTransition" not in errors
+    assert "InvalidState" not in errors
     assert "was still running when its tracker closed" in errors
     await check(db_url, jobs=1)
 
@@ -165,5 +165,5 @@ async def test_a_server_that_reloads_cancels_the_jobs_of_background_tasks(tmp_pa
         server.process.send_signal(signal.SIGHUP)
         await asyncio.to_thread(server.await_job)
         errors = await asyncio.to_thread(server.stop)
-    assert "IllegalTransition" not in errors
+    assert "InvalidState" not in errors
     await check(db_url, jobs=2)

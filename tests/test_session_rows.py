@@ -120,7 +120,7 @@ def test_what_a_dead_session_left_running_has_crashed(connection):
     assert {id_: (row["status"], row["completed_at"]) for id_, row in rows.items()} == {
         "a": ("crashed", LATER), "b": ("crashed", LAST), "done": ("completed", None), "other": ("running", None),
     }  # fmt: skip
-    assert {row["canceled_at"] for row in rows.values()} == {None}
+    assert {row["cancelled_at"] for row in rows.values()} == {None}
     assert (rows["a"]["error_type"], rows["a"]["error_message"]) == (
         "Crashed",
         "process 7 on h ended without finishing it",
@@ -147,7 +147,7 @@ def test_what_runs_when_a_session_is_closed_is_cancelled(connection):
     (found,) = leave(connection, MINE)
     assert (found.job["id"], found.steps, found.last_lines) == ("a", (), ())
     rows = {row["id"]: row for row in connection.execute(select(jobs)).mappings()}
-    assert [rows["a"][name] for name in ("status", "completed_at", "canceled_at", "error_message")] == [
+    assert [rows["a"][name] for name in ("status", "completed_at", "cancelled_at", "error_message")] == [
         "cancelled", LATER, LATER, LEFT_RUNNING,
     ]  # fmt: skip
     assert rows["other"]["status"] == "running"

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from structjob.spool.disk import FileLane
+from structjob.spool.disk import DiskQueue
 from structjob.spool.disk import disk as spool_module
 from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
-from structjob.spool.queue import Batch, MemoryLane, ranges
+from structjob.spool.queue import Batch, MemoryQueue, ranges
 
 
 def line(number: int, text: str = "x") -> bytes:
@@ -50,15 +50,15 @@ def read_all(lane, limit: int = 1 << 20, most: int = 1000) -> list[int]:
     return found
 
 
-def orphan(directory: Path, name: str = "events") -> FileLane:
-    lane = FileLane(directory, name, writable=False)
+def orphan(directory: Path, name: str = "events") -> DiskQueue:
+    lane = DiskQueue(directory, name, writable=False)
     lane.final = True
     return lane
 
 
 @pytest.fixture
 def lane(tmp_path):
-    lane = FileLane(tmp_path, "events", writable=True)
+    lane = DiskQueue(tmp_path, "events", writable=True)
     yield lane
     lane.close()
 
@@ -205,7 +205,7 @@ def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
     """Threads write while segments are rotated, read and deleted: each record comes out once
     (guarantee 1).
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
     numbering = iter(range(1, 20_001))
     lock = threading.Lock()
 
@@ -234,7 +234,7 @@ def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monke
     """A ``write()`` that began before a rotation and ends after it is not forgotten
     (guarantee 1).
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     late = os.dup(lane._fd)
     lane.append(line(1), 1)
     lane.check_space()
@@ -256,7 +256,7 @@ def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
     (guarantee 1).
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
     for number in range(1, 4):
         lane.append(line(number), number)
     lane.check_space()
@@ -277,7 +277,7 @@ def test_descriptors_are_given_back(tmp_path, monkeypatch):
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     before = set(os.listdir("/proc/self/fd"))
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 200):
         lane.append(line(number), number)
         lane.check_space()
@@ -295,7 +295,7 @@ def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
     """Where there is no room for another segment the present one grows: the record is written, so
     its caller must not write it again.
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=200)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
 
     def refuse(number: int) -> int:
         raise OSError(errno.EMFILE, "too many open files")
@@ -317,7 +317,7 @@ def test_a_lane_outlives_its_directory(tmp_path):
     """
     directory = tmp_path / "spool"
     directory.mkdir()
-    lane = FileLane(directory, "events", writable=True)
+    lane = DiskQueue(directory, "events", writable=True)
     lane.append(line(1), 1)
     for file in directory.iterdir():
         file.unlink()
@@ -333,7 +333,7 @@ def test_a_position_includes_what_was_written_just_before(tmp_path):
     """What a thread wrote is within the position that it asks for next, also while segments are
     rotated: a flush waits for it.
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=2000)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
     missing: list[int] = []
 
     def write(start: int) -> None:
@@ -357,7 +357,7 @@ def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
     """
     path = tmp_path / "events-000001.jsonl"
     path.write_bytes(line(1) + line(2)[:40])
-    living, dead = FileLane(tmp_path, "events", writable=False), orphan(tmp_path)
+    living, dead = DiskQueue(tmp_path, "events", writable=False), orphan(tmp_path)
     assert read_all(dead) == [1]
     assert (dead.damaged, dead.last_seen) == (1, 2)
     assert read_all(living) == [1]
@@ -413,7 +413,7 @@ def test_a_flush_does_not_wait_for_a_file_that_somebody_deleted(tmp_path):
     """faults H: what was in a file that is gone cannot be delivered; what comes after it can, and a
     flush ends.
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=150)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=150)
     for number in (1, 2, 3):
         lane.append(line(number), number)
     (tmp_path / "events-000001.jsonl").unlink()
@@ -468,7 +468,7 @@ def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
     """faults H: records that are given up are named with their reason; a batch in hand is not among
     them, and a successor finds none.
     """
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400)
     for number in range(1, 12):
         lane.append(line(number), number)
     assert len(list(tmp_path.iterdir())) > 2
@@ -511,7 +511,7 @@ def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     directory = tmp_path / "spool"
     directory.mkdir()
-    lane = FileLane(directory, "events", writable=True, segment_bytes=100)
+    lane = DiskQueue(directory, "events", writable=True, segment_bytes=100)
     for number in (1, 2):
         lane.append(line(number), number)
     lane.append(line(3), 3)
@@ -533,7 +533,7 @@ def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
 def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
     """faults H: the disk space of what is stored is free as soon as its file is deleted."""
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=100)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 3):
         lane.append(line(number), number)
         lane.check_space()
@@ -569,7 +569,7 @@ def test_the_tally_knows_of_what_is_dropped(tmp_path, overflow):
     which number events may be missing.
     """
     noted = Noted()
-    lane = FileLane(
+    lane = DiskQueue(
         tmp_path, "events", writable=True, max_bytes=20_000, overflow=overflow, tally=noted
     )
     for number in range(1, 501):
@@ -588,7 +588,7 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     noted = Noted()
-    lane = FileLane(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
+    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
     for number in range(1, 10):
         lane.append(line(number), number)
     lane.check_space()
@@ -613,7 +613,7 @@ def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatc
     """When the bound is reached the oldest go; every record is delivered or reported, none both
     (guarantee 2).
     """
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
     for number in range(1, 2001):
         lane.append(line(number), number)
         if number % 500 == 0:
@@ -633,7 +633,7 @@ def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
     files of an eighth each.
     """
     bound, record = 262_144, len(line(1, "x" * 200))
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
     number = 0
     while not lane.dropped:
         number += 1
@@ -650,7 +650,7 @@ def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path,
     """
     clock = time.monotonic()
     monkeypatch.setattr(spool_module, "time", SimpleNamespace(monotonic=lambda: clock))
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
     for number in range(1, 501):
         lane.append(line(number), number)
     clock += 0.04
@@ -671,7 +671,7 @@ def test_the_newest_are_refused_until_there_is_room(tmp_path):
     """With ``drop_newest`` what waits stays, what comes is reported, and room lets it in again
     (guarantee 2).
     """
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
     for number in range(1, 1001):
         lane.append(line(number), number)
     dropped = [first for first, *_ in lane.dropped]
@@ -687,14 +687,14 @@ def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp
     """A forked child cannot know what its parent has in hand: it drops the newest, until the parent
     has deleted something.
     """
-    lane = FileLane(
+    lane = DiskQueue(
         tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest", shared=True
     )
     for number in range(1, 1001):
         lane.append(line(number), number)
     assert lane.dropped
     before = len(lane.dropped)
-    reader = FileLane(tmp_path, "events", writable=False)
+    reader = DiskQueue(tmp_path, "events", writable=False)
     found = read_all(reader)
     for segment in reader._segments.values():
         segment.retired -= 10.0 if segment.retired else 0.0
@@ -710,12 +710,12 @@ def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp
     reader.close()
 
 
-def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[FileLane, FileLane]:
+def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[DiskQueue, DiskQueue]:
     """Return the lane of a forked child, and its parent's view of it."""
-    child = FileLane(
+    child = DiskQueue(
         directory, "events", writable=True, max_bytes=65_536, overflow=overflow, shared=True
     )
-    return child, FileLane(directory, "events", writable=False)
+    return child, DiskQueue(directory, "events", writable=False)
 
 
 def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_it(
@@ -780,8 +780,8 @@ def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_p
     file that it writes to.
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    child = FileLane(tmp_path, "events", writable=True, segment_bytes=4096, shared=True)
-    parent = FileLane(tmp_path, "events", writable=False)
+    child = DiskQueue(tmp_path, "events", writable=True, segment_bytes=4096, shared=True)
+    parent = DiskQueue(tmp_path, "events", writable=False)
     for number in range(1, 101):
         child.append(line(number, "x" * 200), number)
     assert len(list(tmp_path.iterdir())) > 3
@@ -801,7 +801,7 @@ def test_a_thread_waits_for_room(tmp_path):
     """With ``block`` a thread is held up until there is room, and nothing is dropped
     (guarantee 2).
     """
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     done, waiting = threading.Event(), threading.Event()
     sizes: list[int] = []
 
@@ -833,7 +833,7 @@ def test_a_thread_waits_for_room(tmp_path):
 
 def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tmp_path):
     """faults H: a program can end though a thread waits for room that will never come."""
-    lane = FileLane(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     waiting = threading.Event()
 
     def room_comes() -> bool:
@@ -861,7 +861,7 @@ def test_a_full_queue_in_memory_drops_by_its_policy(overflow, kept):
     """Without a spool the queue keeps the newest or the oldest, and reports the others (guarantee
     2).
     """
-    lane = MemoryLane(3, overflow)
+    lane = MemoryQueue(3, overflow)
     for number in range(1, 7):
         lane.append(line(number), number)
     assert read_all(lane) == kept
@@ -872,7 +872,7 @@ async def test_block_never_holds_a_running_loop_up():
     """In a running loop ``block`` drops the newest instead of waiting: waiting there would be for
     ever.
     """
-    lane = MemoryLane(3, "block")
+    lane = MemoryQueue(3, "block")
     for number in range(1, 7):
         lane.append(line(number), number)
     assert read_all(lane) == [1, 2, 3]
@@ -899,7 +899,7 @@ class FileLaneMachine(RuleBasedStateMachine):
 
         self.directory = Path(tempfile.mkdtemp())
         bound = 4096 if self.overflow else None
-        self.lane = FileLane(
+        self.lane = DiskQueue(
             self.directory,
             "events",
             writable=True,
@@ -1025,7 +1025,7 @@ class MemoryLaneMachine(RuleBasedStateMachine):
     )
     def begin(self, capacity: int, overflow: str) -> None:
         self.capacity, self.overflow = capacity, overflow
-        self.lane = MemoryLane(capacity, overflow)
+        self.lane = MemoryQueue(capacity, overflow)
         self.next = 1
         self.waiting: list[int] = []
         self.held: list[Batch] = []

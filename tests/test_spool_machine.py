@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from structjob.spool.disk import FileLane
+from structjob.spool.disk import DiskQueue
 from structjob.spool.line import number_of, seal
 from structjob.spool.queue import Batch
 
@@ -52,7 +52,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.sizes: dict[int, int] = {}
         """Bytes of each file that are synced, by inode."""
         self.alive = True
-        self.lane = FileLane(self.directory, "events", writable=True)
+        self.lane = DiskQueue(self.directory, "events", writable=True)
         self.lane._segment_bytes, self.lane._check_bytes = 700, 200
 
     # -- the process
@@ -201,7 +201,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.alive = False
         self.held.clear()
         self.given_out.clear()
-        self.lane = FileLane(self.directory, "events", writable=False)
+        self.lane = DiskQueue(self.directory, "events", writable=False)
         self.lane.final = True
 
     # -- what must hold

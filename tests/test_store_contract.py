@@ -27,7 +27,7 @@ from store_support import (
 )
 
 from structjob.exceptions import SchemaMismatch, StoreUnavailable
-from structjob.models import Event
+from structjob.models import EventRecord
 from structjob.queries.logs import Logs
 from structjob.queries.verify import SessionState, verify
 from structjob.spool.session import Session
@@ -103,7 +103,7 @@ async def test_an_event_comes_back_as_it_was_logged(store):
         "session_id": 2**53 - 1,
         "seq": 9,
     }
-    assert found == Event(id=found.id, stored_at=found.stored_at, **expected)
+    assert found == EventRecord(id=found.id, stored_at=found.stored_at, **expected)
     assert [type(value) for value in found.attrs.values() if isinstance(value, bool)] == [
         bool,
         bool,

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from sqlalchemy import select
 
-from structjob.exceptions import IllegalTransition, JobNotFound
+from structjob.exceptions import InvalidState, JobNotFound
 from structjob.models import JobStatus
 from structjob.spool.queue import Dropped
 from structjob.spool.session import Session
@@ -161,7 +161,7 @@ async def test_requests_at_once_leave_one(stores, stranger):
         *(store.transact(ask) for store in stores), return_exceptions=True
     )
     assert answers.count(JobStatus.RUNNING) == 1
-    refused = [str(answer) for answer in answers if isinstance(answer, IllegalTransition)]
+    refused = [str(answer) for answer in answers if isinstance(answer, InvalidState)]
     said = "job running (strange) is being cancelled already by ada: the disk is needed; with force=True its cleanup is interrupted, too"
     assert refused == [said] * (len(stores) - 1)
     found = await stores[0].fetch(cancellations.requests(stranger.session_id))
@@ -187,7 +187,7 @@ async def test_a_pending_job_is_cancelled_where_it_is_asked_for(stores, stranger
     assert ("pending", "cancelled", "not wanted") in await rows(
         store, tables.jobs, "id", "status", "error_message"
     )
-    with pytest.raises(IllegalTransition, match="is cancelled already"):
+    with pytest.raises(InvalidState, match="is cancelled already"):
         await store.transact(ask)
     with pytest.raises(JobNotFound):
         await store.transact(

@@ -14,13 +14,13 @@ from structjob import JobFilter, LogFilter
 from structjob.cli.times import moment
 from structjob.exceptions import InvalidFilter
 from structjob.filters import AttemptFilter
-from structjob.statistics import StatisticsFilter
+from structjob.statistics import StatsFilter
 
 NAIVE = datetime(2026, 5, 4, 13, 30)
 
 
 @pytest.mark.parametrize("side", ["since", "until"])
-@pytest.mark.parametrize("kind", [LogFilter, JobFilter, AttemptFilter, StatisticsFilter])
+@pytest.mark.parametrize("kind", [LogFilter, JobFilter, AttemptFilter, StatsFilter])
 def test_a_filter_refuses_a_time_without_a_zone(kind, side):
     """faults 33g: a naive time is UTC to some and local to others; the error says how to write
     either.

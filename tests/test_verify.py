@@ -392,7 +392,7 @@ def test_each_inconsistency_alone_is_told(what):
         one = verifying.SessionVerification(
             **one | {name: value for name, value in given.items() if name in one}
         )
-        return verifying.Verification(
+        return verifying.VerifyResult(
             sessions=(one,), orphans=lonely, running=given.get("running", 0), running_job_ids=()
         )
 

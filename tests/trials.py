@@ -24,7 +24,7 @@ from faults import PASSWORD, USER, Site, frozen_writer
 from oracle import Promises, Verdict, find, judge
 
 import structjob
-from structjob.queries.verify import Verification
+from structjob.queries.verify import VerifyResult
 
 TESTS = Path(__file__).parent
 BACKENDS = ("sqlite", *SERVERS)
@@ -248,7 +248,7 @@ async def recover(site: Site) -> list[str]:
     return problems + ([f"spools are left: {left}"] if left else [])
 
 
-async def _proved(tracker: structjob.Tracker) -> Verification:
+async def _proved(tracker: structjob.Tracker) -> VerifyResult:
     """Flush and verify, though the database may have to find its feet after what was done to it."""
     async with asyncio.timeout(PATIENCE):
         while True:

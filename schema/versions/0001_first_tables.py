@@ -106,7 +106,7 @@ _SPELLING["mariadb"] = _SPELLING["mysql"]
 
 def _views(dialect: sa.Dialect) -> dict[str, str]:
     greatest, between, now = _SPELLING[dialect.name]
-    end = "COALESCE(j.completed_at, j.canceled_at, j.started_at)"
+    end = "COALESCE(j.completed_at, j.cancelled_at, j.started_at)"
     progress = _PROGRESS.format(
         greatest=greatest, until_now=between.format(end=now), until_end=between.format(end=end)
     )
@@ -232,7 +232,7 @@ def _create_jobs(t: _Types) -> None:
         sa.Column("created_at", t.moment(), nullable=False),
         sa.Column("started_at", t.moment()),
         sa.Column("completed_at", t.moment()),
-        sa.Column("canceled_at", t.moment()),
+        sa.Column("cancelled_at", t.moment()),
         sa.Column("duration_ms", sa.Double()),
         sa.Column("cpu_ms", sa.Double()),
         sa.Column("max_rss_kb", sa.BigInteger()),

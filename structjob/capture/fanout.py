@@ -32,7 +32,7 @@ from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
-from structjob.sinks.console import ConsoleSink, Record, Sink, sink_level
+from structjob.sinks.console import ConsoleSink, Sink, SinkEvent, sink_level
 from structjob.sinks.file import FileSink
 from structjob.spool.routing import dispatch, hand_over, records
 from structjob.text.rendering import told
@@ -254,7 +254,7 @@ class FanOut:
         scope: Scope | None,
         columns: dict[str, Any] | None,
     ) -> None:
-        record: Record | None = None
+        record: SinkEvent | None = None
         for least, sink in self._records:
             if level.number < least:
                 continue
@@ -283,7 +283,7 @@ class FanOut:
                             about[name] = columns[name]
                             if attrs.get(name) == columns[name]:
                                 del attrs[name]
-                    record = Record(ns, level.name, message, attrs, ids, logger, line, **about)
+                    record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 sink.emit(record)
             except Exception as exc:  # noqa: BLE001 -- see __call__
                 faults.add(f"the sink {type(sink).__name__}", exc)

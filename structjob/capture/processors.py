@@ -38,7 +38,7 @@ def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) 
     return event_dict
 
 
-class Sample:
+class Sampler:
     """A processor that lets the first of equal events through, and then each *every*-th; warnings
     and above always.
 

@@ -9,7 +9,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, command_line, put_json, say
-from structjob.exceptions import IllegalTransition
+from structjob.exceptions import InvalidState
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -55,7 +55,7 @@ async def _cancel(
         try:
             async with Tracker(db.url, service="structjob-cli") as tracker:
                 await tracker.cancel(job.id, reason, by=_somebody(), force=force)
-        except IllegalTransition as exc:
+        except InvalidState as exc:
             raise Failure(
                 str(exc).replace("force=True", "--force"),
                 hint=command_line("show", short(job.id), db=db.option),

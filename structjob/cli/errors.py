@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from structjob.cli.database import Database
-    from structjob.models import Event
+    from structjob.models import EventRecord
     from structjob.statistics import ErrorGroup
 
 OCCURRENCES = 5
@@ -220,7 +220,7 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
         suggest(command_line("show", group.job_id, db=db.option))
 
 
-def _print(group: ErrorGroup, latest: Sequence[Event], screen: Console, *, utc: bool) -> None:
+def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *, utc: bool) -> None:
     from rich.text import Text
 
     from structjob.cli.job_page import TRACEBACK

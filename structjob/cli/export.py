@@ -138,10 +138,10 @@ async def _lines(
     """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would
     obey, as JSON never has.
     """
-    from structjob.models import Event
+    from structjob.models import EventRecord
     from structjob.text.escaping import escape
 
-    names = [field.name for field in fields(Event)]
+    names = [field.name for field in fields(EventRecord)]
     if as_csv:
         yield _row(names)
     async for event in reader.logs.iterate(limit=1_000, **filters):

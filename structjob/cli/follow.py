@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
-    from structjob.models import Event, Gap
+    from structjob.models import EventRecord, Gap
 
 FOLLOWED = 10
 """Lines that following all jobs begins with."""
@@ -55,7 +55,7 @@ async def show_tail(
 
 async def _follow(
     reader: Reader, filters: Mapping[str, Any], job_id: str | None, last: int | None
-) -> AsyncIterator[Event | Gap]:
+) -> AsyncIterator[EventRecord | Gap]:
     async with reader.logs.tail(last=last, gaps=True, **filters) as tail:
         ended = False
         while True:

@@ -14,7 +14,7 @@ from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.transfer.imports import Imported
+    from structjob.transfer.imports import ImportResult
 
 _STDIN = Path("/dev/stdin")
 
@@ -62,7 +62,7 @@ def import_(
     _tell(found, db, dry_run=dry_run)
 
 
-async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> Imported:
+async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> ImportResult:
     from structjob.store.factory import make_store
     from structjob.transfer.imports import import_file
 
@@ -81,7 +81,7 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
         await store.close()
 
 
-def _write_map(path: Path, found: Imported) -> None:
+def _write_map(path: Path, found: ImportResult) -> None:
     import msgspec
 
     from structjob.machine.files import open_file
@@ -100,7 +100,7 @@ def _write_map(path: Path, found: Imported) -> None:
         raise Failure(f"cannot write the map of ids {path}: {exc.strerror or exc}") from exc
 
 
-def _tell(found: Imported, db: Database, *, dry_run: bool) -> None:
+def _tell(found: ImportResult, db: Database, *, dry_run: bool) -> None:
     if found.known:
         say(f"this file is in {db.shown} already: nothing was stored")
     else:

@@ -30,7 +30,14 @@ from structjob.text.wording import count_of
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from structjob.models import AttemptRecord, ErrorInfo, Event, JobRecord, JobTree, StepRecord
+    from structjob.models import (
+        AttemptRecord,
+        ErrorInfo,
+        EventRecord,
+        JobRecord,
+        JobTree,
+        StepRecord,
+    )
     from structjob.queries.overview import Descendant, Overview
     from structjob.queries.session_status import Silence
     from structjob.statistics import Expectation, Outlook
@@ -68,7 +75,7 @@ class About:
     """
 
     attempts: Sequence[AttemptRecord]
-    last: Sequence[Event]
+    last: Sequence[EventRecord]
     missing: Mapping[str, int]
     outlook: Outlook
     silence: Silence | None

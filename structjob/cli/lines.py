@@ -7,7 +7,7 @@ import sys
 
 from structjob.cli import screen
 from structjob.cli.screen import coloured, is_terminal, put_json_line, say
-from structjob.models import Event, Gap
+from structjob.models import EventRecord, Gap
 from structjob.text.appearance import paint
 from structjob.text.escaping import escape
 from structjob.text.rendering import Lines, today
@@ -58,7 +58,7 @@ class Screen:
             and self.shown > shutil.get_terminal_size().lines
         )
 
-    def put(self, event: Event) -> None:
+    def put(self, event: EventRecord) -> None:
         """Show one event."""
         if self._json_lines:
             put_json_line(event, at_once=self._at_once)

@@ -18,7 +18,7 @@ from structjob.cli.screen import command_line, put_json, put_json_array, say, su
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.cli.lines import Screen
-    from structjob.models import Event
+    from structjob.models import EventRecord
 
 AT_ONCE = 1_000
 """Events read at a time."""
@@ -233,7 +233,7 @@ def _advise(
 
 async def _first(
     reader: Reader, filters: Mapping[str, Any], limit: int | None
-) -> AsyncIterator[Event]:
+) -> AsyncIterator[EventRecord]:
     shown = 0
     async for event in reader.logs.iterate(limit=min(AT_ONCE, limit or AT_ONCE), **filters):
         yield event
@@ -242,9 +242,11 @@ async def _first(
             return
 
 
-async def _last(reader: Reader, filters: Mapping[str, Any], number: int) -> AsyncIterator[Event]:
+async def _last(
+    reader: Reader, filters: Mapping[str, Any], number: int
+) -> AsyncIterator[EventRecord]:
     """Yield the last *number* events, read from the end."""
-    found: list[Event] = []
+    found: list[EventRecord] = []
     cursor: str | None = None
     while len(found) < number:
         page = await reader.logs.list(order="desc", limit=AT_ONCE, cursor=cursor, **filters)
@@ -262,7 +264,7 @@ async def _around(
     filters: Mapping[str, Any],
     wish: _Wish,
     screen: Screen,
-) -> AsyncIterator[Event]:
+) -> AsyncIterator[EventRecord]:
     """Yield each event that matches with its neighbours, as ``grep -C`` does.
 
     All events of the scope and those that match come in the same order. So they are read side by
@@ -272,7 +274,7 @@ async def _around(
     everything = reader.logs.iterate(limit=AT_ONCE, **scope, **span)
     matches = _first(reader, {**scope, **filters}, wish.limit)
     match = await anext(matches, None)
-    before: deque[Event] = deque(maxlen=wish.context)
+    before: deque[EventRecord] = deque(maxlen=wish.context)
     after = skipped = 0
     screen.marked = set()
     async for event in everything:

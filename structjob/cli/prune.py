@@ -20,7 +20,7 @@ from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.retention.policy import Pruned, Retention
+    from structjob.retention.policy import PruneResult, Retention
 
 FOREVER = "forever"
 
@@ -143,7 +143,7 @@ def prune(
 
 async def _prune(
     db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
-) -> Pruned:
+) -> PruneResult:
     from structjob.cli.database import reading
     from structjob.retention.prune import preview
     from structjob.tracker import Tracker
@@ -185,7 +185,7 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
     return ", ".join(parts)
 
 
-def _told(found: Pruned) -> str:
+def _told(found: PruneResult) -> str:
     names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
     shown = {"events": "line", "dead_letters": "dead letter"}
     told = [

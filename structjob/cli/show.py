@@ -14,7 +14,7 @@ from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
-    from structjob.models import Event, JobRecord
+    from structjob.models import EventRecord, JobRecord
     from structjob.queries.overview import Overview
 
 LAST = 5
@@ -157,7 +157,7 @@ def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
     return ("logs", id_, "-l", "warning") if wrong and job.job_type != "command" else ("logs", id_)
 
 
-async def _last_lines(reader: Reader, job: JobRecord) -> list[Event]:
+async def _last_lines(reader: Reader, job: JobRecord) -> list[EventRecord]:
     """Return the last lines before the end of a job that went wrong, where no traceback
     says more.
     """

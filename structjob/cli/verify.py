@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from structjob.cli.database import Database
-    from structjob.queries.verify import SessionVerification, Verification
+    from structjob.queries.verify import SessionVerification, VerifyResult
 
 _LOOKS = {
     "complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow"),
@@ -121,7 +121,7 @@ def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
     return left, busy
 
 
-def _failure(found: Verification, left: Mapping[int, int], db: Database) -> Failure | None:
+def _failure(found: VerifyResult, left: Mapping[int, int], db: Database) -> Failure | None:
     """Return why the exit code is 1, if it is: exactly where ``ok`` is false."""
     if found.missing:
         lines = count_of(found.missing, "line", "is", "are")
@@ -168,7 +168,7 @@ def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> d
 
 
 def _print(
-    found: Verification, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool
+    found: VerifyResult, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool
 ) -> None:
     from rich.text import Text
 
@@ -208,12 +208,12 @@ def _print(
     )
 
 
-def _unknown(found: Verification) -> int:
+def _unknown(found: VerifyResult) -> int:
     """Return how many sessions may have written more than anybody knows."""
     return sum(session.status == "unknown tail" for session in found.sessions)
 
 
-def _remark(found: Verification, db: Database, busy: Collection[int]) -> None:
+def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
     """Say what the numbers mean."""
     from structjob.store.sessions import LOOKS_RESTORED
     from structjob.text.escaping import escape

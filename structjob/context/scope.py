@@ -331,7 +331,7 @@ class Binding(Generic[Bound]):
             entry.leave()
 
 
-class Remote(NamedTuple):
+class RemoteContext(NamedTuple):
     """What another process or service told about the work it asks for; every field may be
     ``None``.
     """
@@ -358,7 +358,7 @@ class Remote(NamedTuple):
         return Binding(scope, scope)
 
 
-def remote_scope(remote: Remote) -> Scope:
+def remote_scope(remote: RemoteContext) -> Scope:
     """Return the scope that *remote* describes."""
     return Scope(
         job_id=_hidden(remote.job_id),
@@ -478,7 +478,7 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return found
 
 
-def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteContext:
     """Read what `inject` wrote, from headers in any letter case; text or bytes.
 
     Args:
@@ -503,7 +503,7 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Remote:
         part.partition(";")[0].partition("=") for part in headers.get("baggage", "").split(",")
     )
     baggage = {key.strip(): value.strip() for key, _, value in members}
-    return Remote(
+    return RemoteContext(
         correlation_id=_safe(headers.get("x-correlation-id") or headers.get("x-request-id")),
         job_id=_safe(headers.get("x-job-id"), 64)
         or _safe(_unpercent(baggage.get("structjob.job_id", "")), 64),
@@ -564,10 +564,10 @@ def to_environment(scope: Scope) -> dict[str, str]:
     return found | {name.upper(): value for name, value in _trace_headers(scope).items()}
 
 
-def from_environment(environ: Mapping[str, str]) -> Remote:
+def from_environment(environ: Mapping[str, str]) -> RemoteContext:
     """Read what `to_environment` wrote; all fields are ``None`` where nothing was."""
     trace = _TRACEPARENT.fullmatch(environ.get("TRACEPARENT", ""))
-    return Remote(
+    return RemoteContext(
         trace_id=trace[1] if trace else None,
         span_id=trace[2] if trace else None,
         trace_flags=trace[3] if trace else None,

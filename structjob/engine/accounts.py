@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from structjob.engine.source import Feed
+from structjob.engine.source import Source
 from structjob.models import Ledger
-from structjob.spool.queue import MemoryLane
+from structjob.spool.queue import MemoryQueue
 from structjob.spool.recorder import Recorder
 from structjob.text.wording import count_of
 
@@ -19,7 +19,7 @@ class Accounts:
         recorder: The recorder.
     """
 
-    def __init__(self, own: Feed, recorder: Recorder) -> None:
+    def __init__(self, own: Source, recorder: Recorder) -> None:
         self._own = own
         self._recorder = recorder
 
@@ -27,7 +27,7 @@ class Accounts:
         """Return what became of this session's events."""
         recorder = self._recorder
         # In a forked child the engine is the parent's, and none of its counts is about the child.
-        feed = self._own if not recorder.forked else Feed(recorder.session, recorder.lanes)
+        feed = self._own if not recorder.forked else Source(recorder.session, recorder.lanes)
         # What was accepted is asked last, so that nothing can be stored that is not accepted yet.
         stored, dead, in_flight = feed.stored, feed.dead, feed.in_flight
         dropped = Counter(feed.dropped)
@@ -35,7 +35,7 @@ class Accounts:
             for event in list(source):
                 dropped[event.reason] += event.last - event.first + 1
         memory = [
-            lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryLane)
+            lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryQueue)
         ]
         accepted = recorder.numbers.given
         left = accepted - stored - dead - sum(dropped.values())

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from structjob.diagnostics import diagnostics
 from structjob.engine import crash
-from structjob.engine.database import Link
-from structjob.engine.source import Feed
+from structjob.engine.database import DatabaseLink
+from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.spool import session as sessions
 from structjob.spool.recorder import Recorder
@@ -35,7 +35,7 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, er
 """Errors that say something of this process, and nothing of what it cannot read."""
 
 
-def _ending(feed: Feed, spool: sessions.SessionSpool) -> Ending:
+def _ending(feed: Source, spool: sessions.SessionSpool) -> Ending:
     """Return what is known of a session whose process is gone, and of whose spool all is stored."""
     tally, events = spool.tally, spool.events
     at_risk = tally.at_risk if tally is not None else 0
@@ -67,7 +67,7 @@ def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
     )  # fmt: skip
 
 
-class Orphans:
+class AdoptedSpools:
     """The feeds of the directories that a tracker has taken over.
 
     Args:
@@ -78,17 +78,17 @@ class Orphans:
     """
 
     def __init__(
-        self, own: Feed, recorder: Recorder, link: Link, found: Callable[[], None]
+        self, own: Source, recorder: Recorder, link: DatabaseLink, found: Callable[[], None]
     ) -> None:
         self._own = own
         self._recorder = recorder
         self._link = link
         self._found = found
-        self._feeds: dict[int, Feed] = {}
+        self._feeds: dict[int, Source] = {}
         self._known: set[int] = {recorder.session.session_id}
         self._warned: set[int] = set()
 
-    def __iter__(self) -> Iterator[Feed]:
+    def __iter__(self) -> Iterator[Source]:
         return iter(list(self._feeds.values()))
 
     def __len__(self) -> int:
@@ -118,7 +118,7 @@ class Orphans:
 
     def _take(self, spools: Iterable[sessions.SessionSpool]) -> None:
         for spool in spools:
-            self._feeds[spool.session.session_id] = Feed.of_orphan(spool)
+            self._feeds[spool.session.session_id] = Source.of_orphan(spool)
             self._known.add(spool.session.session_id)
             diagnostics.debug(
                 "adopted the spool %s of session %d (pid %d on %s)",
@@ -130,7 +130,7 @@ class Orphans:
         if self._recorder.root is not None:
             sessions.sweep(self._recorder.root)
 
-    async def attempt(self, feed: Feed, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def attempt(self, feed: Source, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what *call* returns, once the database answers; ``None`` if the database refuses
         it for its content.
 
@@ -167,12 +167,12 @@ class Orphans:
         self.set_aside(feed, f"{self._link.store.masked_url} does not take what is in it: {reason}")
         return None
 
-    def abandon(self, feed: Feed, exc: OSError) -> None:
+    def abandon(self, feed: Source, exc: OSError) -> None:
         """Leave an orphan that cannot be read to another process, and to the operator."""
         reason = f"it cannot be read: {exc.strerror or exc}"
         self.set_aside(feed, reason, note=exc.errno not in _PASSING)
 
-    def set_aside(self, feed: Feed, reason: str, *, note: bool = True) -> None:
+    def set_aside(self, feed: Source, reason: str, *, note: bool = True) -> None:
         """Deliver nothing more of an orphan, and leave its directory as it is.
 
         Args:
@@ -198,7 +198,7 @@ class Orphans:
             )
         self._found()
 
-    def next_over(self) -> Feed | None:
+    def next_over(self) -> Source | None:
         """Return one whose process is gone and of which all is stored."""
         for feed in list(self._feeds.values()):
             try:
@@ -208,7 +208,7 @@ class Orphans:
                 self.abandon(feed, exc)
         return None
 
-    async def end(self, feed: Feed) -> None:
+    async def end(self, feed: Source) -> None:
         """End the session of a process that is gone, of which all is stored."""
         spool = feed.spool
         assert spool is not None  # noqa: S101 -- that is what was adopted
@@ -240,7 +240,7 @@ class Orphans:
                 count_of(damaged, "damaged record"),
             )
 
-    def _tell(self, feed: Feed, crashed: list[Crashed]) -> tuple[int, bytes]:
+    def _tell(self, feed: Source, crashed: list[Crashed]) -> tuple[int, bytes]:
         """Say that jobs have crashed: on the console, and in lines for the transaction in which
         they do.
         """

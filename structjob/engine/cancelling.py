@@ -9,8 +9,8 @@ from typing import Protocol
 from sqlalchemy import RowMapping
 
 from structjob.diagnostics import diagnostics
-from structjob.engine.database import Link
-from structjob.exceptions import IllegalTransition
+from structjob.engine.database import DatabaseLink
+from structjob.exceptions import InvalidState
 from structjob.machine.clock import moment
 from structjob.store import cancellations
 
@@ -24,7 +24,7 @@ class LiveJob(Protocol):
     provisional: str | None
 
     def request_cancel(self, reason: str, requested_by: str | None, *, force: bool) -> None:
-        """Cancel its task. Raises `IllegalTransition` if it has none, or is being cancelled already
+        """Cancel its task. Raises `InvalidState` if it has none, or is being cancelled already
         and *force* is not set.
         """
 
@@ -46,7 +46,7 @@ class Canceller:
         live: The jobs that run at the moment.
     """
 
-    def __init__(self, session_id: int, link: Link, live: Collection[LiveJob]) -> None:
+    def __init__(self, session_id: int, link: DatabaseLink, live: Collection[LiveJob]) -> None:
         self._session_id = session_id
         self._link = link
         self._live = live
@@ -79,7 +79,7 @@ class Canceller:
                     job.request_cancel(
                         row["reason"] or "", row["requested_by"], force=bool(row["forced"])
                     )
-                except IllegalTransition as exc:
+                except InvalidState as exc:
                     diagnostics.warning("a request to cancel could not be met: %s", exc)
 
 

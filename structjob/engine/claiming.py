@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from structjob.engine.database import Link
+from structjob.engine.database import DatabaseLink
 from structjob.exceptions import StoreUnavailable
 from structjob.store import claims
 
@@ -57,7 +57,7 @@ class Claiming:
         link: The tracker's database.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: DatabaseLink) -> None:
         self._link = link
         self._unanswered: list[_Unanswered] = []
         self._known: dict[str, int] = {}

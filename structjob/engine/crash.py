@@ -13,8 +13,8 @@ from sqlalchemy import RowMapping, select
 
 from structjob.capture.fanout import emit
 from structjob.context.scope import Scope
-from structjob.engine.database import Link
-from structjob.engine.source import Feed
+from structjob.engine.database import DatabaseLink
+from structjob.engine.source import Source
 from structjob.spool.line import number_of, seal
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
@@ -54,7 +54,9 @@ def notices(
     return b"".join(told.get(job.job["id"], b"") for job in crashed)
 
 
-async def account(told: dict[str, bytes], own: Feed, recorder: Recorder, link: Link) -> None:
+async def account(
+    told: dict[str, bytes], own: Source, recorder: Recorder, link: DatabaseLink
+) -> None:
     """Account for the numbers of notices, whatever became of the transactions they were made for:
     some failed, some only seemed to.
     """

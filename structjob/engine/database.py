@@ -46,7 +46,7 @@ def permanent(exc: BaseException | None) -> bool:
     )
 
 
-class Link:
+class DatabaseLink:
     """Calls a store, and knows whether it answers.
 
     Args:

@@ -18,20 +18,20 @@ from typing import Any, Protocol
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
-from structjob.engine.adopted import Orphans, warn_of_loss
+from structjob.engine.adopted import AdoptedSpools, warn_of_loss
 from structjob.engine.cancelling import LiveJob
 from structjob.engine.claiming import Claiming
-from structjob.engine.database import Link, permanent
-from structjob.engine.maintenance import Keeper
+from structjob.engine.database import DatabaseLink, permanent
+from structjob.engine.maintenance import Maintenance
 from structjob.engine.pruner import Pruner
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Feed, Work, waiting
+from structjob.engine.source import Source, Work, waiting
 from structjob.engine.waiters import Flush, Waiters
 from structjob.exceptions import StoreUnavailable
 from structjob.models import Ledger
 from structjob.queries.tail_position import MISSING
 from structjob.retention.policy import Retention
-from structjob.spool.queue import Batch, MemoryLane, may_block
+from structjob.spool.queue import Batch, MemoryQueue, may_block
 from structjob.spool.recorder import Recorder
 from structjob.store.ingest import Crashed, Ending, Written
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
@@ -88,7 +88,7 @@ class Engine:
     def __init__(
         self,
         recorder: Recorder,
-        link: Link,
+        link: DatabaseLink,
         *,
         batch_size: int,
         flush_interval: float,
@@ -107,12 +107,12 @@ class Engine:
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._live = live
-        self._own = Feed(recorder.session, recorder.lanes)
+        self._own = Source(recorder.session, recorder.lanes)
         self._accounts = Accounts(self._own, recorder)
-        self._orphans = Orphans(self._own, recorder, link, self.hurry)
+        self._orphans = AdoptedSpools(self._own, recorder, link, self.hurry)
         self.claiming = Claiming(link)
         self._reentry = Reentry(link, lambda: iter([self._own, *self._orphans]), live)
-        self._keeper = Keeper(
+        self._keeper = Maintenance(
             self._own,
             recorder,
             link,
@@ -539,7 +539,7 @@ class Engine:
             self._orphans
         )
 
-    async def _store(self, feed: Feed, states: Batch | None, events: Batch | None) -> None:
+    async def _store(self, feed: Source, states: Batch | None, events: Batch | None) -> None:
         began = time.monotonic()
         if feed is self._own:
             written: Written | None = await self.link.insist(
@@ -559,11 +559,11 @@ class Engine:
                 )  # fmt: skip
             self.on_stored()
 
-    async def _write(self, feed: Feed, states: Batch | None, events: Batch | None) -> Written:
+    async def _write(self, feed: Source, states: Batch | None, events: Batch | None) -> Written:
         await self._reentry.enter(feed)
         return await self.store.write(feed.as_write(states, events, self._given(feed)))
 
-    def _given(self, feed: Feed) -> int:
+    def _given(self, feed: Source) -> int:
         return self.recorder.numbers.given if feed is self._own else 0
 
     # -- idling
@@ -607,7 +607,7 @@ class Engine:
         events.
         """
         events = self.recorder.events
-        return isinstance(events, MemoryLane) and len(events) > self.recorder.queue_size // 4
+        return isinstance(events, MemoryQueue) and len(events) > self.recorder.queue_size // 4
 
     def _has_more(self, index: int) -> bool:
         """Look once more after having said that we are idle: something may have come in between."""

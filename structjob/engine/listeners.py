@@ -21,10 +21,10 @@ from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.filters import LogFilter, values_of
 from structjob.levels import LEVELS
 from structjob.machine.clock import moment
-from structjob.models import Event
+from structjob.models import EventRecord
 from structjob.spool.recorder import Numbers, Recorder
 
-Callback = Callable[[Event], "Awaitable[object] | object"]
+Callback = Callable[[EventRecord], "Awaitable[object] | object"]
 """Takes an event; may be a coroutine function."""
 
 _AT_A_TIME = 50
@@ -148,7 +148,7 @@ class Listener:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._woken.set, context=contextvars.Context())
 
-    async def _next(self) -> Event | None:
+    async def _next(self) -> EventRecord | None:
         """Wait for the next event that matches; None when it is closed and the queue is empty."""
         while True:
             while self._queue:
@@ -185,19 +185,19 @@ class Listener:
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[EventRecord]:
         if self._task is not None:
             raise InvalidArgument("this listener has a callback: listen without one to iterate")
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> EventRecord:
         event = await self._next()
         if event is None:
             raise StopAsyncIteration
         return event
 
 
-def read_line(session_id: int, line: bytes) -> Event:
+def read_line(session_id: int, line: bytes) -> EventRecord:
     """Return the event of a line of the spool, as it will be stored; its ``id`` is 0 as long as it
     is not.
     """
@@ -205,10 +205,10 @@ def read_line(session_id: int, line: bytes) -> Event:
     columns = {name: getattr(read, name) for name in _Line.__struct_fields__ if name != "ts"}
     kind = "system" if read.job_id is None else "job" if read.step_id is None else "task"
     ts = moment(read.ts)
-    return Event(id=0, session_id=session_id, ts=ts, stored_at=None, type=kind, **columns)  # type: ignore[arg-type]  # one of three words
+    return EventRecord(id=0, session_id=session_id, ts=ts, stored_at=None, type=kind, **columns)  # type: ignore[arg-type]  # one of three words
 
 
-def matches(event: Event, wanted: LogFilter) -> bool:
+def matches(event: EventRecord, wanted: LogFilter) -> bool:
     """Return whether *event* matches, as the databases have it."""
     if wanted.level is not None and not _reaches(event.level, wanted):
         return False

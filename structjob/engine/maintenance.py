@@ -12,13 +12,13 @@ from contextlib import suppress
 from structjob.capture.processors import setup
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
-from structjob.engine.adopted import Orphans
+from structjob.engine.adopted import AdoptedSpools
 from structjob.engine.cancelling import Canceller, LiveJob
 from structjob.engine.claiming import Claiming
-from structjob.engine.database import Link
+from structjob.engine.database import DatabaseLink
 from structjob.engine.reaper import Reaper
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Feed
+from structjob.engine.source import Source
 from structjob.engine.watchdog import Watchdog
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.spool.recorder import Recorder
@@ -52,7 +52,7 @@ _EMPTY_AGAIN = 0.25
 """The share below which that is said anew the next time."""
 
 
-class Keeper:
+class Maintenance:
     """Looks after sessions: the tracker's own, and those whose spools it has taken over.
 
     Args:
@@ -70,10 +70,10 @@ class Keeper:
 
     def __init__(
         self,
-        own: Feed,
+        own: Source,
         recorder: Recorder,
-        link: Link,
-        orphans: Orphans,
+        link: DatabaseLink,
+        orphans: AdoptedSpools,
         live: Collection[LiveJob],
         heartbeat: float,
         accounts: Accounts,

@@ -9,9 +9,9 @@ import random
 from datetime import timedelta
 
 from structjob.diagnostics import diagnostics
-from structjob.engine.database import Link
+from structjob.engine.database import DatabaseLink
 from structjob.exceptions import PruneInProgress, StoreUnavailable
-from structjob.retention.policy import Pruned, Retention
+from structjob.retention.policy import PruneResult, Retention
 from structjob.retention.prune import Access, prune
 
 FIRST = 300.0
@@ -33,7 +33,7 @@ class Pruner:
         retention: What is kept, and for how long; None, and it does not begin by itself.
     """
 
-    def __init__(self, session_id: int, link: Link, retention: Retention | None) -> None:
+    def __init__(self, session_id: int, link: DatabaseLink, retention: Retention | None) -> None:
         self._session_id = session_id
         self._link = link
         self._retention = retention
@@ -46,7 +46,7 @@ class Pruner:
 
     async def prune(
         self, retention: Retention, *, not_within: timedelta | None = None, patience: float = 0.0
-    ) -> Pruned:
+    ) -> PruneResult:
         """Do as `structjob.retention.prune.prune` does."""
         store = self._link.store
         access = Access(

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from structjob.diagnostics import diagnostics
 from structjob.engine import crash
-from structjob.engine.adopted import Orphans
-from structjob.engine.database import Link
-from structjob.engine.source import Feed
+from structjob.engine.adopted import AdoptedSpools
+from structjob.engine.database import DatabaseLink
+from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable
 from structjob.machine.clock import moment
 from structjob.machine.host import is_network, process_exists
@@ -47,10 +47,10 @@ class Reaper:
 
     def __init__(
         self,
-        own: Feed,
+        own: Source,
         recorder: Recorder,
-        link: Link,
-        orphans: Orphans,
+        link: DatabaseLink,
+        orphans: AdoptedSpools,
         heartbeat: float,
         revived: Callable[[], None],
     ) -> None:
@@ -106,7 +106,7 @@ class Reaper:
                 and not is_network(root)
                 and (root / str(session.session_id)).exists()
             ):
-                return None  # the lock in it tells the living from the dead: see `Orphans`
+                return None  # the lock in it tells the living from the dead: see `AdoptedSpools`
             exists = process_exists(
                 session.host, session.boot_id, session.pid, moment(session.started_at)
             )
@@ -165,7 +165,7 @@ class Reaper:
                 continue
             await self._take_back(feed)
 
-    async def _take_back(self, feed: Feed) -> None:
+    async def _take_back(self, feed: Source) -> None:
         number = feed.session.session_id
         withdrawn = await self._link.store.transact(
             lambda connection: leases.revive(connection, number)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.cancelling import LiveJob
-from structjob.engine.database import Link
-from structjob.engine.source import Feed
+from structjob.engine.database import DatabaseLink
+from structjob.engine.source import Source
 from structjob.text.wording import count_of
 
 WARN_EVERY = 60.0
@@ -33,20 +33,20 @@ class Reentry:
     """
 
     def __init__(
-        self, link: Link, feeds: Callable[[], Iterator[Feed]], live: Collection[LiveJob]
+        self, link: DatabaseLink, feeds: Callable[[], Iterator[Source]], live: Collection[LiveJob]
     ) -> None:
         self._link = link
         self._feeds = feeds
         self._live = live
         self._warned_at = -WARN_EVERY
 
-    async def enter(self, feed: Feed) -> None:
+    async def enter(self, feed: Source) -> None:
         """Enter the session of *feed*, unless that was done in this database."""
         if not feed.entered:
             await self._link.store.begin_session(feed.session)
             feed.entered = True
 
-    async def beat(self, feed: Feed, last_seq: int) -> None:
+    async def beat(self, feed: Source, last_seq: int) -> None:
         """Send a heartbeat for the session of *feed*; enter it again if the database does not know
         it any more.
         """

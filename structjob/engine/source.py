@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from structjob.spool.queue import Batch, Lane, MemoryLane
+from structjob.spool.queue import Batch, MemoryQueue, RecordQueue
 from structjob.spool.session import Session, SessionSpool
 from structjob.store.ingest import Write, Written
 
 LINE_BYTES = 512
 """What a line of the spool takes, roughly: bounds a batch in bytes before its lines are counted."""
 
-_EMPTY = MemoryLane()
+_EMPTY = MemoryQueue()
 
 
 class Reached:
@@ -35,11 +35,11 @@ class Reached:
 
 
 @dataclass(slots=True, eq=False)
-class Feed:
+class Source:
     """The tracker's own lanes, or those of an orphan."""
 
     session: Session
-    lanes: Callable[[], tuple[Lane, Lane, Lane, Lane]]
+    lanes: Callable[[], tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]]
     spool: SessionSpool | None = None
     """An orphan's directory."""
     entered: bool = False
@@ -58,7 +58,7 @@ class Feed:
     """
 
     @classmethod
-    def of_orphan(cls, spool: SessionSpool) -> Feed:
+    def of_orphan(cls, spool: SessionSpool) -> Source:
         """Return the feed of a directory that was taken over."""
         before = spool.tally.confirmed if spool.tally is not None else 0
         return cls(
@@ -125,10 +125,10 @@ class Feed:
         return self.stored + self.dead + self.in_flight + sum(self.dropped.values())
 
 
-Work = tuple[Feed, Batch | None, Batch | None]
+Work = tuple[Source, Batch | None, Batch | None]
 """A feed, and what was read of its changes of state and of its events."""
 
 
-def waiting(lanes: Iterable[Lane]) -> bool:
+def waiting(lanes: Iterable[RecordQueue]) -> bool:
     """Return whether anything in *lanes* is not stored yet."""
     return any(not lane.reached(lane.position()) for lane in lanes)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from structjob.engine.source import Feed, Reached
+from structjob.engine.source import Reached, Source
 from structjob.exceptions import StoreUnavailable
-from structjob.spool.queue import Lane
+from structjob.spool.queue import RecordQueue
 
 Future = concurrent.futures.Future[None]
 
@@ -23,14 +23,14 @@ class Flush:
     dead processes are ended.
     """
 
-    targets: Sequence[tuple[Feed, Lane, Any]]
-    ending: Sequence[Feed]
+    targets: Sequence[tuple[Source, RecordQueue, Any]]
+    ending: Sequence[Source]
     future: Future
 
     @classmethod
-    def of(cls, feeds: Sequence[Feed]) -> Flush:
+    def of(cls, feeds: Sequence[Source]) -> Flush:
         """Return a wait for all that *feeds* hold now."""
-        targets: list[tuple[Feed, Lane, Any]] = []
+        targets: list[tuple[Source, RecordQueue, Any]] = []
         for feed in feeds:
             # An orphan that cannot be read is set aside by the engine at its turn: it is waited for
             # until then.

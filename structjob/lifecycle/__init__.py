@@ -7,7 +7,7 @@ of a job waits, for its commit, so that everybody can find its id.
 
 from structjob.lifecycle.contexts import step
 from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.retries import Attempt, retrying
+from structjob.lifecycle.retries import Try, retrying
 from structjob.lifecycle.steps import Step
 
-__all__ = ["Attempt", "Job", "Step", "retrying", "step"]
+__all__ = ["Job", "Step", "Try", "retrying", "step"]

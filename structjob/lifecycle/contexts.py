@@ -11,9 +11,16 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
-from structjob.context.scope import Binding, Remote, Scope, current_job, current_scope, remote_scope
+from structjob.context.scope import (
+    Binding,
+    RemoteContext,
+    Scope,
+    current_job,
+    current_scope,
+    remote_scope,
+)
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import IllegalTransition, InvalidArgument
+from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_coroutine_function,
     check_mapping,
@@ -58,7 +65,7 @@ class JobContext:
 
     async def __aenter__(self) -> Job:
         if self._job is not None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
             )
         job = self._make()
@@ -101,7 +108,7 @@ class JobContext:
         return run
 
 
-def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
+def parent_scope(parent: Job | RemoteContext | str | None) -> Scope | None:
     if isinstance(parent, Job):
         if parent._scope is not None:
             return parent._scope
@@ -111,7 +118,7 @@ def parent_scope(parent: Job | Remote | str | None) -> Scope | None:
             correlation_id=parent.correlation_id,
             root_job_id=parent.root_job_id,
         )
-    if isinstance(parent, Remote):
+    if isinstance(parent, RemoteContext):
         return remote_scope(parent)
     if isinstance(parent, str):
         id_ = check_text("parent", parent, 64)
@@ -172,7 +179,7 @@ class StepContext:
 
     async def __aenter__(self) -> Step | Untracked:
         if self._step is not None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"the step {self._name!r} is entered already; call structjob.step() anew for each"
             )
         self._step = step = self._make()

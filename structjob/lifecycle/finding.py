@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from structjob.exceptions import IllegalTransition
+from structjob.exceptions import InvalidState
 from structjob.models import AnyJob, JobRecord, JobStatus, id_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ async def find_live(
 
     Raises:
         JobNotFound: if there is no such job.
-        IllegalTransition: if it has not begun, or runs in another process.
+        InvalidState: if it has not begun, or runs in another process.
     """
     job = _newest(live, id_of(any_id))
     if job is not None:
@@ -39,9 +39,7 @@ async def find_live(
         return record
     named = f"job {record.id} ({record.operation})"
     if record.status is JobStatus.PENDING:
-        raise IllegalTransition(
-            f"{named} has not begun; cancel it with tracker.cancel({record.id!r})"
-        )
+        raise InvalidState(f"{named} has not begun; cancel it with tracker.cancel({record.id!r})")
     sessions = [one.session for one in await tracker.sessions.list(live=True)]
     where = next(
         (
@@ -51,7 +49,7 @@ async def find_live(
         ),
         "another process",
     )
-    raise IllegalTransition(
+    raise InvalidState(
         f"{named} runs in {where}: {what} it there; tracker.cancel({record.id!r}) stops it from anywhere"
     )
 

@@ -18,7 +18,7 @@ from structjob.capture import fanout
 from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument
+from structjob.exceptions import Cancelled, InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import check_text
 from structjob.models import ErrorInfo
 from structjob.values.bounds import OF_VALUE
@@ -149,11 +149,11 @@ class Handle:
         threads, which know no context. It neither begins nor ends by it.
 
         Raises:
-            IllegalTransition: if it has not begun, and is no job that `Tracker.create_job` has
+            InvalidState: if it has not begun, and is no job that `Tracker.create_job` has
                 made.
         """
         if self._scope is None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"{self._named()} has not begun; begin it with start() or async with"
             )
         return Binding(self._scope, self)
@@ -206,13 +206,13 @@ class Handle:
             self._misused(exc)
             return former
 
-    def _misused(self, error: InvalidArgument | IllegalTransition) -> None:
+    def _misused(self, error: InvalidArgument | InvalidState) -> None:
         """Warn once about progress that is wrong or comes too late, and ignore it: reporting
         progress never ends the user's work.
 
         Raises:
             InvalidArgument: that *error*, if logging is strict.
-            IllegalTransition: the same.
+            InvalidState: the same.
         """
         if faults.strict or faults.strict_trackers:
             raise error

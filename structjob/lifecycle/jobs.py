@@ -23,7 +23,7 @@ from structjob.context.errors import (
 )
 from structjob.context.scope import Scope, new_id
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import Cancelled, IllegalTransition, InvalidArgument, StoreUnavailable
+from structjob.exceptions import Cancelled, InvalidArgument, InvalidState, StoreUnavailable
 from structjob.lifecycle.arguments import (
     check_mapping,
     check_metadata,
@@ -307,14 +307,14 @@ class Job(Handle):
 
         Raises:
             NotOpen: if the tracker is not open.
-            IllegalTransition: if it was started before.
+            InvalidState: if it was started before.
             Cancelled: if it was pending, and somebody cancelled it.
             StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not
                 answer (see *offline*).
         """
         self._tracker._require_open()
         if self._status is not JobStatus.PENDING or self._existing:
-            raise IllegalTransition(self._begun_already())
+            raise InvalidState(self._begun_already())
         if self._given_id or self.idempotency_key is not None:
             if await self._claim():
                 return self
@@ -533,7 +533,7 @@ class Job(Handle):
                 process's: its CPU time since the job began, its peak so far.
 
         Raises:
-            IllegalTransition: if it has ended already, or never began.
+            InvalidState: if it has ended already, or never began.
             InvalidArgument: if *status* is none of these, *error* is no exception, a completed job
                 is given an error, or a figure is negative.
         """
@@ -732,16 +732,16 @@ class Job(Handle):
             force: Cancel it once more.
 
         Raises:
-            IllegalTransition: if it does not run under ``async with``, so that there is nothing to
+            InvalidState: if it does not run under ``async with``, so that there is nothing to
                 cancel; or it is being cancelled already (or a job around it, in the same task), and
                 *force* is not set.
         """
         if self._task is None or not self._runs:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
             )
         if not force and (first := self._first_cancelled()) is not None:
-            raise IllegalTransition(being_cancelled(first._named(), first._cancel_reason))
+            raise InvalidState(being_cancelled(first._named(), first._cancel_reason))
         self._cancelled, self._cancel_reason = True, reason
         task, loop = self._task, self._task.get_loop()
         if asyncio._get_running_loop() is loop:
@@ -797,15 +797,13 @@ class Job(Handle):
         if (error := self._not_running(what)) is not None:
             raise error
 
-    def _not_running(self, what: str) -> IllegalTransition | None:
+    def _not_running(self, what: str) -> InvalidState | None:
         if self._existing:
-            return IllegalTransition(
+            return InvalidState(
                 f"{self._named()} is another start's job (same idempotency key); {what} is up to that one"
             )
         if not self._runs:
-            return IllegalTransition(
-                f"{self._named()} is {self._status.value}; {what} needs it running"
-            )
+            return InvalidState(f"{self._named()} is {self._status.value}; {what} needs it running")
         return None
 
     def _named(self) -> str:
@@ -858,7 +856,7 @@ class Job(Handle):
             "created_at": self._created,
             "started_at": self._started,
             "completed_at": self._completed,
-            "canceled_at": self._canceled,
+            "cancelled_at": self._canceled,
             "duration_ms": self._duration_ms,
             "cpu_ms": self._cpu_ms,
             "max_rss_kb": self._max_rss_kb,

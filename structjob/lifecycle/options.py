@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
-from structjob.context.scope import Remote
+from structjob.context.scope import RemoteContext
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.policy import Figures
 
@@ -30,7 +30,7 @@ class JobKeywords(TypedDict, total=False):
     correlation_id: str | None
     job_id: str | None
     idempotency_key: str | None
-    parent: Job | Remote | str | None
+    parent: Job | RemoteContext | str | None
     offline: bool
     wait: bool
 
@@ -54,7 +54,7 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     job_id: str | None = None
     idempotency_key: str | None = None
-    parent: Job | Remote | str | None = None
+    parent: Job | RemoteContext | str | None = None
     offline: bool = False
     wait: bool = True
 

@@ -17,7 +17,7 @@ import msgspec
 
 from structjob.capture import fanout
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
-from structjob.exceptions import IllegalTransition
+from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_coroutine_function, check_text
 from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
 from structjob.lifecycle.handle import outcome
@@ -113,7 +113,7 @@ def retrying_job(
 
 
 class Retrying(Generic[H]):
-    """What ``retrying(…)`` returns: ``async for`` gives one `Attempt` after the other; each use
+    """What ``retrying(…)`` returns: ``async for`` gives one `Try` after the other; each use
     begins anew.
     """
 
@@ -121,7 +121,7 @@ class Retrying(Generic[H]):
         self._what = what
         self._begin = begin
 
-    def __aiter__(self) -> AsyncIterator[Attempt[H]]:
+    def __aiter__(self) -> AsyncIterator[Try[H]]:
         return self._begin()
 
     def __call__(
@@ -150,7 +150,7 @@ class Retrying(Generic[H]):
         return run
 
 
-class Attempt(Generic[H]):
+class Try(Generic[H]):
     """One try, for ``async with``, which gives its `Step` (of a whole job: its `Job`).
 
     Attributes:
@@ -215,14 +215,14 @@ class _Tries(Generic[H]):
         self._over = False
         self._begun = False
 
-    def __aiter__(self) -> AsyncIterator[Attempt[H]]:
+    def __aiter__(self) -> AsyncIterator[Try[H]]:
         return self
 
-    async def __anext__(self) -> Attempt[H]:
+    async def __anext__(self) -> Try[H]:
         if self._over:
             raise StopAsyncIteration
         if self._begun and self.state.outcome is None:  # there would be no end of it
-            raise IllegalTransition(
+            raise InvalidState(
                 f"try {self.state.attempt_number} was not made: write `async with attempt:` around the work"
             )
         self._begun = True
@@ -236,7 +236,7 @@ class _Tries(Generic[H]):
                 self._given_up(exc)
                 raise
         await self._before()
-        return Attempt(self)
+        return Try(self)
 
     async def _before(self) -> None:
         if self._policy.enabled:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from structjob.context.errors import annotate, describe, exception_attrs, is_noted
 from structjob.context.scope import current_scope, new_id
-from structjob.exceptions import IllegalTransition, InvalidArgument
+from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_mapping,
     check_metadata,
@@ -143,7 +143,7 @@ class Step(Handle):
         """Begin the step. Never waits.
 
         Raises:
-            IllegalTransition: if it began before, or its job does not run.
+            InvalidState: if it began before, or its job does not run.
         """
         self._begin()
         return self
@@ -151,7 +151,7 @@ class Step(Handle):
     def _begin(self) -> None:
         job = self._job
         if self._status is not None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"{self._named()} began already; make a new one with job.step() to do it again"
             )
         job._require_running(f"the step {self.name!r}")
@@ -203,7 +203,7 @@ class Step(Handle):
             fields: Further attributes for its last event.
 
         Raises:
-            IllegalTransition: if it has ended already, or never began.
+            InvalidState: if it has ended already, or never began.
             InvalidArgument: if *status* is none of these, *error* is no exception, or a completed
                 step is given an error.
         """
@@ -211,7 +211,7 @@ class Step(Handle):
             "a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying")
         )
         if self._status is None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"{self._named()} has not begun; begin it with step.start() or async with"
             )
         if self._abandoned:
@@ -227,10 +227,10 @@ class Step(Handle):
         """End the step as skipped: there was nothing to do.
 
         Raises:
-            IllegalTransition: if it does not run.
+            InvalidState: if it does not run.
         """
         if self._status is None:
-            raise IllegalTransition(
+            raise InvalidState(
                 f"{self._named()} has not begun; begin it with step.start() or async with"
             )
         if self._abandoned:
@@ -395,8 +395,8 @@ class Step(Handle):
     def percent(self, value: Any) -> NoReturn:
         refuse(self, "percent", "call step.update(percent=…), or step.advance()")
 
-    def _not_running(self, what: str) -> IllegalTransition:
-        return IllegalTransition(
+    def _not_running(self, what: str) -> InvalidState:
+        return InvalidState(
             f"{self._named()} is {self._status.value if self._status else 'not begun'}; {what} needs it running"
         )
 

@@ -31,11 +31,11 @@ from structjob.filters import MAX_VALUES, AttemptFilter, JobFilter, values_of
 from structjob.models import (
     AnyJob,
     AttemptRecord,
+    JobProgress,
     JobRecord,
     JobStatus,
     JobTree,
     Page,
-    Progress,
     StepRecord,
     StepStatus,
     id_of,
@@ -88,7 +88,7 @@ class Jobs:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers what is pending.
-        legacy_lookup: Asked by `find` for an id that is unknown here, before it gives up.
+        resolve_id: Asked by `find` for an id that is unknown here, before it gives up.
         now: The clock that running times are measured by.
     """
 
@@ -97,12 +97,12 @@ class Jobs:
         fetch: Fetch,
         flush: Flush,
         *,
-        legacy_lookup: LegacyLookup | None = None,
+        resolve_id: LegacyLookup | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
         self._flush = flush
-        self._legacy_lookup = legacy_lookup
+        self._resolve_id = resolve_id
         self._now = now
 
     async def get(self, id: str) -> JobRecord:  # the column's name
@@ -320,7 +320,7 @@ class Jobs:
                 counts[row["reason"]] = counts.get(row["reason"], 0) + count
         return counts
 
-    async def progress(self, any_id: AnyJob) -> Progress:
+    async def progress(self, any_id: AnyJob) -> JobProgress:
         """Return how far the job is that *any_id* means, as `find` takes it.
 
         Raises:
@@ -347,7 +347,7 @@ class Jobs:
             .order_by(jobs.c.created_at, jobs.c.id)
         )
         told = (counted["share"] or 0.0) if job.percent_complete is None else job.percent_complete
-        return Progress(
+        return JobProgress(
             job_id=job.id,
             status=job.status,
             operation=job.operation,
@@ -518,8 +518,8 @@ class Jobs:
         return rows.job(found[0]) if found else None
 
     async def _legacy(self, any_id: str) -> JobRecord:
-        if self._legacy_lookup is not None:
-            answer = self._legacy_lookup(any_id)
+        if self._resolve_id is not None:
+            answer = self._resolve_id(any_id)
             if inspect.isawaitable(answer):
                 answer = await answer
             if isinstance(answer, JobRecord):
@@ -535,7 +535,7 @@ class Jobs:
         if job.status.terminal:
             if job.duration_ms is not None:
                 return job.duration_ms / 1000
-            end = job.completed_at or job.canceled_at or job.started_at
+            end = job.completed_at or job.cancelled_at or job.started_at
         else:
             end = self._now()
         return max(0.0, (end - job.started_at).total_seconds())  # clocks of two hosts may differ

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LogFilter, values_of
 from structjob.levels import LEVELS
-from structjob.models import Event, Gap, Page, Surroundings
+from structjob.models import EventContext, EventRecord, Gap, Page
 from structjob.queries import rows
 from structjob.queries.jobs import Jobs
 from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
@@ -68,7 +68,7 @@ class Logs:
 
     async def list(
         self, filter: LogFilter | None = None, *, cursor: str | None = None, **filters: Any
-    ) -> Page[Event]:  # see LogFilter
+    ) -> Page[EventRecord]:  # see LogFilter
         """Return one page of the events that match, in the order of their time.
 
         Args:
@@ -87,7 +87,7 @@ class Logs:
 
     async def iterate(
         self, filter: LogFilter | None = None, **filters: Any
-    ) -> AsyncIterator[Event]:  # see LogFilter
+    ) -> AsyncIterator[EventRecord]:  # see LogFilter
         """Yield every event that matches and is stored when the iteration begins, in the order of
         their time.
 
@@ -153,7 +153,7 @@ class Logs:
         before: int = 5,
         after: int = 5,
         same: Literal["job", "session"] | None = None,
-    ) -> Surroundings:
+    ) -> EventContext:
         """Return an event with its neighbours: what else happened there.
 
         Args:
@@ -210,7 +210,7 @@ class Logs:
             .limit(before)
         )
         forward = select(logs).where(one, later).order_by(*order).limit(after)
-        return Surroundings(
+        return EventContext(
             tuple(rows.event(row) for row in reversed(await self._fetch(backward))),
             event,
             tuple(rows.event(row) for row in await self._fetch(forward)),
@@ -232,7 +232,7 @@ class Logs:
         last: int | None = None,
         gaps: Literal[False] = False,
         **filters: Any,
-    ) -> Tail[Event]: ...
+    ) -> Tail[EventRecord]: ...
     @overload
     def tail(
         self,
@@ -242,7 +242,7 @@ class Logs:
         last: int | None = None,
         gaps: Literal[True],
         **filters: Any,
-    ) -> Tail[Event | Gap]: ...
+    ) -> Tail[EventRecord | Gap]: ...
     def tail(
         self,
         filter: LogFilter | None = None,  # see LogFilter
@@ -251,7 +251,7 @@ class Logs:
         last: int | None = None,
         gaps: bool = False,
         **filters: Any,
-    ) -> Tail[Event] | Tail[Event | Gap]:
+    ) -> Tail[EventRecord] | Tail[EventRecord | Gap]:
         """Return an asynchronous iterator of the events that match: those that are stored, then
         each as it comes, from any process, once.
 
@@ -359,7 +359,7 @@ class Logs:
             searches=_searches(wanted),
         )
 
-    async def _page(self, listing: Listing, cursor: str | None) -> Page[Event]:
+    async def _page(self, listing: Listing, cursor: str | None) -> Page[EventRecord]:
         return await read_page(self._fetch, listing, cursor, rows.event)
 
     async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:

@@ -35,11 +35,11 @@ from sqlalchemy.engine import RowMapping
 from structjob.exceptions import InvalidFilter
 from structjob.filters import AttemptFilter, JobFilter, LogFilter
 from structjob.models import Page
-from structjob.statistics import StatisticsFilter
+from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
 
 R = TypeVar("R")
-F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatisticsFilter)
+F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatsFilter)
 
 SCAN_LIMIT = 100_000
 """Rows that one page of a search looks at, at most, where no index leads to what is searched for.

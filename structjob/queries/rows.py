@@ -10,7 +10,7 @@ from typing import Any
 from structjob.models import (
     AttemptRecord,
     ErrorInfo,
-    Event,
+    EventRecord,
     JobRecord,
     JobStatus,
     SessionRecord,
@@ -29,7 +29,7 @@ def _plain(record: type[Any]) -> tuple[str, ...]:
 
 
 _JOB, _ATTEMPT, _STEP, _EVENT, _SESSION = (
-    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, Event, SessionRecord)
+    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, EventRecord, SessionRecord)
 )
 _step_values = itemgetter(*_STEP)
 _STATUSES = {status.value: status for status in StepStatus}
@@ -59,14 +59,14 @@ def step(row: Row) -> StepRecord:
     )
 
 
-def event(row: Row) -> Event:
+def event(row: Row) -> EventRecord:
     """Return a row of ``structjob_logs`` as a record; attributes that are no JSON object come under
     the key ``value``.
     """
     attrs = row["attrs"]
     if not isinstance(attrs, dict):
         attrs = {} if attrs is None else {"value": attrs}
-    return Event(**{name: row[name] for name in _EVENT}, attrs=attrs)
+    return EventRecord(**{name: row[name] for name in _EVENT}, attrs=attrs)
 
 
 def session(row: Row) -> SessionRecord:

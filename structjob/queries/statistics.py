@@ -21,7 +21,7 @@ from structjob.statistics import (
     OperationStatistics,
     Outlook,
     ProjectStatistics,
-    StatisticsFilter,
+    StatsFilter,
     StepStatistics,
     Storage,
     Throughput,
@@ -77,37 +77,37 @@ class Statistics:
         self._now = now
 
     async def operations(
-        self, filter: StatisticsFilter | None = None, **filters: Any
-    ) -> list[OperationStatistics]:  # see StatisticsFilter
+        self, filter: StatsFilter | None = None, **filters: Any
+    ) -> list[OperationStatistics]:  # see StatsFilter
         """Return how the jobs of each operation fared, the operation with the most first.
 
         Args:
             filter: Of which jobs; by default of all.
-            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
 
         Raises:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
-        wanted = merged(StatisticsFilter, filter, filters)
+        wanted = merged(StatsFilter, filter, filters)
         return [
             OperationStatistics(**row)
             for row in await self._of_jobs(wanted, {"operation": jobs.c.operation})
         ]
 
     async def projects(
-        self, filter: StatisticsFilter | None = None, **filters: Any
-    ) -> list[ProjectStatistics]:  # see StatisticsFilter
+        self, filter: StatsFilter | None = None, **filters: Any
+    ) -> list[ProjectStatistics]:  # see StatsFilter
         """Return how the jobs of each project fared, the project with the most first; those of none
         are under None.
 
         Args:
             filter: Of which jobs; by default of all.
-            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
 
         Raises:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
-        wanted = merged(StatisticsFilter, filter, filters)
+        wanted = merged(StatsFilter, filter, filters)
         return [
             ProjectStatistics(**row)
             for row in await self._of_jobs(wanted, {"project": jobs.c.project})
@@ -116,7 +116,7 @@ class Statistics:
     async def throughput(
         self,
         bucket: timedelta = timedelta(hours=1),
-        filter: StatisticsFilter | None = None,  # see StatisticsFilter
+        filter: StatsFilter | None = None,  # see StatsFilter
         **filters: Any,
     ) -> list[Throughput]:
         """Return how the jobs fared that were created (or ended, with ``by``) in each stretch of
@@ -130,16 +130,16 @@ class Statistics:
                 may be shorter.
             filter: Of which jobs; by default of those of the 24 hours before ``until``, and
                 ``until`` is now. ``limit`` does not matter.
-            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
 
         Raises:
             InvalidArgument: if there would be more than 10,000 buckets, or *bucket* is too short.
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
-        wanted = merged(StatisticsFilter, filter, filters)
+        wanted = merged(StatsFilter, filter, filters)
         until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
         since = wanted.since or until - min(DAY, until - FIRST)
-        wanted = merged(StatisticsFilter, wanted, {"since": since, "until": until})
+        wanted = merged(StatsFilter, wanted, {"since": since, "until": until})
         buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are datetimes by now
         rows = await self._of_jobs(
             wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False
@@ -152,20 +152,20 @@ class Statistics:
         ]
 
     async def steps(
-        self, filter: StatisticsFilter | None = None, **filters: Any
-    ) -> list[StepStatistics]:  # see StatisticsFilter
+        self, filter: StatsFilter | None = None, **filters: Any
+    ) -> list[StepStatistics]:  # see StatsFilter
         """Return how the steps of each name fared in the jobs of each operation, those with the
         most first.
 
         Args:
             filter: Of which steps; by default of all. ``since`` and ``until`` are about when the
                 step began, or with ``by="ended"`` ended; all else is about its job.
-            **filters: Fields of `StatisticsFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
 
         Raises:
             InvalidFilter: if a filter is unknown, or its value is refused.
         """
-        wanted = merged(StatisticsFilter, filter, filters)
+        wanted = merged(StatsFilter, filter, filters)
         conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(jobs, wanted))
         keys = {"operation": jobs.c.operation, "step": steps.c.name}
         source = steps.join(jobs, jobs.c.id == steps.c.job_id)
@@ -322,7 +322,7 @@ class Statistics:
 
     async def _of_jobs(
         self,
-        wanted: StatisticsFilter,
+        wanted: StatsFilter,
         keys: Mapping[str, ColumnElement[Any]],
         *,
         limited: bool = True,
@@ -342,7 +342,7 @@ class Statistics:
 
 
 def _of_window(
-    times: Mapping[str, ColumnElement[Any]], wanted: StatisticsFilter
+    times: Mapping[str, ColumnElement[Any]], wanted: StatsFilter
 ) -> tuple[ColumnElement[bool], ...]:
     found = _within(times[wanted.by], wanted.since, wanted.until)
     return found or ((times["ended"].is_not(None),) if wanted.by == "ended" else ())
@@ -365,7 +365,7 @@ def _span(since: Moment, until: Moment) -> tuple[datetime | None, datetime | Non
     return first, last
 
 
-def _equal(table: Table, wanted: StatisticsFilter) -> tuple[ColumnElement[bool], ...]:
+def _equal(table: Table, wanted: StatsFilter) -> tuple[ColumnElement[bool], ...]:
     return _given(table, {name: getattr(wanted, name) for name in _EQUAL})
 
 

@@ -29,7 +29,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
-from structjob.models import Event, Gap
+from structjob.models import EventRecord, Gap
 from structjob.queries import rows, tail_reader
 from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
 from structjob.queries.tail_position import Item, Position, settle
@@ -40,7 +40,7 @@ from structjob.store.sessions import PRESUMED
 from structjob.store.tables import logs, sessions
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", bound=Event | Gap, covariant=True)
+T_co = TypeVar("T_co", bound=EventRecord | Gap, covariant=True)
 
 POLL = 1.0
 """Seconds between two looks while nothing tells of a commit: other processes' events are seen that

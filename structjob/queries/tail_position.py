@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from structjob.exceptions import InvalidFilter
-from structjob.models import Event, Gap
+from structjob.models import EventRecord, Gap
 
 MISSING = "missing"
 """The reason of a `Gap` that nothing explains yet."""
@@ -65,7 +65,7 @@ class Item:
     upto: int
     ts: datetime
     id: int | None = None
-    event: Event | None = None
+    event: EventRecord | None = None
     gap: Gap | None = None
     history: bool = False
     late: bool = False
@@ -140,7 +140,7 @@ class Position(msgspec.Struct, array_like=True):
         self.sessions.pop(session_id, None)
         self.absent.pop(session_id, None)
 
-    def covers(self, event: Event, younger: Collection[int]) -> bool:
+    def covers(self, event: EventRecord, younger: Collection[int]) -> bool:
         """Return whether *event* was stored before the tail began; the sessions in *younger* began
         later.
         """

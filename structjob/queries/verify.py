@@ -34,7 +34,7 @@ its process cannot be looked for.
 """
 
 SAMPLE = 20
-"""How many ids a `Verification` lists of each kind of inconsistency; the counts beside them are
+"""How many ids a `VerifyResult` lists of each kind of inconsistency; the counts beside them are
 exact.
 """
 
@@ -104,7 +104,7 @@ class Orphans:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
+class VerifyResult:
     """What `verify` found.
 
     Args:
@@ -141,7 +141,7 @@ class Verification:
         )
 
 
-async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verification:
+async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> VerifyResult:
     """Compare what was given out with what is stored.
 
     The work is done in the database, by its indexes; what comes back is of the size of the sessions
@@ -168,7 +168,7 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verif
         select(sessions.c.session_id).where(sessions.c.ended_at.is_not(None))
     )
     (left,) = await fetch(select(func.count().label("n")).select_from(jobs).where(running))
-    return Verification(
+    return VerifyResult(
         sessions=tuple(found[session_id] for session_id in sorted(found)),
         orphans=await _orphans(fetch),
         running=left["n"],

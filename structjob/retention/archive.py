@@ -19,14 +19,14 @@ from typing import IO, Any
 
 from structjob.exceptions import ImportRefused, InvalidArgument
 from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
-from structjob.models import AttemptRecord, Event, JobRecord, StepRecord
+from structjob.models import AttemptRecord, EventRecord, JobRecord, StepRecord
 from structjob.transfer.export import FORMAT, as_line, gzipped, plain
 from structjob.transfer.records import read_records
 
 PENDING = ".pending"
 """The end of the name of a file whose content is being deleted."""
 
-Record = JobRecord | AttemptRecord | StepRecord | Event
+SinkEvent = JobRecord | AttemptRecord | StepRecord | EventRecord
 
 
 class Archive:
@@ -94,7 +94,7 @@ class ArchiveFile:
         self._file = gzipped(self._raw)
         self._file.write(as_line("export", {"format": FORMAT, "pruned_at": datetime.now(UTC)}))
 
-    def add(self, kind: str, records: Sequence[Record]) -> None:
+    def add(self, kind: str, records: Sequence[SinkEvent]) -> None:
         """Write *records* of one *kind*."""
         self._write(b"".join(as_line(kind, plain(record)) for record in records), len(records))
 

@@ -35,7 +35,7 @@ _SETTLING = timedelta(hours=1)
 
 _ended = func.coalesce(
     jobs.c.completed_at,
-    jobs.c.canceled_at,
+    jobs.c.cancelled_at,
     jobs.c.started_at,
     jobs.c.created_at,
     type_=jobs.c.created_at.type,

@@ -95,7 +95,7 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pruned:
+class PruneResult:
     """What a prune deleted; after a dry run, what it would.
 
     Args:

@@ -22,7 +22,7 @@ from structjob.retention.archiver import Archiver
 from structjob.retention.deleter import Deleter
 from structjob.retention.due import Due
 from structjob.retention.finding import count, families, groups, pages, strays
-from structjob.retention.policy import Pruned, Retention
+from structjob.retention.policy import PruneResult, Retention
 from structjob.store.contract import Fetch, Transact
 from structjob.store.expressions import utc_now
 from structjob.store.locks import Lock, LockLost
@@ -63,7 +63,7 @@ async def due_now(fetch: Fetch, retention: Retention) -> Due:
     return Due(retention, row["now"])
 
 
-async def preview(fetch: Fetch, retention: Retention) -> Pruned:
+async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
     """Count what `prune` would delete, and leave everything as it is."""
     due = await due_now(fetch, retention)
     counts: Counter[str] = Counter()
@@ -93,7 +93,7 @@ async def prune(
     *,
     not_within: timedelta | None = None,
     patience: float = 0.0,
-) -> Pruned:
+) -> PruneResult:
     """Delete what is due.
 
     Args:
@@ -126,7 +126,7 @@ async def _locked(
     worker: Worker | None,
     not_within: timedelta | None,
     patience: float,
-) -> Pruned:
+) -> PruneResult:
     lock = Lock(LOCK, access.session_id)
     deadline = time.monotonic() + patience
     while not await access.transact(lambda connection: lock.take(connection, not_within)):
@@ -153,7 +153,7 @@ async def _locked(
 
 async def _prune(
     access: Access, due: Due, lock: Lock, archive: Archive | None, worker: Worker | None
-) -> Pruned:
+) -> PruneResult:
     fetch = access.fetch
     deleter = Deleter(fetch, access.transact, lock)
     archiver = None if archive is None or worker is None else Archiver(deleter, archive, worker)
@@ -206,5 +206,5 @@ async def _stray_events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[b
             yield condition
 
 
-def _pruned(counts: Counter[str], **more: Any) -> Pruned:
-    return Pruned(**{**counts, **more})
+def _pruned(counts: Counter[str], **more: Any) -> PruneResult:
+    return PruneResult(**{**counts, **more})

@@ -36,7 +36,7 @@ the time of a line.
 """
 
 
-class Record:
+class SinkEvent:
     """One event on its way to the sinks.
 
     Attributes:
@@ -110,7 +110,7 @@ class Record:
 class Sink(Protocol):
     """What can be given to `structjob.configure` and `structjob.FanOut`."""
 
-    def emit(self, record: Record) -> None:
+    def emit(self, record: SinkEvent) -> None:
         """Show *record*. May raise; must not log, must not wait."""
 
 
@@ -178,7 +178,7 @@ class ConsoleSink:
         """Where it writes to at present, see `place_of`."""
         return place_of(self._stream if self._stream is not None else sys.stdout)
 
-    def emit(self, record: Record) -> None:
+    def emit(self, record: SinkEvent) -> None:
         self.write(self._render(record) if self.pretty else record.line)
 
     def write(self, line: bytes) -> None:
@@ -218,7 +218,7 @@ class ConsoleSink:
         )
         self._known = stream
 
-    def _render(self, record: Record) -> bytes:
+    def _render(self, record: SinkEvent) -> bytes:
         if self._lines is None:
             from structjob.text.rendering import Lines, today
 

@@ -16,7 +16,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.descriptor import Descriptor
 from structjob.machine.files import UnsafeFile, follow, is_special, open_file
-from structjob.sinks.console import Record
+from structjob.sinks.console import SinkEvent
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
@@ -116,7 +116,7 @@ class FileSink:
                 f"cannot write the log file {path}: {exc.strerror}; {hint}"
             ) from exc
 
-    def emit(self, record: Record) -> None:
+    def emit(self, record: SinkEvent) -> None:
         self.write(record.line)
 
     def write(self, line: bytes) -> None:
@@ -181,7 +181,7 @@ class FileSink:
         if self._fd < 0:
             self._fd = fresh
         else:
-            # The descriptor keeps its number, see `structjob.spool.FileLane`.
+            # The descriptor keeps its number, see `structjob.spool.DiskQueue`.
             os.dup2(fresh, self._fd, inheritable=False)
             os.close(fresh)
         if self._max_age is not None:

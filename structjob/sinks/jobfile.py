@@ -16,7 +16,7 @@ from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
-from structjob.sinks.console import Record
+from structjob.sinks.console import SinkEvent
 from structjob.sinks.file import append_line
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -68,7 +68,7 @@ class JobFileSink:
                 f"cannot make the directory {directory}: {exc.strerror}; choose another one"
             ) from exc
 
-    def emit(self, record: Record) -> None:
+    def emit(self, record: SinkEvent) -> None:
         job_id = record.ids.get("job_id")
         if job_id is None:
             return

@@ -88,7 +88,7 @@ def _last_number(lines: bytes) -> int:
     return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)), default=0)
 
 
-class FileLane:
+class DiskQueue:
     """A lane on disk.
 
     Args:

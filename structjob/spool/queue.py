@@ -39,7 +39,7 @@ class Batch:
     Attributes:
         lines: JSON lines, each with its newline.
         count: How many; 0 where there was nothing but damage.
-        lane: Where they are from, to be told with `Lane.ack` when they are stored.
+        lane: Where they are from, to be told with `RecordQueue.ack` when they are stored.
         segment: Number of the segment they are from.
         start: Where they begin in it.
         end: Where they end in it.
@@ -47,7 +47,7 @@ class Batch:
 
     lines: bytes
     count: int
-    lane: Lane
+    lane: RecordQueue
     segment: int = 0
     start: int = 0
     end: int = 0
@@ -64,7 +64,7 @@ class Dropped(NamedTuple):
     job_id: str | None = None
 
 
-class Lane(Protocol):
+class RecordQueue(Protocol):
     """One queue of records, in the order in which they were written."""
 
     dropped: deque[Dropped]
@@ -115,7 +115,7 @@ def _ignore(count: int) -> None:
     pass
 
 
-class MemoryLane:
+class MemoryQueue:
     """The in-memory twin: for in-memory databases, where the spool is switched off, and while the
     disk refuses.
 

@@ -28,7 +28,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.spool.line import seal
 from structjob.spool.places import Places
-from structjob.spool.queue import Dropped, Lane, MemoryLane, Overflow
+from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
 
 if TYPE_CHECKING:
@@ -123,13 +123,13 @@ class Recorder:
         """Numbers that were given out and then not used: first, last, reason."""
         self.lost_states: deque[int] = deque()
         """The same of changes of state: nobody need wait for them."""
-        self.fallback = MemoryLane(self.queue_size, self._overflow, "disk_refused")
+        self.fallback = MemoryQueue(self.queue_size, self._overflow, "disk_refused")
         """Where events wait while the disk refuses them."""
-        self.fallback_states = MemoryLane()
-        self.events: Lane = (
-            spool.events if spool is not None else MemoryLane(self.queue_size, self._overflow)
+        self.fallback_states = MemoryQueue()
+        self.events: RecordQueue = (
+            spool.events if spool is not None else MemoryQueue(self.queue_size, self._overflow)
         )
-        self.states: Lane = spool.states if spool is not None else MemoryLane()
+        self.states: RecordQueue = spool.states if spool is not None else MemoryQueue()
         self._next = self.numbers.next
         self._append = self._write = self.events.append
         if spool is not None and spool.tally is not None:
@@ -339,7 +339,7 @@ class Recorder:
         """Return where those leave word who drop an event."""
         return [self.lost, self.events.dropped, self.fallback.dropped]
 
-    def lanes(self) -> tuple[Lane, Lane, Lane, Lane]:
+    def lanes(self) -> tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]:
         """Return the lanes in the order in which they are to be read: the events before a change of
         state come with it, or sooner.
         """
@@ -447,7 +447,7 @@ class Recorder:
             self.account()
         self._catch_up()
 
-    def _keep(self, fallback: MemoryLane, line: bytes, number: int) -> None:
+    def _keep(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
         """Keep a line that came while the directory was being made."""
         fallback.append(line, number)
         if self.spool is not None:
@@ -489,7 +489,7 @@ class Recorder:
         return True
 
 
-def _move(fallback: MemoryLane, lane: Lane) -> bool:
+def _move(fallback: MemoryQueue, lane: RecordQueue) -> bool:
     """Move what is in *fallback* to *lane*; return whether the disk took it all."""
     while (kept := fallback.take()) is not None:
         try:
@@ -517,7 +517,7 @@ def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:
         yield first, last, jobs
 
 
-class _FirstState(MemoryLane):
+class _FirstState(MemoryQueue):
     """Stands for the state lane of a forked child until there is something to write."""
 
     def __init__(self, recorder: Recorder) -> None:

@@ -32,7 +32,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.machine.files import UnsafeFile, make_directory, open_directly
 from structjob.machine.host import boot_id, is_network
-from structjob.spool.disk import FileLane
+from structjob.spool.disk import DiskQueue
 from structjob.spool.places import Places
 from structjob.spool.queue import Overflow
 from structjob.spool.tally import Tally
@@ -145,8 +145,8 @@ class SessionSpool:
         self,
         directory: Path,
         session: Session,
-        events: FileLane,
-        states: FileLane,
+        events: DiskQueue,
+        states: DiskQueue,
         locks: dict[str, int],
         tally: Tally | None,
     ) -> None:
@@ -180,7 +180,7 @@ class SessionSpool:
         directory = root / str(session.session_id)
         unfinished = _hidden(directory)
         locks: dict[str, int] = {}
-        lanes: list[FileLane] = []
+        lanes: list[DiskQueue] = []
         tally: Tally | None = None
         try:
             unfinished.mkdir(mode=0o700)
@@ -198,7 +198,7 @@ class SessionSpool:
             tally = Tally.create(unfinished)
             shared = not deliver
             lanes.append(
-                FileLane(
+                DiskQueue(
                     unfinished,
                     "events",
                     writable=True,
@@ -208,7 +208,7 @@ class SessionSpool:
                     tally=tally,
                 )
             )
-            lanes.append(FileLane(unfinished, "states", writable=True, shared=shared))
+            lanes.append(DiskQueue(unfinished, "states", writable=True, shared=shared))
             unfinished.rename(directory)
         except OSError as exc:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -436,8 +436,8 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
             )
         tally = Tally.open(directory)
         lanes = (
-            FileLane(directory, "events", writable=False, tally=tally),
-            FileLane(directory, "states", writable=False),
+            DiskQueue(directory, "events", writable=False, tally=tally),
+            DiskQueue(directory, "states", writable=False),
         )
         spool, fd = SessionSpool(directory, session, *lanes, {"deliver": fd}, tally), None
     finally:
@@ -494,8 +494,8 @@ def _read_session(directory: Path) -> Session | None:
         pass
     # A power cut may leave the file empty. The events are worth more than knowing whose they are.
     lanes = (
-        FileLane(directory, "events", writable=False),
-        FileLane(directory, "states", writable=False),
+        DiskQueue(directory, "events", writable=False),
+        DiskQueue(directory, "states", writable=False),
     )
     return Session(number, "unknown", None, 0) if any(lane.position() for lane in lanes) else None
 

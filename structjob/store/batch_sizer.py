@@ -40,7 +40,7 @@ def fitting(lines: bytes, start: int, most: int) -> int:
     )
 
 
-class Portions:
+class BatchSizer:
     """Divides what is to be stored, by how long the transactions before took.
 
     Attributes:

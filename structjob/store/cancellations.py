@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Select, delete, insert, literal, select, update
 
-from structjob.exceptions import IllegalTransition, JobNotFound
+from structjob.exceptions import InvalidState, JobNotFound
 from structjob.models import JobStatus, being_cancelled
 from structjob.store.expressions import utc_now
 from structjob.store.tables import attempts, cancellations, jobs
@@ -34,7 +34,7 @@ def request(
 
     Raises:
         JobNotFound: if there is none.
-        IllegalTransition: if it has ended, or is being cancelled already and *force* is not set.
+        InvalidState: if it has ended, or is being cancelled already and *force* is not set.
     """
     # Locked: whoever starts or ends it, or asks for the same, comes before or after.
     wanted = (
@@ -53,7 +53,7 @@ def request(
             .values(
                 status="cancelled",
                 completed_at=utc_now(),
-                canceled_at=utc_now(),
+                cancelled_at=utc_now(),
                 error_type="Cancelled",
                 error_message=reason,
             )
@@ -64,7 +64,7 @@ def request(
             select(cancellations.c.reason, cancellations.c.requested_by).where(same)
         ).first()
         if earlier is not None and not force:
-            raise IllegalTransition(being_cancelled(f"job {job_id} ({job['operation']})", *earlier))
+            raise InvalidState(being_cancelled(f"job {job_id} ({job['operation']})", *earlier))
         connection.execute(delete(cancellations).where(cancellations.c.job_id == job_id))
         values = {
             "job_id": job_id, "attempt": job["attempt"], "session_id": job["session_id"], "reason": reason, "requested_by": requested_by,
@@ -73,7 +73,7 @@ def request(
         row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
         connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
     else:
-        raise IllegalTransition(
+        raise InvalidState(
             f"job {job_id} ({job['operation']}) is {status.value} already; only what has not ended can be cancelled"
         )
     return status

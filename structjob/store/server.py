@@ -36,7 +36,7 @@ from structjob.store import (
     settling,
     tls,
 )
-from structjob.store.batch_sizer import Portions
+from structjob.store.batch_sizer import BatchSizer
 from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
 from structjob.store.url import masked
 
@@ -116,7 +116,7 @@ class ServerStore:
         self.driver_options, self.url = driver_options.taken(without, self.masked_url)
         self._options = engine_options
         self._ingest = ingest
-        self._portions = Portions()
+        self._portions = BatchSizer()
         self._engine: AsyncEngine | None = None
         self._closed = False
         self._prepared = False

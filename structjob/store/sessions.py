@@ -294,7 +294,7 @@ def _end_running(
             "error_message": why,
         }
         if table is jobs and status == "cancelled":
-            values["canceled_at"] = ended
+            values["cancelled_at"] = ended
         # The session and its state_seq stay as they are: should its own later truth turn up, it
         # wins.
         connection.execute(

@@ -77,7 +77,7 @@ jobs = Table(
     Column("created_at", UTCDateTime(), nullable=False),
     Column("started_at", UTCDateTime()),
     Column("completed_at", UTCDateTime()),
-    Column("canceled_at", UTCDateTime()),
+    Column("cancelled_at", UTCDateTime()),
     Column("duration_ms", Double()),
     Column("cpu_ms", Double()),
     Column("max_rss_kb", BigInteger()),

@@ -58,7 +58,7 @@ def short(id_: str) -> str:
 
 
 class Shown(Protocol):
-    """What is asked of an event: `structjob.Event` and `structjob.Record` have it."""
+    """What is asked of an event: `structjob.EventRecord` and `structjob.SinkEvent` have it."""
 
     @property
     def ts(self) -> datetime: ...

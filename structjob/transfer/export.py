@@ -3,7 +3,7 @@
 
 Each line is an object with the key ``record``: ``export`` (the first line), ``job``, ``attempt``,
 ``step`` or ``event``; its other keys are the fields of `JobRecord`, `AttemptRecord`, `StepRecord`
-and `Event`. Parents come before their children.
+and `EventRecord`. Parents come before their children.
 """
 
 from __future__ import annotations

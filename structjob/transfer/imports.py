@@ -48,7 +48,7 @@ _BEAT = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Imported:
+class ImportResult:
     """What an import stored, or, in a dry run, would store.
 
     Args:
@@ -76,7 +76,7 @@ class Imported:
 
 async def import_file(
     store: Store, path: Path, *, ids: Ids = "keep", dry_run: bool = False, service: str = "import"
-) -> Imported:
+) -> ImportResult:
     """Take the jobs of a file in.
 
     Args:
@@ -116,7 +116,9 @@ def to_be_read_twice(path: Path) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-async def _import(store: Store, path: Path, ids: Ids, *, dry_run: bool, service: str) -> Imported:
+async def _import(
+    store: Store, path: Path, ids: Ids, *, dry_run: bool, service: str
+) -> ImportResult:
     checked = await asyncio.to_thread(_check, path, ids)  # a large file takes long
     checked.session_id = await _unpruned(store, checked.session_id)
     session = Session(session_id=checked.session_id, service=service)
@@ -124,7 +126,7 @@ async def _import(store: Store, path: Path, ids: Ids, *, dry_run: bool, service:
     its = (sessions.c.session_id == session.session_id) & (sessions.c.end_reason == CLOSED)
     known = bool(await store.fetch(select(sessions.c.session_id).where(its)))
     counts = checked.counts
-    result = Imported(
+    result = ImportResult(
         session_id=session.session_id,
         jobs=counts["job"],
         attempts=counts["attempt"],

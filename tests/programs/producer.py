@@ -128,7 +128,7 @@ async def main() -> None:
     producer = Producer()
     if options.segment:
         structjob.spool.SETTLE = 0.0
-        structjob.spool.FileLane.__init__.__kwdefaults__["segment_bytes"] = options.segment
+        structjob.spool.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
     tracker = structjob.Tracker(
         options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch
     )

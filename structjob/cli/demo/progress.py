@@ -16,7 +16,7 @@ from structjob.text.rendering import Lines, today
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from structjob.sinks.console import Record
+    from structjob.sinks.console import SinkEvent
 
 
 class DemoView:
@@ -68,7 +68,7 @@ class DemoView:
     # -- a sink
     # --------------------------------------------------------------------------
 
-    def emit(self, record: Record) -> None:
+    def emit(self, record: SinkEvent) -> None:
         """Show *record*, unless it tells of a single file or of what a bar shows."""
         kind = record.kind
         if (
