@@ -53,8 +53,7 @@ def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, f
     """Let *workers* log *lines* lines in all, each in a step whose bar grows with every line, and
     wait *pause* seconds after each.
     """
-    import structjob.bars  # noqa: F401 -- what bars cost is measured, and not their import
-
+    import structjob.lifecycle.bars  # noqa: F401 -- what bars cost is measured, and not their import
     from benchmarks import ours
 
     async def work(log: object, job: object, number: int) -> None:

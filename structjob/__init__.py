@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         StructjobError,
     )
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
+    from structjob.integrations import alembic as alembic
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.models import (
         AttemptRecord,
@@ -117,6 +118,9 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
+_INTEGRATIONS = ("alembic",)
+"""Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
+
 __all__ = [
     "AttemptFilter",
     "AttemptRecord",
@@ -186,11 +190,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Each name is imported when it is first used: a command line that prints its help need not load
     # a database layer.
+    import importlib
+
+    if name in _INTEGRATIONS:
+        return importlib.import_module(f"structjob.integrations.{name}")
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'structjob' has no attribute {name!r}")
-    import importlib
-
     value = getattr(importlib.import_module(f"structjob.{home}"), name)
     globals()[name] = value
     return value

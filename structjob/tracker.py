@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Executable, RowMapping
     from tenacity import AsyncRetrying
 
-    from structjob.engine import Engine, Unsettled
+    from structjob.engine.delivery import Engine, Unsettled
     from structjob.engine.listeners import Callback, Listener
     from structjob.lifecycle.bars import Bars
     from structjob.lifecycle.retries import Retrying
@@ -293,8 +293,8 @@ class Tracker:
     async def _open(self, *, required: bool) -> None:
         # SQLAlchemy takes a third of a second to import; the loop has better things to do.
         await asyncio.to_thread(_import_store)
-        from structjob.engine import Engine
         from structjob.engine.database import DatabaseLink, permanent
+        from structjob.engine.delivery import Engine
         from structjob.queries.errors import Errors
         from structjob.queries.jobs import Jobs
         from structjob.queries.logs import Logs

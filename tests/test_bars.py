@@ -18,7 +18,7 @@ from screen import OnTerminal, Screen
 
 import structjob
 from structjob.lifecycle import bars
-from structjob.sinks.console import terminal
+from structjob.sinks import terminal
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import structjob
-from structjob.context.scope import scope
+from structjob.context import scope
 from structjob.spool import routing
 
 log = structlog.get_logger("app")

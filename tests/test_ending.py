@@ -12,7 +12,7 @@ import structlog
 
 import structjob
 from structjob import InvalidArgument, InvalidState
-from structjob.context.scope import scope
+from structjob.context import scope
 
 log = structlog.get_logger("app")
 

@@ -26,7 +26,8 @@ from stopwatch import Stopwatch
 
 import structjob
 from structjob.exceptions import StoreUnavailable
-from structjob.spool.disk import DiskQueue, routing
+from structjob.spool import routing
+from structjob.spool.disk import DiskQueue
 from structjob.spool.line import seal
 
 
@@ -1043,7 +1044,7 @@ async def test_a_cancelled_opening_leaves_nothing(db_path, monkeypatch):
     for step in (
         "structjob.store.sqlite.SQLiteStore.open",
         "structjob.store.sqlite.SQLiteStore.begin_session",
-        "structjob.engine.Engine.looked",
+        "structjob.engine.delivery.Engine.looked",
     ):
         reached.clear()
         with monkeypatch.context() as patch:

@@ -174,7 +174,7 @@ async def test_a_circle_of_parents_is_pruned_as_a_whole(
     """
     from sqlalchemy import update
 
-    from structjob.retention.policy import finding, pace
+    from structjob.retention import finding, pace
     from structjob.store.tables import jobs
 
     monkeypatch.setattr(finding, "PAGE", 3)

@@ -15,7 +15,7 @@ from faulty_store import FaultyStore, faulty
 from stopwatch import Stopwatch
 
 import structjob
-from structjob.engine import link as links
+from structjob.engine import database as links
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 
 __all__ = ["faulty"]

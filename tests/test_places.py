@@ -13,8 +13,8 @@ from breakable_servers import filled, small_disk
 
 import structjob
 from structjob.exceptions import SpoolError
+from structjob.spool import places as all_places
 from structjob.spool import session as sessions
-from structjob.spool.disk import places as all_places
 from structjob.spool.line import seal
 from structjob.spool.session import Session, SessionSpool
 from structjob.store.url import identity, parse, places

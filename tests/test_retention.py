@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, func, select
 
 import structjob
 from structjob import InvalidArgument, PruneInProgress, PruneResult, Retention
+from structjob.retention import finding, pace, removal
 from structjob.retention.due import Due
-from structjob.retention.policy import finding, pace, removal
 from structjob.retention.prune import LOCK
 from structjob.store.gaps import DEAD_LETTERED, PRUNED, TAKEN, put_down
 from structjob.store.locks import Lock

@@ -14,7 +14,7 @@ from retention_support import age, log, rows_of, work
 
 import structjob
 from structjob import ImportRefused, InvalidArgument, Retention
-from structjob.retention.policy import archiver, deleter, finding
+from structjob.retention import archiver, deleter, finding
 
 TESTS = Path(__file__).parent
 
@@ -273,7 +273,7 @@ KILLED = """
 import asyncio, os, signal, sys
 sys.path.insert(0, sys.argv[4])
 import structjob
-from structjob.store.retention import archiver, deleter, finding
+from structjob.retention import archiver, deleter, finding
 
 finding._TOPS, archiver.FILE = 2, 40
 original, left = deleter.Deleter._chunk, [int(sys.argv[3])]

@@ -450,7 +450,7 @@ async def test_a_small_packet_takes_a_large_batch(tmp_path):
     (MariaDB's max_allowed_packet).
     """
     async with bare("mariadb", tmp_path) as own, opened(own) as store:
-        await store.begin_session(structjob.session.Session())
+        await store.begin_session(structjob.spool.session.Session())
         store._ingest.most = 300_000
         written = await store.write(
             Write(1, b"".join(events(n, message="x" * 100_000) for n in range(1, 41)))

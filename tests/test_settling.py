@@ -16,7 +16,7 @@ from faulty_store import FaultyStore, faulty
 from sqlalchemy.util import await_only
 
 import structjob
-from structjob.context.scope import scope
+from structjob.context import scope
 from structjob.exceptions import StoreUnavailable
 from structjob.store.ingest import Write
 

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from structjob.spool import disk as spool_module
 from structjob.spool.disk import DiskQueue
-from structjob.spool.disk import disk as spool_module
 from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
 from structjob.spool.queue import Batch, MemoryQueue, ranges
 

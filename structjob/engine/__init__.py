@@ -5,7 +5,3 @@ They run on the tracker's loop and never in a thread that must run Python: a sat
 every background thread for good, while a task gets its turn like any other. Between logging and
 storing nothing is shared but the spool.
 """
-
-from structjob.engine.delivery import Engine, Unsettled
-
-__all__ = ["Engine", "Unsettled"]

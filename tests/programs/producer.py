@@ -21,7 +21,7 @@ from oracle import Notes
 from said import Said
 
 import structjob
-import structjob.spool
+import structjob.spool.disk
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
@@ -127,8 +127,8 @@ class Producer:
 async def main() -> None:
     producer = Producer()
     if options.segment:
-        structjob.spool.SETTLE = 0.0
-        structjob.spool.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
+        structjob.spool.disk.SETTLE = 0.0
+        structjob.spool.disk.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
     tracker = structjob.Tracker(
         options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch
     )
