@@ -7,7 +7,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from importlib import import_module
-from multiprocessing.synchronize import EventRecord
+from multiprocessing.synchronize import Event
 from time import perf_counter
 
 from benchmarks import payload
@@ -112,7 +112,7 @@ def beside_server(
     sharing the machine's cores with it.
     """
     spawned = multiprocessing.get_context("spawn")
-    at_work = spawned.EventRecord()
+    at_work = spawned.Event()
     other = spawned.Process(target=_keep_at_work, args=(name, at_work), daemon=True)
     other.start()
     try:
@@ -124,7 +124,7 @@ def beside_server(
         other.join()
 
 
-def _keep_at_work(name: str, at_work: EventRecord) -> None:
+def _keep_at_work(name: str, at_work: Event) -> None:
     async def ask() -> None:
         async with connected(name, os.environ[SERVERS[name]]) as execute:
             while True:
