@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
-from structjob.capture import fanout
 from structjob.capture.fanout import emit
 from structjob.capture.processors import setup
 from structjob.context.errors import Classifier
@@ -28,6 +27,7 @@ from structjob.context.scope import (
 )
 from structjob.diagnostics import diagnostics, faults
 from structjob.engine import shutdown
+from structjob.engine.hosting import Host
 from structjob.engine.queue import Queue
 from structjob.exceptions import (
     InvalidArgument,
@@ -53,10 +53,10 @@ from structjob.spool.session import Session
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection, Executable, RowMapping
+    from sqlalchemy import URL, Connection
     from tenacity import AsyncRetrying
 
-    from structjob.engine.delivery import Engine, Unsettled
+    from structjob.engine.delivery import Engine
     from structjob.engine.listeners import Callback, Listener
     from structjob.lifecycle.bars import Bars
     from structjob.lifecycle.retries import Retrying
@@ -75,11 +75,6 @@ GIB = 1024**3
 
 OPEN_WAITS = 2.0
 """Seconds that opening waits for a server at most, before it goes on without."""
-
-OPENING_WAITS = 5.0
-"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long
-on a slow disk.
-"""
 
 OPEN_WAITS_FILE = 5.0
 """The same for a database file: several programs may be making its tables at once, one after the
@@ -196,15 +191,12 @@ class Tracker:
         self._strict = strict
         self._heartbeat = heartbeat
         self._retention = Retention.of(retention)
-        self._classifier = classifier
         self._resolve_id = resolve_id
         self._signals = signals
         self._engine_options = dict(engine_options or {})
-        self._state: Literal["new", "opening", "open", "closed"] = "new"
-        self._live: set[Job] = set()
+        self._host = Host(classifier, self.aclose)
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._joined: Scope | None = None
-        self._claims: set[asyncio.Future[Any]] = set()
         self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._recorder: Recorder
         self._engine: Engine
@@ -225,15 +217,13 @@ class Tracker:
         def __getattr__(self, name: str) -> Any:
             # What opening makes: `store` takes its time to import.
             if name in _MADE_BY_OPENING:
-                self._require_open()
+                self._host.require_open()
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         from structjob.store.url import masked
 
-        return (
-            f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._state}>"
-        )
+        return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._host.state}>"
 
     @property
     def level(self) -> str:
@@ -279,15 +269,15 @@ class Tracker:
                 one, in memory), a warning says so, and delivery begins by itself.
             NotOpen: if the tracker was open before; make a new one.
         """
-        if self._state != "new":
-            raise NotOpen(f"the tracker is {self._state}; make a new one to open it again")
-        self._state = "opening"
+        if self._host.state != "new":
+            raise NotOpen(f"the tracker is {self._host.state}; make a new one to open it again")
+        self._host.state = "opening"
         try:
             await self._open(required=required)
         except BaseException:
-            self._state = "new"
+            self._host.state = "new"
             raise
-        self._state = "open"
+        self._host.state = "open"
         return self
 
     async def _open(self, *, required: bool) -> None:
@@ -335,7 +325,7 @@ class Tracker:
                 flush_interval=self._flush_interval,
                 writers=self._writers,
                 heartbeat=self._heartbeat,
-                live=self._live,
+                live=self._host.live,
                 retention=self._retention,
             )
             fault = fault or await self._engine.enter(patience)
@@ -356,14 +346,15 @@ class Tracker:
             )
         recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
-        self.jobs = Jobs(self._fetch, self._flush_before_read, resolve_id=self._resolve_id)
-        self.logs = Logs(self._fetch, self._flush_before_read, self.jobs)
-        self.sessions = Sessions(self._fetch, self._flush_before_read)
+        self._host.attach(recorder, self._engine)
+        self.jobs = Jobs(self._host.fetch, self._host.flush, resolve_id=self._resolve_id)
+        self.logs = Logs(self._host.fetch, self._host.flush, self.jobs)
+        self.sessions = Sessions(self._host.fetch, self._host.flush)
         self._engine.on_stored = self.logs.stored
-        self.errors = Errors(self._fetch, self._flush_before_read, self._transact)
-        self.stats = Statistics(self._fetch, self._flush_before_read)
+        self.errors = Errors(self._host.fetch, self._host.flush, self._host.transact)
+        self.stats = Statistics(self._host.fetch, self._host.flush)
         routing.add(recorder)
-        shutdown.enter(self, signals=self._signals)
+        shutdown.enter(self._host, signals=self._signals)
         self._engine.start()
         try:
             with suppress(TimeoutError):
@@ -371,7 +362,7 @@ class Tracker:
                     await self._engine.looked()
         except BaseException:
             await self._engine.close(1.0)
-            shutdown.leave(self)
+            shutdown.leave(self._host)
             await link.close()
             raise
         faults.strict_trackers += self._strict
@@ -392,15 +383,15 @@ class Tracker:
             Whether everything was stored. What was not stays in the spool, and the next tracker
             delivers it.
         """
-        if self._state == "closed":
+        if self._host.state == "closed":
             return await self._closed_by_another(timeout)
-        if self._state != "open":
+        if self._host.state != "open":
             return True
-        self._state = "closed"
+        self._host.state = "closed"
         # the engine, its loop and the database's connection are the parent's
         if self._recorder.forked:
             self._engine.end_recording()
-            shutdown.leave(self)
+            shutdown.leave(self._host)
             self._closing.set_result(True)
             return True
         complete = False
@@ -427,8 +418,8 @@ class Tracker:
         letting_go = min(timeout * _LETTING_GO, 1.0)
         try:
             try:
-                if self._claims:
-                    await asyncio.wait(set(self._claims), timeout=min(timeout / 4, 1.0))
+                if self._host.claims:
+                    await asyncio.wait(set(self._host.claims), timeout=min(timeout / 4, 1.0))
             except (
                 BaseException
             ):  # whoever is cancelled lets go of everything all the same, and at once
@@ -436,7 +427,7 @@ class Tracker:
                 raise
             finally:
                 if shutdown.under_way():
-                    shutdown.cancel(self)
+                    shutdown.cancel(self._host)
                 complete = await self._close_engine(deadline - letting_go)
         except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
             deadline = time.monotonic() + letting_go
@@ -446,7 +437,7 @@ class Tracker:
             try:
                 await self._close_store(deadline)
             finally:
-                shutdown.leave(self)
+                shutdown.leave(self._host)
                 self.logs.close()
                 for listener in list(self._listeners):
                     listener.close()
@@ -471,7 +462,7 @@ class Tracker:
         with suppress(TimeoutError):
             # Its own loop may not run any more.
             async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
-                return await self._on_own_loop(
+                return await self._host.on_own_loop(
                     self._engine.close(max(0.0, deadline - time.monotonic()))
                 )
         return False
@@ -483,7 +474,7 @@ class Tracker:
                     self._engine.link.close(), max(0.0, deadline - time.monotonic())
                 )
             return
-        closing = asyncio.ensure_future(self._on_own_loop(self._engine.link.close()))
+        closing = asyncio.ensure_future(self._host.on_own_loop(self._engine.link.close()))
         # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
         await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
         if not closing.done():
@@ -505,17 +496,6 @@ class Tracker:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    def _require_open(self) -> None:
-        if self._state != "open":
-            hint = (
-                "open it with `async with` or `await tracker.open()`"
-                if self._state in ("new", "opening")
-                else "make a new one"
-            )
-            raise NotOpen(
-                f"the tracker is {'not open yet' if self._state in ('new', 'opening') else 'closed'}; {hint}"
-            )
 
     # -- jobs
     # --------------------------------------------------------------------------
@@ -544,7 +524,7 @@ class Tracker:
         Raises:
             InvalidArgument: if one of these is not so.
         """
-        return JobContext(self, operation, JobOptions.of(options))
+        return JobContext(self._host, operation, JobOptions.of(options))
 
     def retrying(
         self, operation: str, policy: AsyncRetrying | None = None, **options: Unpack[RetryKeywords]
@@ -574,7 +554,7 @@ class Tracker:
         """
         from structjob.lifecycle.retries import retrying_job
 
-        return retrying_job(self, operation, policy, options)
+        return retrying_job(self._host, operation, policy, options)
 
     async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
         """Record a pending job, to be started later (`Job.start`), by another process even:
@@ -591,9 +571,9 @@ class Tracker:
             StoreUnavailable: if it has an *idempotency_key* and the database does not answer (see
                 *offline*).
         """
-        self._require_open()
+        self._host.require_open()
         settings = JobOptions.of(options)
-        job = Job(self, operation, parent=parent_scope(settings.parent), options=settings)
+        job = Job(self._host, operation, parent=parent_scope(settings.parent), options=settings)
         await job._create()
         return job
 
@@ -634,7 +614,7 @@ class Tracker:
         from structjob.engine.listeners import Listener
         from structjob.queries.paging import merged
 
-        self._require_open()
+        self._host.require_open()
         listener = Listener(
             self._recorder, callback, merged(LogFilter, filter, filters), queue_size
         )
@@ -654,7 +634,7 @@ class Tracker:
         """
         from structjob.lifecycle.bars import Bars
 
-        return Bars(self._live, stream)
+        return Bars(self._host.live, stream)
 
     async def cancel(
         self,
@@ -689,7 +669,7 @@ class Tracker:
         reason = redacted(check_text("reason", reason, 2_000)) or "cancelled by request"
         by = redacted(check_text("by", by, 128))
         record = await self.jobs.find(any_id)
-        mine = [job for job in list(self._live) if job.id == record.id]
+        mine = [job for job in list(self._host.live) if job.id == record.id]
         if mine:
             max(mine, key=lambda job: job.attempt).request_cancel(reason, by, force=force)
             return
@@ -697,7 +677,7 @@ class Tracker:
         def request(connection: Connection) -> JobStatus:
             return cancellations.request(connection, record.id, reason, by, force=force)
 
-        former = await self._on_own_loop(
+        former = await self._host.on_own_loop(
             self._engine.link.once(lambda: self._store.transact(request))
         )
         if former is JobStatus.PENDING:
@@ -726,7 +706,7 @@ class Tracker:
             InvalidState: if it runs in another process, or has not begun; the message says
                 which process.
         """
-        job = await find_live(self, list(self._live), any_id, "update")
+        job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "update")
         if isinstance(job, Job):
             job.update(**progress)
         else:
@@ -761,7 +741,7 @@ class Tracker:
                 message says which one.
             InvalidArgument: what `Job.end` says.
         """
-        job = await find_live(self, list(self._live), any_id, "end")
+        job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "end")
         if not isinstance(job, Job):
             raise InvalidState(
                 f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only"
@@ -820,10 +800,10 @@ class Tracker:
         """
         from structjob.transfer.imports import import_file
 
-        self._require_open()
+        self._host.require_open()
         if ids not in ("keep", "new"):
             raise InvalidArgument(f"ids must be 'keep' or 'new', not {ids!r}")
-        return await self._on_own_loop(
+        return await self._host.on_own_loop(
             import_file(self._store, Path(path), ids=ids, dry_run=dry_run)
         )
 
@@ -867,10 +847,10 @@ class Tracker:
             )
         if not _is_number(patience) or not patience >= 0:
             raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
-        await self._flush_before_read()
+        await self._host.flush()
         if dry_run:
-            return await preview(self._fetch, kept)
-        return await self._on_own_loop(self._engine.pruner.prune(kept, patience=patience))
+            return await preview(self._host.fetch, kept)
+        return await self._host.on_own_loop(self._engine.pruner.prune(kept, patience=patience))
 
     # -- accounts
     # --------------------------------------------------------------------------
@@ -879,7 +859,7 @@ class Tracker:
         """Return what became of the events of this session; their sum is exact whenever it is
         asked.
         """
-        if self._state == "new":
+        if self._host.state == "new":
             return Ledger(0, 0, 0, 0)
         return self._engine.ledger()
 
@@ -890,7 +870,7 @@ class Tracker:
         return Queue(ledger.spilled + ledger.in_memory, self._queue_size, self._clear)
 
     def _clear(self) -> int:
-        self._require_open()
+        self._host.require_open()
         if self._recorder.forked:
             raise NotOpen(
                 "this is a forked process, and its parent delivers what it records: clear the queue there"
@@ -902,7 +882,7 @@ class Tracker:
     @property
     def unavailable(self) -> StoreUnavailable | None:
         """Why the database cannot be used at the moment; ``None`` while it can."""
-        self._require_open()
+        self._host.require_open()
         return self._engine.link.down
 
     @property
@@ -910,7 +890,7 @@ class Tracker:
         """The directory where events wait until they are stored; ``None`` if they wait in
         memory.
         """
-        self._require_open()
+        self._host.require_open()
         return self._recorder.root
 
     @property
@@ -927,89 +907,27 @@ class Tracker:
         Raises:
             StoreUnavailable: if the database does not answer; everything stays in the spool.
         """
-        self._require_open()
+        self._host.require_open()
         if durable:
             for lane in self._recorder.lanes():
                 lane.sync()
-        await self._flush_before_read()
+        await self._host.flush()
         if durable:
-            await self._on_own_loop(self._store.make_durable())
+            await self._host.on_own_loop(self._store.make_durable())
 
     async def verify(self) -> VerifyResult:
         """Prove that nothing is lost: each number given out is stored, or explained."""
         from structjob.queries.verify import verify
 
         await self.flush()
-        return await verify(self._fetch)
+        return await verify(self._host.fetch)
 
     @property
     def classifier(self) -> Classifier | None:
         """What derives the fields of an error: its own, else that of `structjob.configure` or
         `structjob.install`.
         """
-        return self._classifier or fanout.classifier()
-
-    # -- for those below
-    # --------------------------------------------------------------------------
-
-    async def _on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the tracker's loop, from whichever loop this is.
-
-        Raises:
-            StoreUnavailable: if that loop is closed.
-        """
-        if (fault := self._engine.without_loop()) is not None:
-            work.close()
-            raise fault
-        if asyncio.get_running_loop() is self._engine.loop:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._engine.loop))
-
-    async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        self._require_open()
-        return await self._on_own_loop(self._engine.link.fetch(statement))
-
-    async def _transact(self, call: Callable[[Connection], T]) -> T:
-        self._require_open()
-        return await self._on_own_loop(self._engine.link.transact(call))
-
-    async def _flush_before_read(self) -> None:
-        self._require_open()
-        if not self._engine.link.opened:
-            await self._on_own_loop(self._engine.link.opening(OPENING_WAITS))
-        await asyncio.wrap_future(self._engine.flush())
-
-    async def _claim(
-        self, row: dict[str, Any], job: Job, *, pending: bool
-    ) -> tuple[dict[str, Any] | None, int]:
-        await self._caught_up()
-        return await self._on_own_loop(self._engine.claiming.claim(row, job, pending=pending))
-
-    async def _reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        await self._caught_up()
-        return await self._on_own_loop(self._engine.claiming.reserve(row))
-
-    async def _caught_up(self) -> None:
-        """Wait until what this very process has to say of a job is stored; not for a database that
-        is known to be away.
-        """
-        await self._flush_before_read()
-        if self._engine.link.down is not None:
-            raise self._engine.link.down
-
-    def _provisional_attempt(self, job_id: str, former: int) -> int:
-        return self._engine.claiming.provisional(job_id, former)
-
-    async def _committed(self, state_seq: int, seconds: float) -> None:
-        """Wait for the commit of a change of state; not while the database is away, and not for
-        ever.
-        """
-        with suppress(StoreUnavailable, TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.wrap_future(self._engine.committed(state_seq))
-
-    def _settle_later(self, handle: Unsettled) -> None:
-        self._engine.unsettled(handle)
+        return self._host.classifier
 
 
 def _is_number(value: Any) -> bool:

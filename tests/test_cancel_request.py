@@ -369,7 +369,7 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
             match=r"job careful \(careful\) is being cancelled already.*: first; with force=True",
         ):
             await asking.cancel("careful", "second")
-        (job,) = any_tracker._live
+        (job,) = any_tracker._host.live
         with pytest.raises(InvalidState, match="is being cancelled already: first"):
             job.cancel("third")
         assert job.cancel_requested

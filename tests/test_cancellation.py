@@ -161,7 +161,7 @@ async def test_a_cancellation_while_the_database_is_asked_for_the_attempt_ends_t
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    while tracker._claims:
+    while tracker._host.claims:
         await asyncio.sleep(0)
     record = await tracker.jobs.get("j")
     assert (record.status, record.owner, record.attempt) == ("cancelled", "ada", 1)

@@ -189,7 +189,7 @@ async def test_every_field_of_a_job_is_stored(any_tracker):
 async def test_a_job_is_findable_the_moment_its_start_returns(any_tracker):
     """R19: by another reader of the database, which flushes nothing."""
     async with any_tracker.job("a", external_job_id="e-1"):
-        rows = await any_tracker._fetch(
+        rows = await any_tracker._host.fetch(
             __import__("sqlalchemy").text(
                 "SELECT status FROM structjob_jobs WHERE external_job_id = 'e-1'"
             )

@@ -493,7 +493,7 @@ async def test_rows_that_were_deleted_under_a_live_program_are_missing(database,
     keeper: Maintenance = tracker._engine._keeper
     await keeper._beat()
     session_id = tracker.session_id
-    before = await one(tracker._fetch, session_id)
+    before = await one(tracker._host.fetch, session_id)
     assert (before.status, before.fewer, before.missing, before.stored) == (
         SessionState.LIVE,
         0,
@@ -505,13 +505,13 @@ async def test_rows_that_were_deleted_under_a_live_program_are_missing(database,
         logs.c.session_id == session_id,
         sa.or_(logs.c.seq.between(11, 20), logs.c.seq > 45),
     )
-    while_live = await one(tracker._fetch, session_id)
+    while_live = await one(tracker._host.fetch, session_id)
     assert (while_live.status, while_live.missing, while_live.stored) == (
         SessionState.INCOMPLETE,
         15,
         35,
     )
-    assert not (await verify(tracker._fetch)).ok
+    assert not (await verify(tracker._host.fetch)).ok
     log.info("it goes on")
     await tracker.aclose()
     async with opened(database) as store:
@@ -546,7 +546,7 @@ async def test_an_older_copy_under_a_live_program(database, tracker):
     async with database.engine.begin() as connection:
         await connection.execute(sa.update(sessions).values(last_seq=30, confirmed=0))
     await tracker._engine._keeper._beat()
-    found = await one(tracker._fetch, session_id)
+    found = await one(tracker._host.fetch, session_id)
     assert (found.status, found.missing) == (SessionState.INCOMPLETE, 40)
     log.info("it goes on")
     await tracker.aclose()

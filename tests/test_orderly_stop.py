@@ -285,7 +285,7 @@ async def test_a_job_that_begins_while_its_tracker_closes_is_cancelled(url):
     tracker = await Tracker(**url).open()
     job = await tracker.job("late", job_id="late").__aenter__()
     await tracker.flush()
-    tracker._live.discard(job)
+    tracker._host.live.discard(job)
     await tracker.aclose()
     async with Tracker(**url) as reader:
         found, _, events = await told(reader, "late")

@@ -116,7 +116,7 @@ async def test_a_frozen_database_does_not_hold_the_program_up(
     """
     structjob.configure(console=False, strict=True)
     monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
-    monkeypatch.setattr("structjob.tracker.OPENING_WAITS", 0.1)
+    monkeypatch.setattr("structjob.engine.hosting.OPENING_WAITS", 0.1)
     faulty.frozen = True
     async with asyncio.timeout(5):
         tracker = await structjob.Tracker(db_url).open()

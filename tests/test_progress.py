@@ -225,7 +225,7 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
 
     async def fetch(statement):
         asked.append(statement)
-        return await any_tracker._fetch(statement)
+        return await any_tracker._host.fetch(statement)
 
     async with (
         any_tracker.job("plain"),

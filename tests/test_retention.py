@@ -716,10 +716,10 @@ async def test_one_that_waits_in_vain_says_so(tracker, database):
     await work(tracker)
     await tracker.flush()
     holder = Lock(LOCK, tracker.session_id)
-    assert await tracker._transact(holder.take)
+    assert await tracker._host.transact(holder.take)
     with pytest.raises(PruneInProgress, match="another process is pruning"):
         await tracker.prune(0, patience=0)
-    await tracker._transact(lambda connection: holder.release(connection, done=False))
+    await tracker._host.transact(lambda connection: holder.release(connection, done=False))
     assert (await tracker.prune(0, patience=0)).jobs == 1
 
 
@@ -728,10 +728,10 @@ async def test_a_lock_dies_with_its_holder(tracker, database):
     over, whatever it said last (R41).
     """
     dead = Lock(LOCK, 4711)
-    assert await tracker._transact(dead.take)
+    assert await tracker._host.transact(dead.take)
     assert not await tracker.prune(1)  # no such session lives
     alive = Lock(LOCK, tracker.session_id)
-    assert await tracker._transact(alive.take)
+    assert await tracker._host.transact(alive.take)
     await database.execute("UPDATE structjob_locks SET expires_at = '2020-01-01 00:00:00'")
     assert not await tracker.prune(1)
     (row,) = await database.fetch(select(locks))
@@ -768,16 +768,16 @@ async def test_nobody_deletes_without_the_lock(tracker, database):
 async def test_a_lock_is_renewed_in_time(tracker, database):
     """A prune that takes long keeps its lock (R41)."""
     lock = Lock(LOCK, tracker.session_id)
-    await tracker._transact(lock.take)
+    await tracker._host.transact(lock.take)
     (first,) = await database.fetch(select(locks.c.expires_at))
-    await tracker._transact(lock.prove)
+    await tracker._host.transact(lock.prove)
     assert (await database.fetch(select(locks.c.expires_at)))[0]["expires_at"] >= first[
         "expires_at"
     ]
     almost = first["expires_at"] - timedelta(seconds=40)
     async with database.engine.begin() as connection:
         await connection.execute(locks.update().values(expires_at=almost))
-    await tracker._transact(lock.prove)
+    await tracker._host.transact(lock.prove)
     (later,) = await database.fetch(select(locks.c.expires_at))
     assert later["expires_at"] >= first["expires_at"]
 

@@ -159,5 +159,5 @@ async def test_a_prune_by_hand_and_by_itself_exclude_each_other(database, tmp_pa
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
         first, second = Lock(LOCK, tracker.session_id), Lock(LOCK, tracker.session_id)
-        assert await tracker._transact(first.take)
-        assert not await tracker._transact(second.take)
+        assert await tracker._host.transact(first.take)
+        assert not await tracker._host.transact(second.take)

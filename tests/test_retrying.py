@@ -566,7 +566,7 @@ async def test_the_next_attempt_does_not_need_the_database(tracker, monkeypatch)
 
     async for attempt in tracker.retrying("nightly", delay=0, on=OSError):
         async with attempt as job:
-            monkeypatch.setattr(tracker, "_claim", away)
+            monkeypatch.setattr(tracker._host, "claim", away)
             await run()
     assert [(one.attempt, one.status) for one in await tracker.jobs.history(job.id)] == [
         (1, "failed"),

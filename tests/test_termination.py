@@ -178,7 +178,7 @@ async def test_sigterm_ends_a_worker_with_many_jobs(db_url):
             async with structjob.Tracker(url) as tracker:
                 tasks = [asyncio.create_task(work(tracker, n)) for n in range(3)]
                 by_hand = await (await tracker.create_job("by hand")).start()
-                while len(tracker._live) < 7:
+                while len(tracker._host.live) < 7:
                     await asyncio.sleep(0.001)
                 ready()
                 await asyncio.wait(tasks)

@@ -528,7 +528,7 @@ async def test_closing_ends_in_time(db_url, db_path, monkeypatch, stuck):
             monkeypatch.setattr(tracker._store, stuck, never)
         async with tracker.job("a", wait=False):
             log.info("x")
-        tracker._claims.add(asyncio.get_running_loop().create_future())
+        tracker._host.claims.add(asyncio.get_running_loop().create_future())
         watch = Stopwatch()
         assert await tracker.aclose(3.0) is (stuck == "close")
         assert watch.seconds < 4.0

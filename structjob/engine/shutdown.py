@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Never
 from structjob.diagnostics import diagnostics
 
 if TYPE_CHECKING:
-    from structjob.tracker import Tracker
+    from structjob.engine.hosting import Host
 
 GRACE = 5.0
 """Seconds that the tasks of running jobs have to end after SIGTERM."""
@@ -53,13 +53,13 @@ _REASON = "SIGTERM"
 
 _PROCESS_ENDED = "its process ended while it ran, and its tracker was not closed"
 
-_open: weakref.WeakSet[Tracker] = weakref.WeakSet()
-_inherited: weakref.WeakSet[Tracker] = weakref.WeakSet()
+_open: weakref.WeakSet[Host] = weakref.WeakSet()
+_inherited: weakref.WeakSet[Host] = weakref.WeakSet()
 """In a forked child: the trackers that were open when it was forked."""
 _ending: asyncio.Task[None] | bool = False
 
 
-def enter(tracker: Tracker, *, signals: bool) -> None:
+def enter(tracker: Host, *, signals: bool) -> None:
     """Note that *tracker* is open; with *signals* SIGTERM is handled from here on, unless somebody
     does already.
     """
@@ -69,7 +69,7 @@ def enter(tracker: Tracker, *, signals: bool) -> None:
             signal.signal(signal.SIGTERM, _terminate)
 
 
-def leave(tracker: Tracker) -> None:
+def leave(tracker: Host) -> None:
     """Note that *tracker* is closed; after the last one SIGTERM is as it was."""
     _open.discard(tracker)
     _inherited.discard(tracker)
@@ -82,9 +82,9 @@ def under_way() -> bool:
     return bool(_ending)
 
 
-def cancel(tracker: Tracker, reason: str = _REASON) -> None:
+def cancel(tracker: Host, reason: str = _REASON) -> None:
     """Record as cancelled, for *reason*, what still runs; it is in the spool when this returns."""
-    for job in list(tracker._live):
+    for job in list(tracker.live):
         with suppress(Exception):
             job.abandon(reason)
 
@@ -100,7 +100,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM: in an orderly way the first time, at once when asked again."""
     global _ending
     loop = next(
-        (tracker._engine.loop for tracker in list(_open) if tracker._engine.loop.is_running()), None
+        (tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()), None
     )
     if _ending or loop is None:
         _cancel_rest()
@@ -146,7 +146,7 @@ async def _cancel_jobs(deadline: float) -> None:
     while time.monotonic() < deadline:
         # Each task once, however many jobs it is in, and none that is being cancelled: a second
         # cancellation would interrupt its cleanup.
-        running = [job for tracker in list(_open) for job in list(tracker._live)]
+        running = [job for tracker in list(_open) for job in list(tracker.live)]
         found = {job._task for job in running if job._task is not None} - asked
         for task in found - {job._task for job in running if job.cancel_requested}:
             task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
@@ -249,7 +249,7 @@ def _at_exit() -> None:
     _cancel_inherited()
     for tracker in list(_open):
         cancel(tracker, _PROCESS_ENDED)
-        tracker._engine.drain(3.0)
+        tracker.engine.drain(3.0)
     if _ending:  # a loop that was stopped under way
         _cancel_rest()
         _die()

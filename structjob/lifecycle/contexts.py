@@ -36,7 +36,7 @@ from structjob.text.amounts import percent_of
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
-    from structjob.tracker import Tracker
+    from structjob.lifecycle.host import JobHost
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,17 +47,17 @@ class JobContext:
     call of a coroutine function.
     """
 
-    def __init__(self, tracker: Tracker, operation: str, options: JobOptions) -> None:
-        self._tracker = tracker
+    def __init__(self, host: JobHost, operation: str, options: JobOptions) -> None:
+        self._host = host
         self._operation = operation
         self._options = options
         self._job: Job | None = None
         # Said at once, where the mistake was made, and not when it is entered.
-        Job(tracker, operation, parent=None, options=options)
+        Job(host, operation, parent=None, options=options)
 
     def _make(self) -> Job:
         return Job(
-            self._tracker,
+            self._host,
             self._operation,
             parent=parent_scope(self._options.parent),
             options=self._options,

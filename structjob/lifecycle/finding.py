@@ -10,16 +10,18 @@ from structjob.models import AnyJob, JobRecord, JobStatus, id_of
 
 if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
-    from structjob.tracker import Tracker
+    from structjob.queries.jobs import Jobs
+    from structjob.queries.session_status import Sessions
 
 
 async def find_live(
-    tracker: Tracker, live: Sequence[Job], any_id: AnyJob, what: str
+    jobs: Jobs, sessions: Sessions, live: Sequence[Job], any_id: AnyJob, what: str
 ) -> Job | JobRecord:
     """Return the job that *any_id* means and that runs in this process; its record if it has ended.
 
     Args:
-        tracker: Whose database is asked for what *live* does not tell.
+        jobs: Reads what *live* does not tell.
+        sessions: Reads which process runs it.
         live: The jobs that run in this process.
         any_id: See `structjob.queries.jobs.Jobs.find`.
         what: What is to be done to it, for the message.
@@ -31,7 +33,7 @@ async def find_live(
     job = _newest(live, id_of(any_id))
     if job is not None:
         return job
-    record = await tracker.jobs.find(any_id)
+    record = await jobs.find(any_id)
     job = _newest(live, record.id)
     if job is not None:
         return job
@@ -40,11 +42,11 @@ async def find_live(
     named = f"job {record.id} ({record.operation})"
     if record.status is JobStatus.PENDING:
         raise InvalidState(f"{named} has not begun; cancel it with tracker.cancel({record.id!r})")
-    sessions = [one.session for one in await tracker.sessions.list(live=True)]
+    alive = [one.session for one in await sessions.list(live=True)]
     where = next(
         (
             f"process {one.pid} on {one.host}"
-            for one in sessions
+            for one in alive
             if one.session_id == record.session_id
         ),
         "another process",

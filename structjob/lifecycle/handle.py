@@ -26,7 +26,7 @@ from structjob.values.encoding import encode_value, normalise
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
-    from structjob.tracker import Tracker
+    from structjob.lifecycle.host import JobHost
 
 T = TypeVar("T")
 
@@ -120,13 +120,13 @@ class Handle:
     """A live job or step; its progress is recorded now and then."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_cut_told", "_entry", "_misuse_told", "_pending", "_recorded_at", "_scope", "_told_at",
-        "_tracker", "_untold",
+        "__weakref__", "_abandoned", "_cut_told", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at", "_scope",
+        "_told_at", "_untold",
     )  # fmt: skip
     _table: ClassVar[str]
 
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
+    def __init__(self, host: JobHost) -> None:
+        self._host = host
         self._scope: Scope | None = None
         self._entry: Entry | None = None
         self._recorded_at = 0.0
@@ -190,9 +190,9 @@ class Handle:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._record_progress()
-        elif not self._tracker._recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
+        elif not self._host.recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
             self._pending = True
-            self._tracker._settle_later(self)
+            self._host.flush_later(self)
 
     def _checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
         """Return what *check* makes of a *value* that reports progress; *former* if there is none,
@@ -218,7 +218,7 @@ class Handle:
             raise error
         if not self._misuse_told:
             self._misuse_told = True
-            self._tracker._recorder.tell(
+            self._host.recorder.tell(
                 "progress",
                 "progress is ignored: %s (further cases are reported at most once a minute)",
                 error,
@@ -258,7 +258,7 @@ class Handle:
 
     def _record(self) -> int:
         """Record the handle as it is now; return the number of the record, 0 if there is none."""
-        put = self._tracker._recorder.put_state
+        put = self._host.recorder.put_state
         try:
             return put(self._table, self._row)
         except Exception as exc:  # noqa: BLE001 -- an attribute that JSON does not know must not keep the others from the record

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from tenacity import AsyncRetrying
 
     from structjob.lifecycle.contexts import JobContext
+    from structjob.lifecycle.host import JobHost
     from structjob.lifecycle.policy import Figures
     from structjob.lifecycle.retries import Retrying
-    from structjob.tracker import Tracker
 
 _MOST_KB = 1 << 62
 """Kilobytes that the column holds at most, and more than there are anywhere."""
@@ -90,7 +90,7 @@ def _check_total_steps(value: int | None) -> int | None:
     return None if number is None else int(number)
 
 
-def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
+def _root_of(host: JobHost, parent: Scope | None) -> str | None:
     """Return the root of the tree that a job below *parent* belongs to; of a parent that is a bare
     id, as far as this process knows it.
     """
@@ -99,7 +99,7 @@ def _root_of(tracker: Tracker, parent: Scope | None) -> str | None:
     if parent.root_job_id is not None:
         return parent.root_job_id
     return next(
-        (job.root_job_id for job in list(tracker._live) if job.id == parent.job_id), parent.job_id
+        (job.root_job_id for job in list(host.live) if job.id == parent.job_id), parent.job_id
     )
 
 
@@ -177,13 +177,13 @@ class Job(Handle):
         total = Absent(_UNITS)
 
     def __init__(
-        self, tracker: Tracker, operation: str, *, parent: Scope | None, options: JobOptions
+        self, host: JobHost, operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
-        super().__init__(tracker)
+        super().__init__(host)
         self.operation = _check_operation(operation)
         self.id = new_id() if options.job_id is None else options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
-        self.root_job_id = _root_of(tracker, parent) or self.id
+        self.root_job_id = _root_of(host, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
         self.correlation_id = (
             (inherited or new_id()) if options.correlation_id is None else options.correlation_id
@@ -258,7 +258,7 @@ class Job(Handle):
     @property
     def classifier(self) -> Classifier | None:
         """What derives the fields of an error in it."""
-        return self._tracker.classifier
+        return self._host.classifier
 
     # -- beginning
     # --------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class Job(Handle):
         if there is one.
         """
         try:
-            return await self._tracker._reserve(self._row() | self._unrecorded())
+            return await self._host.reserve(self._row() | self._unrecorded())
         except StoreUnavailable:
             if not self._options.offline:
                 raise
@@ -289,13 +289,13 @@ class Job(Handle):
 
     def _unrecorded(self) -> dict[str, Any]:
         """Return what stands in a row that comes before any record of the job."""
-        return {"session_id": self._tracker._recorder.session.session_id, "state_seq": 0}
+        return {"session_id": self._host.recorder.session.session_id, "state_seq": 0}
 
     async def _committed(self, number: int) -> None:
         """Wait until everybody can find it."""
         if self._options.wait and number:
             try:
-                await self._tracker._committed(number, START_WAITS)
+                await self._host.committed(number, START_WAITS)
             except BaseException as exc:
                 # Nobody gets the handle to end it: `__aexit__` never runs when `__aenter__` raises.
                 self._finish(outcome(exc), exc)
@@ -312,7 +312,7 @@ class Job(Handle):
             StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not
                 answer (see *offline*).
         """
-        self._tracker._require_open()
+        self._host.require_open()
         if self._status is not JobStatus.PENDING or self._existing:
             raise InvalidState(self._begun_already())
         if self._given_id or self.idempotency_key is not None:
@@ -340,15 +340,13 @@ class Job(Handle):
         row = self._row() | self._unrecorded() | {"attempt": 1}
         self._status = JobStatus.PENDING
         self._started = None
-        claim = asyncio.ensure_future(
-            self._tracker._claim(row, self, pending=self._scope is not None)
-        )
+        claim = asyncio.ensure_future(self._host.claim(row, self, pending=self._scope is not None))
         try:
             former, attempt = await asyncio.shield(claim)
         except asyncio.CancelledError:
             # The database goes on with what it was asked for, and enters a running attempt: it must
             # be ended, whoever waits for it.
-            self._tracker._claims.add(claim)
+            self._host.claims.add(claim)
             claim.add_done_callback(self._cancel_claimed)
             raise
         except StoreUnavailable:
@@ -356,7 +354,7 @@ class Job(Handle):
                 raise
             former, attempt = (
                 None,
-                self._tracker._provisional_attempt(
+                self._host.provisional(
                     self.id, self._former.attempt if self._former is not None else 0
                 ),
             )
@@ -370,7 +368,7 @@ class Job(Handle):
         return self._existing
 
     def _cancel_claimed(self, claim: asyncio.Future[tuple[dict[str, Any] | None, int]]) -> None:
-        self._tracker._claims.discard(claim)
+        self._host.claims.discard(claim)
         if claim.cancelled() or claim.exception() is not None:
             return
         former, attempt = claim.result()
@@ -424,8 +422,8 @@ class Job(Handle):
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
         self._scope = self._scope_of()
-        self._begun_in = self._tracker._recorder.session.session_id
-        self._tracker._live.add(self)
+        self._begun_in = self._host.recorder.session.session_id
+        self._host.live.add(self)
         number = self._record()
         self._event("info", "operation_start", {"operation": self.operation, **self._described()})
         return number
@@ -447,7 +445,7 @@ class Job(Handle):
         """Return the scope of the job itself, or of a *step* of it."""
         parent = self._parent.ids if self._parent is not None else {}
         return Scope(
-            recorder=self._tracker._recorder,
+            recorder=self._host.recorder,
             job=self,
             step=step,
             job_id=self.id,
@@ -586,7 +584,7 @@ class Job(Handle):
                 self._error = describe(exc)
         finally:  # whatever is wrong with the exception
             self._record()
-            self._tracker._live.discard(self)
+            self._host.live.discard(self)
         # A try that another one follows is no failure yet.
         level = {
             "completed": "info",
@@ -607,7 +605,7 @@ class Job(Handle):
         if self._failed_step is not None and status == "failed":
             attrs["failure_step"] = self._failed_step
         if exc is not None:
-            classifier = self._tracker.classifier
+            classifier = self._host.classifier
             # Who told of it first, most often the step that failed, has shown the traceback
             # already.
             told = status != "failed" or is_told(exc, self._scope)
@@ -719,7 +717,9 @@ class Job(Handle):
         id.
         """
         options["parent"] = self
-        return self._tracker.job(operation, **options)
+        from structjob.lifecycle.contexts import JobContext
+
+        return JobContext(self._host, operation, JobOptions.of(options))
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
         """Ask the job's task to stop; it is recorded as cancelled when it does.
@@ -877,7 +877,7 @@ class Job(Handle):
         # end.
         if (
             self._status is not JobStatus.RUNNING
-            or self._begun_in != self._tracker._recorder.session.session_id
+            or self._begun_in != self._host.recorder.session.session_id
         ):
             return False
         self._abandoned = True

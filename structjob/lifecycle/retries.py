@@ -38,7 +38,7 @@ from structjob.values.encoding import type_name
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState
 
-    from structjob.tracker import Tracker
+    from structjob.lifecycle.host import JobHost
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def retrying_in(
 
 
 def retrying_job(
-    tracker: Tracker, operation: str, policy: AsyncRetrying | None, given: Mapping[str, Any]
+    host: JobHost, operation: str, policy: AsyncRetrying | None, given: Mapping[str, Any]
 ) -> Retrying[Job]:
     """Return the tries at a whole job; *given* are the figures of a policy and the options of the
     job.
@@ -103,11 +103,11 @@ def retrying_job(
     figures = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
     # what is wrong is said where the mistake was made
-    Job(tracker, operation, parent=None, options=options)
+    Job(host, operation, parent=None, options=options)
     make_policy = policy_maker(policy, figures)
 
     def begin() -> _JobTries:
-        return _JobTries(make_policy(tracker.classifier), tracker, operation, options)
+        return _JobTries(make_policy(host.classifier), host, operation, options)
 
     return Retrying("tracker.retrying()", begin)
 
@@ -385,17 +385,17 @@ class _JobTries(_Tries[Job]):
     """
 
     def __init__(
-        self, policy: AsyncRetrying, tracker: Tracker, operation: str, options: JobOptions
+        self, policy: AsyncRetrying, host: JobHost, operation: str, options: JobOptions
     ) -> None:
         super().__init__(policy)
-        self._tracker = tracker
+        self._host = host
         self._operation = operation
         self._options = options
         self._job: Job | None = None
 
     async def enter(self, number: int) -> Job:
         job = Job(
-            self._tracker,
+            self._host,
             self._operation,
             parent=parent_scope(self._options.parent),
             options=self._options,

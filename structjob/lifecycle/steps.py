@@ -107,7 +107,7 @@ class Step(Handle):
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(job._tracker)
+        super().__init__(job._host)
         self._job = job
         self._id = new_id()
         self.name = name

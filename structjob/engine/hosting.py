@@ -1,0 +1,235 @@
+"""The tracker as jobs and readers see it, from whichever loop or thread they run in."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from structjob.capture import fanout
+from structjob.context.errors import Classifier
+from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Executable, RowMapping
+
+    from structjob.engine.delivery import Engine
+    from structjob.lifecycle.handle import Handle
+    from structjob.lifecycle.jobs import Job
+    from structjob.spool.recorder import Recorder
+
+T = TypeVar("T")
+
+State = Literal["new", "opening", "open", "closed"]
+
+OPENING_WAITS = 5.0
+"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long
+on a slow disk.
+"""
+
+
+class Host:
+    """What jobs (`structjob.lifecycle.host.JobHost`) and readers ask of a tracker.
+
+    Args:
+        classifier: Derives the fields of an error; by default that of `structjob.configure`.
+        aclose: Closes the tracker, within so many seconds.
+
+    Attributes:
+        state: Whether the tracker is open.
+        live: The jobs that run in this process.
+        claims: Starts that were interrupted, and whose answer is still to come.
+        aclose: See above.
+    """
+
+    def __init__(
+        self, classifier: Classifier | None, aclose: Callable[[float], Awaitable[bool]]
+    ) -> None:
+        self.aclose = aclose
+        self.state: State = "new"
+        self.live: set[Job] = set()
+        self.claims: set[asyncio.Future[Any]] = set()
+        self._classifier = classifier
+        self._recorder: Recorder | None = None
+        self._engine: Engine | None = None
+
+    def attach(self, recorder: Recorder, engine: Engine) -> None:
+        """Note what opening has made."""
+        self._recorder, self._engine = recorder, engine
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where changes of state and events go.
+
+        Raises:
+            NotOpen: before the tracker is open.
+        """
+        if self._recorder is None:
+            raise self._not_open()
+        return self._recorder
+
+    @property
+    def engine(self) -> Engine:
+        """What delivers them.
+
+        Raises:
+            NotOpen: before the tracker is open.
+        """
+        if self._engine is None:
+            raise self._not_open()
+        return self._engine
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What derives the fields of an error: the tracker's own, else that of
+        `structjob.configure` or `structjob.install`.
+        """
+        return self._classifier or fanout.classifier()
+
+    def require_open(self) -> None:
+        """Raise `NotOpen` unless the tracker is open."""
+        if self.state != "open":
+            raise self._not_open()
+
+    def _not_open(self) -> NotOpen:
+        if self.state in ("new", "opening"):
+            return NotOpen(
+                "the tracker is not open yet; open it with `async with`, `with` or "
+                "`await tracker.open()`"
+            )
+        return NotOpen("the tracker is closed; make a new one")
+
+    # -- from any loop
+    # --------------------------------------------------------------------------
+
+    async def on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run *work* on the tracker's loop, from whichever loop this is.
+
+        Raises:
+            StoreUnavailable: if that loop is closed.
+        """
+        engine = self.engine
+        if (fault := engine.without_loop()) is not None:
+            work.close()
+            raise fault
+        if asyncio.get_running_loop() is engine.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, engine.loop))
+
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        """Return the rows of a query."""
+        self.require_open()
+        return await self.on_own_loop(self.engine.link.fetch(statement))
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        """Return what *call* returns, within a transaction."""
+        self.require_open()
+        return await self.on_own_loop(self.engine.link.transact(call))
+
+    async def flush(self) -> None:
+        """Wait until everything recorded so far is stored: who reads sees what was written."""
+        self.require_open()
+        if not self.engine.link.opened:
+            await self.on_own_loop(self.engine.link.opening(OPENING_WAITS))
+        await asyncio.wrap_future(self.engine.flush())
+
+    async def claim(
+        self, row: dict[str, Any], job: Job, *, pending: bool
+    ) -> tuple[dict[str, Any] | None, int]:
+        """Ask the database for the next attempt at *job*; see `Claiming.claim`."""
+        await self._caught_up()
+        return await self.on_own_loop(self.engine.claiming.claim(row, job, pending=pending))
+
+    async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Enter a pending job with its idempotency key; return the job that has it already."""
+        await self._caught_up()
+        return await self.on_own_loop(self.engine.claiming.reserve(row))
+
+    async def _caught_up(self) -> None:
+        """Wait until what this process has recorded of a job is stored; raise where the database is
+        known to be unavailable.
+        """
+        await self.flush()
+        if self.engine.link.down is not None:
+            raise self.engine.link.down
+
+    def provisional(self, job_id: str, former: int) -> int:
+        """Return a number for an attempt that begins while the database does not answer."""
+        return self.engine.claiming.provisional(job_id, former)
+
+    async def committed(self, state_seq: int, seconds: float) -> None:
+        """Wait for the commit of a change of state, for *seconds* at most; not while the database
+        is unavailable.
+        """
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.wrap_future(self.engine.committed(state_seq))
+
+    def flush_later(self, handle: Handle) -> None:
+        """Let *handle* record its progress at the next turn."""
+        self.engine.unsettled(handle)
+
+    # -- from code without a loop
+    # --------------------------------------------------------------------------
+
+    def wait_committed(self, state_seq: int, seconds: float) -> None:
+        """Do as `committed` does, in code without a loop. Never waits on the tracker's own loop,
+        which would have to commit meanwhile.
+        """
+        if self._reachable():
+            with suppress(StoreUnavailable, TimeoutError):
+                self.engine.committed(state_seq).result(seconds)
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run *work* on the tracker's loop, in the caller's context, and wait for it.
+
+        Args:
+            work: A coroutine.
+            timeout: Seconds to wait at most; then it is cancelled.
+
+        Raises:
+            InvalidState: on that loop itself, which must not wait for itself, or if it does not
+                run.
+            NotOpen: before the tracker is open, and in a forked process.
+            TimeoutError: after *timeout* seconds.
+        """
+        try:
+            engine = self.engine
+            if self.recorder.forked:
+                raise NotOpen(
+                    "this is a forked process, and the tracker's loop runs in its parent: open a "
+                    "tracker here"
+                )
+            if asyncio._get_running_loop() is engine.loop:
+                raise InvalidState("the tracker's loop cannot wait for itself: await it here")
+            if not engine.loop.is_running():
+                raise engine.without_loop() or InvalidState(
+                    "the event loop in which the tracker was opened does not run at the moment"
+                )
+        except BaseException:
+            work.close()
+            raise
+        return waited(asyncio.run_coroutine_threadsafe(work, engine.loop), timeout)
+
+    def _reachable(self) -> bool:
+        """Whether the tracker's loop runs, in this process and in another thread."""
+        loop = self.engine.loop
+        return (
+            not self.recorder.forked
+            and asyncio._get_running_loop() is not loop
+            and loop.is_running()
+        )
+
+
+def waited(future: concurrent.futures.Future[T], timeout: float | None = None) -> T:
+    """Return the result of a concurrent future; one that is not waited for to its end is
+    cancelled.
+    """
+    try:
+        return future.result(timeout)
+    except BaseException:  # Ctrl-C and the signals, too
+        if not future.done():
+            future.cancel()
+        raise
