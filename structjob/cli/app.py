@@ -29,6 +29,7 @@ from structjob.cli.prune import prune
 from structjob.cli.run.command import run
 from structjob.cli.run.inherited import open_missing
 from structjob.cli.screen import Failure, command_line
+from structjob.cli.serve import serve
 from structjob.cli.sessions import sessions
 from structjob.cli.show import show
 from structjob.cli.stats import stats
@@ -162,6 +163,7 @@ for command in (
     errors,
     cancel,
     sessions,
+    serve,
     export,
     import_,
     prune,

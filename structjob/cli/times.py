@@ -8,13 +8,8 @@ from datetime import UTC, datetime, time, timedelta
 import click
 
 from structjob.text.appearance import local
+from structjob.text.spans import span, units
 
-_SPAN = re.compile(r"-?(?:\d+(?:\.\d+)?(?:mo|min|[ywdhms]))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(mo|min|[ywdhms])")
-_UNITS = {
-    "y": timedelta(days=365), "mo": timedelta(days=30), "w": timedelta(weeks=1), "d": timedelta(days=1), "h": timedelta(hours=1),
-    "min": timedelta(minutes=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1),
-}  # fmt: skip
 _CLOCK = re.compile(r"\d\d?:\d\d(:\d\d)?")
 
 
@@ -45,15 +40,8 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
 
 
 def _ago(text: str) -> datetime | None:
-    span = _span(text)
-    return None if span is None else datetime.now(UTC) - span
-
-
-def _span(text: str) -> timedelta | None:
-    matched = _SPAN.fullmatch(text)
-    if matched is None:
-        return None
-    return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
+    ago = span(text)
+    return None if ago is None else datetime.now(UTC) - ago
 
 
 def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
@@ -61,7 +49,7 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
     if value is None:
         return None
     try:
-        found = _span(value.strip())
+        found = span(value.strip())
     except OverflowError:
         found = None
     if found is None:
@@ -76,14 +64,14 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timede
     if value is None:
         return None
     text = value.strip()
-    if any(unit == "m" for _, unit in _PART.findall(text)):
+    if "m" in units(text):
         raise click.BadParameter(
             f"{value!r} could mean months or minutes: write mo for months, min for minutes",
             ctx,
             param,
         )
     try:
-        found = None if text.startswith("-") else _span(text)
+        found = None if text.startswith("-") else span(text)
     except OverflowError:
         found = None
     if found is None:

@@ -1,0 +1,214 @@
+"""How a route answers: a record becomes JSON bytes, with its schema in OpenAPI."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.responses import Response
+
+from structjob.models import Page
+from structjob.web.problems import MEDIA_TYPE, Refused
+from structjob.web.source import Source
+
+T = TypeVar("T")
+
+STATEMENT_TIMEOUT = 10.0
+"""Seconds that the reads of one request may take."""
+
+GZIP_FROM = 1024
+"""Bytes from which an answer is compressed."""
+
+SLASH = "\ue02f"
+"""Stands for an encoded slash in a path, which is part of an id and separates nothing."""
+
+SCHEMA = "#/components/schemas/{name}"
+
+encode = msgspec.json.Encoder().encode
+
+_MEANINGS = {
+    400: "A parameter or its value is refused.",
+    401: "A token is needed.",
+    403: "The token, or the place the request comes from, does not allow this.",
+    404: "There is no such thing.",
+    409: "The state of the thing does not allow this.",
+    413: "The body is too long.",
+    421: "The Host header is not one of this server's.",
+    429: "Too many streams, or too many failed logins.",
+    503: "The database does not answer; ask again later.",
+    504: "The database took longer than 10 seconds.",
+}
+_COMMON = (400, 401, 403, 421, 503, 504)
+
+
+class PageOf(msgspec.Struct, Generic[T]):
+    """One page of a listing.
+
+    ``next_cursor`` and ``previous_cursor`` lead to its neighbours, null where there is none.
+    ``partial``: the search looked at 100,000 rows and stopped; its cursor goes on.
+    """
+
+    items: tuple[T, ...]
+    next_cursor: str | None
+    previous_cursor: str | None
+    partial: bool
+
+
+def page_of(page: Page[T]) -> PageOf[T]:
+    """Return a page as it goes over the wire."""
+    return PageOf(page.items, page.next, page.previous, page.partial)
+
+
+ANSWERS: dict[str, Any] = {}
+"""The types that routes answer, by their reference in a route's documentation."""
+
+
+def _reference(answer: Any) -> dict[str, str]:
+    name = f"answer:{answer}"
+    ANSWERS[name] = answer
+    return {"$ref": name}
+
+
+async def _source(request: Request) -> Source:
+    source: Source = request.app.state.source
+    return await source.open()
+
+
+Reads = Annotated[Source, Depends(_source)]
+"""The source, open, as a parameter of a route."""
+
+
+class _Id(Convertor[str]):
+    regex = "[^/]+"
+
+    def convert(self, value: str) -> str:
+        return value.replace(SLASH, "/")
+
+    def to_string(self, value: str) -> str:
+        return value.replace("/", SLASH)
+
+
+register_url_convertor("id", _Id())
+
+
+def reads(
+    router: APIRouter,
+    path: str,
+    answer: Any,
+    *,
+    example: Any = None,
+    problems: tuple[int, ...] = (),
+    etag: bool = False,
+    write: bool = False,
+    status: int = 200,
+) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+    """Register a handler that returns a record, or a response.
+
+    Args:
+        router: Where.
+        path: Its path below the router's.
+        answer: The type of the record.
+        example: One, for OpenAPI.
+        problems: Statuses of problems beside the common ones.
+        etag: Whether to answer 304 while the record has not changed.
+        write: A POST, in place of a GET.
+        status: Of the answer.
+    """
+
+    def register(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        signature = inspect.signature(handler, eval_str=True)
+        request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+        known = "request" in signature.parameters
+
+        @functools.wraps(handler)
+        async def run(**values: Any) -> Response:
+            asked: Request = values["request"] if known else values.pop("request")
+            began = time.perf_counter()
+            try:
+                async with asyncio.timeout(STATEMENT_TIMEOUT):
+                    found = await handler(**values)
+            except TimeoutError:
+                raise Refused(
+                    504,
+                    f"the database took longer than {STATEMENT_TIMEOUT:.0f} seconds; "
+                    "ask for less: a shorter time, or a filter that an index serves",
+                ) from None
+            read = time.perf_counter() - began
+            if isinstance(found, Response):
+                return found
+            return as_json(asked, found, etag=etag, status=status, seconds=read)
+
+        parameters = [*signature.parameters.values(), *(() if known else (request,))]
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what FastAPI reads
+            parameters=parameters, return_annotation=Response
+        )
+        content: dict[str, Any] = {"schema": _reference(answer)}
+        if example is not None:
+            content["example"] = example
+        responses: dict[int | str, dict[str, Any]] = {
+            status: {"description": "OK", "content": {"application/json": content}},
+            **{
+                code: {
+                    "description": _MEANINGS[code],
+                    "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA.format(name="Problem")}}},
+                }
+                for code in sorted({*_COMMON, *problems})
+            },
+        }
+        if etag:
+            responses[304] = {"description": "Not changed since If-None-Match."}
+        router.add_api_route(
+            path,
+            run,
+            methods=["POST" if write else "GET"],
+            response_model=None,
+            responses=responses,
+            status_code=status,
+        )
+        return run
+
+    return register
+
+
+def as_json(
+    request: Request,
+    found: Any,
+    *,
+    etag: bool = False,
+    status: int = 200,
+    seconds: float | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Return *found* as a response."""
+    began = time.perf_counter()
+    body = encode(found)
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    if etag:
+        tag = f'W/"{blake2b(body, digest_size=9).hexdigest()}"'
+        headers |= {"ETag": tag, "Cache-Control": "no-cache"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+    if seconds is not None:
+        took = time.perf_counter() - began
+        headers["Server-Timing"] = f"db;dur={1000 * seconds:.1f}, json;dur={1000 * took:.1f}"
+    return compressed(request, body, "application/json", status=status, headers=headers)
+
+
+def compressed(
+    request: Request, body: bytes, media_type: str, *, status: int = 200, headers: dict[str, str]
+) -> Response:
+    """Return *body* as a response, compressed where it is long and the client takes it."""
+    headers = {**headers, "Vary": "Accept-Encoding"}
+    if len(body) >= GZIP_FROM and "gzip" in request.headers.get("accept-encoding", ""):
+        body = gzip.compress(body, 1)
+        headers["Content-Encoding"] = "gzip"
+    return Response(body, status, headers, media_type)

@@ -1,0 +1,205 @@
+"""Jobs, their progress, steps, attempts and trees."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter
+from fastapi import Query as Parameters
+from pydantic import Field
+
+from structjob.exceptions import JobNotFound
+from structjob.models import (
+    AttemptRecord,
+    JobProgress,
+    JobRecord,
+    JobStatus,
+    JobTree,
+    StepRecord,
+    StepStatus,
+)
+from structjob.statistics import Outlook
+from structjob.web.answers import PageOf, Reads, page_of, reads
+from structjob.web.params import AttemptQuery, JobQuery, NoQuery, Query
+
+router = APIRouter(tags=["jobs"])
+
+
+class JobDetail(msgspec.Struct):
+    """A job with what a page about it needs first."""
+
+    job: JobRecord
+    progress: JobProgress
+    estimate: Outlook
+    lost_events: dict[str, int]
+    """How many of its events were given up, by reason."""
+
+
+class Related(msgspec.Struct):
+    """A parent or a child of a job."""
+
+    id: str
+    operation: str
+    status: JobStatus
+    percent: float | None
+
+
+class LiveProgress(msgspec.Struct):
+    """How far a job is, with the steps that run and the jobs above and below it."""
+
+    job_id: str
+    status: JobStatus
+    operation: str
+    completed_steps: int
+    total_steps: int
+    step_completion: float
+    runtime_seconds: float
+    percent: float
+    current_step: str | None
+    attempt: int
+    external_job_id: str | None
+    context_id: str | None
+    parent: Related | None
+    children: list[Related]
+    running_steps: list[StepRecord]
+
+
+class StepsQuery(Query):
+    """Parameters of a list of steps."""
+
+    attempt: int | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="Of this attempt; by default of the latest."
+    )
+
+
+class TreeQuery(Query):
+    """Parameters of a tree."""
+
+    depth: int = Field(default=3, ge=0, le=100, description="Levels of child jobs.")
+    limit: int = Field(default=5_000, ge=1, le=100_000, description="Jobs and steps in all.")
+
+
+class TreeNode(msgspec.Struct):
+    """A job, its steps and its child jobs; ``folded`` of them are left out."""
+
+    job: JobRecord
+    steps: list[StepRecord]
+    children: list[TreeNode]
+    folded: int = 0
+
+
+@reads(router, "/jobs", PageOf[JobRecord])
+async def list_jobs(source: Reads, query: Annotated[JobQuery, Parameters()]) -> Any:
+    """List jobs, the newest first."""
+    return page_of(await source.jobs.list(query.filter(), cursor=query.cursor))
+
+
+@reads(router, "/jobs/{id:id}", JobDetail, problems=(404,), etag=True)
+async def get_job(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return a job by any id: its id, external id or context id."""
+    job = await source.jobs.find(id)
+    progress, estimate, lost = await asyncio.gather(
+        source.jobs.progress(job.id), source.stats.outlook(job.id), source.jobs.missing(job.id)
+    )
+    return JobDetail(job, progress, estimate, lost)
+
+
+@reads(router, "/jobs/{id:id}/progress", LiveProgress, problems=(404,), etag=True)
+async def get_progress(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return how far a job is, by any id, with its running steps, its parent and its children."""
+    progress = await source.jobs.progress(id)
+    steps = await source.jobs.steps(progress.job_id)
+    children = await source.jobs.list(parent_job_id=progress.job_id, order="asc", limit=1_000)
+    parent = None
+    if progress.parent_job_id is not None:
+        with suppress(JobNotFound):  # it is in another database, or was pruned
+            parent = await source.jobs.get(progress.parent_job_id)
+    return LiveProgress(
+        job_id=progress.job_id,
+        status=progress.status,
+        operation=progress.operation,
+        completed_steps=progress.completed_steps,
+        total_steps=progress.total_steps,
+        step_completion=progress.step_completion,
+        runtime_seconds=progress.runtime_seconds,
+        percent=progress.percent,
+        current_step=progress.current_step,
+        attempt=progress.attempt,
+        external_job_id=progress.external_job_id,
+        context_id=progress.context_id,
+        parent=None if parent is None else _related(parent),
+        children=[_related(child) for child in children],
+        running_steps=[step for step in steps if step.status is StepStatus.RUNNING],
+    )
+
+
+@reads(router, "/jobs/{id:id}/tree", TreeNode, problems=(404,), etag=True)
+async def get_tree(source: Reads, id: str, query: Annotated[TreeQuery, Parameters()]) -> Any:
+    """Return a job with its steps and child jobs, and theirs."""
+    tree = await source.jobs.tree(id)
+    return cut(tree, query.depth, query.limit)
+
+
+@reads(router, "/jobs/{id:id}/steps", list[StepRecord], problems=(404,), etag=True)
+async def list_steps(source: Reads, id: str, query: Annotated[StepsQuery, Parameters()]) -> Any:
+    """List the steps of a job in their order."""
+    return await source.jobs.steps(id, query.attempt)
+
+
+@reads(router, "/jobs/{id:id}/attempts", list[AttemptRecord], problems=(404,), etag=True)
+async def list_attempts_of_job(
+    source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
+) -> Any:
+    """List the attempts at a job, the first one first."""
+    return await source.jobs.history(id)
+
+
+@reads(router, "/jobs/{id:id}/estimate", Outlook, problems=(404,), etag=True)
+async def get_estimate(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return how long a job and its steps take, beside those before it."""
+    return await source.stats.outlook(id)
+
+
+@reads(router, "/attempts", PageOf[AttemptRecord])
+async def list_attempts(source: Reads, query: Annotated[AttemptQuery, Parameters()]) -> Any:
+    """List attempts at all jobs, the newest first."""
+    return page_of(await source.jobs.history(filter=query.filter(), cursor=query.cursor))
+
+
+def cut(tree: JobTree, depth: int, limit: int) -> TreeNode:
+    """Return *tree* without what is more than *depth* levels below its top, or beyond *limit* jobs
+    and steps, breadth first; what is left out is counted.
+    """
+    root = TreeNode(tree.job, [], [])
+    left = limit - 1
+    waiting = [(tree, root, 0)]
+    for whole, node, level in waiting:  # it grows while it is read
+        node.steps = list(whole.steps[: max(0, left)])
+        left -= len(node.steps)
+        node.folded += len(whole.steps) - len(node.steps)
+        for child in whole.children:
+            if level == depth or left <= 0:
+                node.folded += size(child)
+                continue
+            left -= 1
+            below = TreeNode(child.job, [], [])
+            node.children.append(below)
+            waiting.append((child, below, level + 1))
+    return root
+
+
+def size(tree: JobTree) -> int:
+    """Return how many jobs and steps a tree has."""
+    total = 0
+    waiting = [tree]
+    for one in waiting:  # it grows while it is read
+        total += 1 + len(one.steps)
+        waiting += one.children
+    return total
+
+
+def _related(job: JobRecord) -> Related:
+    return Related(job.id, job.operation, job.status, job.percent_complete)

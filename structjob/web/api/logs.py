@@ -1,0 +1,78 @@
+"""Events: pages, one with its neighbours, counts."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter
+from fastapi import Query as Parameters
+from pydantic import Field
+
+from structjob.models import EventContext, EventRecord
+from structjob.web.answers import PageOf, Reads, page_of, reads
+from structjob.web.params import LogMatch, LogQuery, NoQuery, Query
+from structjob.web.problems import Refused
+
+router = APIRouter(tags=["logs"])
+
+_NAME = re.compile(r"(\d{1,19}):(\d{1,19})", re.ASCII)
+
+
+class Count(msgspec.Struct):
+    """How many events match."""
+
+    count: int
+
+
+class ContextQuery(Query):
+    """Parameters of an event's neighbours."""
+
+    before: int = Field(default=5, ge=0, le=1_000, description="Events before it.")
+    after: int = Field(default=5, ge=0, le=1_000, description="Events after it.")
+    same: Literal["job", "session"] | None = Field(
+        default=None, description="Whose neighbours; by default its job's, if it has one."
+    )
+
+
+@reads(router, "/logs", PageOf[EventRecord])
+async def list_logs(source: Reads, query: Annotated[LogQuery, Parameters()]) -> Any:
+    """List events, the oldest first."""
+    return page_of(await source.logs.list(query.filter(), cursor=query.cursor))
+
+
+@reads(router, "/logs/count", Count)
+async def count_logs(source: Reads, query: Annotated[LogMatch, Parameters()]) -> Any:
+    """Count the events that match."""
+    return Count(await source.logs.count(**query.values()))
+
+
+@reads(router, "/logs/{name}", EventRecord, problems=(404,))
+async def get_event(source: Reads, name: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return one event, named SESSION:SEQ."""
+    return (await source.logs.around(*identity(name), before=0, after=0)).event
+
+
+@reads(router, "/logs/{name}/context", EventContext, problems=(404,))
+async def get_context(
+    source: Reads, name: str, query: Annotated[ContextQuery, Parameters()]
+) -> Any:
+    """Return an event, named SESSION:SEQ, with those before and after it."""
+    return await source.logs.around(
+        *identity(name), before=query.before, after=query.after, same=query.same
+    )
+
+
+def identity(name: str) -> tuple[int, int]:
+    """Return the session and the number that *name* says.
+
+    Raises:
+        Refused: with 404, if it says none.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise Refused(
+            404, f"event not found: {name}; an event is named SESSION:SEQ, such as 4711:12"
+        )
+    return int(found[1]), int(found[2])

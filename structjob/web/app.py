@@ -1,0 +1,122 @@
+"""The application: its parts put together."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, FastAPI, Request
+from fastapi import Query as Parameters
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from structjob.tracker import Tracker
+from structjob.web import openapi, problems
+from structjob.web.answers import Reads, reads
+from structjob.web.api import jobs, logs
+from structjob.web.guard import Guard
+from structjob.web.params import NoQuery
+from structjob.web.shell import PAGES, Shell
+from structjob.web.source import Source
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+API = "/api/v1"
+
+Authorize = Callable[[Any], "Awaitable[frozenset[str] | None] | frozenset[str] | None"]
+"""Given an ASGI scope, returns what its user may: ``read``, ``write``; None: nothing."""
+
+
+class Health(msgspec.Struct):
+    """That the server runs, or the database answers."""
+
+    status: str = "ok"
+
+
+service = APIRouter(tags=["service"])
+
+
+@reads(service, "/health", Health)
+async def get_health(query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Say that the server runs; needs no token."""
+    return Health()
+
+
+@reads(service, "/ready", Health)
+async def get_ready(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Say that the database answers."""
+    await source.jobs.list(limit=1)
+    return Health()
+
+
+def app(
+    tracker_or_url: Tracker | str | URL,
+    *,
+    authorize: Authorize | None = None,
+    read_only: bool = False,
+    name: str | None = None,
+) -> ASGIApp:
+    """Return the HTTP API, the live streams and the pages as an ASGI application, to be mounted in
+    another one or run alone.
+
+    It needs no lifespan. Given a URL it opens the database at the first request, for reading: no
+    session, no spool.
+
+    Args:
+        tracker_or_url: A tracker of the host application, or the URL of a database.
+        authorize: Says what the user of a request may; see `Authorize`. Without it, only requests
+            from this machine that came through no proxy are answered.
+        read_only: Refuse to cancel, resolve and prune.
+        name: What the pages are called; by default after the database.
+
+    Returns:
+        An ASGI application, such as ``host.mount("/jobs", structjob.web.app(tracker))`` takes.
+    """
+    source = Source(tracker_or_url)
+    made = FastAPI(
+        title="structjob",
+        version=_version(),
+        description="Jobs, logs, statistics and live streams of a structjob database.",
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    made.state.source = source
+    shell = Shell(name or source.name)
+    problems.install(made)
+    for router in (jobs.router, logs.router, service):
+        made.include_router(router, prefix=API, generate_unique_id_function=_operation_id)
+
+    async def get_openapi(request: Request) -> Response:
+        return Response(msgspec.json.encode(openapi.document(made)), media_type="application/json")
+
+    async def page(request: Request) -> Response:
+        return shell.page(request)
+
+    async def file(request: Request) -> Response:
+        return shell.file(request, request.path_params["build"], request.path_params["file"])
+
+    made.add_route(f"{API}/openapi.json", get_openapi, include_in_schema=False)
+    made.add_route("/static/{build}/{file:path}", file, include_in_schema=False)
+    for address in PAGES:
+        made.add_route(f"/{address}", page, include_in_schema=False)
+        if address:
+            made.add_route(f"/{address}/", page, include_in_schema=False)
+    return Guard(made)
+
+
+def _operation_id(route: Any) -> str:
+    """Return the name of the client's method: ``list_jobs`` is ``listJobs``."""
+    first, *rest = route.name.split("_")
+    return str(first) + "".join(word.capitalize() for word in rest)
+
+
+def _version() -> str:
+    try:
+        return version("structjob")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,56 @@
+"""The OpenAPI document: FastAPI's, with the schemas of the records that the routes answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from structjob.web.answers import ANSWERS, SCHEMA
+from structjob.web.problems import Problem
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Return the document, made once."""
+    if app.openapi_schema is not None:
+        return app.openapi_schema
+    made = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+        servers=[{"url": "../..", "description": "Relative to this document."}],
+    )
+    contents = [
+        content
+        for path in made["paths"].values()
+        for operation in path.values()
+        for content in _contents(operation)
+    ]
+    references = sorted({content["schema"].get("$ref") for content in contents} & ANSWERS.keys())
+    schemas, components = msgspec.json.schema_components(
+        [Problem, *(ANSWERS[name] for name in references)], ref_template=SCHEMA
+    )
+    found = dict(zip(references, schemas[1:], strict=True))
+    for content in contents:
+        content["schema"] = found.get(content["schema"].get("$ref"), content["schema"])
+    known = made.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        known.pop(name, None)
+    known |= components
+    app.openapi_schema = made
+    return made
+
+
+def _contents(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    responses = operation["responses"]
+    responses.pop("422", None)  # answered by 400
+    return [
+        content
+        for response in responses.values()
+        for content in response.get("content", {}).values()
+        if "schema" in content
+    ]

@@ -1,0 +1,260 @@
+"""Query parameters, and the filters that they make.
+
+A parameter that does not exist is refused: a misspelt filter must not show everything.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from structjob.filters import AttemptFilter, JobFilter, LogFilter
+from structjob.text.spans import span
+
+
+def _moment(text: str) -> datetime:
+    """Read a time: RFC 3339 with its zone, or how long ago."""
+    try:
+        ago = span(text)
+        if ago is not None:
+            return datetime.now(UTC) - ago
+        read = datetime.fromisoformat(text.replace(" ", "+") if text.count(" ") == 1 else text)
+        if read.tzinfo is not None:
+            return read.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"{text!r} is no time: write RFC 3339 with a zone (2026-11-28T12:03:22.184Z), or how long ago (-3h)"
+    )
+
+
+def _span(text: str) -> timedelta:
+    try:
+        found = span(text)
+    except OverflowError:
+        found = None
+    if found is None:
+        raise ValueError(f"{text!r} is no length of time: write 15m, 1h, 7d")
+    return found
+
+
+def _flag(text: Any) -> Any:
+    return {"1": True, "0": False, "true": True, "false": False}.get(text, text)
+
+
+def _separate(values: Any) -> Any:
+    """Separate what commas separate."""
+    given = values if isinstance(values, list) else [values]
+    return [part for value in given if isinstance(value, str) for part in value.split(",")]
+
+
+Moment = Annotated[str, AfterValidator(_moment)]
+Span = Annotated[str, AfterValidator(_span)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Several = Annotated[list[str], BeforeValidator(_separate)]
+
+SINCE = Field(
+    default=None,
+    description="From this moment on: RFC 3339, or how long ago.",
+    examples=["-3h", "2026-11-28T12:03:22.184Z"],
+)
+UNTIL = Field(default=None, description="Before this moment: RFC 3339, or how long ago.")
+CURSOR = Field(default=None, description="`next_cursor` or `previous_cursor` of a page of the same query.")  # fmt: skip
+LIMIT = Field(default=100, ge=1, le=10_000, description="Rows a page.")
+ORDER = Field(description="`asc` oldest first, `desc` newest first.")
+
+
+UNKNOWN = "unknown_parameter"
+"""The type of the error of a parameter that does not exist, where its model takes others."""
+
+
+class Query(BaseModel):
+    """Parameters of one route."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    def given(self, *leave_out: str) -> dict[str, Any]:
+        """Return what was given, by name."""
+        return {
+            name: getattr(self, name)
+            for name in self.model_fields_set
+            if name not in leave_out and getattr(self, name) is not None
+        }
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class PathQuery(Query):
+    """Parameters with those of one JSON column among them, ``PREFIX.PATH=VALUE``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    prefix: ClassVar[str]
+
+    @model_validator(mode="after")
+    def _only_paths(self) -> Self:
+        for name in self.model_extra or {}:
+            if not name.startswith(self.prefix) or name == self.prefix:
+                raise PydanticCustomError(
+                    UNKNOWN,
+                    "there is no parameter {parameter} here; {prefix}NAME=VALUE looks into the JSON",
+                    {"parameter": name, "prefix": self.prefix},
+                )
+        return self
+
+    def given(self, *leave_out: str) -> dict[str, Any]:
+        return super().given(*leave_out, *(self.model_extra or {}))
+
+    def paths(self) -> dict[str, Any]:
+        """Return what was given of the JSON column: path → value."""
+        return {
+            name.removeprefix(self.prefix): _value(one[-1] if isinstance(one, list) else one)
+            for name, one in (self.model_extra or {}).items()
+        }
+
+
+class JobQuery(PathQuery):
+    """Parameters of a list of jobs; see `structjob.JobFilter`. ``metadata.PATH=VALUE`` as well."""
+
+    prefix = "metadata."
+
+    status: Several | None = Field(default=None, examples=[["failed", "crashed"]])
+    job_type: Several | None = None
+    operation: Several | None = Field(default=None, examples=[["vm-migrate"]])
+    owner: Several | None = None
+    category: Several | None = None
+    project: Several | None = None
+    context_id: str | None = None
+    external_job_id: str | None = None
+    correlation_id: str | None = None
+    parent_job_id: str | None = Field(default=None, description="Any id of the parent.")
+    root_job_id: str | None = Field(default=None, description="Any id of the job at the top.")
+    session_id: int | None = None
+    root_only: Flag | None = Field(default=None, description="Only jobs without a parent.")
+    root: Flag | None = Field(default=None, description="Short for `root_only`.")
+    text: str | None = Field(default=None, description="Part of the operation or description.")
+    q: str | None = Field(default=None, description="Short for `text`.")
+    sort: Literal["created", "duration"] | None = None
+    slower: Flag | None = Field(default=None, description="Only jobs slower than usual.")
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    order: Literal["asc", "desc"] = Field(default="desc", description=ORDER.description)
+    limit: int = LIMIT
+    cursor: str | None = CURSOR
+
+    def filter(self) -> JobFilter:
+        """Return the filter.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        values = self.given("cursor", "q", "root")
+        if self.q is not None:
+            values.setdefault("text", self.q)
+        if self.root is not None:
+            values.setdefault("root_only", self.root)
+        if paths := self.paths():
+            values["metadata"] = paths
+        return JobFilter.of(**values)
+
+
+class AttemptQuery(Query):
+    """Parameters of a list of attempts; see `structjob.AttemptFilter`."""
+
+    status: Several | None = None
+    operation: str | None = None
+    project: str | None = None
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    order: Literal["asc", "desc"] = Field(default="desc", description=ORDER.description)
+    limit: int = LIMIT
+    cursor: str | None = CURSOR
+
+    def filter(self) -> AttemptFilter:
+        """Return the filter.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        return AttemptFilter.of(**self.given("cursor"))
+
+
+class LogMatch(PathQuery):
+    """Which events: the fields of `structjob.LogFilter`, without page and order.
+    ``attr.PATH=VALUE`` as well.
+    """
+
+    prefix = "attr."
+
+    job: Several | None = Field(default=None, description="Any id of a job, or several.")
+    job_id: Several | None = Field(default=None, description="The id of a job, or several.")
+    children: Flag | None = Field(default=None, description="With the jobs below `job` (default).")
+    attempt: int | None = None
+    step_id: str | None = None
+    step: Several | None = None
+    operation: Several | None = None
+    type: Several | None = Field(default=None, description="`system`, `job`, `task`.")
+    kind: Several | None = None
+    level: Several | None = Field(
+        default=None,
+        description="This level or above; with `level_exact`, or several: these only.",
+        examples=[["warning"]],
+    )
+    level_exact: Flag | None = Field(default=None, description="This level only.")
+    stream: Several | None = Field(default=None, description="`stdout`, `stderr`, `system`.")
+    logger: Several | None = None
+    source: Several | None = Field(default=None, description="Another name of `logger`.")
+    category: Several | None = None
+    project: Several | None = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    session_id: int | None = None
+    fingerprint: str | None = None
+    text: str | None = Field(default=None, description="Part of the message.")
+    q: str | None = Field(default=None, description="Short for `text`.")
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+
+    def values(self, *leave_out: str) -> dict[str, Any]:
+        """Return the fields of a `LogFilter` that were given."""
+        found = self.given("q", *leave_out)
+        if self.q is not None:
+            found.setdefault("text", self.q)
+        if "level" in found and len(found["level"]) == 1:
+            (found["level"],) = found["level"]
+        if paths := self.paths():
+            found["attrs"] = paths
+        return found
+
+
+class LogQuery(LogMatch):
+    """Parameters of a page of events."""
+
+    order: Literal["asc", "desc"] = Field(default="asc", description=ORDER.description)
+    limit: int = LIMIT
+    cursor: str | None = CURSOR
+
+    def filter(self) -> LogFilter:
+        """Return the filter.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        return LogFilter.of(**self.values("cursor"))
+
+
+def _value(text: str) -> Any:
+    """Return the JSON value that *text* is, else the text: ``attr.n=3`` finds the number,
+    ``attr.n="3"`` the text.
+    """
+    try:
+        found = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+    return text if isinstance(found, dict | list) else found

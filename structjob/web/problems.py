@@ -1,0 +1,169 @@
+"""Errors as RFC 9457 problems: one JSON object that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from structjob.exceptions import (
+    ErrorGroupNotFound,
+    EventNotFound,
+    InvalidArgument,
+    InvalidState,
+    InvalidURL,
+    JobNotFound,
+    NotOpen,
+    PruneInProgress,
+    SchemaMismatch,
+    StoreUnavailable,
+    StructjobError,
+)
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+MEDIA_TYPE = "application/problem+json"
+
+RETRY_AFTER = 5
+"""Seconds after which a client may ask again while the database does not answer."""
+
+_STATUSES: Mapping[type[StructjobError], int] = {
+    JobNotFound: 404,
+    EventNotFound: 404,
+    ErrorGroupNotFound: 404,
+    InvalidState: 409,
+    PruneInProgress: 409,
+    StoreUnavailable: 503,
+    NotOpen: 503,
+    SchemaMismatch: 503,
+    InvalidURL: 503,
+    InvalidArgument: 400,
+}
+
+
+class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What went wrong, as RFC 9457 has it."""
+
+    type: str
+    """A name of the kind of problem, ``urn:structjob:problem:…``."""
+    title: str
+    """The status in words."""
+    status: int
+    detail: str
+    """What is wrong with this request, and what to do."""
+    parameter: str | None = None
+    """The parameter that is wrong, where it is one."""
+    hint: str | None = None
+    """What to try."""
+
+
+class Refused(Exception):
+    """A request that is answered by a problem.
+
+    Args:
+        status: The HTTP status.
+        detail: What is wrong and what to do.
+        parameter: The parameter that is wrong.
+        hint: What to try.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        parameter: str | None = None,
+        hint: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.parameter = parameter
+        self.hint = hint
+        self.headers = headers
+
+
+def answer(refused: Refused) -> Response:
+    """Return the response that says a problem."""
+    status = http.HTTPStatus(refused.status)
+    problem = Problem(
+        type=f"urn:structjob:problem:{status.name.lower().replace('_', '-')}",
+        title=status.phrase,
+        status=status.value,
+        detail=refused.detail,
+        parameter=refused.parameter,
+        hint=refused.hint,
+    )
+    headers = {"Cache-Control": "no-store", **(refused.headers or {})}
+    return Response(msgspec.json.encode(problem), status.value, headers, MEDIA_TYPE)
+
+
+def refusal(exc: StructjobError) -> Refused:
+    """Return what a client is told of an error of the library."""
+    for kind in type(exc).__mro__:
+        status = _STATUSES.get(kind)
+        if status is not None:
+            break
+    else:
+        status = 500
+    # the message names the database, its password masked; where it stands is not a client's matter
+    detail = str(exc)
+    headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else None
+    return Refused(status, detail, headers=headers)
+
+
+def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
+    """Return what a client is told of parameters that were not accepted."""
+    first = errors[0]
+    place = [str(part) for part in first["loc"][1:]]
+    parameter = place[0] if place else (first.get("ctx") or {}).get("parameter")
+    if first["type"] == "extra_forbidden":
+        detail = f"there is no parameter {parameter} here"
+    elif not place:
+        detail = str(first["msg"]).removeprefix("Value error, ")
+    else:
+        detail = f"{parameter}: {str(first['msg']).removeprefix('Value error, ')}"
+    return Refused(400, detail, parameter=parameter)
+
+
+def install(app: FastAPI) -> None:
+    """Have *app* answer every error with a problem."""
+
+    async def refused(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, Refused)  # noqa: S101 -- registered for it
+        return answer(exc)
+
+    async def of_library(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, StructjobError)  # noqa: S101 -- registered for it
+        return answer(refusal(exc))
+
+    async def of_parameters(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, RequestValidationError)  # noqa: S101 -- registered for it
+        return answer(describe(exc.errors()))
+
+    async def of_framework(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)  # noqa: S101 -- registered for it
+        details = {
+            404: f"there is nothing at {request.url.path}; the paths are in api/v1/openapi.json",
+            405: f"{request.method} is not allowed at {request.url.path}",
+        }
+        detail = details.get(exc.status_code, str(exc.detail))
+        return answer(Refused(exc.status_code, detail, headers=exc.headers))
+
+    async def unexpected(request: Request, exc: Exception) -> Response:
+        return answer(Refused(500, "an error in structjob itself; the server's log has it"))
+
+    app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(StructjobError, of_library)
+    app.add_exception_handler(RequestValidationError, of_parameters)
+    app.add_exception_handler(HTTPException, of_framework)
+    app.add_exception_handler(Exception, unexpected)

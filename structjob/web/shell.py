@@ -1,0 +1,126 @@
+"""The pages: one document for every address, and the files it refers to.
+
+Every reference is relative, by the depth of the address, so that the pages work below any prefix.
+In ``static/index.html`` ``{{root}}`` becomes ``./`` or ``../``, ``{{static}}`` the directory of the
+files, ``{{build}}`` their version, and ``{{name}}`` the name of the application, escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import re
+from hashlib import blake2b, sha256
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from structjob.web.problems import Refused, answer
+
+PAGES = (
+    "",
+    "jobs",
+    "jobs/{id}",
+    "logs",
+    "errors",
+    "errors/{id}",
+    "sessions",
+    "sessions/{id}",
+    "storage",
+    "login",
+)
+"""Addresses of pages, below the root."""
+
+LATEST = "latest"
+"""In place of the version in the address of a file: the newest, for pages of others."""
+
+_TYPES = {
+    "css": "text/css",
+    "html": "text/html",
+    "ico": "image/x-icon",
+    "js": "text/javascript",
+    "json": "application/json",
+    "mjs": "text/javascript",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+    "ts": "text/plain",
+    "woff2": "font/woff2",
+}
+_INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+_COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
+
+
+class Shell:
+    """The document and the files, read once.
+
+    Args:
+        name: The name of the application.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._files = dict(_files(resources.files("structjob.web") / "static", ""))
+        digest = blake2b(digest_size=6)
+        for path, content in sorted(self._files.items()):
+            digest.update(path.encode() + b"\0" + content)
+        self.build = digest.hexdigest()
+        self._squeezed: dict[str, bytes] = {}
+        self._documents: dict[str, tuple[bytes, str]] = {}
+
+    def page(self, request: Request) -> Response:
+        """Return the document, for the address that was asked for."""
+        below = below_root(request)
+        document, scripts = self._document("../" * below.count("/") or "./")
+        request.state.scripts = scripts  # for the Content-Security-Policy
+        return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
+
+    def file(self, request: Request, build: str, path: str) -> Response:
+        """Return a file of the version *build*."""
+        content = self._files.get(path)
+        if content is None or build not in (self.build, LATEST):
+            return answer(Refused(404, f"there is no file {path!r} of the version {build!r}"))
+        kind = path.rpartition(".")[2]
+        kept = "public, max-age=31536000, immutable" if build == self.build else "no-cache"
+        headers = {"Cache-Control": kept, "Vary": "Accept-Encoding"}
+        if kind in _COMPRESSED and "gzip" in request.headers.get("accept-encoding", ""):
+            headers["Content-Encoding"] = "gzip"
+            if path not in self._squeezed:
+                self._squeezed[path] = gzip.compress(content, 9, mtime=0)
+            content = self._squeezed[path]
+        return Response(content, 200, headers, _TYPES.get(kind, "application/octet-stream"))
+
+    def _document(self, root: str) -> tuple[bytes, str]:
+        if root not in self._documents:
+            text = self._files["index.html"].decode()
+            for key, value in (
+                ("root", root),
+                ("static", f"{root}static/{self.build}/"),
+                ("build", self.build),
+                ("name", html.escape(self._name)),
+            ):
+                text = text.replace("{{" + key + "}}", value)
+            hashes = (
+                base64.b64encode(sha256(script.encode()).digest()).decode()
+                for script in _INLINE.findall(text)
+            )
+            self._documents[root] = text.encode(), " ".join(f"'sha256-{one}'" for one in hashes)
+        return self._documents[root]
+
+
+def below_root(request: Request) -> str:
+    """Return the path that was asked for, below the application's root, without a first slash."""
+    root = str(request.scope.get("root_path", ""))
+    return str(request.scope["path"]).removeprefix(root).lstrip("/")
+
+
+def _files(directory: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found = []
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            found += _files(entry, f"{prefix}{entry.name}/")
+        elif not entry.name.startswith("."):
+            found.append((prefix + entry.name, entry.read_bytes()))
+    return found
