@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         StepRecord,
         StepStatus,
     )
+    from structjob.process import reset
     from structjob.retention.policy import PruneResult, Retention
     from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
     from structjob.sinks.file import FileSink
@@ -110,6 +111,7 @@ _WHERE = {
     ),
     "capture.fanout": ("FanOut",),
     "capture.processors": ("Sampler", "add_context", "record_event"),
+    "process": ("reset",),
     "values.redaction": ("Redactor", "secret"),
     "retention.policy": ("PruneResult", "Retention"),
     "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
@@ -180,6 +182,7 @@ __all__ = [
     "inject",
     "install",
     "record_event",
+    "reset",
     "retrying",
     "secret",
     "step",

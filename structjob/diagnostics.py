@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from collections.abc import Mapping
+from typing import Any
 
+from structjob.process import on_reset
 from structjob.text.wording import count_of
 
 diagnostics = logging.getLogger("structjob")
@@ -27,10 +30,17 @@ class Faults:
     def __init__(self) -> None:
         self.strict = False
         """Whether `structjob.configure` was told to raise them."""
-        self.strict_trackers = 0
-        """How many open trackers were."""
+        self.strict_trackers: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The open trackers that were."""
         self.counts: dict[str, int] = {}
         self._told: dict[str, float] = {}
+
+    def reset(self) -> None:
+        """Forget what was counted, and what was told to raise."""
+        self.strict = False
+        self.strict_trackers.clear()
+        self.counts.clear()
+        self._told.clear()
 
     def add(self, what: str, exc: BaseException) -> None:
         if self.strict or self.strict_trackers:
@@ -49,6 +59,7 @@ class Faults:
 
 
 faults = Faults()
+on_reset(faults.reset)
 
 
 def debug_if_asked(environ: Mapping[str, str]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
-from structjob.capture.fanout import emit
-from structjob.capture.processors import setup
+from structjob.capture.emit import emit
+from structjob.capture.processors import check_setup
 from structjob.context.errors import Classifier
 from structjob.context.scope import (
     Scope,
@@ -365,8 +365,9 @@ class Tracker:
             shutdown.leave(self._host)
             await link.close()
             raise
-        faults.strict_trackers += self._strict
-        setup.check()
+        if self._strict:
+            faults.strict_trackers.add(self)
+        check_setup()
         self._join_environment()
 
     def _join_environment(self) -> None:
@@ -411,10 +412,10 @@ class Tracker:
 
     async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
         deadline = time.monotonic() + timeout
-        setup.check()
+        check_setup()
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)
-        faults.strict_trackers -= self._strict
+        faults.strict_trackers.discard(self)
         letting_go = min(timeout * _LETTING_GO, 1.0)
         try:
             try:

@@ -15,9 +15,6 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import diagnostics
-from structjob.capture import configure, fanout, processors, stdlib
-from structjob.spool import routing
 
 # Hundreds of programs are started; where bytecode is not kept, each would compile the library anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -49,26 +46,17 @@ def _pristine_structlog() -> Iterator[None]:
     """Leave no configuration, sink, handler or waiting event to the next test."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    routing._waiting.clear()
+    _reset()
     yield
-    if fanout.configured is not None:
-        fanout.configured.close()
-        fanout.configured = None
-    stdlib.join_stdlib(None)
-    processors.setup.reset()
-    diagnostics.faults.strict, diagnostics.faults.strict_trackers = False, 0
-    diagnostics.faults.counts.clear()
-    configure._processors.clear()
-    # of a tracker that a test left open: it would take the next test's events
-    for recorder in list(routing._open):
-        routing.remove(recorder)
     root.setLevel(level)
     root.handlers[:] = handlers
+    _reset()
+
+
+def _reset() -> None:
+    structjob.reset()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
-    routing._waiting.clear()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import structlog
 from retention_support import age
 
 import structjob
-from structjob.capture.fanout import emit
+from structjob.capture.emit import emit
 from structjob.context.scope import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
 from structjob.transfer import imports

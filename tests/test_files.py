@@ -109,7 +109,7 @@ async def test_a_job_file_of_another_user_is_a_counted_fault(tracker, shared, vi
     """faults 0.4: what is found while the program runs never reaches its code."""
     sink = JobFileSink(shared)
     structjob.configure(console=False, sinks=[sink], strict=False, stdlib=False)
-    structjob.diagnostics.faults.strict_trackers = 0
+    structjob.diagnostics.faults.strict_trackers.clear()
     plant(how, sink.path("j"), victim)
     async with tracker.job("a", job_id="j"):
         structlog.get_logger().info("x")

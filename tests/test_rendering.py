@@ -136,7 +136,7 @@ def test_a_stream_with_few_letters_gets_ascii(monkeypatch):
     structjob.configure(
         console=structjob.ConsoleSink(stream, format="pretty", color=False), strict=True
     )
-    structjob.capture.fanout.emit(
+    structjob.capture.emit.emit(
         None, "info", "operation_start", {"operation": "copy"}, kind="operation_start"
     )
     stream.flush()

@@ -10,11 +10,10 @@ import structlog
 from structlog.contextvars import merge_contextvars
 from structlog.typing import Processor
 
-from structjob.capture import fanout
 from structjob.capture.event import make_redactor
 from structjob.capture.fanout import FanOut, SilentLogger
 from structjob.capture.logger import BoundLogger, log_from
-from structjob.capture.processors import setup
+from structjob.capture.setup import SETUP
 from structjob.capture.stdlib import join_stdlib
 from structjob.context.errors import Classifier
 from structjob.diagnostics import faults
@@ -23,8 +22,6 @@ from structjob.levels import LEVELS, level_name
 from structjob.sinks.console import ConsoleSink, Sink, sink_level
 from structjob.sinks.file import FileSink
 from structjob.values.redaction import Redactor
-
-_processors: list[Any] = []
 
 
 def configure(
@@ -84,23 +81,19 @@ def configure(
     if file is not None:
         shown.append(file if isinstance(file, FileSink) else FileSink(file))
     faults.strict = strict
-    previous, fanout.configured = (
-        fanout.configured,
-        FanOut(*shown, *sinks, redact=redact, classifier=classifier),
-    )
+    previous = SETUP.fan_out
+    fan_out = SETUP.fan_out = FanOut(*shown, *sinks, redact=redact, classifier=classifier)
     # Cached loggers hold the list: it must stay the same one.
-    _processors[:] = (
-        [merge_contextvars, *processors, fanout.configured] if processors else [fanout.configured]
-    )
+    SETUP.processors[:] = [merge_contextvars, *processors, fan_out] if processors else [fan_out]
     log_from(least)
     structlog.configure(
-        processors=_processors,
+        processors=SETUP.processors,
         wrapper_class=BoundLogger,
         context_class=dict,
         logger_factory=SilentLogger,
         cache_logger_on_first_use=True,
     )
     if previous is not None:
-        previous.close(but=fanout.configured.sinks)
+        previous.close(but=fan_out.sinks)
     join_stdlib(least if stdlib else None)
-    setup.made()
+    SETUP.watch()

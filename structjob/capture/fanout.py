@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, MutableMapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,7 +24,6 @@ from structjob.capture.event import (
     own_names,
     shown_attrs,
     shown_json,
-    stored_line,
     with_parent,
 )
 from structjob.context.errors import Classifier
@@ -34,8 +33,7 @@ from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink, Sink, SinkEvent, sink_level
 from structjob.sinks.file import FileSink
-from structjob.spool.routing import dispatch, hand_over, records
-from structjob.text.rendering import told
+from structjob.spool.routing import hand_over, records
 from structjob.values.credentials import GROUPS, HEX, PLAIN
 from structjob.values.encoding import encode_plain
 from structjob.values.redaction import Redactor
@@ -47,11 +45,6 @@ _ERROR = LEVELS["error"]
 _STAMPED = 60
 """Seconds between an event and the time that a processor put into it, at most: a format may leave
 the seconds out.
-"""
-
-_WORDS = 2_000
-"""Characters of the words that are stored of an event of our own: its error is in the attributes,
-too.
 """
 
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
@@ -288,17 +281,20 @@ class FanOut:
             except Exception as exc:  # noqa: BLE001 -- see __call__
                 faults.add(f"the sink {type(sink).__name__}", exc)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A bound logger that is pickled takes its processors along. Sinks hold files: where it
-        # arrives, it uses those of that process.
-        return _configured_fan_out, ()
-
     def close(self, *, but: Sequence[Sink] = ()) -> None:
-        """Close the sinks, except those in *but*."""
-        for sink in self.sinks:
-            close = getattr(sink, "close", None)
-            if close is not None and not any(sink is other for other in but):
-                close()
+        """Close the sinks, except those in *but*; what they raise is counted."""
+        with ExitStack() as stack:  # in strict mode an error is raised when all are closed
+            for sink in reversed(self.sinks):
+                if not any(sink is other for other in but):
+                    stack.callback(_close, sink)
+
+
+def _close(sink: Sink) -> None:
+    try:
+        if (close := getattr(sink, "close", None)) is not None:
+            close()
+    except Exception as exc:  # noqa: BLE001 -- see FanOut.take
+        faults.add(f"closing the sink {type(sink).__name__}", exc)
 
 
 def drop_rendered(event_dict: MutableMapping[str, Any], level: Level) -> None:
@@ -349,112 +345,5 @@ def name_of(logger: Any) -> str | None:
         return None
 
 
-configured: FanOut | None = None
-"""What `structjob.configure` has set up; ``None`` where structlog is set up in another way."""
-
-encoder = Encoder(Redactor())
-"""What events pass that are recorded without it, see `structjob.install`."""
-
-
-def _configured_fan_out() -> FanOut:
-    return configured if configured is not None else FanOut()
-
-
 def _writes_lines(sink: Any) -> bool:
     return type(sink) is FileSink or (type(sink) is ConsoleSink and not sink.pretty)
-
-
-def redactor() -> Redactor | None:
-    """Return what takes the secrets out at the moment: as `configure` or else `install`
-    was told.
-    """
-    return (configured.encoder if configured is not None else encoder).redactor
-
-
-def classifier() -> Classifier | None:
-    """Return what derives the fields of an error at the moment: as `configure` or else `install`
-    was told.
-    """
-    return (configured.encoder if configured is not None else encoder).classifier
-
-
-def emit(
-    scope: Scope | None,
-    level: str,
-    message: str,
-    attrs: dict[str, Any],
-    *,
-    kind: str = "log",
-    stream: str | None = None,
-    logger: str | None = None,
-) -> None:
-    """Record and show an event of our own: the beginning and end of jobs and steps, captured
-    output. Never raises.
-
-    What says something of a job or step is stored with a message in words, as screens show it, so
-    that a search finds it; *message*, its kind, is what files have. Only what `configure` has set
-    up shows it; an existing setup prints what it printed before.
-    """
-    try:
-        columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
-        if stream is not None:
-            columns["stream"] = stream
-        names = (
-            (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
-        )
-        words = told(kind, level, attrs, *names)[1] if message == kind else ""  # type: ignore[arg-type]  # the name of a step is a text
-        pass_on(
-            BY_NAME[level], message, attrs, scope, logger, columns, words=words[:_WORDS] or None
-        )
-    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
-        faults.add("logging an event", exc)
-
-
-def pass_on(
-    level: Level,
-    message: Any,
-    given: MutableMapping[str, Any],
-    scope: Scope | None,
-    logger: str | None = None,
-    columns: dict[str, Any] | None = None,
-    ns: int = 0,
-    words: str | None = None,
-) -> None:
-    """Record an event, and show it if `structjob.configure` has set up where; the arguments are
-    those of `FanOut.take`.
-    """
-    if configured is not None:
-        configured.take(level, message, given, scope, logger, columns, ns, words)
-    else:
-        record(level, message, given, scope, logger, columns, ns, words)
-
-
-def record(
-    level: Level,
-    message: Any,
-    given: MutableMapping[str, Any],
-    scope: Scope | None,
-    logger: str | None = None,
-    columns: dict[str, Any] | None = None,
-    ns: int = 0,
-    words: str | None = None,
-) -> None:
-    """Record an event without showing it; the arguments are those of `FanOut.take`."""
-    columns = columns if columns is not None else {}
-    if level.number >= _ERROR:
-        columns = error_columns(level, message, given, logger, columns) or columns
-    passed = configured.encoder if configured is not None else encoder
-    attrs = passed.attrs(
-        given, columns, scope, recorded="exc_info" not in given or records(scope, level.number)
-    )
-    if logger is not None:
-        columns.setdefault("logger", logger_name(logger, passed.redactor))
-    message_json, attrs_json = passed.encode(message, attrs)
-    if words is not None:
-        message_json = passed.once(words)
-    attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
-    dispatch(
-        scope,
-        stored_line(ns or _now(), level, message_json, attrs_json, columns_json(scope, columns)),
-        level.number,
-    )

@@ -8,10 +8,14 @@ from typing import Any
 
 import structlog
 
-from structjob.capture import fanout
-from structjob.capture import processors as chain
 from structjob.capture.event import Encoder, make_redactor
-from structjob.capture.processors import note_exception, note_template, record_event
+from structjob.capture.processors import (
+    is_recording,
+    note_exception,
+    note_template,
+    record_event,
+)
+from structjob.capture.setup import SETUP
 from structjob.capture.stdlib import join_stdlib
 from structjob.context.errors import Classifier
 from structjob.values.redaction import Redactor
@@ -41,20 +45,20 @@ def install(
             `Redactor`, or ``False``.
         classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
     """
-    fanout.encoder = Encoder(make_redactor(redact), classifier)
+    SETUP.encoder = Encoder(make_redactor(redact), classifier)
     config = structlog.get_config()
     processors = config["processors"]
     if not isinstance(processors, list):
         processors = list(processors)
         structlog.configure(processors=processors)
-    if fanout.configured is not None and fanout.configured not in processors:
+    if SETUP.fan_out is not None and SETUP.fan_out not in processors:
         # What an earlier `configure` set up has been replaced, and shows nothing any more.
-        fanout.configured.close()
-        fanout.configured = None
-    if not chain.is_recording(processors):
+        SETUP.fan_out.close()
+        SETUP.fan_out = None
+    if not is_recording(processors):
         # In place, since cached loggers hold this very list.
         _insert(processors)
-    chain.renamer = _earlier_renamer(processors)
+    SETUP.renamer = _earlier_renamer(processors)
     if stdlib is None:
         join_stdlib(
             logging.NOTSET
@@ -63,7 +67,7 @@ def install(
         )
     else:
         join_stdlib(logging.NOTSET if stdlib else None)
-    chain.setup.made()
+    SETUP.watch()
 
 
 def _insert(processors: list[Any]) -> None:
@@ -73,7 +77,7 @@ def _insert(processors: list[Any]) -> None:
         or isinstance(processors[at - 1], structlog.processors.EventRenamer)
     ):
         at -= 1
-    processors.insert(at, record_event)
+    _put(processors, at, record_event)
     earlier = next(
         (
             index
@@ -83,13 +87,18 @@ def _insert(processors: list[Any]) -> None:
         None,
     )
     if earlier is not None:
-        processors.insert(earlier, note_exception)
+        _put(processors, earlier, note_exception)
     fills = structlog.stdlib.PositionalArgumentsFormatter
     formatting = next(
         (index for index, processor in enumerate(processors) if isinstance(processor, fills)), None
     )
     if formatting is not None and formatting < processors.index(record_event):
-        processors.insert(formatting, note_template)
+        _put(processors, formatting, note_template)
+
+
+def _put(processors: list[Any], at: int, processor: Any) -> None:
+    processors.insert(at, processor)
+    SETUP.inserted.append((processors, processor))
 
 
 def _earlier_renamer(processors: list[Any]) -> structlog.processors.EventRenamer | None:

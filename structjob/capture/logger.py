@@ -27,6 +27,7 @@ from structjob.capture.event import ARGUMENTS, BY_NAME, error_columns
 from structjob.capture.fanout import FanOut, SilentLogger, name_of
 from structjob.context.scope import current_scope
 from structjob.levels import LEVEL_ALIASES, LEVELS
+from structjob.process import on_reset
 
 override: ContextVar[str | None] = ContextVar("structjob_level", default=None)
 
@@ -227,7 +228,14 @@ async def _nothing_logged_async(self: Any, /, *args: Any, **kw: Any) -> None:
 
 
 BoundLogger = _make_bound_logger()
-log_from(LEVELS["debug"])
+
+
+def _log_all() -> None:
+    log_from(LEVELS["debug"])
+
+
+_log_all()
+on_reset(_log_all)
 
 
 @_as_structlog(ABSENT=ABSENT, apart=apart, override=override)

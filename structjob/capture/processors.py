@@ -11,9 +11,11 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from structjob.capture import fanout
+from structjob.capture import emit
 from structjob.capture.event import BY_NAME, error_columns, exception_of
+from structjob.capture.fanout import FanOut, drop_rendered
 from structjob.capture.logger import override
+from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import InvalidArgument
@@ -22,9 +24,6 @@ from structjob.sinks.console import stand_ins
 from structjob.values.encoding import encode_text
 
 _thread = threading.local()
-renamer: structlog.processors.EventRenamer | None = None
-"""What gives the message another name before `record_event` sees it; `structjob.install` finds out.
-"""
 
 
 def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
@@ -93,16 +92,14 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
         message, template = _message(given)
         noted_template, _thread.template = getattr(_thread, "template", None), None
         template = template if noted_template is None else noted_template
-        fanout.drop_rendered(given, level)
+        drop_rendered(given, level)
         name = getattr(logger, "name", None)
         noted, _thread.exception = getattr(_thread, "exception", None), None
         if noted is not None and "exception" in given:
             del given["exception"]
             given["exc_info"] = noted
         name = name if isinstance(name, str) else None
-        fanout.record(
-            level, message, given, scope, name, error_columns(level, template, given, name)
-        )
+        emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
         if scope is not None:
             for key, value in scope.ids.items():
                 event_dict.setdefault(key, value)
@@ -122,6 +119,7 @@ def _message(given: dict[str, Any]) -> tuple[Any, Any]:
     """Take the message out of the event *given*, wherever an ``EventRenamer`` has put it: with its
     arguments filled in, and before.
     """
+    renamer = SETUP.renamer
     if renamer is not None and renamer.to in given:
         message = given.pop(renamer.to)
         if renamer.replace_by is not None and "event" in given:
@@ -158,43 +156,25 @@ def note_template(logger: WrappedLogger, method_name: str, event_dict: EventDict
 def is_recording(processors: Iterable[Any]) -> bool:
     """Return whether events that pass *processors* are recorded."""
     return any(
-        processor is record_event or isinstance(processor, fanout.FanOut)
-        for processor in processors
+        processor is record_event or isinstance(processor, FanOut) for processor in processors
     )
 
 
-class Setup:
-    """Notices that structlog was configured anew by other code, so that the events of new loggers
+def check_setup() -> None:
+    """Warn, once, if other code has configured structlog anew, so that the events of new loggers
     are not recorded any more.
     """
-
-    def __init__(self) -> None:
-        self._made = self._warned = False
-
-    def made(self) -> None:
-        """Begin to watch: `structjob.configure` or `structjob.install` has just been called."""
-        self._made, self._warned = True, False
-
-    def reset(self) -> None:
-        """Watch no longer."""
-        self._made = self._warned = False
-
-    def check(self) -> None:
-        """Warn, once, if structlog's processors do not record now."""
-        if not self._made:
-            return
-        processors = structlog.get_config()["processors"]
-        # `structlog.testing.capture_logs` takes all others out for a while.
-        if is_recording(processors) or any(
-            isinstance(processor, structlog.testing.LogCapture) for processor in processors
-        ):
-            self._warned = False
-        elif not self._warned:
-            self._warned = True
-            diagnostics.warning(
-                "structlog was configured again after structjob was set up: events of loggers that are first used from now on are not "
-                "recorded; call structjob.install() after that structlog.configure()"
-            )
-
-
-setup = Setup()
+    if not SETUP.watched:
+        return
+    processors = structlog.get_config()["processors"]
+    # `structlog.testing.capture_logs` takes all others out for a while.
+    if is_recording(processors) or any(
+        isinstance(processor, structlog.testing.LogCapture) for processor in processors
+    ):
+        SETUP.warned = False
+    elif not SETUP.warned:
+        SETUP.warned = True
+        diagnostics.warning(
+            "structlog was configured again after structjob was set up: events of loggers that are first used from now on are not "
+            "recorded; call structjob.install() after that structlog.configure()"
+        )

@@ -20,12 +20,14 @@ from typing import Any
 
 import structlog
 
-from structjob.capture import fanout
+from structjob.capture import emit
 from structjob.capture.event import BY_NAME, error_columns
 from structjob.capture.processors import is_recording
+from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
 from structjob.diagnostics import DRIVERS, faults
 from structjob.levels import level_name
+from structjob.process import on_reset
 from structjob.sinks.console import ConsoleSink, Sink, place_of
 from structjob.values.encoding import normalise
 
@@ -62,6 +64,7 @@ class _Joined:
     def __init__(self) -> None:
         self.least: int | None = None
         self._wrapped: Callable[[logging.Logger, logging.LogRecord], None] | None = None
+        self._wrapper: Callable[[logging.Logger, logging.LogRecord], None] | None = None
         self._former = logging.WARNING
         # Two generations: what is recognized is bounded, and adding to a set needs no lock.
         self._taken: set[tuple[Any, ...]] = set()
@@ -80,9 +83,16 @@ class _Joined:
             self._former = root.level
             root.setLevel(_OurLevel(least))
 
+    def reset(self) -> None:
+        """Let no record join, and leave `logging` as it was."""
+        self.join(None)
+        self._taken, self._taken_before = set(), set()
+        # Else another library has wrapped ours by now: without a least level it only passes on.
+        if logging.Logger.callHandlers is self._wrapper:
+            logging.Logger.callHandlers = self._wrapped  # type: ignore[assignment, method-assign]
+            self._wrapper = self._wrapped = None
+
     def _wrap(self) -> None:
-        # Never undone: another library may have wrapped ours by then. Without a least level it only
-        # passes on.
         self._wrapped = call_handlers = logging.Logger.callHandlers
 
         @functools.wraps(call_handlers)
@@ -94,7 +104,7 @@ class _Joined:
             alone = not logger.hasHandlers()
             # Where nothing handles a record, `logging` prints warnings itself; what `configure` set
             # up shows them in its place.
-            handled = not (alone and fanout.configured is not None) and not self._is_for_us_only(
+            handled = not (alone and SETUP.fan_out is not None) and not self._is_for_us_only(
                 logger, record
             )
             try:
@@ -104,6 +114,7 @@ class _Joined:
                 if record.levelno >= least:
                     self._take(logger, record, alone, handled)
 
+        self._wrapper = calling_handlers
         logging.Logger.callHandlers = calling_handlers  # type: ignore[assignment, method-assign]
 
     def _is_for_us_only(self, logger: logging.Logger, record: logging.LogRecord) -> bool:
@@ -139,15 +150,15 @@ class _Joined:
             # out of it is recorded only. So is what does not propagate: its own handlers have shown
             # it.
             if within or not (propagates or alone):
-                _pass(record, fanout.record)
+                _pass(record, emit.record)
             elif (
                 handled
-                and fanout.configured is not None
-                and (shown := _shown_already(logger, record, fanout.configured.sinks))
+                and SETUP.fan_out is not None
+                and (shown := _shown_already(logger, record, SETUP.fan_out.sinks))
             ):
-                _pass(record, fanout.configured.without(shown).take)
+                _pass(record, SETUP.fan_out.without(shown).take)
             else:
-                _pass(record, fanout.pass_on)
+                _pass(record, emit.pass_on)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
@@ -155,6 +166,7 @@ class _Joined:
 
 
 _joined = _Joined()
+on_reset(_joined.reset)
 
 
 def join_stdlib(least: int | None) -> None:

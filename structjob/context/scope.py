@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
 from structjob.context.errors import annotate, is_noted
 from structjob.machine.clock import moment
+from structjob.process import on_reset
 from structjob.values.encoding import encode_attrs, normalise
 from structjob.values.redaction import identified, labelled
 
@@ -227,6 +228,8 @@ enter_scope = _scope.set
 """Make a `Scope` (or ``None``) the current one. Whoever enters puts the former one back: a token
 may belong to another context.
 """
+
+on_reset(lambda: enter_scope(None))
 
 
 def current_job() -> Job | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, select
 
-from structjob.capture.fanout import emit
+from structjob.capture.emit import emit
 from structjob.context.scope import Scope
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source

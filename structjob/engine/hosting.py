@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from structjob.capture import fanout
+from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 
@@ -86,7 +86,7 @@ class Host:
         """What derives the fields of an error: the tracker's own, else that of
         `structjob.configure` or `structjob.install`.
         """
-        return self._classifier or fanout.classifier()
+        return self._classifier or SETUP.classifier
 
     def require_open(self) -> None:
         """Raise `NotOpen` unless the tracker is open."""

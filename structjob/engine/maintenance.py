@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
-from structjob.capture.processors import setup
+from structjob.capture.processors import check_setup
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
 from structjob.engine.adopted import AdoptedSpools
@@ -138,7 +138,7 @@ class Maintenance:
 
     async def _look(self) -> None:
         self._accounts.settle()
-        setup.check()
+        check_setup()
         self._check_room()
         spool = self._recorder.spool
         if spool is not None and not spool.directory.exists():

@@ -28,6 +28,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Never
 
 from structjob.diagnostics import diagnostics
+from structjob.process import at_fork, on_reset
 
 if TYPE_CHECKING:
     from structjob.engine.hosting import Host
@@ -223,10 +224,18 @@ def _after_fork_in_child() -> None:
 
 _fork = threading.local()
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
+at_fork("signals", before=_before_fork, in_parent=_after_fork, in_child=_after_fork_in_child)
+
+
+def _reset() -> None:
+    global _ending
+    _ending = False
+    _open.clear()
+    _inherited.clear()
+    _restore()
+
+
+on_reset(_reset)
 
 
 def _cancel_inherited() -> None:

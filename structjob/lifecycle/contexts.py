@@ -32,6 +32,7 @@ from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.models import StepStatus
+from structjob.process import on_reset
 from structjob.text.amounts import percent_of
 from structjob.values.redaction import identified
 
@@ -150,6 +151,14 @@ def warn_untracked(name: str) -> None:
     diagnostics.warning(
         "the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno
     )
+
+
+def _reset() -> None:
+    global _warned_untracked
+    _warned_untracked = False
+
+
+on_reset(_reset)
 
 
 def running_job() -> Job | None:

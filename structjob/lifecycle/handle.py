@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVa
 
 import msgspec
 
-from structjob.capture import fanout
+from structjob.capture.emit import emit
+from structjob.capture.setup import SETUP
 from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
@@ -244,7 +245,7 @@ class Handle:
         handle, self._untold = self._untold, None
         self._told_at = time.monotonic()
         if handle is not None and (attrs := handle._reported()):
-            fanout.emit(
+            emit(
                 handle._scope if not handle.ended else self._scope,
                 "info",
                 "progress",
@@ -278,7 +279,7 @@ class Handle:
             None
             if value is None
             else msgspec.Raw(
-                encode_value(value, OF_VALUE, fanout.redactor(), partial(self._cut, field))
+                encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field))
             )
         )
 
@@ -305,7 +306,7 @@ class Handle:
         raise NotImplementedError
 
     def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
-        fanout.emit(self._scope, level, kind, attrs, kind=kind)
+        emit(self._scope, level, kind, attrs, kind=kind)
 
 
 G = TypeVar("G", bound=Handle)
@@ -341,7 +342,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def redacted(text: str | None) -> str | None:
     """Return *text* without the credentials in it."""
-    redactor = fanout.redactor()
+    redactor = SETUP.redactor
     return text if text is None or redactor is None else redactor.text(text)
 
 
@@ -357,7 +358,7 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
     def checked(value: Any) -> Any:
         text: Any = check(value)
-        return text if text is None or fanout.redactor() is None else identified(text)
+        return text if text is None or SETUP.redactor is None else identified(text)
 
     return checked
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from structjob.capture import fanout
+from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_coroutine_function, check_text
@@ -305,7 +305,7 @@ class _StepTries(_Tries[Step | Untracked]):
         self, make_policy: Callable[[Classifier | None], AsyncRetrying], name: str, job: Job | None
     ) -> None:
         job = job or running_job()
-        super().__init__(make_policy(job.classifier if job is not None else fanout.classifier()))
+        super().__init__(make_policy(job.classifier if job is not None else SETUP.classifier))
         self._name = name
         self._whole = job.step(name) if job is not None else None
         self._step: Step | None = None

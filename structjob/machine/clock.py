@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 
 from structjob.diagnostics import diagnostics
+from structjob.process import on_reset
 
 LONGEST_STEP = 3600
 """Seconds. A clock that is set back by more than this was wrong, not early: what is logged from
@@ -91,6 +92,14 @@ def second_text(second: int) -> tuple[int, bytes, bytes]:
     )
     present = known
     return known
+
+
+def _reset() -> None:
+    global _latest, _resumed
+    _latest, _resumed = 0, (0, 0, 0)
+
+
+on_reset(_reset)
 
 
 def database_time(ns: int) -> str:

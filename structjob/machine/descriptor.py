@@ -22,6 +22,8 @@ from contextlib import suppress
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
+from structjob.process import at_fork
+
 STUCK_TIMEOUT = 5.0
 """Seconds to wait for the reader of a non-blocking descriptor. Once it has taken nothing for so
 long, lines are dropped until it reads on; a blocking one is waited for, as `print` does.
@@ -186,4 +188,4 @@ def _reset() -> None:
         known.reset()
 
 
-os.register_at_fork(after_in_child=_reset)
+at_fork("output", in_child=_reset)

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from structjob.diagnostics import diagnostics
 from structjob.machine.descriptor import Descriptor
+from structjob.process import at_fork, on_reset
 from structjob.sinks.console import stand_ins
 from structjob.text.wording import count_of
 
@@ -456,4 +457,10 @@ def _forget_all() -> None:
     stand_ins.clear()
 
 
-os.register_at_fork(after_in_child=_forget_all)
+def _restore_all() -> None:
+    for terminal in _open:
+        terminal._leave()
+
+
+at_fork("terminals", in_child=_forget_all)
+on_reset(_restore_all)

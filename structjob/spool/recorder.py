@@ -8,7 +8,6 @@ counted by one party only.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -26,6 +25,7 @@ import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
+from structjob.process import at_fork
 from structjob.spool.line import seal
 from structjob.spool.places import Places
 from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
@@ -544,5 +544,4 @@ def _after_fork() -> None:
         recorder.after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork("recorders", in_child=_after_fork)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from structjob.context.scope import ENVIRONMENT
 from structjob.diagnostics import diagnostics
+from structjob.process import at_fork, on_reset
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -176,5 +177,15 @@ def _after_fork() -> None:
     _waiting.clear()  # its parent records it: else it would be stored once for each process
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _reset() -> None:
+    global _default, _closed_level, _warned
+    with _registry:
+        _open.clear()
+        _default = _closed_level = None
+        _warned = False
+        _lost.clear()
+        _waiting.clear()
+
+
+at_fork("routing", in_child=_after_fork)
+on_reset(_reset)

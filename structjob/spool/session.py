@@ -32,6 +32,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.machine.files import UnsafeFile, make_directory, open_directly
 from structjob.machine.host import boot_id, is_network
+from structjob.process import at_fork
 from structjob.spool.disk import DiskQueue
 from structjob.spool.places import Places
 from structjob.spool.queue import Overflow
@@ -337,8 +338,7 @@ def _after_fork() -> None:
         spool.forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+at_fork("spools", in_child=_after_fork)
 
 
 def adopt(

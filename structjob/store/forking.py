@@ -4,9 +4,10 @@ would inherit them held, for ever.
 
 from __future__ import annotations
 
-import os
 import threading
 from types import TracebackType
+
+from structjob.process import at_fork
 
 _PATIENCE = 1.0
 """Seconds that a fork waits at most. A query that takes longer is forked through, as it would be
@@ -58,9 +59,9 @@ class _Gate:
 within_sqlite = _Gate()
 """To be held during each call into SQLite."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=within_sqlite.shut,
-        after_in_parent=within_sqlite.open,
-        after_in_child=within_sqlite.renew,
-    )
+at_fork(
+    "sqlite",
+    before=within_sqlite.shut,
+    in_parent=within_sqlite.open,
+    in_child=within_sqlite.renew,
+)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, quote_plus
 
 from structjob.exceptions import InvalidArgument
+from structjob.process import on_reset
 from structjob.values import credentials
 from structjob.values.commands import masked, may_be_command, without_secrets
 from structjob.values.credentials import MARK, may_hold_card, may_hold_token
@@ -125,12 +126,19 @@ class _Registered:
         for watching in list(self._watching):
             watching.forget()
 
+    def clear(self) -> None:
+        """Let no value be secret any more."""
+        with self._lock:
+            self._forms.clear()
+            self.pattern = None
+
     def watch(self, watching: _Forgets) -> None:
         """Let *watching* forget what it found harmless whenever a value is added."""
         self._watching.add(watching)
 
 
 registered = _Registered()
+on_reset(registered.clear)
 
 
 def secret(value: T) -> T:

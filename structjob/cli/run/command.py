@@ -346,7 +346,7 @@ async def _supervise(
 ) -> None:
     import asyncio
 
-    from structjob.capture.fanout import emit
+    from structjob.capture.emit import emit
     from structjob.cli.run.output import LineSplitter
     from structjob.cli.run.process import Child, Heard
     from structjob.context.scope import current_scope, to_environment
