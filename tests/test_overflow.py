@@ -63,7 +63,7 @@ async def test_each_job_shows_how_many_of_its_lines_are_missing(
         ledger = tracker.ledger()
         reason = "spool_full" if spool else "queue_full"
         assert list(ledger.dropped) == [reason]
-        missing = {name: await tracker.jobs.missing(name) for name in JOBS}
+        missing = {name: await tracker.jobs.lost_events(name) for name in JOBS}
         for index, name in enumerate(JOBS):
             ((kept,),) = rows(
                 db_path, f"SELECT count(*) FROM structjob_logs WHERE job_id = '{name}'"
@@ -86,9 +86,9 @@ async def test_a_job_that_lost_nothing_says_so(tracker):
     """Nothing is missing where nothing was given up (R28)."""
     async with tracker.job("complete", job_id="complete"):
         log.info("here")
-    assert await tracker.jobs.missing("complete") == {}
+    assert await tracker.jobs.lost_events("complete") == {}
     with pytest.raises(structjob.JobNotFound):
-        await tracker.jobs.missing("nobody")
+        await tracker.jobs.lost_events("nobody")
 
 
 async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, faulty: FaultyStore):
@@ -137,7 +137,7 @@ async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(
     faulty.before = None
     async with structjob.Tracker(db_url) as tracker:
         await tracker.flush()
-        assert await tracker.jobs.missing("w-1") == {"disk_refused": 51}
+        assert await tracker.jobs.lost_events("w-1") == {"disk_refused": 51}
         assert (await tracker.jobs.find("w-1")).status == "completed"
     assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [
         (3, 53, "disk_refused")

@@ -218,8 +218,8 @@ async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id
         recorder.lost.append(Dropped(numbers[first], numbers[last], reason, job))
     any_tracker._engine.hurry()
     async with asyncio.timeout(20):
-        while not await any_tracker.jobs.missing(job_id):
+        while not await any_tracker.jobs.lost_events(job_id):
             await asyncio.sleep(0.01)
-    assert await any_tracker.jobs.missing(job_id) == {"spool_full": 4, "queue_full": 2}
-    assert await any_tracker.jobs.missing("whole") == {}
+    assert await any_tracker.jobs.lost_events(job_id) == {"spool_full": 4, "queue_full": 2}
+    assert await any_tracker.jobs.lost_events("whole") == {}
     assert (await any_tracker.verify()).missing == 0

@@ -97,7 +97,7 @@ async def _show(
             reader.fetch, job, room=room, depth=depth, failed=failed and not as_json
         )
         attempts = await reader.jobs.history(job.id)
-        missing = await reader.jobs.missing(job.id)
+        missing = await reader.jobs.lost_events(job.id)
         tree = found.tree
         outlook = await look(
             reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values())

@@ -299,7 +299,7 @@ class Jobs:
             if cursor is None:
                 return Page(tuple(found), None, None)
 
-    async def missing(self, any_id: AnyJob) -> dict[str, int]:
+    async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
         """Return how many of a job's events were given up, by reason: ``spool_full``,
         ``queue_full``, … Those of its children are theirs.
 
