@@ -71,7 +71,7 @@ def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, f
             await tracker.flush()
             start, cpu = perf_counter(), process_time()
             async with (
-                tracker.bars() if bars else contextlib.nullcontext(),
+                tracker.progress_bars() if bars else contextlib.nullcontext(),
                 tracker.job(payload.JOB) as job,
                 asyncio.TaskGroup() as group,
             ):

@@ -112,7 +112,7 @@ class Tracker:
         writers: Tasks that write at once; SQLite has one.
         service: Name of the program, at most 128 characters, for the list of sessions.
         strict: Raise faults of logging itself instead of counting them; for tests.
-        heartbeat: Seconds between two signs of life.
+        heartbeat_interval: Seconds between two signs of life.
         retention: How long jobs and events are kept, a `Retention` or just an age: what is older is
             deleted about once an hour, by one process at a time. By default everything is kept; see
             `prune`.
@@ -120,7 +120,7 @@ class Tracker:
             that of `structjob.configure`.
         resolve_id: Given an id that no job has, returns the id of the job it means, or ``None``;
             may be a coroutine function.
-        signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes
+        handle_signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes
             the tracker before the process dies of it; see `structjob.engine.shutdown`.
         schema: The schema for the tables, on PostgreSQL only; it is created with them. By default
             the first of the user's search path. The URL can name it as well (``?schema=logs``), for
@@ -146,11 +146,11 @@ class Tracker:
         writers: int = 2,
         service: str | None = None,
         strict: bool = False,
-        heartbeat: float = 5.0,
+        heartbeat_interval: float = 5.0,
         retention: Retention | float | timedelta | None = None,
         classifier: Classifier | None = None,
         resolve_id: Callable[[str], Any] | None = None,
-        signals: bool = True,
+        handle_signals: bool = True,
         schema: str | None = None,
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -173,9 +173,9 @@ class Tracker:
             raise InvalidArgument(
                 f"flush_interval must be more than 0 and at most 1 second, not {flush_interval!r}"
             )
-        if not _is_number(heartbeat) or not heartbeat > 0:
+        if not _is_number(heartbeat_interval) or not heartbeat_interval > 0:
             raise InvalidArgument(
-                f"heartbeat must be a positive number of seconds, not {heartbeat!r}"
+                f"heartbeat_interval must be a positive number of seconds, not {heartbeat_interval!r}"
             )
         self._url = url
         self._schema = schema
@@ -189,10 +189,10 @@ class Tracker:
         self._writers = writers
         self._service = redacted(check_text("service", service, 128))
         self._strict = strict
-        self._heartbeat = heartbeat
+        self._heartbeat_interval = heartbeat_interval
         self._retention = Retention.of(retention)
         self._resolve_id = resolve_id
-        self._signals = signals
+        self._handle_signals = handle_signals
         self._engine_options = dict(engine_options or {})
         self._host = Host(classifier, self.aclose)
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
@@ -324,7 +324,7 @@ class Tracker:
                 batch_size=self._batch_size,
                 flush_interval=self._flush_interval,
                 writers=self._writers,
-                heartbeat=self._heartbeat,
+                heartbeat=self._heartbeat_interval,
                 live=self._host.live,
                 retention=self._retention,
             )
@@ -354,7 +354,7 @@ class Tracker:
         self.errors = Errors(self._host.fetch, self._host.flush, self._host.transact)
         self.stats = Statistics(self._host.fetch, self._host.flush)
         routing.add(recorder)
-        shutdown.enter(self._host, signals=self._signals)
+        shutdown.enter(self._host, signals=self._handle_signals)
         self._engine.start()
         try:
             with suppress(TimeoutError):
@@ -535,7 +535,7 @@ class Tracker:
 
         ::
 
-            async for attempt in tracker.retrying("nightly", attempts=3, delay=60):
+            async for attempt in tracker.retrying("nightly", max_attempts=3, delay=60):
                 async with attempt as job:
                     await load()
 
@@ -622,7 +622,7 @@ class Tracker:
         self._listeners.add(listener)
         return listener
 
-    def bars(self, stream: IO[str] | None = None) -> Bars:
+    def progress_bars(self, stream: IO[str] | None = None) -> Bars:
         """Show a bar for each step that runs in this process, and for each job that reported a
         percentage, within the ``async with`` block.
 

@@ -48,9 +48,9 @@ async def test_every_read_of_a_job_takes_each_of_its_ids(any_tracker):
         job.id,
         child.id,
     }
-    assert [(one.job_id, one.total) for one in await any_tracker.stats.jobs(job_id="gui-1")] == [
-        (job.id, await any_tracker.logs.count(job_id=job.id, children=False))
-    ]
+    assert [
+        (one.job_id, one.total) for one in await any_tracker.stats.errors_by_job(job_id="gui-1")
+    ] == [(job.id, await any_tracker.logs.count(job_id=job.id, children=False))]
 
 
 async def test_a_log_is_found_by_each_id_and_has_the_lines_of_children(any_tracker):

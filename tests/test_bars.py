@@ -68,7 +68,7 @@ async def test_each_step_that_runs_has_a_bar(any_tracker, connected):
     has none.
     """
     screen = connected()
-    async with any_tracker.bars() as shown, any_tracker.job("backup") as job:
+    async with any_tracker.progress_bars() as shown, any_tracker.job("backup") as job:
         async with job.step("discover"):
             shown.draw()
             assert re.match(r"discover +[━─]+ +0:0\d$", screen.row("discover"))
@@ -95,7 +95,7 @@ async def test_figures_are_rounded_down(tracker, connected):
     """faults A8: 100 % is shown where all is done, and nowhere else; parts of a unit are shown."""
     screen = connected()
     async with (
-        tracker.bars() as shown,
+        tracker.progress_bars() as shown,
         tracker.job("a") as job,
         job.step("most", total=5080) as most,
         job.step("half", total=0.5) as half,
@@ -113,7 +113,7 @@ async def test_bars_say_what_is_done(tracker, connected):
     """
     screen = connected()
     async with (
-        tracker.bars() as shown,
+        tracker.progress_bars() as shown,
         tracker.job("import", description="customers of monday") as job,
     ):
         job.update(percent=1)
@@ -132,7 +132,7 @@ async def test_the_same_names_are_one_bar(tracker, connected):
     all is not.
     """
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("a") as job:
+    async with tracker.progress_bars() as shown, tracker.job("a") as job:
         steps = [await job.step("parse", total=100).start() for _ in range(20)]
         for number, step in enumerate(steps):
             step.advance(number)
@@ -155,7 +155,7 @@ async def test_more_than_the_screen_holds(tracker, connected, monkeypatch):
     """faults A8: the last row says how many bars there is no room for."""
     screen = connected()
     monkeypatch.setenv("LINES", "12")
-    async with tracker.bars() as shown, tracker.job("backup") as job:
+    async with tracker.progress_bars() as shown, tracker.job("backup") as job:
         steps = [await job.step(f"part-{n}", total=2).start() for n in range(59)]
         shown.draw()
         rows = screen.screen(lines=12).shown
@@ -172,7 +172,7 @@ async def test_no_bar_is_wider_than_the_screen(tracker, connected, monkeypatch, 
     """
     screen = connected()
     monkeypatch.setenv("COLUMNS", str(columns))
-    async with tracker.bars() as shown, tracker.job("a") as job:
+    async with tracker.progress_bars() as shown, tracker.job("a") as job:
         async with (
             job.step("名前" * 40, total=1_000_000) as step,
             job.step("short", description="x" * 300, total=7),
@@ -189,13 +189,21 @@ async def test_colours(tracker, connected, monkeypatch):
     form.
     """
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("a") as job, job.step("copy", total=2) as step:
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("a") as job,
+        job.step("copy", total=2) as step,
+    ):
         step.advance()
         shown.draw()
     assert screen.screen().colours == set()
     monkeypatch.delenv("NO_COLOR")
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("a") as job, job.step("copy", total=2) as step:
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("a") as job,
+        job.step("copy", total=2) as step,
+    ):
         step.advance()
         shown.draw()
         assert "copy  ━━━━━━━━━━━━────────────  1/2 50%  0:00" in screen.screen().shown
@@ -214,7 +222,7 @@ async def test_a_terminal_that_knows_few_letters(tracker, monkeypatch, encoding)
     stream.isatty = lambda: True
     structjob.configure(console="pretty")
     monkeypatch.setattr(sys, "stdout", stream)
-    async with tracker.bars(sys.stdout) as shown, tracker.job("a") as job:
+    async with tracker.progress_bars(sys.stdout) as shown, tracker.job("a") as job:
         async with job.step("prüfen", description="→ 日本", total=4) as step:
             same = [await job.step("x").start() for _ in range(2)]
             step.advance()
@@ -243,7 +251,11 @@ async def test_lines_are_written_once_a_frame(tracker, connected, monkeypatch):
     structjob.configure(console="json")
     monkeypatch.setattr(terminal, "FRAME", 3600.0)
     monkeypatch.setattr(bars, "DRAW_EVERY", 3600.0)
-    async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("backup") as job,
+        job.step("copy", total=2),
+    ):
         shown.draw()
         before = screen.writes
         for number in range(500):
@@ -262,7 +274,11 @@ async def test_what_is_logged_and_printed_stands_above_the_bars(tracker, connect
     """R17, R27: no line is torn, and nothing is left of the bars in the end."""
     screen = connected()
     structjob.configure(console="pretty")
-    async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("backup") as job,
+        job.step("copy", total=2),
+    ):
         shown.draw()
         print("printed", end=" ")
         log.info("logged", n=1)
@@ -287,7 +303,11 @@ async def test_text_that_is_flushed_is_shown_at_once(tracker, connected, monkeyp
     screen = connected()
     monkeypatch.setattr(terminal, "FRAME", 3600.0)
     monkeypatch.setattr(bars, "DRAW_EVERY", 3600.0)
-    async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("backup") as job,
+        job.step("copy", total=2),
+    ):
         shown.draw()
         print("before")
         print("Go on? ", end="", flush=True)
@@ -318,7 +338,11 @@ async def test_everything_that_knows_the_terminal_is_held(tracker, connected):
         printing = structlog.wrap_logger(
             structlog.PrintLogger(), processors=chain, wrapper_class=structlog.BoundLogger
         )
-        async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
+        async with (
+            tracker.progress_bars() as shown,
+            tracker.job("backup") as job,
+            job.step("copy", total=2),
+        ):
             for number in range(3):
                 shown.draw()
                 logger.warning("by logging %d", number)
@@ -353,9 +377,9 @@ async def test_streams_have_their_descriptors(tracker, tmp_path, monkeypatch):
     master, slave = os.openpty()
     with os.fdopen(slave, "w") as stream, os.fdopen(master, "rb", buffering=0) as reader:
         monkeypatch.setattr(terminal, "FRAME", 3600.0)
-        async with tracker.bars(stream):
+        async with tracker.progress_bars(stream):
             monkeypatch.setattr(sys, "stdout", stream)
-        async with tracker.bars(stream) as shown:
+        async with tracker.progress_bars(stream) as shown:
             shown.draw()
             print("first")
             assert sys.stdout.fileno() == stream.fileno()
@@ -372,7 +396,11 @@ async def test_streams_have_their_descriptors(tracker, tmp_path, monkeypatch):
 async def test_threads_lose_nothing(tracker, connected):
     """faults A8: lines of many threads are all there, each whole."""
     screen = connected()
-    async with tracker.bars() as shown, tracker.job("backup") as job, job.step("copy", total=2):
+    async with (
+        tracker.progress_bars() as shown,
+        tracker.job("backup") as job,
+        job.step("copy", total=2),
+    ):
 
         def write(name):
             for n in range(500):
@@ -397,7 +425,11 @@ async def test_they_are_drawn_by_themselves(tracker, connected, monkeypatch):
     """R17: whoever shows them does nothing else about it."""
     screen = connected()
     monkeypatch.setattr(bars, "DRAW_EVERY", 0.001)
-    async with tracker.bars(), tracker.job("backup") as job, job.step("copy", total=3) as step:
+    async with (
+        tracker.progress_bars(),
+        tracker.job("backup") as job,
+        job.step("copy", total=3) as step,
+    ):
         async with asyncio.timeout(10):
             while "2/3 66%" not in screen.getvalue():
                 step.update(completed=2)
@@ -410,12 +442,12 @@ async def test_streams_come_back_however_it_ends(tracker, connected):
     """
     screen = connected()
     with pytest.raises(ZeroDivisionError):
-        async with tracker.bars():
+        async with tracker.progress_bars():
             raise ZeroDivisionError
     assert sys.stdout is sys.stderr is screen
 
     async def shows():
-        async with tracker.bars():
+        async with tracker.progress_bars():
             await asyncio.Event().wait()
 
     task = asyncio.create_task(shows())
@@ -425,7 +457,7 @@ async def test_streams_come_back_however_it_ends(tracker, connected):
     await asyncio.wait([task])
     assert sys.stdout is sys.stderr is screen
 
-    one, other = tracker.bars(), tracker.bars()
+    one, other = tracker.progress_bars(), tracker.progress_bars()
     await one.__aenter__()
     await other.__aenter__()
     async with tracker.job("backup") as job, job.step("copy", total=2):
@@ -445,7 +477,7 @@ async def test_who_kept_a_stream_can_go_on_with_it(tracker, connected):
     passes on to the terminal.
     """
     screen = connected()
-    async with tracker.bars():
+    async with tracker.progress_bars():
         kept = sys.stdout
         handler = logging.StreamHandler()
         other = sys.stdout = io.StringIO()
@@ -475,7 +507,7 @@ async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatc
     stream = Gone()
     monkeypatch.setattr(sys, "stdout", stream)
     async with (
-        tracker.bars(stream),
+        tracker.progress_bars(stream),
         tracker.job("backup") as job,
         job.step("copy", total=4) as step,
     ):
@@ -501,7 +533,7 @@ async def test_without_a_terminal_a_line_now_and_then(tracker, monkeypatch):
     """
     monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
     pipe = io.StringIO()
-    async with tracker.bars(pipe) as shown:
+    async with tracker.progress_bars(pipe) as shown:
         with contextlib.suppress(ZeroDivisionError):
             async with tracker.job("backup") as job:
                 async with job.step("copy", total=4) as step:
@@ -534,7 +566,7 @@ async def test_short_work_is_not_told_without_a_terminal(tracker):
     a last one.
     """
     pipe = io.StringIO()
-    async with tracker.bars(pipe) as shown, tracker.job("backup") as job:
+    async with tracker.progress_bars(pipe) as shown, tracker.job("backup") as job:
         async with job.step("copy", total=4):
             shown.draw()
     assert pipe.getvalue() == ""
@@ -546,7 +578,7 @@ async def test_a_dumb_terminal_gets_lines(tracker, monkeypatch):
     monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
     stream = Terminal()
     async with (
-        tracker.bars(stream) as shown,
+        tracker.progress_bars(stream) as shown,
         tracker.job("backup") as job,
         job.step("copy", total=4) as step,
     ):
@@ -564,7 +596,7 @@ import structjob, structlog
 structjob.configure(console="json")
 log = structlog.get_logger()
 async def main():
-    async with structjob.Tracker("sqlite:///{path}/jobs.db") as tracker, tracker.bars():
+    async with structjob.Tracker("sqlite:///{path}/jobs.db") as tracker, tracker.progress_bars():
         async with tracker.job("backup") as job, job.step("copy", total=10) as step:
             {body}
 asyncio.run(main())
@@ -656,8 +688,8 @@ def test_a_view_that_is_never_closed_is_closed_at_the_end(tmp_path):
 import asyncio, structjob
 async def main():
     global bars
-    tracker = await structjob.Tracker("sqlite:///{tmp_path}/jobs.db", signals=False).open()
-    bars = await tracker.bars().__aenter__()
+    tracker = await structjob.Tracker("sqlite:///{tmp_path}/jobs.db", handle_signals=False).open()
+    bars = await tracker.progress_bars().__aenter__()
     job = await (await tracker.create_job("backup")).start()
     step = await job.step("copy", total=10).start()
     bars.draw()

@@ -222,7 +222,7 @@ async def test_a_job_cancels_itself(any_tracker, tried, fails):
         went_on.append(job)
 
     async def retried() -> None:
-        async for attempt in any_tracker.retrying("own", attempts=3, delay=0):
+        async for attempt in any_tracker.retrying("own", max_attempts=3, delay=0):
             async with attempt as job:
                 await work(job)
             went_on.append(job)

@@ -368,7 +368,7 @@ async def main():
     structjob.configure(console=False)
     async with structjob.Tracker(sys.argv[1]) as tracker:
         async with tracker.job("backup", external_job_id="backup-1") as job:
-            async for attempt in job.retrying("upload", attempts=3, delay=0.01, on=OSError):
+            async for attempt in job.retrying("upload", max_attempts=3, delay=0.01, on=OSError):
                 async with attempt:
                     if attempt.number < 3:
                         raise OSError("the volume does not answer")

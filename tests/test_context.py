@@ -583,7 +583,7 @@ async def test_what_a_generator_held_is_not_the_scope_of_what_follows(tracker, k
             finally:
                 await step.end()
         else:
-            async for attempt in structjob.retrying("read", attempts=2):
+            async for attempt in structjob.retrying("read", max_attempts=2):
                 async with attempt as step:
                     held.append(step)
                     yield 1

@@ -102,7 +102,7 @@ def test_one_part_is_retried(shell: Shell) -> None:
         "verify": "completed",
     }
     assert steps["attempt-1"]["metadata"]["attempt_number"] == 1
-    assert steps["attempt-1"]["metadata"]["max_retries"] == 3
+    assert steps["attempt-1"]["metadata"]["max_attempts"] == 3
     assert steps["attempt-1"]["error"]["type"] == "VolumeTimeout"
     assert part["status"] == "completed"
 

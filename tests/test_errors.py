@@ -611,11 +611,11 @@ async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job
         with contextlib.suppress(error):
             if where == "step":
                 async with any_tracker.job(operation) as job:
-                    async for step in job.retrying("load", attempts=2, delay=0):
+                    async for step in job.retrying("load", max_attempts=2, delay=0):
                         async with step:
                             work()
             else:
-                async for job in any_tracker.retrying(operation, attempts=2, delay=0):
+                async for job in any_tracker.retrying(operation, max_attempts=2, delay=0):
                     async with job:
                         work()
 

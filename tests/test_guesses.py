@@ -62,7 +62,7 @@ async def test_retries_ask_the_configured_classifier(db_url):
     structjob.configure(console=False, classifier=lambda exc: {"retry_possible": True})
     tries = []
     async with structjob.Tracker(db_url) as tracker, tracker.job("a"):
-        async for attempt in structjob.retrying("s", attempts=2, delay=0):
+        async for attempt in structjob.retrying("s", max_attempts=2, delay=0):
             async with attempt:
                 tries.append(attempt.number)
                 if attempt.number == 1:

@@ -472,7 +472,7 @@ async def test_a_forked_child_whose_disk_has_room_again_has_nothing_at_risk(
 async def tracker(database, root, monkeypatch):
     monkeypatch.setattr("structjob.spool.disk.SETTLE", 0.0)
     structjob.configure(console=False, strict=False)
-    async with structjob.Tracker(database.url, spool=root, heartbeat=3600) as given:
+    async with structjob.Tracker(database.url, spool=root, heartbeat_interval=3600) as given:
         yield given
 
 

@@ -332,7 +332,7 @@ structjob.configure(console=False)
 log = structlog.get_logger()
 
 async def main():
-    tracker = await structjob.Tracker(sys.argv[1], spool=sys.argv[2], signals=False).open()
+    tracker = await structjob.Tracker(sys.argv[1], spool=sys.argv[2], handle_signals=False).open()
     job = await tracker.create_job("left")
     await job.start()
     await job.step("open").start()
@@ -350,7 +350,7 @@ async def main():
         os.kill(os.getpid(), signal.SIGKILL)
 
 async def begin():
-    tracker = await structjob.Tracker(sys.argv[1], spool=sys.argv[2], signals=False).open()
+    tracker = await structjob.Tracker(sys.argv[1], spool=sys.argv[2], handle_signals=False).open()
     job = await tracker.create_job("left")
     await job.start()
     await job.step("open").start()

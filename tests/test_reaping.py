@@ -42,7 +42,7 @@ async def main(url, host, spool):
     if host:
         trackers.Session = functools.partial(trackers.Session, host=host, boot_id="another")
     structjob.configure(console=False)
-    async with structjob.Tracker(url, spool=spool == "spool", heartbeat=0.1) as tracker:
+    async with structjob.Tracker(url, spool=spool == "spool", heartbeat_interval=0.1) as tracker:
         async with tracker.job("remote") as job:
             async with job.step("copy"):
                 structlog.get_logger().info("the last line")
@@ -102,7 +102,7 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
     program = Program(db_url)
     job_id = await program.line()
     program.kill()
-    async with structjob.Tracker(db_url, spool=False, heartbeat=0.1) as tracker:
+    async with structjob.Tracker(db_url, spool=False, heartbeat_interval=0.1) as tracker:
         async with asyncio.timeout(10):
             while (job := await tracker.jobs.get(job_id)).status != "crashed":
                 await asyncio.sleep(0.02)
@@ -137,7 +137,7 @@ async def test_a_killed_process_elsewhere_is_presumed_dead_after_its_lease(
     job_id = await program.line()
     program.kill()
     began = time.monotonic()
-    async with structjob.Tracker(db_url, spool=False, heartbeat=0.1) as tracker:
+    async with structjob.Tracker(db_url, spool=False, heartbeat_interval=0.1) as tracker:
         async with asyncio.timeout(10):
             while (await tracker.jobs.get(job_id)).status != "crashed":
                 await asyncio.sleep(0.02)
@@ -152,7 +152,7 @@ async def test_a_process_whose_loop_is_blocked_lives(db_path, db_url, short_leas
     """One callback that takes three leases: the watchdog beats in the loop's place (R11)."""
     program = Program(db_url, host="elsewhere")
     job_id = await program.line()
-    async with structjob.Tracker(db_url, spool=False, heartbeat=0.1) as tracker:
+    async with structjob.Tracker(db_url, spool=False, heartbeat_interval=0.1) as tracker:
         program.tell(str(3 * short_lease))
         assert await program.line() == "awake"
         assert (await tracker.jobs.get(job_id)).status == "running"
@@ -172,7 +172,7 @@ async def test_a_process_that_was_stopped_past_its_lease_goes_on(db_path, db_url
     """
     program = Program(db_url, host="elsewhere")
     job_id = await program.line()
-    async with structjob.Tracker(db_url, spool=False, heartbeat=0.1) as tracker:
+    async with structjob.Tracker(db_url, spool=False, heartbeat_interval=0.1) as tracker:
 
         async def status_is(status: str) -> None:
             async with asyncio.timeout(20):
@@ -210,7 +210,7 @@ async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, shor
     """
     program = Program(bare_database.url)
     job_id = await program.line()
-    async with structjob.Tracker(bare_database.url, spool=False, heartbeat=0.1) as tracker:
+    async with structjob.Tracker(bare_database.url, spool=False, heartbeat_interval=0.1) as tracker:
         program.process.send_signal(signal.SIGSTOP)
         reaper = tracker._engine._keeper._reaper
         looks, look = [], reaper.look
@@ -271,7 +271,7 @@ class Watcher:
 async def watcher(db_url, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch):
     """A tracker's reaper, with a lease of a minute; it looks when it is told to."""
     structjob.configure(console=False, strict=True)
-    async with structjob.Tracker(db_url, spool=False, heartbeat=10.0) as tracker:
+    async with structjob.Tracker(db_url, spool=False, heartbeat_interval=10.0) as tracker:
         async with asyncio.timeout(20):
             # its first look is in real time, and for itself
             while tracker._engine._keeper._reaper._looked < 0:

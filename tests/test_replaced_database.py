@@ -159,7 +159,7 @@ async def test_the_tables_are_dropped_under_a_running_program(
     """
     monkeypatch.setattr("structjob.engine.database.PERMANENT_WAIT", 0.05)
     database = bare_database
-    async with structjob.Tracker(database.url, spool=False, heartbeat=0.05) as tracker:
+    async with structjob.Tracker(database.url, spool=False, heartbeat_interval=0.05) as tracker:
         number = tracker.session_id
         async with tracker.job("sync") as job:
             log.info("before")
@@ -203,7 +203,7 @@ async def test_the_database_is_dropped_under_a_running_program(bare_database, ca
     """
     monkeypatch.setattr("structjob.engine.database.PERMANENT_WAIT", 0.05)
     database = bare_database
-    async with structjob.Tracker(database.url, spool=False, heartbeat=0.05) as tracker:
+    async with structjob.Tracker(database.url, spool=False, heartbeat_interval=0.05) as tracker:
         number = tracker.session_id
         log.info("before")
         await tracker.flush()
@@ -241,7 +241,7 @@ async def test_a_program_that_logs_nothing_notices(db_path, caplog):
     still runs.
     """
     database = Database("sqlite", parse(f"sqlite:///{db_path}"))
-    async with structjob.Tracker(database.url, heartbeat=0.05) as tracker:
+    async with structjob.Tracker(database.url, heartbeat_interval=0.05) as tracker:
         number = tracker.session_id
         log.info("before")
         await tracker.flush()
@@ -277,7 +277,7 @@ async def test_a_read_finds_the_file_that_is_there(db_path, tmp_path):
     """faults 13: a read asks the file that its path leads to, not one that was moved away, though
     nothing was written since.
     """
-    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat=60.0) as tracker:
+    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat_interval=60.0) as tracker:
         async with tracker.job("old"):
             pass
         assert len(await tracker.jobs.list()) == 1
@@ -292,7 +292,7 @@ async def test_the_file_is_deleted_while_a_batch_is_stored(db_path, monkeypatch)
     stored in the new file.
     """
     monkeypatch.setattr(SQLiteStore, "_write", taking_away(SQLiteStore._write, db_path))
-    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat=60.0) as tracker:
+    async with structjob.Tracker(f"sqlite:///{db_path}", heartbeat_interval=60.0) as tracker:
         number = tracker.session_id
         log.info("with it")
         await tracker.flush()
@@ -341,7 +341,7 @@ async def test_a_damaged_file_is_replaced_by_a_good_one(db_path, tmp_path, caplo
     a good copy takes its place.
     """
     async with structjob.Tracker(
-        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=60.0
+        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat_interval=60.0
     ) as tracker:
         number = tracker.session_id
         log.info("before")
@@ -366,7 +366,7 @@ async def test_a_file_that_is_overwritten_in_place(db_path, tmp_path, caplog):
     what to do, not many tracebacks.
     """
     async with structjob.Tracker(
-        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=0.02
+        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat_interval=0.02
     ) as tracker:
         log.info("before")
         await tracker.flush()
@@ -397,7 +397,7 @@ async def test_what_goes_wrong_at_each_heartbeat_is_logged_once(
     traceback once.
     """
     async with structjob.Tracker(
-        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat=0.02
+        f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat_interval=0.02
     ) as tracker:
         beats = []
 
@@ -433,7 +433,7 @@ import structlog, structjob
 structjob.configure(console=False)
 async def main(url, name, directory):
     here = pathlib.Path(directory)
-    async with structjob.Tracker(url, heartbeat=0.2, service=name) as tracker:
+    async with structjob.Tracker(url, heartbeat_interval=0.2, service=name) as tracker:
         log = structlog.get_logger()
         n = late = 0
         while late < 200:

@@ -43,12 +43,14 @@ async def told(tracker, **filters):
 
 
 async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker):
-    """R12: attempts are steps `attempt-N` with attempt_number, max_retries and retry_delay, on the
+    """R12: attempts are steps `attempt-N` with attempt_number, max_attempts and retry_delay, on the
     step and in its events.
     """
     run = work(failures=2)
     async with any_tracker.job("backup") as job:
-        async for attempt in job.retrying("upload", attempts=5, delay=0.001, backoff=3, on=OSError):
+        async for attempt in job.retrying(
+            "upload", max_attempts=5, delay=0.001, backoff=3, on=OSError
+        ):
             async with attempt as step:
                 assert structjob.current_step() is step
                 assert (step.name, attempt.number) == (f"attempt-{attempt.number}", step.seq - 1)
@@ -61,7 +63,7 @@ async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker)
         ("attempt-2", "retrying", whole.id),
         ("attempt-3", "completed", whole.id),
     ]
-    numbers = [{"attempt_number": n, "max_retries": 5} for n in (1, 2, 3)]
+    numbers = [{"attempt_number": n, "max_attempts": 5} for n in (1, 2, 3)]
     assert [step.metadata for step in tries] == [
         {**numbers[0], "retry_delay": 0.001},
         {**numbers[1], "retry_delay": 0.003},
@@ -98,7 +100,7 @@ async def test_the_last_failure_is_one_and_goes_on_its_way(any_tracker):
     with pytest.raises(Refused, match="refused 2") as caught:
         async with any_tracker.job("backup") as job:
             async for attempt in job.retrying(
-                "upload", attempts=2, delay=0, on=(KeyError, OSError)
+                "upload", max_attempts=2, delay=0, on=(KeyError, OSError)
             ):
                 async with attempt:
                     await run()
@@ -123,7 +125,7 @@ async def test_a_failure_that_is_retried_is_an_occurrence(any_tracker):
         run = work(failures)
         with pytest.raises(Refused) if failures == 3 else contextlib.nullcontext():
             async with any_tracker.job("backup") as job:
-                async for attempt in job.retrying("upload", attempts=3, delay=0, on=OSError):
+                async for attempt in job.retrying("upload", max_attempts=3, delay=0, on=OSError):
                     async with attempt:
                         await run()
     (group,) = await any_tracker.errors.list()
@@ -134,7 +136,7 @@ async def test_a_failure_that_is_retried_is_an_occurrence(any_tracker):
         ("Refused", "attempt-2"): 2,
         ("Refused", "attempt-3"): 1,
     }
-    (errors,) = [one for one in await any_tracker.stats.jobs() if one.job_id == job.id]
+    (errors,) = [one for one in await any_tracker.stats.errors_by_job() if one.job_id == job.id]
     assert errors.errors == 3  # the last try, the step and the job: what was retried is a warning
 
 
@@ -335,7 +337,7 @@ async def test_what_was_ended_by_hand_stays_so(tracker):
 
 
 async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
-    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError; max_retries
+    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError; max_attempts
     is what its stop says, if it does.
     """
     called = []
@@ -363,7 +365,7 @@ async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
     ]
     whole, *tries = await any_tracker.jobs.steps(job.id)
     assert (whole.status, whole.error.type) == ("failed", "RetryError")
-    assert [(step.status, step.metadata.get("retry_delay"), step.metadata["max_retries"]) for step in tries] == [
+    assert [(step.status, step.metadata.get("retry_delay"), step.metadata["max_attempts"]) for step in tries] == [
         ("retrying", 0.001, 3), ("retrying", 0.002, 3), ("failed", None, 3),
     ]  # fmt: skip
     assert tries[2].error.message == "refused 3"
@@ -398,7 +400,7 @@ async def test_a_policy_is_shared_by_runs_at_the_same_time(tracker):
 
 async def test_a_decorated_function_keeps_its_policy(tracker):
     """R12: what `@tenacity.retry` decorated is recorded by its own policy, on results, too; without
-    a limit there is no max_retries.
+    a limit there is no max_attempts.
     """
 
     @tenacity.retry(retry=tenacity.retry_if_result(lambda found: found is None))
@@ -483,7 +485,7 @@ async def test_a_whole_job_is_tried_again_as_its_next_attempt(any_tracker):
     run = work(failures=2)
     ids = set()
     async for attempt in any_tracker.retrying(
-        "nightly", attempts=4, delay=0.001, on=OSError, owner="ada", metadata={"day": "monday"}
+        "nightly", max_attempts=4, delay=0.001, on=OSError, owner="ada", metadata={"day": "monday"}
     ):
         async with attempt as job:
             ids.add(job.id)
@@ -511,7 +513,7 @@ async def test_a_whole_job_is_tried_again_as_its_next_attempt(any_tracker):
         "completed",
     ]
     ends = await told(any_tracker, job_id=id_, kind="operation_end")
-    assert [(end.level, end.attrs["attempt_number"], end.attrs["max_retries"], end.attrs.get("retry_delay")) for end in ends] == [
+    assert [(end.level, end.attrs["attempt_number"], end.attrs["max_attempts"], end.attrs.get("retry_delay")) for end in ends] == [
         ("warning", 1, 4, 0.001), ("warning", 2, 4, 0.002), ("info", 3, 4, None),
     ]  # fmt: skip
     assert len({event.correlation_id for event in await told(any_tracker, job_id=id_)}) == 1
@@ -522,7 +524,7 @@ async def test_a_function_as_a_job_that_is_tried_again(tracker):
     exception.
     """
 
-    @tracker.retrying("nightly", attempts=2, delay=0, on=OSError)
+    @tracker.retrying("nightly", max_attempts=2, delay=0, on=OSError)
     async def nightly(run):
         return await run()
 
@@ -579,7 +581,7 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
     async with tracker.job("nightly", idempotency_key="monday") as holder:
         with pytest.raises(Refused):
             async for attempt in tracker.retrying(
-                "nightly", attempts=2, delay=0, on=OSError, idempotency_key="monday"
+                "nightly", max_attempts=2, delay=0, on=OSError, idempotency_key="monday"
             ):
                 async with attempt as job:
                     assert (job.existing, job.id) == (True, holder.id)
@@ -596,9 +598,9 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
 @pytest.mark.parametrize(
     ("figures", "says"),
     [
-        ({"attempts": 0}, "attempts must be a whole number of at least 1, not 0"),
-        ({"attempts": True}, "attempts must be"),
-        ({"attempts": 2.0}, "attempts must be"),
+        ({"max_attempts": 0}, "max_attempts must be a whole number of at least 1, not 0"),
+        ({"max_attempts": True}, "max_attempts must be"),
+        ({"max_attempts": 2.0}, "max_attempts must be"),
         ({"delay": -1}, "delay must be a number of at least 0, not -1"),
         ({"delay": float("nan")}, "delay must be"),
         ({"backoff": 0.5}, "backoff must be a number of at least 1"),
@@ -606,10 +608,10 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
         ({"jitter": None}, "jitter must be"),
         ({"on": "OSError"}, "on must be a type of exception"),
         ({"on": (OSError, asyncio.CancelledError)}, "a cancellation is never tried again"),
-        ({"retries": 3}, "unknown figure 'retries' of a retry: use one of attempts, delay"),
+        ({"retries": 3}, "unknown retry option 'retries' of a retry: use one of attempts, delay"),
         ({"policy": tenacity.Retrying()}, "policy must be a tenacity.AsyncRetrying, not Retrying"),
         (
-            {"policy": tenacity.AsyncRetrying(), "attempts": 2, "delay": 1},
+            {"policy": tenacity.AsyncRetrying(), "max_attempts": 2, "delay": 1},
             "a policy says all of it: leave out attempts, delay",
         ),
     ],

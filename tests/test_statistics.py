@@ -143,7 +143,7 @@ async def test_nothing_has_no_rate(store, stats):
         await stats.operations()
         == await stats.steps()
         == await stats.projects()
-        == await stats.jobs()
+        == await stats.errors_by_job()
         == []
     )
     nothing = await stats.volume()
@@ -222,7 +222,7 @@ async def test_jobs_are_what_counting_by_hand_says(store, stats):
     history = await store.keep(History(7))
     about = {job["id"]: job for job in history.jobs}
     for window in [*windows(), {"project": "moon"}, {"operation": "copy"}]:
-        found = await stats.jobs(**window)
+        found = await stats.errors_by_job(**window)
         expected = {}
         for (job,), rows in grouped(within(history.logs, "ts", **window), "job_id").items():
             errors = sum(row["level"] in ("error", "critical") for row in rows)
@@ -239,7 +239,7 @@ async def test_jobs_are_what_counting_by_hand_says(store, stats):
             for one in found
         } == expected
         assert [one.errors for one in found] == sorted((one.errors for one in found), reverse=True)
-    (one,) = await stats.jobs(job_id="job-0003", until=T0 + 9 * H)
+    (one,) = await stats.errors_by_job(job_id="job-0003", until=T0 + 9 * H)
     rows = within(history.logs, "ts", until=T0 + 9 * H, job_id="job-0003")
     assert one.total == len(rows)
 
@@ -260,7 +260,7 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
             "job_id": "j",
         },
     )
-    (one,) = await stats.jobs(job_id="j")
+    (one,) = await stats.errors_by_job(job_id="j")
     assert asdict(one) == {
         "job_id": "j",
         "operation": None,
@@ -269,7 +269,7 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
         "total": 1,
         "error_rate": 0.0,
     }
-    assert await stats.jobs(job_id="k") == []
+    assert await stats.errors_by_job(job_id="k") == []
 
 
 async def test_storage_has_every_table(store, stats):
@@ -510,7 +510,7 @@ async def test_input_is_only_ever_bound(store, stats):
         )
         assert sum(one.total for one in await stats.throughput(**{name: EVIL})) == 0
     assert (await stats.volume(project=EVIL)).total == 0
-    assert await stats.jobs(operation=EVIL, project=EVIL, job_id=EVIL) == []
+    assert await stats.errors_by_job(operation=EVIL, project=EVIL, job_id=EVIL) == []
     with pytest.raises(JobNotFound):
         await stats.outlook(EVIL)
     assert len(store.sent) >= 20
@@ -590,7 +590,7 @@ async def test_a_program_reads_what_it_just_did(any_tracker):
     assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms
     assert found.avg_cpu_ms > 0
     assert found.max_rss_kb > 1000
-    (one,) = await tracker.stats.jobs()
+    (one,) = await tracker.stats.errors_by_job()
     assert one.status == structjob.JobStatus.FAILED
     assert (await tracker.stats.volume()).by_type["task"] > 0
     assert (await tracker.stats.outlook(job.id)).samples == 2

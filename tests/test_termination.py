@@ -345,11 +345,11 @@ async def test_a_child_process_is_terminated_as_ever(db_url):
 
 
 async def test_the_handler_is_there_while_a_tracker_is_open(db_url):
-    """R34: it comes with the first tracker, goes with the last, and `signals=False` does
+    """R34: it comes with the first tracker, goes with the last, and `handle_signals=False` does
     without.
     """
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    async with structjob.Tracker(db_url, signals=False):
+    async with structjob.Tracker(db_url, handle_signals=False):
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         async with structjob.Tracker("sqlite://"):
             assert signal.getsignal(signal.SIGTERM) is shutdown._terminate

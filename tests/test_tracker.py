@@ -152,13 +152,19 @@ OPTIONS = {
     ),
     "flush_interval nan": ({"flush_interval": float("nan")}, "flush_interval must be"),
     "flush_interval type": ({"flush_interval": "fast"}, "flush_interval must be"),
-    "heartbeat": ({"heartbeat": 0}, "heartbeat must be a positive number of seconds, not 0"),
+    "heartbeat_interval": (
+        {"heartbeat_interval": 0},
+        "heartbeat_interval must be a positive number of seconds, not 0",
+    ),
     "service": (
         {"service": "x" * 129},
         "service must have at most 128 characters, this one has 129",
     ),
     "service type": ({"service": 7}, "service must be text, not int: 7"),
-    "heartbeat type": ({"heartbeat": None}, "heartbeat must be a positive number"),
+    "heartbeat type": (
+        {"heartbeat_interval": None},
+        "heartbeat_interval must be a positive number",
+    ),
 }
 
 

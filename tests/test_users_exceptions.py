@@ -153,7 +153,7 @@ async def passes_everything(any_tracker, given):
     async def tries():
         async with any_tracker.job("a"):
             async for attempt in structjob.retrying(
-                "t", attempts=2, delay=0, on=(Timeless, Frozen)
+                "t", max_attempts=2, delay=0, on=(Timeless, Frozen)
             ):
                 async with attempt:
                     await fail()
@@ -164,8 +164,8 @@ async def passes_everything(any_tracker, given):
         in_a_remote_scope,
         tries,
         any_tracker.job("a")(structjob.step("s")(fail)),
-        any_tracker.retrying("a", attempts=2, delay=0)(fail),
-        any_tracker.job("a")(structjob.retrying("t", attempts=2, delay=0)(fail)),
+        any_tracker.retrying("a", max_attempts=2, delay=0)(fail),
+        any_tracker.job("a")(structjob.retrying("t", max_attempts=2, delay=0)(fail)),
     ]
     for way in ways:
         # pytest would look at an exception that cannot be looked at

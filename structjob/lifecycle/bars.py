@@ -144,7 +144,7 @@ def _sum(group: list[Bar]) -> Bar:
 
 
 class Bars:
-    """What `Tracker.bars` returns: shows what runs while its ``async with`` block does."""
+    """What `Tracker.progress_bars` returns: shows what runs while its ``async with`` block does."""
 
     def __init__(self, jobs: set[Job], stream: IO[str] | None) -> None:
         self._jobs = jobs

@@ -19,7 +19,7 @@ On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 class Figures(TypedDict, total=False):
     """A policy in figures; see `structjob.retrying`."""
 
-    attempts: int
+    max_attempts: int
     delay: float
     backoff: float
     max_delay: float
@@ -28,7 +28,7 @@ class Figures(TypedDict, total=False):
 
 
 DEFAULTS: Figures = {
-    "attempts": 3,
+    "max_attempts": 3,
     "delay": 1.0,
     "backoff": 2.0,
     "max_delay": 60.0,
@@ -109,12 +109,14 @@ def policy_maker(
     for name in figures:
         if name not in DEFAULTS:
             raise InvalidArgument(
-                f"unknown figure {name!r} of a retry: use one of {', '.join(DEFAULTS)}"
+                f"unknown retry option {name!r}: use one of {', '.join(DEFAULTS)}"
             )
     wanted: dict[str, Any] = {**DEFAULTS, **figures}
-    attempts = wanted["attempts"]
-    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 1:
-        raise InvalidArgument(f"attempts must be a whole number of at least 1, not {attempts!r}")
+    max_attempts = wanted["max_attempts"]
+    if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
+        raise InvalidArgument(
+            f"max_attempts must be a whole number of at least 1, not {max_attempts!r}"
+        )
     for name, least in (("delay", 0), ("backoff", 1), ("max_delay", 0), ("jitter", 0)):
         value = wanted[name]
         if (
@@ -150,7 +152,7 @@ def _policy_of(
         return issubclass(type(exc), again) if isinstance(again, tuple) else bool(again(exc))
 
     return tenacity.AsyncRetrying(
-        stop=tenacity.stop_after_attempt(wanted["attempts"]),
+        stop=tenacity.stop_after_attempt(wanted["max_attempts"]),
         wait=tenacity.wait_exponential(
             wanted["delay"], max=wanted["max_delay"], exp_base=wanted["backoff"]
         )

@@ -53,7 +53,7 @@ def retrying(
 
     ::
 
-        async for attempt in structjob.retrying("download", attempts=5, on=OSError):
+        async for attempt in structjob.retrying("download", max_attempts=5, on=OSError):
             async with attempt:
                 await download()
 
@@ -67,7 +67,7 @@ def retrying(
         policy: A ``tenacity.AsyncRetrying`` that says when to try again, instead of *figures*. What
             comes out of it in the end is its affair: a ``tenacity.RetryError`` unless it has
             ``reraise=True``.
-        figures: attempts: tries in all, 3 by default; recorded as ``max_retries``. delay: seconds
+        figures: max_attempts: tries in all, 3 by default. delay: seconds
             before the second try, 1 by default. backoff: what each further delay is multiplied by,
             2 by default. max_delay: seconds of a delay at most, 60 by default. jitter: seconds at
             most that are added to each at random, 0 by default. on: which exceptions to try again
@@ -280,7 +280,7 @@ class _Tries(Generic[H]):
         limit = limit_of(self._policy.stop)
         return {
             "attempt_number": self.state.attempt_number,
-            **({} if limit is None else {"max_retries": limit}),
+            **({} if limit is None else {"max_attempts": limit}),
         }
 
     async def enter(self, number: int) -> H:

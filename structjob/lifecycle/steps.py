@@ -48,7 +48,7 @@ _MANY = 1 << 53
 _MOST = sys.float_info.max
 """Units that the column holds at most."""
 
-_RETRY = ("attempt_number", "max_retries", "retry_delay")
+_RETRY = ("attempt_number", "max_attempts", "retry_delay")
 """What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
 
 

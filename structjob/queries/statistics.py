@@ -211,7 +211,7 @@ class Statistics:
         await self._flush()
         return await errors.count(self._fetch, since, until, equal, limit)
 
-    async def jobs(
+    async def errors_by_job(
         self,
         *,
         since: Moment = None,

@@ -41,7 +41,7 @@ _OWN = frozenset((
 _SAID = frozenset(
     (
         "step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "parent_job_id", "error_type",
-        "error_message", "last_lines", "attempt_number", "max_retries", "retry_delay", "total_steps", "total_steps_completed",
+        "error_message", "last_lines", "attempt_number", "max_attempts", "retry_delay", "total_steps", "total_steps_completed",
         "retry_possible",
     )
 )  # fmt: skip

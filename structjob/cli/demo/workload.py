@@ -181,7 +181,11 @@ class Migration:
     async def _move(self, child: Job, job: Job, whole: Step, part: Part, number: int) -> None:
         hashes: dict[Path, str] = {}
         async for attempt in child.retrying(
-            "copy", attempts=RETRIES, delay=round(5 * self._pace, 2), backoff=1, on=VolumeTimeout
+            "copy",
+            max_attempts=RETRIES,
+            delay=round(5 * self._pace, 2),
+            backoff=1,
+            on=VolumeTimeout,
         ):
             async with attempt as step:
                 if attempt.number > 1:
