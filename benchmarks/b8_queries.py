@@ -48,9 +48,9 @@ def asked(*, jobs: int, events: int, times: int, page: int, share: int = 1) -> d
                 tracker.logs.list, [{"job_id": job.id, "limit": page} for job in some]
             )
             further = [
-                {"job_id": one[0].job_id, "limit": page, "cursor": one.next}
+                {"job_id": one[0].job_id, "limit": page, "cursor": one.next_cursor}
                 for one in first.answers
-                if one.next
+                if one.next_cursor
             ]
             asked = {
                 "first_page": first,

@@ -349,7 +349,7 @@ class JobFilter(_Listed):
             shortest) of the newest 100,000 jobs that match and have a duration.
         slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation
             that were completed before them, as `structjob.queries.statistics.Statistics.outlook`
-            says it. A page looks at 1,000 jobs at most; there is no ``previous``.
+            says it. A page looks at 1,000 jobs at most; there is no ``previous_cursor``.
         text: Part of the operation or of the description.
         since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long
             before now.

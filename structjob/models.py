@@ -360,8 +360,8 @@ class Page(Sequence[T_co], Generic[T_co]):
     """
 
     items: tuple[T_co, ...]
-    next: str | None = None
-    previous: str | None = None
+    next_cursor: str | None = None
+    previous_cursor: str | None = None
     partial: bool = False
 
     @overload

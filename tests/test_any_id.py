@@ -68,7 +68,9 @@ async def test_a_log_is_found_by_each_id_and_has_the_lines_of_children(any_track
     async with logs.tail(job="gui-1", level="error") as tail:
         assert _logged(await tail.poll(0)) == ["wrong sum"]
     first = await logs.list(job="gui-1", limit=1)
-    assert (await logs.list(job="gui-1", limit=1, cursor=first.next)).previous is not None
+    assert (
+        await logs.list(job="gui-1", limit=1, cursor=first.next_cursor)
+    ).previous_cursor is not None
 
 
 async def test_a_job_that_is_not_there(tracker):

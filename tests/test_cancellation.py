@@ -86,7 +86,7 @@ async def everything(tracker):
         page = await tracker.jobs.list(limit=1000, cursor=cursor)
         for job in page:
             yield job
-        cursor = page.next
+        cursor = page.next_cursor
         if cursor is None:
             return
 

@@ -26,11 +26,11 @@ def _messages(events):
 async def _pages(read, **filters):
     """Return what all pages have, read forward, and check that reading back shows the same."""
     pages = [await read(**filters)]
-    while pages[-1].next is not None:
-        pages.append(await read(**filters, cursor=pages[-1].next))
+    while pages[-1].next_cursor is not None:
+        pages.append(await read(**filters, cursor=pages[-1].next_cursor))
     back = pages[-1]
     for page in reversed(pages[:-1]):
-        back = await read(**filters, cursor=back.previous)
+        back = await read(**filters, cursor=back.previous_cursor)
         assert back.items == page.items
     return [one for page in pages for one in page]
 
@@ -261,7 +261,7 @@ async def test_jobs_by_duration(history):
     ] == ["j02", "j04"]
     with pytest.raises(InvalidFilter, match="belongs to another query"):
         await history.list(
-            sort="created", cursor=(await history.list(sort="duration", limit=1)).next
+            sort="created", cursor=(await history.list(sort="duration", limit=1)).next_cursor
         )
 
 
@@ -274,12 +274,12 @@ async def test_jobs_that_are_slower_than_usual(history, monkeypatch):
     first = await history.list(slower=True, limit=1)
     assert [job.id for job in first] == ["j11"]
     assert not first.partial
-    second = await history.list(slower=True, limit=1, cursor=first.next)
+    second = await history.list(slower=True, limit=1, cursor=first.next_cursor)
     assert [job.id for job in second] == ["j10"]
-    assert list(await history.list(slower=True, limit=1, cursor=second.next)) == []
+    assert list(await history.list(slower=True, limit=1, cursor=second.next_cursor)) == []
     monkeypatch.setattr("structjob.queries.jobs.SLOWER_LIMIT", 1)
     page = await history.list(slower=True, order="asc")
-    assert (list(page), page.partial, page.next is None) == ([], True, False)
+    assert (list(page), page.partial, page.next_cursor is None) == ([], True, False)
 
 
 async def test_jobs_of_several_operations_and_projects(history):

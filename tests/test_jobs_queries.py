@@ -252,7 +252,9 @@ async def test_a_job_whose_parent_is_in_another_database_is_a_root(store, found)
         ("a", None),
     ]
     first = await found.list(root_only=True, limit=1)
-    assert [job.id for job in await found.list(root_only=True, limit=1, cursor=first.next)] == ["a"]
+    assert [
+        job.id for job in await found.list(root_only=True, limit=1, cursor=first.next_cursor)
+    ] == ["a"]
 
 
 async def test_list_is_newest_first_and_filters(store, found):
@@ -342,7 +344,7 @@ async def test_a_wrong_filter_is_named_before_anything_is_asked(store, found, fi
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order):
-    """Following `next` shows every job once, following `previous` the same pages backwards, also
+    """Following `next_cursor` shows every job once, following `previous_cursor` the same pages backwards, also
     where many share a time (R20).
     """
     names = [f"j{n:02}" for n in range(10)]
@@ -353,54 +355,56 @@ async def test_pages_lead_forward_and_back(store, found, order):
     while True:
         page = await found.list(order=order, limit=3, cursor=cursor)
         forward.append(page)
-        if page.next is None:
+        if page.next_cursor is None:
             break
-        cursor = page.next
+        cursor = page.next_cursor
     assert [[job.id for job in page] for page in forward] == [
         expected[0:3],
         expected[3:6],
         expected[6:9],
         expected[9:],
     ]
-    assert forward[0].previous is None
+    assert forward[0].previous_cursor is None
     backward = [forward[-1]]
-    while backward[-1].previous is not None:
-        backward.append(await found.list(order=order, limit=3, cursor=backward[-1].previous))
+    while backward[-1].previous_cursor is not None:
+        backward.append(await found.list(order=order, limit=3, cursor=backward[-1].previous_cursor))
     assert [[job.id for job in page] for page in backward] == [
         expected[9:],
         expected[6:9],
         expected[3:6],
         expected[0:3],
     ]
-    assert all(page.next is not None for page in backward[1:])
+    assert all(page.next_cursor is not None for page in backward[1:])
 
 
 async def test_pages_are_stable_while_jobs_come_and_go(store, found):
-    """New jobs shift nothing: the next page begins where this one ended, and `previous` leads to
+    """New jobs shift nothing: the next page begins where this one ended, and `previous_cursor` leads to
     what is new (R20).
     """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2)
     assert [job.id for job in first] == ["d", "c"]
     await store.job("new", created_at=T0 + timedelta(hours=1))
-    second = await found.list(limit=2, cursor=first.next)
+    second = await found.list(limit=2, cursor=first.next_cursor)
     assert [job.id for job in second] == ["b", "a"]
-    back = await found.list(limit=2, cursor=second.previous)
+    back = await found.list(limit=2, cursor=second.previous_cursor)
     assert [job.id for job in back] == ["d", "c"]
-    assert [job.id for job in await found.list(limit=2, cursor=back.previous)] == ["new"]
+    assert [job.id for job in await found.list(limit=2, cursor=back.previous_cursor)] == ["new"]
 
 
 async def test_an_emptied_page_leads_back(store, found):
-    """If all that followed was deleted, the empty page's `previous` still leads to the rows before
+    """If all that followed was deleted, the empty page's `previous_cursor` still leads to the rows before
     it (R20, R41).
     """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2, order="asc")
     async with store.engine.begin() as connection:
         await connection.execute(jobs.delete().where(jobs.c.id.in_(("c", "d"))))
-    empty = await found.list(limit=2, order="asc", cursor=first.next)
-    assert (empty.items, empty.next) == ((), None)
-    assert [job.id for job in await found.list(limit=2, order="asc", cursor=empty.previous)] == [
+    empty = await found.list(limit=2, order="asc", cursor=first.next_cursor)
+    assert (empty.items, empty.next_cursor) == ((), None)
+    assert [
+        job.id for job in await found.list(limit=2, order="asc", cursor=empty.previous_cursor)
+    ] == [
         "a",
         "b",
     ]
@@ -415,9 +419,11 @@ async def test_a_cursor_belongs_to_its_query(store, found):
     for other in ({"owner": "ada"}, {"order": "asc"}, {"status": "running"}, {}):
         since = {} if other == {} else {"since": timedelta(days=36500)}
         with pytest.raises(InvalidFilter, match="another query"):
-            await found.list(cursor=page.next, **other, **since)
-    assert len(await found.list(cursor=page.next, limit=2, since=timedelta(days=36500))) == 2
-    assert page.next.replace("-", "").replace("_", "").isalnum()  # goes into a URL as it stands
+            await found.list(cursor=page.next_cursor, **other, **since)
+    assert len(await found.list(cursor=page.next_cursor, limit=2, since=timedelta(days=36500))) == 2
+    assert (
+        page.next_cursor.replace("-", "").replace("_", "").isalnum()
+    )  # goes into a URL as it stands
 
 
 async def test_a_cursor_of_ones_own_making(store, found):
@@ -443,9 +449,9 @@ async def test_a_cursor_of_ones_own_making(store, found):
             for number in (1, 2)
         ),
     )
-    await refused(found.list, (await found.list(limit=1)).next, "a\x00")
+    await refused(found.list, (await found.list(limit=1)).next_cursor, "a\x00")
     for number in (2**31, -(2**31) - 1, 2**70):
-        await refused(found.history, (await found.history(limit=1)).next, ["a", number])
+        await refused(found.history, (await found.history(limit=1)).next_cursor, ["a", number])
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -706,14 +712,14 @@ async def history_of(found, **filters):
     while True:
         page = await found.history(**filters, cursor=cursor)
         pages.append(page)
-        if page.next is None:
+        if page.next_cursor is None:
             break
-        cursor = page.next
+        cursor = page.next_cursor
     back = pages[-1]
     for page in reversed(pages[:-1]):
-        back = await found.history(**filters, cursor=back.previous)
+        back = await found.history(**filters, cursor=back.previous_cursor)
         assert back.items == page.items
-    assert back.previous is None
+    assert back.previous_cursor is None
     return [[(attempt.job_id, attempt.attempt) for attempt in page] for page in pages]
 
 
@@ -752,7 +758,7 @@ async def test_the_history_of_all_jobs(store, found):
     ) == [newest[1:5]]
     page = await found.history(filter=AttemptFilter(limit=1))
     for wrong in (
-        {"cursor": page.next, "order": "asc"},
+        {"cursor": page.next_cursor, "order": "asc"},
         {"cursor": "x"},
         {"owner": "ada"},
         {"status": "done"},

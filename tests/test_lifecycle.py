@@ -101,7 +101,7 @@ async def test_the_first_example_of_the_documentation_works_as_written(tmp_path,
         assert [below.job.id for below in tree.children] == [child.id]
         assert [attempt.attempt for attempt in await tracker.jobs.history(job.id)] == [1]
         page = await tracker.logs.list(LogFilter(job_id=job.id, level="error", limit=100))
-        assert (len(page), page.next, page.previous) == (0, None, None)
+        assert (len(page), page.next_cursor, page.previous_cursor) == (0, None, None)
         assert [
             e.attrs["n"]
             async for e in tracker.logs.iterate(LogFilter(job_id=job.id, text="chunk copied"))

@@ -95,7 +95,7 @@ async def test_a_search_looks_at_a_limited_number_of_rows(database, monkeypatch)
     )
     for filters in searches:
         pages, cursor = [await database.logs.list(limit=2, **filters)], None
-        while (cursor := pages[-1].next) is not None:
+        while (cursor := pages[-1].next_cursor) is not None:
             pages.append(await database.logs.list(limit=2, cursor=cursor, **filters))
         assert [event.message for page in pages for event in page] == [
             "needle",
@@ -105,11 +105,11 @@ async def test_a_search_looks_at_a_limited_number_of_rows(database, monkeypatch)
         assert [page.partial for page in pages[:4]] == [True] * 4
         assert not pages[0]
         assert pages[-1].partial is False
-        back, cursor = [], pages[-1].previous
+        back, cursor = [], pages[-1].previous_cursor
         while cursor is not None:
             page = await database.logs.list(limit=2, cursor=cursor, **filters)
             back[:0] = [event.message for event in page]
-            cursor = page.previous
+            cursor = page.previous_cursor
         assert back == ["needle", "Needle again", "needles"][: 3 - len(pages[-1])]
         assert [event.message async for event in database.logs.iterate(limit=2, **filters)] == [
             "needle",
@@ -139,18 +139,18 @@ async def test_a_full_page_of_a_search_goes_on_behind_its_last_row(database, mon
     await database.add(1, range(1, 36), message="needle")
     for order in ("asc", "desc"):
         pages = [await database.logs.list(text="needle", limit=3, order=order)]
-        while (cursor := pages[-1].next) is not None:
+        while (cursor := pages[-1].next_cursor) is not None:
             pages.append(
                 await database.logs.list(text="needle", limit=3, order=order, cursor=cursor)
             )
         seen = [event.seq for page in pages for event in page]
         assert seen == list(range(1, 36))[:: 1 if order == "asc" else -1]
         assert not any(page.partial for page in pages if len(page) == 3)
-        back, cursor = [], pages[-1].previous
+        back, cursor = [], pages[-1].previous_cursor
         while cursor is not None:
             page = await database.logs.list(text="needle", limit=3, order=order, cursor=cursor)
             back[:0] = [event.seq for event in page]
-            cursor = page.previous
+            cursor = page.previous_cursor
         assert back == seen[: len(back)]
         assert len(back) == 35 - len(pages[-1])
 

@@ -382,7 +382,7 @@ async def test_no_value_can_break_a_query(found, path, value, text):
 @pytest.mark.parametrize("filters", [{}, {"level": "warning"}, {"job_id": "j", "children": True}])
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order, filters):
-    """Following `next` shows every event once in order, following `previous` the same pages
+    """Following `next_cursor` shows every event once in order, following `previous_cursor` the same pages
     backwards; many share a time (R36).
     """
     await store.job("j")
@@ -400,16 +400,16 @@ async def test_pages_lead_forward_and_back(store, found, order, filters):
     pages, cursor = [], None
     while True:
         pages.append(await found.list(order=order, limit=4, cursor=cursor, **filters))
-        cursor = pages[-1].next
+        cursor = pages[-1].next_cursor
         if cursor is None:
             break
     assert [messages(page) for page in pages] == [expected[:4], expected[4:8], expected[8:]]
-    back = await found.list(order=order, limit=4, cursor=pages[2].previous, **filters)
+    back = await found.list(order=order, limit=4, cursor=pages[2].previous_cursor, **filters)
     assert messages(back) == expected[4:8]
-    first = await found.list(order=order, limit=4, cursor=back.previous, **filters)
-    assert (messages(first), first.previous) == (expected[:4], None)
+    first = await found.list(order=order, limit=4, cursor=back.previous_cursor, **filters)
+    assert (messages(first), first.previous_cursor) == (expected[:4], None)
     assert (
-        messages(await found.list(order=order, limit=4, cursor=first.next, **filters))
+        messages(await found.list(order=order, limit=4, cursor=first.next_cursor, **filters))
         == expected[4:8]
     )
 
@@ -420,23 +420,23 @@ async def test_pages_are_stable_while_events_arrive(store, found):
     first = await found.list(limit=2)
     await store.log("late", ts=T0)
     await store.log("new")
-    second = await found.list(limit=2, cursor=first.next)
+    second = await found.list(limit=2, cursor=first.next_cursor)
     assert messages(second) == ["c", "d"]
-    assert messages(await found.list(limit=2, cursor=second.next)) == ["new"]
-    back = await found.list(limit=2, cursor=second.previous)
+    assert messages(await found.list(limit=2, cursor=second.next_cursor)) == ["new"]
+    back = await found.list(limit=2, cursor=second.previous_cursor)
     assert messages(back) == ["a", "b"]
-    assert messages(await found.list(limit=2, cursor=back.previous)) == ["late"]
+    assert messages(await found.list(limit=2, cursor=back.previous_cursor)) == ["late"]
 
 
 async def test_a_page_that_emptied_while_paging_back_leads_forward(store, found):
-    """If all that came before was pruned meanwhile, `next` leads on from there (R36, R41)."""
+    """If all that came before was pruned meanwhile, `next_cursor` leads on from there (R36, R41)."""
     await store.log("a", "b", "c", "d")
-    second = await found.list(limit=2, cursor=(await found.list(limit=2)).next)
+    second = await found.list(limit=2, cursor=(await found.list(limit=2)).next_cursor)
     async with store.engine.begin() as connection:
         await connection.execute(logs.delete().where(logs.c.message.in_(("a", "b"))))
-    empty = await found.list(limit=2, cursor=second.previous)
-    assert (empty.items, empty.previous) == ((), None)
-    assert messages(await found.list(limit=2, cursor=empty.next)) == ["c", "d"]
+    empty = await found.list(limit=2, cursor=second.previous_cursor)
+    assert (empty.items, empty.previous_cursor) == ((), None)
+    assert messages(await found.list(limit=2, cursor=empty.next_cursor)) == ["c", "d"]
 
 
 async def test_a_window_that_moves_with_the_clock_can_be_paged(store, found):
@@ -447,7 +447,9 @@ async def test_a_window_that_moves_with_the_clock_can_be_paged(store, found):
     for n in range(4):
         await store.log(f"m{n}", ts=now + timedelta(seconds=n))
     first = await found.list(since=timedelta(hours=1), limit=2)
-    assert messages(await found.list(since=timedelta(hours=1), limit=2, cursor=first.next)) == [
+    assert messages(
+        await found.list(since=timedelta(hours=1), limit=2, cursor=first.next_cursor)
+    ) == [
         "m2",
         "m3",
     ]
@@ -457,7 +459,7 @@ async def test_a_window_that_moves_with_the_clock_can_be_paged(store, found):
         {"since": timedelta(hours=1), "attrs": {"a": 1}},
     ):
         with pytest.raises(InvalidFilter, match="another query"):
-            await found.list(cursor=first.next, **other)
+            await found.list(cursor=first.next_cursor, **other)
 
 
 async def test_include_children_reads_the_whole_tree(store, found):
@@ -488,9 +490,9 @@ async def test_include_children_of_a_job_with_very_many(store, found):
     await store.log("other", job_id="z")
     page = await found.list(job_id="j", children=True, limit=2)
     assert messages(page) == ["own", "first"]
-    assert messages(await found.list(job_id="j", children=True, limit=2, cursor=page.next)) == [
-        "last"
-    ]
+    assert messages(
+        await found.list(job_id="j", children=True, limit=2, cursor=page.next_cursor)
+    ) == ["last"]
     assert await found.count(job_id="j", children=True) == 3
 
 
@@ -557,8 +559,8 @@ async def test_every_filter_is_served_by_an_index(store, found, filters, index, 
     )
     first = await found.list(**filters, order=order, limit=1)
     plans = [await store.plan(store.asked[-1])]
-    if first.next is not None:
-        await found.list(**filters, order=order, limit=1, cursor=first.next)
+    if first.next_cursor is not None:
+        await found.list(**filters, order=order, limit=1, cursor=first.next_cursor)
         plans.append(await store.plan(store.asked[-1]))
         index = index.split(" ")[0]
     for plan in plans:

@@ -282,13 +282,13 @@ class Asked:
         """Ask for the second page."""
         page = await what.list(**filters, **PAGE)
         self.statements.clear()
-        await what.list(**filters, cursor=page.next, **PAGE)
+        await what.list(**filters, cursor=page.next_cursor, **PAGE)
 
     async def further_attempts(self):
         """Ask for the second page of attempts."""
         page = await self.jobs.history(**PAGE)
         self.statements.clear()
-        await self.jobs.history(cursor=page.next, **PAGE)
+        await self.jobs.history(cursor=page.next_cursor, **PAGE)
 
     async def follow(self, **how):
         """Look into a tail, and once more when the beginning is over."""

@@ -612,7 +612,7 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
         ({"policy": tenacity.Retrying()}, "policy must be a tenacity.AsyncRetrying, not Retrying"),
         (
             {"policy": tenacity.AsyncRetrying(), "max_attempts": 2, "delay": 1},
-            "a policy says all of it: leave out attempts, delay",
+            "a policy says all of it: leave out delay, max_attempts",
         ),
     ],
 )

@@ -214,7 +214,7 @@ async def _list_attempts(
             put_lines(await _attempt_table(reader, page, screen, utc=utc), screen)
         else:
             say("no attempts match")
-        if page.next is not None:
+        if page.next_cursor is not None:
             say(
                 f"Showing the newest {len(page)} (more exist)"
                 if page
@@ -267,7 +267,7 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
             if narrowed
             else command_line("run", "--", "echo", "hello", db=db.option)
         )
-    elif page.next is not None:
+    elif page.next_cursor is not None:
         say(f"Showing the newest {len(page)} (more exist)")
         suggest(
             command_line(

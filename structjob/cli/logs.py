@@ -251,7 +251,7 @@ async def _last(
     while len(found) < number:
         page = await reader.logs.list(order="desc", limit=AT_ONCE, cursor=cursor, **filters)
         found.extend(page.items[: number - len(found)])
-        cursor = page.next
+        cursor = page.next_cursor
         if cursor is None:
             break
     for event in reversed(found):

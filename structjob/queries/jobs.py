@@ -189,7 +189,7 @@ class Jobs:
 
         Args:
             filter: What to list; by default everything, newest first, 100 a page.
-            cursor: The ``next`` or ``previous`` of another page of the same query.
+            cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
             **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
 
         Raises:
@@ -264,7 +264,11 @@ class Jobs:
             if page
             else {}
         )
-        return Page(tuple(found[id_] for id_ in page if id_ in found), page.next, page.previous)
+        return Page(
+            tuple(found[id_] for id_ in page if id_ in found),
+            page.next_cursor,
+            page.previous_cursor,
+        )
 
     async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
         """Return a page of the jobs of *listing* that are slower than usual, of `SLOWER_LIMIT` that
@@ -287,7 +291,7 @@ class Jobs:
                 if job.id in slower:
                     found.append(job)
                 if len(found) == listing.limit or looked_at == SLOWER_LIMIT:
-                    further = page.next is not None or job.id != page[-1].id
+                    further = page.next_cursor is not None or job.id != page[-1].id
                     cursor = behind(listing, job.created_at, job.id) if further else None
                     return Page(
                         tuple(found),
@@ -295,7 +299,7 @@ class Jobs:
                         None,
                         cursor is not None and len(found) < listing.limit,
                     )
-            cursor = page.next
+            cursor = page.next_cursor
             if cursor is None:
                 return Page(tuple(found), None, None)
 
@@ -413,7 +417,7 @@ class Jobs:
             any_id: The job, as `find` takes it.
             filter: Without *any_id*: what to list; by default everything, the newest first, 100 a
                 page. What was imported without the time it began is in its job's history only.
-            cursor: The ``next`` or ``previous`` of another page of the same query.
+            cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
             **filters: Fields of `AttemptFilter`, instead of *filter* or on top of it.
 
         Raises:

@@ -73,7 +73,7 @@ class Logs:
 
         Args:
             filter: What to list; by default everything, oldest first, 100 a page.
-            cursor: The ``next`` or ``previous`` of another page of the same query.
+            cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
             **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
 
         Raises:
@@ -120,7 +120,7 @@ class Logs:
             page = await self._page(listing, cursor)
             for event in page:
                 yield event
-            cursor = page.next
+            cursor = page.next_cursor
             if cursor is None:
                 return
 

@@ -56,9 +56,7 @@ Key = int | str | tuple[str, int]
 _Side = Literal["after", "from", "before", "upto"]
 _BACKWARD = ("before", "upto")
 _INCLUSIVE = ("from", "upto")
-_NO_CURSOR = (
-    "the cursor is not one that structjob gave out: pass a page's `next` or `previous` as it stands"
-)
+_NO_CURSOR = "the cursor is not one that structjob gave out: pass a page's `next_cursor` or `previous_cursor` as it stands"
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,7 @@ class Tail(Generic[T_co]):
             Item(event.session_id, event.seq, event.ts, event.id, event, history=True)
             for event in covered
         )
-        self._read.history = False if page.next is None else place_of(page.next)
+        self._read.history = False if page.next_cursor is None else place_of(page.next_cursor)
         return True
 
     async def _younger(self, ids: Collection[int]) -> set[int]:
