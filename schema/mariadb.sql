@@ -84,7 +84,7 @@ CREATE TABLE structjob_steps (
     name VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
     status VARCHAR(16) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
     percent_complete DOUBLE,
-    done DOUBLE,
+    completed DOUBLE,
     total DOUBLE,
     description LONGTEXT,
     error_type VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,

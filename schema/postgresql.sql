@@ -103,7 +103,7 @@ CREATE TABLE structjob_steps (
     name VARCHAR(200) COLLATE "C" NOT NULL,
     status VARCHAR(16) COLLATE "C" NOT NULL,
     percent_complete DOUBLE PRECISION,
-    done DOUBLE PRECISION,
+    completed DOUBLE PRECISION,
     total DOUBLE PRECISION,
     description TEXT,
     error_type VARCHAR(200) COLLATE "C",

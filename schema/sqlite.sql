@@ -103,7 +103,7 @@ CREATE TABLE structjob_steps (
     name VARCHAR(200) NOT NULL,
     status VARCHAR(16) NOT NULL,
     percent_complete DOUBLE,
-    done DOUBLE,
+    completed DOUBLE,
     total DOUBLE,
     description TEXT,
     error_type VARCHAR(200),

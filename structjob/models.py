@@ -226,7 +226,7 @@ class StepRecord:
     status: StepStatus
     parent_step_id: str | None = None
     percent_complete: float | None = None
-    done: float | None = None
+    completed: float | None = None
     total: float | None = None
     description: str | None = None
     error: ErrorInfo | None = None

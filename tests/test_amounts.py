@@ -42,8 +42,8 @@ async def test_counting_from_several_threads_is_exact(tracker, number):
             thread.start()
         for thread in threads:
             thread.join()
-        assert step.done == 4 * each * number
-    assert [record.done for record in await tracker.jobs.steps(job.id)] == [4 * each * number]
+        assert step.completed == 4 * each * number
+    assert [record.completed for record in await tracker.jobs.steps(job.id)] == [4 * each * number]
 
 
 LEFT = [
@@ -123,7 +123,9 @@ async def test_show_and_jobs_tell_parts_of_units(tracker):
         step.advance(0.25)
         (record,) = await tracker.jobs.steps(job.id)
         assert job_page._done(record) == "0.25/0.5"
-        underway = SimpleNamespace(percent=50.0, step="s", done=record.done, total=record.total)
+        underway = SimpleNamespace(
+            percent=50.0, step="s", completed=record.completed, total=record.total
+        )
         running = SimpleNamespace(
             error=None,
             status="running",

@@ -83,7 +83,7 @@ async def log_all(tracker: structjob.Tracker) -> None:
             ):
                 step.update(description=given)
                 job.update(current_step=given)
-                with structjob.extract({"X-Correlation-ID": given}).bind():
+                with structjob.extract({"X-Correlation-ID": given}).as_current():
                     log.info("from elsewhere")
                 raise (
                     structjob.enrich(LookupError(given), note=given)

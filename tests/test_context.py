@@ -207,7 +207,7 @@ async def test_an_id_given_by_hand_shows_but_does_not_reroute(tracker, capsys):
 async def test_a_missing_correlation_can_be_detected(tracker):
     """R22: a system event has no correlation id; one that a request brought is kept."""
     log.info("alone")
-    with structjob.extract({"X-Correlation-ID": "req-9"}).bind():
+    with structjob.extract({"X-Correlation-ID": "req-9"}).as_current():
         log.info("from a request")
         async with tracker.job("a") as job:
             pass
@@ -246,7 +246,7 @@ async def test_a_later_attempts_number_goes_along(any_tracker):
         async with any_tracker.job("caller", job_id="again"):
             headers = structjob.inject({})
     assert structjob.extract(headers).attempt == 2
-    with structjob.extract(headers).bind():
+    with structjob.extract(headers).as_current():
         log.info("elsewhere")
     (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
     assert event.message == "elsewhere"
@@ -310,7 +310,7 @@ async def test_inject_keeps_the_baggage_of_others(tracker):
 async def test_the_trace_of_a_request_goes_on(tracker):
     """R22: the ids of an incoming ``traceparent`` are on the events, and on what is called next."""
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with structjob.extract({"traceparent": f"00-{trace}-{span}-01"}).bind():
+    with structjob.extract({"traceparent": f"00-{trace}-{span}-01"}).as_current():
         async with tracker.job("a"), structjob.step("s"):
             log.info("traced")
             headers = structjob.inject()
@@ -330,7 +330,7 @@ async def test_flags_and_state_of_a_trace_are_passed_on(tracker, flags):
         ("tracestate", "a=1"),
         ("tracestate", "b=2"),
     ]
-    with structjob.extract(incoming).bind():
+    with structjob.extract(incoming).as_current():
         async with tracker.job("a") as job, job.step("s"), job.child("below"):
             hops = [structjob.inject() for _ in range(2)]
             there = structjob.environment(
@@ -535,7 +535,7 @@ async def test_a_job_s_events_without_a_tracker_are_told_of(caplog, monkeypatch,
     structjob.configure(console=False)
     log.info("of no job")
     assert caplog.records == []
-    with structjob.extract({"X-Job-ID": "j"}).bind():
+    with structjob.extract({"X-Job-ID": "j"}).as_current():
         log.info("of a job")
         log.info("once more")
     (record,) = caplog.records
@@ -577,7 +577,7 @@ async def test_what_a_generator_held_is_not_the_scope_of_what_follows(tracker, k
         elif kind == "bind":
             step = await structjob.current_job().step("read").start()
             try:
-                with step.bind():
+                with step.as_current():
                     held.append(step)
                     yield 1
             finally:

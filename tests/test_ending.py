@@ -208,7 +208,7 @@ async def test_a_child_in_another_process_inherits_them_too(any_tracker):
         ("headers", structjob.extract(headers)),
         ("environment", scope.from_environment(environment)),
     ):
-        with remote.bind():
+        with remote.as_current():
             log.info(name)
             async with any_tracker.job(name) as job:
                 pass
@@ -225,7 +225,7 @@ async def test_a_child_in_another_process_inherits_them_too(any_tracker):
 async def test_a_hostile_project_harms_nothing(tracker, project):
     """faults 33f: what headers say is cleaned and cut; the job is stored."""
     headers = {"X-Job-ID": "elsewhere", "baggage": f"structjob.project={project}"}
-    with structjob.extract(headers).bind():
+    with structjob.extract(headers).as_current():
         log.info("line")
         async with tracker.job("child") as job:
             pass

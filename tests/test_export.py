@@ -446,7 +446,7 @@ async def test_any_number_of_units_comes_back(tracker, plain, tmp_path):
     await tracker.export("mine", tmp_path / "job.jsonl")
     await plain.import_(tmp_path / "job.jsonl")
     (step,) = await plain.jobs.steps("mine")
-    assert (step.done, step.total) == (2.0**60, 1e300)
+    assert (step.completed, step.total) == (2.0**60, 1e300)
 
 
 async def test_the_loop_goes_on_while_a_file_is_read(plain, tmp_path, monkeypatch):

@@ -574,7 +574,7 @@ async def main():
             process.start()
             await asyncio.to_thread(os.read, seen[0], 1)
             await tracker.flush()
-            print(*[(step.status.value, int(step.done)) for step in await tracker.jobs.steps(job.id)])
+            print(*[(step.status.value, int(step.completed)) for step in await tracker.jobs.steps(job.id)])
             os.write(done[1], b"x")
             await asyncio.to_thread(process.join)
 asyncio.run(main())

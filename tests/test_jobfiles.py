@@ -129,7 +129,7 @@ def test_rotation_by_many_threads_loses_nothing(logs):
         for n in range(100):
             log.info(f"{name}-{n}")
 
-    with structjob.extract({"X-Job-ID": "j"}).bind():
+    with structjob.extract({"X-Job-ID": "j"}).as_current():
         threads = [
             threading.Thread(target=contextvars.copy_context().run, args=(work, name))
             for name in "abcd"

@@ -604,7 +604,14 @@ async def test_history_and_steps(store, found):
         }
         | error,
         step
-        | {"id": "s1", "seq": 1, "name": "first", "status": "running", "done": 5.0, "total": 100.0},
+        | {
+            "id": "s1",
+            "seq": 1,
+            "name": "first",
+            "status": "running",
+            "completed": 5.0,
+            "total": 100.0,
+        },
         {"job_id": "j", "id": "s0", "seq": 1, "name": "before", "status": "failed", "attempt": 1},
     )
     history = await found.history("j")
@@ -623,7 +630,7 @@ async def test_history_and_steps(store, found):
         ("s1", "first", StepStatus.RUNNING),
         ("s2", "second", StepStatus.RETRYING),
     ]
-    assert (latest[0].done, latest[0].total) == (5.0, 100.0)
+    assert (latest[0].completed, latest[0].total) == (5.0, 100.0)
     assert (latest[1].parent_step_id, latest[1].metadata, latest[1].error) == (
         "s1",
         {"attempt_number": 1},

@@ -232,7 +232,7 @@ async def test_every_transition_is_an_event_with_its_standard_fields(any_tracker
     }
     assert events[1].attrs == {"step": "one", "step_number": 1, "total": 3}
     ended = events[2].attrs
-    assert (ended["status"], ended["done"], ended["step_number"]) == ("completed", 3, 1)
+    assert (ended["status"], ended["completed"], ended["step_number"]) == ("completed", 3, 1)
     assert ended["duration_ms"] >= 0
     assert re.fullmatch(r"\d+ms", ended["duration_str"])
     assert events[4].attrs["status"] == "skipped"
@@ -785,7 +785,7 @@ async def test_what_is_logged_by_hand_belongs_to_the_job_and_the_step(any_tracke
     """
     job = await any_tracker.create_job("failover", correlation_id="gui-7")
     await job.start()
-    with job.bind() as bound:
+    with job.as_current() as bound:
         assert bound is job is structjob.current_job()
         log.info("rollback prepared", vm="pg-01")
         child = await any_tracker.create_job("snapshot")
@@ -793,7 +793,7 @@ async def test_what_is_logged_by_hand_belongs_to_the_job_and_the_step(any_tracke
         await child.end("completed", summary={"volumes": 2})
     step = job.step("virtio")
     await step.start()
-    with step.bind():
+    with step.as_current():
         assert structjob.current_step() is step
         structjob.success(log, "drivers injected", drivers=3)
         log.warning("slow", duration_ms=900)
@@ -839,7 +839,7 @@ async def test_a_function_in_an_executor_binds_the_step(tracker):
     """
 
     def work(step):
-        with step.bind():
+        with step.as_current():
             log.info("in a thread", of=step.name)
 
     async with tracker.job("a") as job, job.step("one") as one:
@@ -865,11 +865,11 @@ async def test_what_has_not_begun_cannot_be_bound(tracker):
                 InvalidState,
                 match=r"step 's' of job .* has not begun; begin it with start\(\)",
             ),
-            step.bind(),
+            step.as_current(),
         ):
             raise AssertionError
         await step.start()
-        with pytest.raises(KeyError), step.bind():
+        with pytest.raises(KeyError), step.as_current():
             raise KeyError
         assert structjob.current_step() is None
         assert step.status == "running"
@@ -1025,7 +1025,7 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch,
             step.advance()
             step.update(completed=2, percent=10)
             assert [item async for item in step.track([1, 2])] == [1, 2]
-            with step.bind() as bound, step.guard() as guarded:
+            with step.as_current() as bound, step.guard() as guarded:
                 assert bound is guarded is step
             step.skip()
             await step.end("completed", rows=3)

@@ -95,7 +95,7 @@ async def test_a_job_that_runs_when_its_tracker_closes_is_cancelled(url, caplog)
         assert found.cancelled_at == found.completed_at >= found.started_at
         assert found.duration_ms is not None
         assert steps == [("outer", "cancelled", REASON), ("inner", "cancelled", REASON)]
-        assert [step.done for step in await reader.jobs.steps(job.id)] == [0, 3]
+        assert [step.completed for step in await reader.jobs.steps(job.id)] == [0, 3]
         assert events == [
             "operation_start",
             "step_start",
@@ -161,7 +161,7 @@ BY_HAND = {
 async def a_step(job):
     async with job.step("late") as step:
         step.advance()
-    with job.bind():
+    with job.as_current():
         async with structjob.step("late, too"):
             pass
 

@@ -73,7 +73,7 @@ async def test_a_percentage_is_from_0_to_100(tracker, percent):
     ids=["negative", "nan", "infinite", "huge", "vast", "text", "bool", "none"],
 )
 async def test_units_are_not_negative(tracker, units):
-    """R15: done and total are numbers from 0 on."""
+    """R15: completed and total are numbers from 0 on."""
     async with tracker.job("a") as job, job.step("s", total=5) as step:
         with pytest.raises(InvalidArgument, match="must be a number that is not negative"):
             step.advance(units)
@@ -86,7 +86,7 @@ async def test_units_are_not_negative(tracker, units):
                     step.update(**{field: units})
             with pytest.raises(InvalidArgument, match="total must be"):
                 job.step("s", total=units)
-        assert (step.done, step.total) == (0, 5)
+        assert (step.completed, step.total) == (0, 5)
 
 
 async def test_numbers_of_other_libraries_are_numbers(any_tracker):
@@ -106,7 +106,7 @@ async def test_numbers_of_other_libraries_are_numbers(any_tracker):
         step.update(completed=Other(4))
         job.update(percent=Other(50))
     (record,) = await any_tracker.jobs.steps(job.id)
-    assert (record.status, record.done, record.total) == ("completed", 4, 8)
+    assert (record.status, record.completed, record.total) == ("completed", 4, 8)
     assert (await any_tracker.jobs.get(job.id)).status == "completed"
 
 
@@ -119,7 +119,7 @@ async def test_units_and_totals(any_tracker):
         step.update(total=4)
         step.advance()
         step.advance(0.5)
-        assert (step.done, step.percent) == (1.5, 37.5)
+        assert (step.completed, step.percent) == (1.5, 37.5)
         step.update(completed=8)
         assert step.percent == 100.0
         step.update(percent=10)
@@ -127,7 +127,7 @@ async def test_units_and_totals(any_tracker):
         async with job.step("empty", total=0) as empty:
             assert empty.percent is None
     first, _ = await any_tracker.jobs.steps(job.id)
-    assert (first.done, first.total, first.percent_complete) == (8, 4, 100.0)
+    assert (first.completed, first.total, first.percent_complete) == (8, 4, 100.0)
 
 
 @pytest.mark.parametrize("units", [10**308, 1e308], ids=["whole", "float"])
@@ -137,7 +137,7 @@ async def test_more_units_than_a_column_holds_are_as_many_as_it_does(any_tracker
         step.advance(units)
         step.advance(units)
     (record,) = await any_tracker.jobs.steps(job.id)
-    assert (record.status, record.done) == ("completed", sys.float_info.max)
+    assert (record.status, record.completed) == ("completed", sys.float_info.max)
     assert (await any_tracker.verify()).ok
 
 
@@ -153,11 +153,11 @@ async def test_track_counts_what_is_done(any_tracker):
     async with any_tracker.job("a") as job:
         async with job.step("list") as step:
             async for n in step.track([10, 20, 30]):
-                assert step.done == n // 10 - 1
-            assert (step.done, step.total) == (3, 3)
+                assert step.completed == n // 10 - 1
+            assert (step.completed, step.total) == (3, 3)
         async with job.step("async") as step:
             assert [n async for n in step.track(numbers())] == [0, 1, 2]
-            assert (step.done, step.total) == (3, None)
+            assert (step.completed, step.total) == (3, None)
         async with job.step("generator", total=9) as step:
             assert [n async for n in step.track(n for n in range(3))] == [0, 1, 2]
             assert step.total == 9
@@ -166,7 +166,7 @@ async def test_track_counts_what_is_done(any_tracker):
                 async for n in step.track([1, 2, 3]):
                     if n == 2:
                         raise ValueError("stop")
-        assert step.done == 1
+        assert step.completed == 1
 
 
 async def test_a_million_advances_cost_a_second_at_most_and_few_records(any_tracker):
@@ -181,7 +181,7 @@ async def test_a_million_advances_cost_a_second_at_most_and_few_records(any_trac
     assert cost < 2
     assert records <= 4 * seconds + 2
     (record,) = await any_tracker.jobs.steps(job.id)
-    assert (record.done, record.percent_complete) == (1_000_000, 100.0)
+    assert (record.completed, record.percent_complete) == (1_000_000, 100.0)
 
 
 async def test_progress_in_a_busy_program_is_recorded_at_most_four_times_a_second(any_tracker):
@@ -194,7 +194,7 @@ async def test_progress_in_a_busy_program_is_recorded_at_most_four_times_a_secon
             job.update(percent=n % 100)
             if n % 20 == 0:
                 # reads see what was told
-                assert (await any_tracker.jobs.steps(job.id))[0].done == n + 1
+                assert (await any_tracker.jobs.steps(job.id))[0].completed == n + 1
         seconds = time.monotonic() - began
         records = await state_lines(any_tracker) - before
     assert records <= 2 * (4 * seconds + 2 + 10)  # each read settles what was held back
@@ -208,7 +208,7 @@ async def test_the_last_progress_is_never_lost(any_tracker):
                 step.advance()
             raise ValueError("x")
     (record,) = await any_tracker.jobs.steps(job.id)
-    assert (record.done, record.status, record.percent_complete) == (7, "failed", 70.0)
+    assert (record.completed, record.status, record.percent_complete) == (7, "failed", 70.0)
 
 
 async def test_progress_of_an_unknown_job_is_an_error(tracker):
@@ -301,7 +301,7 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
         for _ in range(50):  # 12.5 seconds
             clock[0] += 0.25
             step.advance(2)
-            job.update(percent=step.done)
+            job.update(percent=step.completed)
     async with any_tracker.job("short") as job:
         job.update(percent=50)
     async with any_tracker.job("silent") as job, job.step("copy"):

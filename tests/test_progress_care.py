@@ -44,12 +44,12 @@ async def test_numbers_of_every_library_are_taken(tracker, number):
         step.advance(number)
         step.update(completed=number, total=number, percent=number)
         job.update(percent=number)
-        assert (step.done, step.total, step.percent) == (2, 2, 2)
-        assert {type(step.done), type(step.total), type(step.percent)} <= {int, float}
+        assert (step.completed, step.total, step.percent) == (2, 2, 2)
+        assert {type(step.completed), type(step.total), type(step.percent)} <= {int, float}
         async with structjob.step("t", total=number) as other:
             other.advance(number)
     record, _ = await tracker.jobs.steps(job.id)
-    assert (record.status, record.done, record.total) == ("completed", 2, 2)
+    assert (record.status, record.completed, record.total) == ("completed", 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_a_wrong_value_is_ignored_with_one_warning(lenient, caplog, wrong)
             if wrong is not MORE_THAN_ALL:
                 step.advance(wrong)
                 step.update(completed=wrong, total=wrong)
-        assert (step.done, step.total, step.percent, job.description) == (2, 5, 40, "at it")
+        assert (step.completed, step.total, step.percent, job.description) == (2, 5, 40, "at it")
     record = await lenient.jobs.get(job.id)
     assert (record.status, record.description) == ("completed", "at it")
     told = [
@@ -148,7 +148,7 @@ async def test_a_thread_that_outlives_its_step_may_go_on_counting(lenient, caplo
     ended.set()
     thread.join()
     assert failures == []
-    assert [record.done for record in await lenient.jobs.steps(job.id)] == [3]
+    assert [record.completed for record in await lenient.jobs.steps(job.id)] == [3]
     told = [line.getMessage() for line in caplog.records if line.levelno == logging.WARNING]
     assert [line for line in told if "progress is ignored" in line] == told
     assert len(told) == 1
@@ -175,4 +175,4 @@ async def test_things_without_a_length_that_can_be_told_are_tracked(lenient):
 
     async with lenient.job("a") as job, job.step("s") as step:
         assert [n async for n in step.track(Endless([1, 2]))] == [1, 2]
-    assert (step.done, step.total) == (2, None)
+    assert (step.completed, step.total) == (2, None)

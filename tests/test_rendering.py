@@ -67,7 +67,7 @@ async def test_the_console_shows_jobs_and_steps_in_words(tracker, monkeypatch):
         "info     begun  n=3 · import-orders",
         "info     ○ copy  total=3 · import-orders",
         "info     chunk copied · copy · import-orders",
-        "info     ✓ copy in ms  done=3 · import-orders",
+        "info     ✓ copy in ms  completed=3 · import-orders",
         "info     ○ load · import-orders",
         "error    ✗ load: ValueError: the source is empty · import-orders",
         "info     ✗ load failed in ms · import-orders",

@@ -203,7 +203,7 @@ async def test_what_others_log_for_it_goes_along(
             else scope.from_environment(environment)
         )
         assert (job.attempt, remote.attempt) == (1, 1)
-        with remote.bind():
+        with remote.as_current():
             log.info("said elsewhere")
     await reconnect(cut_off, faulty)
     assert (await told(database, "j"))["said elsewhere"] == {2}
@@ -234,7 +234,7 @@ async def test_what_others_do_meanwhile_keeps_its_number(
         log.info("said after")
         async with job.step("late"):
             job.result = "ours"
-    with job.bind():
+    with job.as_current():
         log.info("said at last")
     await cut_off.flush()
     assert await attempts(cut_off, "j") == [

@@ -20,7 +20,7 @@ def prepare():
 
 
 def work(headers, number):
-    with structjob.extract(headers).bind():
+    with structjob.extract(headers).as_current():
         structlog.get_logger().info("in a worker", number=number)
 
 

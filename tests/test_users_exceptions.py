@@ -139,7 +139,7 @@ async def passes_everything(any_tracker, given):
     async def in_a_bound_step():
         async with any_tracker.job("a") as job:
             step = await job.step("s").start()
-            with job.bind(), step.bind():
+            with job.as_current(), step.as_current():
                 try:
                     await fail()
                 except BaseException:
@@ -147,7 +147,7 @@ async def passes_everything(any_tracker, given):
                     raise
 
     async def in_a_remote_scope():
-        with structjob.extract({"x-correlation-id": "c-1"}).bind():
+        with structjob.extract({"x-correlation-id": "c-1"}).as_current():
             await fail()
 
     async def tries():

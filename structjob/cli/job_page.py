@@ -464,8 +464,8 @@ def _name(job: JobRecord) -> str:
 def _done(step: StepRecord) -> str:
     """Return how many units of a step are done, of how many."""
     if step.total:
-        return f"{units(step.done or 0)}/{units(step.total)}"
-    return units(step.done) if step.done else ""
+        return f"{units(step.completed or 0)}/{units(step.total)}"
+    return units(step.completed) if step.completed else ""
 
 
 def _hidden(hidden: Counter[str]) -> Iterator[Row]:

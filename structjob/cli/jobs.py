@@ -452,7 +452,7 @@ def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) 
         return Text(escape(no_sign(silence)), style="yellow")
     if job.status == "running" and underway is not None and underway.step is not None:
         return Text(
-            f"{escape(underway.step)} {units(underway.done or 0)}/{units(underway.total or 0)}"
+            f"{escape(underway.step)} {units(underway.completed or 0)}/{units(underway.total or 0)}"
         )
     if job.status == "running" and job.current_step:
         return Text(escape(job.current_step))

@@ -353,7 +353,7 @@ class RemoteContext(NamedTuple):
     trace_flags: str | None = None
     tracestate: str | None = None
 
-    def bind(self) -> Binding[Scope]:
+    def as_current(self) -> Binding[Scope]:
         """Make it the scope of the ``with`` block: jobs begun there become children and inherit the
         correlation id.
         """

@@ -103,7 +103,7 @@ def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
                 yield Bar(
                     path,
                     depth,
-                    step.done,
+                    step.completed,
                     step.total or None,
                     units=True,
                     began=step._began,
@@ -370,7 +370,7 @@ def _ended(bar: Bar, now: float) -> str:
     if bar.units:
         bar = replace(
             bar,
-            done=getattr(handle, "done", bar.done),
+            done=getattr(handle, "completed", bar.done),
             total=getattr(handle, "total", None) or None,
         )
     elif handle._percent is not None:

@@ -237,7 +237,7 @@ class Untracked:
         self.name = name
         self.id: str | None = None
         self.status: StepStatus | None = None
-        self.done: float = 0
+        self.completed: float = 0
         self.total: float | None = (
             check_units("total", options["total"]) if "total" in options else None
         )
@@ -253,7 +253,7 @@ class Untracked:
     ) -> None:
         pass
 
-    def bind(self) -> Binding[Self]:
+    def as_current(self) -> Binding[Self]:
         """Leave the scope as it is."""
         return Binding(current_scope(), self)
 
@@ -264,7 +264,7 @@ class Untracked:
     def advance(self, units: float = 1) -> None:
         """Count *units* as done, where they are a number."""
         with suppress(InvalidArgument):
-            self.done += check_units("units", units)
+            self.completed += check_units("units", units)
 
     def update(self, **progress: Any) -> None:
         """Take any progress."""
@@ -280,7 +280,7 @@ class Untracked:
     @property
     def percent(self) -> float | None:
         """How far it is by its units, 0–100; ``None`` if their total is not known."""
-        return percent_of(self.done, self.total) if self.total else None
+        return percent_of(self.completed, self.total) if self.total else None
 
     async def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
         """Iterate over *items*."""

@@ -143,7 +143,7 @@ class Handle:
         self._told_at = 0.0
         """Of a job: when it began, or the last event told of progress."""
 
-    def bind(self) -> Binding[Self]:
+    def as_current(self) -> Binding[Self]:
         """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
 
         For code that begins and ends it by hand, and for functions that run in an executor's

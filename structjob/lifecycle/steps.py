@@ -69,12 +69,12 @@ class Step(Handle):
         name: What it does.
         seq: Its place among the steps of its job's attempt, from 1.
         status: A `StepStatus`; ``None`` before it begins.
-        done: Units done.
+        completed: Units done.
         total: Units to do, if they are known.
     """
 
     __slots__ = (
-        "_began", "_completed", "_done", "_duration_ms", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq",
+        "_began", "_completed", "_duration_ms", "_ended_at", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq",
         "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status",
     )  # fmt: skip
     _table = "step"
@@ -92,9 +92,9 @@ class Step(Handle):
         "call step.end() or step.skip(), or leave `async with`"
     )
     error: ReadOnly[ErrorInfo | None] = ReadOnly("call step.end(error=…)")
-    done: ReadOnly[float] = ReadOnly(_UNITS)
+    completed: ReadOnly[float] = ReadOnly(_UNITS)
     if not TYPE_CHECKING:
-        completed = Absent(_UNITS)
+        done = Absent(_UNITS)
         progress = Absent(_UNITS)
         result = Absent("call step.update(metadata=…); a job has a result")
 
@@ -116,12 +116,12 @@ class Step(Handle):
         self.metadata = metadata
         self._status: StepStatus | None = None
         self._error: ErrorInfo | None = None
-        self._done: float = 0
+        self._completed: float = 0
         self._seq = 0
         self._parent_step_id: str | None = None
         self._percent: float | None = None
         self._started: str | None = None
-        self._completed: str | None = None
+        self._ended_at: str | None = None
         self._began = 0.0
         self._duration_ms: float | None = None
 
@@ -255,7 +255,7 @@ class Step(Handle):
             exc = None  # it was left by `sys.exit(0)`
         self._pending = False
         self._status = StepStatus(status)
-        self._completed = database_time(now())
+        self._ended_at = database_time(now())
         seconds = time.monotonic() - self._began
         self._duration_ms = round(seconds * 1000, 3)
         job._open_steps.pop(self._id, None)
@@ -271,8 +271,8 @@ class Step(Handle):
         finally:  # whatever is wrong with the exception
             self._record()
         attrs = {**fields, "status": status, **duration_fields(seconds)}
-        if self._done:
-            attrs["done"] = self._done
+        if self._completed:
+            attrs["completed"] = self._completed
         attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
 
@@ -308,10 +308,10 @@ class Step(Handle):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
-        # No call between reading and writing `done`: other threads count, too, and they are let in
+        # No call between reading and writing `completed`: other threads count, too, and they are let in
         # at calls only.
         if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
-            self._done += units
+            self._completed += units
         else:
             try:
                 units = check_units("units", units)
@@ -319,9 +319,9 @@ class Step(Handle):
                 self._misused(exc)
                 return
             units = units if units < _MANY else float(units)
-            self._done += units
-            if self._done > _MOST:  # noqa: PLR1730 -- `min` is a call
-                self._done = _MOST
+            self._completed += units
+            if self._completed > _MOST:  # noqa: PLR1730 -- `min` is a call
+                self._completed = _MOST
         if not self._pending:
             self._progressed()
 
@@ -349,12 +349,12 @@ class Step(Handle):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
-        done = self._checked(partial(check_units, "completed"), completed, self._done)
+        units = self._checked(partial(check_units, "completed"), completed, self._completed)
         total = self._checked(_check_total, total, None)
         percent = self._checked(check_percent, percent, self._percent)
         described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
-        self._done, self._percent = done, percent
+        self._completed, self._percent = units, percent
         if total is not None:
             self.total = total
         if described is not None:
@@ -389,7 +389,7 @@ class Step(Handle):
         """How far it is, 0–100: as told, else by its units; ``None`` if neither is known."""
         if self._percent is not None:
             return self._percent
-        return percent_of(self._done, self.total) if self.total else None
+        return percent_of(self._completed, self.total) if self.total else None
 
     @percent.setter
     def percent(self, value: Any) -> NoReturn:
@@ -412,11 +412,11 @@ class Step(Handle):
         return self._job
 
     def _reported(self) -> dict[str, Any]:
-        if not self.done and self.percent is None:
+        if not self.completed and self.percent is None:
             return {}
         found = {
             "step": self.name,
-            "completed": self.done,
+            "completed": self.completed,
             "total": self.total,
             "percent": self.percent,
         }
@@ -435,13 +435,13 @@ class Step(Handle):
             "name": self.name,
             "status": self._status.value if self._status else None,
             "percent_complete": self.percent,
-            "done": self._done,
+            "completed": self._completed,
             "total": self.total,
             "description": self.description,
             **error_columns(self._error),
             "metadata": self._json("metadata", self.metadata or None),
             "started_at": self._started,
-            "completed_at": self._completed,
+            "completed_at": self._ended_at,
             "duration_ms": self._duration_ms,
             **({} if self._job.provisional is None else {"provisional": self._job.provisional}),
         }

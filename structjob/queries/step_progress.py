@@ -21,13 +21,13 @@ class Underway:
     Args:
         percent: How far they are, 0–100, as `structjob.queries.jobs.Jobs.progress` derives it.
         step: The step begun last of those that count units and are running.
-        done: Units it has done.
+        completed: Units it has done.
         total: Units it has to do.
     """
 
     percent: float
     step: str | None = None
-    done: float | None = None
+    completed: float | None = None
     total: float | None = None
 
 
@@ -56,12 +56,12 @@ async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, Underway]:
     counted = counted.where(asked, steps.c.status != StepStatus.RETRYING.value).group_by(
         steps.c.job_id
     )
-    units = select(steps.c.job_id, steps.c.name, steps.c.done, steps.c.total).select_from(mine)
+    units = select(steps.c.job_id, steps.c.name, steps.c.completed, steps.c.total).select_from(mine)
     units = units.where(
         asked, steps.c.status == StepStatus.RUNNING.value, steps.c.total.is_not(None)
     ).order_by(steps.c.seq)
     running = {
-        row["job_id"]: (row["name"], row["done"], row["total"]) for row in await fetch(units)
+        row["job_id"]: (row["name"], row["completed"], row["total"]) for row in await fetch(units)
     }
     return {
         row["job_id"]: Underway(row["share"], *running.get(row["job_id"], ()))

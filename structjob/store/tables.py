@@ -128,7 +128,7 @@ steps = Table(
     Column("name", Exact(200), nullable=False),
     Column("status", Exact(16), nullable=False),
     Column("percent_complete", Double()),
-    Column("done", Double()),
+    Column("completed", Double()),
     Column("total", Double()),
     Column("description", LongText()),
     *_error_columns(),

@@ -64,7 +64,7 @@ _NEEDED = {
     "event": ("ts", "message"),
 }
 _TIMES = frozenset({"ts", "created_at", "started_at", "completed_at", "cancelled_at"})
-_NUMBERS = frozenset({"percent_complete", "duration_ms", "cpu_ms", "done", "total"})
+_NUMBERS = frozenset({"percent_complete", "duration_ms", "cpu_ms", "completed", "total"})
 _WHOLE = frozenset({"attempt", "max_rss_kb", "seq"})
 _OURS = frozenset({"session_id", "state_seq", "stored_at", "type"})
 """Columns that the import itself fills."""

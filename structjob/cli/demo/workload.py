@@ -206,7 +206,7 @@ class Migration:
                 self._files.info("file verified", path=str(path), sha256=found)
                 self._view.advance(part.name)
                 whole.advance()
-        job.update(percent=min(99.0, 100 * whole.done / (2 * self.outcome.files)))
+        job.update(percent=min(99.0, 100 * whole.completed / (2 * self.outcome.files)))
 
     async def _copy(self, step: Step, part: Part, hashes: dict[Path, str], *, faulty: bool) -> None:
         count = 0
