@@ -348,7 +348,7 @@ class JobFilter(_Listed):
         sort: ``created``, the default, or ``duration``: the longest first (with ``order="asc"`` the
             shortest) of the newest 100,000 jobs that match and have a duration.
         slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation
-            that were completed before them, as `structjob.queries.statistics.Statistics.outlook`
+            that were completed before them, as `structjob.queries.jobs.Jobs.estimate`
             says it. A page looks at 1,000 jobs at most; there is no ``previous_cursor``.
         text: Part of the operation or of the description.
         since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long

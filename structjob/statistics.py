@@ -257,7 +257,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepOutlook(Expectation):
+class StepEstimate(Expectation):
     """A step, beside the same operation's completed steps of that name.
 
     For a job with more than 1,000 steps, they are those of fewer jobs than 100: 100,000 former
@@ -269,12 +269,12 @@ class StepOutlook(Expectation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook(Expectation):
+class Estimate(Expectation):
     """A job, beside the completed jobs of its operation that were created before it."""
 
     job_id: str
     operation: str
-    steps: tuple[StepOutlook, ...]
+    steps: tuple[StepEstimate, ...]
     """Those of its latest attempt, in order."""
 
 

@@ -120,8 +120,8 @@ class Tracker:
             that of `structjob.configure`.
         resolve_id: Given an id that no job has, returns the id of the job it means, or ``None``;
             may be a coroutine function.
-        handle_signals: Whether SIGTERM, where nobody else handles it, cancels the running jobs and closes
-            the tracker before the process dies of it; see `structjob.engine.shutdown`.
+        handle_signals: Whether SIGTERM, unless the program handles it, cancels the running jobs and
+            closes the tracker before the process ends; see `structjob.engine.shutdown`.
         schema: The schema for the tables, on PostgreSQL only; it is created with them. By default
             the first of the user's search path. The URL can name it as well (``?schema=logs``), for
             commands.
@@ -352,7 +352,7 @@ class Tracker:
         self.sessions = Sessions(self._host.fetch, self._host.flush)
         self._engine.on_stored = self.logs.stored
         self.errors = Errors(self._host.fetch, self._host.flush, self._host.transact)
-        self.stats = Statistics(self._host.fetch, self._host.flush)
+        self.stats = Statistics(self._host.fetch, self._host.flush, self.jobs)
         routing.add(recorder)
         shutdown.enter(self._host, signals=self._handle_signals)
         self._engine.start()

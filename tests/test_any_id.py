@@ -41,7 +41,7 @@ async def test_every_read_of_a_job_takes_each_of_its_ids(any_tracker):
         assert len(await any_tracker.jobs.history(given)) == 1
         assert (await any_tracker.jobs.progress(given)).job_id == job.id
         assert await any_tracker.jobs.lost_events(given) == {}
-        assert (await any_tracker.stats.outlook(given)).job_id == job.id
+        assert (await any_tracker.jobs.estimate(given)).job_id == job.id
         assert _logged(await any_tracker.logs.list(job=given)) == ["begin", "wrong sum"]
     assert [one.id for one in await any_tracker.jobs.list(parent_job_id="gui-1")] == [child.id]
     assert {one.id for one in await any_tracker.jobs.list(root_job_id="gui-1")} == {

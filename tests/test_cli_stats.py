@@ -342,6 +342,6 @@ def test_show_says_what_is_usual(tmp_path: Path) -> None:
     shown = shell.ok("show", "after-0.3")
     assert ", slower than 95 % of the 5 previous runs" in shown
     assert "slow: usually" in shown
-    outlook = shell.json("show", "after-0.3")["outlook"]
-    assert (outlook["samples"], outlook["slower"], outlook["remaining_ms"]) == (5, True, None)
-    assert outlook["steps"][0]["slower"] is True
+    estimate = shell.json("show", "after-0.3")["estimate"]
+    assert (estimate["samples"], estimate["slower"], estimate["remaining_ms"]) == (5, True, None)
+    assert estimate["steps"][0]["slower"] is True

@@ -344,8 +344,8 @@ async def test_a_wrong_filter_is_named_before_anything_is_asked(store, found, fi
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order):
-    """Following `next_cursor` shows every job once, following `previous_cursor` the same pages backwards, also
-    where many share a time (R20).
+    """Following `next_cursor` shows every job once, following `previous_cursor` the same pages
+    backwards, also where many share a time (R20).
     """
     names = [f"j{n:02}" for n in range(10)]
     for name in names:
@@ -378,8 +378,8 @@ async def test_pages_lead_forward_and_back(store, found, order):
 
 
 async def test_pages_are_stable_while_jobs_come_and_go(store, found):
-    """New jobs shift nothing: the next page begins where this one ended, and `previous_cursor` leads to
-    what is new (R20).
+    """New jobs shift nothing: the next page begins where this one ended, and `previous_cursor`
+    leads to what is new (R20).
     """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2)
@@ -393,8 +393,8 @@ async def test_pages_are_stable_while_jobs_come_and_go(store, found):
 
 
 async def test_an_emptied_page_leads_back(store, found):
-    """If all that followed was deleted, the empty page's `previous_cursor` still leads to the rows before
-    it (R20, R41).
+    """If all that followed was deleted, the empty page's `previous_cursor` still leads to the
+    rows before it (R20, R41).
     """
     await store.job("a", "b", "c", "d")
     first = await found.list(limit=2, order="asc")

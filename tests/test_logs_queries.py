@@ -382,8 +382,8 @@ async def test_no_value_can_break_a_query(found, path, value, text):
 @pytest.mark.parametrize("filters", [{}, {"level": "warning"}, {"job_id": "j", "children": True}])
 @pytest.mark.parametrize("order", ["asc", "desc"])
 async def test_pages_lead_forward_and_back(store, found, order, filters):
-    """Following `next_cursor` shows every event once in order, following `previous_cursor` the same pages
-    backwards; many share a time (R36).
+    """Following `next_cursor` shows every event once in order, following `previous_cursor` the same
+    pages backwards; many share a time (R36).
     """
     await store.job("j")
     await store.job("k", "j")
@@ -429,7 +429,7 @@ async def test_pages_are_stable_while_events_arrive(store, found):
 
 
 async def test_a_page_that_emptied_while_paging_back_leads_forward(store, found):
-    """If all that came before was pruned meanwhile, `next_cursor` leads on from there (R36, R41)."""
+    """If all that came before was pruned meanwhile, `next_cursor` leads on (R36, R41)."""
     await store.log("a", "b", "c", "d")
     second = await found.list(limit=2, cursor=(await found.list(limit=2)).next_cursor)
     async with store.engine.begin() as connection:

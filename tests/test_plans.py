@@ -201,7 +201,7 @@ STATISTICS = {
         lambda a: a.stats.volume(project="venus", **HOUR),
         "logs_by_time",
     ),
-    "outlook": (lambda a: a.stats.outlook(a.job), "jobs_by_operation"),
+    "estimate": (lambda a: a.jobs.estimate(a.job), "jobs_by_operation"),
     "error groups of an hour": (
         lambda a: a.errors.list(**HOUR),
         "logs_by_fingerprint|logs_by_time",
@@ -244,16 +244,11 @@ class Asked:
     def __init__(self, database):
         self._database = database
         self.statements = []
-        self.logs, self.jobs, self.stats, self.errors, self.sessions = (
+        self.logs, self.jobs, self.errors, self.sessions = (
             kind(self.fetch, self.flush)
-            for kind in (
-                Logs,
-                Jobs,
-                Statistics,
-                lambda fetch, flush: Errors(fetch, flush, None),
-                Sessions,
-            )
+            for kind in (Logs, Jobs, lambda fetch, flush: Errors(fetch, flush, None), Sessions)
         )
+        self.stats = Statistics(self.fetch, self.flush, self.jobs)
 
     async def know(self):
         """Find something to ask for."""

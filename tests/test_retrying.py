@@ -337,8 +337,8 @@ async def test_what_was_ended_by_hand_stays_so(tracker):
 
 
 async def test_a_policy_of_tenacitys_decides_all_of_it(any_tracker):
-    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError; max_attempts
-    is what its stop says, if it does.
+    """R12: stop, wait and callbacks are the policy's; what comes out is its RetryError;
+    max_attempts is what its stop says, if it does.
     """
     called = []
     policy = tenacity.AsyncRetrying(

@@ -20,6 +20,7 @@ from statistics_support import (
 import structjob
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.queries import volume
+from structjob.queries.jobs import Jobs
 from structjob.queries.statistics import Statistics
 from structjob.store.tables import jobs, logs, metadata, steps
 
@@ -33,8 +34,13 @@ def store(database):
 
 
 @pytest.fixture
-def stats(store):
-    return Statistics(store.fetch, store.flush, now=lambda: NOW)
+def stats(store, reader):
+    return Statistics(store.fetch, store.flush, reader, now=lambda: NOW)
+
+
+@pytest.fixture
+def reader(store):
+    return Jobs(store.fetch, store.flush, now=lambda: NOW)
 
 
 def plain(record, *without):
@@ -350,7 +356,7 @@ async def running(store, elapsed_ms):
     await store.add(steps, step, {**step, "id": "now-2", "seq": 2, "name": "never seen"})
 
 
-async def test_a_running_job_is_expected_to_take_what_it_took_before(store, stats):
+async def test_a_running_job_is_expected_to_take_what_it_took_before(store, reader):
     """Median and p95 of its operation's completed jobs, and of the steps of that name; others' do
     not count (R38).
     """
@@ -368,7 +374,7 @@ async def test_a_running_job_is_expected_to_take_what_it_took_before(store, stat
         },
     )
     await running(store, 150)
-    found = await stats.outlook("now")
+    found = await reader.estimate("now")
     assert (found.job_id, found.operation, found.elapsed_ms, found.samples) == (
         "now",
         "copy",
@@ -398,28 +404,28 @@ async def test_a_running_job_is_expected_to_take_what_it_took_before(store, stat
     ) == (0, None, None, None, False)
 
 
-async def test_what_takes_longer_than_ever_is_slower_and_has_no_end_in_sight(store, stats):
+async def test_what_takes_longer_than_ever_is_slower_and_has_no_end_in_sight(store, reader):
     """Beyond the 95th percentile a job is slower than usual; beyond all of them nothing is said of
     its end (R38).
     """
     await past(store, 100.0, 200.0, 300.0, 400.0, 500.0)
     await running(store, 260)
-    found = await stats.outlook("now")
+    found = await reader.estimate("now")
     assert (found.slower, found.remaining_ms) == (False, 140.0)
     assert (found.steps[0].slower, found.steps[0].remaining_ms) == (True, None)
 
 
-async def test_four_are_too_few_to_call_anything_slow(store, stats):
+async def test_four_are_too_few_to_call_anything_slow(store, reader):
     """Nothing is called slower than usual before there is a usual (R38)."""
     await past(store, 1.0, 1.0, 1.0, 1.0)
     await running(store, 5000)
-    assert not (await stats.outlook("now")).slower
+    assert not (await reader.estimate("now")).slower
 
 
-async def test_an_ended_job_is_judged_by_those_before_it(store, stats):
+async def test_an_ended_job_is_judged_by_those_before_it(store, reader):
     """What came later does not change the verdict on it, and only the last hundred count (R38)."""
     await past(store, *[1e6] * 10, *[10.0] * 100, 50.0, *[1e6] * 5)
-    found = await stats.outlook("copy-110")
+    found = await reader.estimate("copy-110")
     assert (found.elapsed_ms, found.samples, found.median_ms, found.slower, found.remaining_ms) == (
         50.0,
         100,
@@ -428,7 +434,7 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, stats):
         None,
     )
     with pytest.raises(JobNotFound):
-        await stats.outlook("nobody")
+        await reader.estimate("nobody")
 
 
 # -- what is refused, what is sent
@@ -498,7 +504,7 @@ async def test_buckets_at_the_ends_of_time(store, stats):
 EVIL = "'; DROP TABLE structjob_jobs; -- \" %s :x {y}"
 
 
-async def test_input_is_only_ever_bound(store, stats):
+async def test_input_is_only_ever_bound(store, stats, reader):
     """No statement holds a word of what was asked for, whatever is in it (R38, R40)."""
     await store.keep(History(2))
     for name in ("operation", "job_type", "owner", "category", "project"):
@@ -512,7 +518,7 @@ async def test_input_is_only_ever_bound(store, stats):
     assert (await stats.volume(project=EVIL)).total == 0
     assert await stats.errors_by_job(operation=EVIL, project=EVIL, job_id=EVIL) == []
     with pytest.raises(JobNotFound):
-        await stats.outlook(EVIL)
+        await reader.estimate(EVIL)
     assert len(store.sent) >= 20
     assert not any("DROP" in sent or "{y}" in sent for sent in store.sent)
 
@@ -552,11 +558,11 @@ async def test_an_index_leads_to_the_rows(store, stats, ask, index):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-async def test_the_history_of_an_operation_is_found_by_its_index(store, stats):
-    """The outlook looks back at a hundred jobs, not at all of them (R5, R38)."""
+async def test_the_history_of_an_operation_is_found_by_its_index(store, reader):
+    """The estimate looks back at a hundred jobs, not at all of them (R5, R38)."""
     await past(store, *[10.0] * 10)
     await running(store, 5)
-    await stats.outlook("now")
+    await reader.estimate("now")
     for statement in store.asked[-2:]:
         assert "structjob_jobs_by_operation" in await store.plan(statement)
 
@@ -593,7 +599,7 @@ async def test_a_program_reads_what_it_just_did(any_tracker):
     (one,) = await tracker.stats.errors_by_job()
     assert one.status == structjob.JobStatus.FAILED
     assert (await tracker.stats.volume()).by_type["task"] > 0
-    assert (await tracker.stats.outlook(job.id)).samples == 2
+    assert (await tracker.jobs.estimate(job.id)).samples == 2
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -294,7 +294,7 @@ def _create_attempts_and_steps(t: _Types) -> None:
         sa.Column("name", t.exact(200), nullable=False),
         sa.Column("status", t.exact(16), nullable=False),
         sa.Column("percent_complete", sa.Double()),
-        sa.Column("done", sa.Double()),
+        sa.Column("completed", sa.Double()),
         sa.Column("total", sa.Double()),
         sa.Column("description", t.text()),
         *_error_columns(t),

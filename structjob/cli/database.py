@@ -220,7 +220,7 @@ class Reader:
         self.logs: Logs = Logs(store.fetch, _nothing_pending)
         self.sessions: Sessions = Sessions(store.fetch, _nothing_pending)
         self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact)
-        self.stats: Statistics = Statistics(store.fetch, _nothing_pending)
+        self.stats: Statistics = Statistics(store.fetch, _nothing_pending, self.jobs)
         self._database = database
         self._places = places_of(database)
         self._looked = 0.0

@@ -25,7 +25,7 @@ _OPERATIONS = 100
 """Operations whose history is looked up at most; where more run at once, nobody reads it."""
 
 
-class Outlooks:
+class Estimates:
     """Tells of running jobs.
 
     Args:

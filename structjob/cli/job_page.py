@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from structjob.queries.overview import Descendant, Overview
     from structjob.queries.session_status import Silence
-    from structjob.statistics import Expectation, Outlook
+    from structjob.statistics import Estimate, Expectation
 
 MOST = 60
 """Lines of a page, unless all is asked for."""
@@ -70,14 +70,14 @@ class About:
         attempts: All attempts at it.
         last: Its last lines, where they are of use.
         missing: How many of its lines were given up, by reason.
-        outlook: What it and its steps were to be expected to take.
+        estimate: What it and its steps were to be expected to take.
         silence: Since when its process gives no sign of life, if it gives none.
     """
 
     attempts: Sequence[AttemptRecord]
     last: Sequence[EventRecord]
     missing: Mapping[str, int]
-    outlook: Outlook
+    estimate: Estimate
     silence: Silence | None
 
 
@@ -130,7 +130,7 @@ class JobPage:
         self._overview = overview
         self._job = overview.tree.job
         self._about = about
-        self._slow = {step.step_id: step for step in about.outlook.steps if step.slower}
+        self._slow = {step.step_id: step for step in about.estimate.steps if step.slower}
         self._screen = screen
         self._width = width_of(screen)
         self._utc = utc
@@ -198,7 +198,7 @@ class JobPage:
             "process": no_sign(silence) if silence is not None else None,
             "parent": job.parent_job_id, "now": job.current_step if job.status == "running" else None,
             "started": full(job.started_at, utc=self._utc), "ended": full(job.completed_at, utc=self._utc),
-            "usual": usual(self._about.outlook), "used": self._used(),
+            "usual": usual(self._about.estimate), "used": self._used(),
             "missing": ", ".join(f"{count_of(count, 'line')} ({reason})" for reason, count in self._about.missing.items()),
         }  # fmt: skip
         for name, value in facts.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.estimates import Outlooks
+from structjob.cli.estimates import Estimates
 from structjob.cli.filtering import attributes
 from structjob.cli.pager import paged
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, suggest
@@ -187,7 +187,7 @@ async def _list(
             put_lines(
                 await table(
                     page,
-                    Outlooks(reader),
+                    Estimates(reader),
                     screen,
                     utc=utc,
                     roots=filters.get("root_only", False),
@@ -278,7 +278,7 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
 
 async def table(
     jobs: Sequence[JobRecord],
-    outlooks: Outlooks,
+    estimates: Estimates,
     screen: Console,
     *,
     utc: bool,
@@ -287,11 +287,11 @@ async def table(
     below: Mapping[str, Family] | None = None,
 ) -> list[Text]:
     """Return *jobs* as the lines of a table, below its headings; of those that run, with what
-    *outlooks* finds.
+    *estimates* finds.
 
     Args:
         jobs: What to show.
-        outlooks: Tells how far they are, and how much is left.
+        estimates: Tells how far they are, and how much is left.
         screen: Where they are shown.
         utc: Times in UTC.
         dated: With the times they began.
@@ -310,7 +310,7 @@ async def table(
         listed = [
             one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))
         ]
-    await outlooks.look(listed, now)
+    await estimates.look(listed, now)
     # Whoever reads a pipe takes the whole id; a person types its end.
     rows = []
     for job in listed:
@@ -319,8 +319,8 @@ async def table(
         )
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
-        expected = outlooks.expected.get(job.id)
-        detail = _detail(job, outlooks.underway.get(job.id), outlooks.silent.get(job.id))
+        expected = estimates.expected.get(job.id)
+        detail = _detail(job, estimates.underway.get(job.id), estimates.silent.get(job.id))
         if (
             below is not None
             and (family := below.get(job.id)) is not None
@@ -335,8 +335,8 @@ async def table(
         rows.append({
             "ID": Text(escape(short(job.id) if screen.is_terminal else job.id), style="cyan"),
             "OPERATION": operation,
-            "STATUS": status_of(job.status, outlooks.silent.get(job.id)),
-            "DONE": Text(_done(job, outlooks.underway.get(job.id))),
+            "STATUS": status_of(job.status, estimates.silent.get(job.id)),
+            "DONE": Text(_done(job, estimates.underway.get(job.id))),
             "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
             "TOOK": Text(lasting(took(job, now))),
             "LEFT": _left(expected) if expected is not None else Text(),

@@ -99,7 +99,7 @@ async def _show(
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.lost_events(job.id)
         tree = found.tree
-        outlook = await look(
+        estimate = await look(
             reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values())
         )
         silences = await session_status.silences(
@@ -112,7 +112,7 @@ async def _show(
                 "steps": tree.steps,
                 "children": tree.children,
                 "missing": missing,
-                "outlook": outlook,
+                "estimate": estimate,
             }
             try:
                 put_json({"job": job, **about})
@@ -125,7 +125,7 @@ async def _show(
             attempts=attempts,
             last=last,
             missing=missing,
-            outlook=outlook,
+            estimate=estimate,
             silence=next(iter(silences.values()), None),
         )
         JobPage(found, about_it, console(), utc=utc, whole=whole).print()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from structjob.cli.estimates import Outlooks
+from structjob.cli.estimates import Estimates
 from structjob.cli.jobs import table
 from structjob.cli.screen import console, put_json_line, put_lines
 from structjob.exceptions import JobNotFound
@@ -84,7 +84,7 @@ async def _draw(
 
     from structjob.queries.families import families
 
-    outlooks = Outlooks(reader)
+    estimates = Estimates(reader)
     if grouped:
         filters = {**filters, "root_only": True}
     with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
@@ -98,7 +98,7 @@ async def _draw(
                 below = await families(reader.fetch, jobs) if grouped else None
                 roots = filters.get("root_only", False)
                 lines = await table(
-                    jobs, outlooks, screen, utc=utc, dated=False, roots=roots, below=below
+                    jobs, estimates, screen, utc=utc, dated=False, roots=roots, below=below
                 )
             live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
             await asyncio.sleep(WATCH_EVERY)
@@ -119,7 +119,7 @@ def _head(jobs: list[JobRecord], *, utc: bool) -> Text:
 async def _tell(
     reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool
 ) -> None:
-    outlooks = Outlooks(reader)
+    estimates = Estimates(reader)
     told: dict[str, tuple[Any, ...]] = {}
     headed = False
     while True:
@@ -142,7 +142,7 @@ async def _tell(
                 put_json_line(job)
         elif changed:
             heading, *lines = await table(
-                changed, outlooks, screen, utc=utc, roots=filters.get("root_only", False)
+                changed, estimates, screen, utc=utc, roots=filters.get("root_only", False)
             )
             put_lines(lines if headed else [heading, *lines], screen)
             headed = True

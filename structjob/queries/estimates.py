@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, literal, select, union_all
 
 from structjob.models import JobRecord, StepRecord, StepStatus
-from structjob.statistics import ENOUGH, Outlook, StepOutlook
+from structjob.statistics import ENOUGH, Estimate, StepEstimate
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, steps
 
@@ -39,7 +39,7 @@ async def look(
     now: datetime,
     *,
     of: int | None = None,
-) -> Outlook:
+) -> Estimate:
     """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs
     that were completed before.
 
@@ -70,7 +70,7 @@ async def look(
                 found.append(row["duration_ms"])
         for found in parts.values():
             found.sort()
-    return Outlook(
+    return Estimate(
         **expected(
             job.duration_ms,
             job.started_at,
@@ -151,12 +151,12 @@ def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def _step(step: StepRecord, former: list[float], now: datetime) -> StepOutlook:
+def _step(step: StepRecord, former: list[float], now: datetime) -> StepEstimate:
     running = step.status is StepStatus.RUNNING
     beside = expected(
         step.duration_ms, step.started_at, step.completed_at, now, former, running=running
     )
-    return StepOutlook(**beside, step_id=step.id, step=step.name)
+    return StepEstimate(**beside, step_id=step.id, step=step.name)
 
 
 def expected(

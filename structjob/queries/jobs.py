@@ -51,6 +51,7 @@ from structjob.queries.paging import (
     read_page,
 )
 from structjob.queries.tree import family, grown
+from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import contains, equals, json_equals, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
@@ -369,6 +370,19 @@ class Jobs:
             external_job_id=job.external_job_id,
             context_id=job.context_id,
         )
+
+    async def estimate(self, any_id: AnyJob) -> Estimate:
+        """Return how long a job and its steps take beside the last 100 jobs of its operation that
+        were completed before it.
+
+        Args:
+            any_id: The job, as `find` takes it.
+
+        Raises:
+            JobNotFound: if there is none.
+        """
+        job = await self.find(any_id)
+        return await estimates.look(self._fetch, job, await self.steps(job.id), self._now())
 
     async def tree(self, any_id: AnyJob) -> JobTree:
         """Return the job that *any_id* means, as `find` takes it, with its steps, its child jobs

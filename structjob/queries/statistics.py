@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, case, func, select
 
 from structjob.filters import _as_utc, _check_limit, _check_span
-from structjob.models import AnyJob, JobStatus, StepStatus
-from structjob.queries import errors, estimates, storage, volume
+from structjob.models import JobStatus, StepStatus
+from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
 from structjob.queries.jobs import Jobs
 from structjob.queries.paging import merged
@@ -19,7 +19,6 @@ from structjob.statistics import (
     ErrorStatistics,
     JobErrors,
     OperationStatistics,
-    Outlook,
     ProjectStatistics,
     StatsFilter,
     StepStatistics,
@@ -65,15 +64,21 @@ class Statistics:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers what is pending.
-        now: The clock that running times are measured by.
+        jobs: Finds the job that an id means.
+        now: The clock by which a window without an end ends.
     """
 
     def __init__(
-        self, fetch: Fetch, flush: Flush, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        fetch: Fetch,
+        flush: Flush,
+        jobs: Jobs,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
         self._flush = flush
-        self._jobs = Jobs(fetch, flush, now=now)
+        self._jobs = jobs
         self._now = now
 
     async def operations(
@@ -306,19 +311,6 @@ class Statistics:
         """
         await self._flush()
         return await (storage.measure_whole if quick else storage.measure)(self._fetch)
-
-    async def outlook(self, any_id: AnyJob) -> Outlook:
-        """Return how long a job and its steps take beside the last 100 jobs of its operation that
-        were completed before it.
-
-        Args:
-            any_id: The job, as `structjob.queries.jobs.Jobs.find` takes it.
-
-        Raises:
-            JobNotFound: if there is none.
-        """
-        job = await self._jobs.find(any_id)
-        return await estimates.look(self._fetch, job, await self._jobs.steps(job.id), self._now())
 
     async def _of_jobs(
         self,
