@@ -608,7 +608,7 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
         ({"jitter": None}, "jitter must be"),
         ({"on": "OSError"}, "on must be a type of exception"),
         ({"on": (OSError, asyncio.CancelledError)}, "a cancellation is never tried again"),
-        ({"retries": 3}, "unknown retry option 'retries' of a retry: use one of attempts, delay"),
+        ({"retries": 3}, "unknown retry option 'retries': use one of max_attempts, delay"),
         ({"policy": tenacity.Retrying()}, "policy must be a tenacity.AsyncRetrying, not Retrying"),
         (
             {"policy": tenacity.AsyncRetrying(), "max_attempts": 2, "delay": 1},

@@ -447,7 +447,7 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, reader):
     [
         (lambda s: s.operations(since=NOW, until=T0), "since .* is after until"),
         (lambda s: s.volume(since=NOW, until=T0), "since .* is after until"),
-        (lambda s: s.jobs(since="yesterday"), "since must be a datetime or a timedelta"),
+        (lambda s: s.errors_by_job(since="yesterday"), "since must be a datetime or a timedelta"),
         (
             lambda s: s.steps(step="load"),
             "unknown filter 'step': use one of by, since, until, operation",
@@ -455,7 +455,7 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, reader):
         (lambda s: s.operations(operation=3), "operation must be a string, not int"),
         (lambda s: s.volume(project="a\0"), "project holds a NUL"),
         (lambda s: s.projects(limit=0), "limit must be a whole number from 1"),
-        (lambda s: s.jobs(limit=1_000_000), "limit must be a whole number from 1"),
+        (lambda s: s.errors_by_job(limit=1_000_000), "limit must be a whole number from 1"),
     ],
 )
 async def test_bad_input_is_told(store, stats, ask, says):
@@ -541,8 +541,8 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         ),
         (lambda s: s.throughput(since=T0 + 5 * H, until=T0 + 6 * H), "jobs_by_time"),
         (lambda s: s.steps(since=T0 + 5 * H, until=T0 + 6 * H), "steps_by_time"),
-        (lambda s: s.jobs(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
-        (lambda s: s.jobs(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_job"),
+        (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
+        (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_job"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_category"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
     ],

@@ -308,8 +308,8 @@ class Step(Handle):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
-        # No call between reading and writing `_completed`: other threads count, too, and they are let
-        # in at calls only.
+        # No call between reading and writing `_completed`: other threads count, too, and they are
+        # let in at calls only.
         if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
             self._completed += units
         else:
