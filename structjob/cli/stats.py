@@ -143,7 +143,8 @@ async def _stats(asked: _Question) -> None:
         if asked.what == "throughput":
             found: Any = await reader.stats.throughput(**_bucketed(asked))
         else:
-            found = await getattr(reader.stats, asked.what)(**asked.filters)
+            method = "errors_by_job" if asked.what == "jobs" else asked.what
+            found = await getattr(reader.stats, method)(**asked.filters)
     if asked.as_json:
         put_json(found)
         return
