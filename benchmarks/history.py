@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from benchmarks.happenings import SECOND, Happening, Lines, MadeUpJob, Service, moment_text
 from benchmarks.operations import OPERATIONS, SYSTEM_SAYS, Operation
-from structjob.spool.line import seal
+from structjob.spool.line import seal_event, seal_state
 from structjob.spool.session import Session
 from structjob.store.ingest import Write
 
@@ -69,10 +69,10 @@ class _Process:
     def log(self, line: Happening) -> None:
         if line.event:
             self.seq += 1
-            self._events.append(seal(line.body, b',"seq":%d' % self.seq))
+            self._events.append(seal_event(line.body, self.seq))
         else:
             self._state_seq += 1
-            self._states.append(seal(line.body, b',"state_seq":%d' % self._state_seq))
+            self._states.append(seal_state(line.body, self._state_seq))
 
     def deliver(self) -> Write:
         write = Write(

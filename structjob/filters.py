@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
-from structjob.levels import level_name
-from structjob.models import STREAMS, AnyJob, JobStatus, id_of
+from structjob.levels import LEVELS, level_name
+from structjob.models import STREAMS, AnyJob, EventRecord, JobStatus, id_of
 
 MAX_LIMIT = 10_000
 """The most rows one page of a listing may ask for."""
@@ -181,6 +181,24 @@ _SEVERAL_OF_LOGS = (
     "category",
     "project",
 )
+LOG_EQUALS = (
+    "job_id",
+    "attempt",
+    "step_id",
+    "step",
+    "operation",
+    "type",
+    "kind",
+    "stream",
+    "logger",
+    "category",
+    "project",
+    "correlation_id",
+    "trace_id",
+    "session_id",
+    "fingerprint",
+)
+"""Fields of `LogFilter` that are columns of an event, which must equal one of their values."""
 _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 
 
@@ -289,6 +307,62 @@ class LogFilter(_Filter):
         _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
         _check_order(self.order)
         _check_limit(self.limit)
+
+    def matches(self, event: EventRecord) -> bool:
+        """Return whether *event* matches, as the databases decide it.
+
+        *job* and *children* are not looked at: only a database knows the ids and the children of a
+        job.
+        """
+        if (levels := self.levels) and event.level not in levels:
+            return False
+        for name in LOG_EQUALS:
+            value = getattr(self, name)
+            if value is not None and getattr(event, name) not in values_of(value):
+                return False
+        since, until = self.since, self.until
+        if since is not None and event.ts < since:  # type: ignore[operator]  # a datetime by now
+            return False
+        if until is not None and event.ts >= until:  # type: ignore[operator]  # a datetime by now
+            return False
+        if self.text is not None and self.text.casefold() not in event.message.casefold():
+            return False
+        return all(_has(event.attrs, path, value) for path, value in (self.attrs or {}).items())
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that match; empty where every level does."""
+        if self.level is None:
+            return ()
+        if self.level_exact or not isinstance(self.level, str):
+            return values_of(self.level)
+        least = LEVELS[self.level]
+        levels = tuple(name for name, number in LEVELS.items() if number >= least)
+        return () if len(levels) == len(LEVELS) else levels
+
+
+def _has(attrs: Mapping[str, Any], path: str, value: Any) -> bool:
+    return _leads_to(attrs, path.split("."), value) or _leads_to(attrs, [path], value)
+
+
+def _leads_to(found: Any, keys: Sequence[str], value: Any, *, within: bool = False) -> bool:
+    """Return whether *keys* lead from *found* to *value*; one list on the way has it if one of its
+    items does.
+    """
+    for number, key in enumerate(keys):
+        if isinstance(found, list) and number and not within:
+            return any(_leads_to(item, keys[number:], value, within=True) for item in found)
+        if not isinstance(found, Mapping) or key not in found:
+            return False
+        found = found[key]
+    if isinstance(found, list) and not within:
+        return any(_same(item, value) for item in found)
+    return _same(found, value)
+
+
+def _same(found: Any, value: Any) -> bool:
+    """Return whether two values are equal as JSON: 1 is 1.0, but it is not true."""
+    return isinstance(found, bool) == isinstance(value, bool) and bool(found == value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ import pytest
 import structlog
 
 from structjob import JobFilter, LogFilter
-from structjob.engine.listeners import matches
 from structjob.exceptions import InvalidFilter
 from structjob.queries.jobs import Jobs
 from structjob.store.tables import jobs
@@ -187,7 +186,7 @@ async def test_attributes_reach_the_items_of_lists(any_tracker):
             value,
         )
         assert [
-            event.message for event in stored if matches(event, LogFilter(attrs={path: value}))
+            event.message for event in stored if LogFilter(attrs={path: value}).matches(event)
         ] == expected, (path, value)
 
 

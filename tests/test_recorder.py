@@ -241,7 +241,7 @@ def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, mo
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("structjob.spool.recorder.crc32", fail)
+        patch.setattr("structjob.spool.line.crc32", fail)
         recorder.put(BODY, 10)
     assert list(recorder.lost) == [(1, 1, "interrupted", None)]
     assert recorder.broken_off == 0

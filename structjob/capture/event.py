@@ -18,6 +18,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.clock import second_text
 from structjob.models import STREAMS
+from structjob.spool.line import event_body, level_field
 from structjob.values.bounds import MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK
 from structjob.values.encoding import (
@@ -31,8 +32,8 @@ from structjob.values.redaction import Redactor, registered
 
 
 class Level(NamedTuple):
-    """A level, and what stands in the lines from the time's last digit to the message: for the
-    database, and where it is shown.
+    """A level, and what stands in the lines from the time's last digit to the message: in the
+    spool, and where it is shown.
     """
 
     number: int
@@ -45,7 +46,7 @@ BY_NAME = {
     name: Level(
         n,
         name,
-        b'","level":"%b","message":' % name.encode(),
+        level_field(name),
         b'Z","level":"%b","event":' % name.encode(),
     )
     for name, n in LEVELS.items()
@@ -434,11 +435,6 @@ def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: by
         columns: Further fields, ``,"key":value…`` or empty.
     """
     second, rest = divmod(ns, 1_000_000_000)
-    return b'{"ts":"%b%06d%b%b,"attrs":%b%b' % (
-        second_text(second)[1],
-        rest // 1000,
-        level.stored,
-        message,
-        attrs,
-        columns,
+    return event_body(
+        second_text(second)[1], b"%06d" % (rest // 1000), level.stored, message, attrs, columns
     )

@@ -33,6 +33,7 @@ from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink, Sink, SinkEvent, sink_level
 from structjob.sinks.file import FileSink
+from structjob.spool.line import event_body
 from structjob.spool.routing import hand_over, records
 from structjob.values.credentials import GROUPS, HEX, PLAIN
 from structjob.values.encoding import encode_plain
@@ -192,20 +193,15 @@ class FanOut:
             if logger is not None and columns is None:
                 name = field_json("logger", logger_name(logger, encoder.redactor))
                 stored, shown = stored + name, shown + name
-            # `join` takes half the time of `%`.
-            body = _join(
-                (
-                    b'{"ts":"',
-                    text[1],
-                    micros,
-                    level[2],
-                    message_json if words is None else encoder.once(words),
-                    b',"attrs":',
-                    attrs_json
-                    if scope is None or scope.parent_job_id is None
-                    else with_parent(attrs_json, scope),
-                    stored,
-                )
+            body = event_body(
+                text[1],
+                micros,
+                level[2],
+                message_json if words is None else encoder.once(words),
+                attrs_json
+                if scope is None or scope.parent_job_id is None
+                else with_parent(attrs_json, scope),
+                stored,
             )
             number = level[0]
             if scope is not None and scope.recorder is not None:

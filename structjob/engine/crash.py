@@ -15,7 +15,7 @@ from structjob.capture.emit import emit
 from structjob.context.scope import Scope
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
-from structjob.spool.line import number_of, seal
+from structjob.spool.line import number_of, seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
@@ -50,7 +50,7 @@ def notices(
     """
     for job in crashed:
         if job.job["id"] not in told and (body := _notice(job, session)):
-            told[job.job["id"]] = seal(body, b',"seq":%d' % number())
+            told[job.job["id"]] = seal_event(body, number())
     return b"".join(told.get(job.job["id"], b"") for job in crashed)
 
 

@@ -11,17 +11,14 @@ import contextlib
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
-
-import msgspec
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
-from structjob.filters import LogFilter, values_of
-from structjob.levels import LEVELS
+from structjob.filters import LogFilter
 from structjob.machine.clock import moment
 from structjob.models import EventRecord
+from structjob.spool.line import EVENT_COLUMNS, read_event
 from structjob.spool.recorder import Numbers, Recorder
 
 Callback = Callable[[EventRecord], "Awaitable[object] | object"]
@@ -30,38 +27,7 @@ Callback = Callable[[EventRecord], "Awaitable[object] | object"]
 _AT_A_TIME = 50
 """Events that a callback is given before others on the loop have their turn."""
 
-_EQUAL = (
-    "job_id", "attempt", "step_id", "step", "operation", "type", "kind", "stream", "logger", "category", "project", "correlation_id",
-    "trace_id",
-)  # fmt: skip
-
 _listening: ContextVar[bool] = ContextVar("structjob_listening", default=False)
-
-
-class _Line(msgspec.Struct):
-    """An event's line in the spool."""
-
-    ts: str
-    level: str
-    message: str
-    attrs: dict[str, Any]
-    seq: int
-    kind: str = "log"
-    job_id: str | None = None
-    attempt: int | None = None
-    step_id: str | None = None
-    operation: str | None = None
-    step: str | None = None
-    correlation_id: str | None = None
-    trace_id: str | None = None
-    span_id: str | None = None
-    stream: str = "system"
-    logger: str | None = None
-    category: str = "system"
-    project: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Line).decode
 
 
 class Listener:
@@ -153,7 +119,7 @@ class Listener:
         while True:
             while self._queue:
                 event = read_line(*self._queue.popleft())
-                if matches(event, self._wanted):
+                if self._wanted.matches(event):
                     return event
             if self._closed:
                 return None
@@ -201,58 +167,8 @@ def read_line(session_id: int, line: bytes) -> EventRecord:
     """Return the event of a line of the spool, as it will be stored; its ``id`` is 0 as long as it
     is not.
     """
-    read = _decode(line)
-    columns = {name: getattr(read, name) for name in _Line.__struct_fields__ if name != "ts"}
-    kind = "system" if read.job_id is None else "job" if read.step_id is None else "task"
-    ts = moment(read.ts)
-    return EventRecord(id=0, session_id=session_id, ts=ts, stored_at=None, type=kind, **columns)  # type: ignore[arg-type]  # one of three words
-
-
-def matches(event: EventRecord, wanted: LogFilter) -> bool:
-    """Return whether *event* matches, as the databases have it."""
-    if wanted.level is not None and not _reaches(event.level, wanted):
-        return False
-    for name in _EQUAL:
-        value = getattr(wanted, name)
-        if value is not None and getattr(event, name) not in values_of(value):
-            return False
-    if wanted.session_id is not None and event.session_id != wanted.session_id:
-        return False
-    since, until = wanted.since, wanted.until  # a filter has made datetimes of both
-    if since is not None and event.ts < since:  # type: ignore[operator]
-        return False
-    if until is not None and event.ts >= until:  # type: ignore[operator]
-        return False
-    if wanted.text is not None and wanted.text.casefold() not in event.message.casefold():
-        return False
-    return all(_has(event.attrs, path, value) for path, value in (wanted.attrs or {}).items())
-
-
-def _reaches(level: str, wanted: LogFilter) -> bool:
-    if wanted.level_exact or not isinstance(wanted.level, str):
-        return level in values_of(wanted.level)
-    return LEVELS[level] >= LEVELS[wanted.level]
-
-
-def _has(attrs: Mapping[str, Any], path: str, value: Any) -> bool:
-    return _leads_to(attrs, path.split("."), value) or _leads_to(attrs, [path], value)
-
-
-def _leads_to(found: Any, keys: Sequence[str], value: Any, *, within: bool = False) -> bool:
-    """Return whether *keys* lead from *found* to *value*; one list on the way has it if one of its
-    items does.
-    """
-    for number, key in enumerate(keys):
-        if isinstance(found, list) and number and not within:
-            return any(_leads_to(item, keys[number:], value, within=True) for item in found)
-        if not isinstance(found, Mapping) or key not in found:
-            return False
-        found = found[key]
-    if isinstance(found, list) and not within:
-        return any(_same(item, value) for item in found)
-    return _same(found, value)
-
-
-def _same(found: Any, value: Any) -> bool:
-    """Return whether two values are equal as JSON: 1 is 1.0, but it is not true."""
-    return isinstance(found, bool) == isinstance(value, bool) and bool(found == value)
+    read = read_event(line)
+    columns = {name: getattr(read, name) for name in EVENT_COLUMNS if name != "ts"}
+    return EventRecord(
+        id=0, session_id=session_id, ts=moment(read.ts), stored_at=None, type=read.type, **columns
+    )

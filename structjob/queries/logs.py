@@ -10,7 +10,7 @@ from weakref import WeakSet
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LogFilter, values_of
+from structjob.filters import LOG_EQUALS, LogFilter, values_of
 from structjob.levels import LEVELS
 from structjob.models import EventContext, EventRecord, Gap, Page
 from structjob.queries import rows
@@ -24,22 +24,7 @@ from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import contains, equals, equals_any, json_equals
 from structjob.store.tables import gaps, logs
 
-_EQUAL = (
-    "attempt",
-    "step_id",
-    "step",
-    "operation",
-    "type",
-    "kind",
-    "stream",
-    "logger",
-    "category",
-    "project",
-    "correlation_id",
-    "trace_id",
-    "session_id",
-    "fingerprint",
-)
+_EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
 _MAX_BRANCHES = 50
 """A tree of more jobs than this is read by one ``IN``: statements have a limit to what they can
 merge.
@@ -396,16 +381,6 @@ def _narrow(wanted: LogFilter) -> bool:
     return any(value is not None for value in some)
 
 
-def _levels(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the levels asked for; none where every level is."""
-    if wanted.level is None:
-        return ()
-    if wanted.level_exact or not isinstance(wanted.level, str):
-        return values_of(wanted.level)
-    levels = tuple(name for name, number in LEVELS.items() if number >= LEVELS[wanted.level])
-    return () if len(levels) == len(LEVELS) else levels
-
-
 def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     """Return the levels by whose index the events are found; none where another one leads
     to fewer.
@@ -415,7 +390,7 @@ def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     # Warnings and worse are few among the events; of the others, the category's or the type's may
     # be fewer.
     few = all(LEVELS[level] >= LEVELS["warning"] for level in values_of(wanted.level))
-    return _levels(wanted) if few or (wanted.category is None and wanted.type is None) else ()
+    return wanted.levels if few or (wanted.category is None and wanted.type is None) else ()
 
 
 def _leading(wanted: LogFilter) -> tuple[str, ...]:
@@ -423,7 +398,7 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
     searched for.
     """
     if _narrow(wanted):
-        return _EQUAL
+        return _EQUALS
     if _leading_levels(wanted):
         return ()
     return ("type",) if wanted.category is None else ("category",)
@@ -449,7 +424,7 @@ def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     found = _equal(wanted, [name for name in _leading(wanted) if name != _branching(wanted)])
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and (levels := _levels(wanted)):
+    if _narrow(wanted) and (levels := wanted.levels):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:
         found.append(logs.c.ts >= wanted.since)
@@ -461,8 +436,8 @@ def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
 def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that no index serves."""
     leading = _leading(wanted)
-    found = _equal(wanted, [name for name in _EQUAL if name not in leading])
-    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := _levels(wanted)):
+    found = _equal(wanted, [name for name in _EQUALS if name not in leading])
+    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.levels):
         found.append(logs.c.level.in_(levels))
     if wanted.text is not None:
         found.append(contains((logs.c.message,), wanted.text))

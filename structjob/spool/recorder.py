@@ -19,14 +19,11 @@ from pathlib import Path
 from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
-
-import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.process import at_fork
-from structjob.spool.line import seal
+from structjob.spool.line import seal_event, seal_state, state_body
 from structjob.spool.places import Places
 from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
@@ -39,8 +36,6 @@ _ACCOUNT_EVERY = 0.25
 
 _JOBS = 200
 """Jobs that one row of ``structjob_gaps`` names at most."""
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Numbers:
@@ -169,9 +164,7 @@ class Recorder:
         line = b""
         try:
             number = self._next()
-            body = b'%s,"seq":%d' % (body, number)
-            # as `structjob.spool.line.seal` does
-            line = b'%s,"crc":"%08x"}\n' % (body, crc32(body))
+            line = seal_event(body, number)
             try:
                 self._append(line, number)
             except OSError as exc:
@@ -274,10 +267,7 @@ class Recorder:
         # between, under a smaller number, and what was seen before the end would replace it.
         number = self.state_numbers.next()
         try:
-            line = seal(
-                b'{"kind":"%s","row":%s' % (kind.encode(), _encode(describe())),
-                b',"state_seq":%d' % number,
-            )
+            line = seal_state(state_body(kind, describe()), number)
             try:
                 self.states.append(line, number)
             except OSError as exc:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from structjob.context.scope import ENVIRONMENT
 from structjob.diagnostics import diagnostics
 from structjob.process import at_fork, on_reset
+from structjob.spool.line import names_job
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def hand_over(body: bytes, level: int) -> None:
         _waiting.append((body, level))
         if len(_waiting) > WAITING:
             _lose_oldest()
-        if not _warned and (b',"job_id":"' in body or _works_for_a_job()):
+        if not _warned and (names_job(body) or _works_for_a_job()):
             _warn_homeless()
 
 

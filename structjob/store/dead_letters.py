@@ -13,7 +13,14 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, func, insert, select
 
 from structjob.diagnostics import diagnostics
-from structjob.spool.line import number_of, rescue, seal, verify_line
+from structjob.spool.line import (
+    number_of,
+    rescue,
+    seal_state,
+    state_body,
+    subject_of,
+    verify_line,
+)
 from structjob.store import tables
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED
@@ -100,12 +107,10 @@ def reduced(write: Write) -> Iterator[Write]:
     for smaller in (fitting, {**fitting, **large}, {**fitting, **left_out}):
         if smaller != former:
             former = smaller
-            body = b'{"kind":"%s","row":%s' % (kind.encode(), msgspec.json.encode(smaller))
-            yield Write(write.session_id, states=seal(body, b',"state_seq":%d' % number))
+            yield Write(write.session_id, states=seal_state(state_body(kind, smaller), number))
 
 
 _TABLES = {"job": tables.jobs, "step": tables.steps}
-_SUBJECT = re.compile(r'\{"kind":"(?:job|step)","row":\{"id":"[^"]{1,255}"')
 # ASCII: no database refuses it.
 _LARGE = 16 * 1024
 """Bytes of a JSON value that may be too large for a database."""
@@ -215,14 +220,14 @@ def _forget_former(connection: Connection, session_id: int, payload: str) -> Non
     """Delete the former records of the same job or step that were put aside: four large ones a
     second would fill a disk.
     """
-    if (subject := _SUBJECT.match(payload)) is None:
+    if not (subject := subject_of(payload)):
         return
     letters = tables.dead_letters
-    begins = func.substr(letters.c.payload, 1, subject.end())
+    begins = func.substr(letters.c.payload, 1, len(subject))
     found = select(letters.c.id, begins).where(
-        letters.c.session_id == session_id, letters.c.seq.is_(None), begins == subject[0]
+        letters.c.session_id == session_id, letters.c.seq.is_(None), begins == subject
     )
     # to a database "j" and "J" may be the same
-    former = [id_ for id_, text in connection.execute(found) if text == subject[0]]
+    former = [id_ for id_, text in connection.execute(found) if text == subject]
     if former:
         connection.execute(delete(letters).where(letters.c.id.in_(former)))

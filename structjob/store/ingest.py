@@ -14,16 +14,14 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Connection, Executable, RowMapping
 
+from structjob.spool.line import EVENT_COLUMNS, EVENT_DEFAULTS, read_state
 from structjob.spool.session import Session
 from structjob.store import tables
 
 T = TypeVar("T")
 
 LOG_COLUMNS = tuple(
-    column.name
-    for column in tables.logs.columns
-    if column.name
-    not in ("id", "session_id", "seq", "stored_at", "type", "kind", "stream", "category", "attrs")
+    name for name in EVENT_COLUMNS if name not in EVENT_DEFAULTS and name not in ("seq", "attrs")
 )
 """Columns of an event that stand in its line as they are."""
 
@@ -119,15 +117,6 @@ class Rows:
     numbers: list[int]
 
 
-class _StateLine(msgspec.Struct):
-    kind: str
-    row: dict[str, msgspec.Raw]
-    state_seq: int
-
-
-_decode_state = msgspec.json.Decoder(_StateLine).decode
-
-
 _Held = dict[str, dict[Any, dict[str, Any]]]
 _Apart = dict[tuple[str, str, int], _Held]
 
@@ -160,7 +149,7 @@ def fold(lines: bytes, session_id: int) -> Rows:
 
 
 def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
-    state = _decode_state(line)
+    state = read_state(line)
     row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": state.state_seq}
     if "provisional" in row:
         held = _apart(provisional, row)

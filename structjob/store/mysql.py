@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import InvalidRequestError
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
+from structjob.spool.line import EVENT_DEFAULTS, field_mark
 from structjob.store.batch_sizer import fitting
 from structjob.store.ingest import (
     COLUMNS,
@@ -90,10 +91,8 @@ def _value(name: str) -> str:
 
 _ALWAYS = ("ts", "level", "message")
 _OFTEN_ABSENT = {
-    name: b'"%s":' % name.encode()
-    for name in (*(set(LOG_COLUMNS) - set(_ALWAYS)), "kind", "stream", "category")
+    name: field_mark(name) for name in (*LOG_COLUMNS, *EVENT_DEFAULTS) if name not in _ALWAYS
 }
-_DEFAULTS = {"kind": "'log'", "stream": "'system'", "category": "'system'"}
 
 
 @cache
@@ -101,14 +100,13 @@ def _insert_events(absent: frozenset[str]) -> str:
     """Return the statement for events none of which has one of the *absent* columns.
 
     The server reads a line anew for every column that is asked for, to its end where the column is
-    not there: a quarter of the work. The lines are our own, without blanks between a key and its
-    colon.
+    not there: a quarter of the work.
     """
-    names = tuple(
-        name for name in (*LOG_COLUMNS, "kind", "stream", "category") if name not in absent
-    )
+    names = tuple(name for name in (*LOG_COLUMNS, *EVENT_DEFAULTS) if name not in absent)
     values = (
-        f"coalesce(excluded.{name}, {_DEFAULTS[name]})" if name in _DEFAULTS else f"excluded.{name}"
+        f"coalesce(excluded.{name}, '{EVENT_DEFAULTS[name]}')"
+        if name in EVENT_DEFAULTS
+        else f"excluded.{name}"
         for name in names
     )
     kind = "'job'" if "step_id" in absent else "IF(excluded.step_id IS NULL, 'job', 'task')"

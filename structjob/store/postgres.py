@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import StoreUnavailable
-from structjob.store import charset, settling, tables
+from structjob.spool.line import EVENT_COLUMNS, EVENT_DEFAULTS, is_provisional
+from structjob.store import charset, tables
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
 from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 from structjob.store.types import JSONValue, UTCDateTime
@@ -48,13 +49,14 @@ def _value(table: str, name: str) -> str:
 
 
 _LOGS = "structjob_logs"
-_OWN = ("attrs", "kind", "stream", "category")
+_DEFAULTED = ", ".join(
+    f"coalesce(line.{name}, '{value}')" for name, value in EVENT_DEFAULTS.items()
+)
 _INSERT_EVENTS = f"""
-INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, kind, stream, category, type, stored_at)
-SELECT $1::bigint, line.seq, {", ".join(_value(_LOGS, name) for name in LOG_COLUMNS)}, line.attrs, coalesce(line.kind, 'log'),
-  coalesce(line.stream, 'system'), coalesce(line.category, 'system'),
+INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, {", ".join(EVENT_DEFAULTS)}, type, stored_at)
+SELECT $1::bigint, line.seq, {", ".join(_value(_LOGS, name) for name in LOG_COLUMNS)}, line.attrs, {_DEFAULTED},
   CASE WHEN line.job_id IS NULL THEN 'system' WHEN line.step_id IS NULL THEN 'job' ELSE 'task' END, clock_timestamp()
-FROM {_records(_LOGS, ("seq", *LOG_COLUMNS, *_OWN), 2)}
+FROM {_records(_LOGS, EVENT_COLUMNS, 2)}
 ON CONFLICT (session_id, seq) DO NOTHING
 """  # noqa: S608 -- made of column names alone
 
@@ -222,7 +224,7 @@ class PostgresStore(ServerStore):
         if (
             write.states
             or not write.events
-            or settling.unsettled(write.events)
+            or is_provisional(write.events)
             or _has_odd_escape(write.events)
         ):
             return await super()._put(write)

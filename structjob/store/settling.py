@@ -16,12 +16,11 @@ from sqlalchemy import Connection, RowMapping, select, update
 from structjob.diagnostics import diagnostics
 from structjob.machine.clock import moment
 from structjob.models import KEPT
+from structjob.spool.line import is_provisional, read_event, with_attempt
 from structjob.store import claims
 from structjob.store.ingest import JSON_COLUMNS, Ingest, Provisional
 from structjob.store.locks import in_turn
 from structjob.store.tables import attempts, logs
-
-_MARK = b',"provisional":"'
 
 
 def settle(
@@ -136,33 +135,16 @@ def _merged(*objects: Any) -> dict[str, Any] | None:
     return merged or None
 
 
-class _Event(msgspec.Struct):
-    job_id: str | None = None
-    attempt: int | None = None
-    provisional: str | None = None
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def unsettled(lines: bytes) -> bool:
-    """Return whether an attempt of one of the *lines*, a session's events, has a provisional
-    number.
-    """
-    return _MARK in lines
-
-
 def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
     """Return the *lines* of a session's events with the true numbers of their attempts, as far as
     they are settled.
     """
-    if not unsettled(lines):
+    if not is_provisional(lines):
         return lines
     # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot
     # miss them.
     _lock(connection, session_id)
-    numbers: dict[tuple[str, str], bytes | None] = {}
+    numbers: dict[tuple[str, str], int | None] = {}
     return b"".join(
         _renumbered(connection, session_id, line, numbers) + b"\n"
         for line in lines.split(b"\n")
@@ -174,9 +156,9 @@ def _renumbered(
     connection: Connection,
     session_id: int,
     line: bytes,
-    numbers: dict[tuple[str, str], bytes | None],
+    numbers: dict[tuple[str, str], int | None],
 ) -> bytes:
-    event = _decode_event(line) if _MARK in line else None
+    event = read_event(line) if is_provisional(line) else None
     if event is None or event.provisional is None or event.job_id is None:
         return line
     key = (event.job_id, event.provisional)
@@ -185,13 +167,9 @@ def _renumbered(
         begun = sorted(
             _begun(connection, *key), key=lambda row: bool(row["session_id"] != session_id)
         )
-        numbers[key] = b"%d" % begun[0]["attempt"] if begun else None
+        numbers[key] = begun[0]["attempt"] if begun else None
     number = numbers[key]
-    return (
-        line
-        if number is None
-        else msgspec.json.encode({**_decode_fields(line), "attempt": msgspec.Raw(number)})
-    )
+    return line if number is None else with_attempt(line, number)
 
 
 def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:

@@ -24,6 +24,7 @@ from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 from structjob.machine.files import UnsafeFile, check_file, ensure_file
+from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, sessions, settling
 from structjob.store.database_file import DatabaseFile
@@ -82,9 +83,9 @@ def _value(name: str) -> str:
 _LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
 
 _INSERT_EVENTS = f"""{_LINES}
-INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, kind, stream, category, type, stored_at)
-SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field("attrs")}, {_field("kind", "log")},
-  {_field("stream", "system")}, {_field("category", "system")},
+INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, {", ".join(EVENT_DEFAULTS)}, type, stored_at)
+SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field("attrs")},
+  {", ".join(_field(name, default) for name, default in EVENT_DEFAULTS.items())},
   CASE WHEN {_field("job_id")} IS NULL THEN 'system' WHEN {_field("step_id")} IS NULL THEN 'job' ELSE 'task' END, {_NOW}
 FROM lines WHERE true
 ON CONFLICT (session_id, seq) DO NOTHING

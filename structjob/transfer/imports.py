@@ -26,7 +26,7 @@ import msgspec
 from sqlalchemy import Connection, func, select, update
 
 from structjob.exceptions import ImportRefused
-from structjob.spool.line import seal
+from structjob.spool.line import event_body, level_field, seal_event, seal_state, state_body
 from structjob.spool.session import Session
 from structjob.store import tables
 from structjob.store.expressions import utc_now
@@ -454,10 +454,7 @@ class _Rows:
         plain = {
             name: _raw(value) if name in JSON_COLUMNS else value for name, value in row.items()
         }
-        return seal(
-            b'{"kind":"%s","row":%s' % (kind.encode(), msgspec.json.encode(plain)),
-            b',"state_seq":%d' % self._number,
-        )
+        return seal_state(state_body(kind, plain), self._number)
 
 
 def _raw(value: Any) -> msgspec.Raw | None:
@@ -496,8 +493,14 @@ def _ended(row: dict[str, Any], last: str | None) -> dict[str, Any]:
 
 
 def _event_line(row: dict[str, Any], number: int) -> bytes:
-    head = b'{"ts":"%s","level":"%s","message":%s,"attrs":%s' % (
-        row.pop("ts").encode(), row.pop("level").encode(), encode_text(row.pop("message")), encode_value(row.pop("attrs")),
-    )  # fmt: skip
-    body = head + (b"," + msgspec.json.encode(row)[1:-1] if row else b"")
-    return seal(body, b',"seq":%d' % number)
+    time, level, message, attrs = (row.pop(name) for name in ("ts", "level", "message", "attrs"))
+    second, point, micros = time.encode().partition(b".")
+    body = event_body(
+        second + point,
+        micros,
+        level_field(level),
+        encode_text(message),
+        encode_value(attrs),
+        b"," + msgspec.json.encode(row)[1:-1] if row else b"",
+    )
+    return seal_event(body, number)

@@ -1,0 +1,113 @@
+"""The line of the spool: its fields are the columns of the log, and one module knows its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import structjob
+from structjob.filters import LOG_EQUALS, LogFilter
+from structjob.models import EventRecord
+from structjob.spool import line
+from structjob.spool.line import (
+    EVENT_COLUMNS,
+    EVENT_DEFAULTS,
+    event_body,
+    level_field,
+    names_job,
+    read_event,
+    read_state,
+    seal_event,
+    seal_state,
+    state_body,
+    subject_of,
+    with_attempt,
+)
+from structjob.store import tables
+
+NOT_IN_A_LINE = {"id", "session_id", "stored_at", "type"}
+
+
+def an_event(columns: bytes = b"", number: int = 7) -> bytes:
+    """Return an event's line with these further *columns*."""
+    body = event_body(
+        b"2026-01-31 12:00:00.", b"000001", level_field("info"), b'"copied"', b'{"n":1}', columns
+    )
+    return seal_event(body, number)
+
+
+def test_the_fields_of_a_line_are_the_columns_of_the_log():
+    """An event in the spool, a row of the log and a listened event have the same fields (R10)."""
+    columns = {column.name for column in tables.logs.columns}
+    assert set(EVENT_COLUMNS) == columns - NOT_IN_A_LINE
+    assert {field.name for field in fields(EventRecord)} == columns
+
+
+def test_what_a_line_leaves_out_has_the_default_of_its_column():
+    """An event without a kind, a stream or a category is stored as the tables have it (R10)."""
+    defaults = {
+        column.name: column.server_default.arg  # type: ignore[union-attr]  # a text of ours
+        for column in tables.logs.columns
+        if column.server_default is not None
+    }
+    assert defaults == EVENT_DEFAULTS
+
+
+def test_every_field_that_selects_events_by_equality_is_a_column():
+    """The listener and the database compare the same fields (R36)."""
+    assert set(LOG_EQUALS) <= {column.name for column in tables.logs.columns}
+    taken = {field.name for field in fields(LogFilter)} & {
+        field.name for field in fields(EventRecord)
+    }
+    assert taken - {"level", "attrs"} == set(LOG_EQUALS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        (b"", "system"),
+        (b',"job_id":"j"', "job"),
+        (b',"job_id":"j","step_id":"s"', "task"),
+    ],
+)
+def test_an_event_is_read_as_it_was_written(columns: bytes, kind: str):
+    """What is given comes back, and the type follows from the ids (R10)."""
+    event = read_event(an_event(columns))
+    assert (event.ts, event.level, event.message, event.attrs, event.seq, event.type) == (
+        "2026-01-31 12:00:00.000001", "info", "copied", {"n": 1}, 7, kind,
+    )  # fmt: skip
+    assert names_job(an_event(columns)) is (kind != "system")
+
+
+def test_another_attempt():
+    """A provisional number gives way to the true one, and nothing else changes."""
+    before = an_event(b',"job_id":"j","attempt":1,"provisional":"2026-01-31 12:00:00.000000"')
+    after = read_event(with_attempt(before, 3))
+    assert after.attempt == 3
+    assert line.is_provisional(before)
+    after.attempt = 1
+    assert after == read_event(before)
+
+
+def test_a_change_of_state_is_read_as_it_was_written():
+    """A row of a job or a step comes back, with its number (R10)."""
+    written = seal_state(state_body("step", {"id": "s-1", "done": 2}), 9)
+    state = read_state(written)
+    assert (state.kind, state.state_seq, bytes(state.row["done"])) == ("step", 9, b"2")
+    assert subject_of(written.decode()) == '{"kind":"step","row":{"id":"s-1"'
+    assert not subject_of(an_event().decode())
+
+
+def test_no_other_module_knows_the_bytes_of_a_line():
+    """The bytes of a line have one home: elsewhere they would drift."""
+    root = Path(structjob.__file__).parent
+    knowing = [
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if any(
+            mark in path.read_text() for mark in ('"crc":"', ',"seq":', ',"state_seq":', '{"ts":')
+        )
+    ]
+    assert knowing == ["spool/line.py"]
