@@ -65,7 +65,7 @@ class PageOf(msgspec.Struct, Generic[T]):
 
 def page_of(page: Page[T]) -> PageOf[T]:
     """Return a page as it goes over the wire."""
-    return PageOf(page.items, page.next, page.previous, page.partial)
+    return PageOf(page.items, page.next_cursor, page.previous_cursor, page.partial)
 
 
 ANSWERS: dict[str, Any] = {}

@@ -87,7 +87,7 @@ class Source:
         self.logs = Logs(store.fetch, _nothing_pending)
         self.sessions = Sessions(store.fetch, _nothing_pending)
         self.errors = Errors(store.fetch, _nothing_pending, store.transact)
-        self.stats = Statistics(store.fetch, _nothing_pending)
+        self.stats = Statistics(store.fetch, _nothing_pending, self.jobs)
 
     async def close(self) -> None:
         """Close what was opened here; a host's tracker stays open."""

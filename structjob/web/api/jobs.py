@@ -21,7 +21,7 @@ from structjob.models import (
     StepRecord,
     StepStatus,
 )
-from structjob.statistics import Outlook
+from structjob.statistics import Estimate
 from structjob.web.answers import PageOf, Reads, page_of, reads
 from structjob.web.params import AttemptQuery, JobQuery, NoQuery, Query
 
@@ -33,7 +33,7 @@ class JobDetail(msgspec.Struct):
 
     job: JobRecord
     progress: JobProgress
-    estimate: Outlook
+    estimate: Estimate
     lost_events: dict[str, int]
     """How many of its events were given up, by reason."""
 
@@ -102,7 +102,7 @@ async def get_job(source: Reads, id: str, query: Annotated[NoQuery, Parameters()
     """Return a job by any id: its id, external id or context id."""
     job = await source.jobs.find(id)
     progress, estimate, lost = await asyncio.gather(
-        source.jobs.progress(job.id), source.stats.outlook(job.id), source.jobs.missing(job.id)
+        source.jobs.progress(job.id), source.jobs.estimate(job.id), source.jobs.lost_events(job.id)
     )
     return JobDetail(job, progress, estimate, lost)
 
@@ -157,10 +157,10 @@ async def list_attempts_of_job(
     return await source.jobs.history(id)
 
 
-@reads(router, "/jobs/{id:id}/estimate", Outlook, problems=(404,), etag=True)
+@reads(router, "/jobs/{id:id}/estimate", Estimate, problems=(404,), etag=True)
 async def get_estimate(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
     """Return how long a job and its steps take, beside those before it."""
-    return await source.stats.outlook(id)
+    return await source.jobs.estimate(id)
 
 
 @reads(router, "/attempts", PageOf[AttemptRecord])
