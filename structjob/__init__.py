@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     )
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
+    from structjob.integrations import asgi as asgi
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.models import (
         AttemptRecord,
@@ -120,7 +121,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_INTEGRATIONS = ("alembic",)
+_INTEGRATIONS = ("alembic", "asgi")
 """Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
 
 __all__ = [

@@ -931,6 +931,16 @@ class Tracker:
         return self._host.classifier
 
 
+def host_of(tracker: Tracker | None = None) -> Host | None:
+    """Return what jobs ask of *tracker*; by default, of the one that was opened first and is still
+    open, if there is one: events without a job are its own.
+    """
+    if tracker is not None:
+        return tracker._host
+    recorder = routing.default()
+    return next((host for host in shutdown.open_hosts() if host.recorder is recorder), None)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -78,6 +78,11 @@ def leave(tracker: Host) -> None:
         _restore()
 
 
+def open_hosts() -> list[Host]:
+    """Return the trackers that are open in this process, in no order."""
+    return list(_open)
+
+
 def under_way() -> bool:
     """Return whether SIGTERM came."""
     return bool(_ending)

@@ -1,0 +1,458 @@
+"""ASGI applications (Starlette, FastAPI, Litestar, Django, your own): a job for each request.
+
+======================  ==========================================================================
+job                     a request, from its arrival until the application returns, background tasks
+                        included
+operation               the method and the route's template: ``GET /items/{id}``
+attempt                 always the first
+parent                  none, unless ``trust="all"``: the job in ``X-Job-ID``
+correlation id          that in ``X-Correlation-ID``, else ``X-Request-ID``, else the trace id
+result                  ``{"status": 200, "bytes": 512, "response_ms": 3.1}``, unless the request
+                        sets another
+======================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from fnmatch import translate
+from typing import Any, Literal, TypedDict, Unpack
+
+from structjob.context.scope import RemoteContext, current_scope, extract, new_id, remote_scope
+from structjob.diagnostics import diagnostics, faults
+from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
+from structjob.integrations.routes import Route, find_route, taken_route
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.tracker import Tracker, host_of
+
+__all__ = ["JobMiddleware", "ResponseError", "install", "lifespan"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Jobs = Literal["all", "changes", "none"] | Callable[[Scope], bool]
+TrustLevel = Literal["ids", "all", "none"]
+Trust = TrustLevel | Callable[[Scope], TrustLevel]
+
+SKIPPED = ("/health", "/healthz", "/healthcheck", "/health/*", "/livez", "/readyz", "/metrics", "/favicon.ico")  # fmt: skip
+"""Paths that are not tracked by default: probes ask for them every few seconds."""
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY")
+_UNTRACKED = ("HEAD", "OPTIONS")
+_CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+_CARRIED = frozenset((b"x-correlation-id", b"x-request-id", b"x-job-id", b"baggage", b"traceparent", b"tracestate"))  # fmt: skip
+"""Headers that `extract` reads: most requests have none of them, and need not be read."""
+_SEEN = "structjob.request"
+"""Key of a scope that a middleware of ours has taken already."""
+
+_MAX_PATH = 1_000
+"""Characters of a path that stand in a job's metadata."""
+
+CLIENT_GONE = 499
+"""Status of a request whose client left before the response was complete; nginx has it so."""
+
+
+class ResponseError(Exception):
+    """The error of a request that was answered with a status ≥ 500, without an exception."""
+
+
+class Options(TypedDict, total=False):
+    """What `JobMiddleware` and `install` take besides the tracker."""
+
+    jobs: Jobs
+    skip: Iterable[str]
+    trust: Trust
+    response_headers: bool
+    websockets: bool
+
+
+class JobMiddleware:
+    """Runs each request as a job, and what it logs belongs to the job.
+
+    The application's exceptions, its responses and its cancellation stay what they are. Without an
+    open tracker requests get a correlation id only.
+
+    Args:
+        app: The ASGI application.
+        tracker: By default the tracker that was opened first and is still open.
+        jobs: Which requests become jobs: ``all`` but HEAD and OPTIONS (the default), ``changes``
+            (POST, PUT, PATCH, DELETE), ``none``, or a function of the ASGI scope. The others get a
+            correlation id and the headers only.
+        skip: Patterns of paths, such as ``/internal/*``, that never become jobs, in place of
+            `SKIPPED`. Static files never do.
+        trust: What is believed of a request's headers: ``ids`` (the default) are the correlation id
+            and the trace; ``all`` is the parent job, too, for services whose callers are your own:
+            anybody else could log into another's job; ``none``; or a function of the ASGI scope
+            that returns one of these.
+        response_headers: Whether the response has ``X-Job-ID`` and ``X-Correlation-ID``, unless the
+            application sets them.
+        websockets: Whether a WebSocket connection is a job, from its beginning to its end. Else it
+            has a correlation id only: it may last for days.
+
+    Raises:
+        InvalidArgument: if one of these is not so.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        tracker: Tracker | None = None,
+        *,
+        jobs: Jobs = "all",
+        skip: Iterable[str] = SKIPPED,
+        trust: Trust = "ids",
+        response_headers: bool = True,
+        websockets: bool = False,
+    ) -> None:
+        if tracker is not None and not isinstance(tracker, Tracker):
+            raise InvalidArgument(f"tracker must be a Tracker, not {type(tracker).__name__}")
+        if not callable(jobs) and jobs not in ("all", "changes", "none"):
+            raise InvalidArgument(
+                f"jobs must be 'all', 'changes', 'none' or a function of the scope, not {jobs!r}"
+            )
+        if not callable(trust) and trust not in ("ids", "all", "none"):
+            raise InvalidArgument(
+                f"trust must be 'ids', 'all', 'none' or a function of the scope, not {trust!r}"
+            )
+        patterns = [skip] if isinstance(skip, str) else list(skip)
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
+                raise InvalidArgument(
+                    f"skip has patterns of paths such as '/internal/*', not {pattern!r}"
+                )
+        self.app = app
+        self._tracker = tracker
+        self._jobs = jobs
+        self._skip = re.compile("|".join(map(translate, patterns)) or r"(?!)")
+        self._trust = trust
+        self._response_headers = response_headers
+        self._websockets = websockets
+        self._warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or _SEEN in scope:
+            await self.app(scope, receive, send)
+            return
+        scope[_SEEN] = True
+        exchange, job, remote = Exchange(receive, send), None, RemoteContext()
+        try:
+            remote = self._remote(scope)
+            job, exchange.route = self._job(scope, remote)
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never cost a response
+            faults.add("tracking a request", exc)
+        if job is not None and await self._started(job):
+            await self._run_job(job, scope, exchange)
+        else:
+            if self._response_headers:
+                exchange.add_headers(None, remote.correlation_id)
+            with remote.as_current():
+                await self.app(scope, exchange.receive, exchange.send)
+
+    # -- before
+    # --------------------------------------------------------------------------
+
+    def _remote(self, scope: Scope) -> RemoteContext:
+        """Return what is believed of the headers, with a correlation id."""
+        trust = self._trust(scope) if callable(self._trust) else self._trust
+        carried = [pair for pair in scope["headers"] if pair[0] in _CARRIED]
+        remote = extract(carried) if carried and trust != "none" else RemoteContext()
+        if carried and trust != "all":
+            remote = RemoteContext(
+                correlation_id=remote.correlation_id,
+                trace_id=remote.trace_id,
+                span_id=remote.span_id,
+                trace_flags=remote.trace_flags,
+                tracestate=remote.tracestate,
+            )
+        outer = current_scope()
+        if outer is not None and remote.job_id is None:  # below `structjob run`, or a client's job
+            remote = remote._replace(
+                job_id=outer.job_id,
+                step_id=outer.step_id,
+                attempt=outer.attempt,
+                operation=outer.operation,
+                root_job_id=outer.root_job_id,
+                correlation_id=remote.correlation_id or outer.correlation_id,
+                **outer.labels,
+            )
+        return remote._replace(correlation_id=remote.correlation_id or remote.trace_id or new_id())
+
+    def _job(self, scope: Scope, remote: RemoteContext) -> tuple[Job | None, Route | None]:
+        """Return the job of a request and its route; no job if it shall not have one."""
+        path = _path(scope)
+        if not self._wanted(scope) or self._skip.match(path):
+            return None, None
+        host = host_of(self._tracker)
+        if host is None:
+            return None, None
+        method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
+        routes = getattr(scope.get("app"), "routes", None) or getattr(self.app, "routes", None)
+        route = None
+        if routes:
+            route = find_route(routes, dict(scope)) or Route("<unmatched>")
+            if route.static:
+                return None, route
+        client = scope.get("client")
+        about = {
+            "method": method[:20],
+            "path": path[:_MAX_PATH],
+            "client": client[0] if client else None,
+        }
+        # Not `tracker.job()`: what that checks beforehand costs as much as the job itself.
+        options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
+        parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
+        return Job(host, operation_of(method, route), parent=parent, options=options), route
+
+    def _wanted(self, scope: Scope) -> bool:
+        if scope["type"] == "websocket":
+            return self._websockets
+        if callable(self._jobs):
+            return bool(self._jobs(scope))
+        if self._jobs == "changes":
+            return scope["method"] in _CHANGES
+        return self._jobs == "all" and scope["method"] not in _UNTRACKED
+
+    async def _started(self, job: Job) -> bool:
+        try:
+            await job.__aenter__()
+        except NotOpen as exc:
+            if not self._warned:
+                self._warned = True
+                diagnostics.warning("requests are not tracked: %s", exc)
+        except Exception as exc:  # noqa: BLE001 -- see above
+            faults.add("starting the job of a request", exc)
+        else:
+            return True
+        return False
+
+    # -- meanwhile and after
+    # --------------------------------------------------------------------------
+
+    async def _run_job(self, job: Job, scope: Scope, exchange: Exchange) -> None:
+        if self._response_headers:
+            exchange.add_headers(job.id, job.correlation_id)
+        try:
+            await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as exc:
+            await self._end(job, scope, exchange, exc)
+            await job.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        await self._end(job, scope, exchange, None)
+        await job.__aexit__(None, None, None)
+
+    async def _end(
+        self, job: Job, scope: Scope, exchange: Exchange, exc: BaseException | None
+    ) -> None:
+        try:
+            if job.ended:  # by the application
+                return
+            if exchange.route is None or exchange.route.template == "<unmatched>":
+                taken = taken_route(scope)
+                if taken is not None:
+                    job.operation = operation_of(
+                        "WEBSOCKET" if scope["type"] == "websocket" else scope["method"], taken
+                    )
+            result = exchange.result(exc)
+            if job.result is None:
+                job.result = result
+            # `status` is the job's
+            summary = {"http_status" if name == "status" else name: result[name] for name in result}
+            if exchange.gone and (exc is None or _of_client(exc)):
+                await job.end("cancelled", error=exc, summary=summary)
+            elif exc is None:
+                status = exchange.status or 0
+                error = ResponseError(f"HTTP {status}") if status >= 500 else None
+                await job.end(error=error, summary=summary)
+        except Exception as fault:  # noqa: BLE001 -- see above
+            faults.add("ending the job of a request", fault)
+
+
+class Exchange:
+    """A request and its response, as they pass.
+
+    Attributes:
+        route: The route of the request, where it is known.
+        status: Of the response, once it has begun.
+        gone: Whether the client left before the response was complete.
+    """
+
+    __slots__ = (
+        "_began",
+        "_bytes",
+        "_close_code",
+        "_headers",
+        "_receive",
+        "_response_ms",
+        "_send",
+        "gone",
+        "route",
+        "status",
+    )
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._began = time.monotonic()
+        self._bytes = 0
+        self._response_ms: float | None = None
+        self._close_code: int | None = None
+        self.route: Route | None = None
+        self.status: int | None = None
+        self.gone = False
+
+    def add_headers(self, job_id: str | None, correlation_id: str | None) -> None:
+        """Add the ids to the response when it begins, as far as a header can hold them."""
+        for name, value in ((b"x-job-id", job_id), (b"x-correlation-id", correlation_id)):
+            if value is not None and value.isascii() and value.isprintable():
+                self._headers.append((name, value.encode()))
+
+    async def receive(self) -> Message:
+        """Pass on what the client sent."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            # A server says so after the response, too, to those who listen.
+            self.gone = self.gone or self._response_ms is None
+        elif message["type"] == "websocket.disconnect":
+            self._close_code = message.get("code")
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application sends."""
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
+            self.status = message.get("status", 101)
+            message = self._with_ids(message)
+        elif kind in (
+            "http.response.body",
+            "http.response.zerocopysend",
+            "http.response.pathsend",
+        ):
+            self._bytes += len(message.get("body", b""))
+            if not message.get("more_body", False) and self._response_ms is None:
+                # Before it is sent: who listens for a disconnect may hear of one at once.
+                self._response_ms = round((time.monotonic() - self._began) * 1000, 3)
+        elif kind == "websocket.close":
+            self._close_code = message.get("code", 1000)
+        try:
+            await self._send(message)
+        except OSError:
+            self.gone = True
+            raise
+
+    def _with_ids(self, message: Message) -> Message:
+        given = list(message.get("headers") or ())
+        names = {name.lower() for name, _ in given}
+        missing = [header for header in self._headers if header[0] not in names]
+        return {**message, "headers": [*given, *missing]} if missing else message
+
+    def result(self, exc: BaseException | None) -> dict[str, Any]:
+        """Return what came of it, given the exception that the application raised."""
+        status = self.status
+        if self.gone:
+            status = CLIENT_GONE
+        elif status is None and isinstance(exc, Exception):
+            status = 500  # which the server sends
+        found = {
+            "status": status,
+            "bytes": self._bytes,
+            "response_ms": self._response_ms,
+            "close_code": self._close_code,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def operation_of(method: str, route: Route | None) -> str:
+    """Return what the job of a request is called."""
+    known = method if method in _METHODS or method == "WEBSOCKET" else "OTHER"
+    return known if route is None else f"{known} {route.template or '/'}"
+
+
+def _path(scope: Scope) -> str:
+    """Return the path of a request below the place where the application is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path") or ""
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _of_client(exc: BaseException) -> bool:
+    """Return whether *exc* says that the client is gone."""
+    return isinstance(exc, OSError) or any(
+        base.__name__ == "ClientDisconnect" for base in type(exc).__mro__
+    )
+
+
+def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
+    """Track the requests of a Starlette or FastAPI application, around all of its other
+    middlewares.
+
+    Other than with ``app.add_middleware(JobMiddleware)``, the response to an exception that nobody
+    handles has the ids, too, and so has what its handler logs.
+
+    Args:
+        app: The application, before it is started.
+        tracker: See `JobMiddleware`.
+        options: See `JobMiddleware`: jobs, skip, trust, response_headers, websockets.
+
+    Raises:
+        InvalidArgument: if *app* is no such application, or an option is wrong.
+        InvalidState: if the application has begun to handle requests.
+    """
+    build = getattr(app, "build_middleware_stack", None)
+    if build is None:
+        raise InvalidArgument(
+            f"{type(app).__name__} is no Starlette or FastAPI application: wrap it, "
+            "app = structjob.asgi.JobMiddleware(app)"
+        )
+    if app.middleware_stack is not None:
+        raise InvalidState("the application has started; call asgi.install(app) before")
+    JobMiddleware(app, tracker, **options)  # what is wrong is said here, and not in a request
+
+    def build_middleware_stack() -> JobMiddleware:
+        return JobMiddleware(build(), tracker, **options)
+
+    app.build_middleware_stack = build_middleware_stack
+
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+
+def lifespan(url: Any = None, *, then: Lifespan | None = None, **options: Any) -> Lifespan:
+    """Return a lifespan that opens a tracker before the application starts, and closes it after it
+    has stopped: ``FastAPI(lifespan=asgi.lifespan("sqlite:///jobs.db"))``.
+
+    Requests find it as ``request.state.tracker``.
+
+    Args:
+        url: See `structjob.Tracker`.
+        then: The application's own lifespan, which runs while the tracker is open.
+        options: See `structjob.Tracker`.
+
+    Raises:
+        InvalidArgument: if an option is wrong.
+    """
+    Tracker(url, **options)  # what is wrong is said here, and not when the server starts
+
+    @asynccontextmanager
+    async def tracked(app: Any) -> AsyncIterator[Mapping[str, Any]]:
+        async with Tracker(url, **options) as tracker:
+            if then is None:
+                yield {"tracker": tracker}
+            else:
+                async with then(app) as state:
+                    yield {"tracker": tracker, **(state or {})}
+
+    return tracked
