@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         JobNotFound,
         NotOpen,
         PruneInProgress,
+        QueryTimeout,
         SchemaMismatch,
         SpoolError,
         StoreUnavailable,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         StepStatus,
     )
     from structjob.process import reset
+    from structjob.reader import Reader
     from structjob.retention.policy import PruneResult, Retention
     from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
     from structjob.sinks.file import FileSink
@@ -83,6 +85,7 @@ _WHERE = {
         "JobNotFound",
         "NotOpen",
         "PruneInProgress",
+        "QueryTimeout",
         "SchemaMismatch",
         "SpoolError",
         "StoreUnavailable",
@@ -114,6 +117,7 @@ _WHERE = {
     "capture.processors": ("Sampler", "add_context", "record_event"),
     "process": ("reset",),
     "values.redaction": ("Redactor", "secret"),
+    "reader": ("Reader",),
     "retention.policy": ("PruneResult", "Retention"),
     "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
     "statistics": ("ErrorGroup", "StatsFilter"),
@@ -157,6 +161,8 @@ __all__ = [
     "Page",
     "PruneInProgress",
     "PruneResult",
+    "QueryTimeout",
+    "Reader",
     "Redactor",
     "Retention",
     "Sampler",

@@ -104,6 +104,22 @@ class StoreUnavailable(StructjobError):
         self.gone = gone
 
 
+class QueryTimeout(StructjobError, TimeoutError):
+    """A query took longer than its reader allows, and was stopped; see `structjob.Reader`.
+
+    Args:
+        masked_url: The database, without its password.
+        seconds: How long it was allowed to take.
+    """
+
+    def __init__(self, masked_url: str, seconds: float) -> None:
+        super().__init__(
+            f"a query of {masked_url} was stopped after {seconds:g} s: ask for less, such as a shorter span of time, or give the reader "
+            "a longer timeout"
+        )
+        self.seconds = seconds
+
+
 class PruneInProgress(StructjobError):
     """Another process deletes what is due at the moment; one at a time does."""
 

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
     from structjob.queries.verify import VerifyResult
+    from structjob.reader import Reader
     from structjob.store.ingest import Store
     from structjob.transfer.imports import ImportResult
 
@@ -88,7 +89,7 @@ _LATE = 0.1
 """Seconds that an engine may take longer than it was given."""
 
 _MADE_BY_OPENING = frozenset(
-    {"jobs", "logs", "sessions", "errors", "stats", "_recorder", "_engine", "_store"}
+    {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
 )
 
 
@@ -201,6 +202,7 @@ class Tracker:
         self._recorder: Recorder
         self._engine: Engine
         self._store: Store
+        self._own_reader: Reader
         self.jobs: Jobs
         """Reads jobs; see `structjob.queries.jobs.Jobs`."""
         self.logs: Logs
@@ -285,11 +287,7 @@ class Tracker:
         await asyncio.to_thread(_import_store)
         from structjob.engine.database import DatabaseLink, permanent
         from structjob.engine.delivery import Engine
-        from structjob.queries.errors import Errors
-        from structjob.queries.jobs import Jobs
-        from structjob.queries.logs import Logs
-        from structjob.queries.session_status import Sessions
-        from structjob.queries.statistics import Statistics
+        from structjob.reader import Reader
         from structjob.store.factory import make_store
         from structjob.store.url import identity, parse, places, with_schema
 
@@ -347,12 +345,16 @@ class Tracker:
         recorder.level = self._level  # which may have been set meanwhile
         self._store, self._recorder = store, recorder
         self._host.attach(recorder, self._engine)
-        self.jobs = Jobs(self._host.fetch, self._host.flush, resolve_id=self._resolve_id)
-        self.logs = Logs(self._host.fetch, self._host.flush, self.jobs)
-        self.sessions = Sessions(self._host.fetch, self._host.flush)
+        self._own_reader = reader = Reader.over(
+            url,
+            fetch=self._host.fetch,
+            transact=self._host.transact,
+            flush=self._host.flush,
+            resolve_id=self._resolve_id,
+        )
+        self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
+        self.errors, self.stats = reader.errors, reader.stats
         self._engine.on_stored = self.logs.stored
-        self.errors = Errors(self._host.fetch, self._host.flush, self._host.transact)
-        self.stats = Statistics(self._host.fetch, self._host.flush, self.jobs)
         routing.add(recorder)
         shutdown.enter(self._host, signals=self._handle_signals)
         self._engine.start()
@@ -915,6 +917,34 @@ class Tracker:
         await self._host.flush()
         if durable:
             await self._host.on_own_loop(self._store.make_durable())
+
+    def reader(self, *, timeout: float | None = None) -> Reader:
+        """Return a `Reader` of this tracker's database, to be opened with ``async with``, which
+        sees what this tracker has logged.
+
+        It has connections of its own, so that long queries do not keep the tracker's waiting; but a
+        database in memory has only one, and no timeout.
+
+        Args:
+            timeout: See `Reader`.
+
+        Raises:
+            InvalidArgument: if *timeout* is not a positive number.
+            NotOpen: if the tracker is not open.
+        """
+        from structjob.reader import Reader
+
+        self._require_open()
+        if getattr(self._store, "path", "") is None:
+            return self._own_reader
+        return Reader(
+            self._url,
+            timeout=timeout,
+            schema=self._schema,
+            resolve_id=self._resolve_id,
+            engine_options=self._engine_options,
+            flush=self._host.flush,
+        )
 
     async def verify(self) -> VerifyResult:
         """Prove that nothing is lost: each number given out is stored, or explained."""

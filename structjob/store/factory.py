@@ -12,8 +12,18 @@ from structjob.store.ingest import Store
 from structjob.store.url import parse
 
 
-def make_store(url: str | URL | None, engine_options: Mapping[str, Any]) -> Store:
+def make_store(
+    url: str | URL | None,
+    engine_options: Mapping[str, Any],
+    *,
+    read_timeout: float | None = None,
+) -> Store:
     """Return the store for *url*, not yet open.
+
+    Args:
+        url: See `structjob.store.url.parse`.
+        engine_options: For SQLAlchemy's ``create_async_engine``; servers only.
+        read_timeout: Seconds that a query may take; see `structjob.Reader`.
 
     Raises:
         InvalidURL: if the URL cannot be understood, or there is no store for its database.
@@ -28,11 +38,11 @@ def make_store(url: str | URL | None, engine_options: Mapping[str, Any]) -> Stor
             raise InvalidArgument(
                 f"engine_options ({', '.join(engine_options)}) are for servers; SQLite has none"
             )
-        return SQLiteStore(parsed)
+        return SQLiteStore(parsed, read_timeout=read_timeout)
     if backend == "postgresql":
         from structjob.store.postgres import PostgresStore
 
-        return PostgresStore(parsed, engine_options)
+        return PostgresStore(parsed, engine_options, read_timeout=read_timeout)
     from structjob.store.mysql import MySQLStore
 
-    return MySQLStore(parsed, engine_options)
+    return MySQLStore(parsed, engine_options, read_timeout=read_timeout)

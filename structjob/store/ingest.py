@@ -321,6 +321,14 @@ class Store(Protocol):
         another version's.
         """
 
+    async def attach(self) -> None:
+        """Connect for reading; create and change nothing. May be called again, where the database
+        that was there before is gone.
+
+        Raises `SchemaMismatch` where the tables are absent or another version's, `StoreUnavailable`
+        where there is no such file, and `InvalidURL` for a database in memory.
+        """
+
     async def close(self) -> None:
         """Let go of every connection."""
 

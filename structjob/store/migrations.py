@@ -33,6 +33,7 @@ __all__ = [
     "LOCK_TIMEOUT",
     "REVISIONS",
     "VERSION_TABLE",
+    "check",
     "current",
     "downgrade",
     "head",
@@ -109,6 +110,29 @@ def prepare(connection: Connection, *, anew: bool = False) -> None:
                 f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: "
                 "run `structjob migrate` once all programs that write to them can be upgraded"
             )
+
+
+def check(connection: Connection) -> None:
+    """Refuse tables that this version of structjob does not read; change nothing.
+
+    Args:
+        connection: Without a transaction.
+
+    Raises:
+        SchemaMismatch: if the tables are absent, older, newer, or not structjob's.
+    """
+    with suppress(DBAPIError):  # most likely the table is absent; whatever else it is shows again
+        if _read_revision(connection) == head():
+            connection.rollback()
+            return
+    connection.rollback()
+    found = current(connection)
+    if found is None:
+        raise SchemaMismatch(f"{_where(connection)} holds no jobs or logs of structjob")
+    if found != head():
+        raise SchemaMismatch(
+            f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: run `structjob migrate`"
+        )
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import URL, Connection
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.spool.line import EVENT_DEFAULTS, field_mark
@@ -170,6 +170,8 @@ _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _TOO_MANY = frozenset({1040, 1203, 1226})
 _UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
+_TOO_LONG = frozenset({1969, 3024})
+"""A query was stopped after its time: MariaDB's number, and MySQL's."""
 
 
 class _TooLarge(Exception):
@@ -286,8 +288,10 @@ class MySQLStore(ServerStore):
     extra = "mysql"
     _ingest: _Ingest
 
-    def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
-        super().__init__(url, engine_options, _Ingest())
+    def __init__(
+        self, url: URL, engine_options: Mapping[str, Any], *, read_timeout: float | None = None
+    ) -> None:
+        super().__init__(url, engine_options, _Ingest(), read_timeout=read_timeout)
         if not url.database:
             raise InvalidURL(
                 f"{self.masked_url} names no database: add its name, such as {self.masked_url.rstrip('/')}/structjob"
@@ -312,7 +316,14 @@ class MySQLStore(ServerStore):
                 permanent=True,
             )
         self._ingest.most = (packet - _RESERVE) // 2
-        cursor.execute(_LIMITS["MariaDB" if "MariaDB" in version else "MySQL"])
+        kind = "MariaDB" if "MariaDB" in version else "MySQL"
+        cursor.execute(_LIMITS[kind])
+        if self.read_timeout is not None:
+            cursor.execute(
+                f"SET SESSION max_statement_time = {self.read_timeout}"
+                if kind == "MariaDB"
+                else f"SET SESSION max_execution_time = {max(1, round(self.read_timeout * 1000))}"
+            )
         cursor.execute("SHOW VARIABLES LIKE 'wsrep_sync_wait'")
         if (found := cursor.fetchone()) is not None:
             # A Galera node answers from what it has applied: wait for what was committed on another
@@ -326,6 +337,10 @@ class MySQLStore(ServerStore):
         if transport is not None:
             transport.abort()
         connection.close()
+
+    def too_long(self, error: BaseException) -> bool:
+        said = error.orig.args if isinstance(error, DBAPIError) and error.orig is not None else ()
+        return bool(said) and said[0] in _TOO_LONG
 
     def understood(self, error: Exception) -> Fault | None:
         if isinstance(error, _TooLarge):

@@ -154,14 +154,20 @@ class PostgresStore(ServerStore):
 
     extra = "postgres"
 
-    def __init__(self, url: URL, engine_options: Mapping[str, Any]) -> None:
-        super().__init__(url, engine_options, _Ingest())
+    def __init__(
+        self, url: URL, engine_options: Mapping[str, Any], *, read_timeout: float | None = None
+    ) -> None:
+        super().__init__(url, engine_options, _Ingest(), read_timeout=read_timeout)
         self._encoding = ""
         self._codec: str | None = None
 
     def options(self) -> dict[str, Any]:
         settings = {"application_name": "structjob", **self.driver_options.settings}
         given: dict[str, Any] = {**self.driver_options.arguments, "server_settings": settings}
+        if self.read_timeout is not None:
+            # The driver asks the server to stop the query. Not `statement_timeout`: behind a pooler
+            # a session, with its settings, is passed on to other programs.
+            given["command_timeout"] = self.read_timeout
         if self.tls.wanted:
             given["ssl"] = self.tls.context()
         elif self.tls.mode is not None:
@@ -233,6 +239,9 @@ class PostgresStore(ServerStore):
             lambda connection: _at_once(connection, _INSERT_AND_REACH, parameters), repeatable=True
         )
         return Written()
+
+    def too_long(self, error: BaseException) -> bool:
+        return isinstance(error, TimeoutError)
 
     async def make_durable(self) -> None:
         # Where the server commits asynchronously, one commit that is not carries all before it

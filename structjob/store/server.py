@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError, NoSuchModuleError, S
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from structjob.exceptions import InvalidURL, StoreUnavailable, StructjobError
+from structjob.exceptions import InvalidURL, QueryTimeout, StoreUnavailable, StructjobError
 from structjob.spool.session import Session
 from structjob.store import (
     claims,
@@ -52,6 +52,9 @@ WRITE_TIMEOUT = 10.0
 """Seconds that a connection, and a transaction of ours, may take."""
 READ_TIMEOUT = 60.0
 """Seconds that a query may take: some read all of a large log."""
+
+_GRACE = 1.0
+"""Seconds beyond a reader's own timeout in which the server is to say that it stopped the query."""
 
 _TRIES = 6
 """How often a transaction is tried that met another one."""
@@ -103,6 +106,9 @@ class ServerStore:
         url: With the driver.
         engine_options: For SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or
             ``connect_args`` (TLS). They win over ours.
+        ingest: How its kind of server takes batches.
+        read_timeout: Seconds that a query may take; by default `READ_TIMEOUT`, after which the
+            connection is cut.
     """
 
     writers = 2
@@ -110,8 +116,16 @@ class ServerStore:
     extra: str
     """What to install for the driver."""
 
-    def __init__(self, url: URL, engine_options: Mapping[str, Any], ingest: Ingest) -> None:
+    def __init__(
+        self,
+        url: URL,
+        engine_options: Mapping[str, Any],
+        ingest: Ingest,
+        *,
+        read_timeout: float | None = None,
+    ) -> None:
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
+        self.read_timeout = read_timeout
         self.tls, without = tls.taken(url)
         self.driver_options, self.url = driver_options.taken(without, self.masked_url)
         self._options = engine_options
@@ -148,6 +162,10 @@ class ServerStore:
         """Return what a driver's *error* means."""
         raise NotImplementedError
 
+    def too_long(self, error: BaseException) -> bool:
+        """Return whether *error* says that a query was stopped after `read_timeout`."""
+        raise NotImplementedError
+
     # -- opening and closing
     # --------------------------------------------------------------------------
 
@@ -156,6 +174,11 @@ class ServerStore:
         self.reached = True
         await self.administer(partial(migrations.prepare, anew=self._prepared))
         self._prepared = True
+
+    async def attach(self) -> None:
+        await self.knock()
+        self.reached = True
+        await self.administer(migrations.check)
 
     async def knock(self) -> None:
         """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its
@@ -351,7 +374,10 @@ class ServerStore:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
             return (await connection.execute(statement)).mappings().all()
 
-        return await self._answered(work, READ_TIMEOUT)
+        if self.read_timeout is None:
+            return await self._answered(work, READ_TIMEOUT)
+        # The server stops it first, and says so; where it does not answer at all, we go.
+        return await self._answered(work, self.read_timeout + _GRACE)
 
     async def _answered(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float) -> T:
         try:
@@ -396,6 +422,8 @@ class ServerStore:
         error = task.exception()
         if error is None:
             return task.result()
+        if self.read_timeout is not None and call.connection is not None and self.too_long(error):
+            raise QueryTimeout(self.masked_url, self.read_timeout) from None
         if isinstance(error, (StructjobError, msgspec.MsgspecError)) or not isinstance(
             error, Exception
         ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import sqlite3
 import threading
@@ -22,7 +23,7 @@ from sqlalchemy import URL, Connection, Executable, RowMapping, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
+from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, StoreUnavailable
 from structjob.machine.files import UnsafeFile, check_file, ensure_file
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
@@ -54,6 +55,9 @@ _BUSY_SLICE = 0.25
 """Seconds of it that are waited at a time within SQLite, where nothing can reach the waiting
 thread.
 """
+
+_STOP_EVERY = 0.05
+"""Seconds between two interruptions of a query that is to be stopped."""
 
 _PARTING = 1.0
 """Seconds that the connection which writes waits, when the store is closed, for the one that reads.
@@ -120,6 +124,8 @@ class SQLiteStore:
 
     Args:
         url: ``sqlite:///path`` or ``sqlite://`` (in memory).
+        read_timeout: Seconds that a query may take, its turn in the thread that reads included;
+            unlimited by default.
     """
 
     writers = 2
@@ -129,8 +135,9 @@ class SQLiteStore:
     reached = False
     """Nobody answers but the file itself; see `structjob.tracker.OPEN_WAITS_FILE`."""
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, read_timeout: float | None = None) -> None:
         self.masked_url = masked(url.set(drivername="sqlite"))
+        self._read_timeout = read_timeout
         self.path = sqlite_path(url)
         self._ingest = _Ingest()
         self._writer = Worker("structjob-writer")
@@ -176,6 +183,33 @@ class SQLiteStore:
                 self._connection.close()
                 self._connection = self._writing = None
                 raise
+
+    async def attach(self) -> None:
+        await self._run(self._reader, self._attach)
+
+    def _attach(self) -> None:
+        if self.path is None:
+            raise InvalidURL(
+                f"{self.masked_url} is in memory, which only the program that made it can read: use its tracker's reader()"
+            )
+        with self._busy:
+            if self._writing is not None:
+                _let_go(self._writing)
+                self._connection = self._writing = None
+        if self._reading is not None:
+            _let_go(self._reading)
+            self._reading = self._file = None
+        file = DatabaseFile.at(self.path, Path(os.path.realpath(self.path)))
+        reading = _core(self._connect(for_reading=True), "PRAGMA query_only=1")
+        try:
+            migrations.check(reading)
+            self._file = self._reading_file = file.with_logs()
+            self._check_file()
+        except BaseException:
+            _let_go(reading)
+            self._file = None
+            raise
+        self._reading = reading
 
     def _leave(self, file: DatabaseFile) -> None:
         """Close the connection to a *file* that is gone, so that the one in its place can be
@@ -224,7 +258,8 @@ class SQLiteStore:
         try:
             # SQLite does not wait here by itself, and other processes may be opening the same new
             # file.
-            self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
+            if not for_reading:
+                self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
             if not for_reading or not has_temporary_directory():
                 # Batches are bounded, so that memory holds them; a query may sort more than memory
                 # should hold.
@@ -385,24 +420,42 @@ class SQLiteStore:
         return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        return await self._run(self._reader, self._fetch, statement)
+        if self.path is None:
+            return await self._run(self._reader, self._fetch, statement)
+        query = _Query()
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                return await self._run(self._reader, self._fetch_within, query, statement)
+        except TimeoutError:
+            assert self._read_timeout is not None  # noqa: S101 -- else nothing ends it
+            raise QueryTimeout(self.masked_url, self._read_timeout) from None
+        finally:
+            query.stop(asyncio.get_running_loop())
 
-    def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
+    def _fetch_within(self, query: _Query, statement: Executable) -> Sequence[RowMapping]:
+        try:
+            return self._fetch(statement, query)
+        finally:
+            query.end()
+
+    def _fetch(self, statement: Executable, query: _Query | None = None) -> Sequence[RowMapping]:
         self._check_file()
         if self._reading is not None and self._reading_file is not self._file:
             if self.path is not None:
                 _let_go(self._reading)
             self._reading = None
         if self._reading is None:
-            if self._writing is None:
-                raise StoreUnavailable(f"{self.masked_url} is closed")
-            self._reading_file = self._file
-            self._reading = (
-                self._writing
-                if self.path is None
-                else _core(self._connect(for_reading=True), "PRAGMA query_only=1")
-            )
+            self._reading, self._reading_file = self._connect_to_read(), self._file
+        if query is not None:
+            query.begin(self._reading)
         return self._reading.execute(statement).mappings().all()
+
+    def _connect_to_read(self) -> Connection:
+        if self.path is None and self._writing is not None:
+            return self._writing
+        if self._file is None:
+            raise StoreUnavailable(f"{self.masked_url} is closed")
+        return _core(self._connect(for_reading=True), "PRAGMA query_only=1")
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
         return await self._run(self._writer, self._transact, call)
@@ -428,6 +481,10 @@ class SQLiteStore:
     def _transaction(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
         with self._busy:
             connection = self._connection
+            if connection is None and self._file is not None and not self._closing:
+                # only attached: the first that is written
+                connection = self._connection = self._connect()
+                self._writing = _core(connection)
             if connection is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
             self._patiently(
@@ -506,6 +563,37 @@ class SQLiteStore:
         return StoreUnavailable(
             f"the database {self.masked_url} does not work: {text}", permanent=permanent, gone=gone
         )
+
+
+class _Query:
+    """A query that can be stopped from another thread: its time is over, or nobody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._stopped = False
+
+    def begin(self, connection: Connection) -> None:
+        """Note on which connection it runs."""
+        with self._lock:
+            if self._stopped:
+                raise StoreUnavailable("the query was stopped before it began")
+            self._connection = connection.connection.dbapi_connection
+
+    def end(self) -> None:
+        """Note that it has ended: the next query on the connection is another one."""
+        with self._lock:
+            self._connection = None
+
+    def stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Interrupt it if it runs, until it has ended; harmless if it has."""
+        with self._lock:
+            self._stopped = True
+            if self._connection is None:
+                return
+            self._connection.interrupt()
+        # What is interrupted before it has begun goes on.
+        loop.call_later(_STOP_EVERY, self.stop, loop, context=contextvars.Context())
 
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -35,7 +35,7 @@ _EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgre
 _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
-def parse(url: str | URL | None = None) -> URL:
+def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
     """Return *url* as a SQLAlchemy URL with the driver that structjob uses for that database.
 
     Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL
@@ -43,7 +43,8 @@ def parse(url: str | URL | None = None) -> URL:
     (`structjob.store.driver_options`, `structjob.store.tls`).
 
     Args:
-        url: A URL as text or from SQLAlchemy; None means ``$STRUCTJOB_DATABASE_URL``, else
+        url: A URL as text or from SQLAlchemy; ``:memory:``; a path object of an SQLite file. None
+            means ``$STRUCTJOB_DATABASE_URL``, else
             ``$DATABASE_URL``, else ``sqlite:///structjob.db``.
 
     Raises:
@@ -54,6 +55,10 @@ def parse(url: str | URL | None = None) -> URL:
 
     if url is None:
         url = next((os.environ[name] for name in ENVIRONMENT if os.environ.get(name)), DEFAULT)
+    if isinstance(url, os.PathLike):
+        url = URL.create("sqlite", database=os.fspath(url))
+    elif url == ":memory:":
+        url = "sqlite://"
     if not isinstance(url, str | URL):
         raise InvalidURL(
             f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}"
@@ -129,7 +134,7 @@ def _check_file_options(url: str) -> None:
         )
 
 
-def with_schema(url: str | URL | None, schema: str) -> URL:
+def with_schema(url: str | os.PathLike[str] | URL | None, schema: str) -> URL:
     """Return *url* as `parse` does, with the *schema* for the tables on PostgreSQL.
 
     Raises:

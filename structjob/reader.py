@@ -1,0 +1,244 @@
+"""Reads of one database, without a tracker: no session, no spool, nothing created.
+
+The tracker, the command line and the web pages read through this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from sqlalchemy import URL, Connection, Executable, RowMapping
+
+from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
+from structjob.queries import health
+from structjob.queries.errors import Errors
+from structjob.queries.health import Health
+from structjob.queries.jobs import Jobs, LegacyLookup
+from structjob.queries.logs import Logs
+from structjob.queries.session_status import Sessions
+from structjob.queries.statistics import Statistics
+from structjob.queries.verify import VerifyResult, verify
+from structjob.store.factory import make_store
+from structjob.store.url import masked, parse, with_schema
+
+if TYPE_CHECKING:
+    from structjob.store.contract import Fetch, Flush, Transact
+    from structjob.store.ingest import Store
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads what trackers stored, while they go on or after they ended.
+
+    ::
+
+        async with structjob.Reader("sqlite:///jobs.db") as reader:
+            for job in await reader.jobs.list(status="failed"):
+                print(job.operation, job.error)
+
+    It creates and changes nothing: only ``errors.resolve`` and ``errors.reopen`` write. It is used
+    within one event loop, by any number of tasks. A database file that is replaced meanwhile is
+    opened anew.
+
+    Args:
+        url: As for `Tracker`.
+        timeout: Seconds that one query may take; then it is stopped, and `QueryTimeout` is raised.
+            On SQLite the query is interrupted; its turn counts, since one query runs at a time. A
+            server stops it: PostgreSQL is asked to by the driver (``command_timeout``), MariaDB has
+            ``max_statement_time``, MySQL ``max_execution_time``, which its own statements that are
+            no ``SELECT`` do not know. By default there is no limit on SQLite, and after 60 seconds
+            a server counts as away (`StoreUnavailable`).
+        schema: The schema of the tables, on PostgreSQL only; see `Tracker`.
+        resolve_id: As for `Tracker`.
+        engine_options: As for `Tracker`.
+        flush: Awaited before each read, to deliver what is pending; see `Tracker.reader`.
+
+    Raises:
+        InvalidArgument: if *timeout* is not a positive number, or an option is refused.
+        InvalidURL: if the URL cannot be understood.
+
+    A query raises `StoreUnavailable` while the database does not answer.
+    """
+
+    jobs: Jobs
+    """Reads jobs; see `structjob.queries.jobs.Jobs`."""
+    logs: Logs
+    """Reads events; see `structjob.queries.logs.Logs`."""
+    sessions: Sessions
+    """Reads sessions; see `structjob.queries.session_status.Sessions`."""
+    errors: Errors
+    """Errors, grouped by what they have in common; see `structjob.queries.errors.Errors`."""
+    stats: Statistics
+    """Statistics of jobs, steps and events; see `structjob.queries.statistics.Statistics`."""
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | URL | None = None,
+        *,
+        timeout: float | None = None,
+        schema: str | None = None,
+        resolve_id: LegacyLookup | None = None,
+        engine_options: Mapping[str, Any] | None = None,
+        flush: Flush | None = None,
+    ) -> None:
+        if timeout is not None and (
+            not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0
+        ):
+            raise InvalidArgument(f"timeout must be a positive number of seconds, not {timeout!r}")
+        parsed = parse(url) if schema is None else with_schema(url, schema)
+        self._store: Store | None = make_store(parsed, engine_options or {}, read_timeout=timeout)
+        self._attached = False
+        self._closed = False
+        self._attaching = asyncio.Lock()
+        self._wire(parsed, self._fetch, self._transact, flush, resolve_id)
+
+    @classmethod
+    def over(
+        cls,
+        url: URL,
+        *,
+        fetch: Fetch,
+        transact: Transact,
+        flush: Flush | None = None,
+        resolve_id: LegacyLookup | None = None,
+    ) -> Self:
+        """Return a reader of a store that another opens and closes.
+
+        Args:
+            url: Of its database.
+            fetch: Runs a statement and returns its rows.
+            transact: Runs a call in a transaction.
+            flush: See `Reader`.
+            resolve_id: See `Reader`.
+        """
+        reader = cls.__new__(cls)
+        reader._store, reader._attached, reader._closed = None, True, False
+        reader._wire(url, fetch, transact, flush, resolve_id)
+        return reader
+
+    def _wire(
+        self,
+        url: URL,
+        fetch: Fetch,
+        transact: Transact,
+        flush: Flush | None,
+        resolve_id: LegacyLookup | None,
+    ) -> None:
+        self._ask, self._flush = fetch, flush or _nothing_pending
+        self.masked_url = masked(url.set(drivername=url.get_backend_name()))
+        self._kind = url.get_backend_name()
+        self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id)
+        self.logs = Logs(fetch, self._flush, self.jobs)
+        self.sessions = Sessions(fetch, self._flush)
+        self.errors = Errors(fetch, self._flush, transact)
+        self.stats = Statistics(fetch, self._flush, self.jobs)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._attached else "new"
+        return f"<Reader {self.masked_url} {state}>"
+
+    # -- opening and closing
+    # --------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Connect. Harmless if it is open; may be repeated after it failed.
+
+        Raises:
+            StoreUnavailable: if there is no such database, or it does not answer.
+            SchemaMismatch: if it holds no tables of structjob, or another version's.
+            InvalidURL: if it is in memory: only the tracker that made it can read it; see
+                `Tracker.reader`.
+            NotOpen: if the reader was closed.
+        """
+        if self._closed:
+            raise NotOpen("the reader is closed; make a new one")
+        if self._attached:
+            return self
+        async with self._attaching:
+            if not self._attached and self._store is not None:
+                await self._store.attach()
+                self._attached = True
+        return self
+
+    async def aclose(self) -> None:
+        """End the tails and let go of the connections; harmless if it is closed."""
+        if self._store is None or self._closed:  # another's
+            return
+        self._closed = True
+        self.logs.close()
+        await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await self.open()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    # -- reading
+    # --------------------------------------------------------------------------
+
+    async def verify(self) -> VerifyResult:
+        """Prove that nothing is lost: each number given out is stored, or explained.
+
+        What waits in a spool is not delivered for it; a tracker does that, or the command line.
+
+        Raises:
+            StoreUnavailable: if the database does not answer.
+        """
+        await self._flush()
+        return await verify(self._ask)
+
+    async def health(self) -> Health:
+        """Return whether the database answers and how it is; what is wrong with it does not
+        raise.
+        """
+        return await health.look(self._ask, self.masked_url, self._kind)
+
+    async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        store = await self._opened()
+        try:
+            return await store.fetch(statement)
+        except StoreUnavailable as exc:
+            if not exc.gone:
+                raise
+        await self._attach_anew()
+        return await store.fetch(statement)
+
+    async def _transact(self, call: Callable[[Connection], T]) -> T:
+        store = await self._opened()
+        try:
+            return await store.transact(call)
+        except StoreUnavailable as exc:
+            if not exc.gone:
+                raise
+        await self._attach_anew()
+        return await store.transact(call)
+
+    async def _opened(self) -> Store:
+        if not self._attached or self._closed:
+            await self.open()
+        assert self._store is not None  # noqa: S101 -- over another's store these are not called
+        return self._store
+
+    async def _attach_anew(self) -> None:
+        """Open the database that is in the place of the one that is gone."""
+        self._attached = False
+        await self.open()
+
+
+async def _nothing_pending() -> None:
+    """A reader writes nothing, so that nothing of its own is pending."""

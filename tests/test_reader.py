@@ -1,0 +1,209 @@
+"""A reader: reads of one database without a tracker, on each kind of database."""
+
+import asyncio
+import contextlib
+import pickle
+import time
+
+import pytest
+import sqlalchemy as sa
+
+import structjob
+from structjob.exceptions import (
+    InvalidArgument,
+    InvalidURL,
+    NotOpen,
+    QueryTimeout,
+    SchemaMismatch,
+    StoreUnavailable,
+)
+
+
+async def filled(url, tmp_path):
+    """Store a job with a line and an error, and return its id."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(url, spool=tmp_path / "spool") as tracker:
+        with contextlib.suppress(ZeroDivisionError):
+            async with tracker.job("divide") as job, job.step("load"):
+                raise ZeroDivisionError("by nothing")
+    return job.id
+
+
+async def test_all_reads_without_a_tracker(database, tmp_path):
+    """Jobs, lines, sessions, errors, statistics and the proof of completeness are read from a
+    database that no tracker has open (R47).
+    """
+    job_id = await filled(database.url, tmp_path)
+    async with structjob.Reader(database.url) as reader:
+        assert (await reader.jobs.list(status="failed"))[0].id == job_id
+        assert [step.name for step in await reader.jobs.steps(job_id)] == ["load"]
+        assert [event.kind for event in await reader.logs.list(job=job_id)][-1] == "operation_end"
+        assert len(await reader.sessions.list()) == 1
+        (group,) = await reader.errors.list()
+        assert group.count >= 1
+        assert (await reader.errors.resolve(group.fingerprint)).status == "resolved"
+        assert (await reader.stats.operations())[0].operation == "divide"
+        assert (await reader.verify()).ok
+    with pytest.raises(NotOpen):
+        await reader.jobs.list()
+    await reader.aclose()
+
+
+async def test_a_reader_leaves_no_trace(database, tmp_path):
+    """Reading enters no session and makes no spool (R47)."""
+    await filled(database.url, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    async with structjob.Reader(database.url) as reader:
+        await reader.jobs.list()
+        assert len(await reader.sessions.list()) == 1
+    assert [path for path in sorted(tmp_path.rglob("*")) if path not in before] == []
+
+
+async def test_what_is_absent_is_not_made(bare_database, tmp_path):
+    """A database without structjob's tables is refused, and left as it is; once there are tables,
+    the same reader opens (R47).
+    """
+    reader = structjob.Reader(bare_database.url)
+    with pytest.raises((SchemaMismatch, StoreUnavailable)):
+        await reader.open()
+    assert (await reader.health()).ok is False
+    async with bare_database.engine.connect() as connection:
+        found = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+    assert found == []
+    job_id = await filled(bare_database.url, tmp_path)
+    assert (await reader.jobs.list())[0].id == job_id
+    await reader.aclose()
+
+
+async def test_a_file_that_is_not_there(tmp_path):
+    """It is not created; the message names it."""
+    with pytest.raises(StoreUnavailable, match=r"absent\.db"):
+        async with structjob.Reader(tmp_path / "absent.db"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_somebody_elses_file_is_left_as_it_is(tmp_path):
+    """Neither tables nor a write-ahead log are put into a database of another program."""
+    path = tmp_path / "other.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER)")
+    engine.dispose()
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match="holds no jobs or logs"):
+        await structjob.Reader(path).open()
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["other.db"]
+
+
+async def test_in_memory(tmp_path):
+    """Only the tracker that made a database in memory can read it; the message says how."""
+    with pytest.raises(InvalidURL, match=r"its tracker's reader\(\)"):
+        await structjob.Reader(":memory:").open()
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker("sqlite://") as tracker:
+        async with tracker.job("brief"):
+            pass
+        async with tracker.reader(timeout=1.0) as reader:
+            assert (await reader.jobs.list())[0].operation == "brief"
+            assert (await reader.health()).ok
+        assert len(await tracker.jobs.list()) == 1
+
+
+async def test_a_trackers_reader_sees_what_it_logged(any_tracker):
+    """`tracker.reader()` delivers first what is pending, as the tracker's own reads do (R20)."""
+    async with any_tracker.job("nightly") as job:
+        async with any_tracker.reader(timeout=10) as reader:
+            assert (await reader.jobs.find(job)).status == "running"
+            assert [event.kind for event in await reader.logs.list(job=job)] == ["operation_start"]
+
+
+async def test_health(any_tracker):
+    """A database that answers says its version, that of its tables, and how many sessions live."""
+    async with any_tracker.reader() as reader:
+        found = await reader.health()
+    assert found.ok
+    assert found.problem is None
+    assert found.kind in ("sqlite", "mariadb", "postgresql")
+    assert found.version
+    assert found.revision == "0001"
+    assert (found.live_sessions, found.silent_sessions) == (1, 0)
+    assert found.answered_ms > 0
+    assert abs(found.clock_ahead_ms) < 5_000
+
+
+_SLOW = (
+    "CREATE VIEW structjob_sessions AS SELECT s.* FROM structjob_sessions_real s WHERE "
+    "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000) SELECT count(*) FROM n) > 0"
+)
+
+
+@contextlib.asynccontextmanager
+async def slow_sessions(engine):
+    """Have every read of the sessions take minutes."""
+
+    async def run(*statements):
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.exec_driver_sql(statement)
+
+    await run("ALTER TABLE structjob_sessions RENAME TO structjob_sessions_real", _SLOW)
+    try:
+        yield
+    finally:
+        await run(
+            "DROP VIEW structjob_sessions",
+            "ALTER TABLE structjob_sessions_real RENAME TO structjob_sessions",
+        )
+
+
+async def test_a_query_that_takes_too_long_is_stopped(database, tmp_path):
+    """After its timeout a query is stopped in the database, too, and the reader goes on reading
+    (R47).
+    """
+    job_id = await filled(database.url, tmp_path)
+    async with slow_sessions(database.engine):
+        async with structjob.Reader(database.url, timeout=0.5) as reader:
+            began = time.monotonic()
+            with pytest.raises(QueryTimeout, match=r"stopped after 0\.5 s") as caught:
+                await reader.sessions.list()
+            assert time.monotonic() - began < 1.4, "stopped by the database, not cut by us"
+            assert isinstance(caught.value, TimeoutError)
+            assert caught.value.seconds == 0.5
+            assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+            assert (await reader.jobs.get(job_id)).id == job_id
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_query_that_nobody_waits_for_any_more_ends(database, tmp_path):
+    """Where the task that reads is cancelled, SQLite's thread is free for the next read at once."""
+    job_id = await filled(database.url, tmp_path)
+    async with slow_sessions(database.engine):
+        async with structjob.Reader(database.url) as reader:
+            reading = asyncio.create_task(reader.sessions.list())
+            await asyncio.wait({reading}, timeout=0.2)
+            reading.cancel()
+            async with asyncio.timeout(5):
+                assert (await reader.jobs.get(job_id)).id == job_id
+
+
+async def test_a_file_that_is_replaced_is_opened_anew(tmp_path):
+    """A reader goes on with the file that takes the place of the one it had open."""
+    path = tmp_path / "jobs.db"
+    first = await filled(path, tmp_path)
+    second = await filled(tmp_path / "new.db", tmp_path / "other")
+    async with structjob.Reader(path) as reader:
+        assert (await reader.jobs.list())[0].id == first
+        path.unlink()
+        with pytest.raises(StoreUnavailable):
+            await reader.jobs.list()
+        (tmp_path / "new.db").rename(path)
+        assert (await reader.jobs.list())[0].id == second
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "10", True])
+def test_a_timeout_that_is_none(timeout):
+    """It is named, and said what it must be."""
+    with pytest.raises(InvalidArgument, match="timeout must be a positive number of seconds"):
+        structjob.Reader("sqlite:///jobs.db", timeout=timeout)
