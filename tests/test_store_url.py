@@ -207,9 +207,17 @@ def test_two_slashes_for_a_file_are_explained():
 
 
 def test_another_type_is_refused():
-    """A path object is no URL; the message says what is wanted."""
-    with pytest.raises(InvalidURL, match="not PosixPath"):
-        parse(Path("jobs.db"))
+    """What is neither text, a path nor a URL is refused; the message says what is wanted."""
+    with pytest.raises(InvalidURL, match="not int"):
+        parse(7)
+
+
+def test_a_path_is_a_file(tmp_path):
+    """A path object names an SQLite file, whatever characters are in it; `:memory:` one in
+    memory.
+    """
+    assert sqlite_path(parse(tmp_path / "a?b#c%d.db")) == tmp_path / "a?b#c%d.db"
+    assert sqlite_path(parse(":memory:")) is None
 
 
 def test_masked_hides_passwords_in_their_place_and_in_the_query():
