@@ -934,7 +934,7 @@ class Tracker:
         """
         from structjob.reader import Reader
 
-        self._require_open()
+        self._host.require_open()
         if getattr(self._store, "path", "") is None:
             return self._own_reader
         return Reader(
