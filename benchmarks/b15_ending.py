@@ -93,7 +93,7 @@ def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
                 most=gaps,
             )
             began = perf_counter()
-            ended = await store.end_session(Session(session_id=1), ending, lambda crashed: (1, b""))
+            ended = await store.end_session(Session(session_id=1), ending)
             seconds = perf_counter() - began
             done.set()
             assert (ended.explained, ended.missing) == (gaps, 0)

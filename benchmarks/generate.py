@@ -51,9 +51,7 @@ async def fill(
             tell(stored)
             batch = following
         for session, last_seq in history.sessions:
-            await store.end_session(
-                session, Ending(reason="closed", last_seq=last_seq), lambda crashed: (0, b"")
-            )
+            await store.end_session(session, Ending(reason="closed", last_seq=last_seq))
         return stored
     finally:
         await store.close()

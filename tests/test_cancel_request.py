@@ -324,7 +324,7 @@ async def test_a_request_to_a_dead_process_is_settled_with_it(db_path, tracker):
     assert rows(db_path, "SELECT job_id, reason FROM structjob_cancellations") == [
         ("dead", "is anybody there")
     ]
-    await store.end_session(session, Ending(reason="died"), lambda jobs: (1, b""))
+    await store.end_session(session, Ending(reason="died"))
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
     assert (await tracker.jobs.get("dead")).status == "crashed"
 

@@ -125,13 +125,9 @@ async def test_a_crash_that_was_one_stays(any_tracker, other):
     # The stranger's spool is found later: one of its jobs had been finished.
     ended = "UPDATE structjob_attempts SET status = 'completed' WHERE job_id = 'finished'"
     await other._store.transact(lambda connection: connection.exec_driver_sql(ended))
-    found = await other._store.end_session(
-        stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b"")
-    )
+    found = await other._store.end_session(stranger, Ending(reason=sessions.DIED))
     assert [(row["id"], row["status"]) for row in found.withdrawn] == [("finished", "completed")]
     assert await crashes(other) == {"left": 1}
-    again = await other._store.end_session(
-        stranger, Ending(reason=sessions.DIED), lambda jobs: (1, b"")
-    )
+    again = await other._store.end_session(stranger, Ending(reason=sessions.DIED))
     assert list(again.withdrawn) == []
     assert len(await any_tracker.logs.list(kind="operation_crash_withdrawn")) == 1

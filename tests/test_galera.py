@@ -135,9 +135,7 @@ async def test_two_nodes_end_the_same_session(apart):
         await one.begin_session(dead)
         await one.write(Write(number, events(1, 3), job(1, f"job{number}"), last_seq=5))
         ending = Ending(reason="died", last_seq=5, confirmed=2, absent="in_flight", most=3)
-        told = await both(
-            *(store.end_session(dead, ending, lambda jobs: (9, b"")) for store in apart)
-        )
+        told = await both(*(store.end_session(dead, ending) for store in apart))
         assert sorted(len(ended.left) for ended in told) == [0, 1]
         gaps = select(tables.gaps.c.first_seq, tables.gaps.c.last_seq).where(
             tables.gaps.c.session_id == number
@@ -156,7 +154,7 @@ async def test_two_nodes_reap_the_same_session(apart):
         (row,) = await two.fetch(leases.OPEN)
         lease = leases.Lease.of(row)
         reap = functools.partial(
-            leases.reap, lease=lease, reason="lease_expired", tell=lambda jobs: (9, b"")
+            leases.reap, ingest=one.ingest, lease=lease, reason="lease_expired"
         )
         found = await both(one.transact(reap), two.transact(reap))
         assert sorted(crashed is None for crashed in found) == [False, True]

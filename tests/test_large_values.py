@@ -298,7 +298,7 @@ async def test_a_server_of_small_packets_gets_what_fits(database, caplog):
     """
     large = {"text": "r" * 900_000}
     async with opened(database) as store:
-        store._ingest.most = 400_000
+        store.ingest.most = 400_000
         states = job(1, result=large, metadata={"kept": 1}, status="completed") + job(
             2, "k", result=[1]
         )
@@ -328,7 +328,7 @@ async def test_a_job_of_a_given_id_begins_although_its_metadata_do_not_fit(
     """
     # whatever the packets of further connections
     monkeypatch.setattr(any_tracker._store, "prepare", lambda connection: None)
-    any_tracker._store._ingest.most = 400_000
+    any_tracker._store.ingest.most = 400_000
     large = {"text": "m" * 900_000}
     async with any_tracker.job("claimed", job_id="given-1", metadata=large) as running:
         await any_tracker.flush()

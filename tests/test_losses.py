@@ -646,10 +646,10 @@ async def test_ending_a_session_asks_for_its_own_rows_only(database, store, smal
     await enter(database, 3, 9, seqs=range(1, 10), given_up=[(50, 60, "pruned")])
     session = Session(2)
     short = Ending(reason=DIED, confirmed=4, absent="in_flight", most=9)
-    ended = await store.end_session(session, short, lambda crashed: (1, b""))
+    ended = await store.end_session(session, short)
     assert (ended.explained, ended.missing, ended.fewer) == (0, 5, 1)
     many = Ending(reason=DIED, confirmed=0, absent="in_flight", most=4)
-    ended = await store.end_session(session, many, lambda crashed: (1, b""))
+    ended = await store.end_session(session, many)
     # what was confirmed once is not forgotten
     assert (ended.explained, ended.missing, ended.fewer) == (0, 5, 1)
     (row,) = await database.fetch(
@@ -669,12 +669,12 @@ async def test_an_end_explains_exactly_the_holes_that_it_may(database, store, sm
         )
     absent = {3, 7, 12, 17, 19, 21, 22}
     ending = Ending(reason=DIED, confirmed=12, absent="in_flight", most=7)
-    assert (await store.end_session(Session(1), ending, lambda crashed: (1, b""))).explained == 7
+    assert (await store.end_session(Session(1), ending)).explained == 7
     rows = await database.fetch(sa.select(gaps).where(gaps.c.reason == "in_flight"))
     assert {row["session_id"] for row in rows} == {1}
     assert numbers((row["first_seq"], row["last_seq"]) for row in rows) == absent
     ending = Ending(reason=DIED, confirmed=12, absent="in_flight", most=6)
-    assert (await store.end_session(Session(2), ending, lambda crashed: (1, b""))).missing == 7
+    assert (await store.end_session(Session(2), ending)).missing == 7
     found = {session.session_id: session for session in (await verify(store.fetch)).sessions}
     assert (found[1].status, found[1].explained) == (SessionState.COMPLETE, 10)
     assert (found[2].status, numbers(found[2].holes)) == (SessionState.INCOMPLETE, absent)
@@ -748,7 +748,7 @@ async def test_a_session_with_a_gap_and_tens_of_thousands_of_events_ends(databas
             await connection.execute(logs.insert().from_select(columns, sa.select(*shifted)))
         await connection.execute(sa.delete(logs).where(logs.c.seq % 5_000 == 77))
     ending = Ending(reason=DIED, last_seq=32_768, confirmed=32_761, absent="in_flight", most=7)
-    ended = await store.end_session(Session(1), ending, lambda crashed: (1, b""))
+    ended = await store.end_session(Session(1), ending)
     assert (ended.explained, ended.missing) == (7, 0)
     assert (await one(store.fetch, 1)).status is SessionState.COMPLETE
 

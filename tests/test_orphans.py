@@ -121,10 +121,10 @@ async def test_a_session_whose_end_the_database_refuses_is_set_aside(
     """
     number = died(db_path.with_name(db_path.name + ".spool"), 1, 2)
 
-    async def end_session(session, ending, tell):
+    async def end_session(session, ending, *notices):
         if session.session_id == number:
             raise StoreUnavailable("an odd session", refused=True)
-        return await faulty.store.end_session(session, ending, tell)
+        return await faulty.store.end_session(session, ending, *notices)
 
     faulty.end_session = end_session
     structjob.configure(console=False, strict=True)

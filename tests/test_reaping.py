@@ -17,6 +17,7 @@ import database_support
 import pytest
 import structlog
 from faulty_store import FaultyStore, faulty
+from sink_support import Looking
 
 import structjob
 from structjob.engine import reaper as reapers
@@ -25,7 +26,7 @@ from structjob.queries.verify import verify
 from structjob.spool.session import Session
 from structjob.store import leases, sessions
 from structjob.store.factory import make_store
-from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
+from structjob.store.ingest import JOB_COLUMNS, Ending, Notices
 
 __all__ = ["faulty"]
 
@@ -320,6 +321,14 @@ async def test_a_lease_is_seen_to_run_out(db_path, watcher, stranger):
     assert status(db_path) == "crashed"
 
 
+async def test_a_sink_is_shown_a_presumption_when_it_is_committed(db_path, watcher, stranger):
+    """No program waits for the database while a sink is shown what crashed (faults F2.1)."""
+    sink = Looking(db_path)
+    structjob.configure(console=False, sinks=[sink], strict=True)
+    await watcher.watch(70)
+    assert sink.shown == [("strange", True, "crashed")]
+
+
 async def test_a_job_crashed_when_its_process_last_gave_a_sign_of_life(db_path, watcher, stranger):
     """Not when somebody came to find out: an hour later, it may be (R11)."""
     beat = "2026-01-01 10:00:00.000000"
@@ -348,7 +357,6 @@ async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_sto
     await store.end_session(
         session,
         Ending(reason=sessions.DIED, last_seq=3, absent="in_flight", most=3),
-        lambda jobs: (1, b""),
     )
     (after,) = [
         one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id
@@ -468,20 +476,21 @@ async def test_ten_that_reap_at_once_reap_once(db_path, db_url, watcher, strange
     ]
     lease = leases.Lease.of(row)
 
-    def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
-        line = {
-            "ts": "2026-01-31 12:00:00.000001",
-            "level": "error",
-            "message": "operation_crashed",
-            "job_id": "strange",
-            "seq": 1,
-        }
-        return 77, json.dumps(line).encode() + b"\n"
+    line = {
+        "ts": "2026-01-31 12:00:00.000001",
+        "level": "error",
+        "message": "operation_crashed",
+        "job_id": "strange",
+        "seq": 1,
+    }
+    notices = Notices(77, {"strange": json.dumps(line).encode() + b"\n"})
 
     async def reap(store) -> bool:
         return (
             await store.transact(
-                lambda connection: leases.reap(connection, lease, "lease_expired", tell)
+                lambda connection: leases.reap(
+                    connection, store.ingest, lease, "lease_expired", notices
+                )
             )
             is not None
         )
@@ -505,9 +514,7 @@ async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
     lease = leases.Lease.of(row)
     assert (
         await store.transact(
-            lambda connection: leases.reap(
-                connection, lease, "lease_expired", lambda jobs: (1, b"")
-            )
+            lambda connection: leases.reap(connection, store.ingest, lease, "lease_expired")
         )
         is None
     )
@@ -517,7 +524,7 @@ async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
 async def test_a_session_that_closed_is_not_called_back(db_path, db_url, stranger):
     """What ended by itself stays so, whoever believes it to live (R11)."""
     store, session = stranger
-    await store.end_session(session, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
+    await store.end_session(session, Ending(reason=sessions.CLOSED))
     assert not await store.transact(
         lambda connection: leases.revive(connection, session.session_id)
     )

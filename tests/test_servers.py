@@ -451,13 +451,13 @@ async def test_a_small_packet_takes_a_large_batch(tmp_path):
     """
     async with bare("mariadb", tmp_path) as own, opened(own) as store:
         await store.begin_session(structjob.spool.session.Session())
-        store._ingest.most = 300_000
+        store.ingest.most = 300_000
         written = await store.write(
             Write(1, b"".join(events(n, message="x" * 100_000) for n in range(1, 41)))
         )
         assert (written.dead, len(await read(store))) == (0, 40)
         # An event that no statement takes is put aside, and the reason says what to raise.
-        store._ingest.most = 90_000
+        store.ingest.most = 90_000
         assert (await store.write(Write(1, events(41, message="x" * 100_000)))).dead == 1
         assert (
             "max_allowed_packet"

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 from faulty_store import faulty
+from sink_support import Looking
 from sqlalchemy import select
 
 import structjob
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.spool import session as sessions
-from structjob.spool.line import seal
+from structjob.spool.line import seal, seal_state
 from structjob.spool.places import Places
 from structjob.spool.session import Session, SessionSpool, adopt
 from structjob.store.tables import gaps
@@ -419,25 +420,18 @@ async def test_the_numbers_of_crash_notices_are_accounted_for(
     spool.close()
     tried = []
 
-    async def end_session(session, ending, tell):
-        def fail(jobs):
-            tell(jobs)
-            raise StoreUnavailable("the connection is lost")
-
+    async def end_session(session, ending, *notices):
         tried.append(what)
         if len(tried) > 1 or what == "answered":
-            return await faulty.store.end_session(session, ending, tell)
+            return await faulty.store.end_session(session, ending, *notices)
         if what == "lost after the commit":
-            await faulty.store.end_session(session, ending, tell)
-            raise StoreUnavailable("the connection is lost")
-        try:
-            return await faulty.store.end_session(session, ending, fail)
-        finally:
-            if what == "one job ended meanwhile":
-                with contextlib.closing(sqlite3.connect(db_path)) as connection, connection:
-                    connection.execute(
-                        "UPDATE structjob_jobs SET status = 'completed' WHERE id = 'two'"
-                    )
+            await faulty.store.end_session(session, ending, *notices)
+        if what == "one job ended meanwhile":
+            with contextlib.closing(sqlite3.connect(db_path)) as connection, connection:
+                connection.execute(
+                    "UPDATE structjob_jobs SET status = 'completed' WHERE id = 'two'"
+                )
+        raise StoreUnavailable("the connection is lost")
 
     faulty.end_session = end_session
     async with structjob.Tracker(db_url) as tracker:
@@ -502,3 +496,22 @@ async def test_whoever_has_its_path_delivers_a_spool(tmp_path, root, caplog):
         in said
     )
     assert not list(root.iterdir())
+
+
+async def test_a_sink_is_shown_a_crash_when_it_is_committed(db_path, db_url):
+    """A slow sink, or a terminal that is held, keeps no other program from the database: events
+    about crashes are shown after the transaction (faults F2.1).
+    """
+    sink = Looking(db_path)
+    spool = SessionSpool.create(db_path.with_name(db_path.name + ".spool"), Session())
+    for number, name in enumerate((b"one", b"two"), 1):
+        spool.states.append(seal_state(JOB % (name, name), number), number)
+    spool.close()
+    structjob.configure(console=False, sinks=[sink], strict=True)
+    async with structjob.Tracker(db_url) as tracker:
+        async with asyncio.timeout(30):
+            while spool.directory.exists():
+                await asyncio.sleep(0.01)
+        stored = {event.job_id for event in await tracker.logs.list(kind="operation_crashed")}
+    assert sorted(sink.shown) == [("one", True, "crashed"), ("two", True, "crashed")]
+    assert stored == {"one", "two"}

@@ -312,7 +312,7 @@ async def test_what_is_stored_at_the_same_moment_waits(
     it would miss them.
     """
     await finish(other, "j", "first")
-    write, insert = faulty.store.write, faulty.store._ingest.events
+    write, insert = faulty.store.write, faulty.store.ingest.events
     inserted, settling = asyncio.Event(), asyncio.Event()
 
     def insert_and_linger(*args):
@@ -331,12 +331,12 @@ async def test_what_is_stored_at_the_same_moment_waits(
         if not (whole.states and whole.events):
             return await write(whole)
         monkeypatch.setattr(faulty.store, "write", write)
-        monkeypatch.setattr(faulty.store._ingest, "events", insert_and_linger)
+        monkeypatch.setattr(faulty.store.ingest, "events", insert_and_linger)
         events = asyncio.create_task(
             write(Write(whole.session_id, whole.events, b"", whole.last_seq))
         )
         await inserted.wait()
-        monkeypatch.setattr(faulty.store._ingest, "events", insert)
+        monkeypatch.setattr(faulty.store.ingest, "events", insert)
         more = await settle(Write(whole.session_id, states=whole.states))
         written = await events
         written.add(more)

@@ -33,8 +33,9 @@ from structjob.queries.verify import SessionState, verify
 from structjob.spool.session import Session
 from structjob.store import migrations
 from structjob.store.factory import make_store
-from structjob.store.ingest import Ending, Write
+from structjob.store.ingest import Ending, Notices, Write
 from structjob.store.migration_sql import statements
+from structjob.store.sessions import left_running
 from structjob.store.tables import (
     attempts,
     dead_letters,
@@ -395,7 +396,7 @@ async def test_ending_a_session_explains_its_holes(store):
     )
     for _ in range(2):
         ending = Ending(reason="died", last_seq=9, confirmed=3, absent="in_flight", most=5)
-        assert (await store.end_session(session, ending, lambda crashed: (1, b""))).left == []
+        assert not (await store.end_session(session, ending)).left
     found = await store.fetch(sa.select(gaps).order_by(gaps.c.first_seq))
     assert [(g["first_seq"], g["last_seq"], g["reason"]) for g in found] == [
         (1, 1, "in_flight"), (4, 4, "in_flight"), (5, 5, "dropped"), (6, 6, "in_flight"), (8, 9, "in_flight"),
@@ -423,20 +424,18 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
             + job(4, "over", status="failed"),
         )
     )
-    told = []
-
-    def tell(crashed):
-        told.append(crashed)
-        return 2, event(1, "operation_crashed", level="error", job_id="j")
-
-    crashed = (await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)).left
-    assert [(c.job["id"], c.steps, c.last_lines) for c in crashed] == [
+    found = await left_running(store.fetch, 1)
+    assert [(each.job["id"], each.steps, each.last_lines) for each in found] == [
         ("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))
     ]
-    assert (
-        await store.end_session(a_session(), Ending(reason="died", last_seq=7), tell)
-    ).left == []
-    assert len(told) == 1
+    crash, other = (
+        event(n, "operation_crashed", level="error", job_id=job_id)
+        for n, job_id in enumerate(("j", "over"), 1)
+    )
+    notices, ending = Notices(2, {"j": crash, "over": other}), Ending(reason="died", last_seq=7)
+    ended = await store.end_session(a_session(), ending, notices)
+    assert [row["id"] for row in ended.left] == ["j"]
+    assert not (await store.end_session(a_session(), ending, notices)).left
     found = {row["id"]: row for row in await store.fetch(sa.select(jobs))}
     assert {id_: row["status"] for id_, row in found.items()} == {
         "j": "crashed",
@@ -462,7 +461,7 @@ async def test_nothing_that_a_session_left_running_ends_before_it_began(store, r
     ahead = "2126-01-01 00:00:00.000000"
     await store.begin_session(a_session())
     await store.write(Write(1, b"", job(1, started_at=ahead) + step(2, started_at=ahead)))
-    await store.end_session(a_session(), Ending(reason=reason), lambda crashed: (1, b""))
+    await store.end_session(a_session(), Ending(reason=reason))
     for table in (jobs, attempts, steps):
         (row,) = await store.fetch(
             sa.select(table.c.status, table.c.started_at, table.c.completed_at)

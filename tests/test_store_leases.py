@@ -18,7 +18,7 @@ from structjob.spool.queue import Dropped
 from structjob.spool.session import Session
 from structjob.store import cancellations, leases, sessions, tables
 from structjob.store.factory import make_store
-from structjob.store.ingest import JOB_COLUMNS, Crashed, Ending
+from structjob.store.ingest import JOB_COLUMNS, Ending, Notices
 from structjob.store.leases import Lease
 
 log = structlog.get_logger("leases")
@@ -81,12 +81,12 @@ async def lease_of(store, session: Session) -> Lease:
     return Lease.of(row)
 
 
-def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
+def a_notice() -> Notices:
     line = {
         "ts": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}", "level": "error", "message": "operation_crashed", "kind": "operation_crashed",
-        "attrs": {"open_steps": [], "é": "ü"}, "job_id": crashed[0].job["id"], "attempt": 1, "seq": 1, "crc": "00000000",
+        "attrs": {"open_steps": [], "é": "ü"}, "job_id": "running", "attempt": 1, "seq": 1, "crc": "00000000",
     }  # fmt: skip
-    return 77, json.dumps(line).encode() + b"\n"
+    return Notices(77, {"running": json.dumps(line).encode() + b"\n"})
 
 
 async def test_of_many_who_reap_one_does(stores, stranger):
@@ -98,7 +98,9 @@ async def test_of_many_who_reap_one_does(stores, stranger):
     async def reap(store) -> bool:
         return (
             await store.transact(
-                lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+                lambda connection: leases.reap(
+                    connection, store.ingest, lease, sessions.LEASE_EXPIRED, a_notice()
+                )
             )
             is not None
         )
@@ -123,7 +125,9 @@ async def test_a_beat_in_the_last_moment_saves(stores, stranger):
     await store.heartbeat(stranger.session_id, 0)
     assert (
         await store.transact(
-            lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+            lambda connection: leases.reap(
+                connection, store.ingest, lease, sessions.LEASE_EXPIRED, a_notice()
+            )
         )
         is None
     )
@@ -140,12 +144,14 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
     assert await store.transact(revive) is None
     lease = await lease_of(store, stranger)
     assert await store.transact(
-        lambda connection: leases.reap(connection, lease, sessions.LEASE_EXPIRED, tell)
+        lambda connection: leases.reap(
+            connection, store.ingest, lease, sessions.LEASE_EXPIRED, a_notice()
+        )
     )
     assert await store.transact(revive) is not None
     assert await store.transact(revive) is None
     assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
-    await store.end_session(stranger, Ending(reason=sessions.CLOSED), lambda jobs: (1, b""))
+    await store.end_session(stranger, Ending(reason=sessions.CLOSED))
     assert await store.transact(revive) is None
 
 

@@ -131,6 +131,7 @@ class FanOut:
         columns: dict[str, Any] | None = None,
         ns: int = 0,
         words: str | None = None,
+        stored_before: bool = False,
     ) -> None:
         """Record one event and show it; never raises an `Exception`.
 
@@ -146,6 +147,7 @@ class FanOut:
             columns: What belongs into further columns of its own, such as ``kind``.
             ns: When, in nanoseconds since the epoch; now by default.
             words: What is stored as its message, if that is another text than is shown: see `emit`.
+            stored_before: The event is in the database: it is shown only.
         """
         try:
             ns = ns or _now()
@@ -204,7 +206,9 @@ class FanOut:
                 stored,
             )
             number = level[0]
-            if scope is not None and scope.recorder is not None:
+            if stored_before:
+                pass
+            elif scope is not None and scope.recorder is not None:
                 scope.recorder.put(body, number)
             else:
                 hand_over(body, number)

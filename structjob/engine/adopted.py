@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 from structjob.diagnostics import diagnostics
-from structjob.engine import crash
+from structjob.engine.crash import CrashNotices, correct
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
@@ -19,7 +19,7 @@ from structjob.spool import session as sessions
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
-from structjob.store.ingest import Crashed, Ended, Ending
+from structjob.store.ingest import Ended, Ending
 from structjob.store.sessions import DIED, LOOKS_RESTORED
 from structjob.text.wording import count_of
 
@@ -87,6 +87,7 @@ class AdoptedSpools:
         self._feeds: dict[int, Source] = {}
         self._known: set[int] = {recorder.session.session_id}
         self._warned: set[int] = set()
+        self._notices: dict[int, CrashNotices] = {}
 
     def __iter__(self) -> Iterator[Source]:
         return iter(list(self._feeds.values()))
@@ -214,24 +215,24 @@ class AdoptedSpools:
         assert spool is not None  # noqa: S101 -- that is what was adopted
         damaged = spool.events.damaged + spool.states.damaged
         ending = _ending(feed, spool)
-        ended = await self.attempt(
-            feed,
-            lambda: self._link.store.end_session(
-                feed.session, ending, lambda jobs: self._tell(feed, jobs)
-            ),
+        notices = self._notices.setdefault(
+            feed.session.session_id, CrashNotices(feed.session, self._recorder)
         )
-        # Some may have been told of by an attempt that failed, and not crash after all.
-        await self._link.insist(
-            lambda: crash.account(feed.notices, self._own, self._recorder, self._link)
-        )
+
+        async def end() -> Ended:
+            prepared = await notices.prepare(self._link)
+            return await self._link.store.end_session(feed.session, ending, prepared)
+
+        ended = await self.attempt(feed, end)
+        # Some may have been made for an attempt that failed, and their jobs not crash after all.
+        await self._link.insist(lambda: notices.account(self._own, self._link))
+        del self._notices[feed.session.session_id]
         if ended is None:
             return
         del self._feeds[feed.session.session_id]
         spool.remove()
         feed.ended = True
-        crash.correct(
-            ended.withdrawn, self._recorder, "its process had finished it before it ended"
-        )
+        correct(ended.withdrawn, self._recorder, "its process had finished it before it ended")
         warn_of_loss(feed.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(
@@ -239,14 +240,6 @@ class AdoptedSpools:
                 feed.session.session_id,
                 count_of(damaged, "damaged record"),
             )
-
-    def _tell(self, feed: Source, crashed: list[Crashed]) -> tuple[int, bytes]:
-        """Say that jobs have crashed: on the console, and in lines for the transaction in which
-        they do.
-        """
-        return self._own.session.session_id, crash.notices(
-            feed.notices, crashed, feed.session, self._recorder.take_number
-        )
 
     def close(self) -> None:
         """Let go of every directory: what waits is now up to the next process."""

@@ -1,76 +1,102 @@
-"""What is said of jobs that a dead process left running: an ``operation_crashed`` event each, with
-what was going on.
+"""Events about jobs that a dead process left running: one ``operation_crashed`` each, with what was
+going on.
 
-Of those that had not crashed after all, an ``operation_crash_withdrawn`` event says so.
+They are made before the transaction in which the jobs crash, are stored by it, and are shown after
+it. Of those that had not crashed after all, an ``operation_crash_withdrawn`` event says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import RowMapping, select
 
-from structjob.capture.emit import emit
+from structjob.capture.emit import body_of, emit, show
 from structjob.context.scope import Scope
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
-from structjob.spool.line import number_of, seal_event
+from structjob.machine import clock
+from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
-from structjob.store.ingest import Crashed
+from structjob.store.ingest import LeftRunning, Notices
+from structjob.store.sessions import left_running
 from structjob.store.tables import logs
 from structjob.values.fingerprint import of_words
 
-
-class _Catcher:
-    """Stands for a recorder, and keeps the event in place of recording it."""
-
-    closed = False
-
-    def __init__(self) -> None:
-        self.body = b""
-
-    def put(self, body: bytes, level: int) -> None:
-        self.body = body
+_KIND, _LEVEL = "operation_crashed", "error"
 
 
-def notices(
-    told: dict[str, bytes], crashed: list[Crashed], session: Session, number: Callable[[], int]
-) -> bytes:
-    """Return the events' lines for the transaction in which *crashed* become so.
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    scope: Scope
+    attrs: dict[str, Any]
+    ns: int
+    number: int
+    line: bytes
+
+
+class CrashNotices:
+    """The events about the jobs that one dead session left running.
+
+    They keep their numbers where the transaction must be tried again: it may have been committed.
 
     Args:
-        told: Lines of earlier attempts at the same transaction, by job: each is told of once, under
-            one number.
-        crashed: The jobs.
-        session: Whose they were.
-        number: Gives a number of the session that tells.
+        session: The session that is dead.
+        recorder: The recorder of this process, whose events they are.
     """
-    for job in crashed:
-        if job.job["id"] not in told and (body := _notice(job, session)):
-            told[job.job["id"]] = seal_event(body, number())
-    return b"".join(told.get(job.job["id"], b"") for job in crashed)
 
+    def __init__(self, session: Session, recorder: Recorder) -> None:
+        self._session = session
+        self._recorder = recorder
+        self._made: dict[str, _Notice] = {}
 
-async def account(
-    told: dict[str, bytes], own: Source, recorder: Recorder, link: DatabaseLink
-) -> None:
-    """Account for the numbers of notices, whatever became of the transactions they were made for:
-    some failed, some only seemed to.
-    """
-    numbers = {number_of(line) for line in told.values()}
-    if not numbers:
-        return
-    there = select(logs.c.seq).where(
-        logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers)
-    )
-    stored = {row["seq"] for row in await link.store.fetch(there)}
-    told.clear()
-    own.stored += len(stored)
-    recorder.lost.extend(Dropped(number, number, "interrupted") for number in numbers - stored)
-    recorder.settle_numbers(numbers, len(stored))
+    async def prepare(self, link: DatabaseLink) -> Notices:
+        """Return the events of the jobs that the session has running now."""
+        for job in await left_running(link.store.fetch, self._session.session_id):
+            if job.job["id"] not in self._made:
+                self._made[job.job["id"]] = self._notice(job)
+        lines = {job_id: notice.line for job_id, notice in self._made.items()}
+        return Notices(self._recorder.session.session_id, lines)
+
+    def _notice(self, found: LeftRunning) -> _Notice:
+        job, session, ns = found.job, self._session, clock.now()
+        scope = Scope(
+            job_id=job["id"], attempt=job["attempt"], operation=job["operation"],
+            correlation_id=job["correlation_id"], parent_job_id=job["parent_job_id"], category=job["category"], project=job["project"],
+        )  # fmt: skip
+        attrs: dict[str, Any] = {
+            "operation": job["operation"], "status": "crashed", "host": session.host, "pid": session.pid,
+            "open_steps": list(found.steps), "last_lines": list(found.last_lines),
+            "error_type": "Crashed", "error_message": "its process ended without finishing it",
+            "error_fingerprint": of_words("Crashed", "", job["operation"]),
+        }  # fmt: skip
+        body = body_of(scope, _LEVEL, dict(attrs), kind=_KIND, ns=ns)
+        number = self._recorder.take_number()
+        return _Notice(scope, attrs, ns, number, seal_event(body, number))
+
+    async def account(self, own: Source, link: DatabaseLink) -> None:
+        """Show the events that are stored, and account for the numbers of all, whatever became of
+        the transactions that they were made for: some failed, some only seemed to.
+        """
+        if not self._made:
+            return
+        numbers = {notice.number for notice in self._made.values()}
+        there = select(logs.c.seq).where(
+            logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers)
+        )
+        stored = {row["seq"] for row in await link.store.fetch(there)}
+        made, self._made = self._made, {}
+        own.stored += len(stored)
+        lost = (Dropped(number, number, "interrupted") for number in numbers - stored)
+        self._recorder.lost.extend(lost)
+        self._recorder.settle_numbers(numbers, len(stored))
+        for notice in made.values():
+            if notice.number in stored:
+                show(notice.scope, _LEVEL, notice.attrs, kind=_KIND, ns=notice.ns)
 
 
 def correct(withdrawn: Iterable[RowMapping], recorder: Recorder, why: str) -> None:
@@ -82,21 +108,3 @@ def correct(withdrawn: Iterable[RowMapping], recorder: Recorder, why: str) -> No
         )  # fmt: skip
         kind = "operation_crash_withdrawn"
         emit(scope, "warning", kind, {"operation": row["operation"], "reason": why}, kind=kind)
-
-
-def _notice(crashed: Crashed, session: Session) -> bytes:
-    job, catcher = crashed.job, _Catcher()
-    scope = Scope(
-        recorder=catcher, job_id=job["id"], attempt=job["attempt"], operation=job["operation"],  # type: ignore[arg-type]  # that much of one
-        correlation_id=job["correlation_id"], parent_job_id=job["parent_job_id"], category=job["category"], project=job["project"],
-    )  # fmt: skip
-    attrs: dict[str, Any] = {
-        "operation": job["operation"], "status": "crashed", "host": session.host, "pid": session.pid,
-        "open_steps": list(crashed.steps), "last_lines": list(crashed.last_lines),
-    }  # fmt: skip
-    attrs |= {
-        "error_type": "Crashed", "error_message": "its process ended without finishing it",
-        "error_fingerprint": of_words("Crashed", "", job["operation"]),
-    }  # fmt: skip
-    emit(scope, "error", "operation_crashed", attrs, kind="operation_crashed")
-    return catcher.body

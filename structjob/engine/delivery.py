@@ -33,7 +33,7 @@ from structjob.queries.tail_position import MISSING
 from structjob.retention.policy import Retention
 from structjob.spool.queue import Batch, MemoryQueue, may_block
 from structjob.spool.recorder import Recorder
-from structjob.store.ingest import Crashed, Ending, Written
+from structjob.store.ingest import Ending, Written
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
 from structjob.text.wording import count_of
 
@@ -312,17 +312,12 @@ class Engine:
             absent="interrupted",
             most=self.recorder.broken_off,
         )
-        ended = await self.link.once(
-            lambda: self.store.end_session(feed.session, ending, self._nothing_to_tell)
-        )
+        ended = await self.link.once(lambda: self.store.end_session(feed.session, ending))
         for job in ended.left:
-            diagnostics.warning(_STILL_RUNNING, job.job["id"], job.job["operation"])
+            diagnostics.warning(_STILL_RUNNING, job["id"], job["operation"])
         warn_of_loss(feed.session, ended, None)
         # All is stored, or has just been explained, or is lost.
         feed.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
-
-    def _nothing_to_tell(self, crashed: list[Crashed]) -> tuple[int, bytes]:
-        return self._own.session.session_id, b""
 
     def _let_go(self, complete: bool) -> None:
         self._orphans.close()

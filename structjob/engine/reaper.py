@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from structjob.diagnostics import diagnostics
-from structjob.engine import crash
 from structjob.engine.adopted import AdoptedSpools
+from structjob.engine.crash import CrashNotices, correct
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable
@@ -15,7 +15,6 @@ from structjob.machine.clock import moment
 from structjob.machine.host import is_network, process_exists
 from structjob.spool.recorder import Recorder
 from structjob.store import leases, sessions
-from structjob.store.ingest import Crashed
 from structjob.store.leases import Lease
 from structjob.text.wording import count_of
 
@@ -62,7 +61,7 @@ class Reaper:
         self._longest_gap = max(3 * heartbeat, self._lease / 3)
         self._revived = revived
         self._seen: dict[int, tuple[Lease, float]] = {}
-        self._told: dict[int, dict[str, bytes]] = {}
+        self._notices: dict[int, CrashNotices] = {}
         self._looked = -float("inf")
 
     async def look(self) -> None:
@@ -78,7 +77,7 @@ class Reaper:
         self._looked = now
         found = [Lease.of(row) for row in rows]
         await self._revive({lease.session.session_id for lease in found})
-        for number in self._told.keys() - {lease.session.session_id for lease in found}:
+        for number in self._notices.keys() - {lease.session.session_id for lease in found}:
             await self._account(number)
         before, self._seen = self._seen, {}
         for lease in found:
@@ -121,15 +120,13 @@ class Reaper:
 
     async def _reap(self, lease: Lease, reason: str) -> None:
         # Kept where the transaction fails, for the next one: the numbers are given out.
-        told = self._told.setdefault(lease.session.session_id, {})
-
-        def tell(crashed: list[Crashed]) -> tuple[int, bytes]:
-            return self._own.session.session_id, crash.notices(
-                told, crashed, lease.session, self._recorder.take_number
-            )
-
-        crashed = await self._link.store.transact(
-            lambda connection: leases.reap(connection, lease, reason, tell)
+        notices = self._notices.setdefault(
+            lease.session.session_id, CrashNotices(lease.session, self._recorder)
+        )
+        prepared = await notices.prepare(self._link)
+        store = self._link.store
+        crashed = await store.transact(
+            lambda connection: leases.reap(connection, store.ingest, lease, reason, prepared)
         )
         diagnostics.debug(
             "ended session %d (pid %d on %s): %s",
@@ -149,9 +146,9 @@ class Reaper:
             )  # fmt: skip
 
     async def _account(self, number: int) -> None:
-        """Account for what was told of a session that is over."""
-        await crash.account(self._told[number], self._own, self._recorder, self._link)
-        del self._told[number]
+        """Account for the notices of a session that is over."""
+        await self._notices[number].account(self._own, self._link)
+        del self._notices[number]
 
     async def _revive(self, alive: set[int]) -> None:
         """Take it back where somebody presumed a session dead that this process knows to live."""
@@ -172,7 +169,7 @@ class Reaper:
         )
         if withdrawn is None:
             return
-        crash.correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
+        correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
         if feed is self._own:
             diagnostics.warning(
                 "this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs"

@@ -52,10 +52,6 @@ class Source:
     dropped: Counter[str] = field(default_factory=Counter)
     confirmed_before: int = 0
     """Events of an orphan that the database has confirmed before, and whose lines are gone."""
-    notices: dict[str, bytes] = field(default_factory=dict)
-    """Lines that tell of its jobs that crashed, kept for the case that ending it must be tried
-    again.
-    """
 
     @classmethod
     def of_orphan(cls, spool: SessionSpool) -> Source:

@@ -7,7 +7,7 @@ batch is enough, and a row is overwritten only by what is newer (`KEEP_NEWER`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -228,12 +228,38 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Crashed:
-    """A job that was left running by a process that is gone, with what the event about it says."""
+class LeftRunning:
+    """A job that a process left running, with what the event about its crash says.
+
+    Attributes:
+        job: Its row.
+        steps: The names of its open steps.
+        last_lines: Its last log lines.
+    """
 
     job: dict[str, Any]
     steps: tuple[str, ...]
     last_lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """Events about the jobs of a dead session, made before the transaction in which the jobs crash.
+
+    Attributes:
+        session_id: The session that the events belong to: that of the process that ends the other.
+        lines: Job id → the event's line.
+    """
+
+    session_id: int
+    lines: Mapping[str, bytes]
+
+    def of(self, jobs: Iterable[RowMapping]) -> bytes:
+        """Return the lines of *jobs*."""
+        return b"".join(self.lines.get(job["id"], b"") for job in jobs)
+
+
+NO_NOTICES = Notices(0, {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +288,8 @@ class Ended:
     """What was found when a session was ended.
 
     Attributes:
-        left: The jobs that the session had left running, and that this call ended.
+        left: The rows, as they were, of the jobs that the session had left running, and that this
+            call ended.
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
         fewer: How many events fewer the database holds than it had confirmed.
@@ -270,17 +297,11 @@ class Ended:
             `structjob.store.withdrawal`.
     """
 
-    left: list[Crashed]
+    left: Sequence[RowMapping]
     explained: int = 0
     missing: int = 0
     fewer: int = 0
     withdrawn: Sequence[RowMapping] = ()
-
-
-Tell = Callable[[list[Crashed]], tuple[int, bytes]]
-"""Given the jobs that have just become crashed, returns the session that says so, and its events,
-in lines of the spool.
-"""
 
 
 class Ingest(Protocol):
@@ -316,6 +337,10 @@ class Store(Protocol):
     reached: bool
     """Whether the database has answered: where `open` takes long, it is at work on the tables."""
 
+    @property
+    def ingest(self) -> Ingest:
+        """Its statements, for what is stored in a transaction of `transact`."""
+
     async def open(self) -> None:
         """Connect; create the tables where they are absent. Raises `SchemaMismatch` where they are
         another version's.
@@ -345,13 +370,12 @@ class Store(Protocol):
         database refuses for its content goes to the dead letters.
         """
 
-    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
+    async def end_session(
+        self, session: Session, ending: Ending, notices: Notices = NO_NOTICES
+    ) -> Ended:
         """End a session: explain its holes as far as *ending* allows it; then, in one transaction,
-        mark it as ended and what it left running as crashed, and store what *tell* says of that.
-        What a session that was closed left running is cancelled, without an event.
-
-        *tell* is called within the transaction, in any thread, and again when the transaction is
-        tried again. `Ended.left` are the jobs that this very call ended.
+        mark it as ended and what it left running as crashed, and store the *notices* of the jobs
+        that crash. What a session that was closed left running is cancelled, without an event.
         """
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:

@@ -10,17 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, insert, literal, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, select, update
 
-from structjob.machine.clock import moment
 from structjob.spool.session import Session
 from structjob.store.expressions import utc_now
-from structjob.store.ingest import Crashed, Tell
+from structjob.store.ingest import NO_NOTICES, Ingest, Notices
 from structjob.store.sessions import CLOSED, crash
-from structjob.store.tables import logs, sessions
+from structjob.store.tables import sessions
 from structjob.store.withdrawal import withdraw
 
 OPEN = select(
@@ -56,15 +53,17 @@ class Lease:
         )
 
 
-def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[Crashed] | None:
-    """End a session that is presumed dead, mark what it left running as crashed, and store what
-    *tell* says of it.
+def reap(
+    connection: Connection, ingest: Ingest, lease: Lease, reason: str, notices: Notices = NO_NOTICES
+) -> Sequence[RowMapping] | None:
+    """End a session that is presumed dead, mark what it left running as crashed, and store the
+    *notices* of it.
 
     Its holes stay unexplained: nobody knows what its spool still holds.
 
     Returns:
-        The jobs that became crashed; ``None`` if its heart has beaten since, or somebody else was
-        faster.
+        The jobs that became crashed, as they were; ``None`` if its heart has beaten since, or
+        another process was faster.
     """
     number = lease.session.session_id
     unbeaten = (
@@ -78,14 +77,7 @@ def reap(connection: Connection, lease: Lease, reason: str, tell: Tell) -> list[
         .where(sessions.c.session_id == number, sessions.c.ended_at.is_(None), unbeaten)
         .values(ended_at=utc_now(), end_reason=reason)
     )
-    if not ended.rowcount:
-        return None
-    crashed = crash(connection, lease.session)
-    if crashed:
-        teller, lines = tell(crashed)
-        for line in lines.splitlines():
-            _insert_event(connection, teller, msgspec.json.decode(line))
-    return crashed
+    return crash(connection, ingest, lease.session, notices) if ended.rowcount else None
 
 
 def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | None:
@@ -107,22 +99,4 @@ def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | No
     )
     return (
         withdraw(connection, session_id, alive=True) if connection.execute(alive).rowcount else None
-    )
-
-
-def _insert_event(connection: Connection, session_id: int, line: dict[str, Any]) -> None:
-    values = {column.name: line[column.name] for column in logs.columns if column.name in line} | {
-        "session_id": session_id,
-        "ts": moment(line["ts"]),
-        "type": "system"
-        if line.get("job_id") is None
-        else "job"
-        if line.get("step_id") is None
-        else "task",
-    }
-    connection.execute(
-        insert(logs).values(
-            {name: literal(value, logs.c[name].type) for name, value in values.items()}
-            | {"stored_at": utc_now()}
-        )
     )

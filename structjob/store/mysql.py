@@ -286,7 +286,7 @@ class MySQLStore(ServerStore):
     """A store on a MariaDB (10.6 or newer) or MySQL (8.0.17 or newer) server, by asyncmy."""
 
     extra = "mysql"
-    _ingest: _Ingest
+    ingest: _Ingest
 
     def __init__(
         self, url: URL, engine_options: Mapping[str, Any], *, read_timeout: float | None = None
@@ -315,7 +315,7 @@ class MySQLStore(ServerStore):
                 "SET GLOBAL max_allowed_packet = 16777216, and the same in the server's configuration file",
                 permanent=True,
             )
-        self._ingest.most = (packet - _RESERVE) // 2
+        self.ingest.most = (packet - _RESERVE) // 2
         kind = "MariaDB" if "MariaDB" in version else "MySQL"
         cursor.execute(_LIMITS[kind])
         if self.read_timeout is not None:

@@ -37,7 +37,7 @@ from structjob.store import (
     tls,
 )
 from structjob.store.batch_sizer import BatchSizer
-from structjob.store.ingest import Ended, Ending, Ingest, Tell, Write, Written, fold
+from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written, fold
 from structjob.store.url import masked
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class ServerStore:
         self.tls, without = tls.taken(url)
         self.driver_options, self.url = driver_options.taken(without, self.masked_url)
         self._options = engine_options
-        self._ingest = ingest
+        self.ingest = ingest
         self._portions = BatchSizer()
         self._engine: AsyncEngine | None = None
         self._closed = False
@@ -283,11 +283,11 @@ class ServerStore:
         if write.states:
             rows = fold(write.states, write.session_id)
             for table, values in rows.tables.items():
-                self._ingest.upsert(connection, table, values)
-            settling.settle(connection, self._ingest, write.session_id, rows.unsettled)
+                self.ingest.upsert(connection, table, values)
+            settling.settle(connection, self.ingest, write.session_id, rows.unsettled)
             written.states = rows.numbers
         if write.events:
-            self._ingest.events(
+            self.ingest.events(
                 connection,
                 write.session_id,
                 settling.renumbered(connection, write.session_id, write.events),
@@ -318,12 +318,12 @@ class ServerStore:
     async def _put_aside(self, write: Write, reason: str) -> Written:
         try:
             return await self._transact(
-                lambda connection: dead_letters.put_aside(connection, self._ingest, write, reason)
+                lambda connection: dead_letters.put_aside(connection, self.ingest, write, reason)
             )
         except _Failed:  # what cannot be stored as it is can be as ASCII
             return await self.transact(
                 lambda connection: dead_letters.put_aside(
-                    connection, self._ingest, write, reason, ascii_only=True
+                    connection, self.ingest, write, reason, ascii_only=True
                 )
             )
 
@@ -335,11 +335,13 @@ class ServerStore:
             lambda connection: sessions.beat(connection, session_id, last_seq, confirmed)
         )
 
-    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
-        return await sessions.end(self, self._ingest, session, ending, tell)
+    async def end_session(
+        self, session: Session, ending: Ending, notices: Notices = NO_NOTICES
+    ) -> Ended:
+        return await sessions.end(self, session, ending, notices)
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-        return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
+        return await self.transact(lambda connection: claims.claim(connection, self.ingest, row))
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
         try:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     case,
     delete,
     exists,
@@ -26,10 +28,11 @@ from sqlalchemy import (
 
 from structjob.machine.clock import moment
 from structjob.spool.session import Session
+from structjob.store.contract import Fetch
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
-from structjob.store.ingest import Crashed, Ended, Ending, Ingest, Store, Tell
+from structjob.store.ingest import Ended, Ending, Ingest, LeftRunning, Notices, Store
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
 from structjob.store.withdrawal import withdraw
 
@@ -108,7 +111,7 @@ def reach(connection: Connection, session_id: int, last_seq: int) -> None:
     connection.execute(update(sessions).where(behind).values(last_seq=last_seq))
 
 
-async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, tell: Tell) -> Ended:
+async def end(store: Store, session: Session, ending: Ending, notices: Notices) -> Ended:
     """Do as `structjob.store.ingest.Store.end_session` says."""
     number = session.session_id
     # Outside the transaction that ends it: a long session is read in portions, and nobody is kept
@@ -123,11 +126,11 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
     )
     explain = not fewer and holes.count <= ending.most
     if explain:
-        await _explain(store, ingest, number, ending.absent, holes.ranges)
+        await _explain(store, number, ending.absent, holes.ranges)
 
     withdrawn: list[RowMapping] = []
 
-    def finish(connection: Connection) -> list[Crashed]:
+    def finish(connection: Connection) -> Sequence[RowMapping]:
         enter(connection, session)
         # Locked: whoever else ends it at the same moment waits here, and finds it done.
         former = connection.scalar(
@@ -146,14 +149,7 @@ async def end(store: Store, ingest: Ingest, session: Session, ending: Ending, te
         connection.execute(update(sessions).where(sessions.c.session_id == number).values(values))
         if ending.reason == CLOSED:
             return leave(connection, session)
-        crashed = crash(connection, session)
-        if crashed:
-            # Here and not through the spool: should this process be killed next, it is said
-            # nevertheless, and once.
-            teller, lines = tell(crashed)
-            if lines:
-                ingest.events(connection, teller, lines)
-        return crashed
+        return crash(connection, store.ingest, session, notices)
 
     left = await store.transact(finish)
     explained, missing = (holes.count, 0) if explain else (0, holes.count)
@@ -187,9 +183,7 @@ async def _examine(store: Store, number: int, told: int, confirmed: int) -> tupl
     )
 
 
-async def _explain(
-    store: Store, ingest: Ingest, number: int, reason: str, ranges: Sequence[Range]
-) -> None:
+async def _explain(store: Store, number: int, reason: str, ranges: Sequence[Range]) -> None:
     """Write *ranges* to ``structjob_gaps``, a portion in each transaction: if this process ends in
     between, the next one repeats it.
     """
@@ -201,7 +195,9 @@ async def _explain(
                 for first, last in some
             ]
         )
-        await store.transact(functools.partial(ingest.upsert, table="structjob_gaps", rows=rows))
+        await store.transact(
+            functools.partial(store.ingest.upsert, table="structjob_gaps", rows=rows)
+        )
 
 
 def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
@@ -218,14 +214,13 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
     return utc_now() if last is None else literal(last, sessions.c.heartbeat_at.type)
 
 
-def crash(connection: Connection, session: Session) -> list[Crashed]:
-    """Mark what *session* left running; say so only where its latest change of state is the
-    session's own.
+async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
+    """Return the jobs that the session *number* has running, with what the events about their crash
+    say; to be read before the transaction in which they crash.
     """
-    number = session.session_id
-    crashed = []
-    for job in _running(connection, number):
-        open_steps = connection.scalars(
+    found = []
+    for job in await fetch(_running(number)):
+        open_steps = await fetch(
             select(steps.c.name)
             .where(
                 steps.c.job_id == job["id"],
@@ -233,8 +228,8 @@ def crash(connection: Connection, session: Session) -> list[Crashed]:
                 steps.c.status == "running",
             )
             .order_by(steps.c.seq)
-        ).all()
-        last_lines = connection.scalars(
+        )
+        last_lines = await fetch(
             select(logs.c.message)
             .where(
                 logs.c.job_id == job["id"],
@@ -243,36 +238,55 @@ def crash(connection: Connection, session: Session) -> list[Crashed]:
             )
             .order_by(logs.c.ts.desc(), logs.c.id.desc())
             .limit(_LAST_LINES)
-        ).all()
-        crashed.append(Crashed(dict(job), tuple(open_steps), tuple(last_lines)[::-1]))
+        )
+        found.append(
+            LeftRunning(
+                dict(job),
+                tuple(row["name"] for row in open_steps),
+                tuple(row["message"] for row in reversed(last_lines)),
+            )
+        )
+    return found
+
+
+def crash(
+    connection: Connection, ingest: Ingest, session: Session, notices: Notices
+) -> Sequence[RowMapping]:
+    """Mark what *session* left running as crashed, and store the *notices* of it; only where the
+    latest change of state is the session's own. Return the jobs' rows as they were.
+    """
+    running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
     _end_running(
         connection,
-        number,
+        session.session_id,
         "crashed",
         "Crashed",
         f"process {session.pid} on {session.host} ended without finishing it",
     )
-    return crashed
+    # Here and not through the spool: should this process be killed next, the events are stored
+    # nevertheless, and once.
+    if lines := notices.of(running):
+        ingest.events(connection, notices.session_id, lines)
+    return running
 
 
-def leave(connection: Connection, session: Session) -> list[Crashed]:
-    """Mark what *session*, which ends in an orderly way, left running as cancelled.
+def leave(connection: Connection, session: Session) -> Sequence[RowMapping]:
+    """Mark what *session*, which ends in an orderly way, left running as cancelled. Return the
+    jobs' rows as they were.
 
     Its tracker has recorded that already, except for what began while it closed.
     """
-    left = [Crashed(dict(job), (), ()) for job in _running(connection, session.session_id)]
+    running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
     _end_running(connection, session.session_id, "cancelled", "CancelledError", LEFT_RUNNING)
-    return left
+    return running
 
 
-def _running(connection: Connection, number: int) -> Sequence[RowMapping]:
-    running = (
+def _running(number: int) -> Select[Any]:
+    return (
         select(jobs)
         .where(jobs.c.session_id == number, jobs.c.status == "running")
         .order_by(jobs.c.id)
-        .with_for_update()
     )
-    return connection.execute(running).mappings().all()
 
 
 def _end_running(

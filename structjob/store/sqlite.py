@@ -33,9 +33,10 @@ from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
     LOG_COLUMNS,
+    NO_NOTICES,
     Ended,
     Ending,
-    Tell,
+    Notices,
     Write,
     Written,
     as_array,
@@ -139,7 +140,7 @@ class SQLiteStore:
         self.masked_url = masked(url.set(drivername="sqlite"))
         self._read_timeout = read_timeout
         self.path = sqlite_path(url)
-        self._ingest = _Ingest()
+        self.ingest = _Ingest()
         self._writer = Worker("structjob-writer")
         # A database in memory is seen by one connection only, and one thread at a time may use it.
         self._reader = self._writer if self.path is None else Worker("structjob-reader")
@@ -355,7 +356,7 @@ class SQLiteStore:
             for table, values in rows.tables.items():
                 connection.execute(_UPSERTS[table], {"batch": values})
             with _undisguised():
-                settling.settle(core, self._ingest, write.session_id, rows.unsettled)
+                settling.settle(core, self.ingest, write.session_id, rows.unsettled)
             written.states = rows.numbers
         if events:
             with _undisguised():
@@ -379,7 +380,7 @@ class SQLiteStore:
         if not parts:
             if (salvaged := dead_letters.salvage(write)) is None:
                 aside = self._transact(
-                    dead_letters.put_aside, self._ingest, write, f"{type(exc).__name__}: {exc}"
+                    dead_letters.put_aside, self.ingest, write, f"{type(exc).__name__}: {exc}"
                 )
                 for smaller in dead_letters.reduced(write):
                     refused = contextlib.suppress(
@@ -410,14 +411,16 @@ class SQLiteStore:
         """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
         self._guard(self._transact, sessions.beat, session_id, last_seq, confirmed)
 
-    async def end_session(self, session: Session, ending: Ending, tell: Tell) -> Ended:
-        return await sessions.end(self, self._ingest, session, ending, tell)
+    async def end_session(
+        self, session: Session, ending: Ending, notices: Notices = NO_NOTICES
+    ) -> Ended:
+        return await sessions.end(self, session, ending, notices)
 
     # -- claiming and reading
     # --------------------------------------------------------------------------
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-        return await self.transact(lambda connection: claims.claim(connection, self._ingest, row))
+        return await self.transact(lambda connection: claims.claim(connection, self.ingest, row))
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         if self.path is None:

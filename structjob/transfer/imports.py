@@ -154,7 +154,7 @@ async def _import(
             lambda connection: _restored(connection, session.session_id, checked.occurrences)
         )
     ending = Ending(reason=CLOSED, last_seq=last, confirmed=result.events)
-    await store.end_session(session, ending, lambda crashed: (session.session_id, b""))
+    await store.end_session(session, ending)
     return replace(result, events=result.events - dead, refused=dead)
 
 
