@@ -14,14 +14,8 @@ if TYPE_CHECKING:
     from structjob.capture.install import install
     from structjob.capture.logger import success
     from structjob.capture.processors import Sampler, add_context, record_event
-    from structjob.context.scope import (
-        current_job,
-        current_step,
-        enrich,
-        environment,
-        extract,
-        inject,
-    )
+    from structjob.context.errors import enrich
+    from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
         Cancelled,
         ErrorGroupNotFound,
@@ -44,6 +38,7 @@ if TYPE_CHECKING:
     from structjob.integrations import alembic as alembic
     from structjob.integrations import asgi as asgi
     from structjob.lifecycle import Job, Step, Try, retrying, step
+    from structjob.lifecycle.current import current_job, current_step
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -72,7 +67,9 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "capture.configure": ("configure",),
-    "context.scope": ("current_job", "current_step", "enrich", "environment", "extract", "inject"),
+    "context.errors": ("enrich",),
+    "context.propagation": ("environment", "extract", "inject"),
+    "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
         "Cancelled",
         "ErrorGroupNotFound",

@@ -42,6 +42,11 @@ class Faults:
         self.counts.clear()
         self._told.clear()
 
+    def count(self, what: str) -> None:
+        """Count what is no fault of ours, and is not worth a warning."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+        diagnostics.debug("%s (%s so far)", what, count_of(self.counts[what], "time"))
+
     def add(self, what: str, exc: BaseException) -> None:
         if self.strict or self.strict_trackers:
             raise exc

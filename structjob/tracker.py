@@ -18,13 +18,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 from structjob.capture.emit import emit
 from structjob.capture.processors import check_setup
 from structjob.context.errors import Classifier
-from structjob.context.scope import (
-    Scope,
-    current_scope,
-    enter_scope,
-    from_environment,
-    remote_scope,
-)
+from structjob.context.propagation import from_environment, remote_scope
+from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.diagnostics import diagnostics, faults
 from structjob.engine import shutdown
 from structjob.engine.hosting import Host

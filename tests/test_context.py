@@ -5,19 +5,23 @@
 import asyncio
 import concurrent.futures
 import contextvars
-import re
 import uuid
 
+import httpx
 import pytest
+import requests
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 import structjob
-from structjob.context import scope
+from structjob.context import propagation, scope
 from structjob.spool import routing
 
 log = structlog.get_logger("app")
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACED = f"00-{TRACE}-{SPAN}-01"
 
 
 async def where(tracker, message):
@@ -250,7 +254,10 @@ async def test_a_later_attempts_number_goes_along(any_tracker):
         log.info("elsewhere")
     (event,) = await any_tracker.logs.list(job_id="again", attempt=2, kind="log")
     assert event.message == "elsewhere"
-    assert structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"}) == scope.RemoteContext()
+    assert (
+        structjob.extract({"baggage": f"structjob.attempt={'9' * 20}"})
+        == propagation.RemoteContext()
+    )
 
 
 @pytest.mark.parametrize("way", ["headers", "environment", "id"])
@@ -260,14 +267,19 @@ async def test_the_root_of_a_tree_goes_along(any_tracker, way):
     """
     async with any_tracker.job("root") as root:
         child = await root.child("child").__aenter__()
-        headers, environment = structjob.inject({}), scope.to_environment(scope.current_scope())
+        headers, environment = (
+            structjob.inject({}),
+            propagation.to_environment(scope.current_scope()),
+        )
         if way == "id":
             below = await any_tracker.job("below", parent=child.id).__aenter__()
             await below.end()
         await child.end()
     if way != "id":  # nobody here knows the child any more, as in another process
         remote = (
-            structjob.extract(headers) if way == "headers" else scope.from_environment(environment)
+            structjob.extract(headers)
+            if way == "headers"
+            else propagation.from_environment(environment)
         )
         async with any_tracker.job("below", parent=remote) as below:
             pass
@@ -299,34 +311,75 @@ def test_inject_outside_a_job_writes_nothing():
 
 
 async def test_inject_keeps_the_baggage_of_others(tracker):
-    """R22: W3C baggage is shared by all who ride along."""
+    """R22: W3C baggage is shared by several systems; ours is replaced, not added once more."""
     async with tracker.job("a") as job:
+        headers = structjob.inject({"baggage": "user=ada , structjob.job_id=old,plan=a;p=1"})
+        assert headers["baggage"] == f"structjob.job_id={job.id},user=ada,plan=a;p=1"
+        async with job.step("s") as step:
+            structjob.inject(headers)
         assert (
-            structjob.inject({"baggage": "user=ada"})["baggage"]
-            == f"user=ada,structjob.job_id={job.id}"
+            headers["baggage"]
+            == f"structjob.job_id={job.id},structjob.step_id={step.id},user=ada,plan=a;p=1"
         )
+
+
+@pytest.mark.parametrize("make", [dict, httpx.Headers, requests.structures.CaseInsensitiveDict])
+async def test_injecting_twice_changes_nothing(tracker, make):
+    """R22: in any letter case of the names, of a dict or of a client's headers."""
+    remote = structjob.extract({"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "a=1"})
+    with remote.as_current():
+        async with tracker.job("a", correlation_id="c-1"):
+            carrier = make({"BAGGAGE": "user=ada", "x-correlation-id": "other", "A": "b"})
+            once = dict(structjob.inject(carrier))
+            assert dict(structjob.inject(carrier)) == once
+    lower = {name.lower(): value for name, value in once.items()}
+    assert len(lower) == len(once) == 6
+    assert (lower["x-correlation-id"], lower["traceparent"]) == ("c-1", f"00-{TRACE}-{SPAN}-00")
+    assert lower["baggage"].endswith(",user=ada")
+
+
+@pytest.mark.parametrize(
+    ("others", "kept"),
+    [
+        (",".join(f"k{n}=1" for n in range(100)), 63),
+        (f"large={'x' * 8000},small=1,larger={'x' * 8192}", 2),
+        (f"large={'é' * 4096},small=1", 1),
+        (",,, ,", 0),
+    ],
+)
+async def test_baggage_has_limits(tracker, others, kept):
+    """R22: W3C Baggage: 64 members and 8,192 bytes; ours come first, and what does not fit is left
+    out.
+    """
+    async with tracker.job("a") as job:
+        baggage = structjob.inject({"baggage": others})["baggage"]
+        there = structjob.environment({"BAGGAGE": others})["BAGGAGE"]
+    members = baggage.split(",")
+    assert members[0] == f"structjob.job_id={job.id}"
+    assert len(members) - 1 == kept
+    assert len(baggage.encode()) <= 8192
+    assert there == baggage
 
 
 async def test_the_trace_of_a_request_goes_on(tracker):
     """R22: the ids of an incoming ``traceparent`` are on the events, and on what is called next."""
-    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    with structjob.extract({"traceparent": f"00-{trace}-{span}-01"}).as_current():
+    with structjob.extract({"traceparent": f"00-{TRACE}-{SPAN}-01"}).as_current():
         async with tracker.job("a"), structjob.step("s"):
             log.info("traced")
             headers = structjob.inject()
     event = await where(tracker, "traced")
-    assert (event.trace_id, event.span_id) == (trace, span)
-    assert re.fullmatch(f"00-{trace}-[0-9a-f]{{16}}-01", headers["traceparent"])
+    assert (event.trace_id, event.span_id) == (TRACE, SPAN)
+    assert headers["traceparent"] == f"00-{TRACE}-{SPAN}-01"
 
 
-@pytest.mark.parametrize("flags", ["00", "01", "03"])
-async def test_flags_and_state_of_a_trace_are_passed_on(tracker, flags):
-    """faults 31: as they came, in headers and to subprocesses, with a new parent id for
-    each hop.
+@pytest.mark.parametrize("flags", ["00", "01", "03", "ff"])
+async def test_a_trace_is_passed_on_as_it_came(tracker, flags):
+    """R22: W3C Trace Context, 3.4: a service that changes nothing forwards parent id, flags and
+    state, in headers and to subprocesses. A span id that is never exported would orphan the spans
+    of the service that is called.
     """
-    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     incoming = [
-        ("Traceparent", f"00-{trace}-{span}-{flags}"),
+        ("Traceparent", f"00-{TRACE}-{SPAN}-{flags}"),
         ("tracestate", "a=1"),
         ("tracestate", "b=2"),
     ]
@@ -336,40 +389,35 @@ async def test_flags_and_state_of_a_trace_are_passed_on(tracker, flags):
             there = structjob.environment(
                 {"PATH": "/bin", "TRACESTATE": "old=1", "STRUCTJOB_STEP_ID": "old"}
             )
-    parents = {hop["traceparent"].split("-")[2] for hop in hops} | {
-        there["TRACEPARENT"].split("-")[2]
-    }
-    assert len(parents | {span}) == 4
-    assert {hop["traceparent"][:36] + hop["traceparent"][-2:] for hop in hops} == {
-        f"00-{trace}-{flags}"
-    }
+    assert {hop["traceparent"] for hop in hops} == {f"00-{TRACE}-{SPAN}-{flags}"}
+    assert there["TRACEPARENT"] == f"00-{TRACE}-{SPAN}-{flags}"
     assert [hop["tracestate"] for hop in hops] == ["a=1,b=2", "a=1,b=2"]
     assert (there["TRACESTATE"], there["PATH"], "STRUCTJOB_STEP_ID" in there) == (
         "a=1,b=2",
         "/bin",
         False,
     )
-    remote = scope.from_environment(there)
-    assert (remote.trace_id, remote.trace_flags, remote.tracestate) == (trace, flags, "a=1,b=2")
+    remote = propagation.from_environment(there)
+    assert (remote.trace_id, remote.trace_flags, remote.tracestate) == (TRACE, flags, "a=1,b=2")
 
 
-async def test_a_job_without_a_trace_begins_one(tracker):
-    """faults 31: one for a tree of jobs, another for another tree; none outside jobs."""
+async def test_a_state_without_its_trace_is_taken_away(tracker):
+    """R22: ``tracestate`` belongs to the ``traceparent`` that is replaced."""
+    with structjob.extract({"traceparent": f"00-{TRACE}-{SPAN}-01"}).as_current():
+        async with tracker.job("a"):
+            assert "TraceState" not in structjob.inject({"TraceState": "old=1"})
+            assert "TRACESTATE" not in structjob.environment({"TRACESTATE": "old=1"})
 
-    async def traces():
-        async with tracker.job("a") as job:
-            first = structjob.inject()["traceparent"]
-            async with job.child("b"):
-                return (
-                    first[3:35],
-                    structjob.inject()["traceparent"][3:35],
-                    structjob.environment()["TRACEPARENT"][3:35],
-                )
 
-    one, other = await traces(), await traces()
-    assert len(set(one)) == len(set(other)) == 1
-    assert one != other
-    assert "traceparent" not in structjob.inject()
+async def test_without_a_trace_none_is_begun(tracker):
+    """R22: the service that is called decides itself whether it samples; the trace of a process
+    that has one stays.
+    """
+    async with tracker.job("a") as job, job.child("b"):
+        assert not {"traceparent", "tracestate"} & structjob.inject().keys()
+        assert not {"TRACEPARENT", "TRACESTATE"} & structjob.environment({}).keys()
+        given = {"TRACEPARENT": f"00-{TRACE}-{SPAN}-01", "TRACESTATE": "a=1"}
+        assert given.items() <= structjob.environment(given).items()
     assert structjob.environment({"A": "b"}) == {"A": "b"}
 
 
@@ -382,7 +430,7 @@ def test_a_tracestate_that_must_not_be_passed_on(state):
     """
     remote = structjob.extract(
         {
-            "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            "traceparent": f"00-{TRACE}-{SPAN}-00",
             "tracestate": state,
         }
     )
@@ -398,7 +446,17 @@ def test_a_tracestate_that_must_not_be_passed_on(state):
         "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "00-0AF7651916CD43DD8448EB211C80319C-B7AD6B7169203331-01",
         "00-short-b7ad6b7169203331-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{TRACE}-{SPAN}",
+        f"0-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-0G",
+        f"00-{TRACE}-{SPAN}-1",
+        f"00_{TRACE}_{SPAN}_01",
+        f"00-{TRACE}-{SPAN}-01\x00",
+        f"00-{TRACE}-{SPAN}-01,00-{TRACE}-{SPAN}-00",
+        f"00-{'é' * 32}-{SPAN}-01",
         "",
+        "x" * 100_000,
     ],
 )
 def test_an_invalid_traceparent_counts_as_missing(value):
@@ -413,9 +471,47 @@ def test_a_later_version_of_traceparent_is_understood():
     """R22: W3C Trace Context: of a higher version, what is known of it is read, whatever
     follows.
     """
-    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-    remote = structjob.extract({"traceparent": f"cc-{trace}-{span}-01-what-the-future-holds"})
-    assert (remote.trace_id, remote.span_id) == (trace, span)
+    remote = structjob.extract({"traceparent": f"cc-{TRACE}-{SPAN}-0b-what-the-future-holds"})
+    assert (remote.trace_id, remote.span_id, remote.trace_flags) == (TRACE, SPAN, "01")
+    assert structjob.extract({"traceparent": f" cc-{TRACE}-{SPAN}-02\t"}).trace_flags == "00"
+
+
+def test_two_headers_of_a_trace_are_none():
+    """R22: W3C Trace Context, 3.2: several ``traceparent`` are invalid."""
+    pairs = [("traceparent", f"00-{TRACE}-{SPAN}-01"), ("Traceparent", f"00-{TRACE}-{SPAN}-00")]
+    assert structjob.extract(pairs) == propagation.RemoteContext()
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"X-Correlation-ID": "a", "X-Request-ID": "b", "traceparent": TRACED}, "a"),
+        ({"X-Request-ID": "b", "traceparent": TRACED}, "b"),
+        ({"X-Correlation-ID": "not one", "X-Request-ID": "b"}, "b"),
+        ({"X-Correlation-ID": "é", "X-Request-ID": "x" * 129, "traceparent": TRACED}, TRACE),
+        ({"traceparent": TRACED}, TRACE),
+        ({"traceparent": f"00-{TRACE}"}, None),
+        ({}, None),
+    ],
+)
+def test_where_a_correlation_id_comes_from(headers, found):
+    """R22: its own header, else the request's id, else the trace; one that is refused counts as
+    missing.
+    """
+    assert structjob.extract(headers).correlation_id == found
+
+
+def test_refused_ids_are_counted_and_never_repeated(caplog):
+    """R22: how many ids from outside were refused can be seen; what they were can not."""
+    caplog.set_level("DEBUG")
+    hostile = {"X-Correlation-ID": "evil\r\nvalue", "X-Job-ID": "x" * 65, "X-Request-ID": ""}
+    for _ in range(3):
+        structjob.extract(hostile)
+    assert structjob.diagnostics.faults.counts == {
+        "refusing the id in X-Correlation-ID": 3,
+        "refusing the id in X-Job-ID": 3,
+    }
+    assert "evil" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +529,7 @@ def test_a_hostile_id_counts_as_missing(hostile):
                 "baggage": f"structjob.step_id={hostile}",
             }
         )
-        == scope.RemoteContext()
+        == propagation.RemoteContext()
     )
 
 
@@ -485,8 +581,8 @@ async def test_the_environment_carries_a_job_to_a_child_process(tracker):
     begun in.
     """
     async with tracker.job("a", correlation_id="c-1") as job, job.step("s") as step:
-        environment = scope.to_environment(scope.current_scope())
-    remote = scope.from_environment(environment)
+        environment = propagation.to_environment(scope.current_scope())
+    remote = propagation.from_environment(environment)
     assert (
         remote.job_id,
         remote.step_id,
@@ -495,10 +591,13 @@ async def test_the_environment_carries_a_job_to_a_child_process(tracker):
         remote.correlation_id,
     ) == (job.id, step.id, 1, "a", "c-1")
     assert (
-        scope.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65})
-        == scope.RemoteContext()
+        propagation.from_environment({"STRUCTJOB_ATTEMPT": "²", "STRUCTJOB_JOB_ID": "x" * 65})
+        == propagation.RemoteContext()
     )
-    assert scope.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000}) == scope.RemoteContext()
+    assert (
+        propagation.from_environment({"STRUCTJOB_ATTEMPT": "9" * 5000})
+        == propagation.RemoteContext()
+    )
 
 
 async def test_below_a_job_of_the_environment_events_and_jobs_belong_to_it(db_url, monkeypatch):
@@ -549,12 +648,8 @@ async def ended(*handles):
 
 
 def here():
-    """Return the ids of the running code; its trace has a new parent id each time."""
-    return {
-        name: value
-        for name, value in structjob.context.scope.inject().items()
-        if name != "traceparent"
-    }
+    """Return the ids of the running code."""
+    return structjob.inject()
 
 
 @pytest.mark.parametrize("kind", ["step", "job", "bind", "retrying"])

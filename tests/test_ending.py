@@ -12,7 +12,7 @@ import structlog
 
 import structjob
 from structjob import InvalidArgument, InvalidState
-from structjob.context import scope
+from structjob.context import propagation, scope
 
 log = structlog.get_logger("app")
 
@@ -202,11 +202,11 @@ async def test_a_child_in_another_process_inherits_them_too(any_tracker):
     """
     async with any_tracker.job("parent", project="Größe, 1", owner="lovelace") as parent:
         headers = structjob.inject()
-        environment = scope.to_environment(scope.current_scope())
+        environment = propagation.to_environment(scope.current_scope())
     assert "lovelace" not in str(headers)
     for name, remote in (
         ("headers", structjob.extract(headers)),
-        ("environment", scope.from_environment(environment)),
+        ("environment", propagation.from_environment(environment)),
     ):
         with remote.as_current():
             log.info(name)

@@ -16,7 +16,7 @@ from faulty_store import FaultyStore, faulty
 from sqlalchemy.util import await_only
 
 import structjob
-from structjob.context import scope
+from structjob.context import propagation, scope
 from structjob.exceptions import StoreUnavailable
 from structjob.store.ingest import Write
 
@@ -196,11 +196,11 @@ async def test_what_others_log_for_it_goes_along(
     """
     await finish(other, "j", "theirs")
     async with cut_off.job("a", job_id="j", offline=True) as job:
-        environment = scope.to_environment(scope.current_scope())
+        environment = propagation.to_environment(scope.current_scope())
         remote = (
             structjob.extract(structjob.inject({}))
             if way == "headers"
-            else scope.from_environment(environment)
+            else propagation.from_environment(environment)
         )
         assert (job.attempt, remote.attempt) == (1, 1)
         with remote.as_current():

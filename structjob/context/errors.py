@@ -9,14 +9,16 @@ import contextlib
 import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from structjob.context.scope import Scope, current_scope
 from structjob.text.wording import count_of
 from structjob.values.encoding import encode_text, type_name
 
 if TYPE_CHECKING:
-    from structjob.context.scope import Scope
     from structjob.models import ErrorInfo
+
+E = TypeVar("E", bound=BaseException)
 
 MAX_TRACEBACK = 32 * 1024
 """Characters of a traceback at most; the middle is cut, since the ends say where it began and what
@@ -251,6 +253,34 @@ def _module(exc: BaseException) -> str:
         return str(type(exc).__module__)
     except Exception:  # noqa: BLE001 -- a metaclass may have its own idea of that
         return "?"
+
+
+def enrich(exc: E, /, **fields: Any) -> E:
+    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed wherever the
+    exception is.
+
+    The ids of the current job and step, and the operation, come first, unless a note of *exc* has
+    them already.
+
+    Args:
+        exc: The exception that is on its way.
+        fields: What to attach.
+
+    Returns:
+        The same exception, for ``raise enrich(exc, vm=name)``. An exception that takes no notes is
+        returned as it is.
+    """
+    scope = current_scope()
+    own = scope.step_id or scope.job_id if scope is not None else None
+    if scope is not None and own is not None and not is_noted(exc, own):
+        fields = {
+            "job_id": scope.job_id,
+            "step_id": scope.step_id,
+            "operation": scope.operation,
+            **fields,
+        }
+    annotate(exc, **fields)
+    return exc
 
 
 def annotate(exc: BaseException, /, **fields: Any) -> None:

@@ -11,13 +11,11 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
+from structjob.context.propagation import RemoteContext, remote_scope
 from structjob.context.scope import (
     Binding,
-    RemoteContext,
     Scope,
-    current_job,
     current_scope,
-    remote_scope,
 )
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
@@ -27,6 +25,7 @@ from structjob.lifecycle.arguments import (
     check_text,
     check_units,
 )
+from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import check_description
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
@@ -163,8 +162,7 @@ on_reset(_reset)
 
 def running_job() -> Job | None:
     """Return the job whose steps the running code's are, if there is one."""
-    scope = current_scope()
-    job = scope.job if scope is not None else None
+    job = current_job()
     return job if job is not None and job._runs and not job.existing else None
 
 

@@ -755,7 +755,8 @@ class Job(Handle):
         while job is not None and job._task is self._task:
             if job._cancelled:
                 return job
-            job = job._parent.job if job._parent is not None else None
+            above = job._parent.job if job._parent is not None else None
+            job = above if isinstance(above, Job) else None
         return None
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 
-from structjob.context.scope import RemoteContext
+from structjob.context.propagation import RemoteContext
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.policy import Figures
 

@@ -349,7 +349,8 @@ async def _supervise(
     from structjob.capture.emit import emit
     from structjob.cli.run.output import LineSplitter
     from structjob.cli.run.process import Child, Heard
-    from structjob.context.scope import current_scope, to_environment
+    from structjob.context.propagation import to_environment
+    from structjob.context.scope import current_scope
     from structjob.exceptions import StructjobError
 
     scope = current_scope()

@@ -1,0 +1,389 @@
+"""The scope across processes and services: into headers and environments, and out of them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Any, NamedTuple, TypeVar, overload
+from urllib.parse import quote, unquote
+
+from structjob.context.scope import ENVIRONMENT, Binding, Scope, current_scope
+from structjob.diagnostics import faults
+from structjob.machine.clock import moment
+from structjob.values.encoding import normalise
+from structjob.values.redaction import identified, labelled
+
+Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
+
+# W3C Trace Context: all zeros and version ff are invalid; of a version above 00, what follows is
+# for those who know it.
+_TRACEPARENT = re.compile(
+    r"(?!ff|00.{54})([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
+)
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
+_SAMPLED = "01"
+_MAX_TRACESTATE, _MAX_STATES = 512, 32
+"""Characters and members of a ``tracestate`` that is passed on; a larger one is left out as a
+whole.
+"""
+_MAX_BAGGAGE, _MAX_MEMBERS = 8192, 64
+"""Bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
+_OWN = "structjob."
+"""What the names of our members of a ``baggage`` begin with."""
+_FIELDS = (
+    "JOB_ID",
+    "STEP_ID",
+    "ATTEMPT",
+    "OPERATION",
+    "CORRELATION_ID",
+    "ROOT_JOB_ID",
+    "PROVISIONAL",
+    "PROJECT",
+    "OWNER",
+)
+_OF_SCOPE = frozenset(ENVIRONMENT + name for name in _FIELDS)
+"""Environment variables that say which scope a process belongs to."""
+_SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RemoteContext(NamedTuple):
+    """What headers or an environment say about the work that another process or service asks for;
+    every field may be ``None``.
+    """
+
+    correlation_id: str | None = None
+    job_id: str | None = None
+    step_id: str | None = None
+    attempt: int | None = None
+    operation: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    root_job_id: str | None = None
+    provisional: str | None = None
+    project: str | None = None
+    owner: str | None = None
+    trace_flags: str | None = None
+    tracestate: str | None = None
+
+    def as_current(self) -> Binding[Scope]:
+        """Make it the scope of the ``with`` block: jobs begun there become children and inherit the
+        correlation id.
+        """
+        scope = remote_scope(self)
+        return Binding(scope, scope)
+
+
+def remote_scope(remote: RemoteContext) -> Scope:
+    """Return the scope that *remote* describes."""
+    return Scope(
+        job_id=_hidden(remote.job_id),
+        attempt=remote.attempt or (1 if remote.job_id else None),
+        operation=_shown(remote.operation),
+        step_id=_hidden(remote.step_id) if remote.job_id else None,
+        correlation_id=_hidden(remote.correlation_id),
+        trace_id=remote.trace_id,
+        span_id=remote.span_id,
+        trace_flags=remote.trace_flags,
+        tracestate=remote.tracestate,
+        root_job_id=_hidden(remote.root_job_id) if remote.job_id else None,
+        provisional=remote.provisional if remote.job_id and remote.attempt else None,
+        project=_shown(remote.project) if remote.job_id else None,
+        owner=_shown(remote.owner) if remote.job_id else None,
+    )
+
+
+def _hidden(id_: str | None) -> str | None:
+    return None if id_ is None else identified(id_)
+
+
+def _shown(label: str | None) -> str | None:
+    return None if label is None else labelled(label)
+
+
+@overload
+def inject(carrier: None = None) -> dict[str, str]: ...
+
+
+@overload
+def inject(carrier: Carrier) -> Carrier: ...
+
+
+def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[str, str]:
+    """Write the current scope into *carrier*, for a request or message to another service.
+
+    Args:
+        carrier: Headers to fill, a new ``dict`` by default. Their names are found in any letter
+            case.
+
+    Returns:
+        The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage``, ``traceparent`` and
+        ``tracestate``, as far as the scope knows them; untouched outside a scope. Calling it twice
+        changes nothing. Members of ``baggage`` that are not ours are kept, up to 8,192 bytes and 64
+        members.
+
+        A trace that came in is passed on as it came, with its parent id and flags: the library
+        exports no spans, and an id that no one exports would orphan those of the service that is
+        called. Without a trace there is no ``traceparent``, so that the service decides itself
+        whether it samples. `structjob.otel` makes spans, and then they are what is passed on.
+    """
+    carrier = {} if carrier is None else carrier
+    scope = current_scope()
+    if scope is None:
+        return carrier
+    names = {name.lower(): name for name in carrier}
+    written = headers(scope, carrier.get(names.get("baggage", "baggage"), ""))
+    stale = {"baggage"} | ({"tracestate"} if "traceparent" in written else set())
+    for name in (stale - written.keys()) & names.keys():
+        del carrier[names[name]]
+    for name, value in written.items():
+        carrier[names.get(name.lower(), name)] = value
+    return carrier
+
+
+def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
+    """Return what `inject` writes.
+
+    Args:
+        scope: Where the caller is.
+        baggage: What the carrier has already.
+    """
+    found = {
+        name: value
+        for name, value in (
+            ("X-Correlation-ID", scope.correlation_id),
+            ("X-Job-ID", scope.job_id),
+        )
+        if value is not None and _SAFE_ID.fullmatch(value)
+    }
+    # and not the owner: that may be a person, and the service anybody's
+    if members := _joined(_members(scope), baggage):
+        found["baggage"] = members
+    return found | trace_of(scope)
+
+
+def trace_of(scope: Scope) -> dict[str, str]:
+    """Return ``traceparent`` and ``tracestate`` for what is called from *scope*; nothing outside a
+    trace.
+    """
+    trace_id, span_id = scope.ids.get("trace_id", ""), scope.ids.get("span_id", "")
+    if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
+        return {}
+    found = {"traceparent": f"00-{trace_id}-{span_id}-{scope.trace_flags or _SAMPLED}"}
+    if scope.tracestate is not None:
+        found["tracestate"] = scope.tracestate
+    return found
+
+
+def _members(scope: Scope) -> Iterator[str]:
+    """Yield our members of a ``baggage``."""
+    if scope.job_id is None or not _SAFE_ID.fullmatch(scope.job_id):
+        return
+    provisional = scope.column_values.get("provisional")
+    for name, value in (
+        ("job_id", scope.job_id),
+        ("step_id", scope.step_id),
+        ("attempt", scope.attempt if scope.attempt != 1 or provisional is not None else None),
+        ("provisional", provisional),
+        ("project", scope.labels["project"]),
+        ("root_job_id", scope.root_job_id if scope.root_job_id != scope.job_id else None),
+    ):
+        if value is not None:
+            yield f"{_OWN}{name}={quote(str(value), safe='')}"
+
+
+def _joined(own: Iterable[str], others: str) -> str:
+    """Return our members of a ``baggage`` and as many *others* as it may hold; ours are replaced,
+    not added once more.
+    """
+    members: list[str] = []
+    size = -1  # there is one comma less than there are members
+    kept = (other.strip() for other in others.split(","))
+    for member in (*own, *(other for other in kept if not other.startswith(_OWN))):
+        room = len(member.encode("utf-8", "replace")) + 1
+        if member and len(members) < _MAX_MEMBERS and size + room <= _MAX_BAGGAGE:
+            members.append(member)
+            size += room
+    return ",".join(members)
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a subprocess that shall belong to the current job and step.
+
+    Args:
+        environ: What it is based on; by default ``os.environ``.
+
+    Returns:
+        A copy, with ``STRUCTJOB_*``, ``BAGGAGE``, ``TRACEPARENT`` and ``TRACESTATE`` as far as the
+        scope knows them: ``subprocess.run(command, env=structjob.environment())``. A program that
+        opens a tracker there belongs to the job.
+    """
+    found = dict(os.environ if environ is None else environ)
+    scope = current_scope()
+    if scope is not None:
+        for name in _OF_SCOPE.intersection(found):  # of a job around this one
+            del found[name]
+        if trace_of(scope):
+            found.pop("TRACESTATE", None)
+        found |= to_environment(scope, found.pop("BAGGAGE", ""))
+    return found
+
+
+def to_environment(scope: Scope, baggage: str = "") -> dict[str, str]:
+    """Return the environment variables that let a child process join *scope*.
+
+    Args:
+        scope: What the child is to belong to.
+        baggage: What ``BAGGAGE`` is so far.
+    """
+    values = {
+        "JOB_ID": scope.job_id,
+        "STEP_ID": scope.step_id,
+        "ATTEMPT": None if scope.attempt is None else str(scope.attempt),
+        "OPERATION": scope.operation,
+        "CORRELATION_ID": scope.correlation_id,
+        "ROOT_JOB_ID": scope.root_job_id if scope.root_job_id != scope.job_id else None,
+        "PROVISIONAL": scope.column_values.get("provisional"),
+        "PROJECT": scope.labels["project"],
+        "OWNER": scope.labels["owner"],
+    }
+    found = {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
+    if members := _joined(_members(scope), baggage):
+        found["BAGGAGE"] = members
+    return found | {name.upper(): value for name, value in trace_of(scope).items()}
+
+
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteContext:
+    """Read what `inject` wrote, from headers in any letter case; text or bytes.
+
+    Args:
+        carrier: Headers or message attributes, as a mapping or as pairs (ASGI, Kafka).
+
+    Returns:
+        What was found. The correlation id is that of ``X-Correlation-ID``, else of
+        ``X-Request-ID``, else the id of the trace. An id that is empty, longer than 128 characters
+        (64 for those of jobs and steps) or not printable ASCII counts as missing.
+    """
+    found: dict[str, str] = {}
+    for key, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
+        name, text = _header(key).lower(), _header(value)
+        # The first two may come in several headers, and are one list (W3C Baggage, 3.3.2; Trace
+        # Context, 3.3.1). Several of the third are invalid, as the list of them is.
+        found[name] = (
+            f"{found[name]},{text}"
+            if name in ("baggage", "tracestate", "traceparent") and name in found
+            else text
+        )
+    baggage = _own_members(found.get("baggage", ""))
+    trace = _trace(found.get("traceparent", ""), found.get("tracestate"))
+    return RemoteContext(
+        correlation_id=_from_outside("X-Correlation-ID", found)
+        or _from_outside("X-Request-ID", found)
+        or trace.get("trace_id"),
+        job_id=_from_outside("X-Job-ID", found, 64) or _safe(baggage.get("job_id"), 64),
+        step_id=_safe(baggage.get("step_id"), 64),
+        attempt=_number(baggage.get("attempt", "")),
+        root_job_id=_safe(baggage.get("root_job_id"), 64),
+        provisional=_moment(baggage.get("provisional", "")),
+        project=_label(baggage.get("project", "")),
+        **trace,
+    )
+
+
+def from_environment(environ: Mapping[str, str]) -> RemoteContext:
+    """Read what `environment` wrote; all fields are ``None`` where nothing was."""
+
+    def given(name: str) -> str:
+        return environ.get(ENVIRONMENT + name, "")
+
+    trace = _trace(environ.get("TRACEPARENT", ""), environ.get("TRACESTATE"))
+    return RemoteContext(
+        correlation_id=_safe(given("CORRELATION_ID")) or trace.get("trace_id"),
+        job_id=_safe(given("JOB_ID"), 64),
+        step_id=_safe(given("STEP_ID"), 64),
+        attempt=_number(given("ATTEMPT")),
+        operation=_label(given("OPERATION"), 255),
+        root_job_id=_safe(given("ROOT_JOB_ID"), 64),
+        provisional=_moment(given("PROVISIONAL")),
+        project=_label(given("PROJECT")),
+        owner=_label(given("OWNER")),
+        **trace,
+    )
+
+
+def _trace(parent: str, state: str | None) -> dict[str, Any]:
+    """Return the fields of a `RemoteContext` that a valid ``traceparent`` gives."""
+    found = _TRACEPARENT.fullmatch(parent.strip())
+    if found is None:
+        return {}
+    version, trace_id, span_id, flags = found.groups()
+    if version != "00":  # of whose flags only this one is known
+        flags = f"{int(flags, 16) & 1:02x}"
+    return {
+        "trace_id": trace_id,
+        "span_id": span_id,
+        "trace_flags": flags,
+        "tracestate": _state(state),
+    }
+
+
+def _own_members(baggage: str) -> dict[str, str]:
+    """Return our members of a ``baggage``."""
+    members = (part.partition(";")[0].partition("=") for part in baggage.split(","))
+    return {
+        key.strip().removeprefix(_OWN): unquote(value.strip())
+        for key, _, value in members
+        if key.strip().startswith(_OWN)
+    }
+
+
+def _from_outside(name: str, found: Mapping[str, str], limit: int = 128) -> str | None:
+    """Return the id in the header *name*; one that is refused is counted, and never repeated."""
+    value = found.get(name.lower())
+    id_ = _safe(value, limit)
+    if value and id_ is None:
+        faults.count(f"refusing the id in {name}")
+    return id_
+
+
+def _state(text: str | None) -> str | None:
+    """Return a ``tracestate`` that may be passed on, as it is."""
+    text = text.strip() if text else ""
+    members = text.count(",") + 1
+    return (
+        text
+        if text
+        and len(text) <= _MAX_TRACESTATE
+        and members <= _MAX_STATES
+        and text.isascii()
+        and text.isprintable()
+        else None
+    )
+
+
+def _header(value: Any) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+
+
+def _safe(value: str | None, limit: int = 128) -> str | None:
+    return value if value and len(value) <= limit and _SAFE_ID.fullmatch(value) else None
+
+
+def _label(text: str, limit: int = 128) -> str | None:
+    return str(normalise(text))[:limit] or None
+
+
+def _number(text: str) -> int | None:
+    """Return the number of an attempt, if *text* is one that the column holds."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def _moment(text: str) -> str | None:
+    """Return when an attempt began that has a provisional number, if *text* is a moment as jobs
+    record it.
+    """
+    try:
+        return text if text == f"{moment(text):%Y-%m-%d %H:%M:%S.%f}" else None
+    except ValueError:
+        return None
