@@ -28,7 +28,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from fnmatch import translate
 from typing import Any, Literal, TypedDict, Unpack
 
-from structjob.context.scope import RemoteContext, current_scope, extract, new_id, remote_scope
+from structjob.context.propagation import RemoteContext, extract, remote_scope
+from structjob.context.scope import current_scope, new_id
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
 from structjob.integrations.routes import Route, find_route, taken_route
