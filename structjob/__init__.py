@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         InvalidFilter,
         InvalidState,
         InvalidURL,
+        JobCancelled,
         JobNotFound,
         NotOpen,
         PruneInProgress,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         SpoolError,
         StoreUnavailable,
         StructjobError,
+        Terminated,
     )
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
@@ -79,6 +81,7 @@ _WHERE = {
         "InvalidArgument",
         "InvalidFilter",
         "InvalidURL",
+        "JobCancelled",
         "JobNotFound",
         "NotOpen",
         "PruneInProgress",
@@ -87,6 +90,7 @@ _WHERE = {
         "SpoolError",
         "StoreUnavailable",
         "StructjobError",
+        "Terminated",
     ),
     "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
     "capture.install": ("install",),
@@ -145,6 +149,7 @@ __all__ = [
     "InvalidState",
     "InvalidURL",
     "Job",
+    "JobCancelled",
     "JobFileSink",
     "JobFilter",
     "JobNotFound",
@@ -174,6 +179,7 @@ __all__ = [
     "StepStatus",
     "StoreUnavailable",
     "StructjobError",
+    "Terminated",
     "Tracker",
     "Try",
     "add_context",

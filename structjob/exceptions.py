@@ -132,5 +132,27 @@ class SpoolError(StructjobError, OSError):
     """The spool directory cannot be used: not writable, not ours, or not a directory."""
 
 
-class Cancelled(StructjobError):
-    """A job was cancelled by request; the reason is its message."""
+class JobCancelled(StructjobError):
+    """A pending job was cancelled, and does not start; the reason is in the message."""
+
+
+class Cancelled(BaseException):
+    """A job that runs without a task (``with tracker.job(…)``) was asked to stop; the reason is the
+    message.
+
+    Not an `Exception`, so that ``except Exception`` does not swallow the request.
+    """
+
+
+class Terminated(SystemExit):
+    """SIGTERM came while the main thread worked in ``with structjob.Tracker(…)``; raised there.
+
+    Blocks are left in order, jobs are recorded as cancelled, and the process then dies of the
+    signal. The exit code is 143 where it does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+    def __str__(self) -> str:
+        return "SIGTERM"

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -49,11 +49,12 @@ from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
-    from tenacity import AsyncRetrying
 
     from structjob.engine.delivery import Engine
     from structjob.engine.listeners import Callback, Listener
+    from structjob.engine.loop_thread import LoopThread
     from structjob.lifecycle.bars import Bars
+    from structjob.lifecycle.policy import Policy
     from structjob.lifecycle.retries import Retrying
     from structjob.queries.errors import Errors
     from structjob.queries.jobs import Jobs
@@ -80,6 +81,12 @@ other.
 _LETTING_GO = 0.1
 """Share of the time for closing, one second at most, that is kept for the database's connections.
 """
+_CLOSING_WAITS = 10.0
+"""Seconds that closing takes at most, unless told otherwise."""
+
+_CLOSING_MARGIN = 1.0
+"""Seconds that the thread of the tracker's loop may take longer than that."""
+
 _LATE = 0.1
 """Seconds that an engine may take longer than it was given."""
 
@@ -193,6 +200,7 @@ class Tracker:
         self._host = Host(classifier, self.aclose)
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._joined: Scope | None = None
+        self._thread: LoopThread | None = None
         self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._recorder: Recorder
         self._engine: Engine
@@ -388,10 +396,7 @@ class Tracker:
         self._host.state = "closed"
         # the engine, its loop and the database's connection are the parent's
         if self._recorder.forked:
-            self._engine.end_recording()
-            shutdown.leave(self._host)
-            self._closing.set_result(True)
-            return True
+            return self._close_in_child()
         complete = False
         try:
             complete = await self._aclose(timeout)
@@ -484,6 +489,103 @@ class Tracker:
         ):
             raise fault
 
+    def _close_in_child(self) -> bool:
+        """Close in a forked child: the engine, its loop and the connections are the parent's."""
+        self._engine.end_recording()
+        shutdown.leave(self._host)
+        self._closing.set_result(True)
+        return True
+
+    # -- without a loop
+    # --------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._open_here()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(shutdown.CLOSING if shutdown.under_way() else _CLOSING_WAITS)
+        shutdown.finish()
+
+    def _open_here(self) -> None:
+        """Open in code without a loop: the tracker gets one in a thread of its own."""
+        from structjob.engine.loop_thread import LoopThread
+
+        thread = LoopThread()
+        try:
+            thread.run(self.open())
+        except BaseException:
+            thread.stop(_LETTING_GO)
+            raise
+        self._thread, self._host.threaded = thread, True
+        # What opening did in that thread, and belongs to this one.
+        if self._joined is not None and current_scope() is None:
+            enter_scope(self._joined)
+        if self._signals:
+            shutdown.handle_signals()
+
+    def close(self, timeout: float = _CLOSING_WAITS) -> bool:
+        """Do as `aclose` does, in code without a loop.
+
+        Args:
+            timeout: Seconds at most.
+
+        Returns:
+            Whether everything was stored; see `aclose`.
+
+        Raises:
+            InvalidState: on the tracker's own loop: write ``await tracker.aclose()`` there.
+        """
+        if self._host.state in ("new", "opening"):
+            return True
+        if self._host.state == "open" and self._recorder.forked:
+            self._host.state = "closed"
+            return self._close_in_child()
+        if self._joined is not None and current_scope() is self._joined:
+            enter_scope(None)
+        thread, self._thread = self._thread, None
+        if thread is None and self._host.state == "closed":
+            done, _ = concurrent.futures.wait({self._closing}, timeout)
+            return bool(done) and self._closing.result()
+        try:
+            return self._host.run(self.aclose(timeout), timeout + _CLOSING_MARGIN)
+        except (TimeoutError, StoreUnavailable):
+            return False
+        finally:
+            if thread is not None:
+                thread.stop(_CLOSING_MARGIN)
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine on the tracker's loop, from code without a loop, and wait for it.
+
+        ::
+
+            record = tracker.run(tracker.jobs.find("gui-17"))
+
+        It runs in the caller's context: what it logs belongs to the caller's job.
+
+        Args:
+            work: Any coroutine, of this library or not.
+            timeout: Seconds to wait at most, then it is cancelled; by default as long as it takes.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            InvalidState: on the tracker's own loop: await it there; and if that loop does not run.
+            NotOpen: if the tracker is not open, and in a forked process.
+            TimeoutError: after *timeout* seconds.
+        """
+        return self._host.run(work, timeout)
+
+    # -- with a loop
+    # --------------------------------------------------------------------------
+
     async def __aenter__(self) -> Self:
         return await self.open()
 
@@ -499,7 +601,8 @@ class Tracker:
     # --------------------------------------------------------------------------
 
     def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job, for ``async with`` or as a decorator of coroutine functions.
+        """Return a job, for ``async with``, for ``with`` in code without a loop, or as a decorator
+        of functions and coroutine functions.
 
         Args:
             operation: What it does, at most 255 characters: statistics are by operation.
@@ -525,7 +628,7 @@ class Tracker:
         return JobContext(self._host, operation, JobOptions.of(options))
 
     def retrying(
-        self, operation: str, policy: AsyncRetrying | None = None, **options: Unpack[RetryKeywords]
+        self, operation: str, policy: Policy | None = None, **options: Unpack[RetryKeywords]
     ) -> Retrying[Job]:
         """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine
         functions.
@@ -542,9 +645,9 @@ class Tracker:
 
         Args:
             operation: See `job`.
-            policy: A ``tenacity.AsyncRetrying`` that says when to try again, or the figures
-                *attempts*, *delay*, *backoff*, *max_delay*, *jitter* and *on*; see
-                `structjob.retrying`.
+            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that says when to try
+                again, or the figures *attempts*, *delay*, *backoff*, *max_delay*, *jitter* and
+                *on*; see `structjob.retrying`.
             options: These figures, and what `job` takes.
 
         Raises:

@@ -146,7 +146,7 @@ async def test_a_pending_job_never_starts(tracker, other):
     assert record.cancelled_at is not None
     for starting in (job.start(), other.job("later", job_id="later").__aenter__()):
         with pytest.raises(
-            structjob.Cancelled,
+            structjob.JobCancelled,
             match=r"job later .* cancelled before it began: not wanted any more",
         ):
             await starting

@@ -363,8 +363,10 @@ async def test_an_exception_group_keeps_all_its_parts(any_tracker):
         (SystemExit(3), "failed"),
         (KeyboardInterrupt(), "cancelled"),
         (structjob.Cancelled("asked to"), "cancelled"),
+        (structjob.JobCancelled("asked to"), "cancelled"),
+        (structjob.Terminated(), "cancelled"),
     ],
-    ids=["exit 0", "exit 3", "Ctrl-C", "Cancelled"],
+    ids=["exit 0", "exit 3", "Ctrl-C", "Cancelled", "JobCancelled", "Terminated"],
 )
 async def test_what_ends_a_program_is_recorded_and_goes_on(any_tracker, exc, status):
     """R9: leaving with 0 is no failure, Ctrl-C is a cancellation; both are raised again."""
@@ -955,20 +957,24 @@ async def test_a_decorator_makes_a_job_of_each_call(any_tracker):
     ]
 
 
-def test_a_decorator_wants_a_coroutine_function():
-    """R8: anything else is refused where the mistake is, with the function's name."""
+def test_a_decorator_refuses_generator_functions():
+    """R8: their bodies run while they are iterated over. They are refused where the mistake is,
+    with the function's name, as is what is no function.
+    """
     tracker = structjob.Tracker("sqlite://")
 
-    def plain():
-        pass
+    def rows():
+        yield
 
-    async def generator():
+    async def chunks():
         yield
 
     for decorate in (tracker.job("a"), structjob.step("s")):
-        for function in (plain, generator, 5):
-            with pytest.raises(InvalidArgument, match="decorates coroutine functions"):
+        for function in (rows, chunks):
+            with pytest.raises(InvalidArgument, match=f"cannot decorate .*{function.__name__}"):
                 decorate(function)
+        with pytest.raises(InvalidArgument, match="decorates functions and coroutine functions"):
+            decorate(5)
 
 
 async def test_a_result_that_comes_after_the_end_is_stored(any_tracker):

@@ -41,6 +41,7 @@ class Host:
         state: Whether the tracker is open.
         live: The jobs that run in this process.
         claims: Starts that were interrupted, and whose answer is still to come.
+        threaded: Whether the tracker's loop runs in a thread of its own.
         aclose: See above.
     """
 
@@ -51,6 +52,7 @@ class Host:
         self.state: State = "new"
         self.live: set[Job] = set()
         self.claims: set[asyncio.Future[Any]] = set()
+        self.threaded = False
         self._classifier = classifier
         self._recorder: Recorder | None = None
         self._engine: Engine | None = None
@@ -196,6 +198,7 @@ class Host:
             TimeoutError: after *timeout* seconds.
         """
         try:
+            self.require_open()
             engine = self.engine
             if self.recorder.forked:
                 raise NotOpen(

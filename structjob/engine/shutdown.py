@@ -28,6 +28,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Never
 
 from structjob.diagnostics import diagnostics
+from structjob.exceptions import Terminated
 from structjob.process import at_fork, on_reset
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ _LAST = -100
 
 _REASON = "SIGTERM"
 
+_INTERPRETER_EXIT = "interpreter exit"
+
 _PROCESS_ENDED = "its process ended while it ran, and its tracker was not closed"
 
 _open: weakref.WeakSet[Host] = weakref.WeakSet()
@@ -65,7 +68,13 @@ def enter(tracker: Host, *, signals: bool) -> None:
     does already.
     """
     _open.add(tracker)
-    if signals and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    if signals:
+        handle_signals()
+
+
+def handle_signals() -> None:
+    """Handle SIGTERM from here on, in the main thread, unless it is handled already."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, _terminate)
 
@@ -95,6 +104,13 @@ def cancel(tracker: Host, reason: str = _REASON) -> None:
             job.abandon(reason)
 
 
+def finish() -> None:
+    """Let the process die of the signal that came, once its last tracker is closed."""
+    if _ending is True and not _open:
+        _flush_streams()
+        _die()
+
+
 def _restore() -> None:
     if signal.getsignal(signal.SIGTERM) is _terminate:
         # not the main thread; with nothing open it does what the default does
@@ -105,16 +121,32 @@ def _restore() -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Handle SIGTERM: in an orderly way the first time, at once when asked again."""
     global _ending
-    loop = next(
-        (tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()), None
-    )
-    if _ending or loop is None:
+    loops = [tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()]
+    if _ending or not loops:
         _cancel_rest()
         _die()
     _ending = True
     with suppress(RuntimeError):  # the interpreter is at its end: nothing will last
         start_new_thread(_watch, ())
-    loop.call_soon_threadsafe(_begin, context=contextvars.Context())
+    here = asyncio._get_running_loop()
+    loop = here or next((loop for loop in loops if not _of_thread(loop)), None)
+    if loop is not None:
+        loop.call_soon_threadsafe(_begin, context=contextvars.Context())
+        return
+    _ask_to_stop()
+    raise Terminated
+
+
+def _of_thread(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether only trackers without a loop of their caller's run in *loop*."""
+    return all(tracker.threaded for tracker in list(_open) if tracker.engine.loop is loop)
+
+
+def _ask_to_stop() -> None:
+    """Let the jobs end that run in ``with`` blocks."""
+    for tracker in list(_open):
+        for job in list(tracker.live):
+            job.ask_to_stop(_REASON)
 
 
 def _begin() -> None:
@@ -138,10 +170,14 @@ async def _end() -> None:
     _cancel_rest()
     with suppress(asyncio.CancelledError):
         await _close()
+    _flush_streams()
+    _die()
+
+
+def _flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    _die()
 
 
 async def _cancel_jobs(deadline: float) -> None:
@@ -149,6 +185,7 @@ async def _cancel_jobs(deadline: float) -> None:
     have ended, till *deadline* at most.
     """
     asked: set[asyncio.Task[Any]] = set()
+    _ask_to_stop()
     while time.monotonic() < deadline:
         # Each task once, however many jobs it is in, and none that is being cancelled: a second
         # cancellation would interrupt its cleanup.
@@ -255,6 +292,10 @@ def _at_exit_of_worker(call: Callable[[], None]) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, call, exitpriority=_LAST)
 
 
+async def _closed(tracker: Host) -> bool:
+    return await tracker.aclose(CLOSING)
+
+
 @atexit.register
 def _at_exit() -> None:
     """Deliver what forgotten trackers hold; what does not get through in time stays in
@@ -262,6 +303,10 @@ def _at_exit() -> None:
     """
     _cancel_inherited()
     for tracker in list(_open):
+        if tracker.threaded:
+            cancel(tracker, _INTERPRETER_EXIT)
+            with suppress(Exception):
+                tracker.run(_closed(tracker), CLOSING + 1.0)
         cancel(tracker, _PROCESS_ENDED)
         tracker.engine.drain(3.0)
     if _ending:  # a loop that was stopped under way

@@ -111,9 +111,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def check_coroutine_function(function: Any, what: str) -> None:
-    if not inspect.iscoroutinefunction(function):
-        name = getattr(function, "__qualname__", repr(function))
+def is_coroutine_function(function: Any, what: str) -> bool:
+    """Return whether *function*, which *what* is to decorate, is a coroutine function.
+
+    Raises:
+        InvalidArgument: if it is no function, or a generator function: its body runs when it is
+            iterated over, and would share its context with the code that does.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not callable(function) or isinstance(function, type):
+        raise InvalidArgument(f"{what} decorates functions and coroutine functions, not {name}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidArgument(
-            f"{what} decorates coroutine functions (async def), and {name} is none; use it within one, with `async with`"
+            f"{what} cannot decorate {name}: it is a generator function, whose body runs while it "
+            "is iterated over; write `with` or `async with` within it"
         )
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 -- an object with `async def __call__`
+    )

@@ -1,15 +1,15 @@
-"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``async with``, and decorators of
-coroutine functions.
+"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``with`` and ``async with``, and
+decorators of functions and coroutine functions.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from structjob.context.propagation import RemoteContext, remote_scope
 from structjob.context.scope import (
@@ -20,16 +20,18 @@ from structjob.context.scope import (
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
-    check_coroutine_function,
     check_mapping,
     check_text,
     check_units,
+    is_coroutine_function,
 )
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import check_description
+from structjob.lifecycle.items import Items
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.steps import Step
+from structjob.lifecycle.waiting import Done
 from structjob.models import StepStatus
 from structjob.process import on_reset
 from structjob.text.amounts import percent_of
@@ -43,8 +45,8 @@ T = TypeVar("T")
 
 
 class JobContext:
-    """What ``tracker.job(…)`` returns: ``async with`` runs a block as a job; as a decorator, each
-    call of a coroutine function.
+    """What ``tracker.job(…)`` returns: ``async with``, or ``with`` in code without a loop, runs a
+    block as a job; as a decorator, each call of a function or coroutine function.
     """
 
     def __init__(self, host: JobHost, operation: str, options: JobOptions) -> None:
@@ -63,18 +65,40 @@ class JobContext:
             options=self._options,
         )
 
-    async def __aenter__(self) -> Job:
+    def _made(self) -> Job:
+        """Return the job of the block that begins."""
         if self._job is not None:
             raise InvalidState(
                 f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
             )
-        job = self._make()
-        self._job = job
+        self._job = self._make()
+        return self._job
+
+    async def __aenter__(self) -> Job:
+        job = self._made()
         try:
             return await job.__aenter__()
         except BaseException:
             self._job = None
             raise
+
+    def __enter__(self) -> Job:
+        job = self._made()
+        try:
+            return job.__enter__()
+        except BaseException:
+            self._job = None
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.__exit__(kind, exc, trace)
 
     async def __aexit__(
         self,
@@ -86,26 +110,36 @@ class JobContext:
         if job is not None:
             await job.__aexit__(kind, exc, trace)
 
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, T]]
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function: each call is a job, what it returns is the result (unless
-        it sets another).
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate a function or coroutine function: each call is a job, what it returns is the
+        result (unless it sets another).
 
         Raises:
-            InvalidArgument: if *function* is no coroutine function.
+            InvalidArgument: if *function* is a generator function, or no function.
         """
-        check_coroutine_function(function, "tracker.job()")
+        run: Any
+        if is_coroutine_function(function, "tracker.job()"):
+            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
-        @functools.wraps(function)
-        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with self._make() as job:
-                returned = await function(*args, **kwargs)
-                if job.result is None and not job.existing:
-                    job.result = returned
-                return returned
+            @functools.wraps(function)
+            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with self._make() as job:
+                    return _kept(job, await work(*args, **kwargs))
+        else:
 
-        return run
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> T:
+                with self._make() as job:
+                    return _kept(job, function(*args, **kwargs))
+
+        return cast(Callable[P, T], run)
+
+
+def _kept(job: Job, returned: T) -> T:
+    """Return what a decorated function has returned; it is the job's result, unless it set one."""
+    if job.result is None and not job.existing:
+        job.result = returned
+    return returned
 
 
 def parent_scope(parent: Job | RemoteContext | str | None) -> Scope | None:
@@ -167,8 +201,8 @@ def running_job() -> Job | None:
 
 
 class StepContext:
-    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``async with`` or as a
-    decorator of coroutine functions.
+    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``with``, ``async with``
+    or as a decorator of functions and coroutine functions.
 
     Outside a job the body runs untracked, and a warning says so once: tracking never breaks a
     program.
@@ -185,13 +219,7 @@ class StepContext:
         self._step: Step | Untracked | None = None
 
     async def __aenter__(self) -> Step | Untracked:
-        if self._step is not None:
-            raise InvalidState(
-                f"the step {self._name!r} is entered already; call structjob.step() anew for each"
-            )
-        self._step = step = self._make()
-        await step.__aenter__()
-        return step
+        return self.__enter__()
 
     async def __aexit__(
         self,
@@ -199,9 +227,25 @@ class StepContext:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.__exit__(kind, exc, trace)
+
+    def __enter__(self) -> Step | Untracked:
+        if self._step is not None:
+            raise InvalidState(
+                f"the step {self._name!r} is entered already; call structjob.step() anew for each"
+            )
+        self._step = step = self._make()
+        return step.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         step, self._step = self._step, None
         if step is not None:
-            await step.__aexit__(kind, exc, trace)
+            step.__exit__(kind, exc, trace)
 
     def _make(self) -> Step | Untracked:
         job = running_job()
@@ -210,22 +254,28 @@ class StepContext:
         warn_untracked(self._name)
         return Untracked(self._name, self._options)
 
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, T]]
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function: each call is a step.
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate a function or coroutine function: each call is a step.
 
         Raises:
-            InvalidArgument: if *function* is no coroutine function.
+            InvalidArgument: if *function* is a generator function, or no function.
         """
-        check_coroutine_function(function, "structjob.step()")
+        run: Any
+        if is_coroutine_function(function, "structjob.step()"):
+            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
-        @functools.wraps(function)
-        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with StepContext(self._name, self._options):
-                return await function(*args, **kwargs)
+            @functools.wraps(function)
+            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with StepContext(self._name, self._options):
+                    return await work(*args, **kwargs)
+        else:
 
-        return run
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> T:
+                with StepContext(self._name, self._options):
+                    return function(*args, **kwargs)
+
+        return cast(Callable[P, T], run)
 
 
 class Untracked:
@@ -244,6 +294,17 @@ class Untracked:
         return self
 
     async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         exc: BaseException | None,
@@ -270,24 +331,24 @@ class Untracked:
     def skip(self, reason: str | None = None) -> None:
         """Take it."""
 
-    async def end(
-        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
-    ) -> None:
+    def start(self) -> Done[Self]:
         """Take it."""
+        return Done(self)
+
+    def end(
+        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
+    ) -> Done[None]:
+        """Take it."""
+        return Done(None)
 
     @property
     def percent(self) -> float | None:
         """How far it is by its units, 0–100; ``None`` if their total is not known."""
         return percent_of(self.completed, self.total) if self.total else None
 
-    async def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
-        """Iterate over *items*."""
-        if isinstance(items, AsyncIterable):
-            async for item in items:
-                yield item
-        else:
-            for item in items:
-                yield item
+    def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
+        """Iterate over *items*, counting each as done when its turn is over."""
+        return Items(items, self.advance, lambda: None)
 
 
 def step(
@@ -297,8 +358,8 @@ def step(
     description: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> StepContext:
-    """Return a step of the job that runs where it is entered, for ``async with`` or as a decorator;
-    deep code needs no handle.
+    """Return a step of the job that runs where it is entered, for ``with`` or ``async with``, or as
+    a decorator; deep code needs no handle.
 
     Args:
         name: At most 200 characters.

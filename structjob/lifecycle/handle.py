@@ -19,7 +19,13 @@ from structjob.capture.setup import SETUP
 from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import Cancelled, InvalidArgument, InvalidState
+from structjob.exceptions import (
+    Cancelled,
+    InvalidArgument,
+    InvalidState,
+    JobCancelled,
+    Terminated,
+)
 from structjob.lifecycle.arguments import check_text
 from structjob.models import ErrorInfo
 from structjob.values.bounds import OF_VALUE
@@ -388,10 +394,20 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
     }
 
 
+_CANCELLATIONS = (
+    asyncio.CancelledError,
+    Cancelled,
+    GeneratorExit,
+    JobCancelled,
+    KeyboardInterrupt,
+    Terminated,
+)
+
+
 def outcome(exc: BaseException) -> str:
     """Return the status that *exc* gives to the job or step it leaves."""
     kind = type(exc)  # not `isinstance`: that asks the exception, which may raise
-    if issubclass(kind, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit, Cancelled)):
+    if issubclass(kind, _CANCELLATIONS):
         return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
 

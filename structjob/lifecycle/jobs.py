@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, Unpack
 
 from structjob.context.errors import (
     Classifier,
@@ -23,7 +24,13 @@ from structjob.context.errors import (
 )
 from structjob.context.scope import Scope, new_id
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import Cancelled, InvalidArgument, InvalidState, StoreUnavailable
+from structjob.exceptions import (
+    Cancelled,
+    InvalidArgument,
+    InvalidState,
+    JobCancelled,
+    StoreUnavailable,
+)
 from structjob.lifecycle.arguments import (
     check_mapping,
     check_metadata,
@@ -51,15 +58,14 @@ from structjob.lifecycle.handle import (
 )
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
+from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
 from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled, check_job_transition
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying
-
     from structjob.lifecycle.contexts import JobContext
     from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.policy import Figures
+    from structjob.lifecycle.policy import Figures, Policy
     from structjob.lifecycle.retries import Retrying
 
 _MOST_KB = 1 << 62
@@ -141,11 +147,11 @@ class Job(Handle):
     __slots__ = (
         "_attempt", "_began", "_begun_in", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
         "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
-        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_open_steps", "_options", "_parent", "_percent", "_provisional",
+        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_noticed", "_open_steps", "_options", "_parent", "_percent", "_provisional",
         "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
         "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
         "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
-        "_step_numbers", "_task",
+        "_step_numbers", "_task", "_thread",
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
@@ -230,6 +236,10 @@ class Job(Handle):
         self._retried_steps = 0
         self._failed_step: str | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._thread: int | None = None
+        """Of a job that a `with` block runs: the thread of that block."""
+        self._noticed = False
+        """Whether `Cancelled` was raised there: what cleans up is not interrupted once more."""
         self._interrupted = False
         self._cancelled = False
         self._cancel_reason: str | None = None
@@ -308,20 +318,46 @@ class Job(Handle):
         Raises:
             NotOpen: if the tracker is not open.
             InvalidState: if it was started before.
-            Cancelled: if it was pending, and somebody cancelled it.
+            JobCancelled: if it was pending and was cancelled.
             StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not
                 answer (see *offline*).
         """
-        self._host.require_open()
-        if self._status is not JobStatus.PENDING or self._existing:
-            raise InvalidState(self._begun_already())
-        if self._given_id or self.idempotency_key is not None:
+        if self._must_claim():
             if await self._claim():
                 return self
         else:
             self._attempt = 1
         await self._committed(self._begin())
         return self
+
+    def _start_here(self) -> None:
+        """Do as `start` does, in code without a loop."""
+        if self._must_claim():
+            if self._host.run(self._claim()):
+                return
+        else:
+            self._attempt = 1
+        number = self._begin()
+        if self._options.wait and number:
+            try:
+                self._host.wait_committed(number, START_WAITS)
+            except BaseException as exc:
+                self._finish(outcome(exc), exc)  # see `_committed`
+                raise
+
+    def _must_claim(self) -> bool:
+        """Return whether the database has to be asked for the attempt.
+
+        Raises:
+            NotOpen: see `start`.
+            InvalidState: see `start`.
+            Cancelled: if a job around it, without a task, was asked to stop.
+        """
+        self._host.require_open()
+        if self._status is not JobStatus.PENDING or self._existing:
+            raise InvalidState(self._begun_already())
+        self._stop_if_asked()
+        return self._given_id or self.idempotency_key is not None
 
     def _begun_already(self) -> str:
         if self._existing and self._status is JobStatus.PENDING:
@@ -361,7 +397,7 @@ class Job(Handle):
             # The claim may have been heard, for all that: then this is what it has entered.
             self._provisional = row["started_at"]
         if former is not None and attempt == 0 and former["id"] == self.id:
-            raise Cancelled(
+            raise JobCancelled(
                 f"{self._named()} was cancelled before it began: {former['error_message']}"
             )
         self._claimed(former, attempt)
@@ -483,6 +519,20 @@ class Job(Handle):
         if late is not None:
             raise late
 
+    def __enter__(self) -> Self:
+        self._start_here()
+        self._thread = threading.get_ident()
+        self._enter_scope()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave("completed" if exc is None else outcome(exc), exc)
+
     async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
         """Return the cancellation that somebody asked for and the job's code, which has ended or
         failed, has waited for nothing to hear of.
@@ -499,7 +549,7 @@ class Job(Handle):
     def _leave(
         self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
     ) -> None:
-        self._task = None
+        self._task = self._thread = None
         self._leave_scope()
         if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
@@ -507,7 +557,7 @@ class Job(Handle):
     # -- ending
     # --------------------------------------------------------------------------
 
-    async def end(
+    def end(
         self,
         status: str | None = None,
         *,
@@ -516,8 +566,8 @@ class Job(Handle):
         summary: Mapping[str, Any] | None = None,
         cpu_ms: float | None = None,
         max_rss_kb: int | None = None,
-    ) -> None:
-        """End the job by hand.
+    ) -> Done[None]:
+        """End the job by hand. It has ended when this returns; to await the result is optional.
 
         Args:
             status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an
@@ -539,7 +589,7 @@ class Job(Handle):
         if self._existing:
             self._require_running("end")
         if self._abandoned:
-            return
+            return Done(None)
         check_job_transition(self._named(), self._status, JobStatus(status))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = (
@@ -550,6 +600,7 @@ class Job(Handle):
         if result is not UNCHANGED:
             self._result = result
         self._finish(status, error, summary)
+        return Done(None)
 
     def _fail(self, exc: BaseException) -> None:
         if not self._existing and self._status is JobStatus.RUNNING:
@@ -654,7 +705,8 @@ class Job(Handle):
         """Report progress; recorded at most four times a second.
 
         Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
-        the job, is ignored, with one warning on the logger ``structjob``.
+        the job, is ignored, with one warning on the logger ``structjob``. In a ``with`` block it
+        raises `Cancelled` once the job was asked to stop, as `check_cancelled` does.
 
         Args:
             percent: 0–100.
@@ -666,6 +718,7 @@ class Job(Handle):
         if (error := self._not_running("update")) is not None:
             self._misused(error)
             return
+        self._stop_if_asked()
         percent = self._checked(check_percent, percent, self._percent)
         current_step = self._checked(_check_current_step, current_step, self._current_step)
         described = self._checked(check_description, description, None)
@@ -695,14 +748,14 @@ class Job(Handle):
         return Step(self, name, total=total, description=description, metadata=metadata)
 
     def retrying(
-        self, name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]
+        self, name: str, policy: Policy | None = None, **figures: Unpack[Figures]
     ) -> Retrying[Step]:
         """Return tries at one piece of this job's work, each a step ``attempt-N`` within the step
         *name*; see `structjob.retrying`.
 
         Args:
             name: At most 200 characters.
-            policy: A ``tenacity.AsyncRetrying`` that says when to try again.
+            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying``: when to try again.
             figures: Or these: *attempts*, *delay*, *backoff*, *max_delay*, *jitter*, *on*.
 
         Raises:
@@ -722,7 +775,11 @@ class Job(Handle):
         return JobContext(self._host, operation, JobOptions.of(options))
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
-        """Ask the job's task to stop; it is recorded as cancelled when it does.
+        """Ask the job to stop; it is recorded as cancelled when it does.
+
+        Under ``async with`` its task is cancelled. Under ``with`` there is no task: `Cancelled` is
+        raised in the block when the next step or item begins, at `update`, in the pause before a
+        retry, and by `check_cancelled`.
 
         An attempt is cancelled once: a second cancellation would interrupt what it does to clean
         up, and replace the reason.
@@ -732,17 +789,19 @@ class Job(Handle):
             force: Cancel it once more.
 
         Raises:
-            InvalidState: if it does not run under ``async with``, so that there is nothing to
-                cancel; or it is being cancelled already (or a job around it, in the same task), and
-                *force* is not set.
+            InvalidState: if it was begun by hand, so that there is nothing to cancel; or it is
+                being cancelled already (or a job around it, in the same task), and *force* is not
+                set.
         """
-        if self._task is None or not self._runs:
+        if (self._task is None and self._thread is None) or not self._runs:
             raise InvalidState(
                 f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
             )
         if not force and (first := self._first_cancelled()) is not None:
             raise InvalidState(being_cancelled(first._named(), first._cancel_reason))
-        self._cancelled, self._cancel_reason = True, reason
+        self._cancelled, self._cancel_reason, self._noticed = True, reason, False
+        if self._task is None:
+            return
         task, loop = self._task, self._task.get_loop()
         if asyncio._get_running_loop() is loop:
             self._interrupt(task, reason)
@@ -763,6 +822,40 @@ class Job(Handle):
     def cancel_requested(self) -> bool:
         """Whether this attempt was asked to stop, by `cancel` or `Tracker.cancel`."""
         return self._cancelled
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` if this job runs in a ``with`` block and was asked to stop, or one
+        around it. For long work without steps.
+
+        Under ``async with`` it does nothing: there the task is cancelled at its next ``await``.
+        """
+        if (asked := self._asked()) is not None:
+            asked._notice()
+
+    def _stop_if_asked(self) -> None:
+        """Do the same, but once only in the thread of the block: cleaning up may use steps, too."""
+        asked = self._asked()
+        if asked is not None and not (asked._noticed and asked._thread == threading.get_ident()):
+            asked._notice()
+
+    def _asked(self) -> Job | None:
+        """Return the job without a task that was asked to stop: this one, or one around it."""
+        job: Job | None = self
+        while job is not None:
+            if job._cancelled and job._thread is not None:
+                return job
+            job = job._parent.job if job._parent is not None else None
+        return None
+
+    def _notice(self) -> NoReturn:
+        if self._thread == threading.get_ident():
+            self._noticed = True
+        raise Cancelled(self._cancel_reason or "cancelled")
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Let a ``with`` block of another thread end, since the process does."""
+        if self._thread is not None and not self._cancelled:
+            self._cancelled, self._cancel_reason = True, reason
 
     def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
         # else it has left the job meanwhile, and what it does now is none of ours

@@ -11,7 +11,10 @@ from structjob.context.errors import Classifier, error_fields, traceback_of
 from structjob.exceptions import InvalidArgument
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, Future, RetryCallState
+    from tenacity import AsyncRetrying, Future, RetryCallState, Retrying
+
+    Policy = AsyncRetrying | Retrying
+    """What says when to try again."""
 
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -89,17 +92,17 @@ def limit_of(stop: Any) -> int | None:
 
 
 def policy_maker(
-    policy: AsyncRetrying | None, figures: Mapping[str, Any]
-) -> Callable[[Classifier | None], AsyncRetrying]:
+    policy: Policy | None, figures: Mapping[str, Any]
+) -> Callable[[Classifier | None], Policy]:
     """Return what makes the policy of a run, given the tracker's classifier; what is wrong is said
     now.
     """
     if policy is not None:
-        from tenacity import AsyncRetrying
+        from tenacity import AsyncRetrying, Retrying
 
-        if not isinstance(policy, AsyncRetrying):
+        if not isinstance(policy, AsyncRetrying | Retrying):
             raise InvalidArgument(
-                f"policy must be a tenacity.AsyncRetrying, not {type(policy).__name__}; what `@tenacity.retry` decorates has it in `.retry`"
+                f"policy must be a tenacity.AsyncRetrying or tenacity.Retrying, not {type(policy).__name__}; what `@tenacity.retry` decorates has it in `.retry`"
             )
         if figures:
             raise InvalidArgument(
@@ -138,9 +141,7 @@ def policy_maker(
     return functools.partial(_policy_of, wanted, types if of_types else again)
 
 
-def _policy_of(
-    wanted: Mapping[str, Any], again: Any, classifier: Classifier | None
-) -> AsyncRetrying:
+def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | None) -> Policy:
     import tenacity
 
     def try_again(exc: BaseException) -> bool:

@@ -8,17 +8,21 @@ so that one record says what became of the try and how long the next one waits.
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 import msgspec
 
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
+from structjob.context.scope import current_scope
 from structjob.exceptions import InvalidState
-from structjob.lifecycle.arguments import check_coroutine_function, check_text
+from structjob.lifecycle.arguments import check_text, is_coroutine_function
 from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
 from structjob.lifecycle.handle import outcome
 from structjob.lifecycle.jobs import Job
@@ -36,9 +40,13 @@ from structjob.models import StepStatus
 from structjob.values.encoding import type_name
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, RetryCallState
+    from tenacity import RetryCallState
 
     from structjob.lifecycle.host import JobHost
+    from structjob.lifecycle.policy import Policy
+
+_SLICE = 0.2
+"""Seconds that a pause in code without a loop sleeps at a time, to notice a cancellation."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,10 +54,10 @@ H = TypeVar("H")
 
 
 def retrying(
-    name: str, policy: AsyncRetrying | None = None, **figures: Unpack[Figures]
+    name: str, policy: Policy | None = None, **figures: Unpack[Figures]
 ) -> Retrying[Step | Untracked]:
-    """Return tries at one piece of work in whatever job runs, for ``async for`` or as a decorator
-    of coroutine functions.
+    """Return tries at one piece of work in whatever job runs, for ``async for``, for ``for`` in
+    code without a loop, or as a decorator of functions and coroutine functions.
 
     ::
 
@@ -64,9 +72,9 @@ def retrying(
 
     Args:
         name: At most 200 characters.
-        policy: A ``tenacity.AsyncRetrying`` that says when to try again, instead of *figures*. What
-            comes out of it in the end is its affair: a ``tenacity.RetryError`` unless it has
-            ``reraise=True``.
+        policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that says when to try again,
+            instead of *figures*. It also decides what is raised in the end: a
+            ``tenacity.RetryError`` unless it has ``reraise=True``.
         figures: max_attempts: tries in all, 3 by default. delay: seconds
             before the second try, 1 by default. backoff: what each further delay is multiplied by,
             2 by default. max_delay: seconds of a delay at most, 60 by default. jitter: seconds at
@@ -82,7 +90,7 @@ def retrying(
 
 
 def retrying_in(
-    job: Job | None, name: str, policy: AsyncRetrying | None, figures: Mapping[str, Any]
+    job: Job | None, name: str, policy: Policy | None, figures: Mapping[str, Any]
 ) -> Retrying[Any]:
     """Return the tries at a piece of work of *job*; None is the job that runs where they begin."""
     check_text("the name of a step", name, 200)
@@ -95,7 +103,7 @@ def retrying_in(
 
 
 def retrying_job(
-    host: JobHost, operation: str, policy: AsyncRetrying | None, given: Mapping[str, Any]
+    host: JobHost, operation: str, policy: Policy | None, given: Mapping[str, Any]
 ) -> Retrying[Job]:
     """Return the tries at a whole job; *given* are the figures of a policy and the options of the
     job.
@@ -113,8 +121,8 @@ def retrying_job(
 
 
 class Retrying(Generic[H]):
-    """What ``retrying(…)`` returns: ``async for`` gives one `Try` after the other; each use
-    begins anew.
+    """What ``retrying(…)`` returns: ``async for`` and ``for`` give one `Try` after the other; each
+    use begins anew.
     """
 
     def __init__(self, what: str, begin: Callable[[], _Tries[H]]) -> None:
@@ -124,34 +132,74 @@ class Retrying(Generic[H]):
     def __aiter__(self) -> AsyncIterator[Try[H]]:
         return self._begin()
 
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, T]]
-    ) -> Callable[P, Coroutine[Any, Any, T]]:
-        """Decorate a coroutine function: each call is tried as often as it takes; of a job, what it
-        returns is the result.
+    def __iter__(self) -> Iterator[Try[H]]:
+        return _InThread(self._begin())
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate a function or coroutine function: each call is tried as often as it takes; of a
+        job, what it returns is the result.
 
         Raises:
-            InvalidArgument: if *function* is no coroutine function.
+            InvalidArgument: if *function* is a generator function, or no function.
         """
-        check_coroutine_function(function, self._what)
+        run: Any
+        if is_coroutine_function(function, self._what):
+            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
-        @functools.wraps(function)
-        async def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            tries = self._begin()
-            async for attempt in tries:
-                async with attempt as handle:
-                    returned = await function(*args, **kwargs)
-                    attempt.retry_state.set_result(returned)
-                    if isinstance(handle, Job) and handle.result is None and not handle.existing:
-                        handle.result = returned
-            result: T = tries.returned
-            return result
+            @functools.wraps(function)
+            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                tries = self._begin()
+                async for attempt in tries:
+                    async with attempt as handle:
+                        attempt.keep(handle, await work(*args, **kwargs))
+                return tries.returned
+        else:
 
-        return run
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                tries = self._begin()
+                for attempt in _InThread(tries):
+                    with attempt as handle:
+                        attempt.keep(handle, function(*args, **kwargs))
+                return tries.returned
+
+        return cast(Callable[P, T], run)
+
+
+class _InThread(Generic[H]):
+    """Tries in code without a loop: nothing in them is waited for but the pauses, which sleep."""
+
+    def __init__(self, tries: _Tries[H]) -> None:
+        self._tries = tries
+        tries.blocking = True
+
+    def __iter__(self) -> Iterator[Try[H]]:
+        return self
+
+    def __next__(self) -> Try[H]:
+        try:
+            return _driven(self._tries.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+
+def _driven(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of *work*, which waits for nothing.
+
+    Raises:
+        InvalidState: if it does: a callback of the policy is a coroutine function that awaits.
+    """
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise InvalidState("a callback of the policy awaits something: write `async for`")
 
 
 class Try(Generic[H]):
-    """One try, for ``async with``, which gives its `Step` (of a whole job: its `Job`).
+    """One try, for ``async with`` or ``with``, which gives its `Step` (of a whole job: its `Job`).
 
     Attributes:
         number: Which one it is, from 1.
@@ -178,6 +226,23 @@ class Try(Generic[H]):
     ) -> bool:
         return await self._tries.leave(exc)
 
+    def __enter__(self) -> H:
+        return _driven(self._tries.enter(self.number))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        return _driven(self._tries.leave(exc))
+
+    def keep(self, handle: H, returned: Any) -> None:
+        """Note what a decorated function has returned."""
+        self.retry_state.set_result(returned)
+        if isinstance(handle, Job) and handle.result is None and not handle.existing:
+            handle.result = returned
+
 
 class _Verdict(msgspec.Struct, frozen=True):
     """What a policy says of a try."""
@@ -203,7 +268,10 @@ class _Tries(Generic[H]):
     state.
     """
 
-    def __init__(self, policy: AsyncRetrying) -> None:
+    blocking = False
+    """Whether they are made in code without a loop."""
+
+    def __init__(self, policy: Policy) -> None:
         from tenacity import RetryCallState
 
         self._policy = policy.copy()
@@ -230,7 +298,7 @@ class _Tries(Generic[H]):
             delay, self._delay = self._delay, None
             self.state.prepare_for_next_attempt()
             try:
-                await self._policy.sleep(delay)  # type: ignore[misc]  # it is declared for tenacity's other class
+                await self._pause(delay)
             except BaseException as exc:
                 self._over = True
                 self._given_up(exc)
@@ -240,7 +308,37 @@ class _Tries(Generic[H]):
 
     async def _before(self) -> None:
         if self._policy.enabled:
-            await self._policy.iter(self.state)  # the policy's own callback
+            await self._ask()  # the policy's own callback
+
+    async def _ask(self) -> Any:
+        answer: Any = self._policy.iter(self.state)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def _pause(self, delay: float) -> None:
+        """Wait before the next try."""
+        if self.blocking:
+            self._sleep(delay)
+        else:
+            pause: Any = asyncio.sleep if self._in_thread_only() else self._policy.sleep
+            await pause(delay)
+
+    def _sleep(self, delay: float) -> None:
+        until = time.monotonic() + delay
+        while (left := until - time.monotonic()) > 0:
+            self._stop_if_asked()
+            time.sleep(min(left, _SLICE))
+        self._stop_if_asked()
+
+    def _in_thread_only(self) -> bool:
+        from tenacity import AsyncRetrying
+
+        return not isinstance(self._policy, AsyncRetrying)
+
+    def _stop_if_asked(self) -> None:
+        """Raise `Cancelled` if the job around the work was asked to stop."""
+        scope = current_scope()
+        if scope is not None and scope.job is not None:
+            scope.job._stop_if_asked()
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
         """Ask the policy. Nothing is awaited but its own callbacks, and whatever they raise is an
@@ -260,7 +358,7 @@ class _Tries(Generic[H]):
 
         if self._policy.enabled:
             try:
-                answer = await self._policy.iter(self.state)
+                answer = await self._ask()
             except BaseException as raised:  # noqa: BLE001 -- it is recorded, and then raised
                 self._over = True
                 if raised is exc:
@@ -302,7 +400,7 @@ class _StepTries(_Tries[Step | Untracked]):
     """
 
     def __init__(
-        self, make_policy: Callable[[Classifier | None], AsyncRetrying], name: str, job: Job | None
+        self, make_policy: Callable[[Classifier | None], Policy], name: str, job: Job | None
     ) -> None:
         job = job or running_job()
         super().__init__(make_policy(job.classifier if job is not None else SETUP.classifier))
@@ -314,7 +412,7 @@ class _StepTries(_Tries[Step | Untracked]):
         if self._whole is None:
             warn_untracked(self._name)
         elif self._whole.status is None:
-            await self._whole.start()
+            self._whole.start()
         self._enter_whole()
         try:
             await super()._before()
@@ -384,9 +482,7 @@ class _JobTries(_Tries[Job]):
     no other word for it.
     """
 
-    def __init__(
-        self, policy: AsyncRetrying, host: JobHost, operation: str, options: JobOptions
-    ) -> None:
+    def __init__(self, policy: Policy, host: JobHost, operation: str, options: JobOptions) -> None:
         super().__init__(policy)
         self._host = host
         self._operation = operation
@@ -402,7 +498,10 @@ class _JobTries(_Tries[Job]):
         )
         if self._job is not None and not self._job.existing:
             job._follow(self._job)
-        await job.__aenter__()
+        if self.blocking:
+            job.__enter__()
+        else:
+            await job.__aenter__()
         self._job = job
         return job
 

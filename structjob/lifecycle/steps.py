@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
+from collections.abc import AsyncIterable, Iterable, Mapping, Sized
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -34,6 +34,8 @@ from structjob.lifecycle.handle import (
     outcome,
     refuse,
 )
+from structjob.lifecycle.items import Items
+from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 from structjob.text.amounts import percent_of
@@ -139,14 +141,14 @@ class Step(Handle):
             and not self._abandoned
         )
 
-    async def start(self) -> Self:
-        """Begin the step. Never waits.
+    def start(self) -> Done[Self]:
+        """Begin the step. It has begun when this returns; to await the result is optional.
 
         Raises:
             InvalidState: if it began before, or its job does not run.
         """
         self._begin()
-        return self
+        return Done(self)
 
     def _begin(self) -> None:
         job = self._job
@@ -155,6 +157,7 @@ class Step(Handle):
                 f"{self._named()} began already; make a new one with job.step() to do it again"
             )
         job._require_running(f"the step {self.name!r}")
+        job._stop_if_asked()
         scope = current_scope()
         if scope is not None and scope.job is job and scope.step is not None:
             self._parent_step_id = scope.step.id
@@ -174,11 +177,22 @@ class Step(Handle):
         self._event("info", "step_start", attrs)
 
     async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, exc, trace)
+
+    def __enter__(self) -> Self:
         self._begin()
         self._enter_scope()
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         exc: BaseException | None,
@@ -190,10 +204,10 @@ class Step(Handle):
         elif self._status is StepStatus.RUNNING:
             self._finish("completed", None)
 
-    async def end(
+    def end(
         self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
-    ) -> None:
-        """End the step by hand.
+    ) -> Done[None]:
+        """End the step by hand. It has ended when this returns; to await the result is optional.
 
         Args:
             status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it
@@ -212,12 +226,13 @@ class Step(Handle):
         )
         if self._status is None:
             raise InvalidState(
-                f"{self._named()} has not begun; begin it with step.start() or async with"
+                f"{self._named()} has not begun; begin it with step.start(), `with` or `async with`"
             )
         if self._abandoned:
-            return
+            return Done(None)
         check_step_transition(self._named(), self._status, StepStatus(status))
         self._finish(status, error, fields)
+        return Done(None)
 
     def _fail(self, exc: BaseException) -> None:
         if self._status is StepStatus.RUNNING:
@@ -231,7 +246,7 @@ class Step(Handle):
         """
         if self._status is None:
             raise InvalidState(
-                f"{self._named()} has not begun; begin it with step.start() or async with"
+                f"{self._named()} has not begun; begin it with step.start(), `with` or `async with`"
             )
         if self._abandoned:
             return
@@ -337,7 +352,8 @@ class Step(Handle):
         """Report progress; recorded at most four times a second.
 
         Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
-        the step, is ignored, with one warning on the logger ``structjob``.
+        the step, is ignored, with one warning on the logger ``structjob``. In a ``with`` block it
+        raises `Cancelled` once the job was asked to stop, as `Job.check_cancelled` does.
 
         Args:
             completed: Units done, in place of what was counted.
@@ -349,6 +365,7 @@ class Step(Handle):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
+        self._job._stop_if_asked()
         units = self._checked(partial(check_units, "completed"), completed, self._completed)
         total = self._checked(_check_total, total, None)
         percent = self._checked(check_percent, percent, self._percent)
@@ -362,8 +379,9 @@ class Step(Handle):
         self.metadata.update(added or {})
         self._progressed()
 
-    def track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
-        """Iterate over *items* (with ``async for``), counting each as done when its turn is over.
+    def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
+        """Iterate over *items* (with ``async for`` or ``for``), counting each as done when its turn
+        is over.
 
         Args:
             items: Any iterable or async iterable; its length becomes *total* if that is not known.
@@ -372,17 +390,7 @@ class Step(Handle):
             # a length that cannot be told; the iteration says what is wrong, if anything is
             with suppress(Exception):
                 self.total = len(items)
-        return self._track(items)
-
-    async def _track(self, items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
-        if isinstance(items, AsyncIterable):
-            async for item in items:
-                yield item
-                self.advance()
-        else:
-            for item in items:
-                yield item
-                self.advance()
+        return Items(items, self.advance, self._job._stop_if_asked)
 
     @property
     def percent(self) -> float | None:

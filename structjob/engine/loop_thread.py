@@ -1,0 +1,46 @@
+"""An event loop in a thread of its own, for a tracker in code without a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.hosting import waited
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A running event loop. Its thread is a daemon: it never keeps a process from ending."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self.loop = self._runner.get_loop()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._serve, name="structjob-loop", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while not self._stopped:
+            try:
+                self.loop.run_forever()
+            except BaseException:  # noqa: BLE001 -- `sys.exit()` in a listener, say: delivery goes on
+                diagnostics.exception("structjob: a callback ended the tracker's loop; it goes on")
+        with suppress(Exception):
+            self._runner.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what *work* returns. It runs in the caller's context."""
+        return waited(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def stop(self, seconds: float) -> None:
+        """Stop the loop and close it; wait for that for so many *seconds* at most."""
+        self._stopped = True
+        with suppress(RuntimeError):  # it is closed already
+            self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(seconds)

@@ -1,0 +1,379 @@
+"""Code without an event loop: the same handles in plain ``with`` blocks (R8, R9, R12, R14, R15)."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import structlog
+import tenacity
+
+import structjob
+from structjob import InvalidArgument, InvalidState, NotOpen
+
+log = structlog.get_logger("app")
+
+
+@pytest.fixture
+def opened(db_url):
+    """A tracker in code without a loop, strict: a fault of logging fails the test."""
+    structjob.configure(console=False, strict=True)
+    with structjob.Tracker(db_url) as tracker:
+        yield tracker
+
+
+def jobs_of(tracker):
+    """Return status and error message of each job, by operation."""
+    return {
+        job.operation: (job.status.value, job.error and job.error.message)
+        for job in tracker.run(tracker.jobs.list(limit=1000))
+    }
+
+
+def test_a_block_is_a_job_and_its_events_belong_to_it(opened):
+    """R8, R14: job, step, child and log lines, without a loop or an await."""
+    with opened.job("nightly", metadata={"night": 7}) as job:
+        assert structjob.current_job() is job
+        with job.step("load", total=2) as step:
+            assert structjob.current_step() is step
+            for number in step.track([1, 2]):
+                log.info("loading", number=number)
+        with structjob.step("index"):
+            pass
+        with job.child("report") as child:
+            log.info("within the child")
+        job.result = {"rows": 2}
+    assert structjob.current_job() is None
+    record = opened.run(opened.jobs.get(job.id))
+    assert (record.status, record.result, record.attempt) == ("completed", {"rows": 2}, 1)
+    steps = opened.run(opened.jobs.steps(job.id))
+    assert [(one.name, one.status.value, one.total) for one in steps] == [
+        ("load", "completed", 2),
+        ("index", "completed", None),
+    ]
+    assert opened.run(opened.jobs.get(child.id)).parent_job_id == job.id
+    lines = opened.run(opened.logs.list(kind="log"))
+    assert [(line.message, line.job_id, line.step) for line in lines] == [
+        ("loading", job.id, "load"),
+        ("loading", job.id, "load"),
+        ("within the child", child.id, None),
+    ]
+    assert opened.run(opened.verify()).ok
+
+
+@pytest.mark.parametrize(
+    ("exc", "status"),
+    [(ValueError("bad"), "failed"), (KeyboardInterrupt(), "cancelled"), (SystemExit(3), "failed")],
+    ids=["ValueError", "Ctrl-C", "exit 3"],
+)
+def test_an_exception_ends_the_job_and_goes_on(opened, exc, status):
+    """R9, R15: the same object leaves the blocks of step and job."""
+    with pytest.raises(type(exc)) as caught, opened.job("a") as job, job.step("s"):
+        raise exc
+    assert caught.value is exc
+    assert opened.run(opened.jobs.get(job.id)).status == status
+    assert [one.status for one in opened.run(opened.jobs.steps(job.id))] == [status]
+
+
+def test_the_job_is_found_when_its_block_begins(opened):
+    """R8: the start waits for its commit."""
+    with opened.job("a", external_job_id="gui-17"):
+        assert opened.run(opened.jobs.find("gui-17")).status == "running"
+
+
+def test_a_known_id_is_the_next_attempt(opened):
+    """R12: across blocks, and an idempotency key is the job that is there."""
+    for attempt in (1, 2):
+        with opened.job("load", job_id="load-1") as job:
+            assert job.attempt == attempt
+    with opened.job("a", idempotency_key="k") as first:
+        pass
+    with opened.job("a", idempotency_key="k") as second:
+        assert (second.existing, second.id) == (True, first.id)
+
+
+def test_functions_are_decorated(opened):
+    """R8: plain functions as well as coroutine functions."""
+
+    @opened.job("adding")
+    def add(a, b):
+        return inner(a, b)
+
+    @structjob.step("inner")
+    def inner(a, b):
+        assert structjob.current_step().name == "inner"
+        return a + b
+
+    assert add(1, b=2) == 3
+    (record,) = opened.run(opened.jobs.list())
+    assert (record.operation, record.result, record.status) == ("adding", 3, "completed")
+
+    @opened.job("later")
+    async def later():
+        return 5
+
+    assert asyncio.run(later()) == 5
+
+
+def test_handles_end_when_they_are_told_to(opened):
+    """R8: end() and start() do their work when called; awaiting is optional."""
+    with opened.job("a") as job:
+        step = job.step("by hand")
+        step.start()
+        assert step.status == "running"
+        step.end(rows=3)
+        assert step.status == "completed"
+        job.end("failed")
+        assert job.status == "failed"
+
+
+async def test_what_they_return_can_be_awaited(tracker):
+    """R8: one method for code with and without a loop."""
+    async with tracker.job("a") as job:
+        step = await job.step("by hand").start()
+        assert (step.name, step.status) == ("by hand", "running")
+        assert await step.end() is None
+        assert await job.end(result=1) is None
+    assert (job.status, job.result) == ("completed", 1)
+
+
+def test_eight_threads_have_contexts_of_their_own(opened):
+    """R14: jobs of threads do not mix; each line is with its own job."""
+
+    def work(thread):
+        for number in range(20):
+            with opened.job(f"t{thread}", wait=False) as job, job.step("s"):
+                log.info("line", of=job.id, number=number)
+            assert structjob.current_job() is None
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    lines = opened.run(_all(opened))
+    assert len(lines) == 160
+    assert all(line.attrs["of"] == line.job_id and line.step == "s" for line in lines)
+    assert {job.status for job in opened.run(opened.jobs.list(limit=1000))} == {"completed"}
+
+
+async def _all(tracker):
+    return [event async for event in tracker.logs.iterate(kind="log")]
+
+
+def test_run_keeps_the_context_and_gives_up_in_time(opened):
+    """R14: what a coroutine logs belongs to the caller's job; *timeout* cancels it."""
+
+    async def logs():
+        log.info("within")
+        return structjob.current_job()
+
+    async def waits():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    ended = threading.Event()
+    with opened.job("a") as job:
+        assert opened.run(logs()) is job
+        with pytest.raises(TimeoutError):
+            opened.run(waits(), timeout=0.05)
+        assert ended.wait(5)
+    (line,) = opened.run(opened.logs.list(kind="log"))
+    assert line.job_id == job.id
+
+
+def test_the_trackers_own_loop_does_not_wait_for_itself(opened):
+    """R8: it would have to make the commit that it waits for."""
+
+    async def within():
+        began = time.monotonic()
+        with opened.job("a"):
+            pass
+        took = time.monotonic() - began
+        with pytest.raises(InvalidState, match="await it here"), opened.job("b", job_id="b"):
+            pass
+        with pytest.raises(InvalidState, match="await it here"):
+            opened.run(asyncio.sleep(0))
+        return took
+
+    assert opened.run(within()) < 0.5
+    assert jobs_of(opened) == {"a": ("completed", None)}
+
+
+def test_a_block_in_another_loop(opened):
+    """R8: in a notebook, whose cells run in a loop."""
+
+    async def cell():
+        with opened.job("cell") as job:
+            async with job.step("s"):
+                await asyncio.sleep(0)
+
+    asyncio.run(cell())
+    assert jobs_of(opened) == {"cell": ("completed", None)}
+
+
+def test_use_before_and_after(db_url):
+    """R34: a tracker that is not open says so; closing it twice does no harm."""
+    tracker = structjob.Tracker(db_url)
+    with pytest.raises(NotOpen, match="not open yet"), tracker.job("early"):
+        pass
+    assert tracker.close()
+    with tracker:
+        assert tracker.close()
+        assert tracker.close()
+    with pytest.raises(NotOpen, match="closed; make a new one"), tracker:
+        pass
+    with pytest.raises(NotOpen, match="closed"):
+        tracker.run(asyncio.sleep(0))
+    assert not [one for one in threading.enumerate() if one.name == "structjob-loop"]
+
+
+def test_a_tracker_that_cannot_open_leaves_no_thread(tmp_path):
+    """R34: the error is raised where the block begins."""
+    (tmp_path / "jobs.db").write_bytes(b"this is no database, and never was" * 100)
+    with (
+        pytest.raises(structjob.SchemaMismatch),
+        structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db"),
+    ):
+        pass
+    assert not [one for one in threading.enumerate() if one.name == "structjob-loop"]
+
+
+# -- cancelling
+# --------------------------------------------------------------------------
+
+
+def _cancelled_by_another_thread(tracker, job):
+    thread = threading.Thread(target=lambda: tracker.run(tracker.cancel(job.id, "enough")))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("notices", ["step", "track", "update", "check", "pause", "child"])
+def test_a_job_that_was_asked_to_stop_does(opened, notices):
+    """R9: at the next step, item, report, pause or child; the reason is recorded."""
+    with pytest.raises(structjob.Cancelled, match="enough"), opened.job("a") as job:
+        _cancelled_by_another_thread(opened, job)
+        assert job.cancel_requested
+        if notices == "step":
+            with job.step("next"):
+                pass
+        elif notices == "track":
+            for _ in structjob.current_job().step("s").track([1]):
+                pass
+        elif notices == "update":
+            job.update(percent=1)
+        elif notices == "check":
+            job.check_cancelled()
+        elif notices == "child":
+            with job.child("c"):
+                pass
+        else:
+            for attempt in job.retrying("r", delay=60, on=OSError):
+                with attempt:
+                    job._noticed = False
+                    raise OSError
+        pytest.fail("it went on")
+    assert jobs_of(opened) == {"a": ("cancelled", "enough")}
+
+
+def test_cleaning_up_is_not_interrupted_again(opened):
+    """R9: the request is raised once; steps that clean up run, and a check says so still."""
+    with pytest.raises(structjob.Cancelled), opened.job("a") as job:
+        _cancelled_by_another_thread(opened, job)
+        try:
+            job.update(percent=1)
+        finally:
+            with job.step("clean up"):
+                job.update(percent=2)
+            with pytest.raises(structjob.Cancelled):
+                job.check_cancelled()
+    assert [one.status for one in opened.run(opened.jobs.steps(job.id))] == ["completed"]
+
+
+def test_an_exception_handler_does_not_swallow_it(opened):
+    """R9: `except Exception` is everywhere."""
+    with pytest.raises(structjob.Cancelled), opened.job("a") as job:
+        _cancelled_by_another_thread(opened, job)
+        try:
+            job.check_cancelled()
+        except Exception:
+            pytest.fail("swallowed")
+
+
+# -- retries
+# --------------------------------------------------------------------------
+
+
+def test_work_is_tried_again(opened):
+    """R12: each try is a step; the last exception or the result comes out."""
+    tries = []
+    with opened.job("a") as job:
+        for attempt in structjob.retrying("download", delay=0.01, on=OSError):
+            with attempt as step:
+                tries.append(step.name)
+                if len(tries) < 3:
+                    raise OSError("not yet")
+    assert tries == ["attempt-1", "attempt-2", "attempt-3"]
+    steps = opened.run(opened.jobs.steps(job.id))
+    assert [(one.name, one.status.value) for one in steps] == [
+        ("download", "completed"),
+        ("attempt-1", "retrying"),
+        ("attempt-2", "retrying"),
+        ("attempt-3", "completed"),
+    ]
+
+
+def test_a_function_and_a_job_are_tried_again(opened):
+    """R12: decorated functions, policies of tenacity without a loop, and whole jobs."""
+    seen = []
+
+    @structjob.retrying(
+        "flaky", tenacity.Retrying(stop=tenacity.stop_after_attempt(2), reraise=True)
+    )
+    def flaky(value):
+        seen.append(value)
+        if len(seen) < 2:
+            raise ValueError("once")
+        return value * 2
+
+    with opened.job("a"):
+        assert flaky(4) == 8
+    for attempt in opened.retrying("whole", delay=0, on=OSError):
+        with attempt as job:
+            if job.attempt == 1:
+                raise OSError("first")
+    assert [one.status.value for one in opened.run(opened.jobs.history(job.id))] == [
+        "failed",
+        "completed",
+    ]
+    with pytest.raises(OSError, match="always"):
+        for attempt in structjob.retrying("untracked", delay=0, on=OSError):
+            with attempt:
+                raise OSError("always")
+
+
+def test_a_policy_that_awaits_is_refused_in_plain_code(opened):
+    """R12: with a message that says what to write."""
+
+    async def before(state):
+        await asyncio.sleep(0)
+
+    policy = tenacity.AsyncRetrying(before=before)
+    with pytest.raises(InvalidState, match="write `async for`"), opened.job("a"):
+        for attempt in structjob.retrying("x", policy):
+            with attempt:
+                pass
+
+
+def test_items_that_are_async_say_so(opened):
+    """R18: `for` over an async iterable."""
+
+    async def chunks():
+        yield 1
+
+    with opened.job("a") as job, job.step("s") as step:
+        with pytest.raises(InvalidArgument, match="write `async for`"):
+            for _ in step.track(chunks()):
+                pass
+        step.advance()
