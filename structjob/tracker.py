@@ -526,7 +526,7 @@ class Tracker:
         # What opening did in that thread, and belongs to this one.
         if self._joined is not None and current_scope() is None:
             enter_scope(self._joined)
-        if self._signals:
+        if self._handle_signals:
             shutdown.handle_signals()
 
     def close(self, timeout: float = _CLOSING_WAITS) -> bool:
