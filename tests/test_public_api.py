@@ -123,11 +123,15 @@ def test_the_fields_of_records_are_the_columns():
 
 
 def test_exceptions_have_one_root():
-    """Style: one root; what is also a ValueError, LookupError, … can be caught as that."""
+    """Style: one root; what is also a ValueError, LookupError, … can be caught as that. What ends
+    work on request is no error, and passes `except Exception` (R9).
+    """
+    requests = (structjob.Cancelled, structjob.Terminated)
+    assert not any(issubclass(one, Exception) for one in requests)
     for name in structjob.__all__:
         value = getattr(structjob, name)
         if inspect.isclass(value) and issubclass(value, BaseException):
-            assert issubclass(value, structjob.StructjobError)
+            assert value in requests or issubclass(value, structjob.StructjobError)
     assert issubclass(structjob.InvalidArgument, ValueError)
     assert issubclass(structjob.JobNotFound, LookupError)
     assert issubclass(structjob.SpoolError, OSError)
