@@ -151,8 +151,8 @@ class Terminated(SystemExit):
     signal. The exit code is 143 where it does not.
     """
 
-    def __init__(self) -> None:
-        super().__init__(143)
+    def __init__(self, code: int = 143) -> None:
+        super().__init__(code)
 
     def __str__(self) -> str:
         return "SIGTERM"
