@@ -40,11 +40,11 @@ def serve(db: Database, *, host: str, port: int, read_only: bool) -> None:
             code=2,
         )
     from structjob.web.app import app
-    from structjob.web.server import serve as run
+    from structjob.web.server import Server
 
     made = app(db.url, read_only=read_only, name=db.shown)
     say(f"structjob serves {db.shown} at http://{host}:{port}/")
-    run(made, host=host, port=port)
+    Server(made, host=host, port=port).run()
 
 
 def is_loopback(host: str) -> bool:

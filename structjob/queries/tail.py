@@ -159,6 +159,21 @@ class Tail(Generic[T_co]):
                     found.append(what)
         return found
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended: by `aclose`, or since the tracker was closed."""
+        return self._ended
+
+    def meets(self, older: Tail[Any]) -> bool:
+        """Return whether *older*, another tail with the same filter, has returned exactly the
+        events that this one has, or began after: both go on with the same events.
+
+        *older* must have begun, and looked last, before this one did. False if either holds
+        events that it has not returned yet.
+        """
+        held = (self._chunk, self._pending, older._chunk, older._pending)
+        return not any(held) and self._read.meets(older._read, older._open_sessions)
+
     async def aclose(self) -> None:
         """End it; whoever waits for the next event waits no longer."""
         self.end()

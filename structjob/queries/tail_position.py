@@ -151,6 +151,27 @@ class Position(msgspec.Struct, array_like=True):
             first <= event.seq <= last for first, last in self.absent.get(event.session_id, ())
         )
 
+    def meets(self, older: Position, unfinished: Collection[int]) -> bool:
+        """Return whether all that follows this position follows *older* too, and the reverse.
+
+        Args:
+            older: A position that was reached before this one, by a tail that began before.
+            unfinished: Sessions that have ended, of which *older* has more to read.
+        """
+        if not (self.begun and older.begun and self.history is older.history is False):
+            return False
+        if self.sessions.keys() - older.sessions.keys():
+            return False  # one that *older* has not seen
+        for session_id, upto in older.sessions.items():
+            absent = older.absent.get(session_id, [])
+            if session_id not in self.sessions:
+                # it ended before this one began, so that all of it was there
+                if absent or session_id in unfinished:
+                    return False
+            elif upto != self.sessions[session_id] or absent != self.absent.get(session_id, []):
+                return False
+        return True
+
     def encoded(self) -> str:
         return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).rstrip(b"=").decode()
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from fastapi import Query as Parameters
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from structjob.tracker import Tracker
-from structjob.web import openapi, problems
+from structjob.web import openapi, problems, streams
 from structjob.web.answers import Reads, reads
-from structjob.web.api import jobs, logs
+from structjob.web.api import ROUTERS
 from structjob.web.guard import Guard
+from structjob.web.hub import Hub
 from structjob.web.params import NoQuery
 from structjob.web.shell import PAGES, Shell
 from structjob.web.source import Source
+from structjob.web.version import VERSION
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -52,13 +54,47 @@ async def get_ready(source: Reads, query: Annotated[NoQuery, Parameters()]) -> A
     return Health()
 
 
+class Application:
+    """What `app` returns: an ASGI application."""
+
+    def __init__(self, app: ASGIApp, source: Source, hub: Hub) -> None:
+        self._app = app
+        self._source = source
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; see ASGI. The lifespan, where there is one, ends streams and reads."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                self.end_streams()
+                await self.aclose()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    def end_streams(self) -> None:
+        """End all live streams, with a goodbye; no more begin."""
+        self._hub.close()
+
+    async def aclose(self) -> None:
+        """Close the database that was opened for a URL. A tracker stays open."""
+        await self._source.close()
+
+
 def app(
     tracker_or_url: Tracker | str | URL,
     *,
     authorize: Authorize | None = None,
     read_only: bool = False,
     name: str | None = None,
-) -> ASGIApp:
+) -> Application:
     """Return the HTTP API, the live streams and the pages as an ASGI application, to be mounted in
     another one or run alone.
 
@@ -78,7 +114,7 @@ def app(
     source = Source(tracker_or_url)
     made = FastAPI(
         title="structjob",
-        version=_version(),
+        version=VERSION,
         description="Jobs, logs, statistics and live streams of a structjob database.",
         redirect_slashes=False,
         docs_url=None,
@@ -86,9 +122,10 @@ def app(
         openapi_url=None,
     )
     made.state.source = source
+    hub = made.state.hub = Hub(source)
     shell = Shell(name or source.name)
     problems.install(made)
-    for router in (jobs.router, logs.router, service):
+    for router in (*ROUTERS, streams.router, service):
         made.include_router(router, prefix=API, generate_unique_id_function=_operation_id)
 
     async def get_openapi(request: Request) -> Response:
@@ -101,22 +138,16 @@ def app(
         return shell.file(request, request.path_params["build"], request.path_params["file"])
 
     made.add_route(f"{API}/openapi.json", get_openapi, include_in_schema=False)
+    made.router.routes.append(WebSocketRoute(f"{API}/stream/ws", streams.websocket))
     made.add_route("/static/{build}/{file:path}", file, include_in_schema=False)
     for address in PAGES:
         made.add_route(f"/{address}", page, include_in_schema=False)
         if address:
             made.add_route(f"/{address}/", page, include_in_schema=False)
-    return Guard(made)
+    return Application(Guard(made), source, hub)
 
 
 def _operation_id(route: Any) -> str:
     """Return the name of the client's method: ``list_jobs`` is ``listJobs``."""
     first, *rest = route.name.split("_")
     return str(first) + "".join(word.capitalize() for word in rest)
-
-
-def _version() -> str:
-    try:
-        return version("structjob")
-    except PackageNotFoundError:
-        return "unknown"

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import socket
+
 import uvicorn
-from starlette.types import ASGIApp
+
+from structjob.web.app import Application
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which ends the live streams before it waits for them."""
+    """uvicorn, which ends the live streams before it waits for them.
 
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: Port; 0 is a free one.
+    """
 
-def serve(app: ASGIApp, *, host: str, port: int) -> None:
-    """Serve *app* until a signal ends it."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        ws="websockets-sansio",
-        ws_per_message_deflate=False,
-        log_level="warning",
-    )
-    Server(config).run()
+    def __init__(self, app: Application, *, host: str, port: int) -> None:
+        self._app = app
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                lifespan="off",
+                access_log=False,
+                server_header=False,
+                ws="websockets-sansio",
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=5,
+                log_level="warning",
+            )
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the streams, then the server, then what the application opened."""
+        self._app.end_streams()
+        await super().shutdown(sockets)
+        await self._app.aclose()

@@ -1,1 +1,14 @@
 """The routes below ``/api/v1``, one module a noun."""
+
+from structjob.web.api import compat, errors, jobs, logs, sessions, statistics, storage
+
+ROUTERS = (
+    compat.router,  # before the routes that take any name below /logs
+    jobs.router,
+    logs.router,
+    statistics.router,
+    errors.router,
+    sessions.router,
+    storage.router,
+)
+"""In the order in which paths are matched."""

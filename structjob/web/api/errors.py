@@ -1,0 +1,62 @@
+"""Errors, grouped by their fingerprints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter
+from fastapi import Query as Parameters
+from pydantic import Field
+
+from structjob.models import EventRecord
+from structjob.statistics import ErrorGroup
+from structjob.web.answers import Reads, reads
+from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
+
+router = APIRouter(tags=["errors"])
+
+_SAMPLES = 10
+
+
+class ErrorQuery(Query):
+    """Parameters of a list of errors."""
+
+    status: Several | None = Field(
+        default=None, description="`open`, `resolved`, `regressed`.", examples=[["open"]]
+    )
+    outcome: Literal["final", "recovered"] | None = Field(
+        default=None, description="`final`: it ended a job; `recovered`: its job went on."
+    )
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    operation: str | None = None
+    step: str | None = None
+    job_id: str | None = Field(default=None, description="Any id of a job in which it occurred.")
+    project: str | None = None
+    limit: int = LIMIT
+
+
+class ErrorDetail(msgspec.Struct):
+    """An error, with its first and its newest occurrences."""
+
+    group: ErrorGroup
+    first: EventRecord | None
+    newest: list[EventRecord]
+
+
+@reads(router, "/errors", list[ErrorGroup])
+async def list_errors(source: Reads, query: Annotated[ErrorQuery, Parameters()]) -> Any:
+    """List errors, those seen last first."""
+    return await source.errors.list(**query.given())
+
+
+@reads(router, "/errors/{fingerprint:id}", ErrorDetail, problems=(404,))
+async def get_error(
+    source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
+) -> Any:
+    """Return an error by its fingerprint, or the beginning of it, with some of its occurrences."""
+    group = await source.errors.get(fingerprint)
+    first = await source.logs.list(fingerprint=group.fingerprint, limit=1)
+    newest = await source.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
+    return ErrorDetail(group, first[0] if first else None, list(newest))

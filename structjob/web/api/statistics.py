@@ -1,0 +1,130 @@
+"""Statistics, as `tracker.stats` has them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from fastapi import Query as Parameters
+from pydantic import Field
+
+from structjob.statistics import (
+    ErrorStatistics,
+    JobErrors,
+    OperationStatistics,
+    ProjectStatistics,
+    StatsFilter,
+    StepStatistics,
+    Throughput,
+    Volume,
+)
+from structjob.web.answers import Reads, reads
+from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, Query, Span
+
+router = APIRouter(prefix="/statistics", tags=["statistics"])
+
+
+class StatsQuery(Query):
+    """Parameters of statistics of jobs; see `structjob.StatsFilter`."""
+
+    by: Literal["created", "ended"] = Field(
+        default="created", description="What the window is about."
+    )
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    operation: str | None = None
+    job_type: str | None = None
+    owner: str | None = None
+    category: str | None = None
+    project: str | None = None
+    limit: int = LIMIT
+
+    def filter(self) -> StatsFilter:
+        """Return the filter.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        return StatsFilter.of(**self.given("bucket"))
+
+
+class ThroughputQuery(StatsQuery):
+    """Parameters of the throughput."""
+
+    bucket: Span = Field(
+        default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"]
+    )
+
+
+class ErrorStatsQuery(Query):
+    """Parameters of statistics of errors."""
+
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    operation: str | None = None
+    step: str | None = None
+    project: str | None = None
+    limit: int = LIMIT
+
+
+class JobErrorsQuery(Query):
+    """Parameters of the errors by job."""
+
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    operation: str | None = None
+    project: str | None = None
+    job_id: str | None = Field(default=None, description="Any id of one job.")
+    limit: int = LIMIT
+
+
+class VolumeQuery(Query):
+    """Parameters of the volume."""
+
+    since: Moment | None = SINCE
+    until: Moment | None = UNTIL
+    project: str | None = None
+
+
+@reads(router, "/operations", list[OperationStatistics])
+async def count_by_operation(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+    """Return outcomes and durations of jobs by operation."""
+    return await source.stats.operations(query.filter())
+
+
+@reads(router, "/projects", list[ProjectStatistics])
+async def count_by_project(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+    """Return outcomes and durations of jobs by project."""
+    return await source.stats.projects(query.filter())
+
+
+@reads(router, "/steps", list[StepStatistics])
+async def count_by_step(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+    """Return outcomes and durations of steps by operation and name."""
+    return await source.stats.steps(query.filter())
+
+
+@reads(router, "/throughput", list[Throughput])
+async def count_by_time(source: Reads, query: Annotated[ThroughputQuery, Parameters()]) -> Any:
+    """Return outcomes and durations of jobs by stretch of time, the oldest first."""
+    bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
+    return await source.stats.throughput(bucket, query.filter())
+
+
+@reads(router, "/errors", list[ErrorStatistics])
+async def count_errors(source: Reads, query: Annotated[ErrorStatsQuery, Parameters()]) -> Any:
+    """Return how often errors occurred, by type, step and operation."""
+    return await source.stats.errors(**query.given())
+
+
+@reads(router, "/jobs", list[JobErrors])
+async def count_errors_by_job(source: Reads, query: Annotated[JobErrorsQuery, Parameters()]) -> Any:
+    """Return the jobs with the most errors in their logs."""
+    return await source.stats.jobs(**query.given())
+
+
+@reads(router, "/volume", Volume)
+async def count_volume(source: Reads, query: Annotated[VolumeQuery, Parameters()]) -> Any:
+    """Return how many events there are, by type, level and category."""
+    return await source.stats.volume(**query.given())

@@ -1,0 +1,121 @@
+"""What a stream sends: frames, encoded once for all who get them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from structjob.models import EventRecord, Gap
+
+MAX_LINES = 1_000
+"""Lines of one frame at most."""
+
+MAX_BYTES = 256 * 1024
+"""Bytes of the lines of one frame, about: a longer line has one of its own."""
+
+MAX_ID = 4 * 1024
+"""Characters of a cursor at most that is sent as the ``id`` of an event: a browser repeats it in a
+header, and proxies end those at 8 KiB.
+"""
+
+_PADDING = b":" + b" " * 2047 + b"\n"
+"""Sent with the first event, so that a proxy that buffers shows itself."""
+
+_ERRORS = ("error", "critical")
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event of a stream.
+
+    Args:
+        event: Its name.
+        data: Its JSON.
+        cursor: Where the log goes on behind it; None: in the middle of what belongs together.
+        before: Where the log goes on before it.
+        lines: How many log lines it holds.
+        errors: How many of them are errors.
+    """
+
+    event: str
+    data: bytes
+    cursor: str | None = None
+    before: str | None = None
+    lines: int = 0
+    errors: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.data) + 100
+
+    def as_sse(self) -> bytes:
+        """Return it as a server-sent event."""
+        id_ = (
+            b"id: " + self.cursor.encode() + b"\n"
+            if self.cursor is not None and len(self.cursor) <= MAX_ID
+            else b""
+        )
+        padding = _PADDING if self.event == "hello" else b""
+        return b"%sevent: %s\n%sdata: %s\n\n" % (padding, self.event.encode(), id_, self.data)
+
+    def as_text(self, subscription: str | None) -> str:
+        """Return it as a message of a WebSocket, for the subscription of that id."""
+        head = {"event": self.event, "id": subscription}
+        return (encode(head)[:-1] + b',"data":' + self.data + b"}").decode()
+
+
+def frame(event: str, data: Mapping[str, Any], cursor: str | None = None) -> Frame:
+    """Return an event that holds *data*, behind which the log goes on at *cursor*."""
+    return Frame(event, encode(data), cursor)
+
+
+def of_items(items: Sequence[EventRecord | Gap], before: str, cursor: str) -> Iterator[Frame]:
+    """Yield what a tail returned as frames, in its order; the last one has the cursor."""
+    frames = list(_grouped(items))
+    for index, (event, data, lines, errors) in enumerate(frames):
+        last = index == len(frames) - 1
+        at = cursor if last else None
+        body = (
+            b'{"lines":[' + b",".join(data) + b'],"cursor":' + encode(at) + b"}"
+            if event == "lines"
+            else data[0]
+        )
+        yield Frame(event, body, at, before, lines, errors)
+
+
+def _grouped(items: Sequence[EventRecord | Gap]) -> Iterator[tuple[str, list[bytes], int, int]]:
+    lines: list[bytes] = []
+    size = errors = 0
+    for item in items:
+        encoded = (
+            encode({**_plain(item), "count": item.last_seq - item.first_seq + 1})
+            if isinstance(item, Gap)
+            else encode(item)
+        )
+        full = len(lines) == MAX_LINES or size + len(encoded) > MAX_BYTES
+        if lines and (full or isinstance(item, Gap)):
+            yield "lines", lines, len(lines), errors
+            lines, size, errors = [], 0, 0
+        if isinstance(item, Gap):
+            yield "gap", [encoded], 0, 0
+            continue
+        lines.append(encoded)
+        size += len(encoded)
+        errors += item.level in _ERRORS
+    if lines:
+        yield "lines", lines, len(lines), errors
+
+
+def _plain(gap: Gap) -> dict[str, Any]:
+    return {
+        "session_id": gap.session_id,
+        "first_seq": gap.first_seq,
+        "last_seq": gap.last_seq,
+        "reason": gap.reason,
+    }

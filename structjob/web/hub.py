@@ -1,0 +1,168 @@
+"""All live streams of one application: who gets what, how many, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from structjob.filters import LogFilter, values_of
+from structjob.web.feed import Feed
+from structjob.web.problems import Refused
+from structjob.web.subscription import Subscription
+from structjob.web.watch import Watch
+
+if TYPE_CHECKING:
+    from structjob.web.source import Source
+
+MAX_STREAMS = 2_000
+"""Streams at once."""
+
+MAX_OF_OWNER = 50
+"""Streams at once with one token."""
+
+RETRY_AFTER = 10
+"""Seconds after which one who was refused may come again."""
+
+_LOOK = 0.5
+"""Seconds between two looks whether the server is to end."""
+
+CHANNELS = ("logs", "tree", "jobs", "sessions")
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What a stream is of.
+
+    Args:
+        channels: Some of `CHANNELS`.
+        wanted: Which events, for the channel ``logs``.
+        job: The job of the channel ``tree``.
+        after: The cursor to go on after.
+        last: Without it, how many stored lines to begin with.
+        shown: The same, as it was asked for.
+    """
+
+    channels: tuple[str, ...]
+    wanted: LogFilter
+    job: str | None = None
+    after: str | None = None
+    last: int = 0
+    shown: Any = None
+
+
+class Hub:
+    """The streams of one application, in one event loop.
+
+    Args:
+        source: What is read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._feeds: dict[str, Feed] = {}
+        self._watches: dict[tuple[str, str | None], Watch] = {}
+        self._joined: dict[Subscription, list[Feed | Watch]] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """All that are open."""
+        return list(self._joined)
+
+    async def open(
+        self, transport: str, selection: Selection, owner: str | None = None
+    ) -> Subscription:
+        """Return a new subscription; `leave` ends it.
+
+        Args:
+            transport: How it is sent.
+            selection: What it is of.
+            owner: Whose it is.
+
+        Raises:
+            Refused: with 429, if there are too many; with 503, if the server ends.
+            JobNotFound: if it is of a job that there is not.
+            InvalidFilter: if its cursor is of another filter.
+            StoreUnavailable: if the database does not answer.
+        """
+        self._check_number(owner)
+        await self._source.open()
+        for any_id in {*values_of(selection.wanted.job), *filter(None, (selection.job,))}:
+            await self._source.jobs.find(any_id)
+        subscription = Subscription(transport, selection.shown, owner)
+        joined: list[Feed | Watch] = []
+        if "logs" in selection.channels:
+            key = repr(selection.wanted)
+            feed = self._feeds.get(key) or Feed(self._source, selection.wanted)
+            feed.join(subscription, selection.after, selection.last)
+            self._feeds[key] = feed
+            joined.append(feed)
+        for channel in selection.channels:
+            if channel == "logs":
+                continue
+            of = (channel, selection.job if channel == "tree" else None)
+            watch = self._watches.get(of) or self._watches.setdefault(of, Watch(self._source, *of))
+            watch.join(subscription)
+            joined.append(watch)
+        self._joined[subscription] = joined
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._end_with_the_server())
+        return subscription
+
+    def leave(self, subscription: Subscription) -> None:
+        """Forget a subscription whose connection has ended."""
+        for one in self._joined.pop(subscription, ()):
+            one.leave(subscription)
+        self._feeds = {key: feed for key, feed in self._feeds.items() if not feed.idle}
+        self._watches = {key: watch for key, watch in self._watches.items() if not watch.idle}
+        if not self._joined and self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def cursor_of(self, subscription: Subscription) -> str | None:
+        """Return where the log goes on for a subscription for which nothing waits."""
+        for one in self._joined.get(subscription, ()):
+            if isinstance(one, Feed):
+                return one.cursor_of(subscription)
+        return None
+
+    def behind_ms(self, subscription: Subscription) -> int:
+        """Return the milliseconds since its log was looked at last."""
+        feeds = [one for one in self._joined.get(subscription, ()) if isinstance(one, Feed)]
+        return max((feed.behind_ms for feed in feeds), default=0)
+
+    def close(self) -> None:
+        """End all streams, with a goodbye; no more begin."""
+        self._closed = True
+        for subscription in self._joined:
+            subscription.end("shutdown")
+
+    def _check_number(self, owner: str | None) -> None:
+        headers = {"Retry-After": str(RETRY_AFTER)}
+        if self._closed:
+            raise Refused(503, "the server ends; connect again", headers=headers)
+        if len(self._joined) >= MAX_STREAMS:
+            raise Refused(
+                429, f"there are {MAX_STREAMS:,} streams, which is the most", headers=headers
+            )
+        if owner is not None and Counter(one.owner for one in self._joined)[owner] >= MAX_OF_OWNER:
+            raise Refused(
+                429,
+                f"this token has {MAX_OF_OWNER} streams, which is the most: close some",
+                headers=headers,
+            )
+
+    async def _end_with_the_server(self) -> None:
+        """End the streams when the server that runs this process is to end: uvicorn waits for them,
+        and tells them nothing.
+        """
+        while True:
+            await asyncio.sleep(_LOOK)
+            server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+            if getattr(server, "should_exit", False) is True:
+                self.close()
+                return

@@ -1,0 +1,93 @@
+"""A stream as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from structjob.web.frames import Frame
+from structjob.web.hub import Hub
+from structjob.web.subscription import Subscription
+
+SEND_TIMEOUT = 30.0
+"""Seconds that a send may take; a connection that takes longer is ended."""
+
+HEARTBEAT = 15.0
+"""Seconds without anything else after which a ping is sent."""
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class EventStream(Response):
+    """An ASGI response that sends frames until either side ends it.
+
+    Args:
+        hub: Where the subscription is from.
+        subscription: What is sent.
+        first: Sent at once.
+        ping: Makes the frame that shows that the connection lives.
+        form: Makes bytes of a frame.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        subscription: Subscription,
+        first: Frame | None,
+        ping: Callable[[], Frame],
+        form: Callable[[Frame], bytes] = Frame.as_sse,
+    ) -> None:
+        super().__init__()
+        self._hub = hub
+        self._subscription = subscription
+        self._first = first
+        self._ping = ping
+        self._form = form
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; see ASGI."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            if scope.get("structjob.head"):
+                await send({"type": "http.response.body", "body": b""})
+                return
+            sending = asyncio.create_task(self._send_all(send))
+            gone = asyncio.create_task(_disconnected(receive))
+            try:
+                await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (sending, gone):
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, OSError, TimeoutError):
+                        await task
+        finally:
+            self._hub.leave(self._subscription)
+
+    async def _send_all(self, send: Send) -> None:
+        async def put(one: Frame) -> None:
+            async with asyncio.timeout(SEND_TIMEOUT):
+                await send(
+                    {"type": "http.response.body", "body": self._form(one), "more_body": True}
+                )
+
+        if self._first is not None:
+            await put(self._first)
+        while True:
+            one = await self._subscription.next(HEARTBEAT)
+            if one is None and self._subscription.ended:
+                break
+            await put(one or self._ping())
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,358 @@
+"""The routes of the live streams: server-sent events, WebSocket, polling."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi import Query as Parameters
+from pydantic import Field, ValidationError
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from structjob.exceptions import InvalidFilter, StructjobError
+from structjob.filters import LogFilter
+from structjob.models import EventRecord, Gap
+from structjob.web.answers import Reads, encode, reads
+from structjob.web.frames import Frame, frame
+from structjob.web.hub import CHANNELS, Hub, Selection
+from structjob.web.params import LogMatch, Several
+from structjob.web.problems import Refused, describe, refusal
+from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
+from structjob.web.subscription import Subscription
+from structjob.web.version import VERSION
+from structjob.web.watch import tree_of
+
+router = APIRouter(prefix="/stream", tags=["streams"])
+
+PROTOCOL = 1
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body, or of a message, at most."""
+
+MAX_LAST = 10_000
+BOOT = secrets.token_hex(8)
+"""Another one after each start of the server."""
+
+RETRY_CODES = {429: 4429, 401: 4401, 403: 4403, 404: 4404}
+"""The codes that close a WebSocket, for the status that HTTP would have."""
+
+
+class StreamQuery(LogMatch):
+    """Parameters of a stream."""
+
+    channels: Several = Field(
+        default=["logs"], description=f"Some of {', '.join(CHANNELS)}.", examples=[["logs", "tree"]]
+    )
+    last: int = Field(default=0, ge=0, le=MAX_LAST, description="Begin with the last lines.")
+    after: str | None = Field(default=None, description="Go on after this cursor.")
+
+    def selection(self) -> Selection:
+        """Return what the stream is of.
+
+        Raises:
+            InvalidFilter: if a value is refused.
+        """
+        for channel in self.channels:
+            if channel not in CHANNELS:
+                raise InvalidFilter(
+                    f"channels must be some of {', '.join(CHANNELS)}, not {channel!r}"
+                )
+        wanted = LogFilter.of(**self.values("channels", "last", "after"))
+        if self.until is not None:
+            raise InvalidFilter("a stream goes on with time: leave until out, or list /logs")
+        job = self.job[0] if self.job else None
+        if "tree" in self.channels and (job is None or len(self.job or ()) > 1):
+            raise InvalidFilter("the channel tree is of one job: give job")
+        shown = self.model_dump(exclude_unset=True, exclude={"after"}, mode="json")
+        return Selection(
+            tuple(dict.fromkeys(self.channels)), wanted, job, self.after, self.last, shown
+        )
+
+
+class PollQuery(StreamQuery):
+    """Parameters of a poll."""
+
+    wait: float = Field(default=0.0, ge=0, le=20, description="Seconds to wait for something.")
+    state: str | None = Field(default=None, description="`state_tag` of the answer before.")
+
+
+class Poll(msgspec.Struct, omit_defaults=True):
+    """What has happened since the cursor."""
+
+    lines: list[EventRecord]
+    gaps: list[Gap]
+    cursor: str | None
+    state: Any = None
+    state_tag: str | None = None
+    reset: str | None = None
+    hello: Any = None
+
+
+def hello(transport: str, cursor: str | None) -> Frame:
+    """Return the first frame of a stream."""
+    said = {
+        "protocol": PROTOCOL,
+        "version": VERSION,
+        "boot": BOOT,
+        "heartbeat_ms": round(1000 * HEARTBEAT),
+        "cursor": cursor,
+        "transport": transport,
+    }
+    return frame("hello", said)
+
+
+def ping_of(hub: Hub, subscription: Subscription) -> Callable[[], Frame]:
+    """Return what makes pings of a subscription."""
+
+    def ping() -> Frame:
+        cursor = hub.cursor_of(subscription)
+        said = {
+            "time": datetime.now(UTC),
+            "cursor": cursor,
+            "behind_ms": hub.behind_ms(subscription),
+        }
+        return frame("ping", said, cursor)
+
+    return ping
+
+
+async def subscribed(
+    hub: Hub, transport: str, selection: Selection, owner: str | None
+) -> tuple[Subscription, Frame]:
+    """Return a new subscription and its first frame. A cursor that is none of this filter's leads
+    to a reset, and to a new beginning.
+    """
+    reset = None
+    try:
+        subscription = await hub.open(transport, selection, owner)
+    except InvalidFilter as exc:
+        if selection.after is None:
+            raise
+        selection = msgspec.structs.replace(selection, after=None)
+        subscription = await hub.open(transport, selection, owner)
+        reset = str(exc)
+    if reset is not None:
+        subscription.put(frame("reset", {"reason": reset}))
+    return subscription, hello(transport, subscription.cursor)
+
+
+async def _stream(request: Request, query: StreamQuery) -> Response:
+    hub: Hub = request.app.state.hub
+    selection = query.selection()
+    resumed = request.headers.get("last-event-id")
+    if resumed and selection.after is None:
+        selection = msgspec.structs.replace(selection, after=resumed)
+    subscription, first = await subscribed(hub, "sse", selection, _owner(request.scope))
+    return EventStream(hub, subscription, first, ping_of(hub, subscription))
+
+
+def _owner(scope: Any) -> str | None:
+    identity = scope.get("structjob.identity")
+    return None if identity is None else str(identity)
+
+
+_DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: hello, lines, gap, state, lag, ping, reset, bye.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    429: {"description": "Too many streams."},
+}
+
+
+@router.get("", response_model=None, responses=_DOCUMENTED)
+async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
+    """Follow the log, and the state of jobs, as server-sent events."""
+    return await _stream(request, query)
+
+
+@router.post("", response_model=None, responses=_DOCUMENTED)
+async def post_stream(request: Request) -> Response:
+    """Do as GET does, with the parameters as JSON: a cursor may be too long for an address."""
+    return await _stream(request, of_json(await body_of(request)))
+
+
+@reads(router, "/poll", Poll)
+async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Parameters()]) -> Any:
+    """Return what has happened since a cursor, for networks that let no stream through."""
+    selection = query.selection()
+    answer = Poll([], [], None)
+    if "logs" in selection.channels:
+        try:
+            await _poll_logs(source, selection, query.wait, answer)
+        except InvalidFilter as exc:
+            if selection.after is None:
+                raise
+            answer.reset = str(exc)
+            selection = msgspec.structs.replace(selection, after=None)
+            await _poll_logs(source, selection, 0.0, answer)
+    if "tree" in selection.channels and selection.job is not None:
+        rows, extra = await tree_of(source, selection.job)
+        state = {kind: list(found.values()) for kind, found in rows.items()}
+        tag = str(hash(encode(state)))
+        answer.state_tag = tag
+        if tag != query.state:
+            answer.state = {**state, **extra}
+    if selection.after is None:
+        answer.hello = msgspec.Raw(hello("poll", answer.cursor).data)
+    return answer
+
+
+async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: Poll) -> None:
+    tail = (
+        source.logs.tail(selection.wanted, last=selection.last, gaps=True)
+        if selection.after is None
+        else source.logs.tail(selection.wanted, after=selection.after, gaps=True)
+    )
+    async with tail:
+        # shorter than what a request may take
+        found = await tail.poll(0 if selection.after is None else min(wait, 8.0))
+        while found:
+            for one in found:
+                (answer.gaps if isinstance(one, Gap) else answer.lines).append(one)  # type: ignore[arg-type]  # as told apart
+            if len(answer.lines) >= 1_000:
+                break
+            found = await tail.poll(0)
+        answer.cursor = tail.cursor
+
+
+async def body_of(request: Request) -> Any:
+    """Return the JSON of a request's body.
+
+    Raises:
+        Refused: if it is too long, or none.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise Refused(413, f"the body is longer than {MAX_BODY:,} bytes")
+    try:
+        return msgspec.json.decode(body or b"{}")
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise Refused(400, f"the body is no JSON: {exc}") from None
+
+
+def of_json(given: Any) -> StreamQuery:
+    """Return the parameters that a JSON object says.
+
+    Raises:
+        Refused: if one is refused.
+    """
+    if not isinstance(given, dict):
+        raise Refused(400, "the parameters must be a JSON object")
+    try:
+        return StreamQuery.model_validate(given)
+    except ValidationError as exc:
+        errors = [{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]
+        raise describe(errors) from None
+
+
+class Socket:
+    """One WebSocket with any number of subscriptions, each named by its client.
+
+    Args:
+        socket: The connection, accepted.
+        hub: Where the subscriptions are from.
+        owner: Whose it is.
+    """
+
+    def __init__(self, socket: WebSocket, hub: Hub, owner: str | None) -> None:
+        self._socket = socket
+        self._hub = hub
+        self._owner = owner
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sending = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve the connection until it ends."""
+        await self._put(hello("ws", None), None)
+        try:
+            while True:
+                text = await self._socket.receive_text()
+                if len(text) > MAX_BODY:
+                    await self._socket.close(1009)
+                    return
+                await self._obey(text)
+        except (WebSocketDisconnect, KeyError, RuntimeError):
+            pass
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _obey(self, text: str) -> None:
+        name: str | None = None
+        try:
+            given = msgspec.json.decode(text)
+            if not isinstance(given, dict):
+                raise Refused(400, "a message is a JSON object with op")
+            op, name = given.pop("op", None), given.pop("id", None)
+            if op == "auth":
+                return
+            if not isinstance(name, str) or len(name) > 64:
+                raise Refused(400, "id must be text of at most 64 characters")
+            if op == "subscribe":
+                await self._drop(name)
+                selection = of_json(given).selection()
+                subscription, first = await subscribed(self._hub, "ws", selection, self._owner)
+                await self._put(first, name)
+                self._tasks[name] = asyncio.create_task(self._send(name, subscription))
+            elif op == "unsubscribe":
+                await self._drop(name)
+                await self._put(frame("unsubscribed", {}), name)
+            else:
+                raise Refused(400, "op must be auth, subscribe or unsubscribe")
+        except msgspec.DecodeError as exc:
+            await self._refuse(Refused(400, f"the message is no JSON: {exc}"), name)
+        except Refused as exc:
+            await self._refuse(exc, name)
+        except StructjobError as exc:
+            await self._refuse(refusal(exc), name)
+
+    async def _refuse(self, refused: Refused, name: str | None) -> None:
+        await self._put(frame("error", {"status": refused.status, "detail": refused.detail}), name)
+
+    async def _drop(self, name: str) -> None:
+        """End a subscription: nothing of it is sent after this."""
+        if (task := self._tasks.pop(name, None)) is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _send(self, name: str, subscription: Subscription) -> None:
+        ping = ping_of(self._hub, subscription)
+        try:
+            while True:
+                one = await subscription.next(HEARTBEAT)
+                if one is None and subscription.ended:
+                    break
+                await self._put(one or ping(), name)
+            if subscription.reason == "shutdown":
+                await self._socket.close(1012)
+        except (TimeoutError, RuntimeError, WebSocketDisconnect):
+            await _abandon(self._socket)
+        finally:
+            self._hub.leave(subscription)
+
+    async def _put(self, one: Frame, name: str | None) -> None:
+        async with asyncio.timeout(SEND_TIMEOUT), self._sending:
+            await self._socket.send_text(one.as_text(name))
+
+
+async def _abandon(socket: WebSocket) -> None:
+    try:
+        async with asyncio.timeout(1):
+            await socket.close(1008)
+    except (TimeoutError, RuntimeError, WebSocketDisconnect):
+        pass
+
+
+async def websocket(socket: WebSocket) -> None:
+    """Serve ``/stream/ws``."""
+    await socket.accept()
+    await Socket(socket, socket.app.state.hub, _owner(socket.scope)).run()

@@ -1,0 +1,131 @@
+"""One subscriber of a stream: what waits for it, and what it lost by being slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import replace
+from typing import Any
+
+from structjob.web.frames import Frame, frame
+
+MAX_WAITING = 1024 * 1024
+"""Bytes that wait for one subscriber at most; its oldest lines go beyond that."""
+
+_OF_THE_LOG = ("lines", "gap", "lag")
+
+
+class Subscription:
+    """A queue of frames between the feeds and a connection, in one event loop.
+
+    Args:
+        transport: ``sse``, ``ws`` or ``poll``.
+        shown: What it is of, as a client is told of it.
+        owner: Whose it is; None without tokens.
+    """
+
+    def __init__(self, transport: str, shown: Any, owner: str | None = None) -> None:
+        self.transport = transport
+        self.shown = shown
+        self.owner = owner
+        self.since = time.time()
+        self.sent = 0
+        """Lines that were sent."""
+        self.skipped = 0
+        """Lines that were lost by being slow."""
+        self.cursor: str | None = None
+        """Where the log goes on behind what was sent last."""
+        self.reason: str | None = None
+        """Why it ended."""
+        self._waiting: deque[Frame] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
+
+    async def has_room(self, size: int) -> None:
+        """Wait until *size* bytes may be put without a loss."""
+        while MAX_WAITING - self._bytes < size:
+            self._taken.clear()
+            await self._taken.wait()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether frames wait."""
+        return bool(self._waiting)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is put."""
+        return self._ended
+
+    def put(self, one: Frame) -> None:
+        """Add a frame; what is oldest goes where it is too much."""
+        if self._ended:
+            return
+        self._waiting.append(one)
+        self._bytes += one.size
+        if self._bytes > MAX_WAITING:
+            self._skip()
+        self._changed.set()
+
+    def end(self, reason: str, retry_ms: int = 1_000) -> None:
+        """Say goodbye, and put nothing more."""
+        if not self._ended:
+            self.put(frame("bye", {"reason": reason, "retry_ms": retry_ms}))
+            self._ended = True
+            self.reason = reason
+            self._changed.set()
+
+    async def next(self, seconds: float) -> Frame | None:
+        """Return the next frame; None after *seconds* without one, or at the end.
+
+        Args:
+            seconds: How long to wait.
+        """
+        if not self._waiting:
+            self._changed.clear()
+            if self._ended:
+                return None
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                return None
+        if not self._waiting:
+            return None
+        one = self._waiting.popleft()
+        self._bytes -= one.size
+        self._taken.set()
+        self.sent += one.lines if one.event == "lines" else 0
+        if one.cursor is not None:
+            self.cursor = one.cursor
+        return one
+
+    def _skip(self) -> None:
+        """Leave out the oldest lines until half of the room is free, and say so in their place."""
+        kept: deque[Frame] = deque()
+        skipped = errors = before = 0
+        first: str | None = None
+        last: str | None = None
+        whole = True
+        while self._waiting and (self._bytes > MAX_WAITING // 2 or not whole):
+            one = self._waiting.popleft()
+            if one.event not in _OF_THE_LOG:
+                kept.append(one)
+                continue
+            self._bytes -= one.size
+            skipped += one.lines
+            errors += one.errors
+            before += one.lines if one.event == "lag" else 0
+            first = first or one.before
+            last = one.cursor or last
+            whole = one.cursor is not None  # what belongs together goes together
+        if skipped:
+            self.skipped += skipped - before
+            data = {"skipped": skipped, "errors": errors, "from": first, "to": last}
+            lag = replace(frame("lag", data, last), before=first, lines=skipped, errors=errors)
+            kept.append(lag)
+            self._bytes += lag.size
+        self._waiting.extendleft(reversed(kept))

@@ -1,0 +1,150 @@
+"""Rows that change: of one job and what is below it, of the newest jobs, of the sessions; looked at
+once a second for all who watch the same, and not at all while there is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from structjob.exceptions import JobNotFound, StructjobError
+from structjob.models import JobTree
+from structjob.web.frames import Frame, frame
+from structjob.web.subscription import Subscription
+
+if TYPE_CHECKING:
+    from structjob.web.source import Source
+
+POLL = 1.0
+"""Seconds between two looks."""
+
+_SHARE = 5
+"""A look that takes long is followed by a pause that is this many times as long."""
+
+_NEWEST = 100
+_RUNNING = 200
+_SESSIONS = 100
+
+Rows = dict[str, dict[Any, Any]]
+"""By kind, the records by their keys."""
+
+
+class Watch:
+    """What all who watch the same share.
+
+    Args:
+        source: What is read.
+        channel: ``tree``, ``jobs`` or ``sessions``.
+        job: Of the tree, any id of its job.
+    """
+
+    def __init__(self, source: Source, channel: str, job: str | None) -> None:
+        self._source = source
+        self._channel = channel
+        self._job = job
+        self._subscribers: set[Subscription] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._known: Rows | None = None
+        self._extra: Mapping[str, Any] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether there are no subscribers."""
+        return not self._subscribers
+
+    def join(self, subscription: Subscription) -> None:
+        """Send all rows to a subscriber, then those that change."""
+        self._subscribers.add(subscription)
+        if self._known is not None:
+            subscription.put(_frame(self._known, self._extra))
+        if self._task is None:
+            self._task = asyncio.create_task(self._look())
+
+    def leave(self, subscription: Subscription) -> None:
+        """Send nothing more to a subscriber."""
+        self._subscribers.discard(subscription)
+        if self.idle:
+            self.close()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._known = None
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                found, extra = await self._read()
+            except JobNotFound:  # it was deleted
+                for subscription in list(self._subscribers):
+                    subscription.end("expired")
+                return
+            except StructjobError:  # the database does not answer
+                found = None
+            if found is not None:
+                changed = _changes(self._known or {}, found)
+                if changed or self._known is None:
+                    told = _frame(changed, extra)
+                    for subscription in list(self._subscribers):
+                        subscription.put(told)
+                self._known, self._extra = found, extra
+            await asyncio.sleep(max(POLL, _SHARE * (loop.time() - began)))
+
+    async def _read(self) -> tuple[Rows, Mapping[str, Any]]:
+        if self._channel == "sessions":
+            sessions = await self._source.sessions.list(limit=_SESSIONS)
+            # ages change all the time: who gets them computes them
+            return {"sessions": {one.session.session_id: one for one in sessions}}, {}
+        if self._channel == "jobs":
+            newest = await self._source.jobs.list(limit=_NEWEST)
+            running = await self._source.jobs.list(status="running", limit=_RUNNING)
+            return {"jobs": {job.id: job for job in (*newest, *running)}}, {}
+        assert self._job is not None  # noqa: S101 -- a tree is one of a job
+        return await tree_of(self._source, self._job)
+
+
+async def tree_of(source: Source, job: str) -> tuple[Rows, Mapping[str, Any]]:
+    """Return the rows of a job and of all below it, and its progress.
+
+    Raises:
+        JobNotFound: if there is no such job.
+    """
+    tree = await source.jobs.tree(job)
+    attempts = await source.jobs.history(tree.job.id)
+    progress = await source.jobs.progress(tree.job.id)
+    rows: Rows = {
+        "jobs": {},
+        "attempts": {(one.job_id, one.attempt): one for one in attempts},
+        "steps": {},
+    }
+    waiting: list[JobTree] = [tree]
+    for one in waiting:  # it grows while it is read
+        rows["jobs"][one.job.id] = one.job
+        rows["steps"] |= {step.id: step for step in one.steps}
+        waiting += one.children
+    return rows, {"progress": progress}
+
+
+def _changes(known: Rows, found: Rows) -> Rows:
+    changed = {
+        kind: {
+            key: row for key, row in rows.items() if not _same(known.get(kind, {}).get(key), row)
+        }
+        for kind, rows in found.items()
+    }
+    return changed if any(changed.values()) else {}
+
+
+def _same(known: Any, row: Any) -> bool:
+    if known is None or not hasattr(row, "heartbeat_age"):
+        return bool(known == row)
+    return bool(dataclasses.replace(known, heartbeat_age=row.heartbeat_age) == row)
+
+
+def _frame(rows: Rows, extra: Mapping[str, Any]) -> Frame:
+    return frame("state", {**{kind: list(found.values()) for kind, found in rows.items()}, **extra})
