@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gzip
 import inspect
@@ -17,13 +16,10 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from structjob.models import Page
-from structjob.web.problems import MEDIA_TYPE, Refused
+from structjob.web.problems import MEDIA_TYPE
 from structjob.web.source import Source
 
 T = TypeVar("T")
-
-STATEMENT_TIMEOUT = 10.0
-"""Seconds that the reads of one request may take."""
 
 GZIP_FROM = 1024
 """Bytes from which an answer is compressed."""
@@ -133,15 +129,7 @@ def reads(
         async def run(**values: Any) -> Response:
             asked: Request = values["request"] if known else values.pop("request")
             began = time.perf_counter()
-            try:
-                async with asyncio.timeout(STATEMENT_TIMEOUT):
-                    found = await handler(**values)
-            except TimeoutError:
-                raise Refused(
-                    504,
-                    f"the database took longer than {STATEMENT_TIMEOUT:.0f} seconds; "
-                    "ask for less: a shorter time, or a filter that an index serves",
-                ) from None
+            found = await handler(**values)
             read = time.perf_counter() - began
             if isinstance(found, Response):
                 return found

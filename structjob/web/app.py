@@ -55,12 +55,16 @@ async def get_ready(source: Reads, query: Annotated[NoQuery, Parameters()]) -> A
 
 
 class Application:
-    """What `app` returns: an ASGI application."""
+    """What `app` returns: an ASGI application.
+
+    Attributes:
+        hub: Its live streams.
+    """
 
     def __init__(self, app: ASGIApp, source: Source, hub: Hub) -> None:
         self._app = app
         self._source = source
-        self._hub = hub
+        self.hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; see ASGI. The lifespan, where there is one, ends streams and reads."""
@@ -81,7 +85,7 @@ class Application:
 
     def end_streams(self) -> None:
         """End all live streams, with a goodbye; no more begin."""
-        self._hub.close()
+        self.hub.close()
 
     async def aclose(self) -> None:
         """Close the database that was opened for a URL. A tracker stays open."""

@@ -61,6 +61,7 @@ class Feed:
         self._tail: Tail[EventRecord | Gap] | None = None
         self._subscribers: set[Subscription] = set()
         self._newcomers: dict[Subscription, asyncio.Task[None]] = {}
+        self._joining = 0
         self._waiting: deque[_Newcomer] = deque()
         self._task: asyncio.Task[None] | None = None
         self._ring: deque[Frame] = deque()
@@ -70,7 +71,7 @@ class Feed:
     @property
     def idle(self) -> bool:
         """Whether there are no subscribers."""
-        return not (self._subscribers or self._newcomers)
+        return not (self._subscribers or self._newcomers or self._joining)
 
     @property
     def cursor(self) -> str | None:
@@ -88,7 +89,7 @@ class Feed:
         """Return where the log goes on for a subscriber for which nothing waits."""
         return self.cursor if subscription in self._subscribers else subscription.cursor
 
-    def join(self, subscription: Subscription, after: str | None, last: int) -> None:
+    async def join(self, subscription: Subscription, after: str | None, last: int) -> None:
         """Send the log to a subscriber from now on.
 
         Args:
@@ -98,6 +99,7 @@ class Feed:
 
         Raises:
             InvalidFilter: if the cursor belongs to another filter.
+            StoreUnavailable: if the database does not answer.
         """
         if after is None and last == 0 and self._looked:
             self._subscribers.add(subscription)
@@ -109,6 +111,12 @@ class Feed:
             self._tail = self._tail_of(None, 0)
             self._task = asyncio.create_task(self._follow(self._tail))
         subscription.cursor = own.cursor
+        # What is logged from now on is seen, though the subscriber hears of it only later.
+        self._joining += 1
+        try:
+            await self._read_on(subscription, own)
+        finally:
+            self._joining -= 1
         task = asyncio.create_task(self._catch_up(subscription, own))
         self._newcomers[subscription] = task
         task.add_done_callback(lambda _: self._newcomers.pop(subscription, None))
@@ -149,8 +157,8 @@ class Feed:
 
     def _tail_of(self, after: str | None, last: int) -> Tail[EventRecord | Gap]:
         if after is not None:
-            return self._source.logs.tail(self._wanted, after=after, gaps=True)
-        return self._source.logs.tail(self._wanted, last=last, gaps=True)
+            return self._source.tail(self._wanted, after=after)
+        return self._source.tail(self._wanted, last=last)
 
     # -- tasks
     # --------------------------------------------------------------------------

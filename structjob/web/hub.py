@@ -73,6 +73,11 @@ class Hub:
         """All that are open."""
         return list(self._joined)
 
+    @property
+    def feeds(self) -> int:
+        """How many filters are followed."""
+        return len(self._feeds)
+
     async def open(
         self, transport: str, selection: Selection, owner: str | None = None
     ) -> Subscription:
@@ -97,9 +102,12 @@ class Hub:
         joined: list[Feed | Watch] = []
         if "logs" in selection.channels:
             key = repr(selection.wanted)
-            feed = self._feeds.get(key) or Feed(self._source, selection.wanted)
-            feed.join(subscription, selection.after, selection.last)
-            self._feeds[key] = feed
+            feed = self._feeds.setdefault(key, Feed(self._source, selection.wanted))
+            try:
+                await feed.join(subscription, selection.after, selection.last)
+            except BaseException:
+                self._forget_idle()
+                raise
             joined.append(feed)
         for channel in selection.channels:
             if channel == "logs":
@@ -109,6 +117,8 @@ class Hub:
             watch.join(subscription)
             joined.append(watch)
         self._joined[subscription] = joined
+        if self._closed:
+            subscription.end("shutdown")
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._end_with_the_server())
         return subscription
@@ -117,8 +127,7 @@ class Hub:
         """Forget a subscription whose connection has ended."""
         for one in self._joined.pop(subscription, ()):
             one.leave(subscription)
-        self._feeds = {key: feed for key, feed in self._feeds.items() if not feed.idle}
-        self._watches = {key: watch for key, watch in self._watches.items() if not watch.idle}
+        self._forget_idle()
         if not self._joined and self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -140,6 +149,13 @@ class Hub:
         self._closed = True
         for subscription in self._joined:
             subscription.end("shutdown")
+
+    def _forget_idle(self) -> None:
+        for feed in self._feeds.values():
+            if feed.idle:
+                feed.close()
+        self._feeds = {key: feed for key, feed in self._feeds.items() if not feed.idle}
+        self._watches = {key: watch for key, watch in self._watches.items() if not watch.idle}
 
     def _check_number(self, owner: str | None) -> None:
         headers = {"Retry-After": str(RETRY_AFTER)}

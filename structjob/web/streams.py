@@ -62,7 +62,7 @@ class StreamQuery(LogMatch):
                 raise InvalidFilter(
                     f"channels must be some of {', '.join(CHANNELS)}, not {channel!r}"
                 )
-        wanted = LogFilter.of(**self.values("channels", "last", "after"))
+        wanted = LogFilter.of(**self.values("channels", "last", "after", "wait", "state"))
         if self.until is not None:
             raise InvalidFilter("a stream goes on with time: leave until out, or list /logs")
         job = self.job[0] if self.job else None
@@ -205,13 +205,12 @@ async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Para
 
 async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: Poll) -> None:
     tail = (
-        source.logs.tail(selection.wanted, last=selection.last, gaps=True)
+        source.tail(selection.wanted, last=selection.last)
         if selection.after is None
-        else source.logs.tail(selection.wanted, after=selection.after, gaps=True)
+        else source.tail(selection.wanted, after=selection.after)
     )
     async with tail:
-        # shorter than what a request may take
-        found = await tail.poll(0 if selection.after is None else min(wait, 8.0))
+        found = await tail.poll(0 if selection.after is None else wait)
         while found:
             for one in found:
                 (answer.gaps if isinstance(one, Gap) else answer.lines).append(one)  # type: ignore[arg-type]  # as told apart

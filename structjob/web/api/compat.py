@@ -121,12 +121,12 @@ async def _page(request: Request, source: Reads, query: OffsetQuery, **filters: 
     left, cursor = query.offset, None
     while left:
         skipped = await source.logs.list(cursor=cursor, limit=min(left, _AT_ONCE), **filters)
-        left, cursor = left - len(skipped), skipped.next
+        left, cursor = left - len(skipped), skipped.next_cursor
         if cursor is None:
             return []
     page = await source.logs.list(cursor=cursor, limit=query.limit, **filters)
     found = [message_of(event) for event in page]
-    if page.next is None:
+    if page.next_cursor is None:
         return found
     further = f"?limit={query.limit}&offset={query.offset + query.limit}"
     return as_json(request, found, headers={"Link": f'<{further}>; rel="next"'})

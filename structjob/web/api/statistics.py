@@ -121,7 +121,7 @@ async def count_errors(source: Reads, query: Annotated[ErrorStatsQuery, Paramete
 @reads(router, "/jobs", list[JobErrors])
 async def count_errors_by_job(source: Reads, query: Annotated[JobErrorsQuery, Parameters()]) -> Any:
     """Return the jobs with the most errors in their logs."""
-    return await source.stats.jobs(**query.given())
+    return await source.stats.errors_by_job(**query.given())
 
 
 @reads(router, "/volume", Volume)

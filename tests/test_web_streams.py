@@ -1,0 +1,304 @@
+"""Live streams: every line once, however the connection fares."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+import structlog
+import websockets
+from web_support import client, events, served, some_work
+
+from structjob.web import app
+from structjob.web.subscription import MAX_WAITING
+
+log = structlog.get_logger("app")
+
+
+@pytest.fixture
+async def address(tracker):
+    """A server of an application that is mounted with the tracker."""
+    async with served(app(tracker)) as found:
+        yield found
+
+
+def identities(lines):
+    return [(line["session_id"], line["seq"]) for line in lines]
+
+
+async def stored(tracker):
+    return [(one.session_id, one.seq) async for one in tracker.logs.iterate()]
+
+
+async def test_hello_comes_first_then_the_last_lines_then_what_is_logged(tracker, address):
+    """(R37, R44)"""
+    for number in range(5):
+        log.info("before", n=number)
+    async with events(address, "last=2") as stream:
+        name, hello = await stream.next()
+        assert (name, hello["transport"], hello["protocol"]) == ("hello", "sse", 1)
+        assert [line["attrs"]["n"] for line in await stream.lines(2)] == [3, 4]
+        log.info("after", n=5)
+        assert [line["attrs"]["n"] for line in await stream.lines(1)] == [5]
+
+
+async def test_a_filter_holds_for_what_is_stored_and_for_what_comes(tracker, address):
+    """(R37, R44)"""
+    log.info("quiet")
+    log.error("loud", n=1)
+    async with events(address, "last=10&level=error") as stream:
+        assert [line["message"] for line in await stream.lines(1)] == ["loud"]
+        log.info("quiet")
+        log.error("louder")
+        assert [line["message"] for line in await stream.lines(1)] == ["louder"]
+
+
+async def test_a_stream_goes_on_after_the_id_that_a_browser_repeats(tracker, address):
+    """(R37, R44)"""
+    async with events(address, "last=0") as stream:
+        await stream.next()
+        log.info("seen")
+        await stream.lines(1)
+        last = stream.last_id
+    log.info("missed")
+    async with events(address, "last=0", headers={"Last-Event-ID": last}) as stream:
+        assert [line["message"] for line in await stream.lines(1)] == ["missed"]
+
+
+async def test_a_cursor_of_another_filter_begins_anew_and_says_so(tracker, address):
+    """(R37, R44)"""
+    async with events(address) as stream:
+        await stream.next()
+        log.info("seen")
+        await stream.lines(1)
+        last = stream.last_id
+    async with events(address, f"level=error&after={last}") as stream:
+        assert "another filter" in (await stream.until("reset"))["reason"]
+
+
+async def test_a_cursor_may_be_sent_in_the_body(tracker, address):
+    """(R37, R44)"""
+    async with events(address, "last=0") as stream:
+        await stream.next()
+        log.info("seen")
+        cursor = (await stream.until("lines"))["cursor"]
+    log.info("missed")
+    async with events(address, method="POST", json={"after": cursor}) as stream:
+        assert [line["message"] for line in await stream.lines(1)] == ["missed"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("levle=error", 400),
+        ("channels=lgos", 400),
+        ("channels=tree", 400),
+        ("until=-1h", 400),
+        ("job=nothing", 404),
+        ("last=-1", 400),
+    ],
+)
+async def test_a_stream_that_cannot_be_is_refused_before_it_begins(tracker, query, status):
+    """(R44)"""
+    async with client(tracker) as web:
+        answer = await web.get(f"stream?{query}")
+        assert (answer.status_code, answer.headers["content-type"]) == (
+            status,
+            "application/problem+json",
+        )
+
+
+async def test_head_of_a_stream_has_its_headers_and_ends(tracker, address):
+    """(R44)"""
+    async with client(tracker) as web:
+        answer = await web.head("stream")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+async def test_all_who_follow_the_same_get_the_same_lines_once(tracker, address):
+    """Those who come later, too; they go over to one shared tail. (R37)"""
+    for number in range(150):
+        log.info("before", n=number)
+
+    async def follow(seconds):
+        await asyncio.sleep(seconds)
+        async with events(address, "last=1000&kind=log") as stream:
+            found = []
+            while not found or found[-1]["attrs"]["n"] < 299:
+                found += (await stream.until("lines"))["lines"]
+            return [line["attrs"]["n"] for line in found]
+
+    followers = [asyncio.create_task(follow(delay / 10)) for delay in range(8)]
+    for number in range(150, 300):
+        log.info("later", n=number)
+        await asyncio.sleep(0.01)
+    for found in await asyncio.gather(*followers):
+        assert found == list(range(300))
+
+
+async def test_lines_come_once_though_the_connection_is_cut_again_and_again(tracker, address):
+    """(R37)"""
+    found = []
+    cursor = None
+    done = asyncio.Event()
+
+    async def write():
+        for number in range(600):
+            log.info("line", n=number)
+            await asyncio.sleep(0.002)
+        done.set()
+
+    writing = asyncio.create_task(write())
+    while len(found) < 600:
+        query = "last=1000&kind=log" if cursor is None else f"kind=log&after={cursor}"
+        async with events(address, query) as stream:
+            for _ in range(3):
+                batch = await stream.until("lines")
+                found += batch["lines"]
+                cursor = batch["cursor"] or cursor
+                if len(found) >= 600:
+                    break
+    await writing
+    assert [line["attrs"]["n"] for line in found] == list(range(600))
+
+
+async def test_a_websocket_carries_several_subscriptions(tracker, address):
+    """(R37, R44)"""
+    log.info("before")
+    async with websockets.connect(
+        f"{address.replace('http', 'ws')}/api/v1/stream/ws", origin=address
+    ) as socket:
+        assert json.loads(await socket.recv())["event"] == "hello"
+        await socket.send(json.dumps({"op": "subscribe", "id": "a", "last": 1}))
+        await socket.send(json.dumps({"op": "subscribe", "id": "b", "level": "error"}))
+        seen = {"a": [], "b": []}
+        begun = set()
+        while begun != {"a", "b"}:
+            message = json.loads(await socket.recv())
+            if message["event"] == "hello":
+                begun.add(message["id"])
+            else:
+                seen["a"] += [line["message"] for line in message["data"].get("lines", ())]
+        log.error("loud")
+        while len(seen["a"]) < 2 or len(seen["b"]) < 1:
+            message = json.loads(await socket.recv())
+            if message["event"] == "lines":
+                seen[message["id"]] += [line["message"] for line in message["data"]["lines"]]
+        assert seen == {"a": ["before", "loud"], "b": ["loud"]}
+        await socket.send(json.dumps({"op": "unsubscribe", "id": "a"}))
+        while (message := json.loads(await socket.recv()))["event"] != "unsubscribed":
+            pass
+        log.error("louder")
+        message = json.loads(await socket.recv())
+        assert (message["id"], message["data"]["lines"][0]["message"]) == ("b", "louder")
+
+
+@pytest.mark.parametrize(
+    ("said", "detail"),
+    [
+        ("{", "no JSON"),
+        ("[]", "object"),
+        ('{"op":"dance","id":"a"}', "op must be"),
+        ('{"op":"subscribe"}', "id must be"),
+        ('{"op":"subscribe","id":"a","levle":"x"}', "levle"),
+        ('{"op":"subscribe","id":"a","job":"nothing"}', "job not found"),
+    ],
+)
+async def test_a_websocket_says_what_it_does_not_understand(tracker, address, said, detail):
+    """(R44)"""
+    async with websockets.connect(
+        f"{address.replace('http', 'ws')}/api/v1/stream/ws", origin=address
+    ) as socket:
+        await socket.recv()
+        await socket.send(said)
+        message = json.loads(await socket.recv())
+        assert message["event"] == "error"
+        assert detail in message["data"]["detail"]
+
+
+async def test_polling_returns_what_came_since_the_cursor(tracker):
+    """(R37)"""
+    log.info("before")
+    async with client(tracker) as web:
+        first = (await web.get("stream/poll?last=1")).json()
+        assert [line["message"] for line in first["lines"]] == ["before"]
+        assert first["hello"]["transport"] == "poll"
+        log.info("after")
+        second = (await web.get(f"stream/poll?wait=5&after={first['cursor']}")).json()
+        assert "lines" in second, second
+        assert [line["message"] for line in second["lines"]] == ["after"]
+        third = (await web.get(f"stream/poll?after={second['cursor']}")).json()
+        assert third["lines"] == []
+
+
+async def test_the_rows_of_a_job_are_sent_and_then_those_that_change(tracker, address):
+    """(R45)"""
+    async with tracker.job("outer") as job:
+        async with events(address, f"channels=tree&job={job.id}") as stream:
+            first = await stream.until("state")
+            assert [row["status"] for row in first["jobs"]] == ["running"]
+            async with job.step("load"):
+                changed = await stream.until("state")
+                while not changed["steps"]:
+                    changed = await stream.until("state")
+                assert changed["steps"][0]["name"] == "load"
+                assert changed["progress"]["total_steps"] == 1
+
+
+async def test_a_slow_reader_loses_its_own_lines_and_is_told_how_many(tracker):
+    """(R37)"""
+    from structjob.web.frames import Frame
+    from structjob.web.subscription import Subscription
+
+    subscription = Subscription("sse", {})
+    for number in range(20):
+        subscription.put(
+            Frame("lines", b"x" * (MAX_WAITING // 10), f"c{number + 1}", f"c{number}", 3, 1)
+        )
+    events_ = []
+    while (one := await subscription.next(0)) is not None:
+        events_.append(one)
+    assert events_[0].event == "lag"
+    lag = json.loads(events_[0].data)
+    kept = [one for one in events_ if one.event == "lines"]
+    assert lag["skipped"] + sum(one.lines for one in kept) == 60
+    assert (lag["from"], lag["to"]) == ("c0", kept[0].before)
+    assert subscription.skipped == lag["skipped"]
+    assert lag["errors"] == lag["skipped"] // 3
+
+
+async def test_streams_say_goodbye_when_the_server_ends(tracker):
+    """(R44)"""
+    async with asyncio.timeout(10):
+        async with served(app(tracker)) as address:
+            opened = [events(address) for _ in range(10)]
+            streams = [await one.__aenter__() for one in opened]
+            for stream in streams:
+                await stream.next()
+            began = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - began < 1
+        for stream in streams:
+            assert (await stream.until("bye"))["reason"] == "shutdown"
+            assert await stream.next() is None
+        for one in opened:
+            await one.__aexit__(None, None, None)
+
+
+async def test_nothing_is_left_of_those_who_went(tracker):
+    """(R44)"""
+    made = app(tracker)
+    async with served(made) as address:
+        for _ in range(30):
+            async with events(address, "last=5") as stream:
+                await stream.next()
+        async with asyncio.timeout(5):
+            while made.hub.subscriptions or made.hub.feeds:
+                await asyncio.sleep(0.01)
+
+
+async def test_compatible_work_is_streamed_too(tracker):
+    """(R44)"""
+    await some_work(tracker)
+    assert await stored(tracker)
