@@ -211,6 +211,52 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogBar:
+    """How many events there are in one stretch of time.
+
+    Args:
+        since: Where it begins.
+        until: Where it ends, and the next one begins.
+        counts: How many events there are of each level; levels without one are left out.
+    """
+
+    since: datetime
+    until: datetime
+    counts: Mapping[str, int]
+
+    @property
+    def total(self) -> int:
+        """Events of all levels."""
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogHistogram:
+    """How many events there are, by level and stretch of time.
+
+    Args:
+        bars: Stretches of equal length without a hole between them, the oldest first; empty where
+            no event matches.
+        width_seconds: Length of each.
+        partial: Whether there was no time to look at all events; the newest were looked at.
+        looked_at: How many events were looked at.
+        counted_since: Where it is *partial*, the moment from which on all are counted: bars before
+            it are empty, and the one that holds it may lack some.
+    """
+
+    bars: tuple[LogBar, ...]
+    width_seconds: float
+    partial: bool
+    looked_at: int
+    counted_since: datetime | None = None
+
+    @property
+    def total(self) -> int:
+        """Events that were counted."""
+        return sum(bar.total for bar in self.bars)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TableStorage:
     """One of structjob's tables."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, Literal, overload
 from weakref import WeakSet
 
@@ -13,13 +14,22 @@ from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LOG_EQUALS, LogFilter, values_of
 from structjob.levels import LEVELS
 from structjob.models import EventContext, EventRecord, Gap, Page
-from structjob.queries import rows
+from structjob.queries import histograms, rows
 from structjob.queries.jobs import Jobs
-from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
+from structjob.queries.paging import (
+    Listing,
+    beginning_at,
+    count_all,
+    fingerprint,
+    merged,
+    read_page,
+    skipping,
+)
 from structjob.queries.tail import Tail
 from structjob.queries.tail_position import Position, decoded
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
+from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import contains, equals, equals_any, json_equals
 from structjob.store.tables import gaps, logs
@@ -31,6 +41,9 @@ merge.
 """
 
 _BATCH = 1000
+
+MAX_OFFSET = 100_000
+"""How many events a page can leave out: they are all counted for it."""
 
 MOST_AROUND = 1_000
 """How many events before, and how many after one, can be asked for."""
@@ -52,23 +65,45 @@ class Logs:
         self._tails: WeakSet[Tail[Any]] = WeakSet()
 
     async def list(
-        self, filter: LogFilter | None = None, *, cursor: str | None = None, **filters: Any
+        self,
+        filter: LogFilter | None = None,
+        *,
+        cursor: str | None = None,
+        start: tuple[int, int] | EventRecord | None = None,
+        offset: int = 0,
+        **filters: Any,
     ) -> Page[EventRecord]:  # see LogFilter
         """Return one page of the events that match, in the order of their time.
 
         Args:
             filter: What to list; by default everything, oldest first, 100 a page.
             cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
+            start: Begin with this event, or where it would be if it does not match: an event, or
+                its ``(session_id, seq)``. The page's ``previous_cursor`` leads to what is before
+                it; with ``order="desc"``, to what is after it.
+            offset: Leave out the first *offset* events, 0–100,000; they are counted in an index
+                each time, so that a cursor is faster. Not for filters that no index serves
+                (``text``, ``attrs``; see `LogFilter`).
             **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
-                another query.
+            InvalidFilter: if a filter is unknown, its value is refused, the cursor belongs to
+                another query, or more than one of *cursor*, *start* and *offset* is given.
+            EventNotFound: if the event to start with is not stored.
         """
         wanted = merged(LogFilter, filter, filters)
         _check(wanted)
+        number = None if start is None else _number(start)
+        _check_beginning(wanted, cursor, number, offset)
         await self._flush()
-        return await self._page(await self._listing(await self._resolved(wanted)), cursor)
+        listing = await self._listing(await self._resolved(wanted))
+        if number is not None:
+            cursor = await self._beginning_at(listing, *number)
+        elif offset:
+            cursor = await skipping(self._fetch, listing, offset)
+            if cursor is None:
+                return Page((), None, None)
+        return await self._page(listing, cursor)
 
     async def iterate(
         self, filter: LogFilter | None = None, **filters: Any
@@ -128,6 +163,40 @@ class Logs:
             until = (logs.c.id <= (last["id"] or 0),)
         return await count_all(
             self._fetch, await self._listing(await self._resolved(wanted), *until)
+        )
+
+    async def histogram(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        buckets: int = 60,
+        max_seconds: float = 2.0,
+        **filters: Any,
+    ) -> LogHistogram:  # see LogFilter
+        """Return how many events match, by level and stretch of time.
+
+        The stretches cover the filter's ``since`` and ``until``, or what there is. They are of a
+        round length (1 s, 5 min, 1 h, …) and begin at round moments, in UTC.
+
+        Args:
+            filter: What to count; ``limit`` and ``order`` do not matter.
+            buckets: How many stretches at most, 1–240.
+            max_seconds: Begin no further look after so many seconds: the newest 100,000 events are
+                counted first, then those before them, and so on. One look takes less than half a
+                second as a rule, so that it is over soon after.
+            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, its value is refused, or *buckets* is out of
+                range.
+        """
+        wanted = merged(LogFilter, filter, {**filters, "order": "desc"})
+        _check(wanted)
+        histograms.check(buckets, max_seconds)
+        await self._flush()
+        listing = await self._listing(await self._resolved(wanted))
+        return await histograms.count(
+            self._fetch, listing, _moment(wanted.since), _moment(wanted.until), buckets, max_seconds
         )
 
     async def around(
@@ -200,6 +269,16 @@ class Logs:
             event,
             tuple(rows.event(row) for row in await self._fetch(forward)),
         )
+
+    async def _beginning_at(self, listing: Listing, session_id: int, seq: int) -> str:
+        found = await self._fetch(
+            select(logs.c.id, logs.c.ts).where(
+                equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq)
+            )
+        )
+        if not found:
+            raise EventNotFound(session_id, seq, await self._why(session_id, seq))
+        return beginning_at(listing, found[0]["ts"], found[0]["id"])
 
     async def _why(self, session_id: int, seq: int) -> str | None:
         explains = and_(
@@ -412,6 +491,50 @@ def _branching(wanted: LogFilter) -> str | None:
         return None
     (lead,) = _leading(wanted)
     return lead if isinstance(getattr(wanted, lead), tuple) else None
+
+
+def _number(start: tuple[int, int] | EventRecord) -> tuple[int, int]:
+    """Return the session and the number of an event."""
+    if isinstance(start, EventRecord):
+        return start.session_id, start.seq
+    if (
+        not isinstance(start, tuple)
+        or len(start) != 2
+        or not all(isinstance(one, int) and not isinstance(one, bool) for one in start)
+    ):
+        raise InvalidFilter(f"start must be an event, or its (session_id, seq), not {start!r}")
+    return start
+
+
+def _check_beginning(
+    wanted: LogFilter, cursor: str | None, start: tuple[int, int] | None, offset: int
+) -> None:
+    """Refuse a page that would begin at several places, or at one that takes too long to find."""
+    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset <= MAX_OFFSET:
+        raise InvalidFilter(
+            f"offset must be a whole number from 0 to {MAX_OFFSET:,}, not {offset!r}: go further with a page's next_cursor"
+        )
+    given = [
+        name
+        for name, is_given in (
+            ("cursor", cursor is not None),
+            ("start", start is not None),
+            ("offset", bool(offset)),
+        )
+        if is_given
+    ]
+    if len(given) > 1:
+        raise InvalidFilter(f"a page begins at one place: give {' or '.join(given)}, not both")
+    if offset and _searches(wanted):
+        raise InvalidFilter(
+            "offset is for filters that an index serves: go on with the page's next_cursor, or leave the other filters out"
+        )
+
+
+def _moment(given: datetime | timedelta | None) -> datetime | None:
+    """Return a limit of a filter, which holds moments once it is made."""
+    assert not isinstance(given, timedelta)  # noqa: S101
+    return given
 
 
 def _check(wanted: LogFilter) -> None:

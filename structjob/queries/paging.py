@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -220,36 +220,75 @@ async def _looked_at(
         number = min(10 * number, SCAN_LIMIT)
 
 
+def beginning_at(listing: Listing, time: datetime, key: Key) -> str:
+    """Return the cursor of the page that begins with the row of this time and key, or where it
+    would be.
+    """
+    return _encoded(_Cursor(listing.fingerprint, "from", time, key))
+
+
+async def skipping(fetch: Fetch, listing: Listing, number: int) -> str | None:
+    """Return the cursor of what comes after the first *number* rows of a listing without searches;
+    None if it has no more.
+    """
+    edge = await _nth(fetch, listing, None, number)
+    return None if edge is None else behind(listing, *edge)
+
+
 async def count_all(fetch: Fetch, listing: Listing) -> int:
     """Count what is listed, a search `SCAN_LIMIT` rows at a time: other queries go between."""
-    conditions = listing.conditions + listing.searches
-    if listing.branches:
-        conditions += (or_(*listing.branches),)
+    conditions = every_condition(listing)
     counted = select(func.count().label("n")).select_from(listing.table).where(*conditions)
-    found = 0
+    if not listing.searches:
+        return int((await fetch(counted))[0]["n"])
+    return sum(
+        [
+            int((await fetch(counted.where(*stretch.conditions)))[0]["n"])
+            async for stretch in stretches(fetch, listing)
+        ]
+    )
+
+
+def every_condition(listing: Listing) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds for the rows of a listing, for a query that needs no order."""
+    found = listing.conditions + listing.searches
+    return (*found, or_(*listing.branches)) if listing.branches else found
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some rows of a listing that stand together in its order.
+
+    Args:
+        conditions: What holds for them, beside the listing's own conditions.
+        begins: The time of the row before the first; None at the listing's beginning.
+        ends: The time of the last row; None at the listing's end.
+    """
+
+    conditions: tuple[ColumnElement[bool], ...]
+    begins: datetime | None
+    ends: datetime | None
+
+
+async def stretches(fetch: Fetch, listing: Listing) -> AsyncIterator[Stretch]:
+    """Yield a listing in stretches of `SCAN_LIMIT` rows, searches left aside: other queries go
+    between.
+    """
+    ascending = listing.order == "asc"
     at: _Cursor | None = None
     while True:
-        edge = await _nth(fetch, listing, at, SCAN_LIMIT) if listing.searches else None
-        (row,) = await fetch(counted.where(*_between(listing, at, edge)))
-        found += int(row["n"])
-        if edge is None:
-            return found
-        at = _Cursor(listing.fingerprint, "after", *edge)
-
-
-def _between(
-    listing: Listing, at: _Cursor | None, edge: tuple[datetime, Key] | None
-) -> tuple[ColumnElement[bool], ...]:
-    """Return what holds for the rows of an ascending listing behind *at*, up to the *edge*."""
-    found = () if at is None else (_beyond(listing, at, ascending=True),)
-    return (
-        found
-        if edge is None
-        else (
-            *found,
-            _beyond(listing, _Cursor(listing.fingerprint, "upto", *edge), ascending=False),
+        edge = await _nth(fetch, listing, at, SCAN_LIMIT)
+        within: tuple[ColumnElement[bool], ...] = (
+            () if at is None else (_beyond(listing, at, ascending=ascending),)
         )
-    )
+        if edge is not None:
+            upto = _Cursor(listing.fingerprint, "upto", *edge)
+            within += (_beyond(listing, upto, ascending=not ascending),)
+        began = None if at is None else cast("datetime", at.time)
+        yield Stretch(within, began, None if edge is None else edge[0])
+        if edge is None:
+            return
+        at = _Cursor(listing.fingerprint, "after", *edge)
 
 
 async def _nth(

@@ -1,0 +1,213 @@
+"""Pages of events that begin at an event or behind a number of them, and counts by time, on each
+kind of database.
+"""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from log_support import T0, LogDatabase
+
+from structjob.exceptions import EventNotFound, InvalidFilter
+from structjob.queries import histograms, paging
+
+
+@pytest.fixture
+def database(database):
+    return LogDatabase(database.engine)
+
+
+def told(page):
+    return [event.message for event in page]
+
+
+async def test_a_page_that_begins_at_a_line(database):
+    """A link to a line opens the page that begins with it; the lines before it are one cursor away,
+    and so are those after the page (R36).
+    """
+    await database.add(1, range(1, 10), job_id="a")
+    await database.add(2, [1], job_id="b")
+    page = await database.logs.list(start=(1, 4), limit=3)
+    assert told(page) == ["1:4", "1:5", "1:6"]
+    after = await database.logs.list(cursor=page.next_cursor, limit=3)
+    assert told(after) == ["1:7", "1:8", "1:9"]
+    before = await database.logs.list(cursor=page.previous_cursor, limit=3)
+    assert told(before) == ["1:1", "1:2", "1:3"]
+    assert before.previous_cursor is None
+    again = await database.logs.list(cursor=before.next_cursor, limit=3)
+    assert told(again) == ["1:4", "1:5", "1:6"]
+    assert told(await database.logs.list(start=page[1], limit=2)) == ["1:5", "1:6"]
+
+
+async def test_a_page_that_begins_at_a_line_and_goes_back(database):
+    """In descending order the page goes from the line to the past."""
+    await database.add(1, range(1, 10), job_id="a")
+    page = await database.logs.list(start=(1, 4), limit=3, order="desc")
+    assert told(page) == ["1:4", "1:3", "1:2"]
+    newer = await database.logs.list(cursor=page.previous_cursor, limit=2, order="desc")
+    assert told(newer) == ["1:6", "1:5"]
+
+
+async def test_a_page_that_begins_where_a_line_would_be(database):
+    """A line that the filter leaves out still says where to begin, in searches, too; one that is
+    not stored is an error that says why.
+    """
+    await database.add(1, range(1, 10), job_id="a")
+    await database.add(2, range(1, 10), job_id="b", step="s")
+    assert told(await database.logs.list(start=(1, 9), job_id="b", limit=2)) == ["2:1", "2:2"]
+    assert told(await database.logs.list(start=(1, 9), text="2:5", limit=2)) == ["2:5"]
+    assert told(await database.logs.list(start=(2, 4), text="1:", limit=2)) == []
+    await database.gap(1, 10, 12, "queue_full")
+    with pytest.raises(EventNotFound, match=r"1:11.*queue_full"):
+        await database.logs.list(start=(1, 11))
+
+
+async def test_a_page_behind_a_number_of_lines(database):
+    """`offset` leaves out lines, of one job, of a tree of jobs or of all, as paths with limit and
+    offset want it.
+    """
+    await database.job("a")
+    await database.job("c", parent="a")
+    await database.add(1, range(1, 6), job_id="a")
+    await database.add(2, range(1, 6), job_id="c")
+    assert told(await database.logs.list(job_id="a", offset=4, limit=3)) == ["1:5", "2:1", "2:2"]
+    page = await database.logs.list(job_id="a", children=False, offset=3, limit=1)
+    assert told(page) == ["1:4"]
+    assert told(await database.logs.list(cursor=page.next_cursor, job_id="a", children=False)) == [
+        "1:5"
+    ]
+    assert told(await database.logs.list(offset=9)) == ["2:5"]
+    assert told(await database.logs.list(offset=1, limit=2, order="desc")) == ["2:4", "2:3"]
+    assert told(await database.logs.list(offset=10)) == []
+    beyond = await database.logs.list(offset=11)
+    assert (told(beyond), beyond.next_cursor, beyond.previous_cursor) == ([], None, None)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"start": 5}, r"start must be an event, or its \(session_id, seq\), not 5"),
+        ({"start": (1, "2")}, "start must be an event"),
+        ({"start": (1, 2), "offset": 3}, "give start or offset, not both"),
+        ({"start": (1, 2), "cursor": "x"}, "give cursor or start, not both"),
+        ({"offset": -1}, "from 0 to 100,000, not -1"),
+        ({"offset": 100_001}, "go further with a page's next_cursor"),
+        ({"offset": True}, "from 0 to 100,000"),
+        ({"offset": 1, "text": "x"}, "leave the other filters out"),
+    ],
+)
+async def test_where_a_page_cannot_begin(database, wrong, says):
+    """The message says what to give."""
+    with pytest.raises(InvalidFilter, match=says):
+        await database.logs.list(**wrong)
+
+
+# -- histograms
+
+
+def bars(found):
+    return [(bar.since, dict(bar.counts)) for bar in found.bars]
+
+
+async def test_lines_by_level_and_time(database):
+    """The counts of each level in stretches of a round length cover what there is, with no hole
+    between them.
+    """
+    for minute, level, number in ((0, "info", 3), (0, "error", 1), (2, "info", 2), (9, "debug", 1)):
+        for _ in range(number):
+            seq = await database.count() + 1
+            await database.add(
+                1, [seq], ts=T0 + timedelta(minutes=minute, seconds=seq), level=level, job_id="a"
+            )
+    found = await database.logs.histogram(buckets=10)
+    assert found.width_seconds == 60
+    assert bars(found)[0] == (T0, {"info": 3, "error": 1})
+    assert bars(found)[2] == (T0 + timedelta(minutes=2), {"info": 2})
+    assert bars(found)[9] == (T0 + timedelta(minutes=9), {"debug": 1})
+    assert len(found.bars) == 10
+    assert all(one.until == other.since for one, other in itertools.pairwise(found.bars))
+    assert (found.total, found.looked_at, found.partial, found.counted_since) == (7, 7, False, None)
+    coarse = await database.logs.histogram(buckets=3, level="info")
+    assert bars(coarse) == [
+        (T0, {"info": 3, "error": 1}),
+        (T0 + timedelta(minutes=1), {}),
+        (T0 + timedelta(minutes=2), {"info": 2}),
+    ]
+    (one,) = (await database.logs.histogram(buckets=1)).bars
+    assert one.counts == {"info": 5, "error": 1, "debug": 1}
+
+
+async def test_a_histogram_of_a_window(database):
+    """It spans the window that was asked for, and counts only what is in it."""
+    await database.add(1, range(1, 61))
+    since, until = T0 + timedelta(milliseconds=11), T0 + timedelta(milliseconds=41)
+    found = await database.logs.histogram(since=since, until=until, buckets=4)
+    assert found.width_seconds == 0.01
+    assert [bar.total for bar in found.bars] == [9, 10, 10, 1]
+    assert found.total == await database.logs.count(since=since, until=until)
+    empty = await database.logs.histogram(since=T0 + timedelta(days=1))
+    assert (empty.bars, empty.total, empty.looked_at) == ((), 0, 0)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "span",
+    [
+        (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
+        (datetime(1, 1, 3, tzinfo=UTC), T0 + timedelta(days=1)),
+        (T0 - timedelta(days=9), datetime.max.replace(tzinfo=UTC)),
+    ],
+)
+@pytest.mark.parametrize("buckets", [1, 7, 240])
+async def test_a_histogram_of_all_time(database, span, buckets):
+    """A window may be as long as there is time; everything is counted once."""
+    await database.add(1, range(1, 6))
+    found = await database.logs.histogram(since=span[0], until=span[1], buckets=buckets)
+    assert 1 <= len(found.bars) <= buckets
+    assert found.total == 5
+
+
+async def test_a_histogram_of_many_lines(database, monkeypatch):
+    """Lines that are counted in several looks are counted once each; where the time is over, it
+    says from when on all are counted, and the newest are.
+    """
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
+    monkeypatch.setattr(histograms, "SCAN_LIMIT", 10)
+    await database.add(1, range(1, 48))
+    found = await database.logs.histogram(buckets=7)
+    assert (found.total, found.looked_at, found.partial) == (47, 47, False)
+    assert found.total == await database.logs.count()
+    searched = await database.logs.histogram(buckets=7, text=":4")
+    assert (searched.total, searched.looked_at) == (9, 47)
+    assert searched.total == await database.logs.count(text=":4")
+
+    moments = iter([0.0, 0.5, 0.9, 1.1])
+    monkeypatch.setattr(histograms, "_now", lambda: next(moments))
+    some = await database.logs.histogram(buckets=7, max_seconds=1.0)
+    assert some.partial
+    assert (some.total, some.looked_at) == (20, 20)
+    assert some.counted_since == T0 + timedelta(milliseconds=28)
+    assert sum(bar.total for bar in some.bars if bar.until <= some.counted_since) == 0
+
+
+async def test_a_histogram_of_a_tree_of_jobs(database, monkeypatch):
+    """A job's lines are counted with its children's, be they two or very many."""
+    await database.job("a")
+    for number in range(5):
+        await database.job(f"c{number}", parent="a")
+        await database.add(number, range(1, 4), job_id=f"c{number}")
+    await database.add(9, range(1, 3), job_id="other")
+    few = await database.logs.histogram(job_id="a", buckets=5)
+    monkeypatch.setattr("structjob.queries.logs._MAX_BRANCHES", 3)
+    many = await database.logs.histogram(job_id="a", buckets=5)
+    assert few.total == 15
+    assert many == few
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_histogram_that_cannot_be(database):
+    """The message says what is accepted."""
+    for wrong in ({"buckets": 0}, {"buckets": 241}, {"buckets": "7"}, {"max_seconds": 0}):
+        with pytest.raises(InvalidFilter, match="must be a"):
+            await database.logs.histogram(**wrong)
