@@ -18,6 +18,7 @@ from structjob.capture.emit import emit
 from structjob.capture.setup import SETUP
 from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
+from structjob.context.tracing import Span
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import (
     Cancelled,
@@ -128,6 +129,7 @@ class Handle:
 
     __slots__ = (
         "__weakref__", "_abandoned", "_cut_told", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at", "_scope",
+        "_span",
         "_told_at", "_untold",
     )  # fmt: skip
     _table: ClassVar[str]
@@ -135,6 +137,7 @@ class Handle:
     def __init__(self, host: JobHost) -> None:
         self._host = host
         self._scope: Scope | None = None
+        self._span: Span | None = None
         self._entry: Entry | None = None
         self._recorded_at = 0.0
         self._pending = False

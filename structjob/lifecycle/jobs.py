@@ -23,6 +23,7 @@ from structjob.context.errors import (
     is_told,
 )
 from structjob.context.scope import Scope, new_id
+from structjob.context.tracing import begin_span, end_span, span_of
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import (
     Cancelled,
@@ -457,6 +458,7 @@ class Job(Handle):
         self._began = self._told_at = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
+        self._span = begin_span(self, self._parent)
         self._scope = self._scope_of()
         self._begun_in = self._host.recorder.session.session_id
         self._host.live.add(self)
@@ -479,7 +481,7 @@ class Job(Handle):
 
     def _scope_of(self, step: Step | None = None) -> Scope:
         """Return the scope of the job itself, or of a *step* of it."""
-        parent = self._parent.ids if self._parent is not None else {}
+        span = (step is not None and step._span) or self._span or span_of(self._parent)
         return Scope(
             recorder=self._host.recorder,
             job=self,
@@ -491,10 +493,10 @@ class Job(Handle):
             step_id=step.id if step is not None else None,
             step_name=step.name if step is not None else None,
             correlation_id=self.correlation_id,
-            trace_id=parent.get("trace_id"),
-            span_id=parent.get("span_id"),
-            trace_flags=None if self._parent is None else self._parent.trace_flags,
-            tracestate=None if self._parent is None else self._parent.tracestate,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            trace_flags=span.flags,
+            tracestate=span.tracestate,
             category=self.category,
             project=self.project,
             provisional=self._provisional,
@@ -678,6 +680,7 @@ class Job(Handle):
             }
             attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
         self._event(level, "operation_end", attrs)
+        end_span(self)
 
     def _annotate(self, exc: BaseException) -> None:
         if not is_noted(exc, self.id):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from structjob.context.errors import annotate, describe, exception_attrs, is_noted
 from structjob.context.scope import current_scope, new_id
+from structjob.context.tracing import begin_span, end_span
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_mapping,
@@ -168,6 +169,7 @@ class Step(Handle):
         self._status = StepStatus.RUNNING
         self._started = database_time(now())
         self._began = self._recorded_at = time.monotonic()
+        self._span = begin_span(self, scope if self._parent_step_id is not None else job._scope)
         self._scope = job._scope_of(self)
         self._record()
         job._progressed()
@@ -290,6 +292,7 @@ class Step(Handle):
             attrs["completed"] = self._completed
         attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
+        end_span(self)
 
     def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
         """Say what went wrong."""
