@@ -817,8 +817,7 @@ class Job(Handle):
         while job is not None and job._task is self._task:
             if job._cancelled:
                 return job
-            above = job._parent.job if job._parent is not None else None
-            job = above if isinstance(above, Job) else None
+            job = job._job_around()
         return None
 
     @property
@@ -847,8 +846,13 @@ class Job(Handle):
         while job is not None:
             if job._cancelled and job._thread is not None:
                 return job
-            job = job._parent.job if job._parent is not None else None
+            job = job._job_around()
         return None
+
+    def _job_around(self) -> Job | None:
+        """Return the live job that it began in."""
+        above = self._parent.job if self._parent is not None else None
+        return above if isinstance(above, Job) else None
 
     def _notice(self) -> NoReturn:
         if self._thread == threading.get_ident():

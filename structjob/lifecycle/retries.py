@@ -20,10 +20,10 @@ import msgspec
 
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
-from structjob.context.scope import current_scope
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, is_coroutine_function
 from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
+from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import outcome
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
@@ -336,9 +336,8 @@ class _Tries(Generic[H]):
 
     def _stop_if_asked(self) -> None:
         """Raise `Cancelled` if the job around the work was asked to stop."""
-        scope = current_scope()
-        if scope is not None and scope.job is not None:
-            scope.job._stop_if_asked()
+        if (job := current_job()) is not None:
+            job._stop_if_asked()
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
         """Ask the policy. Nothing is awaited but its own callbacks, and whatever they raise is an
