@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
         Cancelled,
+        CommandFailed,
+        CommandTimeout,
         ErrorGroupNotFound,
         EventNotFound,
         ImportRefused,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from structjob.integrations import asgi as asgi
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.lifecycle.current import current_job, current_step
+    from structjob.lifecycle.processes import ProcessResult
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -74,6 +77,8 @@ _WHERE = {
     "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
         "Cancelled",
+        "CommandFailed",
+        "CommandTimeout",
         "ErrorGroupNotFound",
         "EventNotFound",
         "InvalidState",
@@ -96,6 +101,7 @@ _WHERE = {
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
     "lifecycle": ("Try", "Job", "Step", "retrying", "step"),
+    "lifecycle.processes": ("ProcessResult",),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
     "models": (
@@ -133,6 +139,8 @@ __all__ = [
     "AttemptFilter",
     "AttemptRecord",
     "Cancelled",
+    "CommandFailed",
+    "CommandTimeout",
     "ConsoleSink",
     "ErrorGroup",
     "ErrorGroupNotFound",
@@ -161,6 +169,7 @@ __all__ = [
     "LogFilter",
     "NotOpen",
     "Page",
+    "ProcessResult",
     "PruneInProgress",
     "PruneResult",
     "QueryTimeout",

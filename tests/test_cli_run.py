@@ -226,7 +226,7 @@ def test_secrets_on_the_command_line_are_not_stored(shell: Shell) -> None:
 )
 def test_the_operation_is_named_after_what_runs(command: tuple[str, ...], name: str) -> None:
     """Statistics are by operation: an interpreter alone would say little (R38, R48)."""
-    from structjob.cli.run.command import operation_of
+    from structjob.text.programs import operation_of
 
     assert operation_of(command) == name
 

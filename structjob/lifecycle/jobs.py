@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
     from structjob.lifecycle.host import JobHost
     from structjob.lifecycle.policy import Figures, Policy
+    from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
     from structjob.lifecycle.retries import Retrying
 
 _MOST_KB = 1 << 62
@@ -767,6 +769,37 @@ class Job(Handle):
         from structjob.lifecycle.retries import retrying_in
 
         return retrying_in(self, name, policy, figures)
+
+    async def run_process(
+        self, command: Sequence[str | os.PathLike[str]], **options: Unpack[ProcessKeywords]
+    ) -> ProcessResult:
+        """Run a program as a step of this job: each line that it prints is an event, by stream, of
+        kind ``output``. It belongs to the job: with ``structjob run`` or a tracker in it, its jobs
+        are children.
+
+        Args:
+            command: The program and its arguments; no shell reads them.
+            options: timeout: seconds after which it is ended (no limit by default). check: raise if
+                its exit code is not 0 (the default). cwd: its working directory. env: its
+                environment in place of ``os.environ``; the ids of the job are added. input: what it
+                reads on stdin; nothing by default. echo: print its lines here, too. grace: seconds
+                from SIGTERM to SIGKILL when it is ended by *timeout* or a cancellation, with all of
+                its process group; 5 by default. step: the name of the step (by default that of the
+                program), or False to have none. levels: of its lines, ``{"stderr": "warning"}``;
+                ``info`` by default.
+
+        Returns:
+            How it ended: its exit code, what it used, its last lines.
+
+        Raises:
+            CommandFailed: if *check* and its exit code is not 0.
+            CommandTimeout: if it was ended after *timeout* seconds.
+            FileNotFoundError: if there is no such program; other `OSError` if it cannot be started.
+            InvalidArgument: if an argument is wrong: a command that is one text, say.
+        """
+        from structjob.lifecycle.processes import run_process
+
+        return await run_process(self, command, **options)
 
     def child(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
         """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation

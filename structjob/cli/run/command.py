@@ -22,6 +22,7 @@ from structjob.cli.run.program import NOT_FOUND, CannotFork, Program, end_as, ex
 from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json, say
 from structjob.exceptions import InvalidArgument, InvalidURL, SpoolError
 from structjob.text.appearance import colour_of, lasting, paint, symbol
+from structjob.text.programs import operation_of
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -39,9 +40,6 @@ does that to it.
 
 LAST_LINE = 500
 """Characters of the program's last line on stderr that its job's error shows."""
-
-_INTERPRETERS = ("python", "pypy", "bash", "sh", "zsh", "node", "ruby", "perl", "php", "java")
-_OPTION_WITH_VALUE = ("-W", "-X")
 
 
 @click.command(
@@ -212,29 +210,6 @@ def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any
     return {**settings, "metadata": {**settings.get("metadata", {}), **about}, "offline": True}
 
 
-def operation_of(command: Sequence[str]) -> str:
-    """Return what to call *command*: the program, and with an interpreter what it runs, since
-    statistics are by operation.
-    """
-    program = os.path.basename(command[0]) or command[0]
-    if (
-        not program.rstrip("0123456789.").startswith(_INTERPRETERS)
-        or program.rstrip("0123456789.") not in _INTERPRETERS
-    ):
-        return program[:255]
-    words = iter(command[1:])
-    for word in words:
-        if word == "-m":
-            return f"{program} -m {next(words, '')}".strip()[:255]
-        if word in _OPTION_WITH_VALUE:
-            next(words, None)
-        elif word == "-c":
-            return program
-        elif not word.startswith("-"):
-            return f"{program} {os.path.basename(word)}"[:255]
-    return program
-
-
 class CommandFailed(Exception):
     """What is recorded of a program that did not end well."""
 
@@ -347,11 +322,11 @@ async def _supervise(
     import asyncio
 
     from structjob.capture.emit import emit
-    from structjob.cli.run.output import LineSplitter
     from structjob.cli.run.process import Child, Heard
     from structjob.context.propagation import to_environment
     from structjob.context.scope import current_scope
     from structjob.exceptions import StructjobError
+    from structjob.text.lines import LineSplitter
 
     scope = current_scope()
     assert scope is not None  # noqa: S101 -- within the job

@@ -1,0 +1,317 @@
+"""Programs that a job runs: their output, their end, and what they leave behind (R31)."""
+
+import asyncio
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import structjob
+from structjob import CommandFailed, CommandTimeout, InvalidArgument
+
+PYTHON = sys.executable
+
+
+def python(program):
+    return [PYTHON, "-c", program]
+
+
+async def lines_of(tracker, job, **filters):
+    found = await tracker.logs.list(job_id=job.id, limit=1000, order="asc", **filters)
+    return [event for event in found if event.kind == "output"]
+
+
+def alive(pid):
+    """Whether a process exists and has not ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_its_output_is_recorded(any_tracker):
+    """R31: each line is an event by its stream and level; the program is a step that says what it
+    used.
+    """
+    program = "import sys; print('one'); print('two', file=sys.stderr); print('three', end='')"
+    async with any_tracker.job("build") as job:
+        result = await job.run_process(python(program), levels={"stderr": "warning"})
+    assert (result.returncode, result.signal, result.lines, result.left) == (0, None, 3, False)
+    assert sorted(result.tail) == ["one", "three", "two"]
+    assert result.seconds > 0
+    assert result.cpu_seconds > 0
+    assert result.max_rss_kb > 1000
+    found = await lines_of(any_tracker, job)
+    assert sorted((one.stream, one.level, one.message) for one in found) == [
+        ("stderr", "warning", "two"),
+        ("stdout", "info", "one"),
+        ("stdout", "info", "three"),
+    ]
+    (step,) = await any_tracker.jobs.steps(job.id)
+    assert (step.name, step.status) == (os.path.basename(PYTHON), "completed")
+    assert {one.step_id for one in found} == {step.id}
+    (end,) = await any_tracker.logs.list(job_id=job.id, kind="step_end")
+    assert (end.attrs["returncode"], end.attrs["lines"]) == (0, 3)
+
+
+async def test_a_failure_is_raised(tracker):
+    """R31: another exit code fails the step and says what the program said last."""
+    with pytest.raises(CommandFailed, match="ended with exit code 3: no disk") as caught:
+        async with tracker.job("build") as job:
+            await job.run_process(python("import sys; print('no disk'); sys.exit(3)"))
+    assert (caught.value.returncode, caught.value.signal, caught.value.tail) == (3, None, ("no disk",))  # fmt: skip
+    assert pickle.loads(pickle.dumps(caught.value)).result == caught.value.result
+    (step,) = await tracker.jobs.steps(job.id)
+    assert (step.status, step.error.type) == ("failed", "CommandFailed")
+    async with tracker.job("build") as job:
+        result = await job.run_process(python("raise SystemExit(3)"), check=False, step="try it")
+        killed = await job.run_process(["sh", "-c", "kill -9 $$"], check=False)
+    assert result.returncode == 3
+    assert (killed.returncode, killed.signal) == (-9, "SIGKILL")
+    assert [step.name for step in await tracker.jobs.steps(job.id)] == ["try it", "sh"]
+
+
+async def test_a_program_that_is_not_there(tracker):
+    """Bad day: FileNotFoundError as it is, and a failed step."""
+    with pytest.raises(FileNotFoundError, match="no-such-program"):
+        async with tracker.job("build") as job:
+            await job.run_process(["no-such-program"])
+    (step,) = await tracker.jobs.steps(job.id)
+    assert (step.status, step.error.type) == ("failed", "FileNotFoundError")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "says"),
+    [
+        ("make -j4", {}, "list of words"),
+        ([], {}, "a program and its arguments"),
+        (["make", 4], {}, None),
+        (["make"], {"timeout": -1}, "timeout"),
+        (["make"], {"levels": {"stdin": "info"}}, "levels"),
+        (["make"], {"levels": {"stdout": "loud"}}, "level"),
+    ],
+)
+async def test_wrong_arguments_are_named(tracker, command, options, says):
+    """No shell reads the command; a mistake starts nothing."""
+    async with tracker.job("build") as job:
+        with pytest.raises((InvalidArgument, TypeError), match=says):
+            await job.run_process(command, **options)
+
+
+async def test_its_input_and_environment(tracker, tmp_path):
+    """R22, R31: it reads what it is given, belongs to the job, and sees the ids of the step."""
+    program = (
+        "import os, sys; print(len(sys.stdin.read()), os.environ['STRUCTJOB_JOB_ID'], os.getcwd());"
+        "print(os.environ['STRUCTJOB_STEP_ID'], os.environ.get('HOME'), os.environ['MINE'])"
+    )
+    async with tracker.job("build") as job:
+        result = await job.run_process(
+            python(program), input="x" * 1_000_000, cwd=tmp_path, env={"MINE": "yes"}
+        )
+    (step,) = await tracker.jobs.steps(job.id)
+    assert result.tail == (f"1000000 {job.id} {tmp_path}", f"{step.id} None yes")
+
+
+async def test_a_program_that_reads_nothing(tracker):
+    """Bad day: it closes its stdin, or ends, with most of the input unread."""
+    async with tracker.job("build") as job:
+        for program in ("import os, time; os.close(0); time.sleep(.1)", "pass"):
+            result = await job.run_process(python(program), input=b"x" * 5_000_000)
+            assert result.returncode == 0
+
+
+async def test_without_a_step(tracker):
+    """R31: with step=False the lines belong to the job itself."""
+    async with tracker.job("build") as job:
+        await job.run_process(["echo", "hello"], step=False)
+    (event,) = await lines_of(tracker, job)
+    assert (event.message, event.step_id) == ("hello", None)
+    assert not await tracker.jobs.steps(job.id)
+
+
+async def test_a_secret_in_the_command_or_its_output_is_hidden(tracker):
+    """R33: neither the command, the lines nor the tail show it."""
+    async with tracker.job("build") as job:
+        result = await job.run_process(["echo", "--password", "hunter2secret", "password=hunter2secret"])  # fmt: skip
+    shown = [event.message for event in await lines_of(tracker, job)]
+    (step,) = await tracker.jobs.steps(job.id)
+    assert "hunter2secret" not in repr((shown, step.metadata, result.tail))
+
+
+# -- the zoo
+# ------------------------------------------------------------------------------
+
+
+async def test_a_daemon_that_holds_the_output(tracker):
+    """Bad day: what it leaves in the background does not hold the job up; it is reported, and goes
+    on.
+    """
+    program = (
+        "import os, subprocess, sys;"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60); print(1)']);"
+        "print(p.pid)"
+    )
+    began = time.monotonic()
+    async with tracker.job("build") as job:
+        result = await job.run_process(python(program))
+    assert time.monotonic() - began < 5
+    pid = int(result.tail[0])
+    try:
+        assert result.left
+        assert alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("way", ["timeout", "cancelled"])
+@pytest.mark.parametrize("child", ["obedient", "deaf", "in a session of its own"])
+async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, child):
+    """R9, R31: when its time is up, or its job is cancelled, TERM and then KILL go to its whole
+    group; only what left its session stays, and is reported.
+    """
+    pids = tmp_path / "pids"
+    grandchild = "import time; time.sleep(60)"
+    if child == "deaf":
+        grandchild = f"import signal; signal.signal(15, signal.SIG_IGN); {grandchild}"
+    program = (
+        "import subprocess, sys, os, time;"
+        + ("import signal; signal.signal(15, signal.SIG_IGN);" if child == "deaf" else "")
+        + f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}],"
+        f" start_new_session={child.startswith('in')});"
+        f"time.sleep(.3); open({str(pids)!r} + '.new', 'w').write(f'{{os.getpid()}} {{p.pid}}');"
+        f"os.rename({str(pids)!r} + '.new', {str(pids)!r}); time.sleep(60)"
+    )
+    job = None
+
+    async def work():
+        nonlocal job
+        async with tracker.job("build") as job:
+            timeout = 2 if way == "timeout" else None
+            await job.run_process(python(program), grace=0.5, timeout=timeout)
+
+    task = asyncio.create_task(work())
+    await until(pids.exists)
+    began = time.monotonic()
+    if way == "cancelled":
+        await tracker.cancel(job.id, "enough")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        with pytest.raises(CommandTimeout, match="took longer than 2 s") as caught:
+            await task
+        assert isinstance(caught.value, TimeoutError)
+        assert caught.value.result.left == (child == "in a session of its own")
+    assert time.monotonic() - began < 8
+    own, grand = map(int, pids.read_text().split())
+    await until(lambda: not alive(own))
+    if child == "in a session of its own":
+        assert alive(grand)
+        os.kill(grand, signal.SIGKILL)
+    else:
+        await until(lambda: not alive(grand))
+    (step,) = await tracker.jobs.steps(job.id)
+    assert step.status == ("failed" if way == "timeout" else "cancelled")
+
+
+async def test_junk_and_progress_bars(tracker):
+    """Bad day: a line of 2 MB comes in parts and loses nothing; a bar that overwrites itself is
+    recorded now and then.
+    """
+    program = (
+        "import os, sys; os.write(1, bytes(range(256)).replace(b'\\n', b'').replace(b'\\r', b'') * 8000 + b'\\n');"
+        "[print(f'\\r{n}%', end='', flush=True) for n in range(200)]; print()"
+    )
+    async with tracker.job("build") as job:
+        result = await job.run_process(python(program))
+    found = await lines_of(tracker, job)
+    parts = [event for event in found if "part" in event.attrs]
+    assert len(parts) > 100
+    assert [event.attrs["part"] for event in parts] == list(range(1, len(parts) + 1))
+    assert len(found) - len(parts) <= 10
+    assert found[-1].message == "199%"
+    assert result.lines == len(found)
+
+
+@pytest.mark.parametrize("count", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
+async def test_many_lines_leave_the_loop_to_others(tracker, count):
+    """Bad day: a flood of short lines is recorded whole, and other tasks have their turns
+    meanwhile.
+    """
+    turns = []
+
+    async def watch():
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            turns.append(time.perf_counter() - before)
+
+    async with tracker.job("build") as job:
+        watching = asyncio.create_task(watch())
+        result = await job.run_process(python(f"for n in range({count}): print(n)"))
+        watching.cancel()
+    turns.sort()
+    print(f"{result.lines / result.seconds:,.0f} lines/s; turns p99 {turns[int(len(turns) * .99)] * 1000:.1f} ms, worst {turns[-1] * 1000:.1f} ms")  # fmt: skip
+    assert result.lines == count
+    assert turns[int(len(turns) * 0.99)] < 0.02
+    assert await tracker.logs.count(job_id=job.id, kind="output") == count
+    assert (await tracker.verify()).ok
+
+
+async def test_echo_shows_the_lines_here(tracker, capsys):
+    """R31: with echo=True they are printed, too."""
+    async with tracker.job("build") as job:
+        await job.run_process(["sh", "-c", "echo out; echo err >&2"], echo=True)
+    assert capsys.readouterr() == ("out\n", "err\n")
+
+
+async def test_without_a_descriptor_of_the_process(tracker, monkeypatch):
+    """Bad day: no pidfd (macOS, some containers): a thread tells of the exit."""
+    monkeypatch.delattr(os, "pidfd_open")
+    async with tracker.job("build") as job:
+        result = await job.run_process(["sh", "-c", "echo hello; exit 3"], check=False)
+        with pytest.raises(CommandTimeout):
+            await job.run_process(["sleep", "60"], timeout=0.1, grace=0.5)
+    assert (result.returncode, result.tail) == (3, ("hello",))
+
+
+async def test_a_program_that_ignores_its_children(tracker):
+    """Bad day: SIGCHLD is ignored here, so that no exit code is left: it counts as 255."""
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        async with tracker.job("build") as job:
+            result = await job.run_process(["echo", "hello"], check=False)
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+    assert (result.returncode, result.tail) == (255, ("hello",))
+
+
+def test_the_exceptions_have_one_root():
+    """Style: one can be caught as TimeoutError, both as StructjobError."""
+    assert issubclass(CommandTimeout, (CommandFailed,))
+    assert issubclass(CommandTimeout, TimeoutError)
+    assert issubclass(CommandFailed, structjob.StructjobError)
+
+
+def test_the_program_of_the_documentation_runs(tmp_path):
+    """R51: the page's program runs as it stands, and prints what its comments say."""
+    page = (Path(__file__).parent.parent / "docs/integrations/processes.md").read_text("utf-8")
+    (program,) = re.findall(r"<!-- backup.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run(
+        [PYTHON, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    printed = [line for line in done.stdout.splitlines() if not line.startswith("{")]
+    assert printed[1:] == re.findall(r"print\(exc\)  # (.*)", program)
