@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
         Cancelled,
-        CommandFailed,
-        CommandTimeout,
         ErrorGroupNotFound,
         EventNotFound,
         ImportRefused,
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
     from structjob.integrations import asgi as asgi
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.lifecycle.current import current_job, current_step
-    from structjob.lifecycle.processes import ProcessResult
+    from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -77,8 +75,6 @@ _WHERE = {
     "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
         "Cancelled",
-        "CommandFailed",
-        "CommandTimeout",
         "ErrorGroupNotFound",
         "EventNotFound",
         "InvalidState",
@@ -101,7 +97,7 @@ _WHERE = {
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
     "lifecycle": ("Try", "Job", "Step", "retrying", "step"),
-    "lifecycle.processes": ("ProcessResult",),
+    "lifecycle.processes": ("CommandFailed", "CommandTimeout", "ProcessResult"),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
     "models": (

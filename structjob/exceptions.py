@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.processes import ProcessResult
+from typing import Any, TypeVar
 
 
 class StructjobError(Exception):
@@ -159,51 +156,3 @@ class Terminated(SystemExit):
 
     def __str__(self) -> str:
         return "SIGTERM"
-
-
-class CommandFailed(StructjobError):
-    """A program that `Job.run_process` ran ended with another exit code than 0.
-
-    Attributes:
-        result: How it ended, a `ProcessResult`; *returncode*, *signal* and *tail* are those of it.
-    """
-
-    def __init__(self, name: str, result: ProcessResult) -> None:
-        super().__init__(f"{name} {self._how(result)}{_last_line(result.tail)}")
-        self.result = result
-
-    def _how(self, result: ProcessResult) -> str:
-        if result.signal is not None:
-            return f"was ended by {result.signal}"
-        return f"ended with exit code {result.returncode}"
-
-    @property
-    def returncode(self) -> int:
-        """Its exit code; ``-N`` if signal N ended it."""
-        return self.result.returncode
-
-    @property
-    def signal(self) -> str | None:
-        """Name of the signal that ended it."""
-        return self.result.signal
-
-    @property
-    def tail(self) -> tuple[str, ...]:
-        """The last lines that it printed."""
-        return self.result.tail
-
-
-class CommandTimeout(CommandFailed, TimeoutError):
-    """A program that `Job.run_process` ran was ended because its time was up."""
-
-    def __init__(self, name: str, result: ProcessResult, seconds: float | None) -> None:
-        self._seconds = seconds
-        super().__init__(name, result)
-
-    def _how(self, result: ProcessResult) -> str:
-        return f"took longer than {self._seconds:g} s and was ended"
-
-
-def _last_line(tail: tuple[str, ...]) -> str:
-    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
-    return f": {last[:200]}" if last else ""

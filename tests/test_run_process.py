@@ -14,6 +14,7 @@ import pytest
 
 import structjob
 from structjob import CommandFailed, CommandTimeout, InvalidArgument
+from structjob.lifecycle import processes
 
 PYTHON = sys.executable
 
@@ -315,3 +316,16 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if not line.startswith("{")]
     assert printed[1:] == re.findall(r"print\(exc\)  # (.*)", program)
+
+
+async def test_what_is_in_the_pipe_at_the_exit_is_recorded(tracker, monkeypatch):
+    """Bad day: the loop is so busy that the time for the rest of the output is over before any of
+    it was read.
+    """
+    monkeypatch.setattr(processes, "LINGER", 0)
+    async with tracker.job("build") as job:
+        running = asyncio.create_task(job.run_process(["seq", "5000"]))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # it has printed everything and exited
+        result = await running
+    assert result.lines == 5000

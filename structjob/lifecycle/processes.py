@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from structjob.capture.emit import emit
 from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
-from structjob.exceptions import CommandFailed, CommandTimeout, InvalidArgument
+from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
 from structjob.lifecycle.handle import redacted
 from structjob.text.lines import LineSplitter
@@ -76,6 +77,54 @@ class ProcessResult:
     left: bool
     lines: int
     tail: tuple[str, ...]
+
+
+class CommandFailed(StructjobError):
+    """A program that `Job.run_process` ran ended with another exit code than 0.
+
+    Attributes:
+        result: How it ended, a `ProcessResult`; *returncode*, *signal* and *tail* are those of it.
+    """
+
+    def __init__(self, name: str, result: ProcessResult) -> None:
+        super().__init__(f"{name} {self._how(result)}{_last_line(result.tail)}")
+        self.result = result
+
+    def _how(self, result: ProcessResult) -> str:
+        if result.signal is not None:
+            return f"was ended by {result.signal}"
+        return f"ended with exit code {result.returncode}"
+
+    @property
+    def returncode(self) -> int:
+        """Its exit code; ``-N`` if signal N ended it."""
+        return self.result.returncode
+
+    @property
+    def signal(self) -> str | None:
+        """Name of the signal that ended it."""
+        return self.result.signal
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """The last lines that it printed."""
+        return self.result.tail
+
+
+class CommandTimeout(CommandFailed, TimeoutError):
+    """A program that `Job.run_process` ran was ended because its time was up."""
+
+    def __init__(self, name: str, result: ProcessResult, seconds: float | None) -> None:
+        self._seconds = seconds
+        super().__init__(name, result)
+
+    def _how(self, result: ProcessResult) -> str:
+        return f"took longer than {self._seconds:g} s and was ended"
+
+
+def _last_line(tail: tuple[str, ...]) -> str:
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    return f": {last[:200]}" if last else ""
 
 
 class ProcessKeywords(TypedDict, total=False):
@@ -216,7 +265,6 @@ class _Stream:
     Attributes:
         closed: Done when nobody writes to it any more.
         read: Bytes that came.
-        busy: Whether what came is still being recorded.
     """
 
     def __init__(self, descriptor: int, record: Callable[[str, dict[str, int]], None]) -> None:
@@ -231,9 +279,15 @@ class _Stream:
         os.set_blocking(descriptor, False)
         self._loop.add_reader(descriptor, self._readable)
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._chunk)
+    def has_more(self) -> bool:
+        """Return whether something that was printed is not recorded yet."""
+        if self._chunk:
+            return True
+        if self.closed.done():
+            return False
+        asked = select.poll()
+        asked.register(self._descriptor, select.POLLIN)
+        return any(event & select.POLLIN for _, event in asked.poll(0))
 
     def _readable(self) -> None:
         try:
@@ -404,11 +458,11 @@ class Process:
             if not done:
                 timed_out = True
                 await self._stop(grace)
-            await self._read_rest(gone=timed_out)
+            await self._read_rest()
         except BaseException:  # it is cancelled, or the interpreter ends
             try:
                 await self._stop(grace)
-                await self._read_rest(gone=True)
+                await self._read_rest()
             finally:
                 self._signal(signal.SIGKILL)
                 await self._finished()
@@ -445,18 +499,18 @@ class Process:
         self._signal(signal.SIGKILL)
         await asyncio.wait({self._exited})
 
-    async def _read_rest(self, *, gone: bool) -> None:
+    async def _read_rest(self) -> None:
         """Wait until all that it printed is recorded."""
         before = [stream.read for stream in self._streams]
         pending = {stream.closed for stream in self._streams}
         while pending:
-            seen = [stream.read for stream in self._streams]
             _, pending = await asyncio.wait(pending, timeout=LINGER)
-            moved = any(
-                stream.busy or (stream.read != last and stream.read - first < _PIPE)
-                for stream, last, first in zip(self._streams, seen, before, strict=True)
+            # Not by the time alone: a loop that was busy all the while has read nothing either.
+            more = any(
+                stream.has_more() and stream.read - first < _PIPE
+                for stream, first in zip(self._streams, before, strict=True)
             )
-            if pending and not moved:
+            if not more:
                 return
 
     async def _finished(self) -> None:
