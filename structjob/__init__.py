@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.lifecycle.current import current_job, current_step
     from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
+    from structjob.lifecycle.hooks import Hook, Transition, add_hook
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -72,6 +73,7 @@ _WHERE = {
     "capture.configure": ("configure",),
     "context.errors": ("enrich",),
     "context.propagation": ("environment", "extract", "inject"),
+    "lifecycle.hooks": ("Hook", "Transition", "add_hook"),
     "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
         "Cancelled",
@@ -147,6 +149,7 @@ __all__ = [
     "FanOut",
     "FileSink",
     "Gap",
+    "Hook",
     "ImportRefused",
     "InvalidArgument",
     "InvalidFilter",
@@ -186,8 +189,10 @@ __all__ = [
     "StructjobError",
     "Terminated",
     "Tracker",
+    "Transition",
     "Try",
     "add_context",
+    "add_hook",
     "configure",
     "current_job",
     "current_step",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ from structjob.exceptions import (
     Terminated,
 )
 from structjob.lifecycle.arguments import check_text
+from structjob.lifecycle.hooks import HOOKS, Transition
+from structjob.machine.clock import now
 from structjob.models import ErrorInfo
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value, normalise
@@ -35,6 +37,8 @@ from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
+    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.steps import Step
 
 T = TypeVar("T")
 
@@ -128,8 +132,8 @@ class Handle:
     """A live job or step; its progress is recorded now and then."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_cut_told", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at", "_scope",
-        "_span",
+        "__weakref__", "_abandoned", "_cut_told", "_entered", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at",
+        "_scope", "_span",
         "_told_at", "_untold",
     )  # fmt: skip
     _table: ClassVar[str]
@@ -139,6 +143,8 @@ class Handle:
         self._scope: Scope | None = None
         self._span: Span | None = None
         self._entry: Entry | None = None
+        self._entered = False
+        """Whether a `with` or `async with` block runs it."""
         self._recorded_at = 0.0
         self._pending = False
         self._abandoned = False
@@ -304,6 +310,32 @@ class Handle:
 
     def _owner(self) -> Handle:
         """Return the job: itself, or the one that the step belongs to."""
+        raise NotImplementedError
+
+    def _announce(
+        self,
+        change: Literal["started", "ended"],
+        error: BaseException | None = None,
+        duration_ms: float | None = None,
+    ) -> None:
+        """Call the hooks; to be asked for where there are any only."""
+        job, step = self._job_and_step()
+        HOOKS.announce(
+            Transition(
+                what="job" if step is None else "step",
+                change=change,
+                status=job.status if step is None else step.status,  # type: ignore[arg-type]  # it has begun
+                job=job,
+                step=step,
+                error=error,
+                duration_ms=duration_ms,
+                ns=now(),
+                entered=self._entered and not self._abandoned,
+            )
+        )
+
+    def _job_and_step(self) -> tuple[Job, Step | None]:
+        """Return the job, and the step if it is one."""
         raise NotImplementedError
 
     def _row(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ from structjob.lifecycle.handle import (
     outcome,
     redacted,
 )
+from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.waiting import Done
@@ -466,6 +467,8 @@ class Job(Handle):
         self._host.live.add(self)
         number = self._record()
         self._event("info", "operation_start", {"operation": self.operation, **self._described()})
+        if HOOKS:
+            self._announce("started")
         return number
 
     def _follow(self, former: Job) -> None:
@@ -506,6 +509,7 @@ class Job(Handle):
         )
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         await self.start()
         self._task = asyncio.current_task()
         self._enter_scope()
@@ -524,6 +528,7 @@ class Job(Handle):
             raise late
 
     def __enter__(self) -> Self:
+        self._entered = True
         self._start_here()
         self._thread = threading.get_ident()
         self._enter_scope()
@@ -682,6 +687,8 @@ class Job(Handle):
             }
             attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
         self._event(level, "operation_end", attrs)
+        if HOOKS and self._began:
+            self._announce("ended", exc, self._duration_ms)
         end_span(self)
 
     def _annotate(self, exc: BaseException) -> None:
@@ -945,6 +952,9 @@ class Job(Handle):
 
     def _owner(self) -> Job:
         return self
+
+    def _job_and_step(self) -> tuple[Job, None]:
+        return self, None
 
     def _reported(self) -> dict[str, Any]:
         return (

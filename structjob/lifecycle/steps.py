@@ -35,6 +35,7 @@ from structjob.lifecycle.handle import (
     outcome,
     refuse,
 )
+from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.items import Items
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
@@ -177,6 +178,8 @@ class Step(Handle):
         if self.total is not None:
             attrs["total"] = self.total
         self._event("info", "step_start", attrs)
+        if HOOKS:
+            self._announce("started")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -190,6 +193,7 @@ class Step(Handle):
         self.__exit__(kind, exc, trace)
 
     def __enter__(self) -> Self:
+        self._entered = True
         self._begin()
         self._enter_scope()
         return self
@@ -292,6 +296,8 @@ class Step(Handle):
             attrs["completed"] = self._completed
         attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
+        if HOOKS:
+            self._announce("ended", exc, self._duration_ms)
         end_span(self)
 
     def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
@@ -421,6 +427,9 @@ class Step(Handle):
 
     def _owner(self) -> Job:
         return self._job
+
+    def _job_and_step(self) -> tuple[Job, Step]:
+        return self._job, self
 
     def _reported(self) -> dict[str, Any]:
         if not self.completed and self.percent is None:
