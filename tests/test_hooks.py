@@ -24,7 +24,7 @@ def short(transitions):
 
 
 async def test_a_hook_hears_of_every_beginning_and_end(tracker, seen):
-    """R10, R28: jobs and steps in order, with the exception that ended them, and how long it took."""
+    """R10, R28: jobs and steps in order, the exception that ended them, how long it took."""
     exc = ValueError("bad")
     with pytest.raises(ValueError, match="bad"):
         async with tracker.job("a") as job:
