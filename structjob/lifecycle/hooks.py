@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
@@ -39,7 +39,11 @@ class Transition:
     """
 
 
-Hook = Callable[[Transition], object]
+class Hook(Protocol):
+    """A function that takes a `Transition`; see `add_hook`. What it returns is ignored."""
+
+    def __call__(self, transition: Transition, /) -> object:
+        """Take note that a job or step has begun or ended."""
 
 
 class Hooks:
@@ -80,7 +84,7 @@ class _Entry:
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
 
-    def __call__(self, transition: Transition) -> None:
+    def __call__(self, transition: Transition, /) -> None:
         self._hook(transition)
 
 
