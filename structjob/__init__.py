@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from structjob.integrations import asgi as asgi
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.lifecycle.current import current_job, current_step
-    from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
     from structjob.lifecycle.hooks import Hook, Transition, add_hook
+    from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
