@@ -41,6 +41,7 @@ from structjob.models import (
     id_of,
 )
 from structjob.queries import estimates, rows, step_progress
+from structjob.queries.job_watch import JobWatch
 from structjob.queries.paging import (
     SCAN_LIMIT,
     Listing,
@@ -477,6 +478,34 @@ class Jobs:
         )
         await self._flush()
         return await read_page(self._fetch, listing, cursor, rows.attempt)
+
+    def watch(self, any_id: AnyJob, *, children: bool = True, since: str | None = None) -> JobWatch:
+        """Return what tells, each time its ``poll()`` is awaited, which rows of a job, of its
+        attempts and steps and of its descendants have changed: for a page that watches it.
+
+        ::
+
+            watch = tracker.jobs.watch("gui-17")
+            changes = await watch.poll()  # everything, at first
+            changes = await watch.poll()  # .jobs, .attempts, .steps that changed since
+
+        While nothing changes, a poll is one query. The watch holds the ids of all these rows.
+
+        Args:
+            any_id: The job, as `find` takes it.
+            children: Whether its descendants are watched, too.
+            since: The ``state`` of `JobChanges` of an earlier watch of the same job, by any
+                process: the first poll returns what changed since, and may return some rows once
+                more.
+
+        Raises:
+            InvalidFilter: if *since* is no state.
+        """
+
+        async def find() -> str:
+            return (await self._find(any_id)).id
+
+        return JobWatch(self._fetch, self._flush, find, children=children, since=since)
 
     async def steps(self, any_id: AnyJob, attempt: int | None = None) -> builtins.list[StepRecord]:
         """Return the steps of one attempt at a job, in the order they began.
