@@ -1,0 +1,195 @@
+// The frame of all pages: header, footer, keys, search, and the page of the address.
+
+import { render } from "preact";
+import { effect, signal } from "@preact/signals";
+import { Dialog, Glyph, Icon, Kbd, Marked, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useEffect, useRef, useState, utc } from "./ui.js";
+import { ago, brief, count, recall, remember, zone } from "./format.js";
+import { api, go, href, permanent, root, route, setQuery } from "./route.js";
+
+const PAGES = {
+  overview: () => import("./pages/overview.js"),
+  jobs: () => (route.value.id ? import("./pages/job.js") : import("./pages/jobs.js")),
+  logs: () => import("./pages/logs.js"),
+  errors: () => (route.value.id ? import("./pages/error.js") : import("./pages/errors.js")),
+  sessions: () => import("./pages/sessions.js"),
+  storage: () => import("./pages/storage.js"),
+};
+const LINKS = [["overview", "", "Overview"], ["jobs", "jobs", "Jobs"], ["logs", "logs", "Logs"], ["errors", "errors", "Errors"], ["sessions", "sessions", "Sessions"], ["storage", "storage", "Storage"]];
+const WINDOWS = { overview: "24h", logs: "", errors: "28d", jobs: "" };
+const dialog = signal("");
+const theme = signal(recall("structjob-theme") || "system");
+const keysOff = signal(recall("structjob-keys") === "off");
+export const errorCount = signal(0);
+export const away = signal(null);
+const name = document.querySelector('meta[name="structjob-name"]')?.content || "";
+
+effect(() => {
+  if (theme.value === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme.value;
+});
+function nextTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const order = dark ? ["system", "light", "dark"] : ["system", "dark", "light"];
+  theme.value = order[(order.indexOf(theme.value) + 1) % 3];
+  remember("structjob-theme", theme.value);
+}
+
+function Header() {
+  const { page, query } = route.value;
+  const span = query.get("window") || (query.get("since") || "").replace(/^-/, "") || WINDOWS[page];
+  const log = page === "logs" || (page === "jobs" && route.value.id);
+  return html`<header class="top">
+    <a class="btn skip" href="#main" target="_self">Skip to the content</a>
+    <a class="brand" href=${href()}><svg viewBox="0 0 16 16" aria-hidden="true"><path fill="currentColor" d="M1 2h8v3H1zM6 11h8v3H6z" /><path class="b-run" d="M4 6.5h11v3H4z" /></svg><span>structjob</span></a>
+    ${name && html`<span class="db cut" title=${name}>${name}</span>`}
+    <nav aria-label="pages">${LINKS.map(([key, path, label]) => html`<a key=${key} href=${href(path)} aria-current=${key === page ? "page" : undefined}>${label}${key === "errors" && errorCount.value > 0 && html`<small>${count(errorCount.value)}</small>`}</a>`)}</nav>
+    <div class="only-small"><${Menu} left label=${`${LINKS.find(([key]) => key === page)?.[2] ?? "Pages"} ▾`}>${LINKS.map(([key, path, label]) => html`<a href=${href(path)}>${label}</a>`)}<//></div>
+    <div class="tools">
+      <button type="button" class="field open-search" onClick=${() => { dialog.value = "search"; }} aria-label="search jobs, ids, errors">Search jobs, ids, errors <${Kbd} k=${log ? "Ctrl&#8202;K".replace("&#8202;", "\u200a") : "/"} /></button>
+      <button type="button" class="icon only-small" aria-label="search" onClick=${() => { dialog.value = "search"; }}><${Icon} name="search" /></button>
+      ${WINDOWS[page] !== undefined && !route.value.id && html`<span class="wide"><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? span.replace(/(\d)([a-z])/, "$1\u202f$2") : span ? "since …" : "all time"} ▾`}>
+        ${["15m", "1h", "3h", "24h", "7d", "28d"].map((one) => html`<button type="button" onClick=${() => setQuery(page === "overview" ? { window: one } : { since: `-${one}`, until: null, at: null })}>last ${one.replace(/(\d)([a-z])/, "$1\u202f$2")}</button>`)}
+        ${page !== "overview" && html`<button type="button" onClick=${() => setQuery({ since: null, until: null })}>all time</button>`}<//></span>`}
+      <button type="button" class="plain wide" onClick=${toggleZone} title="times in UTC or in your zone (u)">${utc.value ? "UTC" : zone(Date.now(), true)}</button>
+      <button type="button" class="icon" onClick=${nextTheme} aria-label=${`theme: ${theme.value}`} title=${`theme: ${theme.value} (t)`}><${Icon} name="theme" /></button>
+      <${Badge} />
+    </div></header>`;
+}
+
+function Badge() {
+  const { kind, text, until } = away.value ? { kind: "away", text: "database unavailable" } : live.value;
+  return html`<span class="live" data-kind=${kind}><i></i><span>${text}${until ? `, ${Math.max(0, Math.ceil((until - now.value) / 1000))}\u202fs` : ""}</span></span>`;
+}
+
+function Footer() {
+  const { keys, facts } = footer.value;
+  return html`<footer class="foot">${[...keys, ["?", "all keys"]].map(([key, what]) => html`<span key=${what}><span><${Kbd} k=${key} /></span>${what}</span>`)}<span class="facts">${facts}</span></footer>`;
+}
+
+const KEYS = [
+  ["Move", [["next, previous row", "j k"], ["first, newest line", "g G"], ["next, previous error", "e E"], ["next, previous match", "n N"], ["previous, next step", "[ ]"], ["failed, slowest step", "F S"], ["open", "⏎"], ["unfold, fold", "→ ←"], ["close, go back one level", "Esc"]]],
+  ["View", [["find in the lines", "/"], ["find as a filter", "Ctrl\u200a⏎"], ["add a filter", "f"], ["in context, no filters", "c"], ["wrap", "w"], ["waterfall, tree, flat", "1 2 3"], ["UTC or your zone", "u"], ["live, resume", "r"], ["dark, light, system", "t"]]],
+  ["Go to, copy, act", [["search everything", "Ctrl\u200aK"], ["overview", "o"], ["jobs", "J"], ["logs", "L"], ["errors", "R"], ["copy link to this line", "y"], ["select lines", "v j k"], ["resolve the error", "x"], ["this help", "?"]]],
+];
+
+function Keys() {
+  const flip = () => { keysOff.value = !keysOff.value; remember("structjob-keys", keysOff.value ? "off" : "on"); };
+  return html`<${Dialog} className="keys" label="Keys" onClose=${() => { dialog.value = ""; }}>
+    <header><b>Keys</b><span class="ink2">${keysOff.value ? "are off" : "off while you type"}</span><button type="button" class="btn" onClick=${flip}>${keysOff.value ? "Turn keys on" : "Turn keys off"}</button><kbd>Esc</kbd></header>
+    <div class="c3">${KEYS.map(([title, list]) => html`<section><h2>${title}</h2><ul>${list.map(([what, key]) => html`<li>${what}<span><${Kbd} k=${key} /></span></li>`)}</ul></section>`)}</div><//>`;
+}
+
+function Search() {
+  const [text, setText] = useState("");
+  const [found, setFound] = useState({ groups: [] });
+  const [at, setAt] = useState(0);
+  const box = useRef(null);
+  useEffect(() => {
+    const asked = text.trim();
+    if (!asked) { setFound({ groups: [] }); return undefined; }
+    const abort = new AbortController();
+    const timer = setTimeout(async () => {
+      const began = performance.now();
+      const settle = (promise) => promise.catch(() => null);
+      const [one, list, errors, lines] = await Promise.all([
+        settle(api.job(asked, abort.signal)), settle(api.jobs({ q: asked, limit: 5 }, abort.signal)),
+        settle(api.errors({ limit: 200 }, abort.signal)), settle(api.logs({ q: asked, order: "desc", limit: 4, since: "-7d" }, abort.signal))]);
+      if (abort.signal.aborted) return;
+      const jobHit = (job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, title: job.operation, text: [job.external_job_id || job.id, job.description].filter(Boolean).join(" "), time: job.created_at });
+      const seen = new Set(one ? [one.job.id] : []);
+      const low = asked.toLowerCase();
+      const groups = [
+        ["Job with this id", one ? [jobHit(one.job)] : []],
+        ["Jobs", (list?.items ?? []).filter((job) => !seen.has(job.id)).map(jobHit)],
+        ["Errors", (errors?.items ?? errors ?? []).filter((group) => `${group.error?.type ?? group.error_type} ${group.error?.message ?? group.message} ${group.fingerprint}`.toLowerCase().includes(low)).slice(0, 4)
+          .map((group) => ({ to: href("errors", group.fingerprint), glyph: group.status === "resolved" ? "completed" : "failed", title: group.error?.type ?? group.error_type, text: group.error?.message ?? group.message, time: group.last_seen }))],
+        ["Log lines of 7 days with this text", (lines?.items ?? []).map((line) => ({ to: href("logs", "", { at: `${line.session_id}:${line.seq}`, hl: asked }), title: line.logger || line.operation || line.kind, text: line.message, time: line.ts }))],
+        ["Actions", [{ to: href("jobs", "", { q: asked }), title: "Jobs", text: `whose name or description has “${asked}”` }, { to: href("logs", "", { q: asked }), title: "Lines", text: `with the text “${asked}”` }]],
+      ].filter(([, hits]) => hits.length);
+      setFound({ groups, ms: performance.now() - began, asked });
+      setAt(0);
+    }, 120);
+    return () => { clearTimeout(timer); abort.abort(); };
+  }, [text]);
+  const hits = found.groups.flatMap(([, list]) => list);
+  const choose = (hit, tab) => { if (!hit) return; if (tab) open(hit.to, "_blank", "noopener"); else { dialog.value = ""; go(hit.to); } };
+  const key = (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") { event.preventDefault(); setAt((hits.length + at + (event.key === "ArrowDown" ? 1 : -1)) % (hits.length || 1)); }
+    else if (event.key === "Enter") { event.preventDefault(); choose(hits[at], event.ctrlKey || event.metaKey); }
+  };
+  useEffect(() => { box.current?.querySelector('[aria-selected="true"]')?.scrollIntoView({ block: "nearest" }); }, [at]);
+  let n = -1;
+  return html`<${Dialog} className="find" label="Search" onClose=${() => { dialog.value = ""; }}>
+    <div class="q"><input type="text" role="combobox" aria-expanded="true" aria-controls="hits" aria-label="search jobs, ids, errors, lines" aria-activedescendant=${hits.length ? `hit${at}` : undefined} placeholder="Search jobs, ids, errors, lines" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${key} autofocus autocomplete="off" spellcheck=${false} />
+      <span class="dim">${found.ms !== undefined && text ? `${count(found.ms)}\u202fms` : ""}</span></div>
+    <div class="results" id="hits" role="listbox" aria-label="found" ref=${box}>${found.groups.map(([title, list]) => html`<div role="group" aria-label=${title}><h2 role="presentation">${title}<span>${list.length}</span></h2>
+      ${list.map((hit) => { n += 1; const mine = n; return html`<div class="hit" role="option" id=${`hit${mine}`} aria-selected=${String(mine === at)} onClick=${() => choose(hit)} onMouseMove=${() => mine !== at && setAt(mine)}>
+        ${hit.glyph ? html`<${Glyph} of=${hit.glyph} />` : html`<span></span>`}<b class="cut">${hit.title}</b><span class="cut"><${Marked} text=${brief(hit.text, 120)} found=${found.asked} /></span><span class="dim">${hit.time ? ago(hit.time) : ""}</span></div>`; })}</div>`)}</div>
+    <div class="foot"><span><kbd>↑</kbd><kbd>↓</kbd>choose</span><span><kbd>⏎</kbd>open</span><span><kbd>Ctrl ⏎</kbd>new tab</span><span class="facts">any id finds its job</span></div><//>`;
+}
+
+function Unavailable() {
+  const { since, retry, detail } = away.value;
+  return html`<div class="away-bar" role="alert"><${Glyph} of="silent" /><b>The database is unavailable</b><span>since ${new Date(since).toLocaleTimeString("en-GB")}. ${detail} Data below is from before.</span>
+    <button type="button" class="btn" onClick=${retry}>Retry now</button></div>`;
+}
+
+function Page() {
+  const { page, id } = route.value;
+  const [shown, setShown] = useState({ key: "", View: null });
+  const key = page + (id ? "/one" : "");
+  useEffect(() => {
+    let mine = true;
+    const load = PAGES[page];
+    if (!load) { setShown({ key, View: Nowhere }); return undefined; }
+    load().then((module) => { if (mine) setShown({ key, View: module.default }); }, (error) => { if (mine) setShown({ key, View: () => html`<div class="state"><h1>This page could not be loaded</h1><p>${error.message}</p><button class="btn" onClick=${() => location.reload()}>Reload</button></div>` }); });
+    return () => { mine = false; };
+  }, [key]);
+  if (!shown.View) return null;
+  return html`<${shown.View} key=${shown.key + id} id=${id} query=${route.value.query} />`;
+}
+
+function Nowhere() {
+  return html`<div class="state big"><h1>There is no such page</h1><p><a class="link" href=${href()}>Overview</a></p></div>`;
+}
+
+function App() {
+  utc.value; // times of all pages are drawn anew when the zone changes
+  return html`<${Header} />${away.value && html`<${Unavailable} />`}<main class="page grow" id="main" tabindex="-1"><${Page} /></main><${Footer} />
+    ${dialog.value === "keys" && html`<${Keys} />`}${dialog.value === "search" && html`<${Search} />`}`;
+}
+
+const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
+const viewer = () => document.querySelector("structjob-logs");
+
+document.addEventListener("keydown", (event) => {
+  const target = event.composedPath()[0];
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") { event.preventDefault(); dialog.value = dialog.value === "search" ? "" : "search"; return; }
+  const findBox = document.querySelector("input[data-find]");
+  if ((event.ctrlKey || event.metaKey) && event.key === "f" && findBox && document.activeElement !== findBox) { event.preventDefault(); findBox.focus(); findBox.select(); return; }
+  if (dialog.value || document.querySelector("dialog[open]")) return;
+  if (typing(target)) { if (event.key === "Escape") target.blur(); return; }
+  if (event.defaultPrevented || (keysOff.value && event.key !== "?") || event.altKey) return;
+  if (event.ctrlKey || event.metaKey) { if (viewer()?.handleKey(event)) event.preventDefault(); return; }
+  if (target.closest?.("button, a, [role=treegrid]") && ["Enter", " "].includes(event.key)) return;
+  const own = pageKeys.current[event.key];
+  const global = {
+    "?": () => { dialog.value = "keys"; }, "/": () => { if (findBox) { findBox.focus(); findBox.select(); } else dialog.value = "search"; },
+    o: () => go(href()), J: () => go(href("jobs")), L: () => go(href("logs")), R: () => go(href("errors")), u: toggleZone, t: nextTheme,
+    y: () => { const at = viewer()?.cursor; copy(permanent({ at: at?.replace(/^f/, "") })); footer.value = { ...footer.value, facts: "link copied" }; },
+  }[event.key];
+  if (own && own(event) !== false) event.preventDefault();
+  else if (viewer()?.handleKey(event)) event.preventDefault();
+  else if (global) { event.preventDefault(); global(); }
+});
+
+/** Say whether the database answers; each page's requests go through here. */
+export function report(error, retry) {
+  if (error?.status === 401) { location.href = `${root.href}login?next=${encodeURIComponent(location.href.slice(root.href.length))}`; return; }
+  if (error && (error.status === 503 || error.status === 504)) away.value = { since: away.value?.since ?? Date.now(), retry, detail: error.message };
+  else if (!error) away.value = null;
+}
+globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));
+
+api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = (found.items ?? found).length; }, () => {});
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,476 @@
+// @ts-check
+// The client of structjob's HTTP API and live streams. It needs nothing but a browser (or a Node with
+// fetch): import { Structjob, LogStreamingService } from ".../client.js".
+
+/**
+ * @typedef {Record<string, string | number | boolean | null | undefined | (string | number)[]>} Params
+ * @typedef {{session_id: number, seq: number, ts: string, level: string, message: string,
+ *   attrs: Record<string, any>, [name: string]: any}} Line
+ * @typedef {{session_id: number, first_seq: number, last_seq: number, count: number, reason: string,
+ *   closed?: boolean}} Gap
+ * @typedef {{skipped: number, errors: number, from: string, to: string}} Lag
+ * @typedef {"connecting" | "live" | "reconnecting" | "ended"} State
+ * @typedef {"ws" | "sse" | "polling"} Transport
+ * @typedef {object} Handlers
+ * @property {(lines: Line[]) => void} [onLines] Lines in their order, each once.
+ * @property {(gap: Gap) => void} [onGap] Lines that were lost, or one gap that a late line closed.
+ * @property {(rows: any) => void} [onRows] Jobs, attempts and steps that changed, as whole rows.
+ * @property {(lag: Lag) => void} [onLag] Lines that this page was too slow for; they can be loaded.
+ * @property {(reason: string) => void} [onReset] What was shown must be loaded anew.
+ * @property {(state: State, transport: Transport, retryInMs?: number) => void} [onState]
+ * @property {(error: Error) => void} [onError] What will not go away by trying again.
+ */
+
+/** An answer of the server that is not a success: an RFC 9457 problem. */
+export class Problem extends Error {
+  /** @param {number} status @param {any} body */
+  constructor(status, body) {
+    super(body?.detail || body?.title || `the server answered ${status}`);
+    this.name = "Problem";
+    this.status = status;
+    this.title = body?.title || "";
+    this.parameter = body?.parameter;
+    this.hint = body?.hint;
+    this.body = body;
+  }
+}
+
+/** @param {Params} [params] */
+export function query(params = {}) {
+  const out = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== "") out.append(name, String(one));
+    }
+  }
+  return out.toString();
+}
+
+/** The API of one server. */
+export class Structjob {
+  #token;
+
+  /**
+   * @param {{base?: string | URL, token?: string}} [options] base: where structjob is mounted, such
+   *   as "https://host/ops/jobs/" (default: where this module came from). token: sent as a bearer
+   *   token; not needed where the browser has signed in.
+   */
+  constructor({ base, token } = {}) {
+    const root = new URL(base ?? new URL("../../", import.meta.url), globalThis.location?.href);
+    if (!root.pathname.endsWith("/")) root.pathname += "/";
+    root.search = root.hash = "";
+    /** @readonly */
+    this.root = root;
+    this.#token = token;
+  }
+
+  /** @param {string} path below /api/v1/ @param {Params | URLSearchParams} [params] */
+  url(path, params) {
+    const url = new URL("api/v1/" + path, this.root);
+    url.search = params instanceof URLSearchParams ? params.toString() : query(params);
+    return url;
+  }
+
+  /** @param {Record<string, string>} [more] @returns {Record<string, string>} */
+  #headers(more) {
+    return { ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}), ...more };
+  }
+
+  /**
+   * Ask; the answer's JSON comes back.
+   * @param {string} path @param {Params | URLSearchParams} [params]
+   * @param {{signal?: AbortSignal, method?: string, body?: any}} [options]
+   * @returns {Promise<any>}
+   * @throws {Problem} if the server refuses or fails
+   */
+  async request(path, params, { signal, method = "GET", body } = {}) {
+    const answer = await fetch(this.url(path, params), {
+      method,
+      signal,
+      credentials: "same-origin",
+      headers: this.#headers({
+        Accept: "application/json",
+        ...(method === "GET" ? {} : { "X-Structjob": "1", "Content-Type": "application/json" }),
+      }),
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+    const text = await answer.text();
+    let data = null;
+    try { data = text ? JSON.parse(text) : null; } catch { /* a proxy's page */ }
+    if (!answer.ok) throw new Problem(answer.status, data);
+    return data;
+  }
+
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  jobs(filter, signal) { return this.request("jobs", filter, { signal }); }
+  /** @param {string} id any id of the job @param {AbortSignal} [signal] */
+  job(id, signal) { return this.request(`jobs/${encodeURIComponent(id)}`, {}, { signal }); }
+  /** @param {string} id @param {string} what tree, steps, attempts, progress or estimate
+   *  @param {Params} [params] @param {AbortSignal} [signal] */
+  ofJob(id, what, params, signal) {
+    return this.request(`jobs/${encodeURIComponent(id)}/${what}`, params, { signal });
+  }
+  /** @param {string} id @param {string} [reason] */
+  cancel(id, reason) {
+    return this.request(`jobs/${encodeURIComponent(id)}/cancel`, {}, { method: "POST", body: reason ? { reason } : {} });
+  }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  logs(filter, signal) { return this.request("logs", filter, { signal }); }
+  /** @param {string} id "SESSION:SEQ" @param {AbortSignal} [signal] */
+  line(id, signal) { return this.request(`logs/${id}`, {}, { signal }); }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  histogram(filter, signal) { return this.request("logs/histogram", filter, { signal }); }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  count(filter, signal) { return this.request("logs/count", filter, { signal }); }
+  /** @param {string} what @param {Params} [filter] @param {AbortSignal} [signal] */
+  statistics(what, filter, signal) { return this.request(`statistics/${what}`, filter, { signal }); }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  errors(filter, signal) { return this.request("errors", filter, { signal }); }
+  /** @param {string} fingerprint @param {AbortSignal} [signal] */
+  error(fingerprint, signal) { return this.request(`errors/${encodeURIComponent(fingerprint)}`, {}, { signal }); }
+  /** @param {string} fingerprint @param {"resolve" | "reopen"} change */
+  setError(fingerprint, change) {
+    return this.request(`errors/${encodeURIComponent(fingerprint)}/${change}`, {}, { method: "POST", body: {} });
+  }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] */
+  sessions(filter, signal) { return this.request("sessions", filter, { signal }); }
+
+  /**
+   * Follow lines and states: over a WebSocket, else server-sent events, else polling.
+   * @param {Params & {channels?: string[]}} subscription channels, filter, `last` or `after`
+   * @param {Handlers} handlers
+   * @returns {Stream}
+   */
+  stream(subscription, handlers) {
+    return new Stream(this, () => this.#headers(), this.#token, subscription, handlers);
+  }
+}
+
+const HELLO_WS = 3000, HELLO_SSE = 5000, POLL = 2000, UP_AGAIN = 300_000, HIDDEN = 10_000;
+
+/** A subscription that outlives connections: each line comes once, in order, whatever breaks. */
+export class Stream {
+  #api; #headers; #token; #subscription; #handlers;
+  #generation = 0;
+  #tries = 0;
+  /** @type {Transport[]} */ #ladder = ["ws", "sse", "polling"];
+  #rung = 0;
+  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {AbortController | null} */ #abort = null;
+  /** @type {any} */ #timer = null;
+  /** @type {any} */ #watch = null;
+  /** @type {any} */ #hiding = null;
+  #heartbeat = 15_000;
+  #downSince = 0;
+  #visibility = () => this.#shown();
+
+  /**
+   * @param {Structjob} api @param {() => Record<string, string>} headers
+   * @param {string | undefined} token @param {any} subscription @param {Handlers} handlers
+   */
+  constructor(api, headers, token, subscription, handlers) {
+    this.#api = api;
+    this.#headers = headers;
+    this.#token = token;
+    this.#subscription = subscription;
+    this.#handlers = handlers;
+    /** @type {string | null} The last cursor that was applied. */
+    this.cursor = subscription.after ?? null;
+    /** @type {State} */
+    this.state = "connecting";
+    /** @type {Transport} */
+    this.transport = "ws";
+    /** How far the server's reading is behind, in milliseconds. */
+    this.behindMs = 0;
+    if (typeof WebSocket === "undefined") this.#rung = 1;
+    globalThis.document?.addEventListener("visibilitychange", this.#visibility);
+    this.#connect();
+  }
+
+  /** End it; nothing is called afterwards. */
+  close() {
+    this.state = "ended";
+    this.#drop();
+    globalThis.document?.removeEventListener("visibilitychange", this.#visibility);
+    clearTimeout(this.#hiding);
+  }
+
+  #drop() {
+    this.#generation += 1;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#watch);
+    this.#socket?.close();
+    this.#socket = null;
+    this.#abort?.abort();
+    this.#abort = null;
+  }
+
+  #shown() {
+    clearTimeout(this.#hiding);
+    if (this.state === "ended") return;
+    if (document.visibilityState === "hidden") {
+      this.#hiding = setTimeout(() => { this.#drop(); this.#set("reconnecting"); }, HIDDEN);
+    } else if (!this.#socket && !this.#abort) {
+      this.#tries = 0;
+      this.#drop();
+      this.#connect();
+    }
+  }
+
+  /** @param {State} state @param {number} [retry] */
+  #set(state, retry) {
+    this.state = state;
+    this.#handlers.onState?.(state, this.transport, retry);
+  }
+
+  /** What to subscribe to now: from the last cursor on, if there is one. */
+  #wanted() {
+    const { last, after: _, ...rest } = this.#subscription;
+    const out = { channels: ["logs"], ...rest };
+    if (this.cursor) out.after = this.cursor;
+    else if (last !== undefined) out.last = last;
+    return out;
+  }
+
+  #connect() {
+    if (this.#rung > 0 && this.#downSince && Date.now() - this.#downSince > UP_AGAIN && typeof WebSocket !== "undefined") this.#rung = 0;
+    this.transport = this.#ladder[this.#rung];
+    const mine = ++this.#generation;
+    const alive = () => mine === this.#generation && this.state !== "ended";
+    /** @param {string} event @param {any} data */
+    const take = (event, data) => { if (alive()) this.#take(event, data); };
+    /** @param {boolean} [greeted] @param {Problem} [problem] */
+    const lost = (greeted = false, problem = undefined) => { if (alive()) this.#lost(greeted, problem); };
+    if (this.transport === "ws") this.#webSocket(alive, take, lost);
+    else if (this.transport === "sse") this.#serverSent(alive, take, lost);
+    else this.#poll(alive, take, lost);
+  }
+
+  /** @param {() => boolean} alive @param {Function} take @param {Function} lost */
+  #webSocket(alive, take, lost) {
+    const url = this.#api.url("stream/ws");
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    let greeted = false;
+    const socket = new WebSocket(url);
+    this.#socket = socket;
+    this.#watch = setTimeout(() => { if (!greeted) { socket.close(); lost(false); } }, HELLO_WS);
+    socket.onopen = () => {
+      if (this.#token) socket.send(JSON.stringify({ op: "auth", token: this.#token }));
+      socket.send(JSON.stringify({ op: "subscribe", id: "1", ...this.#wanted() }));
+    };
+    socket.onmessage = (message) => {
+      const { event, data } = JSON.parse(message.data);
+      greeted = greeted || event === "hello";
+      take(event, data ?? {});
+    };
+    socket.onclose = (event) => {
+      const refused = { 4400: 400, 4401: 401, 4403: 403, 4404: 404 }[event.code];
+      lost(greeted, refused ? new Problem(refused, { detail: event.reason }) : undefined);
+    };
+  }
+
+  /** @param {() => boolean} alive @param {Function} take @param {Function} lost */
+  async #serverSent(alive, take, lost) {
+    const abort = new AbortController();
+    this.#abort = abort;
+    let greeted = false;
+    this.#watch = setTimeout(() => { if (!greeted) { abort.abort(); lost(false); } }, HELLO_SSE);
+    try {
+      const answer = await fetch(this.#api.url("stream"), {
+        method: "POST",
+        signal: abort.signal,
+        credentials: "same-origin",
+        headers: { ...this.#headers(), Accept: "text/event-stream", "Content-Type": "application/json", "X-Structjob": "1" },
+        body: JSON.stringify(this.#wanted()),
+      });
+      if (!answer.ok || !answer.body) {
+        const body = await answer.json().catch(() => null);
+        lost(false, answer.status < 500 && answer.status !== 429 ? new Problem(answer.status, body) : undefined);
+        return;
+      }
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done || !alive()) break;
+        const blocks = (rest + value).split(/\r?\n\r?\n/);
+        rest = blocks.pop() ?? "";
+        for (const block of blocks) {
+          let event = "message", data = "";
+          for (const line of block.split(/\r?\n/)) {
+            if (line.startsWith("event:")) event = line.slice(6).trim();
+            else if (line.startsWith("data:")) data += line.slice(5).trimStart();
+          }
+          if (data) { greeted = greeted || event === "hello"; take(event, JSON.parse(data)); }
+        }
+      }
+    } catch { /* cut: tried again below */ }
+    lost(greeted);
+  }
+
+  /** @param {() => boolean} alive @param {Function} take @param {Function} lost */
+  async #poll(alive, take, lost) {
+    const abort = new AbortController();
+    this.#abort = abort;
+    try {
+      while (alive()) {
+        const answer = await this.#api.request("stream/poll", { ...this.#wanted(), wait: 0 }, { signal: abort.signal });
+        take("hello", { heartbeat_ms: 15_000 });
+        for (const gap of answer.gaps ?? []) take("gap", gap);
+        take("lines", { lines: answer.lines ?? [], cursor: answer.cursor });
+        if (answer.state) take("state", answer.state);
+        await new Promise((resolve) => { this.#timer = setTimeout(resolve, (answer.lines ?? []).length ? 0 : POLL); });
+      }
+    } catch (error) {
+      lost(false, error instanceof Problem && error.status < 500 && error.status !== 429 ? error : undefined);
+    }
+  }
+
+  /** @param {string} event @param {any} data */
+  #take(event, data) {
+    if (event === "hello") {
+      this.#heartbeat = data.heartbeat_ms ?? this.#heartbeat;
+      this.#tries = 0;
+      if (this.#rung > 0 && !this.#downSince) this.#downSince = Date.now();
+      if (this.#rung === 0) this.#downSince = 0;
+      if (this.state !== "live") this.#set("live");
+    }
+    if (this.transport !== "polling") {
+      clearTimeout(this.#watch);
+      this.#watch = setTimeout(() => { this.#drop(); this.#lost(true); }, 2.5 * this.#heartbeat);
+    }
+    if (event === "lines") this.#handlers.onLines?.(data.lines);
+    else if (event === "gap") this.#handlers.onGap?.(data);
+    else if (event === "state") this.#handlers.onRows?.(data);
+    else if (event === "lag") this.#handlers.onLag?.(data);
+    else if (event === "reset") { this.cursor = null; this.#handlers.onReset?.(data.reason); }
+    else if (event === "error") this.#handlers.onError?.(new Problem(data.status ?? 400, data));
+    if (event === "ping") this.behindMs = data.behind_ms ?? 0;
+    if (data.cursor) this.cursor = data.cursor;
+    if (event === "bye") { this.#drop(); this.#again(data.retry_ms); }
+  }
+
+  /** @param {boolean} greeted @param {Problem} [problem] */
+  #lost(greeted, problem) {
+    this.#drop();
+    if (problem && [400, 401, 403, 404].includes(problem.status) && (this.#rung > 0 || problem.status !== 403)) {
+      this.#handlers.onError?.(problem);
+      this.state = "ended";
+      this.#handlers.onState?.("ended", this.transport);
+      return;
+    }
+    if (!greeted && this.#rung < this.#ladder.length - 1) {
+      this.#rung += 1;
+      if (!this.#downSince) this.#downSince = Date.now();
+      this.#connect();
+      return;
+    }
+    if (!greeted) this.#rung = typeof WebSocket === "undefined" ? 1 : 0;
+    this.#again();
+  }
+
+  /** @param {number} [wait] */
+  #again(wait) {
+    const base = wait ?? Math.min(30_000, 1000 * 2 ** this.#tries);
+    this.#tries += 1;
+    const delay = base * (0.8 + 0.4 * Math.random());
+    this.#set("reconnecting", delay);
+    this.#timer = setTimeout(() => this.#connect(), delay);
+  }
+}
+
+/**
+ * @typedef {object} LogMessage
+ * @property {"system" | "job" | "task"} type
+ * @property {string} job_run_id
+ * @property {string} [task_run_id]
+ * @property {string} timestamp
+ * @property {"debug" | "info" | "warn" | "error"} level
+ * @property {"stdout" | "stderr" | "system"} stream
+ * @property {string} message
+ * @property {Record<string, any>} [metadata]
+ *
+ * @typedef {object} MessageHandlers
+ * @property {(message: LogMessage) => void} onMessage One line.
+ * @property {(gap: Gap) => void} [onGap]
+ * @property {(state: State, transport: Transport) => void} [onState]
+ * @property {(error: Error) => void} [onError]
+ *
+ * @typedef {{close(): void, readonly cursor: string | null, readonly transport: Transport,
+ *   readonly state: State}} Subscription
+ */
+
+const FOUR = /** @type {Record<string, LogMessage["level"]>} */ ({ debug: "debug", info: "info", success: "info", warning: "warn", error: "error", critical: "error" });
+
+/** @param {Line} line @returns {LogMessage} */
+function messageOf(line) {
+  const level = FOUR[line.level] ?? "info";
+  const metadata = { ...line.attrs, ...(level === line.level || line.level === "warning" ? {} : { "structjob.level": line.level }) };
+  return {
+    type: line.type,
+    job_run_id: line.job_id ?? "",
+    ...(line.step_id ? { task_run_id: line.step_id } : {}),
+    timestamp: line.ts,
+    level,
+    stream: line.stream,
+    message: line.message,
+    ...(Object.keys(metadata).length ? { metadata } : {}),
+  };
+}
+
+/** Log messages by job run, task run and type, listed and followed. */
+export class LogStreamingService {
+  #api;
+
+  /** @param {{base?: string | URL, token?: string}} [options] as those of `Structjob` */
+  constructor(options) {
+    this.#api = new Structjob(options);
+  }
+
+  /**
+   * The lines of a job, oldest first.
+   * @param {string} jobRunId @param {number} [limit] @param {number} [offset] at most 100,000
+   * @returns {Promise<LogMessage[]>}
+   */
+  getJobRunLogs(jobRunId, limit = 100, offset = 0) {
+    return this.#api.request(`logs/job-runs/${encodeURIComponent(jobRunId)}`, { limit, offset });
+  }
+
+  /** The lines of a step, oldest first. @param {string} taskRunId @returns {Promise<LogMessage[]>} */
+  getTaskRunLogs(taskRunId) {
+    return this.#api.request(`logs/task-runs/${encodeURIComponent(taskRunId)}`);
+  }
+
+  /** Lines outside any job. @param {number} [limit] @param {number} [offset] @returns {Promise<LogMessage[]>} */
+  getSystemLogs(limit = 100, offset = 0) {
+    return this.#api.request("logs/system", { limit, offset });
+  }
+
+  /**
+   * @param {"system" | "job" | "task"} type @param {number} [limit] @param {number} [offset]
+   * @returns {Promise<LogMessage[]>}
+   */
+  getLogsByType(type, limit = 100, offset = 0) {
+    return this.#api.request(`logs/type/${encodeURIComponent(type)}`, { limit, offset });
+  }
+
+  /** Follow one job. @param {string} jobRunId @param {MessageHandlers} handlers @returns {Subscription} */
+  streamJobRunLogs(jobRunId, handlers) {
+    return this.#follow({ job: jobRunId }, handlers);
+  }
+
+  /** Follow everything. @param {MessageHandlers} handlers @returns {Subscription} */
+  streamAllLogs(handlers) {
+    return this.#follow({}, handlers);
+  }
+
+  /** @param {Params} filter @param {MessageHandlers} handlers */
+  #follow(filter, { onMessage, onGap, onState, onError }) {
+    return this.#api.stream(filter, {
+      onLines: (lines) => lines.forEach((line) => onMessage(messageOf(line))),
+      onGap,
+      onState,
+      onError,
+    });
+  }
+}

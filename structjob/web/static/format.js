@@ -1,0 +1,126 @@
+// Numbers, durations and times as text. A narrow no-break space stands before units.
+
+const THIN = "\u202f";
+const SECOND = 1000, MINUTE = 60_000, HOUR = 3_600_000, DAY = 86_400_000;
+const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
+
+/** Whether times are shown in UTC rather than in the browser's zone. */
+export const zoneChoice = { utc: read("structjob-utc") === "1" };
+
+function read(key) {
+  try { return localStorage.getItem(key); } catch { return null; }
+}
+
+export function remember(key, value) {
+  try { localStorage.setItem(key, value); } catch { /* private windows keep nothing */ }
+}
+export const recall = read;
+
+const two = (n) => String(n).padStart(2, "0");
+
+function parts(time) {
+  const d = new Date(time);
+  return zoneChoice.utc
+    ? [d.getUTCFullYear(), d.getUTCMonth(), d.getUTCDate(), d.getUTCHours(), d.getUTCMinutes(),
+      d.getUTCSeconds(), d.getUTCMilliseconds()]
+    : [d.getFullYear(), d.getMonth(), d.getDate(), d.getHours(), d.getMinutes(), d.getSeconds(),
+      d.getMilliseconds()];
+}
+
+/** "+02", "+05:30" or "UTC": the zone in force at *time*. */
+export function zone(time = Date.now(), long = false) {
+  if (zoneChoice.utc) return "UTC";
+  const minutes = -new Date(time).getTimezoneOffset();
+  const size = Math.abs(minutes);
+  const rest = size % 60;
+  return (minutes < 0 ? "−" : "+") + two(Math.floor(size / 60)) + (rest || long ? ":" + two(rest) : "");
+}
+
+/** 14:03:22.184 */
+export function clock(time, millis = true) {
+  if (!time) return "–";
+  const [, , , h, m, s, ms] = parts(time);
+  return `${two(h)}:${two(m)}:${two(s)}` + (millis ? "." + String(ms).padStart(3, "0") : "");
+}
+export function hour(time) {
+  const [, , , h, m] = parts(time);
+  return `${two(h)}:${two(m)}`;
+}
+/** 28 Nov, with the year where it is not the present one. */
+export function day(time) {
+  const [y, m, d] = parts(time);
+  return `${d} ${MONTHS[m]}` + (y === parts(Date.now())[0] ? "" : ` ${y}`);
+}
+export const sameDay = (a, b) => parts(a).slice(0, 3).join() === parts(b).slice(0, 3).join();
+/** The time alone today, with its day otherwise. */
+export function when(time, millis = false) {
+  if (!time) return "–";
+  return sameDay(time, Date.now()) ? clock(time, millis) : `${day(time)} ${hour(time)}`;
+}
+/** In full, for titles: 28 Nov 2026 14:03:22.184 +02:00 */
+export function full(time) {
+  if (!time) return "";
+  const [y, m, d] = parts(time);
+  return `${d} ${MONTHS[m]} ${y} ${clock(time)} ${zone(time, true)} · ${ago(time)}`;
+}
+
+export function count(n) {
+  return n == null ? "–" : Math.round(n).toLocaleString("en-US");
+}
+/** `·` for zero in columns of counts. */
+export const dot = (n) => (n ? count(n) : "·");
+export function percent(n, digits = 0) {
+  return n == null ? "–" : n.toFixed(n === 100 && digits === 0 ? 0 : digits) + THIN + "%";
+}
+export const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
+
+/** 4 m 12 s, 58.2 s, 310 ms */
+export function duration(ms) {
+  if (ms == null || Number.isNaN(ms)) return "–";
+  if (ms < 1) return "<" + THIN + "1" + THIN + "ms";
+  if (ms < SECOND) return Math.round(ms) + THIN + "ms";
+  if (ms < MINUTE) return (Math.floor(ms / 100) / 10).toFixed(1) + THIN + "s";
+  if (ms < HOUR) return Math.floor(ms / MINUTE) + THIN + "m " + two(Math.floor((ms % MINUTE) / SECOND)) + THIN + "s";
+  if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h " + two(Math.floor((ms % HOUR) / MINUTE)) + THIN + "m";
+  return Math.floor(ms / DAY) + THIN + "d " + Math.floor((ms % DAY) / HOUR) + THIN + "h";
+}
+/** One unit only: 4 m, 2 h, 38 d. */
+export function rough(ms) {
+  if (ms == null) return "–";
+  if (ms < MINUTE) return Math.max(0, Math.round(ms / SECOND)) + THIN + "s";
+  if (ms < HOUR) return Math.floor(ms / MINUTE) + THIN + "m";
+  if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h";
+  return Math.floor(ms / DAY) + THIN + "d";
+}
+export function ago(time) {
+  if (!time) return "–";
+  const ms = Date.now() - new Date(time);
+  return ms < SECOND ? "now" : rough(ms) + " ago";
+}
+export function bytes(n) {
+  if (n == null) return "–";
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let i = 0;
+  while (n >= 1000 && i < units.length - 1) { n /= 1000; i += 1; }
+  return (i === 0 || n >= 100 ? Math.round(n) : n.toFixed(1)) + THIN + units[i];
+}
+
+/** Milliseconds of "24h", "-3h", "7d"; null if it is not a length of time. */
+export function span(text) {
+  const found = /^-?(\d+)\s*(s|m|h|d|w)$/.exec(text || "");
+  return found && Number(found[1]) * { s: SECOND, m: MINUTE, h: HOUR, d: DAY, w: 7 * DAY }[found[2]];
+}
+
+/** Round steps for the labels of an axis of *length* milliseconds, *most* of them at most. */
+export function step(length, most) {
+  const steps = [1, 2, 5, 10, 20, 50, 100, 200, 500, SECOND, 2 * SECOND, 5 * SECOND, 10 * SECOND,
+    15 * SECOND, 30 * SECOND, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE,
+    HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY];
+  return steps.find((one) => length / one <= most) || 28 * DAY * Math.ceil(length / (28 * DAY * most));
+}
+
+/** What of a value is worth a word in a list: of text itself, of the rest JSON. */
+export function brief(value, most = 80) {
+  const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
+  return text.length > most ? text.slice(0, most - 1) + "…" : text;
+}

@@ -1,0 +1,123 @@
+// Text of log lines as nodes: never markup. ANSI colors become classes, other control characters
+// and bidi controls are shown, matches are marked, long text is cut.
+
+const CUT = 4096;
+const SHOWN = /\u001b\[([\d;]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|([\u0000-\u0008\u000b-\u001f\u007f-\u009f])|([\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
+const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
+
+/** An element with a class and what is in it: text or nodes. */
+export function el(tag, className, ...content) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...content.filter((one) => one !== null && one !== undefined && one !== false));
+  return node;
+}
+
+function marked(out, text, find, className) {
+  const low = find && text.toLowerCase();
+  let at = 0;
+  for (;;) {
+    const hit = find ? low.indexOf(find, at) : -1;
+    const plain = text.slice(at, hit < 0 ? undefined : hit);
+    if (plain) out.append(className ? el("span", className, plain) : plain);
+    if (hit < 0) return;
+    out.append(el("mark", className, text.slice(hit, hit + find.length)));
+    at = hit + find.length;
+  }
+}
+
+/** Return *text* as a fragment; *find* is in lower case. */
+export function shown(text, find = "", whole = false) {
+  const out = document.createDocumentFragment();
+  const cut = !whole && text.length > CUT;
+  const body = (cut ? text.slice(0, CUT) : text).replace(/\r\n/g, "\n");
+  let at = 0, className = "";
+  for (const found of body.matchAll(SHOWN)) {
+    marked(out, body.slice(at, found.index), find, className);
+    at = found.index + found[0].length;
+    if (found[1] !== undefined) className = colors(found[1], className);
+    else if (found[2]) out.append(el("span", "ctl", String.fromCharCode(found[2] === "\u007f" ? 0x2421 : found[2] < " " ? 0x2400 + found[2].charCodeAt(0) : 0xfffd)));
+    else if (found[3]) out.append(el("span", "ctl", `⟦U+${found[3].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`));
+    else out.append(el("span", "ctl", "␛"), found[0].slice(1).replace(/[\u0000-\u001f]/g, ""));
+  }
+  marked(out, body.slice(at), find, className);
+  if (cut) out.append(el("span", "more", ` … ${(text.length - CUT).toLocaleString("en-US")} more characters`));
+  return out;
+}
+
+function colors(codes, before) {
+  let out = before;
+  for (const code of (codes || "0").split(";").map(Number)) {
+    if (code === 0) out = "";
+    else if (code === 1) out += " a-bold";
+    else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) out = out.replace(/ a-c-\w+/, "") + " a-c-" + COLORS[code % 10];
+    else if (code === 39) out = out.replace(/ a-c-\w+/, "");
+  }
+  return out;
+}
+
+/** A value of an attribute on one line: text as it is, numbers plain, the rest as JSON. */
+export function valueText(value) {
+  if (typeof value === "string") return value;
+  return JSON.stringify(value) ?? "null";
+}
+
+const LIBRARY = /site-packages|dist-packages|[\\/]lib[\\/]python\d|^<frozen|[\\/]structjob[\\/](?!cli[\\/]demo)/;
+const SHORT = /^.*?((?:[^\\/]+[\\/])?[^\\/]+)$/;
+
+/**
+ * A traceback as parts: {from}, {file, line, name, code, own}, {last}, {text}. Names of packages are
+ * those that the frames of libraries are in.
+ */
+export function frames(traceback) {
+  const parts = [];
+  const lines = traceback.replace(/\n$/, "").split("\n");
+  for (let i = 0; i < lines.length; i += 1) {
+    const found = /^\s*File "(.*)", line (\d+)(?:, in (.*))?$/.exec(lines[i]);
+    if (found) {
+      const frame = { path: found[1], file: SHORT.exec(found[1])?.[1] ?? found[1], line: Number(found[2]), name: found[3] || "", code: [], own: !LIBRARY.test(found[1]) };
+      while (i + 1 < lines.length && /^\s{4,}/.test(lines[i + 1])) {
+        i += 1;
+        if (!/^\s*[\^~]+\s*$/.test(lines[i])) frame.code.push(lines[i].trim());
+      }
+      parts.push(frame);
+    } else if (/^(During handling|The above exception)/.test(lines[i])) {
+      parts.push({ from: lines[i].startsWith("During") ? "was raised while this was handled" : "was raised from" });
+    } else if (/^Traceback|^\s*$/.test(lines[i])) {
+      continue;
+    } else {
+      parts.push({ last: lines[i] });
+    }
+  }
+  return parts;
+}
+
+/** Own frames in full, those of libraries folded by runs: [{frame} | {folded: [frames], names}]. */
+export function folded(parts) {
+  const out = [];
+  for (const part of parts) {
+    if (part.file && !part.own) {
+      const last = out.at(-1);
+      if (last?.folded) last.folded.push(part);
+      else out.push({ folded: [part] });
+    } else out.push(part);
+  }
+  for (const one of out) {
+    if (one.folded) one.names = [...new Set(one.folded.map((frame) => packageOf(frame.path)))].join(", ");
+  }
+  return out;
+}
+
+function packageOf(path) {
+  const found = /(?:site-packages|dist-packages|python[\d.]+)[\\/]([^\\/.]+)/.exec(path) || /[\\/](structjob)[\\/]/.exec(path);
+  return found ? found[1] : path.replace(/^<|>$/g, "");
+}
+
+/** The traceback of a line, and its error's type and message, where it has one. */
+export function errorOf(line) {
+  const attrs = line.attrs || {};
+  const exception = attrs.exception && typeof attrs.exception === "object" ? attrs.exception : null;
+  const text = exception?.traceback ?? (typeof attrs.exception === "string" ? attrs.exception : typeof attrs.traceback === "string" ? attrs.traceback : null);
+  if (!text) return null;
+  return { type: exception?.type ?? attrs.error_type ?? "", message: exception?.message ?? attrs.error_message ?? "", traceback: text };
+}

@@ -1,0 +1,733 @@
+// <structjob-logs>: a log of any length, read and followed, without any library.
+//
+// <structjob-logs src="https://host/ops/jobs/" job="gui-17" follow height="400px"></structjob-logs>
+//
+// Attributes: src, type, job, step, level, q, correlation, height, follow, wrap, theme, columns.
+// Properties of the same names, and: token, client, filter (parameters of GET /logs), channels.
+// Methods: pause(), resume(), jump("SESSION:SEQ"), first("error"), find(text).
+// Events: structjob-line, structjob-state, structjob-error, structjob-rows, structjob-open,
+// structjob-filter, structjob-counts.
+
+import { Structjob } from "./client.js";
+import { count } from "./format.js";
+import { el } from "./logs-text.js";
+import { MOST, Window, idOf } from "./logs-window.js";
+import { rowNode } from "./logs-row.js";
+import { CSS } from "./logs-style.js";
+
+const PAGE = 500, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
+const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
+const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(CSS);
+
+export class StructjobLogs extends HTMLElement {
+  static observedAttributes = ["src", "type", "job", "step", "level", "q", "correlation", "height", "follow", "wrap", "columns", ...Object.keys(ALIASES)];
+
+  #client = null; #token; #filter = {}; #window = new Window(); #stream = null; #turn = 0;
+  #rows = new Map(); #frame = 0; #reload = 0; #following = false; #paused = false;
+  #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
+  #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
+  #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
+  #programmatic = 0; #lastTop = 0; #wanted = null;
+
+  view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
+  channels = ["logs"];
+
+  constructor() {
+    super();
+    const shadow = this.attachShadow({ mode: "open" });
+    shadow.adoptedStyleSheets = [sheet];
+    this.head = el("div", "head");
+    this.head.hidden = true;
+    this.box = el("div", "view");
+    this.box.tabIndex = 0;
+    this.box.setAttribute("role", "group");
+    this.box.setAttribute("aria-label", "log lines");
+    this.tall = el("div", "tall");
+    this.tall.setAttribute("role", "log");
+    this.tall.setAttribute("aria-live", "off");
+    this.tall.setAttribute("aria-label", "lines");
+    this.box.append(this.tall);
+    this.stripBox = el("div", "strip");
+    this.stripBox.setAttribute("aria-hidden", "true");
+    this.pill = el("button", "pill");
+    this.pill.type = "button";
+    this.pill.hidden = true;
+    this.pill.setAttribute("part", "pill");
+    this.status = el("div", "said");
+    this.status.setAttribute("role", "status");
+    this.empty = el("div", "empty");
+    this.empty.hidden = true;
+    shadow.append(this.head, this.box, this.stripBox, this.pill, this.empty, this.status);
+    this.box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.box.addEventListener("click", (event) => this.#clicked(event));
+    this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
+    this.pill.addEventListener("click", () => this.resume());
+    this.stripBox.addEventListener("click", (event) => this.#stripClicked(event));
+  }
+
+  // --- properties -----------------------------------------------------------------------------
+
+  get client() { return (this.#client ||= new Structjob({ base: this.getAttribute("src") || undefined, token: this.#token })); }
+  set client(client) { this.#client = client; this.#later(); }
+  set token(token) { this.#token = token; this.#client = null; this.#later(); }
+  /** Parameters of GET /logs, in place of the attributes or beside them. */
+  get filter() { return this.#filter; }
+  set filter(filter) {
+    if (JSON.stringify(filter) === JSON.stringify(this.#filter)) return;
+    this.#filter = filter;
+    this.#context = null;
+    this.#later();
+  }
+  get state() { return this.#state; }
+  get paused() { return this.#paused; }
+  get missed() { return this.#missed; }
+  get lines() { return this.#window.lines; }
+  get cursor() { return this.view.cursor; }
+
+  connectedCallback() {
+    for (const name of ["client", "token", "filter", "channels"]) {
+      if (Object.hasOwn(this, name) && name !== "channels") { const value = this[name]; delete this[name]; this[name] = value; }
+    }
+    this.#started = true;
+    this.#resize = new ResizeObserver(() => {
+      this.#window.base = this.clientWidth <= 640 ? 43 : 20;
+      this.#window.heights.clear(); this.#window.clean = 0;
+      this.redraw();
+    });
+    this.#resize.observe(this);
+    this.hiding = () => this.#hidden();
+    document.addEventListener("visibilitychange", this.hiding);
+    this.#later();
+  }
+
+  disconnectedCallback() {
+    this.#started = false;
+    this.#stream?.close();
+    this.#stream = null;
+    this.#resize?.disconnect();
+    this.#turn += 1;
+    document.removeEventListener("visibilitychange", this.hiding);
+  }
+
+  attributeChangedCallback(name, before, value) {
+    if (name === "height") { this.style.height = /^\d+$/.test(value) ? `${value}px` : value; return; }
+    if (name === "wrap") { this.#window.heights.clear(); this.#window.clean = 0; this.redraw(); return; }
+    if (name === "columns") { this.view.columns = (value ?? "logger").split(/[ ,]+/).filter(Boolean); this.redraw(); return; }
+    if (before !== value) this.#later();
+  }
+
+  /** What the lines must match: attributes, then the property. */
+  get wanted() {
+    const out = {};
+    for (const name of this.getAttributeNames()) {
+      const to = ALIASES[name] || name;
+      if (FILTERS.includes(to)) out[to] = this.getAttribute(name);
+    }
+    return this.#context ? { ...this.#context } : { ...out, ...this.#filter };
+  }
+
+  #later() {
+    if (!this.#started || this.#reload) return;
+    this.#reload = requestAnimationFrame(() => { this.#reload = 0; if (this.#started) this.#load(); });
+  }
+
+  #emit(name, detail, cancelable = false) {
+    return this.dispatchEvent(new CustomEvent(`structjob-${name}`, { detail, bubbles: true, composed: true, cancelable }));
+  }
+
+  // --- loading --------------------------------------------------------------------------------
+
+  /** Begin anew: at the line of `at`, at the first error, at the end when following, at the top. */
+  async #load() {
+    const turn = ++this.#turn;
+    const at = this.#wanted?.at, first = this.#wanted?.first;
+    this.#wanted = null;
+    this.#stream?.close();
+    this.#stream = null;
+    this.#following = this.hasAttribute("follow");
+    this.#paused = false;
+    this.#missed = { lines: 0, errors: 0 };
+    this.#window.extras = [];
+    this.#window.gaps.clear();
+    this.#sessions.clear();
+    this.#matches = null;
+    try {
+      if (at) await this.#around(at, turn);
+      else if (first && (await this.#seek(first, turn))) { /* it stands there */ }
+      else await this.#end(turn, !this.#following && !this.atEnd);
+      if (turn !== this.#turn) return;
+      this.#error = null;
+    } catch (error) {
+      if (turn === this.#turn) this.#failed(error);
+      return;
+    }
+    if (this.#following || this.hasAttribute("live")) this.#follow(turn);
+    else this.#setState("ended");
+    this.#loadStrip(turn);
+  }
+
+  /** Where the next load begins. */
+  startAt(wanted) { this.#wanted = wanted; this.#later(); }
+
+  async #end(turn, top = false) {
+    const page = await this.client.logs({ ...this.wanted, limit: PAGE, order: top ? "asc" : "desc" });
+    if (turn !== this.#turn) return;
+    this.#window.clear();
+    this.#window.add(top ? page.items : page.items.reverse());
+    this.#older = top ? null : page.next_cursor && { cursor: page.next_cursor };
+    this.#newer = top ? page.next_cursor && { cursor: page.next_cursor } : null;
+    this.#detached = Boolean(this.#newer);
+    this.#drawAll();
+    this.#to(top ? 0 : Infinity);
+    this.#afterLoad(page);
+  }
+
+  async #around(id, turn) {
+    const [before, after] = await Promise.all(["desc", "asc"].map((order) => this.client.logs({ ...this.wanted, start: id, order, limit: PAGE / 2 })));
+    if (turn !== this.#turn) return false;
+    this.#window.clear();
+    this.#window.add(before.items.reverse());
+    this.#window.add(after.items);
+    this.#older = before.next_cursor && { cursor: before.next_cursor };
+    this.#newer = after.next_cursor && { cursor: after.next_cursor };
+    this.#detached = Boolean(this.#newer);
+    this.view.cursor = id;
+    if (this.#following) this.#pause();
+    this.#drawAll();
+    this.#show(id);
+    this.#afterLoad(after);
+    return true;
+  }
+
+  #afterLoad(page) {
+    this.empty.hidden = this.#window.lines.length > 0;
+    this.empty.textContent = this.#window.lines.length ? "" : page.partial ? "No line so far; the search goes on further back." : this.#following ? "No line yet. The first one will appear here." : "No line matches.";
+    this.#lookForGaps(this.#window.lines);
+    this.#emit("counts", { loaded: this.#window.lines.length, partial: page.partial });
+  }
+
+  #failed(error) {
+    this.#error = error;
+    this.#emit("error", error);
+    if (!this.#window.lines.length) {
+      this.empty.hidden = false;
+      this.empty.textContent = error.message;
+    }
+  }
+
+  async #more(end) {
+    const from = end === "top" ? this.#older : this.#newer;
+    if (!from || this.#loading.has(end)) return;
+    this.#loading.add(end);
+    const turn = this.#turn;
+    try {
+      const page = await this.client.logs({ ...this.wanted, ...from, limit: PAGE, order: end === "top" ? "desc" : "asc" });
+      if (turn !== this.#turn) return;
+      this.#hold(() => {
+        const next = page.next_cursor && { cursor: page.next_cursor };
+        if (end === "top") {
+          this.#window.add(page.items.reverse(), "top");
+          this.#older = next;
+          if (this.#window.trim("bottom")) { this.#newer = { start: idOf(this.#window.lines.at(-1)) }; this.#detached = true; }
+        } else {
+          this.#window.add(page.items);
+          this.#newer = next;
+          this.#detached = Boolean(next);
+          if (this.#window.trim("top")) this.#older = { start: idOf(this.#window.lines[0]) };
+        }
+        this.#lookForGaps(page.items);
+      });
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#loading.delete(end);
+    }
+    if (turn === this.#turn) this.draw();
+  }
+
+  async #lookForGaps(lines) {
+    for (const line of lines) {
+      if (this.#sessions.has(line.session_id) || this.#sessions.size > 20) continue;
+      this.#sessions.add(line.session_id);
+      const turn = this.#turn;
+      this.client.request(`sessions/${line.session_id}/gaps`).then((gaps) => {
+        const list = (gaps.items ?? gaps).filter((gap) => gap.reason !== "pruned");
+        if (turn === this.#turn && list.length) this.#hold(() => this.#window.addGaps(line.session_id, list));
+      }, () => { /* gaps are told again by the stream and the session's page */ });
+    }
+  }
+
+  // --- following ------------------------------------------------------------------------------
+
+  #follow(turn) {
+    const last = this.#window.lines.at(-1);
+    this.#stream = this.client.stream({ channels: this.channels, ...this.wanted, last: last && !this.#detached ? 500 : 1 }, {
+      onLines: (lines) => { if (turn === this.#turn) this.#take(lines); },
+      onGap: (gap) => { if (turn === this.#turn) this.#hold(() => this.#window.addGaps(gap.session_id, [gap])); },
+      onLag: (lag) => { if (turn === this.#turn) this.#hold(() => this.#window.note({ kind: "lag", lag })); },
+      onReset: () => { if (turn === this.#turn) this.#later(); },
+      onRows: (rows) => this.#emit("rows", rows),
+      onState: (state, transport, retry) => this.#setState(state, transport, retry),
+      onError: (error) => this.#failed(error),
+    });
+  }
+
+  #setState(state, transport, retry) {
+    this.#state = state;
+    this.#emit("state", { state, transport, retry, paused: this.#paused, missed: this.#missed, following: this.#following });
+  }
+
+  #take(lines) {
+    const fresh = lines.filter((line) => !this.#window.known.has(idOf(line)));
+    if (!fresh.length) return;
+    const errors = fresh.filter((line) => line.level === "error" || line.level === "critical").length;
+    if (this.#said.at === 0) setTimeout(() => this.#speak(), SPEAK);
+    this.#said.at = 1; this.#said.lines += fresh.length; this.#said.errors += errors;
+    if (this.#paused) {
+      // What is read stays where it is: new lines stand below it, or are counted only.
+      this.#missed = { lines: this.#missed.lines + fresh.length, errors: this.#missed.errors + errors };
+      if (!this.#detached && this.#window.lines.length + fresh.length <= MOST) this.#window.add(fresh);
+      else { if (!this.#newer) this.#newer = { start: idOf(this.#window.lines.at(-1)) }; this.#detached = true; }
+      this.#drawPill();
+    } else if (this.#detached) {
+      this.resume();
+      return;
+    } else {
+      this.#window.add(fresh);
+      if (this.#window.trim("top")) this.#older = { start: idOf(this.#window.lines[0]) };
+    }
+    this.empty.hidden = true;
+    this.#lookForGaps(fresh);
+    this.#emit("line", { lines: fresh, errors });
+    this.draw();
+  }
+
+  #speak() {
+    const { lines, errors } = this.#said;
+    this.#said = { lines: 0, errors: 0, at: 0 };
+    if (lines) this.status.textContent = `${count(lines)} new ${lines === 1 ? "line" : "lines"}${errors ? `, ${count(errors)} ${errors === 1 ? "error" : "errors"}` : ""}`;
+  }
+
+  pause() { if (this.#following && !this.#paused) this.#pause(); }
+
+  #pause() {
+    this.#paused = true;
+    this.#missed = { lines: 0, errors: 0 };
+    this.#drawPill();
+    this.#setState(this.#state, this.#stream?.transport);
+  }
+
+  /** Go to the newest line and follow. */
+  async resume() {
+    this.#paused = false;
+    this.#following = true;
+    this.#missed = { lines: 0, errors: 0 };
+    this.view.cursor = null;
+    this.#drawPill();
+    if (this.#detached) await this.#end(this.#turn);
+    else { this.draw(); this.#to(Infinity); }
+    if (!this.#stream || this.#stream.state === "ended") this.#follow(this.#turn);
+    else this.#setState(this.#state, this.#stream.transport);
+  }
+
+  #hidden() {
+    clearTimeout(this.#away);
+    if (document.visibilityState === "hidden") this.#away = setTimeout(() => this.pause(), AWAY);
+  }
+
+  /** Text in place of the pill, such as that nothing is updated; null takes it away. */
+  set notice(text) { this.noticeText = text; this.#drawPill(); }
+
+  #drawPill() {
+    const { lines, errors } = this.#missed;
+    this.pill.hidden = !this.#paused && !this.noticeText;
+    this.pill.classList.toggle("plain", Boolean(this.noticeText));
+    if (this.pill.hidden) { this.pill.replaceChildren(); return; }
+    if (this.noticeText) { this.pill.replaceChildren(el("b", "", this.noticeText)); return; }
+    this.pill.replaceChildren(
+      el("span", "", el("b", "", "Paused"), ` — ${lines ? `${count(lines)} new` : "nothing new"}`, errors ? ", " : "", errors ? el("span", "bad", `${count(errors)} ${errors === 1 ? "error" : "errors"}`) : ""),
+      el("span", "go", "Resume", el("kbd", "", "r")));
+  }
+
+  // --- drawing --------------------------------------------------------------------------------
+
+  redraw() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); this.draw(); }
+
+  draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
+
+  get #top() { return this.box.scrollTop; }
+
+  #to(y) {
+    const top = Math.min(y, Math.max(0, this.#window.total - this.box.clientHeight));
+    this.#programmatic = performance.now();
+    this.box.scrollTop = top;
+    this.#lastTop = this.box.scrollTop;
+    this.#drawAll();
+  }
+
+  /** Change the window while the first visible row stays where it is. */
+  #hold(change) {
+    const atEnd = this.#following && !this.#paused;
+    const index = this.#window.items.length ? this.#window.at(this.#top) : -1;
+    const item = index >= 0 ? this.#window.items[index] : null;
+    const offset = item ? this.#top - this.#window.tops[index] : 0;
+    change();
+    if (atEnd) { this.draw(); return; }
+    this.#window.layout();
+    if (item) {
+      const now = item.kind === "line" ? this.#window.items.findIndex((one) => one.key === item.key) : this.#window.items.indexOf(item);
+      if (now >= 0) this.#keep(this.#window.tops[now] + offset);
+    }
+    this.draw();
+  }
+
+  #keep(top) {
+    this.tall.style.height = `${this.#window.total}px`;
+    if (Math.abs(this.box.scrollTop - top) < 0.5) return;
+    this.#programmatic = performance.now();
+    this.box.scrollTop = top;
+    this.#lastTop = this.box.scrollTop;
+  }
+
+  #drawAll() {
+    const w = this.#window;
+    this.box.style.setProperty("--columns", `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`);
+    this.head.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
+    this.tall.classList.toggle("wrapped", this.hasAttribute("wrap"));
+    const stick = this.#following && !this.#paused && !this.#detached;
+    for (let pass = 0; pass < 3; pass += 1) {
+      const total = w.total;
+      this.tall.style.height = `${total}px`;
+      if (stick && total - this.box.clientHeight > this.box.scrollTop + 0.5) {
+        this.#programmatic = performance.now();
+        this.box.scrollTop = total;
+        this.#lastTop = this.box.scrollTop;
+      }
+      if (!w.items.length) { this.redrawNone(); break; }
+      const top = this.#top, height = this.box.clientHeight || 300;
+      const first = w.at(Math.max(0, top - OVERSCAN)), last = w.at(top + height + OVERSCAN);
+      const anchor = w.at(top), offset = top - w.tops[anchor];
+      const kept = new Map();
+      let moved = false;
+      for (let i = first; i <= last; i += 1) {
+        const item = w.items[i];
+        let row = this.#rows.get(item.key);
+        if (row && row.item !== item && item.kind === "line" && row.item.kind === "line") row.item = item;
+        if (!row || row.item !== item || (item.kind === "fold" && row.n !== item.lines)) {
+          row?.remove();
+          row = rowNode(item, this.view);
+          row.item = item;
+          row.n = item.lines;
+          this.tall.append(row);
+        }
+        row.style.transform = `translateY(${w.tops[i]}px)`;
+        kept.set(item.key, row);
+      }
+      for (const [key, row] of this.#rows) if (kept.get(key) !== row) row.remove();
+      this.#rows = kept;
+      for (let i = first; i <= last; i += 1) {
+        const measured = kept.get(w.items[i].key).offsetHeight;
+        if (measured) moved = w.measure(w.items[i], i, measured) || moved;
+      }
+      if (!moved) break;
+      w.layout();
+      if (!stick) this.#keep(w.tops[anchor] + offset);
+    }
+    this.box.setAttribute("aria-activedescendant", this.view.cursor && this.#rows.has(this.view.cursor) ? `r${this.view.cursor}` : "");
+    this.#drawFrame();
+    if (!this.head.hidden || this.hasAttribute("head")) this.#drawHead();
+  }
+
+  redrawNone() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); }
+
+  #drawHead() {
+    this.head.hidden = false;
+    const names = { job: "Job", step: "Step", logger: "Logger" };
+    this.head.replaceChildren(el("span", "", "Time"), el("span", "", "L"), ...this.view.columns.map((one) => el("span", "", names[one] || one.replace(/^attr\./, ""))), el("span", "", "Message and attributes"));
+    this.head.firstChild.style.paddingLeft = "0";
+    this.head.children[1].style.textAlign = "center";
+  }
+
+  #scrolled() {
+    const top = this.#top;
+    const byUs = performance.now() - this.#programmatic < 80 && Math.abs(top - this.#lastTop) < 2;
+    if (!byUs && this.#following) {
+      const bottom = this.#window.total - this.box.clientHeight;
+      if (top < this.#lastTop - 1 && top < bottom - 2 && !this.#paused) this.#pause();
+      else if (this.#paused && top >= bottom - 2 && !this.#detached && top > this.#lastTop) this.resume();
+    }
+    this.#lastTop = top;
+    this.draw();
+    if (top < NEAR) this.#more("top");
+    if (this.#window.total - top - this.box.clientHeight < NEAR) this.#more("bottom");
+  }
+
+  // --- strip ----------------------------------------------------------------------------------
+
+  async #loadStrip(turn) {
+    try {
+      const answer = await this.client.histogram({ ...this.wanted, buckets: STRIP_BUCKETS });
+      if (turn !== this.#turn) return;
+      this.#strip = answer;
+      this.#drawStrip();
+      this.#emit("counts", { histogram: answer });
+    } catch { /* no strip: the lines are what matters */ }
+  }
+
+  #drawStrip() {
+    const buckets = this.#strip?.buckets ?? [];
+    const ns = "http://www.w3.org/2000/svg";
+    const svg = document.createElementNS(ns, "svg");
+    svg.setAttribute("viewBox", `0 0 30 ${buckets.length || 1}`);
+    svg.setAttribute("preserveAspectRatio", "none");
+    const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
+    const most = Math.max(1, ...buckets.map((one) => sum(one.counts)));
+    const rect = (className, x, y, width, height) => {
+      const node = document.createElementNS(ns, "rect");
+      for (const [name, value] of Object.entries({ class: className, x, y, width, height })) node.setAttribute(name, value);
+      svg.append(node);
+    };
+    buckets.forEach((one, i) => {
+      const n = sum(one.counts);
+      if (n) rect("v", 4, i + 0.15, Math.max(1.5, 16 * Math.sqrt(n / most)), 0.7);
+      if (one.counts.error || one.counts.critical) rect("e", 21, i, 8, 1);
+      else if (one.counts.warning) rect("w", 24, i + 0.2, 4, 0.6);
+    });
+    this.stripBox.replaceChildren(svg, (this.frameBox = el("div", "frame")));
+    this.#drawFrame();
+  }
+
+  #drawFrame() {
+    const buckets = this.#strip?.buckets;
+    if (!this.frameBox || !buckets?.length || !this.#window.items.length) return;
+    const start = Date.parse(buckets[0].start), length = Date.parse(buckets.at(-1).end) - start || 1;
+    const time = (index) => { for (let i = index; i >= 0; i -= 1) { const item = this.#window.items[i]; if (item?.line) return Date.parse(item.line.ts); } return start; };
+    const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.box.clientHeight));
+    const height = this.stripBox.clientHeight;
+    const y = Math.min(height - 6, Math.max(0, ((first - start) / length) * height));
+    this.frameBox.style.top = `${y}px`;
+    this.frameBox.style.height = `${Math.min(height - y, Math.max(6, ((last - first) / length) * height))}px`;
+  }
+
+  async #stripClicked(event) {
+    const buckets = this.#strip?.buckets;
+    if (!buckets?.length) return;
+    const share = (event.clientY - this.stripBox.getBoundingClientRect().top) / this.stripBox.clientHeight;
+    const start = Date.parse(buckets[0].start);
+    const since = new Date(start + share * (Date.parse(buckets.at(-1).end) - start)).toISOString();
+    const page = await this.client.logs({ ...this.wanted, since, limit: 1 });
+    if (page.items[0]) await this.jump(idOf(page.items[0]));
+  }
+
+  // --- moving ---------------------------------------------------------------------------------
+
+  #show(id) {
+    const index = this.#window.indexOf(id);
+    if (index < 0) return false;
+    const item = this.#window.items[index];
+    this.view.cursor = item.key;
+    this.#window.layout();
+    const top = this.#window.tops[index], height = this.#window.height(item);
+    if (top < this.#top + 40 || top + height > this.#top + this.box.clientHeight - 40) this.#to(Math.max(0, top - this.box.clientHeight / 3));
+    this.redraw();
+    return true;
+  }
+
+  /** Stand on a line, wherever it is: "SESSION:SEQ". */
+  async jump(id) {
+    if (this.#following && !this.#paused) this.#pause();
+    return this.#show(id) || this.#around(id, this.#turn).catch((error) => this.#failed(error));
+  }
+
+  /** Stand on the first line of a level or above. */
+  async first(level = "error") { return this.#seek(level, this.#turn); }
+
+  async #seek(level, turn) {
+    const page = await this.client.logs({ ...this.wanted, ...levelled(this.wanted, level), order: "asc", limit: 1 });
+    if (turn !== this.#turn || !page.items[0]) return false;
+    const id = idOf(page.items[0]);
+    this.view.open.add(id);
+    if (this.#following && !this.#paused) this.#pause();
+    return this.#show(id) || this.#around(id, turn);
+  }
+
+  /** The next (or previous) line that matches *more* besides: an error, a text. */
+  async #next(more, back) {
+    const from = this.view.cursor?.replace(/^f/, "") ?? (this.#window.items.length ? this.#firstVisible() : null);
+    const page = await this.client.logs({ ...this.wanted, ...more, ...(from ? { start: from } : {}), order: back ? "desc" : "asc", limit: 2 });
+    const next = page.items.find((line) => idOf(line) !== this.view.cursor);
+    if (next) { if (more.level) this.view.open.add(idOf(next)); await this.jump(idOf(next)); }
+    else this.status.textContent = "no further match";
+  }
+
+  #firstVisible() {
+    for (let i = this.#window.at(this.#top); i < this.#window.items.length; i += 1) if (this.#window.items[i].line) return idOf(this.#window.items[i].line);
+    return null;
+  }
+
+  nextError(back = false) { return this.#next(levelled(this.wanted, "error"), back); }
+  nextMatch(back = false) { return this.view.find ? this.#next({ text: this.view.find }, back) : undefined; }
+
+  /** Mark a text; the count of lines that have it is the database's. */
+  async find(text) {
+    this.view.find = text.toLowerCase();
+    this.redraw();
+    if (!text) { this.#matches = null; this.#emit("counts", { matches: null }); return; }
+    const turn = (this.#matches = {});
+    const answer = await this.client.count({ ...this.wanted, text });
+    if (this.#matches === turn) this.#emit("counts", { matches: answer });
+  }
+
+  /** Take all filters off around a line; once more puts them back. */
+  context(id = this.view.cursor ?? this.#firstVisible()) {
+    if (!id) return;
+    this.#context = this.#context ? null : this.#filter.job || this.getAttribute("job") ? { job: this.wanted.job } : {};
+    this.#emit("context", { on: Boolean(this.#context) });
+    this.startAt({ at: id });
+  }
+  get inContext() { return Boolean(this.#context); }
+
+  #move(by) {
+    const w = this.#window;
+    if (!w.items.length) return;
+    let index = this.view.cursor ? w.items.findIndex((one) => one.key === this.view.cursor) : -1;
+    if (index < 0) index = w.at(this.#top) - (by > 0 ? 1 : 0);
+    do index += by; while (w.items[index] && !w.items[index].line);
+    const item = w.items[index];
+    if (!item) { this.#more(by < 0 ? "top" : "bottom"); return; }
+    if (this.#following && !this.#paused) this.#pause();
+    if (this.#pickFrom && item.kind === "line") this.#pick(this.#pickFrom, item.key);
+    this.view.cursor = item.key;
+    w.layout();
+    const top = w.tops[index], bottom = top + w.height(item);
+    if (top < this.#top) this.#to(top);
+    else if (bottom > this.#top + this.box.clientHeight) this.#to(bottom - this.box.clientHeight);
+    this.redraw();
+    this.#emit("cursor", { line: item.line, id: item.key });
+  }
+
+  async top() {
+    if (this.#following && !this.#paused) this.#pause();
+    if (this.#older) await this.#end(this.#turn, true);
+    else this.#to(0);
+    this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines[0]) : null;
+    this.redraw();
+  }
+  async bottom() {
+    if (this.#following) { await this.resume(); return; }
+    if (this.#newer) await this.#end(this.#turn);
+    this.#to(Infinity);
+    this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines.at(-1)) : null;
+    this.redraw();
+  }
+
+  #pick(from, to) {
+    const ids = this.#window.lines.map(idOf);
+    const [a, b] = [ids.indexOf(from), ids.indexOf(to)].sort((x, y) => x - y);
+    this.view.picked = new Set(a < 0 ? [] : ids.slice(a, b + 1));
+  }
+
+  /** The selected lines as text, one a line; without a selection the line of the cursor. */
+  selection() {
+    const wanted = this.view.picked.size ? this.view.picked : new Set([this.view.cursor]);
+    return this.#window.lines.filter((line) => wanted.has(idOf(line))).map((line) => plain(line)).join("\n");
+  }
+
+  lineOf(id = this.view.cursor) { return this.#window.lines.find((line) => idOf(line) === id); }
+
+  toggle(id) {
+    const line = this.lineOf(id);
+    if (!line) return;
+    if (this.#following && !this.#paused) this.#pause();
+    this.view.cursor = id;
+    if (this.#emit("open", { line }, true)) {
+      if (!this.view.open.delete(id)) this.view.open.add(id);
+    }
+    this.redraw();
+  }
+
+  /** Take a key; return whether it meant something here. */
+  handleKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) {
+      if (event.key === "c" && this.view.picked.size && (event.ctrlKey || event.metaKey)) { navigator.clipboard?.writeText(this.selection()); return true; }
+      return false;
+    }
+    const cursor = this.view.cursor;
+    const todo = {
+      j: () => this.#move(1), k: () => this.#move(-1), ArrowDown: () => this.#move(1), ArrowUp: () => this.#move(-1),
+      g: () => this.top(), G: () => this.bottom(), Home: () => this.top(), End: () => this.bottom(),
+      e: () => this.nextError(), E: () => this.nextError(true), n: () => this.nextMatch(), N: () => this.nextMatch(true),
+      r: () => this.resume(), c: () => this.context(), w: () => this.toggleAttribute("wrap"),
+      v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#pickFrom, this.#pickFrom); } this.redraw(); },
+      Enter: () => { if (cursor?.startsWith("f")) this.#unfold(cursor.slice(1)); else if (cursor) this.toggle(cursor); },
+      Escape: () => {
+        if (this.#pickFrom || this.view.picked.size) { this.#pickFrom = null; this.view.picked.clear(); this.redraw(); return true; }
+        if (this.#context) { this.context(cursor); return true; }
+        if (cursor && this.view.open.delete(cursor)) { this.redraw(); return true; }
+        return false;
+      },
+    }[event.key];
+    if (!todo) return false;
+    if (["n", "N"].includes(event.key) && !this.view.find) return false;
+    return todo() !== false;
+  }
+
+  #unfold(key) {
+    this.#hold(() => { if (!this.#window.unfolded.delete(key)) this.#window.unfolded.add(key); this.#window.build(); });
+    this.view.cursor = key;
+    this.redraw();
+  }
+
+  #clicked(event) {
+    const row = event.composedPath().find((one) => one.item);
+    if (!row) return;
+    const { item } = row;
+    const button = event.composedPath().find((one) => one.dataset?.act);
+    const act = button?.dataset.act;
+    if (item.kind === "fold") { this.#unfold(item.first); return; }
+    if (act === "load") { this.#fill(item.lag); return; }
+    if (item.kind !== "line") return;
+    const id = item.key;
+    if (act === "context") this.context(id);
+    else if (act === "link") { this.view.cursor = id; this.#emit("link", { id, line: item.line }); }
+    else if (act === "whole") { this.view.whole.add(id); this.redraw(); }
+    else if (act === "open") { this.toggle(id); }
+    else if (act) this.#emit("filter", { act, name: button.dataset.name, value: item.line.attrs[button.dataset.name] });
+    else if (event.target.closest?.(".level")) this.#emit("filter", { act: event.shiftKey ? "exclude" : "filter", name: "level", value: item.line.level, field: true });
+    else if (event.shiftKey && this.view.cursor) { this.#pick(this.view.cursor, id); getSelection()?.removeAllRanges(); this.redraw(); }
+    else if (!String(getSelection())) { this.view.picked.clear(); this.toggle(id); }
+    else this.pause();
+  }
+
+  async #fill(lag) {
+    const page = await this.client.logs({ ...this.wanted, cursor: lag.from, limit: 10_000 });
+    this.#hold(() => { this.#window.extras = this.#window.extras.filter((one) => one.item.lag !== lag); this.#window.add(page.items); this.#window.build(); });
+  }
+}
+
+/** A filter for *level* and above that does not widen a narrower one. */
+function levelled(wanted, level) {
+  return wanted.level === "critical" ? {} : { level, level_exact: undefined };
+}
+
+export function plain(line) {
+  const attrs = Object.entries(line.attrs || {}).filter(([key]) => key !== "exception").map(([key, value]) => ` ${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("");
+  return `${line.ts} ${line.level.padEnd(8)} ${line.message}${attrs}`;
+}
+
+for (const name of ["src", "type", "job", "step", "level", "q", "correlation", "height", "theme"]) {
+  Object.defineProperty(StructjobLogs.prototype, name, {
+    get() { return this.getAttribute(name); },
+    set(value) { if (value === null || value === undefined) this.removeAttribute(name); else this.setAttribute(name, value); },
+  });
+}
+for (const name of ["follow", "wrap"]) {
+  Object.defineProperty(StructjobLogs.prototype, name, {
+    get() { return this.hasAttribute(name); },
+    set(value) { this.toggleAttribute(name, Boolean(value)); },
+  });
+}
+
+if (!customElements.get("structjob-logs")) customElements.define("structjob-logs", StructjobLogs);

@@ -1,0 +1,216 @@
+// The list of jobs: families, running rows live, nothing moves under the pointer.
+
+import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { brief, count, dot, duration, full, percent, plural, when } from "../format.js";
+import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
+import { AddFilter } from "./filters.js";
+
+const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
+const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
+const LIMIT = 50;
+
+function params(query) {
+  const out = Object.fromEntries([...query].filter(([key]) => FIELDS.includes(key) || key.startsWith("metadata.") || ["status", "cursor", "order"].includes(key)));
+  const root = query.get("root") ?? (query.get("q") || query.get("operation") || query.get("status") ? "0" : "1");
+  return { ...out, ...(root === "1" ? { root: 1 } : {}), limit: LIMIT };
+}
+
+async function load(query, signal) {
+  const page = await api.jobs(params(query), signal);
+  const oldest = page.items.reduce((least, job) => (job.created_at < least ? job.created_at : least), page.items[0]?.created_at ?? "");
+  const quiet = (promise, other) => promise.catch(() => other);
+  const [kids, usual, bad, sessions] = await Promise.all([
+    page.items.length ? quiet(api.jobs({ since: oldest, order: "asc", limit: 2000 }, signal), { items: [] }) : { items: [] },
+    quiet(api.statistics("operations", { since: "-28d", limit: 500 }, signal), []),
+    quiet(api.statistics("jobs", { ...(oldest ? { since: oldest } : {}), limit: 500 }, signal), []),
+    quiet(api.sessions({ limit: 200 }, signal), []),
+  ]);
+  const families = new Map();
+  for (const job of kids.items) if (job.parent_job_id) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
+  return {
+    page, families,
+    usual: new Map((usual.items ?? usual).map((one) => [one.operation, one.p50_ms])),
+    errors: new Map((bad.items ?? bad).map((one) => [one.job_id, one.errors])),
+    hosts: new Map((sessions.items ?? sessions).map((one) => { const session = one.session ?? one; return [session.session_id, session.host]; })),
+  };
+}
+
+export function took(job) {
+  if (job.duration_ms != null) return job.duration_ms;
+  if (!job.started_at) return null;
+  return job.status === "running" ? now.value - new Date(job.started_at) : job.completed_at ? new Date(job.completed_at) - new Date(job.started_at) : null;
+}
+
+export function Detail({ job }) {
+  if (job.status === "running") {
+    return html`${job.percent_complete != null && html`<${Progress} percent=${job.percent_complete} /> ${percent(job.percent_complete)} `}<span class="ink2">${job.current_step ?? ""}</span>${job.attempt > 1 && html` <span class="warn"><${Glyph} of="retrying" /> attempt ${job.attempt}</span>`}`;
+  }
+  if (job.status === "pending") return html`<span class="ink2">waiting to start</span>`;
+  if (job.error && job.status !== "completed") {
+    const word = job.status === "crashed" ? "process died" : job.error.type;
+    return html`<span class=${job.status === "cancelled" ? "ink2" : "err"}>${job.current_step && job.status === "failed" ? `${job.current_step} ` : ""}${job.status === "cancelled" ? "cancelled" : word}</span> ${brief(job.error.message, 140)}`;
+  }
+  return html`${job.attempt > 1 && html`<span class="warn"><${Glyph} of="retrying" /> attempt ${job.attempt}</span> `}<span class="ink2">${job.result == null ? "" : brief(summary(job.result), 140)}</span>`;
+}
+
+function summary(result) {
+  if (typeof result !== "object" || Array.isArray(result)) return result;
+  return Object.entries(result).map(([key, value]) => `${key} ${brief(value, 40)}`).join(" · ");
+}
+
+export const identity = (job) => job.external_job_id || job.id.slice(-8);
+
+function Row({ job, data, depth, open, onToggle, current, onSelect, last, unfolded }) {
+  const kids = data.families.get(job.id) ?? [];
+  const ms = took(job);
+  const errors = data.errors.get(job.id);
+  const host = data.hosts.get(job.session_id);
+  return html`<tr class=${`${depth ? "kid" : ""} ${last ? "last" : ""} ${unfolded ? "unfolded" : ""} ${current ? "cur" : ""}`} aria-selected=${current ? "true" : undefined} onClick=${onSelect}>
+    <td><div class="job">${kids.length ? html`<button type="button" class="twisty" onClick=${(event) => { event.stopPropagation(); onToggle(); }} aria-expanded=${String(open)} aria-label=${`${plural(kids.length, "child job", "child jobs")} of ${job.operation}`}>${open ? "▾" : "▸"}</button>` : html`<span class="twisty"></span>`}
+      <${Glyph} of=${job.status} /> <a class="name" href=${href("jobs", job.external_job_id || job.id)}>${job.operation}</a> <span class="what cut">${job.description ?? ""}</span></div></td>
+    <td class="wide">${kids.length > 0 && html`<${Family}>${kids}<//>`}</td>
+    <td class="wide"><${Detail} job=${job} /></td>
+    <td class="r wide" title=${full(job.started_at ?? job.created_at)}>${job.started_at ? when(job.started_at) : "–"}</td>
+    <td class="r">${duration(ms)}</td>
+    <td class="wide"><${Usual} ms=${ms} usual=${data.usual.get(job.operation)} status=${job.status} /></td>
+    <td class="r err">${errors ? html`<a href=${href("jobs", job.id, { level: "error" })}>${dot(errors)}</a>` : html`<span class="dim">·</span>`}</td>
+    <td class="wide">${job.owner ?? ""}</td><td class="wide cut">${host ?? (job.session_id ? "" : "–")}</td>
+    <td class="r wide mono dim">${identity(job)}</td></tr>`;
+}
+
+export default function Jobs({ query }) {
+  const key = query.toString();
+  const { data, error, took: ms, slow, reload, set } = useData((signal) => load(query, signal), [key]);
+  const [at, setAt] = useState(0);
+  const [open, setOpen] = useState(new Set());
+  const [adding, setAdding] = useState(false);
+  const newer = useNewer(query, data);
+  useLiveRows(data, set);
+  const status = query.get("status") || "";
+  const rows = useMemo(() => {
+    const out = [];
+    const add = (job, depth, last) => {
+      const kids = data.families.get(job.id) ?? [];
+      const unfolded = open.has(job.id) && kids.length > 0;
+      out.push({ job, depth, last, unfolded });
+      if (unfolded) kids.forEach((kid, i) => add(kid, depth + 1, i === kids.length - 1));
+    };
+    data?.page.items.forEach((job) => add(job, 0, false));
+    return out;
+  }, [data, open]);
+  const toggle = (id, to) => setOpen((old) => { const out = new Set(old); if (to ?? !out.has(id)) out.add(id); else out.delete(id); return out; });
+  const current = rows[Math.min(at, rows.length - 1)];
+  const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
+  const chips = [...query].filter(([name]) => FIELDS.includes(name) || name.startsWith("metadata."));
+  const rootOnly = params(query).root;
+  usePage({
+    title: "Jobs",
+    keys: [["j k", "move"], ["⏎", "open"], ["→", "unfold"], ["f", "filter"], ["y", "copy link"]],
+    facts: data ? `${plural(data.page.items.length, "job")}${data.page.next_cursor ? ", more exist" : ""}${data.page.partial ? " · partial" : ""} · ${count(ms)}\u202fms` : slow ? "reading jobs" : "",
+    on: {
+      j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), g: () => setAt(0), G: () => setAt(rows.length - 1),
+      Enter: () => current && go(href("jobs", current.job.external_job_id || current.job.id)),
+      ArrowRight: () => current && toggle(current.job.id, true), ArrowLeft: () => current && toggle(current.job.id, false),
+      f: () => setAdding(true), r: () => { reload(); newer.clear(); },
+      Escape: () => { if (adding) setAdding(false); else if (chips.length) setQuery({ [chips.at(-1)[0]]: null }); else return false; return true; },
+    },
+  });
+  const body = useRef(null);
+  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
+  return html`<div class="bar">
+      <${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${one[0].toUpperCase() + one.slice(1)}`])]} />
+      ${rootOnly && html`<${Chip} name="roots" op="" value="only" onRemove=${() => setQuery({ root: "0", cursor: null })} title="child jobs stand below their parents" />`}
+      ${chips.map(([name, value]) => html`<${Chip} name=${name} op=${name === "q" ? "~" : name === "since" ? "≥" : name === "until" ? "<" : "="} value=${value} onRemove=${() => setQuery({ [name]: null, cursor: null })} onClick=${() => setAdding(name)} />`)}
+      <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
+      <span class="grow"></span>
+      <${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("jobs", params(query))} target="_blank" rel="noreferrer">JSON</a><${CurlItem} path="jobs" params=${params(query)} /></${Menu}>
+    </div>
+    ${newer.count > 0 && html`<button type="button" class="newer" onClick=${() => { reload(); newer.clear(); }}><b>${count(newer.count)} newer</b> ${newer.count === 1 ? "job" : "jobs"} since this list was loaded <kbd>r</kbd><span>rows do not move while you read</span></button>`}
+    ${error && !data ? html`<${Failed} error=${error} retry=${reload} />` : data && !rows.length ? html`<${Empty} query=${query} chips=${chips} status=${status} />` : html`
+    <div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl jobs" aria-label="jobs"><colgroup><col class="c-job" /><col class="c-family wide" /><col class="wide" /><col class="c-time wide" /><col class="c-took" /><col class="c-usual wide" /><col class="c-e" /><col class="c-owner wide" /><col class="c-host wide" /><col class="c-id wide" /></colgroup>
+      <thead><tr><th scope="col">Job</th><th scope="col" class="wide">Family</th><th scope="col" class="wide">Detail</th><th scope="col" class="r wide">Started ↓</th><th scope="col" class="r">Took</th><th scope="col" class="wide">vs usual</th><th scope="col" class="r" title="errors">E</th><th scope="col" class="wide">Owner</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Id</th></tr></thead>
+      <tbody ref=${body}>${data && rows.map((row, i) => html`<${Row} key=${row.job.id} ...${row} data=${data} open=${open.has(row.job.id)} onToggle=${() => toggle(row.job.id)} current=${i === at} onSelect=${() => setAt(i)} />`)}</tbody></table></div>
+      ${data && (data.page.next_cursor || query.get("cursor")) && html`<div class="bar">${query.get("cursor") && html`<a class="btn" href=${href("jobs", "", without(query, "cursor"))}>Newest</a>`}${data.page.next_cursor && html`<button type="button" class="btn" onClick=${() => setQuery({ cursor: data.page.next_cursor })}>Older jobs</button>`}</div>`}</div>`}`;
+}
+
+function without(query, name) { const out = new URLSearchParams(query); out.delete(name); return out; }
+
+export function CurlItem({ path, params: given }) {
+  return html`<button type="button" onClick=${() => navigator.clipboard?.writeText(`curl -s '${apiUrl(path, given)}'`)}>Copy as curl</button><button type="button" onClick=${() => navigator.clipboard?.writeText(permanent())}>Copy link</button>`;
+}
+
+export function Failed({ error, retry }) {
+  useEffect(() => { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry } })); }, [error]);
+  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${error.message}${error.hint ? ` ${error.hint}` : ""}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
+}
+
+function Empty({ query, chips, status }) {
+  if (!chips.length && !status && !query.get("cursor")) return html`<${FirstRun} />`;
+  const all = [...chips, ...(status ? [["status", status]] : [])];
+  return html`<div class="state"><h1>No job matches all of these</h1><p>What each filter hides by itself:</p>${all.map(([name, value]) => html`<${Hides} key=${name} name=${name} value=${value} query=${query} />`)}
+    <p></p><a class="btn" href=${href("jobs", "", { root: "0" })}>Clear all filters</a></div>`;
+}
+
+function Hides({ name, value, query }) {
+  const rest = params(without(query, name));
+  const { data } = useData((signal) => api.jobs({ ...rest, limit: 100 }, signal), [name, value, query.toString()]);
+  const n = data?.items.length ?? null;
+  return html`<div class="hides"><${Chip} name=${name} value=${value} onRemove=${() => setQuery({ [name]: null })} /><span class="ink2">${n === null ? "" : n ? `hides ${count(n)}${data.next_cursor ? " or more" : ""}` : "hides none by itself"}</span><button type="button" class="btn" onClick=${() => setQuery({ [name]: null })}>Remove</button></div>`;
+}
+
+export function FirstRun() {
+  const code = 'async with structjob.Tracker("sqlite:///structjob.db") as tracker:\n    async with tracker.job("vm-migrate", external_job_id="gui-17"):\n        async with structjob.step("copy", total=3) as step:\n            async for part in step.track(["a", "b", "c"]):\n                log.info("part copied", part=part)  # on disk when it returns';
+  return html`<div class="state big"><h1>No jobs in this database yet</h1><p>The first job will appear here without a reload.</p><ol>
+    <li>See it work, with real files, one retry and one failure:<pre class="code">structjob demo</pre></li>
+    <li>Make any program a job:<pre class="code">structjob run -- rsync -a /srv/photos backup:/srv</pre></li>
+    <li>Or track your own code:<pre class="code">${code}</pre></li></ol></div>`;
+}
+
+/** How many jobs came after the newest of the list; counted while the page is live. */
+function useNewer(query, data) {
+  const [n, setN] = useState(0);
+  const since = data?.page.items[0]?.created_at;
+  const known = useRef(new Set());
+  useEffect(() => { known.current = new Set(data?.page.items.map((job) => job.id)); setN(0); }, [data?.page]);
+  useEffect(() => {
+    if (!data || query.get("cursor")) return undefined;
+    const timer = setInterval(async () => {
+      if (document.hidden) return;
+      try {
+        const page = await api.jobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
+        setN(page.items.filter((job) => !known.current.has(job.id)).length);
+        live.value = { kind: "live", text: "live · polling" };
+        dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
+      } catch (error) {
+        dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: () => {} } }));
+        live.value = { kind: "away", text: "reconnecting" };
+      }
+    }, 2500);
+    return () => clearInterval(timer);
+  }, [query.toString(), since]);
+  return { count: n, clear: () => setN(0) };
+}
+
+/** Running rows change in place; the order stays. */
+function useLiveRows(data, set) {
+  const latest = useRef(data);
+  latest.current = data;
+  useEffect(() => {
+    const running = () => [...(latest.current?.page.items ?? []), ...[...(latest.current?.families.values() ?? [])].flat()].filter((job) => job.status === "running" || job.status === "pending");
+    const timer = setInterval(async () => {
+      const jobs = running();
+      if (!jobs.length || document.hidden) return;
+      try {
+        const fresh = new Map();
+        const oldest = jobs.reduce((least, job) => (job.created_at < least ? job.created_at : least), jobs[0].created_at);
+        for (const job of (await api.jobs({ since: oldest, limit: 1000 })).items) fresh.set(job.id, job);
+        const old = latest.current;
+        const swap = (job) => fresh.get(job.id) ?? job;
+        const families = new Map([...old.families].map(([id, kids]) => [id, kids.map(swap)]));
+        for (const job of fresh.values()) if (job.parent_job_id && !(families.get(job.parent_job_id) ?? []).some((one) => one.id === job.id)) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
+        set({ ...old, page: { ...old.page, items: old.page.items.map(swap) }, families });
+      } catch { /* the next turn tries again */ }
+    }, 2000);
+    return () => clearInterval(timer);
+  }, []);
+}

@@ -1,0 +1,68 @@
+// Addresses: the page, its id and its query, which is the API's.
+
+import { signal } from "@preact/signals";
+import { Structjob } from "./client.js";
+import { span } from "./format.js";
+
+export const api = new Structjob();
+export const root = api.root;
+
+function read() {
+  const [page = "", id = ""] = location.pathname.slice(root.pathname.length).split("/");
+  return { page: page || "overview", id: decodeURIComponent(id), query: new URLSearchParams(location.search) };
+}
+
+export const route = signal(read());
+addEventListener("popstate", () => { route.value = read(); });
+
+/** The address of a page; *query* is an object or URLSearchParams. */
+export function href(page = "", id = "", query = {}) {
+  const url = new URL(page + (id ? "/" + encodeURIComponent(id) : ""), root);
+  const params = query instanceof URLSearchParams ? query : new URLSearchParams(Object.entries(query).flatMap(([key, value]) => (Array.isArray(value) ? value.map((one) => [key, one]) : value === null || value === undefined || value === "" ? [] : [[key, value]])));
+  url.search = params.toString();
+  return url.href;
+}
+
+export function go(to, { replace = false } = {}) {
+  if (to === location.href) return;
+  history[replace ? "replaceState" : "pushState"](null, "", to);
+  route.value = read();
+  if (!replace) scrollTo(0, 0);
+}
+
+/** Change parameters of the present address: null removes one. */
+export function setQuery(changes, options) {
+  const query = new URLSearchParams(location.search);
+  for (const [key, value] of Object.entries(changes)) {
+    query.delete(key);
+    if (value !== null && value !== undefined && value !== "") for (const one of Array.isArray(value) ? value : [value]) query.append(key, one);
+  }
+  const url = new URL(location.href);
+  url.search = query.toString();
+  go(url.href, options);
+}
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[href]");
+  if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || link.target || link.hasAttribute("download")) return;
+  const url = new URL(link.href);
+  if (url.origin !== root.origin || !url.pathname.startsWith(root.pathname) || url.pathname.startsWith(root.pathname + "api/") || url.pathname.startsWith(root.pathname + "log")&& /\/log(in|out)$/.test(url.pathname)) return;
+  event.preventDefault();
+  go(url.href);
+});
+
+/** The present address with its relative times made absolute, as it is copied. */
+export function permanent(more = {}) {
+  const url = new URL(location.href);
+  for (const key of ["since", "until", "window"]) {
+    const length = span(url.searchParams.get(key));
+    if (!length) continue;
+    url.searchParams.delete(key);
+    url.searchParams.set(key === "window" ? "since" : key, new Date(Date.now() - length).toISOString());
+  }
+  for (const [key, value] of Object.entries(more)) if (value) url.searchParams.set(key, value);
+  return url.href;
+}
+
+/** The address of the same question to the API, for "JSON" and "curl". */
+export const apiUrl = (path, params) => api.url(path, params).href;

@@ -1,0 +1,186 @@
+// What every page is made of: templates, glyphs, keys, chips, copying.
+
+import { h } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { signal } from "@preact/signals";
+import htm from "htm";
+import { remember, zoneChoice } from "./format.js";
+
+export const html = htm.bind(h);
+export { useEffect, useRef, useState };
+export { useMemo } from "preact/hooks";
+
+// State glyphs, 12 by 12: each differs in outline. Strokes and fills are classes: no inline style.
+const SHAPES = {
+  pending: ["dim", html`<circle cx="6" cy="6" r="4.8" fill="none" stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 1.77" />`],
+  running: ["accent", html`<circle cx="6" cy="6" r="5" fill="none" stroke="currentColor" stroke-width="1.5" /><path fill="currentColor" d="M6 1a5 5 0 0 1 0 10z" />`],
+  completed: ["ok", html`<path fill="none" stroke="currentColor" stroke-width="1.8" d="M1.5 6.5l3 3 6-7" />`],
+  failed: ["err", html`<path fill="currentColor" d="M2 0h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H2a2 2 0 0 1-2-2V2a2 2 0 0 1 2-2z" /><path class="hole" d="M3.6 3.6l4.8 4.8m0-4.8L3.6 8.4" />`],
+  crashed: ["err", html`<path fill="currentColor" d="M6-.5L12.5 6 6 12.5-.5 6z" /><path class="hole" d="M6.8 2.8L4.7 6.2h2.6L5.2 9.4" />`],
+  cancelled: ["dim", html`<circle cx="6" cy="6" r="5" fill="none" stroke="currentColor" stroke-width="1.5" /><path stroke="currentColor" stroke-width="1.5" d="M2.6 9.4l6.8-6.8" />`],
+  retrying: ["warn", html`<path fill="none" stroke="currentColor" stroke-width="1.6" d="M9.9 3.4A4.6 4.6 0 1 0 10.6 7" /><path fill="currentColor" d="M11.4.6v4.2H7.2z" />`],
+  skipped: ["dim", html`<path stroke="currentColor" stroke-width="1.5" stroke-dasharray="2 1.5" d="M1 6h10" />`],
+  regressed: ["err", html`<path fill="none" stroke="currentColor" stroke-width="1.6" d="M1.5 11.5V7a3 3 0 0 1 3-3h4" /><path fill="currentColor" d="M8 .8L12 4 8 7.2z" />`],
+  silent: ["warn", html`<path fill="none" stroke="currentColor" stroke-width="1.4" d="M-.5 6.5h2.7l1.6-4 2 7 1.2-3M8.6 6.5h1.2M10.8 6.5H12" />`],
+  slower: ["warn", html`<path fill="none" stroke="currentColor" stroke-width="1.4" d="M6 1l5.4 10H.6z" />`],
+  undelivered: ["ink2", html`<path stroke="currentColor" stroke-width="1.6" d="M.5 2.5h11M.5 6h11M.5 9.5h7" />`],
+};
+const WORDS = { retrying: "retried", skipped: "not reached" };
+
+/** A state as a shape with its word: hidden from sight where the word stands beside it. */
+export function Glyph({ of, label }) {
+  const [color, shape] = SHAPES[of] || SHAPES.skipped;
+  const word = WORDS[of] || of;
+  return html`<svg class=${"g " + color} viewBox="0 0 12 12" role="img" aria-label=${label ?? word}><title>${label ?? word}</title>${shape}</svg>`;
+}
+
+export const Kbd = ({ k }) => html`${String(k).split(" ").map((one) => html`<kbd>${one}</kbd>`)}`;
+
+export function Icon({ name }) {
+  const d = {
+    theme: html`<circle cx="7" cy="7" r="5.4" fill="none" stroke="currentColor" stroke-width="1.4" /><path fill="currentColor" d="M7 1.6a5.4 5.4 0 0 1 0 10.8z" />`,
+    search: html`<circle cx="6" cy="6" r="4.3" fill="none" stroke="currentColor" stroke-width="1.4" /><path stroke="currentColor" stroke-width="1.4" d="M9.2 9.2l3.6 3.6" />`,
+    copy: html`<path fill="none" stroke="currentColor" stroke-width="1.2" d="M4.5 4.5v-3h8v8h-3M1.5 4.5h8v8h-8z" />`,
+  }[name];
+  return html`<svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">${d}</svg>`;
+}
+
+/** Put *text* on the clipboard; over plain http the old way is the only one. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "visually-hidden";
+    (document.querySelector("dialog[open]") || document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+}
+
+/** A button that says for a second that it has copied. */
+export function Copy({ text, children, className = "copy", label = "copy" }) {
+  const [done, setDone] = useState(false);
+  const click = async () => {
+    await copy(typeof text === "function" ? text() : text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1200);
+  };
+  return html`<button type="button" class=${className} onClick=${click} aria-label=${children ? undefined : label} title=${children ? undefined : label}>
+    ${done ? (children ? "Copied" : html`<${Glyph} of="completed" label="copied" />`) : children || html`<${Icon} name="copy" />`}</button>`;
+}
+
+/** A menu that a click outside, a choice, or Esc closes. */
+export function Menu({ label, title, children, className = "plain", left }) {
+  const [open, setOpen] = useState(false);
+  const box = useRef(null);
+  useEffect(() => {
+    if (!open) return undefined;
+    const outside = (event) => { if (!box.current?.contains(event.target)) setOpen(false); };
+    const key = (event) => { if (event.key === "Escape") { event.stopPropagation(); setOpen(false); box.current?.firstElementChild?.focus(); } };
+    document.addEventListener("pointerdown", outside);
+    document.addEventListener("keydown", key, true);
+    return () => { document.removeEventListener("pointerdown", outside); document.removeEventListener("keydown", key, true); };
+  }, [open]);
+  return html`<div class=${"menu" + (left ? " left" : "")} ref=${box}>
+    <button type="button" class=${className} aria-expanded=${open} aria-haspopup="true" aria-label=${title} title=${title} onClick=${() => setOpen(!open)}>${label}</button>
+    ${open && html`<div class="list" onClick=${(event) => { if (event.target.closest("a, button")) setOpen(false); }}>${children}</div>`}</div>`;
+}
+
+/** One filter: key, operator, value; a click on it edits or pauses it, × removes it. */
+export function Chip({ name, op = "=", value, onRemove, onClick, kind = "", off, title }) {
+  return html`<span class=${`chip ${kind} ${off ? "off" : ""}`}>
+    <button type="button" class="cut" onClick=${onClick} title=${title}><span>${name}</span><i>${op}</i><b>${value}</b></button>
+    <button type="button" onClick=${onRemove} aria-label=${`remove the filter ${name} ${op} ${value}`}>×</button></span>`;
+}
+
+/** Exclusive choices with their counts. */
+export function Segments({ items, value, onChoose, label }) {
+  return html`<div class="segs" role="group" aria-label=${label}>${items.map(([key, content, n]) => html`
+    <button type="button" key=${key} aria-pressed=${String(key === value)} onClick=${() => onChoose(key)}>${content}${n != null && html`<b>${n}</b>`}</button>`)}</div>`;
+}
+
+/** A dialog in the top layer; Esc and a click beside it close it. */
+export function Dialog({ className, onClose, label, children }) {
+  const box = useRef(null);
+  useEffect(() => { if (!box.current.open) box.current.showModal(); }, []);
+  return html`<dialog ref=${box} class=${className} aria-label=${label} onClose=${onClose}
+    onClick=${(event) => { if (event.target === box.current) box.current.close(); }}>${children}</dialog>`;
+}
+
+/** A duration beside the usual one: the tick always stands at 36 px, the median. */
+export function Usual({ ms, usual, status }) {
+  if (ms == null) return null;
+  const width = usual ? Math.min(66, (36 * ms) / usual) : 0;
+  const kind = status === "running" ? "b-run" : status === "failed" || status === "crashed" ? "b-bad" : "b-off";
+  return html`<svg width="76" height="14" viewBox="0 0 76 14" role="img" aria-label=${usual ? `${(ms / usual).toFixed(1)} times the usual duration` : "no usual duration yet"}>
+    ${usual && html`<rect class=${kind} x="0" y="5" width=${Math.max(1.5, width)} height="4" />
+    ${ms > 2 * usual - 12 && ms > 1.83 * usual && html`<path d="M69 4l3 3-3 3" fill="none" class="s-off" stroke-width="1.2" />`}
+    <path d="M36.5 1v12" stroke="currentColor" stroke-width="1.5" />`}</svg>`;
+}
+
+export const Family = ({ children: kids }) => html`<span class="family" role="img"
+  aria-label=${kids.map((one) => one.status).join(", ")}>${kids.slice(0, 10).map((one) => html`<i class=${one.status}></i>`)}</span>`;
+
+/** A bar of progress; its width is set as a property, which the page's policy allows. */
+export function Progress({ percent, width }) {
+  return html`<span class="progress" role="progressbar" aria-valuenow=${Math.round(percent)} aria-valuemin="0" aria-valuemax="100" aria-label="progress"
+    style=${width ? { width } : undefined}><i style=${{ width: `${Math.max(0, Math.min(100, percent))}%` }}></i></span>`;
+}
+
+/** Load data for a page: old data stay until new ones are there. */
+export function useData(load, keys) {
+  const [state, setState] = useState({ data: null, error: null, loading: true, since: 0 });
+  const [again, setAgain] = useState(0);
+  const latest = useRef(0);
+  useEffect(() => {
+    const turn = ++latest.current;
+    const abort = new AbortController();
+    const began = performance.now();
+    const slow = setTimeout(() => setState((old) => ({ ...old, loading: true, slow: true })), 300);
+    Promise.resolve(load(abort.signal)).then(
+      (data) => { if (turn === latest.current) setState({ data, error: null, loading: false, took: performance.now() - began }); },
+      (error) => { if (turn === latest.current && error.name !== "AbortError") setState((old) => ({ ...old, error, loading: false, slow: false })); },
+    ).finally(() => clearTimeout(slow));
+    return () => { clearTimeout(slow); abort.abort(); };
+  }, [...keys, again]);
+  return { ...state, reload: () => setAgain((n) => n + 1), set: (data) => setState((old) => ({ ...old, data })) };
+}
+
+/** Text with each occurrence of *found* marked. */
+export function Marked({ text, found }) {
+  if (!found) return text;
+  const at = text.toLowerCase().indexOf(found.toLowerCase());
+  return at < 0 ? text : html`${text.slice(0, at)}<mark>${text.slice(at, at + found.length)}</mark>${text.slice(at + found.length)}`;
+}
+
+/** Whether times are in UTC, for what is drawn anew when that changes. */
+export const utc = signal(zoneChoice.utc);
+export function toggleZone() {
+  zoneChoice.utc = utc.value = !utc.value;
+  remember("structjob-utc", utc.value ? "1" : "0");
+  document.querySelectorAll("structjob-logs").forEach((one) => one.redraw());
+}
+
+/** The present, moved on once a second (with reduced motion, every ten): what runs is drawn by it. */
+export const now = signal(Date.now());
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+let ticks = 0;
+setInterval(() => {
+  ticks += 1;
+  if (!document.hidden && (!still.matches || ticks % 10 === 0)) now.value = Date.now();
+}, 1000);
+
+/** What the footer and the badge show; each page sets it. */
+export const footer = signal({ keys: [], facts: "" });
+export const live = signal({ kind: "waiting", text: "waiting" });
+/** What the keys of the present page do: key → function. */
+export const pageKeys = { current: {} };
+
+export function usePage({ title, keys = [], facts = "", on = {} }) {
+  useEffect(() => { document.title = title ? `${title} · structjob` : "structjob"; }, [title]);
+  useEffect(() => { footer.value = { keys, facts }; }, [facts, keys.length]);
+  pageKeys.current = on;
+}
