@@ -20,7 +20,7 @@ export const CSS = `
   font: 12px/20px var(--structjob-mono, ui-monospace, "SF Mono", "Cascadia Code", "JetBrains Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace);
   font-variant-ligatures: none; font-variant-numeric: tabular-nums; }
 :host([theme="dark"]) { color-scheme: dark; } :host([theme="light"]) { color-scheme: light; } :host([theme="system"]) { color-scheme: light dark; }
-:host([hidden]) { display: none; }
+:host([hidden]), [hidden] { display: none !important; }
 * { box-sizing: border-box; }
 .sans, .gap, .day, .fold em, .empty, .pill, .said, .acts, .lib, .head { font-family: var(--structjob-sans, -apple-system, BlinkMacSystemFont, "Segoe UI Variable Text", "Segoe UI", Inter, Cantarell, Ubuntu, Roboto, "Noto Sans", sans-serif); }
 .head { position: absolute; inset: 0 30px auto 0; height: 26px; line-height: 26px; border-bottom: 1px solid var(--line); color: var(--ink3); display: grid; grid-template-columns: var(--columns); padding-left: 16px; white-space: nowrap; z-index: 2; }

@@ -5,8 +5,7 @@ import { ago, brief, bytes, clock, count, duration, full, percent, plural, when,
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { StepTable, Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
 import { AddFilter } from "./filters.js";
-import { CurlItem, took } from "./jobs.js";
-import { Failed } from "./jobs.js";
+import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 
 async function load(id, signal) {
@@ -46,7 +45,7 @@ function Loaded({ data, query, reload, set, readMs }) {
   const view = query.get("view") || "waterfall";
   const wanted = query.get("step");
   const selected = wanted ? find(nodes, (node) => node.id === wanted) ?? find(nodes, (node) => node.name === wanted) : null;
-  const [cursor, setCursor] = useState(null);
+  const [cursor, setCursor] = useState(() => find(nodes, (node) => node.status === "failed" && !node.kids.length)?.id ?? null);
   const at = selected?.id ?? cursor;
   useEffect(() => { setUnfolded((old) => (old.size ? old : unfoldedAtFirst(nodes))); }, [nodes]);
   useLive(data, set, reload, running);

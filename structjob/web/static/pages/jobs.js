@@ -1,9 +1,10 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
-import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, live, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { brief, count, dot, duration, full, percent, plural, when } from "../format.js";
-import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
+import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
+import { CurlItem, Failed, FirstRun, took } from "./common.js";
 
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
@@ -33,12 +34,6 @@ async function load(query, signal) {
     errors: new Map((bad.items ?? bad).map((one) => [one.job_id, one.errors])),
     hosts: new Map((sessions.items ?? sessions).map((one) => { const session = one.session ?? one; return [session.session_id, session.host]; })),
   };
-}
-
-export function took(job) {
-  if (job.duration_ms != null) return job.duration_ms;
-  if (!job.started_at) return null;
-  return job.status === "running" ? now.value - new Date(job.started_at) : job.completed_at ? new Date(job.completed_at) - new Date(job.started_at) : null;
 }
 
 export function Detail({ job }) {
@@ -135,15 +130,6 @@ export default function Jobs({ query }) {
 
 function without(query, name) { const out = new URLSearchParams(query); out.delete(name); return out; }
 
-export function CurlItem({ path, params: given }) {
-  return html`<button type="button" onClick=${() => navigator.clipboard?.writeText(`curl -s '${apiUrl(path, given)}'`)}>Copy as curl</button><button type="button" onClick=${() => navigator.clipboard?.writeText(permanent())}>Copy link</button>`;
-}
-
-export function Failed({ error, retry }) {
-  useEffect(() => { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry } })); }, [error]);
-  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${error.message}${error.hint ? ` ${error.hint}` : ""}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
-}
-
 function Empty({ query, chips, status }) {
   if (!chips.length && !status && !query.get("cursor")) return html`<${FirstRun} />`;
   const all = [...chips, ...(status ? [["status", status]] : [])];
@@ -156,14 +142,6 @@ function Hides({ name, value, query }) {
   const { data } = useData((signal) => api.jobs({ ...rest, limit: 100 }, signal), [name, value, query.toString()]);
   const n = data?.items.length ?? null;
   return html`<div class="hides"><${Chip} name=${name} value=${value} onRemove=${() => setQuery({ [name]: null })} /><span class="ink2">${n === null ? "" : n ? `hides ${count(n)}${data.next_cursor ? " or more" : ""}` : "hides none by itself"}</span><button type="button" class="btn" onClick=${() => setQuery({ [name]: null })}>Remove</button></div>`;
-}
-
-export function FirstRun() {
-  const code = 'async with structjob.Tracker("sqlite:///structjob.db") as tracker:\n    async with tracker.job("vm-migrate", external_job_id="gui-17"):\n        async with structjob.step("copy", total=3) as step:\n            async for part in step.track(["a", "b", "c"]):\n                log.info("part copied", part=part)  # on disk when it returns';
-  return html`<div class="state big"><h1>No jobs in this database yet</h1><p>The first job will appear here without a reload.</p><ol>
-    <li>See it work, with real files, one retry and one failure:<pre class="code">structjob demo</pre></li>
-    <li>Make any program a job:<pre class="code">structjob run -- rsync -a /srv/photos backup:/srv</pre></li>
-    <li>Or track your own code:<pre class="code">${code}</pre></li></ol></div>`;
 }
 
 /** How many jobs came after the newest of the list; counted while the page is live. */

@@ -41,7 +41,7 @@ export function FilterChips({ query, hidden }) {
   return html`${chips.map(([name, value]) => html`<${Chip} key=${name + value} name=${name.replace(/^attr\./, "")} op=${name === "level" && query.get("level_exact") ? "=" : CHIP_OP[name] ?? "="} value=${value} off=${off.has(`${name}=${value}`)} title="turn off or on" onRemove=${() => remove(name, value)} onClick=${() => flip(name, value)} />`)}`;
 }
 
-export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "" }) {
+export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "", end = false, plain = false }) {
   const box = useRef(null);
   const [counts, setCounts] = useState({});
   const [matches, setMatches] = useState(null);
@@ -54,6 +54,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
     if (boxRef) boxRef.current = node;
     node.client = api;
     node.channels = channels;
+    node.atEnd = end;
     const on = {
       "structjob-state": ({ detail }) => {
         const name = { polling: "polling", sse: "sse", ws: "ws" }[detail.transport] ?? "";
@@ -106,7 +107,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
   const finder = html`<label class="field"><span class="visually-hidden">find in the lines</span><input data-find type="text" placeholder="Find" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey} autocomplete="off" spellcheck=${false} />
     ${text ? html`<span class="n">${matches ? `${count(matches.count ?? matches)}${matches.partial ? " so far" : ""}` : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
   return html`${bar && html`<div class="logbar">${context ? html`<span>in context, all filters off</span><button type="button" class="btn" onClick=${() => box.current.context()}>Back to the filters <kbd>c</kbd></button>`
-      : html`${chips}<${FilterChips} query=${query} hidden=${new Set([...hidden, "step", "attempt"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${NAMES.filter((one) => !hidden.has(one))} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} />`}
+      : plain ? null : html`${chips}<${FilterChips} query=${query} hidden=${new Set([...hidden, "step", "attempt"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${NAMES.filter((one) => !hidden.has(one))} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} />`}
       <span class="counts">${total > 0 && html`<b>${count(total)}</b> ${total === 1 ? "line" : "lines"}${errors > 0 && html` · <button type="button" class="link err" onClick=${() => setQuery({ level: "error" })}>${count(errors)} ${errors === 1 ? "error" : "errors"}</button>`}${counts.warning > 0 && html` · <button type="button" class="link warn" onClick=${() => setQuery({ level: "warning" })}>${count(counts.warning)} ${counts.warning === 1 ? "warning" : "warnings"}</button>`}`}</span>
       <button type="button" class="btn only-small" onClick=${() => box.current.nextError()}>Next error</button>${finder}</div>`}
     <structjob-logs ref=${box} head=${head ? "" : undefined}></structjob-logs>`;

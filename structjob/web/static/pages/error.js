@@ -1,0 +1,94 @@
+// One error: how often, since when, its traceback, its jobs, and the lines around it.
+
+import { Copy, Glyph, Segments, html, live, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { ago, clock, count, day, duration, full, plural, rough, when, zone } from "../format.js";
+import { api, apiUrl, href, permanent } from "../route.js";
+import { folded, frames, shown } from "../logs-text.js";
+import { DayBars } from "../charts.js";
+import { ErrorTag, daily, glyphOf, messageOf, tracebackOf, typeOf } from "./errors.js";
+import { Failed } from "./common.js";
+import "../logs.js";
+
+async function load(id, signal) {
+  const answer = await api.error(id, signal);
+  const group = answer.group ?? answer;
+  const quiet = (promise, other) => promise.catch(() => other);
+  const since = new Date(Date.now() - 28 * 86_400_000).toISOString();
+  const newest = answer.newest ?? (await quiet(api.logs({ fingerprint: group.fingerprint, order: "desc", limit: 10 }, signal), { items: [] })).items;
+  const ids = [...new Set(newest.map((line) => line.job_id).filter(Boolean))].slice(0, 8);
+  const [jobs, bars] = await Promise.all([
+    Promise.all(ids.map((one) => quiet(api.job(one, signal), null))),
+    quiet(api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }, signal), null),
+  ]);
+  return { group, first: answer.first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days: bars && daily(bars.buckets, 28) };
+}
+
+export default function ErrorPage({ id }) {
+  const { data, error, reload } = useData((signal) => load(id, signal), [id]);
+  const [sample, setSample] = useState("newest");
+  const [mode, setMode] = useState("yours");
+  const [problem, setProblem] = useState("");
+  const viewer = useRef(null);
+  const group = data?.group;
+  const line = sample === "first" ? data?.first : data?.newest[0];
+  const change = async () => { try { await api.setError(group.fingerprint, group.status === "resolved" ? "reopen" : "resolve"); setProblem(""); reload(); } catch (failed) { setProblem(failed.message); } };
+  usePage({ title: group ? typeOf(group) : "Error", keys: [["j k", "line"], ["x", group?.status === "resolved" ? "reopen" : "resolve"], ["L", "logs"], ["y", "copy link"]], facts: group ? `fingerprint ${group.fingerprint}` : "", on: { x: () => { if (!group) return false; change(); return true; }, "[": () => setSample("newest"), "]": () => setSample("first") } });
+  useEffect(() => {
+    live.value = { kind: "ended", text: "not followed" };
+    if (!viewer.current || !line) return;
+    viewer.current.client = api;
+    viewer.current.startAt({ at: `${line.session_id}:${line.seq}` });
+    viewer.current.filter = line.job_id ? { job: line.job_id } : { session_id: line.session_id };
+  }, [data, sample]);
+  if (error && !data) return error.status === 404 ? html`<div class="state big"><h1>No error has the fingerprint <span class="mono">${id}</span></h1><p>${error.message}</p><a class="btn" href=${href("errors")}>All errors</a></div>` : html`<${Failed} error=${error} retry=${reload} />`;
+  if (!data) return null;
+  const text = line?.attrs?.exception?.traceback ?? (sample === "newest" ? tracebackOf(group) : null);
+  const outcome = data.jobs.reduce((out, job) => ({ ...out, [job.status]: (out[job.status] ?? 0) + 1 }), {});
+  return html`<div class="head"><div class="grow"><h1><${Glyph} of=${glyphOf(group)} label=${group.status} /><b>${typeOf(group)}</b><${ErrorTag} group=${group} /></h1><p class="mono">${messageOf(group)}</p></div>
+      <div class="acts"><button type="button" class="btn primary" onClick=${change}>${group.status === "resolved" ? "Reopen" : "Resolve"} <kbd>x</kbd></button><span class="wide"><${Copy} className="btn" text=${permanent}>Copy link <kbd>y</kbd><//></span><a class="btn quiet wide" href=${apiUrl(`errors/${group.fingerprint}`)} target="_blank" rel="noreferrer">JSON</a></div></div>
+    ${problem && html`<p class="bar err" role="alert">${problem}</p>`}
+    <div class="errsum"><dl class="kv"><dt>times</dt><dd><a href=${href("logs", "", { fingerprint: group.fingerprint })}><b class="big">${count(group.count)}</b></a></dd><dt>jobs</dt><dd>${count(group.jobs)}${group.operation ? html` <span class="ink2">of ${group.operation}</span>` : ""}</dd><dt>first seen</dt><dd title=${full(group.first_seen)}>${when(group.first_seen)}</dd><dt>last seen</dt><dd title=${full(group.last_seen)}>${ago(group.last_seen)}</dd></dl>
+      ${data.days && html`<figure class="wide"><${DayBars} counts=${data.days} width=${900} height=${76} bad=${group.status !== "resolved"} /><figcaption class="dim"><span>${day(Date.now() - 28 * 86_400_000)}</span><span>per day</span><span>${day(Date.now())}</span></figcaption></figure>`}</div>
+    <div class="job-body"><div class="job-main"><div class="tabs"><button type="button" aria-selected=${String(sample === "newest")} onClick=${() => setSample("newest")}>Newest <small>${when(data.newest[0]?.ts)}</small></button>${data.first && html`<button type="button" aria-selected=${String(sample === "first")} onClick=${() => setSample("first")}>First <small>${when(data.first.ts)}</small></button>`}<span class="grow"></span>
+        <span class="views"><${Segments} label="frames" value=${mode} onChoose=${setMode} items=${[["yours", "Yours"], ["all", "All"], ["raw", "Raw"]]} /></span></div>
+      <div class="tb well" tabindex="-1">${text ? html`<${Traceback} text=${text} mode=${mode} />` : html`<span class="dim">No traceback was recorded.</span>`}</div>
+      <div class="logbar"><b>Log lines around it</b><span class="dim cut">${line?.operation ?? ""} ${line?.step ?? ""} · all levels</span><span class="grow"></span>${line && html`<a class="btn quiet" href=${line.job_id ? href("jobs", line.job_id, { at: `${line.session_id}:${line.seq}` }) : href("logs", "", { at: `${line.session_id}:${line.seq}` })}>open in its ${line.job_id ? "job" : "log"}</a>`}</div>
+      <structjob-logs ref=${viewer}></structjob-logs></div>
+      <aside class="side shown" aria-label="details" tabindex="-1"><section><h2>Jobs <span>${count(group.jobs)}</span></h2>${data.jobs.map((job) => html`<a class="line-item" href=${href("jobs", job.external_job_id || job.id)}><${Glyph} of=${job.status} /><span class="cut"><b>${job.operation}</b> <span class="ink2">${job.description ?? ""}</span></span><span class="r">${rough(Date.now() - new Date(job.created_at))}</span></a>`)}</section>
+        ${data.jobs.length > 0 && html`<section><h2>Outcome of the newest jobs</h2><p>${Object.entries(outcome).map(([status, n], i) => html`${i > 0 ? " · " : ""}<b>${count(n)}</b> <span class=${status === "failed" || status === "crashed" ? "err" : "ink2"}>${status}</span>`)}</p>${group.outcome && html`<p class="dim">${group.outcome === "recovered" ? "jobs went on after it, most often by a retry" : "it ended a job"}</p>`}</section>`}
+        <${Values} lines=${data.newest} />
+        <section><h2>Group</h2><dl class="kv"><dt>fingerprint</dt><dd class="mono">${group.fingerprint}</dd><${Copy} text=${group.fingerprint} /><dt>grouped by</dt><dd>type, message, place in the code</dd><dt>first</dt><dd>${full(group.first_seen)}</dd><dt>last</dt><dd>${full(group.last_seen)}</dd></dl></section></aside></div>`;
+}
+
+/** How the attributes of the newest occurrences are spread. */
+function Values({ lines }) {
+  const names = new Map();
+  for (const line of lines) for (const [key, value] of Object.entries(line.attrs ?? {})) {
+    if (["exception", "error_type", "error_message", "retry_possible", "parent_job_id"].includes(key) || typeof value === "object") continue;
+    const values = names.get(key) ?? new Map();
+    values.set(String(value), (values.get(String(value)) ?? 0) + 1);
+    names.set(key, values);
+  }
+  return html`${[...names].slice(0, 4).map(([key, values]) => html`<section key=${key}><h2>${key}<span>of the newest ${count(lines.length)}</span></h2>${[...values].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([value, n]) => html`<div class="spread"><span class="mono cut">${value}</span><svg height="8" width="130" aria-hidden="true"><rect class="b-off" width=${(130 * n) / lines.length} height="8" /></svg><span class="r">${count(n)}</span></div>`)}</section>`)}`;
+}
+
+export function Traceback({ text, mode }) {
+  const [open, setOpen] = useState(new Set());
+  const parts = useMemo(() => frames(text), [text]);
+  if (mode === "raw" || !parts.some((one) => one.file)) return html`<${Raw} text=${text} />`;
+  return html`${(mode === "all" ? parts : folded(parts)).map((one, i) => {
+    if (one.folded && !open.has(i)) return html`<button type="button" class="lib" onClick=${() => setOpen(new Set([...open, i]))}>▸ ${plural(one.folded.length, "frame")} in ${one.names}</button>`;
+    if (one.folded) return one.folded.map((frame) => html`<${Frame} frame=${frame} />`);
+    if (one.file) return html`<${Frame} frame=${one} />`;
+    if (one.from) return html`<div class="from">${one.from}</div>`;
+    return html`<div class="last"><${Raw} text=${one.last} /></div>`;
+  })}`;
+}
+
+const Frame = ({ frame }) => html`<div class=${frame.own ? "own" : "dim"} title=${frame.path}>${frame.file}:${frame.line} in ${frame.name}</div>${frame.code.map((code) => html`<div class="code"><${Raw} text=${code} /></div>`)}`;
+
+function Raw({ text }) {
+  const box = useRef(null);
+  useEffect(() => { box.current.replaceChildren(shown(text, "", true)); }, [text]);
+  return html`<span ref=${box}></span>`;
+}

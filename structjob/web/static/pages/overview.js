@@ -1,0 +1,94 @@
+// What runs, what needs attention, and how the day went.
+
+import { Glyph, Progress, html, live, now, useData, useEffect, useState, usePage } from "../ui.js";
+import { ago, brief, bytes, count, duration, hour, percent, plural, rough, span } from "../format.js";
+import { api, go, href } from "../route.js";
+import { Line, Throughput } from "../charts.js";
+import { Failed, FirstRun, took } from "./common.js";
+
+const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", "28d": "1d" };
+
+async function load(window, project, signal) {
+  const since = `-${window}`, more = project ? { project } : {};
+  const quiet = (promise, other) => promise.catch(() => other);
+  const [running, ended, through, usual, bad, errors, sessions, volume, any] = await Promise.all([
+    api.jobs({ status: "running", root: 1, limit: 30, ...more }, signal),
+    api.statistics("operations", { since, by: "ended", limit: 200, ...more }, signal),
+    api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", limit: 1000, ...more }, signal),
+    quiet(api.statistics("operations", { since: "-28d", limit: 500, ...more }, signal), []),
+    api.jobs({ status: "failed,crashed", since, root: 1, limit: 6, ...more }, signal),
+    quiet(api.errors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
+    quiet(api.sessions({ live: 1, limit: 100 }, signal), []),
+    quiet(api.statistics("volume", { since, ...more }, signal), null),
+    quiet(api.jobs({ limit: 1 }, signal), { items: [1] }),
+  ]);
+  const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", operation: one.operation, limit: 1000, ...more }, signal), [])])));
+  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad: bad.items, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any.items.length };
+}
+
+export default function Overview({ query }) {
+  const window = span(query.get("window")) ? query.get("window") : "24h";
+  const { data, error, took: ms, reload } = useData((signal) => load(window, query.get("project"), signal), [window, query.get("project")]);
+  const [hover, setHover] = useState(null);
+  useEffect(() => {
+    const timer = setInterval(() => { if (!document.hidden) reload(); }, 5000);
+    return () => clearInterval(timer);
+  }, []);
+  useEffect(() => {
+    if (error) dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: reload } }));
+    else if (data) { live.value = { kind: data.none ? "waiting" : "live", text: data.none ? "waiting" : "live · polling" }; dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } })); }
+  }, [error, data]);
+  usePage({
+    title: "", keys: [["/", "search"], ["o", "overview"], ["J", "jobs"], ["L", "logs"], ["R", "errors"]],
+    facts: data ? `${plural(data.sessions.length, "live session")} · answered in ${count(ms)}\u202fms` : "", on: { r: () => reload() },
+  });
+  if (!data) return error ? html`<${Failed} error=${error} retry=${reload} />` : null;
+  if (data.none) return html`<${FirstRun} />`;
+  const all = data.ended.reduce((out, one) => { for (const key of ["completed", "failed", "crashed", "cancelled"]) out[key] += one[key]; return out; }, { completed: 0, failed: 0, crashed: 0, cancelled: 0 });
+  const ended = all.completed + all.failed + all.crashed + all.cancelled;
+  const judged = all.completed + all.failed + all.crashed;
+  const since = `-${window}`;
+  const queue = data.sessions.reduce((n, one) => n + Math.max(0, (one.backlog ?? one.undelivered ?? 0)), 0);
+  const silent = data.sessions.filter((one) => ["silent", "stale", "unknown"].includes(one.presence ?? one.status));
+  const attention = [
+    ...data.bad.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
+    ...data.errors.map((group) => ({ to: href("errors", group.fingerprint), glyph: "regressed", name: group.error?.type ?? group.error_type, what: "", loud: `regressed, ${count(group.count)}×`, rest: group.resolved_by ? `resolved by ${group.resolved_by}` : "", time: group.last_seen })),
+    ...silent.map((one) => ({ to: href("sessions", one.session.session_id), glyph: "silent", name: `${one.session.service ?? one.session.pid}@${one.session.host}`, what: "", loud: "silent", rest: "", time: one.session.heartbeat_at })),
+  ].sort((a, b) => (b.time > a.time ? 1 : -1));
+  const title = hover ?? null;
+  return html`<div class="scroll" tabindex="-1"><div class="figures">
+      <div><${Fig} n=${data.running.length} name="running" to=${href("jobs", "", { status: "running" })} color=${data.running.length ? "accent" : ""} /></div>
+      <div><${Fig} n=${ended} name=${`ended in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("jobs", "", { since, root: 0 })} /><span class="op">=</span><${Fig} n=${all.completed} more=${judged ? percent((100 * all.completed) / judged, 1) : ""} name="completed" to=${href("jobs", "", { since, status: "completed", root: 0 })} />
+        <span class="op">+</span><${Fig} n=${all.failed} name="failed" color=${all.failed ? "err" : ""} to=${href("jobs", "", { since, status: "failed", root: 0 })} /><span class="op">+</span><${Fig} n=${all.crashed} name="crashed" color=${all.crashed ? "err" : ""} to=${href("jobs", "", { since, status: "crashed", root: 0 })} />
+        <span class="op">+</span><${Fig} n=${all.cancelled} name="cancelled" to=${href("jobs", "", { since, status: "cancelled", root: 0 })} /></div>
+      ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} />${queue > 0 && html`<${Fig} n=${queue} name="spooled" to=${href("sessions", "", { live: 1 })} />`}</div>`}</div>
+    <div class="halves"><section><h2>Running now <small>${data.running.length ? plural(data.running.length, "root job") : "nothing runs"}</small></h2>
+        ${data.running.slice(0, 8).map((job) => html`<${Running} key=${job.id} job=${job} usual=${data.usual.get(job.operation)} />`)}</section>
+      <section><h2>Needs attention <small>${attention.length ? count(attention.length) : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(Date.now() - new Date(one.time))}</span></a>`)}</section></div>
+    <div class="through"><div class="chart-title">Jobs by ${(BUCKETS[window] ?? "1h") === "1h" ? "the hour" : (BUCKETS[window] ?? "").replace(/(\d)([a-z])/, "$1\u202f$2")} <small class="wide">completed above the line; below it, each failed <${Glyph} of="failed" label="" />, crashed <${Glyph} of="crashed" label="" /> and cancelled <${Glyph} of="cancelled" label="" /> job is one mark</small>
+        <span class="right">${title ? html`<b>${hour(title.start)}–${hour(title.end)}</b> ${count(title.completed)} completed${title.failed > 0 && html` <span class="err">${count(title.failed)} failed</span>`}${title.crashed > 0 && html` <span class="err">${count(title.crashed)} crashed</span>`}` : ""}</span></div>
+      <${Throughput} data=${data.through} hover=${hover} onHover=${setHover} onChoose=${(one) => go(href("jobs", "", { since: one.start, until: one.end, root: 0 }))} /></div>
+    <div class="tbl-pad"><table class="tbl ops" aria-label="operations"><colgroup><col class="c-op" /><col class="c-n" /><col class="c-n wide" /><col class="c-n" /><col class="c-d wide" /><col class="c-d" /><col class="c-d wide" /><col class="wide" /><col class="c-note wide" /><col class="c-now" /></colgroup>
+      <thead><tr><th scope="col">Operation</th><th scope="col" class="r">Ended ↓</th><th scope="col" class="r wide">Completed</th><th scope="col" class="r">Failed</th><th scope="col" class="r wide">p50</th><th scope="col" class="r">p95</th><th scope="col" class="r wide">p99</th><th scope="col" class="wide">p95 over ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}, dashed: median of 4 weeks</th><th scope="col" class="wide"></th><th scope="col" class="r">Now</th></tr></thead>
+      <tbody>${data.ended.map((one) => {
+        const usual = data.usual.get(one.operation);
+        const ratio = usual?.p95_ms && one.p95_ms ? one.p95_ms / usual.p95_ms : null;
+        const slow = ratio !== null && ratio > 1.5;
+        const running = data.running.filter((job) => job.operation === one.operation).length;
+        return html`<tr key=${one.operation}><td class="name"><a href=${href("jobs", "", { operation: one.operation, since })}>${one.operation}</a></td><td class="r">${count(one.completed + one.failed + one.crashed + one.cancelled)}</td><td class="r wide">${percent(one.success_rate, 1)}</td>
+          <td class="r">${one.crashed > 0 && html`<${Glyph} of="crashed" /> `}${one.failed + one.crashed ? html`<a class="err" href=${href("jobs", "", { operation: one.operation, since, status: "failed,crashed", root: 0 })}>${count(one.failed + one.crashed)}</a>` : html`<span class="dim">0</span>`}</td>
+          <td class="r ink2 wide">${duration(one.p50_ms)}</td><td class=${`r ${slow ? "warn" : ""}`}><b>${duration(one.p95_ms)}</b></td><td class="r ink2 wide">${duration(one.p99_ms)}</td>
+          <td class="wide"><${Line} values=${(data.trends.get(one.operation) ?? []).map((bucket) => bucket.p95_ms)} median=${usual?.p95_ms} warn=${slow} /></td><td class=${`wide ${slow ? "warn" : "ink2"}`}>${slow ? html`<${Glyph} of="slower" /> ${ratio.toFixed(1)}× usual` : ratio === null ? "" : "as usual"}</td>
+          <td class="r">${running ? html`<a class="accent" href=${href("jobs", "", { operation: one.operation, status: "running" })}><${Glyph} of="running" /> ${count(running)}</a>` : html`<span class="dim">–</span>`}</td></tr>`;
+      })}</tbody></table></div></div>`;
+}
+
+const Fig = ({ n, name, color = "", more, to }) => html`<a class="fig" href=${to}><b class=${color}>${count(n)}${more && html`<small>${more}</small>`}</b><span>${name}</span></a>`;
+
+function Running({ job, usual }) {
+  const ms = took(job);
+  const left = usual?.p50_ms ? usual.p50_ms - ms : null;
+  return html`<a class="run-item" href=${href("jobs", job.external_job_id || job.id)}><${Glyph} of="running" /><b class="cut">${job.operation}</b><span class="ink2 cut wide">${[job.description, job.current_step].filter(Boolean).join(" · ")}</span>
+    ${job.percent_complete != null ? html`<${Progress} percent=${job.percent_complete} />` : html`<span></span>`}<span class="r">${job.percent_complete != null ? percent(job.percent_complete) : ""}</span><span class="r wide">${duration(ms)}</span>
+    <span class="r wide ${usual?.p95_ms && ms > usual.p95_ms ? "warn" : "ink2"}">${usual?.p95_ms && ms > usual.p95_ms ? html`<${Glyph} of="slower" /> ${(ms / usual.p50_ms).toFixed(1)}× usual` : left > 0 ? `≈ ${rough(left)} left` : ""}</span></a>`;
+}

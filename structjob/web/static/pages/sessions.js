@@ -1,0 +1,60 @@
+// The programs that log here: whether they live, and whether every line of theirs is accounted for.
+
+import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
+import { ago, clock, count, duration, full, plural, rough, when, zone } from "../format.js";
+import { api, apiUrl, go, href, setQuery } from "../route.js";
+import { Failed } from "./common.js";
+import { LogBox, filterOf } from "./logbox.js";
+
+const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", dead: "crashed", killed: "crashed" };
+const glyphOf = (one) => WORDS[one.presence ?? one.status] ?? (one.session.ended_at ? (one.session.end_reason === "closed" ? "completed" : "crashed") : "running");
+const wordOf = (one) => one.presence ?? one.status ?? "";
+
+export default function Sessions({ id, query }) {
+  return id ? html`<${One} id=${id} query=${query} />` : html`<${List} query=${query} />`;
+}
+
+function List({ query }) {
+  const alive = query.get("live") === "1";
+  const { data, error, took, reload } = useData((signal) => api.sessions({ ...(alive ? { live: 1 } : {}), limit: 300 }, signal), [alive]);
+  const [at, setAt] = useState(0);
+  const body = useRef(null);
+  const rows = data?.items ?? data ?? [];
+  const current = rows[Math.min(at, rows.length - 1)];
+  useEffect(() => { const timer = setInterval(() => { if (!document.hidden) reload(); }, 5000); return () => clearInterval(timer); }, []);
+  useEffect(() => { if (data) live.value = { kind: "live", text: "live · polling" }; }, [data]);
+  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
+  const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
+  usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session.session_id)), r: reload } });
+  if (error && !data) return html`<${Failed} error=${error} retry=${reload} />`;
+  return html`<div class="bar"><${Segments} label="which" value=${alive ? "live" : ""} onChoose=${(value) => setQuery({ live: value ? "1" : null })} items=${[["", "All"], ["live", "Live"]]} /><span class="dim wide">one row a running program: where it runs, and when it was last heard of</span></div>
+    ${data && !rows.length ? html`<div class="state"><h1>No ${alive ? "live " : ""}session</h1><p>A session begins when a program opens a tracker.</p></div>` : html`<div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl sess" aria-label="sessions"><colgroup><col /><col class="c-st" /><col class="c-host wide" /><col class="c-pid wide" /><col class="c-time wide" /><col class="c-day" /><col class="c-n" /><col class="c-n wide" /><col class="c-id wide" /></colgroup>
+      <thead><tr><th scope="col">Program</th><th scope="col">Status</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Pid</th><th scope="col" class="r wide">Started ↓</th><th scope="col" class="r">Heartbeat</th><th scope="col" class="r">Lines</th><th scope="col" class="r wide">Jobs now</th><th scope="col" class="r wide">Session</th></tr></thead>
+      <tbody ref=${body}>${rows.map((one, i) => html`<tr key=${one.session.session_id} class=${i === at ? "cur" : ""} onClick=${() => setAt(i)}><td><div class="job"><${Glyph} of=${glyphOf(one)} label=${wordOf(one)} /><a class="name" href=${href("sessions", one.session.session_id)}>${one.session.service ?? "program"}</a><span class="what">${one.session.version ?? ""}</span></div></td><td class=${glyphOf(one) === "crashed" ? "err" : glyphOf(one) === "silent" ? "warn" : "ink2"}>${wordOf(one)}</td>
+        <td class="wide">${one.session.host}</td><td class="r wide">${one.session.pid}</td><td class="r wide" title=${full(one.session.started_at)}>${when(one.session.started_at)}</td><td class="r" title=${full(one.session.heartbeat_at)}>${one.session.ended_at ? "ended" : one.heartbeat_age != null ? rough(1000 * one.heartbeat_age) : ago(one.session.heartbeat_at)}</td><td class="r"><a href=${href("logs", "", { session_id: one.session.session_id })}>${count(one.session.last_seq)}</a></td><td class="r wide">${one.running_jobs ? count(one.running_jobs) : html`<span class="dim">·</span>`}</td><td class="r wide mono dim">${one.session.session_id}</td></tr>`)}</tbody></table></div></div>`}`;
+}
+
+function One({ id, query }) {
+  const { data, error, reload } = useData(async (signal) => {
+    const quiet = (promise) => promise.catch(() => null);
+    const [one, gaps, verify] = await Promise.all([api.request(`sessions/${id}`, {}, { signal }), quiet(api.request(`sessions/${id}/gaps`, {}, { signal })), quiet(api.request(`sessions/${id}/verify`, {}, { signal }))]);
+    return { one, gaps: gaps?.items ?? gaps, verify };
+  }, [id]);
+  const viewer = useRef(null);
+  usePage({ title: `Session ${id}`, keys: [["j k", "line"], ["e E", "error"], ["c", "context"], ["w", "wrap"]], facts: data ? `session ${id}` : "", on: {} });
+  if (error && !data) return error.status === 404 ? html`<div class="state big"><h1>No session has the number <span class="mono">${id}</span></h1><p>${error.message}</p><a class="btn" href=${href("sessions")}>All sessions</a></div>` : html`<${Failed} error=${error} retry=${reload} />`;
+  if (!data) return null;
+  const { session } = data.one;
+  const gone = (data.gaps ?? []).reduce((n, gap) => n + (gap.last_seq - gap.first_seq + 1), 0);
+  const verify = data.verify;
+  const stored = verify?.stored ?? (data.gaps ? session.last_seq - gone : null);
+  const waiting = verify?.in_flight ?? verify?.spooled ?? null;
+  const alive = !session.ended_at;
+  return html`<div class="head"><div class="grow"><h1><${Glyph} of=${glyphOf(data.one)} label=${wordOf(data.one)} /><b>${session.service ?? "program"}</b><span class="ink2">${session.host}:${session.pid}</span><span class=${glyphOf(data.one) === "crashed" ? "err" : "ink2"}>${wordOf(data.one)}</span></h1>
+      <div class="facts-line"><span>started <b title=${full(session.started_at)}>${when(session.started_at)}</b> ${zone(session.started_at)}</span><span>${alive ? html`heartbeat <b>${ago(session.heartbeat_at)}</b>` : html`ended <b>${when(session.ended_at)}</b> ${session.end_reason ?? ""}`}</span>${session.version && html`<span>version <b>${session.version}</b></span>`}<span>lived <b>${duration((session.ended_at ? new Date(session.ended_at) : now.value) - new Date(session.started_at))}</b></span></div></div>
+      <div class="acts"><a class="btn quiet" href=${apiUrl(`sessions/${id}`)} target="_blank" rel="noreferrer">JSON</a></div></div>
+    <div class="figures"><div><div class="fig"><b>${count(session.last_seq)}</b><span>lines accepted</span></div>${stored != null && html`<span class="op">=</span><div class="fig"><b>${count(stored)}</b><span>stored</span></div>${waiting != null && html`<span class="op">+</span><div class="fig"><b>${count(waiting)}</b><span>waiting</span></div>`}<span class="op">+</span><div class="fig"><b class=${gone ? "warn" : ""}>${count(gone)}</b><span>not stored, with a reason</span></div>`}</div><div><div class="fig"><b>${count(data.one.running_jobs)}</b><span>running jobs</span></div></div></div>
+    <div class="job-body"><div class="job-main"><${LogBox} boxRef=${viewer} query=${query} filter=${{ session_id: id, ...filterOf(query) }} follow=${alive} hidden=${new Set(["session_id"])} columns=${["job", "step"]} end=${true} /></div>
+      <aside class="side shown" aria-label="details" tabindex="-1"><section><h2>Gaps <span>${count((data.gaps ?? []).length)}</span></h2>${(data.gaps ?? []).length ? html`<dl class="kv">${data.gaps.slice(0, 100).map((gap) => html`<dt>${gap.reason}</dt><dd>${count(gap.first_seq)}–${count(gap.last_seq)} <span class="dim">· ${plural(gap.last_seq - gap.first_seq + 1, "line")}</span></dd>`)}</dl>` : html`<p class="dim">None: every number has its line.</p>`}</section>
+        <section><h2>Program</h2><dl class="kv"><dt>session</dt><dd class="mono">${session.session_id}</dd><${Copy} text=${String(session.session_id)} /><dt>host</dt><dd class="mono">${session.host}</dd><dt>pid</dt><dd class="mono">${session.pid}</dd><dt>boot</dt><dd class="mono cut" title=${session.boot_id}>${session.boot_id}</dd>${session.service && html`<dt>service</dt><dd>${session.service}</dd>`}<dt>confirmed</dt><dd>${count(session.confirmed)}</dd></dl></section></aside></div>`;
+}

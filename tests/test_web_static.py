@@ -1,0 +1,65 @@
+"""The files of the pages: what is vendored is what its manifest says, and all of it is small."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+from pathlib import Path
+
+STATIC = Path(__file__).parents[1] / "structjob" / "web" / "static"
+sys.path.insert(0, str(Path(__file__).parent / "web"))
+
+import vendor  # noqa: E402  # it stands beside the browser tests
+
+
+def test_vendored_files_are_those_of_the_manifest():
+    """Each vendored file has the hash in the manifest, and no file is there that it does not name."""
+    listed = {"manifest.json"}
+    for package in vendor.manifest():
+        assert package["license"]
+        assert package["integrity"].startswith("sha512-")
+        for file in package["files"]:
+            listed.add(file["file"])
+            assert vendor.sha384((vendor.VENDOR / file["file"]).read_bytes()) == file["sha384"], (
+                f"{file['file']} is not the file of {package['name']} {package['version']}: "
+                "run tests/web/vendor.py"
+            )
+    assert {path.name for path in vendor.VENDOR.iterdir()} == listed
+
+
+def test_import_map_names_every_module_of_the_vendored_packages():
+    """The page's import map leads to the vendored modules, each once, relative to the page."""
+    page = (STATIC / "index.html").read_text()
+    found = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    wanted = {
+        file["as"]: "{{static}}vendor/" + file["file"]
+        for package in vendor.manifest()
+        for file in package["files"]
+        if "as" in file
+    }
+    assert found["imports"] == wanted
+
+
+def test_pages_fit_their_budgets(record_property):
+    """All JavaScript is at most 60 kB compressed, the style at most 12 kB."""
+    scripts = [*STATIC.rglob("*.js"), *STATIC.rglob("*.mjs")]
+    script = sum(len(gzip.compress(path.read_bytes(), 9)) for path in scripts)
+    style = len(gzip.compress((STATIC / "app.css").read_bytes(), 9))
+    record_property("javascript_bytes", script)
+    record_property("css_bytes", style)
+    print(f"JavaScript {script / 1000:.1f} kB, CSS {style / 1000:.1f} kB compressed")
+    assert script <= 60_000
+    assert style <= 12_000
+
+
+def test_pages_hold_no_way_to_make_markup_of_text():
+    """No script of ours turns text into markup, and no page has an inline style or script."""
+    for path in [*STATIC.glob("*.js"), *STATIC.glob("pages/*.js")]:
+        text = path.read_text()
+        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"):  # fmt: skip
+            assert word not in text, f"{path.name} uses {word}"
+    page = (STATIC / "index.html").read_text()
+    assert " style=" not in page
+    assert " onclick=" not in page
