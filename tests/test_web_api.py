@@ -197,7 +197,28 @@ async def test_a_url_is_opened_for_reading_at_the_first_request(tracker, work, d
 async def test_pages_refer_to_their_files_by_the_depth_of_their_address(tracker):
     """(R47)"""
     async with client(tracker, base="http://localhost/") as web:
-        assert 'href="./api' in (await web.get("jobs")).text
+        assert 'href="./static/' in (await web.get("jobs")).text
         for deep in ("jobs/a", "jobs/a%2Fb", "jobs/"):
-            assert 'href="../api' in (await web.get(deep)).text
+            assert 'href="../static/' in (await web.get(deep)).text
         assert "default-src 'none'" in (await web.get("")).headers["content-security-policy"]
+
+
+async def test_a_page_begins_at_a_line_in_either_direction(web):
+    """With ``start`` a page begins at a line, forwards and backwards (R46)."""
+    lines = (await ask(web, "logs"))["items"]
+    middle = lines[len(lines) // 2]
+    name = f"{middle['session_id']}:{middle['seq']}"
+    forward = (await ask(web, f"logs?start={name}"))["items"]
+    backward = (await ask(web, f"logs?start={name}&order=desc"))["items"]
+    assert backward[::-1] + forward[1:] == lines
+    assert (await web.get("logs?start=1:999")).status_code == 404
+
+
+async def test_a_histogram_counts_what_the_list_has(web):
+    """The bars of a histogram add up to the lines of the list, by level (R40)."""
+    lines = (await ask(web, "logs"))["items"]
+    found = await ask(web, "logs/histogram?buckets=10")
+    assert sum(sum(bar["counts"].values()) for bar in found["bars"]) == len(lines)
+    warnings = sum(bar["counts"].get("warning", 0) for bar in found["bars"])
+    assert warnings == sum(line["level"] == "warning" for line in lines)
+    assert len(found["bars"]) <= 10

@@ -239,6 +239,9 @@ class LogQuery(LogMatch):
     order: Literal["asc", "desc"] = Field(default="asc", description=ORDER.description)
     limit: int = LIMIT
     cursor: str | None = CURSOR
+    start: str | None = Field(
+        default=None, description="Begin with this event, SESSION:SEQ.", examples=["4711:12"]
+    )
 
     def filter(self) -> LogFilter:
         """Return the filter.
@@ -246,7 +249,7 @@ class LogQuery(LogMatch):
         Raises:
             InvalidFilter: if a value is refused.
         """
-        return LogFilter.of(**self.values("cursor"))
+        return LogFilter.of(**self.values("cursor", "start"))
 
 
 def _value(text: str) -> Any:

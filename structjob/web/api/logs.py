@@ -11,6 +11,7 @@ from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import EventContext, EventRecord
+from structjob.statistics import LogHistogram
 from structjob.web.answers import PageOf, Reads, page_of, reads
 from structjob.web.params import LogMatch, LogQuery, NoQuery, Query
 from structjob.web.problems import Refused
@@ -26,6 +27,12 @@ class Count(msgspec.Struct):
     count: int
 
 
+class HistogramQuery(LogMatch):
+    """Parameters of a histogram."""
+
+    buckets: int = Field(default=60, ge=1, le=240, description="Stretches of time at most.")
+
+
 class ContextQuery(Query):
     """Parameters of an event's neighbours."""
 
@@ -36,16 +43,23 @@ class ContextQuery(Query):
     )
 
 
-@reads(router, "/logs", PageOf[EventRecord])
+@reads(router, "/logs", PageOf[EventRecord], problems=(404,))
 async def list_logs(source: Reads, query: Annotated[LogQuery, Parameters()]) -> Any:
     """List events, the oldest first."""
-    return page_of(await source.logs.list(query.filter(), cursor=query.cursor))
+    start = None if query.start is None else identity(query.start)
+    return page_of(await source.logs.list(query.filter(), cursor=query.cursor, start=start))
 
 
 @reads(router, "/logs/count", Count)
 async def count_logs(source: Reads, query: Annotated[LogMatch, Parameters()]) -> Any:
     """Count the events that match."""
     return Count(await source.logs.count(**query.values()))
+
+
+@reads(router, "/logs/histogram", LogHistogram)
+async def count_logs_by_time(source: Reads, query: Annotated[HistogramQuery, Parameters()]) -> Any:
+    """Count the events that match by level and stretch of time."""
+    return await source.logs.histogram(buckets=query.buckets, **query.values("buckets"))
 
 
 @reads(router, "/logs/{name}", EventRecord, problems=(404,))

@@ -21,10 +21,10 @@ export function timeLabels(start, end, most = 8) {
 export function Histogram({ data, hidden, range, onRange, label }) {
   const box = useRef(null);
   const [drag, setDrag] = useState(null);
-  const buckets = data?.buckets?.length ? data.buckets : hidden?.buckets ?? [];
-  if (!buckets.length) return html`<svg class="chart" viewBox="0 0 1248 92" height="92" aria-hidden="true"><line class="rugline" x1="0" x2="1248" y1="70.5" y2="70.5" /></svg>`;
-  const start = Date.parse(buckets[0].start), end = Date.parse(buckets.at(-1).end);
-  const most = Math.max(1, ...buckets.map((one) => sum(one.counts)), ...(hidden?.buckets ?? []).map((one) => sum(one.counts)));
+  const buckets = data?.bars?.length ? data.bars : hidden?.bars ?? [];
+  if (!buckets.length) return html`<svg class="chart" viewBox="0 0 1248 72" height="72" preserveAspectRatio="none" aria-hidden="true"><line class="rugline" x1="0" x2="1248" y1="70.5" y2="70.5" /></svg>`;
+  const start = Date.parse(buckets[0].since), end = Date.parse(buckets.at(-1).until);
+  const most = Math.max(1, ...buckets.map((one) => sum(one.counts)), ...(hidden?.bars ?? []).map((one) => sum(one.counts)));
   const w = 1248 / buckets.length;
   const share = (event) => { const r = box.current.getBoundingClientRect(); return Math.max(0, Math.min(1, (event.clientX - r.left) / r.width)); };
   const chosen = drag ? [Math.min(...drag), Math.max(...drag)] : range ? [(range[0] - start) / (end - start), (range[1] - start) / (end - start)] : null;
@@ -33,13 +33,13 @@ export function Histogram({ data, hidden, range, onRange, label }) {
     const [a, b] = [Math.min(...drag), Math.max(...drag)];
     setDrag(null);
     if (b - a > 0.004) onRange([start + a * (end - start), start + b * (end - start)]);
-    else { const i = Math.min(buckets.length - 1, Math.floor(a * buckets.length)); onRange([Date.parse(buckets[i].start), Date.parse(buckets[i].end)]); }
+    else { const i = Math.min(buckets.length - 1, Math.floor(a * buckets.length)); onRange([Date.parse(buckets[i].since), Date.parse(buckets[i].until)]); }
   };
-  return html`<svg ref=${box} class="chart" viewBox="0 0 1248 92" height="92" preserveAspectRatio="none" role="img" aria-label=${label}
+  return html`<svg ref=${box} class="chart" viewBox="0 0 1248 72" height="72" preserveAspectRatio="none" role="img" aria-label=${label}
       onPointerDown=${(event) => { event.currentTarget.setPointerCapture(event.pointerId); setDrag([share(event), share(event)]); }} onPointerMove=${(event) => drag && setDrag([drag[0], share(event)])} onPointerUp=${up}>
     ${chosen && html`<rect class="brush" x=${chosen[0] * 1248} width=${Math.max(1, (chosen[1] - chosen[0]) * 1248)} y="0" height="70" />`}
-    ${(hidden?.buckets ?? []).map((one, i) => { const h = (68 * sum(one.counts)) / most; return h > 0 && html`<rect class="h-hidden" x=${i * w + 0.5} width=${Math.max(1, w - 1)} y=${70 - h} height=${h} />`; })}
-    ${(data?.buckets ?? []).map((one, i) => {
+    ${(hidden?.bars ?? []).map((one, i) => { const h = (68 * sum(one.counts)) / most; return h > 0 && html`<rect class="h-hidden" x=${i * w + 0.5} width=${Math.max(1, w - 1)} y=${70 - h} height=${h} />`; })}
+    ${(data?.bars ?? []).map((one, i) => {
       const bad = (one.counts.error ?? 0) + (one.counts.critical ?? 0), warn = one.counts.warning ?? 0, all = sum(one.counts);
       if (!all) return null;
       const scale = (n) => (n ? Math.max(1.5, (68 * n) / most) : 0);

@@ -22,9 +22,9 @@ export const CSS = `
 :host([theme="dark"]) { color-scheme: dark; } :host([theme="light"]) { color-scheme: light; } :host([theme="system"]) { color-scheme: light dark; }
 :host([hidden]), [hidden] { display: none !important; }
 * { box-sizing: border-box; }
-.sans, .gap, .day, .fold em, .empty, .pill, .said, .acts, .lib, .head { font-family: var(--structjob-sans, -apple-system, BlinkMacSystemFont, "Segoe UI Variable Text", "Segoe UI", Inter, Cantarell, Ubuntu, Roboto, "Noto Sans", sans-serif); }
+.sans, .gap, .day, .fold em, .empty, .pill, .said, .acts, .lib, .head span { font-family: var(--structjob-sans, -apple-system, BlinkMacSystemFont, "Segoe UI Variable Text", "Segoe UI", Inter, Cantarell, Ubuntu, Roboto, "Noto Sans", sans-serif); }
 .head { position: absolute; inset: 0 30px auto 0; height: 26px; line-height: 26px; border-bottom: 1px solid var(--line); color: var(--ink3); display: grid; grid-template-columns: var(--columns); padding-left: 16px; white-space: nowrap; z-index: 2; }
-.head + .view { top: 26px; }
+.head:not([hidden]) + .view { top: 26px; }
 .view { position: absolute; inset: 0 30px 0 0; overflow-y: scroll; overflow-x: hidden; overflow-anchor: none; scrollbar-width: none; outline: 0; }
 .view::-webkit-scrollbar { display: none; }
 .view:focus-visible::after { content: ""; position: sticky; display: block; }
@@ -79,7 +79,7 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
 .empty { position: absolute; inset: 48px 46px auto 16px; color: var(--ink2); font-size: 13px; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @container (max-width: 640px) {
-  .strip { display: none; } .view, .head { right: 0; } .head { display: none; } .head + .view { top: 0; }
+  .strip { display: none; } .view, .head { right: 0; } .head { display: none; } .head:not([hidden]) + .view { top: 0; }
   .line { grid-template-columns: 22px minmax(0, 1fr) 13ch; padding: 3px 6px 3px 4px; border-bottom: 1px solid var(--line); }
   .line > .time { order: 3; text-align: right; font-size: 11px; } .line > .col { display: none; } .line > .text { padding-right: 6px; }
   .attrs { display: block; overflow: hidden; text-overflow: ellipsis; line-height: 16px; min-height: 16px; } .attr:first-child::before { content: ""; }

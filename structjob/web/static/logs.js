@@ -38,8 +38,8 @@ export class StructjobLogs extends HTMLElement {
     super();
     const shadow = this.attachShadow({ mode: "open" });
     shadow.adoptedStyleSheets = [sheet];
-    this.head = el("div", "head");
-    this.head.hidden = true;
+    this.headBox = el("div", "head");
+    this.headBox.hidden = true;
     this.box = el("div", "view");
     this.box.tabIndex = 0;
     this.box.setAttribute("role", "group");
@@ -59,7 +59,7 @@ export class StructjobLogs extends HTMLElement {
     this.status.setAttribute("role", "status");
     this.empty = el("div", "empty");
     this.empty.hidden = true;
-    shadow.append(this.head, this.box, this.stripBox, this.pill, this.empty, this.status);
+    shadow.append(this.headBox, this.box, this.stripBox, this.pill, this.empty, this.status);
     this.box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.box.addEventListener("click", (event) => this.#clicked(event));
     this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
@@ -142,7 +142,7 @@ export class StructjobLogs extends HTMLElement {
   /** Begin anew: at the line of `at`, at the first error, at the end when following, at the top. */
   async #load() {
     const turn = ++this.#turn;
-    const at = this.#wanted?.at, first = this.#wanted?.first;
+    const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
     this.#wanted = null;
     this.#stream?.close();
     this.#stream = null;
@@ -155,7 +155,7 @@ export class StructjobLogs extends HTMLElement {
     this.#matches = null;
     try {
       if (at) await this.#around(at, turn);
-      else if (first && (await this.#seek(first, turn))) { /* it stands there */ }
+      else if (first && ((within && (await this.#seek(first, turn, within))) || (await this.#seek(first, turn)))) { /* it stands there */ }
       else await this.#end(turn, !this.#following && !this.atEnd);
       if (turn !== this.#turn) return;
       this.#error = null;
@@ -394,7 +394,7 @@ export class StructjobLogs extends HTMLElement {
   #drawAll() {
     const w = this.#window;
     this.box.style.setProperty("--columns", `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`);
-    this.head.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
+    this.headBox.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
     this.tall.classList.toggle("wrapped", this.hasAttribute("wrap"));
     const stick = this.#following && !this.#paused && !this.#detached;
     for (let pass = 0; pass < 3; pass += 1) {
@@ -437,17 +437,17 @@ export class StructjobLogs extends HTMLElement {
     }
     this.box.setAttribute("aria-activedescendant", this.view.cursor && this.#rows.has(this.view.cursor) ? `r${this.view.cursor}` : "");
     this.#drawFrame();
-    if (!this.head.hidden || this.hasAttribute("head")) this.#drawHead();
+    if (!this.headBox.hidden || this.hasAttribute("head")) this.#drawHead();
   }
 
   redrawNone() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); }
 
   #drawHead() {
-    this.head.hidden = false;
+    this.headBox.hidden = false;
     const names = { job: "Job", step: "Step", logger: "Logger" };
-    this.head.replaceChildren(el("span", "", "Time"), el("span", "", "L"), ...this.view.columns.map((one) => el("span", "", names[one] || one.replace(/^attr\./, ""))), el("span", "", "Message and attributes"));
-    this.head.firstChild.style.paddingLeft = "0";
-    this.head.children[1].style.textAlign = "center";
+    this.headBox.replaceChildren(el("span", "", "Time"), el("span", "", "L"), ...this.view.columns.map((one) => el("span", "", names[one] || one.replace(/^attr\./, ""))), el("span", "", "Message and attributes"));
+    this.headBox.firstChild.style.paddingLeft = "0";
+    this.headBox.children[1].style.textAlign = "center";
   }
 
   #scrolled() {
@@ -477,7 +477,7 @@ export class StructjobLogs extends HTMLElement {
   }
 
   #drawStrip() {
-    const buckets = this.#strip?.buckets ?? [];
+    const buckets = this.#strip?.bars ?? [];
     const ns = "http://www.w3.org/2000/svg";
     const svg = document.createElementNS(ns, "svg");
     svg.setAttribute("viewBox", `0 0 30 ${buckets.length || 1}`);
@@ -500,9 +500,9 @@ export class StructjobLogs extends HTMLElement {
   }
 
   #drawFrame() {
-    const buckets = this.#strip?.buckets;
+    const buckets = this.#strip?.bars;
     if (!this.frameBox || !buckets?.length || !this.#window.items.length) return;
-    const start = Date.parse(buckets[0].start), length = Date.parse(buckets.at(-1).end) - start || 1;
+    const start = Date.parse(buckets[0].since), length = Date.parse(buckets.at(-1).until) - start || 1;
     const time = (index) => { for (let i = index; i >= 0; i -= 1) { const item = this.#window.items[i]; if (item?.line) return Date.parse(item.line.ts); } return start; };
     const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.box.clientHeight));
     const height = this.stripBox.clientHeight;
@@ -512,11 +512,11 @@ export class StructjobLogs extends HTMLElement {
   }
 
   async #stripClicked(event) {
-    const buckets = this.#strip?.buckets;
+    const buckets = this.#strip?.bars;
     if (!buckets?.length) return;
     const share = (event.clientY - this.stripBox.getBoundingClientRect().top) / this.stripBox.clientHeight;
-    const start = Date.parse(buckets[0].start);
-    const since = new Date(start + share * (Date.parse(buckets.at(-1).end) - start)).toISOString();
+    const start = Date.parse(buckets[0].since);
+    const since = new Date(start + share * (Date.parse(buckets.at(-1).until) - start)).toISOString();
     const page = await this.client.logs({ ...this.wanted, since, limit: 1 });
     if (page.items[0]) await this.jump(idOf(page.items[0]));
   }
@@ -544,8 +544,8 @@ export class StructjobLogs extends HTMLElement {
   /** Stand on the first line of a level or above. */
   async first(level = "error") { return this.#seek(level, this.#turn); }
 
-  async #seek(level, turn) {
-    const page = await this.client.logs({ ...this.wanted, ...levelled(this.wanted, level), order: "asc", limit: 1 });
+  async #seek(level, turn, within = {}) {
+    const page = await this.client.logs({ ...this.wanted, ...levelled(this.wanted, level), ...within, order: "asc", limit: 1 });
     if (turn !== this.#turn || !page.items[0]) return false;
     const id = idOf(page.items[0]);
     this.view.open.add(id);

@@ -20,7 +20,7 @@ async function load(id, signal) {
     Promise.all(ids.map((one) => quiet(api.job(one, signal), null))),
     quiet(api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }, signal), null),
   ]);
-  return { group, first: answer.first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days: bars && daily(bars.buckets, 28) };
+  return { group, first: answer.first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days: bars && daily(bars.bars, 28) };
 }
 
 export default function ErrorPage({ id }) {

@@ -27,7 +27,7 @@ export function Days({ group, days = DAYS, width, height }) {
   useEffect(() => {
     let mine = true;
     const since = new Date(Date.now() - days * 86_400_000).toISOString();
-    api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }).then((found) => { if (mine) setCounts(daily(found.buckets, days)); }, () => {});
+    api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }).then((found) => { if (mine) setCounts(daily(found.bars, days)); }, () => {});
     return () => { mine = false; };
   }, [group.fingerprint, group.count]);
   return counts ? html`<${DayBars} counts=${counts} days=${days} width=${width} height=${height} bad=${group.status !== "resolved"} />` : null;
@@ -38,7 +38,7 @@ export function daily(buckets, days) {
   const end = Date.now();
   for (const one of buckets) {
     const n = Object.values(one.counts).reduce((a, b) => a + b, 0);
-    const i = days - 1 - Math.floor((end - (Date.parse(one.start) + Date.parse(one.end)) / 2) / 86_400_000);
+    const i = days - 1 - Math.floor((end - (Date.parse(one.since) + Date.parse(one.until)) / 2) / 86_400_000);
     if (n) out[Math.max(0, Math.min(days - 1, i))] += n;
   }
   return out;

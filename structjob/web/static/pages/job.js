@@ -16,7 +16,7 @@ async function load(id, signal) {
     api.ofJob(job.id, "tree", { depth: 4, limit: 20_000 }, signal),
     quiet(api.ofJob(job.id, "attempts", {}, signal), []),
     quiet(api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, signal), { items: [] }),
-    job.error ? quiet(api.logs({ job: job.id, level: "error", limit: 1, children: 0, order: "desc" }, signal), { items: [] }).then((page) => (page.items[0]?.fingerprint ? quiet(api.error(page.items[0].fingerprint, signal), null) : null)) : null,
+    job.error ? quiet(api.logs({ job: job.id, level: "error", limit: 1, children: 0, order: "desc" }, signal), { items: [] }).then((page) => (page.items[0]?.fingerprint ? quiet(api.error(page.items[0].fingerprint, signal), null).then((found) => found && (found.group ?? found)) : null)) : null,
     job.session_id ? quiet(api.request(`sessions/${job.session_id}`, {}, { signal }), null) : null,
   ]);
   return { ...detail, tree, attempts, usual: usual.items.map((one) => one.duration_ms).filter((one) => one != null), group, session: session?.session ?? session };
@@ -46,6 +46,7 @@ function Loaded({ data, query, reload, set, readMs }) {
   const wanted = query.get("step");
   const selected = wanted ? find(nodes, (node) => node.id === wanted) ?? find(nodes, (node) => node.name === wanted) : null;
   const [cursor, setCursor] = useState(() => find(nodes, (node) => node.status === "failed" && !node.kids.length)?.id ?? null);
+  const failing = useMemo(() => find(nodes, (node) => node.kind === "step" && node.status === "failed" && !node.kids.length), [nodes]);
   const at = selected?.id ?? cursor;
   useEffect(() => { setUnfolded((old) => (old.size ? old : unfoldedAtFirst(nodes))); }, [nodes]);
   useLive(data, set, reload, running);
@@ -126,7 +127,7 @@ function Loaded({ data, query, reload, set, readMs }) {
         : html`<${StepTable} nodes=${nodes} flat=${view === "flat"} current=${at} onSelect=${select} />`}
       <${LogBox} boxRef=${logs} filter=${filter} follow=${running && !older} query=${query} hidden=${new Set(["job"])} columns=${["logger"]}
         chips=${wanted ? [html`<${Chip} kind="step" name="step" value=${selected?.name ?? wanted} onRemove=${() => setQuery({ step: null, at: null })} />`] : []}
-        start=${query.get("at") ? { at: query.get("at") } : job.status === "failed" || job.status === "crashed" ? { first: "error" } : null} channels=${["logs", "tree"]} />
+        start=${query.get("at") ? { at: query.get("at") } : job.status === "failed" || job.status === "crashed" ? { first: "error", within: failing ? { step_id: failing.record.id } : null } : null} channels=${["logs", "tree"]} />
       </div><${Side} data=${data} shown=${details} /></div>
     ${cancelling && html`<${Cancel} job=${job} onClose=${() => setCancelling(false)} reload=${reload} />`}`;
 }

@@ -41,11 +41,33 @@ export function FilterChips({ query, hidden }) {
   return html`${chips.map(([name, value]) => html`<${Chip} key=${name + value} name=${name.replace(/^attr\./, "")} op=${name === "level" && query.get("level_exact") ? "=" : CHIP_OP[name] ?? "="} value=${value} off=${off.has(`${name}=${value}`)} title="turn off or on" onRemove=${() => remove(name, value)} onClick=${() => flip(name, value)} />`)}`;
 }
 
-export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "", end = false, plain = false }) {
-  const box = useRef(null);
-  const [counts, setCounts] = useState({});
+/** The field that marks a text in the lines, counts it in the database, and goes from hit to hit. */
+export function Finder({ query, filterKey }) {
   const [matches, setMatches] = useState(null);
   const [text, setText] = useState(query.get("hl") ?? "");
+  const viewer = () => document.querySelector("structjob-logs");
+  useEffect(() => {
+    const counted = ({ detail }) => { if ("matches" in detail) setMatches(detail.matches); };
+    document.addEventListener("structjob-counts", counted);
+    return () => document.removeEventListener("structjob-counts", counted);
+  }, []);
+  useEffect(() => {
+    const timer = setTimeout(() => { viewer()?.find(text).catch(() => {}); setQuery({ hl: text || null }, { replace: true }); }, 200);
+    return () => clearTimeout(timer);
+  }, [text, filterKey]);
+  const onKey = (event) => {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      if (event.ctrlKey || event.metaKey) { setQuery({ q: text, hl: null }); setText(""); } else viewer()?.nextMatch(event.shiftKey);
+    } else if (event.key === "Escape") { event.stopPropagation(); setText(""); event.target.blur(); }
+  };
+  return html`<label class="field"><span class="visually-hidden">find in the lines</span><input data-find type="text" placeholder="Find" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey} autocomplete="off" spellcheck=${false} />
+    ${text ? html`<span class="n">${matches ? `${count(matches.count ?? matches)}${matches.partial ? " so far" : ""}` : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
+}
+
+export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "", end = false, onContext }) {
+  const box = useRef(null);
+  const [counts, setCounts] = useState({});
   const [adding, setAdding] = useState(false);
   const [context, setContext] = useState(false);
   const key = JSON.stringify(filter);
@@ -63,8 +85,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
         else live.value = { kind: detail.paused ? "paused" : "live", text: `${detail.paused ? "paused" : "live"} · ${name}` };
       },
       "structjob-counts": ({ detail }) => {
-        if ("matches" in detail) setMatches(detail.matches);
-        if (detail.histogram) { const sum = {}; for (const one of detail.histogram.buckets) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
+        if (detail.histogram) { const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
       },
       "structjob-line": ({ detail }) => setCounts((old) => { const out = { ...old }; for (const line of detail.lines) out[line.level] = (out[line.level] ?? 0) + 1; return out; }),
       "structjob-filter": ({ detail }) => {
@@ -74,7 +95,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
         else if (detail.field && detail.name === "level") setQuery({ level: LEVELS.filter((one) => one !== value) });
       },
       "structjob-link": ({ detail }) => { copy(permanent({ at: detail.id })); },
-      "structjob-context": ({ detail }) => setContext(detail.on),
+      "structjob-context": ({ detail }) => { setContext(detail.on); onContext?.(detail.on); },
       "structjob-open": (event) => { if (onOpen) { event.preventDefault(); onOpen(event.detail.line); } },
       "structjob-error": ({ detail }) => { if ([401, 503, 504].includes(detail.status)) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: detail, retry: () => node.startAt({}) } })); },
       "structjob-cursor": (event) => { if (onOpen && node.view.inPanel && event.detail.line) onOpen(event.detail.line, true); },
@@ -92,23 +113,11 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
   useEffect(() => { box.current.toggleAttribute("follow", Boolean(follow)); }, [follow]);
   useEffect(() => { box.current.setAttribute("columns", columns.join(" ")); }, [columns.join(" ")]);
   useEffect(() => { box.current.view.inPanel = Boolean(onOpen); }, [Boolean(onOpen)]);
-  useEffect(() => {
-    const timer = setTimeout(() => { box.current.find(text).catch(() => {}); setQuery({ hl: text || null }, { replace: true }); }, 200);
-    return () => clearTimeout(timer);
-  }, [text, key]);
   const total = Object.entries(counts).reduce((n, [name, one]) => (name === "partial" ? n : n + one), 0);
   const errors = (counts.error ?? 0) + (counts.critical ?? 0);
-  const onKey = (event) => {
-    if (event.key === "Enter") {
-      event.preventDefault();
-      if (event.ctrlKey || event.metaKey) { setQuery({ q: text, hl: null }); setText(""); } else { box.current.nextMatch(event.shiftKey); }
-    } else if (event.key === "Escape") { event.stopPropagation(); setText(""); event.target.blur(); box.current.box.focus(); }
-  };
-  const finder = html`<label class="field"><span class="visually-hidden">find in the lines</span><input data-find type="text" placeholder="Find" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey} autocomplete="off" spellcheck=${false} />
-    ${text ? html`<span class="n">${matches ? `${count(matches.count ?? matches)}${matches.partial ? " so far" : ""}` : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
   return html`${bar && html`<div class="logbar">${context ? html`<span>in context, all filters off</span><button type="button" class="btn" onClick=${() => box.current.context()}>Back to the filters <kbd>c</kbd></button>`
-      : plain ? null : html`${chips}<${FilterChips} query=${query} hidden=${new Set([...hidden, "step", "attempt"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${NAMES.filter((one) => !hidden.has(one))} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} />`}
+      : html`${chips}<${FilterChips} query=${query} hidden=${new Set([...hidden, "step", "attempt"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${NAMES.filter((one) => !hidden.has(one))} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} />`}
       <span class="counts">${total > 0 && html`<b>${count(total)}</b> ${total === 1 ? "line" : "lines"}${errors > 0 && html` · <button type="button" class="link err" onClick=${() => setQuery({ level: "error" })}>${count(errors)} ${errors === 1 ? "error" : "errors"}</button>`}${counts.warning > 0 && html` · <button type="button" class="link warn" onClick=${() => setQuery({ level: "warning" })}>${count(counts.warning)} ${counts.warning === 1 ? "warning" : "warnings"}</button>`}`}</span>
-      <button type="button" class="btn only-small" onClick=${() => box.current.nextError()}>Next error</button>${finder}</div>`}
+      <button type="button" class="btn only-small" onClick=${() => box.current.nextError()}>Next error</button><${Finder} query=${query} filterKey=${key} /></div>`}
     <structjob-logs ref=${box} head=${head ? "" : undefined}></structjob-logs>`;
 }

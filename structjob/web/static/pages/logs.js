@@ -7,7 +7,7 @@ import { Histogram } from "../charts.js";
 import { errorOf, shown } from "../logs-text.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem } from "./common.js";
-import { FilterChips, LogBox, NOT_FILTERS, filterOf } from "./logbox.js";
+import { FilterChips, Finder, LogBox, NOT_FILTERS, filterOf } from "./logbox.js";
 import { Traceback } from "./error.js";
 
 const LEVELS = ["debug", "info", "success", "warning", "error", "critical"];
@@ -27,6 +27,7 @@ export default function Logs({ query }) {
   const filter = useMemo(() => (brush ? { ...base, since: new Date(brush[0]).toISOString(), until: new Date(brush[1]).toISOString() } : base), [base, brush]);
   const baseKey = JSON.stringify(base);
   const [took, setTook] = useState(null);
+  const [context, setContext] = useState(false);
   useEffect(() => {
     const abort = new AbortController();
     const began = performance.now();
@@ -34,7 +35,7 @@ export default function Logs({ query }) {
     api.histogram({ ...base, buckets: 180 }, abort.signal).then(async (found) => {
       setHistogram(found);
       setTook(performance.now() - began);
-      if (!sum(found.buckets)) {
+      if (!sum(found.bars)) {
         const { since, until: end } = base;
         const rest = await api.histogram({ ...(since ? { since } : {}), ...(end ? { until: end } : {}), buckets: 180 }, abort.signal);
         setHidden(rest);
@@ -43,9 +44,9 @@ export default function Logs({ query }) {
     return () => abort.abort();
   }, [baseKey]);
   useEffect(() => { setBrush(null); }, [baseKey]);
-  const buckets = histogram?.buckets ?? [];
+  const buckets = histogram?.bars ?? [];
   const total = sum(buckets), errors = sum(buckets, (one) => one === "error" || one === "critical"), warnings = sum(buckets, (one) => one === "warning");
-  const inside = brush && buckets.filter((one) => Date.parse(one.start) < brush[1] && Date.parse(one.end) > brush[0]);
+  const inside = brush && buckets.filter((one) => Date.parse(one.since) < brush[1] && Date.parse(one.until) > brush[0]);
   const cols = (query.get("cols") ?? "").split(",").filter(Boolean);
   const chips = [...query].filter(([name]) => !NOT_FILTERS.includes(name) && name !== "since" && name !== "until");
   const none = histogram && total === 0 && !follow;
@@ -53,7 +54,7 @@ export default function Logs({ query }) {
   usePage({
     title: "Logs",
     keys: [["j k", "line"], ["e E", "error"], ["n N", "match"], ["c", "context"], ["w", "wrap"], ["u", "UTC"], ["r", follow ? "resume" : "live"], ["f", "filter"]],
-    facts: histogram ? `${histogram.partial ? `counted so far, back to ${histogram.looked_back_to ? hour(histogram.looked_back_to) : "…"}` : "counted in full"}${took ? ` · ${count(took)}\u202fms` : ""}` : "",
+    facts: histogram ? `${histogram.partial ? `counted so far, back to ${histogram.counted_since ? hour(histogram.counted_since) : "…"}` : "counted in full"}${took ? ` · ${count(took)}\u202fms` : ""}` : "",
     on: {
       f: () => setAdding(true), r: () => { if (follow) return false; setQuery({ live: "1", until: null, at: null }); return true; },
       Backspace: () => { const last = chips.at(-1); if (!last) return false; setQuery({ [last[0]]: query.getAll(last[0]).slice(0, -1) }); return true; },
@@ -67,14 +68,14 @@ export default function Logs({ query }) {
     },
   });
   useEffect(() => { if (!follow) live.value = { kind: "ended", text: "not followed" }; }, [follow]);
-  return html`<div class="bar"><${FilterChips} query=${query} hidden=${new Set(["since", "until"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} /><span class="grow"></span>
-      <${Segments} label="lines that come" value=${follow ? "live" : "still"} onChoose=${(value) => setQuery({ live: value === "live" ? "1" : null, ...(value === "live" ? { until: null, at: null } : {}) })} items=${[["live", "Live"], ["still", "Still"]]} />
+  return html`<div class="bar">${context ? html`<span>in context, all filters off</span><button type="button" class="btn" onClick=${() => viewer.current.context()}>Back to the filters <kbd>c</kbd></button>` : null}<${FilterChips} query=${query} hidden=${new Set(["since", "until"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} /><span class="grow"></span>
+      <${Finder} query=${query} filterKey=${JSON.stringify(filter)} /><${Segments} label="lines that come" value=${follow ? "live" : "still"} onChoose=${(value) => setQuery({ live: value === "live" ? "1" : null, ...(value === "live" ? { until: null, at: null } : {}) })} items=${[["live", "Live"], ["still", "Still"]]} />
       <${Menu} className="btn" label="Download" title="download all lines that match"><a href=${apiUrl("logs.txt", filter)} download>As text</a><a href=${apiUrl("logs.jsonl", filter)} download>As JSON lines</a></${Menu}><${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("logs", filter)} target="_blank" rel="noreferrer">JSON</a><${CurlItem} path="logs" params=${filter} /></${Menu}></div>
-    <div class="histo"><div class="title"><span><b>${count(total)}</b> ${hidden ? `of ${count(sum(hidden.buckets))} ` : ""}${total === 1 ? "line" : "lines"}${histogram?.partial ? " so far" : ""}</span>${errors > 0 && html`<button type="button" class="link err" onClick=${() => setQuery({ level: "error" })}>${plural(errors, "error")}</button>`}${warnings > 0 && html`<button type="button" class="link warn" onClick=${() => setQuery({ level: "warning" })}>${plural(warnings, "warning")}</button>`}
-        ${buckets.length > 0 && html`<span class="dim wide">1 bar = ${duration(Date.parse(buckets[0].end) - Date.parse(buckets[0].start))}</span>`}${hidden && html`<span class="dim">gray bars: lines hidden by the filters</span>`}<span class="grow"></span>
+    <div class="histo"><div class="title"><span><b>${count(total)}</b> ${hidden ? `of ${count(sum(hidden.bars))} ` : ""}${total === 1 ? "line" : "lines"}${histogram?.partial ? " so far" : ""}</span>${errors > 0 && html`<button type="button" class="link err" onClick=${() => setQuery({ level: "error" })}>${plural(errors, "error")}</button>`}${warnings > 0 && html`<button type="button" class="link warn" onClick=${() => setQuery({ level: "warning" })}>${plural(warnings, "warning")}</button>`}
+        ${buckets.length > 0 && html`<span class="dim wide">1 bar = ${duration(Date.parse(buckets[0].until) - Date.parse(buckets[0].since))}</span>`}${hidden && html`<span class="dim">gray bars: lines hidden by the filters</span>`}<span class="grow"></span>
         ${brush && html`<span class="accent">${hour(brush[0])} – ${hour(brush[1])} · ${plural(sum(inside), "line")}</span><button type="button" class="btn quiet" onClick=${apply}>Zoom in</button><button type="button" class="btn quiet" onClick=${() => setBrush(null)}>Clear <kbd>Esc</kbd></button>`}</div>
       <${Histogram} data=${histogram} hidden=${hidden} range=${brush} onRange=${setBrush} label=${`${count(total)} lines, ${count(errors)} errors, ${count(warnings)} warnings`} /></div>
-    ${none ? html`<${Empty} query=${query} base=${base} chips=${chips} hidden=${hidden} />` : html`<div class="split"><div class="main"><${LogBox} boxRef=${viewer} query=${query} filter=${filter} follow=${follow} plain=${true} end=${true} hidden=${new Set(FIELDS)} columns=${["job", "step", ...cols]} head=${true} start=${query.get("at") ? { at: query.get("at") } : null} startKey=${query.get("at") ?? ""} onOpen=${(found, moved) => { if (!moved || line) setLine(found); }} end=${true} compact=${true} /></div>
+    ${none ? html`<${Empty} query=${query} base=${base} chips=${chips} hidden=${hidden} />` : html`<div class="split"><div class="main"><${LogBox} boxRef=${viewer} query=${query} filter=${filter} follow=${follow} bar=${false} onContext=${setContext} end=${true} hidden=${new Set(FIELDS)} columns=${["job", "step", ...cols]} head=${true} start=${query.get("at") ? { at: query.get("at") } : null} startKey=${query.get("at") ?? ""} onOpen=${(found, moved) => { if (!moved || line) setLine(found); }} end=${true} compact=${true} /></div>
       ${line && html`<${LinePanel} line=${line} onClose=${() => setLine(null)} viewer=${viewer} />`}</div>`}`;
 }
 
@@ -100,7 +101,7 @@ function Shown({ text }) {
 }
 
 function Empty({ query, base, chips, hidden }) {
-  const whole = hidden ? sum(hidden.buckets) : null;
+  const whole = hidden ? sum(hidden.bars) : null;
   const length = query.get("since");
   return html`<div class="split well"><div class="state"><h1>No line matches${chips.length > 1 ? " all of these" : ""}</h1><p>${whole ? `${plural(whole, "line")} ${whole === 1 ? "is" : "are"} in this window.${chips.length ? " What each filter hides on its own:" : ""}` : whole === 0 ? "There is no line at all in this window." : ""}</p>
     ${chips.map(([name, value]) => html`<${Hides} key=${name + value} name=${name} value=${value} query=${query} base=${base} />`)}
