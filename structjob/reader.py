@@ -26,6 +26,7 @@ from structjob.store.factory import make_store
 from structjob.store.url import masked, parse, with_schema
 
 if TYPE_CHECKING:
+    from structjob.retention.policy import PruneResult, Retention
     from structjob.store.contract import Fetch, Flush, Transact
     from structjob.store.ingest import Store
 
@@ -201,6 +202,20 @@ class Reader:
         """
         await self._flush()
         return await verify(self._ask)
+
+    async def preview_prune(self, retention: Retention) -> PruneResult:
+        """Count what `Tracker.prune` would delete; delete nothing.
+
+        Args:
+            retention: What is kept, and for how long.
+
+        Raises:
+            StoreUnavailable: if the database does not answer.
+        """
+        from structjob.retention.prune import preview
+
+        await self._flush()
+        return await preview(self._ask, retention)
 
     async def health(self) -> Health:
         """Return whether the database answers and how it is; what is wrong with it does not

@@ -34,6 +34,7 @@ from structjob.cli.sessions import sessions
 from structjob.cli.show import show
 from structjob.cli.stats import stats
 from structjob.cli.tail import tail
+from structjob.cli.token import token
 from structjob.cli.verify import verify
 from structjob.exceptions import (
     ErrorGroupNotFound,
@@ -164,6 +165,7 @@ for command in (
     cancel,
     sessions,
     serve,
+    token,
     export,
     import_,
     prune,

@@ -2,56 +2,95 @@
 
 from __future__ import annotations
 
-import importlib.util
-import ipaddress
+import socket
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, say
+from structjob.cli.token import file_of, require_extra
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-
-_NEEDED = ("fastapi", "uvicorn", "websockets", "itsdangerous")
 
 
 @click.command(
     epilog="""\b
 Examples:
   structjob serve
-  structjob serve --port 8321 --read-only"""
+  structjob serve --read-only --open
+  structjob token create --scope read && structjob serve --host 0.0.0.0 --allowed-host logs.example
+
+Without tokens only this machine is let in. With --token-file, or where ./structjob-tokens.json is, each request needs one."""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port; 0: a free one.")  # fmt: skip
+@click.option("--token-file", metavar="FILE", help="File of the tokens; see structjob token.")
 @click.option("--read-only", is_flag=True, help="Refuse to cancel, resolve and prune.")
+@click.option("--allowed-host", multiple=True, metavar="NAME", help="A name this server is reached by; may be repeated.")  # fmt: skip
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-* headers count.")  # fmt: skip
+@click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin whose pages may read the API with a token.")  # fmt: skip
+@click.option("--frame-ancestor", multiple=True, metavar="ORIGIN", help="Origin that may show the pages in a frame.")  # fmt: skip
+@click.option("--open", "browser", is_flag=True, help="Open the pages in a browser.")
 @options.database
-def serve(db: Database, *, host: str, port: int, read_only: bool) -> None:
+def serve(
+    db: Database,
+    *,
+    host: str,
+    port: int,
+    token_file: str | None,
+    read_only: bool,
+    allowed_host: tuple[str, ...],
+    proxy: tuple[str, ...],
+    cors: tuple[str, ...],
+    frame_ancestor: tuple[str, ...],
+    browser: bool,
+) -> None:
     """Serve the HTTP API and the web pages."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    require_extra()
+    from structjob.web.app import build
+    from structjob.web.auth import Doors, is_local
+    from structjob.web.server import Server
+    from structjob.web.tokens import TokenFile
+
+    path = file_of(token_file)
+    tokens = TokenFile(path) if token_file is not None or path.exists() else None
+    if tokens is not None and not tokens.tokens():
         raise Failure(
-            f"{', '.join(missing)} is not installed", hint="pip install 'structjob[serve]'"
-        )
-    if not is_loopback(host):
-        raise Failure(
-            f"--host {host} would let other machines read everything: serve on 127.0.0.1, behind a proxy of yours",
+            f"there are no tokens in {path}; type: structjob token create --scope read --token-file {path}",
             code=2,
         )
-    from structjob.web.app import app
-    from structjob.web.server import Server
+    if tokens is None and not is_local(host):
+        raise Failure(
+            f"--host {host} would let every machine read this without a token; "
+            "type: structjob token create --scope read",
+            code=2,
+        )
+    if db.in_memory:
+        raise Failure(f"{db.shown} is in memory: only its own program can read it", code=2)
+    wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- asked whether it is
+    names = frozenset(allowed_host) | (frozenset() if wildcard else {host.lower()})
+    hosts = None if wildcard and not allowed_host else names
+    doors = Doors(tokens, read_only=read_only, hosts=hosts)
+    made = build(db.url, doors, name=db.shown, frame_ancestors=frame_ancestor, cors=cors)
+    listening = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listening.getsockname()[1]}/"
+    say(f"structjob serves {db.shown} at {address}")
+    if browser:
+        click.launch(address)
+    Server(made, host=host, port=port, proxies=proxy).run([listening])
 
-    made = app(db.url, read_only=read_only, name=db.shown)
-    say(f"structjob serves {db.shown} at http://{host}:{port}/")
-    Server(made, host=host, port=port).run()
 
-
-def is_loopback(host: str) -> bool:
-    """Return whether only programs of this machine reach *host*."""
-    if host == "localhost":
-        return True
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+    except OSError as exc:
+        raise Failure(
+            f"cannot listen on {host}:{port}: {exc.strerror}; choose another --port, or 0 for a free one"
+        ) from exc
+    return listening

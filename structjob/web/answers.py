@@ -16,6 +16,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from structjob.models import Page
+from structjob.web.auth import Identity, may_write
 from structjob.web.problems import MEDIA_TYPE
 from structjob.web.source import Source
 
@@ -37,6 +38,7 @@ _MEANINGS = {
     403: "The token, or the place the request comes from, does not allow this.",
     404: "There is no such thing.",
     409: "The state of the thing does not allow this.",
+    415: "The body is not JSON.",
     413: "The body is too long.",
     421: "The Host header is not one of this server's.",
     429: "Too many streams, or too many failed logins.",
@@ -105,6 +107,7 @@ def reads(
     problems: tuple[int, ...] = (),
     etag: bool = False,
     write: bool = False,
+    body: Any = None,
     status: int = 200,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
     """Register a handler that returns a record, or a response.
@@ -116,7 +119,8 @@ def reads(
         example: One, for OpenAPI.
         problems: Statuses of problems beside the common ones.
         etag: Whether to answer 304 while the record has not changed.
-        write: A POST, in place of a GET.
+        write: A POST, in place of a GET, that needs the scope write.
+        body: The form of its JSON body.
         status: Of the answer.
     """
 
@@ -128,6 +132,8 @@ def reads(
         @functools.wraps(handler)
         async def run(**values: Any) -> Response:
             asked: Request = values["request"] if known else values.pop("request")
+            if write:
+                may_write(asked.scope["structjob.identity"], asked.headers)
             began = time.perf_counter()
             found = await handler(**values)
             read = time.perf_counter() - began
@@ -149,7 +155,7 @@ def reads(
                     "description": _MEANINGS[code],
                     "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA.format(name="Problem")}}},
                 }
-                for code in sorted({*_COMMON, *problems})
+                for code in sorted({*_COMMON, *problems, *((413, 415) if write else ())})
             },
         }
         if etag:
@@ -161,10 +167,21 @@ def reads(
             response_model=None,
             responses=responses,
             status_code=status,
+            openapi_extra=None if body is None else _body(body),
         )
         return run
 
     return register
+
+
+def _body(form: Any) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"schema": _reference(form)}}}}
+
+
+def by_of(request: Request) -> str | None:
+    """Return what is recorded as the one who changes something."""
+    identity: Identity = request.scope["structjob.identity"]
+    return None if identity.id is None else f"token {identity.id}"
 
 
 def as_json(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -16,8 +15,10 @@ from structjob.tracker import Tracker
 from structjob.web import openapi, problems, streams
 from structjob.web.answers import Reads, reads
 from structjob.web.api import ROUTERS
-from structjob.web.guard import Guard
+from structjob.web.auth import Authorize, Doors, Identity
+from structjob.web.guard import API, Guard
 from structjob.web.hub import Hub
+from structjob.web.login import log_in, log_out
 from structjob.web.params import NoQuery
 from structjob.web.shell import PAGES, Shell
 from structjob.web.source import Source
@@ -25,11 +26,6 @@ from structjob.web.version import VERSION
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
-
-API = "/api/v1"
-
-Authorize = Callable[[Any], "Awaitable[frozenset[str] | None] | frozenset[str] | None"]
-"""Given an ASGI scope, returns what its user may: ``read``, ``write``; None: nothing."""
 
 
 class Health(msgspec.Struct):
@@ -45,6 +41,23 @@ service = APIRouter(tags=["service"])
 async def get_health(query: Annotated[NoQuery, Parameters()]) -> Any:
     """Say that the server runs; needs no token."""
     return Health()
+
+
+class Me(msgspec.Struct):
+    """Who asks."""
+
+    token: str | None
+    """The id of the token; null without tokens."""
+    scopes: list[str]
+    login: bool
+    """Whether they logged in with a cookie, and can log out."""
+
+
+@reads(service, "/whoami", Me)
+async def who_am_i(request: Request, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return what the token, or the place the request comes from, allows."""
+    identity: Identity = request.scope["structjob.identity"]
+    return Me(identity.id, sorted(identity.scopes), identity.cookie)
 
 
 @reads(service, "/ready", Health)
@@ -107,13 +120,34 @@ def app(
 
     Args:
         tracker_or_url: A tracker of the host application, or the URL of a database.
-        authorize: Says what the user of a request may; see `Authorize`. Without it, only requests
-            from this machine that came through no proxy are answered.
+        authorize: Given an ASGI scope, says what its user may: ``frozenset({"read"})``,
+            ``frozenset({"read", "write"})``, or None for nothing; may be a coroutine function.
+            Without it, only requests from this machine that came through no proxy are answered.
         read_only: Refuse to cancel, resolve and prune.
         name: What the pages are called; by default after the database.
 
     Returns:
         An ASGI application, such as ``host.mount("/jobs", structjob.web.app(tracker))`` takes.
+    """
+    return build(tracker_or_url, Doors(authorize=authorize, read_only=read_only), name=name)
+
+
+def build(
+    tracker_or_url: Tracker | str | URL,
+    doors: Doors,
+    *,
+    name: str | None = None,
+    frame_ancestors: tuple[str, ...] = (),
+    cors: tuple[str, ...] = (),
+) -> Application:
+    """Return the application with other doors; see `app`.
+
+    Args:
+        tracker_or_url: See `app`.
+        doors: Who gets in.
+        name: See `app`.
+        frame_ancestors: Origins that may show the pages in a frame.
+        cors: Origins whose pages may read the API with a token.
     """
     source = Source(tracker_or_url)
     made = FastAPI(
@@ -126,6 +160,7 @@ def app(
         openapi_url=None,
     )
     made.state.source = source
+    made.state.doors = doors
     hub = made.state.hub = Hub(source)
     shell = Shell(name or source.name)
     problems.install(made)
@@ -141,6 +176,12 @@ def app(
     async def file(request: Request) -> Response:
         return shell.file(request, request.path_params["build"], request.path_params["file"])
 
+    async def login(request: Request) -> Response:
+        return await log_in(request, doors) if request.method == "POST" else shell.login(request)
+
+    made.add_route("/login", login, methods=["GET", "POST"], include_in_schema=False)
+    made.add_route("/logout", log_out, methods=["POST"], include_in_schema=False)
+    made.add_route("/static/login.css", shell.login_style, include_in_schema=False)
     made.add_route(f"{API}/openapi.json", get_openapi, include_in_schema=False)
     made.router.routes.append(WebSocketRoute(f"{API}/stream/ws", streams.websocket))
     made.add_route("/static/{build}/{file:path}", file, include_in_schema=False)
@@ -148,7 +189,7 @@ def app(
         made.add_route(f"/{address}", page, include_in_schema=False)
         if address:
             made.add_route(f"/{address}/", page, include_in_schema=False)
-    return Application(Guard(made), source, hub)
+    return Application(Guard(made, doors, frame_ancestors=frame_ancestors, cors=cors), source, hub)
 
 
 def _operation_id(route: Any) -> str:

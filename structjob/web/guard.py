@@ -1,13 +1,27 @@
-"""What holds for every request before it is routed, and for every answer: paths, HEAD, headers."""
+"""What holds for every request before it is routed, and for every answer: doors, paths, HEAD,
+headers.
+"""
 
 from __future__ import annotations
 
-from urllib.parse import unquote
+import html
+from urllib.parse import quote, unquote
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from structjob.web.answers import SLASH
+from structjob.web.auth import Doors, same_origin
+from structjob.web.problems import Refused, answer
+
+API = "/api/v1"
+
+OPEN = (f"{API}/health", "/login", "/static/login.css")
+"""Paths that need no token."""
+
+MAX_ADDRESS = 16 * 1024
+"""Bytes of a path with its parameters at most."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; img-src 'self' data:; "
@@ -21,34 +35,104 @@ class Guard:
 
     Args:
         app: The application.
+        doors: Who gets in.
         frame_ancestors: Origins that may show the pages in a frame.
+        cors: Origins whose pages may read the API with a token.
     """
 
-    def __init__(self, app: ASGIApp, frame_ancestors: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        doors: Doors,
+        *,
+        frame_ancestors: tuple[str, ...] = (),
+        cors: tuple[str, ...] = (),
+    ) -> None:
         self._app = app
+        self._doors = doors
         self._ancestors = " ".join(frame_ancestors) or "'none'"
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; see ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        scope = {**scope, "state": dict(scope.get("state") or {})}
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send, headers)
             return
         head = scope["method"] == "HEAD"
-        scope = {**scope, "state": dict(scope.get("state") or {})}
         if head:
             scope |= {"method": "GET", "structjob.head": True}
         _keep_slashes(scope)
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._add_headers(MutableHeaders(scope=message), scope)
+                self._add_headers(MutableHeaders(scope=message), scope, headers)
             elif head and message["type"] == "http.response.body":
                 message = {**message, "body": b""}
             await send(message)
 
+        if scope["method"] == "OPTIONS" and headers.get("origin") in self._cors:
+            await Response(status_code=204)(scope, receive, guarded)
+            return
+        try:
+            await self._let_in(scope, headers)
+        except Refused as exc:
+            refusal = self._page_for(exc, scope, headers) or answer(exc)
+            await refusal(scope, receive, guarded)
+            return
         await self._app(scope, receive, guarded)
 
-    def _add_headers(self, headers: MutableHeaders, scope: Scope) -> None:
+    async def _let_in(self, scope: Scope, headers: Headers) -> None:
+        if len(scope.get("raw_path") or b"") + len(scope.get("query_string", b"")) > MAX_ADDRESS:
+            raise Refused(414, f"the address is longer than {MAX_ADDRESS:,} bytes: POST /stream")
+        self._doors.check_host(headers)
+        if below(scope) not in OPEN:
+            scope["structjob.identity"] = await self._doors.identify(scope, headers)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        """Let a WebSocket in; one without a token has a moment to send it."""
+        try:
+            self._doors.check_host(headers)
+            if same_origin(headers) is False:
+                raise Refused(403, "the connection comes from a page of another origin")
+            scope["structjob.identity"] = await self._doors.identify(scope, headers)
+        except Refused as exc:
+            if exc.status == 401 and self._doors.has_tokens and "authorization" not in headers:
+                scope["structjob.identity"] = None
+            else:
+                await receive()
+                await send({"type": "websocket.close", "code": 4000 + exc.status})
+                return
+        await self._app(scope, receive, send)
+
+    def _page_for(self, refused: Refused, scope: Scope, headers: Headers) -> Response | None:
+        """Return what a browser gets in place of a problem: the way to the login."""
+        path = below(scope)
+        navigates = "text/html" in headers.get("accept", "") and scope["method"] == "GET"
+        if refused.status != 401 or not self._doors.has_tokens or not navigates:
+            return None
+        if path.startswith((API, "/static/")):
+            return None
+        parts = [quote(part.replace(SLASH, "/"), safe="") for part in path[1:].split("/")]
+        query = scope.get("query_string", b"").decode("latin-1")
+        query = f"?{query}" if query else ""
+        if headers.get("sec-fetch-site") == "cross-site":
+            # The cookie is not sent with a link from elsewhere; from a page of ours it is.
+            again = html.escape(f"{parts[-1] or './'}{query}")
+            return Response(
+                f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={again}">'
+                "<title>structjob</title>",
+                401,
+                {"Cache-Control": "no-store"},
+                "text/html",
+            )
+        up = "../" * (len(parts) - 1) or "./"
+        target = quote("/".join(parts) + query, safe="")
+        headers_ = {"Location": f"{up}login?next={target}", "Cache-Control": "no-store"}
+        return Response(status_code=303, headers=headers_)
+
+    def _add_headers(self, headers: MutableHeaders, scope: Scope, asked: Headers) -> None:
         scripts = scope["state"].get("scripts", "")
         headers["Content-Security-Policy"] = _POLICY.format(
             scripts=f" {scripts}" if scripts else "", ancestors=self._ancestors
@@ -57,6 +141,17 @@ class Guard:
         headers["Referrer-Policy"] = "no-referrer"
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        origin = asked.get("origin")
+        if origin is not None and origin in self._cors:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Allow-Headers"] = "authorization, content-type, x-structjob"
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+            headers.add_vary_header("Origin")
+
+
+def below(scope: Scope) -> str:
+    """Return the path below the application's root."""
+    return "/" + str(scope["path"]).removeprefix(str(scope.get("root_path", ""))).lstrip("/")
 
 
 def _keep_slashes(scope: Scope) -> None:

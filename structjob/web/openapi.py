@@ -50,7 +50,7 @@ def _contents(operation: dict[str, Any]) -> list[dict[str, Any]]:
     responses.pop("422", None)  # answered by 400
     return [
         content
-        for response in responses.values()
+        for response in (*responses.values(), operation.get("requestBody", {}))
         for content in response.get("content", {}).values()
         if "schema" in content
     ]

@@ -16,9 +16,12 @@ class Server(uvicorn.Server):
         app: The application.
         host: Address to listen on.
         port: Port; 0 is a free one.
+        proxies: Addresses whose ``X-Forwarded-*`` headers count.
     """
 
-    def __init__(self, app: Application, *, host: str, port: int) -> None:
+    def __init__(
+        self, app: Application, *, host: str, port: int, proxies: tuple[str, ...] = ()
+    ) -> None:
         self._app = app
         super().__init__(
             uvicorn.Config(
@@ -28,6 +31,8 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 access_log=False,
                 server_header=False,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
                 ws="websockets-sansio",
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=5,

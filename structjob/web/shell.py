@@ -30,7 +30,6 @@ PAGES = (
     "sessions",
     "sessions/{id}",
     "storage",
-    "login",
 )
 """Addresses of pages, below the root."""
 
@@ -51,6 +50,11 @@ _TYPES = {
 }
 _INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
+
+_MESSAGES = {
+    "401": "This token is unknown, or has expired.",
+    "429": "Too many wrong tokens: wait a minute.",
+}
 
 
 class Shell:
@@ -76,6 +80,19 @@ class Shell:
         document, scripts = self._document("../" * below.count("/") or "./")
         request.state.scripts = scripts  # for the Content-Security-Policy
         return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
+
+    def login(self, request: Request) -> Response:
+        """Return the page that asks for a token, which has no scripts."""
+        message = _MESSAGES.get(request.query_params.get("failed", ""), "")
+        text = self._files["login.html"].decode()
+        for key, value in (("root", "./"), ("name", html.escape(self._name)), ("message", message)):
+            text = text.replace("{{" + key + "}}", value)
+        return Response(text, 200, {"Cache-Control": "no-store"}, "text/html")
+
+    async def login_style(self, request: Request) -> Response:
+        """Return the style of that page."""
+        headers = {"Cache-Control": "no-cache"}
+        return Response(self._files["login.css"], 200, headers, "text/css")
 
     def file(self, request: Request, build: str, path: str) -> Response:
         """Return a file of the version *build*."""

@@ -5,6 +5,8 @@ request.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from structjob.reader import Reader
@@ -90,6 +92,17 @@ class Source:
         """
         logs = self.logs if self._tracker is None else self._tracker.logs
         return logs.tail(wanted, gaps=True, **options)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[Tracker]:
+        """Give a tracker that changes the database: the host's, or one for the time being."""
+        if self._tracker is not None:
+            yield self._tracker
+            return
+        async with Tracker(
+            self._url, service="structjob-web", spool=False, handle_signals=False
+        ) as tracker:
+            yield tracker
 
     async def open(self) -> Source:
         """Return the source, open.

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -19,6 +19,8 @@ from structjob.exceptions import InvalidFilter, StructjobError
 from structjob.filters import LogFilter
 from structjob.models import EventRecord, Gap
 from structjob.web.answers import Reads, encode, reads
+from structjob.web.auth import Doors, Identity
+from structjob.web.body import MAX_BODY, json_of
 from structjob.web.frames import Frame, frame
 from structjob.web.hub import CHANNELS, Hub, Selection
 from structjob.web.params import LogMatch, Several
@@ -31,15 +33,12 @@ from structjob.web.watch import tree_of
 router = APIRouter(prefix="/stream", tags=["streams"])
 
 PROTOCOL = 1
-MAX_BODY = 64 * 1024
-"""Bytes of a request's body, or of a message, at most."""
-
 MAX_LAST = 10_000
 BOOT = secrets.token_hex(8)
 """Another one after each start of the server."""
 
-RETRY_CODES = {429: 4429, 401: 4401, 403: 4403, 404: 4404}
-"""The codes that close a WebSocket, for the status that HTTP would have."""
+AUTH_TIMEOUT = 5.0
+"""Seconds that a WebSocket has to say its token."""
 
 
 class StreamQuery(LogMatch):
@@ -79,6 +78,11 @@ class PollQuery(StreamQuery):
 
     wait: float = Field(default=0.0, ge=0, le=20, description="Seconds to wait for something.")
     state: str | None = Field(default=None, description="`state_tag` of the answer before.")
+
+
+class _Auth(msgspec.Struct):
+    op: Literal["auth"]
+    token: str
 
 
 class Poll(msgspec.Struct, omit_defaults=True):
@@ -152,8 +156,8 @@ async def _stream(request: Request, query: StreamQuery) -> Response:
 
 
 def _owner(scope: Any) -> str | None:
-    identity = scope.get("structjob.identity")
-    return None if identity is None else str(identity)
+    identity: Identity | None = scope.get("structjob.identity")
+    return None if identity is None else identity.id
 
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
@@ -174,7 +178,7 @@ async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) 
 @router.post("", response_model=None, responses=_DOCUMENTED)
 async def post_stream(request: Request) -> Response:
     """Do as GET does, with the parameters as JSON: a cursor may be too long for an address."""
-    return await _stream(request, of_json(await body_of(request)))
+    return await _stream(request, of_json(await json_of(request)))
 
 
 @reads(router, "/poll", Poll)
@@ -218,23 +222,6 @@ async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: P
                 break
             found = await tail.poll(0)
         answer.cursor = tail.cursor
-
-
-async def body_of(request: Request) -> Any:
-    """Return the JSON of a request's body.
-
-    Raises:
-        Refused: if it is too long, or none.
-    """
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise Refused(413, f"the body is longer than {MAX_BODY:,} bytes")
-    try:
-        return msgspec.json.decode(body or b"{}")
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise Refused(400, f"the body is no JSON: {exc}") from None
 
 
 def of_json(given: Any) -> StreamQuery:
@@ -354,4 +341,28 @@ async def _abandon(socket: WebSocket) -> None:
 async def websocket(socket: WebSocket) -> None:
     """Serve ``/stream/ws``."""
     await socket.accept()
-    await Socket(socket, socket.app.state.hub, _owner(socket.scope)).run()
+    if (owner := await admitted(socket)) is not False:
+        await Socket(socket, socket.app.state.hub, owner).run()
+
+
+async def admitted(socket: WebSocket) -> str | Literal[False] | None:
+    """Return whose a WebSocket is, once it has said its token where it has to; False if it is
+    closed.
+    """
+    identity: Identity | None = socket.scope["structjob.identity"]
+    if identity is not None:
+        return identity.id
+    doors: Doors = socket.app.state.doors
+    try:
+        async with asyncio.timeout(AUTH_TIMEOUT):
+            said = msgspec.json.decode(await socket.receive_text(), type=_Auth)
+        return doors.token_of(said.token, socket.scope).id
+    except TimeoutError:
+        await socket.close(4408)
+    except msgspec.MsgspecError:
+        await socket.close(4401)
+    except Refused as exc:
+        await socket.close(4000 + exc.status)
+    except (WebSocketDisconnect, KeyError, RuntimeError):
+        pass
+    return False

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import EventRecord
 from structjob.statistics import ErrorGroup
-from structjob.web.answers import Reads, reads
+from structjob.web.answers import Reads, by_of, reads
+from structjob.web.body import body_as
 from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
 
 router = APIRouter(tags=["errors"])
@@ -60,3 +61,42 @@ async def get_error(
     first = await source.logs.list(fingerprint=group.fingerprint, limit=1)
     newest = await source.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
     return ErrorDetail(group, first[0] if first else None, list(newest))
+
+
+class By(msgspec.Struct, forbid_unknown_fields=True):
+    """Who says so."""
+
+    by: str | None = None
+    """At most 128 characters; by default the token."""
+
+
+@reads(
+    router,
+    "/errors/{fingerprint:id}/resolve",
+    ErrorGroup,
+    body=By,
+    problems=(404,),
+    write=True,
+)
+async def resolve_error(
+    request: Request, source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
+) -> Any:
+    """Mark an error as resolved; if it occurs again, it has regressed."""
+    wanted = await body_as(request, By)
+    return await source.errors.resolve(fingerprint, by=wanted.by or by_of(request))
+
+
+@reads(
+    router,
+    "/errors/{fingerprint:id}/reopen",
+    ErrorGroup,
+    body=By,
+    problems=(404,),
+    write=True,
+)
+async def reopen_error(
+    request: Request, source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
+) -> Any:
+    """Reopen a resolved error."""
+    await body_as(request, By)
+    return await source.errors.reopen(fingerprint)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
@@ -22,7 +22,8 @@ from structjob.models import (
     StepStatus,
 )
 from structjob.statistics import Estimate
-from structjob.web.answers import PageOf, Reads, page_of, reads
+from structjob.web.answers import PageOf, Reads, by_of, page_of, reads
+from structjob.web.body import body_as
 from structjob.web.params import AttemptQuery, JobQuery, NoQuery, Query
 
 router = APIRouter(tags=["jobs"])
@@ -167,6 +168,41 @@ async def get_estimate(source: Reads, id: str, query: Annotated[NoQuery, Paramet
 async def list_attempts(source: Reads, query: Annotated[AttemptQuery, Parameters()]) -> Any:
     """List attempts at all jobs, the newest first."""
     return page_of(await source.jobs.history(filter=query.filter(), cursor=query.cursor))
+
+
+class CancelRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Why a job is cancelled."""
+
+    reason: str | None = None
+    force: bool = False
+    """Once more, though it is being cancelled already: its cleanup is interrupted."""
+
+
+class Cancelling(msgspec.Struct):
+    """What a job is after it was asked to stop."""
+
+    id: str
+    status: JobStatus
+
+
+@reads(
+    router,
+    "/jobs/{id:id}/cancel",
+    Cancelling,
+    body=CancelRequest,
+    problems=(404, 409),
+    write=True,
+    status=202,
+)
+async def cancel_job(
+    request: Request, source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
+) -> Any:
+    """Ask a job to stop, wherever it runs."""
+    wanted = await body_as(request, CancelRequest)
+    job = await source.jobs.find(id)
+    async with source.writing() as tracker:
+        await tracker.cancel(job.id, wanted.reason, by=by_of(request), force=wanted.force)
+    return Cancelling(job.id, (await source.jobs.get(job.id)).status)
 
 
 def cut(tree: JobTree, depth: int, limit: int) -> TreeNode:

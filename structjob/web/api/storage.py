@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
+from structjob.retention.policy import PruneResult, Retention
 from structjob.statistics import Storage
 from structjob.web.answers import Reads, reads
-from structjob.web.params import Flag, Query
+from structjob.web.body import body_as
+from structjob.web.params import Flag, NoQuery, Query
 
 router = APIRouter(tags=["storage"])
 
@@ -25,3 +28,34 @@ class StorageQuery(Query):
 async def get_storage(source: Reads, query: Annotated[StorageQuery, Parameters()]) -> Any:
     """Return rows and bytes of each table."""
     return await source.stats.storage(quick=query.quick)
+
+
+class RetentionQuery(Query):
+    """Parameters of a preview."""
+
+    days: float = Field(ge=0, le=36_500, description="Keep what is younger than this many days.")
+
+
+class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept, and for how long, in days; see `structjob.Retention`."""
+
+    days: float | None = None
+    levels: dict[str, float | None] = {}
+    statuses: dict[str, float | None] = {}
+    dry_run: bool = True
+    """Count what would be deleted, and delete nothing."""
+
+
+@reads(router, "/retention", PruneResult)
+async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Parameters()]) -> Any:
+    """Count what is older than so many days; nothing is deleted."""
+    return await source.reader.preview_prune(Retention(days=query.days))
+
+
+@reads(router, "/retention/prune", PruneResult, body=PruneRequest, problems=(409,), write=True)
+async def prune(request: Request, source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Delete what is past its retention, for good; by default only count it."""
+    wanted = await body_as(request, PruneRequest)
+    kept = Retention(days=wanted.days, levels=wanted.levels, statuses=wanted.statuses)
+    async with source.writing() as tracker:
+        return await tracker.prune(kept, dry_run=wanted.dry_run, patience=0)

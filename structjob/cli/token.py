@@ -1,0 +1,107 @@
+"""``structjob token``: who may read and change what ``structjob serve`` shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from structjob.cli.screen import Failure, command_line, say
+from structjob.cli.times import age, brief
+
+NEEDED = ("fastapi", "uvicorn", "websockets", "itsdangerous")
+"""What the extra ``serve`` installs."""
+
+
+def require_extra() -> None:
+    """Refuse to go on without the extra ``serve``.
+
+    Raises:
+        Failure: if something of it is not installed.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Failure(
+            f"{', '.join(missing)} is not installed", hint="pip install 'structjob[serve]'"
+        )
+
+
+def file_of(given: str | None) -> Path:
+    """Return the file of tokens: as given, as the environment says, or the default."""
+    return Path(given or os.environ.get("STRUCTJOB_TOKEN_FILE") or "structjob-tokens.json")
+
+
+_file = click.option(
+    "--token-file",
+    metavar="FILE",
+    help="File of the tokens; $STRUCTJOB_TOKEN_FILE, else ./structjob-tokens.json.",
+)
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  structjob token create --scope read --expires 90d
+  structjob token list
+  structjob token revoke 1f9a03c2"""
+)
+def token() -> None:
+    """Make, list and revoke tokens for structjob serve."""
+
+
+@token.command()
+@click.option("--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="What it allows; write includes read.")  # fmt: skip
+@click.option("--expires", metavar="AGE", callback=age, help="After how long it ends, such as 90d; by default never.")  # fmt: skip
+@_file
+def create(scope: str, expires: timedelta | None, token_file: str | None) -> None:
+    """Make a token, and show it once."""
+    require_extra()
+    from structjob.web.tokens import TokenFile
+
+    path = file_of(token_file)
+    text, made = TokenFile(path).create("write" if scope == "write" else "read", expires)
+    click.echo(text)
+    ends = "never ends" if made.expires_at is None else f"ends {brief(made.expires_at, utc=False)}"
+    say(
+        f"token {made.id} for scope {scope} {ends}; {path} knows its hash, and it is shown only now"
+    )
+
+
+@token.command("list")
+@_file
+def list_(token_file: str | None) -> None:
+    """List the tokens, not their text."""
+    require_extra()
+    from structjob.web.tokens import TokenFile
+
+    path = file_of(token_file)
+    found = TokenFile(path).tokens()
+    for one in found:
+        ends = (
+            "never"
+            if one.expires_at is None
+            else "expired"
+            if one.expired
+            else brief(one.expires_at, utc=False)
+        )
+        click.echo(f"{one.id}  {one.scope:5}  made {brief(one.created_at, utc=False)}  ends {ends}")
+    if not found:
+        say(f"no tokens in {path}")
+        say(f"next:  {command_line('token', 'create', '--scope', 'read')}")
+
+
+@token.command()
+@click.argument("id_", metavar="ID")
+@_file
+def revoke(id_: str, token_file: str | None) -> None:
+    """Take a token back; who logged in with it is logged out."""
+    require_extra()
+    from structjob.web.tokens import TokenFile
+
+    path = file_of(token_file)
+    if not TokenFile(path).revoke(id_):
+        raise Failure(f"no token {id_} in {path}", code=3, hint=command_line("token", "list"))
+    say(f"token {id_} is revoked")

@@ -1,0 +1,255 @@
+"""Who asks, and what they may."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+import itsdangerous
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from structjob.web.problems import Refused
+from structjob.web.tokens import Token, TokenFile
+
+Authorize = Callable[[Any], "Awaitable[frozenset[str] | None] | frozenset[str] | None"]
+"""Given an ASGI scope, returns what its user may: ``read``, ``write``; None: nothing."""
+
+COOKIE = "structjob"
+COOKIE_SECONDS = 30 * 86_400
+"""Seconds that a login lasts."""
+
+FAILURES = 5
+"""Wrong tokens that one address may try in a minute."""
+
+_MINUTE = 60.0
+_MOST_PEERS = 10_000
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_LOCAL_NAMES = ("localhost", "ip6-localhost")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whoever asks.
+
+    Args:
+        id: Of the token; None without.
+        scopes: What they may.
+        ambient: Whether a browser sends what identifies them by itself, so that another site's
+            page might have made it ask.
+        cookie: Whether they logged in here.
+    """
+
+    id: str | None
+    scopes: frozenset[str]
+    ambient: bool = True
+    cookie: bool = False
+
+
+class Doors:
+    """Decides who gets in.
+
+    Args:
+        tokens: The file of tokens; None: there are none.
+        authorize: The host's own rule.
+        read_only: Take ``write`` from all.
+        hosts: Names in the ``Host`` header that are this server's; None: any is.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenFile | None = None,
+        authorize: Authorize | None = None,
+        *,
+        read_only: bool = False,
+        hosts: frozenset[str] | None = None,
+    ) -> None:
+        self._tokens = tokens
+        self._authorize = authorize
+        self._read_only = read_only
+        self._hosts = hosts
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether one logs in here."""
+        return self._tokens is not None
+
+    def check_host(self, headers: Headers) -> None:
+        """Refuse a name that is not this server's: a site may have its name lead here.
+
+        Raises:
+            Refused: with 421.
+        """
+        if self._authorize is not None and self._hosts is None:
+            return
+        name = _host_name(headers.get("host", ""))
+        if is_local(name) or name in (self._hosts or ()):
+            return
+        if self._tokens is not None and self._hosts is None:
+            return
+        raise Refused(
+            421,
+            "the Host header names another server; start this one with --allowed-host NAME",
+        )
+
+    async def identify(self, scope: Scope, headers: Headers) -> Identity:
+        """Return who asks.
+
+        Raises:
+            Refused: with 401, 403 or 429, if they may nothing.
+        """
+        if self._authorize is not None:
+            found = self._authorize(scope)
+            scopes = await found if inspect.isawaitable(found) else found
+            if not scopes:
+                raise Refused(401, "the host application does not let you in")
+            return Identity(None, self._of(frozenset(scopes)))
+        if self._tokens is not None:
+            return self._by_token(self._tokens, scope, headers)
+        if not is_local(_peer(scope)) or any(name in headers for name in _FORWARDED):
+            raise Refused(
+                403,
+                "only requests from this machine, through no proxy, are answered without authorize "
+                "or tokens; give structjob.web.app(…, authorize=…), or use structjob serve --token-file",
+            )
+        return Identity(None, self._of(frozenset({"read", "write"})))
+
+    def log_in(self, scope: Scope, text: str) -> tuple[Token, str]:
+        """Return the token that *text* is, and the value of a cookie that stands for it.
+
+        Raises:
+            Refused: with 401, 404 or 429.
+        """
+        if self._tokens is None:
+            raise Refused(404, "nothing is to be logged in to: there are no tokens")
+        token = self._checked(self._tokens, _peer(scope), text)
+        return token, _signer(token).sign(token.id).decode()
+
+    def token_of(self, text: str, scope: Scope) -> Identity:
+        """Return who has the token *text*.
+
+        Raises:
+            Refused: with 401 or 429.
+        """
+        if self._tokens is None:
+            raise Refused(401, "there are no tokens here")
+        token = self._checked(self._tokens, _peer(scope), text)
+        return Identity(token.id, self._of(token.scopes), ambient=False)
+
+    def _by_token(self, tokens: TokenFile, scope: Scope, headers: Headers) -> Identity:
+        kind, _, text = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self.token_of(text.strip(), scope)
+        for value in _cookies(headers):
+            id_ = value.partition(".")[0]
+            token = tokens.by_id(id_)
+            if token is not None and _signed(token, value):
+                return Identity(token.id, self._of(token.scopes), cookie=True)
+        raise Refused(
+            401, "a token is needed: Authorization: Bearer TOKEN, or log in", headers=_CHALLENGE
+        )
+
+    def _checked(self, tokens: TokenFile, peer: str, text: str) -> Token:
+        now = time.monotonic()
+        failures = self._failures.get(peer, deque())
+        while failures and failures[0] <= now - _MINUTE:
+            failures.popleft()
+        if len(failures) >= FAILURES:
+            seconds = round(_MINUTE - (now - failures[0])) + 1
+            raise Refused(
+                429,
+                f"{FAILURES} wrong tokens came from this address within a minute: wait {seconds} s",
+                headers={"Retry-After": str(seconds)},
+            )
+        token = tokens.find(text)
+        if token is None:
+            failures.append(now)
+            self._failures[peer] = failures
+            self._failures.move_to_end(peer)
+            while len(self._failures) > _MOST_PEERS:
+                self._failures.popitem(last=False)
+            raise Refused(401, "the token is unknown, or has expired", headers=_CHALLENGE)
+        return token
+
+    def _of(self, scopes: frozenset[str]) -> frozenset[str]:
+        return scopes - {"write"} if self._read_only else scopes
+
+
+def may_write(identity: Identity, headers: Headers) -> None:
+    """Refuse a change that *identity* may not make, or that another site's page may have made.
+
+    Raises:
+        Refused: with 403.
+    """
+    if "write" not in identity.scopes:
+        raise Refused(403, "this needs the scope write; the token, or the server, is read-only")
+    if not identity.ambient:
+        return
+    known = same_origin(headers)
+    if known is False or (identity.cookie and known is None):
+        raise Refused(403, "the request comes from a page of another origin")
+    if headers.get("x-structjob") != "1":
+        raise Refused(403, "a change needs the header X-Structjob: 1")
+
+
+def same_origin(headers: Headers) -> bool | None:
+    """Return whether a page of this origin makes the request; None where nothing says."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc == headers.get("host", "")
+    return None
+
+
+def is_local(host: str) -> bool:
+    """Return whether *host* is this machine's own, which no other can reach."""
+    if host in _LOCAL_NAMES or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a ``Host`` header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return "127.0.0.1" if client is None else str(client[0])  # by a UNIX socket
+
+
+def _cookies(headers: Headers) -> list[str]:
+    try:
+        parsed = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return []
+    return [morsel.value for name, morsel in parsed.items() if name == COOKIE]
+
+
+def _signer(token: Token) -> itsdangerous.TimestampSigner:
+    return itsdangerous.TimestampSigner(token.key(b"structjob cookie"))
+
+
+def _signed(token: Token, value: str) -> bool:
+    try:
+        _signer(token).unsign(value, max_age=COOKIE_SECONDS)
+    except itsdangerous.BadSignature:
+        return False
+    return True

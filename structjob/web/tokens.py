@@ -1,0 +1,159 @@
+"""Tokens: random texts that open the API, of which a file knows the hashes."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from structjob.exceptions import InvalidArgument
+
+Scope = Literal["read", "write"]
+
+DEFAULT_FILE = "structjob-tokens.json"
+"""The file of tokens where none is named."""
+
+VARIABLE = "STRUCTJOB_TOKEN_FILE"
+"""The environment variable that names the file."""
+
+_PREFIX = "sj_"
+_BYTES = 32
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What is known of a token.
+
+    Args:
+        id: Names it, in logs and lists.
+        scope: What it allows; ``write`` includes ``read``.
+        sha256: Of its text.
+        created_at: When it was made.
+        expires_at: When it ends; None: never.
+    """
+
+    id: str
+    scope: Scope
+    sha256: str
+    created_at: datetime
+    expires_at: datetime | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether it has ended."""
+        return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What it allows."""
+        return frozenset({"read", "write"} if self.scope == "write" else {"read"})
+
+    def key(self, purpose: bytes) -> bytes:
+        """Return a key for signing, which is void when the token is taken out of the file."""
+        return hmac.digest(bytes.fromhex(self.sha256), purpose, "sha256")
+
+
+class _File(msgspec.Struct):
+    tokens: list[Token]
+
+
+class TokenFile:
+    """The file with the tokens, read anew when it changes.
+
+    Args:
+        path: Where it is; made by the first token.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._stamp: tuple[int, ...] | None = None
+        self._tokens: Sequence[Token] = ()
+
+    def tokens(self) -> Sequence[Token]:
+        """Return the tokens; none where the file is absent.
+
+        Raises:
+            InvalidArgument: if the file cannot be read, or others may read it.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            self._stamp, self._tokens = None, ()
+            return ()
+        except OSError as exc:
+            raise InvalidArgument(f"cannot read the tokens in {self.path}: {exc.strerror}") from exc
+        if found.st_mode & 0o077:
+            raise InvalidArgument(
+                f"others may read the tokens in {self.path}: type `chmod 600 {self.path}`"
+            )
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if stamp != self._stamp:
+            try:
+                self._tokens = msgspec.json.decode(self.path.read_bytes(), type=_File).tokens
+            except (OSError, msgspec.MsgspecError) as exc:
+                raise InvalidArgument(f"cannot read the tokens in {self.path}: {exc}") from exc
+            self._stamp = stamp
+        return self._tokens
+
+    def find(self, text: str) -> Token | None:
+        """Return the token that *text* is; None if it is none, or has expired."""
+        given = sha256(text.encode(errors="replace")).hexdigest()
+        found = None
+        for token in self.tokens():  # all of them: the time says nothing
+            if hmac.compare_digest(token.sha256, given):
+                found = token
+        return None if found is None or found.expired else found
+
+    def by_id(self, id: str) -> Token | None:
+        """Return the token of that id; None if there is none, or it has expired."""
+        return next((one for one in self.tokens() if one.id == id and not one.expired), None)
+
+    def create(self, scope: Scope, expires: timedelta | None = None) -> tuple[str, Token]:
+        """Add a token; return its text, which is nowhere else, and what the file knows of it.
+
+        Raises:
+            InvalidArgument: if the file cannot be read or written.
+        """
+        text = _PREFIX + secrets.token_urlsafe(_BYTES)
+        now = datetime.now(UTC)
+        token = Token(
+            id=secrets.token_hex(4),
+            scope=scope,
+            sha256=sha256(text.encode()).hexdigest(),
+            created_at=now,
+            expires_at=None if expires is None else now + expires,
+        )
+        self._write([*self.tokens(), token])
+        return text, token
+
+    def revoke(self, id: str) -> bool:
+        """Take out the token of that id; return whether there was one."""
+        tokens = self.tokens()
+        kept = [one for one in tokens if one.id != id]
+        if len(kept) == len(tokens):
+            return False
+        self._write(kept)
+        return True
+
+    def _write(self, tokens: list[Token]) -> None:
+        content = msgspec.json.format(msgspec.json.encode(_File(tokens)), indent=1) + b"\n"
+        other = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        try:
+            descriptor = os.open(other, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                os.write(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            other.replace(self.path)
+        except OSError as exc:
+            other.unlink(missing_ok=True)
+            raise InvalidArgument(
+                f"cannot write the tokens to {self.path}: {exc.strerror}"
+            ) from exc
