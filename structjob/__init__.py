@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step, Try, retrying, step
     from structjob.lifecycle.current import current_job, current_step
     from structjob.lifecycle.hooks import Hook, Transition, add_hook
+    from structjob.lifecycle.printed import capture_output
     from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
     from structjob.models import (
         AttemptRecord,
@@ -99,6 +100,7 @@ _WHERE = {
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
     "lifecycle": ("Try", "Job", "Step", "retrying", "step"),
+    "lifecycle.printed": ("capture_output",),
     "lifecycle.processes": ("CommandFailed", "CommandTimeout", "ProcessResult"),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
@@ -193,6 +195,7 @@ __all__ = [
     "Try",
     "add_context",
     "add_hook",
+    "capture_output",
     "configure",
     "current_job",
     "current_step",

@@ -38,6 +38,7 @@ from structjob.values.redaction import identified
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
     from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.printed import CapturedOutput
     from structjob.lifecycle.steps import Step
 
 T = TypeVar("T")
@@ -173,6 +174,25 @@ class Handle:
                 f"{self._named()} has not begun; begin it with start() or async with"
             )
         return Binding(self._scope, self)
+
+    def capture_output(
+        self, *, stdout: bool = True, stderr: bool = True, echo: bool = True, fd: bool = False
+    ) -> CapturedOutput:
+        """Record what the block prints as events of it, line by line; see
+        `structjob.capture_output`.
+
+        Args:
+            stdout: Capture stdout.
+            stderr: Capture stderr.
+            echo: Print it, too.
+            fd: Capture what C code and child processes write, as well.
+
+        Raises:
+            InvalidArgument: if neither stream is captured.
+        """
+        from structjob.lifecycle.printed import CapturedOutput
+
+        return CapturedOutput(self._scope, stdout=stdout, stderr=stderr, echo=echo, fd=fd)
 
     def guard(self) -> Guard[Self]:
         """Let an exception that leaves the ``with`` block end it, as one that leaves ``async with``

@@ -1,0 +1,423 @@
+"""What a block of code prints becomes events of its job: `capture_output`.
+
+``sys.stdout`` and ``sys.stderr`` belong to the process, jobs run side by side: one object stays in
+their place while anything is captured, and asks a context variable whose output this is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+from contextvars import ContextVar
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from structjob.capture.emit import emit, record
+from structjob.capture.event import BY_NAME
+from structjob.capture.setup import SETUP
+from structjob.context.scope import Scope, current_scope
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.process import on_reset
+from structjob.sinks.console import ConsoleSink, stand_ins
+from structjob.text.lines import LineSplitter
+
+_capturing: ContextVar[CapturedOutput | None] = ContextVar("structjob_output", default=None)
+_lock = threading.Lock()
+_blocks = 0
+"""Blocks that capture at the moment."""
+_descriptors: list[_Descriptor] = []
+
+_LOOK = 0.25
+"""Seconds between two looks at what was written to a descriptor."""
+_CHUNK = 1024 * 1024
+_NUMBERS = {"stdout": 1, "stderr": 2}
+_LOGGING = ("structlog._output", "logging")
+"""Modules whose lines are events already."""
+
+
+class CapturedOutput:
+    """A block whose output is recorded; made by `capture_output`, for ``with`` and ``async with``.
+
+    Args:
+        scope: Where the lines belong where no job is current; ``None``: they are system events.
+        stdout: Whether stdout is captured.
+        stderr: Whether stderr is.
+        echo: Whether it is printed, too.
+        fd: Whether what C code and child processes write is captured with it.
+    """
+
+    def __init__(
+        self, scope: Scope | None, *, stdout: bool, stderr: bool, echo: bool, fd: bool
+    ) -> None:
+        self._scope = scope
+        self._wanted = tuple(
+            name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted
+        )
+        self.streams = self._wanted
+        """Those that are captured in Python, and not by their descriptor."""
+        if not self._wanted:
+            raise InvalidArgument("capture_output captures stdout, stderr or both, not neither")
+        self.echo = echo
+        self._fd = fd
+        self._splitters: dict[tuple[str, int], LineSplitter] = {}
+        self._outer: CapturedOutput | None = None
+        self._entered = False
+        self._open_descriptors: list[_Descriptor] = []
+
+    def __enter__(self) -> Self:
+        if self._entered:
+            raise InvalidState(
+                "the output is captured already; call capture_output() for each block"
+            )
+        self._scope = self._scope or current_scope()
+        if self._fd:
+            self._open_descriptors = _take_descriptors(self, self._wanted)
+            self.streams = tuple(name for name in self._wanted if not _leads_to_descriptor(name))
+        self._entered = True
+        _put_proxies()
+        self._outer = _capturing.get()
+        _capturing.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Not `Token.reset`: the block may be left in another context.
+        if _capturing.get() is self:
+            _capturing.set(self._outer)
+        try:
+            for descriptor in self._open_descriptors:
+                descriptor.close()
+            for splitter in list(self._splitters.values()):
+                splitter.end()
+        except Exception as fault:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+            faults.add("capturing output", fault)
+        finally:
+            self._entered = False
+            self._splitters.clear()
+            _take_proxies()
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, exc, trace)
+
+    def feed(self, stream: str, text: bytes, writer: int = 0) -> None:
+        """Take what was written to *stream*; the lines of each *writer* are put together apart."""
+        key = stream, writer
+        splitter = self._splitters.get(key)
+        if splitter is None:
+            splitter = self._splitters[key] = LineSplitter(partial(self._line, stream))
+        splitter.feed(text)
+
+    def _line(self, stream: str, line: str, attrs: dict[str, int]) -> None:
+        scope = current_scope() or self._scope
+        former = _capturing.get()
+        _capturing.set(None)  # a sink may print
+        try:
+            if not self.echo:
+                emit(scope, "info", line, {**attrs}, kind="output", stream=stream)
+                return
+            # It stands on the console already.
+            arguments = (BY_NAME["info"], line, {**attrs}, scope, None, {"kind": "output", "stream": stream})  # fmt: skip
+            fan_out = SETUP.fan_out
+            if fan_out is None:
+                record(*arguments)
+            else:
+                consoles = [sink for sink in fan_out.sinks if isinstance(sink, ConsoleSink)]
+                fan_out.without(consoles).take(*arguments)
+        except Exception as exc:  # noqa: BLE001 -- see above
+            faults.add("capturing output", exc)
+        finally:
+            _capturing.set(former)
+
+
+def capture_output(
+    *, stdout: bool = True, stderr: bool = True, echo: bool = True, fd: bool = False
+) -> CapturedOutput:
+    """Record what a block prints, line by line, as events of kind ``output``: of the job and step
+    that are current where it is printed; without a job, as system events.
+
+    For ``with`` and ``async with``. Jobs that run side by side are kept apart, in tasks, in
+    ``asyncio.to_thread`` and in executors that carry the context. What bare threads print, C code
+    and child processes is not captured; see *fd*.
+
+    Args:
+        stdout: Capture stdout.
+        stderr: Capture stderr.
+        echo: Print it, too, as without the block.
+        fd: Capture the descriptors 1 and 2 as well, with what C code and child processes write. One
+            block at a time can, as they belong to the process; their lines belong to the job of
+            that block.
+
+    Raises:
+        InvalidArgument: if neither stream is captured.
+        InvalidState: on entering with *fd*, if another block captures the descriptors.
+    """
+    return CapturedOutput(None, stdout=stdout, stderr=stderr, echo=echo, fd=fd)
+
+
+# -- in the place of sys.stdout and sys.stderr
+# ------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Stands in the place of a stream while anything is captured.
+
+    Args:
+        name: ``stdout`` or ``stderr``.
+        stream: The stream; ``None`` in a process without a console.
+    """
+
+    def __init__(self, name: str, stream: Any) -> None:
+        self.name = name
+        self.stream = stream
+        stand_ins[id(self)] = Uncaptured(stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        capture = _capturing.get()
+        if capture is None or self.name not in capture.streams or _is_logged():
+            return self._through(text)
+        return self._captured(capture, text, text.encode("utf-8", "backslashreplace"))
+
+    def _captured(self, capture: CapturedOutput, given: Any, text: bytes) -> int:
+        try:
+            capture.feed(self.name, text, _writer())
+        except Exception as exc:  # noqa: BLE001 -- see above
+            faults.add("capturing output", exc)
+        return self._through(given) if capture.echo else len(given)
+
+    def _through(self, text: Any) -> int:
+        if self.stream is None:
+            return len(text)
+        written = self.stream.write(text)
+        return written if isinstance(written, int) else len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream is not None and bool(self.stream.isatty())
+
+    @property
+    def buffer(self) -> Any:
+        return BinaryProxy(self.name, self.stream.buffer)
+
+    def __iter__(self) -> Any:
+        return iter(self.stream)
+
+
+class BinaryProxy(Proxy):
+    """The same for ``sys.stdout.buffer``."""
+
+    def __init__(self, name: str, stream: Any) -> None:
+        self.name = name
+        self.stream = stream
+
+    def write(self, text: Any) -> int:
+        capture = _capturing.get()
+        if capture is None or self.name not in capture.streams:
+            return self._through(text)
+        return self._captured(capture, text, bytes(text))
+
+
+class Uncaptured:
+    """Where a console writes whose stream is captured: its lines are events already."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        if self._stream is not None:
+            stand_in = stand_ins.get(id(self._stream), self._stream)
+            stand_in.write(line)
+            if stand_in is self._stream:
+                self._stream.flush()
+
+
+def _is_logged() -> bool:
+    """Return whether a logger prints: what it says is an event already."""
+    return sys._getframe(2).f_globals.get("__name__") in _LOGGING
+
+
+def _writer() -> int:
+    """Return what tells the tasks and threads apart that print."""
+    if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:
+        return id(task)
+    return threading.get_ident()
+
+
+def _put_proxies() -> None:
+    global _blocks
+    with _lock:
+        _blocks += 1
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if type(stream) is not Proxy:
+                setattr(sys, name, Proxy(name, stream))
+
+
+def _take_proxies() -> None:
+    global _blocks
+    with _lock:
+        _blocks = max(0, _blocks - 1)
+        if not _blocks:
+            _restore()
+
+
+def _restore() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is Proxy:  # else something else was put on top of it
+            stand_ins.pop(id(stream), None)
+            setattr(sys, name, stream.stream)
+
+
+def _reset() -> None:
+    global _blocks
+    _blocks = 0
+    _restore()
+    for descriptor in _descriptors[:]:
+        descriptor.close()
+
+
+on_reset(_reset)
+
+
+# -- in the place of descriptors 1 and 2
+# ------------------------------------------------------------------------------
+
+
+def _leads_to_descriptor(name: str) -> bool:
+    """Return whether what Python prints to a stream arrives at its descriptor."""
+    try:
+        return int(getattr(sys, name).fileno()) == _NUMBERS[name]
+    except (AttributeError, OSError, ValueError):  # a notebook's, a test's, none
+        return False
+
+
+def _take_descriptors(capture: CapturedOutput, names: tuple[str, ...]) -> list[_Descriptor]:
+    with _lock:
+        if _descriptors:
+            raise InvalidState(
+                "another block captures the descriptors of this process; one at a time can (fd=True)"
+            )
+        try:
+            for name in names:
+                _descriptors.append(_Descriptor(capture, name))  # noqa: PERF401 -- one by one: see below
+        except OSError:
+            for descriptor in _descriptors[:]:
+                descriptor.close()
+            raise
+    return list(_descriptors)
+
+
+class _Descriptor:
+    """Puts a file in the place of a descriptor, and reads what is written to it.
+
+    Not a pipe: C code that holds the GIL while it fills one would wait for ever. The file has no
+    name. Before it grows large, a fresh one takes its place: to cut it would lose what is written
+    meanwhile.
+    """
+
+    def __init__(self, capture: CapturedOutput, name: str) -> None:
+        self._capture = capture
+        self._name = name
+        self._number = _NUMBERS[name]
+        self._flush()
+        self._saved = os.dup(self._number)
+        self._stream = getattr(sys, name)
+        while type(self._stream) is Proxy:
+            self._stream = self._stream.stream
+        self._ended = threading.Event()
+        self._turn = threading.Lock()
+        self._file = self._fresh()
+        stand_ins[id(self._stream)] = self
+        self._thread = threading.Thread(target=self._watch, name="structjob-output", daemon=True)
+        self._thread.start()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(Exception):  # none, or closed
+            getattr(sys, self._name).flush()
+
+    def _fresh(self) -> int:
+        """Put a new file in the descriptor's place; return a descriptor for reading it."""
+        reading, path = tempfile.mkstemp(prefix="structjob-")
+        try:
+            writing = os.open(path, os.O_WRONLY | os.O_APPEND)
+        finally:
+            os.unlink(path)
+        os.dup2(writing, self._number)
+        os.close(writing)
+        return reading
+
+    def write(self, line: str) -> None:
+        """Show a line of a console whose descriptor is captured."""
+        self._pass_on(line.encode("utf-8", "backslashreplace"))
+
+    def _pass_on(self, text: bytes) -> None:
+        with contextlib.suppress(OSError):
+            while text:
+                text = text[os.write(self._saved, text) :]
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_LOOK):
+            try:
+                self._drain()
+            except Exception as exc:  # noqa: BLE001 -- see above
+                faults.add("capturing output", exc)
+
+    def _drain(self) -> None:
+        with self._turn:
+            if self._ended.is_set() or not os.fstat(self._file).st_size:
+                return
+            former, self._file = self._file, self._fresh()
+            self._read(former)
+
+    def _read(self, file: int) -> None:
+        try:
+            at = 0
+            while chunk := os.pread(file, _CHUNK, at):
+                at += len(chunk)
+                self._capture.feed(self._name, chunk)
+                if self._capture.echo:
+                    self._pass_on(chunk)
+        finally:
+            os.close(file)
+
+    def close(self) -> None:
+        """Put the descriptor back, and read the rest."""
+        self._flush()
+        with self._turn:
+            if self._ended.is_set():
+                return
+            self._ended.set()
+            os.dup2(self._saved, self._number)
+            self._read(self._file)
+            stand_ins.pop(id(self._stream), None)
+            os.close(self._saved)
+            if self in _descriptors:
+                _descriptors.remove(self)
