@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
     from structjob.integrations import asgi as asgi
-    from structjob.lifecycle import Job, Step, Try, retrying, step
+    from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.current import current_job, current_step
     from structjob.lifecycle.hooks import Hook, Transition, add_hook
     from structjob.lifecycle.printed import capture_output
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         StepStatus,
     )
     from structjob.process import reset
+    from structjob.process_tracker import init
     from structjob.reader import Reader
     from structjob.retention.policy import PruneResult, Retention
     from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
@@ -99,8 +100,9 @@ _WHERE = {
     "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
-    "lifecycle": ("Try", "Job", "Step", "retrying", "step"),
+    "lifecycle": ("Try", "Job", "Step", "job", "retrying", "step"),
     "lifecycle.printed": ("capture_output",),
+    "process_tracker": ("init",),
     "lifecycle.processes": ("CommandFailed", "CommandTimeout", "ProcessResult"),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
@@ -202,8 +204,10 @@ __all__ = [
     "enrich",
     "environment",
     "extract",
+    "init",
     "inject",
     "install",
+    "job",
     "record_event",
     "reset",
     "retrying",

@@ -37,6 +37,7 @@ from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
 from structjob.lifecycle.handle import redacted
+from structjob.lifecycle.host import OPEN_HOSTS
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, JobStatus, Ledger
@@ -231,6 +232,11 @@ class Tracker:
         return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._host.state}>"
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process; a forked child cannot read by its parent's."""
+        return self._host.state == "open" and not self._recorder.forked
+
+    @property
     def level(self) -> str:
         """Least level that the database gets. May be set while the tracker is open; it counts from
         the next event on.
@@ -283,6 +289,7 @@ class Tracker:
             self._host.state = "new"
             raise
         self._host.state = "open"
+        OPEN_HOSTS.add(self._host)
         return self
 
     async def _open(self, *, required: bool) -> None:
@@ -394,6 +401,7 @@ class Tracker:
         if self._host.state != "open":
             return True
         self._host.state = "closed"
+        OPEN_HOSTS.remove(self._host)
         # the engine, its loop and the database's connection are the parent's
         if self._recorder.forked:
             return self._close_in_child()
@@ -545,6 +553,7 @@ class Tracker:
             return True
         if self._host.state == "open" and self._recorder.forked:
             self._host.state = "closed"
+            OPEN_HOSTS.remove(self._host)
             return self._close_in_child()
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)

@@ -377,3 +377,100 @@ def test_items_that_are_async_say_so(opened):
             for _ in step.track(chunks()):
                 pass
         step.advance()
+
+
+# -- whatever tracker is open
+# --------------------------------------------------------------------------
+
+
+@structjob.job("sorting", job_type="library")
+def sorting(numbers):
+    """A library's function: it knows no tracker."""
+    with structjob.step("sort", total=len(numbers)) as step:
+        step.advance(len(numbers))
+        structjob.current_job().metadata["sorted"] = len(numbers)
+        return sorted(numbers)
+
+
+def test_a_decorated_function_is_a_job_of_the_tracker_that_is_open(opened):
+    """R8: at module level, without a tracker at hand; within a job it is a child of that."""
+    assert sorting([2, 1]) == [1, 2]
+    (record,) = opened.run(opened.jobs.list())
+    assert (record.operation, record.job_type, record.result) == ("sorting", "library", [1, 2])
+    assert record.metadata == {"sorted": 2}
+    with opened.job("outer") as outer:
+        sorting([3])
+    assert [one.job.operation for one in opened.run(opened.jobs.tree(outer.id)).children] == [
+        "sorting"
+    ]
+
+
+def test_it_belongs_to_the_tracker_of_the_job_around_it(opened, tmp_path):
+    """R8: with two trackers open, and to the first one outside jobs."""
+    with structjob.Tracker(f"sqlite:///{tmp_path}/second.db") as second:
+        with second.job("outer"):
+            sorting([1])
+        sorting([2])
+        assert set(jobs_of(second)) == {"outer", "sorting"}
+    assert set(jobs_of(opened)) == {"sorting"}
+
+
+def test_without_a_tracker_the_work_runs_and_nothing_is_said(caplog, capsys):
+    """R8: a library's decorators harm no program that tracks nothing."""
+    structjob.configure(strict=True)
+    assert sorting([2, 1]) == [1, 2]
+    with pytest.raises(ValueError, match="bad") as caught, structjob.job("a", job_id="a") as job:
+        with job.child("c") as child, child.step("s") as step:
+            step.update(completed=1, percent=50)
+            step.skip()
+            step.end()
+        for attempt in structjob.retrying("r", delay=0):
+            with attempt:
+                pass
+        job.update(percent=10)
+        raise ValueError("bad")
+    assert (job.status, child.status, step.status) == ("failed", "completed", "skipped")
+    assert not hasattr(caught.value, "__notes__")
+    assert structjob.current_job() is None
+    assert capsys.readouterr() == ("", "")
+    assert caplog.records == []
+
+
+async def test_without_a_tracker_in_a_loop(capsys):
+    """R8: the same with `async with`."""
+    structjob.configure(strict=True)
+    async with structjob.job("a", idempotency_key="k") as job, job.step("s") as step:
+        assert structjob.current_job() is job
+        assert [item async for item in step.track([1, 2])] == [1, 2]
+        assert step.percent == 100
+    assert job.status == "completed"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_wrong_options_are_refused_where_they_are_written():
+    """R8: not when the function is called for the first time."""
+    with pytest.raises(InvalidArgument, match="unknown option 'ownr' of a job"):
+        structjob.job("a", ownr="ada")
+
+
+def test_init_opens_one_tracker_for_each_database(db_url, tmp_path):
+    """R8: a second call returns the first one's tracker, while that is open."""
+    structjob.configure(console=False, strict=True)
+    first = structjob.init(db_url)
+    try:
+        assert structjob.init(db_url) is first
+        with sorting_job(first) as job:
+            pass
+        assert first.run(first.jobs.get(job.id)).status == "completed"
+        other = structjob.init(f"sqlite:///{tmp_path}/other.db")
+        assert other is not first
+        other.close()
+    finally:
+        first.close()
+    again = structjob.init(db_url)
+    assert again is not first
+    again.close()
+
+
+def sorting_job(tracker):
+    return tracker.job("sorting")

@@ -45,6 +45,8 @@ class Host:
         aclose: See above.
     """
 
+    tracked = True
+
     def __init__(
         self, classifier: Classifier | None, aclose: Callable[[float], Awaitable[bool]]
     ) -> None:

@@ -5,9 +5,9 @@ Each change of state is a whole row in the spool, written before anything is awa
 of a job waits, for its commit, so that everybody can find its id.
 """
 
-from structjob.lifecycle.contexts import step
+from structjob.lifecycle.contexts import job, step
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.retries import Try, retrying
 from structjob.lifecycle.steps import Step
 
-__all__ = ["Job", "Step", "Try", "retrying", "step"]
+__all__ = ["Job", "Step", "Try", "job", "retrying", "step"]

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
 from structjob.context.propagation import RemoteContext, remote_scope
 from structjob.context.scope import (
-    Binding,
     Scope,
     current_scope,
 )
@@ -27,14 +25,11 @@ from structjob.lifecycle.arguments import (
 )
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import check_description
-from structjob.lifecycle.items import Items
 from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.lifecycle.waiting import Done
-from structjob.models import StepStatus
+from structjob.lifecycle.untracked import NO_TRACKER, current_host, untracked_job
 from structjob.process import on_reset
-from structjob.text.amounts import percent_of
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
@@ -49,17 +44,17 @@ class JobContext:
     block as a job; as a decorator, each call of a function or coroutine function.
     """
 
-    def __init__(self, host: JobHost, operation: str, options: JobOptions) -> None:
+    def __init__(self, host: JobHost | None, operation: str, options: JobOptions) -> None:
         self._host = host
         self._operation = operation
         self._options = options
         self._job: Job | None = None
         # Said at once, where the mistake was made, and not when it is entered.
-        Job(host, operation, parent=None, options=options)
+        Job(host or NO_TRACKER, operation, parent=None, options=options)
 
     def _make(self) -> Job:
         return Job(
-            self._host,
+            self._host or current_host(),
             self._operation,
             parent=parent_scope(self._options.parent),
             options=self._options,
@@ -216,9 +211,9 @@ class StepContext:
         check_description(options.get("description"))
         check_mapping("metadata", options.get("metadata"))
         self._options = dict(options)
-        self._step: Step | Untracked | None = None
+        self._step: Step | None = None
 
-    async def __aenter__(self) -> Step | Untracked:
+    async def __aenter__(self) -> Step:
         return self.__enter__()
 
     async def __aexit__(
@@ -229,7 +224,7 @@ class StepContext:
     ) -> None:
         self.__exit__(kind, exc, trace)
 
-    def __enter__(self) -> Step | Untracked:
+    def __enter__(self) -> Step:
         if self._step is not None:
             raise InvalidState(
                 f"the step {self._name!r} is entered already; call structjob.step() anew for each"
@@ -247,12 +242,12 @@ class StepContext:
         if step is not None:
             step.__exit__(kind, exc, trace)
 
-    def _make(self) -> Step | Untracked:
+    def _make(self) -> Step:
         job = running_job()
         if job is not None:
             return job.step(self._name, **self._options)
         warn_untracked(self._name)
-        return Untracked(self._name, self._options)
+        return untracked_job(self._name).step(self._name, **self._options)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function or coroutine function: each call is a step.
@@ -278,77 +273,28 @@ class StepContext:
         return cast(Callable[P, T], run)
 
 
-class Untracked:
-    """Stands for a step outside a job: takes what a step takes, and records nothing."""
+def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:
+    """Return a job of whatever tracker is open where it begins, for ``with`` or ``async with``, or
+    as a decorator; for libraries, and functions at module level.
 
-    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
-        self.name = name
-        self.id: str | None = None
-        self.status: StepStatus | None = None
-        self.completed: float = 0
-        self.total: float | None = (
-            check_units("total", options["total"]) if "total" in options else None
-        )
+    ::
 
-    async def __aenter__(self) -> Self:
-        return self
+        @structjob.job("nightly")
+        def nightly():
+            with structjob.step("load"):
+                load()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+    Within a job it is a child of that job. Otherwise it belongs to the tracker that was opened
+    first. Where no tracker is open, the work runs all the same, and nothing is recorded.
 
-    def __enter__(self) -> Self:
-        return self
+    Args:
+        operation: What it does, at most 255 characters.
+        options: See `structjob.Tracker.job`.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def as_current(self) -> Binding[Self]:
-        """Leave the scope as it is."""
-        return Binding(current_scope(), self)
-
-    def guard(self) -> AbstractContextManager[Self]:
-        """Take it."""
-        return nullcontext(self)
-
-    def advance(self, units: float = 1) -> None:
-        """Count *units* as done, where they are a number."""
-        with suppress(InvalidArgument):
-            self.completed += check_units("units", units)
-
-    def update(self, **progress: Any) -> None:
-        """Take any progress."""
-
-    def skip(self, reason: str | None = None) -> None:
-        """Take it."""
-
-    def start(self) -> Done[Self]:
-        """Take it."""
-        return Done(self)
-
-    def end(
-        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
-    ) -> Done[None]:
-        """Take it."""
-        return Done(None)
-
-    @property
-    def percent(self) -> float | None:
-        """How far it is by its units, 0–100; ``None`` if their total is not known."""
-        return percent_of(self.completed, self.total) if self.total else None
-
-    def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
-        """Iterate over *items*, counting each as done when its turn is over."""
-        return Items(items, self.advance, lambda: None)
+    Raises:
+        InvalidArgument: if one of these is wrong.
+    """
+    return JobContext(None, operation, JobOptions.of(options))
 
 
 def step(

@@ -211,6 +211,11 @@ class Handle:
         """Whether it has begun and ended."""
         raise NotImplementedError
 
+    @property
+    def host(self) -> JobHost:
+        """The tracker that it belongs to, seen from below."""
+        return self._host
+
     def _enter_scope(self) -> None:
         assert self._scope is not None  # noqa: S101 -- it has begun
         self._entry = Entry(self._scope)
@@ -226,7 +231,9 @@ class Handle:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._record_progress()
-        elif not self._host.recorder.forked:  # nobody would come back to it in a forked child: its next change is recorded, or its end
+        elif (
+            self._host.tracked and not self._host.recorder.forked
+        ):  # nobody would come back to it in a forked child: its next change is recorded, or its end
             self._pending = True
             self._host.flush_later(self)
 
@@ -254,7 +261,8 @@ class Handle:
             raise error
         if not self._misuse_told:
             self._misuse_told = True
-            self._host.recorder.tell(
+            tell = self._host.recorder.tell if self._host.tracked else _ignore
+            tell(
                 "progress",
                 "progress is ignored: %s (further cases are reported at most once a minute)",
                 error,
@@ -268,6 +276,8 @@ class Handle:
 
     def _record_progress(self) -> None:
         self._recorded_at = time.monotonic()
+        if not self._host.tracked:
+            return
         self._record()
         owner = self._owner()
         if self._reported():
@@ -392,6 +402,10 @@ class Guard(Generic[G]):
     ) -> None:
         if exc is not None:
             self._handle._fail(exc)
+
+
+def _ignore(what: str, message: str, *details: Any) -> None:
+    pass
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

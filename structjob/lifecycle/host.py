@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from structjob.context.errors import Classifier
+from structjob.process import on_reset
 
 if TYPE_CHECKING:
     from structjob.lifecycle.handle import Handle
@@ -22,8 +23,10 @@ class JobHost(Protocol):
     Attributes:
         live: The jobs that run in this process.
         claims: Starts that were interrupted, and whose answer is still to come.
+        tracked: Whether anything is recorded; not where no tracker is open.
     """
 
+    tracked: bool
     live: set[Job]
     claims: set[asyncio.Future[Any]]
 
@@ -60,3 +63,31 @@ class JobHost(Protocol):
 
     def flush_later(self, handle: Handle) -> None:
         """Let *handle* record its progress at the next turn."""
+
+
+class OpenHosts:
+    """The open trackers of this process, in the order in which they were opened."""
+
+    def __init__(self) -> None:
+        self._hosts: tuple[JobHost, ...] = ()
+
+    def add(self, host: JobHost) -> None:
+        """Note that a tracker is open."""
+        self._hosts = (*self._hosts, host)
+
+    def remove(self, host: JobHost) -> None:
+        """Note that it is closed."""
+        self._hosts = tuple(one for one in self._hosts if one is not host)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._hosts = ()
+
+    @property
+    def first(self) -> JobHost | None:
+        """The one that was opened first."""
+        return next(iter(self._hosts), None)
+
+
+OPEN_HOSTS = OpenHosts()
+on_reset(OPEN_HOSTS.clear)

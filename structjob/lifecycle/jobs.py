@@ -151,7 +151,7 @@ class Job(Handle):
     __slots__ = (
         "_attempt", "_began", "_begun_in", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
         "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
-        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_noticed", "_open_steps", "_options", "_parent", "_percent", "_provisional",
+        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_noticed", "_open_steps", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
         "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
         "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
         "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
@@ -195,6 +195,7 @@ class Job(Handle):
         self.parent_job_id = parent.job_id if parent is not None else None
         self.root_job_id = _root_of(host, parent) or self.id
         inherited = parent.correlation_id if parent is not None else None
+        self._outer_correlation_id = inherited
         self.correlation_id = (
             (inherited or new_id()) if options.correlation_id is None else options.correlation_id
         )
@@ -361,7 +362,7 @@ class Job(Handle):
         if self._status is not JobStatus.PENDING or self._existing:
             raise InvalidState(self._begun_already())
         self._stop_if_asked()
-        return self._given_id or self.idempotency_key is not None
+        return self._host.tracked and (self._given_id or self.idempotency_key is not None)
 
     def _begun_already(self) -> str:
         if self._existing and self._status is JobStatus.PENDING:
@@ -454,8 +455,16 @@ class Job(Handle):
         self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
         self._created = str(former["created_at"])
 
+    def begin_untracked(self) -> None:
+        """Run from here on, where no tracker records it."""
+        self._status, self._attempt, self._began = JobStatus.RUNNING, 1, time.monotonic()
+        self._scope = self._scope_of()
+
     def _begin(self) -> int:
-        """Run from here on; return the number of the record that says so."""
+        """Run from here on; return the number of the record that says so, 0 if there is none."""
+        if not self._host.tracked:
+            self.begin_untracked()
+            return 0
         self._status = JobStatus.RUNNING
         self._started = self._provisional or database_time(now())
         self._began = self._told_at = time.monotonic()
@@ -486,6 +495,8 @@ class Job(Handle):
 
     def _scope_of(self, step: Step | None = None) -> Scope:
         """Return the scope of the job itself, or of a *step* of it."""
+        if not self._host.tracked:  # no ids: nothing is to be found under them
+            return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
         span = (step is not None and step._span) or self._span or span_of(self._parent)
         return Scope(
             recorder=self._host.recorder,
@@ -621,6 +632,10 @@ class Job(Handle):
         self._pending = False
         if status == "completed":
             exc = None  # it was left by `sys.exit(0)`
+        if not self._host.tracked:
+            self._status = JobStatus(status)
+            self._abandoned = True  # a second end is no error where nothing is recorded
+            return
         if self._scope is None:  # it was pending only
             self._scope = self._scope_of()
         if self._untold is not None and time.monotonic() - self._began >= PROGRESS_EVENT_EVERY:

@@ -22,7 +22,7 @@ from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, is_coroutine_function
-from structjob.lifecycle.contexts import Untracked, parent_scope, running_job, warn_untracked
+from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import outcome
 from structjob.lifecycle.jobs import Job
@@ -36,6 +36,7 @@ from structjob.lifecycle.policy import (
     policy_maker,
 )
 from structjob.lifecycle.steps import Step
+from structjob.lifecycle.untracked import untracked_job
 from structjob.models import StepStatus
 from structjob.values.encoding import type_name
 
@@ -53,9 +54,7 @@ T = TypeVar("T")
 H = TypeVar("H")
 
 
-def retrying(
-    name: str, policy: Policy | None = None, **figures: Unpack[Figures]
-) -> Retrying[Step | Untracked]:
+def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]) -> Retrying[Step]:
     """Return tries at one piece of work in whatever job runs, for ``async for``, for ``for`` in
     code without a loop, or as a decorator of functions and coroutine functions.
 
@@ -393,7 +392,7 @@ class _Tries(Generic[H]):
         raise NotImplementedError
 
 
-class _StepTries(_Tries[Step | Untracked]):
+class _StepTries(_Tries[Step]):
     """Tries that are steps within a step, which lasts from the first to the last of them, the
     delays included.
     """
@@ -430,9 +429,11 @@ class _StepTries(_Tries[Step | Untracked]):
         if self._whole is not None:
             self._whole._leave_scope()
 
-    async def enter(self, number: int) -> Step | Untracked:
+    async def enter(self, number: int) -> Step:
         if self._whole is None:
-            return Untracked(f"attempt-{number}", {})
+            step = untracked_job(self._name).step(f"attempt-{number}")
+            step.start()
+            return step
         self._enter_whole()
         self._step = self._whole.job.step(f"attempt-{number}", metadata=self._numbers())
         try:

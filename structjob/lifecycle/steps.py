@@ -163,6 +163,10 @@ class Step(Handle):
         scope = current_scope()
         if scope is not None and scope.job is job and scope.step is not None:
             self._parent_step_id = scope.step.id
+        if not job.host.tracked:
+            self._status, self._began = StepStatus.RUNNING, time.monotonic()
+            self._scope = job._scope_of(self)
+            return
         job._step_count += 1
         job._open_steps[self._id] = self
         self._seq = next(job._step_numbers)
@@ -274,6 +278,10 @@ class Step(Handle):
         job = self._job
         if status == "completed":
             exc = None  # it was left by `sys.exit(0)`
+        if not job.host.tracked:
+            self._status = StepStatus(status)
+            self._abandoned = True  # a second end is no error where nothing is recorded
+            return
         self._pending = False
         self._status = StepStatus(status)
         self._ended_at = database_time(now())

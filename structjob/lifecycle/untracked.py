@@ -1,0 +1,99 @@
+"""Jobs and steps that no tracker records: they take what others take, and record nothing.
+
+So code that is decorated or uses steps runs unchanged where no tracker is open, or outside jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+from structjob.capture.setup import SETUP
+from structjob.context.errors import Classifier
+from structjob.context.scope import current_scope
+from structjob.exceptions import NotOpen
+from structjob.lifecycle.host import OPEN_HOSTS, JobHost
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.handle import Handle
+    from structjob.spool.recorder import Recorder
+
+T = TypeVar("T")
+
+
+class _NoTracker:
+    """What jobs ask of a tracker, where none is open; see `structjob.lifecycle.host.JobHost`."""
+
+    tracked = False
+
+    def __init__(self) -> None:
+        self.live: set[Job] = set()
+        self.claims: set[asyncio.Future[Any]] = set()
+
+    @property
+    def recorder(self) -> Recorder:
+        """There is none."""
+        self._refuse()
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What `structjob.configure` was given."""
+        return SETUP.classifier
+
+    def require_open(self) -> None:
+        """Nothing needs to be open."""
+
+    async def claim(
+        self, row: dict[str, Any], job: Job, *, pending: bool
+    ) -> tuple[dict[str, Any] | None, int]:
+        """It is the first attempt, as far as is known here."""
+        return None, 1
+
+    async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """No other job has the key."""
+        return None
+
+    def provisional(self, job_id: str, former: int) -> int:
+        """See `claim`."""
+        return former + 1
+
+    async def committed(self, state_seq: int, seconds: float) -> None:
+        """Nothing is stored."""
+
+    def wait_committed(self, state_seq: int, seconds: float) -> None:
+        """Nothing is stored."""
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Refuse: there is no loop."""
+        work.close()
+        self._refuse()
+
+    def flush_later(self, handle: Handle) -> None:
+        """Nothing is recorded."""
+
+    def _refuse(self) -> NoReturn:
+        raise NotOpen("no tracker is open; open one with `with structjob.Tracker(…)`")
+
+
+NO_TRACKER: JobHost = _NoTracker()
+
+
+def current_host() -> JobHost:
+    """Return where a job belongs that is begun here without naming a tracker: to the tracker of the
+    job around it, else to the one that was opened first.
+    """
+    scope = current_scope()
+    around = cast("Job | None", scope.job) if scope is not None else None
+    if around is not None and around.host.tracked:
+        return around.host
+    return OPEN_HOSTS.first or NO_TRACKER
+
+
+def untracked_job(operation: str) -> Job:
+    """Return a running job that nothing records, for steps outside jobs."""
+    job = Job(NO_TRACKER, operation, parent=None, options=JobOptions())
+    job.begin_untracked()
+    return job

@@ -1,0 +1,83 @@
+"""The tracker of a process: opened once, closed when the interpreter exits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from structjob.capture.configure import configure
+from structjob.capture.setup import SETUP
+from structjob.diagnostics import diagnostics
+from structjob.process import on_reset
+from structjob.tracker import Tracker
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+class ProcessTrackers:
+    """The trackers that `init` has opened, by URL."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[Tracker, dict[str, Any]]] = {}
+        self.reset()
+
+    def get(self, url: str | URL | None, options: dict[str, Any]) -> Tracker:
+        """Return the open tracker of *url*; open one if there is none."""
+        from structjob.store.url import parse
+
+        key = parse(url).render_as_string(hide_password=False)
+        if self._pid != os.getpid():  # another thread may have held the lock at the fork
+            self.reset()
+        with self._lock:
+            tracker, former = self._opened.get(key, (None, {}))
+            if tracker is not None and tracker.is_open:
+                if options and options != former:
+                    diagnostics.warning(
+                        "structjob.init() was called before for %r, and its tracker is open: "
+                        "options of this call are ignored",
+                        tracker,
+                    )
+                return tracker
+            tracker = Tracker(url, **options)
+            if not SETUP.watched:
+                configure()
+            tracker.__enter__()  # the interpreter's exit closes it
+            self._opened[key] = tracker, options
+            return tracker
+
+    def reset(self) -> None:
+        """Forget them."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._opened.clear()
+
+
+_trackers = ProcessTrackers()
+on_reset(_trackers.reset)
+
+
+def init(url: str | URL | None = None, **options: Any) -> Tracker:
+    """Open a tracker for the rest of the process, in code without a loop.
+
+    For Django's ``AppConfig.ready``, a worker's start, a notebook. Logging is set up by
+    `structjob.configure` unless that or `structjob.install` was called before. The interpreter's
+    exit closes the tracker; jobs that run then are recorded as cancelled.
+
+    ::
+
+        tracker = structjob.init("sqlite:///jobs.db")
+        with tracker.job("nightly"):
+            ...
+
+    Args:
+        url: See `Tracker`. A second call with the same URL returns the first one's tracker, while
+            that is open; a forked process gets its own.
+        options: See `Tracker`.
+
+    Raises:
+        InvalidArgument: if one of these is wrong.
+        SchemaMismatch: and what else `Tracker.open` raises.
+    """
+    return _trackers.get(url, options)
