@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from structjob.capture.logger import success
     from structjob.capture.processors import Sampler, add_context, record_event
     from structjob.context.errors import enrich
+    from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
         Cancelled,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
     from structjob.integrations import asgi as asgi
+    from structjob.integrations import http as http
+    from structjob.integrations.processes import worker_initializer
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.current import current_job, current_step
     from structjob.lifecycle.hooks import Hook, Transition, add_hook
@@ -74,6 +77,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "capture.configure": ("configure",),
     "context.errors": ("enrich",),
+    "context.executors": ("ContextExecutor", "in_context"),
+    "integrations.processes": ("worker_initializer",),
     "context.propagation": ("environment", "extract", "inject"),
     "lifecycle.hooks": ("Hook", "Transition", "add_hook"),
     "lifecycle.current": ("current_job", "current_step"),
@@ -134,7 +139,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_INTEGRATIONS = ("alembic", "asgi")
+_INTEGRATIONS = ("alembic", "asgi", "http")
 """Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
 
 __all__ = [
@@ -144,6 +149,7 @@ __all__ = [
     "CommandFailed",
     "CommandTimeout",
     "ConsoleSink",
+    "ContextExecutor",
     "ErrorGroup",
     "ErrorGroupNotFound",
     "ErrorInfo",
@@ -204,6 +210,7 @@ __all__ = [
     "enrich",
     "environment",
     "extract",
+    "in_context",
     "init",
     "inject",
     "install",
@@ -214,6 +221,7 @@ __all__ = [
     "secret",
     "step",
     "success",
+    "worker_initializer",
 ]
 
 

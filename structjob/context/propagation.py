@@ -94,6 +94,27 @@ def remote_scope(remote: RemoteContext) -> Scope:
     )
 
 
+def remote_of(scope: Scope) -> RemoteContext:
+    """Return what another process is to know of *scope*."""
+    labels, columns = scope.labels, scope.column_values
+    provisional = columns.get("provisional")
+    return RemoteContext(
+        correlation_id=scope.correlation_id,
+        job_id=scope.job_id,
+        step_id=scope.step_id,
+        attempt=scope.attempt,
+        operation=scope.operation,
+        trace_id=scope.ids.get("trace_id"),
+        span_id=scope.ids.get("span_id"),
+        root_job_id=scope.root_job_id,
+        provisional=None if provisional is None else str(provisional),
+        project=labels["project"],
+        owner=labels["owner"],
+        trace_flags=scope.trace_flags,
+        tracestate=scope.tracestate,
+    )
+
+
 def _hidden(id_: str | None) -> str | None:
     return None if id_ is None else identified(id_)
 

@@ -1,0 +1,207 @@
+"""HTTP clients that carry the ids of the current job to other services.
+
+Each request gets the headers that `structjob.inject` writes: ``X-Correlation-ID``, ``X-Job-ID``,
+``baggage``, and ``traceparent`` and ``tracestate`` within a trace. Nothing is recorded: no request
+becomes a job or a step. Outside a job and a correlation nothing is sent.
+
+==========  =====================================================================
+httpx       ``propagate(httpx.Client())``, ``propagate(httpx.AsyncClient())``
+requests    ``propagate(requests.Session())``
+aiohttp     ``aiohttp.ClientSession(middlewares=[aiohttp_middleware()])``
+==========  =====================================================================
+
+With ``hosts=`` only these get the ids. The host is looked at for each request and each redirect:
+where one leads to another host, the headers are taken off. A header that the caller set is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+from structjob.context.propagation import headers
+from structjob.context.scope import current_scope
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument
+
+Client = TypeVar("Client")
+
+_FORMER = "structjob"
+"""Where a request of httpx has what its headers were."""
+
+
+class Hosts:
+    """Which hosts get the ids.
+
+    Args:
+        hosts: Names, and ``.suffix`` for all names that end so; ``None``: all.
+
+    Raises:
+        InvalidArgument: if *hosts* is not a list of such names.
+    """
+
+    def __init__(self, hosts: Iterable[str] | None) -> None:
+        if isinstance(hosts, str):
+            raise InvalidArgument(f"hosts is a list of names: hosts=[{hosts!r}]")
+        names = None if hosts is None else list(hosts)
+        for name in names or ():
+            if not isinstance(name, str) or not name.strip(".") or "/" in name:
+                raise InvalidArgument(
+                    f"hosts are names without scheme and path, such as 'api.example.com' or '.example.com', not {name!r}"
+                )
+        self._names = None if names is None else frozenset(name.lower() for name in names)
+
+    def __contains__(self, host: str | None) -> bool:
+        if self._names is None:
+            return True
+        name = (host or "").lower().rstrip(".")
+        return name in self._names or any(
+            name.endswith(suffix) for suffix in self._names if suffix.startswith(".")
+        )
+
+    def added(self, host: str | None, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the headers to add to a request to *host*, beside those that are *given*."""
+        scope = current_scope()
+        if scope is None or host not in self:
+            return {}
+        added = headers(scope, given.get("baggage", ""))
+        if "traceparent" in given:  # which has a state of its own, or none
+            added.pop("tracestate", None)
+        return {
+            name: value
+            for name, value in added.items()
+            if name == "baggage" or name not in given  # in any letter case, as clients have it
+        }
+
+
+def propagate(client: Client, *, hosts: Iterable[str] | None = None) -> Client:
+    """Let *client* send the ids of the current job with each request.
+
+    Args:
+        client: A `httpx.Client`, `httpx.AsyncClient` or `requests.Session`.
+        hosts: Names of hosts that get them, ``.example.com`` for all below it; by default all.
+            Give it where the client also calls services of others: the ids say something of yours.
+
+    Returns:
+        The same client: ``client = structjob.http.propagate(httpx.AsyncClient())``. Calling it
+        again replaces the hosts.
+
+    Raises:
+        InvalidArgument: if it is another kind of client, or *hosts* is no list of names.
+    """
+    chosen = Hosts(hosts)
+    known: Any = client
+    if isinstance(getattr(client, "event_hooks", None), dict):  # httpx, httpx2
+        kind = _AsyncHook if hasattr(client, "aclose") else _Hook
+        hooks = known.event_hooks
+        others = [hook for hook in hooks.get("request", ()) if not isinstance(hook, _Hook)]
+        known.event_hooks = {**hooks, "request": [*others, kind(chosen)]}
+    elif isinstance(getattr(client, "adapters", None), MutableMapping):  # requests
+        for adapter in known.adapters.values():
+            adapter.add_headers = _AddHeaders(chosen, adapter)
+    elif type(client).__module__.partition(".")[0] == "aiohttp":
+        raise InvalidArgument(
+            "a session of aiohttp is given middlewares when it is made: ClientSession(middlewares=[structjob.http.aiohttp_middleware()])"
+        )
+    else:
+        raise InvalidArgument(
+            f"propagate() takes a client of httpx or a session of requests, not {type(client).__name__}; "
+            "for others, pass structjob.inject({}) as headers"
+        )
+    return client
+
+
+def aiohttp_middleware(
+    hosts: Iterable[str] | None = None,
+) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:
+    """Return a middleware for `aiohttp.ClientSession` (aiohttp 3.12 or newer) that sends the ids of
+    the current job with each request.
+
+    Args:
+        hosts: As `propagate` takes them.
+    """
+    chosen = Hosts(hosts)
+
+    async def middleware(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        # A redirect is a new request, with the headers of the caller only.
+        _guarded(lambda: request.headers.update(chosen.added(request.url.host, request.headers)))
+        return await handler(request)
+
+    return middleware
+
+
+class _Hook:
+    """Called by httpx for each request and each redirect, which has the headers of the request
+    before it.
+    """
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    def __call__(self, request: Any) -> Any:
+        _guarded(lambda: self._set(request))
+
+    def _set(self, request: Any) -> None:
+        for name, former in request.extensions.pop(_FORMER, {}).items():
+            _put(request.headers, name, former)
+        added = self._hosts.added(request.url.host, request.headers)
+        request.extensions[_FORMER] = {name: request.headers.get(name) for name in added}
+        request.headers.update(added)
+
+
+class _AsyncHook(_Hook):
+    async def __call__(self, request: Any) -> None:
+        super().__call__(request)
+
+
+class _Ours(str):
+    """A header of ours; redirects of requests copy it.
+
+    Attributes:
+        former: What it was before.
+    """
+
+    __slots__ = ("former",)
+    former: str | None
+
+
+class _AddHeaders:
+    """Stands for `requests.adapters.HTTPAdapter.add_headers`, which is made for this."""
+
+    def __init__(self, hosts: Hosts, adapter: Any) -> None:
+        before: Callable[..., object] = adapter.add_headers
+        self._before: Callable[..., object] = (
+            before._before if isinstance(before, _AddHeaders) else before
+        )
+        self._hosts = hosts
+
+    def __call__(self, request: Any, **options: Any) -> None:
+        self._before(request, **options)
+        _guarded(lambda: self._set(request))
+
+    def _set(self, request: Any) -> None:
+        from urllib.parse import urlsplit
+
+        for name, value in list(request.headers.items()):
+            if isinstance(value, _Ours):
+                _put(request.headers, name, value.former)
+        for name, value in self._hosts.added(
+            urlsplit(request.url).hostname, request.headers
+        ).items():
+            ours = _Ours(value)
+            ours.former = request.headers.get(name)
+            request.headers[name] = ours
+
+
+def _put(found: MutableMapping[str, str], name: str, value: str | None) -> None:
+    if value is not None:
+        found[name] = value
+    elif name in found:
+        del found[name]
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as exc:  # noqa: BLE001 -- a request is sent, with our headers or without
+        faults.add("adding the ids to a request", exc)

@@ -1,0 +1,299 @@
+"""HTTP clients that carry the ids of a job to other services (R22)."""
+
+import asyncio
+import json
+import re
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pytest
+import requests
+from asgi_support import served
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+import structjob
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument
+
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+OURS = {"x-correlation-id", "x-job-id", "baggage", "traceparent", "tracestate"}
+
+
+def app():
+    """Answer with the headers that came; ``/to?url=`` redirects, ``/500`` fails, ``/hangs`` does
+    not answer.
+    """
+
+    async def said(request):
+        return JSONResponse(dict(request.headers))
+
+    async def elsewhere(request):
+        return RedirectResponse(request.query_params["url"], 307)
+
+    async def fails(request):
+        return Response(json.dumps(dict(request.headers)), 500)
+
+    async def hangs(request):
+        await asyncio.sleep(60)
+
+    return Starlette(
+        routes=[
+            Route("/", said, methods=["GET", "POST"]),
+            Route("/to", elsewhere),
+            Route("/500", fails),
+            Route("/hangs", hangs),
+        ]
+    )
+
+
+@pytest.fixture
+async def service():
+    async with served(app(), timeout_graceful_shutdown=1) as running:
+        yield running
+
+
+class Asking:
+    """The four clients, asked in the same way: `get` returns the headers that arrived."""
+
+    def __init__(self, kind, hosts, headers=None):
+        self.kind, self.hosts, self.headers = kind, hosts, headers
+
+    async def get(self, url, timeout=10):
+        text = await getattr(self, f"_{self.kind}")(url, timeout)
+        return {name: value for name, value in json.loads(text).items() if name in OURS}
+
+    async def _httpx(self, url, timeout):
+        def ask():
+            with structjob.http.propagate(httpx.Client(), hosts=self.hosts) as client:
+                return client.get(
+                    url, headers=self.headers, timeout=timeout, follow_redirects=True
+                ).text
+
+        return await asyncio.to_thread(ask)
+
+    async def _async_httpx(self, url, timeout):
+        async with structjob.http.propagate(httpx.AsyncClient(), hosts=self.hosts) as client:
+            return (
+                await client.get(url, headers=self.headers, timeout=timeout, follow_redirects=True)
+            ).text
+
+    async def _requests(self, url, timeout):
+        def ask():
+            with structjob.http.propagate(requests.Session(), hosts=self.hosts) as client:
+                return client.get(url, headers=self.headers, timeout=timeout).text
+
+        return await asyncio.to_thread(ask)
+
+    async def _aiohttp(self, url, timeout):
+        middleware = structjob.http.aiohttp_middleware(self.hosts)
+        async with (
+            aiohttp.ClientSession(middlewares=[middleware]) as client,
+            client.get(
+                url, headers=self.headers, timeout=aiohttp.ClientTimeout(timeout)
+            ) as response,
+        ):
+            return await response.text()
+
+
+KINDS = ["httpx", "async_httpx", "requests", "aiohttp"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_carries_the_ids(tracker, service, kind):
+    """R22: job, step, correlation and trace arrive; outside a job nothing is sent."""
+    url = f"http://127.0.0.1:{service.port}/"
+    assert await Asking(kind, None).get(url) == {}
+    incoming = {"traceparent": f"00-{TRACE}-{SPAN}-00", "tracestate": "a=1"}
+    with structjob.extract(incoming).as_current():
+        async with tracker.job("caller") as job, job.step("s") as step:
+            arrived = await Asking(kind, None).get(url)
+    remote = structjob.extract(arrived)
+    assert (remote.job_id, remote.step_id) == (job.id, step.id)
+    assert remote.correlation_id == job.correlation_id
+    assert (arrived["traceparent"], arrived["tracestate"]) == (f"00-{TRACE}-{SPAN}-00", "a=1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_headers_of_the_caller_are_kept(tracker, service, kind):
+    """R22: a header that the caller set goes before ours; baggage is shared."""
+    given = {"X-Job-Id": "mine", "traceparent": f"00-{TRACE}-{SPAN}-01", "Baggage": "user=ada"}
+    with structjob.extract(
+        {"traceparent": f"00-{TRACE}-{'1' * 16}-00", "tracestate": "a=1"}
+    ).as_current():
+        async with tracker.job("caller") as job:
+            arrived = await Asking(kind, None, given).get(f"http://127.0.0.1:{service.port}/")
+    assert (arrived["x-job-id"], arrived["traceparent"]) == ("mine", given["traceparent"])
+    assert "tracestate" not in arrived
+    assert arrived["baggage"] == f"structjob.job_id={job.id},user=ada"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("hosts", "sent"),
+    [
+        (["127.0.0.1"], True),
+        (["localhost"], False),
+        ([".0.0.1"], True),
+        ([".example.com", "127.0.0.1.example.com"], False),
+        ([], False),
+    ],
+)
+async def test_only_chosen_hosts_get_the_ids(tracker, service, kind, hosts, sent):
+    """R22: ids say something of a system, and not everybody is to know it."""
+    async with tracker.job("caller"):
+        arrived = await Asking(kind, hosts).get(f"http://127.0.0.1:{service.port}/")
+    assert bool(arrived) is sent
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_redirect_to_another_host_takes_them_off(tracker, service, kind):
+    """R22: the host of each hop is asked for, there and back again; what the caller set remains."""
+    here, there = (f"http://{host}:{service.port}" for host in ("127.0.0.1", "localhost"))
+    asking = Asking(kind, ["127.0.0.1"], {"baggage": "user=ada"})
+    async with tracker.job("caller") as job:
+        abroad = await asking.get(f"{here}/to?url={there}/")
+        back = await asking.get(f"{there}/to?url={here}/")
+        within = await asking.get(f"{here}/to?url={here}/")
+    assert abroad == {"baggage": "user=ada"}
+    assert back == within
+    assert back["x-job-id"] == job.id
+    assert back["baggage"] == f"structjob.job_id={job.id},user=ada"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_client_that_is_used_again_sends_what_is_current(tracker, service, kind):
+    """R22: nothing of one job sticks to the client, or to a request that is sent once more."""
+    url = f"http://127.0.0.1:{service.port}/"
+    client = structjob.http.propagate(httpx.Client())
+    request = client.build_request("GET", url)
+    found = []
+    for _ in range(2):
+        async with tracker.job("caller") as job:
+            arrived = await asyncio.to_thread(lambda: client.send(request).json())
+            found.append((arrived["x-job-id"], job.id))
+    assert await asyncio.to_thread(lambda: OURS & client.send(request).json().keys()) == set()
+    client.close()
+    assert [one for one, _ in found] == [other for _, other in found]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_service_that_fails_is_the_callers_affair(tracker, service, kind):
+    """R22: an answer of 500 and a timeout reach the caller as ever, and are no fault of ours."""
+    base = f"http://127.0.0.1:{service.port}"
+    async with tracker.job("caller") as job:
+        assert (await Asking(kind, None).get(f"{base}/500"))["x-job-id"] == job.id
+        with pytest.raises((TimeoutError, httpx.TimeoutException, requests.Timeout)):
+            await Asking(kind, None).get(f"{base}/hangs", timeout=0.2)
+    assert faults.counts == {}
+
+
+def test_propagating_twice_replaces_the_hosts():
+    """R22: the last call counts; hooks and adapters of the program stay."""
+
+    def mine(request):
+        return None
+
+    client = httpx.Client(event_hooks={"request": [mine]})
+    assert structjob.http.propagate(client, hosts=["a"]) is client
+    structjob.http.propagate(client, hosts=["b"])
+    first, second = client.event_hooks["request"]
+    assert first is mine
+    assert ("a" in second._hosts, "b" in second._hosts) == (False, True)
+    session = requests.Session()
+    adapter = session.get_adapter("http://x")
+    structjob.http.propagate(structjob.http.propagate(session), hosts=["b"])
+    assert session.get_adapter("http://x") is adapter
+    assert not isinstance(adapter.add_headers._before, type(adapter.add_headers))
+
+
+async def test_what_it_cannot_work_with_is_refused():
+    """R22: the message says what to do instead."""
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(InvalidArgument, match="aiohttp_middleware"):
+            structjob.http.propagate(session)
+    with pytest.raises(InvalidArgument, match="inject"):
+        structjob.http.propagate(object())
+    for hosts in ("a", ["http://a"], [""], [1], ["."]):
+        with pytest.raises(InvalidArgument, match="hosts"):
+            structjob.http.propagate(httpx.Client(), hosts=hosts)
+
+
+async def test_a_fault_of_ours_does_not_stop_a_request(tracker, service, monkeypatch):
+    """R22: the request is sent without our headers, and the fault is counted."""
+    structjob.configure(console=False)
+    monkeypatch.setattr("structjob.integrations.http.headers", lambda *_: 1 / 0)
+    async with tracker.job("caller"):
+        for kind in KINDS:
+            assert await Asking(kind, None).get(f"http://127.0.0.1:{service.port}/") == {}
+    assert faults.counts == {"adding the ids to a request": 4}
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "integrations" / "http.md"
+
+
+def free_port():
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.mark.slow
+async def test_two_services_are_one_timeline(database, tmp_path):
+    """R22: the programs of the docs, in two processes: the job of the second is a child of the
+    first's, with the same correlation id, and the events of both are one list.
+    """
+    programs = re.findall(
+        r"<!-- (\w+\.py) -->\n```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
+    )
+    assert [name for name, _ in programs] == ["orders.py", "stock.py"]
+    orders, stock = free_port(), free_port()
+    started = []
+    try:
+        for (name, text), port in zip(programs, (orders, stock), strict=True):
+            (tmp_path / name).write_text(
+                text.replace("sqlite:///jobs.db", database.url).replace(
+                    "http://127.0.0.1:8002", f"http://127.0.0.1:{stock}"
+                )
+            )
+            command = [sys.executable, "-m", "uvicorn", f"{name[:-3]}:app", f"--port={port}"]
+            with (tmp_path / f"{name}.log").open("w") as output:
+                started.append(
+                    subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+                )
+        async with httpx.AsyncClient(timeout=10) as client:
+            for port in (orders, stock):
+                async with asyncio.timeout(60):
+                    while True:
+                        try:
+                            await client.get(f"http://127.0.0.1:{port}/health")
+                            break
+                        except httpx.TransportError:
+                            await asyncio.sleep(0.05)
+            answer = await client.post(
+                f"http://127.0.0.1:{orders}/orders/3", headers={"X-Correlation-ID": "web-42"}
+            )
+            assert answer.status_code == 200, answer.text
+    finally:
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.wait(30)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        events = [
+            event
+            for event in await tracker.logs.list(correlation_id="web-42", kind="log")
+            if event.logger is None  # and not what the server and the client log themselves
+        ]
+        assert [event.message for event in events] == ["ordering", "taken from stock", "ordered"]
+        jobs = {job.id: job for job in (await tracker.jobs.list(correlation_id="web-42")).items}
+    first, second = (jobs[event.job_id] for event in events[:2])
+    assert second.parent_job_id == first.id == answer.headers["x-job-id"]
+    assert len({event.session_id for event in events}) == 2
+    assert {job.status for job in jobs.values()} == {"completed"}
