@@ -77,6 +77,7 @@ PUBLIC = [
 ]
 ARGUMENTS = {
     "JobNotFound": ("gui-1",), "EventNotFound": (7, 8, "pruned"), "ErrorGroupNotFound": ("ab12",), "StoreUnavailable": ("no answer",),
+    "QueryTimeout": ("sqlite:///jobs.db", 10.0),
 }  # fmt: skip
 
 

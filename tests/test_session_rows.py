@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 import pytest
 from sqlalchemy import create_engine, select
 
 from structjob.spool.session import Session
-from structjob.store.sessions import LEFT_RUNNING, beat, crash, enter, leave, reach
+from structjob.store.ingest import NO_NOTICES, Ingest
+from structjob.store.sessions import LEFT_RUNNING, beat, crash, enter, leave, left_running, reach
 from structjob.store.tables import attempts, cancellations, jobs, logs, metadata, sessions, steps
 
 THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -109,7 +112,15 @@ def test_what_a_dead_session_left_running_has_crashed(connection):
     event(connection, 1, 9, "a", LATER, kind="step_started")
     event(connection, 2, 1, "a", LAST + timedelta(hours=1))
     connection.execute(sessions.update().values(heartbeat_at=THEN))
-    first, second = crash(connection, MINE)
+
+    async def fetch(statement):
+        return connection.execute(statement).mappings().all()
+
+    first, second = asyncio.run(left_running(fetch, 1))
+    assert [row["id"] for row in crash(connection, cast(Ingest, None), MINE, NO_NOTICES)] == [
+        "a",
+        "b",
+    ]
     assert (first.job["id"], first.steps, first.last_lines) == (
         "a",
         ("copy", "check"),
@@ -134,7 +145,7 @@ def test_what_a_dead_session_left_running_has_crashed(connection):
     )
     assert left == ["other-check", "other-copy"]
     assert connection.scalars(select(cancellations.c.job_id)).all() == ["other"]
-    assert crash(connection, MINE) == []
+    assert crash(connection, cast(Ingest, None), MINE, NO_NOTICES) == []
 
 
 def test_what_runs_when_a_session_is_closed_is_cancelled(connection):
@@ -145,7 +156,7 @@ def test_what_runs_when_a_session_is_closed_is_cancelled(connection):
     job(connection, "other", 2)
     connection.execute(sessions.update().values(heartbeat_at=LATER))
     (found,) = leave(connection, MINE)
-    assert (found.job["id"], found.steps, found.last_lines) == ("a", (), ())
+    assert found["id"] == "a"
     rows = {row["id"]: row for row in connection.execute(select(jobs)).mappings()}
     assert [rows["a"][name] for name in ("status", "completed_at", "cancelled_at", "error_message")] == [
         "cancelled", LATER, LATER, LEFT_RUNNING,

@@ -38,7 +38,7 @@ async def test_every_read_refuses_a_time_without_a_zone(tracker, side):
     given = {side: NAIVE}
     reads = (
         tracker.jobs.list, tracker.jobs.history, tracker.logs.list, tracker.logs.count, tracker.errors.list,
-        *(getattr(tracker.stats, name) for name in ("operations", "projects", "throughput", "steps", "errors", "jobs", "volume")),
+        *(getattr(tracker.stats, name) for name in ("operations", "projects", "throughput", "steps", "errors", "errors_by_job", "volume")),
     )  # fmt: skip
     for read in reads:
         with pytest.raises(InvalidFilter, match=f"{side} has no time zone"):
