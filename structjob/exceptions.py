@@ -62,6 +62,14 @@ class EventNotFound(StructjobError, LookupError):
         self.reason = reason
 
 
+class SessionNotFound(StructjobError, LookupError):
+    """No session has the given number."""
+
+    def __init__(self, session_id: int) -> None:
+        super().__init__(f"session not found: {session_id}")
+        self.session_id = session_id
+
+
 class ErrorGroupNotFound(StructjobError, LookupError):
     """No error has the given fingerprint."""
 

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
 import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from web_support import client, some_work
+
+import structjob
+from structjob.web import app as structjob_app
 
 
 @pytest.fixture
@@ -222,3 +234,142 @@ async def test_a_histogram_counts_what_the_list_has(web):
     warnings = sum(bar["counts"].get("warning", 0) for bar in found["bars"])
     assert warnings == sum(line["level"] == "warning" for line in lines)
     assert len(found["bars"]) <= 10
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["operations", "projects", "steps", "throughput", "errors", "jobs", "volume"],
+)
+async def test_statistics_are_those_of_the_tracker(web, tracker, path):
+    """(R38, R39, R40, R46)"""
+    found = await ask(web, f"statistics/{path}?since=-1h")
+    name = {"jobs": "errors_by_job"}.get(path, path)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    own = await getattr(tracker.stats, name)(since=since)
+    if path == "throughput":
+        assert sum(one["total"] for one in found) == sum(one.total for one in own)
+    else:
+        assert found == json.loads(msgspec.json.encode(own))
+
+
+async def test_errors_are_listed_with_their_first_and_newest_occurrences(web):
+    """(R39, R46)"""
+    (group,) = await ask(web, "errors?status=open")
+    detail = await ask(web, f"errors/{group['fingerprint'][:6]}")
+    assert detail["group"] == group
+    assert detail["newest"][0]["fingerprint"] == group["fingerprint"]
+    assert (await web.get("errors/nothing")).status_code == 404
+    assert (await web.get("errors?status=broken")).status_code == 400
+
+
+async def test_sessions_are_listed_with_their_gaps(web, tracker):
+    """(R46)"""
+    (one,) = await ask(web, "sessions?live=1")
+    number = one["session"]["session_id"]
+    assert number == tracker.session_id
+    assert (await ask(web, f"sessions/{number}"))["presence"] == "live"
+    assert await ask(web, f"sessions/{number}/gaps") == []
+    assert (await ask(web, "verify"))["sessions"][0]["session_id"] == number
+    for wrong in ("sessions/1", "sessions/x", "sessions/1/gaps"):
+        assert (await web.get(wrong)).status_code == 404
+
+
+async def test_storage_counts_the_rows_of_each_table(web):
+    """(R40, R46)"""
+    found = await ask(web, "storage")
+    assert {"table": "structjob_jobs", "rows": 2}.items() <= {
+        key: value
+        for table in found["tables"]
+        if table["table"] == "structjob_jobs"
+        for key, value in table.items()
+    }.items()
+
+
+async def test_all_that_matches_is_downloaded_and_the_last_line_says_so(web, tracker):
+    """(R36, R46)"""
+    answer = await web.get("logs.jsonl?kind=log")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert "content-length" not in answer.headers
+    *lines, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["message"] for line in lines] == ["server started", "copied", "slow"]
+    assert last == {"complete": True, "count": 3}
+    text = (await web.get("logs.txt?kind=log")).text.splitlines()
+    assert len(text) == 4
+    assert "copied" in text[1]
+    assert text[3] == "-- complete: 3 lines"
+    assert (await web.get("logs.jsonl?job=nothing")).status_code == 404
+
+
+async def test_an_exported_job_can_be_imported_elsewhere(web, work, tmp_path):
+    """(R21, R46)"""
+    answer = await web.get(f"jobs/{work.id}/export")
+    assert answer.headers["content-type"] == "application/gzip"
+    path = tmp_path / "job.jsonl.gz"
+    path.write_bytes(answer.content)
+    async with structjob.Tracker(f"sqlite:///{tmp_path}/other.db") as other:
+        result = await other.import_(path)
+        assert result.jobs == 2
+        assert (await other.jobs.get(work.id)).operation == "vm-migrate"
+
+
+async def test_prometheus_reads_how_many_jobs_there_are(tracker, work):
+    """(R38)"""
+    async with client(tracker, base="http://localhost/") as web:
+        text = (await web.get("metrics")).text
+    assert "structjob_up 1\n" in text
+    assert 'structjob_jobs{operation="vm-migrate",status="failed"} 1\n' in text
+    assert 'structjob_sessions{presence="live"} 1\n' in text
+
+
+async def test_every_path_and_answer_is_documented(web):
+    """(R46)"""
+    document = await ask(web, "openapi.json")
+    ids = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            ids.append(operation["operationId"])
+            assert operation["summary"], path
+            assert operation["tags"], path
+            assert "422" not in operation["responses"]
+            assert {"400", "401", "403", "503"} <= operation["responses"].keys(), (method, path)
+    assert len(ids) == len(set(ids))
+    assert {"listJobs", "getJobRunLogs", "listLogs", "cancelJob"} <= set(ids)
+    references = re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document))
+    assert set(references) <= document["components"]["schemas"].keys()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+async def test_a_database_that_does_not_answer_is_503_and_never_a_stale_answer(tmp_path):
+    """(R46)"""
+    async with client(f"sqlite:///{tmp_path}/absent.db") as web:
+        answer = await web.get("jobs")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert (await web.get("ready")).status_code == 503
+        assert (await web.get("health")).status_code == 200
+    assert not (tmp_path / "absent.db").exists()
+
+
+@pytest.mark.parametrize("host", ["starlette", "fastapi"])
+async def test_it_is_mounted_twice_in_an_application_without_a_lifespan(
+    tracker, work, host, tmp_path
+):
+    """(R46)"""
+    async with structjob.Tracker(f"sqlite:///{tmp_path}/other.db") as other:
+        first, second = structjob_app(tracker), structjob_app(other, name="other")
+        if host == "starlette":
+            outer = Starlette(routes=[Mount("/a/b", first), Mount("/other", second)])
+        else:
+            outer = FastAPI()
+            outer.mount("/a/b", first)
+            outer.mount("/other", second)
+        transport = httpx.ASGITransport(outer, client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as web:
+            assert len((await web.get("/a/b/api/v1/jobs")).json()["items"]) == 2
+            assert (await web.get("/other/api/v1/jobs")).json()["items"] == []
+            assert (await web.get("/a/b/api/v1/jobs/gui%2F17")).json()["job"]["id"] == work.id
+            assert 'href="../static/' in (await web.get("/a/b/jobs/gui%2F17")).text
+            assert 'href="./static/' in (await web.get("/a/b/jobs")).text
+            assert 'href="./static/' in (await web.get("/other/")).text
+            assert (await web.get("/a/b/nothing")).status_code == 404
+        await first.aclose()
+        await second.aclose()

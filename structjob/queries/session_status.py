@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
-from structjob.exceptions import InvalidFilter
+from structjob.exceptions import InvalidFilter, SessionNotFound
 from structjob.filters import MAX_LIMIT
 from structjob.machine.host import process_exists
-from structjob.models import SessionRecord
+from structjob.models import Gap, SessionRecord
 from structjob.queries import rows
 from structjob.queries.verify import STALE_AFTER
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import utc_now
+from structjob.store.expressions import equals, utc_now
 from structjob.store.sessions import CLOSED
-from structjob.store.tables import jobs, sessions
+from structjob.store.tables import gaps, jobs, sessions
 
 
 class Presence(StrEnum):
@@ -104,7 +105,7 @@ class Sessions:
         self._fetch = fetch
         self._flush = flush
 
-    async def list(self, *, limit: int = 100, live: bool = False) -> list[SessionStatus]:
+    async def list(self, *, limit: int = 100, live: bool = False) -> builtins.list[SessionStatus]:
         """Return sessions, the newest first.
 
         Args:
@@ -119,16 +120,54 @@ class Sessions:
                 f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}"
             )
         await self._flush()
+        return await self._read(limit, *((sessions.c.ended_at.is_(None),) if live else ()))
+
+    async def get(self, session_id: int) -> SessionStatus:
+        """Return one session.
+
+        Raises:
+            SessionNotFound: if there is none of this number.
+        """
+        equals("session_id", sessions.c.session_id, session_id)
+        await self._flush()
+        found = await self._read(1, sessions.c.session_id == session_id)
+        if not found:
+            raise SessionNotFound(session_id)
+        return found[0]
+
+    async def gaps(self, session_id: int, *, limit: int = 1_000) -> builtins.list[Gap]:
+        """Return the numbers of a session for which no event is stored, where that is explained.
+
+        Args:
+            session_id: The session.
+            limit: How many runs of numbers at most, the first ones.
+
+        Raises:
+            SessionNotFound: if there is no session of this number.
+        """
+        await self.get(session_id)
+        columns = (gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason)
+        statement = (
+            select(*columns)
+            .where(gaps.c.session_id == session_id)
+            .order_by(gaps.c.first_seq)
+            .limit(limit)
+        )
+        return [Gap(**row) for row in await self._fetch(statement)]
+
+    async def _read(
+        self, limit: int, *conditions: ColumnElement[bool]
+    ) -> builtins.list[SessionStatus]:
         running = (
             select(func.count())
             .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
             .correlate(sessions)
         ).scalar_subquery()
         statement = select(sessions, utc_now().label("now"), running.label("running"))
-        if live:
-            statement = statement.where(sessions.c.ended_at.is_(None))
-        statement = statement.order_by(sessions.c.started_at.desc(), sessions.c.session_id).limit(
-            limit
+        statement = (
+            statement.where(*conditions)
+            .order_by(sessions.c.started_at.desc(), sessions.c.session_id)
+            .limit(limit)
         )
         return [_status(row) for row in await self._fetch(statement)]
 

@@ -38,6 +38,7 @@ _MEANINGS = {
     403: "The token, or the place the request comes from, does not allow this.",
     404: "There is no such thing.",
     409: "The state of the thing does not allow this.",
+    414: "The address is too long.",
     415: "The body is not JSON.",
     413: "The body is too long.",
     421: "The Host header is not one of this server's.",
@@ -45,7 +46,7 @@ _MEANINGS = {
     503: "The database does not answer; ask again later.",
     504: "The database took longer than 10 seconds.",
 }
-_COMMON = (400, 401, 403, 421, 503, 504)
+_COMMON = (400, 401, 403, 414, 421, 429, 503, 504)
 
 
 class PageOf(msgspec.Struct, Generic[T]):
@@ -150,13 +151,7 @@ def reads(
             content["example"] = example
         responses: dict[int | str, dict[str, Any]] = {
             status: {"description": "OK", "content": {"application/json": content}},
-            **{
-                code: {
-                    "description": _MEANINGS[code],
-                    "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA.format(name="Problem")}}},
-                }
-                for code in sorted({*_COMMON, *problems, *((413, 415) if write else ())})
-            },
+            **problems_of(*problems, *((413, 415) if write else ())),
         }
         if etag:
             responses[304] = {"description": "Not changed since If-None-Match."}
@@ -172,6 +167,17 @@ def reads(
         return run
 
     return register
+
+
+def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the documentation of problems, the common ones among them."""
+    return {
+        status: {
+            "description": _MEANINGS[status],
+            "content": {MEDIA_TYPE: {"schema": {"$ref": SCHEMA.format(name="Problem")}}},
+        }
+        for status in sorted({*_COMMON, *statuses})
+    }
 
 
 def _body(form: Any) -> dict[str, Any]:

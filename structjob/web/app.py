@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structjob.tracker import Tracker
 from structjob.web import openapi, problems, streams
 from structjob.web.answers import Reads, reads
-from structjob.web.api import ROUTERS
+from structjob.web.api import ROUTERS, compat
 from structjob.web.auth import Authorize, Doors, Identity
 from structjob.web.guard import API, Guard
 from structjob.web.hub import Hub
 from structjob.web.login import log_in, log_out
+from structjob.web.metrics import MEDIA_TYPE, exposition
 from structjob.web.params import NoQuery
 from structjob.web.shell import PAGES, Shell
 from structjob.web.source import Source
@@ -184,6 +185,12 @@ def build(
     made.add_route("/static/login.css", shell.login_style, include_in_schema=False)
     made.add_route(f"{API}/openapi.json", get_openapi, include_in_schema=False)
     made.router.routes.append(WebSocketRoute(f"{API}/stream/ws", streams.websocket))
+
+    async def metrics(request: Request) -> Response:
+        return Response(await exposition(source, hub), media_type=MEDIA_TYPE)
+
+    made.router.routes.append(WebSocketRoute(f"{API}/logs/stream/ws", compat.stream_ws))
+    made.add_route("/metrics", metrics, include_in_schema=False)
     made.add_route("/static/{build}/{file:path}", file, include_in_schema=False)
     for address in PAGES:
         made.add_route(f"/{address}", page, include_in_schema=False)

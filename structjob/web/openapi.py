@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from structjob.web.answers import ANSWERS, SCHEMA
+from structjob.web.auth import COOKIE
 from structjob.web.problems import Problem
 
 
@@ -37,6 +38,11 @@ def document(app: FastAPI) -> dict[str, Any]:
     found = dict(zip(references, schemas[1:], strict=True))
     for content in contents:
         content["schema"] = found.get(content["schema"].get("$ref"), content["schema"])
+    made.setdefault("components", {})["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "login": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+    }
+    made["security"] = [{"token": []}, {"login": []}, {}]
     known = made.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)

@@ -22,6 +22,7 @@ from structjob.exceptions import (
     PruneInProgress,
     QueryTimeout,
     SchemaMismatch,
+    SessionNotFound,
     StoreUnavailable,
     StructjobError,
 )
@@ -39,6 +40,7 @@ _STATUSES: Mapping[type[StructjobError], int] = {
     JobNotFound: 404,
     EventNotFound: 404,
     ErrorGroupNotFound: 404,
+    SessionNotFound: 404,
     InvalidState: 409,
     PruneInProgress: 409,
     StoreUnavailable: 503,

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from structjob.exceptions import InvalidFilter, StructjobError
 from structjob.filters import LogFilter
 from structjob.models import EventRecord, Gap
-from structjob.web.answers import Reads, encode, reads
+from structjob.web.answers import Reads, problems_of, reads
 from structjob.web.auth import Doors, Identity
 from structjob.web.body import MAX_BODY, json_of
 from structjob.web.frames import Frame, frame
@@ -28,7 +28,7 @@ from structjob.web.problems import Refused, describe, refusal
 from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
 from structjob.web.subscription import Subscription
 from structjob.web.version import VERSION
-from structjob.web.watch import tree_of
+from structjob.web.watch import rows_since
 
 router = APIRouter(prefix="/stream", tags=["streams"])
 
@@ -151,11 +151,12 @@ async def _stream(request: Request, query: StreamQuery) -> Response:
     resumed = request.headers.get("last-event-id")
     if resumed and selection.after is None:
         selection = msgspec.structs.replace(selection, after=resumed)
-    subscription, first = await subscribed(hub, "sse", selection, _owner(request.scope))
+    subscription, first = await subscribed(hub, "sse", selection, owner_of(request.scope))
     return EventStream(hub, subscription, first, ping_of(hub, subscription))
 
 
-def _owner(scope: Any) -> str | None:
+def owner_of(scope: Any) -> str | None:
+    """Return the id of the token that a request came with."""
     identity: Identity | None = scope.get("structjob.identity")
     return None if identity is None else identity.id
 
@@ -165,7 +166,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
         "description": "Server-sent events: hello, lines, gap, state, lag, ping, reset, bye.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
-    429: {"description": "Too many streams."},
+    **problems_of(404, 429),
 }
 
 
@@ -175,7 +176,21 @@ async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) 
     return await _stream(request, query)
 
 
-@router.post("", response_model=None, responses=_DOCUMENTED)
+@router.post(
+    "",
+    response_model=None,
+    responses=_DOCUMENTED | problems_of(413, 415),
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "application/json": {
+                    "schema": {"type": "object"},
+                    "example": {"channels": ["logs"], "level": "warning", "last": 200},
+                }
+            }
+        }
+    },
+)
 async def post_stream(request: Request) -> Response:
     """Do as GET does, with the parameters as JSON: a cursor may be too long for an address."""
     return await _stream(request, of_json(await json_of(request)))
@@ -196,12 +211,9 @@ async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Para
             selection = msgspec.structs.replace(selection, after=None)
             await _poll_logs(source, selection, 0.0, answer)
     if "tree" in selection.channels and selection.job is not None:
-        rows, extra = await tree_of(source, selection.job)
-        state = {kind: list(found.values()) for kind, found in rows.items()}
-        tag = str(hash(encode(state)))
-        answer.state_tag = tag
-        if tag != query.state:
-            answer.state = {**state, **extra}
+        rows, answer.state_tag = await rows_since(source, selection.job, query.state)
+        answer.state = {kind: list(found.values()) for kind, found in rows.items()}
+        answer.state["progress"] = await source.jobs.progress(selection.job)
     if selection.after is None:
         answer.hello = msgspec.Raw(hello("poll", answer.cursor).data)
     return answer

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import JobNotFound, StructjobError
-from structjob.models import JobTree
 from structjob.web.frames import Frame, frame
 from structjob.web.subscription import Subscription
 
 if TYPE_CHECKING:
+    from structjob.queries.job_watch import JobChanges, JobWatch
     from structjob.web.source import Source
 
 POLL = 1.0
@@ -48,6 +48,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._known: Rows | None = None
         self._extra: Mapping[str, Any] = {}
+        self._watch: JobWatch | None = None
 
     @property
     def idle(self) -> bool:
@@ -72,12 +73,13 @@ class Watch:
         """Look no more."""
         if self._task is not None:
             self._task.cancel()
-        self._task = self._known = None
+        self._task = self._known = self._watch = None
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
+            found: Rows | None
             try:
                 found, extra = await self._read()
             except JobNotFound:  # it was deleted
@@ -85,7 +87,7 @@ class Watch:
                     subscription.end("expired")
                 return
             except StructjobError:  # the database does not answer
-                found = None
+                found, self._watch = None, None
             if found is not None:
                 changed = _changes(self._known or {}, found)
                 if changed or self._known is None:
@@ -105,29 +107,44 @@ class Watch:
             running = await self._source.jobs.list(status="running", limit=_RUNNING)
             return {"jobs": {job.id: job for job in (*newest, *running)}}, {}
         assert self._job is not None  # noqa: S101 -- a tree is one of a job
-        return await tree_of(self._source, self._job)
+        if self._watch is None:
+            self._watch = self._source.jobs.watch(self._job)
+        rows: Rows = {kind: dict(found) for kind, found in (self._known or {}).items()}
+        changed = False
+        while True:
+            changes = await self._watch.poll()
+            changed = changed or bool(changes)
+            _merge(rows, changes)
+            if not changes.more:
+                break
+        extra = self._extra
+        if changed or not extra:
+            extra = {"progress": await self._source.jobs.progress(self._job)}
+        return rows, extra
 
 
-async def tree_of(source: Source, job: str) -> tuple[Rows, Mapping[str, Any]]:
-    """Return the rows of a job and of all below it, and its progress.
+def _merge(rows: Rows, changes: JobChanges) -> None:
+    rows.setdefault("jobs", {}).update({one.id: one for one in changes.jobs})
+    rows.setdefault("attempts", {}).update(
+        {(one.job_id, one.attempt): one for one in changes.attempts}
+    )
+    rows.setdefault("steps", {}).update({one.id: one for one in changes.steps})
+
+
+async def rows_since(source: Source, job: str, state: str | None) -> tuple[Rows, str]:
+    """Return the rows of a job and of all below it that changed since *state*, and the state now.
 
     Raises:
         JobNotFound: if there is no such job.
+        InvalidFilter: if *state* is none.
     """
-    tree = await source.jobs.tree(job)
-    attempts = await source.jobs.history(tree.job.id)
-    progress = await source.jobs.progress(tree.job.id)
-    rows: Rows = {
-        "jobs": {},
-        "attempts": {(one.job_id, one.attempt): one for one in attempts},
-        "steps": {},
-    }
-    waiting: list[JobTree] = [tree]
-    for one in waiting:  # it grows while it is read
-        rows["jobs"][one.job.id] = one.job
-        rows["steps"] |= {step.id: step for step in one.steps}
-        waiting += one.children
-    return rows, {"progress": progress}
+    watch = source.jobs.watch(job, since=state)
+    rows: Rows = {}
+    while True:
+        changes = await watch.poll()
+        _merge(rows, changes)
+        if not changes.more:
+            return rows, changes.state
 
 
 def _changes(known: Rows, found: Rows) -> Rows:

@@ -1,9 +1,10 @@
 """The routes below ``/api/v1``, one module a noun."""
 
-from structjob.web.api import compat, errors, jobs, logs, sessions, statistics, storage
+from structjob.web.api import compat, downloads, errors, jobs, logs, sessions, statistics, storage
 
 ROUTERS = (
     compat.router,  # before the routes that take any name below /logs
+    downloads.router,
     jobs.router,
     logs.router,
     statistics.router,

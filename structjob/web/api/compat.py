@@ -5,18 +5,30 @@ A *task run* is a step; the levels are the four that it knows.
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
-from pydantic import Field
+from pydantic import Field, ValidationError
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from structjob.exceptions import InvalidArgument, StructjobError
+from structjob.filters import LogFilter
 from structjob.models import EventRecord
-from structjob.web.answers import Reads, as_json, reads
-from structjob.web.params import Query
-from structjob.web.problems import Refused
+from structjob.web.answers import Reads, as_json, encode, problems_of, reads
+from structjob.web.frames import MAX_ID, Frame
+from structjob.web.hub import Hub, Selection
+from structjob.web.params import NoQuery, Query
+from structjob.web.problems import Refused, refusal
+from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
+from structjob.web.streams import admitted, owner_of, ping_of, subscribed
+from structjob.web.subscription import Subscription
 
 router = APIRouter(prefix="/logs", tags=["compatible"])
 
@@ -35,7 +47,6 @@ _LEVELS: dict[str, Literal["info", "error", "warn", "debug"]] = {
     "critical": "error",
 }
 _UNCHANGED = ("debug", "info", "warning", "error")
-_AT_ONCE = 10_000
 
 _EXAMPLE = {
     "type": "task",
@@ -111,6 +122,151 @@ async def get_logs_by_type(
     return await _page(request, source, query, type=type)
 
 
+class StreamQuery(Query):
+    """Parameters of a stream."""
+
+    job_run_id: str | None = Field(default=None, description="Any id of a job.")
+    type: Literal["system", "job", "task"] | None = None
+
+    def selection(self) -> Selection:
+        """Return what the stream is of."""
+        given = {"job": self.job_run_id, "type": self.type}
+        wanted = LogFilter.of(**{name: one for name, one in given.items() if one is not None})
+        shown = self.model_dump(exclude_none=True)
+        return Selection(("logs",), wanted, shown=shown)
+
+
+class StreamState(msgspec.Struct):
+    """One open stream."""
+
+    transport: str
+    since: datetime
+    filter: Any
+    sent: int
+    behind_ms: int
+    skipped: int
+
+
+class StreamStatus(msgspec.Struct):
+    """How many streams are open, by transport, and what they are of."""
+
+    status: str
+    websocket: int
+    sse: int
+    poll: int
+    streams: list[StreamState]
+
+
+@router.get(
+    "/stream/sse",
+    response_model=None,
+    responses={
+        200: {
+            "description": "One LogMessage an event.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **problems_of(404, 429),
+    },
+)
+async def stream_sse(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
+    """Follow the log from now on, or after the event that Last-Event-ID names."""
+    hub: Hub = request.app.state.hub
+    after = request.headers.get("last-event-id")
+    selection = msgspec.structs.replace(query.selection(), after=after or None)
+    subscription, _ = await subscribed(hub, "sse", selection, owner_of(request.scope))
+    ping = ping_of(hub, subscription)
+    return EventStream(hub, subscription, None, ping, _as_messages)
+
+
+@reads(router, "/stream/status", StreamStatus)
+async def get_stream_status(request: Request, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return what streams are open."""
+    hub: Hub = request.app.state.hub
+    open_ = [
+        StreamState(
+            one.transport,
+            datetime.fromtimestamp(one.since, UTC),
+            one.shown,
+            one.sent,
+            hub.behind_ms(one),
+            one.skipped,
+        )
+        for one in hub.subscriptions
+    ]
+    numbers = Counter(one.transport for one in open_)
+    return StreamStatus("ok", numbers["ws"], numbers["sse"], numbers["poll"], open_)
+
+
+async def stream_ws(socket: WebSocket) -> None:
+    """Serve ``/logs/stream/ws``: one LogMessage a message."""
+    await socket.accept()
+    owner = await admitted(socket)
+    if owner is False:
+        return
+    hub: Hub = socket.app.state.hub
+    try:
+        query = StreamQuery.model_validate(dict(socket.query_params))
+        subscription = await hub.open("ws", query.selection(), owner)
+    except (ValidationError, InvalidArgument):
+        await socket.close(4400)
+        return
+    except (StructjobError, Refused) as exc:
+        status = exc.status if isinstance(exc, Refused) else refusal(exc).status
+        await socket.close(4000 + status)
+        return
+    try:
+        await _send_messages(socket, subscription)
+    finally:
+        hub.leave(subscription)
+
+
+async def _send_messages(socket: WebSocket, subscription: Subscription) -> None:
+    sending = asyncio.create_task(_send_all(socket, subscription))
+    gone = asyncio.create_task(_read_until_closed(socket))
+    await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+    for task in (sending, gone):
+        task.cancel()
+    await asyncio.gather(sending, gone, return_exceptions=True)
+
+
+async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
+    while True:
+        one = await subscription.next(HEARTBEAT)
+        if one is None and subscription.ended:
+            break
+        async with asyncio.timeout(SEND_TIMEOUT):
+            for message in _messages(one):
+                await socket.send_text(message.decode())
+    await socket.close(1012)
+
+
+async def _read_until_closed(socket: WebSocket) -> None:
+    with suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            await socket.receive()
+
+
+def _messages(one: Frame | None) -> list[bytes]:
+    if one is None or one.event != "lines":
+        return []
+    lines = msgspec.json.decode(one.data, type=_Lines).lines
+    return [encode(message_of(line)) for line in lines]
+
+
+def _as_messages(one: Frame) -> bytes:
+    """Return the messages that a frame holds as server-sent events; the last has the cursor."""
+    if one.event == "ping":
+        return b": ping\n\n"
+    parts = [b"data: " + message + b"\n" for message in _messages(one)]
+    if parts and one.cursor is not None and len(one.cursor) <= MAX_ID:
+        parts[-1] = b"id: " + one.cursor.encode() + b"\n" + parts[-1]
+    return b"\n".join((*parts, b"")) if parts else b""
+
+
+class _Lines(msgspec.Struct):
+    lines: list[EventRecord]
+
+
 async def _page(request: Request, source: Reads, query: OffsetQuery, **filters: Any) -> Any:
     if query.offset > MAX_OFFSET:
         raise Refused(
@@ -118,13 +274,7 @@ async def _page(request: Request, source: Reads, query: OffsetQuery, **filters: 
             f"offset: at most {MAX_OFFSET:,}; read on with the cursors of /api/v1/logs",
             parameter="offset",
         )
-    left, cursor = query.offset, None
-    while left:
-        skipped = await source.logs.list(cursor=cursor, limit=min(left, _AT_ONCE), **filters)
-        left, cursor = left - len(skipped), skipped.next_cursor
-        if cursor is None:
-            return []
-    page = await source.logs.list(cursor=cursor, limit=query.limit, **filters)
+    page = await source.logs.list(offset=query.offset, limit=query.limit, **filters)
     found = [message_of(event) for event in page]
     if page.next_cursor is None:
         return found

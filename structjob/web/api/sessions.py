@@ -8,14 +8,14 @@ from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
+from structjob.models import Gap
 from structjob.queries.session_status import SessionStatus
+from structjob.queries.verify import VerifyResult
 from structjob.web.answers import Reads, reads
 from structjob.web.params import LIMIT, Flag, NoQuery, Query
 from structjob.web.problems import Refused
 
 router = APIRouter(tags=["sessions"])
-
-_ALL = 10_000
 
 
 class SessionQuery(Query):
@@ -34,7 +34,22 @@ async def list_sessions(source: Reads, query: Annotated[SessionQuery, Parameters
 @reads(router, "/sessions/{number}", SessionStatus, problems=(404,))
 async def get_session(source: Reads, number: str, query: Annotated[NoQuery, Parameters()]) -> Any:
     """Return one session by its number."""
-    for one in await source.sessions.list(limit=_ALL):
-        if str(one.session.session_id) == number:
-            return one
-    raise Refused(404, f"session not found: {number}")
+    return await source.sessions.get(_number(number))
+
+
+@reads(router, "/sessions/{number}/gaps", list[Gap], problems=(404,))
+async def list_gaps(source: Reads, number: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Return the numbers of a session for which no event is stored, with the reason."""
+    return await source.sessions.gaps(_number(number))
+
+
+@reads(router, "/verify", VerifyResult)
+async def verify(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+    """Prove that nothing is lost: each number that a session gave out is stored, or explained."""
+    return await source.reader.verify()
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
+        raise Refused(404, f"session not found: {text}; a session is named by its number")
+    return int(text)

@@ -1,0 +1,135 @@
+"""Everything that matches, streamed: logs as JSON lines or as text, a job as an archive.
+
+The answer has no length. Its last line says that it is complete, so that a cut connection shows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi import Query as Parameters
+from pydantic import Field
+from starlette.responses import Response, StreamingResponse
+
+from structjob.models import EventRecord
+from structjob.text.rendering import Lines
+from structjob.transfer.export import job_lines
+from structjob.web.answers import Reads, encode, problems_of
+from structjob.web.params import Flag, LogMatch, Query
+
+router = APIRouter(tags=["downloads"])
+
+Line = Callable[[EventRecord], bytes]
+Last = Callable[[int], bytes]
+
+_AT_ONCE = 256 * 1024
+"""Bytes that are sent together, about."""
+
+
+class DownloadQuery(LogMatch):
+    """Parameters of a download of logs."""
+
+    order: str = Field(default="asc", pattern="^(asc|desc)$", description="`asc` oldest first.")
+
+
+class ExportQuery(Query):
+    """Parameters of an export of a job."""
+
+    children: Flag = Field(default=True, description="With the jobs below it.")
+
+
+def _documented(kind: str, *statuses: int) -> dict[int | str, dict[str, object]]:
+    shown: dict[int | str, dict[str, object]] = {
+        200: {"description": "Streamed.", "content": {kind: {"schema": {"type": "string"}}}}
+    }
+    return {**shown, **problems_of(*statuses)}
+
+
+@router.get("/logs.jsonl", response_model=None, responses=_documented("application/jsonl", 404))
+async def download_logs(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
+    """Return all events that match as JSON lines; the last one is `{"complete": true, …}`."""
+
+    def line(event: EventRecord) -> bytes:
+        return encode(event) + b"\n"
+
+    def last(number: int) -> bytes:
+        return encode({"complete": True, "count": number}) + b"\n"
+
+    return await _download(source, query, line, last, "application/jsonl", "logs.jsonl")
+
+
+@router.get("/logs.txt", response_model=None, responses=_documented("text/plain", 404))
+async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
+    """Return all events that match as `structjob logs` shows them, in UTC."""
+    lines = Lines(color=False, utc=True, about=None, clock_only=False, dated=None, width=None)
+
+    def line(event: EventRecord) -> bytes:
+        return lines.render(event).encode(errors="backslashreplace") + b"\n"
+
+    def last(number: int) -> bytes:
+        return f"-- complete: {number} lines\n".encode()
+
+    return await _download(source, query, line, last, "text/plain", "logs.txt")
+
+
+@router.get(
+    "/jobs/{id:id}/export", response_model=None, responses=_documented("application/gzip", 404)
+)
+async def export_job(
+    source: Reads, id: str, query: Annotated[ExportQuery, Parameters()]
+) -> Response:
+    """Return a job with all that belongs to it, for `structjob import`."""
+    job = await source.jobs.find(id)
+
+    async def compressed() -> AsyncIterator[bytes]:
+        packer = zlib.compressobj(6, wbits=31)
+        waiting = b""
+        async for line in job_lines(source.jobs, source.logs, job.id, children=query.children):
+            waiting += packer.compress(line)
+            if len(waiting) >= _AT_ONCE:
+                yield waiting
+                waiting = b""
+        yield waiting + packer.flush()
+
+    return StreamingResponse(
+        compressed(), headers=_headers(f"{job.id}.jsonl.gz"), media_type="application/gzip"
+    )
+
+
+async def _download(
+    source: Reads,
+    query: DownloadQuery,
+    line: Line,
+    last: Last,
+    kind: str,
+    name: str,
+) -> Response:
+    events = source.logs.iterate(**query.values(), limit=1_000)
+    first = await anext(events, None)  # what is wrong with the filter is told as a problem
+
+    async def lines() -> AsyncIterator[bytes]:
+        waiting, size, number = [], 0, 0
+        event = first
+        while event is not None:
+            encoded = line(event)
+            waiting.append(encoded)
+            size += len(encoded)
+            number += 1
+            if size >= _AT_ONCE:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+            event = await anext(events, None)
+        waiting.append(last(number))
+        yield b"".join(waiting)
+
+    return StreamingResponse(lines(), headers=_headers(name), media_type=kind)
+
+
+def _headers(name: str) -> dict[str, str]:
+    return {
+        "Content-Disposition": f'attachment; filename="structjob-{name}"',
+        "Cache-Control": "no-store",
+    }
