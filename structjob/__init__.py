@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from structjob.capture.install import install
     from structjob.capture.logger import success
     from structjob.capture.processors import Sampler, add_context, record_event
+    from structjob.capture.uncaught import capture_uncaught
     from structjob.context.errors import enrich
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "capture.configure": ("configure",),
+    "capture.uncaught": ("capture_uncaught",),
     "context.errors": ("enrich",),
     "context.executors": ("ContextExecutor", "in_context"),
     "integrations.processes": ("worker_initializer",),
@@ -208,6 +210,7 @@ __all__ = [
     "add_context",
     "add_hook",
     "capture_output",
+    "capture_uncaught",
     "configure",
     "current_job",
     "current_step",

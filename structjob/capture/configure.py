@@ -35,6 +35,7 @@ def configure(
     stdlib: bool = True,
     classifier: Classifier | None = None,
     strict: bool = False,
+    uncaught: bool = False,
 ) -> None:
     """Set structlog up: context, redaction, console, file and database. May be called again;
     loggers already in use follow.
@@ -51,6 +52,8 @@ def configure(
         classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; see
             `structjob.failure.Classifier`.
         strict: Raise faults of logging itself, for tests; otherwise they are counted and reported.
+        uncaught: Record exceptions that nothing catches, and warnings; see
+            `structjob.capture_uncaught`.
 
     Raises:
         InvalidArgument: if the file cannot be written to, or an argument is none of the above.
@@ -97,3 +100,7 @@ def configure(
         previous.close(but=fan_out.sinks)
     join_stdlib(least if stdlib else None)
     SETUP.watch()
+    if uncaught:
+        from structjob.capture.uncaught import capture_uncaught
+
+        capture_uncaught()

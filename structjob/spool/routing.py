@@ -80,6 +80,13 @@ def _first() -> Recorder | None:
     )
 
 
+def waits_for_tracker() -> bool:
+    """Return whether an event without a job is recorded, at once or by the first tracker; not once
+    all trackers are closed.
+    """
+    return _default is not None or _closed_level is None
+
+
 def default() -> Recorder | None:
     """Return the recorder of events without a job: of the first tracker opened that is
     still open.

@@ -1,0 +1,163 @@
+"""Exceptions that nothing catches, and warnings, become events: `capture_uncaught`.
+
+Python hands them to hooks. Ours records, and then calls the hook that was there before: what is
+shown stays the same. Errors of an event loop's tasks need no hook: asyncio reports them through
+`logging`, whose records are events already.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings as python_warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TextIO
+
+from structjob.capture.emit import emit, show
+from structjob.context.scope import current_scope
+from structjob.diagnostics import faults
+from structjob.machine import clock
+from structjob.process import on_reset
+from structjob.spool.routing import waits_for_tracker
+
+KIND = "uncaught"
+
+_MOST_WARNINGS = 1_000
+"""Places whose warning is recorded; a program that makes up ever new ones is not."""
+
+_here = threading.local()
+_undo: dict[str, Callable[[], None]] = {}
+"""By kind: takes a hook of ours out again, unless another was put on top of it."""
+
+
+def capture_uncaught(
+    *,
+    warnings: bool = True,
+    excepthook: bool = True,
+    threads: bool = True,
+    unraisable: bool = True,
+) -> None:
+    """Record what Python would only print to stderr, as events of kind ``uncaught``, with the
+    traceback. It is printed, too, as before. Calling it again changes nothing.
+
+    Args:
+        warnings: Warnings of the module `warnings`, at level warning, once for each place.
+        excepthook: The exception that ends the program, at level critical.
+        threads: Exceptions that end a thread, at level error.
+        unraisable: Those that cannot be raised, in ``__del__`` say, at level error.
+    """
+    for name, wanted, install in (
+        ("warnings", warnings, _hook_warnings),
+        ("excepthook", excepthook, _hook_exceptions),
+        ("threads", threads, _hook_threads),
+        ("unraisable", unraisable, _hook_unraisable),
+    ):
+        if wanted and name not in _undo:
+            _undo[name] = install()
+
+
+def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None = None) -> None:
+    if getattr(_here, "within", False):  # what a sink of ours caused
+        return
+    _here.within = True
+    try:
+        if waits_for_tracker():
+            emit(current_scope(), level, message, attrs, kind=KIND, logger=logger)
+        else:  # the trackers are closed: it would wait for one for nothing
+            show(current_scope(), level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
+    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        faults.add("recording an uncaught exception", exc)
+    finally:
+        _here.within = False
+
+
+def _hook_exceptions() -> Callable[[], None]:
+    former = sys.excepthook
+
+    def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            _record("critical", "uncaught exception", {"exc_info": exc})
+        former(kind, exc, trace)
+
+    def undo() -> None:
+        if sys.excepthook is hook:
+            sys.excepthook = former
+
+    sys.excepthook = hook
+    return undo
+
+
+def _hook_threads() -> Callable[[], None]:
+    former = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
+            thread = args.thread.name if args.thread is not None else None
+            _record("error", "uncaught exception in a thread", {"exc_info": args.exc_value, "thread": thread})  # fmt: skip
+        former(args)
+
+    def undo() -> None:
+        if threading.excepthook is hook:
+            threading.excepthook = former
+
+    threading.excepthook = hook
+    return undo
+
+
+def _hook_unraisable() -> Callable[[], None]:
+    former = sys.unraisablehook
+
+    def hook(args: sys.UnraisableHookArgs) -> None:
+        if args.exc_value is not None:
+            # Not the object itself: that would bring it back to life.
+            where = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
+            message = args.err_msg or "exception ignored"
+            _record("error", message, {"exc_info": args.exc_value, "where": where})
+        former(args)
+
+    def undo() -> None:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = former
+
+    sys.unraisablehook = hook
+    return undo
+
+
+def _hook_warnings() -> Callable[[], None]:
+    former = python_warnings.showwarning
+    seen: set[tuple[type[Warning], str, int]] = set()
+
+    def hook(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        place = category, filename, lineno
+        # `logging.captureWarnings` makes records of them, which are events already.
+        taken = former.__module__ == logging.__name__
+        if file is None and not taken and place not in seen and len(seen) < _MOST_WARNINGS:
+            seen.add(place)
+            attrs = {"category_name": category.__name__, "file": filename, "line": lineno}
+            _record("warning", str(message), attrs, "py.warnings")
+        former(message, category, filename, lineno, file, line)
+
+    def undo() -> None:
+        if python_warnings.showwarning is hook:
+            python_warnings.showwarning = former
+
+    python_warnings.showwarning = hook
+    return undo
+
+
+def _reset() -> None:
+    for undo in _undo.values():
+        undo()
+    _undo.clear()
+
+
+on_reset(_reset)
