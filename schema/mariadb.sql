@@ -65,6 +65,7 @@ CREATE TABLE structjob_attempts (
     error_type VARCHAR(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
     error_message LONGTEXT,
     error_traceback LONGTEXT,
+    correlation_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
     session_id BIGINT,
     state_seq BIGINT NOT NULL DEFAULT '0',
     started_at DATETIME(6),
@@ -72,6 +73,7 @@ CREATE TABLE structjob_attempts (
     duration_ms DOUBLE,
     PRIMARY KEY (job_id, attempt),
     INDEX structjob_attempts_by_time (started_at),
+    INDEX structjob_attempts_by_correlation (correlation_id),
     INDEX structjob_attempts_by_session (session_id, status)
 )ENGINE=InnoDB CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC;
 

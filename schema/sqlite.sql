@@ -82,6 +82,7 @@ CREATE TABLE structjob_attempts (
     error_type VARCHAR(200),
     error_message TEXT,
     error_traceback TEXT,
+    correlation_id VARCHAR(128),
     session_id BIGINT,
     state_seq BIGINT DEFAULT '0' NOT NULL,
     started_at DATETIME,
@@ -91,6 +92,8 @@ CREATE TABLE structjob_attempts (
 );
 
 CREATE INDEX structjob_attempts_by_time ON structjob_attempts (started_at);
+
+CREATE INDEX structjob_attempts_by_correlation ON structjob_attempts (correlation_id) WHERE correlation_id IS NOT NULL;
 
 CREATE INDEX structjob_attempts_by_session ON structjob_attempts (session_id, status) WHERE status = 'running';
 
@@ -159,13 +162,13 @@ CREATE INDEX structjob_logs_by_job ON structjob_logs (job_id, ts) WHERE job_id I
 
 CREATE INDEX structjob_logs_by_step ON structjob_logs (step_id, ts) WHERE step_id IS NOT NULL;
 
-CREATE INDEX structjob_logs_by_level ON structjob_logs (level, ts);
+CREATE INDEX structjob_logs_by_level ON structjob_logs (level, ts) WHERE level <> 'info';
 
-CREATE INDEX structjob_logs_by_type ON structjob_logs (type, ts);
+CREATE INDEX structjob_logs_by_type ON structjob_logs (type, ts) WHERE type <> 'task';
 
-CREATE INDEX structjob_logs_by_category ON structjob_logs (category, ts);
+CREATE INDEX structjob_logs_by_category ON structjob_logs (category, ts) WHERE category <> 'system';
 
-CREATE INDEX structjob_logs_by_correlation ON structjob_logs (correlation_id, ts) WHERE correlation_id IS NOT NULL;
+CREATE INDEX structjob_logs_by_correlation ON structjob_logs (correlation_id, ts) WHERE correlation_id IS NOT NULL AND (step IS NULL OR level <> 'info');
 
 CREATE INDEX structjob_logs_by_fingerprint ON structjob_logs (fingerprint, ts) WHERE fingerprint IS NOT NULL;
 

@@ -210,8 +210,9 @@ class LogFilter(_Filter):
     ``job=("gui-1", "gui-2")``; at most 50. Several are taken by *job*, *job_id*, *level*, *type*,
     *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project*.
 
-    Indexes lead to the events of a job, a step, a correlation id, a session or an error, and to
-    those of a category, a type, levels or a time. A page by anything else, without one of the first
+    Indexes lead to the events of a job, a step, a correlation id, a session or an error, to those
+    of a time, and to those of a category, a type or levels that are not the usual ones (category
+    ``system``, type ``task``, level ``info``). A page by anything else, without one of the first
     five, looks at 100,000 events at most; see `Page.partial`.
 
     Args:

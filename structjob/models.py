@@ -207,6 +207,7 @@ class AttemptRecord:
     current_step: str | None = None
     result: Any = None
     error: ErrorInfo | None = None
+    correlation_id: str | None = None
     session_id: int | None = None
     state_seq: int = 0
     started_at: datetime | None = None

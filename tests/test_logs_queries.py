@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import structjob
 from structjob.exceptions import InvalidFilter
 from structjob.filters import LogFilter
 from structjob.models import EventRecord
@@ -567,3 +569,39 @@ async def test_every_filter_is_served_by_an_index(store, found, filters, index, 
         assert f"USING INDEX {index}" in plan or filters == {"session_id": 5}
         if "level" not in filters and filters != {"session_id": 5}:
             assert "TEMP B-TREE" not in plan
+
+
+async def test_a_correlation_finds_every_event_that_has_it(any_tracker, monkeypatch):
+    """Whatever the event belongs to: nothing, a job, a step, an earlier attempt that had another
+    correlation, or a job and a step of another program's (R36).
+    """
+    log = structlog.get_logger()
+    structjob.configure(console=False, strict=True)
+    for correlation_id in ("first", "second"):
+        async with any_tracker.job("nightly", job_id="j", correlation_id=correlation_id) as job:
+            log.info("in a job", of=correlation_id)
+            async with job.step("load"):
+                log.info("in a step", of=correlation_id)
+                log.warning("in a step, rare", of=correlation_id)
+    headers = {"x-correlation-id": "first", "x-job-id": "theirs", "baggage": "structjob.step_id=s"}
+    with structjob.extract(headers).as_current():
+        log.info("in a step elsewhere", of="first")
+    with structjob.extract({"x-correlation-id": "first"}).as_current():
+        log.info("in no job", of="first")
+
+    async def found(correlation_id: str) -> set[tuple[str, str]]:
+        page = await any_tracker.logs.list(correlation_id=correlation_id, kind="log")
+        assert await any_tracker.logs.count(correlation_id=correlation_id, kind="log") == len(page)
+        assert {event.correlation_id for event in page} == {correlation_id}
+        return {(event.message, event.attrs["of"]) for event in page}
+
+    for branches in (50, 1):
+        monkeypatch.setattr("structjob.queries.logs._MAX_BRANCHES", branches)
+        in_job = {"in a job", "in a step", "in a step, rare"}
+        elsewhere = {"in a step elsewhere", "in no job"}
+        assert await found("first") == {(message, "first") for message in in_job | elsewhere}
+        assert await found("second") == {(message, "second") for message in in_job}
+    steps = await any_tracker.logs.list(correlation_id="first", step="load", level="info", limit=1)
+    assert [event.kind for event in steps] == ["step_start"]
+    attempts = await any_tracker.jobs.history("j")
+    assert [attempt.correlation_id for attempt in attempts] == ["first", "second"]

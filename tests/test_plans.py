@@ -34,7 +34,7 @@ PAGES_OF_EVENTS = {
     "of a step": (lambda a: a.logs.list(step_id=a.step, **PAGE), "logs_by_step"),
     "of a correlation": (
         lambda a: a.logs.list(correlation_id=a.correlation, **PAGE),
-        "logs_by_correlation",
+        "attempts_by_correlation.*logs_by_correlation",
     ),
     "of a job, further on": (lambda a: a.further(a.logs, job_id=a.job), "logs_by_job"),
     "errors": (lambda a: a.logs.list(level="error", order="desc", **PAGE), "logs_by_level"),
@@ -46,13 +46,27 @@ PAGES_OF_EVENTS = {
         lambda a: a.logs.list(level="error", until=HOUR["until"], **PAGE),
         "logs_by_level",
     ),
-    "of many levels": (lambda a: a.logs.list(level="info", order="desc", **PAGE), "logs_by_level"),
+    "of many levels": (lambda a: a.logs.list(level="info", order="desc", **PAGE), "logs_by_time"),
+    "of the usual level": (
+        lambda a: a.logs.list(level="info", level_exact=True, **PAGE),
+        "logs_by_time",
+    ),
+    "of a rare level": (
+        lambda a: a.logs.list(level="debug", level_exact=True, **PAGE),
+        "logs_by_level|logs_by_time",
+    ),
     "of a type": (lambda a: a.logs.list(type="system", **PAGE), "logs_by_type|logs_by_time"),
     "of a category": (
         lambda a: a.logs.list(category="billing", **PAGE),
         "logs_by_category|logs_by_time",
     ),
-    "of two levels": (lambda a: a.logs.list(level=("info", "error"), **PAGE), "logs_by_level"),
+    "of two levels": (lambda a: a.logs.list(level=("warning", "error"), **PAGE), "logs_by_level"),
+    "of two levels, one of them usual": (
+        lambda a: a.logs.list(level=("info", "error"), **PAGE),
+        "logs_by_time",
+    ),
+    "of the usual type": (lambda a: a.logs.list(type="task", **PAGE), "logs_by_time"),
+    "of the usual category": (lambda a: a.logs.list(category="system", **PAGE), "logs_by_time"),
     "of two types": (
         lambda a: a.logs.list(type=("system", "task"), order="desc", **PAGE),
         "logs_by_type|logs_by_time",

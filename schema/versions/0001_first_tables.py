@@ -270,6 +270,7 @@ def _create_attempts_and_steps(t: _Types) -> None:
         sa.Column("current_step", t.exact(200)),
         sa.Column("result", t.json()),
         *_error_columns(t),
+        sa.Column("correlation_id", t.exact(128)),
         sa.Column("session_id", sa.BigInteger()),
         sa.Column("state_seq", sa.BigInteger(), nullable=False, server_default="0"),
         sa.Column("started_at", t.moment()),
@@ -277,6 +278,7 @@ def _create_attempts_and_steps(t: _Types) -> None:
         sa.Column("duration_ms", sa.Double()),
     )
     op.create_index("structjob_attempts_by_time", "structjob_attempts", ["started_at"])
+    _index_where_set("structjob_attempts_by_correlation", "structjob_attempts", "correlation_id")
     _index_where(
         "status = 'running'",
         "structjob_attempts_by_session",
@@ -349,10 +351,18 @@ def _create_logs(t: _Types) -> None:
     op.create_index("structjob_logs_by_time", "structjob_logs", ["ts"])
     _index_where_set("structjob_logs_by_job", "structjob_logs", "job_id", "ts")
     _index_where_set("structjob_logs_by_step", "structjob_logs", "step_id", "ts")
-    op.create_index("structjob_logs_by_level", "structjob_logs", ["level", "ts"])
-    op.create_index("structjob_logs_by_type", "structjob_logs", ["type", "ts"])
-    op.create_index("structjob_logs_by_category", "structjob_logs", ["category", "ts"])
-    _index_where_set("structjob_logs_by_correlation", "structjob_logs", "correlation_id", "ts")
+    _index_where("level <> 'info'", "structjob_logs_by_level", "structjob_logs", "level", "ts")
+    _index_where("type <> 'task'", "structjob_logs_by_type", "structjob_logs", "type", "ts")
+    _index_where(
+        "category <> 'system'", "structjob_logs_by_category", "structjob_logs", "category", "ts"
+    )
+    _index_where(
+        "correlation_id IS NOT NULL AND (step IS NULL OR level <> 'info')",
+        "structjob_logs_by_correlation",
+        "structjob_logs",
+        "correlation_id",
+        "ts",
+    )
     _index_where_set("structjob_logs_by_fingerprint", "structjob_logs", "fingerprint", "ts")
 
 

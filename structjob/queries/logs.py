@@ -32,7 +32,7 @@ from structjob.queries.tree import family
 from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import contains, equals, equals_any, json_equals
-from structjob.store.tables import gaps, logs
+from structjob.store.tables import USUAL, attempts, found_by_correlation, gaps, logs, unusual
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
 _MAX_BRANCHES = 50
@@ -442,9 +442,23 @@ class Logs:
             if len(found) < _MAX_BRANCHES:
                 return tuple(logs.c.job_id == job_id for job_id in sorted(found))
             return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
+        if _by_correlation(wanted):
+            return await self._of_correlation(wanted.correlation_id)
         if (lead := _branching(wanted)) is not None:
             return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
         return tuple(logs.c.level == level for level in _leading_levels(wanted))
+
+    async def _of_correlation(self, correlation_id: str | None) -> tuple[ColumnElement[bool], ...]:
+        """Return where the events of a correlation are: most in its index, the others among those
+        of the jobs whose attempts have it.
+        """
+        mine = select(attempts.c.job_id).where(attempts.c.correlation_id == correlation_id)
+        found = {row["job_id"] for row in await self._fetch(mine.distinct().limit(_MAX_BRANCHES))}
+        of_jobs: list[ColumnElement[bool]] = [logs.c.job_id == each for each in sorted(found)]
+        if len(found) == _MAX_BRANCHES:
+            of_jobs = [logs.c.job_id.in_(mine)]
+        in_steps = and_(logs.c.step.is_not(None), logs.c.level == USUAL["level"])
+        return found_by_correlation(), *(and_(job, in_steps) for job in of_jobs)
 
 
 def _narrow(wanted: LogFilter) -> bool:
@@ -460,11 +474,23 @@ def _narrow(wanted: LogFilter) -> bool:
     return any(value is not None for value in some)
 
 
+def _by_correlation(wanted: LogFilter) -> bool:
+    """Return whether the events are found by their correlation, and nothing narrower."""
+    narrower = (
+        wanted.job,
+        wanted.job_id,
+        wanted.step_id,
+        wanted.session_id,
+        wanted.fingerprint,
+    )
+    return wanted.correlation_id is not None and all(value is None for value in narrower)
+
+
 def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     """Return the levels by whose index the events are found; none where another one leads
     to fewer.
     """
-    if wanted.level is None or _narrow(wanted):
+    if wanted.level is None or _narrow(wanted) or not _unusual(wanted, "level"):
         return ()
     # Warnings and worse are few among the events; of the others, the category's or the type's may
     # be fewer.
@@ -480,7 +506,13 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
         return _EQUALS
     if _leading_levels(wanted):
         return ()
-    return ("type",) if wanted.category is None else ("category",)
+    return next(((name,) for name in ("category", "type") if _unusual(wanted, name)), ())
+
+
+def _unusual(wanted: LogFilter, column: str) -> bool:
+    """Return whether only events are asked for to which the index of *column* leads."""
+    values = wanted.levels if column == "level" else values_of(getattr(wanted, column))
+    return bool(values) and USUAL[column] not in values
 
 
 def _branching(wanted: LogFilter) -> str | None:
@@ -489,8 +521,8 @@ def _branching(wanted: LogFilter) -> str | None:
     """
     if _narrow(wanted) or _leading_levels(wanted):
         return None
-    (lead,) = _leading(wanted)
-    return lead if isinstance(getattr(wanted, lead), tuple) else None
+    lead = _leading(wanted)
+    return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
 
 
 def _number(start: tuple[int, int] | EventRecord) -> tuple[int, int]:
@@ -545,6 +577,10 @@ def _check(wanted: LogFilter) -> None:
 
 def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     found = _equal(wanted, [name for name in _leading(wanted) if name != _branching(wanted)])
+    if not _narrow(wanted):
+        found += [unusual(name) for name in _leading(wanted)]
+    if _leading_levels(wanted):
+        found.append(unusual("level"))
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
     if _narrow(wanted) and (levels := wanted.levels):

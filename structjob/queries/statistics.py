@@ -30,7 +30,7 @@ from structjob.statistics import (
 )
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import ascending, equals
-from structjob.store.tables import jobs, logs, steps
+from structjob.store.tables import jobs, logs, steps, unusual
 
 ERRORS = ("error", "critical")
 """Levels of the events that tell an error."""
@@ -251,7 +251,9 @@ class Statistics:
             job = (logs.c.job_id == await self._jobs.exact_id(job_id),)
         tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # The events of these levels are few, and have an index; a job's events have another.
-        told = () if job else (logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
+        told = (
+            () if job else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
+        )
         most = (
             select(logs.c.job_id, tell.label("errors"))
             .where(*within, *narrowed, *job, *told)

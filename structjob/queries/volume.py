@@ -7,23 +7,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Select, String, func, literal, select, union_all
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.statistics import Volume
 from structjob.store.contract import Fetch
 from structjob.store.expressions import equals
-from structjob.store.tables import logs
+from structjob.store.tables import USUAL, logs, unusual
 
-_BY = ("type", "level", "category")
+_BY = tuple(USUAL)
+
+_ALL = ""
+"""Stands for the name of a column where all events are counted."""
 
 MANY = 50
 """Values of one column at most that are counted one by one."""
-
-_MOST = {"type": "task", "level": "info"}
-"""What most events are as a rule. These are not counted: they are what the others leave of all,
-which the categories add up to.
-"""
 
 
 async def count(
@@ -31,9 +29,9 @@ async def count(
 ) -> Volume:
     """Count the events of a window.
 
-    Each value of a column has its own stretch of an index, in which its events of the window stand
-    together: rows outside the window are not looked at, nor is the table; most events are counted
-    once, by their category. Only with a *project*, which has no index, or with very many
+    Each unusual value of a column has its own stretch of an index, in which its events of the
+    window stand together; the usual ones, see `structjob.store.tables.USUAL`, are what these leave
+    of all events of the window. Only with a *project*, which has no index, or with very many
     categories, the rows are read.
     """
     within: tuple[ColumnElement[bool], ...] = ()
@@ -42,21 +40,15 @@ async def count(
     if until is not None:
         within += (logs.c.ts < until,)
     if project is None:
-        values = [(name, value) for name in _BY for value in await _values(fetch, logs.c[name])]
-        if not values:
-            return _volume([])
-        if max(Counter(name for name, _ in values).values()) < MANY:
-            rows = await fetch(
-                _by_index(
-                    [(name, value) for name, value in values if _MOST.get(name) != value], within
+        values = [(name, value) for name in _BY for value in await _values(fetch, name)]
+        if max(Counter(name for name, _ in values).values(), default=0) < MANY:
+            rows = await fetch(_by_index(values, within))
+            (total,) = (row["n"] for row in rows if row["name"] == _ALL)
+            counted = [(row["name"], row["value"], row["n"]) for row in rows if row["name"] != _ALL]
+            for name, value in USUAL.items():
+                counted.append(
+                    (name, value, total - sum(n for other, _, n in counted if other == name))
                 )
-            )
-            counted = [(row["name"], row["value"], row["n"]) for row in rows]
-            total = sum(n for name, _, n in counted if name == "category")
-            for name, value in _MOST.items():
-                others = sum(n for other, _, n in counted if other == name)
-                # a category may be new since the values were looked up
-                counted.append((name, value, max(0, total - others)))
             return _volume(counted)
     else:
         within += (equals("project", logs.c.project, project),)
@@ -65,14 +57,14 @@ async def count(
     return _volume([(name, row[name], row["n"]) for row in rows for name in _BY])
 
 
-async def _values(fetch: Fetch, column: ColumnElement[Any]) -> list[str]:
-    """Return the values of *column*, `MANY` at most; each is one look into its index, which a query
-    of all of them is on no database.
+async def _values(fetch: Fetch, name: str) -> list[str]:
+    """Return the unusual values of a column, `MANY` at most; each is one look into its index, which
+    a query of all of them is on no database.
     """
-    found: list[str] = []
+    column, found = logs.c[name], list[str]()
     while len(found) < MANY:
         beyond = (column > found[-1],) if found else ()
-        (row,) = await fetch(select(func.min(column).label("value")).where(*beyond))
+        (row,) = await fetch(select(func.min(column).label("value")).where(unusual(name), *beyond))
         if row["value"] is None:
             break
         found.append(row["value"])
@@ -82,18 +74,27 @@ async def _values(fetch: Fetch, column: ColumnElement[Any]) -> list[str]:
 def _by_index(
     values: Sequence[tuple[str, str]], within: tuple[ColumnElement[bool], ...]
 ) -> CompoundSelect[Any]:
-    # One statement: the three then tell of the same moment, and their sums are equal.
+    # One statement: all of them then tell of the same moment, and their sums are equal.
     return union_all(
+        _number(_ALL, "", within),
         *(
-            select(
-                literal(name, String()).label("name"),
-                literal(value, String()).label("value"),
-                func.count().label("n"),
-            )
-            .select_from(logs)
-            .where(logs.c[name] == value, *within)
+            _number(name, value, (logs.c[name] == value, unusual(name), *within))
             for name, value in values
+        ),
+    )
+
+
+def _number(
+    name: str, value: str, conditions: Sequence[ColumnElement[bool]]
+) -> Select[str, str, int]:
+    return (
+        select(
+            literal(name, String()).label("name"),
+            literal(value, String()).label("value"),
+            func.count().label("n"),
         )
+        .select_from(logs)
+        .where(*conditions)
     )
 
 

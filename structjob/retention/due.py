@@ -27,7 +27,7 @@ from structjob.levels import LEVELS
 from structjob.models import JOB_TERMINAL
 from structjob.retention.policy import Retention
 from structjob.store.gaps import PRUNED
-from structjob.store.tables import dead_letters, gaps, jobs, logs, sessions
+from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessions, unusual
 from structjob.store.types import UTCDateTime
 
 _SETTLING = timedelta(hours=1)
@@ -105,13 +105,18 @@ class Due:
         no event meets two.
         """
         found = [
-            and_(logs.c.level == level, logs.c.ts < _moment(before))
+            and_(
+                logs.c.level == level,
+                logs.c.ts < _moment(before),
+                true() if level == USUAL["level"] else unusual("level"),
+            )
             for level, before in self._levels.items()
         ]
         if self.before is not None:
             found.append(
                 and_(
                     logs.c.type == "system",
+                    unusual("type"),
                     logs.c.ts < _moment(self.before),
                     logs.c.level.in_(self._rest),
                 )

@@ -12,12 +12,15 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Double,
     Index,
     Integer,
     MetaData,
     Table,
     UniqueConstraint,
+    literal_column,
+    or_,
     text,
 )
 
@@ -43,6 +46,16 @@ def _index_where(condition: str, name: str, *columns: str, unique: bool = False)
     # A row that is not meant costs nothing (MySQL and MariaDB have no partial indexes).
     where = text(condition)
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+USUAL = {"type": "task", "level": "info", "category": "system"}
+"""What most events of a program are. No index leads to these, where a database knows partial
+indexes (SQLite and PostgreSQL): the others are found by one, and the usual ones by their time.
+"""
+
+
+def _index_unusual(name: str, column: str) -> Index:
+    return _index_where(f"{column} <> '{USUAL[column]}'", name, column, "ts")
 
 
 def _index_where_set(name: str, column: str, *more: str, unique: bool = False) -> Index:
@@ -108,12 +121,14 @@ attempts = Table(
     Column("current_step", Exact(200)),
     Column("result", JSONValue()),
     *_error_columns(),
+    Column("correlation_id", Exact(128)),
     Column("session_id", BigInteger()),
     Column("state_seq", BigInteger(), nullable=False, server_default="0"),
     Column("started_at", UTCDateTime()),
     Column("completed_at", UTCDateTime()),
     Column("duration_ms", Double()),
     Index("structjob_attempts_by_time", "started_at"),
+    _index_where_set("structjob_attempts_by_correlation", "correlation_id"),
     _index_where("status = 'running'", "structjob_attempts_by_session", "session_id", "status"),
 )
 
@@ -178,14 +193,33 @@ logs = Table(
     Index("structjob_logs_by_time", "ts"),
     _index_where_set("structjob_logs_by_job", "job_id", "ts"),
     _index_where_set("structjob_logs_by_step", "step_id", "ts"),
-    Index("structjob_logs_by_level", "level", "ts"),
-    Index("structjob_logs_by_type", "type", "ts"),
-    Index("structjob_logs_by_category", "category", "ts"),
-    _index_where_set("structjob_logs_by_correlation", "correlation_id", "ts"),
+    _index_unusual("structjob_logs_by_level", "level"),
+    _index_unusual("structjob_logs_by_type", "type"),
+    _index_unusual("structjob_logs_by_category", "category"),
+    # the others, of the steps of jobs, are found by the attempts of that correlation
+    _index_where(
+        "correlation_id IS NOT NULL AND (step IS NULL OR level <> 'info')",
+        "structjob_logs_by_correlation",
+        "correlation_id",
+        "ts",
+    ),
     _index_where_set("structjob_logs_by_fingerprint", "fingerprint", "ts"),
     # an id is never given out twice, so that whoever reads "id > last" misses nothing after a prune
     sqlite_autoincrement=True,
 )
+
+
+def unusual(column: str) -> ColumnElement[bool]:
+    """Return the condition that an event's *column* is not as in `USUAL`: without it, in these very
+    words, a database does not see that the column's index serves a query.
+    """
+    return logs.c[column] != literal_column(f"'{USUAL[column]}'")
+
+
+def found_by_correlation() -> ColumnElement[bool]:
+    """Return the condition that the index of correlations leads to an event; see `unusual`."""
+    return or_(logs.c.step.is_(None), unusual("level"))
+
 
 sessions = Table(
     "structjob_sessions",
