@@ -1,0 +1,211 @@
+"""The end of a process whose main thread works in ``with structjob.Tracker(…)``: what runs is
+recorded as cancelled, everything is stored, and the process ends as expected (R9, R34).
+"""
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+from test_termination import Program, look
+
+import structjob
+
+pytestmark = pytest.mark.slow
+
+
+def test_sigterm_unwinds_the_blocks(db_url):
+    """R9, R34: cleanup runs, job and step are cancelled by the signal, the process dies of it."""
+    text = """
+        with structjob.Tracker(url) as tracker:
+            with tracker.job("nightly") as job, job.step("load"):
+                try:
+                    ready()
+                    time.sleep(60)
+                except Exception:
+                    log.info("not reached")
+                finally:
+                    log.info("cleaned")
+        print("not reached")
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        assert program.end(-signal.SIGTERM, within=10) == ([], "")
+    assert asyncio.run(look(db_url)) == (
+        ["cleaned"],
+        {"nightly": ("cancelled", "SIGTERM")},
+        ["cancelled"],
+        True,
+    )
+
+
+def test_sigterm_ends_the_jobs_of_other_threads_and_of_loops(db_url):
+    """R9, R34: threads notice it at their next step; one that does not is recorded all the same."""
+    text = """
+        def works(tracker):
+            with tracker.job("works") as job:
+                begun.acquire()
+                while True:
+                    with job.step("s"):
+                        time.sleep(0.01)
+        def hangs(tracker):
+            with tracker.job("hangs"):
+                begun.acquire()
+                threading.Event().wait()
+        async def task(tracker):
+            async with tracker.job("task"):
+                begun.acquire()
+                await asyncio.sleep(60)
+        begun = threading.Semaphore(3)
+        with structjob.Tracker(url) as tracker:
+            for work in (works, hangs):
+                threading.Thread(target=work, args=(tracker,), daemon=True).start()
+            threading.Thread(target=asyncio.run, args=(task(tracker),), daemon=True).start()
+            while begun._value:
+                time.sleep(0.001)
+            ready()
+            while True:
+                time.sleep(1)
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        program.end(-signal.SIGTERM, within=12)
+    _, jobs, _, ok = asyncio.run(look(db_url))
+    assert {name: status for name, (status, _) in jobs.items()} == dict.fromkeys(
+        ("works", "hangs", "task"), "cancelled"
+    )
+    assert ok
+
+
+def test_sigterm_with_a_loop_in_the_main_thread(db_url):
+    """R9: `with Tracker` around `asyncio.run`: tasks are cancelled as ever."""
+    text = """
+        async def main(tracker):
+            async with tracker.job("task"):
+                try:
+                    ready()
+                    await asyncio.sleep(60)
+                finally:
+                    await asyncio.sleep(0.01)
+                    log.info("cleaned")
+        with structjob.Tracker(url) as tracker:
+            asyncio.run(main(tracker))
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        program.end(-signal.SIGTERM, within=12)
+    assert asyncio.run(look(db_url)) == (["cleaned"], {"task": ("cancelled", "SIGTERM")}, [], True)
+
+
+@pytest.mark.parametrize("opens", ["with", "init"])
+@pytest.mark.parametrize(
+    ("ends", "code", "outcome"),
+    [
+        ("sys.exit(3)", 3, ("failed", "3")),
+        ("sys.exit()", 0, ("completed", None)),
+        ("raise ValueError('bad')", 1, ("failed", "bad")),
+        ("raise KeyboardInterrupt", -signal.SIGINT, ("cancelled", "")),
+    ],
+)
+def test_an_exception_ends_the_program(db_url, opens, ends, code, outcome):
+    """R9: exit code and outcome are what they should be, and everything is stored."""
+    head = {
+        "with": "with structjob.Tracker(url) as tracker:",
+        "init": "tracker = structjob.init(url)\nif True:",
+    }[opens]
+    text = f"""
+{head}
+    with tracker.job("a") as job:
+        log.info("line")
+        ready()
+        {ends}
+"""
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.sent = float("inf")
+        program.process.wait(20)
+        assert program.process.returncode == code
+    assert asyncio.run(look(db_url)) == (["line"], {"a": outcome}, [], True)
+
+
+def test_a_job_left_open_by_init_is_cancelled_at_the_exit(db_url):
+    """R9, R34: handles that were begun by hand."""
+    text = """
+        tracker = structjob.init(url)
+        job = tracker.job("open").__enter__()
+        log.info("line")
+        ready()
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.process.wait(20)
+        assert program.process.returncode == 0, program.process.stderr.read()
+    messages, jobs, _, ok = asyncio.run(look(db_url))
+    assert (messages, jobs, ok) == (["line"], {"open": ("cancelled", "interpreter exit")}, True)
+
+
+def test_sigterm_with_a_tracker_of_init(db_url):
+    """R9, R34: nothing but the interpreter's exit closes it, and the process dies of the signal."""
+    text = """
+        tracker = structjob.init(url)
+        with tracker.job("a"):
+            ready()
+            time.sleep(60)
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        program.end(-signal.SIGTERM, within=10)
+    _, jobs, _, ok = asyncio.run(look(db_url))
+    assert (jobs, ok) == ({"a": ("cancelled", "SIGTERM")}, True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_forked_child_goes_on_and_opens_its_own(db_url):
+    """R34: the child records into its parent's spool; `init` in it opens a tracker of its own."""
+    text = """
+        tracker = structjob.init(url)
+        with tracker.job("parent"):
+            child = os.fork()
+            if not child:
+                with tracker.job("of the child"):
+                    pass
+                own = structjob.init(url)
+                assert own is not tracker
+                with own.job("own"):
+                    pass
+                own.close()
+                tracker.close()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        ready()
+        """
+    with Program(text, db_url) as program:
+        program.await_word()
+        program.process.wait(20)
+        assert program.process.returncode == 0, program.process.stderr.read()
+    _, jobs, _, ok = asyncio.run(look(db_url))
+    assert jobs == dict.fromkeys(("parent", "of the child", "own"), ("completed", None))
+    assert ok
+
+
+def test_the_loop_survives_a_listener_that_ends_it(db_url, caplog):
+    """R34: `sys.exit()` in a callback ends a loop; the tracker's goes on, and nothing is lost."""
+    structjob.configure(console=False)
+    with structjob.Tracker(db_url) as tracker:
+
+        def ends(event):
+            sys.exit(5)
+
+        async def listen():
+            return tracker.listen(ends)
+
+        tracker.run(listen())
+        with tracker.job("a") as job:
+            pass
+        assert tracker.run(tracker.jobs.get(job.id), timeout=10).status == "completed"
+        assert tracker.run(tracker.verify()).ok
