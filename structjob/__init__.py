@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from structjob.capture.processors import Sampler, add_context, record_event
     from structjob.capture.uncaught import capture_uncaught
     from structjob.context.errors import enrich
+    from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
     from structjob.integrations import http as http
     from structjob.integrations.processes import worker_initializer
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
+    from structjob.lifecycle.correlation import correlate, current_correlation_id, detached
     from structjob.lifecycle.current import current_job, current_step
     from structjob.lifecycle.hooks import Hook, Transition, add_hook
+    from structjob.lifecycle.operations import OperationLogger
     from structjob.lifecycle.printed import capture_output
     from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
     from structjob.models import (
@@ -80,10 +83,13 @@ _WHERE = {
     "capture.configure": ("configure",),
     "capture.uncaught": ("capture_uncaught",),
     "context.errors": ("enrich",),
+    "context.errors": ("classify", "enrich"),
     "context.executors": ("ContextExecutor", "in_context"),
     "integrations.processes": ("worker_initializer",),
     "context.propagation": ("environment", "extract", "inject"),
     "lifecycle.hooks": ("Hook", "Transition", "add_hook"),
+    "lifecycle.correlation": ("correlate", "current_correlation_id", "detached"),
+    "lifecycle.operations": ("OperationLogger",),
     "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
         "Cancelled",
@@ -182,6 +188,7 @@ __all__ = [
     "Ledger",
     "LogFilter",
     "NotOpen",
+    "OperationLogger",
     "Page",
     "ProcessResult",
     "PruneInProgress",
@@ -211,9 +218,13 @@ __all__ = [
     "add_hook",
     "capture_output",
     "capture_uncaught",
+    "classify",
     "configure",
+    "correlate",
+    "current_correlation_id",
     "current_job",
     "current_step",
+    "detached",
     "enrich",
     "environment",
     "extract",

@@ -40,7 +40,7 @@ from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import OPEN_HOSTS
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
-from structjob.models import AnyJob, JobStatus, Ledger
+from structjob.models import AnyJob, JobStatus, Ledger, id_of
 from structjob.retention.policy import PruneResult, Retention
 from structjob.spool import routing
 from structjob.spool.queue import OVERFLOW, Overflow
@@ -802,6 +802,31 @@ class Tracker:
                 **({"requested_by": by} if by else {}),
             }
             emit(scope, "warning", "operation_end", attrs, kind="operation_end")
+
+    def live_job(self, any_id: AnyJob) -> Job:
+        """Return the handle of a job that runs in this process, by an id of it. Asks no database.
+
+        Args:
+            any_id: Its id, external id or context id, a `Job` or a `JobRecord`.
+
+        Raises:
+            InvalidState: if none runs here; ``tracker.jobs.find`` says where it does.
+        """
+        wanted = id_of(any_id)
+        found = [
+            job
+            for job in list(self._host.live)
+            if wanted in (job.id, job.external_job_id, job.context_id)
+        ]
+        if not found:
+            session = self._recorder.session
+            raise InvalidState(
+                f"no job {wanted!r} runs in this process (session {session.session_id}, process "
+                f"{session.pid} on {session.host}); `await tracker.jobs.find({wanted!r})` says "
+                "where it runs, and whether it has ended"
+            )
+        # by its own id before those of others, and the newest of several
+        return max(found, key=lambda job: (job.id == wanted, job.id, job.attempt))
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobProgress]) -> None:
         """Report progress of a job that runs in this process, by an id of it; see `Job.update`.

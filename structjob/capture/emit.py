@@ -131,6 +131,8 @@ def _body(
 ) -> bytes:
     """Return what `FanOut.take` records; it makes the same in fewer steps."""
     columns = columns if columns is not None else {}
+    if scope is not None and scope.bound:
+        given = {**scope.bound, **given}
     if level.number >= _ERROR:
         columns = error_columns(level, message, given, logger, columns) or columns
     passed = SETUP.encoder

@@ -31,6 +31,22 @@ from structjob.values.encoding import (
 from structjob.values.redaction import Redactor, registered
 
 
+class Kind(str):
+    """A kind that the library gives to an event that passes structlog's processors.
+
+    Attributes:
+        given: What the user has called ``kind``: an attribute like any other.
+    """
+
+    given: Any = None
+
+    def beside(self, given: Any) -> Kind:
+        """Return the same kind, with what the user has given."""
+        kind = Kind(self)
+        kind.given = given
+        return kind
+
+
 class Level(NamedTuple):
     """A level, and what stands in the lines from the time's last digit to the message: in the
     spool, and where it is shown.
@@ -208,6 +224,11 @@ class Encoder:
                     columns.setdefault("fingerprint", fingerprint)
                 for name, value in found.items():
                     attrs.setdefault(name, value)
+        elif key == "kind" and type(attrs[key]) is Kind:
+            kind = attrs.pop(key)
+            columns["kind"] = str(kind)
+            if kind.given is not None:
+                attrs[key] = kind.given
         elif key == "stack_info":
             given = attrs.pop(key)
             if type(given) is str:  # as in a record of `logging`

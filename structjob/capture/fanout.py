@@ -157,6 +157,8 @@ class FanOut:
                 text = clock.second_text(second)
             micros = b"%06d" % (ns // 1000 % 1_000_000)
             encoder = self.encoder
+            if scope is not None and scope.bound:
+                given = {**scope.bound, **given}
             if level[0] >= _ERROR:
                 columns = error_columns(level, message, given, logger, columns)
             if encoder.plain.issuperset(given):

@@ -40,7 +40,7 @@ is free for attributes.
 """
 
 
-def _as_structlog(**names: Any) -> Callable[[F], F]:
+def as_structlog(**names: Any) -> Callable[[F], F]:
     """Decorate a function whose frame counts as structlog's: it tells the caller's by the modules'
     names, and skips its own only.
 
@@ -79,7 +79,7 @@ def _make_bound_logger() -> Any:
     def method(name: str) -> Any:
         level = BY_NAME[name]
 
-        @_as_structlog(
+        @as_structlog(
             ABSENT=ABSENT, apart=apart, FanOut=FanOut, SilentLogger=SilentLogger, name_of=name_of,
             _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope, error_columns=error_columns,
         )  # fmt: skip
@@ -123,7 +123,7 @@ def _make_bound_logger() -> Any:
     def async_method(name: str) -> Any:
         log = method(name)
 
-        @_as_structlog(
+        @as_structlog(
             ABSENT=ABSENT, asyncio=asyncio, contextvars=contextvars, sys=sys, threading=threading,
             _ASYNC_CALLING_STACK=_ASYNC_CALLING_STACK, _ASYNC_CALLING_THREAD=_ASYNC_CALLING_THREAD,
         )  # fmt: skip
@@ -148,7 +148,7 @@ def _make_bound_logger() -> Any:
 
     by_number = sorted(((number, name) for name, number in LEVELS.items()), reverse=True)
 
-    @_as_structlog(ABSENT=ABSENT)
+    @as_structlog(ABSENT=ABSENT)
     def log(self: Any, level: Any = ABSENT, /, *args: Any, **kw: Any) -> None:
         if level is ABSENT:
             level = kw.pop("level")
@@ -157,7 +157,7 @@ def _make_bound_logger() -> Any:
                 getattr(self, name)(*args, **kw)
                 return
 
-    @_as_structlog(ABSENT=ABSENT)
+    @as_structlog(ABSENT=ABSENT)
     def alog(self: Any, level: Any = ABSENT, /, *args: Any, **kw: Any) -> Any:
         # No coroutine function: a frame between the caller and structlog's own would be suspended,
         # and lead nowhere.
@@ -166,12 +166,12 @@ def _make_bound_logger() -> Any:
         name = next((name for number, name in by_number if level >= number), "debug")
         return getattr(self, f"a{name}")(*args, **kw)
 
-    @_as_structlog()
+    @as_structlog()
     def exception(self: Any, /, *args: Any, **kw: Any) -> Any:
         kw.setdefault("exc_info", True)
         return self.error(*args, **kw)
 
-    @_as_structlog()
+    @as_structlog()
     def aexception(self: Any, /, *args: Any, **kw: Any) -> Any:  # no coroutine function, see above
         kw.setdefault("exc_info", True)
         return self.aerror(*args, **kw)
@@ -238,7 +238,7 @@ _log_all()
 on_reset(_log_all)
 
 
-@_as_structlog(ABSENT=ABSENT, apart=apart, override=override)
+@as_structlog(ABSENT=ABSENT, apart=apart, override=override)
 def success(log: Any, event: Any = ABSENT, /, **kw: Any) -> Any:
     """Log *event* with level ``success`` (25) through any structlog logger; where it has no such
     level, its output says ``info``.

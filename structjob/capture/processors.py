@@ -101,7 +101,7 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
         name = name if isinstance(name, str) else None
         emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
         if scope is not None:
-            for key, value in scope.ids.items():
+            for key, value in (scope.ids | (scope.bound or {})).items():
                 event_dict.setdefault(key, value)
         # A logger of structlog's own keeps the stream that it was made with, and writes past what
         # stands for it.

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structjob.context.scope import Scope, current_scope
+from structjob.exceptions import InvalidArgument
+from structjob.process import on_reset
 from structjob.text.wording import count_of
 from structjob.values.encoding import encode_text, type_name
 
@@ -34,6 +36,37 @@ Classifier = Callable[[BaseException], Mapping[str, Any]]
 """Given an exception, returns ``error_type``, ``retry_possible``, ``error_code`` or further fields;
 what it leaves out is derived.
 """
+
+REGISTERED: dict[type[BaseException], dict[str, Any]] = {}
+"""What `classify` was told of types of exceptions."""
+on_reset(REGISTERED.clear)
+
+
+def classify(kind: type[BaseException], /, **fields: Any) -> None:
+    """Say what is recorded of exceptions of a type, and of its subclasses.
+
+    ::
+
+        structjob.classify(QuotaExceeded, error_type="quota", retry_possible=False)
+
+    For libraries, beside the one classifier of `configure`, whose fields go before these.
+
+    Args:
+        kind: The type. Of several that fit an exception, the first in its order of inheritance
+            counts.
+        fields: ``error_type``, ``error_code``, ``retry_possible``, or others. Without any, what
+            was said before is taken back.
+
+    Raises:
+        InvalidArgument: if *kind* is no type of exception.
+    """
+    if not isinstance(kind, type) or not issubclass(kind, BaseException):
+        raise InvalidArgument(f"classify takes a type of exception, not {kind!r}")
+    if fields:
+        REGISTERED[kind] = fields
+    else:
+        REGISTERED.pop(kind, None)
+
 
 _RETRY_POSSIBLE = (
     TimeoutError,
@@ -141,6 +174,9 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         cause = _context.__get__(exc)
     if cause is not None:
         fields["underlying_error"] = f"{type_name(cause)}: {message_of(cause)}"
+    if REGISTERED:
+        found = next((REGISTERED[kind] for kind in type(exc).__mro__ if kind in REGISTERED), {})
+        fields.update(found)
     if classifier is not None:
         with contextlib.suppress(Exception):  # a fault of the classifier must not hide the failure
             fields.update(classifier(exc))

@@ -73,12 +73,14 @@ class Scope:
         columns: The same for the database, as a piece of JSON that begins with a comma (or is
             empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
+        bound: Fields that every event of the job gets, the same `dict` in all of its scopes.
     """
 
     __slots__ = (
         "__weakref__",
         "_followers",
         "attempt",
+        "bound",
         "column_values",
         "columns",
         "correlation_id",
@@ -120,8 +122,10 @@ class Scope:
         provisional: str | None = None,
         root_job_id: str | None = None,
         owner: str | None = None,
+        bound: dict[str, Any] | None = None,
     ) -> None:
         self.recorder = recorder
+        self.bound = bound
         self.job = job
         self.step = step
         self.outer: Scope | None = None
@@ -190,6 +194,23 @@ class Scope:
         """Return an equal scope."""
         copy = Scope.__new__(Scope)
         copy._become(self)
+        return copy
+
+    def correlated(self, correlation_id: str) -> Scope:
+        """Return an equal scope with another correlation id."""
+        copy = self.copied()
+        copy.correlation_id = correlation_id
+        copy.ids = {**self.ids, "correlation_id": correlation_id}
+        copy.shown = json_fields(copy.ids)
+        copy.column_values = {**self.column_values, "correlation_id": correlation_id}
+        copy.columns = json_fields(copy.column_values)
+        return copy
+
+    def within(self, step: str) -> Scope:
+        """Return an equal scope whose events name a *step* that has no row of its own."""
+        copy = self.copied()
+        copy.column_values = {**self.column_values, "step": step}
+        copy.columns = json_fields(copy.column_values)
         return copy
 
     def give_up(self, outer: Scope | None) -> Scope:

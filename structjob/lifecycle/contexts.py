@@ -77,6 +77,12 @@ class JobContext:
             self._job = None
             raise
 
+    def begin(self) -> Job:
+        """Begin the job by hand, in code with or without a loop; ``job.end()`` ends it."""
+        job = self._make()
+        job._start_here()
+        return job
+
     def __enter__(self) -> Job:
         job = self._made()
         try:

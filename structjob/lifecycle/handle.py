@@ -216,6 +216,10 @@ class Handle:
         """The tracker that it belongs to, seen from below."""
         return self._host
 
+    def _own_scope(self) -> Scope | None:
+        """Return the scope of what it logs itself; ``None`` before it has begun."""
+        return self._scope if self._host.tracked else None
+
     def _enter_scope(self) -> None:
         assert self._scope is not None  # noqa: S101 -- it has begun
         self._entry = Entry(self._scope)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from structjob.context.errors import Classifier
 from structjob.process import on_reset
 
 if TYPE_CHECKING:
+    from structjob.lifecycle.contexts import JobContext
     from structjob.lifecycle.handle import Handle
     from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.options import JobKeywords
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
@@ -63,6 +65,13 @@ class JobHost(Protocol):
 
     def flush_later(self, handle: Handle) -> None:
         """Let *handle* record its progress at the next turn."""
+
+
+class Jobs(Protocol):
+    """What makes jobs: a tracker."""
+
+    def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
+        """Return a job."""
 
 
 class OpenHosts:

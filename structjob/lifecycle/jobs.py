@@ -46,7 +46,6 @@ from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
     Absent,
     Checked,
-    Handle,
     ReadOnly,
     check_description,
     decoded,
@@ -61,6 +60,7 @@ from structjob.lifecycle.handle import (
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
+from structjob.lifecycle.vocabulary import JobVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
 from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled, check_job_transition
@@ -127,7 +127,7 @@ class JobProgress(TypedDict, total=False):
     description: str | None
 
 
-class Job(Handle):
+class Job(JobVocabulary):
     """A live job. Made by ``tracker.job()``, ``job.child()`` and ``tracker.create_job()``.
 
     Attributes:
@@ -149,13 +149,13 @@ class Job(Handle):
     """
 
     __slots__ = (
-        "_attempt", "_began", "_begun_in", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
+        "_attempt", "_began", "_begun_in", "_bound", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
         "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
         "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_noticed", "_open_steps", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
         "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
         "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
         "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
-        "_step_numbers", "_task", "_thread",
+        "_step_numbers", "_summary", "_task", "_thread",
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
@@ -212,6 +212,8 @@ class Job(Handle):
         self.metadata = options.metadata
         self.total_steps = options.total_steps
         self._result: Any = None
+        self._summary: dict[str, Any] = {}
+        self._bound: dict[str, Any] = {}
         self._status = JobStatus.PENDING
         self._attempt = 0
         self._provisional: str | None = None
@@ -508,6 +510,7 @@ class Job(Handle):
             parent_job_id=self.parent_job_id,
             step_id=step.id if step is not None else None,
             step_name=step.name if step is not None else None,
+            bound=self._bound,
             correlation_id=self.correlation_id,
             trace_id=span.trace_id,
             span_id=span.span_id,
@@ -619,7 +622,8 @@ class Job(Handle):
         )
         if result is not UNCHANGED:
             self._result = result
-        self._finish(status, error, summary)
+        self._summary.update(summary or {})
+        self._finish(status, error)
         return Done(None)
 
     def _fail(self, exc: BaseException) -> None:
@@ -675,6 +679,7 @@ class Job(Handle):
             "total_steps_completed": self._completed_steps,
             "total_duration_ms": self._duration_ms,
             **duration_fields(seconds),
+            **self._summary,
             **(summary or {}),
         }
         if self._failed_step is not None and status == "failed":

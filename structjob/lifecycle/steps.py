@@ -25,7 +25,6 @@ from structjob.lifecycle.arguments import (
 from structjob.lifecycle.handle import (
     Absent,
     Checked,
-    Handle,
     ReadOnly,
     check_description,
     duration_fields,
@@ -37,6 +36,7 @@ from structjob.lifecycle.handle import (
 )
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.items import Items
+from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
@@ -64,7 +64,7 @@ def _check_total(value: float | None) -> float | None:
     return None if value is None else check_units("total", value)
 
 
-class Step(Handle):
+class Step(StepVocabulary):
     """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async
     with`` or `start`.
 
@@ -79,7 +79,7 @@ class Step(Handle):
 
     __slots__ = (
         "_began", "_completed", "_duration_ms", "_ended_at", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq",
-        "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status",
+        "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status", "_summary",
     )  # fmt: skip
     _table = "step"
     name = Checked(label(required_text("the name of a step", 200)))
@@ -120,6 +120,7 @@ class Step(Handle):
         self.metadata = metadata
         self._status: StepStatus | None = None
         self._error: ErrorInfo | None = None
+        self._summary: dict[str, Any] = {}
         self._completed: float = 0
         self._seq = 0
         self._parent_step_id: str | None = None
@@ -302,6 +303,7 @@ class Step(Handle):
         attrs = {**fields, "status": status, **duration_fields(seconds)}
         if self._completed:
             attrs["completed"] = self._completed
+        attrs |= self._summary
         attrs |= summary or {}
         self._event("warning" if status == "cancelled" else "info", "step_end", attrs)
         if HOOKS:

@@ -1,0 +1,40 @@
+"""Correlation ids: one id for all that belongs together, across jobs and services."""
+
+from __future__ import annotations
+
+from structjob.context.scope import Binding, Scope, current_scope, new_id
+from structjob.lifecycle.arguments import check_text
+from structjob.values.redaction import identified
+
+
+def current_correlation_id() -> str | None:
+    """Return the correlation id of the running code; ``None`` where it has none."""
+    scope = current_scope()
+    return scope.correlation_id if scope is not None else None
+
+
+def correlate(id: str | None = None) -> Binding[str]:  # as callers know it
+    """Give a correlation id to what is logged in the ``with`` block, and to jobs that begin there.
+
+    ::
+
+        with structjob.correlate(request.headers.get("X-Request-ID")) as id:
+            ...
+
+    Args:
+        id: At most 128 characters; a new one by default.
+
+    Raises:
+        InvalidArgument: if it is no text, or too long.
+    """
+    given = check_text("the correlation id", id, 128)
+    own = new_id() if given is None else identified(given)
+    scope = current_scope()
+    return Binding(Scope(correlation_id=own) if scope is None else scope.correlated(own), own)
+
+
+def detached() -> Binding[None]:
+    """Let what is logged in the ``with`` block belong to no job, and what begins there be below
+    none: a system's own events in the middle of a job.
+    """
+    return Binding(Scope(), None)

@@ -1,0 +1,70 @@
+"""Operations of one correlation id, as services begin them that know no more than that id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Unpack
+
+from structjob.context.scope import new_id
+from structjob.lifecycle.arguments import check_text
+from structjob.lifecycle.contexts import JobContext, job
+from structjob.lifecycle.correlation import current_correlation_id
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobKeywords
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.host import Jobs
+
+
+class OperationLogger:
+    """Begins jobs that belong to one correlation id.
+
+    ::
+
+        operations = structjob.OperationLogger(message["correlation_id"])
+        with operations.operation("volume-attach", metadata={"volume_id": 7}) as job:
+            job.log_step("cloudstack-api", "calling attach volume")
+
+    Args:
+        correlation_id: At most 128 characters; by default that of the running code, else a new one.
+        job_id: The id of the job that the operations are below, if there is one.
+        tracker: Where they are recorded; by default in the tracker of the job around them, else in
+            the one that was opened first. Without any, the work runs all the same.
+
+    Raises:
+        InvalidArgument: if one of these is wrong.
+    """
+
+    def __init__(
+        self,
+        correlation_id: str | None = None,
+        *,
+        job_id: str | None = None,
+        tracker: Jobs | None = None,
+    ) -> None:
+        given = check_text("correlation_id", correlation_id, 128)
+        self.correlation_id: str = given or current_correlation_id() or new_id()
+        self.job_id = check_text("job_id", job_id, 64)
+        self._begin = job if tracker is None else tracker.job
+
+    def operation(self, name: str, **options: Unpack[JobKeywords]) -> JobContext:
+        """Return a job, for ``with`` or ``async with``, or as a decorator.
+
+        Args:
+            name: What it does, at most 255 characters.
+            options: See `structjob.Tracker.job`.
+        """
+        if options.get("correlation_id") is None:
+            options["correlation_id"] = self.correlation_id
+        if self.job_id is not None and options.get("parent") is None:
+            options["parent"] = self.job_id
+        return self._begin(name, **options)
+
+    def start_operation(self, name: str, **options: Unpack[JobKeywords]) -> Job:
+        """Begin a job by hand, without waiting for its commit; ``job.end()`` ends it.
+
+        Args:
+            name: See `operation`.
+            options: See `operation`.
+        """
+        options["wait"] = False
+        return self.operation(name, **options).begin()

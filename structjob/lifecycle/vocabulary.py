@@ -1,0 +1,247 @@
+"""What jobs and steps say in the words of their work: loggers of their own, steps by name,
+durations, summaries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from structjob.capture.event import Kind
+from structjob.capture.logger import ABSENT, as_structlog, success
+from structjob.context.scope import Scope, current_scope, enter_scope
+from structjob.exceptions import InvalidArgument
+from structjob.lifecycle.handle import Handle, duration_fields
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.steps import Step
+
+INFO, ERROR = Kind("step_info"), Kind("step_error")
+"""The kinds of these events."""
+
+_CLOCK = 1e9
+"""Seconds above which a number is a time since 1970, and not one of `time.monotonic`."""
+
+
+def _method(level: str) -> Any:
+    kind = ERROR if level in ("error", "critical", "exception") else INFO
+
+    @as_structlog(ABSENT=ABSENT, kind=kind, level=level, success=success, enter_scope=enter_scope, current_scope=current_scope)  # fmt: skip
+    def method(self: Any, event: Any = ABSENT, /, *args: Any, **fields: Any) -> None:
+        if event is ABSENT:
+            event = fields.pop("event", None)
+        own = kind if "kind" not in fields else kind.beside(fields["kind"])
+        fields = {**self._about(), **fields, "kind": own}
+        former = current_scope()
+        enter_scope(self._scope() or former)
+        try:
+            if level == "success":
+                success(self._logger, event % args if args else event, **fields)
+            else:
+                getattr(self._logger, level)(event, *args, **fields)
+        finally:
+            enter_scope(former)
+
+    method.__name__ = level
+    method.__doc__ = f"Log an event of level {level}."
+    return method
+
+
+class HandleLogger:
+    """What ``job.log`` and ``step.log`` are: a logger whose events belong to that job or step,
+    whatever the running code belongs to.
+
+    It has structlog's methods, ``success`` among them, and passes structlog's processors.
+
+    Args:
+        scope: Returns the scope of the events.
+        about: Returns attributes of each event, which those of a call replace.
+        bound: The logger of structlog's behind it.
+    """
+
+    __slots__ = ("_about", "_logger", "_scope")
+
+    def __init__(
+        self,
+        scope: Callable[[], Scope | None],
+        about: Callable[[], Mapping[str, Any]] = dict,
+        bound: Any = None,
+    ) -> None:
+        self._scope = scope
+        self._about = about
+        self._logger = structlog.get_logger() if bound is None else bound
+
+    debug = _method("debug")
+    info = _method("info")
+    success = _method("success")
+    warning = warn = _method("warning")
+    error = _method("error")
+    critical = fatal = _method("critical")
+    exception = _method("exception")
+
+    def bind(self, **fields: Any) -> HandleLogger:
+        """Return a logger that adds *fields* to each of its events; see also `Job.bind`."""
+        return HandleLogger(self._scope, self._about, self._logger.bind(**fields))
+
+
+class JobVocabulary(Handle):
+    """What a job says of its work. An operation's logger of other libraries is a job here."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        _summary: dict[str, Any]
+        _bound: dict[str, Any]
+
+        def step(self, name: str, *, total: float | None, metadata: Any) -> Step: ...
+
+    @property
+    def log(self) -> HandleLogger:
+        """A logger whose events belong to this job, whatever the running code belongs to; it logs
+        after the job's end, too.
+        """
+        return HandleLogger(self._own_scope)
+
+    def bind(self, **fields: Any) -> None:
+        """Add *fields* to every event of this job and its steps from now on, in every task and
+        thread. Those of its children do not get them; ``None`` takes a field back.
+        """
+        self._bound.update(fields)
+        for name in [name for name, value in self._bound.items() if value is None]:
+            self._bound.pop(name, None)
+
+    def log_step(self, step: str, message: str, /, **fields: Any) -> None:
+        """Log progress under the name of a *step*, without beginning a step.
+
+        Args:
+            step: Its name, for the column ``step``.
+            message: What happened.
+            fields: Attributes; every name is free.
+        """
+        self._log_of(step).info(message, **fields)
+
+    def log_success(self, step: str, message: str, /, **fields: Any) -> None:
+        """Do as `log_step` does, with level ``success``."""
+        self._log_of(step).success(message, **fields)
+
+    def log_error(
+        self, step: str, message: str, exc: BaseException | None = None, /, **fields: Any
+    ) -> None:
+        """Do as `log_step` does, with level ``error``; the job goes on.
+
+        Args:
+            step: See `log_step`.
+            message: What went wrong.
+            exc: The exception, if there is one: its type, message, code and traceback are recorded.
+                Without one, ``error_type=`` and ``error_code=`` say what it is counted as.
+            fields: Attributes.
+        """
+        if exc is not None:
+            fields = {"exc_info": exc, **fields}
+        self._log_of(step).error(message, **fields)
+
+    def log_duration(self, step: str, start: float | datetime, /, **fields: Any) -> None:
+        """Log how long a *step* has taken: ``duration_ms`` and ``duration_str``.
+
+        Args:
+            step: See `log_step`.
+            start: When it began: by `time.monotonic`, by `time.time`, or an aware datetime.
+            fields: Further attributes.
+
+        Raises:
+            InvalidArgument: if *start* is none of these.
+        """
+        lasted = duration_fields(seconds_since(start))
+        self._log_of(step).info(f"{step} took {lasted['duration_str']}", **{**lasted, **fields})
+
+    def start_step(self, name: str, /, *, total: float | None = None, **metadata: Any) -> Step:
+        """Begin a step by hand, and return it; ``step.end()`` ends it.
+
+        Args:
+            name: At most 200 characters.
+            total: Units it has to do, if they are known.
+            metadata: What is stored with it.
+
+        Raises:
+            InvalidState: if the job does not run.
+        """
+        step = self.step(name, total=total, metadata=metadata)
+        step.start()
+        return step
+
+    def summarize(self, **fields: Any) -> None:
+        """Add *fields* to the summary: they are attributes of the job's last event."""
+        self._summary.update(fields)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """A copy of what `summarize` and ``end(summary=…)`` were given."""
+        return dict(self._summary)
+
+    def _log_of(self, step: str) -> HandleLogger:
+        def scope() -> Scope | None:
+            own = self._own_scope()
+            return own if own is None else own.within(step)
+
+        return HandleLogger(scope)
+
+
+class StepVocabulary(Handle):
+    """What a step says of its work."""
+
+    __slots__ = ()
+    if TYPE_CHECKING:
+        _summary: dict[str, Any]
+        _began: float
+
+        def _named_in_events(self) -> dict[str, Any]: ...
+
+    @property
+    def log(self) -> HandleLogger:
+        """A logger whose events belong to this step, whatever the running code belongs to; they
+        carry ``step_number``, and ``total_steps`` where it is known.
+        """
+        return HandleLogger(self._own_scope, self._numbers)
+
+    def log_duration(self, start: float | datetime | None = None, /, **fields: Any) -> None:
+        """Log how long the step has taken: ``duration_ms`` and ``duration_str``.
+
+        Args:
+            start: When that began: by `time.monotonic`, by `time.time`, or an aware datetime; by
+                default when the step did.
+            fields: Further attributes.
+
+        Raises:
+            InvalidArgument: if *start* is none of these.
+        """
+        lasted = duration_fields(seconds_since(self._began if start is None else start))
+        self.log.info(f"it took {lasted['duration_str']}", **{**lasted, **fields})
+
+    def summarize(self, **fields: Any) -> None:
+        """Add *fields* to the attributes of the step's last event."""
+        self._summary.update(fields)
+
+    def _numbers(self) -> dict[str, Any]:
+        return {name: value for name, value in self._named_in_events().items() if name != "step"}
+
+
+def seconds_since(start: float | datetime) -> float:
+    """Return the seconds from *start* to now; never less than none.
+
+    Raises:
+        InvalidArgument: if *start* is no time.
+    """
+    if isinstance(start, datetime):
+        if start.tzinfo is None:
+            raise InvalidArgument(
+                f"start must be an aware datetime, {start} has no time zone: datetime.now(UTC)"
+            )
+        return max(0.0, (datetime.now(UTC) - start).total_seconds())
+    if isinstance(start, bool) or not isinstance(start, int | float):
+        raise InvalidArgument(
+            f"start must be time.monotonic(), time.time() or an aware datetime, not {start!r}"
+        )
+    return max(0.0, (time.time() if start > _CLOCK else time.monotonic()) - start)
