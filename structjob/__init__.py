@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from structjob.capture.logger import success
     from structjob.capture.processors import Sampler, add_context, record_event
     from structjob.capture.uncaught import capture_uncaught
-    from structjob.context.errors import enrich
     from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
