@@ -81,7 +81,6 @@ if TYPE_CHECKING:
 _WHERE = {
     "capture.configure": ("configure",),
     "capture.uncaught": ("capture_uncaught",),
-    "context.errors": ("enrich",),
     "context.errors": ("classify", "enrich"),
     "context.executors": ("ContextExecutor", "in_context"),
     "integrations.processes": ("worker_initializer",),
