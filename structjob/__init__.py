@@ -71,9 +71,10 @@ if TYPE_CHECKING:
     from structjob.process_tracker import init
     from structjob.reader import Reader
     from structjob.retention.policy import PruneResult, Retention
-    from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
+    from structjob.sinks.console import ConsoleSink
     from structjob.sinks.file import FileSink
     from structjob.sinks.jobfile import JobFileSink
+    from structjob.sinks.sink import Sink, SinkEvent
     from structjob.statistics import ErrorGroup, StatsFilter
     from structjob.tracker import Tracker
     from structjob.values.redaction import Redactor, secret
@@ -142,7 +143,8 @@ _WHERE = {
     "values.redaction": ("Redactor", "secret"),
     "reader": ("Reader",),
     "retention.policy": ("PruneResult", "Retention"),
-    "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
+    "sinks.console": ("ConsoleSink",),
+    "sinks.sink": ("Sink", "SinkEvent"),
     "statistics": ("ErrorGroup", "StatsFilter"),
     "tracker": ("Tracker",),
 }
