@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from structjob import exceptions as exceptions
+    from structjob import processors as processors
+    from structjob import typing as typing
     from structjob.capture.configure import configure
-    from structjob.capture.fanout import FanOut
     from structjob.capture.install import install
     from structjob.capture.logger import success
-    from structjob.capture.processors import Sampler, add_context, record_event
+    from structjob.capture.processors import add_context
     from structjob.capture.uncaught import capture_uncaught
     from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
@@ -69,14 +71,15 @@ if TYPE_CHECKING:
     )
     from structjob.process import reset
     from structjob.process_tracker import init
+    from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
     from structjob.retention.policy import PruneResult, Retention
-    from structjob.sinks.console import ConsoleSink
+    from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
     from structjob.sinks.file import FileSink
     from structjob.sinks.jobfile import JobFileSink
-    from structjob.sinks.sink import Sink, SinkEvent
     from structjob.statistics import ErrorGroup, StatsFilter
     from structjob.tracker import Tracker
+    from structjob.transfer.imports import ImportResult
     from structjob.values.redaction import Redactor, secret
 
 _WHERE = {
@@ -137,21 +140,24 @@ _WHERE = {
         "StepStatus",
         "EventContext",
     ),
-    "capture.fanout": ("FanOut",),
-    "capture.processors": ("Sampler", "add_context", "record_event"),
+    "capture.processors": ("add_context",),
     "process": ("reset",),
     "values.redaction": ("Redactor", "secret"),
     "reader": ("Reader",),
     "retention.policy": ("PruneResult", "Retention"),
-    "sinks.console": ("ConsoleSink",),
-    "sinks.sink": ("Sink", "SinkEvent"),
+    "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
     "statistics": ("ErrorGroup", "StatsFilter"),
+    "queries.verify": ("VerifyResult",),
     "tracker": ("Tracker",),
+    "transfer.imports": ("ImportResult",),
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 _INTEGRATIONS = ("alembic", "asgi", "http")
 """Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
+
+_MODULES = ("exceptions", "processors", "typing")
+"""Public modules, which ``structjob.NAME`` imports. All others are internal."""
 
 __all__ = [
     "AttemptFilter",
@@ -167,11 +173,11 @@ __all__ = [
     "EventContext",
     "EventNotFound",
     "EventRecord",
-    "FanOut",
     "FileSink",
     "Gap",
     "Hook",
     "ImportRefused",
+    "ImportResult",
     "InvalidArgument",
     "InvalidFilter",
     "InvalidState",
@@ -197,7 +203,6 @@ __all__ = [
     "Reader",
     "Redactor",
     "Retention",
-    "Sampler",
     "SchemaMismatch",
     "SessionNotFound",
     "SessionRecord",
@@ -214,6 +219,7 @@ __all__ = [
     "Tracker",
     "Transition",
     "Try",
+    "VerifyResult",
     "add_context",
     "add_hook",
     "capture_output",
@@ -233,7 +239,6 @@ __all__ = [
     "inject",
     "install",
     "job",
-    "record_event",
     "reset",
     "retrying",
     "secret",
@@ -243,19 +248,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Each name is imported when it is first used: a command line that prints its help need not load
-    # a database layer.
-    import importlib
+if not TYPE_CHECKING:  # else checkers accept every name, misspelt ones too
 
-    if name in _INTEGRATIONS:
-        return importlib.import_module(f"structjob.integrations.{name}")
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'structjob' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"structjob.{home}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        # Each name is imported when it is first used: a command line that prints its help need not
+        # load a database layer.
+        import importlib
+
+        if name in _INTEGRATIONS:
+            return importlib.import_module(f"structjob.integrations.{name}")
+        if name in _MODULES:
+            return importlib.import_module(f"structjob.{name}")
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'structjob' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"structjob.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

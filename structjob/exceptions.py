@@ -40,10 +40,15 @@ class InvalidURL(InvalidArgument):
 
 
 class JobNotFound(StructjobError, LookupError):
-    """No job has the given id, by any of the ways it could be meant."""
+    """No job has this id, external id or context id.
 
-    def __init__(self, any_id: str) -> None:
-        super().__init__(f"job not found: {any_id}")
+    Args:
+        any_id: The id.
+        hint: What to call instead, for the message.
+    """
+
+    def __init__(self, any_id: str, hint: str | None = None) -> None:
+        super().__init__(f"job not found: {any_id}{f'; {hint}' if hint else ''}")
         self.any_id = any_id
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypedDict, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
-from structjob.levels import LEVELS, level_name
-from structjob.models import STREAMS, AnyJob, EventRecord, JobStatus, id_of
+from structjob.levels import LEVELS, Level, level_name
+from structjob.models import STREAMS, AnyJob, EventRecord, JobStatus, JobStatusName, id_of
 
 MAX_LIMIT = 10_000
 """The most rows one page of a listing may ask for."""
 
+Moment = datetime | timedelta
+"""A time: a datetime with a time zone; a `timedelta` is that long before now."""
 
-class _Filter:
+
+class Filter:
     """What the filters share: built from keywords with an error that names the unknown one."""
 
     __slots__ = ()
@@ -35,7 +38,12 @@ class _Filter:
         return cls(**filters)
 
 
-def _as_utc(name: str, value: datetime | timedelta | None) -> datetime | None:
+def as_utc(name: str, value: Moment | None) -> datetime | None:
+    """Return the time *value* of the filter *name* in UTC.
+
+    Raises:
+        InvalidFilter: if it is no time, or has no time zone.
+    """
     if value is None:
         return None
     try:
@@ -70,7 +78,7 @@ def _as_statuses(status: object) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(given))  # each is read by itself: none twice
 
 
-def _check_plain(given: object) -> None:
+def check_plain(given: object) -> None:
     """Refuse truth values that are none, and text that no database takes."""
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)
@@ -110,7 +118,7 @@ def values_of(value: Any) -> tuple[Any, ...]:
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
-def _several(given: _Filter, names: Iterable[str]) -> None:
+def _several(given: Filter, names: Iterable[str]) -> None:
     """Make tuples of the fields that hold several values, each once; of one value it is
     that value.
     """
@@ -144,7 +152,8 @@ def _named(job: AnyJob) -> str:
         raise InvalidFilter(str(exc)) from None
 
 
-def _check_limit(limit: int) -> None:
+def check_limit(limit: int) -> None:
+    """Raise `InvalidFilter` unless *limit* is a number of rows that can be asked for."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(
             f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
@@ -158,13 +167,17 @@ def _check_order(order: str) -> None:
         )
 
 
-def _check_span(since: datetime | None, until: datetime | None) -> None:
+def check_span(since: datetime | None, until: datetime | None) -> None:
+    """Raise `InvalidFilter` if *since* is after *until*."""
     if since is not None and until is not None and since > until:
         raise InvalidFilter(
             f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them"
         )
 
 
+Status = JobStatus | JobStatusName
+Order = Literal["asc", "desc"]
+Sort = Literal["created", "duration"]
 EventType = Literal["system", "job", "task"]
 Stream = Literal["stdout", "stderr", "system"]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
@@ -203,7 +216,7 @@ _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LogFilter(_Filter):
+class LogFilter(Filter):
     """Which events to read; every field that is set must match.
 
     Where several values are given, one of them must match: ``level=("info", "error")``,
@@ -253,7 +266,7 @@ class LogFilter(_Filter):
     operation: str | Sequence[str] | None = None
     type: EventType | Sequence[EventType] | None = None
     kind: str | Sequence[str] | None = None
-    level: str | Sequence[str] | None = None
+    level: Level | int | Sequence[Level] | None = None
     level_exact: bool = False
     stream: Stream | Sequence[Stream] | None = None
     logger: str | Sequence[str] | None = None
@@ -264,16 +277,16 @@ class LogFilter(_Filter):
     trace_id: str | None = None
     session_id: int | None = None
     fingerprint: str | None = None
-    since: datetime | timedelta | None = None
-    until: datetime | timedelta | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     text: str | None = None
     attrs: Mapping[str, Any] | None = None
     children: bool | None = None
-    order: Literal["asc", "desc"] = "asc"
+    order: Order = "asc"
     limit: int = 100
 
     def __post_init__(self) -> None:
-        _check_plain(self)
+        check_plain(self)
         if self.job is not None:
             if self.job_id is not None:
                 raise InvalidFilter("job and job_id both name a job: leave one of them out")
@@ -303,11 +316,11 @@ class LogFilter(_Filter):
         _check_values("type", self.type, EVENT_TYPES)
         _check_values("stream", self.stream, STREAMS)
         _check_paths("attrs", self.attrs)
-        object.__setattr__(self, "since", _as_utc("since", self.since))
-        object.__setattr__(self, "until", _as_utc("until", self.until))
-        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        object.__setattr__(self, "since", as_utc("since", self.since))
+        object.__setattr__(self, "until", as_utc("until", self.until))
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
         _check_order(self.order)
-        _check_limit(self.limit)
+        check_limit(self.limit)
 
     def matches(self, event: EventRecord) -> bool:
         """Return whether *event* matches, as the databases decide it.
@@ -367,23 +380,23 @@ def _same(found: Any, value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Listed(_Filter):
+class _Listed(Filter):
     """What jobs and attempts have in common: a status, and a time by which they are listed."""
 
-    status: str | Sequence[str] | None = None
-    since: datetime | timedelta | None = None
-    until: datetime | timedelta | None = None
-    order: Literal["asc", "desc"] = "desc"
+    status: Status | Sequence[Status] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    order: Order = "desc"
     limit: int = 100
 
     def __post_init__(self) -> None:
-        _check_plain(self)
+        check_plain(self)
         object.__setattr__(self, "status", _as_statuses(self.status))
-        object.__setattr__(self, "since", _as_utc("since", self.since))
-        object.__setattr__(self, "until", _as_utc("until", self.until))
-        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        object.__setattr__(self, "since", as_utc("since", self.since))
+        object.__setattr__(self, "until", as_utc("until", self.until))
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
         _check_order(self.order)
-        _check_limit(self.limit)
+        check_limit(self.limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -429,7 +442,8 @@ class JobFilter(_Listed):
         since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long
             before now.
         until: Created before this moment.
-        parent_job_id, root_job_id: Any id of the parent, or of the job at the top.
+        parent_job_id, root_job_id: The parent, or the job at the top: any id of it, a `Job` or a
+            `JobRecord`.
         root_only: Only jobs without a parent, or whose parent is not in this database.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
         limit: Rows a page, 1–10,000.
@@ -444,13 +458,13 @@ class JobFilter(_Listed):
     category: str | Sequence[str] | None = None
     project: str | Sequence[str] | None = None
     metadata: Mapping[str, Any] | None = None
-    sort: Literal["created", "duration"] = "created"
+    sort: Sort = "created"
     slower: bool = False
     context_id: str | None = None
     external_job_id: str | None = None
     correlation_id: str | None = None
-    parent_job_id: str | None = None
-    root_job_id: str | None = None
+    parent_job_id: AnyJob | None = None
+    root_job_id: AnyJob | None = None
     root_only: bool = False
     session_id: int | None = None
     text: str | None = None
@@ -458,9 +472,81 @@ class JobFilter(_Listed):
     def __post_init__(self) -> None:
         # `super()` knows no class that dataclasses made anew for its slots
         _Listed.__post_init__(self)
+        for name in ("parent_job_id", "root_job_id"):
+            if (job := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _named(job))
         _several(self, _SEVERAL_OF_JOBS)
         _check_paths("metadata", self.metadata)
         if self.sort not in ("created", "duration"):
             raise InvalidFilter(f"sort must be 'created' or 'duration', not {self.sort!r}")
         if self.slower and self.sort != "created":
             raise InvalidFilter("slower jobs come in the order of their creation: leave sort out")
+
+
+class LogFilterKeywords(TypedDict, total=False):
+    """The fields of `LogFilter` as keywords, for type checkers."""
+
+    job: AnyJob | Sequence[AnyJob] | None
+    job_id: str | Sequence[str] | None
+    attempt: int | None
+    step_id: str | None
+    step: str | Sequence[str] | None
+    operation: str | Sequence[str] | None
+    type: EventType | Sequence[EventType] | None
+    kind: str | Sequence[str] | None
+    level: Level | int | Sequence[Level] | None
+    level_exact: bool
+    stream: Stream | Sequence[Stream] | None
+    logger: str | Sequence[str] | None
+    source: str | Sequence[str] | None
+    category: str | Sequence[str] | None
+    project: str | Sequence[str] | None
+    correlation_id: str | None
+    trace_id: str | None
+    session_id: int | None
+    fingerprint: str | None
+    since: Moment | None
+    until: Moment | None
+    text: str | None
+    attrs: Mapping[str, Any] | None
+    children: bool | None
+    order: Order
+    limit: int
+
+
+class AttemptFilterKeywords(TypedDict, total=False):
+    """The fields of `AttemptFilter` as keywords, for type checkers."""
+
+    status: Status | Sequence[Status] | None
+    since: Moment | None
+    until: Moment | None
+    order: Order
+    limit: int
+    operation: str | None
+    project: str | None
+
+
+class JobFilterKeywords(TypedDict, total=False):
+    """The fields of `JobFilter` as keywords, for type checkers."""
+
+    status: Status | Sequence[Status] | None
+    since: Moment | None
+    until: Moment | None
+    order: Order
+    limit: int
+    job_type: str | Sequence[str] | None
+    operation: str | Sequence[str] | None
+    owner: str | Sequence[str] | None
+    category: str | Sequence[str] | None
+    project: str | Sequence[str] | None
+    metadata: Mapping[str, Any] | None
+    sort: Sort
+    slower: bool
+    context_id: str | None
+    external_job_id: str | None
+    correlation_id: str | None
+    parent_job_id: AnyJob | None
+    root_job_id: AnyJob | None
+    root_only: bool
+    session_id: int | None
+    text: str | None

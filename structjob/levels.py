@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from structjob.exceptions import InvalidFilter
+
+Level = Literal["debug", "info", "success", "warning", "error", "critical"]
+"""The name of a level."""
 
 LEVELS: dict[str, int] = {
     "debug": 10,

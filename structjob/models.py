@@ -42,6 +42,21 @@ def id_of(job: AnyJob) -> str:
     return given
 
 
+JobStatusName = Literal["pending", "running", "completed", "failed", "cancelled", "crashed"]
+"""The value of a `JobStatus`."""
+
+StepStatusName = Literal[
+    "running", "completed", "failed", "skipped", "cancelled", "crashed", "retrying"
+]
+"""The value of a `StepStatus`."""
+
+EndStatus = Literal["completed", "failed", "cancelled"]
+"""What a job can be ended as by hand."""
+
+StepEndStatus = Literal["completed", "failed", "skipped", "cancelled", "retrying"]
+"""What a step can be ended as by hand."""
+
+
 class JobStatus(StrEnum):
     """Where a job, and each attempt at it, stands."""
 

@@ -17,7 +17,7 @@ from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
 from structjob.queries import health
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
-from structjob.queries.jobs import Jobs, LegacyLookup
+from structjob.queries.jobs import IdResolver, Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
@@ -83,7 +83,7 @@ class Reader:
         *,
         timeout: float | None = None,
         schema: str | None = None,
-        resolve_id: LegacyLookup | None = None,
+        resolve_id: IdResolver | None = None,
         engine_options: Mapping[str, Any] | None = None,
         flush: Flush | None = None,
     ) -> None:
@@ -106,7 +106,7 @@ class Reader:
         fetch: Fetch,
         transact: Transact,
         flush: Flush | None = None,
-        resolve_id: LegacyLookup | None = None,
+        resolve_id: IdResolver | None = None,
     ) -> Self:
         """Return a reader of a store that another opens and closes.
 
@@ -128,7 +128,7 @@ class Reader:
         fetch: Fetch,
         transact: Transact,
         flush: Flush | None,
-        resolve_id: LegacyLookup | None,
+        resolve_id: IdResolver | None,
     ) -> None:
         self._ask, self._flush = fetch, flush or _nothing_pending
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
@@ -136,7 +136,7 @@ class Reader:
         self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id)
         self.logs = Logs(fetch, self._flush, self.jobs)
         self.sessions = Sessions(fetch, self._flush)
-        self.errors = Errors(fetch, self._flush, transact)
+        self.errors = Errors(fetch, self._flush, transact, self.jobs)
         self.stats = Statistics(fetch, self._flush, self.jobs)
 
     def __repr__(self) -> str:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Literal
+from datetime import datetime
+from typing import Any, Literal, TypedDict
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import _as_utc, _check_limit, _check_plain, _check_span, _Filter
+from structjob.filters import Filter, Moment, as_utc, check_limit, check_plain, check_span
 from structjob.models import JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StatsFilter(_Filter):
+class StatsFilter(Filter):
     """Which jobs statistics are of; every field that is set must match.
 
     Args:
@@ -35,8 +35,8 @@ class StatsFilter(_Filter):
     """
 
     by: Literal["created", "ended"] = "created"
-    since: datetime | timedelta | None = None
-    until: datetime | timedelta | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     operation: str | None = None
     job_type: str | None = None
     owner: str | None = None
@@ -45,13 +45,27 @@ class StatsFilter(_Filter):
     limit: int = 100
 
     def __post_init__(self) -> None:
-        _check_plain(self)
+        check_plain(self)
         if self.by not in ("created", "ended"):
             raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
-        object.__setattr__(self, "since", _as_utc("since", self.since))
-        object.__setattr__(self, "until", _as_utc("until", self.until))
-        _check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
-        _check_limit(self.limit)
+        object.__setattr__(self, "since", as_utc("since", self.since))
+        object.__setattr__(self, "until", as_utc("until", self.until))
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        check_limit(self.limit)
+
+
+class StatsFilterKeywords(TypedDict, total=False):
+    """The fields of `StatsFilter` as keywords, for type checkers."""
+
+    by: Literal["created", "ended"]
+    since: Moment | None
+    until: Moment | None
+    operation: str | None
+    job_type: str | None
+    owner: str | None
+    category: str | None
+    project: str | None
+    limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
@@ -31,8 +31,8 @@ from structjob.exceptions import (
     StoreUnavailable,
     StructjobError,
 )
-from structjob.filters import LogFilter
-from structjob.levels import LEVELS, level_name
+from structjob.filters import LogFilter, LogFilterKeywords
+from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
@@ -40,7 +40,7 @@ from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import OPEN_HOSTS
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
-from structjob.models import AnyJob, JobStatus, Ledger, id_of
+from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, id_of
 from structjob.retention.policy import PruneResult, Retention
 from structjob.spool import routing
 from structjob.spool.queue import OVERFLOW, Overflow
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy
     from structjob.lifecycle.retries import Retrying
     from structjob.queries.errors import Errors
-    from structjob.queries.jobs import Jobs
+    from structjob.queries.jobs import IdResolver, Jobs
     from structjob.queries.logs import Logs
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
@@ -100,9 +100,10 @@ class Tracker:
     """Tracks jobs, and records every event, in one database.
 
     Args:
-        url: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute), ``sqlite://`` (in
-            memory), ``postgresql://…``, ``mariadb://…``, ``mysql://…``, or a ``sqlalchemy.URL``; by
-            default ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then ``sqlite:///structjob.db``.
+        url: The path of an SQLite file (text or a path object), ``:memory:``, or a URL, as text or
+            a ``sqlalchemy.URL``: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute),
+            ``postgresql://…``, ``mariadb://…``, ``mysql://…``. Default:
+            ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then ``sqlite:///structjob.db``.
         level: Least level that the database gets; `structjob.configure` has one for logging as a
             whole.
         spool: Whether events are safe on disk before the log call returns, or the directory for it.
@@ -114,6 +115,7 @@ class Tracker:
         batch_size: Events of one transaction at most.
         flush_interval: Seconds that an event waits at most before it is on its way; at most 1.
         writers: Tasks that write at once; SQLite has one.
+        project: The project of jobs and events that have none of their own, at most 128 characters.
         service: Name of the program, at most 128 characters, for the list of sessions.
         strict: Raise faults of logging itself instead of counting them; for tests.
         heartbeat_interval: Seconds between two signs of life.
@@ -138,9 +140,9 @@ class Tracker:
 
     def __init__(
         self,
-        url: str | URL | None = None,
+        url: str | os.PathLike[str] | URL | None = None,
         *,
-        level: str | int = "info",
+        level: Level | int = "info",
         spool: bool | str | os.PathLike[str] = True,
         spool_max_bytes: int = GIB,
         queue_size: int = 10_000,
@@ -148,12 +150,13 @@ class Tracker:
         batch_size: int = 2_000,
         flush_interval: float = 0.2,
         writers: int = 2,
+        project: str | None = None,
         service: str | None = None,
         strict: bool = False,
         heartbeat_interval: float = 5.0,
         retention: Retention | float | timedelta | None = None,
         classifier: Classifier | None = None,
-        resolve_id: Callable[[str], Any] | None = None,
+        resolve_id: IdResolver | None = None,
         handle_signals: bool = True,
         schema: str | None = None,
         engine_options: Mapping[str, Any] | None = None,
@@ -198,7 +201,7 @@ class Tracker:
         self._resolve_id = resolve_id
         self._handle_signals = handle_signals
         self._engine_options = dict(engine_options or {})
-        self._host = Host(classifier, self.aclose)
+        self._host = Host(classifier, self.aclose, redacted(check_text("project", project, 128)))
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._joined: Scope | None = None
         self._thread: LoopThread | None = None
@@ -324,6 +327,7 @@ class Tracker:
                 queue_size=self._queue_size,
                 max_bytes=self._spool_max_bytes,
                 overflow=self._overflow,
+                project=self._host.project,
                 fallbacks=not required,
             )
             self._engine = Engine(
@@ -696,7 +700,7 @@ class Tracker:
         filter: LogFilter | None = None,  # as the queries of logs have it
         *,
         queue_size: int = 1_000,
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> Listener:
         """Listen to the events of this process as they are logged, before they are stored: at the
         database's level, and with ``id`` 0.
@@ -855,7 +859,7 @@ class Tracker:
     async def end(
         self,
         any_id: AnyJob,
-        status: str | None = None,
+        status: EndStatus | JobStatus | None = None,
         *,
         error: BaseException | None = None,
         result: Any = UNCHANGED,

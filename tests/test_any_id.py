@@ -43,13 +43,14 @@ async def test_every_read_of_a_job_takes_each_of_its_ids(any_tracker):
         assert await any_tracker.jobs.lost_events(given) == {}
         assert (await any_tracker.jobs.estimate(given)).job_id == job.id
         assert _logged(await any_tracker.logs.list(job=given)) == ["begin", "wrong sum"]
-    assert [one.id for one in await any_tracker.jobs.list(parent_job_id="gui-1")] == [child.id]
+    for parent in ("gui-1", job, record):
+        assert [one.id for one in await any_tracker.jobs.list(parent_job_id=parent)] == [child.id]
     assert {one.id for one in await any_tracker.jobs.list(root_job_id="gui-1")} == {
         job.id,
         child.id,
     }
     assert [
-        (one.job_id, one.total) for one in await any_tracker.stats.errors_by_job(job_id="gui-1")
+        (one.job_id, one.total) for one in await any_tracker.stats.errors_by_job(job="gui-1")
     ] == [(job.id, await any_tracker.logs.count(job_id=job.id, children=False))]
 
 
@@ -118,3 +119,17 @@ async def test_an_exact_id_comes_before_anothers_external_id(any_tracker):
     async with any_tracker.job("second", job_id="one"):
         log.info("of the second")
     assert _logged(await any_tracker.logs.list(job_id="one")) == ["of the second"]
+
+
+async def test_get_takes_the_id_itself_and_names_what_find_would_return(any_tracker):
+    """Ruling 1: `jobs.get` is exact; its error names the job that another id means."""
+    job, _ = await _parent_and_child(any_tracker)
+    for other, way in (("gui-1", "external id"), ("vm-9", "context id")):
+        with pytest.raises(
+            JobNotFound,
+            match=rf"not found: {other}; it is the {way} of {job.id} \(copy\): call find\('{other}'\)",
+        ) as raised:
+            await any_tracker.jobs.get(other)
+        assert raised.value.any_id == other
+    with pytest.raises(JobNotFound, match=r"job not found: gui-2$"):
+        await any_tracker.jobs.get("gui-2")

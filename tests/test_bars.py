@@ -334,7 +334,7 @@ async def test_everything_that_knows_the_terminal_is_held(tracker, connected):
     logger.addHandler(handler)
     try:
         structjob.configure(console=sys.stderr, stdlib=False)
-        chain = [structjob.record_event, structlog.processors.KeyValueRenderer()]
+        chain = [structjob.processors.record_event, structlog.processors.KeyValueRenderer()]
         printing = structlog.wrap_logger(
             structlog.PrintLogger(), processors=chain, wrapper_class=structlog.BoundLogger
         )

@@ -516,7 +516,7 @@ def test_sampling_lets_the_first_and_each_nth_through():
     structjob.configure(
         console=False,
         sinks=[sink],
-        processors=[structjob.Sampler(10, events=["tick"])],
+        processors=[structjob.processors.Sampler(10, events=["tick"])],
         strict=True,
     )
     for n in range(25):
@@ -540,7 +540,9 @@ def test_sampling_lets_the_first_and_each_nth_through():
 def test_anything_can_be_sampled():
     """R33: an event that is no text is sampled like any other."""
     sink = Collected()
-    structjob.configure(console=False, sinks=[sink], processors=[structjob.Sampler(3)], strict=True)
+    structjob.configure(
+        console=False, sinks=[sink], processors=[structjob.processors.Sampler(3)], strict=True
+    )
     for n in range(6):
         log.info({"a": 1})
         log.info(["b"], n=n)
@@ -568,10 +570,11 @@ def test_a_logger_of_ones_own_can_be_wrapped(processors, capsys):
 def test_a_fan_out_is_the_last_processor_of_any_setup(capsys):
     """R27: with structlog's own loggers and classes, too, and nothing is printed beside it."""
     sink = Collected()
-    structlog.configure(processors=[structjob.FanOut(sink)])
+    structlog.configure(processors=[structjob.processors.FanOut(sink)])
     structlog.get_logger().info("a", n=1)
     structlog.configure(
-        processors=[structjob.FanOut(sink)], logger_factory=structlog.stdlib.LoggerFactory()
+        processors=[structjob.processors.FanOut(sink)],
+        logger_factory=structlog.stdlib.LoggerFactory(),
     )
     structlog.get_logger("b").warning("b")
     assert [(record.message, record.attrs) for record in sink.records] == [
@@ -585,22 +588,23 @@ def test_a_fan_out_is_the_last_processor_of_any_setup(capsys):
 # --------------------------------------------------------------------------
 
 
-async def test_an_event_says_its_category_project_and_stream(any_tracker):
+async def test_an_event_says_its_category_project_and_trace(any_tracker):
     """R4, R35: these keys of a log call are found by the filter of their name, and go before what
-    the job says.
+    the job says. Where an event came by, and from which logger, only structjob says (ruling 6).
     """
     told = {
         "category": "network",
         "project": "apollo",
-        "stream": "stderr",
         "trace_id": "a" * 32,
         "span_id": "b" * 16,
     }
+    kept = {"stream": "stderr", "logger": "mine", "kind": "snapshot"}
     async with any_tracker.job("a", category="system", project="gemini"):
-        log.info("seen", **told, n=1)
-    (event,) = await any_tracker.logs.list(category="network", project="apollo", stream="stderr")
+        log.info("seen", **told, **kept, n=1)
+    (event,) = await any_tracker.logs.list(category="network", project="apollo", kind="log")
     assert {key: getattr(event, key) for key in told} == told
-    assert event.attrs == {"n": 1}
+    assert event.attrs == {**kept, "n": 1}
+    assert (event.stream, event.kind) == ("system", "log")
 
 
 class Sullen:
@@ -616,7 +620,7 @@ NO_ROOM = {
     "category": "c" * 65,
     "project": "p" * 129,
     "stream": "orders",
-    "trace_id": "a" * 33,
+    "trace_id": "not hexadecimal",
     "span_id": "b" * 17,
     "logger": "l" * 256,
 }
@@ -816,8 +820,8 @@ async def said(logger):
         ({"sinks": [Collected("loud")]}, "unknown level 'loud'"),
         ({"processors": ["x"]}, "processor"),
         (
-            {"file": "/dev/null/app.jsonl"},
-            "cannot write the log file /dev/null/app.jsonl",
+            {"file": "/no/such/directory/app.jsonl"},
+            "cannot write the log file /no/such/directory/app.jsonl",
         ),
     ],
 )
@@ -842,11 +846,11 @@ async def test_events_before_configure_cost_nothing_and_break_nothing():
     await asyncio.sleep(0)
 
 
-async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_before_it(
+async def test_the_loggers_name_is_a_column_and_shown_beside_an_attribute_of_that_name(
     tracker, capsys
 ):
-    """R4: the name of the logger stands with each event, plain or not; what the call says of it
-    wins.
+    """R4: the name of the logger stands with each event, plain or not; what the call says is an
+    attribute.
     """
     structjob.configure(console="json", strict=True)
     named = structlog.get_logger("a.b")
@@ -862,7 +866,9 @@ async def test_the_loggers_name_is_a_column_and_shown_and_an_events_own_goes_bef
     assert [lines[each]["logger"] for each in ("plain", "special", "own")] == [
         "a.b",
         "a.b",
-        "other",
+        "a.b",
     ]
-    assert [stored[each].logger for each in ("plain", "special", "own")] == ["a.b", "a.b", "other"]
+    assert lines["own"]["attrs.logger"] == "other"
+    assert [stored[each].logger for each in ("plain", "special", "own")] == ["a.b", "a.b", "a.b"]
+    assert stored["own"].attrs == {"logger": "other", "n": 1}
     assert (stored["special"].kind, stored["special"].attrs) == ("log", {"kind": "mine", "n": 1})

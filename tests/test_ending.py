@@ -247,6 +247,32 @@ async def test_what_a_job_was_created_with_goes_before_what_it_inherits(any_trac
     assert (record.project, record.owner) == ("gemini", "ada")
 
 
+async def test_a_tracker_has_a_project_for_what_has_none(db_url):
+    """Ruling 7: `Tracker(project=…)` labels jobs, their events and events outside jobs; what says
+    its own project keeps it.
+    """
+    structjob.configure(console=False, strict=True)
+    log.info("before", n=1)
+    async with structjob.Tracker(db_url, project="apollo") as tracker:
+        log.info("outside", record={"project": "no column"})
+        log.info("own", project="gemini")
+        async with tracker.job("a") as mine, mine.child("below"):
+            log.info("inside")
+        async with tracker.job("b", project="gemini") as other, other.child("below"):
+            pass
+        assert {event.project for event in await tracker.logs.list(job=mine)} == {"apollo"}
+        assert {event.project for event in await tracker.logs.list(job=other)} == {"gemini"}
+        assert [event.message for event in await tracker.logs.list(kind="log", project="apollo")] == [
+            "before", "outside", "inside",
+        ]  # fmt: skip
+        assert [
+            event.message for event in await tracker.logs.list(kind="log", project="gemini")
+        ] == ["own"]
+        assert len(await tracker.jobs.list(project="apollo")) == 2
+        with pytest.raises(structjob.InvalidArgument, match="project"):
+            structjob.Tracker(db_url, project="x" * 129)
+
+
 async def test_events_of_steps_tell_how_many_there_are(any_tracker):
     """faults 32: `total_steps` stands beside `step_number`, and in the job's last event, where it
     was told.

@@ -208,7 +208,7 @@ async def test_which_errors_are_listed(store, found):
     for filters in (
         {"operation": "copy"},
         {"step": "load"},
-        {"job_id": "a"},
+        {"job": "a"},
         {"project": "moon"},
         {"until": T0 + H},
         {"since": T0 + 5 * H},

@@ -153,7 +153,7 @@ def test_a_sink_that_would_never_be_awaited_is_refused(sink):
     """faults 33h: where it is added, by each way to add one."""
     for add in (
         lambda: structjob.configure(console=False, sinks=[sink]),
-        lambda: structjob.FanOut(sink),
+        lambda: structjob.processors.FanOut(sink),
     ):
         with pytest.raises(
             InvalidArgument,

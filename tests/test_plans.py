@@ -209,7 +209,7 @@ STATISTICS = {
     "steps of an hour": (lambda a: a.stats.steps(**HOUR), "steps_by_time"),
     "errors of an hour": (lambda a: a.stats.errors(**HOUR), "logs_by_fingerprint|logs_by_time"),
     "jobs with errors in an hour": (lambda a: a.stats.errors_by_job(**HOUR), "logs_by_level"),
-    "errors of a job": (lambda a: a.stats.errors_by_job(job_id=a.job), "logs_by_job"),
+    "errors of a job": (lambda a: a.stats.errors_by_job(job=a.job), "logs_by_job"),
     "volume of an hour": (lambda a: a.stats.volume(**HOUR), "logs_by_level|logs_by_time"),
     "volume of a project in an hour": (
         lambda a: a.stats.volume(project="venus", **HOUR),
@@ -221,7 +221,7 @@ STATISTICS = {
         "logs_by_fingerprint|logs_by_time",
     ),
     "error groups of a job": (
-        lambda a: a.errors.list(job_id=a.job),
+        lambda a: a.errors.list(job=a.job),
         "logs_by_fingerprint|logs_by_job",
     ),
     "error groups of an hour that ended jobs": (

@@ -245,7 +245,7 @@ async def test_jobs_are_what_counting_by_hand_says(store, stats):
             for one in found
         } == expected
         assert [one.errors for one in found] == sorted((one.errors for one in found), reverse=True)
-    (one,) = await stats.errors_by_job(job_id="job-0003", until=T0 + 9 * H)
+    (one,) = await stats.errors_by_job(job="job-0003", until=T0 + 9 * H)
     rows = within(history.logs, "ts", until=T0 + 9 * H, job_id="job-0003")
     assert one.total == len(rows)
 
@@ -266,7 +266,7 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
             "job_id": "j",
         },
     )
-    (one,) = await stats.errors_by_job(job_id="j")
+    (one,) = await stats.errors_by_job(job="j")
     assert asdict(one) == {
         "job_id": "j",
         "operation": None,
@@ -275,7 +275,7 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
         "total": 1,
         "error_rate": 0.0,
     }
-    assert await stats.errors_by_job(job_id="k") == []
+    assert await stats.errors_by_job(job="k") == []
 
 
 async def test_storage_has_every_table(store, stats):
@@ -516,7 +516,7 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         )
         assert sum(one.total for one in await stats.throughput(**{name: EVIL})) == 0
     assert (await stats.volume(project=EVIL)).total == 0
-    assert await stats.errors_by_job(operation=EVIL, project=EVIL, job_id=EVIL) == []
+    assert await stats.errors_by_job(operation=EVIL, project=EVIL, job=EVIL) == []
     with pytest.raises(JobNotFound):
         await reader.estimate(EVIL)
     assert len(store.sent) >= 20

@@ -189,7 +189,7 @@ def test_an_unknown_scheme_names_itself_and_the_known_ones():
 
 
 @pytest.mark.parametrize(
-    "bad", ["jobs.db", "", "postgres//u:hunter2@h/d", "://", "postgresql://u:hunter2@h:port/d"]
+    "bad", ["", "u:hunter2@h", "postgres//u:hunter2@h/d", "://", "postgresql://u:hunter2@h:port/d"]
 )
 def test_what_is_no_url_is_refused_without_showing_a_password(bad):
     """A typing error in a URL gets a message with an example, never the password."""
@@ -218,6 +218,18 @@ def test_a_path_is_a_file(tmp_path):
     """
     assert sqlite_path(parse(tmp_path / "a?b#c%d.db")) == tmp_path / "a?b#c%d.db"
     assert sqlite_path(parse(":memory:")) is None
+
+
+def test_the_text_of_a_path_is_a_file_too(tmp_path, monkeypatch):
+    """Ruling 12: `Tracker("jobs.db")` is what `structjob --db jobs.db` is; what looks like a URL is
+    one.
+    """
+    monkeypatch.chdir(tmp_path)
+    for text in ("jobs.db", "./jobs.db", str(tmp_path / "jobs.db")):
+        assert sqlite_path(parse(text)) == tmp_path / "jobs.db"
+    assert sqlite_path(parse("a@b.db")) == tmp_path / "a@b.db"
+    monkeypatch.setenv("STRUCTJOB_DATABASE_URL", "other.db")
+    assert sqlite_path(parse()) == tmp_path / "other.db"
 
 
 def test_masked_hides_passwords_in_their_place_and_in_the_query():

@@ -207,7 +207,7 @@ async def open_and_close(url):
 
 BAD = {
     "unknown scheme": ("oracle://h/x", InvalidURL, "structjob has no store for 'oracle'", None),
-    "no url": ("what is this", InvalidURL, "is not a database URL", None),
+    "no url": ("user:secret@host/db", InvalidURL, "is not a database URL", None),
     "no text": (5, InvalidURL, "a database URL is text or a sqlalchemy.URL, not int", None),
     "missing directory": (
         "sqlite:///{tmp}/missing/jobs.db",

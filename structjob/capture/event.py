@@ -17,7 +17,6 @@ from structjob.context.scope import Scope, json_fields
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.clock import second_text
-from structjob.models import STREAMS
 from structjob.spool.line import event_body, level_field
 from structjob.values.bounds import MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK
@@ -70,11 +69,9 @@ BY_NAME = {
 BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}
 
 # Keys that mean something to us, or that others put there for the renderer.
-_COLUMNS = {
-    name: name for name in ("logger", "category", "project", "stream", "trace_id", "span_id")
-}
+_COLUMNS = {name: name for name in ("category", "project", "trace_id", "span_id")}
 _COLUMNS["error_fingerprint"] = "fingerprint"
-_OWN = frozenset({"timestamp", "level", "event"})
+_OWN = frozenset({"timestamp", "level", "event", "logger"})
 ARGUMENTS = frozenset({"self", "method_name", "event"})
 """Names of the arguments of structlog's methods: where an attribute is called so, they are given
 ``attrs.self`` and so on.
@@ -98,7 +95,6 @@ _LIMITS = {
     "logger": 255,
     "category": 64,
     "project": 128,
-    "stream": 6,
     "trace_id": 32,
     "span_id": 16,
     "fingerprint": 64,
@@ -108,6 +104,7 @@ _ERROR = LEVELS["error"]
 _TOKEN = 16
 """Characters of a token at least."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
+_is_hex = re.compile(r"[0-9A-Fa-f]+").fullmatch
 
 
 class Encoder:
@@ -238,8 +235,8 @@ class Encoder:
 
                 attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
         # The ids stay: what the user says about ids is an attribute like any other; where the event
-        # belongs, the scope says. So do ``level``, ``timestamp``, ``event`` and ``kind``: the
-        # event's own are columns.
+        # belongs, the scope says. So do ``level``, ``timestamp``, ``event``, ``logger``, ``kind``
+        # and ``stream``: the event's own are columns.
 
     def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return message and attributes as JSON, redacted and within the size of an event."""
@@ -294,7 +291,7 @@ def _fits(column: str, value: Any) -> bool:
     return (
         type(value) is str
         and 0 < len(value) <= _LIMITS[column]
-        and (column != "stream" or value in STREAMS)
+        and (column not in ("trace_id", "span_id") or _is_hex(value) is not None)
     )
 
 
@@ -379,19 +376,21 @@ def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str,
     if (
         scope is not None
         and columns.keys().isdisjoint(scope.ids)
-        and not attrs.keys() & (scope.ids.keys() | columns.keys())
+        and not attrs.keys() & (scope.ids.keys() | columns.keys() - _OWN)
     ):
         return scope.shown + json_fields(columns)
     fields = {"logger": columns["logger"]} if "logger" in columns else {}
     if scope is not None:
         fields |= scope.ids
     fields |= columns
-    return json_fields({key: value for key, value in fields.items() if key not in attrs})
+    return json_fields(
+        {key: value for key, value in fields.items() if key in _OWN or key not in attrs}
+    )
 
 
 def shown_attrs(attrs_json: bytes, attrs: Mapping[str, Any]) -> bytes:
-    """Return *attrs_json* as it stands in a line that is shown: beside the event's own time, level
-    and message, which have these names.
+    """Return *attrs_json* as it stands in a line that is shown: beside the event's own time, level,
+    message and logger, which have these names.
     """
     if attrs.keys().isdisjoint(_OWN):
         return attrs_json

@@ -31,15 +31,8 @@ from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
-from structjob.sinks.sink import (
-    AnySink,
-    Sink,
-    SinkEvent,
-    as_sink,
-    name_of_sink,
-    sink_level,
-    writer_of,
-)
+from structjob.sinks.console import ConsoleSink, Sink, SinkEvent, SinkFunction, as_sink, sink_level
+from structjob.sinks.file import FileSink
 from structjob.spool.line import event_body
 from structjob.spool.routing import hand_over, records
 from structjob.values.credentials import GROUPS, HEX, PLAIN
@@ -91,19 +84,17 @@ class FanOut:
 
     def __init__(
         self,
-        *sinks: AnySink,
+        *sinks: Sink | SinkFunction,
         redact: bool | Iterable[str] | Redactor = True,
         classifier: Classifier | None = None,
     ) -> None:
         self.sinks = tuple(map(as_sink, sinks))
         self.encoder = Encoder(make_redactor(redact), classifier)
-        # A sink that writes ready lines needs no `SinkEvent` made for it.
-        self._lines: list[tuple[int, Any, Sink]] = [
-            (sink_level(sink), write, sink)
-            for sink in self.sinks
-            if (write := writer_of(sink)) is not None
+        # A sink that writes ready lines needs no record made for it.
+        self._lines: list[tuple[int, Any]] = [
+            (sink_level(sink), sink) for sink in self.sinks if _writes_lines(sink)
         ]
-        self._records = [(sink_level(sink), sink) for sink in self.sinks if writer_of(sink) is None]
+        self._records = [(sink_level(sink), sink) for sink in self.sinks if not _writes_lines(sink)]
         self._least = min(map(sink_level, self.sinks), default=1_000_000)
         self._without: dict[tuple[int, ...], FanOut] = {}
 
@@ -124,8 +115,9 @@ class FanOut:
     ) -> tuple[tuple[()], dict[str, Any]]:
         message = event_dict.pop("event", "")
         level = BY_NAME.get(method_name) or BY_NAME["info"]
-        drop_rendered(event_dict, level)
-        self.take(level, message, event_dict, current_scope(), name_of(logger))
+        name = name_of(logger)
+        drop_rendered(event_dict, level, name)
+        self.take(level, message, event_dict, current_scope(), name)
         if type(logger) is SilentLogger:
             return _NOTHING
         raise DropEvent  # any other would show it once more, or refuse to show nothing
@@ -241,12 +233,12 @@ class FanOut:
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("logging an event", exc)
             return
-        for least, write, sink in self._lines:
+        for least, sink in self._lines:
             if number >= least:
                 try:
-                    write(line)
+                    sink.write(line)
                 except Exception as exc:  # noqa: BLE001 -- nor a sink's
-                    faults.add(f"the sink {name_of_sink(sink)}", exc)
+                    faults.add(f"the sink {type(sink).__name__}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
 
@@ -281,7 +273,6 @@ class FanOut:
                         about = {
                             "operation": scope.operation,
                             "step": scope.column_values.get("step"),
-                            "attempt": scope.attempt,
                         }
                     for name in ("kind", "stream"):
                         if columns is not None and name in columns:
@@ -291,7 +282,7 @@ class FanOut:
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 sink.emit(record)
             except Exception as exc:  # noqa: BLE001 -- see __call__
-                faults.add(f"the sink {name_of_sink(sink)}", exc)
+                faults.add(f"the sink {type(sink).__name__}", exc)
 
     def close(self, *, but: Sequence[Sink] = ()) -> None:
         """Close the sinks, except those in *but*; what they raise is counted."""
@@ -306,15 +297,17 @@ def _close(sink: Sink) -> None:
         if (close := getattr(sink, "close", None)) is not None:
             close()
     except Exception as exc:  # noqa: BLE001 -- see FanOut.take
-        faults.add(f"closing the sink {name_of_sink(sink)}", exc)
+        faults.add(f"closing the sink {type(sink).__name__}", exc)
 
 
-def drop_rendered(event_dict: MutableMapping[str, Any], level: Level) -> None:
+def drop_rendered(event_dict: MutableMapping[str, Any], level: Level, logger: str | None) -> None:
     """Take out of *event_dict* what structlog's own processors put there for a renderer: the time,
-    and the level's name.
+    the level's name, and the name of the *logger*.
 
-    Attributes of the user's that are called so stay: another level, another time.
+    Attributes of the user's that are called so stay: another level, another time, another name.
     """
+    if logger is not None and event_dict.get("logger") == logger:
+        del event_dict["logger"]
     if "timestamp" in event_dict and _is_present(event_dict["timestamp"], _now() // 1_000_000_000):
         del event_dict["timestamp"]
     if type(shown := event_dict.get("level")) is str and BY_NAME.get(shown.lower()) is level:
@@ -355,3 +348,7 @@ def name_of(logger: Any) -> str | None:
         return str(name) if name else None
     except Exception:  # noqa: BLE001 -- a fault of somebody's logger must not cost the event
         return None
+
+
+def _writes_lines(sink: Any) -> bool:
+    return type(sink) is FileSink or (type(sink) is ConsoleSink and not sink.pretty)

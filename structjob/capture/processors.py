@@ -92,13 +92,13 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
         message, template = _message(given)
         noted_template, _thread.template = getattr(_thread, "template", None), None
         template = template if noted_template is None else noted_template
-        drop_rendered(given, level)
         name = getattr(logger, "name", None)
+        name = name if isinstance(name, str) else None
+        drop_rendered(given, level, name)
         noted, _thread.exception = getattr(_thread, "exception", None), None
         if noted is not None and "exception" in given:
             del given["exception"]
             given["exc_info"] = noted
-        name = name if isinstance(name, str) else None
         emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
         if scope is not None:
             for key, value in (scope.ids | (scope.bound or {})).items():

@@ -5,7 +5,6 @@ delivered first.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -32,9 +31,6 @@ TERMINATED = 143
 
 LOOK_EVERY = 2.0
 """Seconds between two looks for what dead programs left, while a command goes on reading."""
-
-_LIKE_URL = re.compile(r"(sqlite|mysql|mariadb|postgres(ql)?)(\+\w+)?:|.*://")
-"""What is meant as a URL, be it with a slash too few."""
 
 _MUCH = 16 * 1024 * 1024
 _PATIENCE = 10.0
@@ -101,11 +97,8 @@ class Database:
         """
         from structjob.store.url import parse, sqlite_path
 
-        given = self._given
-        if given is not None and not _LIKE_URL.match(given):
-            given = f"sqlite:///{given}"
         try:
-            parsed = parse(given)
+            parsed = parse(self._given)
             name = parsed.database or ""
             if (
                 parsed.get_backend_name() != "sqlite"
@@ -182,7 +175,7 @@ class Database:
         """What ``--db`` needs in a command to type next; empty where the command finds the database
         without it. Never a password.
         """
-        from structjob.store.url import masked
+        from structjob.store.url import is_url, masked
 
         if self._given is None:
             return ""
@@ -190,9 +183,7 @@ class Database:
             if self.url == Database().url:
                 return ""
         return (
-            masked(self._given).replace("***", "PASSWORD")
-            if _LIKE_URL.match(self._given)
-            else self._given
+            masked(self._given).replace("***", "PASSWORD") if is_url(self._given) else self._given
         )
 
 
@@ -219,7 +210,7 @@ class Reader:
         self.jobs: Jobs = Jobs(store.fetch, _nothing_pending)
         self.logs: Logs = Logs(store.fetch, _nothing_pending)
         self.sessions: Sessions = Sessions(store.fetch, _nothing_pending)
-        self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact)
+        self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact, self.jobs)
         self.stats: Statistics = Statistics(store.fetch, _nothing_pending, self.jobs)
         self._database = database
         self._places = places_of(database)

@@ -36,6 +36,7 @@ class Host:
     Args:
         classifier: Derives the fields of an error; by default that of `structjob.configure`.
         aclose: Closes the tracker, within so many seconds.
+        project: The project of jobs and events that have none of their own.
 
     Attributes:
         state: Whether the tracker is open.
@@ -43,14 +44,19 @@ class Host:
         claims: Starts that were interrupted, and whose answer is still to come.
         threaded: Whether the tracker's loop runs in a thread of its own.
         aclose: See above.
+        project: See above.
     """
 
     tracked = True
 
     def __init__(
-        self, classifier: Classifier | None, aclose: Callable[[float], Awaitable[bool]]
+        self,
+        classifier: Classifier | None,
+        aclose: Callable[[float], Awaitable[bool]],
+        project: str | None = None,
     ) -> None:
         self.aclose = aclose
+        self.project = project
         self.state: State = "new"
         self.live: set[Job] = set()
         self.claims: set[asyncio.Future[Any]] = set()

@@ -26,11 +26,13 @@ class JobHost(Protocol):
         live: The jobs that run in this process.
         claims: Starts that were interrupted, and whose answer is still to come.
         tracked: Whether anything is recorded; not where no tracker is open.
+        project: The project of jobs that have none of their own.
     """
 
     tracked: bool
     live: set[Job]
     claims: set[asyncio.Future[Any]]
+    project: str | None
 
     @property
     def recorder(self) -> Recorder:

@@ -63,7 +63,14 @@ from structjob.lifecycle.steps import Step
 from structjob.lifecycle.vocabulary import JobVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
-from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled, check_job_transition
+from structjob.models import (
+    KEPT,
+    EndStatus,
+    ErrorInfo,
+    JobStatus,
+    being_cancelled,
+    check_job_transition,
+)
 
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
@@ -202,9 +209,13 @@ class Job(JobVocabulary):
         self.job_type = options.job_type
         self.description = options.description
         above = parent.labels if parent is not None else {}
-        self._inherited = tuple(name for name in above if getattr(options, name) is None)
+        self._inherited = tuple(
+            name for name in ("owner", "project") if getattr(options, name) is None
+        )
         self.owner = above.get("owner") if options.owner is None else options.owner
-        self.project = above.get("project") if options.project is None else options.project
+        self.project = (
+            (above.get("project") or host.project) if options.project is None else options.project
+        )
         self.category = options.category
         self.external_job_id = options.external_job_id
         self.context_id = options.context_id
@@ -582,7 +593,7 @@ class Job(JobVocabulary):
 
     def end(
         self,
-        status: str | None = None,
+        status: EndStatus | JobStatus | None = None,
         *,
         error: BaseException | None = None,
         result: Any = UNCHANGED,
@@ -608,12 +619,12 @@ class Job(JobVocabulary):
             InvalidArgument: if *status* is none of these, *error* is no exception, a completed job
                 is given an error, or a figure is negative.
         """
-        status = ending("a job", status, error, ("completed", "failed", "cancelled"))
+        ended_as = ending("a job", status, error, ("completed", "failed", "cancelled"))
         if self._existing:
             self._require_running("end")
         if self._abandoned:
             return Done(None)
-        check_job_transition(self._named(), self._status, JobStatus(status))
+        check_job_transition(self._named(), self._status, JobStatus(ended_as))
         self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
         self._max_rss_kb = (
             None
@@ -623,7 +634,7 @@ class Job(JobVocabulary):
         if result is not UNCHANGED:
             self._result = result
         self._summary.update(summary or {})
-        self._finish(status, error)
+        self._finish(ended_as, error)
         return Done(None)
 
     def _fail(self, exc: BaseException) -> None:

@@ -39,7 +39,7 @@ from structjob.lifecycle.items import Items
 from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
-from structjob.models import ErrorInfo, StepStatus, check_step_transition
+from structjob.models import ErrorInfo, StepEndStatus, StepStatus, check_step_transition
 from structjob.text.amounts import percent_of
 
 if TYPE_CHECKING:
@@ -216,7 +216,11 @@ class Step(StepVocabulary):
             self._finish("completed", None)
 
     def end(
-        self, status: str | None = None, *, error: BaseException | None = None, **fields: Any
+        self,
+        status: StepEndStatus | StepStatus | None = None,
+        *,
+        error: BaseException | None = None,
+        **fields: Any,
     ) -> Done[None]:
         """End the step by hand. It has ended when this returns; to await the result is optional.
 
@@ -232,7 +236,7 @@ class Step(StepVocabulary):
             InvalidArgument: if *status* is none of these, *error* is no exception, or a completed
                 step is given an error.
         """
-        status = ending(
+        ended_as = ending(
             "a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying")
         )
         if self._status is None:
@@ -241,8 +245,8 @@ class Step(StepVocabulary):
             )
         if self._abandoned:
             return Done(None)
-        check_step_transition(self._named(), self._status, StepStatus(status))
-        self._finish(status, error, fields)
+        check_step_transition(self._named(), self._status, StepStatus(ended_as))
+        self._finish(ended_as, error, fields)
         return Done(None)
 
     def _fail(self, exc: BaseException) -> None:

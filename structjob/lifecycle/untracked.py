@@ -28,6 +28,7 @@ class _NoTracker:
     """What jobs ask of a tracker, where none is open; see `structjob.lifecycle.host.JobHost`."""
 
     tracked = False
+    project: str | None = None
 
     def __init__(self) -> None:
         self.live: set[Job] = set()

@@ -13,7 +13,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
-from structjob.filters import _as_utc, _check_limit, _check_span
+from structjob.filters import Moment, as_utc, check_limit, check_span
+from structjob.models import AnyJob, id_of
 from structjob.queries import outcomes
 from structjob.queries.jobs import Jobs
 from structjob.statistics import ErrorGroup, ErrorOutcome, ErrorStatistics, ErrorStatus
@@ -61,6 +62,7 @@ class Errors:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers what is pending.
         transact: Runs a call in a transaction of its own.
+        jobs: Finds the job that an id means.
         now: The clock by which an error is resolved.
     """
 
@@ -69,12 +71,14 @@ class Errors:
         fetch: Fetch,
         flush: Flush,
         transact: Transact,
+        jobs: Jobs | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
         self._flush = flush
         self._transact = transact
+        self._jobs = jobs or Jobs(fetch, flush)
         self._now = now
 
     async def list(
@@ -82,11 +86,11 @@ class Errors:
         *,
         status: ErrorStatus | Sequence[ErrorStatus] | None = None,
         outcome: ErrorOutcome | None = None,
-        since: Any = None,
-        until: Any = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
         operation: str | None = None,
         step: str | None = None,
-        job_id: str | None = None,
+        job: AnyJob | None = None,
         project: str | None = None,
         limit: int = 100,
     ) -> list[ErrorGroup]:
@@ -105,35 +109,29 @@ class Errors:
             until: Seen before this moment.
             operation: Seen in this operation.
             step: Seen in a step of this name.
-            job_id: Seen in this job (any id of it).
+            job: Seen in this job: any id of it, a `Job` or a `JobRecord`.
             project: Seen in this project.
             limit: Errors at most, 1–10,000.
 
         Raises:
             InvalidFilter: if a value is refused.
         """
-        since, until = _as_utc("since", since), _as_utc("until", until)
-        _check_span(since, until)
-        _check_limit(limit)
+        first, last = as_utc("since", since), as_utc("until", until)
+        check_span(first, last)
+        check_limit(limit)
         statuses = () if status is None else (status,) if isinstance(status, str) else tuple(status)
         for one in statuses:
             if one not in _STATUSES:
                 raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(_STATUSES)}")
         if outcome not in (None, *_OUTCOMES):
             raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
-        seen = _occurrences(
-            since,
-            until,
-            {"operation": operation, "step": step, "job_id": job_id, "project": project},
-        )
+        job_id = None if job is None else id_of(job)
+        equal = {"operation": operation, "step": step, "job_id": job_id, "project": project}
+        seen = _occurrences(first, last, equal)  # what is refused is refused before the flush
         await self._flush()
         if job_id is not None:
-            exact = await Jobs(self._fetch, self._flush).exact_id(job_id)
-            seen = _occurrences(
-                since,
-                until,
-                {"operation": operation, "step": step, "job_id": exact, "project": project},
-            )
+            equal["job_id"] = await self._jobs.exact_id(job_id)
+            seen = _occurrences(first, last, equal)
         conditions: tuple[ColumnElement[bool], ...] = ()
         if outcome is not None:
             such = (

@@ -10,7 +10,7 @@ import operator
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, overload
+from typing import Any, Unpack, overload
 
 import msgspec
 from sqlalchemy import (
@@ -27,7 +27,14 @@ from sqlalchemy import (
 )
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.filters import MAX_VALUES, AttemptFilter, JobFilter, values_of
+from structjob.filters import (
+    MAX_VALUES,
+    AttemptFilter,
+    AttemptFilterKeywords,
+    JobFilter,
+    JobFilterKeywords,
+    values_of,
+)
 from structjob.models import (
     AnyJob,
     AttemptRecord,
@@ -56,8 +63,9 @@ from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import contains, equals, json_equals, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
+from structjob.values.redaction import stored_forms
 
-LegacyLookup = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
+IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
 """Given an id that structjob does not know: the job as a record, structjob's id for it, or None. It
 may be a coroutine function.
 """
@@ -99,7 +107,7 @@ class Jobs:
         fetch: Fetch,
         flush: Flush,
         *,
-        resolve_id: LegacyLookup | None = None,
+        resolve_id: IdResolver | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
@@ -108,10 +116,13 @@ class Jobs:
         self._now = now
 
     async def get(self, id: str) -> JobRecord:  # the column's name
-        """Return the job with this id.
+        """Return the job with exactly this id.
+
+        Args:
+            id: structjob's own id of the job; `find` takes external ids and context ids, too.
 
         Raises:
-            JobNotFound: if there is none.
+            JobNotFound: if there is none; the message names the job that `find` would return.
         """
         await self._flush()
         return await self._get(id)
@@ -185,7 +196,11 @@ class Jobs:
         ]
 
     async def list(
-        self, filter: JobFilter | None = None, *, cursor: str | None = None, **filters: Any
+        self,
+        filter: JobFilter | None = None,
+        *,
+        cursor: str | None = None,
+        **filters: Unpack[JobFilterKeywords],
     ) -> Page[JobRecord]:  # see JobFilter
         """Return one page of the jobs that match, in the order of their creation.
 
@@ -415,7 +430,11 @@ class Jobs:
     async def history(self, any_id: AnyJob) -> builtins.list[AttemptRecord]: ...
     @overload
     async def history(
-        self, *, filter: AttemptFilter | None = None, cursor: str | None = None, **filters: Any
+        self,
+        *,
+        filter: AttemptFilter | None = None,
+        cursor: str | None = None,
+        **filters: Unpack[AttemptFilterKeywords],
     ) -> Page[AttemptRecord]: ...
     async def history(
         self,
@@ -423,7 +442,7 @@ class Jobs:
         *,
         filter: AttemptFilter | None = None,  # see AttemptFilter
         cursor: str | None = None,
-        **filters: Any,
+        **filters: Unpack[AttemptFilterKeywords],
     ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:
         """Return the attempts at a job, the first one first (none if it has not begun yet); without
         *any_id*, a page of those at all jobs.
@@ -528,16 +547,23 @@ class Jobs:
     async def _get(self, job_id: str) -> JobRecord:
         _check_id(job_id)
         found = await self._fetch(select(jobs).where(means(jobs.c.id, job_id)))
-        if not found:
+        if found:
+            return rows.job(found[0])
+        other = await self._exact(job_id)
+        if other is None:
             raise JobNotFound(job_id)
-        return rows.job(found[0])
+        by_external_id = other.external_job_id in stored_forms(job_id)
+        way = "external id" if by_external_id else "context id"
+        raise JobNotFound(
+            job_id, f"it is the {way} of {other.id} ({other.operation}): call find({job_id!r})"
+        )
 
     async def _find(self, any_id: AnyJob) -> JobRecord:
         given = id_of(any_id)
         _check_id(given)
         return await self._exact(given) or await self._legacy(given)
 
-    async def exact_id(self, any_id: str) -> str:
+    async def exact_id(self, any_id: AnyJob) -> str:
         """Return the id of the job that *any_id* means, as `find` takes it; *any_id* itself if
         there is none.
 
@@ -546,7 +572,7 @@ class Jobs:
         try:
             return (await self._find(any_id)).id
         except JobNotFound:
-            return any_id
+            return id_of(any_id)
 
     async def _exact(self, any_id: str) -> JobRecord | None:
         """Look in the three columns by one statement, each by its own index; the first that knows

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 from weakref import WeakSet
 
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LOG_EQUALS, LogFilter, values_of
+from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, values_of
 from structjob.levels import LEVELS
 from structjob.models import EventContext, EventRecord, Gap, Page
 from structjob.queries import histograms, rows
@@ -71,7 +71,7 @@ class Logs:
         cursor: str | None = None,
         start: tuple[int, int] | EventRecord | None = None,
         offset: int = 0,
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> Page[EventRecord]:  # see LogFilter
         """Return one page of the events that match, in the order of their time.
 
@@ -106,7 +106,7 @@ class Logs:
         return await self._page(listing, cursor)
 
     async def iterate(
-        self, filter: LogFilter | None = None, **filters: Any
+        self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
     ) -> AsyncIterator[EventRecord]:  # see LogFilter
         """Yield every event that matches and is stored when the iteration begins, in the order of
         their time.
@@ -144,7 +144,9 @@ class Logs:
             if cursor is None:
                 return
 
-    async def count(self, filter: LogFilter | None = None, **filters: Any) -> int:  # see LogFilter
+    async def count(
+        self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
+    ) -> int:  # see LogFilter
         """Return how many events match; ``limit`` and ``order`` do not matter.
 
         Where no index leads to what is asked for (see `LogFilter`), all events of the window are
@@ -171,7 +173,7 @@ class Logs:
         *,
         buckets: int = 60,
         max_seconds: float = 2.0,
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> LogHistogram:  # see LogFilter
         """Return how many events match, by level and stretch of time.
 
@@ -295,7 +297,7 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: Literal[False] = False,
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> Tail[EventRecord]: ...
     @overload
     def tail(
@@ -305,7 +307,7 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: Literal[True],
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> Tail[EventRecord | Gap]: ...
     def tail(
         self,
@@ -314,7 +316,7 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: bool = False,
-        **filters: Any,
+        **filters: Unpack[LogFilterKeywords],
     ) -> Tail[EventRecord] | Tail[EventRecord | Gap]:
         """Return an asynchronous iterator of the events that match: those that are stored, then
         each as it comes, from any process, once.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -118,7 +118,7 @@ def fingerprint(what: str, filter_: LogFilter | JobFilter | AttemptFilter) -> st
     return blake2b(encoded, digest_size=6).hexdigest()
 
 
-def merged(kind: type[F], filter_: F | None, keywords: dict[str, Any]) -> F:
+def merged(kind: type[F], filter_: F | None, keywords: Mapping[str, Any]) -> F:
     """Return the filter that *filter_*, with *keywords* in place of its own values, amounts to.
 
     Raises:
@@ -132,7 +132,7 @@ def merged(kind: type[F], filter_: F | None, keywords: dict[str, Any]) -> F:
     if not keywords:
         return filter_
     return kind.of(
-        **{field.name: getattr(filter_, field.name) for field in fields(filter_)} | keywords
+        **{field.name: getattr(filter_, field.name) for field in fields(filter_)} | dict(keywords)
     )
 
 

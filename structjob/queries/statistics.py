@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement, Table, case, func, select
 
-from structjob.filters import _as_utc, _check_limit, _check_span
-from structjob.models import JobStatus, StepStatus
+from structjob.filters import Moment, as_utc, check_limit, check_span
+from structjob.models import AnyJob, JobStatus, StepStatus, id_of
 from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
 from structjob.queries.jobs import Jobs
@@ -21,6 +21,7 @@ from structjob.statistics import (
     OperationStatistics,
     ProjectStatistics,
     StatsFilter,
+    StatsFilterKeywords,
     StepStatistics,
     Storage,
     Throughput,
@@ -53,9 +54,6 @@ _STEP_TIMES: Mapping[str, ColumnElement[Any]] = {
     "ended": steps.c.completed_at,
 }
 
-Moment = datetime | timedelta | None
-"""A time: a datetime with a time zone; a `timedelta` is that long before now."""
-
 
 class Statistics:
     """Statistics of what is in the store. Reads deliver what is pending first: a program reads what
@@ -82,7 +80,7 @@ class Statistics:
         self._now = now
 
     async def operations(
-        self, filter: StatsFilter | None = None, **filters: Any
+        self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[OperationStatistics]:  # see StatsFilter
         """Return how the jobs of each operation fared, the operation with the most first.
 
@@ -100,7 +98,7 @@ class Statistics:
         ]
 
     async def projects(
-        self, filter: StatsFilter | None = None, **filters: Any
+        self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[ProjectStatistics]:  # see StatsFilter
         """Return how the jobs of each project fared, the project with the most first; those of none
         are under None.
@@ -122,7 +120,7 @@ class Statistics:
         self,
         bucket: timedelta = timedelta(hours=1),
         filter: StatsFilter | None = None,  # see StatsFilter
-        **filters: Any,
+        **filters: Unpack[StatsFilterKeywords],
     ) -> list[Throughput]:
         """Return how the jobs fared that were created (or ended, with ``by``) in each stretch of
         time, the oldest first.
@@ -157,7 +155,7 @@ class Statistics:
         ]
 
     async def steps(
-        self, filter: StatsFilter | None = None, **filters: Any
+        self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[StepStatistics]:  # see StatsFilter
         """Return how the steps of each name fared in the jobs of each operation, those with the
         most first.
@@ -185,8 +183,8 @@ class Statistics:
     async def errors(
         self,
         *,
-        since: Moment = None,
-        until: Moment = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
         operation: str | None = None,
         step: str | None = None,
         project: str | None = None,
@@ -210,7 +208,7 @@ class Statistics:
             InvalidFilter: if a value is refused.
         """
         since, until = _span(since, until)
-        _check_limit(limit)
+        check_limit(limit)
         equal = {"operation": operation, "step": step, "project": project}
         _given(logs, equal)
         await self._flush()
@@ -219,11 +217,11 @@ class Statistics:
     async def errors_by_job(
         self,
         *,
-        since: Moment = None,
-        until: Moment = None,
+        since: Moment | None = None,
+        until: Moment | None = None,
         operation: str | None = None,
         project: str | None = None,
-        job_id: str | None = None,
+        job: AnyJob | None = None,
         limit: int = 100,
     ) -> list[JobErrors]:
         """Return the jobs of whose events some tell an error, with how many do, those with the most
@@ -234,29 +232,30 @@ class Statistics:
             until: Events before this moment.
             operation: Events of this operation.
             project: Events of this project.
-            job_id: This job (any id of it), even if none of its events tells an error.
+            job: This job (any id of it, a `Job` or a `JobRecord`), even if it has no errors.
             limit: Jobs at most, 1–10,000.
 
         Raises:
             InvalidFilter: if a value is refused.
         """
-        since, until = _span(since, until)
-        _check_limit(limit)
-        within = _within(logs.c.ts, since, until)
+        first, last = _span(since, until)
+        check_limit(limit)
+        within = _within(logs.c.ts, first, last)
         narrowed = _given(logs, {"operation": operation, "project": project})
-        job: tuple[ColumnElement[bool], ...] = ()
-        if job_id is not None:
-            equals("job_id", logs.c.job_id, job_id)
+        mine: tuple[ColumnElement[bool], ...] = ()
+        if job is not None:
+            id_ = id_of(job)
+            equals("job", logs.c.job_id, id_)
             await self._flush()
-            job = (logs.c.job_id == await self._jobs.exact_id(job_id),)
+            mine = (logs.c.job_id == await self._jobs.exact_id(id_),)
         tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # The events of these levels are few, and have an index; a job's events have another.
         told = (
-            () if job else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
+            () if mine else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
         )
         most = (
             select(logs.c.job_id, tell.label("errors"))
-            .where(*within, *narrowed, *job, *told)
+            .where(*within, *narrowed, *mine, *told)
             .group_by(logs.c.job_id)
             .order_by(tell.desc(), logs.c.job_id)
             .limit(limit)
@@ -279,7 +278,11 @@ class Statistics:
         return [_job_errors(row) for row in await self._fetch(statement)]
 
     async def volume(
-        self, *, since: Moment = None, until: Moment = None, project: str | None = None
+        self,
+        *,
+        since: Moment | None = None,
+        until: Moment | None = None,
+        project: str | None = None,
     ) -> Volume:
         """Return how many events there are, in all and by their type, level and category.
 
@@ -343,7 +346,7 @@ def _of_window(
 
 
 def _within(
-    column: ColumnElement[Any], since: Moment, until: Moment
+    column: ColumnElement[Any], since: Moment | None, until: Moment | None
 ) -> tuple[ColumnElement[bool], ...]:
     found: tuple[ColumnElement[bool], ...] = ()
     if since is not None:
@@ -353,9 +356,9 @@ def _within(
     return found
 
 
-def _span(since: Moment, until: Moment) -> tuple[datetime | None, datetime | None]:
-    first, last = _as_utc("since", since), _as_utc("until", until)
-    _check_span(first, last)
+def _span(since: Moment | None, until: Moment | None) -> tuple[datetime | None, datetime | None]:
+    first, last = as_utc("since", since), as_utc("until", until)
+    check_span(first, last)
     return first, last
 
 

@@ -186,12 +186,20 @@ def field_mark(name: str) -> bytes:
     return b'"%b":' % name.encode()
 
 
+_PROJECT = field_mark("project")
 _JOB, _PROVISIONAL = (b"," + field_mark(name) + b'"' for name in ("job_id", "provisional"))
 
 
 def names_job(body: bytes) -> bool:
     """Return whether an event belongs to a job, as far as a glance at its body tells."""
     return _JOB in body
+
+
+def with_project(body: bytes, project: str) -> bytes:
+    """Return an event's *body* with its column ``project``, unless it has one already."""
+    if _PROJECT in body and "project" in _read_fields(body + b"}"):  # else it is an attribute
+        return body
+    return b'%b,"project":%b' % (body, _encode(project))
 
 
 def is_provisional(lines: bytes) -> bool:

@@ -63,6 +63,7 @@ class Recorder:
         queue_size: Events that memory holds at most: without a spool, and while the disk refuses.
         max_bytes: Bytes of the event lane on disk at most.
         overflow: What happens beyond that.
+        project: The project of events that have none of their own.
         fallbacks: Whether the spool may be in the fallbacks of its places, too.
     """
 
@@ -75,9 +76,11 @@ class Recorder:
         queue_size: int,
         max_bytes: int | None,
         overflow: Overflow,
+        project: str | None = None,
         fallbacks: bool = False,
     ) -> None:
         self.level = level
+        self.project = project
         self.session = session
         self.queue_size = queue_size
         self.closed = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from structjob.context.scope import ENVIRONMENT
 from structjob.diagnostics import diagnostics
 from structjob.process import at_fork, on_reset
-from structjob.spool.line import names_job
+from structjob.spool.line import names_job, with_project
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add(recorder: Recorder) -> None:
             body, level = _waiting.popleft()
         except IndexError:
             break
-        recorder.put(body, level)
+        _give(recorder, body, level)
     if lost := _forget_lost(recorder.level):
         diagnostics.warning(
             "%s lost: logged while no tracker was open; memory keeps the last %d; open the tracker earlier",
@@ -115,13 +115,19 @@ def hand_over(body: bytes, level: int) -> None:
     """
     recorder = _default
     if recorder is not None and not recorder.closed:
-        recorder.put(body, level)
+        _give(recorder, body, level)
     else:
         _waiting.append((body, level))
         if len(_waiting) > WAITING:
             _lose_oldest()
         if not _warned and (names_job(body) or _works_for_a_job()):
             _warn_homeless()
+
+
+def _give(recorder: Recorder, body: bytes, level: int) -> None:
+    """Give an event that belongs to no job of the *recorder* to it."""
+    project = recorder.project
+    recorder.put(body if project is None else with_project(body, project), level)
 
 
 def _warn_homeless() -> None:

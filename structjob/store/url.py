@@ -32,6 +32,8 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 _EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgresql://user:password@host/database"
+_LIKE_URL = re.compile(r"(sqlite|mysql|mariadb|postgres(ql)?)(\+\w+)?:|.*://|.*:.*@")
+"""What is meant as a URL, even with a slash too few, or without its scheme."""
 _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
@@ -43,9 +45,9 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
     (`structjob.store.driver_options`, `structjob.store.tls`).
 
     Args:
-        url: A URL as text or from SQLAlchemy; ``:memory:``; a path object of an SQLite file. None
-            means ``$STRUCTJOB_DATABASE_URL``, else
-            ``$DATABASE_URL``, else ``sqlite:///structjob.db``.
+        url: A URL as text or from SQLAlchemy; the path of an SQLite file, as text or a path
+            object; ``:memory:``. None means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``,
+            else ``sqlite:///structjob.db``.
 
     Raises:
         InvalidURL: if it is no URL, or names a database structjob has no store for.
@@ -59,6 +61,8 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
         url = URL.create("sqlite", database=os.fspath(url))
     elif url == ":memory:":
         url = "sqlite://"
+    elif isinstance(url, str) and url.strip() and not is_url(url):
+        url = f"sqlite:///{url.strip()}"
     if not isinstance(url, str | URL):
         raise InvalidURL(
             f"a database URL is text or a sqlalchemy.URL, not {type(url).__name__}: for example {_EXAMPLES}"
@@ -156,7 +160,12 @@ def with_schema(url: str | os.PathLike[str] | URL | None, schema: str) -> URL:
     return named
 
 
-def masked(url: str | URL) -> str:
+def is_url(given: str) -> bool:
+    """Return whether *given* is meant as a URL; otherwise it is the path of an SQLite file."""
+    return _LIKE_URL.match(given.strip()) is not None
+
+
+def masked(url: str | os.PathLike[str] | URL) -> str:
     """Return *url* as text with ``***`` for its password, and for what looks like one in
     its query.
     """
@@ -164,7 +173,7 @@ def masked(url: str | URL) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        parsed = make_url(url)
+        parsed = make_url(url)  # type: ignore[arg-type]  # it refuses a path
         if "@" in (parsed.host or ""):  # the rest of a password that holds one
             raise ValueError
     except (ArgumentError, ValueError):

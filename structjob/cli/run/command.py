@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database
     from structjob.cli.run.process import Ended
     from structjob.lifecycle import Job
+    from structjob.models import EndStatus
     from structjob.tracker import Tracker
 
 WAITING = 50_000
@@ -422,7 +423,7 @@ async def _supervise(
     return None
 
 
-def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[str, str]:
+def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[EndStatus, str]:
     """Return the status that *ended* gives to the job, and why if it is not a good one; *last* is
     its last line on stderr.
     """

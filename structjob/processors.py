@@ -1,0 +1,10 @@
+"""Processors for a chain of structlog's own; `structjob.configure` and `structjob.install` put
+theirs in place.
+"""
+
+from __future__ import annotations
+
+from structjob.capture.fanout import FanOut
+from structjob.capture.processors import Sampler, add_context, record_event
+
+__all__ = ["FanOut", "Sampler", "add_context", "record_event"]

@@ -1,0 +1,157 @@
+"""Every type that a call takes or returns and that is not in `structjob` itself: for annotations.
+
+Readers (`Jobs`, `Logs`, …) and handles are returned by a tracker; they are not made by hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self
+
+from structjob.context.errors import Classifier
+from structjob.context.propagation import RemoteContext
+from structjob.engine.listeners import Callback, Listener
+from structjob.engine.queue import Queue
+from structjob.filters import (
+    AttemptFilterKeywords,
+    EventType,
+    JobFilterKeywords,
+    LogFilterKeywords,
+    Moment,
+    Order,
+    Sort,
+    Status,
+    Stream,
+)
+from structjob.levels import Level
+from structjob.lifecycle.bars import Bars
+from structjob.lifecycle.contexts import JobContext, StepContext
+from structjob.lifecycle.options import JobKeywords, RetryKeywords
+from structjob.lifecycle.retries import Retrying
+from structjob.models import AnyJob, EndStatus, JobStatusName, StepEndStatus, StepStatusName
+from structjob.queries.errors import Errors
+from structjob.queries.jobs import IdResolver, Jobs
+from structjob.queries.logs import Logs
+from structjob.queries.session_status import Presence, Sessions, SessionStatus
+from structjob.queries.statistics import Statistics
+from structjob.queries.tail import Tail
+from structjob.queries.verify import SessionState, SessionVerification
+from structjob.sinks.console import Console, SinkFunction
+from structjob.spool.queue import Overflow
+from structjob.statistics import (
+    ErrorOutcome,
+    ErrorStatistics,
+    ErrorStatus,
+    Estimate,
+    JobErrors,
+    JobSummary,
+    OperationStatistics,
+    ProjectStatistics,
+    StatsFilterKeywords,
+    StepEstimate,
+    StepStatistics,
+    Storage,
+    Summary,
+    TableStorage,
+    Throughput,
+    Volume,
+)
+
+
+class BoundLogger(Protocol):
+    """What ``structlog.get_logger()`` returns after `structjob.configure`: structlog's methods, and
+    ``success``.
+    """
+
+    def bind(self, **new_values: Any) -> Self:
+        """Return a logger with these attributes, too."""
+
+    def unbind(self, *keys: str) -> Self:
+        """Return a logger without these attributes."""
+
+    def new(self, **new_values: Any) -> Self:
+        """Return a logger with these attributes only."""
+
+    def debug(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``debug`` (10)."""
+
+    def info(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``info`` (20)."""
+
+    def success(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``success`` (25)."""
+
+    def warning(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``warning`` (30)."""
+
+    def error(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``error`` (40)."""
+
+    def exception(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``error`` with the exception that is being handled."""
+
+    def critical(self, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at level ``critical`` (50)."""
+
+    def log(self, level: int, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
+        """Log at a level given as its number."""
+
+
+__all__ = [
+    "AnyJob",
+    "AttemptFilterKeywords",
+    "Bars",
+    "BoundLogger",
+    "Callback",
+    "Classifier",
+    "Console",
+    "EndStatus",
+    "ErrorOutcome",
+    "ErrorStatistics",
+    "ErrorStatus",
+    "Errors",
+    "Estimate",
+    "EventType",
+    "IdResolver",
+    "JobContext",
+    "JobErrors",
+    "JobFilterKeywords",
+    "JobKeywords",
+    "JobStatusName",
+    "JobSummary",
+    "Jobs",
+    "Level",
+    "Listener",
+    "LogFilterKeywords",
+    "Logs",
+    "Moment",
+    "OperationStatistics",
+    "Order",
+    "Overflow",
+    "Presence",
+    "ProjectStatistics",
+    "Queue",
+    "RemoteContext",
+    "RetryKeywords",
+    "Retrying",
+    "SessionState",
+    "SessionStatus",
+    "SessionVerification",
+    "Sessions",
+    "SinkFunction",
+    "Sort",
+    "Statistics",
+    "StatsFilterKeywords",
+    "Status",
+    "StepContext",
+    "StepEndStatus",
+    "StepEstimate",
+    "StepStatistics",
+    "StepStatusName",
+    "Storage",
+    "Stream",
+    "Summary",
+    "TableStorage",
+    "Tail",
+    "Throughput",
+    "Volume",
+]
