@@ -49,6 +49,7 @@ def serve(
 ) -> None:
     """Serve the HTTP API and the web pages."""
     require_extra()
+    from structjob.cli.database import execute
     from structjob.web.app import build
     from structjob.web.auth import Doors, is_local
     from structjob.web.server import Server
@@ -69,6 +70,7 @@ def serve(
         )
     if db.in_memory:
         raise Failure(f"{db.shown} is in memory: only its own program can read it", code=2)
+    execute(_look_at(db))
     wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- asked whether it is
     names = frozenset(allowed_host) | (frozenset() if wildcard else {host.lower()})
     hosts = None if wildcard and not allowed_host else names
@@ -81,6 +83,14 @@ def serve(
     if browser:
         click.launch(address)
     Server(made, host=host, port=port, proxies=proxy).run([listening])
+
+
+async def _look_at(db: Database) -> None:
+    """Open the database once: what is wrong with it is said now, and not to the first visitor."""
+    from structjob.reader import Reader
+
+    async with Reader(db.url):
+        pass
 
 
 def _listen(host: str, port: int) -> socket.socket:
