@@ -21,6 +21,8 @@ const theme = signal(recall("structjob-theme") || "system");
 const keysOff = signal(recall("structjob-keys") === "off");
 export const errorCount = signal(0);
 export const away = signal(null);
+// Addresses change without a load: what is relative to the first one is made absolute.
+for (const link of document.querySelectorAll("link[rel=icon]")) link.setAttribute("href", link.href);
 const name = document.querySelector('meta[name="structjob-name"]')?.content || "";
 
 effect(() => {

@@ -1,6 +1,6 @@
 // Charts as SVG: histogram of lines, throughput of jobs, bars a day, a line with its median.
 
-import { html, useRef, useState } from "./ui.js";
+import { html, useEffect, useRef, useState } from "./ui.js";
 import { count, day, duration, hour, sameDay, step as axisStep } from "./format.js";
 
 const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
@@ -56,14 +56,21 @@ export function Histogram({ data, hidden, range, onRange, label }) {
 
 /** Completed jobs above the line; below it each failed, crashed and cancelled one is a mark. */
 export function Throughput({ data, onHover, hover, onChoose }) {
-  const width = 1200, base = 132, left = 40;
+  const box = useRef(null);
+  const [width, setWidth] = useState(1248);
+  useEffect(() => {
+    const watch = new ResizeObserver(([entry]) => setWidth(Math.max(200, Math.round(entry.contentRect.width))));
+    watch.observe(box.current);
+    return () => watch.disconnect();
+  }, []);
+  const base = 132, left = 40;
   const most = Math.max(4, ...data.map((one) => one.completed));
   const unit = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000].find((one) => most / one <= 2.6) ?? most;
   const y = (n) => base - (124 * n) / Math.max(most, unit * 2);
   const w = (width - left) / data.length;
   const now = Date.now();
   const marks = Math.max(0, ...data.map((one) => one.failed + one.crashed + one.cancelled));
-  return html`<svg class="chart" viewBox=${`0 0 ${width} 160`} role="img" aria-label="jobs by time; the table below has the same by operation" onPointerLeave=${() => onHover(null)}>
+  return html`<svg ref=${box} class="chart" height="160" viewBox=${`0 0 ${width} 160`} role="img" aria-label="jobs by time; the table below has the same by operation" onPointerLeave=${() => onHover(null)}>
     ${[unit, 2 * unit].filter((one) => y(one) >= 0).map((one) => html`<line class="grid" x1=${left} x2=${width} y1=${Math.round(y(one)) + 0.5} y2=${Math.round(y(one)) + 0.5} /><text x=${left - 8} y=${y(one) + 4} text-anchor="end">${count(one)}</text>`)}
     ${data.map((one, i) => {
       const x = left + i * w, h = base - y(one.completed);
@@ -77,7 +84,7 @@ export function Throughput({ data, onHover, hover, onChoose }) {
         ${h > 0 && !open && html`<rect class="b-done" x=${x + 1} width=${Math.max(1, w - 3)} y=${y(one.completed) - 1} height="2" />`}${list.map(mark)}</g>`;
     })}
     <line class="rugline" x1=${left} x2=${width} y1=${base + 0.5} y2=${base + 0.5} />
-    ${data.length > 1 && timeLabels(Date.parse(data[0].start), Date.parse(data.at(-1).end)).map((one) => html`<text x=${left + one.x * (width - left)} y=${marks ? 159 : 150}>${one.text}</text>`)}</svg>`;
+    ${data.length > 1 && timeLabels(Date.parse(data[0].start), Date.parse(data.at(-1).end), width > 700 ? 8 : 3).map((one) => html`<text x=${left + one.x * (width - left)} y=${marks ? 159 : 150}>${one.text}</text>`)}</svg>`;
 }
 
 /** A bar a day; only the last one may be red. */

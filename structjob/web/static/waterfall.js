@@ -4,7 +4,7 @@ import { Glyph, html, now, useEffect, useMemo, useRef, useState } from "./ui.js"
 import { count, duration, hour, percent, plural, step as axisStep } from "./format.js";
 import { href } from "./route.js";
 
-const ROW = 24, MANY = 20, VIRTUAL = 120;
+const ROW = matchMedia("(max-width: 799px)").matches ? 28 : 24, MANY = 20, VIRTUAL = 120;
 const ENDED = new Set(["completed", "failed", "cancelled", "crashed", "skipped", "retrying"]);
 const ms = (time) => (time ? Date.parse(time) : null);
 

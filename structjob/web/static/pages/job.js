@@ -9,17 +9,31 @@ import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 
 async function load(id, signal) {
-  const detail = await api.job(id, signal);
-  const { job } = detail;
-  const quiet = (promise, other) => promise.catch(() => other);
-  const [tree, attempts, usual, group, session] = await Promise.all([
-    api.ofJob(job.id, "tree", { depth: 4, limit: 20_000 }, signal),
-    quiet(api.ofJob(job.id, "attempts", {}, signal), []),
-    quiet(api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, signal), { items: [] }),
-    job.error ? quiet(api.logs({ job: job.id, level: "error", limit: 1, children: 0, order: "desc" }, signal), { items: [] }).then((page) => (page.items[0]?.fingerprint ? quiet(api.error(page.items[0].fingerprint, signal), null).then((found) => found && (found.group ?? found)) : null)) : null,
-    job.session_id ? quiet(api.request(`sessions/${job.session_id}`, {}, { signal }), null) : null,
+  const [detail, tree, attempts] = await Promise.all([
+    api.job(id, signal), api.ofJob(id, "tree", { depth: 4, limit: 20_000 }, signal),
+    api.ofJob(id, "attempts", {}, signal).catch(() => []),
   ]);
-  return { ...detail, tree, attempts, usual: usual.items.map((one) => one.duration_ms).filter((one) => one != null), group, session: session?.session ?? session };
+  return { ...detail, tree, attempts };
+}
+
+/** What the page can do without at first: earlier runs, the error's group, the session. */
+function useMore(job) {
+  const [more, setMore] = useState({ usual: [], group: null, session: null });
+  useEffect(() => {
+    const abort = new AbortController();
+    const add = (name, promise) => promise.then((found) => { if (!abort.signal.aborted) setMore((old) => ({ ...old, [name]: found })); }, () => {});
+    add("usual", api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
+    if (job.session_id) add("session", api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal }).then((one) => one.session ?? one));
+    if (job.error) {
+      add("group", api.logs({ job: job.id, level: "error", limit: 20, children: 0, order: "desc" }, abort.signal).then(async (page) => {
+        const line = page.items.find((one) => one.fingerprint);
+        const found = line && (await api.error(line.fingerprint, abort.signal));
+        return found ? found.group ?? found : null;
+      }));
+    }
+    return () => abort.abort();
+  }, [job.id, job.status, job.session_id]);
+  return more;
 }
 
 export default function Job({ id, query }) {
@@ -29,8 +43,10 @@ export default function Job({ id, query }) {
   return html`<${Loaded} key=${data.job.id} data=${data} query=${query} reload=${reload} set=${set} readMs=${readMs} />`;
 }
 
-function Loaded({ data, query, reload, set, readMs }) {
-  const { job } = data;
+function Loaded({ data: loaded, query, reload, set, readMs }) {
+  const { job } = loaded;
+  const more = useMore(job);
+  const data = { ...loaded, ...more };
   const attempt = Number(query.get("attempt")) || job.attempt;
   const older = attempt !== job.attempt;
   const olderSteps = useData((signal) => (older ? api.ofJob(job.id, "steps", { attempt }, signal) : Promise.resolve(null)), [attempt]);
@@ -49,7 +65,7 @@ function Loaded({ data, query, reload, set, readMs }) {
   const failing = useMemo(() => find(nodes, (node) => node.kind === "step" && node.status === "failed" && !node.kids.length), [nodes]);
   const at = selected?.id ?? cursor;
   useEffect(() => { setUnfolded((old) => (old.size ? old : unfoldedAtFirst(nodes))); }, [nodes]);
-  useLive(data, set, reload, running);
+  useLive(loaded, set, reload, running);
 
   const select = (node) => {
     if (!node || node.kind === "more") return;

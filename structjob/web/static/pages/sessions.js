@@ -6,7 +6,7 @@ import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { Failed } from "./common.js";
 import { LogBox, filterOf } from "./logbox.js";
 
-const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", dead: "crashed", killed: "crashed" };
+const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", died: "crashed", dead: "crashed", killed: "crashed" };
 const glyphOf = (one) => WORDS[one.presence ?? one.status] ?? (one.session.ended_at ? (one.session.end_reason === "closed" ? "completed" : "crashed") : "running");
 const wordOf = (one) => one.presence ?? one.status ?? "";
 

@@ -1,0 +1,125 @@
+"""A browser, a database with a day of work in it, and a server of its pages."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import story
+
+CHROMIUM = Path("/usr/bin/chromium")
+ROOT = Path(__file__).parents[2]
+
+
+def serve(url: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a server of the pages of a database; return it with its address."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "structjob", "--db", url, "serve", "--port", str(port), *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}/"
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(f"{address}api/v1/health", timeout=5):
+                return server, address
+        except OSError:
+            assert server.poll() is None, "the server ended"
+            time.sleep(0.05)  # a process starts: there is nothing to wait on but its port
+    raise AssertionError("the server did not start")
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End a server."""
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def story_url(tmp_path_factory) -> str:
+    """A database with a day of jobs of a migration service."""
+    directory = tmp_path_factory.mktemp("story")
+    story.write(directory / "story.jsonl")
+    url = f"sqlite:///{directory}/story.db"
+    done = subprocess.run(
+        [sys.executable, "-m", "structjob", "--db", url, "import", str(directory / "story.jsonl")],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return url
+
+
+@pytest.fixture(scope="session")
+def site(story_url) -> Iterator[str]:
+    """The address of the pages of the story."""
+    server, address = serve(story_url)
+    yield address
+    stop(server)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+class Watched:
+    """Makes pages, and remembers what went wrong in them."""
+
+    def __init__(self, browser) -> None:
+        self._browser = browser
+        self._contexts: list = []
+        self.wrong: list[str] = []
+        self.expected: tuple[str, ...] = ()
+
+    def page(self, *, width=1280, height=900, theme="light", **options):
+        """A new page in a context of its own."""
+        context = self._browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, **options
+        )
+        self._contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on(
+            "console",
+            lambda message: message.type == "error" and self.wrong.append(f"console: {message.text} {message.location.get('url', '')}"),
+        )  # fmt: skip
+        page.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
+        return page
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+        wrong = [one for one in self.wrong if not any(part in one for part in self.expected)]
+        assert wrong == []
+
+
+@pytest.fixture
+def watched(browser) -> Iterator[Watched]:
+    """Pages in which a script's error, a refusal of the content policy or a failed request fails
+    the test.
+    """
+    made = Watched(browser)
+    yield made
+    made.close()

@@ -1,0 +1,313 @@
+"""Every page in a browser: both themes, two widths, its keys, links, live lines, hostile text."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import serve, stop
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PAGES = {
+    "overview": "",
+    "jobs": "jobs",
+    "job": "jobs/gui-17",
+    "tree": "jobs/gui-17?view=tree",
+    "flat": "jobs/gui-17?view=flat",
+    "logs": "logs?since=-24h",
+    "logs-empty": "logs?level=error&logger=migrate.verfiy",
+    "errors": "errors",
+    "sessions": "sessions",
+    "storage": "storage",
+}
+VIEWER = "document.querySelector('structjob-logs')"
+LIVE = Path(__file__).with_name("live.py")
+
+
+def ask(site: str, path: str):
+    """The API's answer."""
+    with urllib.request.urlopen(f"{site}api/v1/{path}") as answer:
+        return json.load(answer)
+
+
+def settled(page) -> None:
+    """Wait until the page has asked for all that it shows."""
+    page.locator("main > *").first.wait_for()
+    page.wait_for_load_state("networkidle")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("name", PAGES)
+def test_each_page_shows_its_content_without_an_error_and_without_sideways_scroll(
+    site, watched, name, width, theme
+):
+    """(R47)"""
+    page = watched.page(width=width, theme=theme)
+    page.goto(site + PAGES[name])
+    settled(page)
+    assert page.locator("main").inner_text().strip()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert background == ("rgb(251, 251, 249)" if theme == "light" else "rgb(15, 17, 19)")
+
+
+def test_every_key_does_what_the_help_says(site, watched):
+    """(R47)"""
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-17")
+    row = page.locator("structjob-logs .row.cursor")
+    row.wait_for()
+    first = row.get_attribute("data-key")
+    page.keyboard.press("j")
+    page.wait_for_function(f"{VIEWER}.cursor !== {first!r}")
+    page.keyboard.press("k")
+    page.wait_for_function(f"{VIEWER}.cursor === {first!r}")
+    page.keyboard.press("E")
+    page.wait_for_function(f"{VIEWER}.cursor !== {first!r}")
+    page.keyboard.press("e")
+    page.wait_for_function(f"{VIEWER}.cursor === {first!r}")
+    page.keyboard.press("w")
+    page.wait_for_function(f"{VIEWER}.hasAttribute('wrap')")
+    page.keyboard.press("c")
+    page.get_by_text("in context, all filters off").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("in context, all filters off").wait_for(state="detached")
+    page.keyboard.press("S")
+    page.wait_for_url("**step=**")
+    page.keyboard.press("Escape")
+    page.wait_for_function("!location.search.includes('step=')")
+    page.keyboard.press("2")
+    page.wait_for_url("**view=tree**")
+    page.keyboard.press("u")
+    page.get_by_role("button", name="UTC").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog", name="Keys").wait_for(state="detached")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.hasAttribute('data-find')")
+    page.keyboard.type("jJ")  # no key of the page while one types
+    assert "/jobs/gui-17" in page.url
+    page.keyboard.press("Escape")
+    page.keyboard.press("t")
+    page.wait_for_function("document.documentElement.dataset.theme")
+    for key, address in (("o", ""), ("L", "logs"), ("R", "errors"), ("J", "jobs")):
+        page.keyboard.press(key)
+        page.wait_for_url(site + address)
+    page.keyboard.press("Control+k")
+    page.get_by_role("combobox").fill("gui-17")
+    page.get_by_role("option").first.wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/gui-17")
+
+
+def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and_back(
+    site, watched
+):
+    """(R47)"""
+    lines = ask(site, "logs?level=warning&limit=200")["items"]
+    line = lines[60]
+    name = f"{line['session_id']}:{line['seq']}"
+    page = watched.page()
+    page.goto(f"{site}logs?level=warning&at={name}")
+    row = page.locator("structjob-logs .row.cursor")
+    row.wait_for()
+    assert row.get_attribute("data-key") == name
+    box = row.bounding_box()
+    assert box is not None
+    assert 200 < box["y"] < 860
+    page.reload()
+    row.wait_for()
+    assert row.get_attribute("data-key") == name
+    page.keyboard.press("J")
+    page.wait_for_url(f"{site}jobs")
+    page.go_back()
+    row.wait_for()
+    assert "level=warning" in page.url
+    shown = page.evaluate(f"{VIEWER}.lines.map((one) => one.level)")
+    assert set(shown) <= {"warning", "error", "critical"}
+
+
+def test_scrolling_to_the_top_shows_every_line_that_the_database_has(site, watched):
+    """(R47)"""
+    page = watched.page()
+    page.goto(f"{site}logs")
+    page.wait_for_function(f"{VIEWER}?.lines.length > 100")
+    for _ in range(200):
+        done = page.evaluate(
+            f"(() => {{ const v = {VIEWER}; v.box.scrollTop = 0; return v.lines.length; }})()"
+        )
+        page.wait_for_timeout(30)
+        if done == ask_count(site):
+            break
+    wanted = [f"{one['session_id']}:{one['seq']}" for one in ask(site, "logs?limit=10000")["items"]]
+    assert page.evaluate(f"{VIEWER}.lines.map((v) => v.session_id + ':' + v.seq)") == wanted
+
+
+def ask_count(site: str) -> int:
+    return int(ask(site, "logs/count")["count"])
+
+
+def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watched):
+    """(R47)"""
+    page = watched.page()
+    page.goto(f"{site}logs")
+    page.wait_for_function(f"{VIEWER}?.lines.length > 100")
+    page.keyboard.press("/")
+    page.keyboard.type("slow read")
+    count = ask(site, "logs/count?text=slow%20read")["count"]
+    page.locator("label.field .n", has_text=str(count)).wait_for()
+    page.keyboard.press("Enter")
+    page.locator("structjob-logs .row.cursor mark").first.wait_for()
+
+
+def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, site, watched):
+    """Following pauses when one scrolls up: the first visible line stays where it is, and the pill
+    counts what came meanwhile; ``r`` goes to the newest line (R44, R47).
+    """
+    writer = subprocess.Popen(
+        [sys.executable, str(LIVE), story_url, "gui-99"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+
+    def write(lines: int) -> None:
+        print(lines, file=writer.stdin, flush=True)
+        assert writer.stdout.readline()
+
+    try:
+        assert writer.stdout.readline()
+        write(300)
+        page = watched.page()
+        page.goto(f"{site}jobs/gui-99")
+        page.wait_for_function(f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
+        before = page.evaluate(f"{VIEWER}.lines.length")
+        write(100)
+        page.wait_for_function(f"{VIEWER}.lines.length === {before + 100}")
+        page.wait_for_function(f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        page.locator("structjob-logs").hover()
+        page.mouse.wheel(0, -900)
+        page.get_by_role("button", name="Paused").wait_for()
+        page.wait_for_timeout(300)  # until the wheel has come to rest
+        top = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; const row = [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; return row; }})()"
+        stood = page.evaluate(top)
+        write(1000)
+        page.wait_for_function(f"{VIEWER}.missed.lines === 1000")
+        assert page.evaluate(top) == stood
+        assert page.get_by_role("button", name="Paused").inner_text().startswith("Paused — 1,000 new, 10 errors")  # fmt: skip
+        page.keyboard.press("r")
+        page.get_by_role("button", name="Paused").wait_for(state="hidden")
+        page.wait_for_function(f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        names = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
+        assert len(names) == len(set(names))
+    finally:
+        writer.stdin.close()
+        writer.wait(20)
+    page.get_by_text("completed", exact=True).first.wait_for()
+
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "</script><script>alert(1)</script>",
+    "javascript:alert(1)", "\"><svg onload=alert(1)>", "${alert(1)}", "{{constructor.constructor('alert(1)')()}}",
+    "__proto__", "\u202egpj.exe", "\x1b[31mred\x1b[0m\x1b]8;;http://evil\x07link\x1b]8;;\x07", "\ud7ff\uffff", "a" * 65_536,
+]  # fmt: skip
+
+
+def test_hostile_text_is_text_on_every_page(tmp_path, watched):
+    """Markup, scripts, control and bidi characters appear as what they are (R47)."""
+    url = f"sqlite:///{tmp_path}/hostile.db"
+    program = tmp_path / "hostile.py"
+    program.write_text(
+        "import asyncio, json, sys, structlog, structjob\n"
+        "structjob.configure(console=False)\n"
+        "async def main():\n"
+        "    async with structjob.Tracker(sys.argv[1]) as tracker:\n"
+        "        log = structlog.get_logger('x')\n"
+        "        for n, text in enumerate(json.loads(sys.argv[2])):\n"
+        "            try:\n"
+        "                async with tracker.job(text[:200], description=text[:200], owner=text[:60], external_job_id=f'h-{n}', metadata={text[:50]: text}, project=text[:60]) as job:\n"
+        "                    async with job.step(text[:200]):\n"
+        "                        log.error(text, **{'k ' + text[:40]: text})\n"
+        "                        raise ValueError(text)\n"
+        "            except ValueError: pass\n"
+        "asyncio.run(main())\n"
+    )
+    texts = [text.encode("utf-8", "replace").decode() for text in HOSTILE]
+    subprocess.run([sys.executable, str(program), url, json.dumps(texts)], check=True)
+    server, site = serve(url)
+    try:
+        page = watched.page()
+        for path in ("", "jobs?root=0", "logs", "errors", "sessions", "storage"):
+            page.goto(site + path)
+            settled(page)
+        for number, text in enumerate(texts):
+            page.goto(f"{site}jobs/h-{number}")
+            page.locator("structjob-logs .row.cursor").wait_for()
+            found = page.evaluate(f"{VIEWER}.lines.map((one) => one.message)")
+            assert text in found
+            assert page.locator("main script, main img, structjob-logs img").count() == 0
+        for text in texts[:8]:
+            for path in ("jobs", "logs", "errors"):
+                page.goto(f"{site}{path}?{'operation' if path != 'logs' else 'hl'}={urllib.parse.quote(text[:60])}")  # fmt: skip
+                settled(page)
+    finally:
+        stop(server)
+
+
+def test_the_viewer_stands_in_any_page(site, watched):
+    """``<structjob-logs>`` works alone, with attributes only (R47)."""
+    page = watched.page()
+    markup = (
+        "<!doctype html><title>mine</title><link rel=icon href='data:,'>"
+        "<script type=module src='static/latest/logs.js'></script>"
+        "<structjob-logs job=gui-17 level=warning height=300px></structjob-logs>"
+    )
+    page.route(f"{site}mine", lambda route: route.fulfill(content_type="text/html", body=markup))
+    page.goto(f"{site}mine")
+    page.locator("structjob-logs .row").first.wait_for()
+    levels = set(page.evaluate(f"{VIEWER}.lines.map((one) => one.level)"))
+    assert levels == {"warning", "error"}
+    assert page.locator("structjob-logs").bounding_box()["height"] == 300
+
+
+def test_the_client_lists_and_streams_log_messages(site, watched):
+    """`LogStreamingService` returns and streams messages of the documented shape (R46)."""
+    page = watched.page()
+    page.goto(f"{site}jobs")
+    found = page.evaluate(
+        "async () => { const { LogStreamingService } = await import(new URL('static/latest/client.js', document.baseURI.replace(/jobs$/, '')));"
+        " const service = new LogStreamingService(); const lines = await service.getJobRunLogs('gui-17', 5, 2);"
+        " const first = await new Promise((resolve) => { const all = []; const s = service.streamJobRunLogs('gui-17', { onMessage: (one) => all.push(one), onState: (state) => { if (state === 'live') { s.close(); resolve(s.state); } } }); });"
+        " return { lines, first }; }"
+    )  # fmt: skip
+    assert len(found["lines"]) == 5
+    assert found["first"] == "ended"
+    assert set(found["lines"][0]) >= {"type", "job_run_id", "timestamp", "level", "stream", "message"}  # fmt: skip
+
+
+def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path):
+    """(R47)"""
+    watched.expected = ("404",)
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-71")
+    page.get_by_role("heading", name="No job has the id gui-71").wait_for()
+    page.get_by_role("link", name="gui-17").first.click()
+    page.wait_for_url("**/jobs/gui-17")
+    subprocess.run([sys.executable, "-m", "structjob", "--db", f"sqlite:///{tmp_path}/empty.db", "migrate"], check=True, capture_output=True)  # fmt: skip
+    server, empty = serve(f"sqlite:///{tmp_path}/empty.db")
+    try:
+        for path in ("", "jobs"):
+            page.goto(empty + path)
+            page.get_by_role("heading", name="No jobs in this database yet").wait_for()
+    finally:
+        stop(server)
