@@ -83,6 +83,14 @@ def browser():
         opened.close()
 
 
+def until(page, expression: str, seconds: float = 15.0) -> None:
+    """Wait until an expression is true: by asking, for the content policy refuses ``eval``."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(f"Boolean({expression})"):
+        assert time.monotonic() < end, f"not true after {seconds:.0f} s: {expression}"
+        page.wait_for_timeout(50)
+
+
 class Watched:
     """Makes pages, and remembers what went wrong in them."""
 

@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import serve, stop
+from conftest import serve, stop, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -66,15 +66,15 @@ def test_every_key_does_what_the_help_says(site, watched):
     row.wait_for()
     first = row.get_attribute("data-key")
     page.keyboard.press("j")
-    page.wait_for_function(f"{VIEWER}.cursor !== {first!r}")
+    until(page, f"{VIEWER}.cursor !== {first!r}")
     page.keyboard.press("k")
-    page.wait_for_function(f"{VIEWER}.cursor === {first!r}")
+    until(page, f"{VIEWER}.cursor === {first!r}")
     page.keyboard.press("E")
-    page.wait_for_function(f"{VIEWER}.cursor !== {first!r}")
+    until(page, f"{VIEWER}.cursor !== {first!r}")
     page.keyboard.press("e")
-    page.wait_for_function(f"{VIEWER}.cursor === {first!r}")
+    until(page, f"{VIEWER}.cursor === {first!r}")
     page.keyboard.press("w")
-    page.wait_for_function(f"{VIEWER}.hasAttribute('wrap')")
+    until(page, f"{VIEWER}.hasAttribute('wrap')")
     page.keyboard.press("c")
     page.get_by_text("in context, all filters off").wait_for()
     page.keyboard.press("Escape")
@@ -82,7 +82,7 @@ def test_every_key_does_what_the_help_says(site, watched):
     page.keyboard.press("S")
     page.wait_for_url("**step=**")
     page.keyboard.press("Escape")
-    page.wait_for_function("!location.search.includes('step=')")
+    until(page, "!location.search.includes('step=')")
     page.keyboard.press("2")
     page.wait_for_url("**view=tree**")
     page.keyboard.press("u")
@@ -97,7 +97,7 @@ def test_every_key_does_what_the_help_says(site, watched):
     assert "/jobs/gui-17" in page.url
     page.keyboard.press("Escape")
     page.keyboard.press("t")
-    page.wait_for_function("document.documentElement.dataset.theme")
+    until(page, "document.documentElement.dataset.theme")
     for key, address in (("o", ""), ("L", "logs"), ("R", "errors"), ("J", "jobs")):
         page.keyboard.press(key)
         page.wait_for_url(site + address)
@@ -139,7 +139,7 @@ def test_scrolling_to_the_top_shows_every_line_that_the_database_has(site, watch
     """(R47)"""
     page = watched.page()
     page.goto(f"{site}logs")
-    page.wait_for_function(f"{VIEWER}?.lines.length > 100")
+    until(page, f"{VIEWER}?.lines.length > 100")
     for _ in range(200):
         done = page.evaluate(
             f"(() => {{ const v = {VIEWER}; v.box.scrollTop = 0; return v.lines.length; }})()"
@@ -159,7 +159,7 @@ def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watche
     """(R47)"""
     page = watched.page()
     page.goto(f"{site}logs")
-    page.wait_for_function(f"{VIEWER}?.lines.length > 100")
+    until(page, f"{VIEWER}?.lines.length > 100")
     page.keyboard.press("/")
     page.keyboard.type("slow read")
     count = ask(site, "logs/count?text=slow%20read")["count"]
@@ -190,11 +190,11 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
         write(300)
         page = watched.page()
         page.goto(f"{site}jobs/gui-99")
-        page.wait_for_function(f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
+        until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
         before = page.evaluate(f"{VIEWER}.lines.length")
         write(100)
-        page.wait_for_function(f"{VIEWER}.lines.length === {before + 100}")
-        page.wait_for_function(f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        until(page, f"{VIEWER}.lines.length === {before + 100}")
+        until(page, f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
         page.locator("structjob-logs").hover()
         page.mouse.wheel(0, -900)
         page.get_by_role("button", name="Paused").wait_for()
@@ -202,18 +202,19 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
         top = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; const row = [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; return row; }})()"
         stood = page.evaluate(top)
         write(1000)
-        page.wait_for_function(f"{VIEWER}.missed.lines === 1000")
+        until(page, f"{VIEWER}.missed.lines === 1000")
         assert page.evaluate(top) == stood
         assert page.get_by_role("button", name="Paused").inner_text().startswith("Paused — 1,000 new, 10 errors")  # fmt: skip
         page.keyboard.press("r")
         page.get_by_role("button", name="Paused").wait_for(state="hidden")
-        page.wait_for_function(f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        until(page, f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
         names = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(names) == len(set(names))
     finally:
         writer.stdin.close()
         writer.wait(20)
-    page.get_by_text("completed", exact=True).first.wait_for()
+        writer.stdout.close()
+    page.get_by_role("heading", level=1).get_by_text("completed").last.wait_for()
 
 
 HOSTILE = [

@@ -144,6 +144,9 @@ export class StructjobLogs extends HTMLElement {
     const turn = ++this.#turn;
     const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
     this.#wanted = null;
+    if (!at) this.view.cursor = null;
+    this.view.picked.clear();
+    this.#pickFrom = null;
     this.#stream?.close();
     this.#stream = null;
     this.#following = this.hasAttribute("follow");
@@ -524,8 +527,13 @@ export class StructjobLogs extends HTMLElement {
   // --- moving ---------------------------------------------------------------------------------
 
   #show(id) {
-    const index = this.#window.indexOf(id);
+    let index = this.#window.indexOf(id);
     if (index < 0) return false;
+    if (this.#window.items[index].kind === "fold") { // what one stands on is a row of its own
+      this.#window.unfolded.add(this.#window.items[index].first);
+      this.#window.build();
+      index = this.#window.indexOf(id);
+    }
     const item = this.#window.items[index];
     this.view.cursor = item.key;
     this.#window.layout();
