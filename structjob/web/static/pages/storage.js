@@ -7,8 +7,8 @@ import { Failed } from "./common.js";
 
 async function load(signal) {
   const quiet = (promise) => promise.catch(() => null);
-  const [storage, volume, week, retention] = await Promise.all([api.request("storage", {}, { signal }), quiet(api.statistics("volume", {}, signal)), quiet(api.statistics("volume", { since: "-7d" }, signal)), quiet(api.request("retention", {}, { signal }))]);
-  return { storage, volume, week, retention };
+  const [storage, volume, week] = await Promise.all([api.request("storage", {}, { signal }), quiet(api.statistics("volume", {}, signal)), quiet(api.statistics("volume", { since: "-7d" }, signal))]);
+  return { storage, volume, week };
 }
 
 export default function Storage() {
@@ -25,7 +25,7 @@ export default function Storage() {
   const prune = async (dry) => {
     setProblem("");
     try {
-      const answer = await api.request("retention/prune", {}, { method: "POST", body: { days: Number(days), dry_run: dry } });
+      const answer = dry ? await api.request("retention", { days }) : await api.request("retention/prune", {}, { method: "POST", body: { days: Number(days), dry_run: false } });
       setDue({ answer, dry, days });
       if (!dry) reload();
     } catch (failed) { setProblem(failed.message); }
