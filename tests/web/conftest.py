@@ -69,7 +69,7 @@ def site(story_url) -> Iterator[str]:
     stop(server)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's loop runs as long: no other module may meet it
 def browser():
     """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api")
