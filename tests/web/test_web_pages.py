@@ -21,7 +21,7 @@ PAGES = {
     "tree": "jobs/gui-17?view=tree",
     "flat": "jobs/gui-17?view=flat",
     "logs": "logs?since=-24h",
-    "logs-empty": "logs?level=error&logger=migrate.verfiy",
+    "logs-empty": "logs?level=error&logger=migrate.nosuch",
     "errors": "errors",
     "sessions": "sessions",
     "storage": "storage",
