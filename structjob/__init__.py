@@ -74,9 +74,10 @@ if TYPE_CHECKING:
     from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
     from structjob.retention.policy import PruneResult, Retention
-    from structjob.sinks.console import ConsoleSink, Sink, SinkEvent
+    from structjob.sinks.console import ConsoleSink
     from structjob.sinks.file import FileSink
     from structjob.sinks.jobfile import JobFileSink
+    from structjob.sinks.sink import Sink, SinkEvent
     from structjob.statistics import ErrorGroup, StatsFilter
     from structjob.tracker import Tracker
     from structjob.transfer.imports import ImportResult
@@ -145,7 +146,8 @@ _WHERE = {
     "values.redaction": ("Redactor", "secret"),
     "reader": ("Reader",),
     "retention.policy": ("PruneResult", "Retention"),
-    "sinks.console": ("ConsoleSink", "SinkEvent", "Sink"),
+    "sinks.console": ("ConsoleSink",),
+    "sinks.sink": ("Sink", "SinkEvent"),
     "statistics": ("ErrorGroup", "StatsFilter"),
     "queries.verify": ("VerifyResult",),
     "tracker": ("Tracker",),

@@ -35,7 +35,8 @@ from structjob.queries.session_status import Presence, Sessions, SessionStatus
 from structjob.queries.statistics import Statistics
 from structjob.queries.tail import Tail
 from structjob.queries.verify import SessionState, SessionVerification
-from structjob.sinks.console import Console, SinkFunction
+from structjob.sinks.console import Console
+from structjob.sinks.sink import AnySink
 from structjob.spool.queue import Overflow
 from structjob.statistics import (
     ErrorOutcome,
@@ -98,6 +99,7 @@ class BoundLogger(Protocol):
 
 __all__ = [
     "AnyJob",
+    "AnySink",
     "AttemptFilterKeywords",
     "Bars",
     "BoundLogger",
@@ -137,7 +139,6 @@ __all__ = [
     "SessionStatus",
     "SessionVerification",
     "Sessions",
-    "SinkFunction",
     "Sort",
     "Statistics",
     "StatsFilterKeywords",

@@ -820,8 +820,8 @@ async def said(logger):
         ({"sinks": [Collected("loud")]}, "unknown level 'loud'"),
         ({"processors": ["x"]}, "processor"),
         (
-            {"file": "/no/such/directory/app.jsonl"},
-            "cannot write the log file /no/such/directory/app.jsonl",
+            {"file": "/dev/null/app.jsonl"},
+            "cannot write the log file /dev/null/app.jsonl",
         ),
     ],
 )

@@ -19,8 +19,9 @@ from structjob.context.errors import Classifier
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, Level, level_name
-from structjob.sinks.console import Console, ConsoleSink, Sink, SinkFunction, as_sink, sink_level
+from structjob.sinks.console import Console, ConsoleSink
 from structjob.sinks.file import FileSink
+from structjob.sinks.sink import AnySink, as_sink
 from structjob.values.redaction import Redactor
 
 
@@ -29,7 +30,7 @@ def configure(
     console: Console | bool | IO[Any] | ConsoleSink = "auto",
     file: str | os.PathLike[str] | FileSink | None = None,
     level: Level | int = "info",
-    sinks: Sequence[Sink | SinkFunction] = (),
+    sinks: Sequence[AnySink] = (),
     processors: Sequence[Processor] = (),
     redact: bool | Iterable[str] | Redactor = True,
     stdlib: bool = True,
@@ -45,7 +46,8 @@ def configure(
             ``False``, a stream, or a `ConsoleSink`.
         file: Path of a file for JSON lines, or a `FileSink` for rotation to one's own taste.
         level: Least level to log at all; the database has its own besides, see `Tracker`.
-        sinks: Further sinks: functions that take a `SinkEvent`, or objects, see `Sink`.
+        sinks: Further sinks: functions that take a `SinkEvent`, or objects as `Sink` describes
+            them.
         processors: structlog processors of one's own; they run before ours.
         redact: Take secrets out (the default), further secret keys, a `Redactor`, or ``False``.
         stdlib: Let the records of `logging` join, except those of the library and its drivers.
@@ -59,7 +61,7 @@ def configure(
         InvalidArgument: if the file cannot be written to, or an argument is none of the above.
     """
     least = LEVELS[level_name(level)]
-    shown: list[Sink] = []
+    shown: list[AnySink] = []
     if isinstance(console, ConsoleSink):
         shown.append(console)
     elif isinstance(console, str):
@@ -72,9 +74,7 @@ def configure(
                 f"console must be auto, pretty, json, True, False, a stream or a ConsoleSink, not {console!r}"
             )
         shown.append(ConsoleSink(console))
-    further = [as_sink(sink) for sink in sinks]
-    for sink in further:
-        sink_level(sink)
+    others = [as_sink(sink) for sink in sinks]
     for processor in processors:
         if not callable(processor):
             raise InvalidArgument(
@@ -86,7 +86,7 @@ def configure(
         shown.append(file if isinstance(file, FileSink) else FileSink(file))
     faults.strict = strict
     previous = SETUP.fan_out
-    fan_out = SETUP.fan_out = FanOut(*shown, *further, redact=redact, classifier=classifier)
+    fan_out = SETUP.fan_out = FanOut(*shown, *others, redact=redact, classifier=classifier)
     # Cached loggers hold the list: it must stay the same one.
     SETUP.processors[:] = [merge_contextvars, *processors, fan_out] if processors else [fan_out]
     log_from(least)

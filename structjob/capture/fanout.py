@@ -31,8 +31,15 @@ from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
-from structjob.sinks.console import ConsoleSink, Sink, SinkEvent, SinkFunction, as_sink, sink_level
-from structjob.sinks.file import FileSink
+from structjob.sinks.sink import (
+    AnySink,
+    Sink,
+    SinkEvent,
+    as_sink,
+    name_of_sink,
+    sink_level,
+    writer_of,
+)
 from structjob.spool.line import event_body
 from structjob.spool.routing import hand_over, records
 from structjob.values.credentials import GROUPS, HEX, PLAIN
@@ -84,17 +91,19 @@ class FanOut:
 
     def __init__(
         self,
-        *sinks: Sink | SinkFunction,
+        *sinks: AnySink,
         redact: bool | Iterable[str] | Redactor = True,
         classifier: Classifier | None = None,
     ) -> None:
         self.sinks = tuple(map(as_sink, sinks))
         self.encoder = Encoder(make_redactor(redact), classifier)
-        # A sink that writes ready lines needs no record made for it.
-        self._lines: list[tuple[int, Any]] = [
-            (sink_level(sink), sink) for sink in self.sinks if _writes_lines(sink)
+        # A sink that writes ready lines needs no `SinkEvent` made for it.
+        self._lines: list[tuple[int, Any, Sink]] = [
+            (sink_level(sink), write, sink)
+            for sink in self.sinks
+            if (write := writer_of(sink)) is not None
         ]
-        self._records = [(sink_level(sink), sink) for sink in self.sinks if not _writes_lines(sink)]
+        self._records = [(sink_level(sink), sink) for sink in self.sinks if writer_of(sink) is None]
         self._least = min(map(sink_level, self.sinks), default=1_000_000)
         self._without: dict[tuple[int, ...], FanOut] = {}
 
@@ -233,12 +242,12 @@ class FanOut:
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
             faults.add("logging an event", exc)
             return
-        for least, sink in self._lines:
+        for least, write, sink in self._lines:
             if number >= least:
                 try:
-                    sink.write(line)
+                    write(line)
                 except Exception as exc:  # noqa: BLE001 -- nor a sink's
-                    faults.add(f"the sink {type(sink).__name__}", exc)
+                    faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
 
@@ -273,6 +282,7 @@ class FanOut:
                         about = {
                             "operation": scope.operation,
                             "step": scope.column_values.get("step"),
+                            "attempt": scope.attempt,
                         }
                     for name in ("kind", "stream"):
                         if columns is not None and name in columns:
@@ -282,7 +292,7 @@ class FanOut:
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 sink.emit(record)
             except Exception as exc:  # noqa: BLE001 -- see __call__
-                faults.add(f"the sink {type(sink).__name__}", exc)
+                faults.add(f"the sink {name_of_sink(sink)}", exc)
 
     def close(self, *, but: Sequence[Sink] = ()) -> None:
         """Close the sinks, except those in *but*; what they raise is counted."""
@@ -297,7 +307,7 @@ def _close(sink: Sink) -> None:
         if (close := getattr(sink, "close", None)) is not None:
             close()
     except Exception as exc:  # noqa: BLE001 -- see FanOut.take
-        faults.add(f"closing the sink {type(sink).__name__}", exc)
+        faults.add(f"closing the sink {name_of_sink(sink)}", exc)
 
 
 def drop_rendered(event_dict: MutableMapping[str, Any], level: Level, logger: str | None) -> None:
@@ -348,7 +358,3 @@ def name_of(logger: Any) -> str | None:
         return str(name) if name else None
     except Exception:  # noqa: BLE001 -- a fault of somebody's logger must not cost the event
         return None
-
-
-def _writes_lines(sink: Any) -> bool:
-    return type(sink) is FileSink or (type(sink) is ConsoleSink and not sink.pretty)

@@ -28,7 +28,8 @@ from structjob.context.scope import current_scope
 from structjob.diagnostics import DRIVERS, faults
 from structjob.levels import level_name
 from structjob.process import on_reset
-from structjob.sinks.console import ConsoleSink, Sink, place_of
+from structjob.sinks.console import ConsoleSink, place_of
+from structjob.sinks.sink import Sink
 from structjob.values.encoding import normalise
 
 _REMEMBERED = 10_000

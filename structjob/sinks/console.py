@@ -1,25 +1,19 @@
-"""What a sink is, and the console. The database is reached another way, see `structjob.recorder`.
-
-A sink is a function that takes a `SinkEvent`, or an object with ``emit(event)``; its ``level`` (the
-least it takes, ``"debug"`` if absent) and ``close()`` are optional. Its exceptions are
-counted, logged at most once a minute, and never reach the caller.
-"""
+"""The console: any stream, on which events are lines for people or lines of JSON."""
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import IO, Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal
 
 from structjob.exceptions import InvalidArgument
-from structjob.levels import LEVELS, Level, level_name
+from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor, takes_lines_whole
+from structjob.sinks.sink import SinkEvent
 
 _write = os.write
 
@@ -36,131 +30,6 @@ _MEASURE_EVERY = 0.5
 """Seconds for which the width of a terminal is taken to be the same: to ask for it takes a fifth of
 the time of a line.
 """
-
-
-class SinkEvent:
-    """One event on its way to the sinks.
-
-    Attributes:
-        level: Canonical name of its level.
-        message: What happened; redacted.
-        attrs: Its attributes as the caller gave them; redacted where a key names a secret.
-        ids: ``job_id``, ``step_id``, ``correlation_id``, … as far as they are known.
-        logger: Name of the logger, if it has one.
-        ns: When, in nanoseconds since the epoch.
-        line: The event as one line of JSON (bytes, with newline), as files and consoles show it.
-        kind: ``log``, ``output``, or what it says of a job or step: ``operation_start``,
-            ``step_end``, …
-        stream: What it came by: ``system``, ``stdout`` or ``stderr``.
-        operation: The name of the job that it belongs to.
-        step: The name of the step that it belongs to.
-    """
-
-    __slots__ = (
-        "attrs",
-        "ids",
-        "kind",
-        "level",
-        "line",
-        "logger",
-        "message",
-        "ns",
-        "operation",
-        "step",
-        "stream",
-    )
-
-    def __init__(
-        self,
-        ns: int,
-        level: str,
-        message: str,
-        attrs: dict[str, Any],
-        ids: dict[str, str],
-        logger: str | None,
-        line: bytes,
-        *,
-        kind: str = "log",
-        stream: str = "system",
-        operation: str | None = None,
-        step: str | None = None,
-    ) -> None:
-        self.ns = ns
-        self.level = level
-        self.message = message
-        self.attrs = attrs
-        self.ids = ids
-        self.logger = logger
-        self.line = line
-        self.kind = kind
-        self.stream = stream
-        self.operation = operation
-        self.step = step
-
-    @property
-    def ts(self) -> datetime:
-        """When, as a time in UTC."""
-        return datetime.fromtimestamp(self.ns / 1e9, UTC)
-
-    @property
-    def job_id(self) -> str | None:
-        """Id of the job that it belongs to."""
-        return self.ids.get("job_id")
-
-
-@runtime_checkable
-class Sink(Protocol):
-    """What can be given to `structjob.configure` and `structjob.processors.FanOut`."""
-
-    def emit(self, record: SinkEvent) -> None:
-        """Show *record*. May raise; must not log, must not wait."""
-
-
-SinkFunction = Callable[[SinkEvent], object]
-"""A function that can be given in place of a sink; it gets every event."""
-
-
-class _FunctionSink:
-    """A function as a sink."""
-
-    def __init__(self, function: SinkFunction) -> None:
-        self.emit: Any = function
-
-    def __repr__(self) -> str:
-        return repr(self.emit)
-
-
-def as_sink(given: Sink | SinkFunction) -> Sink:
-    """Return the sink that *given* is, or makes a sink of a function.
-
-    Raises:
-        InvalidArgument: if it is a class: the sink is what calling it returns.
-    """
-    if inspect.isclass(given):
-        raise InvalidArgument(f"{given.__name__} is a class: write {given.__name__}(…)")
-    if not hasattr(given, "emit") and callable(given):
-        return _FunctionSink(given)
-    return given  # type: ignore[return-value]  # `sink_level` checks it
-
-
-def sink_level(sink: Any) -> int:
-    """Return the number of the least level that *sink* takes.
-
-    Raises:
-        InvalidArgument: if it is no sink, or has an unknown level.
-    """
-    emit = getattr(sink, "emit", None)
-    if not callable(emit):
-        raise InvalidArgument(
-            f"a sink is a function, or an object with a method emit(event); {sink!r} is neither"
-        )
-    call = getattr(emit, "__call__", None)  # noqa: B004 -- it is callable
-    if inspect.iscoroutinefunction(emit) or inspect.iscoroutinefunction(call):
-        raise InvalidArgument(
-            f"emit() of the sink {sink!r} is a coroutine function, and is never awaited: write `def emit(self, record)`, which puts the "
-            "record into an asyncio.Queue if something is to be awaited"
-        )
-    return LEVELS[level_name(getattr(sink, "level", "debug"))]
 
 
 class ConsoleSink:
@@ -207,10 +76,16 @@ class ConsoleSink:
         """Where it writes to at present, see `place_of`."""
         return place_of(self._stream if self._stream is not None else sys.stdout)
 
-    def emit(self, record: SinkEvent) -> None:
-        self.write(self._render(record) if self.pretty else record.line)
+    def emit(self, event: SinkEvent) -> None:
+        """Show *event*."""
+        self._put(self._render(event) if self.pretty else event.line)
 
-    def write(self, line: bytes) -> None:
+    @property
+    def write(self) -> Callable[[bytes], None] | None:
+        """What writes one line of JSON; ``None`` if events are shown in another form."""
+        return None if self.pretty else self._put
+
+    def _put(self, line: bytes) -> None:
         """Write one line at once."""
         stream = self._stream if self._stream is not None else sys.stdout
         if stand_ins and (stand_in := stand_ins.get(id(stream))) is not None:
@@ -247,7 +122,7 @@ class ConsoleSink:
         )
         self._known = stream
 
-    def _render(self, record: SinkEvent) -> bytes:
+    def _render(self, event: SinkEvent) -> bytes:
         if self._lines is None:
             from structjob.text.rendering import Lines, today
 
@@ -260,7 +135,7 @@ class ConsoleSink:
                 unicode=_is_unicode(stream),
                 width=self._width if _is_terminal(stream) else None,
             )
-        return f"{self._lines.render(record)}\n".encode("utf-8", "backslashreplace")
+        return f"{self._lines.render(event)}\n".encode("utf-8", "backslashreplace")
 
     def _width(self) -> int:
         now = time.monotonic()

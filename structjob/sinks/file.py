@@ -15,8 +15,8 @@ import msgspec
 from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.descriptor import Descriptor
-from structjob.machine.files import UnsafeFile, follow, is_special, open_file
-from structjob.sinks.console import SinkEvent
+from structjob.machine.files import UnsafeFile, follow, is_special, make_directory, open_file
+from structjob.sinks.sink import SinkEvent
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
@@ -56,8 +56,8 @@ class FileSink:
     ``/dev/stderr``, is written to and never rotated.
 
     Args:
-        path: The file; it is created with mode 0600, its directory must exist. A relative path
-            starts at the directory that is current now.
+        path: The file; it is created with mode 0600, and its directory with mode 0700 if it is
+            absent. A relative path starts at the directory that is current now.
         level: Least level written.
         max_bytes: Size at which the file is moved to ``path.1`` (and so on) and a new one begun;
             ``None``: never.
@@ -107,17 +107,19 @@ class FileSink:
                 self._fd = open_file(self.path, _APPEND, special=True)
                 self._descriptor = Descriptor.of(self._fd)
             else:
+                if not self.path.parent.exists():
+                    make_directory(self.path.parent)
                 self._open()
         except UnsafeFile as exc:
             raise InvalidArgument(f"cannot write the log file {path}: {exc.strerror}") from exc
         except OSError as exc:
-            hint = "create its directory, or choose another path"
             raise InvalidArgument(
-                f"cannot write the log file {path}: {exc.strerror}; {hint}"
+                f"cannot write the log file {path}: {exc.strerror}; choose another path"
             ) from exc
 
-    def emit(self, record: SinkEvent) -> None:
-        self.write(record.line)
+    def emit(self, event: SinkEvent) -> None:
+        """Append *event*."""
+        self.write(event.line)
 
     def write(self, line: bytes) -> None:
         """Append one line at once."""

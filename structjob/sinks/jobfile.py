@@ -16,8 +16,8 @@ from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
-from structjob.sinks.console import SinkEvent
 from structjob.sinks.file import append_line
+from structjob.sinks.sink import SinkEvent
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -68,13 +68,14 @@ class JobFileSink:
                 f"cannot make the directory {directory}: {exc.strerror}; choose another one"
             ) from exc
 
-    def emit(self, record: SinkEvent) -> None:
-        job_id = record.ids.get("job_id")
+    def emit(self, event: SinkEvent) -> None:
+        """Append *event* to the file of its job."""
+        job_id = event.job_id
         if job_id is None:
             return
         path = self.path(job_id)
         # Again, if another process rotated and deleted the file between the opening and the line.
-        while not (after := _appended(path, record.line)).st_nlink:
+        while not (after := _appended(path, event.line)).st_nlink:
             pass
         if self._max_bytes is not None and after.st_size >= self._max_bytes:
             _aside(path)

@@ -16,7 +16,7 @@ from structjob.text.rendering import Lines, today
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from structjob.sinks.console import SinkEvent
+    from structjob.sinks.sink import SinkEvent
 
 
 class DemoView:

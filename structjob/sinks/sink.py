@@ -1,0 +1,173 @@
+"""What a sink is, and what it is given.
+
+A sink is a function that takes a `SinkEvent`, or an object with a method ``emit(event)``. Optional
+are ``level`` (the least it takes, ``"debug"`` if absent), ``close()``, and ``write(line)``: a sink
+that has it is given the event as a line of JSON, and no `SinkEvent` is made for it, which takes a
+tenth of the time. Exceptions from a sink are counted, logged at most once a minute, and never reach
+the caller.
+
+>>> structjob.configure(sinks=[lambda event: print(event.level, event.message, event.job_id)])
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol, runtime_checkable
+
+from structjob.exceptions import InvalidArgument
+from structjob.levels import LEVELS, level_name
+
+
+class SinkEvent:
+    """One event on its way to the sinks.
+
+    Attributes:
+        level: Canonical name of its level.
+        message: What happened; redacted.
+        attrs: Its attributes as the caller gave them; redacted where a key names a secret.
+        ids: ``job_id``, ``step_id``, ``correlation_id``, … as far as they are known.
+        logger: Name of the logger, if it has one.
+        ns: When, in nanoseconds since the epoch; see *timestamp*.
+        line: The event as one line of JSON (bytes, with newline), as files and consoles show it.
+        kind: ``log``, ``output``, or what it says of a job or step: ``operation_start``,
+            ``step_end``, …
+        stream: What it came by: ``system``, ``stdout`` or ``stderr``.
+        operation: The name of the job that it belongs to.
+        step: The name of the step that it belongs to.
+        attempt: Which attempt at the job logged it: 1, 2, …
+    """
+
+    __slots__ = (
+        "attempt",
+        "attrs",
+        "ids",
+        "kind",
+        "level",
+        "line",
+        "logger",
+        "message",
+        "ns",
+        "operation",
+        "step",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        ns: int,
+        level: str,
+        message: str,
+        attrs: dict[str, Any],
+        ids: dict[str, str],
+        logger: str | None,
+        line: bytes,
+        *,
+        kind: str = "log",
+        stream: str = "system",
+        operation: str | None = None,
+        step: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        self.ns = ns
+        self.level = level
+        self.message = message
+        self.attrs = attrs
+        self.ids = ids
+        self.logger = logger
+        self.line = line
+        self.kind = kind
+        self.stream = stream
+        self.operation = operation
+        self.step = step
+        self.attempt = attempt
+
+    @property
+    def timestamp(self) -> datetime:
+        """When, as a time in UTC."""
+        return self.ts
+
+    @property
+    def ts(self) -> datetime:
+        """The same, by the name that it has in the database."""
+        return datetime.fromtimestamp(self.ns / 1e9, UTC)
+
+    @property
+    def job_id(self) -> str | None:
+        """Id of the job that it belongs to."""
+        return self.ids.get("job_id")
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """What can be given to `structjob.configure`, besides plain functions.
+
+    It may have ``level``, ``write(line)`` and ``close()``, see `structjob.sinks.sink`.
+    """
+
+    def emit(self, event: SinkEvent, /) -> None:
+        """Show *event*. May raise; must not log, must not wait."""
+
+
+AnySink = Sink | Callable[[SinkEvent], object]
+
+
+class _Function:
+    """A sink that is a plain function."""
+
+    def __init__(self, function: Callable[[SinkEvent], object]) -> None:
+        self.emit = function
+        self.level = getattr(function, "level", "debug")
+
+
+def as_sink(given: AnySink) -> Sink:
+    """Return the sink that *given* is, or is the function of.
+
+    Raises:
+        InvalidArgument: if it is neither, awaits something, or has an unknown level.
+    """
+    sink: Any = given
+    if isinstance(given, type):
+        raise InvalidArgument(f"a sink is an object, and {given!r} is a class: {given.__name__}()")
+    if not callable(getattr(given, "emit", None)):
+        if not callable(given):
+            raise InvalidArgument(
+                f"a sink is a function that takes an event, or an object with a method emit(event): {given!r} is neither"
+            )
+        sink = _Function(given)
+    emit = sink.emit
+    call = getattr(emit, "__call__", None)  # noqa: B004 -- it is callable
+    if inspect.iscoroutinefunction(emit) or inspect.iscoroutinefunction(call):
+        raise InvalidArgument(
+            f"the sink {given!r} is a coroutine function, and is never awaited: write a plain one, which puts the event into an "
+            "asyncio.Queue if something is to be awaited"
+        )
+    sink_level(sink)
+    return sink  # type: ignore[no-any-return]  # it has emit
+
+
+def sink_level(sink: Sink) -> int:
+    """Return the number of the least level that *sink* takes."""
+    return LEVELS[level_name(getattr(sink, "level", "debug"))]
+
+
+def writer_of(sink: Sink) -> Callable[[bytes], object] | None:
+    """Return what *sink* takes ready lines by, if it does.
+
+    A subclass that has an ``emit`` of its own, and no ``write``, is asked by its ``emit``.
+    """
+    for holder in (vars(sink) if hasattr(sink, "__dict__") else {}, *map(vars, type(sink).__mro__)):
+        if "write" in holder:
+            write = getattr(sink, "write", None)
+            return write if callable(write) else None
+        if "emit" in holder:
+            return None
+    return None
+
+
+def name_of_sink(sink: Sink) -> str:
+    """Return what messages call *sink*."""
+    if isinstance(sink, _Function):
+        return str(getattr(sink.emit, "__qualname__", repr(sink.emit)))
+    return type(sink).__name__
