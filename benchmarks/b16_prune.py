@@ -1,0 +1,126 @@
+"""B16: how fast old events are pruned, at rest and beside a writer, and what speed the writer
+keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from contextlib import closing
+from time import perf_counter
+from typing import Any
+
+from benchmarks import ours
+from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, database
+from benchmarks.registry import Benchmark, Case, Row
+
+BESIDE = 4
+"""How many times as many events there are to prune beside a writer: they must last."""
+
+BURST = 200
+"""Events between two turns of the loop."""
+
+_ATTRS = '{"vm":"5f0c6a5e-7b1d-4a53-9c1e-2f7f3a0f9d11","transferred":482913077215,"ratio":0.7316}'
+_COLUMNS = "session_id, ts, level, message, attrs, type"
+_FIRST = f"""
+INSERT INTO structjob_logs (seq, {_COLUMNS})
+VALUES (1, 1, '2020-01-01 00:00:00.000000', 'info', 'chunk copied', '{_ATTRS}', 'system')
+"""
+_DOUBLE = f"""
+INSERT INTO structjob_logs (seq, {_COLUMNS})
+SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= %d
+"""
+
+
+async def _fill(name: str, url: str, events: int) -> None:
+    """Store *events* of a process that is gone, years old, which belong to no job."""
+    statements, there = [_FIRST], 1
+    while there < events:
+        statements.append(_DOUBLE % (there, min(there, events - there)))
+        there = min(2 * there, events)
+    if name == SQLITE:
+        with closing(sqlite3.connect(FILE, timeout=10)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+        return
+    async with connected(name, url) as execute:
+        for statement in [*statements, "COMMIT"]:
+            await execute(statement)
+
+
+async def _written(tracker: Any, log: Any, seconds: float) -> float:
+    """Log for some *seconds*, as fast as it is stored; return the events a second."""
+    count, began = 0, perf_counter()
+    while perf_counter() - began < seconds:
+        ours.burst(log, BURST)
+        count += BURST
+        await tracker.flush()
+    return count / (perf_counter() - began)
+
+
+def prune(*, events: int, seconds: float, name: str) -> dict[str, float]:
+    """Prune *events* while nothing else happens; then log beside it, and as long without it."""
+
+    async def work(url: str) -> dict[str, float]:
+        async with ours.tracker(url=url, service="bench") as (tracker, log):
+            log.info("ready")
+            await tracker.flush()
+            await _fill(name, url, events)
+            began = perf_counter()
+            pruned = await tracker.prune(30)
+            rate = events / (perf_counter() - began)
+            assert pruned.events == events
+
+            await _fill(name, url, BESIDE * events)
+            alone = await _written(tracker, log, seconds)
+            pruning = asyncio.create_task(tracker.prune(30))
+            await asyncio.sleep(0.2)
+            beside = await _written(tracker, log, seconds)
+            assert not pruning.done()
+            pruning.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pruning
+            again = await _written(tracker, log, seconds)
+            return {"rows": rate, "keeps": 2 * beside / (alone + again)}
+
+    with database(name) as url:
+        return asyncio.run(work(url))
+
+
+BENCHMARK = Benchmark(
+    name="b16",
+    title="pruning at rest, and beside a writer",
+    cases=tuple(
+        Case(name, prune, needs=needs, server=SERVERS.get(name), options={"name": name})
+        for name, needs in NEEDS.items()
+    ),
+    rows=tuple(
+        row
+        for name in NEEDS
+        for row in (
+            Row(
+                "B16",
+                f"events pruned a second at rest, {name}",
+                "rows",
+                "/s",
+                name,
+                better="higher",
+                at_least=10_000.0,
+            ),
+            Row(
+                "B16",
+                f"the speed that a writer keeps beside it, {name}",
+                "keeps",
+                "×",
+                name,
+                better="higher",
+                at_least=0.9,
+            ),
+        )
+    ),
+    size={"events": 50_000, "seconds": 5.0},
+    smoke={"events": 500, "seconds": 0.2},
+    rounds=3,
+    timeout=600,
+)
