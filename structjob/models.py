@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
 
 from structjob.exceptions import InvalidArgument, InvalidState
 
@@ -300,6 +300,17 @@ class Gap:
     first_seq: int
     last_seq: int
     reason: str
+
+
+class EncodedEvent(NamedTuple):
+    """An event as JSON, as far as it need not be decoded; see ``Logs.tail(encoded=True)``."""
+
+    session_id: int
+    """With *seq*, what identifies it."""
+    seq: int
+    level: str
+    json: bytes
+    """What `EventRecord` is, as a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import structlog
 from database_support import fresh
@@ -14,7 +15,7 @@ from log_support import T0, LogDatabase
 import structjob
 from structjob.cli import follow
 from structjob.exceptions import InvalidFilter, StoreUnavailable
-from structjob.models import Gap
+from structjob.models import EventRecord, Gap
 from structjob.queries import tail as tailing
 from structjob.queries import tail_reader as reading
 from structjob.queries.jobs import Jobs
@@ -603,3 +604,73 @@ async def test_a_tail_in_another_loop(tracker):
     following = asyncio.create_task(asyncio.to_thread(follow))
     log.info("hello")
     assert await following == "hello"
+
+
+async def test_events_as_json(database):
+    """`encoded=True` returns what a record is as JSON bytes, with what identifies it and its level;
+    of history and of what comes later, with the gaps where they are wanted (R46).
+    """
+    await database.session(1)
+    attrs = {"vm": "pg-07", "n": 2**53 + 1, "text": "ä\n\u2028</script>", "deep": {"a": [1, None]}}
+    await database.add(1, [1, 2], attrs=attrs, level="error", job_id="a")
+    await database.add(1, [3])
+    tail = database.logs.tail(encoded=True, gaps=True)
+    found = await tail.poll(0)
+    await database.gap(1, 4, 5)
+    await database.add(1, [6], attrs={})
+    found += await tail.poll(5)
+    assert [one for one in found if isinstance(one, Gap)] == [Gap(1, 4, 5, "queue_full")]
+    events = [one for one in found if not isinstance(one, Gap)]
+    assert [(one.session_id, one.seq, one.level) for one in events] == [
+        (1, 1, "error"),
+        (1, 2, "error"),
+        (1, 3, "info"),
+        (1, 6, "info"),
+    ]
+    records = list((await database.logs.list()).items)
+    assert msgspec.json.decode(events[0].json)["attrs"] == attrs
+    assert [msgspec.json.decode(one.json, type=EventRecord) for one in events] == records
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ("[1]", {"value": [1]}),
+        ('  "text"', {"value": "text"}),
+        ('{"a": ', {"value": '{"a": '}),
+        ("no JSON", {"value": "no JSON"}),
+        (None, {}),
+    ],
+)
+async def test_attributes_of_another_program(database, stored, shown):
+    """Whatever another program has put into the column, a record and its JSON are whole."""
+    await database.add(1, [1, 2], type="theirs")
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "UPDATE structjob_logs SET attrs = ? WHERE seq = 1", (stored,)
+        )
+    (first, second) = await database.logs.list()
+    assert (first.attrs, second.seq, first.type) == (shown, 2, "theirs")
+    assert first.ts.utcoffset() == timedelta()
+    (line, _) = await database.logs.tail(encoded=True).poll(0)
+    assert msgspec.json.decode(line.json)["attrs"] == shown
+
+
+async def test_polls_of_a_thousand(database):
+    """`batch` is how many events a poll returns at most; a cursor taken between two polls, or
+    within what one holds, goes on exactly there.
+    """
+    await database.add(1, range(1, 251))
+    tail = database.logs.tail(batch=200)
+    assert len(await tail.poll(0)) == 200
+    assert len(await database.logs.tail(after=tail.cursor, batch=1_000).poll(0)) == 50
+    one_by_one = database.logs.tail(batch=200)
+    for _ in range(7):
+        event = await anext(one_by_one)
+    assert event.seq == 7
+    assert (await database.logs.tail(after=one_by_one.cursor, batch=9).poll(0))[0].seq == 8
+    for wrong in (0, 1_001, "7", True):
+        with pytest.raises(InvalidFilter, match="batch must be a whole number from 1 to 1,000"):
+            database.logs.tail(batch=wrong)

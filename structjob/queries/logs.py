@@ -13,8 +13,8 @@ from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
 from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, values_of
 from structjob.levels import LEVELS
-from structjob.models import EventContext, EventRecord, Gap, Page
-from structjob.queries import histograms, rows
+from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
+from structjob.queries import event_rows, histograms, rows
 from structjob.queries.jobs import Jobs
 from structjob.queries.paging import (
     Listing,
@@ -25,7 +25,7 @@ from structjob.queries.paging import (
     read_page,
     skipping,
 )
-from structjob.queries.tail import Tail
+from structjob.queries.tail import CHUNK, Tail
 from structjob.queries.tail_position import Position, decoded
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
@@ -297,6 +297,8 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: Literal[False] = False,
+        encoded: Literal[False] = False,
+        batch: int = CHUNK,
         **filters: Unpack[LogFilterKeywords],
     ) -> Tail[EventRecord]: ...
     @overload
@@ -307,8 +309,34 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: Literal[True],
+        encoded: Literal[False] = False,
+        batch: int = CHUNK,
         **filters: Unpack[LogFilterKeywords],
     ) -> Tail[EventRecord | Gap]: ...
+    @overload
+    def tail(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        gaps: Literal[False] = False,
+        encoded: Literal[True],
+        batch: int = CHUNK,
+        **filters: Unpack[LogFilterKeywords],
+    ) -> Tail[EncodedEvent]: ...
+    @overload
+    def tail(
+        self,
+        filter: LogFilter | None = None,
+        *,
+        after: str | None = None,
+        last: int | None = None,
+        gaps: Literal[True],
+        encoded: Literal[True],
+        batch: int = CHUNK,
+        **filters: Unpack[LogFilterKeywords],
+    ) -> Tail[EncodedEvent | Gap]: ...
     def tail(
         self,
         filter: LogFilter | None = None,  # see LogFilter
@@ -316,8 +344,10 @@ class Logs:
         after: str | None = None,
         last: int | None = None,
         gaps: bool = False,
+        encoded: bool = False,
+        batch: int = CHUNK,
         **filters: Unpack[LogFilterKeywords],
-    ) -> Tail[EventRecord] | Tail[EventRecord | Gap]:
+    ) -> Tail[Any]:
         """Return an asynchronous iterator of the events that match: those that are stored, then
         each as it comes, from any process, once.
 
@@ -333,6 +363,9 @@ class Logs:
             last: Begin with the last *last* events that match; 0: with what comes from now on. By
                 default with all that are stored.
             gaps: Return a `Gap` where numbers were given out that no event is stored for.
+            encoded: Return each event as an `EncodedEvent`, which holds its JSON as bytes: for what
+                sends or writes events, without a record of each.
+            batch: How many events `Tail.poll` returns, and memory holds, at most, 1–1,000.
             **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
 
         Raises:
@@ -350,6 +383,8 @@ class Logs:
             raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
         if after is not None and last is not None:
             raise InvalidFilter("a cursor goes on where it stands: leave last out")
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _BATCH:
+            raise InvalidFilter(f"batch must be a whole number from 1 to {_BATCH:,}, not {batch!r}")
         _check(wanted)
         mark = fingerprint("tail", wanted)
 
@@ -362,6 +397,8 @@ class Logs:
             prepare,
             Position(mark, last) if after is None else decoded(after, mark),
             show_gaps=gaps,
+            build=event_rows.encoded if encoded else event_rows.record,
+            batch=batch,
         )
         self._tails.add(opened)
         return opened
@@ -426,7 +463,9 @@ class Logs:
         )
 
     async def _page(self, listing: Listing, cursor: str | None) -> Page[EventRecord]:
-        return await read_page(self._fetch, listing, cursor, rows.event)
+        return await read_page(
+            self._fetch, listing, cursor, event_rows.record_of, event_rows.COLUMNS
+        )
 
     async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
         """Return the conditions of which one must hold, each served by an index: the jobs of a

@@ -37,6 +37,7 @@ from structjob.filters import AttemptFilter, JobFilter, LogFilter
 from structjob.models import Page
 from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
+from structjob.store.types import moment
 
 R = TypeVar("R")
 F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatsFilter)
@@ -142,16 +143,27 @@ def first(listing: Listing, columns: tuple[ColumnElement[Any], ...]) -> Select[A
 
 
 async def read_page(
-    fetch: Fetch, listing: Listing, cursor: str | None, build: Callable[[RowMapping], R]
+    fetch: Fetch,
+    listing: Listing,
+    cursor: str | None,
+    build: Callable[[RowMapping], R],
+    columns: tuple[ColumnElement[Any], ...] | None = None,
 ) -> Page[R]:
     """Read one page: the first without a *cursor*, else that which the cursor leads to.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        listing: What to list.
+        cursor: Of another page.
+        build: Makes of a row what the page holds.
+        columns: What a row consists of, time and key among it; by default all of the table's.
 
     Raises:
         InvalidFilter: if *cursor* is not one of this listing's.
     """
     at = None if cursor is None else _opened(cursor, listing)
     backward = at is not None and at.side in _BACKWARD
-    rows, edge = await _looked_at(fetch, listing, at)
+    rows, edge = await _looked_at(fetch, listing, at, columns)
     more = len(rows) > listing.limit
     del rows[listing.limit :]
     if backward:
@@ -204,17 +216,20 @@ def place_of(cursor: str) -> tuple[datetime, Any]:
 
 
 async def _looked_at(
-    fetch: Fetch, listing: Listing, at: _Cursor | None
+    fetch: Fetch,
+    listing: Listing,
+    at: _Cursor | None,
+    columns: tuple[ColumnElement[Any], ...] | None,
 ) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
     """Return the rows from *at* on, one more than a page holds at most; and where a search ended
     before there were no more rows.
     """
     if not listing.searches:
-        return list(await fetch(_statement(listing, at, None))), None
+        return list(await fetch(_statement(listing, at, None, columns))), None
     number = min(_FIRST_LOOK * listing.limit, SCAN_LIMIT)
     while True:
         edge = await _nth(fetch, listing, at, number)
-        rows = list(await fetch(_statement(listing, at, edge)))
+        rows = list(await fetch(_statement(listing, at, edge, columns)))
         if edge is None or number == SCAN_LIMIT or len(rows) > listing.limit:
             return rows, edge
         number = min(10 * number, SCAN_LIMIT)
@@ -306,7 +321,10 @@ async def _nth(
 
 def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
     values = tuple(row[column.key or ""] for column in listing.key)
-    return row[listing.time.key or ""], values[0] if len(values) == 1 else values
+    time = row[listing.time.key or ""]
+    # as the driver has it, where the columns were asked for like that
+    at = moment(time) if isinstance(time, (str, datetime)) else time
+    return at, values[0] if len(values) == 1 else values
 
 
 def _statement(

@@ -22,6 +22,7 @@ from collections.abc import (
 )
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -29,8 +30,9 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
-from structjob.models import EventRecord, Gap
-from structjob.queries import rows, tail_reader
+from structjob.models import EncodedEvent, EventRecord, Gap
+from structjob.queries import tail_reader
+from structjob.queries.event_rows import COLUMNS, line
 from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
 from structjob.queries.tail_position import Item, Position, settle
 from structjob.queries.tail_reader import BRANCHES, Query, SessionReader, split
@@ -40,7 +42,7 @@ from structjob.store.sessions import PRESUMED
 from structjob.store.tables import logs, sessions
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", bound=EventRecord | Gap, covariant=True)
+T_co = TypeVar("T_co", bound=EventRecord | EncodedEvent | Gap, covariant=True)
 
 POLL = 1.0
 """Seconds between two looks while nothing tells of a commit: other processes' events are seen that
@@ -51,7 +53,7 @@ PATIENCE = 15.0
 """Seconds that a missing number is waited for before the numbers behind it go on."""
 
 CHUNK = 100
-"""Events that are held in memory at most."""
+"""Events that are held in memory at most, by default."""
 
 _SPACING = 0.02
 """Seconds between two looks at least, however often somebody commits."""
@@ -80,12 +82,16 @@ class Tail(Generic[T_co]):
         position: Position,
         *,
         show_gaps: bool,
+        build: Callable[[Any], Any],
+        batch: int,
     ) -> None:
         self._fetch = fetch
         self._flush = flush
         self._prepare = prepare
         self._prepared = False
         self._show_gaps = show_gaps
+        self._build = build
+        self._batch = batch
         self._query: Query
         self._sessions: SessionReader
         self._listing: Listing | None = None
@@ -99,6 +105,8 @@ class Tail(Generic[T_co]):
         """Sessions to be looked at though they have ended: there is more of them to read, or it
         came late.
         """
+        self._older: set[int] = set()
+        """Sessions whose events in history are all from before the tail began: they had ended."""
         self._blocked: dict[int, tuple[float, int]] = {}
         """Since when a session waits for a missing number, and which numbers were beyond it then.
         """
@@ -138,7 +146,8 @@ class Tail(Generic[T_co]):
                 raise StopAsyncIteration
 
     async def poll(self, timeout: float | None = None) -> list[T_co]:  # noqa: ASYNC109 -- what is awaited must not be cancelled half-way
-        """Return the next events, a hundred at most, as soon as there are any.
+        """Return the next events, a hundred at most (see *batch* of `Logs.tail`), as soon as there
+        are any.
 
         Args:
             timeout: Seconds to wait for the first; 0 looks once; by default without end.
@@ -152,11 +161,10 @@ class Tail(Generic[T_co]):
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         found: list[T_co] = []
         while not found and (self._chunk or await self._refill(deadline)):
-            while self._chunk:
-                item, what = self._chunk.popleft()
-                self._returned.apply(item)
-                if what is not None:
-                    found.append(what)
+            # of history, the last one says how far it is read
+            self._returned.apply_all([item for item, _ in self._chunk])
+            found += [what for _, what in self._chunk if what is not None]
+            self._chunk.clear()
         return found
 
     @property
@@ -258,12 +266,12 @@ class Tail(Generic[T_co]):
                 self._read_history() if self._read.history is not False else self._read_new()
             ):
                 return False
-        items = [self._pending[index] for index in range(min(CHUNK, len(self._pending)))]
+        items = list(islice(self._pending, self._batch))
         wanted = [item.id for item in items if item.id is not None and item.event is None]
         found = (
             {
-                row["id"]: rows.event(row)
-                for row in await self._fetch(select(logs).where(logs.c.id.in_(wanted)))
+                row["id"]: self._build(line(row))
+                for row in await self._fetch(select(*COLUMNS).where(logs.c.id.in_(wanted)))
             }
             if wanted
             else {}
@@ -285,9 +293,9 @@ class Tail(Generic[T_co]):
 
     def _enqueue(self, items: Iterable[Item]) -> None:
         self._returned = self._read.copy()
-        for item in items:
-            self._read.apply(item)
-            self._pending.append(item)
+        found = list(items)
+        self._read.apply_all(found)
+        self._pending.extend(found)
 
     async def _begin(self) -> None:
         """Note what is stored, so that all that comes later can be told from it."""
@@ -334,15 +342,18 @@ class Tail(Generic[T_co]):
             self._fetch,
             listing,
             behind(listing, *at) if isinstance(at, tuple) else None,
-            rows.event,
+            line,
+            COLUMNS,
         )
-        younger = await self._younger(
-            {event.session_id for event in page} - self._read.sessions.keys()
-        )
-        covered = [event for event in page if self._read.covers(event, younger)]
+        unknown = {one.session_id for one in page} - self._read.sessions.keys() - self._older
+        younger = await self._younger(unknown)
+        self._older |= unknown - younger
+        covers, build = self._read.covers, self._build
         self._enqueue(
-            Item(event.session_id, event.seq, event.ts, event.id, event, history=True)
-            for event in covered
+            # in the order of the arguments: building uses the line up
+            Item(one.session_id, one.seq, one.ts, one.id, build(one), history=True)
+            for one in page
+            if covers(one.session_id, one.seq, younger)
         )
         self._read.history = False if page.next_cursor is None else place_of(page.next_cursor)
         return True

@@ -9,14 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import structs
 
 from structjob.exceptions import InvalidFilter
-from structjob.models import EventRecord, Gap
+from structjob.models import EncodedEvent, EventRecord, Gap
+from structjob.store.types import moment
 
 MISSING = "missing"
 """The reason of a `Gap` that nothing explains yet."""
@@ -33,8 +34,7 @@ Range = tuple[int, int]
 """The first and the last number of a run, both included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(msgspec.Struct, frozen=True, gc=False):
     """A stored event as far as its number is concerned, and whether it matches the filter.
 
     With *absent*, the last number of a session that has ended, which is not stored.
@@ -47,15 +47,14 @@ class Number:
     absent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """The next thing to return, and how far the position is once it is returned.
 
     Args:
         upto: All numbers of the session up to this one are settled.
-        ts: What sorts it among those of other sessions.
+        ts: What sorts it among those of other sessions: a moment; of history, as the driver has it.
         id: Of the row to return.
-        event: The row itself, where it has been read already.
+        event: What is made of the row, where that has been read already.
         gap: To return in place of a row.
         history: Whether it belongs to what was there before the tail began.
         late: Whether it is one of those that were missing.
@@ -63,9 +62,9 @@ class Item:
 
     session_id: int
     upto: int
-    ts: datetime
+    ts: Any
     id: int | None = None
-    event: EventRecord | None = None
+    event: EventRecord | EncodedEvent | None = None
     gap: Gap | None = None
     history: bool = False
     late: bool = False
@@ -108,13 +107,21 @@ class Position(msgspec.Struct, array_like=True):
         """Go to behind *item*."""
         if item.history:
             assert item.id is not None  # noqa: S101 -- history has no gaps
-            self.history = (item.ts, item.id)
+            self.history = (moment(item.ts), item.id)
         elif item.late:
             self.found(item.session_id, item.upto)
         else:
             self.sessions[item.session_id] = item.upto
             if item.gap is not None and item.gap.reason in _PRESUMED:
                 self.miss(item.session_id, (item.gap.first_seq, item.gap.last_seq))
+
+    def apply_all(self, items: Sequence[Item]) -> None:
+        """Go to behind the last of *items*, which follow each other."""
+        if items and items[-1].history:  # so all are, and the last one says it
+            self.apply(items[-1])
+            return
+        for item in items:
+            self.apply(item)
 
     def miss(self, session_id: int, missing: Range) -> None:
         """Look out for numbers that are missing."""
@@ -140,16 +147,17 @@ class Position(msgspec.Struct, array_like=True):
         self.sessions.pop(session_id, None)
         self.absent.pop(session_id, None)
 
-    def covers(self, event: EventRecord, younger: Collection[int]) -> bool:
-        """Return whether *event* was stored before the tail began; the sessions in *younger* began
+    def covers(self, session_id: int, seq: int, younger: Collection[int]) -> bool:
+        """Return whether an event was stored before the tail began; the sessions in *younger* began
         later.
         """
-        upto = self.sessions.get(event.session_id)
+        upto = self.sessions.get(session_id)
         if upto is None:
-            return event.session_id not in younger
-        return event.seq <= upto and not any(
-            first <= event.seq <= last for first, last in self.absent.get(event.session_id, ())
-        )
+            return session_id not in younger
+        if seq > upto:
+            return False
+        absent = self.absent.get(session_id)
+        return absent is None or not any(first <= seq <= last for first, last in absent)
 
     def meets(self, older: Position, unfinished: Collection[int]) -> bool:
         """Return whether all that follows this position follows *older* too, and the reverse.

@@ -147,3 +147,10 @@ def _decode(value: Any) -> Any:
         return msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def moment(value: datetime | str) -> datetime:
+    """Return a moment as a driver has it, SQLite's being text, as an aware one in UTC."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
