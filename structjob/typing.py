@@ -27,8 +27,17 @@ from structjob.lifecycle.bars import Bars
 from structjob.lifecycle.contexts import JobContext, StepContext
 from structjob.lifecycle.options import JobKeywords, RetryKeywords
 from structjob.lifecycle.retries import Retrying
-from structjob.models import AnyJob, EndStatus, JobStatusName, StepEndStatus, StepStatusName
+from structjob.models import (
+    AnyJob,
+    EncodedEvent,
+    EndStatus,
+    JobStatusName,
+    StepEndStatus,
+    StepStatusName,
+)
 from structjob.queries.errors import Errors
+from structjob.queries.health import Health
+from structjob.queries.job_watch import JobChanges, JobWatch
 from structjob.queries.jobs import IdResolver, Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Presence, Sessions, SessionStatus
@@ -45,6 +54,8 @@ from structjob.statistics import (
     Estimate,
     JobErrors,
     JobSummary,
+    LogBar,
+    LogHistogram,
     OperationStatistics,
     ProjectStatistics,
     StatsFilterKeywords,
@@ -106,6 +117,7 @@ __all__ = [
     "Callback",
     "Classifier",
     "Console",
+    "EncodedEvent",
     "EndStatus",
     "ErrorOutcome",
     "ErrorStatistics",
@@ -113,17 +125,22 @@ __all__ = [
     "Errors",
     "Estimate",
     "EventType",
+    "Health",
     "IdResolver",
+    "JobChanges",
     "JobContext",
     "JobErrors",
     "JobFilterKeywords",
     "JobKeywords",
     "JobStatusName",
     "JobSummary",
+    "JobWatch",
     "Jobs",
     "Level",
     "Listener",
+    "LogBar",
     "LogFilterKeywords",
+    "LogHistogram",
     "Logs",
     "Moment",
     "OperationStatistics",
