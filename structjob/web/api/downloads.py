@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from structjob.models import EventRecord
 from structjob.text.rendering import Lines
+from structjob.text.wording import count_of
 from structjob.transfer.export import job_lines
 from structjob.web.answers import Reads, encode, problems_of
 from structjob.web.params import Flag, LogMatch, Query
@@ -70,7 +71,7 @@ async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameter
         return lines.render(event).encode(errors="backslashreplace") + b"\n"
 
     def last(number: int) -> bytes:
-        return f"-- complete: {number} lines\n".encode()
+        return f"-- complete: {count_of(number, 'line')}\n".encode()
 
     return await _download(source, query, line, last, "text/plain", "logs.txt")
 
