@@ -50,6 +50,10 @@ class Faults:
     def add(self, what: str, exc: BaseException) -> None:
         if self.strict or self.strict_trackers:
             raise exc
+        self.warn(what, exc)
+
+    def warn(self, what: str, exc: BaseException) -> None:
+        """Count it and warn about it, at most once a minute."""
         self.counts[what] = self.counts.get(what, 0) + 1
         now = time.monotonic()
         if now - self._told.get(what, -60.0) >= 60.0:

@@ -240,6 +240,8 @@ class LogFilter(Filter):
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
         logger: The name given to ``structlog.get_logger``.
         source: Another name of *logger*.
+        correlated: Only events with a correlation id, or (``False``) only those without one. No
+            index leads to it: a page looks at 100,000 events at most.
         trace_id: The trace of OpenTelemetry or of another tracer. No index leads to it: a page
             looks at 100,000 events at most.
         since: From this moment on; a datetime with a time zone; a `timedelta` is that long before
@@ -274,6 +276,7 @@ class LogFilter(Filter):
     category: str | Sequence[str] | None = None
     project: str | Sequence[str] | None = None
     correlation_id: str | None = None
+    correlated: bool | None = None
     trace_id: str | None = None
     session_id: int | None = None
     fingerprint: str | None = None
@@ -302,6 +305,8 @@ class LogFilter(Filter):
                 object.__setattr__(self, "job", None)
         elif self.job_id is None and self.children is not None:
             raise InvalidFilter("children needs a job: whose children?")
+        if self.correlation_id is not None and self.correlated is False:
+            raise InvalidFilter("an event without a correlation id has none: leave correlated out")
         if self.source is not None:
             if self.logger is not None:
                 raise InvalidFilter("source is another name of logger: leave one of them out")
@@ -334,6 +339,8 @@ class LogFilter(Filter):
             value = getattr(self, name)
             if value is not None and getattr(event, name) not in values_of(value):
                 return False
+        if self.correlated is not None and self.correlated is (event.correlation_id is None):
+            return False
         since, until = self.since, self.until
         if since is not None and event.ts < since:  # type: ignore[operator]  # a datetime by now
             return False

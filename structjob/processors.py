@@ -5,6 +5,6 @@ theirs in place.
 from __future__ import annotations
 
 from structjob.capture.fanout import FanOut
-from structjob.capture.processors import Sampler, add_context, record_event
+from structjob.capture.processors import RequireCorrelation, Sampler, add_context, record_event
 
-__all__ = ["FanOut", "Sampler", "add_context", "record_event"]
+__all__ = ["FanOut", "RequireCorrelation", "Sampler", "add_context", "record_event"]

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -18,7 +18,7 @@ from structjob.capture.logger import override
 from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import InvalidArgument
+from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.levels import LEVELS
 from structjob.sinks.console import stand_ins
 from structjob.values.encoding import encode_text
@@ -72,6 +72,41 @@ class Sampler:
         if seen % self._every:
             raise structlog.DropEvent
         event_dict["sampled"] = self._every
+        return event_dict
+
+
+class RequireCorrelation:
+    """A processor that finds events without a correlation id: neither has the running code one, nor
+    the event itself.
+
+    Args:
+        action: ``mark`` gives such an event ``uncorrelated=True``; ``warn`` counts them, too, and
+            warns at most once a minute; ``raise`` does as ``warn``, and raises
+            `structjob.InvalidState` where faults of logging are raised, see ``strict``.
+
+    Raises:
+        InvalidArgument: if *action* is none of these.
+    """
+
+    def __init__(self, action: Literal["mark", "warn", "raise"] = "mark") -> None:
+        if action not in ("mark", "warn", "raise"):
+            raise InvalidArgument(f"action must be mark, warn or raise, not {action!r}")
+        self._action = action
+
+    def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+        scope = current_scope()
+        if event_dict.get("correlation_id") is None and (
+            scope is None or scope.correlation_id is None
+        ):
+            event_dict["uncorrelated"] = True
+            if self._action != "mark":
+                found = InvalidState(
+                    f"{event_dict.get('event')!r} is logged without a correlation id; log it within a job, or pass correlation_id="
+                )
+                if self._action == "raise":
+                    faults.add("correlating an event", found)
+                else:
+                    faults.warn("correlating an event", found)
         return event_dict
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+from structjob.cli.times import moment
+from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.checks import Finding
@@ -21,6 +24,7 @@ _LOOKS = {"ok": ("✓", "+", "green"), "warning": ("!", "!", "yellow"), "problem
 Examples:
   structjob doctor
   structjob --db postgresql://ada@db.example/jobs doctor
+  structjob doctor --correlation --since 7d
   structjob doctor --json | jq '.findings[] | select(.verdict != "ok")'
 
 It tries what a program would do: it writes a large event and rolls it back, tests the rights on each table, and has SQLite look for damage
@@ -33,10 +37,28 @@ Exit codes, for cron and monitoring:
   2  wrong usage, such as an unknown option
 Nagios and Icinga: structjob doctor || exit 2"""
 )
+@click.option(
+    "--correlation",
+    is_flag=True,
+    help="Instead: find what is logged without a correlation id, by logger and operation. Exit code 1 if anything is.",
+)
+@click.option(
+    "--since",
+    callback=moment,
+    metavar="TIME",
+    help="With --correlation: from this time on; a time, or how long ago: 90s, 15m, 7d. [default: 1d]",
+)
 @options.json_output
 @options.database
-def doctor(db: Database, *, as_json: bool) -> None:
+def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
     """Look at versions, drivers, permissions, tables, spools and clocks."""
+    if correlation:
+        from structjob.cli.database import execute
+
+        execute(_uncorrelated(db, since or datetime.now(UTC) - timedelta(days=1), as_json=as_json))
+        return
+    if since is not None:
+        raise click.UsageError("--since goes with --correlation.")
     from structjob.cli.checks import checkup
 
     findings = list(checkup(db))
@@ -57,6 +79,49 @@ def doctor(db: Database, *, as_json: bool) -> None:
             else "no problem found"
         )
         say(f"next:  {command_line('verify', db=db.option)}")
+
+
+_LOOKED_AT = 100_000
+"""Lines without a correlation id that are counted, the newest first."""
+
+
+async def _uncorrelated(db: Database, since: datetime, *, as_json: bool) -> None:
+    """Show where lines come from that have no correlation id."""
+    from collections import Counter
+
+    from rich.text import Text
+
+    from structjob.cli.database import reading
+    from structjob.filters import LogFilter
+    from structjob.text.escaping import escape
+
+    found: Counter[tuple[str, str, str]] = Counter()
+    wanted = LogFilter(correlated=False, since=since, kind="log", order="desc", limit=1_000)
+    async with reading(db) as reader:
+        async for event in reader.logs.iterate(wanted):
+            found[event.logger or "", event.operation or "", event.message[:60]] += 1
+            if found.total() >= _LOOKED_AT:
+                break
+    names = ("logger", "operation", "message", "lines")
+    places = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(*where, number) for where, number in places]
+    if as_json:
+        put_json({"ok": not rows, "found": [dict(zip(names, row, strict=True)) for row in rows]})
+    elif rows:
+        shown = [[Text(escape(str(value)) or "-") for value in row] for row in rows[:_SHOWN]]
+        screen = console()
+        put_lines(columns(("LOGGER", "OPERATION", "MESSAGE", "LINES"), shown, screen.width), screen)
+    if rows:
+        raise Failure(
+            f"{count_of(found.total(), 'line')} without a correlation id in {db.shown}",
+            hint="log within a job, or in `with structjob.extract(headers).as_current():`",
+        )
+    if not as_json:
+        say("every line has a correlation id")
+
+
+_SHOWN = 50
+"""Places that are listed."""
 
 
 def _print(findings: list[Finding]) -> None:

@@ -16,7 +16,7 @@ LEVELS = ("debug", "info", "success", "warning", "error", "critical", "warn", "f
 
 _NAMES = (
     "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "category", "project",
-    "correlation_id", "trace_id", "attempt", "operation", "fingerprint",
+    "correlation_id", "correlated", "trace_id", "attempt", "operation", "fingerprint",
 )  # fmt: skip
 
 
@@ -96,6 +96,11 @@ _OPTIONS = (
     click.option(
         "--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."
     ),
+    click.option(
+        "--correlated/--uncorrelated",
+        default=None,
+        help="Only lines with a correlation id, or without one.",
+    ),
     click.option("--trace", "trace_id", metavar="ID", help="Only lines with this trace id."),
     click.option(
         "--error",
@@ -132,6 +137,11 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
         given = {**given, "type": "system"}
     if given["level_exact"] and given["level"] is None:
         raise click.UsageError("--exact goes with --level.")
-    found = {name: given[name] for name in _NAMES if given[name] not in (None, {}, (), False)}
+    found = {
+        name: given[name]
+        for name in _NAMES
+        if given[name] not in (None, {}, (), False)
+        or (name == "correlated" and given[name] is False)
+    }
     LogFilter.of(**found)  # whatever is wrong with it is said before anything is opened
     return found

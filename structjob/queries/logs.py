@@ -639,6 +639,9 @@ def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     found = _equal(wanted, [name for name in _EQUALS if name not in leading])
     if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.levels):
         found.append(logs.c.level.in_(levels))
+    if wanted.correlated is not None:
+        column = logs.c.correlation_id
+        found.append(column.is_not(None) if wanted.correlated else column.is_(None))
     if wanted.text is not None:
         found.append(contains((logs.c.message,), wanted.text))
     found += [
