@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import structlog
 import tenacity
+from faulty_store import faulty
 
 import structjob
 from structjob import InvalidArgument, InvalidState, NotOpen
 
+__all__ = ["faulty"]
 log = structlog.get_logger("app")
 
 
@@ -377,6 +379,26 @@ def test_items_that_are_async_say_so(opened):
             for _ in step.track(chunks()):
                 pass
         step.advance()
+
+
+def test_a_frozen_database_does_not_hold_the_program_up(db_url, faulty, monkeypatch):
+    """R29: opening and the start of a job are bounded; what was recorded is stored later."""
+    structjob.configure(console=False, strict=True)
+    monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
+    faulty.frozen = True
+    with structjob.Tracker(db_url) as tracker:
+        began = time.monotonic()
+        with tracker.job("a") as job:
+            took = time.monotonic() - began
+            log.info("meanwhile")
+        assert took < 1.2
+        faulty.frozen = False
+        tracker.run(_thawed(faulty))
+        assert tracker.run(tracker.jobs.get(job.id), timeout=20).status == "completed"
+
+
+async def _thawed(faulty):
+    faulty.thawed.set()
 
 
 # -- whatever tracker is open
