@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import os
-import time
 import weakref
 from collections.abc import Coroutine, Mapping
-from contextlib import suppress
 from datetime import timedelta
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
@@ -20,16 +17,16 @@ from structjob.capture.processors import check_setup
 from structjob.context.errors import Classifier
 from structjob.context.propagation import from_environment, remote_scope
 from structjob.context.scope import Scope, current_scope, enter_scope
-from structjob.diagnostics import diagnostics, faults
-from structjob.engine import shutdown
+from structjob.diagnostics import faults
+from structjob.engine import closing, shutdown
 from structjob.engine.hosting import Host
+from structjob.engine.opening import Options, connect, is_number, start
 from structjob.engine.queue import Queue
 from structjob.exceptions import (
     InvalidArgument,
     InvalidState,
     NotOpen,
     StoreUnavailable,
-    StructjobError,
 )
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
@@ -43,10 +40,8 @@ from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, id_of
 from structjob.retention.policy import PruneResult, Retention
 from structjob.spool import routing
-from structjob.spool.queue import OVERFLOW, Overflow
+from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
-from structjob.spool.session import Session
-from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
@@ -71,25 +66,11 @@ T = TypeVar("T")
 
 GIB = 1024**3
 
-OPEN_WAITS = 2.0
-"""Seconds that opening waits for a server at most, before it goes on without."""
-
-OPEN_WAITS_FILE = 5.0
-"""The same for a database file: several programs may be making its tables at once, one after the
-other.
-"""
-
-_LETTING_GO = 0.1
-"""Share of the time for closing, one second at most, that is kept for the database's connections.
-"""
 _CLOSING_WAITS = 10.0
 """Seconds that closing takes at most, unless told otherwise."""
 
 _CLOSING_MARGIN = 1.0
 """Seconds that the thread of the tracker's loop may take longer than that."""
-
-_LATE = 0.1
-"""Seconds that an engine may take longer than it was given."""
 
 _MADE_BY_OPENING = frozenset(
     {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
@@ -162,45 +143,24 @@ class Tracker:
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._level = LEVELS[level_name(level)]
-        if overflow not in OVERFLOW:
-            raise InvalidArgument(
-                f"unknown overflow policy {overflow!r}: use one of {', '.join(OVERFLOW)}"
-            )
-        for name, number, least in (
-            ("queue_size", queue_size, 1),
-            ("batch_size", batch_size, 1),
-            ("writers", writers, 1),
-            ("spool_max_bytes", spool_max_bytes, 65_536),
-        ):
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
-                raise InvalidArgument(
-                    f"{name} must be a whole number of at least {least:,}, not {number!r}"
-                )
-        if not _is_number(flush_interval) or not 0 < flush_interval <= 1:
-            raise InvalidArgument(
-                f"flush_interval must be more than 0 and at most 1 second, not {flush_interval!r}"
-            )
-        if not _is_number(heartbeat_interval) or not heartbeat_interval > 0:
-            raise InvalidArgument(
-                f"heartbeat_interval must be a positive number of seconds, not {heartbeat_interval!r}"
-            )
-        self._url = url
-        self._schema = schema
-        self._spool = spool
-        self._spool_max_bytes = spool_max_bytes
-        self._queue_size = queue_size
-        self._overflow: Overflow = overflow
-        # each writer holds a batch in memory
-        self._batch_size = min(batch_size, max(1, queue_size // writers))
-        self._flush_interval = flush_interval
-        self._writers = writers
-        self._service = redacted(check_text("service", service, 128))
-        self._strict = strict
-        self._heartbeat_interval = heartbeat_interval
-        self._retention = Retention.of(retention)
+        self._options = Options(
+            url=url,
+            schema=schema,
+            engine_options=dict(engine_options or {}),
+            spool=spool,
+            spool_max_bytes=spool_max_bytes,
+            queue_size=queue_size,
+            overflow=overflow,
+            batch_size=batch_size,
+            flush_interval=flush_interval,
+            writers=writers,
+            heartbeat_interval=heartbeat_interval,
+            service=redacted(check_text("service", service, 128)),
+            strict=strict,
+            retention=Retention.of(retention),
+        )
         self._resolve_id = resolve_id
         self._handle_signals = handle_signals
-        self._engine_options = dict(engine_options or {})
         self._host = Host(classifier, self.aclose, redacted(check_text("project", project, 128)))
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._joined: Scope | None = None
@@ -232,7 +192,7 @@ class Tracker:
     def __repr__(self) -> str:
         from structjob.store.url import masked
 
-        return f"<Tracker {masked(self._url) if self._url is not None else 'default'} {self._host.state}>"
+        return f"<Tracker {masked(self._options.url) if self._options.url is not None else 'default'} {self._host.state}>"
 
     @property
     def is_open(self) -> bool:
@@ -296,68 +256,12 @@ class Tracker:
         return self
 
     async def _open(self, *, required: bool) -> None:
-        # SQLAlchemy takes a third of a second to import; the loop has better things to do.
-        await asyncio.to_thread(_import_store)
-        from structjob.engine.database import DatabaseLink, permanent
-        from structjob.engine.delivery import Engine
+        connected = await connect(self._options, self._host, self._level, required=required)
         from structjob.reader import Reader
-        from structjob.store.factory import make_store
-        from structjob.store.url import identity, parse, places, with_schema
 
-        url = parse(self._url) if self._schema is None else with_schema(self._url, self._schema)
-        store = make_store(url, self._engine_options)
-        session = Session(service=self._service, version=_version(), database=identity(url))
-        link = DatabaseLink(store, lambda: make_store(url, self._engine_options))
-        recorder: Recorder | None = None
-        try:
-            patience = OPEN_WAITS if getattr(store, "path", None) is None else OPEN_WAITS_FILE
-            try:
-                fault = await link.try_open(patience)
-            except Exception as exc:
-                if required:
-                    raise
-                said = (
-                    str(exc) if isinstance(exc, StructjobError) else f"{type(exc).__name__}: {exc}"
-                )
-                fault = StoreUnavailable(said, permanent=True)
-            recorder = Recorder(
-                session,
-                places(url, self._spool),
-                level=self._level,
-                queue_size=self._queue_size,
-                max_bytes=self._spool_max_bytes,
-                overflow=self._overflow,
-                project=self._host.project,
-                fallbacks=not required,
-            )
-            self._engine = Engine(
-                recorder,
-                link,
-                batch_size=self._batch_size,
-                flush_interval=self._flush_interval,
-                writers=self._writers,
-                heartbeat=self._heartbeat_interval,
-                live=self._host.live,
-                retention=self._retention,
-            )
-            fault = fault or await self._engine.enter(patience)
-            if fault is not None:
-                if self._strict and permanent(fault):
-                    raise fault
-                link.lost(fault)
-        except BaseException:
-            if recorder is not None:
-                recorder.close()
-                if recorder.spool is not None:
-                    recorder.spool.remove()
-            await link.close()
-            raise
-        if recorder.root is not None and getattr(store, "path", None) is None:
-            diagnostics.info(
-                "events for %s wait in %s until they are stored", store.masked_url, recorder.root
-            )
+        url, self._store, recorder, self._engine = connected
         recorder.level = self._level  # which may have been set meanwhile
-        self._store, self._recorder = store, recorder
+        self._recorder = recorder
         self._host.attach(recorder, self._engine)
         self._own_reader = reader = Reader.over(
             url,
@@ -369,19 +273,8 @@ class Tracker:
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
         self._engine.on_stored = self.logs.stored
-        routing.add(recorder)
-        shutdown.enter(self._host, signals=self._handle_signals)
-        self._engine.start()
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._engine.looked()
-        except BaseException:
-            await self._engine.close(1.0)
-            shutdown.leave(self._host)
-            await link.close()
-            raise
-        if self._strict:
+        await start(self._host, handle_signals=self._handle_signals)
+        if self._options.strict:
             faults.strict_trackers.add(self)
         check_setup()
         self._join_environment()
@@ -425,81 +318,16 @@ class Tracker:
         return bool(done) and closing.result()
 
     async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
-        deadline = time.monotonic() + timeout
         check_setup()
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)
         faults.strict_trackers.discard(self)
-        letting_go = min(timeout * _LETTING_GO, 1.0)
-        try:
-            try:
-                if self._host.claims:
-                    await asyncio.wait(set(self._host.claims), timeout=min(timeout / 4, 1.0))
-            except (
-                BaseException
-            ):  # whoever is cancelled lets go of everything all the same, and at once
-                deadline = time.monotonic() + letting_go
-                raise
-            finally:
-                if shutdown.under_way():
-                    shutdown.cancel(self._host)
-                complete = await self._close_engine(deadline - letting_go)
-        except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
-            deadline = time.monotonic() + letting_go
-            raise
-        finally:
-            self._engine.end_recording()  # where the engine's loop does not run, it has not closed
-            try:
-                await self._close_store(deadline)
-            finally:
-                shutdown.leave(self._host)
-                self.logs.close()
-                for listener in list(self._listeners):
-                    listener.close()
-        if not complete:
-            left = self._engine.ledger()
-            if left.spilled or left.in_memory:
-                diagnostics.warning(
-                    "closed with %s not stored in %s; %s",
-                    count_of(left.spilled + left.in_memory, "event"),
-                    self._store.masked_url,
-                    f"they wait in {self._recorder.root}, and the next tracker delivers them"
-                    if self._recorder.root
-                    else "they are lost: there is no spool",
-                )
-        return complete
+        return await closing.close(self._host, timeout, self._close_readers)
 
-    async def _close_engine(self, deadline: float) -> bool:
-        if self._engine.without_loop() is not None:
-            return await asyncio.to_thread(
-                self._engine.close_without_loop, deadline - time.monotonic()
-            )
-        with suppress(TimeoutError):
-            # Its own loop may not run any more.
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
-                return await self._host.on_own_loop(
-                    self._engine.close(max(0.0, deadline - time.monotonic()))
-                )
-        return False
-
-    async def _close_store(self, deadline: float) -> None:
-        if self._engine.without_loop() is not None:
-            with suppress(Exception):  # what a driver says whose connections belonged to that loop
-                await asyncio.wait_for(
-                    self._engine.link.close(), max(0.0, deadline - time.monotonic())
-                )
-            return
-        closing = asyncio.ensure_future(self._host.on_own_loop(self._engine.link.close()))
-        # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
-        await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
-        if not closing.done():
-            closing.cancel()
-        elif (
-            not closing.cancelled()
-            and (fault := closing.exception()) is not None
-            and not isinstance(fault, StoreUnavailable)
-        ):
-            raise fault
+    def _close_readers(self) -> None:
+        self.logs.close()
+        for listener in list(self._listeners):
+            listener.close()
 
     def _close_in_child(self) -> bool:
         """Close in a forked child: the engine, its loop and the connections are the parent's."""
@@ -532,7 +360,7 @@ class Tracker:
         try:
             thread.run(self.open())
         except BaseException:
-            thread.stop(_LETTING_GO)
+            thread.stop(_CLOSING_MARGIN)
             raise
         self._thread, self._host.threaded = thread, True
         # What opening did in that thread, and belongs to this one.
@@ -979,12 +807,12 @@ class Tracker:
         """
         from structjob.retention.prune import preview
 
-        kept = Retention.of(retention) or self._retention
+        kept = Retention.of(retention) or self._options.retention
         if kept is None:
             raise InvalidArgument(
                 "nothing says what is to be kept: give a Retention, to prune() or to the tracker"
             )
-        if not _is_number(patience) or not patience >= 0:
+        if not is_number(patience) or not patience >= 0:
             raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
         await self._host.flush()
         if dry_run:
@@ -1006,7 +834,7 @@ class Tracker:
     def queue(self) -> Queue:
         """How many events wait, and how many memory is meant to hold."""
         ledger = self.ledger()
-        return Queue(ledger.spilled + ledger.in_memory, self._queue_size, self._clear)
+        return Queue(ledger.spilled + ledger.in_memory, self._options.queue_size, self._clear)
 
     def _clear(self) -> int:
         self._host.require_open()
@@ -1074,11 +902,11 @@ class Tracker:
         if getattr(self._store, "path", "") is None:
             return self._own_reader
         return Reader(
-            self._url,
+            self._options.url,
             timeout=timeout,
-            schema=self._schema,
+            schema=self._options.schema,
             resolve_id=self._resolve_id,
-            engine_options=self._engine_options,
+            engine_options=self._options.engine_options,
             flush=self._host.flush,
         )
 
@@ -1105,21 +933,3 @@ def host_of(tracker: Tracker | None = None) -> Host | None:
         return tracker._host
     recorder = routing.default()
     return next((host for host in shutdown.open_hosts() if host.recorder is recorder), None)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _import_store() -> None:
-    import structjob.engine
-    import structjob.queries.jobs
-    import structjob.queries.logs
-    import structjob.queries.statistics  # noqa: F401 -- to have it loaded
-
-
-def _version() -> str:
-    try:
-        return version("structjob")
-    except PackageNotFoundError:
-        return "unknown"

@@ -115,7 +115,7 @@ async def test_a_frozen_database_does_not_hold_the_program_up(
     goes on (R29).
     """
     structjob.configure(console=False, strict=True)
-    monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
+    monkeypatch.setattr("structjob.engine.opening.OPEN_WAITS_FILE", 0.1)
     monkeypatch.setattr("structjob.engine.hosting.OPENING_WAITS", 0.1)
     faulty.frozen = True
     async with asyncio.timeout(5):
@@ -133,7 +133,7 @@ async def test_a_frozen_database_does_not_hold_the_program_up(
 async def test_a_read_waits_for_an_opening_that_goes_on(db_url, faulty: FaultyStore, monkeypatch):
     """Making the tables may take long; a program that reads at once need not know (R29)."""
     structjob.configure(console=False, strict=True)
-    monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
+    monkeypatch.setattr("structjob.engine.opening.OPEN_WAITS_FILE", 0.1)
     faulty.frozen = True
     async with structjob.Tracker(db_url) as tracker:
         reading = asyncio.create_task(tracker.jobs.list())
@@ -161,7 +161,7 @@ async def test_closing_without_a_spool_waits_for_the_database(db_path, db_url, f
 async def test_closing_lets_an_opening_end(db_path, db_url, faulty: FaultyStore, monkeypatch):
     """A program that is done before its tables are made stores everything nevertheless (R29)."""
     structjob.configure(console=False, strict=True)
-    monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
+    monkeypatch.setattr("structjob.engine.opening.OPEN_WAITS_FILE", 0.1)
     faulty.frozen = True
     tracker = await structjob.Tracker(db_url).open()
     log.info("short")

@@ -384,7 +384,7 @@ def test_items_that_are_async_say_so(opened):
 def test_a_frozen_database_does_not_hold_the_program_up(db_url, faulty, monkeypatch):
     """R29: opening and the start of a job are bounded; what was recorded is stored later."""
     structjob.configure(console=False, strict=True)
-    monkeypatch.setattr("structjob.tracker.OPEN_WAITS_FILE", 0.1)
+    monkeypatch.setattr("structjob.engine.opening.OPEN_WAITS_FILE", 0.1)
     faulty.frozen = True
     with structjob.Tracker(db_url) as tracker:
         began = time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from structjob.context.errors import (
     Classifier,
@@ -27,7 +27,6 @@ from structjob.context.scope import Scope, new_id
 from structjob.context.tracing import begin_span, end_span, span_of
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import (
-    Cancelled,
     InvalidArgument,
     InvalidState,
     JobCancelled,
@@ -42,6 +41,7 @@ from structjob.lifecycle.arguments import (
     checked_text,
     required_text,
 )
+from structjob.lifecycle.cancellation import Cancellable
 from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
     Absent,
@@ -60,7 +60,6 @@ from structjob.lifecycle.handle import (
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.lifecycle.vocabulary import JobVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
 from structjob.models import (
@@ -68,7 +67,6 @@ from structjob.models import (
     EndStatus,
     ErrorInfo,
     JobStatus,
-    being_cancelled,
     check_job_transition,
 )
 
@@ -134,7 +132,7 @@ class JobProgress(TypedDict, total=False):
     description: str | None
 
 
-class Job(JobVocabulary):
+class Job(Cancellable):
     """A live job. Made by ``tracker.job()``, ``job.child()`` and ``tracker.create_job()``.
 
     Attributes:
@@ -156,13 +154,13 @@ class Job(JobVocabulary):
     """
 
     __slots__ = (
-        "_attempt", "_began", "_begun_in", "_bound", "_cancel_reason", "_canceled", "_cancelled", "_completed", "_completed_steps", "_cpu",
+        "_attempt", "_began", "_begun_in", "_bound", "_canceled", "_completed", "_completed_steps", "_cpu",
         "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
-        "_given_id", "_inherited", "_interrupted", "_max_rss_kb", "_noticed", "_open_steps", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
+        "_given_id", "_inherited", "_max_rss_kb", "_open_steps", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
         "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
         "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
         "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
-        "_step_numbers", "_summary", "_task", "_thread",
+        "_step_numbers", "_summary",
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
@@ -253,14 +251,7 @@ class Job(JobVocabulary):
         self._completed_steps = 0
         self._retried_steps = 0
         self._failed_step: str | None = None
-        self._task: asyncio.Task[Any] | None = None
-        self._thread: int | None = None
-        """Of a job that a `with` block runs: the thread of that block."""
-        self._noticed = False
-        """Whether `Cancelled` was raised there: what cleans up is not interrupted once more."""
-        self._interrupted = False
-        self._cancelled = False
-        self._cancel_reason: str | None = None
+        self._not_cancelled()
 
     def __repr__(self) -> str:
         return f"<Job {self.operation!r} {self.id} {self._status.value}>"
@@ -567,19 +558,6 @@ class Job(JobVocabulary):
     ) -> None:
         self._leave("completed" if exc is None else outcome(exc), exc)
 
-    async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
-        """Return the cancellation that somebody asked for and the job's code, which has ended or
-        failed, has waited for nothing to hear of.
-
-        Else whatever comes after the job would be cancelled in its place.
-        """
-        if self._interrupted and (exc is None or issubclass(type(exc), Exception)):
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError as late:
-                return late
-        return None
-
     def _leave(
         self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
     ) -> None:
@@ -847,110 +825,6 @@ class Job(JobVocabulary):
         from structjob.lifecycle.contexts import JobContext
 
         return JobContext(self._host, operation, JobOptions.of(options))
-
-    def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
-        """Ask the job to stop; it is recorded as cancelled when it does.
-
-        Under ``async with`` its task is cancelled. Under ``with`` there is no task: `Cancelled` is
-        raised in the block when the next step or item begins, at `update`, in the pause before a
-        retry, and by `check_cancelled`.
-
-        An attempt is cancelled once: a second cancellation would interrupt what it does to clean
-        up, and replace the reason.
-
-        Args:
-            reason: Recorded as the job's error message.
-            force: Cancel it once more.
-
-        Raises:
-            InvalidState: if it was begun by hand, so that there is nothing to cancel; or it is
-                being cancelled already (or a job around it, in the same task), and *force* is not
-                set.
-        """
-        if (self._task is None and self._thread is None) or not self._runs:
-            raise InvalidState(
-                f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
-            )
-        if not force and (first := self._first_cancelled()) is not None:
-            raise InvalidState(being_cancelled(first._named(), first._cancel_reason))
-        self._cancelled, self._cancel_reason, self._noticed = True, reason, False
-        if self._task is None:
-            return
-        task, loop = self._task, self._task.get_loop()
-        if asyncio._get_running_loop() is loop:
-            self._interrupt(task, reason)
-        else:
-            loop.call_soon_threadsafe(self._interrupt, task, reason)
-
-    def _first_cancelled(self) -> Job | None:
-        """Return the job that is being cancelled: this one, or one around it in the same task."""
-        job: Job | None = self
-        while job is not None and job._task is self._task:
-            if job._cancelled:
-                return job
-            job = job._job_around()
-        return None
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether this attempt was asked to stop, by `cancel` or `Tracker.cancel`."""
-        return self._cancelled
-
-    def check_cancelled(self) -> None:
-        """Raise `Cancelled` if this job runs in a ``with`` block and was asked to stop, or one
-        around it. For long work without steps.
-
-        Under ``async with`` it does nothing: there the task is cancelled at its next ``await``.
-        """
-        if (asked := self._asked()) is not None:
-            asked._notice()
-
-    def _stop_if_asked(self) -> None:
-        """Do the same, but once only in the thread of the block: cleaning up may use steps, too."""
-        asked = self._asked()
-        if asked is not None and not (asked._noticed and asked._thread == threading.get_ident()):
-            asked._notice()
-
-    def _asked(self) -> Job | None:
-        """Return the job without a task that was asked to stop: this one, or one around it."""
-        job: Job | None = self
-        while job is not None:
-            if job._cancelled and job._thread is not None:
-                return job
-            job = job._job_around()
-        return None
-
-    def _job_around(self) -> Job | None:
-        """Return the live job that it began in."""
-        above = self._parent.job if self._parent is not None else None
-        return above if isinstance(above, Job) else None
-
-    def _notice(self) -> NoReturn:
-        if self._thread == threading.get_ident():
-            self._noticed = True
-        raise Cancelled(self._cancel_reason or "cancelled")
-
-    def ask_to_stop(self, reason: str) -> None:
-        """Let a ``with`` block of another thread end, since the process does."""
-        if self._thread is not None and not self._cancelled:
-            self._cancelled, self._cancel_reason = True, reason
-
-    def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
-        # else it has left the job meanwhile, and what it does now is none of ours
-        if self._task is task:
-            self._interrupted = True
-            task.cancel(reason)
-
-    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
-        """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see
-        `Tracker.cancel`.
-        """
-        self.cancel(reason, force=force)
-        self._event(
-            "warning",
-            "cancel_requested",
-            {"reason": reason, **({"requested_by": requested_by} if requested_by else {})},
-        )
 
     def restate(self) -> None:
         """Record the job and its open steps as they are: somebody presumed them crashed."""

@@ -134,7 +134,7 @@ class SQLiteStore:
     one before is stored.
     """
     reached = False
-    """Nobody answers but the file itself; see `structjob.tracker.OPEN_WAITS_FILE`."""
+    """Nobody answers but the file itself; see `structjob.engine.opening.OPEN_WAITS_FILE`."""
 
     def __init__(self, url: URL, *, read_timeout: float | None = None) -> None:
         self.masked_url = masked(url.set(drivername="sqlite"))

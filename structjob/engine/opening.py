@@ -1,0 +1,210 @@
+"""Opening a tracker: its options, and what is made of them: database, spool and engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from structjob.diagnostics import diagnostics
+from structjob.engine import shutdown
+from structjob.exceptions import InvalidArgument, StoreUnavailable, StructjobError
+from structjob.retention.policy import Retention
+from structjob.spool import routing
+from structjob.spool.queue import OVERFLOW, Overflow
+from structjob.spool.recorder import Recorder
+from structjob.spool.session import Session
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from structjob.engine.delivery import Engine
+    from structjob.engine.hosting import Host
+    from structjob.store.ingest import Store
+
+OPEN_WAITS = 2.0
+"""Seconds that opening waits for a server at most, before it goes on without."""
+
+OPEN_WAITS_FILE = 5.0
+"""The same for a database file: several programs may be making its tables at once, one after the
+other.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a tracker is made with; see `structjob.Tracker`."""
+
+    url: str | os.PathLike[str] | URL | None
+    schema: str | None
+    engine_options: Mapping[str, Any]
+    spool: bool | str | os.PathLike[str]
+    spool_max_bytes: int
+    queue_size: int
+    overflow: Overflow
+    batch_size: int
+    flush_interval: float
+    writers: int
+    heartbeat_interval: float
+    service: str | None
+    strict: bool
+    retention: Retention | None
+
+    def __post_init__(self) -> None:
+        if self.overflow not in OVERFLOW:
+            raise InvalidArgument(
+                f"unknown overflow policy {self.overflow!r}: use one of {', '.join(OVERFLOW)}"
+            )
+        for name, least in (
+            ("queue_size", 1),
+            ("batch_size", 1),
+            ("writers", 1),
+            ("spool_max_bytes", 65_536),
+        ):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise InvalidArgument(
+                    f"{name} must be a whole number of at least {least:,}, not {number!r}"
+                )
+        if not is_number(self.flush_interval) or not 0 < self.flush_interval <= 1:
+            raise InvalidArgument(
+                "flush_interval must be more than 0 and at most 1 second, "
+                f"not {self.flush_interval!r}"
+            )
+        if not is_number(self.heartbeat_interval) or not self.heartbeat_interval > 0:
+            raise InvalidArgument(
+                "heartbeat_interval must be a positive number of seconds, "
+                f"not {self.heartbeat_interval!r}"
+            )
+
+    def parsed_url(self) -> URL:
+        """Return the URL of the database.
+
+        Raises:
+            InvalidURL: if it cannot be understood.
+        """
+        from structjob.store.url import parse, with_schema
+
+        return parse(self.url) if self.schema is None else with_schema(self.url, self.schema)
+
+
+class Connected(NamedTuple):
+    """What opening has made."""
+
+    url: URL
+    store: Store
+    recorder: Recorder
+    engine: Engine
+
+
+async def connect(options: Options, host: Host, level: int, *, required: bool) -> Connected:
+    """Open the database and the spool; return what `start` lets deliver.
+
+    Args:
+        options: The tracker's.
+        host: The tracker, seen from below.
+        level: Number of the least level to record.
+        required: Whether to raise where the database cannot be used as it is.
+
+    Raises:
+        StructjobError: what `structjob.Tracker.open` says. Then nothing is left open.
+    """
+    # SQLAlchemy takes a third of a second to import; the loop has better things to do.
+    await asyncio.to_thread(_import_store)
+    from structjob.engine.database import DatabaseLink, permanent
+    from structjob.engine.delivery import Engine
+    from structjob.store.factory import make_store
+    from structjob.store.url import identity, places
+
+    url = options.parsed_url()
+    store = make_store(url, options.engine_options)
+    session = Session(service=options.service, version=_version(), database=identity(url))
+    link = DatabaseLink(store, lambda: make_store(url, options.engine_options))
+    recorder: Recorder | None = None
+    is_file = getattr(store, "path", None) is not None
+    try:
+        patience = OPEN_WAITS_FILE if is_file else OPEN_WAITS
+        try:
+            fault = await link.try_open(patience)
+        except Exception as exc:
+            if required:
+                raise
+            said = str(exc) if isinstance(exc, StructjobError) else f"{type(exc).__name__}: {exc}"
+            fault = StoreUnavailable(said, permanent=True)
+        recorder = Recorder(
+            session,
+            places(url, options.spool),
+            level=level,
+            queue_size=options.queue_size,
+            max_bytes=options.spool_max_bytes,
+            overflow=options.overflow,
+            fallbacks=not required,
+        )
+        engine = Engine(
+            recorder,
+            link,
+            # each writer holds a batch in memory
+            batch_size=min(options.batch_size, max(1, options.queue_size // options.writers)),
+            flush_interval=options.flush_interval,
+            writers=options.writers,
+            heartbeat=options.heartbeat_interval,
+            live=host.live,
+            retention=options.retention,
+        )
+        fault = fault or await engine.enter(patience)
+        if fault is not None:
+            if options.strict and permanent(fault):
+                raise fault
+            link.lost(fault)
+    except BaseException:
+        if recorder is not None:
+            recorder.close()
+            if recorder.spool is not None:
+                recorder.spool.remove()
+        await link.close()
+        raise
+    if recorder.root is not None and not is_file:
+        diagnostics.info(
+            "events for %s wait in %s until they are stored", store.masked_url, recorder.root
+        )
+    return Connected(url, store, recorder, engine)
+
+
+async def start(host: Host, *, handle_signals: bool) -> None:
+    """Begin to deliver; wait a second at most for the first look at what others left."""
+    engine = host.engine
+    routing.add(engine.recorder)
+    shutdown.enter(host, signals=handle_signals)
+    engine.start()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await engine.looked()
+    except BaseException:
+        await engine.close(1.0)
+        shutdown.leave(host)
+        await engine.link.close()
+        raise
+
+
+def is_number(value: Any) -> bool:
+    """Return whether *value* is a number, and no truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _import_store() -> None:
+    import structjob.engine
+    import structjob.queries.jobs
+    import structjob.queries.logs
+    import structjob.queries.statistics  # noqa: F401 -- to have it loaded
+
+
+def _version() -> str:
+    try:
+        return version("structjob")
+    except PackageNotFoundError:
+        return "unknown"
