@@ -49,7 +49,7 @@ MODULES = {
     "spool": ("spool/disk.py", "test_spool test_overflow"),
     "recorder": ("spool/recorder.py", "test_recorder test_overflow test_capture"),
     "line": ("spool/line.py", "test_spool"),
-    "session": ("spool/session.py", "test_session test_orphans test_set_aside test_places"),
+    "directory": ("spool/directory.py", "test_session test_orphans test_set_aside test_places"),
     "ingest": ("store/ingest.py", "test_fold test_settling test_store_contract"),
     "sessions": (
         "store/sessions.py",

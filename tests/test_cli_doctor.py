@@ -27,7 +27,7 @@ from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
 from structjob.exceptions import SpoolError, StoreUnavailable
-from structjob.spool import session
+from structjob.spool import directory as spool_directory
 from structjob.store import server
 from structjob.store.url import parse
 
@@ -249,7 +249,7 @@ async def test_reading_goes_on_where_nothing_can_be_delivered(
             "cannot write to the spool directory: No space left on device; make room on its disk"
         )
 
-    monkeypatch.setattr(session.SessionSpool, "create", refuse)
+    monkeypatch.setattr(spool_directory.SessionSpool, "create", refuse)
     async with reading(Database(f"sqlite:///{shell.directory / 'structjob.db'}")) as reader:
         assert (await reader.jobs.find("gui-17")).operation == "vm-migrate"
     assert (

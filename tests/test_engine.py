@@ -416,7 +416,7 @@ async def test_reading_needs_no_look_for_orphans(tracker, monkeypatch):
     def refused(*args: object) -> None:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr("structjob.spool.session.adopt", refused)
+    monkeypatch.setattr("structjob.spool.directory.adopt", refused)
     log.info("x")
     assert [event.message for event in await tracker.logs.list()] == ["x"]
 

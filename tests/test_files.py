@@ -17,7 +17,8 @@ import structjob
 from structjob import FileSink, InvalidArgument, InvalidURL, JobFileSink, SpoolError
 from structjob.machine.files import UnsafeFile, ensure_file, follow, make_directory, open_file
 from structjob.retention.archive import Archive
-from structjob.spool.session import Session, SessionSpool
+from structjob.spool.directory import SessionSpool
+from structjob.spool.session import Session
 from structjob.transfer.export import write_lines
 
 NOBODY = 65534

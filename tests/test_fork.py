@@ -293,8 +293,9 @@ async def test_a_child_does_not_keep_what_its_parent_took_over(tmp_path, db_path
     """A child forked while its parent holds an orphan keeps no lock of it: the next process
     delivers it though the child lives (fork).
     """
+    from structjob.spool.directory import SessionSpool, adopt
     from structjob.spool.line import seal
-    from structjob.spool.session import Session, SessionSpool, adopt
+    from structjob.spool.session import Session
 
     root = tmp_path / "spool"
     spool = SessionSpool.create(root, Session())
@@ -306,7 +307,7 @@ async def test_a_child_does_not_keep_what_its_parent_took_over(tmp_path, db_path
     )
     spool.close()
     code = (
-        f"import os, pathlib, time\nfrom structjob.spool.session import adopt\ntaken = adopt(pathlib.Path({str(root)!r}), set())\n"
+        f"import os, pathlib, time\nfrom structjob.spool.directory import adopt\ntaken = adopt(pathlib.Path({str(root)!r}), set())\n"
         "if os.fork() == 0:\n    print(os.getpid(), len(taken), flush=True)\n    time.sleep(60)\nos._exit(0)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

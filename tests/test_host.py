@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from structjob.machine.host import boot_id, is_network, process_exists
-from structjob.spool import session as sessions
-from structjob.spool.session import Session, SessionSpool, adopt
+from structjob.spool import directory as spool_directory
+from structjob.spool.directory import SessionSpool, adopt
+from structjob.spool.session import Session
 
 
 def exists(
@@ -109,7 +110,7 @@ def test_a_free_lock_on_a_network_file_system_is_not_trusted(tmp_path, mounts, m
     """faults H: a dead session's directory below an NFS mount is not taken over, and is on a disk
     of this machine.
     """
-    monkeypatch.setattr(sessions, "is_network", lambda path: is_network(path, str(mounts)))
+    monkeypatch.setattr(spool_directory, "is_network", lambda path: is_network(path, str(mounts)))
     for place, taken in (("nfs", 0), ("local", 1)):
         spool = SessionSpool.create(tmp_path / place, Session())
         spool.close()

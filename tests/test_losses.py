@@ -205,7 +205,7 @@ async def test_an_adoption_that_is_broken_off_forgets_nothing(database, root, pr
     await program.deliver()
     program.log(40)
     program.die()
-    second = structjob.spool.session.adopt(root, set())[0]
+    second = structjob.spool.directory.adopt(root, set())[0]
     batch = second.events.read(8192, 12)
     await program.store.write(Write(program.number, batch.lines))
     second.events.ack(batch, batch.count)
@@ -394,7 +394,7 @@ def test_every_thread_that_logs_is_counted(root):
         thread.join()
     recorder.close()
     recorder.spool.close()
-    (spool,) = structjob.spool.session.adopt(root, set())
+    (spool,) = structjob.spool.directory.adopt(root, set())
     assert spool.tally.hands == 9
     spool.close()
 

@@ -18,9 +18,10 @@ from faulty_store import faulty
 import structjob
 from structjob.engine.adopted import AdoptedSpools
 from structjob.exceptions import SpoolError, StoreUnavailable
+from structjob.spool.directory import SessionSpool, adopt, set_aside
 from structjob.spool.line import seal
 from structjob.spool.places import Places
-from structjob.spool.session import Session, SessionSpool, adopt, set_aside
+from structjob.spool.session import Session
 
 __all__ = ["faulty"]
 

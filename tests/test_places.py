@@ -13,10 +13,11 @@ from breakable_servers import filled, small_disk
 
 import structjob
 from structjob.exceptions import SpoolError
+from structjob.spool import directory as spool_directory
 from structjob.spool import places as all_places
-from structjob.spool import session as sessions
+from structjob.spool.directory import SessionSpool
 from structjob.spool.line import seal
-from structjob.spool.session import Session, SessionSpool
+from structjob.spool.session import Session
 from structjob.store.url import identity, parse, places
 
 LINE = seal(
@@ -226,10 +227,10 @@ def test_every_place_of_a_database_is_looked_at_once(home):
     assert len(set(found.own())) == len(found.own())
     assert all_places.temporary() in found.shelves
     left_behind(found.candidates[0], None)
-    taken = sessions.adopt_elsewhere(found, None, set())
+    taken = spool_directory.adopt_elsewhere(found, None, set())
     assert len(taken) == 1
     taken[0].close()
-    assert sessions.adopt_elsewhere(found, found.candidates[0], set()) == []
+    assert spool_directory.adopt_elsewhere(found, found.candidates[0], set()) == []
 
 
 async def test_a_full_disk_keeps_no_program_from_starting(home, caplog):

@@ -10,9 +10,9 @@ import threading
 import pytest
 from test_capture import make_recorder
 
+from structjob.spool.directory import adopt
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
-from structjob.spool.session import adopt
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 

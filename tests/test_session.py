@@ -20,10 +20,11 @@ from sqlalchemy import select
 
 import structjob
 from structjob.exceptions import SpoolError, StoreUnavailable
-from structjob.spool import session as sessions
+from structjob.spool import directory as spool_directory
+from structjob.spool.directory import SessionSpool, adopt
 from structjob.spool.line import seal, seal_state
 from structjob.spool.places import Places
-from structjob.spool.session import Session, SessionSpool, adopt
+from structjob.spool.session import Session
 from structjob.store.tables import gaps
 
 __all__ = ["faulty"]
@@ -180,7 +181,7 @@ def test_a_directory_that_was_being_made_is_swept_away_later(root):
         (root / name).mkdir()
         (root / name / "events-000001.jsonl").write_bytes(LINE)
         os.utime(root / name, (os.stat(root).st_mtime - age,) * 2)
-    sessions.sweep(root)
+    spool_directory.sweep(root)
     assert sorted(entry.name for entry in root.iterdir()) == sorted(
         [".222", str(spool.session.session_id)]
     )
@@ -198,7 +199,7 @@ def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(r
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions.msgspec.json, "encode", refuse)
+        patch.setattr(spool_directory.msgspec.json, "encode", refuse)
         with pytest.raises(
             SpoolError,
             match=r"cannot write to the spool directory .*No space left on device; make room on its disk, or choose another",
@@ -212,7 +213,7 @@ def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(r
 def test_a_lock_that_is_free_on_a_network_file_system_proves_nothing(root, monkeypatch):
     """Another host's lock may be invisible there: nothing is taken over, the heartbeat decides."""
     left_behind(root)
-    monkeypatch.setattr(sessions, "is_network", lambda path: True)
+    monkeypatch.setattr(spool_directory, "is_network", lambda path: True)
     assert adopt(root, set()) == []
 
 
@@ -230,20 +231,20 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
         )
     }  # fmt: skip
     places = Places("here", (own,), former=(former,), shelves=(shelf,))
-    assert sorted(sessions.left_in(places)) == sorted(
+    assert sorted(spool_directory.left_in(places)) == sorted(
         left[name] for name in ("own", "former", "beside")
     )
     assert [
-        (path, size > 0) for path, size in sessions.waiting([left["own"], tmp_path / "gone"])
+        (path, size > 0) for path, size in spool_directory.waiting([left["own"], tmp_path / "gone"])
     ] == [(left["own"], True)]
-    taken = sessions.adopt_elsewhere(places, own, {int(left["former"].name)})
+    taken = spool_directory.adopt_elsewhere(places, own, {int(left["former"].name)})
     assert close_all(taken) == [int(left["beside"].name)]
-    assert sorted(close_all(sessions.adopt_elsewhere(places, None, set()))) == sorted(
+    assert sorted(close_all(spool_directory.adopt_elsewhere(places, None, set()))) == sorted(
         int(left[name].name) for name in ("own", "former", "beside")
     )
-    assert [sessions.database_of(left[name]) for name in ("own", "beside")] == [None, "here"]
+    assert [spool_directory.database_of(left[name]) for name in ("own", "beside")] == [None, "here"]
     (tmp_path / "link").symlink_to(left["beside"])
-    assert sessions.database_of(tmp_path / "link") is None
+    assert spool_directory.database_of(tmp_path / "link") is None
 
 
 def test_which_directories_are_in_use(root):
@@ -252,16 +253,23 @@ def test_which_directories_are_in_use(root):
     """
     living = SessionSpool.create(root, Session())
     dead = left_behind(root)
-    assert sessions.directories(root) == sorted((living.directory, dead))
-    assert (sessions.is_alive(living.directory), sessions.is_alive(dead)) == (True, False)
+    assert spool_directory.directories(root) == sorted((living.directory, dead))
+    assert (spool_directory.is_alive(living.directory), spool_directory.is_alive(dead)) == (
+        True,
+        False,
+    )
     (delivered,) = adopt(root, set())
-    assert sessions.is_alive(dead)
+    assert spool_directory.is_alive(dead)
     delivered.close()
-    assert not sessions.is_alive(dead)
+    assert not spool_directory.is_alive(dead)
     living.close()
-    assert not sessions.is_alive(living.directory)
+    assert not spool_directory.is_alive(living.directory)
     (root / "file").touch()
-    assert sessions.directories(root / "absent") == sessions.directories(root / "file") == []
+    assert (
+        spool_directory.directories(root / "absent")
+        == spool_directory.directories(root / "file")
+        == []
+    )
     assert adopt(root / "absent", set()) == []
 
 
@@ -313,7 +321,7 @@ def test_only_what_a_process_left_half_made_is_swept_away(root):
     for name in (".4711", ".cache", ".47x11", "4711x"):
         (root / name).mkdir()
         os.utime(root / name, (0, 0))
-    sessions.sweep(root)
+    spool_directory.sweep(root)
     assert sorted(path.name for path in root.iterdir()) == [".47x11", ".cache", "4711x"]
 
 
@@ -321,7 +329,7 @@ def test_two_processes_take_over_each_session_once(root):
     """However many look at the same moment, each orphan has one taker (guarantee 1)."""
     expected = sorted(int(left_behind(root).name) for _ in range(20))
     code = (
-        "import sys, pathlib\nfrom structjob.spool.session import adopt\nsys.stdin.readline()\n"
+        "import sys, pathlib\nfrom structjob.spool.directory import adopt\nsys.stdin.readline()\n"
         f"taken = adopt(pathlib.Path({str(root)!r}), set())\n"
         "print(*[spool.session.session_id for spool in taken], flush=True)\nsys.stdin.readline()\n"
     )

@@ -16,9 +16,10 @@ import pytest
 import structlog
 
 import structjob
-from structjob.spool import session as sessions
+from structjob.spool import directory as spool_directory
+from structjob.spool.directory import SessionSpool
 from structjob.spool.line import seal
-from structjob.spool.session import Session, SessionSpool
+from structjob.spool.session import Session
 
 LONGER_THAN_64_BITS = 2**70
 
@@ -78,7 +79,7 @@ def test_what_is_read_from_a_session_file_is_checked(tmp_path, about):
     session.
     """
     directory = left_behind(tmp_path / "spool", event(1), about=about)
-    (adopted,) = sessions.adopt(tmp_path / "spool", set())
+    (adopted,) = spool_directory.adopt(tmp_path / "spool", set())
     session = adopted.session
     adopted.close()
     assert session.session_id == int(directory.name)
@@ -256,7 +257,7 @@ async def test_a_directory_that_the_database_refuses_is_set_aside(
             assert await tracker.aclose()
     assert not fine.exists()
     assert (refused / "events-000001.jsonl").read_bytes() == event(1, "refused")
-    note = sessions.set_aside(refused)
+    note = spool_directory.set_aside(refused)
     assert str(fault) in note.reason
     assert oct(note.note.stat().st_mode & 0o777) == "0o600"
     (warning,) = [
@@ -268,7 +269,7 @@ async def test_a_directory_that_the_database_refuses_is_set_aside(
     # Ten minutes later, or without its note, it is tried again, and delivered where the database
     # takes it by now.
     monkeypatch.setattr(factory, "make_store", make)
-    os.utime(note.note, (note.note.stat().st_mtime - 2 * sessions.RETRY_AFTER,) * 2)
+    os.utime(note.note, (note.note.stat().st_mtime - 2 * spool_directory.RETRY_AFTER,) * 2)
     async with trackers.Tracker(db_url) as tracker:
         await tracker.flush()
         assert len(await tracker.logs.list(text="refused", kind="log")) == 1
@@ -303,7 +304,7 @@ async def test_a_directory_that_cannot_be_read_is_set_aside(db_path, db_url, cap
         assert [event.message for event in await tracker.logs.list(kind="log")] == ["fine"]
         assert await tracker.aclose()
     assert not fine.exists()
-    assert "Input/output error" in sessions.set_aside(broken).reason
+    assert "Input/output error" in spool_directory.set_aside(broken).reason
     assert len([record for record in caplog.records if "set aside" in record.getMessage()]) == 1
 
 
@@ -369,7 +370,7 @@ def test_doctor_names_what_was_set_aside(live):
         "import asyncio, structjob\nasync def main():\n    async with structjob.Tracker(): pass\nasyncio.run(main())"
     )
     directory = left_behind(root, event(1))
-    (spool,) = sessions.adopt(root, set())
+    (spool,) = spool_directory.adopt(root, set())
     assert spool.set_aside("the database does not take it")
     spool.close()
     found = live.json("doctor")["findings"]

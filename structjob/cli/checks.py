@@ -344,13 +344,13 @@ def _can_be_made(place: Path) -> bool:
 
 def _set_aside(spools: list[Waiting]) -> Iterator[Finding]:
     """Name what a tracker could not deliver, and why."""
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     for spool in spools:
-        left = session.set_aside(spool.directory)
+        left = spool_directory.set_aside(spool.directory)
         if left is not None:
             found = f"{_bytes(spool.size)} in {spool.directory} were set aside: {left.reason}"
-            later = f"{session.RETRY_AFTER / 60:.0f} minutes later"
+            later = f"{spool_directory.RETRY_AFTER / 60:.0f} minutes later"
             advice = f"a tracker tries it again {later}, or at once without its note: rm {shlex.quote(str(left.note))}"
             yield Finding(
                 "set aside",
@@ -365,19 +365,22 @@ def _neighbours(places: Places) -> Iterator[Finding]:
     """Find what waits in other places: it is delivered from those of this database, and named where
     it is for another one.
     """
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     for place in places.neighbours():
         left = {
             directory: size
-            for directory, size in session.waiting(session.directories(place))
+            for directory, size in spool_directory.waiting(spool_directory.directories(place))
             if size
-            and not session.is_alive(directory)
-            and session.database_of(directory) != places.database
+            and not spool_directory.is_alive(directory)
+            and spool_directory.database_of(directory) != places.database
         }
         if left:
             others = sorted(
-                {session.database_of(directory) or "an unknown database" for directory in left}
+                {
+                    spool_directory.database_of(directory) or "an unknown database"
+                    for directory in left
+                }
             )
             found = f"{_bytes(sum(left.values()))} of {count_of(len(left), 'program')} that logged to {', '.join(others)} wait in {place}"
             advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {places.candidates[0]}"
@@ -418,14 +421,18 @@ def _space(path: Path, check: str) -> Iterator[Finding]:
 
 def waiting_spools(db: Database) -> Iterator[Waiting]:
     """Yield the spools of *db* on this host that hold something, wherever they are."""
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     places = places_of(db)
     if places is None:
         return
-    for directory, size in session.waiting(session.left_in(places)):
+    for directory, size in spool_directory.waiting(spool_directory.left_in(places)):
         yield Waiting(
-            int(directory.name), size, _last_seq(directory), session.is_alive(directory), directory
+            int(directory.name),
+            size,
+            _last_seq(directory),
+            spool_directory.is_alive(directory),
+            directory,
         )
 
 

@@ -243,11 +243,11 @@ async def deliver_from(
     """
     import asyncio
 
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below,
     # which knows how.
-    orphans = session.adopt_elsewhere(places, None, set())
+    orphans = spool_directory.adopt_elsewhere(places, None, set())
     for orphan in orphans:
         orphan.close()
     if not orphans:
@@ -274,7 +274,8 @@ async def deliver_from(
         deadline = time.monotonic() + _PATIENCE
         # A directory goes away when its jobs are marked, a moment after its last line is stored.
         while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another's task does it
-            directory.exists() and session.set_aside(directory) is None for directory in directories
+            directory.exists() and spool_directory.set_aside(directory) is None
+            for directory in directories
         ):
             await asyncio.sleep(0.01)
     finally:
@@ -341,20 +342,22 @@ def _require(database: Database) -> None:
 
 def _left_for(database: Database) -> int:
     """Return how many bytes wait for a database file that is not there."""
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     found = places_of(database)
     return (
-        sum(size for _, size in session.waiting(session.left_in(found))) if found is not None else 0
+        sum(size for _, size in spool_directory.waiting(spool_directory.left_in(found)))
+        if found is not None
+        else 0
     )
 
 
 def _where(database: Database) -> str:
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     found = places_of(database)
     return (
-        ", ".join(sorted({str(directory.parent) for directory in session.left_in(found)}))
+        ", ".join(sorted({str(directory.parent) for directory in spool_directory.left_in(found)}))
         if found is not None
         else ""
     )
@@ -366,7 +369,7 @@ async def _require_tables(database: Database, store: Store) -> None:
     """
     if database.url.get_backend_name() == "sqlite":
         return  # before the import, which takes a tenth of a second
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
     from structjob.store import migrations
     from structjob.store.server import ServerStore
 
@@ -374,7 +377,7 @@ async def _require_tables(database: Database, store: Store) -> None:
     await store.knock()
     found = places_of(database)
     if await store.administer(migrations.current) is None and (
-        found is None or not session.left_in(found)
+        found is None or not spool_directory.left_in(found)
     ):
         raise _holds_nothing(database)
 

@@ -92,12 +92,12 @@ def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]
     sessions' directories that are there.
     """
     from structjob.cli.database import places_of
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     places = places_of(db)
     directories = [
-        *(session.left_in(places) if places is not None else ()),
-        *(one for root in named for one in session.directories(root)),
+        *(spool_directory.left_in(places) if places is not None else ()),
+        *(one for root in named for one in spool_directory.directories(root)),
     ]
     usual = [places.candidates[0]] if places is not None else []
     return list(
@@ -109,12 +109,12 @@ def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
     """Return the spools that wait and are not being delivered, with their bytes, and the sessions
     whose spools are in use.
     """
-    from structjob.spool import session
+    from structjob.spool import directory as spool_directory
 
     left: dict[int, int] = {}
     busy: set[int] = set()
-    for directory, size in session.waiting(directories):
-        if session.is_alive(directory):
+    for directory, size in spool_directory.waiting(directories):
+        if spool_directory.is_alive(directory):
             busy.add(int(directory.name))
         elif size:
             left[int(directory.name)] = size

@@ -15,7 +15,7 @@ from structjob.engine.crash import CrashNotices, correct
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
-from structjob.spool import session as sessions
+from structjob.spool import directory as spool_directory
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
@@ -35,7 +35,7 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, er
 """Errors that say something of this process, and nothing of what it cannot read."""
 
 
-def _ending(feed: Source, spool: sessions.SessionSpool) -> Ending:
+def _ending(feed: Source, spool: spool_directory.SessionSpool) -> Ending:
     """Return what is known of a session whose process is gone, and of whose spool all is stored."""
     tally, events = spool.tally, spool.events
     at_risk = tally.at_risk if tally is not None else 0
@@ -103,7 +103,9 @@ class AdoptedSpools:
         root, places = self._recorder.root, self._recorder.places
         if root is None or places is None:
             return
-        self._take(sessions.adopt(root, self._known, places.database if places.asked else None))
+        self._take(
+            spool_directory.adopt(root, self._known, places.database if places.asked else None)
+        )
         for feed in self._feeds.values():
             assert feed.spool is not None  # noqa: S101 -- that is what was adopted
             feed.spool.try_finish()
@@ -114,10 +116,12 @@ class AdoptedSpools:
         """Take over what is left in the other places of this database."""
         if self._recorder.places is not None and not self._recorder.forked:
             self._take(
-                sessions.adopt_elsewhere(self._recorder.places, self._recorder.root, self._known)
+                spool_directory.adopt_elsewhere(
+                    self._recorder.places, self._recorder.root, self._known
+                )
             )
 
-    def _take(self, spools: Iterable[sessions.SessionSpool]) -> None:
+    def _take(self, spools: Iterable[spool_directory.SessionSpool]) -> None:
         for spool in spools:
             self._feeds[spool.session.session_id] = Source.of_orphan(spool)
             self._known.add(spool.session.session_id)
@@ -129,7 +133,7 @@ class AdoptedSpools:
     def sweep(self) -> None:
         """Delete what a process left that ended while it made a directory, or deleted one."""
         if self._recorder.root is not None:
-            sessions.sweep(self._recorder.root)
+            spool_directory.sweep(self._recorder.root)
 
     async def attempt(self, feed: Source, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what *call* returns, once the database answers; ``None`` if the database refuses

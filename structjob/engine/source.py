@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from structjob.spool.directory import SessionSpool
 from structjob.spool.queue import Batch, MemoryQueue, RecordQueue
-from structjob.spool.session import Session, SessionSpool
+from structjob.spool.session import Session
 from structjob.store.ingest import Write, Written
 
 LINE_BYTES = 512

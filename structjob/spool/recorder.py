@@ -29,7 +29,8 @@ from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
 
 if TYPE_CHECKING:
-    from structjob.spool.session import Session, SessionSpool
+    from structjob.spool.directory import SessionSpool
+    from structjob.spool.session import Session
 
 _ACCOUNT_EVERY = 0.25
 """Seconds between two accounts that a forked child gives of what it drops."""
@@ -92,7 +93,9 @@ class Recorder:
         self._max_bytes = max_bytes
         self._overflow = overflow
         self._told: dict[str, float] = {}
-        from structjob.spool.session import SessionSpool  # a program that only logs never needs it
+        from structjob.spool.directory import (
+            SessionSpool,  # a program that only logs never needs it
+        )
 
         self.places = Places(session.database, (places,)) if isinstance(places, Path) else places
         spool = None
@@ -460,7 +463,7 @@ class Recorder:
             return False
         try:
             if self.spool is None:
-                from structjob.spool.session import SessionSpool  # loaded long ago
+                from structjob.spool.directory import SessionSpool  # loaded long ago
 
                 spool = SessionSpool.create(
                     self.root,

@@ -1,0 +1,593 @@
+"""The directory of a session: its queues on disk and two lock files.
+
+``alive`` is locked (``flock``) by the process that writes, until it ends in whatever way;
+``deliver`` by the one that delivers: the writer's own engine, or whoever adopted the directory. A
+forked child has no engine: it holds ``alive`` only, and its parent delivers. A lock is closed,
+never unlocked: a fork may share it. While a directory is made or deleted its name begins with a
+dot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from structjob.diagnostics import diagnostics
+from structjob.exceptions import SpoolError
+from structjob.machine.files import UnsafeFile, make_directory, open_directly
+from structjob.machine.host import is_network
+from structjob.process import at_fork
+from structjob.spool.disk import DiskQueue
+from structjob.spool.places import Places
+from structjob.spool.queue import Overflow
+from structjob.spool.session import TIME_FORMAT, Session
+from structjob.spool.tally import Tally
+
+_META = "session.json"
+_SET_ASIDE = "set-aside"
+"""File in a session's directory that says why a database refused what is in it."""
+RETRY_AFTER = 600.0
+"""Seconds after which a directory that was set aside is tried once more."""
+_EARLIEST, _LATEST = 1970, 9998
+"""Years that every database and every time zone can hold."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNFINISHED = 60.0
+"""Seconds after which a directory that is still being made, or deleted, was left so."""
+
+
+def _check_directory(path: Path) -> None:
+    """Make *path* ours alone: a directory, no link, of this user, 0700, and not in one that another
+    user made in a shared one.
+    """
+    try:
+        with contextlib.suppress(FileExistsError):
+            make_directory(path)
+        info = os.lstat(path)
+    except UnsafeFile as exc:
+        raise SpoolError(
+            f"cannot use the spool directory {path}: {exc.strerror} with Tracker(spool=PATH)"
+        ) from exc
+    except OSError as exc:
+        raise SpoolError(
+            f"cannot create the spool directory {path}: {exc.strerror}; choose another with Tracker(spool=PATH), or spool=False"
+        ) from exc
+    if not stat.S_ISDIR(info.st_mode):
+        raise SpoolError(
+            f"the spool directory {path} is not a directory; move it away, or choose another with Tracker(spool=PATH)"
+        )
+    if info.st_uid != os.geteuid():
+        raise SpoolError(
+            f"the spool directory {path} belongs to another user (uid {info.st_uid}); choose another with Tracker(spool=PATH)"
+        )
+    if info.st_mode & 0o077:
+        os.chmod(path, 0o700)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SpoolError(
+            f"the spool directory {path} cannot be written to; check its permissions, or choose another with Tracker(spool=PATH)"
+        )
+
+
+def _lock(path: Path, *, create: bool) -> int | None:
+    """Return a descriptor that holds the lock on *path*, or ``None`` if another holds it (or it is
+    gone, or no file of ours).
+    """
+    try:
+        # Non-blocking: what lies there by this name may be a pipe.
+        fd = os.open(
+            path,
+            os.O_RDWR
+            | os.O_CLOEXEC
+            | os.O_NOFOLLOW
+            | os.O_NONBLOCK
+            | (os.O_CREAT if create else 0),
+            0o600,
+        )
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The file may have been deleted with its directory meanwhile.
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:
+            return fd
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
+class SessionSpool:
+    """A session's directory with its lanes.
+
+    Attributes:
+        session: Whose it is.
+        events: The lane of the log events.
+        states: The lane of the changes of state; no flood of logs fills it.
+        tally: What is known of its numbers; ``None`` if that was lost.
+        alive: Whether its process may still write.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        session: Session,
+        events: DiskQueue,
+        states: DiskQueue,
+        locks: dict[str, int],
+        tally: Tally | None,
+    ) -> None:
+        self.directory = directory
+        self.session = session
+        self.events = events
+        self.states = states
+        self.tally = tally
+        self._locks = locks
+        _held.add(self)
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        session: Session,
+        *,
+        max_bytes: int | None = None,
+        overflow: Overflow = "drop_oldest",
+        deliver: bool = True,
+    ) -> SessionSpool:
+        """Make the directory of *session* below *root*.
+
+        It appears under its name only with its locks held: nobody can take it for an orphan's
+        before.
+
+        Raises:
+            SpoolError: if it cannot be made.
+        """
+        _check_directory(root)
+        directory = root / str(session.session_id)
+        unfinished = _hidden(directory)
+        locks: dict[str, int] = {}
+        lanes: list[DiskQueue] = []
+        tally: Tally | None = None
+        try:
+            unfinished.mkdir(mode=0o700)
+            for name in ("alive", "deliver") if deliver else ("alive",):
+                fd = _lock(unfinished / name, create=True)
+                if fd is None:
+                    raise OSError("its new lock file is locked already")
+                locks[name] = fd
+            if not deliver:
+                os.close(open_directly(unfinished / "deliver", _NEW))
+            fd = open_directly(unfinished / _META, _NEW)
+            with open(fd, "wb") as file:
+                file.write(msgspec.json.encode(session))
+            # The lanes too: a directory that has its name is whole.
+            tally = Tally.create(unfinished)
+            shared = not deliver
+            lanes.append(
+                DiskQueue(
+                    unfinished,
+                    "events",
+                    writable=True,
+                    max_bytes=max_bytes,
+                    overflow=overflow,
+                    shared=shared,
+                    tally=tally,
+                )
+            )
+            lanes.append(DiskQueue(unfinished, "states", writable=True, shared=shared))
+            unfinished.rename(directory)
+        except OSError as exc:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for lane in lanes:
+                lane.close()
+            if tally is not None:
+                tally.close()
+            while locks:
+                os.close(locks.popitem()[1])
+            raise SpoolError(
+                f"cannot write to the spool directory {root}: {exc.strerror or exc}; "
+                f"{'make room on its disk, or ' if exc.errno in _FULL else ''}choose another with Tracker(spool=PATH), or spool=False"
+            ) from exc
+        for lane in lanes:
+            lane.moved(directory)
+        return cls(directory, session, lanes[0], lanes[1], locks, tally)
+
+    @classmethod
+    def create_first(
+        cls,
+        places: Places,
+        session: Session,
+        *,
+        max_bytes: int | None = None,
+        overflow: Overflow = "drop_oldest",
+        fallbacks: bool = False,
+    ) -> SessionSpool:
+        """Make the directory of *session* in the first of the *places* that works.
+
+        Args:
+            places: See `structjob.spool.places`.
+            session: Whose it is.
+            max_bytes: See `create`.
+            overflow: See `create`.
+            fallbacks: Whether to try the places' fallbacks for every fault. They are always tried
+                if the disk is full: a log that has no room must not keep a program from starting.
+
+        Raises:
+            SpoolError: if none works; about the first one.
+        """
+        first: SpoolError | None = None
+        for root in (*places.candidates, *places.fallbacks):
+            if root not in places.candidates and not (fallbacks or _is_full(first)):
+                break
+            try:
+                if root.parent in places.shelves and root.parent != places.shared:
+                    _check_directory(root.parent)
+                spool = cls.create(root, session, max_bytes=max_bytes, overflow=overflow)
+            except SpoolError as exc:
+                first = first or exc
+                continue
+            if first is not None:
+                diagnostics.warning("%s; what is logged waits in %s instead", first, root)
+            return spool
+        assert first is not None  # noqa: S101 -- there is a candidate
+        raise first
+
+    @property
+    def alive(self) -> bool:
+        return "alive" not in self._locks
+
+    def try_finish(self) -> bool:
+        """Return whether the writer has ended; from then on the lanes are final, and no-one else
+        can think so too.
+        """
+        if self.alive and (fd := _lock(self.directory / "alive", create=True)) is not None:
+            self._locks["alive"] = fd
+            self.events.final = self.states.final = True
+            if self.tally is not None:
+                self.tally.reread()
+        return not self.alive
+
+    def close(self) -> None:
+        """Let go of the files and locks: what waits is now up to the next process."""
+        self.events.close()
+        self.states.close()
+        self._close_others()
+
+    def _close_others(self) -> None:
+        if self.tally is not None:
+            self.tally.close()
+        while self._locks:
+            os.close(self._locks.popitem()[1])
+
+    def set_aside(self, reason: str) -> bool:
+        """Leave the directory as it is, with a note for others of the *reason* why it cannot be
+        delivered; return whether there is one.
+        """
+        note = self.directory / _SET_ASIDE
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                note.unlink()
+            with open(open_directly(note, _NEW), "wb") as file:
+                file.write(reason.encode("utf-8", "replace")[:4096] + b"\n")
+        except OSError:
+            return False
+        finally:
+            self.close()
+        return True
+
+    def remove(self) -> None:
+        """Delete the directory: all of it is stored."""
+        # In one step out of everybody's sight: what has its name is whole, whatever happens
+        # meanwhile.
+        gone = _hidden(self.directory)
+        with contextlib.suppress(OSError):
+            self.directory.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        self.close()
+
+    def forget(self) -> None:
+        """Let go of the files in a forked child; the parent's locks stay its own."""
+        self.events.forget()
+        self.states.forget()
+        self._close_others()
+
+
+_held: weakref.WeakSet[SessionSpool] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A lock is shared with a forked child, which would keep it for as long as it lives: its own
+    and those of adopted directories.
+    """
+    for spool in list(_held):
+        spool.forget()
+
+
+at_fork("spools", in_child=_after_fork)
+
+
+def adopt(
+    root: Path, known: set[int], database: str | None = None, *, exactly: bool = False
+) -> list[SessionSpool]:
+    """Take over the directories below *root* that nobody delivers.
+
+    Args:
+        root: A directory of spools; see `structjob.spool.places`.
+        known: Sessions not to look at: one's own, and those taken over before.
+        database: Which database one delivers to, as it stands in `Session.database`: what was for
+            another one is told of.
+        exactly: Whether to take only what is known to be for that database.
+
+    Returns:
+        Those whose lock was free. On a network file system none is: there a
+        free lock proves nothing, and the heartbeat decides.
+    """
+    names = [name for name in _names(root) if int(name) not in known]
+    if not names or is_network(root):
+        return []
+    adopted = []
+    for name in names:
+        directory = root / name
+        if not _ours(directory):
+            continue
+        # One that cannot be looked into is left to the reports of `structjob doctor`; it keeps
+        # nobody from the others.
+        with contextlib.suppress(OSError):
+            if exactly and (
+                database is None
+                or (session := _read_session(directory)) is None
+                or session.database != database
+            ):
+                continue
+            if (spool := _adopt(directory, database)) is not None:
+                adopted.append(spool)
+    return adopted
+
+
+def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[SessionSpool]:
+    """Take over what is left for a database in its other places: what has its own name, and what
+    says that it is for this database.
+
+    Args:
+        places: The database's places.
+        root: The place to leave out.
+        known: See `adopt`.
+    """
+    adopted: list[SessionSpool] = []
+    for place, exactly in [
+        *((place, False) for place in places.own()),
+        *((place, True) for place in places.neighbours()),
+    ]:
+        if place != root and _ours(place):
+            with contextlib.suppress(OSError):
+                seen = known | {spool.session.session_id for spool in adopted}
+                adopted += adopt(place, seen, places.database if exactly else None, exactly=exactly)
+    return adopted
+
+
+def left_in(places: Places) -> list[Path]:
+    """Return the sessions' directories of one database on this host, wherever they are."""
+    found: dict[str, Path] = {}
+    for place in places.own():
+        for directory in directories(place):
+            found.setdefault(os.path.realpath(directory), directory)
+    for place in places.neighbours():
+        for directory in directories(place):
+            if (database := database_of(directory)) is not None and database == places.database:
+                found.setdefault(os.path.realpath(directory), directory)
+    return list(found.values())
+
+
+def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
+    if (left := set_aside(directory)) is not None and left.age < RETRY_AFTER:
+        return None
+    fd = _lock(directory / "deliver", create=False)
+    if fd is None and (directory / "deliver").exists():
+        return None  # somebody delivers it
+    try:
+        session = _read_session(directory)
+        if session is not None and fd is None:
+            # Whoever restored the directory from a backup left the lock files out: nobody holds
+            # them.
+            fd = _lock(directory / "deliver", create=True)
+        if session is None or fd is None:
+            return None
+        if database is not None and session.database not in (None, database):
+            diagnostics.warning(
+                "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
+                directory,
+                session.database,
+                database,
+            )
+        tally = Tally.open(directory)
+        lanes = (
+            DiskQueue(directory, "events", writable=False, tally=tally),
+            DiskQueue(directory, "states", writable=False),
+        )
+        spool, fd = SessionSpool(directory, session, *lanes, {"deliver": fd}, tally), None
+    finally:
+        if fd is not None:
+            os.close(fd)
+    spool.try_finish()
+    return spool
+
+
+class SetAside(NamedTuple):
+    """Why a directory was set aside, how long ago in seconds, and the file that says so."""
+
+    reason: str
+    age: float
+    note: Path
+
+
+def set_aside(directory: Path) -> SetAside | None:
+    """Return why *directory* was set aside by `SessionSpool.set_aside`; ``None`` if it was not."""
+    try:
+        fd = os.open(
+            directory / _SET_ASIDE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
+    except OSError:
+        return None
+    with open(fd, "rb") as file, contextlib.suppress(OSError):
+        reason = file.read(4096).decode("utf-8", "replace").strip()
+        return SetAside(reason, time.time() - os.fstat(fd).st_mtime, directory / _SET_ASIDE)
+    return None
+
+
+def _ours(directory: Path) -> bool:
+    """Return whether *directory* is one, no link, and this user's."""
+    try:
+        info = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid()
+
+
+def _read_session(directory: Path) -> Session | None:
+    """Return whose *directory* is; ``None`` if it is no session's."""
+    number = int(directory.name)
+    if not 0 < number < 1 << 53 or directory.name != str(number):
+        return None
+    try:
+        fd = os.open(directory / _META, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            session = msgspec.json.decode(file.read(65_536), type=Session)
+            written = os.fstat(fd).st_mtime
+        if session.session_id == number:
+            return _clipped(session, written)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    # A power cut may leave the file empty. The events are worth more than knowing whose they are.
+    lanes = (
+        DiskQueue(directory, "events", writable=False),
+        DiskQueue(directory, "states", writable=False),
+    )
+    return Session(number, "unknown", None, 0) if any(lane.position() for lane in lanes) else None
+
+
+def _clipped(session: Session, written: float) -> Session:
+    """Return *session*, which was read from a file of the time *written*, with values that every
+    database takes.
+    """
+    try:
+        moment = datetime.fromisoformat(session.started_at)
+        started = moment if _EARLIEST <= moment.year <= _LATEST else None
+    except ValueError:
+        started = None
+    if started is None or started.tzinfo is not None:
+        started = started or datetime.fromtimestamp(max(written, 0.0), UTC)
+        started = started.astimezone(UTC)
+    return replace(
+        session,
+        host=_text(session.host, 255) or "unknown",
+        boot_id=_text(session.boot_id, 64),
+        pid=session.pid if 0 <= session.pid < 1 << 31 else 0,
+        service=_text(session.service, 128),
+        version=_text(session.version, 64),
+        started_at=started.strftime(TIME_FORMAT),
+        database=_text(session.database, 500),
+    )
+
+
+def _text(value: str | None, longest: int) -> str | None:
+    return (
+        value
+        if value is None
+        else value[:longest].replace("\x00", "␀").encode("utf-8", "replace").decode()
+    )
+
+
+def database_of(directory: Path) -> str | None:
+    """Return which database a session's *directory* is for, if it says so."""
+    session = _read_session(directory) if _ours(directory) else None
+    return session.database if session is not None else None
+
+
+def sweep(root: Path) -> None:
+    """Delete below *root* what a process left that ended while it made a session's directory, or
+    deleted one.
+    """
+    with contextlib.suppress(OSError):
+        for name in os.listdir(root):
+            hidden = root / name
+            if not (
+                name.startswith(".") and name[1:].isascii() and name[1:].isdigit() and _ours(hidden)
+            ):
+                continue
+            with contextlib.suppress(OSError):
+                if (
+                    time.time() - os.lstat(hidden).st_mtime > _UNFINISHED
+                    and (fd := _lock(hidden / "alive", create=True)) is not None
+                ):
+                    shutil.rmtree(hidden, ignore_errors=True)
+                    os.close(fd)
+
+
+def _hidden(directory: Path) -> Path:
+    """Return the name of *directory* while it is made, or deleted."""
+    return directory.with_name("." + directory.name)
+
+
+def _names(root: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(root) if name.isascii() and name.isdigit())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def waiting(directories: Iterable[Path]) -> list[tuple[Path, int]]:
+    """Return the bytes that wait in each of some sessions' *directories*; for messages."""
+    found = []
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            found.append(
+                (
+                    directory,
+                    sum(
+                        entry.stat().st_size
+                        for entry in os.scandir(directory)
+                        if entry.name.endswith(".jsonl")
+                    ),
+                )
+            )
+    return found
+
+
+def directories(root: Path) -> list[Path]:
+    """Return the sessions' directories below *root*; none where it cannot be read."""
+    try:
+        return [root / name for name in _names(root)]
+    except OSError:
+        return []
+
+
+def is_alive(directory: Path) -> bool:
+    """Return whether somebody writes to a session's *directory*, or delivers what is in it."""
+    for name in ("alive", "deliver"):
+        fd = _lock(directory / name, create=False)
+        if fd is None and (directory / name).exists():
+            return True
+        if fd is not None:
+            os.close(fd)
+    return False
+
+
+def _is_full(fault: SpoolError | None) -> bool:
+    return (
+        fault is not None
+        and isinstance(fault.__cause__, OSError)
+        and fault.__cause__.errno in _FULL
+    )
