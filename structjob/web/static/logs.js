@@ -540,7 +540,17 @@ export class StructjobLogs extends HTMLElement {
     const top = this.#window.tops[index], height = this.#window.height(item);
     if (top < this.#top + 40 || top + height > this.#top + this.box.clientHeight - 40) this.#to(Math.max(0, top - this.box.clientHeight / 3));
     this.redraw();
+    requestAnimationFrame(() => this.#fit(item.key)); // once its height is known: it may be open
     return true;
+  }
+
+  /** Have the whole of a row in view, or as much as fits. */
+  #fit(key) {
+    const w = this.#window, index = w.items.findIndex((one) => one.key === key);
+    if (index < 0 || this.view.cursor !== key) return;
+    w.layout();
+    const top = w.tops[index], over = top + w.height(w.items[index]) + 44 - this.#top - this.box.clientHeight;
+    if (over > 0) this.#to(Math.min(this.#top + over, Math.max(0, top - 40)));
   }
 
   /** Stand on a line, wherever it is: "SESSION:SEQ". */
