@@ -287,6 +287,14 @@ class EventRecord:
     fingerprint: str | None = None
     """The error that this event is an occurrence of; see `structjob.queries.errors.Errors`."""
 
+    def __str__(self) -> str:
+        """Return it as the console shows it: time in UTC, level, message, attributes, place, and
+        the traceback below.
+        """
+        from structjob.text.rendering import Lines
+
+        return Lines(color=False, utc=True, unicode=True).render(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:

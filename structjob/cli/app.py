@@ -36,6 +36,7 @@ from structjob.cli.stats import stats
 from structjob.cli.tail import tail
 from structjob.cli.token import token
 from structjob.cli.verify import verify
+from structjob.cli.wait import wait
 from structjob.exceptions import (
     ErrorGroupNotFound,
     EventNotFound,
@@ -163,6 +164,7 @@ for command in (
     stats,
     errors,
     cancel,
+    wait,
     sessions,
     serve,
     token,

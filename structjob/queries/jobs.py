@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import inspect
 import itertools
 import math
 import operator
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
@@ -53,6 +55,7 @@ from structjob.queries.paging import (
     SCAN_LIMIT,
     Listing,
     behind,
+    count_all,
     fingerprint,
     first,
     merged,
@@ -90,6 +93,12 @@ SLOWER_LIMIT = 1_000
 """
 
 _AT_ONCE = 100
+
+_BATCH = 1_000
+"""Jobs that an iteration reads at a time."""
+
+FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
+"""Seconds between two looks whether a job has ended: at first, and at last."""
 
 
 class Jobs:
@@ -214,13 +223,105 @@ class Jobs:
                 another query.
         """
         wanted = merged(JobFilter, filter, filters)
+        listing = await self._listing(wanted)
+        if wanted.sort == "duration":
+            return await self._by_duration(listing, cursor)
+        if wanted.slower:
+            return await self._slower(listing, cursor)
+        return await read_page(self._fetch, listing, cursor, rows.job)
+
+    async def iterate(
+        self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
+    ) -> AsyncIterator[JobRecord]:  # see JobFilter
+        """Yield every job that matches, in the order of their creation.
+
+        Jobs that are created meanwhile come along only with ``order="asc"``.
+
+        Args:
+            filter: What to read, newest first by default; its ``limit`` is how many rows are read
+                at a time.
+            **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, or its value is refused.
+        """
+        if filter is None and "limit" not in filters:
+            filters["limit"] = _BATCH
+        wanted = merged(JobFilter, filter, filters)
+        cursor: str | None = None
+        while True:
+            page = await self.list(wanted, cursor=cursor)
+            for job in page:
+                yield job
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def count(
+        self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
+    ) -> int:  # see JobFilter
+        """Return how many jobs match; ``limit``, ``order`` and ``sort`` do not matter.
+
+        A search in ``metadata``, which no index serves, looks at 100,000 jobs at a time.
+
+        Raises:
+            InvalidFilter: if a filter is unknown, its value is refused, or ``slower`` is asked for.
+        """
+        wanted = merged(JobFilter, filter, filters)
+        if wanted.slower:
+            raise InvalidFilter(
+                "slower jobs are not counted: list them with jobs.list(slower=True)"
+            )
+        return await count_all(self._fetch, await self._listing(replace(wanted, order="asc")))
+
+    async def children(self, any_id: AnyJob) -> builtins.list[JobRecord]:
+        """Return the child jobs of a job, the oldest first, without their own children.
+
+        Args:
+            any_id: The job, as `find` takes it.
+
+        Raises:
+            JobNotFound: if there is no such job.
+        """
+        parent = await self.find(any_id)
+        return [job async for job in self.iterate(parent_job_id=parent, order="asc", limit=_BATCH)]
+
+    async def wait(self, any_id: AnyJob, timeout: float | None = None) -> JobRecord:  # noqa: ASYNC109 -- it covers several awaits
+        """Wait until a job has ended, wherever it runs; return it.
+
+        The database is asked at once, then 20 times a second at first and once a second at last.
+
+        Args:
+            any_id: The job, as `find` takes it.
+            timeout: Seconds to wait at most; None: as long as it takes.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            TimeoutError: if it has not ended after *timeout*.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        job = await self.find(any_id)
+        pause = FIRST_PAUSE
+        while not job.status.terminal:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(
+                    f"job {job.id} ({job.operation}) is {job.status.value} after {timeout:g} s"
+                )
+            await asyncio.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 1.5, LAST_PAUSE)
+            job = await self.find(job)
+        return job
+
+    async def _listing(self, wanted: JobFilter) -> Listing:
+        """Return what *wanted* lists, once everything pending is delivered."""
         _conditions(wanted)  # what is refused is refused before anything is delivered
         await self._flush()
         if wanted.parent_job_id is not None:
             wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
         if wanted.root_job_id is not None:
             wanted = replace(wanted, root_job_id=await self.exact_id(wanted.root_job_id))
-        listing = Listing(
+        return Listing(
             table=jobs,
             time=jobs.c.created_at,
             conditions=_conditions(wanted),
@@ -233,11 +334,6 @@ class Jobs:
                 for path, value in (wanted.metadata or {}).items()
             ),
         )
-        if wanted.sort == "duration":
-            return await self._by_duration(listing, cursor)
-        if wanted.slower:
-            return await self._slower(listing, cursor)
-        return await read_page(self._fetch, listing, cursor, rows.job)
 
     async def _by_duration(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
         """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, by how long they took.

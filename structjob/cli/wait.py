@@ -1,0 +1,87 @@
+"""``structjob wait``: until a job has ended, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.screen import command_line, put_json, say
+from structjob.cli.times import stretch
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+    from structjob.models import JobRecord
+
+FAILED, CANCELLED, TIMED_OUT = 1, 130, 124
+"""Exit codes; the last one is that of ``timeout``."""
+
+_LOOK_EVERY = 2.0
+"""Seconds between two looks for what dead programs left: their jobs have crashed."""
+
+
+@click.command(
+    epilog="""\b
+Exit codes: 0 completed, 1 failed or crashed, 130 cancelled, 124 not ended in time.
+\b
+Examples:
+  structjob wait 019a3f7c && structjob logs 019a3f7c
+  structjob wait gui-17 --timeout 10m"""
+)
+@click.argument("id_", metavar="ID")
+@click.option(
+    "--timeout",
+    metavar="SPAN",
+    callback=stretch,
+    help="How long to wait at most: 30s, 10m.  [default: as long as it takes]",
+)
+@options.json_output
+@options.database
+def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:
+    """Wait until a job has ended; its outcome is the exit code."""
+    from structjob.cli.database import execute
+
+    job = execute(_wait(id_, db, None if timeout is None else timeout.total_seconds()))
+    if as_json:
+        put_json(job)
+    else:
+        _tell(job, db)
+    click.get_current_context().exit(_code(job))
+
+
+async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+
+    deadline = None if seconds is None else time.monotonic() + seconds
+    async with reading(db) as reader:
+        job = await resolve(reader, given, names=True)
+        while not job.status.terminal:
+            left = _LOOK_EVERY if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                job = await reader.jobs.wait(job, min(left, _LOOK_EVERY))
+            except TimeoutError:
+                await reader.deliver_now_and_then()
+                job = await reader.jobs.get(job.id)
+        return job
+
+
+def _tell(job: JobRecord, db: Database) -> None:
+    from structjob.text.escaping import escape
+    from structjob.text.rendering import short
+
+    status = job.status.value if job.status.terminal else f"still {job.status.value}"
+    error = "" if job.error is None else f": {escape(job.error.message)}"
+    say(f"{escape(job.operation)} {'is ' if not job.status.terminal else ''}{status}{error}")
+    say(f"next:  {command_line('show', short(job.id), db=db.option)}")
+
+
+def _code(job: JobRecord) -> int:
+    if not job.status.terminal:
+        return TIMED_OUT
+    return {"completed": 0, "cancelled": CANCELLED}.get(job.status.value, FAILED)
