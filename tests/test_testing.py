@@ -1,0 +1,309 @@
+"""The pytest plugin, in real runs of pytest: which tests pass, fail, and what they show (R50)."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytest_plugins = ["pytester"]
+
+WORK = """
+import asyncio, structlog, structjob
+log = structlog.get_logger()
+
+async def work(tracker):
+    async with tracker.job("import", owner="ada") as job:
+        async with job.step("read"):
+            log.info("row", n=7)
+        async with job.child("check"):
+            await asyncio.to_thread(log.warning, "odd row")
+        job.result = {"rows": 1}
+
+def check(tracked):
+    job = tracked.assert_job("import", steps=["read"], result={"rows": 1}, owner="ada")
+    assert tracked.assert_job("check").parent_job_id == job.id
+    assert tracked.assert_event("row", level="info", job="import", n=7).step == "read"
+    tracked.assert_event("odd row", job="check")
+    tracked.assert_no_errors()
+    assert tracked.tree() == "import completed\\n  - read completed\\n  check completed"
+    assert len(tracked.jobs) == 2 and [step.name for step in tracked.steps] == ["read"]
+"""
+
+
+@pytest.fixture
+def run(pytester):
+    """Run pytest in a process of its own on a file of tests, with the plugin."""
+
+    def run(tests, *options):
+        pytester.makepyfile(test_it=WORK + tests)
+        return pytester.runpytest_subprocess(
+            "-p", "no:structjob", "-p", "structjob.testing", "-p", "no:cacheprovider", *options
+        )
+
+    return run
+
+
+PLAIN = """
+def test_plain(tracked):
+    with tracked.tracker.job("sync") as job, job.step("one"):
+        log.info("hello")
+    tracked.assert_job("sync", steps=["one"])
+    tracked.assert_event("hello", job="sync")
+
+def test_alone(tracked):
+    assert tracked.jobs == [] and tracked.events == []
+    asyncio.run(work(tracked.tracker))
+    check(tracked)
+"""
+
+ASYNC = """
+import pytest
+{mark}
+async def test_async(tracked):
+    await work(tracked.tracker)
+    check(tracked)
+
+{mark}
+async def test_again(tracked):
+    await work(tracked.tracker)
+    check(tracked)
+"""
+
+UNITTEST = """
+import unittest, pytest
+
+@pytest.mark.usefixtures("tracked")
+class TestIt(unittest.TestCase):
+    def test_one(self):
+        asyncio.run(work(self.tracked.tracker))
+        check(self.tracked)
+
+@pytest.mark.usefixtures("tracked")
+class TestAsync(unittest.IsolatedAsyncioTestCase):
+    async def test_two(self):
+        await work(self.tracked.tracker)
+        check(self.tracked)
+"""
+
+
+ANYIO = ASYNC.format(
+    mark="@pytest.mark.parametrize('anyio_backend', ['asyncio'])\n@pytest.mark.anyio"
+)
+
+
+def slow(tests, setting, *, id):
+    return pytest.param(tests, ("-o", setting), id=id, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("tests", "options"),
+    [
+        pytest.param(PLAIN, (), id="plain"),
+        slow(ASYNC.format(mark="@pytest.mark.asyncio"), "asyncio_mode=strict", id="asyncio strict"),
+        slow(ASYNC.format(mark=""), "asyncio_mode=auto", id="asyncio auto"),
+        slow(ANYIO, "asyncio_mode=strict", id="anyio"),
+        pytest.param(PLAIN, ("-n", "2"), id="xdist", marks=pytest.mark.slow),
+        slow(UNITTEST, "asyncio_mode=strict", id="unittest"),
+    ],
+)
+def test_it_works_with_every_kind_of_test(run, tests, options):
+    """R50: the same fixture, in plain, asyncio, anyio and unittest tests, alone and in parallel; no
+    test sees what another recorded.
+    """
+    run(tests, *options).assert_outcomes(passed=2)
+
+
+def test_a_failure_shows_what_was_recorded(run):
+    """R50: a failing assertion says what is different, and every failing test shows the jobs, their
+    steps and the last lines.
+    """
+    shown = run("""
+def test_status(tracked):
+    asyncio.run(work(tracked.tracker))
+    tracked.assert_job("import", status="failed", steps=["write"])
+
+def test_event(tracked):
+    asyncio.run(work(tracked.tracker))
+    tracked.assert_event("row", n=8, vm="pg-01")
+
+def test_missing(tracked):
+    tracked.job("nothing")
+
+def test_errors(tracked):
+    try:
+        with tracked.tracker.job("bad"):
+            raise ValueError("broken")
+    except ValueError:
+        pass
+    tracked.assert_no_errors()
+
+def test_of_its_own(tracked):
+    asyncio.run(work(tracked.tracker))
+    assert 1 == 2
+""")
+    shown.assert_outcomes(failed=5)
+    text = shown.stdout.str()
+    for said in (
+        r"status: <JobStatus.COMPLETED: 'completed'>, expected 'failed'",
+        r"steps: \['read'\], expected \['write'\]",
+        r"the nearest: 'row'",
+        r"n: 7, expected 8",
+        r"vm: missing, expected 'pg-01'",
+        r"no jobs 'nothing', not one",
+        r"job 'bad' is failed",
+        r"bad failed  ValueError: broken",
+        r"-+ structjob -+\nimport completed\n  - read completed\n  check completed\n\ninfo     row n=7\nwarning  odd row",
+    ):
+        assert re.search(said, text), said
+
+
+@pytest.mark.slow
+def test_what_is_left_open_fails_the_test(run):
+    """R50: a job that still runs, or a tracker that is still open, is named at the test's end, and
+    does not disturb the next one.
+    """
+    shown = run("""
+def test_job(tracked):
+    async def forget():
+        await (await tracked.tracker.create_job("forgotten")).start()
+    asyncio.run(forget())
+
+def test_tracker(tracked, tmp_path):
+    structjob.Tracker(f"sqlite:///{tmp_path}/other.db").__enter__()
+
+def test_next(tracked):
+    structjob.configure(console=False, level="error")  # of the code under test
+    asyncio.run(work(tracked.tracker))
+    assert len(tracked.jobs) == 2
+""")
+    shown.assert_outcomes(passed=3, errors=2)
+    shown.stdout.fnmatch_lines(["*left running by the test: 'forgotten'*"])
+    shown.stdout.fnmatch_lines(["*a tracker was left open by the test*"])
+
+
+@pytest.mark.slow
+def test_a_test_that_is_interrupted(run):
+    """Bad day: a task is cancelled, the loop is closed early, a child is forked: the next test has
+    a tracker.
+    """
+    run("""
+import os
+
+def test_cancelled(tracked):
+    async def main():
+        async def endless():
+            async with tracked.tracker.job("endless"):
+                await asyncio.Event().wait()
+        task = asyncio.create_task(endless())
+        while not tracked.jobs:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    asyncio.run(main())
+    tracked.assert_job("endless", status="cancelled")
+
+def test_forked(tracked):
+    with tracked.tracker.job("parent"):
+        if not (pid := os.fork()):
+            log.info("in the child")
+            os._exit(0)
+        os.waitpid(pid, 0)
+    tracked.assert_job("parent")
+
+def test_next(tracked):
+    asyncio.run(work(tracked.tracker))
+    check(tracked)
+""").assert_outcomes(passed=3)
+
+
+@pytest.mark.slow
+def test_every_tracker_may_be_replaced(run, pytester):
+    """R50: with `structjob_autouse`, code that opens a tracker itself gets the test's, whatever its
+    URL.
+    """
+    run("""
+URL = "postgresql://nowhere.invalid/prod"
+
+async def main():
+    async with structjob.Tracker(URL, service="shop") as tracker:
+        await work(tracker)
+    tracker = structjob.Tracker(URL)
+    await tracker.open()
+    assert len(await tracker.jobs.list()) == 2
+    await tracker.aclose()
+    with structjob.Tracker(URL) as tracker, tracker.job("sync"):
+        pass
+
+def test_it(tracked):
+    asyncio.run(main())
+    tracked.assert_job("import")
+    tracked.assert_job("sync")
+
+def test_without_naming_it():
+    asyncio.run(main())
+""", "-o", "structjob_autouse=true").assert_outcomes(passed=2)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_database_of_a_failed_test_is_kept(run, pytester):
+    """R50: with `--structjob-keep DIR` it is a file to be read by the commands."""
+    run("""
+def test_good(tracked):
+    asyncio.run(work(tracked.tracker))
+
+def test_bad(tracked):
+    asyncio.run(work(tracked.tracker))
+    assert False
+""", "--structjob-keep", "kept").assert_outcomes(passed=1, failed=1)  # fmt: skip
+    (kept,) = (pytester.path / "kept").glob("*.db")
+    assert "test_bad" in kept.name
+    command = [sys.executable, "-m", "structjob", "jobs", "--db", str(kept)]
+    assert "import" in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+def test_other_suites_are_not_disturbed(run):
+    """R50: where no fixture is used nothing of the library is loaded, and structlog stays as it
+    was.
+    """
+    program = """
+import sys
+
+def test_nothing(request):
+    names = [name for name in sys.modules if name.startswith(("structjob.", "sqlalchemy", "msgspec"))]
+    assert names == ["structjob.testing"], names
+    assert not [name for name in request.fixturenames if "structjob" in name]
+"""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:structjob", "-p", "structjob.testing", "-p", "no:cacheprovider", "-c", "/dev/null"]  # fmt: skip
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "test_nothing.py")
+        path.write_text(program)
+        done = subprocess.run(
+            [*command, str(path)], cwd=directory, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stdout
+
+
+def test_pytest_finds_it():
+    """R50: it is there once the package is installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"structjob": "structjob.testing"}
+
+
+@pytest.mark.slow
+def test_the_program_of_the_documentation_runs(pytester):
+    """R51: the page's tests pass as they stand."""
+    page = (ROOT / "docs/integrations/pytest.md").read_text("utf-8")
+    for name in ("orders.py", "test_orders.py"):
+        (text,) = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", page, re.DOTALL)
+        (pytester.path / name).write_text(text, "utf-8")
+    pytester.syspathinsert()
+    pytester.runpytest_subprocess(
+        "-p", "no:structjob", "-p", "structjob.testing", "-o", "asyncio_mode=auto"
+    ).assert_outcomes(passed=2)
