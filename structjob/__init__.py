@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from structjob.filters import AttemptFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
     from structjob.integrations import asgi as asgi
+    from structjob.integrations import click as click
     from structjob.integrations import http as http
+    from structjob.integrations import wsgi as wsgi
     from structjob.integrations.processes import worker_initializer
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.correlation import correlate, current_correlation_id, detached
@@ -155,7 +157,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_INTEGRATIONS = ("alembic", "asgi", "http")
+_INTEGRATIONS = ("alembic", "asgi", "click", "http", "wsgi")
 """Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
 
 _MODULES = ("exceptions", "processors", "typing")

@@ -14,28 +14,31 @@ result                  ``{"status": 200, "bytes": 512, "response_ms": 3.1}``, u
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-    MutableMapping,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from fnmatch import translate
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
-from structjob.context.propagation import RemoteContext, extract, remote_scope
-from structjob.context.scope import current_scope, new_id
-from structjob.diagnostics import diagnostics, faults
+from structjob.context.propagation import RemoteContext
+from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
+from structjob.integrations.requests import (
+    CLIENT_GONE,
+    SEEN,
+    SKIPPED,
+    UNMATCHED,
+    Jobs,
+    ResponseError,
+    Rules,
+    Trust,
+    id_headers,
+    job_of,
+    operation_of,
+    summary_of,
+)
 from structjob.integrations.routes import Route, find_route, taken_route
 from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.options import JobOptions
-from structjob.tracker import Tracker, host_of
+from structjob.tracker import Tracker
 
 __all__ = ["JobMiddleware", "ResponseError", "install", "lifespan"]
 
@@ -44,30 +47,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Jobs = Literal["all", "changes", "none"] | Callable[[Scope], bool]
-TrustLevel = Literal["ids", "all", "none"]
-Trust = TrustLevel | Callable[[Scope], TrustLevel]
-
-SKIPPED = ("/health", "/healthz", "/healthcheck", "/health/*", "/livez", "/readyz", "/metrics", "/favicon.ico")  # fmt: skip
-"""Paths that are not tracked by default: probes ask for them every few seconds."""
-
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY")
-_UNTRACKED = ("HEAD", "OPTIONS")
-_CHANGES = ("POST", "PUT", "PATCH", "DELETE")
-_CARRIED = frozenset((b"x-correlation-id", b"x-request-id", b"x-job-id", b"baggage", b"traceparent", b"tracestate"))  # fmt: skip
-"""Headers that `extract` reads: most requests have none of them, and need not be read."""
-_SEEN = "structjob.request"
-"""Key of a scope that a middleware of ours has taken already."""
-
-_MAX_PATH = 1_000
-"""Characters of a path that stand in a job's metadata."""
-
-CLIENT_GONE = 499
-"""Status of a request whose client left before the response was complete; nginx has it so."""
-
-
-class ResponseError(Exception):
-    """The error of a request that was answered with a status ≥ 500, without an exception."""
 
 
 class Options(TypedDict, total=False):
@@ -118,39 +97,19 @@ class JobMiddleware:
         response_headers: bool = True,
         websockets: bool = False,
     ) -> None:
-        if tracker is not None and not isinstance(tracker, Tracker):
-            raise InvalidArgument(f"tracker must be a Tracker, not {type(tracker).__name__}")
-        if not callable(jobs) and jobs not in ("all", "changes", "none"):
-            raise InvalidArgument(
-                f"jobs must be 'all', 'changes', 'none' or a function of the scope, not {jobs!r}"
-            )
-        if not callable(trust) and trust not in ("ids", "all", "none"):
-            raise InvalidArgument(
-                f"trust must be 'ids', 'all', 'none' or a function of the scope, not {trust!r}"
-            )
-        patterns = [skip] if isinstance(skip, str) else list(skip)
-        for pattern in patterns:
-            if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
-                raise InvalidArgument(
-                    f"skip has patterns of paths such as '/internal/*', not {pattern!r}"
-                )
         self.app = app
-        self._tracker = tracker
-        self._jobs = jobs
-        self._skip = re.compile("|".join(map(translate, patterns)) or r"(?!)")
-        self._trust = trust
+        self._rules = Rules(tracker, jobs, skip, trust, "scope")
         self._response_headers = response_headers
         self._websockets = websockets
-        self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or _SEEN in scope:
+        if scope["type"] not in ("http", "websocket") or SEEN in scope:
             await self.app(scope, receive, send)
             return
-        scope[_SEEN] = True
+        scope[SEEN] = True
         exchange, job, remote = Exchange(receive, send), None, RemoteContext()
         try:
-            remote = self._remote(scope)
+            remote = self._rules.believed(scope, scope["headers"])
             job, exchange.route = self._job(scope, remote)
         except Exception as exc:  # noqa: BLE001 -- a fault of ours must never cost a response
             faults.add("tracking a request", exc)
@@ -165,74 +124,29 @@ class JobMiddleware:
     # -- before
     # --------------------------------------------------------------------------
 
-    def _remote(self, scope: Scope) -> RemoteContext:
-        """Return what is believed of the headers, with a correlation id."""
-        trust = self._trust(scope) if callable(self._trust) else self._trust
-        carried = [pair for pair in scope["headers"] if pair[0] in _CARRIED]
-        remote = extract(carried) if carried and trust != "none" else RemoteContext()
-        if carried and trust != "all":
-            remote = RemoteContext(
-                correlation_id=remote.correlation_id,
-                trace_id=remote.trace_id,
-                span_id=remote.span_id,
-                trace_flags=remote.trace_flags,
-                tracestate=remote.tracestate,
-            )
-        outer = current_scope()
-        if outer is not None and remote.job_id is None:  # below `structjob run`, or a client's job
-            remote = remote._replace(
-                job_id=outer.job_id,
-                step_id=outer.step_id,
-                attempt=outer.attempt,
-                operation=outer.operation,
-                root_job_id=outer.root_job_id,
-                correlation_id=remote.correlation_id or outer.correlation_id,
-                **outer.labels,
-            )
-        return remote._replace(correlation_id=remote.correlation_id or remote.trace_id or new_id())
-
     def _job(self, scope: Scope, remote: RemoteContext) -> tuple[Job | None, Route | None]:
         """Return the job of a request and its route; no job if it shall not have one."""
-        path = _path(scope)
-        if not self._wanted(scope) or self._skip.match(path):
+        method, path = _method(scope), _path(scope)
+        if method == "WEBSOCKET" and not self._websockets:
             return None, None
-        host = host_of(self._tracker)
+        host = self._rules.host_for(scope, method, path)
         if host is None:
             return None, None
-        method = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
         routes = getattr(scope.get("app"), "routes", None) or getattr(self.app, "routes", None)
-        route = None
-        if routes:
-            route = find_route(routes, dict(scope)) or Route("<unmatched>")
-            if route.static:
-                return None, route
+        route = (find_route(routes, dict(scope)) or UNMATCHED) if routes else None
+        if route is not None and route.static:
+            return None, route
         client = scope.get("client")
-        about = {
-            "method": method[:20],
-            "path": path[:_MAX_PATH],
-            "client": client[0] if client else None,
-        }
-        # Not `tracker.job()`: what that checks beforehand costs as much as the job itself.
-        options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
-        parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
-        return Job(host, operation_of(method, route), parent=parent, options=options), route
-
-    def _wanted(self, scope: Scope) -> bool:
-        if scope["type"] == "websocket":
-            return self._websockets
-        if callable(self._jobs):
-            return bool(self._jobs(scope))
-        if self._jobs == "changes":
-            return scope["method"] in _CHANGES
-        return self._jobs == "all" and scope["method"] not in _UNTRACKED
+        job = job_of(
+            host, remote, route, method=method, path=path, client=client[0] if client else None
+        )
+        return job, route
 
     async def _started(self, job: Job) -> bool:
         try:
             await job.__aenter__()
         except NotOpen as exc:
-            if not self._warned:
-                self._warned = True
-                diagnostics.warning("requests are not tracked: %s", exc)
+            self._rules.warn_once(exc)
         except Exception as exc:  # noqa: BLE001 -- see above
             faults.add("starting the job of a request", exc)
         else:
@@ -260,17 +174,13 @@ class JobMiddleware:
         try:
             if job.ended:  # by the application
                 return
-            if exchange.route is None or exchange.route.template == "<unmatched>":
-                taken = taken_route(scope)
-                if taken is not None:
-                    job.operation = operation_of(
-                        "WEBSOCKET" if scope["type"] == "websocket" else scope["method"], taken
-                    )
+            taken = taken_route(scope) if exchange.route in (None, UNMATCHED) else None
+            if taken is not None:
+                job.operation = operation_of(_method(scope), taken)
             result = exchange.result(exc)
             if job.result is None:
                 job.result = result
-            # `status` is the job's
-            summary = {"http_status" if name == "status" else name: result[name] for name in result}
+            summary = summary_of(result)
             if exchange.gone and (exc is None or _of_client(exc)):
                 await job.end("cancelled", error=exc, summary=summary)
             elif exc is None:
@@ -317,9 +227,9 @@ class Exchange:
 
     def add_headers(self, job_id: str | None, correlation_id: str | None) -> None:
         """Add the ids to the response when it begins, as far as a header can hold them."""
-        for name, value in ((b"x-job-id", job_id), (b"x-correlation-id", correlation_id)):
-            if value is not None and value.isascii() and value.isprintable():
-                self._headers.append((name, value.encode()))
+        self._headers = [
+            (name.encode(), value.encode()) for name, value in id_headers(job_id, correlation_id)
+        ]
 
     async def receive(self) -> Message:
         """Pass on what the client sent."""
@@ -376,10 +286,9 @@ class Exchange:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def operation_of(method: str, route: Route | None) -> str:
-    """Return what the job of a request is called."""
-    known = method if method in _METHODS or method == "WEBSOCKET" else "OTHER"
-    return known if route is None else f"{known} {route.template or '/'}"
+def _method(scope: Scope) -> str:
+    method: str = "WEBSOCKET" if scope["type"] == "websocket" else scope["method"]
+    return method
 
 
 def _path(scope: Scope) -> str:

@@ -1,0 +1,150 @@
+"""Commands of click and Typer: a job for each run of a command.
+
+======================  ==========================================================================
+job                     one run of a command: its callback; not ``--help``, completion or a group
+operation               the command as it is typed: ``tool users add``
+attempt                 always the first
+parent                  the job in the environment (``structjob run``, `Job.run_process`)
+correlation id          that in the environment, else a new one
+result                  ``{"exit_code": 0}``, unless the command sets another
+======================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, TypeVar
+
+from structjob.context.propagation import from_environment
+from structjob.context.scope import current_scope
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.tracker import Tracker, host_of
+
+__all__ = ["tracked"]
+
+C = TypeVar("C")
+
+_TRACKED = "_structjob_tracked"
+
+
+def tracked(command: C, url: Any = None, *, params: bool = True) -> C:
+    """Run each command of a command line as a job; what it prints, raises and exits with stays the
+    same.
+
+    Uses the tracker that is open, or else opens one for the time of the command.
+
+    Args:
+        command: A click command or group, or a Typer application. Below a group each command is a
+            job, and the group itself is none.
+        url: See `structjob.Tracker`.
+        params: Whether the parameters are recorded, as metadata; never those whose input is hidden,
+            or whose name is that of a secret.
+
+    Returns:
+        The same command or group; of a Typer application its command, to be called in its place.
+
+    Raises:
+        InvalidArgument: if *command* is none of these.
+    """
+    found: Any = command
+    if hasattr(found, "registered_commands"):
+        found = sys.modules["typer.main"].get_command(found)
+    if not callable(getattr(found, "invoke", None)) or not hasattr(found, "params"):
+        raise InvalidArgument(
+            f"tracked() takes a click command or group, or a Typer application, not {command!r}: "
+            "write it above @click.command()"
+        )
+    return _tracked(found, url, params)  # type: ignore[no-any-return]
+
+
+def _tracked(command: Any, url: Any, params: bool) -> Any:
+    if command is None or getattr(command, _TRACKED, False):
+        return command
+    setattr(command, _TRACKED, True)
+    if hasattr(command, "get_command"):  # a group; one that is lazy makes its commands later
+        get = command.get_command
+        command.get_command = lambda *args, **options: _tracked(get(*args, **options), url, params)
+    else:
+        invoke = command.invoke
+        command.invoke = lambda context: _run(invoke, context, url, params)
+    return command
+
+
+def _run(invoke: Callable[[Any], Any], context: Any, url: Any, params: bool) -> Any:
+    with ExitStack() as stack:
+        job = _started(context, url, params, stack)
+        if job is None:
+            return invoke(context)
+        try:
+            returned = invoke(context)
+        except BaseException as exc:
+            _end(job, exc)
+            raise
+        _end(job, None)
+        return returned
+
+
+def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | None:
+    """Return the job of a command, which has begun; ``None`` where it cannot be tracked."""
+    try:
+        host = host_of()
+        if host is None:
+            host = host_of(stack.enter_context(Tracker(url)))
+        assert host is not None  # noqa: S101 -- it is open
+        scope = current_scope()
+        parent = from_environment(os.environ)
+        options = JobOptions(
+            metadata=_parameters(context) if params else None,
+            correlation_id=parent.correlation_id if scope is None else None,
+        )
+        job = Job(host, context.command_path[:255], parent=scope, options=options)
+        return stack.enter_context(job)
+    except Exception as exc:  # noqa: BLE001 -- a command runs, whether it can be tracked or not
+        faults.add("tracking a command", exc)
+        return None
+
+
+def _parameters(context: Any) -> Mapping[str, Any]:
+    hidden = {param.name for param in context.command.params if getattr(param, "hide_input", False)}
+    return {
+        name: value if isinstance(value, (str, int, float, bool)) else str(value)
+        for name, value in context.params.items()
+        if name not in hidden and value not in (None, ())
+    }
+
+
+def _end(job: Job, exc: BaseException | None) -> None:
+    """End the job as the command ended; what is no exit is for the block of the job to record."""
+    try:
+        code = _exit_code(exc)
+        if job.ended or code is None:
+            return
+        if type(exc).__name__ == "Abort":  # a question that was not answered, or Ctrl-C in one
+            job.end("cancelled", error=exc, summary={"exit_code": code})
+            return
+        if job.result is None:
+            job.result = {"exit_code": code}
+        error = exc if code else None
+        job.end("failed" if code else "completed", error=error, summary={"exit_code": code})
+    except Exception as fault:  # noqa: BLE001 -- see above
+        faults.add("ending the job of a command", fault)
+
+
+def _exit_code(exc: BaseException | None) -> int | None:
+    """Return the exit code that click or Python makes of *exc*; ``None`` for what interrupts."""
+    if exc is None:
+        return 0
+    code = getattr(exc, "exit_code", None)  # click's Exit and ClickException
+    if isinstance(code, int):
+        return code
+    if isinstance(exc, SystemExit):
+        if type(exc) is not SystemExit:  # SIGTERM
+            return None
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    return 1 if isinstance(exc, Exception) else None

@@ -1,0 +1,170 @@
+"""What the jobs of web requests have in common, under ASGI and WSGI: which requests are jobs, what
+is believed of their headers, what they are called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, MutableMapping
+from fnmatch import translate
+from typing import Any, Literal
+
+from structjob.context.propagation import RemoteContext, extract, remote_scope
+from structjob.context.scope import current_scope, new_id
+from structjob.diagnostics import diagnostics
+from structjob.exceptions import InvalidArgument
+from structjob.integrations.routes import Route
+from structjob.lifecycle.host import JobHost
+from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.options import JobOptions
+from structjob.tracker import Tracker, host_of
+
+Request = MutableMapping[str, Any]
+"""An ASGI scope, or a WSGI environ."""
+Jobs = Literal["all", "changes", "none"] | Callable[[Any], bool]
+TrustLevel = Literal["ids", "all", "none"]
+Trust = TrustLevel | Callable[[Any], TrustLevel]
+
+SKIPPED = ("/health", "/healthz", "/healthcheck", "/health/*", "/livez", "/readyz", "/metrics", "/favicon.ico")  # fmt: skip
+"""Paths that are not tracked by default: probes ask for them every few seconds."""
+
+CLIENT_GONE = 499
+"""Status of a request whose client left before the response was complete; nginx has it so."""
+
+SEEN = "structjob.request"
+"""Key of a scope or environ that a middleware of ours has taken already."""
+
+UNMATCHED = Route("<unmatched>")
+"""Stands for the route of a request that no route of the application fits."""
+
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY", "WEBSOCKET")  # fmt: skip
+_UNTRACKED = ("HEAD", "OPTIONS")
+_CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+_CARRIED = frozenset((b"x-correlation-id", b"x-request-id", b"x-job-id", b"baggage", b"traceparent", b"tracestate"))  # fmt: skip
+"""Headers that `extract` reads: most requests have none of them, and need not be read."""
+_MAX_PATH = 1_000
+"""Characters of a path that stand in a job's metadata."""
+
+
+class ResponseError(Exception):
+    """The error of a request that was answered with a status ≥ 500, without an exception."""
+
+
+class Rules:
+    """The options of a middleware.
+
+    Args:
+        tracker: See `structjob.asgi.JobMiddleware`, as the others.
+        jobs: Which requests become jobs.
+        skip: Patterns of paths that never do.
+        trust: What is believed of their headers.
+        what: What functions given as *jobs* and *trust* take, for messages.
+
+    Raises:
+        InvalidArgument: if one of these is not so.
+    """
+
+    def __init__(
+        self, tracker: Tracker | None, jobs: Jobs, skip: Iterable[str], trust: Trust, what: str
+    ) -> None:
+        if tracker is not None and not isinstance(tracker, Tracker):
+            raise InvalidArgument(f"tracker must be a Tracker, not {type(tracker).__name__}")
+        if not callable(jobs) and jobs not in ("all", "changes", "none"):
+            raise InvalidArgument(
+                f"jobs must be 'all', 'changes', 'none' or a function of the {what}, not {jobs!r}"
+            )
+        if not callable(trust) and trust not in ("ids", "all", "none"):
+            raise InvalidArgument(
+                f"trust must be 'ids', 'all', 'none' or a function of the {what}, not {trust!r}"
+            )
+        patterns = [skip] if isinstance(skip, str) else list(skip)
+        for pattern in patterns:
+            if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
+                raise InvalidArgument(
+                    f"skip has patterns of paths such as '/internal/*', not {pattern!r}"
+                )
+        self._tracker = tracker
+        self._jobs = jobs
+        self._skip = re.compile("|".join(map(translate, patterns)) or r"(?!)")
+        self._trust = trust
+        self._warned = False
+
+    def believed(self, request: Request, headers: Iterable[tuple[bytes, bytes]]) -> RemoteContext:
+        """Return what is believed of a request's headers, with a correlation id."""
+        trust = self._trust(request) if callable(self._trust) else self._trust
+        carried = [pair for pair in headers if pair[0] in _CARRIED]
+        remote = extract(carried) if carried and trust != "none" else RemoteContext()
+        if carried and trust != "all":
+            remote = RemoteContext(
+                correlation_id=remote.correlation_id,
+                trace_id=remote.trace_id,
+                span_id=remote.span_id,
+                trace_flags=remote.trace_flags,
+                tracestate=remote.tracestate,
+            )
+        outer = current_scope()
+        if outer is not None and remote.job_id is None:  # below `structjob run`, or a client's job
+            remote = remote._replace(
+                job_id=outer.job_id,
+                step_id=outer.step_id,
+                attempt=outer.attempt,
+                operation=outer.operation,
+                root_job_id=outer.root_job_id,
+                correlation_id=remote.correlation_id or outer.correlation_id,
+                **outer.labels,
+            )
+        return remote._replace(correlation_id=remote.correlation_id or remote.trace_id or new_id())
+
+    def host_for(self, request: Request, method: str, path: str) -> JobHost | None:
+        """Return what makes the job of a request; ``None`` if it shall not have one."""
+        if callable(self._jobs):
+            wanted = bool(self._jobs(request))
+        elif self._jobs == "changes":
+            wanted = method in _CHANGES
+        else:
+            wanted = self._jobs == "all" and method not in _UNTRACKED
+        return host_of(self._tracker) if wanted and not self._skip.match(path) else None
+
+    def warn_once(self, why: object) -> None:
+        """Say once that requests are not tracked."""
+        if not self._warned:
+            self._warned = True
+            diagnostics.warning("requests are not tracked: %s", why)
+
+
+def job_of(
+    host: JobHost,
+    remote: RemoteContext,
+    route: Route | None,
+    *,
+    method: str,
+    path: str,
+    client: str | None,
+) -> Job:
+    """Return the job of a request, which has not begun."""
+    about = {"method": method[:20], "path": path[:_MAX_PATH], "client": client}
+    # Not `tracker.job()`: what that checks beforehand costs as much as the job itself.
+    options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
+    parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
+    return Job(host, operation_of(method, route), parent=parent, options=options)
+
+
+def operation_of(method: str, route: Route | None) -> str:
+    """Return what the job of a request is called."""
+    known = method if method in _METHODS else "OTHER"
+    return known if route is None else f"{known} {route.template or '/'}"
+
+
+def id_headers(job_id: str | None, correlation_id: str | None) -> list[tuple[str, str]]:
+    """Return the headers of a response that tell the ids, as far as a header can hold them."""
+    ids = (("x-job-id", job_id), ("x-correlation-id", correlation_id))
+    return [
+        (name, value)
+        for name, value in ids
+        if value is not None and value.isascii() and value.isprintable()
+    ]
+
+
+def summary_of(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what the last event of a request's job tells of its result: `status` is the job's."""
+    return {"http_status" if name == "status" else name: result[name] for name in result}

@@ -1,0 +1,282 @@
+"""WSGI applications (Flask, Django, Pyramid, your own): a job for each request.
+
+The same as `structjob.integrations.asgi` for applications without a loop. A request is a job from
+its arrival until the server closes the response. The routes of Flask and Django are read; those of
+other applications are told by *operation*.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+from structjob.context.propagation import RemoteContext
+from structjob.diagnostics import faults
+from structjob.exceptions import InvalidArgument, NotOpen
+from structjob.integrations.requests import (
+    CLIENT_GONE,
+    SEEN,
+    SKIPPED,
+    UNMATCHED,
+    Jobs,
+    Request,
+    ResponseError,
+    Rules,
+    Trust,
+    id_headers,
+    job_of,
+    summary_of,
+)
+from structjob.integrations.routes import Route
+from structjob.lifecycle.jobs import Job
+from structjob.tracker import Tracker
+
+__all__ = ["JobMiddleware", "ResponseError"]
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Operation = Callable[[Request], str | None]
+
+
+class JobMiddleware:
+    """Runs each request as a job, and what it logs belongs to the job.
+
+    ``app.wsgi_app = JobMiddleware(app.wsgi_app)`` for Flask, ``application =
+    JobMiddleware(get_wsgi_application())`` for Django. Without an open tracker requests get a
+    correlation id only; `structjob.init` opens one for the process.
+
+    Args:
+        app: The WSGI application.
+        tracker: By default the tracker that was opened first and is still open.
+        jobs: Which requests become jobs: ``all`` but HEAD and OPTIONS (the default), ``changes``
+            (POST, PUT, PATCH, DELETE), ``none``, or a function of the environ.
+        skip: Patterns of paths that never become jobs, see `structjob.asgi.JobMiddleware`.
+        trust: What is believed of a request's headers: ``ids``, ``all``, ``none``, or a function of
+            the environ; see `structjob.asgi.JobMiddleware`.
+        response_headers: Whether the response has ``X-Job-ID`` and ``X-Correlation-ID``, unless the
+            application sets them.
+        operation: A function of the environ that returns the template of a request's route, for
+            applications other than Flask's and Django's.
+
+    Raises:
+        InvalidArgument: if one of these is not so.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        tracker: Tracker | None = None,
+        *,
+        jobs: Jobs = "all",
+        skip: Iterable[str] = SKIPPED,
+        trust: Trust = "ids",
+        response_headers: bool = True,
+        operation: Operation | None = None,
+    ) -> None:
+        if operation is not None and not callable(operation):
+            raise InvalidArgument(f"operation must be a function of the environ, not {operation!r}")
+        self.app = app
+        self._rules = Rules(tracker, jobs, skip, trust, "environ")
+        self._response_headers = response_headers
+        self._operation = operation
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        if SEEN in environ:
+            return self.app(environ, start_response)
+        environ[SEEN] = True
+        job, remote = None, RemoteContext()
+        try:
+            remote = self._rules.believed(environ, _headers(environ))
+            job = self._started(environ, remote)
+        except NotOpen as exc:
+            self._rules.warn_once(exc)
+        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never cost a response
+            faults.add("tracking a request", exc)
+        response = Response(job, remote, start_response, headers=self._response_headers)
+        return response.of(self.app, environ)
+
+    def _started(self, environ: dict[str, Any], remote: RemoteContext) -> Job | None:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO") or "/"
+        path = path.encode("latin-1", "replace").decode("utf-8", "replace")
+        host = self._rules.host_for(environ, method, path)
+        if host is None:
+            return None
+        if self._operation is not None:
+            template = self._operation(environ)
+            route = None if template is None else Route(template[:200])
+        else:
+            route = route_of(self.app, environ, path)
+        if route is not None and route.static:
+            return None
+        client = environ.get("REMOTE_ADDR")
+        return job_of(host, remote, route, method=method, path=path, client=client).__enter__()
+
+
+class Response:
+    """The response to a request, as the server iterates over it; its job ends when it is closed.
+
+    Args:
+        job: The job, which has begun; ``None`` if there is none.
+        remote: What is believed of the request's headers.
+        start_response: The server's.
+        headers: Whether the ids are added to the response's headers.
+    """
+
+    def __init__(
+        self,
+        job: Job | None,
+        remote: RemoteContext,
+        start_response: Callable[..., Any],
+        *,
+        headers: bool,
+    ) -> None:
+        self._job = job
+        self._start_response = start_response
+        self._headers = (
+            id_headers(
+                None if job is None else job.id,
+                remote.correlation_id if job is None else job.correlation_id,
+            )
+            if headers
+            else []
+        )
+        self._scope: Any = None if job is not None else remote.as_current()
+        self._began = time.monotonic()
+        self._bytes = 0
+        self._status: int | None = None
+        self._response_ms: float | None = None
+        self._body: Any = ()
+        self._chunks: Iterator[bytes] = iter(())
+        self._ended = False
+
+    def of(self, app: Application, environ: dict[str, Any]) -> Iterable[bytes]:
+        """Return the response that *app* makes."""
+        if self._scope is not None:
+            self._scope.__enter__()
+        try:
+            self._body = app(environ, self._start)
+            self._chunks = iter(self._body)
+        except BaseException as exc:
+            self._end(exc)
+            raise
+        return self
+
+    def _start(self, status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[..., Any]:
+        self._status = int(status.split(None, 1)[0])
+        names = {name.lower() for name, _ in headers}
+        given = [*headers, *(header for header in self._headers if header[0] not in names)]
+        write = self._start_response(status, given, *more)
+
+        def written(chunk: bytes) -> Any:
+            self._bytes += len(chunk)
+            return write(chunk)
+
+        return written
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = next(self._chunks)
+        except StopIteration:
+            if self._response_ms is None:
+                self._response_ms = round((time.monotonic() - self._began) * 1000, 3)
+            raise
+        except BaseException as exc:
+            self._end(exc)
+            raise
+        self._bytes += len(chunk)
+        return chunk
+
+    def __len__(self) -> int:
+        """Tell how many chunks there are, where the application has told: servers derive the
+        length of a single one.
+        """
+        return len(self._body)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """End the request: the server has sent everything, or its client has left."""
+        close = getattr(self._body, "close", None)
+        try:
+            if close is not None:
+                close()
+        except BaseException as exc:
+            self._end(exc)
+            raise
+        self._end(None)
+
+    def _end(self, exc: BaseException | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        kind, trace = (None, None) if exc is None else (type(exc), exc.__traceback__)
+        if self._job is None:
+            self._scope.__exit__(kind, exc, trace)
+            return
+        try:
+            if not self._job.ended:  # by the application
+                self._tell(self._job, exc)
+        except Exception as fault:  # noqa: BLE001 -- a fault of ours must never cost a response
+            faults.add("ending the job of a request", fault)
+        finally:
+            self._job.__exit__(kind, exc, trace)
+
+    def _tell(self, job: Job, exc: BaseException | None) -> None:
+        gone = exc is None and self._response_ms is None
+        status = CLIENT_GONE if gone else self._status
+        if status is None and isinstance(exc, Exception):
+            status = 500  # which the server sends
+        found = {"status": status, "bytes": self._bytes, "response_ms": self._response_ms}
+        result = {name: value for name, value in found.items() if value is not None}
+        if job.result is None:
+            job.result = result
+        if gone:
+            job.end("cancelled", summary=summary_of(result))
+        elif exc is None:
+            error = (
+                ResponseError(f"HTTP {status}") if status is not None and status >= 500 else None
+            )
+            job.end(error=error, summary=summary_of(result))
+
+
+def _headers(environ: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            header = name[5:].replace("_", "-").lower()
+            yield header.encode("latin-1", "replace"), str(value).encode("latin-1", "replace")
+
+
+def route_of(app: Any, environ: dict[str, Any], path: str) -> Route | None:
+    """Return the route of a request to a Flask or Django application, without calling it; ``None``
+    for another application.
+    """
+    owner = getattr(app, "__self__", app)  # of `flask_app.wsgi_app`
+    if hasattr(owner, "url_map"):
+        return _route_of_flask(owner, environ)
+    if type(owner).__module__.startswith("django."):
+        return _route_of_django(path)
+    return None
+
+
+def _route_of_flask(app: Any, environ: dict[str, Any]) -> Route:
+    errors = sys.modules["werkzeug.exceptions"]
+    try:
+        rule, _ = app.url_map.bind_to_environ(environ).match(return_rule=True)
+    except errors.HTTPException:  # there is none, it has another method, or it redirects
+        return UNMATCHED
+    return Route(rule.rule[:200], static=rule.endpoint == "static")
+
+
+def _route_of_django(path: str) -> Route:
+    urls = sys.modules["django.urls"]
+    try:
+        return Route(f"/{urls.resolve(path).route.lstrip('^/')}"[:200])
+    except urls.Resolver404:
+        return UNMATCHED

@@ -1,0 +1,226 @@
+"""Commands of click and Typer as jobs, in processes of their own (R48)."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import structjob
+from structjob.exceptions import InvalidArgument
+
+TOOL = """
+import asyncio, signal, sys, os
+import click, structlog, structjob
+structjob.configure(console=False)
+log = structlog.get_logger()
+
+@click.group(invoke_without_command=True)
+@click.option("--verbose", is_flag=True)
+def cli(verbose):
+    click.echo("group")
+
+@cli.command()
+@click.argument("name")
+@click.option("--count", default=3)
+@click.option("--password")
+@click.option("--pin", prompt=True, hide_input=True)
+def add(name, count, password, pin):
+    log.info("adding", name=name)
+    click.echo(f"added {name}")
+
+@cli.command()
+@click.argument("how")
+def leave(how):
+    click.echo("leaving")
+    if how == "exit": sys.exit(3)
+    if how == "exit0": sys.exit(0)
+    if how == "text": sys.exit("words")
+    if how == "ctx": click.get_current_context().exit(4)
+    if how == "ctx0": click.get_current_context().exit(0)
+    if how == "abort": raise click.Abort()
+    if how == "interrupt": raise KeyboardInterrupt
+    if how == "term": os.kill(os.getpid(), signal.SIGTERM)
+    if how == "message": raise click.ClickException("no such user")
+    if how == "usage": raise click.BadParameter("not good")
+    if how == "error": raise ValueError("broken")
+
+@cli.command("async")
+def run_async():
+    async def main():
+        async with structjob.step("think"):
+            log.info("in a loop")
+    asyncio.run(main())
+
+if __name__ == "__main__":
+    if os.environ.get("TRACKED"):
+        structjob.click.tracked(cli, "sqlite:///jobs.db")
+    cli(prog_name="tool")
+"""
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """Run the tool, with the jobs or without; return its exit code and what it printed."""
+    (tmp_path / "tool.py").write_text(TOOL)
+
+    def run(*words, tracked=True, **environ):
+        done = subprocess.run(
+            [sys.executable, "tool.py", *words],
+            cwd=tmp_path,
+            env={"PATH": "", "TRACKED": "yes" if tracked else "", **environ},
+            capture_output=True,
+            text=True,
+            input="1234\n",
+            timeout=60,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    run.jobs = lambda: jobs_of(tmp_path)
+    return run
+
+
+def jobs_of(directory):
+    if not (directory / "jobs.db").exists():
+        return []
+    with structjob.Tracker(f"sqlite:///{directory}/jobs.db") as tracker:
+        return list(tracker.run(tracker.jobs.list()))
+
+
+def test_a_command_is_a_job(tool):
+    """R48: named as it is typed, with its parameters, but no secrets and hidden input; what it logs
+    belongs to it, and the correlation id comes from the environment.
+    """
+    words = ("add", "ada", "--password", "hunter2secret")
+    plain = tool(*words, tracked=False)
+    assert tool(*words, STRUCTJOB_CORRELATION_ID="web-42") == plain
+    assert plain[0] == 0
+    (job,) = tool.jobs()
+    assert (job.operation, job.status, job.correlation_id) == ("tool add", "completed", "web-42")
+    assert job.metadata == {"name": "ada", "count": 3, "password": "[redacted]"}
+    assert job.result == {"exit_code": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "code", "status"),
+    [
+        ("exit", 3, "failed"),
+        ("exit0", 0, "completed"),
+        ("text", 1, "failed"),
+        ("ctx", 4, "failed"),
+        ("ctx0", 0, "completed"),
+        ("abort", 1, "cancelled"),
+        ("interrupt", 1, "cancelled"),
+        ("term", -15, "cancelled"),
+        ("message", 1, "failed"),
+        ("usage", 2, "failed"),
+        ("error", 1, "failed"),
+        ("nothing", 0, "completed"),
+    ],
+)
+def test_how_a_command_ends(tool, how, code, status):
+    """R48: exit code, stdout and messages are as without; the job says how it ended."""
+    plain, tracked = tool("leave", how, tracked=False), tool("leave", how)
+    assert tracked[:2] == plain[:2]
+    assert plain[0] == code
+    if how == "error":  # whose traceback has the ids, too
+        assert "ValueError: broken" in tracked[2]
+    else:
+        assert tracked[2] == plain[2]
+    (job,) = tool.jobs()
+    assert job.status == status
+    if status == "failed":
+        assert job.result == {"exit_code": code}
+
+
+def test_what_is_no_run_of_a_command_is_no_job(tool):
+    """R48: help, wrong usage, completion and a group alone."""
+    for words, environ in (
+        (("--help",), {}),
+        (("add", "--help"), {}),
+        (("add",), {}),
+        (("nothing",), {}),
+        ((), {}),
+        ((), {"_TOOL_COMPLETE": "bash_source"}),
+    ):
+        assert tool(*words, **environ) == tool(*words, tracked=False, **environ)
+    assert tool.jobs() == []
+
+
+@pytest.mark.slow
+def test_a_command_with_a_loop_of_its_own(tool):
+    """R48: what `asyncio.run` runs in a command belongs to its job."""
+    assert tool("async")[0] == 0
+    (job,) = tool.jobs()
+    assert (job.operation, job.status) == ("tool async", "completed")
+
+
+@pytest.mark.slow
+def test_a_database_that_cannot_be_used(tool, tmp_path):
+    """Bad day: the command runs as ever."""
+    (tmp_path / "jobs.db").mkdir()
+    code, stdout, _ = tool("add", "ada")
+    assert (code, stdout.splitlines()[-1]) == (0, "added ada")
+
+
+async def test_within_a_program_that_has_a_tracker(tracker):
+    """R48: the tracker that is open is used, and the job around is the parent."""
+
+    @click.command()
+    @click.option("--n", type=int)
+    def inner(n):
+        structjob.current_job().result = {"n": n}
+
+    command = structjob.click.tracked(structjob.click.tracked(inner))
+    async with tracker.job("outer") as outer:
+        command(["--n", "7"], standalone_mode=False)
+    (job,) = await tracker.jobs.list(parent_job_id=outer.id)
+    assert (job.status, job.result, job.metadata) == ("completed", {"n": 7}, {"n": 7})
+
+
+def test_a_function_is_refused():
+    """The message says where to write it."""
+    with pytest.raises(InvalidArgument, match="above @click"):
+        structjob.click.tracked(print)
+
+
+@pytest.mark.parametrize("words", [["greet", "ada"], ["--help"]])
+def test_typer(tmp_path, words):
+    """R48: a Typer application, whose commands are no objects of click's own."""
+    program = """
+import structjob, typer
+structjob.configure(console=False)
+app = typer.Typer()
+
+@app.command()
+def greet(name: str, times: int = 2):
+    print("hello", name)
+
+@app.command()
+def other(): ...
+
+structjob.click.tracked(app, "sqlite:///jobs.db")(prog_name="tool")
+"""
+    done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if words == ["--help"]:
+        assert jobs_of(tmp_path) == []
+        return
+    assert done.stdout == "hello ada\n"
+    (job,) = jobs_of(tmp_path)
+    assert (job.operation, job.metadata) == ("tool greet", {"name": "ada", "times": 2})
+
+
+@pytest.mark.slow
+def test_the_program_of_the_documentation_runs(tmp_path):
+    """R51: the page's program runs as it stands, and its command finds the job."""
+    page = (Path(__file__).parent.parent / "docs/integrations/click.md").read_text("utf-8")
+    (program,) = re.findall(r"<!-- users.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "users.py").write_text(program)
+    command = [sys.executable, "users.py", "add", "ada"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "added ada\n"), done.stderr
+    assert [job.operation for job in jobs_of(tmp_path)] == ["users.py add"]
