@@ -1,5 +1,6 @@
 """Commands of click and Typer as jobs, in processes of their own (R48)."""
 
+import os
 import re
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def tool(tmp_path):
         done = subprocess.run(
             [sys.executable, "tool.py", *words],
             cwd=tmp_path,
-            env={"PATH": "", "TRACKED": "yes" if tracked else "", **environ},
+            env={**os.environ, "TRACKED": "yes" if tracked else "", **environ},
             capture_output=True,
             text=True,
             input="1234\n",
