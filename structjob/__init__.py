@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from structjob.statistics import ErrorGroup, StatsFilter
     from structjob.tracker import Tracker
     from structjob.transfer.imports import ImportResult
-    from structjob.values.redaction import Redactor, secret
+    from structjob.values.redaction import Redactor, secret, secrets_from_environment
 
 _WHERE = {
     "capture.configure": ("configure",),
@@ -145,7 +145,7 @@ _WHERE = {
     ),
     "capture.processors": ("add_context",),
     "process": ("reset",),
-    "values.redaction": ("Redactor", "secret"),
+    "values.redaction": ("Redactor", "secret", "secrets_from_environment"),
     "reader": ("Reader",),
     "retention.policy": ("PruneResult", "Retention"),
     "sinks.console": ("ConsoleSink",),
@@ -246,6 +246,7 @@ __all__ = [
     "reset",
     "retrying",
     "secret",
+    "secrets_from_environment",
     "step",
     "success",
     "worker_initializer",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import threading
 import weakref
@@ -83,6 +84,15 @@ _INNOCENT = re.compile(
 _NAMED = ("</", "val", "content", "data", "name=")
 """What stands in each text whose values have their names in a place of their own."""
 _ALWAYS = re.compile(r"^(?:webhook_url|set_cookie2?)$")
+
+_PERSONAL = (
+    r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,8}+",
+    r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)",
+    # a digit, too: `a::b` is a name in C++
+    r"(?<![\w:.])(?=[A-Fa-f:]{0,39}\d)(?:(?:[\dA-Fa-f]{1,4}:){7}[\dA-Fa-f]{1,4}"
+    r"|(?:[\dA-Fa-f]{1,4}(?::[\dA-Fa-f]{1,4}){0,6})?::(?:[\dA-Fa-f]{1,4}(?::[\dA-Fa-f]{1,4}){0,6})?)(?![\w:])",
+)
+"""E-mail addresses, IPv4, IPv6."""
 
 _WORD = re.compile(r"[^\W_]+")
 _SHORTEST_VALUE = 6
@@ -168,6 +178,32 @@ def secret(value: T) -> T:
     return value
 
 
+def secrets_from_environment(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Register the values of environment variables whose names say that they are secret, as
+    `secret` does: ``DB_PASSWORD``, ``API_KEY`` and the like.
+
+    Args:
+        environ: By default ``os.environ``.
+
+    Returns:
+        The names of the variables. Left out are values of fewer than 6 characters, numbers, and
+        paths of files that exist: they would be replaced where they mean something else.
+    """
+    given = os.environ if environ is None else environ
+    redactor = Redactor()
+    found = [
+        name
+        for name, value in given.items()
+        if redactor.is_secret(name)
+        and len(value) >= _SHORTEST_VALUE
+        and not value.isdecimal()
+        and not (value.startswith("/") and os.path.exists(value))
+    ]
+    if found:
+        registered.add([given[name] for name in found])
+    return sorted(found)
+
+
 def forms_of(value: str) -> set[str]:
     """Return *value* as it may occur: as it is, quoted for URLs, in Base64, in JSON or in a
     ``repr``.
@@ -209,6 +245,7 @@ class Redactor:
             ``private_keys``.
         values: Secret values of at least 6 characters, as `secret` registers them, for this
             redactor alone.
+        pii: Whether to replace e-mail and IP addresses, too, in any text.
 
     Raises:
         InvalidArgument: if a rule to disable is unknown, or a value too short.
@@ -223,6 +260,7 @@ class Redactor:
         allow: Iterable[str] = (),
         disable: Iterable[str] = (),
         values: Iterable[str] = (),
+        pii: bool = False,
     ) -> None:
         given = list(keys)
         found = {*SECRET_KEYS, *map(snake, given), *(snake(word.lower()) for word in given)} - {""}
@@ -250,7 +288,7 @@ class Redactor:
         # A text holds a pair only if it holds a part of its key.
         roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
         self._roots = re.compile("|".join([_ROOTS, *map(re.escape, sorted(roots))]))
-        self._rules = [re.compile(rule) for rule in rules]
+        self._rules = [re.compile(rule) for rule in (*rules, *(_PERSONAL if pii else ()))]
         own = list(values)
         for value in own:
             if len(value) < _SHORTEST_VALUE:
