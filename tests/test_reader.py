@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import pickle
 import time
 
@@ -81,6 +82,23 @@ async def test_a_file_that_is_not_there(tmp_path):
         async with structjob.Reader(tmp_path / "absent.db"):
             pass
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_a_file_that_another_user_put_there(tmp_path, suffix):
+    """In a directory where everybody may write, a database, or what SQLite reads beside it, that
+    is another user's is refused (R33).
+    """
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    await filled(shared / "jobs.db", tmp_path)
+    planted = shared / f"jobs.db{suffix}"
+    planted.touch()
+    os.chown(planted, 65534, 65534)
+    with pytest.raises(InvalidURL, match="user nobody"):
+        await structjob.Reader(shared / "jobs.db").open()
 
 
 async def test_somebody_elses_file_is_left_as_it_is(tmp_path):
@@ -207,3 +225,29 @@ def test_a_timeout_that_is_none(timeout):
     """It is named, and said what it must be."""
     with pytest.raises(InvalidArgument, match="timeout must be a positive number of seconds"):
         structjob.Reader("sqlite:///jobs.db", timeout=timeout)
+
+
+async def test_what_lists_of_jobs_ask_for(any_tracker):
+    """Of many jobs at once: their operations, how far they are by their steps, what their
+    operation took before, and which of their sessions seem dead; and a job by the end of its id.
+    """
+    async with any_tracker.job("load", job_id="job-1-abcd") as first:
+        async with first.step("read"):
+            pass
+    async with any_tracker.job("load", job_id="job-2-abcd") as second:
+        async with second.step("read", total=4) as step:
+            step.update(completed=1)
+            await any_tracker.flush()
+            async with any_tracker.reader() as reader:
+                ids = [first.id, second.id, "nothing"]
+                assert await reader.jobs.operations(ids) == {first.id: "load", second.id: "load"}
+                underway = await reader.jobs.step_progress(ids)
+                assert underway[first.id].percent == 100
+                assert (underway[second.id].step, underway[second.id].total) == ("read", 4)
+                assert len(await reader.jobs.durations("load")) == 1
+                assert await reader.sessions.silences([any_tracker.session_id]) == {}
+                assert (await reader.jobs.ending("1-abcd")).id == first.id
+                assert await reader.jobs.ending("1-ABCD") is None
+                assert await reader.jobs.ending("%") is None
+                with pytest.raises(InvalidArgument, match=r"job-1-abcd \(load\), job-2-abcd"):
+                    await reader.jobs.ending("abcd")

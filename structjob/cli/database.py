@@ -18,10 +18,6 @@ from structjob.exceptions import InvalidURL, SpoolError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from structjob.queries.errors import Errors
-    from structjob.queries.jobs import Jobs
-    from structjob.queries.logs import Logs
-    from structjob.queries.statistics import Statistics
     from structjob.spool.places import Places
     from structjob.store.ingest import Store
 
@@ -200,18 +196,12 @@ class Reader:
     """
 
     def __init__(self, database: Database, store: Store) -> None:
-        from structjob.queries.errors import Errors
-        from structjob.queries.jobs import Jobs
-        from structjob.queries.logs import Logs
-        from structjob.queries.session_status import Sessions
-        from structjob.queries.statistics import Statistics
+        from structjob.reader import Reader as Reads
 
         self.fetch = store.fetch
-        self.jobs: Jobs = Jobs(store.fetch, _nothing_pending)
-        self.logs: Logs = Logs(store.fetch, _nothing_pending)
-        self.sessions: Sessions = Sessions(store.fetch, _nothing_pending)
-        self.errors: Errors = Errors(store.fetch, _nothing_pending, store.transact, self.jobs)
-        self.stats: Statistics = Statistics(store.fetch, _nothing_pending, self.jobs)
+        reads = Reads.over(database.url, fetch=store.fetch, transact=store.transact)
+        self.jobs, self.logs, self.sessions = reads.jobs, reads.logs, reads.sessions
+        self.errors, self.stats, self.verify = reads.errors, reads.stats, reads.verify
         self._database = database
         self._places = places_of(database)
         self._looked = 0.0
@@ -281,10 +271,6 @@ async def deliver_from(
     finally:
         await tracker.aclose()
     return [orphan.session.session_id for orphan in orphans]
-
-
-async def _nothing_pending() -> None:
-    """A reader writes nothing, so that nothing of its own is pending."""
 
 
 def places_of(database: Database) -> Places | None:

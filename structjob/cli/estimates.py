@@ -45,13 +45,13 @@ class Estimates:
 
     async def look(self, jobs: Sequence[JobRecord], now: datetime) -> None:
         """Look at those of *jobs* that are running, at the moment *now*."""
-        from structjob.queries import estimates, session_status, step_progress
+        from structjob.queries import estimates
         from structjob.statistics import Expectation
 
         running = [job for job in jobs if job.status == "running"]
-        self.underway = await step_progress.look(self._reader.fetch, [job.id for job in running])
-        silent = await session_status.silences(
-            self._reader.fetch, {job.session_id for job in running if job.session_id is not None}
+        self.underway = await self._reader.jobs.step_progress([job.id for job in running])
+        silent = await self._reader.sessions.silences(
+            {job.session_id for job in running if job.session_id is not None}
         )
         self.silent = {
             job.id: silent[job.session_id] for job in running if job.session_id in silent
@@ -63,12 +63,10 @@ class Estimates:
             self.expected[job.id] = Expectation(**about)
 
     async def _durations(self, operation: str) -> list[float]:
-        from structjob.queries import estimates
-
         read, former = self._former.get(operation, (0.0, []))
         if (not read and len(self._former) < _OPERATIONS) or (
             read and time.monotonic() - read > _LEARN_EVERY
         ):
-            former = await estimates.durations(self._reader.fetch, operation)
+            former = await self._reader.jobs.durations(operation)
             self._former[operation] = (time.monotonic(), former)
         return former

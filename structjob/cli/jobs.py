@@ -228,13 +228,12 @@ async def _attempt_table(
     """Return attempts as the lines of a table, below its headings."""
     from rich.text import Text
 
-    from structjob.cli.ids import operations
     from structjob.text.escaping import escape
     from structjob.text.rendering import short
 
     now = datetime.now(UTC)
     ids = {attempt.job_id for attempt in found}
-    named = await operations(reader, ids)
+    named = await reader.jobs.operations(ids)
     rows = []
     for attempt in found:
         operation = Text(escape(named.get(attempt.job_id, "")))

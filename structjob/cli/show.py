@@ -86,7 +86,6 @@ async def _show(
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
     from structjob.cli.job_page import ROOM, About, JobPage
-    from structjob.queries import session_status
     from structjob.queries.estimates import look
     from structjob.queries.overview import overview
 
@@ -102,8 +101,7 @@ async def _show(
         estimate = await look(
             reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values())
         )
-        silences = await session_status.silences(
-            reader.fetch,
+        silences = await reader.sessions.silences(
             {job.session_id} if job.status == "running" and job.session_id is not None else (),
         )
         if as_json:

@@ -58,7 +58,6 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
     from sqlalchemy import select
 
     from structjob.cli.database import deliver_from, reading
-    from structjob.queries import verify as proof
     from structjob.store.tables import sessions
     from structjob.store.url import places as places_in
 
@@ -68,7 +67,7 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
             # no directory is made that was not there
             if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
-        found = await proof.verify(reader.fetch)
+        found = await reader.verify()
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
         # What could be delivered has been, just now.
         roots, directories = _spools(db, named)

@@ -9,7 +9,7 @@ import itertools
 import math
 import operator
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Unpack, overload
@@ -61,6 +61,7 @@ from structjob.queries.paging import (
     merged,
     read_page,
 )
+from structjob.queries.step_progress import Underway
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
@@ -178,6 +179,53 @@ class Jobs:
                 f"{prefix!r} begins several ids: {listed}{more}; write more of the one you mean"
             )
         return await self._legacy(prefix)
+
+    async def ending(self, suffix: str) -> JobRecord | None:
+        """Return the job whose id ends like this, as ids are shown where there is little room; None
+        if there is none. All ids are looked at.
+
+        Raises:
+            InvalidArgument: if several ids do; the message lists them.
+        """
+        await self._flush()
+        if not _could_exist(suffix):
+            return None
+        ends = jobs.c.id.endswith(suffix, autoescape=True)
+        some = select(jobs).where(ends).order_by(jobs.c.id).limit(_CANDIDATES)
+        # some databases compare without regard to case
+        found = [row for row in await self._fetch(some) if row["id"].endswith(suffix)]
+        if len(found) > 1:
+            listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
+            raise InvalidArgument(
+                f"{suffix!r} ends several ids: {listed}; write more of the one you mean"
+            )
+        return rows.job(found[0]) if found else None
+
+    async def step_progress(self, ids: Sequence[str]) -> dict[str, Underway]:
+        """Return how far these jobs are by the steps of their latest attempts, by the jobs' ids;
+        those that have steps. Two queries, however many there are.
+        """
+        await self._flush()
+        return await step_progress.look(self._fetch, ids)
+
+    async def durations(self, operation: str) -> builtins.list[float]:
+        """Return what the last hundred completed jobs of an operation took, in milliseconds, in
+        ascending order.
+        """
+        await self._flush()
+        return await estimates.durations(self._fetch, operation)
+
+    async def operations(self, ids: Iterable[str]) -> dict[str, str]:
+        """Return the operation of each of these jobs that there is, by their ids."""
+        await self._flush()
+        wanted = sorted(set(ids))
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = select(jobs.c.id, jobs.c.operation).where(
+                jobs.c.id.in_(wanted[start : start + _AT_ONCE])
+            )
+            found |= {row["id"]: row["operation"] for row in await self._fetch(some)}
+        return found
 
     async def by_external_id(self, external_job_id: str) -> JobRecord:
         """Return the newest job with this external id.

@@ -171,6 +171,13 @@ class Sessions:
         )
         return [_status(row) for row in await self._fetch(statement)]
 
+    async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
+        """Return which of the sessions *ids* seem to be dead: they have not ended, and gave no sign
+        of life for more than a minute or have no process any more.
+        """
+        await self._flush()
+        return await silences(self._fetch, ids)
+
 
 def _status(row: Any) -> SessionStatus:
     session = rows.session(row)

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, StoreUnavailable
-from structjob.machine.files import UnsafeFile, check_file, ensure_file
+from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, sessions, settling
@@ -200,7 +200,7 @@ class SQLiteStore:
         if self._reading is not None:
             _let_go(self._reading)
             self._reading = self._file = None
-        file = DatabaseFile.at(self.path, Path(os.path.realpath(self.path)))
+        file = DatabaseFile.at(self.path, _existing(self.path))
         reading = _core(self._connect(for_reading=True), "PRAGMA query_only=1")
         try:
             migrations.check(reading)
@@ -648,6 +648,24 @@ def _let_go(connection: Connection) -> None:
 
 def _is_locked(exc: sqlite3.OperationalError) -> bool:
     return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _existing(path: Path) -> Path:
+    """Return the file without links; refuse one that is absent, or that another user may have put
+    there, or beside it.
+    """
+    if not os.path.exists(path):
+        raise StoreUnavailable(
+            f"there is no database file {path}: the first tracker that is opened makes it",
+            gone=True,
+        )
+    try:
+        file = follow(path)
+        for name in (file.name, *(file.name + suffix for suffix in _COMPANIONS)):
+            check_file(file.with_name(name))
+    except OSError as exc:
+        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
+    return file
 
 
 def _ensure_private(path: Path) -> Path:
