@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
 import structlog
@@ -15,6 +15,7 @@ from structjob.capture.fanout import FanOut, SilentLogger
 from structjob.capture.logger import BoundLogger, log_from
 from structjob.capture.setup import SETUP
 from structjob.capture.stdlib import join_stdlib
+from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
@@ -30,6 +31,7 @@ def configure(
     console: Console | bool | IO[Any] | ConsoleSink = "auto",
     file: str | os.PathLike[str] | FileSink | None = None,
     level: Level | int = "info",
+    levels: Mapping[str, Level | int] | None = None,
     sinks: Sequence[AnySink] = (),
     processors: Sequence[Processor] = (),
     redact: bool | Iterable[str] | Redactor = True,
@@ -46,6 +48,8 @@ def configure(
             ``False``, a stream, or a `ConsoleSink`.
         file: Path of a file for JSON lines, or a `FileSink` for rotation to one's own taste.
         level: Least level to log at all; the database has its own besides, see `Tracker`.
+        levels: Least levels of single loggers and of those below them, of structlog and of
+            `logging`: ``{"httpx": "warning", "app.db": "debug"}``. By default all have *level*.
         sinks: Further sinks: functions that take a `SinkEvent`, or objects as `Sink` describes
             them.
         processors: structlog processors of one's own; they run before ours.
@@ -61,6 +65,9 @@ def configure(
         InvalidArgument: if the file cannot be written to, or an argument is none of the above.
     """
     least = LEVELS[level_name(level)]
+    thresholds = Thresholds(least, levels) if levels else None
+    if thresholds is not None:
+        least = thresholds.least
     shown: list[AnySink] = []
     if isinstance(console, ConsoleSink):
         shown.append(console)
@@ -87,6 +94,7 @@ def configure(
     faults.strict = strict
     previous = SETUP.fan_out
     fan_out = SETUP.fan_out = FanOut(*shown, *others, redact=redact, classifier=classifier)
+    fan_out.thresholds = thresholds
     # Cached loggers hold the list: it must stay the same one.
     SETUP.processors[:] = [merge_contextvars, *processors, fan_out] if processors else [fan_out]
     log_from(least)

@@ -26,6 +26,7 @@ from structjob.capture.event import (
     shown_json,
     with_parent,
 )
+from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
@@ -106,6 +107,8 @@ class FanOut:
         self._records = [(sink_level(sink), sink) for sink in self.sinks if writer_of(sink) is None]
         self._least = min(map(sink_level, self.sinks), default=1_000_000)
         self._without: dict[tuple[int, ...], FanOut] = {}
+        self.thresholds: Thresholds | None = None
+        """The least levels of single loggers, if `configure` was given any."""
 
     def without(self, sinks: Sequence[Sink]) -> FanOut:
         """Return what does the same, but for showing an event on *sinks*, which are some of its
@@ -115,7 +118,7 @@ class FanOut:
         found = self._without.get(left_out)
         if found is None:
             found = FanOut(*(sink for sink in self.sinks if id(sink) not in left_out))
-            found.encoder = self.encoder
+            found.encoder, found.thresholds = self.encoder, self.thresholds
             self._without[left_out] = found
         return found
 
@@ -160,6 +163,14 @@ class FanOut:
             stored_before: The event is in the database: it is shown only.
         """
         try:
+            if (
+                self.thresholds is not None
+                and (
+                    columns is None or "kind" not in columns
+                )  # what jobs and steps say is no logger's
+                and not self.thresholds.passes(logger, level[0])
+            ):
+                return
             ns = ns or _now()
             second = ns // 1_000_000_000
             text = clock.present

@@ -142,7 +142,7 @@ class _Joined:
             if len(self._taken) >= _REMEMBERED:
                 self._taken_before, self._taken = self._taken, set()
             self._taken.add(key)
-            if captured:
+            if captured or not _passes(record):
                 return
             propagates = _reaches_root(logger)
             if not propagates and not _is_shown(logger, record, alone):
@@ -210,6 +210,12 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         columns,
         ns=int(record.created * 1e9),
     )
+
+
+def _passes(record: logging.LogRecord) -> bool:
+    """Return whether `configure` lets the records of this logger pass."""
+    thresholds = None if SETUP.fan_out is None else SETUP.fan_out.thresholds
+    return thresholds is None or thresholds.passes(record.name, record.levelno)
 
 
 def _reaches_root(logger: logging.Logger) -> bool:
