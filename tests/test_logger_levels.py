@@ -45,7 +45,7 @@ async def test_each_logger_has_its_level(db_url):
     assert out.getvalue().count('"structlog"') == 12
 
 
-@pytest.mark.parametrize("levels", [{"httpx": "eror"}, {7: "error"}, {"": "error"}, ["httpx"]])
+@pytest.mark.parametrize("levels", [{"httpx": "verbose"}, {7: "error"}, {"": "error"}, ["httpx"]])
 def test_wrong_levels_are_refused(levels):
     """Ruling 12: before anything is set up."""
     with pytest.raises(InvalidArgument, match="level"):
