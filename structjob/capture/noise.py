@@ -1,0 +1,109 @@
+"""Too many events of one kind: some pass, and the others are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from structjob.capture.emit import emit
+from structjob.capture.event import BY_NAME
+from structjob.context.scope import current_scope
+from structjob.exceptions import InvalidArgument
+from structjob.levels import LEVELS, level_name
+from structjob.values.encoding import encode_text
+
+_KEYS = 1_000
+"""Pairs of a job and a message whose rate is known, at most."""
+
+_REPORTED = 60.0
+"""Seconds between two events that say what was suppressed."""
+
+_Key = tuple[str | None, str]
+
+
+class RateLimit:
+    """A processor that lets so many equal events of a job through a second; the others are
+    suppressed.
+
+    The next one that passes carries ``suppressed``, how many were left out before it. What no later
+    event tells is told once a minute, with the next event of any kind, by an event ``suppressed``
+    with ``count`` and the ``messages``. What is suppressed is never numbered, shown or stored.
+
+    Args:
+        per_second: How many events with the same message pass a second, in each job.
+        burst: How many may come at once; by default *per_second*, and at least 1.
+        events: Only these messages; by default all of them.
+        level_below: Only events below this level; those of this level and above always pass.
+
+    Raises:
+        InvalidArgument: if a number is not positive.
+        InvalidFilter: if the level is unknown.
+    """
+
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        burst: float | None = None,
+        events: Iterable[str] | None = None,
+        level_below: str | int = "warning",
+    ) -> None:
+        if not per_second > 0 or (burst is not None and burst < 1):
+            raise InvalidArgument(
+                f"per_second must be positive and burst at least 1, not {per_second!r} and {burst!r}"
+            )
+        self._rate = per_second
+        self._burst = max(per_second, 1.0) if burst is None else burst
+        self._events = None if events is None else frozenset(events)
+        self._below = LEVELS[level_name(level_below)]
+        self._left: dict[_Key, tuple[float, float]] = {}
+        """How many may pass, and since when that is so."""
+        self._suppressed: dict[_Key, int] = {}
+        self._report_at = monotonic() + _REPORTED
+
+    def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+        message: Any = event_dict.get("event")
+        if type(message) is not str:
+            message = encode_text(message).decode()  # anything can be logged
+        now = monotonic()
+        if now >= self._report_at:
+            self._report(now)
+        level = BY_NAME.get(method_name)
+        if (level is not None and level.number >= self._below) or (
+            self._events is not None and message not in self._events
+        ):
+            return event_dict
+        scope = current_scope()
+        key = (None if scope is None else scope.job_id, message)
+        left, since = self._left.pop(key, (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._rate)
+        # At the end, so that the one that was not logged for longest is the first.
+        self._left[key] = (left - 1 if left >= 1 else left, now)
+        if len(self._left) > _KEYS:
+            self._left.pop(next(iter(self._left)), None)
+        if left < 1:
+            if key not in self._suppressed and len(self._suppressed) >= _KEYS:
+                key = (None, "…")
+            self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            raise structlog.DropEvent
+        if before := self._suppressed.pop(key, 0):
+            event_dict["suppressed"] = before
+        return event_dict
+
+    def _report(self, now: float) -> None:
+        self._report_at = now + _REPORTED
+        suppressed, self._suppressed = self._suppressed, {}
+        messages: dict[str, int] = {}
+        for (_, message), count in suppressed.items():
+            messages[message] = messages.get(message, 0) + count
+        if messages:
+            emit(
+                None,
+                "info",
+                "suppressed",
+                {"count": sum(messages.values()), "messages": messages},
+            )
