@@ -170,7 +170,6 @@ async def _list(
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.queries.families import families
 
     async with reading(db) as reader:
         if "parent_job_id" in filters:
@@ -183,7 +182,7 @@ async def _list(
             return
         screen = console()
         if page:
-            below = await families(reader.fetch, page) if grouped else None
+            below = await reader.jobs.families(page) if grouped else None
             put_lines(
                 await table(
                     page,

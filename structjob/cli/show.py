@@ -87,13 +87,12 @@ async def _show(
     from structjob.cli.ids import resolve
     from structjob.cli.job_page import ROOM, About, JobPage
     from structjob.queries.estimates import look
-    from structjob.queries.overview import overview
 
     async with reading(db) as reader:
         job = await resolve(reader, given, names=True)
         room = None if whole or as_json else ROOM
-        found = await overview(
-            reader.fetch, job, room=room, depth=depth, failed=failed and not as_json
+        found = await reader.jobs.overview(
+            job, room=room, depth=depth, failed=failed and not as_json
         )
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.lost_events(job.id)

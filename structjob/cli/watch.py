@@ -82,8 +82,6 @@ async def _draw(
     from rich.live import Live
     from rich.text import Text
 
-    from structjob.queries.families import families
-
     estimates = Estimates(reader)
     if grouped:
         filters = {**filters, "root_only": True}
@@ -95,7 +93,7 @@ async def _draw(
             )
             lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
             if jobs:
-                below = await families(reader.fetch, jobs) if grouped else None
+                below = await reader.jobs.families(jobs) if grouped else None
                 roots = filters.get("root_only", False)
                 lines = await table(
                     jobs, estimates, screen, utc=utc, dated=False, roots=roots, below=below

@@ -50,7 +50,9 @@ from structjob.models import (
     id_of,
 )
 from structjob.queries import estimates, rows, step_progress
+from structjob.queries.families import Family, families
 from structjob.queries.job_watch import JobWatch
+from structjob.queries.overview import Overview, overview
 from structjob.queries.paging import (
     SCAN_LIMIT,
     Listing,
@@ -200,6 +202,33 @@ class Jobs:
                 f"{suffix!r} ends several ids: {listed}; write more of the one you mean"
             )
         return rows.job(found[0]) if found else None
+
+    async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
+        """Return the descendants of jobs that have any, by the jobs' ids: how many there are by
+        status, and a few that one looks for first.
+        """
+        await self._flush()
+        return await families(self._fetch, roots)
+
+    async def overview(
+        self,
+        job: JobRecord,
+        *,
+        room: int | None,
+        depth: int | None = None,
+        failed: bool = False,
+    ) -> Overview:
+        """Return a job with its steps and descendants, or the most telling of them.
+
+        Args:
+            job: The job.
+            room: How many steps, and how many descendants with their steps, are returned in full;
+                of more, some are picked: what failed, what runs, what took longest. None: all.
+            depth: How many levels of descendants are looked at; 0: none; None: all.
+            failed: Only those that failed or crashed.
+        """
+        await self._flush()
+        return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
 
     async def step_progress(self, ids: Sequence[str]) -> dict[str, Underway]:
         """Return how far these jobs are by the steps of their latest attempts, by the jobs' ids;
