@@ -187,14 +187,17 @@ class Proxy:
     def __init__(self, name: str, stream: Any) -> None:
         self.name = name
         self.stream = stream
+        self._pass_on: Any = len if stream is None else stream.write
         stand_ins[id(self)] = Uncaptured(stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> Any:
         capture = _capturing.get()
-        if capture is None or self.name not in capture.streams or _is_logged():
+        if capture is None:  # most of what is printed in a process that captures somewhere
+            return self._pass_on(text)
+        if self.name not in capture.streams or _is_logged():
             return self._through(text)
         return self._captured(capture, text, text.encode("utf-8", "backslashreplace"))
 
@@ -237,7 +240,7 @@ class BinaryProxy(Proxy):
         self.name = name
         self.stream = stream
 
-    def write(self, text: Any) -> int:
+    def write(self, text: Any) -> Any:
         capture = _capturing.get()
         if capture is None or self.name not in capture.streams:
             return self._through(text)
