@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
+from random import Random
 
+import httpx
 import pytest
 import structlog
 import websockets
-from web_support import client, events, served, some_work
+from web_support import client, events, served
 
+import structjob
 from structjob.web import app
 from structjob.web.subscription import MAX_WAITING
 
@@ -298,7 +302,89 @@ async def test_nothing_is_left_of_those_who_went(tracker):
                 await asyncio.sleep(0.01)
 
 
-async def test_compatible_work_is_streamed_too(tracker):
-    """(R44)"""
-    await some_work(tracker)
-    assert await stored(tracker)
+async def over_sse(address, query, cursor):
+    async with events(address, query) as stream:
+        batch = await stream.until("lines")
+        while batch["cursor"] is None:
+            more = await stream.until("lines")
+            batch = {"lines": batch["lines"] + more["lines"], "cursor": more["cursor"]}
+        return batch["lines"], batch["cursor"]
+
+
+async def over_ws(address, query, cursor):
+    socket = f"{address.replace('http', 'ws')}/api/v1/stream/ws"
+    async with websockets.connect(socket, origin=address) as opened:
+        wanted = dict(part.split("=") for part in query.split("&"))
+        if "last" in wanted:
+            wanted["last"] = int(wanted["last"])
+        await opened.send(json.dumps({"op": "subscribe", "id": "a", **wanted}))
+        lines = []
+        while True:
+            message = json.loads(await opened.recv())
+            if message["event"] == "lines":
+                lines += message["data"]["lines"]
+                if message["data"]["cursor"] is not None:
+                    return lines, message["data"]["cursor"]
+
+
+async def over_poll(address, query, cursor):
+    async with httpx.AsyncClient() as web:
+        found = (await web.get(f"{address}/api/v1/stream/poll?wait=1&{query}")).json()
+        return found["lines"], found["cursor"]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_lines_come_once_through_any_transport_and_any_worker(tracker, db_url, seed):
+    """One reads with the tracker, the other the database alone, and both are started anew. (R37)"""
+    random = Random(seed)
+    found, cursor, written = [], None, 0
+    workers = [app(tracker), app(db_url)]
+    async with AsyncExitStack() as stack:
+        addresses = [await stack.enter_async_context(served(one)) for one in workers]
+        for turn in range(40):
+            for _ in range(random.randint(1, 15)):
+                log.info("line", n=written)
+                written += 1
+            await tracker.flush()
+            if turn % 10 == 9:
+                addresses[turn // 10 % 2] = await stack.enter_async_context(
+                    served(app([tracker, db_url][turn // 10 % 2]))
+                )
+            query = "kind=log&last=1000" if cursor is None else f"kind=log&after={cursor}"
+            over = random.choice([over_sse, over_ws, over_poll])
+            lines, cursor = await over(random.choice(addresses), query, cursor)
+            found += lines
+        while len(found) < written:
+            lines, cursor = await over_poll(addresses[1], f"kind=log&after={cursor}", cursor)
+            found += lines
+    assert [line["attrs"]["n"] for line in found] == list(range(written))
+    assert set(identities(found)) <= set(await stored(tracker))
+
+
+async def test_numbers_that_were_given_up_are_a_gap(db_url):
+    """(R37)"""
+    structjob.configure(console=False)
+    async with structjob.Tracker(db_url, spool=False, queue_size=10) as tracker:
+        async with served(app(tracker)) as address, events(address) as stream:
+            await stream.next()
+            for number in range(200):
+                log.info("too many", n=number)
+            gap = await stream.until("gap")
+            assert gap["session_id"] == tracker.session_id
+            assert gap["count"] == gap["last_seq"] - gap["first_seq"] + 1
+            assert gap["reason"]
+
+
+async def test_all_who_filter_the_same_share_one_tail(tracker):
+    """(R37)"""
+    made = app(tracker)
+    async with served(made) as address:
+        opened = [events(address, f"level=error&text=x{number % 3}") for number in range(12)]
+        streams = [await one.__aenter__() for one in opened]
+        assert made.hub.feeds == 3
+        log.error("x1")
+        for number, stream in enumerate(streams):
+            if number % 3 == 1:
+                assert [line["message"] for line in await stream.lines(1)] == ["x1"]
+        for one in opened:
+            await one.__aexit__(None, None, None)
