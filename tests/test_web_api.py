@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,8 @@ from web_support import client, some_work
 
 import structjob
 from structjob.web import app as structjob_app
+from structjob.web import params
+from structjob.web.api.statistics import StatsQuery
 
 
 @pytest.fixture
@@ -373,3 +376,73 @@ async def test_it_is_mounted_twice_in_an_application_without_a_lifespan(
             assert (await web.get("/a/b/nothing")).status_code == 404
         await first.aclose()
         await second.aclose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "more"),
+    [
+        (structjob.LogFilter, params.LogQuery, {"cursor", "start", "q"}),
+        (structjob.JobFilter, params.JobQuery, {"cursor", "q", "root"}),
+        (structjob.AttemptFilter, params.AttemptQuery, {"cursor"}),
+        (structjob.StatsFilter, StatsQuery, set()),
+    ],
+)
+def test_every_field_of_a_filter_is_a_parameter(kind, query, more):
+    """Those that look into JSON are written attr.PATH and metadata.PATH. (R46)"""
+    names = {field.name for field in dataclasses.fields(kind)} - {"attrs", "metadata"}
+    assert names | more == set(query.model_fields)
+
+
+async def test_every_documented_parameter_is_taken(web, work):
+    """(R46)"""
+    examples = {
+        "string": "x",
+        "integer": 1,
+        "boolean": "1",
+        "number": 1,
+        "array": "x",
+    }
+    own = {
+        "since": "-1h",
+        "until": "-0s",
+        "level": "info",
+        "type": "job",
+        "stream": "system",
+        "bucket": "1m",
+        "job": work.id,
+        "job_id": work.id,
+        "start": None,
+        "cursor": None,
+        "after": None,
+        "state": None,
+        "order": "asc",
+        "wait": 0,
+        "channels": "logs",
+        "sort": "created",
+        "by": "created",
+        "same": "job",
+        "outcome": "final",
+        "source": None,
+    }
+    document = await ask(web, "openapi.json")
+    taken = 0
+    for path, operations in document["paths"].items():
+        operation = operations.get("get")
+        if operation is None or "{" in path or path.endswith(("/stream", "/sse")):
+            continue
+        for parameter in operation.get("parameters", ()):
+            name, schema = parameter["name"], parameter["schema"]
+            kind = schema.get("type") or schema["anyOf"][0]["type"]
+            value = own[name] if name in own else examples[kind]
+            if name == "status":
+                value = "open" if path.endswith("/errors") else "failed"
+            if name == "type" and "stream" in path:
+                continue
+            if value is None or (name == "until" and "stream" in path):
+                continue
+            asked = {name: value} | ({"job": work.id} if name == "children" else {})
+            asked |= {"days": 1} if path.endswith("/retention") else {}
+            answer = await web.get(path.removeprefix("/api/v1/"), params=asked)
+            assert answer.status_code == 200, (path, asked, answer.text)
+            taken += 1
+    assert taken > 100

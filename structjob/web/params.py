@@ -135,7 +135,7 @@ class JobQuery(PathQuery):
     correlation_id: str | None = None
     parent_job_id: str | None = Field(default=None, description="Any id of the parent.")
     root_job_id: str | None = Field(default=None, description="Any id of the job at the top.")
-    session_id: int | None = None
+    session_id: int | None = Field(default=None, ge=0, le=2**63 - 1)
     root_only: Flag | None = Field(default=None, description="Only jobs without a parent.")
     root: Flag | None = Field(default=None, description="Short for `root_only`.")
     text: str | None = Field(default=None, description="Part of the operation or description.")
@@ -195,7 +195,7 @@ class LogMatch(PathQuery):
     job: Several | None = Field(default=None, description="Any id of a job, or several.")
     job_id: Several | None = Field(default=None, description="The id of a job, or several.")
     children: Flag | None = Field(default=None, description="With the jobs below `job` (default).")
-    attempt: int | None = None
+    attempt: int | None = Field(default=None, ge=0, le=2**31 - 1)
     step_id: str | None = None
     step: Several | None = None
     operation: Several | None = None
@@ -213,8 +213,11 @@ class LogMatch(PathQuery):
     category: Several | None = None
     project: Several | None = None
     correlation_id: str | None = None
+    correlated: Flag | None = Field(
+        default=None, description="Only with a correlation id, or only without."
+    )
     trace_id: str | None = None
-    session_id: int | None = None
+    session_id: int | None = Field(default=None, ge=0, le=2**63 - 1)
     fingerprint: str | None = None
     text: str | None = Field(default=None, description="Part of the message.")
     q: str | None = Field(default=None, description="Short for `text`.")

@@ -67,7 +67,7 @@ class StreamQuery(LogMatch):
         job = self.job[0] if self.job else None
         if "tree" in self.channels and (job is None or len(self.job or ()) > 1):
             raise InvalidFilter("the channel tree is of one job: give job")
-        shown = self.model_dump(exclude_unset=True, exclude={"after"}, mode="json")
+        shown = {**self.given("after"), **(self.model_extra or {})}
         return Selection(
             tuple(dict.fromkeys(self.channels)), wanted, job, self.after, self.last, shown
         )

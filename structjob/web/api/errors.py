@@ -33,7 +33,7 @@ class ErrorQuery(Query):
     until: Moment | None = UNTIL
     operation: str | None = None
     step: str | None = None
-    job_id: str | None = Field(default=None, description="Any id of a job in which it occurred.")
+    job: str | None = Field(default=None, description="Any id of a job in which it occurred.")
     project: str | None = None
     limit: int = LIMIT
 

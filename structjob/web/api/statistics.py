@@ -75,7 +75,7 @@ class JobErrorsQuery(Query):
     until: Moment | None = UNTIL
     operation: str | None = None
     project: str | None = None
-    job_id: str | None = Field(default=None, description="Any id of one job.")
+    job: str | None = Field(default=None, description="Any id of one job.")
     limit: int = LIMIT
 
 
