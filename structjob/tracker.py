@@ -46,7 +46,7 @@ from structjob.spool.recorder import Recorder
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
-    from structjob.engine.delivery import Engine
+    from structjob.engine.engine import Engine
     from structjob.engine.listeners import Callback, Listener
     from structjob.engine.loop_thread import LoopThread
     from structjob.lifecycle.bars import Bars
@@ -272,7 +272,7 @@ class Tracker:
         )
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
-        self._engine.on_stored = self.logs.stored
+        self._engine.writers.on_stored = self.logs.stored
         await start(self._host, handle_signals=self._handle_signals)
         if self._options.strict:
             faults.strict_trackers.add(self)
@@ -843,7 +843,7 @@ class Tracker:
                 "this is a forked process, and its parent delivers what it records: clear the queue there"
             )
         cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
-        self._engine.hurry()  # to put it down, and let those go on who wait for a flush
+        self._engine.flush_soon()  # to put it down, and let those go on who wait for a flush
         return cleared
 
     @property

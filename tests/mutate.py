@@ -59,7 +59,8 @@ MODULES = {
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
     "removal": ("retention/removal.py", "test_removal test_retention"),
     "due": ("retention/due.py", "test_due test_retention"),
-    "delivery": ("engine/delivery.py", "test_engine test_overflow test_outage test_capture"),
+    "engine": ("engine/engine.py", "test_engine test_overflow test_outage test_capture"),
+    "writer": ("engine/writer.py", "test_engine test_overflow test_outage test_capture"),
     "orphans": ("engine/adopted.py", "test_orphans test_set_aside"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""

@@ -478,13 +478,13 @@ async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
     than until somebody asks (R28).
     """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
-    engine._flush_interval = 0.001
+    engine.writers.flush_interval = 0.001
     log.info("first")
     await held.entered.wait()
-    engine._flush_interval = 3600.0
+    engine.writers.flush_interval = 3600.0
     log.info("meanwhile")
     written = asyncio.Event()
-    engine.on_stored = written.set
+    engine.writers.on_stored = written.set
     held.go_on.set()
     await written.wait()
     for _ in range(20):
@@ -505,10 +505,10 @@ async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypat
     interval (R28).
     """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
-    engine._flush_interval = 0.001
+    engine.writers.flush_interval = 0.001
     log.info("first")
     await held.entered.wait()
-    engine._flush_interval = 3600.0
+    engine.writers.flush_interval = 3600.0
     log.info("meanwhile")
     flush = asyncio.ensure_future(tracker.flush())
     await asyncio.sleep(0)
@@ -521,7 +521,7 @@ async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypat
 async def test_who_asks_once_does_not_hurry_all_that_follows(db_path, tracker, monkeypatch):
     """A steady stream goes on waiting for company after somebody has read, or flushed (R28)."""
     engine, store = tracker._engine, tracker._store
-    engine._flush_interval = 3600.0
+    engine.writers.flush_interval = 3600.0
     write, batches = store.write, []
 
     async def among_others(batch):
@@ -551,14 +551,14 @@ async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
         await tracker.flush()
         for _ in range(10):
             await asyncio.sleep(0)  # it has fallen asleep
-        engine._flush_interval = 0.05
+        engine.writers.flush_interval = 0.05
         batches = []
 
         def then_an_hour() -> None:
-            engine._flush_interval = 3600.0
+            engine.writers.flush_interval = 3600.0
             batches.append(1)
 
-        engine.on_stored = then_an_hour
+        engine.writers.on_stored = then_an_hour
         for n in range(100):
             log.info("large", n=n, text="x" * 60_000)
         await until(
@@ -575,12 +575,12 @@ async def test_the_end_of_a_transaction_begins_no_new_interval(db_path, tracker,
     more (R28).
     """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
-    engine._flush_interval = 0.001
+    engine.writers.flush_interval = 0.001
     log.info("first")
     await held.entered.wait()
     log.info("meanwhile")
-    engine._looked_at -= 3600.0  # so long ago it was
-    engine._flush_interval = 3600.0
+    engine.writers._looked_at -= 3600.0  # so long ago it was
+    engine.writers.flush_interval = 3600.0
     held.go_on.set()
     await until(lambda: ("meanwhile",) in rows(db_path, "SELECT message FROM structjob_logs"))
 
@@ -656,7 +656,7 @@ async def test_an_event_between_the_last_look_and_falling_asleep_is_stored(db_pa
         log.info("in between")
 
     waiters.settle = settle_and_log
-    tracker._engine._wake()
+    tracker._engine.writers.wake()
     await until(lambda: tracker.ledger().accepted == tracker.ledger().stored == 1, 5.0)
 
 
@@ -1044,7 +1044,7 @@ async def test_a_cancelled_opening_leaves_nothing(db_path, monkeypatch):
     for step in (
         "structjob.store.sqlite.SQLiteStore.open",
         "structjob.store.sqlite.SQLiteStore.begin_session",
-        "structjob.engine.delivery.Engine.looked",
+        "structjob.engine.engine.Engine.looked",
     ):
         reached.clear()
         with monkeypatch.context() as patch:

@@ -222,7 +222,7 @@ async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id
         (None, "queue_full", (7, 7)),
     ):  # fmt: skip
         recorder.lost.append(Dropped(numbers[first], numbers[last], reason, job))
-    any_tracker._engine.hurry()
+    any_tracker._engine.flush_soon()
     async with asyncio.timeout(20):
         while not await any_tracker.jobs.lost_events(job_id):
             await asyncio.sleep(0.01)

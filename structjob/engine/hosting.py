@@ -15,7 +15,7 @@ from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable, RowMapping
 
-    from structjob.engine.delivery import Engine
+    from structjob.engine.engine import Engine
     from structjob.lifecycle.handle import Handle
     from structjob.lifecycle.jobs import Job
     from structjob.spool.recorder import Recorder
@@ -179,7 +179,7 @@ class Host:
 
     def flush_later(self, handle: Handle) -> None:
         """Let *handle* record its progress at the next turn."""
-        self.engine.unsettled(handle)
+        self.engine.writers.hold_back(handle)
 
     # -- from code without a loop
     # --------------------------------------------------------------------------

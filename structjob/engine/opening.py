@@ -22,7 +22,7 @@ from structjob.spool.session import Session
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from structjob.engine.delivery import Engine
+    from structjob.engine.engine import Engine
     from structjob.engine.hosting import Host
     from structjob.store.ingest import Store
 
@@ -116,7 +116,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
     # SQLAlchemy takes a third of a second to import; the loop has better things to do.
     await asyncio.to_thread(_import_store)
     from structjob.engine.database import DatabaseLink, permanent
-    from structjob.engine.delivery import Engine
+    from structjob.engine.engine import Engine
     from structjob.store.factory import make_store
     from structjob.store.url import identity, places
 

@@ -1,0 +1,301 @@
+"""The writers: tasks that read the sources in turn, and store a batch in each transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from structjob.diagnostics import diagnostics
+from structjob.engine.accounts import Accounts
+from structjob.engine.adopted import AdoptedSpools
+from structjob.engine.database import DatabaseLink
+from structjob.engine.reentry import Reentry
+from structjob.engine.source import Source, Work, waiting
+from structjob.engine.waiters import Waiters
+from structjob.spool.queue import Batch, MemoryQueue
+from structjob.spool.recorder import Recorder
+from structjob.store.ingest import Write, Written
+from structjob.text.wording import count_of
+
+_DEBUG = logging.DEBUG
+
+_VERIFIED = 500
+"""Lines of another process that are verified at a time at most: it is done on the loop."""
+
+_LOOK_INTERVAL = 0.005
+"""Seconds between two looks at a queue in memory while more events are waited for."""
+
+
+class Unsettled(Protocol):
+    """A live handle whose progress has changed and is not recorded yet."""
+
+    def settle(self) -> None:
+        """Record the progress as it is now."""
+
+
+class Writers:
+    """Stores what waits: one or more tasks on the loop, of which the first alone takes changes of
+    state.
+
+    Args:
+        own: The tracker's own source.
+        recorder: Its recorder.
+        link: Its database.
+        adopted: What it has taken over.
+        accounts: Its accounts.
+        reentry: Enters sessions.
+        waiters: Who waits for a commit.
+        batch_size: Events of one transaction at most.
+        flush_interval: Seconds that an event waits at most before it is on its way.
+        count: How many tasks write at once.
+
+    Attributes:
+        on_stored: Called on the loop after each batch that was stored.
+        returned: Batches that were read and not stored, for their writer was cancelled.
+    """
+
+    def __init__(
+        self,
+        own: Source,
+        recorder: Recorder,
+        link: DatabaseLink,
+        adopted: AdoptedSpools,
+        accounts: Accounts,
+        reentry: Reentry,
+        waiters: Waiters,
+        *,
+        batch_size: int,
+        flush_interval: float,
+        count: int,
+    ) -> None:
+        self.flush_interval = flush_interval
+        self.count = count
+        self.on_stored: Callable[[], None] = _nothing
+        self.returned: deque[Work] = deque()
+        self._own = own
+        self._recorder = recorder
+        self._link = link
+        self._adopted = adopted
+        self._accounts = accounts
+        self._reentry = reentry
+        self._waiters = waiters
+        self._batch_size = batch_size
+        self._loop = asyncio.get_running_loop()
+        self._turn_of = 0
+        self._held_back: set[Unsettled] = set()
+        self._woken = asyncio.Event()
+        self._urgent = False
+        self._looked_at = 0.0
+        """When the first writer last looked for what waits: what waits now has come since."""
+
+    # -- being asked
+    # --------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Called by the recorder from anywhere, a signal handler too, when the writers are idle."""
+        self._recorder.idle = False
+        # Within a task the loop is awake, whoever interrupts it: the pipe that wakes it, with its
+        # system calls, is for all others.
+        within = asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None
+        call_soon = self._loop.call_soon if within else self._loop.call_soon_threadsafe
+        # the loop is closed: what is in the spool is the next process's
+        with contextlib.suppress(RuntimeError):
+            call_soon(self._woken.set, context=contextvars.Context())
+
+    def flush_soon(self) -> None:
+        """Deliver at once, without waiting for company. From any thread."""
+        self._urgent = True
+        self.wake()
+
+    def hold_back(self, handle: Unsettled) -> None:
+        """Let *handle* record its progress at the next turn."""
+        self._held_back.add(handle)
+        if self._recorder.idle:
+            self.wake()
+
+    def flush_progress(self) -> None:
+        """Record the progress that was held back."""
+        with contextlib.suppress(KeyError):  # another thread was faster
+            while self._held_back:
+                self._held_back.pop().settle()
+
+    # -- delivering
+    # --------------------------------------------------------------------------
+
+    async def run(self, index: int) -> None:
+        """Deliver until cancelled; *index* is 0 for the first writer."""
+        await self._link.insist(lambda: self._reentry.enter(self._own))
+        while True:
+            try:
+                if not await self._turn(index):
+                    await self._rest(index)
+            except asyncio.CancelledError:
+                raise
+            except Exception:  # noqa: BLE001 -- a fault of ours must not end the delivery
+                diagnostics.exception("structjob: delivering events failed; it goes on in a second")
+                await asyncio.sleep(1.0)
+
+    async def _turn(self, index: int) -> bool:
+        """Store one batch of one feed, and end a session that is over; return whether the next turn
+        is due at once.
+        """
+        if index and not self.returned and not self._worth_another():
+            return False
+        self._accounts.settle()
+        work = self.returned.popleft() if self.returned else self._read(index)
+        left = False
+        if index == 0:
+            self._looked_at = self._loop.time()
+            # more than one batch: it has waited already
+            left = self._recorder.numbers.given > self._own.settled()
+        if work is not None:
+            try:
+                await self._store(*work)
+            except BaseException:
+                # Cancelled by whoever cancels every task. The lane will not give it out again.
+                self.returned.append(work)
+                raise
+        over = self._adopted.next_over() if index == 0 else None
+        if over is not None:
+            await self._adopted.end(over)
+        if index and work is not None and work[0] is not self._own:
+            self.flush_soon()  # an orphan may be over now, and the first writer ends it
+        self._waiters.settle(self._own.states)
+        return over is not None or (work is not None and (left or self._worth_another()))
+
+    def _read(self, index: int) -> Work | None:
+        """Read a batch of one feed; each has its turn, so that a busy program delivers its
+        predecessor's events too.
+        """
+        feeds = [self._own, *self._adopted]
+        for offset in range(len(feeds)):
+            feed = feeds[(self._turn_of + offset) % len(feeds)]
+            most = self._batch_size if feed is self._own else min(self._batch_size, _VERIFIED)
+            try:
+                # changes of state go through one writer
+                states, events = feed.read(most, states=index == 0)
+            except OSError as exc:
+                if feed is self._own:
+                    raise
+                self._adopted.abandon(feed, exc)
+                continue
+            if states is not None or events is not None:
+                self._turn_of = (self._turn_of + offset + 1) % len(feeds)
+                if index == 0 and self.count > 1 and self._worth_another():
+                    with contextlib.suppress(RuntimeError):  # the loop is closed: see `drain`
+                        self._woken.set()
+                return feed, states, events
+        return None
+
+    def _worth_another(self) -> bool:
+        """Return whether so much waits that more than the first writer shall take of it: small
+        transactions are dear.
+        """
+        return self._recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(
+            self._adopted
+        )
+
+    async def _store(self, feed: Source, states: Batch | None, events: Batch | None) -> None:
+        began = time.monotonic()
+        if feed is self._own:
+            written: Written | None = await self._link.insist(
+                lambda: self._write(feed, states, events)
+            )
+        else:
+            written = await self._adopted.attempt(feed, lambda: self._write(feed, states, events))
+        if written is not None:
+            feed.acknowledge(states, events, written)
+            if diagnostics.isEnabledFor(_DEBUG):
+                took = (time.monotonic() - began) * 1000
+                stored, changed = events.count if events is not None else 0, len(written.states)
+                diagnostics.debug(
+                    "stored %s and %s of session %d in %.1f ms; %s",
+                    count_of(stored, "event"), count_of(changed, "state record"), feed.session.session_id, took,
+                    count_of(self._accounts.waiting(), "event", "waits", "wait"),
+                )  # fmt: skip
+            self.on_stored()
+
+    async def _write(self, feed: Source, states: Batch | None, events: Batch | None) -> Written:
+        await self._reentry.enter(feed)
+        return await self._link.store.write(feed.as_write(states, events, self._given(feed)))
+
+    def _given(self, feed: Source) -> int:
+        return self._recorder.numbers.given if feed is self._own else 0
+
+    def next_batch(self) -> Work | None:
+        """Return a batch that was returned, or else the next one of any source."""
+        return self.returned.popleft() if self.returned else self._read(0)
+
+    def as_write(self, work: Work) -> Write:
+        """Return what the store is given of a batch."""
+        feed, states, events = work
+        return feed.as_write(states, events, self._given(feed))
+
+    # -- idling
+    # --------------------------------------------------------------------------
+
+    async def _rest(self, index: int) -> None:
+        """Wait until there is something to do, and a little longer for company."""
+        urgent = False
+        if index == 0:
+            urgent, self._urgent = self._urgent, False
+            # in this order: whoever hurries from another thread has been added before
+            urgent = urgent or bool(self._waiters)
+            self.flush_progress()
+        self._woken.clear()
+        self._recorder.idle = True
+        since = self._looked_at
+        if not self._has_more(index):
+            await self._woken.wait()
+            since = self._loop.time()
+        else:
+            # who alone takes changes of state: the other must not silence what would wake him
+            if index == 0:
+                self._recorder.idle = False
+            await asyncio.sleep(0)
+            if urgent or self._worth_another():
+                return
+        deadline = since + self.flush_interval
+        while not self._urgent and self._loop.time() < deadline and not self._crowded():
+            with contextlib.suppress(TimeoutError):
+                # A queue in memory fills without a word, so it is looked at in between.
+                async with asyncio.timeout_at(
+                    deadline
+                    if self._recorder.spool is not None
+                    else min(deadline, self._loop.time() + _LOOK_INTERVAL)
+                ):
+                    self._woken.clear()
+                    await self._woken.wait()
+
+    def _crowded(self) -> bool:
+        """Return whether a queue in memory is so full that waiting for company would cost
+        events.
+        """
+        events = self._recorder.events
+        return isinstance(events, MemoryQueue) and len(events) > self._recorder.queue_size // 4
+
+    def _has_more(self, index: int) -> bool:
+        """Look once more after having said that we are idle: something may have come in between."""
+        recorder, feed = self._recorder, self._own
+        if index:
+            # Not for what the first writer has in hand, or this would be asked all the time while
+            # the database is away.
+            return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(
+                recorder.lanes()[2:]
+            )
+        return bool(
+            (recorder.numbers.given > feed.settled() and waiting(recorder.lanes()[2:]))
+            or (recorder.state_numbers.given not in feed.states and waiting(recorder.lanes()[:2]))
+            or self._held_back
+            or any(recorder.dropped_sources())
+        )
+
+
+def _nothing() -> None:
+    pass
