@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent / "web"))
 
 import vendor  # noqa: E402  # it stands beside the browser tests
 
+from structjob.web import shell  # noqa: E402
+
 
 def test_vendored_files_are_those_of_the_manifest():
     """Each vendored file has the hash in the manifest, which names all of them."""
@@ -59,3 +61,25 @@ def test_pages_hold_no_way_to_make_markup_of_text():
     page = (STATIC / "index.html").read_text()
     assert " style=" not in page
     assert " onclick=" not in page
+
+
+def test_served_scripts_lack_their_comments_and_nothing_else():
+    """What is served of a script is its lines without those that are comments only."""
+    files = dict(shell._files(STATIC, ""))
+    for path in [*STATIC.glob("*.js"), *STATIC.glob("pages/*.js")]:
+        inside, kept = False, []
+        for line in path.read_text().splitlines(keepends=True):
+            text = line.strip()
+            if not inside and text.startswith("/**"):
+                if text.endswith("*/"):
+                    continue
+                inside = "*/" not in text
+                if not inside:
+                    kept.append(line)
+            elif inside:
+                inside = not text.endswith("*/")
+            elif not text.startswith("//"):
+                kept.append(line)
+        assert files[str(path.relative_to(STATIC))].decode() == "".join(kept), path.name
+    for path in STATIC.glob("vendor/*.mjs"):
+        assert files[f"vendor/{path.name}"] == path.read_bytes()

@@ -49,6 +49,11 @@ _TYPES = {
     "woff2": "font/woff2",
 }
 _INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
+_COMMENTS = re.compile(
+    rb"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.DOTALL | re.MULTILINE
+)
+"""Comments that have lines of their own: a tenth of what a visitor would load."""
+
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
 _MESSAGES = {
@@ -139,5 +144,8 @@ def _files(directory: Traversable, prefix: str) -> list[tuple[str, bytes]]:
         if entry.is_dir():
             found += _files(entry, f"{prefix}{entry.name}/")
         elif not entry.name.startswith("."):
-            found.append((prefix + entry.name, entry.read_bytes()))
+            content = entry.read_bytes()
+            if entry.name.endswith(".js"):  # ours; what is vendored (.mjs) stays as it is
+                content = _COMMENTS.sub(b"", content)
+            found.append((prefix + entry.name, content))
     return found

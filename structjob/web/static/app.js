@@ -91,7 +91,7 @@ function Page() {
     load().then((module) => { if (mine) setShown({ key, View: module.default }); }, (error) => { if (mine) setShown({ key, View: () => html`<div class="state"><h1>This page could not be loaded</h1><p>${error.message}</p><button class="btn" onClick=${() => location.reload()}>Reload</button></div>` }); });
     return () => { mine = false; };
   }, [key]);
-  if (!shown.View) return null;
+  if (!shown.View || shown.key !== key) return null; // the view of another page has no use for this id
   return html`<${shown.View} key=${shown.key + id} id=${id} query=${route.value.query} />`;
 }
 

@@ -1,7 +1,7 @@
 // The steps of a job, with its child jobs and theirs, as bars on one axis.
 
 import { Glyph, html, now, useEffect, useMemo, useRef, useState } from "./ui.js";
-import { count, duration, hour, percent, plural, step as axisStep } from "./format.js";
+import { count, duration, hour, percent, step as axisStep } from "./format.js";
 import { href } from "./route.js";
 
 const ROW = matchMedia("(max-width: 799px)").matches ? 28 : 24, MANY = 20, VIRTUAL = 120;
@@ -198,17 +198,4 @@ function short(t) {
   if (t < 3_600_000) return `${Math.round(t / 6000) / 10}\u202fm`;
   if (t < 172_800_000) return `${Math.round(t / 360_000) / 10}\u202fh`;
   return `${Math.round(t / 8_640_000) / 10}\u202fd`;
-}
-
-/** Steps without bars: the tree with words, or all steps in the order of their start. */
-export function StepTable({ nodes, flat, current, onSelect }) {
-  const all = [];
-  const visit = (list, depth) => list.forEach((node) => { for (const one of node.kind === "group" ? node.all : [node]) all.push({ node: one, depth: flat ? 0 : depth }); if (node.kind !== "group") visit(node.kids, depth + 1); });
-  visit(nodes, 0);
-  if (flat) all.sort((a, b) => (b.node.took ?? 0) - (a.node.took ?? 0));
-  const rows = all.slice(0, 1000);
-  return html`<div class="wf"><table class="tbl" aria-label="steps"><thead><tr><th scope="col">Step</th><th scope="col">Status</th><th scope="col" class="r">Started</th><th scope="col" class="r">Took ${flat ? "↓" : ""}</th><th scope="col">Detail</th></tr></thead>
-    <tbody>${rows.map(({ node, depth }) => html`<tr key=${node.id} class=${current === node.id ? "cur" : ""} onClick=${() => onSelect(node)}><td><div class="job">${Array.from({ length: depth }, () => html`<span class="twisty"></span>`)}<${Glyph} of=${node.status} label="" /> <span class="nm">${node.name}</span>${node.kind === "job" && html`<a class="tag" href=${href("jobs", node.record.id)}>job</a>`}</div></td>
-      <td>${node.status}</td><td class="r">${node.start ? hour(node.start) : "–"}</td><td class="r">${duration(node.took)}</td><td class="ink2">${node.record?.error ? `${node.record.error.type}: ${node.record.error.message}` : node.record?.total ? `${node.record.completed ?? node.record.done ?? 0} of ${node.record.total}` : ""}</td></tr>`)}</tbody></table>
-    ${all.length > rows.length && html`<p class="bar dim">${plural(all.length - rows.length, "more step")}</p>`}</div>`;
 }

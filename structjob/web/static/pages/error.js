@@ -1,12 +1,12 @@
 // One error: how often, since when, its traceback, its jobs, and the lines around it.
 
-import { Copy, Glyph, Segments, html, live, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
-import { ago, clock, count, day, duration, full, plural, rough, when, zone } from "../format.js";
+import { Copy, Glyph, Segments, html, live, useData, useEffect, useRef, useState, usePage } from "../ui.js";
+import { ago, count, day, full, rough, when } from "../format.js";
 import { api, apiUrl, href, permanent } from "../route.js";
-import { folded, frames, shown } from "../logs-text.js";
 import { DayBars } from "../charts.js";
 import { ErrorTag, daily, glyphOf, messageOf, tracebackOf, typeOf } from "./errors.js";
 import { Failed } from "./common.js";
+import { Traceback } from "./traceback.js";
 import "../logs.js";
 
 async function load(id, signal) {
@@ -70,25 +70,4 @@ function Values({ lines }) {
     names.set(key, values);
   }
   return html`${[...names].slice(0, 4).map(([key, values]) => html`<section key=${key}><h2>${key}<span>of the newest ${count(lines.length)}</span></h2>${[...values].sort((a, b) => b[1] - a[1]).slice(0, 4).map(([value, n]) => html`<div class="spread"><span class="mono cut">${value}</span><svg height="8" width="130" aria-hidden="true"><rect class="b-off" width=${(130 * n) / lines.length} height="8" /></svg><span class="r">${count(n)}</span></div>`)}</section>`)}`;
-}
-
-export function Traceback({ text, mode }) {
-  const [open, setOpen] = useState(new Set());
-  const parts = useMemo(() => frames(text), [text]);
-  if (mode === "raw" || !parts.some((one) => one.file)) return html`<${Raw} text=${text} />`;
-  return html`${(mode === "all" ? parts : folded(parts)).map((one, i) => {
-    if (one.folded && !open.has(i)) return html`<button type="button" class="lib" onClick=${() => setOpen(new Set([...open, i]))}>▸ ${plural(one.folded.length, "frame")} in ${one.names}</button>`;
-    if (one.folded) return one.folded.map((frame) => html`<${Frame} frame=${frame} />`);
-    if (one.file) return html`<${Frame} frame=${one} />`;
-    if (one.from) return html`<div class="from">${one.from}</div>`;
-    return html`<div class="last"><${Raw} text=${one.last} /></div>`;
-  })}`;
-}
-
-const Frame = ({ frame }) => html`<div class=${frame.own ? "own" : "dim"} title=${frame.path}>${frame.file}:${frame.line} in ${frame.name}</div>${frame.code.map((code) => html`<div class="code"><${Raw} text=${code} /></div>`)}`;
-
-function Raw({ text }) {
-  const box = useRef(null);
-  useEffect(() => { box.current.replaceChildren(shown(text, "", true)); }, [text]);
-  return html`<span ref=${box}></span>`;
 }

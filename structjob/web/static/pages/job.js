@@ -1,9 +1,9 @@
 // One job: what became of it, its steps on one axis, and its log at the line that matters.
 
-import { Chip, Copy, Dialog, Glyph, Menu, Progress, Segments, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { ago, brief, bytes, clock, count, duration, full, percent, plural, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
-import { StepTable, Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
+import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
@@ -36,9 +36,16 @@ function useMore(job) {
   return more;
 }
 
+/** What few visits need comes when it is needed. */
+function Rare({ name, ...props }) {
+  const [View, setView] = useState(null);
+  useEffect(() => { import("./job-rare.js").then((module) => setView(() => module[name])); }, []);
+  return View && html`<${View} ...${props} />`;
+}
+
 export default function Job({ id, query }) {
   const { data, error, took: readMs, slow, reload, set } = useData((signal) => load(id, signal), [id]);
-  if (error && !data) return error.status === 404 ? html`<${NotFound} id=${id} />` : html`<${Failed} error=${error} retry=${reload} />`;
+  if (error && !data) return error.status === 404 ? html`<${Rare} name="NotFound" id=${id} />` : html`<${Failed} error=${error} retry=${reload} />`;
   if (!data) return slow ? html`<div class="state"><p>reading the job</p></div>` : null;
   return html`<${Loaded} key=${data.job.id} data=${data} query=${query} reload=${reload} set=${set} readMs=${readMs} />`;
 }
@@ -140,12 +147,12 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
     <div class="job-body"><div class="job-main" hidden=${details}>
       ${job.error && html`<a class="error-top" href=${data.group ? href("errors", data.group.fingerprint) : undefined}><b class="err">${job.error.type}</b><div class="mono">${brief(job.error.message, 200)}</div></a>`}
       ${view === "waterfall" ? html`<${Waterfall} job=${older ? { ...job, status: "failed", started_at: data.attempts.find((one) => one.attempt === attempt)?.started_at ?? job.started_at, completed_at: data.attempts.find((one) => one.attempt === attempt)?.completed_at } : job} nodes=${nodes} unfolded=${unfolded} onUnfold=${onUnfold} current=${at} onSelect=${select} marks=${marks} estimate=${data.estimate} boxRef=${box} />`
-        : html`<${StepTable} nodes=${nodes} flat=${view === "flat"} current=${at} onSelect=${select} />`}
+        : html`<${Rare} name="StepTable" nodes=${nodes} flat=${view === "flat"} current=${at} onSelect=${select} />`}
       <${LogBox} boxRef=${logs} filter=${filter} follow=${running && !older} query=${query} hidden=${new Set(["job"])} columns=${["logger"]}
         chips=${wanted ? [html`<${Chip} kind="step" name="step" value=${selected?.name ?? wanted} onRemove=${() => setQuery({ step: null, at: null })} />`] : []}
         start=${query.get("at") ? { at: query.get("at") } : job.status === "failed" || job.status === "crashed" ? { first: "error", within: failing ? { step_id: failing.record.id } : null } : null} channels=${["logs", "tree"]} />
       </div><${Side} data=${data} shown=${details} /></div>
-    ${cancelling && html`<${Cancel} job=${job} onClose=${() => setCancelling(false)} reload=${reload} />`}`;
+    ${cancelling && html`<${Rare} name="Cancel" job=${job} onClose=${() => setCancelling(false)} reload=${reload} />`}`;
 }
 
 /** Filters of the log for a row: a step and its own steps by name, a child job by its id. */
@@ -223,41 +230,6 @@ function Side({ data, shown }) {
       <dt>missing</dt><dd>${missing ? html`<a class="warn" href=${href("sessions", job.session_id)}>${plural(missing, "line")}: ${Object.entries(lost).map(([reason, n]) => `${reason} ${count(n)}`).join(", ")}</a>` : "0 lines"}</dd>
       ${kids.length > 0 && html`<dt>children</dt><dd><a href=${href("jobs", "", { parent_job_id: job.id })}>${count(kids.length)}</a> <span class="dim">· ${Object.entries(states).map(([name, n]) => `${count(n)} ${name}`).join(", ")}</span></dd>`}
       ${session && html`<dt>session</dt><dd><a href=${href("sessions", job.session_id)}>${session.host}:${session.pid}</a></dd>`}</dl></section></aside>`;
-}
-
-function Cancel({ job, onClose, reload }) {
-  const [reason, setReason] = useState("");
-  const [error, setError] = useState(null);
-  const submit = async (event) => {
-    event.preventDefault();
-    try { await api.cancel(job.id, reason); onClose(); reload(); } catch (failed) { setError(failed); }
-  };
-  return html`<${Dialog} className="ask" label="Cancel the job" onClose=${onClose}><form onSubmit=${submit}><b>Cancel ${job.operation}?</b><p class="ink2">The job is asked to stop; its cleanup runs. Its child jobs are cancelled too.</p>
-    <label class="field"><span class="visually-hidden">reason</span><input placeholder="reason" value=${reason} onInput=${(event) => setReason(event.target.value)} autofocus /></label>
-    ${error && html`<p class="err" role="alert">${error.message}</p>`}<footer><button type="button" class="btn quiet" onClick=${onClose}>Keep it running</button><button type="submit" class="btn danger">Cancel the job</button></footer></form><//>`;
-}
-
-function NotFound({ id }) {
-  const { data } = useData((signal) => api.jobs({ limit: 300 }, signal), [id]);
-  const near = (data?.items ?? []).filter((job) => job.external_job_id).map((job) => [distance(id, job.external_job_id), job]).filter(([far]) => far <= 2).sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, job]) => job);
-  usePage({ title: `No job ${id}`, keys: [["/", "search"], ["J", "jobs"]], facts: "404", on: { Enter: () => { if (!near[0]) return false; go(href("jobs", near[0].external_job_id)); return true; } } });
-  return html`<div class="state big"><h1>No job has the id <span class="mono">${id}</span></h1><p>No match as job id, external id or context id.${near.length ? " Similar ids:" : ""}</p>
-    ${near.map((job) => html`<a class="line-item" href=${href("jobs", job.external_job_id)}><${Glyph} of=${job.status} /><b>${job.operation}</b><span class="mono">${job.external_job_id}</span><span class="ink2">${job.description ?? ""}</span><span class="r">${job.status === "running" ? "running" : ago(job.created_at)}</span></a>`)}
-    <p>It may also have been deleted: <a class="link" href=${href("storage")}>retention</a>.</p></div>`;
-}
-
-/** How many letters are to be changed, added or taken, or swapped with the next one. */
-function distance(a, b) {
-  if (Math.abs(a.length - b.length) > 2) return 9;
-  const rows = [Array.from({ length: b.length + 1 }, (_, i) => i)];
-  for (let i = 1; i <= a.length; i += 1) {
-    rows[i] = [i];
-    for (let j = 1; j <= b.length; j += 1) {
-      rows[i][j] = Math.min(rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) rows[i][j] = Math.min(rows[i][j], rows[i - 2][j - 2] + 1);
-    }
-  }
-  return rows[a.length][b.length];
 }
 
 /** Errors and warnings as marks on the bars of their steps, and of the rows above them. */

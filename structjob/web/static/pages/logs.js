@@ -8,7 +8,7 @@ import { errorOf, shown } from "../logs-text.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem } from "./common.js";
 import { FilterChips, Finder, LogBox, NOT_FILTERS, filterOf } from "./logbox.js";
-import { Traceback } from "./error.js";
+import { Traceback } from "./traceback.js";
 
 const LEVELS = ["debug", "info", "success", "warning", "error", "critical"];
 const FIELDS = ["level", "logger", "operation", "step", "job", "kind", "stream", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "q"];

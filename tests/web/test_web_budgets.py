@@ -1,0 +1,78 @@
+"""What a page costs: bytes, requests, time to the first line, a burst of lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+VIEWER = "document.querySelector('structjob-logs')"
+LIVE = Path(__file__).with_name("live.py")
+
+
+@pytest.mark.parametrize("path", ["", "jobs", "jobs/gui-17", "logs?since=-3h"])
+def test_a_first_visit_loads_little_and_nothing_from_elsewhere(
+    site, watched, path, record_property
+):
+    """At most 60 kB of scripts, 12 kB of style and 25 requests (R47)."""
+    page = watched.page()
+    answers: list = []
+    page.on("response", lambda answer: answers.append(answer))
+    page.goto(site + path)
+    page.wait_for_load_state("networkidle")
+    assert all(answer.url.startswith(site) for answer in answers)
+    sizes = {"script": 0, "stylesheet": 0}
+    for answer in answers:
+        kind = answer.request.resource_type
+        if kind in sizes:
+            sizes[kind] += answer.request.sizes()["responseBodySize"]
+    print(f"/{path}: {sizes['script'] / 1000:.1f} kB of scripts, {sizes['stylesheet'] / 1000:.1f} kB of style, {len(answers)} requests")  # fmt: skip
+    record_property("script_bytes", sizes["script"])
+    record_property("requests", len(answers))
+    assert sizes["script"] <= 60_000
+    assert sizes["stylesheet"] <= 12_000
+
+
+def test_a_burst_of_40000_lines_is_drawn_within_a_second_of_its_end(
+    story_url, site, watched, record_property
+):
+    """The page stays small and answers keys while another process logs 40,000 lines (R44, R47)."""
+    writer = subprocess.Popen(
+        [sys.executable, str(LIVE), story_url, "burst-1"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    try:
+        assert writer.stdout.readline()
+        page = watched.page()
+        page.goto(f"{site}jobs/burst-1")
+        until(page, f"{VIEWER}?.state === 'live'")
+        page.evaluate(
+            "() => { window.longest = 0; let last = performance.now(); const next = (now) => { window.longest = Math.max(window.longest, now - last); last = now; requestAnimationFrame(next); }; requestAnimationFrame(next); }"
+        )
+        print(40_000, file=writer.stdin, flush=True)
+        assert writer.stdout.readline()
+        stored = time.monotonic()
+        until(page, f"{VIEWER}.lines.length >= 40000", 60)
+        late = time.monotonic() - stored
+        longest = page.evaluate("window.longest")
+        nodes = page.evaluate(f"{VIEWER}.shadowRoot.querySelectorAll('*').length + document.querySelectorAll('*').length")  # fmt: skip
+        print(f"last line {late:.2f} s after its commit, longest frame {longest:.0f} ms, {nodes} nodes")  # fmt: skip
+        record_property("seconds_after_commit", late)
+        record_property("longest_frame_ms", longest)
+        assert nodes <= 1_500
+        numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
+        assert len(numbers) == len(set(numbers))
+    finally:
+        writer.stdin.close()
+        writer.wait(30)
+        writer.stdout.close()
