@@ -124,3 +124,16 @@ def test_the_outcome_is_the_exit_code(shell, ending, code):
     asyncio.run(record())
     shown = json.loads(shell.ok("wait", "gui-1", "--timeout", "1s", "--json", code=code))
     assert (shown["external_job_id"], shown["status"]) == ("gui-1", ending or "pending")
+
+
+def test_who_cancels_can_be_named(shell):
+    """api.md 1.10: `structjob cancel --by`, for scripts that act for somebody else."""
+
+    async def pending():
+        async with structjob.Tracker(shell.directory / "structjob.db") as tracker:
+            await tracker.create_job("work", external_job_id="gui-1")
+
+    asyncio.run(pending())
+    shell.ok("cancel", "gui-1", "--by", "the scheduler")
+    (line,) = shell.ok("logs", "gui-1", "--kind", "operation_end", "--json").splitlines()
+    assert json.loads(line)["attrs"]["requested_by"] == "the scheduler"

@@ -31,18 +31,21 @@ A job under `async with` gets a CancelledError in its own task, a program under 
 )
 @click.argument("id_", metavar="ID")
 @click.option("--reason", metavar="TEXT", help="Why; recorded as the job's error message.")
+@click.option("--by", metavar="TEXT", help="Who asks, in the job's log.  [default: user@host]")
 @click.option("--force", is_flag=True, help="Cancel it once more, which interrupts its cleanup.")
 @options.json_output
 @options.database
-def cancel(id_: str, db: Database, *, reason: str | None, force: bool, as_json: bool) -> None:
+def cancel(
+    id_: str, db: Database, *, reason: str | None, by: str | None, force: bool, as_json: bool
+) -> None:
     """Ask a job to stop."""
     from structjob.cli.database import execute
 
-    execute(_cancel(id_, db, reason, force=force, as_json=as_json))
+    execute(_cancel(id_, db, reason, by or _somebody(), force=force, as_json=as_json))
 
 
 async def _cancel(
-    given: str, db: Database, reason: str | None, *, force: bool, as_json: bool
+    given: str, db: Database, reason: str | None, by: str, *, force: bool, as_json: bool
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
@@ -54,7 +57,7 @@ async def _cancel(
         job = await resolve(reader, given)
         try:
             async with Tracker(db.url, service="structjob-cli") as tracker:
-                await tracker.cancel(job.id, reason, by=_somebody(), force=force)
+                await tracker.cancel(job.id, reason, by=by, force=force)
         except InvalidState as exc:
             raise Failure(
                 str(exc).replace("force=True", "--force"),
