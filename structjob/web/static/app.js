@@ -47,7 +47,7 @@ function Header() {
     <nav aria-label="pages">${LINKS.map(([key, path, label]) => html`<a key=${key} href=${href(path)} aria-current=${key === page ? "page" : undefined}>${label}${key === "errors" && errorCount.value > 0 && html`<small>${count(errorCount.value)}</small>`}</a>`)}</nav>
     <div class="only-small"><${Menu} left label=${`${LINKS.find(([key]) => key === page)?.[2] ?? "Pages"} ▾`}>${LINKS.map(([key, path, label]) => html`<a href=${href(path)}>${label}</a>`)}<//></div>
     <div class="tools">
-      <button type="button" class="field open-search" onClick=${() => { dialog.value = "search"; }} aria-label="search jobs, ids, errors">Search jobs, ids, errors <${Kbd} k=${log ? "Ctrl&#8202;K".replace("&#8202;", "\u200a") : "/"} /></button>
+      <button type="button" class="field open-search" onClick=${() => { dialog.value = "search"; }}>Search jobs, ids, errors <${Kbd} k=${log ? "Ctrl&#8202;K".replace("&#8202;", "\u200a") : "/"} /></button>
       <button type="button" class="icon only-small" aria-label="search" onClick=${() => { dialog.value = "search"; }}><${Icon} name="search" /></button>
       ${WINDOWS[page] !== undefined && !route.value.id && html`<span class="wide"><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? span.replace(/(\d)([a-z])/, "$1\u202f$2") : span ? "since …" : "all time"} ▾`}>
         ${["15m", "1h", "3h", "24h", "7d", "28d"].map((one) => html`<button type="button" onClick=${() => setQuery(page === "overview" ? { window: one } : { since: `-${one}`, until: null, at: null })}>last ${one.replace(/(\d)([a-z])/, "$1\u202f$2")}</button>`)}

@@ -31,6 +31,7 @@ const WORDS = { retrying: "retried", skipped: "not reached" };
 export function Glyph({ of, label }) {
   const [color, shape] = SHAPES[of] || SHAPES.skipped;
   const word = WORDS[of] || of;
+  if (label === "") return html`<svg class=${"g " + color} viewBox="0 0 12 12" aria-hidden="true">${shape}</svg>`;
   return html`<svg class=${"g " + color} viewBox="0 0 12 12" role="img" aria-label=${label ?? word}><title>${label ?? word}</title>${shape}</svg>`;
 }
 
@@ -85,7 +86,7 @@ export function Menu({ label, title, children, className = "plain", left }) {
     return () => { document.removeEventListener("pointerdown", outside); document.removeEventListener("keydown", key, true); };
   }, [open]);
   return html`<div class=${"menu" + (left ? " left" : "")} ref=${box}>
-    <button type="button" class=${className} aria-expanded=${open} aria-haspopup="true" aria-label=${title} title=${title} onClick=${() => setOpen(!open)}>${label}</button>
+    <button type="button" class=${className} aria-expanded=${open} aria-haspopup="true" aria-label=${label === "⋯" ? title : undefined} title=${title} onClick=${() => setOpen(!open)}>${label}</button>
     ${open && html`<div class="list" onClick=${(event) => { if (event.target.closest("a, button")) setOpen(false); }}>${children}</div>`}</div>`;
 }
 
