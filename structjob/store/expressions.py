@@ -1,6 +1,6 @@
-"""SQL expressions that every database writes its own way, under one name each.
+"""SQL expressions that differ between databases, under one name each.
 
-Only bound values get into them; nothing of a caller's is ever part of the SQL text.
+Callers' values are always bound parameters, never part of the SQL text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from structjob.store.types import UTCDateTime
 from structjob.values.redaction import stored_forms
 
 MAX_TEXT = 4096
-"""Characters a text search may have; SQLite refuses patterns of more than 50,000 bytes."""
+"""Maximum length of a text search, in characters; SQLite refuses patterns of more than 50,000
+bytes.
+"""
 
 _MAX_DEPTH = 24
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -42,8 +44,9 @@ _ODD_KEY = re.compile(r'["\\\x00-\x1f\x7f]')
 
 
 def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
-    """Yield what orders rows by *columns*, NULL before any value: PostgreSQL has it last, the
-    others first.
+    """Yield the terms that order rows by *columns*, with NULL first.
+
+    Without them, PostgreSQL puts NULL last and the other databases put it first.
     """
     for column in columns:
         yield column.is_not(None)
@@ -51,7 +54,7 @@ def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[A
 
 
 class utc_now(FunctionElement[datetime]):  # noqa: N801  # reads like the SQL function it stands for
-    """The database's own clock, with microseconds where it has them (SQLite: milliseconds)."""
+    """The database's own clock, with microseconds if it has them (SQLite: milliseconds)."""
 
     type = UTCDateTime()
     inherit_cache = True
@@ -74,10 +77,14 @@ def _postgresql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def storable(name: str, value: str) -> str:
-    """Return *value* if a database can take it as a bound value.
+    """Return *value* if a database accepts it as a bound value.
+
+    Args:
+        name: The value's name in the error message.
+        value: The text to check.
 
     Raises:
-        InvalidFilter: if it holds a NUL or a lone surrogate; *name* names it in the message.
+        InvalidFilter: if it contains a NUL or a lone surrogate.
     """
     if "\x00" in value or (not value.isascii() and _SURROGATE.search(value)):
         raise InvalidFilter(
@@ -87,10 +94,15 @@ def storable(name: str, value: str) -> str:
 
 
 def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
-    """Return whether *column* equals *value*; *name* names the filter in messages.
+    """Return the condition that *column* equals *value*.
+
+    Args:
+        name: The filter's name in error messages.
+        column: The column.
+        value: The value to compare with.
 
     Raises:
-        InvalidFilter: if *value* is of another type than the column, or not storable.
+        InvalidFilter: if *value* has another type than the column, or is not storable.
     """
     if isinstance(column.type, Integer):
         if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
@@ -105,8 +117,9 @@ def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[b
 
 
 def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[bool]:
-    """Return whether *column* equals *value*, or one of its values if it is a tuple; see
-    `equals`.
+    """Return the condition that *column* equals *value*, or one of its items if it is a tuple.
+
+    See `equals`.
     """
     if not isinstance(value, tuple):
         return equals(name, column, value)
@@ -118,16 +131,18 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
 
 
 def means(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
-    """Return whether *column* equals *text*, or what is stored of it where credentials were taken
-    out of it.
+    """Return the condition that *column* equals *text* as it is stored.
+
+    That is *text* itself, or *text* with its credentials removed.
     """
     forms = stored_forms(text)
     return column == text if len(forms) == 1 else column.in_(forms)
 
 
 def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[bool]:
-    """Return whether any of *columns* contains *text*, whose ``%`` and ``_`` mean themselves;
-    letter case does not count.
+    """Return the condition that any of *columns* contains *text*, ignoring letter case.
+
+    ``%`` and ``_`` in *text* are ordinary characters.
 
     Raises:
         InvalidFilter: if *text* is longer than `MAX_TEXT`, or not storable.
@@ -155,8 +170,8 @@ def _sqlite_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> st
 @compiles(_contains, "mariadb")
 def _mysql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
     column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
-    # The collation of messages would have "resume" found in "résumé"; that of names would not know
-    # case.
+    # With the collation of messages, "resume" would match "résumé". The collation of names would
+    # distinguish letter case.
     return f"LOWER({column}) COLLATE utf8mb4_bin LIKE LOWER({pattern}) ESCAPE '!'"
 
 
@@ -167,16 +182,16 @@ def _postgresql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -
 
 
 def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElement[bool]:
-    """Return whether the JSON in *column* has *value* at *path*.
+    """Return the condition that the JSON in *column* has *value* at *path*.
 
-    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. Where there is a
-    list on the way, or at its end, one of its items must have the value; lists within lists are not
-    looked into. Types count: ``1`` equals ``1.0`` but neither ``"1"`` nor ``true``, and None equals
-    a stored ``null``, not an absent key.
+    ``a.b`` means the key ``b`` of the object at ``a``, or the key ``a.b`` itself. If there is a
+    list on the path, or at its end, one of its items must have the value. Lists inside lists are
+    not searched. Types matter: ``1`` equals ``1.0`` but neither ``"1"`` nor ``true``, and ``None``
+    equals a stored ``null``, not an absent key.
 
     Raises:
-        InvalidFilter: if the path is empty, too deep or holds quotes, backslashes or control
-            characters, or the value is not a string, a finite number, a boolean or None.
+        InvalidFilter: if the path is empty, too deep or contains quotes, backslashes or control
+            characters, or the value is not a string, a finite number, a boolean or ``None``.
     """
     if not isinstance(path, str):
         raise InvalidFilter(f"an attribute path is a string, not {type(path).__name__}")
@@ -194,7 +209,7 @@ def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElem
             f"attribute path {path!r} holds a quote, a backslash or a control character: filter by another attribute"
         )
     test, bound = _test(path, value)
-    # Keys with dots are common (http.status_code), so are nested objects.
+    # Keys with dots are common (http.status_code), and so are nested objects.
     quoted = [f'."{key}"' for key in keys]
     paths = {"$" + "".join(quoted), f'$."{path}"'}
     lists = {
@@ -214,8 +229,9 @@ def _parts(column: ColumnElement[Any], list_: str, rest: str) -> tuple[Any, ...]
 
 
 def _item(list_: str, rest: str) -> ColumnElement[str]:
-    """Return the path of what is looked at in an item of a list; SQLite alone looks at the items
-    one by one.
+    """Return the path to test in an item of a list.
+
+    Only SQLite tests the items one by one.
     """
     return (
         literal(list_) + literal("[") + literal_column("item.key", String()) + literal(f"]{rest}")
@@ -223,15 +239,20 @@ def _item(list_: str, rest: str) -> ColumnElement[str]:
 
 
 class _Within(FunctionElement[bool]):
-    """(the test of one item, column, path of the list, path from an item on)."""
+    """Whether any item of a list passes a test.
+
+    The arguments are the test of one item, the column, the list's path, and the path inside an
+    item.
+    """
 
     type = Boolean()
     inherit_cache = True
 
 
 class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
-    """The text of an attribute (of a fixed name) in a column of JSON; NULL if there is none, or it
-    is no text.
+    """The text of an attribute with a fixed name, in a column of JSON.
+
+    It is NULL if the attribute is absent or is not a text.
     """
 
     type = String()
@@ -261,7 +282,7 @@ def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) 
 
 
 class _JSONTest(FunctionElement[bool]):
-    """(column, path, the value as text, the value as JSON)."""
+    """A test of one JSON value: (column, path, the value as text, the value as JSON)."""
 
     type = Boolean()
     inherit_cache = True
@@ -306,21 +327,22 @@ class _IsNumber(_JSONTest):
 
 
 class _IsLargeInteger(_JSONTest):
-    """A number that a double does not tell from its neighbours, which MariaDB and MySQL make of a
-    text, and SQLite of a large one.
+    """An integer of 2**53 or more, which a double cannot distinguish from its neighbors.
+
+    MariaDB and MySQL convert text to a double, and SQLite converts a large integer to a double.
     """
 
     name = "is_large_integer"
     inherit_cache = True
-    # A number beyond 64 bits is a double to SQLite, unless it is taken out of the JSON within an
-    # array: as the text that it is.
+    # SQLite reads a number beyond 64 bits as a double. Inside an extracted array it stays the
+    # original text.
     sqlite = "(({type} = 'integer' AND {pair} = '[' || {exact} || ',' || {exact} || ']') OR ({type} = 'real' AND {value} = {bound}))"
     mysql = _IsNumber.mysql + " AND ({text} = {exact} OR {text} NOT REGEXP '^-?[0-9]+$')"
 
 
 def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
-    """Return what to test for, and the value as two bound parameters: by itself, and as
-    JSON text.
+    """Return the test for *value*, and the value as two bound parameters: plain, and as JSON
+    text.
     """
     kind: type[_JSONTest]
     bound: BindParameter[Any]
@@ -329,7 +351,7 @@ def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
     elif isinstance(value, bool):
         kind, bound = (_IsTrue if value else _IsFalse), bindparam(None, None, String())
     elif isinstance(value, str):
-        # the plain text of an enum's member
+        # for a member of a string enum, its plain text
         value = storable(f"the value of {path}", str.__str__(value))
         kind, bound = _IsText, bindparam(None, value, String())
     elif isinstance(value, int):
@@ -353,9 +375,9 @@ def _number(path: str, value: int) -> BindParameter[Any]:
     if -(2**63) <= value < 2**63:
         return bindparam(None, value, BigInteger())
     try:
-        return bindparam(None, float(value), Double())  # what SQLite makes of it, too
+        return bindparam(None, float(value), Double())  # SQLite converts it to a double as well
     except OverflowError:
-        # not counted: Python refuses to write more than 4,300
+        # an estimate, because Python refuses to convert more than 4,300 digits
         digits = int(value.bit_length() * math.log10(2)) + 1
         raise InvalidFilter(
             f"the number at {path!r} has about {digits:,} digits, more than a database keeps"
@@ -369,7 +391,7 @@ def _sqlite_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
     items = (
         f"EXISTS (SELECT 1 FROM json_each({where}) AS item WHERE {compiler.process(test, **kw)})"  # noqa: S608 -- bound values only
     )
-    # CASE and not AND: what is no list must not be looked into.
+    # CASE, not AND: json_each must not read a value that is not a list.
     return f"(CASE WHEN NOT json_valid({compiler.process(column, **kw)}) THEN 0 WHEN json_type({where}) = 'array' THEN {items} ELSE 0 END)"
 
 
@@ -389,14 +411,14 @@ def _postgresql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> st
     value = (
         f"jsonb_build_object('v', CAST({compiler.process(list(test.clauses)[3], **kw)} AS jsonb))"
     )
-    # The rest stands in the condition: an item that has no such key would end the whole path, but
-    # there it only does not match.
+    # The rest of the path is in the condition. An item without such a key would end the whole path
+    # with an error; in the condition it does not match.
     path = f"'strict ' || {compiler.process(list_, **kw)} || '[*] ? (@' || {compiler.process(rest, **kw)} || ' == $v)'"
     return f"COALESCE(jsonb_path_exists(CAST({compiler.process(column, **kw)} AS jsonb), CAST({path} AS jsonpath), {value}, true), false)"
 
 
-# Each renders only what it uses: a bound value that is rendered but is not in the text is one that
-# PostgreSQL cannot type.
+# Each test renders only the values it uses: PostgreSQL cannot determine the type of a bound value
+# that is not in the text.
 
 
 @compiles(_JSONTest, "sqlite")
@@ -410,7 +432,7 @@ def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
     test = element.sqlite.format(
         type=f"json_type({where})", value=found, pair=pair, bound=bound, exact=exact
     )
-    # Text that is no JSON would end the whole query with an error.
+    # Text that is not JSON would end the whole query with an error.
     return f"(CASE WHEN json_valid({compiler.process(column, **kw)}) THEN {test} ELSE 0 END)"
 
 

@@ -1,8 +1,9 @@
-"""Bytes → rows. Lines of the spool go to the database as one parameter of a statement (on MariaDB,
-of a few); nothing is bound per row.
+"""Store spool lines as rows: a whole batch is one parameter of a statement.
 
-Events are not parsed here at all. Changes of state are: each is a whole row, so the last one of a
-batch is enough, and a row is overwritten only by what is newer (`KEEP_NEWER`).
+On MariaDB, a batch is a few parameters. No row is bound separately.
+
+Events are not parsed here. Changes of state are parsed: each one is a whole row, so the last one of
+a batch is enough. A row is overwritten only by a newer one (`KEEP_NEWER`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ T = TypeVar("T")
 LOG_COLUMNS = tuple(
     name for name in EVENT_COLUMNS if name not in EVENT_DEFAULTS and name not in ("seq", "attrs")
 )
-"""Columns of an event that stand in its line as they are."""
+"""Columns whose values are copied unchanged from an event's line."""
 
 JOB_COLUMNS = tuple(column.name for column in tables.jobs.columns)
 ATTEMPT_COLUMNS = tuple(column.name for column in tables.attempts.columns)
@@ -31,9 +32,9 @@ STEP_COLUMNS = tuple(column.name for column in tables.steps.columns)
 GAP_COLUMNS = tuple(column.name for column in tables.gaps.columns)
 JSON_COLUMNS = frozenset({"metadata", "result", "attrs", "jobs"})
 
-# A row is changed by a later change of the same session only. A later attempt replaces an earlier
-# one in the job's row, whoever made it. A job that is pending may be taken over by any session; one
-# presumed crashed is revised by its own only.
+# A row is changed only by a later change of the same session. A later attempt replaces an earlier
+# one in the job's row, whichever session made it. Any session may take a pending job. Only a job's
+# own session may revise the status of a job that is presumed crashed.
 KEEP_NEWER = {
     "structjob_jobs": (
         "excluded.attempt > structjob_jobs.attempt OR (excluded.attempt = structjob_jobs.attempt AND "
@@ -60,8 +61,9 @@ COLUMNS = {
 
 
 def on_conflict(table: str) -> str:
-    """Return what an insert does about a row that is there, where the database knows ``ON
-    CONFLICT`` (SQLite, PostgreSQL).
+    """Return the ``ON CONFLICT`` clause of an insert into *table* (SQLite, PostgreSQL).
+
+    The clause decides what happens if the row already exists.
     """
     keys = KEYS[table]
     if table not in KEEP_NEWER:
@@ -79,21 +81,22 @@ def changes(table: str) -> tuple[str, ...]:
 
 def as_array(lines: bytes) -> bytes:
     """Return *lines* as one JSON array."""
-    # Two copies and not three: in a large program each costs the better part of a millisecond, in
-    # memory that is new every time.
+    # Two copies, not three: with a large heap each copy costs almost a millisecond, because the
+    # memory is newly allocated every time.
     return b"".join((b"[", memoryview(lines.replace(b"\n", b","))[:-1], b"]"))
 
 
 @dataclass(slots=True)
 class Provisional:
-    """Changes of state of an attempt whose number is provisional, folded; see
-    `structjob.store.settling`.
+    """Folded changes of state of an attempt whose number is provisional.
+
+    See `structjob.store.settling`.
 
     Attributes:
-        job_id: Its job.
-        began: When it began.
+        job_id: The job's id.
+        began: When the job began.
         attempt: The provisional number.
-        tables: Per table the last of each row.
+        tables: Per table, the last version of each row.
     """
 
     job_id: str
@@ -104,11 +107,12 @@ class Provisional:
 
 @dataclass(slots=True)
 class Rows:
-    """Changes of state, folded.
+    """Folded changes of state.
 
     Attributes:
-        tables: Per table the last of each row, as a JSON array.
-        unsettled: Those of attempts whose numbers are provisional, in the order of their numbers.
+        tables: Per table, the last version of each row, as a JSON array.
+        unsettled: The changes of attempts whose numbers are provisional, in the order of the
+            numbers.
         numbers: The numbers of all changes.
     """
 
@@ -122,10 +126,10 @@ _Apart = dict[tuple[str, str, int], _Held]
 
 
 def fold(lines: bytes, session_id: int) -> Rows:
-    """Return what the state *lines* of one session come to.
+    """Fold the state *lines* of one session into the last version of each row.
 
     Raises:
-        ValueError: if a line is none.
+        ValueError: if a line is not a change of state.
     """
     held: _Held = {}
     provisional: _Apart = {}
@@ -165,7 +169,7 @@ def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
 
 
 def _apart(provisional: _Apart, row: dict[str, Any]) -> _Held:
-    """Return where to keep a *row* that is marked, and take the mark away."""
+    """Return the rows that a marked *row* belongs to, and remove its ``provisional`` mark."""
     job_id, began = (
         msgspec.json.decode(row[name], type=str)
         for name in ("job_id" if "job_id" in row else "id", "provisional")
@@ -175,7 +179,7 @@ def _apart(provisional: _Apart, row: dict[str, Any]) -> _Held:
 
 
 def attempt_of(row: Mapping[str, Any]) -> int:
-    """Return the attempt that a job's row is about, 0 while it is pending."""
+    """Return the attempt that a job's row is about; 0 while the job is pending."""
     value = row.get("attempt", 0)
     return int(msgspec.json.decode(value)) if isinstance(value, msgspec.Raw) else int(value)
 
@@ -186,8 +190,8 @@ def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
         for name in KEYS[table]
     )
     rows = held.setdefault(table, {})
-    # Lines may stand slightly out of order: the number decides, and a job's later attempt. A gap is
-    # one, whoever tells of it.
+    # Lines may be slightly out of order: the state number decides, and for a job the later attempt.
+    # The same gap is stored once, even if several lines report it.
     if key not in rows or (attempt_of(row), row["state_seq"]) > (
         attempt_of(rows[key]),
         rows[key]["state_seq"],
@@ -197,7 +201,7 @@ def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Write:
-    """What is stored together."""
+    """A batch that is stored together."""
 
     session_id: int
     events: bytes = b""
@@ -207,13 +211,13 @@ class Write:
 
 @dataclass(slots=True)
 class Written:
-    """What became of a `Write`.
+    """The result of a `Write`.
 
     Attributes:
-        dead: Events that were put aside.
-        torn: Lines that were no record at all, less the records that were found in them: pieces of
-            what the disk did not take whole, and whose record was kept elsewhere.
-        states: Numbers of the changes of state that are stored (or put aside).
+        dead: Events that went to the dead letters.
+        torn: Lines that were not valid records, minus the records that were found in them. Such
+            lines are fragments that the disk did not take whole; their records were kept elsewhere.
+        states: Numbers of the changes of state that are stored or in the dead letters.
     """
 
     dead: int = 0
@@ -221,7 +225,7 @@ class Written:
     states: list[int] = field(default_factory=list)
 
     def add(self, other: Written) -> None:
-        """Count *other*, a part of the same, in."""
+        """Add the counts of *other*, a part of the same batch."""
         self.dead += other.dead
         self.torn += other.torn
         self.states += other.states
@@ -229,10 +233,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class LeftRunning:
-    """A job that a process left running, with what the event about its crash says.
+    """A job that a dead process left running, and the content of the event about its crash.
 
     Attributes:
-        job: Its row.
+        job: The job's row.
         steps: The names of its open steps.
         last_lines: Its last log lines.
     """
@@ -244,10 +248,11 @@ class LeftRunning:
 
 @dataclass(frozen=True, slots=True)
 class Notices:
-    """Events about the jobs of a dead session, made before the transaction in which the jobs crash.
+    """Events about the jobs of a dead session, made before the transaction that marks them as
+    crashed.
 
     Attributes:
-        session_id: The session that the events belong to: that of the process that ends the other.
+        session_id: The session that the events belong to: the one that ends the dead session.
         lines: Job id → the event's line.
     """
 
@@ -264,16 +269,17 @@ NO_NOTICES = Notices(0, {})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What is known of a session that ends.
+    """What is known about a session that ends.
 
     Attributes:
         reason: Its ``end_reason``.
-        last_seq: The greatest number it is known to have given out, besides those in the database.
-        confirmed: How many of its events the database has confirmed to have stored, or put among
-            the dead letters.
-        absent: Why numbers can be absent that were never handed to the database.
+        last_seq: The greatest number that the session is known to have assigned, besides the
+            numbers in the database.
+        confirmed: How many of its events the database has confirmed as stored or in the dead
+            letters.
+        absent: Why numbers can be absent although they were never sent to the database.
         most: How many such numbers there can be. If more are absent, or the database holds fewer
-            events than it confirmed, nothing is explained: events were lost.
+            events than it confirmed, no number is explained: events were lost.
     """
 
     reason: str
@@ -288,12 +294,12 @@ class Ended:
     """What was found when a session was ended.
 
     Attributes:
-        left: The rows, as they were, of the jobs that the session had left running, and that this
-            call ended.
+        left: The jobs that the session had left running and that this call ended; the rows as they
+            were before.
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
-        fewer: How many events fewer the database holds than it had confirmed.
-        withdrawn: Which of its jobs had been presumed crashed, and had not; see
+        fewer: How many events the database lacks compared with what it had confirmed.
+        withdrawn: The jobs of the session that had been presumed crashed by mistake; see
             `structjob.store.withdrawal`.
     """
 
@@ -305,98 +311,115 @@ class Ended:
 
 
 class Ingest(Protocol):
-    """The statements that put lines and rows into the tables, as one database writes them.
+    """The statements of one database that write lines and rows into the tables.
 
-    Each takes JSON as one parameter, and a connection in a transaction.
+    Each method takes JSON as one parameter, and a connection in a transaction.
     """
 
     most: int
-    """Bytes of data that one statement takes at most."""
+    """Maximum size of the data in one statement, in bytes."""
 
     def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        """Insert the events in *lines* of the spool; those that are there already stay as
-        they are.
-        """
+        """Insert the events in *lines* of the spool; existing events stay unchanged."""
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
-        """Insert *rows*, a JSON array, or change those that are there, if `KEEP_NEWER` says so; a
-        gap that is there stays as it is.
+        """Insert or update *rows*, a JSON array.
+
+        An existing row is changed only if `KEEP_NEWER` allows it. An existing gap stays unchanged.
         """
 
     def insert(self, connection: Connection, table: str, rows: bytes) -> None:
-        """Insert *rows*, a JSON array, none of which is there yet."""
+        """Insert *rows*, a JSON array of rows that do not exist yet."""
 
 
 class Store(Protocol):
-    """A database, for one tracker. Its methods raise `StoreUnavailable` while it does not
-    answer.
+    """The database of one tracker.
+
+    The methods raise `StoreUnavailable` while the database does not answer.
     """
 
     masked_url: str
     writers: int
     reached: bool
-    """Whether the database has answered: where `open` takes long, it is at work on the tables."""
+    """Whether the database has answered. If it has and `open` is slow, the tables are being created
+    or migrated.
+    """
 
     @property
     def ingest(self) -> Ingest:
-        """Its statements, for what is stored in a transaction of `transact`."""
+        """The database's statements, for use in a transaction of `transact`."""
 
     async def open(self) -> None:
-        """Connect; create the tables where they are absent. Raises `SchemaMismatch` where they are
-        another version's.
+        """Connect, and create the tables if they do not exist.
+
+        Raises:
+            SchemaMismatch: if the tables belong to another version.
         """
 
     async def attach(self) -> None:
-        """Connect for reading; create and change nothing. May be called again, where the database
-        that was there before is gone.
+        """Connect for reading, without creating or changing anything.
 
-        Raises `SchemaMismatch` where the tables are absent or another version's, `StoreUnavailable`
-        where there is no such file, and `InvalidURL` for a database in memory.
+        It may be called again after the previous database has disappeared.
+
+        Raises:
+            SchemaMismatch: if the tables are absent or belong to another version.
+            StoreUnavailable: if there is no such file.
+            InvalidURL: for a database in memory.
         """
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
 
     async def begin_session(self, session: Session) -> None:
-        """Enter *session*; harmless if it is there."""
+        """Insert *session* into the database; do nothing if it is there already."""
 
     async def heartbeat(self, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-        """Record by the database's clock that the session lives, how many numbers it gave out, and
-        how many events were confirmed; return whether the session is in the database.
+        """Record that the session is alive, by the database's clock.
+
+        Args:
+            session_id: The session.
+            last_seq: The greatest number that the session has assigned.
+            confirmed: How many of its events the database has confirmed.
+
+        Returns:
+            Whether the session is in the database.
         """
 
     async def write(self, write: Write) -> Written:
-        """Store a batch, in one transaction, or in a few where one would take too long; what the
-        database refuses for its content goes to the dead letters.
+        """Store a batch in one transaction, or in a few if one would take too long.
+
+        What the database refuses because of its content goes to the dead letters.
         """
 
     async def end_session(
         self, session: Session, ending: Ending, notices: Notices = NO_NOTICES
     ) -> Ended:
-        """End a session: explain its holes as far as *ending* allows it; then, in one transaction,
-        mark it as ended and what it left running as crashed, and store the *notices* of the jobs
-        that crash. What a session that was closed left running is cancelled, without an event.
+        """End a session.
+
+        First explain its holes as far as *ending* allows it. Then, in one transaction, mark the
+        session as ended and its running jobs as crashed, and store the *notices* of those jobs. If
+        the session was closed normally, its running jobs are cancelled instead, without an event.
         """
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-        """Enter the job of *row* under its id, in its next attempt; see `structjob.lifecycle`.
+        """Insert the job of *row* under its id, as its next attempt; see `structjob.lifecycle`.
 
-        Returns the job's former row, if any, and the attempt; the attempt 0 says that nothing was
-        entered: the row is another job's that has the same idempotency key, or the job was
-        cancelled while it was pending. A *row* that is pending is entered as that, with the attempt
-        0, and without a former row.
+        Returns:
+            The job's former row, if any, and the attempt. The attempt 0 means that nothing was
+            inserted: the returned row is another job's with the same idempotency key, or the job
+            was cancelled while it was pending. A *row* that is pending is inserted as pending, with
+            the attempt 0 and without a former row.
         """
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        """Run a query."""
+        """Run a query and return its rows."""
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
-        """Return what *call* returns, given a connection in a transaction of its own; it is
-        committed unless *call* raises.
+        """Return the result of *call*, which gets a connection in its own transaction.
 
-        For what is the same on every database and happens now and then. *call* may run in any
-        thread, and must not await.
+        The transaction is committed unless *call* raises. This is for rare statements that are the
+        same on every database. *call* may run in any thread, and must not await.
         """
 
     async def make_durable(self) -> None:
-        """Make what is stored safe against a power cut."""
+        """Make the stored data safe against a power failure."""

@@ -15,8 +15,8 @@ from structjob.exceptions import InvalidArgument, StructjobError
 
 VERSION_TABLE = "structjob_alembic_version"
 REVISIONS = ("0001",)
-"""The revisions in ``schema/versions``, oldest first: known without importing Alembic, which takes
-longer than a whole start.
+"""The revisions in ``schema/versions``, oldest first. The list is here because importing Alembic
+takes longer than a whole start.
 """
 
 DIALECTS = ("sqlite", "mariadb", "mysql", "postgresql")
@@ -42,14 +42,13 @@ def render(
     Args:
         dialect: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``.
         direction: ``up`` or ``down``.
-        start: The revision to begin at; by default ``base`` (no tables) upwards and ``head``
-            downwards.
-        end: The revision to end at; by default ``head`` upwards and ``base`` downwards.
-        schema: The schema of the tables, on PostgreSQL; by default the first of the user's search
+        start: The first revision. Default: ``base`` (no tables) for ``up``, ``head`` for ``down``.
+        end: The last revision. Default: ``head`` for ``up``, ``base`` for ``down``.
+        schema: The schema of the tables, on PostgreSQL. Default: the first of the user's search
             path.
 
     Raises:
-        InvalidArgument: if an argument is none of these.
+        InvalidArgument: if an argument has another value.
     """
     if dialect not in DIALECTS:
         raise InvalidArgument(f"unknown database {dialect!r}: use one of {', '.join(DIALECTS)}")
@@ -65,7 +64,10 @@ def render(
     if schema is not None:
         create = [f'CREATE SCHEMA IF NOT EXISTS "{schema}";\n'] if direction == "up" else []
         body = [*create, f'SET LOCAL search_path TO "{schema}";\n', *body]
-    if dialect in ("sqlite", "postgresql"):  # elsewhere every CREATE and DROP commits by itself
+    if dialect in (
+        "sqlite",
+        "postgresql",
+    ):  # elsewhere every CREATE and DROP is committed automatically
         body = ["BEGIN;\n", *body, "COMMIT;\n"]
     return "\n".join(
         [f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body]
@@ -73,8 +75,10 @@ def render(
 
 
 def known(revision: str) -> str:
-    """Return *revision* with ``head`` resolved; raise `InvalidArgument` if there is no such
-    revision.
+    """Return *revision* with ``head`` resolved.
+
+    Raises:
+        InvalidArgument: if there is no such revision.
     """
     if revision == "head":
         return head()
@@ -86,14 +90,15 @@ def known(revision: str) -> str:
 
 
 def order(revision: str) -> int:
-    """Return the place of *revision* in the order of revisions; ``base``, before the
-    first, is -1.
+    """Return the place of *revision* in the order of revisions.
+
+    ``base`` comes before the first revision and is -1.
     """
     return -1 if revision == "base" else REVISIONS.index(revision)
 
 
 class _Statements:
-    """Receives what Alembic renders: one statement, or one comment, a write."""
+    """Collects Alembic's output: each write is one statement or one comment."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -105,21 +110,19 @@ class _Statements:
             # MariaDB and MySQL warn, through the driver's logger, that they ignore the name of a
             # primary key.
             statement = statement.replace(f"CONSTRAINT {VERSION_TABLE}_pkc ", "")
-            # Alembic's own INSERT asks for a value that nobody reads, in a form that not every
-            # server knows.
+            # Alembic's own INSERT returns a value that is not used, in a form that some servers do
+            # not know.
             self.found.append(
                 re.sub(rf"^(INSERT INTO {VERSION_TABLE} .*) RETURNING .*$", r"\1", statement)
             )
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: output is not buffered."""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what Alembic tells of its work in this thread out of what the program prints, but its
-    warnings.
-    """
+    """Suppress Alembic's log lines of this thread, except warnings."""
     thread = threading.get_ident()
 
     def others(record: logging.LogRecord) -> bool:
@@ -140,9 +143,7 @@ def _quiet() -> Iterator[None]:
 
 @cache
 def statements(dialect: str, start: str, end: str) -> tuple[str, ...]:
-    """Return the SQL statements that lead from revision *start* to *end* on *dialect*, without
-    their semicolons.
-    """
+    """Return the SQL statements that lead from revision *start* to *end*, without semicolons."""
     with _quiet():
         return _rendered(dialect, start, end)
 
@@ -156,8 +157,8 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
     config.set_main_option("script_location", str(_location()).replace("%", "%%"))
     config.attributes.update(dialect_name=dialect, version_table=VERSION_TABLE)
     down = order(end) < order(start)
-    # Alembic keeps its context in module globals. Nothing in here waits, so tasks do not
-    # interleave, and threads take turns.
+    # Alembic keeps its context in module globals. This code does not await, so tasks do not
+    # interleave. The lock makes threads take turns.
     with _rendering:
         (command.downgrade if down else command.upgrade)(config, f"{start}:{end}", sql=True)
     if end == "base":
@@ -166,11 +167,10 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
 
 
 def _with_indexes(found: list[str]) -> list[str]:
-    """Return the statements with each index that follows the creation of its table as a part of
-    that creation.
+    """Return the statements with each index as a part of the creation of its table.
 
-    On MariaDB and MySQL each statement commits on its own, and a cluster carries each out on all
-    nodes before the next: a quarter of the statements takes a quarter of the time.
+    On MariaDB and MySQL each statement is committed separately, and a cluster runs each one on all
+    nodes before the next. A quarter of the statements takes a quarter of the time.
     """
     together: list[str] = []
     places: dict[str, int] = {}
@@ -190,7 +190,7 @@ def _with_indexes(found: list[str]) -> list[str]:
 
 def _location() -> Path:
     package = Path(__file__).resolve().parent.parent
-    # as installed from a wheel; beside the package in a checkout
+    # in the package if installed from a wheel; beside the package in a checkout
     for directory in (package / "_schema", package.parent / "schema"):
         if (directory / "env.py").is_file():
             return directory

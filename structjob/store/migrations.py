@@ -1,10 +1,9 @@
-"""Bringing the tables to the version this code knows: at a tracker's start, by `structjob migrate`,
-or as SQL for a DBA.
+"""Create or upgrade the tables: when a tracker starts, by `structjob migrate`, or as SQL for a DBA.
 
-The migrations in ``schema/`` are rendered to SQL first and run as rendered, so what `render` prints
-is what runs. All functions here are synchronous; call them with ``run_sync`` from asyncio. Those
-that change something want a `Connection` on which no transaction is open, commit what they do and
-leave no transaction behind.
+The migrations in ``schema/`` are first rendered to SQL, and then run as rendered. So `render`
+prints exactly what is run. All functions here are synchronous; call them with ``run_sync`` from
+asyncio. The functions that change something need a `Connection` without an open transaction. They
+commit their changes and leave no transaction open.
 """
 
 from __future__ import annotations
@@ -46,25 +45,28 @@ LOCK_TIMEOUT = 60
 """Seconds to wait while another process creates or upgrades the tables."""
 
 STALLED = 5.0
-"""Seconds without a new table after which a creation that another program began counts as given up,
-and is finished by this one.
+"""Seconds without a new table after which another program's creation of the tables counts as
+abandoned. This program then finishes it.
 """
 
 _LOOK_EVERY = 0.05
-"""Seconds between two looks at a creation that another program began."""
+"""Seconds between two checks of a creation that another program began."""
 
 _TRIES = 20
-"""How often a statement of a migration is tried that met another transaction."""
+"""Maximum number of tries for a statement of a migration that conflicts with another
+transaction.
+"""
 
-# Table, column, key, view: made by a program that did not reach the end of its migration.
+# Table, column, key or view that exists already, because another program did not finish its
+# migration.
 _THERE_ALREADY = frozenset({1050, 1060, 1061, "42P07", "42701", "42710"})
 _GONE_ALREADY = frozenset({1051, 1091, 4092})
 _DUPLICATE_ROW = 1062
 _CONFLICTS = frozenset({1205, 1213})
 
 SCHEMA = "structjob_schema"
-"""What a connection's ``info`` calls the schema for the tables, on PostgreSQL: it is created with
-them.
+"""The key in a connection's ``info`` for the schema of the tables, on PostgreSQL. The schema is
+created with the tables.
 """
 
 # "strucjob" in ASCII: any constant that other programs are unlikely to use
@@ -73,16 +75,16 @@ _MYSQL_LOCK = "structjob.schema"
 
 
 def prepare(connection: Connection, *, anew: bool = False) -> None:
-    """Make sure that the tables are there and are those this version of structjob works with.
+    """Ensure that the tables exist at the version that this version of structjob works with.
 
-    Absent tables are created, on every database. Older ones are upgraded on SQLite only; a server's
-    tables may be shared by programs that are not upgraded yet, so there the operator decides. Any
-    number of processes may do this at once.
+    Absent tables are created, on every database. Older tables are upgraded on SQLite only: a
+    server's tables may be shared with programs that are not upgraded yet, so there the operator
+    decides. Any number of processes may call this at once.
 
     Args:
-        connection: Without a transaction.
-        anew: Whether the tables had been there before: then single ones that were dropped since are
-            created again, too.
+        connection: A connection without a transaction.
+        anew: Whether the tables existed before. If so, single tables that were dropped since are
+            also created again.
 
     Raises:
         SchemaMismatch: if the tables are older (not on SQLite), newer, or not structjob's.
@@ -90,7 +92,7 @@ def prepare(connection: Connection, *, anew: bool = False) -> None:
         InvalidArgument: if a transaction is open on *connection*.
     """
     _refuse_open_transaction(connection)
-    # most likely the table is absent; whatever else it is shows again below
+    # the table is probably absent; any other error is raised again below
     with suppress(DBAPIError):
         if not anew and _read_revision(connection) == head():
             connection.rollback()
@@ -113,15 +115,17 @@ def prepare(connection: Connection, *, anew: bool = False) -> None:
 
 
 def check(connection: Connection) -> None:
-    """Refuse tables that this version of structjob does not read; change nothing.
+    """Raise an error if this version of structjob cannot read the tables, and change nothing.
 
     Args:
-        connection: Without a transaction.
+        connection: A connection without a transaction.
 
     Raises:
         SchemaMismatch: if the tables are absent, older, newer, or not structjob's.
     """
-    with suppress(DBAPIError):  # most likely the table is absent; whatever else it is shows again
+    with suppress(
+        DBAPIError
+    ):  # the table is probably absent; any other error is raised again below
         if _read_revision(connection) == head():
             connection.rollback()
             return
@@ -136,7 +140,7 @@ def check(connection: Connection) -> None:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables up to *revision*, creating them if they are absent.
+    """Upgrade the tables to *revision*; create them if they are absent.
 
     Raises:
         InvalidArgument: if *revision* is unknown or older than the tables, or a transaction is open
@@ -159,7 +163,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """Take the tables back to *revision*; ``base`` drops them all, with everything in them.
+    """Downgrade the tables to *revision*; ``base`` drops all tables with their content.
 
     Raises:
         InvalidArgument: if *revision* is unknown or newer than the tables, or a transaction is open
@@ -180,10 +184,10 @@ def downgrade(connection: Connection, revision: str) -> None:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision of the tables, or None if there are none.
+    """Return the revision of the tables, or ``None`` if there are no tables.
 
     Raises:
-        SchemaMismatch: if the tables are not structjob's, or newer than this version of it.
+        SchemaMismatch: if the tables are not structjob's, or newer than this version of structjob.
     """
     began = not connection.in_transaction()
     try:
@@ -201,7 +205,7 @@ def _refuse_open_transaction(connection: Connection) -> None:
 
 
 def _where(connection: Connection) -> str:
-    # its URL may have been made up for the purpose; a file is called by its name
+    # the engine's URL may be artificial, so an SQLite file is named by its path
     if connection.dialect.name == "sqlite":
         return (
             connection.execute(
@@ -222,12 +226,16 @@ def _read_revision(connection: Connection) -> str | None:
 
 
 def _examine(connection: Connection) -> str | None:
-    """Return the revision, None when there are no tables yet; raise `SchemaMismatch` for what is
-    not ours to touch.
+    """Return the revision of the tables; ``None`` if there are no tables yet.
+
+    Raises:
+        SchemaMismatch: if the tables must not be touched, because they are not structjob's or are
+            newer.
     """
     tables, views = _names(connection)
     if VERSION_TABLE not in tables and (tables or views):
-        # the version table comes first, but a list may be read while tables are made
+        # the version table is created first, but another program may create tables while the list
+        # is read
         tables, views = _names(connection)
     where = _where(connection)
     if VERSION_TABLE not in tables:
@@ -240,7 +248,7 @@ def _examine(connection: Connection) -> str | None:
     revision = _read_revision(connection)
     if revision is None and (filled := _with_rows(connection, tables)) is not None:
         connection.rollback()
-        # another program may just have finished, and begun to write
+        # another program may just have finished the creation and begun to write
         revision = _read_revision(connection)
         if revision is None:
             raise SchemaMismatch(
@@ -259,7 +267,7 @@ def _examine(connection: Connection) -> str | None:
 
 
 def _names(connection: Connection) -> tuple[list[str], list[str]]:
-    """Return the names of the tables and of the views that are structjob's by their names."""
+    """Return the tables and the views whose names begin as structjob's do."""
     inspector = inspect(connection)
     views = [name for name in inspector.get_view_names() if name.startswith("structjob_")]
     return [
@@ -270,8 +278,9 @@ def _names(connection: Connection) -> tuple[list[str], list[str]]:
 
 
 def _with_rows(connection: Connection, tables: list[str]) -> str | None:
-    """Return one of *tables* that has rows; None if all are empty, as a creation that did not reach
-    its end leaves them.
+    """Return the first of *tables* that has rows; ``None`` if all are empty.
+
+    A creation that was not finished leaves them all empty.
     """
     for name in tables:
         quoted = connection.dialect.identifier_preparer.quote(name)
@@ -281,18 +290,20 @@ def _with_rows(connection: Connection, tables: list[str]) -> str | None:
 
 
 def _create(connection: Connection, target: str) -> None:
-    """Create the tables, up to revision *target*; finish what another program began and left
-    unfinished. Nothing is ever dropped.
+    """Create the tables up to revision *target*, or finish a creation that another program left
+    unfinished.
 
-    MariaDB and MySQL commit each ``CREATE`` on its own, and on a cluster (Galera) their locks are
-    local to one node: programs on several nodes may be here at the same time. The cluster itself
-    orders ``CREATE TABLE``, and only one program's can succeed. That program goes on; the others
-    wait for the revision, which is written last, and go on in its place when no table has been
-    added for `STALLED` seconds. Should both go on, no harm is done: every statement succeeds once
-    in the cluster, and `_run` passes over what is there.
+    Nothing is ever dropped.
+
+    MariaDB and MySQL commit each ``CREATE`` separately, and on a cluster (Galera) their locks are
+    local to one node. So programs on several nodes may be here at the same time. The cluster orders
+    each ``CREATE TABLE``, and it succeeds for only one program. That program continues. The others
+    wait for the revision, which is written last. If no table has been added for `STALLED` seconds,
+    they continue in its place. Two programs that both continue do no harm: every statement succeeds
+    once in the cluster, and `_run` skips what exists.
     """
     schema = connection.info.get(SCHEMA)
-    # IF NOT EXISTS takes the right to create one where it exists, too
+    # IF NOT EXISTS needs the right to create a schema even if the schema exists
     if schema and not inspect(connection).has_schema(schema):
         connection.exec_driver_sql(f'CREATE SCHEMA "{schema}"')
     if _is_mysql(connection):
@@ -307,8 +318,9 @@ _MADE = re.compile(r"CREATE (?:UNIQUE )?(?:TABLE|VIEW|INDEX \w+ ON) (\w+)")
 
 
 def _complete(connection: Connection) -> None:
-    """Create the tables and views that are absent, with their indexes: the revision says that they
-    had been there.
+    """Create the absent tables and views, with their indexes.
+
+    The revision shows that they existed before.
     """
     tables, views = _names(connection)
     for statement in statements(_dialect(connection), "base", head()):
@@ -318,14 +330,16 @@ def _complete(connection: Connection) -> None:
 
 
 def _finished_by_another(connection: Connection) -> bool:
-    """Wait for another program that creates the tables; return whether it reached its end, False
-    when it has stopped.
+    """Wait for another program that creates the tables.
+
+    Return whether it finished; false if it has stopped.
     """
     made, since = -1, 0.0
     while True:
         tables, views = _names(connection)
         finished = _read_revision(connection) is not None
-        # what is read stays locked against a change of the table, on all nodes
+        # until the transaction ends, the tables that were read stay locked against changes, on all
+        # nodes
         connection.rollback()
         if finished:
             return True
@@ -334,7 +348,7 @@ def _finished_by_another(connection: Connection) -> bool:
             made, since = len(tables) + len(views), now
         elif now - since >= STALLED:
             return False
-        # on the server: here it would hold the event loop
+        # sleep on the server: a sleep here would block the event loop
         connection.exec_driver_sql(f"DO SLEEP({_LOOK_EVERY})")
 
 
@@ -354,12 +368,13 @@ def _run(connection: Connection, start: str, end: str) -> None:
 
 
 def _apply(connection: Connection, statement: str) -> bool:
-    """Run one statement of a migration; return False if what it makes is there, or what it drops is
-    not.
+    """Run one statement of a migration.
+
+    Return false if what it creates exists already, or what it drops does not exist.
     """
     for tried in range(1, _TRIES + 1):
         try:
-            # Within PostgreSQL's transaction an error would end all of it.
+            # On PostgreSQL, an error would abort the whole transaction without this savepoint.
             with (
                 connection.begin_nested()
                 if connection.dialect.name == "postgresql"
@@ -367,7 +382,7 @@ def _apply(connection: Connection, statement: str) -> bool:
             ):
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
             if _is_mysql(connection):
-                # here and not at the end: on a cluster it may fail, and is tried again
+                # commit here, not at the end: on a cluster the commit may fail, and is tried again
                 connection.commit()
             return True
         except DBAPIError as error:
@@ -381,7 +396,7 @@ def _apply(connection: Connection, statement: str) -> bool:
 
 
 def _code(error: DBAPIError) -> object:
-    """Return what the driver calls the *error*: MySQL's number, or PostgreSQL's SQLSTATE."""
+    """Return the code of the *error*: MySQL's number, or PostgreSQL's SQLSTATE."""
     said = error.orig.args if error.orig is not None else ()
     return said[0] if said and isinstance(said[0], int) else getattr(error.orig, "sqlstate", None)
 
@@ -396,8 +411,9 @@ def _needless(error: DBAPIError, statement: str) -> bool:
 
 @contextmanager
 def _exclusive(connection: Connection) -> Iterator[None]:
-    """Keep every other process from creating or altering the tables; commit at the end, roll back
-    on an error.
+    """Prevent all other processes from creating or altering the tables.
+
+    Commit at the end; roll back on an error.
     """
     lock = {"sqlite": _sqlite_lock, "postgresql": _postgresql_lock}.get(
         connection.dialect.name, _mysql_lock
@@ -416,8 +432,8 @@ def _sqlite_lock(connection: Connection) -> Iterator[None]:
     patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
     connection.exec_driver_sql(f"PRAGMA busy_timeout = {LOCK_TIMEOUT * 1000}")
     try:
-        # Explicit, since the driver begins a transaction before INSERT only: CREATE would commit
-        # statement by statement.
+        # An explicit BEGIN, because the driver begins a transaction only before INSERT: each CREATE
+        # would be committed separately.
         try:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         except DBAPIError as error:
@@ -439,8 +455,8 @@ def _sqlite_lock(connection: Connection) -> Iterator[None]:
 def _postgresql_lock(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
     try:
-        # Held to the end of the transaction, so it needs no release, and passes through a pooler in
-        # transaction mode.
+        # The lock is held until the end of the transaction. So it needs no release, and works
+        # through a pooler in transaction mode.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _POSTGRESQL_LOCK})
     except DBAPIError as error:
         if "lock timeout" in str(error.orig):
@@ -458,9 +474,9 @@ def _mysql_lock(connection: Connection) -> Iterator[None]:
         raise _busy(connection)
     try:
         yield
-        connection.commit()  # before the next program has the lock
+        connection.commit()  # before the next program gets the lock
     finally:
-        with suppress(DBAPIError):  # a connection that broke has released it
+        with suppress(DBAPIError):  # a broken connection has released the lock already
             connection.execute(text("SELECT RELEASE_LOCK(:name)"), {"name": _MYSQL_LOCK})
 
 

@@ -1,5 +1,6 @@
-"""MariaDB and MySQL: a batch is a few statements in one transaction, each with one hex literal,
-taken apart by ``JSON_TABLE``.
+"""The store for MariaDB and MySQL: a batch is a few statements in one transaction.
+
+Each statement has one hexadecimal literal, which ``JSON_TABLE`` splits into rows.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ from structjob.store.ingest import (
 from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 
 _LEAST_PACKET = 64 * 1024
-"""Bytes that ``max_allowed_packet`` must be at least: the queries need some of them, and a row of a
-job most.
+"""Minimum of ``max_allowed_packet``, in bytes: some of the queries need it, and most of all a
+job's row.
 """
 
 _STATEMENT = 64 * 1024
-"""Bytes of lines that a statement takes, if it is more than one: to write that down is half a
-millisecond of work, done on the loop.
+"""Maximum size of the lines in a statement with several lines, in bytes. Formatting such a
+statement takes half a millisecond on the event loop.
 """
 
 _LARGE = 16 * 1024
-"""Bytes of JSON from which a value gets a statement of its own: the server reads a row anew for
-every column, the value with it.
+"""Size of JSON, in bytes, from which a value gets its own statement. The server parses a row
+again for every column, including the large value.
 """
 
 _DEEPEST = 2**32 - 1
-"""Levels of a tree of jobs: of a deeper one MariaDB would show the first 1,000 without a word, and
-MySQL nothing but an error.
+"""Maximum depth of a tree of jobs. For a deeper tree, MariaDB would silently return the first
+1,000 levels, and MySQL only an error.
 """
 
-# Our own, whatever the server's defaults are: strict, so that no value is cut silently; backslashes
-# as the driver escapes them; and no limit on rows or joins.
+# Our own settings override the server's defaults: strict mode, so that no value is truncated
+# silently; backslashes as the driver escapes them; and no limit on rows or joins.
 _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
     "time_zone = '+00:00', innodb_lock_wait_timeout = 5, completion_type = 0, sql_safe_updates = 0, "
@@ -56,8 +57,12 @@ _SETTINGS = (
 
 
 def _limits(variable: str, unit: int, depth: str) -> str:
-    """Return the statement that lifts limits of the server below our own: the time of a query in
-    *variable*, where *unit* is a second.
+    """Return the statement that raises server limits below our own.
+
+    Args:
+        variable: The name of the variable that limits the time of a query.
+        unit: The value of *variable* that means one second.
+        depth: The name of the variable that limits the depth of recursion.
     """
     least = int(READ_TIMEOUT) * unit
     return f"SET SESSION {depth} = {_DEEPEST}, {variable} = IF(@@SESSION.{variable} > 0, GREATEST(@@SESSION.{variable}, {least}), 0)"
@@ -70,9 +75,9 @@ _LIMITS = {
 
 
 def _records(names: tuple[str, ...]) -> str:
-    # Long text even for numbers: any other type cuts a text, or clamps a number, without a word.
-    # And without a character set of its own it has the database's, where a question mark takes the
-    # place of what that does not know.
+    # Long text even for numbers: any other type silently truncates a text or clamps a number. The
+    # character set is explicit: otherwise the database's applies, which replaces unknown characters
+    # by question marks.
     types = {
         name: "JSON" if name in JSON_COLUMNS else "LONGTEXT CHARACTER SET utf8mb4" for name in names
     }
@@ -81,7 +86,7 @@ def _records(names: tuple[str, ...]) -> str:
 
 
 def _value(name: str) -> str:
-    # A null within JSON is the text "null" where the column is JSON.
+    # A null inside JSON is the text "null" if the column is JSON.
     return (
         f"IF(JSON_TYPE(excluded.{name}) = 'NULL', NULL, excluded.{name})"
         if name in JSON_COLUMNS
@@ -97,10 +102,10 @@ _OFTEN_ABSENT = {
 
 @cache
 def _insert_events(absent: frozenset[str]) -> str:
-    """Return the statement for events none of which has one of the *absent* columns.
+    """Return the statement for events that have none of the *absent* columns.
 
-    The server reads a line anew for every column that is asked for, to its end where the column is
-    not there: a quarter of the work.
+    The server parses a line again for every column in the statement, and reads to the line's end if
+    the column is absent. Leaving out these columns saves a quarter of the work.
     """
     names = tuple(name for name in (*LOG_COLUMNS, *EVENT_DEFAULTS) if name not in absent)
     values = (
@@ -132,10 +137,10 @@ def _upsert(table: str) -> tuple[str, ...]:
     if table not in KEEP_NEWER:
         key = KEYS[table][0]
         return (f"{_insert(table)} ON DUPLICATE KEY UPDATE {key} = {table}.{key}",)
-    # Not ON DUPLICATE KEY: it knows no WHERE, and takes a row with the same idempotency key for the
-    # same job.
+    # Not ON DUPLICATE KEY: it has no WHERE, and it treats a row with the same idempotency key as
+    # the same job.
     assignments = ", ".join(f"{table}.{name} = {_value(name)}" for name in changes(table))
-    # From the few rows to the many.
+    # The join order is fixed: from the few new rows to the many stored ones.
     update = (
         f"UPDATE {_records(COLUMNS[table])} STRAIGHT_JOIN {table} ON {_same(table)} "  # noqa: S608 -- see above
         f"SET {assignments} WHERE {KEEP_NEWER[table]}"
@@ -150,32 +155,33 @@ _UPSERTS = {table: _upsert(table) for table in COLUMNS}
 _RESERVE = 1024 + max(
     map(len, (_insert_events(frozenset()), *_INSERTS.values(), *sum(_UPSERTS.values(), ())))
 )
-"""Bytes of a packet that are for the statement around the data."""
+"""Bytes of a packet that are reserved for the statement around the data."""
 
-# On a Galera cluster 1213 comes at the commit, too (another node was first), and 1180 where the
-# node was lost meanwhile.
+# On a Galera cluster, 1213 can also come at the commit, when another node committed first. 1180
+# comes when the node was lost meanwhile.
 _CONFLICTS = frozenset({1020, 1180, 1205, 1213})
 _DUPLICATES = frozenset({1062, 1586})
-# Those whose SQLSTATE does not say so: values that do not fit, checks, JSON (MySQL 3140–3158,
-# MariaDB 4035–4044), and what is too large.
+# Data errors that the SQLSTATE does not show: values that do not fit, checks, JSON (MySQL
+# 3140–3158, MariaDB 4035–4044), and data that is too large.
 _DATA = frozenset(
     {1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)}
 )
 _LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
 _INSECURE = 3159
 _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
-# 1046: it was dropped under an open connection, which names none then, even if it is made again.
+# 1046: the database was dropped under an open connection. That connection has no database then,
+# even if the database is created again.
 _NO_DATABASE = frozenset({1049, 1046})
 _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
 _TOO_MANY = frozenset({1040, 1203, 1226})
 _UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
 _TOO_LONG = frozenset({1969, 3024})
-"""A query was stopped after its time: MariaDB's number, and MySQL's."""
+"""Error numbers for a query that was stopped by its time limit: MariaDB's and MySQL's."""
 
 
 class _TooLarge(Exception):
-    """What is to be stored does not fit into a packet of the server."""
+    """The data does not fit into one packet of the server."""
 
     def __init__(self, what: str, most: int) -> None:
         super().__init__(
@@ -184,10 +190,10 @@ class _TooLarge(Exception):
 
 
 class _Ingest:
-    """See `structjob.store.ingest.Ingest`.
+    """The statements for MariaDB and MySQL; see `structjob.store.ingest.Ingest`.
 
     Attributes:
-        most: Bytes of data that one statement can take.
+        most: Maximum size of the data in one statement, in bytes.
     """
 
     def __init__(self) -> None:
@@ -235,8 +241,9 @@ class _Ingest:
             _execute(connection, statement)
 
     def _set(self, table: str, row: dict[str, msgspec.Raw], name: str) -> str:
-        """Return the statement that gives a column of *row* its value, if the row is stored, and
-        not a newer one in its place.
+        """Return the statement that sets column *name* of *row*.
+
+        It changes the row only if this version of it is stored, not a newer one.
         """
         same = " AND ".join(
             f"{key} = {_scalar(row[key])}" for key in (*KEYS[table], *_VERSION) if key in row
@@ -253,7 +260,7 @@ class _Ingest:
 
 _decode_rows = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _VERSION = ("attempt", "session_id", "state_seq")
-"""What tells one change of a row from every other one."""
+"""The columns that identify one change of a row."""
 _NULL = msgspec.Raw(b"null")
 
 
@@ -269,10 +276,10 @@ def _scalar(value: msgspec.Raw) -> str:
 
 
 def _literal(data: bytes) -> str:
-    """Return *data* in hexadecimal digits: nothing of it can be taken for SQL.
+    """Return *data* in hexadecimal digits, so that no part of it can act as SQL.
 
     Raises:
-        ValueError: if it is not UTF-8; the server would put question marks in its place.
+        ValueError: if it is not UTF-8; the server would store question marks instead.
     """
     data.decode()
     return data.hex()
@@ -283,7 +290,7 @@ def _execute(connection: Connection, statement: str) -> None:
 
 
 class MySQLStore(ServerStore):
-    """A store on a MariaDB (10.6 or newer) or MySQL (8.0.17 or newer) server, by asyncmy."""
+    """A store on a MariaDB (10.6 or newer) or MySQL (8.0.17 or newer) server, with asyncmy."""
 
     extra = "mysql"
     ingest: _Ingest
@@ -298,7 +305,8 @@ class MySQLStore(ServerStore):
             )
 
     def options(self) -> dict[str, Any]:
-        # What is read is locked, and nothing beside it: fewer deadlocks.
+        # READ COMMITTED locks only the rows that are read, without the gaps between them: fewer
+        # deadlocks.
         given: dict[str, Any] = {**self.driver_options.arguments, "charset": "utf8mb4"}
         if self.tls.wanted:
             given["ssl"] = self.tls.context()
@@ -326,13 +334,13 @@ class MySQLStore(ServerStore):
             )
         cursor.execute("SHOW VARIABLES LIKE 'wsrep_sync_wait'")
         if (found := cursor.fetchone()) is not None:
-            # A Galera node answers from what it has applied: wait for what was committed on another
-            # node before the question.
+            # A Galera node answers from what it has applied. With this setting it first waits for
+            # what was committed on other nodes.
             cursor.execute(f"SET SESSION wsrep_sync_wait = {int(found[1]) | 1}")
         cursor.close()
 
     def cut(self, connection: Any) -> None:
-        # Its own close() waits until what is not sent yet is sent.
+        # The transport's close() would wait until all buffered data is sent.
         transport = getattr(connection, "_transport", None)
         if transport is not None:
             transport.abort()
@@ -367,7 +375,7 @@ class MySQLStore(ServerStore):
         if code == _INSECURE:
             return self.tls_wanted(said)
         if code in _LOGINS:
-            # The server says the same where it wants TLS, or a certificate, of this user.
+            # The server sends the same error if it requires TLS, or a certificate, of this user.
             return self.wrong_login(said, self.login_hint())
         if code in _NO_DATABASE:
             return self.no_database(f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4")

@@ -1,4 +1,7 @@
-"""PostgreSQL: a batch is one statement with one parameter, taken apart by ``json_to_recordset``."""
+"""The store for PostgreSQL: a batch is one statement with one parameter.
+
+``json_to_recordset`` splits the batch into rows.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ def _type(column: Column[Any]) -> str:
         return "bigint"
     if isinstance(kind, Integer):
         return "integer"
-    # Not the column's varchar(n), which would cut a text in place of refusing it.
+    # Not the column's varchar(n), which would truncate a long text instead of refusing it.
     return "double precision" if isinstance(kind, Double) else "text"
 
 
 def _records(table: str, names: tuple[str, ...], parameter: int) -> str:
     columns = ", ".join(f"{name} {_type(tables.metadata.tables[table].c[name])}" for name in names)
-    # Bytes, which the driver need not encode; and converted, since their type has no input of its
-    # own.
+    # Bytes, which the driver does not have to encode. The conversion is needed because ``json``
+    # cannot be read from bytes directly.
     return f"json_to_recordset(convert_from(${parameter}::bytea, 'UTF8')::json) AS line({columns})"
 
 
 def _value(table: str, name: str) -> str:
-    # The lines' times are UTC, whatever the session's time zone is.
+    # The times in the lines are UTC, whatever the session's time zone is.
     return (
         f"line.{name} AT TIME ZONE 'UTC'"
         if isinstance(tables.metadata.tables[table].c[name].type, UTCDateTime)
@@ -60,9 +63,9 @@ FROM {_records(_LOGS, EVENT_COLUMNS, 2)}
 ON CONFLICT (session_id, seq) DO NOTHING
 """  # noqa: S608 -- made of column names alone
 
-# Both in one statement, and so in one transaction that needs no word of its own: on a loop that
-# never rests, each answer that is waited for takes two of its turns. An update that nobody refers
-# to is done last, and does not keep the other writer from the row meanwhile.
+# Both changes are one statement, and so one transaction without BEGIN and COMMIT: on a saturated
+# loop, each awaited answer costs two of its iterations. PostgreSQL executes a modifying CTE that is
+# not referenced last, so the row of the session is locked only briefly for the other writer.
 _INSERT_AND_REACH = f"""
 WITH reached AS (UPDATE structjob_sessions SET last_seq = $3::bigint WHERE session_id = $1::bigint AND last_seq < $3::bigint)
 {_INSERT_EVENTS}
@@ -80,9 +83,10 @@ def _insert(table: str) -> str:
 _INSERTS = {table: _insert(table) for table in COLUMNS}
 _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
 
-# What our statements need, where the user's or the database's defaults are others. A time limit is
-# set to what we wait ourselves. Only what differs is set: behind a pooler a session may be passed
-# on to other programs. `default_transaction_read_only` is left alone: it protects.
+# Settings that our statements need, if the defaults of the user or the database differ. A server
+# timeout is raised to our own timeout. Only settings that differ are changed, because behind a
+# pooler another program may get the same session. `default_transaction_read_only` is left
+# unchanged, because it protects the database.
 _SETTINGS = f"""
 SELECT set_config(name, wanted, false) FROM (
   SELECT name, CASE
@@ -101,14 +105,15 @@ _NOT_OURS = frozenset({"42P01", "42703", "3F000"})
 
 
 def _has_odd_escape(lines: bytes) -> bool:
-    """Return whether *lines* may hold an escaped NUL or lone surrogate: ``json`` stores it, and
-    queries that look into it fail.
+    """Return whether *lines* may contain an escaped NUL or a lone surrogate.
+
+    ``json`` stores such text, but queries that look into it fail.
     """
     return b"\\u0000" in lines or b"\\ud" in lines or b"\\uD" in lines
 
 
 class _Ingest:
-    """See `structjob.store.ingest.Ingest`."""
+    """The statements for PostgreSQL; see `structjob.store.ingest.Ingest`."""
 
     most = 256 * 1024 * 1024
 
@@ -126,8 +131,9 @@ class _Ingest:
         connection.exec_driver_sql(_INSERTS[table], (rows,))
 
     def _check(self, connection: Connection, array: bytes) -> None:
-        """Have the server refuse what it could not look into later: ``jsonb``, which the queries
-        convert to, takes less than ``json``.
+        """Make the server refuse content that queries could not read later.
+
+        Queries convert to ``jsonb``, which accepts less than ``json``.
         """
         if _has_odd_escape(array):
             connection.exec_driver_sql(
@@ -136,11 +142,12 @@ class _Ingest:
 
 
 def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> None:
-    """Carry *statement* out without a transaction around it: one answer to wait for. Who cuts the
-    connection meanwhile undoes nothing.
+    """Run *statement* without a transaction around it, so that one answer is awaited.
+
+    Cutting the connection meanwhile does not undo the statement.
     """
     driver: Any = connection.connection.dbapi_connection
-    # Not SQLAlchemy's isolation level "AUTOCOMMIT": to set that back fails for levels that only the
+    # Not SQLAlchemy's isolation level "AUTOCOMMIT": resetting it fails for levels that only the
     # server knows.
     driver.autocommit = True
     try:
@@ -150,7 +157,7 @@ def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]
 
 
 class PostgresStore(ServerStore):
-    """A store on a PostgreSQL server, by asyncpg."""
+    """A store on a PostgreSQL server, with asyncpg."""
 
     extra = "postgres"
 
@@ -165,8 +172,8 @@ class PostgresStore(ServerStore):
         settings = {"application_name": "structjob", **self.driver_options.settings}
         given: dict[str, Any] = {**self.driver_options.arguments, "server_settings": settings}
         if self.read_timeout is not None:
-            # The driver asks the server to stop the query. Not `statement_timeout`: behind a pooler
-            # a session, with its settings, is passed on to other programs.
+            # The driver asks the server to stop the query. `statement_timeout` is not used: behind
+            # a pooler, another program may get the same session with its settings.
             given["command_timeout"] = self.read_timeout
         if self.tls.wanted:
             given["ssl"] = self.tls.context()
@@ -208,8 +215,9 @@ class PostgresStore(ServerStore):
     def _within_encoding(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, *rest: Any
     ) -> tuple[str, Any]:
-        """Replace what the database cannot hold: one such character would keep all that is written
-        with it from being stored.
+        """Replace characters that the database's encoding cannot store.
+
+        Otherwise one such character would prevent the whole batch from being stored.
         """
         if self._codec is None:
             return statement, parameters
@@ -244,8 +252,8 @@ class PostgresStore(ServerStore):
         return isinstance(error, TimeoutError)
 
     async def make_durable(self) -> None:
-        # Where the server commits asynchronously, one commit that is not carries all before it
-        # along.
+        # If the server commits asynchronously, one synchronous commit also makes all earlier
+        # commits durable.
         await self.transact(
             lambda connection: connection.execute(
                 text("SELECT set_config('synchronous_commit', 'on', true), txid_current()")
@@ -254,7 +262,7 @@ class PostgresStore(ServerStore):
 
     def fault(self, error: BaseException) -> Fault:
         code = getattr(error, "sqlstate", None) or ""
-        # The message proper: what quotes values stands in the detail, but for those of class 22.
+        # The primary message. Quoted values are in the detail, except for errors of class 22.
         said = str(error.args[0]) if error.args else type(error).__name__
         if code in _CONFLICTS:
             return self.conflict(said)
@@ -302,7 +310,7 @@ class PostgresStore(ServerStore):
             how = "behind a pooler in transaction mode, add prepared_statement_cache_size=0&statement_cache_size=0 to the URL"
             return self.not_working(f"{said}; {how}")
         if "another operation" in said or "connection is closed" in said:
-            said = "the connection was lost"  # asyncpg's words for what it finds then
+            said = "the connection was lost"  # asyncpg's own message is unclear in this case
             return self.unreachable(None, said)
         cause = error.__cause__
         return (

@@ -1,10 +1,10 @@
-"""What the stores on servers share: a pool of connections, time limits that hold even when the
-server is frozen, and faults in our words.
+"""The base of the stores on servers: connection pool, timeouts and translation of errors.
 
-A driver that is cancelled in the middle of a statement first asks the server to stop it, and waits
-for the answer; one that closes a connection says goodbye and waits, too. With a frozen server both
-take for ever. So a call runs in a task of its own, and is ended by cutting its connection: whoever
-waited goes on at once, and the task follows as soon as it finds the connection gone.
+The timeouts hold even when the server is frozen. When a driver is cancelled in the middle of a
+statement, it first asks the server to stop the statement, and waits for the answer. When a driver
+closes a connection, it also sends a message and waits. With a frozen server, both wait forever. So
+each call runs in its own task, and is ended by cutting its connection. The caller continues at
+once; the task ends as soon as it finds the connection closed.
 """
 
 from __future__ import annotations
@@ -49,40 +49,40 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 WRITE_TIMEOUT = 10.0
-"""Seconds that a connection, and a transaction of ours, may take."""
+"""Seconds that a connection attempt, and one of our transactions, may take."""
 READ_TIMEOUT = 60.0
-"""Seconds that a query may take: some read all of a large log."""
+"""Seconds that a query may take. Some queries read the whole of a large log."""
 
 _GRACE = 1.0
-"""Seconds beyond a reader's own timeout in which the server is to say that it stopped the query."""
+"""Seconds added to a reader's own timeout, in which the server can report that it stopped the
+query.
+"""
 
 _TRIES = 6
-"""How often a transaction is tried that met another one."""
+"""Maximum number of tries for a transaction that conflicts with another one."""
 _PARTING = 1.0
-"""Seconds that closing waits for the server to take leave."""
+"""Seconds to wait for the server when connections are closed."""
 
 _unasked: contextvars.ContextVar[bool] = contextvars.ContextVar("structjob_unasked", default=False)
-"""Whether a connection of the pool is taken to be alive. To ask it takes three answers of
-PostgreSQL, and to store a batch but one.
+"""Whether to skip the pool's ping at this checkout. On PostgreSQL the ping costs three round trips;
+storing a batch costs one.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a database error means.
+    """The meaning of a database error.
 
     Attributes:
-        kind: ``data``: the content is refused, and would be again. ``conflict``: two transactions
-            met; to be tried again at once. ``duplicate``: another transaction's row has the same
-            key; to be tried again at once, and then refused. ``away``: the database cannot do it
-            now. ``stale``: it may be that only the connection was cut while nobody used it; to be
-            tried again at once.
-        message: What is wrong and what to do, for people; nothing of what was to be stored is in
-            it.
-        permanent: Whether only somebody's hand changes it, and not time.
-        reason: The database's own words, for the dead letters beside what they are about.
-        gone: Whether the database or its tables, which were there when it was opened, are not any
-            more.
+        kind: ``data``: the content is refused, and would be refused again. ``conflict``: two
+            transactions conflict; try again at once. ``duplicate``: another transaction's row has
+            the same key; try again at once, and then refuse. ``away``: the database cannot do it
+            now. ``stale``: possibly only an idle connection was cut; try again at once.
+        message: The problem and its fix, for people. It contains no stored data.
+        permanent: Whether the error lasts until someone repairs it, rather than passing with time.
+        reason: The database's own words. They are stored in the dead letters, beside the data that
+            they are about.
+        gone: Whether the database or its tables existed when it was opened and are missing now.
     """
 
     kind: Literal["data", "conflict", "duplicate", "away", "stale"]
@@ -99,22 +99,23 @@ class _Failed(Exception):
 
 
 class ServerStore:
-    """A store on a server; see `structjob.store.ingest.Store`. Its subclasses know what one kind of
-    server understands and says.
+    """A store on a server; see `structjob.store.ingest.Store`.
+
+    Each subclass knows the statements and errors of one kind of server.
 
     Args:
-        url: With the driver.
-        engine_options: For SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or
-            ``connect_args`` (TLS). They win over ours.
-        ingest: How its kind of server takes batches.
-        read_timeout: Seconds that a query may take; by default `READ_TIMEOUT`, after which the
+        url: The URL, with the driver.
+        engine_options: Options for SQLAlchemy's ``create_async_engine``, such as ``pool_size`` or
+            ``connect_args`` (TLS). They override ours.
+        ingest: The statements that store batches on this kind of server.
+        read_timeout: Seconds that a query may take. Default: `READ_TIMEOUT`, after which the
             connection is cut.
     """
 
     writers = 2
     reached = False
     extra: str
-    """What to install for the driver."""
+    """The extra that installs the driver."""
 
     def __init__(
         self,
@@ -146,24 +147,24 @@ class ServerStore:
     # --------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
-        """Return what ``create_async_engine`` is given, but for the user's own options."""
+        """Return the options of ``create_async_engine``, without the user's own options."""
         raise NotImplementedError
 
     def prepare(self, connection: Any) -> None:
-        """Set a new connection, the DBAPI's, up."""
+        """Set up a new DBAPI *connection*."""
 
     def cut(self, connection: Any) -> None:
-        """End the driver's *connection* at once, whatever it is doing, without a word to the
+        """Close the driver's *connection* at once, whatever its state, without a message to the
         server.
         """
         raise NotImplementedError
 
     def fault(self, error: BaseException) -> Fault:
-        """Return what a driver's *error* means."""
+        """Return the meaning of a driver's *error*."""
         raise NotImplementedError
 
     def too_long(self, error: BaseException) -> bool:
-        """Return whether *error* says that a query was stopped after `read_timeout`."""
+        """Return whether *error* means that a query was stopped after `read_timeout`."""
         raise NotImplementedError
 
     # -- opening and closing
@@ -181,8 +182,9 @@ class ServerStore:
         await self.administer(migrations.check)
 
     async def knock(self) -> None:
-        """Raise `StoreUnavailable` soon where nobody answers: what is asked for next may take its
-        time.
+        """Raise `StoreUnavailable` early if the server does not answer.
+
+        The calls that follow may take much longer.
         """
         await self.administer(lambda connection: None, WRITE_TIMEOUT)
 
@@ -191,8 +193,9 @@ class ServerStore:
         call: Callable[[Connection], T],
         seconds: float = migrations.LOCK_TIMEOUT + WRITE_TIMEOUT,
     ) -> T:
-        """Return what *call* returns, given a connection on which no transaction is open: for
-        `structjob.store.migrations`.
+        """Return the result of *call*, which gets a connection without an open transaction.
+
+        This is for `structjob.store.migrations`.
         """
 
         async def work(connection: AsyncConnection) -> T:
@@ -221,8 +224,8 @@ class ServerStore:
         if "pool_pre_ping" not in given:
             event.listen(engine.sync_engine, "checkin", _used)
             event.listen(engine.sync_engine, "checkout", partial(_ask, engine.dialect))
-        # Before SQLAlchemy looks at the first connection: it quotes names, for example, as the
-        # sql_mode it finds has it.
+        # This listener must run before SQLAlchemy inspects the first connection. For example,
+        # SQLAlchemy decides how to quote names by the sql_mode that it finds.
         event.listen(engine.sync_engine, "connect", self._connected, insert=True)
         event.listen(engine.sync_engine, "close", self._disconnected)
         event.listen(engine.sync_engine, "close_detached", self._disconnected)
@@ -297,8 +300,9 @@ class ServerStore:
         return written
 
     async def _divide(self, write: Write, reason: str) -> Written:
-        """Store what can be stored of a batch that the database refuses, and put the rest aside
-        with the *reason*.
+        """Store as much as possible of a batch that the database refuses.
+
+        The rest goes to the dead letters with the *reason*.
         """
         written = Written()
         parts = dead_letters.divided(write)
@@ -320,7 +324,7 @@ class ServerStore:
             return await self._transact(
                 lambda connection: dead_letters.put_aside(connection, self.ingest, write, reason)
             )
-        except _Failed:  # what cannot be stored as it is can be as ASCII
+        except _Failed:  # what the database refuses unchanged, it accepts as ASCII
             return await self.transact(
                 lambda connection: dead_letters.put_aside(
                     connection, self.ingest, write, reason, ascii_only=True
@@ -350,8 +354,9 @@ class ServerStore:
             raise StoreUnavailable(exc.fault.message, refused=exc.fault.kind == "data") from None
 
     async def _transact(self, call: Callable[[Connection], T], *, repeatable: bool = False) -> T:
-        """Return what *call* returns; where it is *repeatable*, nobody asks first whether the
-        connection still lives.
+        """Return the result of *call*, run in a transaction.
+
+        If *repeatable* is true, the first try skips the pool's ping.
         """
 
         async def work(connection: AsyncConnection) -> T:
@@ -366,7 +371,7 @@ class ServerStore:
                     raise
                 fault = exc.fault
             await asyncio.sleep(random.uniform(0.0, 0.01 * tried))
-        # Nothing is wrong with what it was given: it is tried again later.
+        # The content is not the problem: the caller tries again later.
         raise StoreUnavailable(fault.message)
 
     # -- reading
@@ -378,7 +383,8 @@ class ServerStore:
 
         if self.read_timeout is None:
             return await self._answered(work, READ_TIMEOUT)
-        # The server stops it first, and says so; where it does not answer at all, we go.
+        # The server stops the query first and reports it. If the server does not answer, the
+        # connection is cut.
         return await self._answered(work, self.read_timeout + _GRACE)
 
     async def _answered(self, work: Callable[[AsyncConnection], Awaitable[T]], seconds: float) -> T:
@@ -388,7 +394,7 @@ class ServerStore:
             raise StoreUnavailable(exc.fault.message) from None
 
     async def make_durable(self) -> None:
-        """What is committed is as durable as the server makes it."""
+        """Do nothing: committed data is as durable as the server makes it."""
 
     # -- calls and faults
     # --------------------------------------------------------------------------
@@ -400,13 +406,16 @@ class ServerStore:
         *,
         unasked: bool = False,
     ) -> T:
-        """Return what *work* returns, given a connection; raise `StoreUnavailable`, or `_Failed`
-        where the database says no.
+        """Return the result of *work*, which gets a connection.
+
+        Raises:
+            StoreUnavailable: if the database is not available.
+            _Failed: if the database refuses the transaction.
         """
         if self._closed:
             raise StoreUnavailable(f"{self.masked_url} is closed")
         if self._engine is None:
-            # importing a driver takes its time
+            # importing a driver is slow
             self._engine = await asyncio.to_thread(self._create_engine)
         call = _Call(self, self._engine, unasked=unasked)
         task = self._spawn(call.run(work))
@@ -438,12 +447,11 @@ class ServerStore:
         if unasked and isinstance(error, DBAPIError) and error.connection_invalidated:
             raise _Failed(replace(fault, kind="stale")) from None
         self._drop_idle()
-        # The driver's own exception may quote the statement, or what was to be stored.
+        # The driver's own exception may quote the statement or the data.
         raise StoreUnavailable(fault.message, permanent=fault.permanent, gone=fault.gone) from None
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        # An empty context: what is current where a connection is made must not live as long as the
-        # connection.
+        # An empty context: context variables of the caller must not live as long as the connection.
         task: asyncio.Task[T] = contextvars.Context().run(asyncio.create_task, work)
         self._parting.add(task)
         task.add_done_callback(self._parted)
@@ -452,7 +460,7 @@ class ServerStore:
     def _parted(self, task: asyncio.Task[Any]) -> None:
         self._parting.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody may be there any more to hear of it
+            task.exception()  # mark the exception as retrieved, because the caller may be gone
 
     def _abandon(self, call: _Call, task: asyncio.Task[Any]) -> None:
         if call.connection is not None:
@@ -461,9 +469,7 @@ class ServerStore:
             task.cancel()
 
     def _drop_idle(self) -> None:
-        """Let go of all connections that nobody uses: what befell one of them befell the server,
-        most likely.
-        """
+        """Close all idle connections: the failure of one probably concerns the whole server."""
         for key, connection in list(self._connections.items()):
             if key not in self._in_use:
                 self.cut(connection)
@@ -471,7 +477,7 @@ class ServerStore:
             self._spawn(self._engine.dispose())
 
     def understood(self, error: Exception) -> Fault | None:
-        """Return what an *error* of a call means; None if it is not about the database."""
+        """Return the meaning of an *error* of a call; ``None`` if it is not about the database."""
         if isinstance(error, DBAPIError):
             return (
                 self.fault(error.orig)
@@ -496,9 +502,7 @@ class ServerStore:
         return None
 
     def unreachable(self, error: BaseException | None, text: str = "") -> Fault:
-        """Return the fault that nobody answers where the URL leads, or that TLS is not agreed upon
-        there.
-        """
+        """Return the fault that no server answers at the URL, or that the TLS handshake failed."""
         if isinstance(error, ssl.SSLCertVerificationError):
             return self.not_verified(error)
         if isinstance(error, ssl.SSLError):
@@ -522,12 +526,12 @@ class ServerStore:
         )
 
     def wrong_login(self, text: str, hint: str = "") -> Fault:
-        """Return the fault that the server refuses the user, in its own words."""
+        """Return the fault that the server refuses the user, with the server's text."""
         message = f"{self.masked_url} refuses the login: {text}; correct the user and the password in the URL{hint}"
         return Fault("away", message, permanent=True)
 
     def login_hint(self) -> str:
-        """Return what else may be wrong where a server refuses a user and does not say why."""
+        """Return other possible causes when a server refuses a user without a reason."""
         if not self.tls.wanted:
             return ", or add ?ssl-mode=required if the server wants TLS of this user"
         return (
@@ -537,7 +541,7 @@ class ServerStore:
         )
 
     def tls_wanted(self, text: str) -> Fault:
-        """Return the fault that the server takes no connection without TLS."""
+        """Return the fault that the server accepts only connections with TLS."""
         option = (
             "sslmode=require"
             if self.url.get_backend_name() == "postgresql"
@@ -551,20 +555,20 @@ class ServerStore:
         )
 
     def certificate_wanted(self, text: str) -> Fault:
-        """Return the fault that the server wants a certificate of the client."""
+        """Return the fault that the server requires a client certificate."""
         how = "add sslcert=/path/to/certificate.pem and sslkey=/path/to/key.pem to the URL"
         return Fault(
             "away", f"{self.masked_url} wants a client certificate: {text}; {how}", permanent=True
         )
 
     def no_tls(self, text: str) -> Fault:
-        """Return the fault that the server does not speak TLS, which the URL asks for."""
+        """Return the fault that the URL requires TLS and the server does not support it."""
         name = self.tls.names.get("mode", "sslmode")
         how = f"set it up on the server, or write {name}=disable in the URL"
         return Fault("away", f"{self.masked_url} does not speak TLS: {text}; {how}", permanent=True)
 
     def not_verified(self, error: ssl.SSLCertVerificationError) -> Fault:
-        """Return the fault that the certificate of the server is not accepted."""
+        """Return the fault that the server's certificate is not accepted."""
         name = self.tls.names.get("mode", "sslmode")
         how = f"give the certificate of its authority with {self.tls.names.get('ca', 'sslrootcert')}=/path/to/ca.pem"
         if "match" in error.verify_message:
@@ -599,23 +603,25 @@ class ServerStore:
         )
 
     def read_only(self, text: str, lift: str) -> Fault:
-        """Return the fault that the server takes no writes, and the statement that would *lift* a
-        setting to that effect.
+        """Return the fault that the server accepts no writes.
+
+        *lift* is the statement that would remove the setting.
         """
-        # Not permanent: a standby becomes the primary when that fails. And not lifted by us:
-        # administrators, and hosts whose disk is full, set it to protect the database.
+        # Not permanent, because a standby becomes the primary when the primary fails. We do not
+        # remove the setting: administrators, and hosts whose disk is full, set it to protect the
+        # database.
         how = f"name the primary server in the URL; if it is the primary: {lift}"
         return Fault("away", f"the database {self.masked_url} is read-only: {text}; {how}")
 
     def too_many(self, text: str) -> Fault:
-        """Return the fault that the server takes no more connections."""
+        """Return the fault that the server accepts no more connections."""
         return Fault(
             "away",
             f"{self.masked_url} takes no more connections: {text}; raise max_connections there, or lower pool_size in engine_options",
         )
 
     def not_working(self, text: str) -> Fault:
-        """Return the fault that is none of the others, in the server's words."""
+        """Return the fault for any other error, with the server's text."""
         return Fault("away", f"the database {self.masked_url} does not work: {text}")
 
     def conflict(self, text: str) -> Fault:
@@ -625,8 +631,9 @@ class ServerStore:
         )
 
     def refused(self, kind: Literal["data", "duplicate"], code: object, reason: str) -> Fault:
-        """Return the fault that the database says no to this transaction; *reason* may quote what
-        was to be stored.
+        """Return the fault that the database refuses this transaction.
+
+        *reason* may quote the data.
         """
         return Fault(
             kind,
@@ -642,9 +649,7 @@ def _used(connection: Any, record: ConnectionPoolEntry) -> None:
 def _ask(
     dialect: Dialect, connection: DBAPIConnection, record: ConnectionPoolEntry, proxy: Any
 ) -> None:
-    """Have the pool connect anew where a connection that was used before does not answer
-    any more.
-    """
+    """Ping a connection that was used before, and make the pool reconnect if it does not answer."""
     if "used" in record.info and not _unasked.get():
         try:
             dialect.do_ping(connection)
@@ -653,10 +658,10 @@ def _ask(
 
 
 class _Call:
-    """One use of a connection, in a task of its own.
+    """One use of a connection, in its own task.
 
     Attributes:
-        connection: The driver's connection, once there is one.
+        connection: The driver's connection; ``None`` until it is open.
     """
 
     def __init__(self, store: ServerStore, engine: AsyncEngine, *, unasked: bool) -> None:

@@ -1,8 +1,10 @@
-"""SQLite: one connection that writes, in one thread, one hop a batch; one that reads, in another.
+"""The store for SQLite: one connection and thread for writing, and one for reading.
 
-The standard library's driver, not aiosqlite: a transaction is one call in the worker instead of
-several hops, a connection that was forgotten does not keep the process alive, and a query can be
-interrupted.
+Each batch needs one switch to the writing thread.
+
+This uses the standard library's driver, not aiosqlite, for three reasons: a transaction is one call
+in the worker instead of several thread switches; a connection that is not closed does not keep the
+process alive; a query can be interrupted.
 """
 
 from __future__ import annotations
@@ -53,19 +55,18 @@ BUSY = 10.0
 """Seconds to wait for another process's transaction."""
 
 _BUSY_SLICE = 0.25
-"""Seconds of it that are waited at a time within SQLite, where nothing can reach the waiting
-thread.
+"""Seconds of one wait inside SQLite. The total wait is divided because the waiting thread cannot be
+interrupted there.
 """
 
 _STOP_EVERY = 0.05
 """Seconds between two interruptions of a query that is to be stopped."""
 
 _PARTING = 1.0
-"""Seconds that the connection which writes waits, when the store is closed, for the one that reads.
-"""
+"""Seconds that the writing connection waits, on closing, for the reading connection."""
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
-"""Files that SQLite opens beside a database's, and believes."""
+"""Suffixes of the files that SQLite opens beside a database and trusts."""
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
@@ -78,13 +79,14 @@ def _field(name: str, default: str | None = None) -> str:
 def _value(name: str) -> str:
     if name != "result":  # the other JSON columns hold objects
         return _field(name)
-    # Text would come without its quotes, and the truth values as numbers; `->` needs SQLite 3.38.
+    # Text would lose its quotes, and booleans would become numbers. The operator `->` needs SQLite
+    # 3.38.
     kinds = "WHEN 'null' THEN NULL WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
     return f"CASE json_type(value, '$.{name}') {kinds} ELSE json_quote({_field(name)}) END"
 
 
-# Materialized: otherwise json_each writes each line out anew for every column that asks for it,
-# which doubles the cost of an event.
+# Materialized: otherwise json_each serializes each line again for every column that reads it, which
+# doubles the cost of an event.
 _LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
 
 _INSERT_EVENTS = f"""{_LINES}
@@ -104,7 +106,7 @@ _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _
 
 
 class _Ingest:
-    """See `structjob.store.ingest.Ingest`."""
+    """The statements for SQLite; see `structjob.store.ingest.Ingest`."""
 
     most = 256 * 1024 * 1024
 
@@ -125,16 +127,18 @@ class SQLiteStore:
 
     Args:
         url: ``sqlite:///path`` or ``sqlite://`` (in memory).
-        read_timeout: Seconds that a query may take, its turn in the thread that reads included;
-            unlimited by default.
+        read_timeout: Seconds that a query may take, including the wait for the reading thread.
+            Default: no limit.
     """
 
     writers = 2
-    """One connection and one thread write; but the next batch waits at the thread's door while the
-    one before is stored.
+    """One thread writes, on one connection. A second batch may already wait for the thread while
+    the first is stored.
     """
     reached = False
-    """Nobody answers but the file itself; see `structjob.engine.opening.OPEN_WAITS_FILE`."""
+    """Always false: there is no server that could answer; see
+    `structjob.engine.opening.OPEN_WAITS_FILE`.
+    """
 
     def __init__(self, url: URL, *, read_timeout: float | None = None) -> None:
         self.masked_url = masked(url.set(drivername="sqlite"))
@@ -142,7 +146,8 @@ class SQLiteStore:
         self.path = sqlite_path(url)
         self.ingest = _Ingest()
         self._writer = Worker("structjob-writer")
-        # A database in memory is seen by one connection only, and one thread at a time may use it.
+        # A database in memory is visible to one connection only, which one thread at a time may
+        # use.
         self._reader = self._writer if self.path is None else Worker("structjob-reader")
         self._connection: sqlite3.Connection | None = None
         self._writing: Connection | None = None
@@ -151,11 +156,11 @@ class SQLiteStore:
         self._reading_file: DatabaseFile | None = None
         self._busy = threading.Lock()
         self._read = threading.Event()
-        """Set when nobody reads any more."""
+        """Set when the reading connection is closed."""
         self._closing = False
         self._last: int | None = None
-        """The thread that stores what is left when the interpreter ends; the others do not wait any
-        longer.
+        """The id of the thread that stores the remaining data when the interpreter ends. The other
+        threads stop waiting then.
         """
 
     # -- opening and closing
@@ -213,12 +218,10 @@ class SQLiteStore:
         self._reading = reading
 
     def _leave(self, file: DatabaseFile) -> None:
-        """Close the connection to a *file* that is gone, so that the one in its place can be
-        opened.
-        """
+        """Close the connection to a *file* that is gone, so that its replacement can be opened."""
         file.remove_empty()
         if self._writing is not None:
-            # What was stored until now is to be in the file, wherever that was moved to.
+            # The data stored so far must be in the file, wherever the file was moved to.
             with contextlib.suppress(sqlite3.Error, DBAPIError):
                 self._writing.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
             _let_go(self._writing)
@@ -228,8 +231,9 @@ class SQLiteStore:
             file.check_place()
 
     def _check_file(self) -> None:
-        """Raise `StoreUnavailable` if the file is not the one that its path leads to: what is
-        written to it is lost.
+        """Raise `StoreUnavailable` if the open file is not the one at its path any more.
+
+        What is written to such a file is lost.
         """
         if (gone := self._gone()) is not None:
             raise gone
@@ -243,11 +247,11 @@ class SQLiteStore:
         )
 
     def _connect(self, *, for_reading: bool = False) -> sqlite3.Connection:
-        # SQLite makes no file: it would let everybody read it. One that was deleted under a
-        # connection is not made again by the next.
+        # SQLite must not create the file, because it would make it readable by everyone. A file
+        # that was deleted under a connection is not created again by the next connection.
         path = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode=rw"
-        # Transactions are begun by hand: `BEGIN IMMEDIATE`, since a read that becomes a write fails
-        # at once when another process writes.
+        # Transactions are begun explicitly with `BEGIN IMMEDIATE`: a read that becomes a write
+        # fails at once when another process writes.
         connection = sqlite3.connect(
             path,
             uri=True,
@@ -257,18 +261,17 @@ class SQLiteStore:
             cached_statements=64,
         )
         try:
-            # SQLite does not wait here by itself, and other processes may be opening the same new
+            # SQLite does not wait for a lock here, and other processes may be opening the same new
             # file.
             if not for_reading:
                 self._patiently(lambda: connection.execute("PRAGMA journal_mode=WAL"), BUSY)
             if not for_reading or not has_temporary_directory():
-                # Batches are bounded, so that memory holds them; a query may sort more than memory
-                # should hold.
+                # Batches are bounded, so they fit into memory. A query may sort more data than
+                # should be in memory.
                 connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA cache_size=-32768")
-            # Pages that are changed over and over are copied back once, and the disk is waited for
-            # less often.
+            # Pages that change often are copied back once, and the disk is synchronized less often.
             connection.execute("PRAGMA wal_autocheckpoint=4000")
         except sqlite3.DatabaseError:
             connection.close()
@@ -276,8 +279,9 @@ class SQLiteStore:
         return connection
 
     def _patiently(self, call: Callable[[], T], seconds: float) -> T:
-        """Call until the database is not locked, for some *seconds* at most, and not once the store
-        closes or the interpreter ends.
+        """Repeat *call* until the database is not locked, for at most *seconds*.
+
+        The waiting stops when the store closes or the interpreter ends.
         """
         deadline = time.monotonic() + seconds
         while True:
@@ -297,7 +301,7 @@ class SQLiteStore:
 
     async def close(self) -> None:
         self._closing = True
-        # Both get their turn, even if nobody waits for it any more.
+        # Both close calls run even if this coroutine is cancelled.
         parting = [self._reader.submit(self._close_reading), self._writer.submit(self._close)]
         self._reader.close()
         self._writer.close()
@@ -314,7 +318,7 @@ class SQLiteStore:
             self._read.set()
 
     def _close(self) -> None:
-        # The last of two that close at once may leave the write-ahead log there.
+        # If two connections close at the same moment, the write-ahead log may remain on disk.
         self._read.wait(_PARTING)
         with self._busy:
             if self._writing is not None:
@@ -328,12 +332,11 @@ class SQLiteStore:
         return await self._run(self._writer, self.write_now, write)
 
     def write_now(self, write: Write, patience: float | None = None) -> Written:
-        """Store a batch in the calling thread; for the end of the interpreter, when no loop runs
-        any more.
+        """Store a batch in the calling thread, for the end of the interpreter, when no loop runs.
 
         Args:
             write: What to store.
-            patience: Seconds to wait for another process's transaction, `BUSY` unless told.
+            patience: Seconds to wait for another process's transaction. Default: `BUSY`.
         """
         if patience is not None:
             self._last = threading.get_ident()
@@ -372,8 +375,9 @@ class SQLiteStore:
         return written
 
     def _divide(self, write: Write, exc: Exception) -> Written:
-        """Store what can be stored of a batch that the database refuses, and put the rest aside
-        with the reason.
+        """Store as much as possible of a batch that the database refuses.
+
+        The rest goes to the dead letters with the reason.
         """
         written = Written()
         parts = dead_letters.divided(write)
@@ -408,7 +412,7 @@ class SQLiteStore:
         )
 
     def heartbeat_now(self, session_id: int, last_seq: int, confirmed: int = 0) -> None:
-        """Do as `heartbeat` does in the calling thread, while the loop is blocked."""
+        """Run `heartbeat` in the calling thread, while the loop is blocked."""
         self._guard(self._transact, sessions.beat, session_id, last_seq, confirmed)
 
     async def end_session(
@@ -485,7 +489,7 @@ class SQLiteStore:
         with self._busy:
             connection = self._connection
             if connection is None and self._file is not None and not self._closing:
-                # only attached: the first that is written
+                # The store is only attached, and this is its first write.
                 connection = self._connection = self._connect()
                 self._writing = _core(connection)
             if connection is None:
@@ -496,14 +500,14 @@ class SQLiteStore:
             )
             try:
                 yield connection
-                # A full disk may show here only, and leaves the transaction open.
+                # A full disk may show only here, and leaves the transaction open.
                 connection.execute("COMMIT")
-                # Before it is confirmed: what was written to a file that nobody finds is written
-                # again.
+                # Check the file before the batch is confirmed: data written to a deleted or
+                # replaced file must be written again.
                 self._check_file()
             except BaseException:
                 if connection.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):  # the first fault is the one to tell
+                    with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
                         connection.execute("ROLLBACK")
                 raise
 
@@ -513,7 +517,10 @@ class SQLiteStore:
         return await worker.run(self._guard, call, *args)
 
     def _guard(self, call: Callable[..., T], *args: Any) -> T:
-        """Call, and say what SQLite says in our words; never the statement or what it was given."""
+        """Run *call*, and translate SQLite's errors to our messages.
+
+        The messages never contain the statement or its parameters.
+        """
         try:
             with within_sqlite:
                 return call(*args)
@@ -545,7 +552,7 @@ class SQLiteStore:
             return SchemaMismatch(
                 f"{self.path} is not an SQLite database; choose another file for structjob"
             )
-        # later on it may be that no descriptor is left
+        # Once a connection is open, the cause may be that the process has no free descriptor.
         if "unable to open" in text and self._connection is None:
             return InvalidURL(
                 f"cannot open the database file {self.path}; check that its directory exists and can be written to"
@@ -569,7 +576,7 @@ class SQLiteStore:
 
 
 class _Query:
-    """A query that can be stopped from another thread: its time is over, or nobody waits for it."""
+    """A query that another thread can stop, on a timeout or when its caller was cancelled."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -577,25 +584,25 @@ class _Query:
         self._stopped = False
 
     def begin(self, connection: Connection) -> None:
-        """Note on which connection it runs."""
+        """Record the connection that the query runs on."""
         with self._lock:
             if self._stopped:
                 raise StoreUnavailable("the query was stopped before it began")
             self._connection = connection.connection.dbapi_connection
 
     def end(self) -> None:
-        """Note that it has ended: the next query on the connection is another one."""
+        """Record that the query has ended: the next query on the connection is a different one."""
         with self._lock:
             self._connection = None
 
     def stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Interrupt it if it runs, until it has ended; harmless if it has."""
+        """Interrupt the query repeatedly until it has ended; do nothing if it has."""
         with self._lock:
             self._stopped = True
             if self._connection is None:
                 return
             self._connection.interrupt()
-        # What is interrupted before it has begun goes on.
+        # An interruption before the query starts has no effect, so it is repeated.
         loop.call_later(_STOP_EVERY, self.stop, loop, context=contextvars.Context())
 
 
@@ -603,7 +610,7 @@ _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
-    """Return SQLAlchemy's connection over *raw*; transactions are begun and ended by hand."""
+    """Return a SQLAlchemy connection over *raw*; transactions are begun and ended explicitly."""
     for statement in statements:
         raw.execute(statement)
     engine = create_engine(
@@ -618,8 +625,9 @@ def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
 
 @contextlib.contextmanager
 def _undisguised() -> Iterator[None]:
-    """Have SQLite's own exceptions come out of SQLAlchemy: they say whether it is the batch that is
-    refused.
+    """Unwrap SQLite's own exceptions from SQLAlchemy's.
+
+    SQLite's exceptions show whether the batch is refused.
     """
     try:
         yield
@@ -628,8 +636,9 @@ def _undisguised() -> Iterator[None]:
 
 
 def has_temporary_directory() -> bool:
-    """Return whether SQLite finds a directory for temporary files, in the order of
-    https://www.sqlite.org/tempfiles.html, section 5.
+    """Return whether SQLite finds a directory for temporary files.
+
+    The order of search is the one in https://www.sqlite.org/tempfiles.html, section 5.
     """
     given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
     places = (*given, "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 -- SQLite looks there
@@ -651,8 +660,9 @@ def _is_locked(exc: sqlite3.OperationalError) -> bool:
 
 
 def _existing(path: Path) -> Path:
-    """Return the file without links; refuse one that is absent, or that another user may have put
-    there, or beside it.
+    """Return the path of an existing database file, without links.
+
+    Refuse a file that is absent, or if another user may have placed it or a file beside it.
     """
     if not os.path.exists(path):
         raise StoreUnavailable(
@@ -669,10 +679,11 @@ def _existing(path: Path) -> Path:
 
 
 def _ensure_private(path: Path) -> Path:
-    """Create the file for its owner alone, and refuse one that another user may have put there, or
-    beside it; return it without links.
+    """Create the file with access for its owner only, and return its path without links.
+
+    Refuse it if another user may have placed it or a file beside it.
     """
-    if os.path.isdir(path):  # where its directory may not be entered, `path.is_dir()` raises
+    if os.path.isdir(path):  # `path.is_dir()` raises if the parent directory is not accessible
         raise InvalidURL(
             f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db"
         )

@@ -1,9 +1,9 @@
-"""The tables, as SQLAlchemy Core sees them: what ingest writes to and the queries read from.
+"""The tables for SQLAlchemy Core: ingest writes to them and the queries read them.
 
-The migrations in ``schema/`` create them and are the authority; a test keeps the two equal. There
-are no foreign keys: rows of one job reach the database from several sessions and in any order, and
-a log row must never be refused for a job that is late. ``structjob verify`` finds what has no
-owner.
+The migrations in ``schema/`` create the tables and are the authority; a test keeps the two equal.
+There are no foreign keys: the rows of one job reach the database from several sessions and in any
+order, and a log row must never be refused because its job arrives later. ``structjob verify`` finds
+rows without an owner.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime, row_i
 metadata = MetaData()
 
 PREFIX = "structjob_"
-"""What every table and view of ours begins with, so that they can live in an application's own
-database.
-"""
+"""The prefix of all our tables and views, so that they can be in an application's own database."""
 
 
 def _error_columns() -> tuple[Column[str], Column[str], Column[str]]:
@@ -43,14 +41,14 @@ def _error_columns() -> tuple[Column[str], Column[str], Column[str]]:
 
 
 def _index_where(condition: str, name: str, *columns: str, unique: bool = False) -> Index:
-    # A row that is not meant costs nothing (MySQL and MariaDB have no partial indexes).
+    # Rows outside the condition cost nothing (MySQL and MariaDB have no partial indexes).
     where = text(condition)
     return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 
 USUAL = {"type": "task", "level": "info", "category": "system"}
-"""What most events of a program are. No index leads to these, where a database knows partial
-indexes (SQLite and PostgreSQL): the others are found by one, and the usual ones by their time.
+"""The most frequent values of events. On databases with partial indexes (SQLite and PostgreSQL),
+no index contains them. The other values are found by an index, and these by their time.
 """
 
 
@@ -160,9 +158,9 @@ steps = Table(
 )
 
 
-# Every index here is paid for by every event. A page is ordered by (ts, id): SQLite and InnoDB
-# append the primary key to an index by themselves, and PostgreSQL sorts the rows of one microsecond
-# as it reads, so none of them names it.
+# Every index here slows down every event. A page is ordered by (ts, id), but no index names the id:
+# SQLite and InnoDB append the primary key to an index automatically, and PostgreSQL sorts the rows
+# of one microsecond while it reads.
 logs = Table(
     "structjob_logs",
     metadata,
@@ -196,7 +194,7 @@ logs = Table(
     _index_unusual("structjob_logs_by_level", "level"),
     _index_unusual("structjob_logs_by_type", "type"),
     _index_unusual("structjob_logs_by_category", "category"),
-    # the others, of the steps of jobs, are found by the attempts of that correlation
+    # the other events belong to steps of jobs, and are found by the attempts of that correlation id
     _index_where(
         "correlation_id IS NOT NULL AND (step IS NULL OR level <> 'info')",
         "structjob_logs_by_correlation",
@@ -204,20 +202,21 @@ logs = Table(
         "ts",
     ),
     _index_where_set("structjob_logs_by_fingerprint", "fingerprint", "ts"),
-    # an id is never given out twice, so that whoever reads "id > last" misses nothing after a prune
+    # an id is never used twice, so a reader of "id > last" misses nothing after a prune
     sqlite_autoincrement=True,
 )
 
 
 def unusual(column: str) -> ColumnElement[bool]:
-    """Return the condition that an event's *column* is not as in `USUAL`: without it, in these very
-    words, a database does not see that the column's index serves a query.
+    """Return the condition that an event's *column* differs from `USUAL`.
+
+    A database uses the column's partial index only if a query contains exactly this condition.
     """
     return logs.c[column] != literal_column(f"'{USUAL[column]}'")
 
 
 def found_by_correlation() -> ColumnElement[bool]:
-    """Return the condition that the index of correlations leads to an event; see `unusual`."""
+    """Return the condition of the index on correlation ids; see `unusual`."""
     return or_(logs.c.step.is_(None), unusual("level"))
 
 
@@ -234,7 +233,7 @@ sessions = Table(
     Column("heartbeat_at", UTCDateTime()),
     Column("ended_at", UTCDateTime()),
     Column("last_seq", BigInteger(), nullable=False, server_default="0"),
-    # events that the database said it had taken
+    # number of events that the database confirmed
     Column("confirmed", BigInteger(), nullable=False, server_default="0"),
     Column("end_reason", Exact(64)),
     Index("structjob_sessions_by_end", "ended_at"),
@@ -249,12 +248,12 @@ gaps = Table(
     Column("last_seq", BigInteger(), nullable=False),
     Column("reason", Exact(64), nullable=False),
     Column("jobs", JSONValue()),
-    # what ends just before a number, and is to grow by it
+    # finds the gap that ends just before a number, to extend it
     Index("structjob_gaps_by_end", "session_id", "last_seq"),
 )
 
-# Requests only. A row says that the attempt is being cancelled, and goes when that has ended, or
-# its session is found dead.
+# Only requests. A row means that the attempt is being cancelled. It is deleted when the attempt has
+# ended, or its session is found dead.
 cancellations = Table(
     "structjob_cancellations",
     metadata,
@@ -268,8 +267,8 @@ cancellations = Table(
     Index("structjob_cancellations_by_session", "session_id"),
 )
 
-# What one process at a time does. It is void once it has expired, or the session of whoever holds
-# it has ended.
+# Locks for work that only one process at a time does. A lock is void once it has expired, or its
+# holder's session has ended.
 locks = Table(
     "structjob_locks",
     metadata,
@@ -294,8 +293,8 @@ dead_letters = Table(
     Index("structjob_dead_letters_by_time", "ts"),
 )
 
-# How often an error occurred is counted from the logs: exactly, however often a batch was
-# delivered. Here is what they do not tell.
+# The occurrences of an error are counted from the logs: the count is exact, even if a batch was
+# delivered several times. This table holds what the logs do not contain.
 errors = Table(
     "structjob_errors",
     metadata,
@@ -304,8 +303,8 @@ errors = Table(
     Column("message", LongText(), nullable=False),
     Column("resolved_at", UTCDateTime()),
     Column("resolved_by", Exact(128)),
-    # Of occurrences whose events are no longer in the logs: how many there were, and the first and
-    # the last of them.
+    # Occurrences whose events are no longer in the logs: their number, and the times of the first
+    # and the last.
     Column("pruned", BigInteger(), nullable=False, server_default="0"),
     Column("first_seen", UTCDateTime()),
     Column("last_seen", UTCDateTime()),

@@ -1,8 +1,8 @@
 """Column types that mean the same on SQLite, MariaDB, MySQL and PostgreSQL.
 
-Ids and names compare byte by byte, letter case and trailing blanks included; times are aware UTC
-with microseconds; JSON is encoded and decoded by msgspec. The migrations spell their types out by
-themselves and do not import this module.
+Ids and names are compared byte by byte, including letter case and trailing blanks. Times are aware
+UTC with microseconds. JSON is encoded and decoded by msgspec. The migrations define their own types
+and do not import this module.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MARIADB_BINARY = "utf8mb4_nopad_bin"
 
 
 class Exact(TypeDecorator[str]):
-    """A text of at most *length* characters; two are equal only if every byte is.
+    """A text of at most *length* characters; two texts are equal only if every byte is.
 
-    On MySQL and MariaDB the servers' default collations would make ``Job-1`` and ``job-1``, or
-    ``a`` and ``a `` the same id.
+    On MySQL and MariaDB, the servers' default collations would treat ``Job-1`` and ``job-1``, or
+    ``a`` and ``a ``, as the same id.
     """
 
     impl = String
@@ -38,8 +38,8 @@ class Exact(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in ("mysql", "mariadb"):
-            # Imported where it is used: a command that reads SQLite has no time for the dialects of
-            # others.
+            # Imported only where it is used, because a command that reads SQLite should not import
+            # the other dialects.
             from sqlalchemy.dialects import mysql
 
             collation = MYSQL_BINARY if dialect.name == "mysql" else MARIADB_BINARY
@@ -62,12 +62,13 @@ class LongText(TypeDecorator[str]):
             from sqlalchemy.dialects import mysql
 
             return mysql.LONGTEXT()
-        return Text()  # as it is: the driver's own version of it is VARCHAR
+        return Text()  # unchanged, because the driver's own variant is VARCHAR
 
 
 def row_id() -> BigInteger:
-    """Return the 64-bit integer type of an ascending primary key; SQLite knows it as ``INTEGER``
-    only.
+    """Return the 64-bit integer type of an ascending primary key.
+
+    On SQLite the type must be called ``INTEGER``.
     """
     return BigInteger().with_variant(Integer(), "sqlite")
 
@@ -75,8 +76,8 @@ def row_id() -> BigInteger:
 class UTCDateTime(TypeDecorator[datetime]):
     """A moment: aware UTC in Python, with microseconds.
 
-    SQLite keeps text ``YYYY-MM-DD HH:MM:SS.ffffff``, which sorts as time does; MySQL
-    ``DATETIME(6)``; PostgreSQL ``TIMESTAMP WITH TIME ZONE``. A naive value is taken as UTC.
+    SQLite stores text ``YYYY-MM-DD HH:MM:SS.ffffff``, which sorts by time. MySQL stores
+    ``DATETIME(6)``, PostgreSQL ``TIMESTAMP WITH TIME ZONE``. A naive value is treated as UTC.
     """
 
     impl = DateTime
@@ -105,10 +106,10 @@ class UTCDateTime(TypeDecorator[datetime]):
 class JSONValue(TypeDecorator[Any]):
     """Any JSON value; ``None`` is stored as SQL NULL.
 
-    SQLite keeps text, MySQL and MariaDB ``JSON``, PostgreSQL ``JSON``: its ``JSONB`` keeps numbers
-    as decimals, so that 1e20 comes back as an integer and -0.0 without its sign. Text that is not
-    JSON (it can only have come from elsewhere) is returned as it stands, so that one bad row never
-    hides its neighbours.
+    SQLite stores text; MySQL, MariaDB and PostgreSQL store ``JSON``. PostgreSQL's ``JSONB`` stores
+    numbers as decimals, so 1e20 would come back as an integer and -0.0 without its sign. Text that
+    is not JSON (it can only come from another program) is returned unchanged, so that one bad row
+    never hides the other rows.
     """
 
     impl = Text
@@ -125,14 +126,15 @@ class JSONValue(TypeDecorator[Any]):
             return dialect.type_descriptor(mysql.JSON())
         return dialect.type_descriptor(Text())
 
-    # The two processors are replaced rather than wrapped: those of postgresql.JSON and mysql.JSON
-    # would encode a second time.
+    # The two processors are replaced, not wrapped: those of postgresql.JSON and mysql.JSON would
+    # encode a second time.
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], str | None]:
         return _encode
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
-        # asyncpg has decoded it already; once more, and the text "12" would be a number.
+        # asyncpg has decoded the value already. Decoding it again would turn the text "12" into a
+        # number.
         return None if dialect.supports_native_json_deserialization else _decode
 
 
@@ -150,7 +152,7 @@ def _decode(value: Any) -> Any:
 
 
 def moment(value: datetime | str) -> datetime:
-    """Return a moment as a driver has it, SQLite's being text, as an aware one in UTC."""
+    """Return a driver's time, which is text on SQLite, as an aware UTC datetime."""
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
