@@ -1,4 +1,4 @@
-"""The accounts of one session's events: what became of each, whenever it is asked."""
+"""The accounts of one session's events: where each event is at any moment."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from structjob.text.wording import count_of
 
 
 class Accounts:
-    """Keeps count of what a recorder takes.
+    """Counts the events that a recorder takes.
 
     Args:
-        own: The feed that delivers it.
+        own: The source that delivers the recorder's queues.
         recorder: The recorder.
     """
 
@@ -24,11 +24,13 @@ class Accounts:
         self._recorder = recorder
 
     def ledger(self) -> Ledger:
-        """Return what became of this session's events."""
+        """Return the ledger of this session's events."""
         recorder = self._recorder
-        # In a forked child the engine is the parent's, and none of its counts is about the child.
+        # In a forked child the engine belongs to the parent, so none of its counts applies to the
+        # child.
         feed = self._own if not recorder.forked else Source(recorder.session, recorder.lanes)
-        # What was accepted is asked last, so that nothing can be stored that is not accepted yet.
+        # Read the number of accepted events last: then no event can be counted as stored before it
+        # is counted as accepted.
         stored, dead, in_flight = feed.stored, feed.dead, feed.in_flight
         dropped = Counter(feed.dropped)
         for source in recorder.dropped_sources():
@@ -39,8 +41,8 @@ class Accounts:
         ]
         accepted = recorder.numbers.given
         left = accepted - stored - dead - sum(dropped.values())
-        # Without a spool, what is neither is in memory: in the queue, or in the hands of a call
-        # that is not done yet.
+        # Without a spool, every other event is in memory: in the queue, or in a call that has not
+        # finished.
         in_memory = left if recorder.spool is None else min(left, in_flight + sum(map(len, memory)))
         return Ledger(
             accepted, stored, left - in_memory, in_memory, dict(+dropped), dead, recorder.rejected
@@ -52,7 +54,7 @@ class Accounts:
         return ledger.spilled + ledger.in_memory
 
     def settle(self) -> None:
-        """Count what was dropped, and put it down in ``structjob_gaps`` by way of the spool."""
+        """Count the dropped events and record them in ``structjob_gaps`` through the spool."""
         recorder, dropped = self._recorder, self._own.dropped
         told = recorder.account()
         for gap in told:

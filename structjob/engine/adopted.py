@@ -1,6 +1,4 @@
-"""Orphans: the spools of processes that are gone (and of forked children), taken over, delivered
-and ended.
-"""
+"""Adopted spools: the spools of dead processes and of forked children, delivered and ended here."""
 
 from __future__ import annotations
 
@@ -26,21 +24,19 @@ from structjob.text.wording import count_of
 T = TypeVar("T")
 
 _ATTEMPTS = 3
-"""How often it is tried to store what the database does not refuse in so many words, while it
-answers.
-"""
+"""Number of attempts at storing when the database is available and gives no explicit refusal."""
 _PAUSE = 0.1
-"""Seconds between two of these attempts; twice as long between the next two."""
+"""Seconds between the first two attempts; twice as long between the next two."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR})
-"""Errors that say something of this process, and nothing of what it cannot read."""
+"""Errors that come from the state of this process, not from the file that it cannot read."""
 
 
 def _ending(feed: Source, spool: spool_directory.SessionSpool) -> Ending:
-    """Return what is known of a session whose process is gone, and of whose spool all is stored."""
+    """Return the ending of a session whose process is gone and whose spool is stored completely."""
     tally, events = spool.tally, spool.events
     at_risk = tally.at_risk if tally is not None else 0
-    # What a thread had in its hands was neither written nor confirmed: no more than one number a
-    # thread. What memory alone knew of can be any number of events; they were lost.
+    # Each thread may have held one number that was neither written nor confirmed. Events that were
+    # only in memory can be any number; those are lost.
     most = tally.hands if tally is not None and not at_risk else 0
     return Ending(
         reason=DIED,
@@ -52,7 +48,7 @@ def _ending(feed: Source, spool: spool_directory.SessionSpool) -> Ending:
 
 
 def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
-    """Warn if events of a session that has just ended are missing, and say what it looks like."""
+    """Warn if a session that has just ended has missing events, and give the likely cause."""
     if not ended.missing:
         return
     if ended.fewer:
@@ -68,13 +64,13 @@ def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
 
 
 class AdoptedSpools:
-    """The feeds of the directories that a tracker has taken over.
+    """The sources of the spool directories that a tracker has adopted.
 
     Args:
-        own: The tracker's own feed.
+        own: The tracker's own source.
         recorder: Its recorder.
-        link: Its database.
-        found: Called when there is something to deliver, or to end.
+        link: Its database link.
+        found: Called when there is something to deliver or a session to end.
     """
 
     def __init__(
@@ -99,7 +95,9 @@ class AdoptedSpools:
         return session_id in self._feeds
 
     def look(self) -> None:
-        """Take over what nobody delivers, and see whether a process has ended."""
+        """Adopt spools that no other process delivers, and check whether their processes have
+        ended.
+        """
         root, places = self._recorder.root, self._recorder.places
         if root is None or places is None:
             return
@@ -107,13 +105,13 @@ class AdoptedSpools:
             spool_directory.adopt(root, self._known, places.database if places.asked else None)
         )
         for feed in self._feeds.values():
-            assert feed.spool is not None  # noqa: S101 -- that is what was adopted
+            assert feed.spool is not None  # noqa: S101 -- an adopted source has a spool
             feed.spool.try_finish()
         if self._feeds:
             self._found()
 
     def look_elsewhere(self) -> None:
-        """Take over what is left in the other places of this database."""
+        """Adopt spools in the other spool places of this database."""
         if self._recorder.places is not None and not self._recorder.forked:
             self._take(
                 spool_directory.adopt_elsewhere(
@@ -131,16 +129,16 @@ class AdoptedSpools:
             )  # fmt: skip
 
     def sweep(self) -> None:
-        """Delete what a process left that ended while it made a directory, or deleted one."""
+        """Delete the remains of processes that ended while they created or deleted a directory."""
         if self._recorder.root is not None:
             spool_directory.sweep(self._recorder.root)
 
     async def attempt(self, feed: Source, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what *call* returns, once the database answers; ``None`` if the database refuses
-        it for its content.
+        """Return what *call* returns once the database answers; return ``None`` if it refuses the
+        content.
 
-        The directory is then set aside: one that cannot be delivered does not keep the others from
-        it, nor this tracker's own events.
+        After a refusal, the directory is set aside: a directory that cannot be delivered must not
+        block the others, nor this tracker's own events.
         """
 
         async def guarded() -> tuple[T | None, Exception | None]:
@@ -153,7 +151,7 @@ class AdoptedSpools:
 
         refusal: Exception | None = None
         for tried in range(_ATTEMPTS):
-            if tried:  # it may have been the connection after all
+            if tried:  # the connection may have been the cause
                 await asyncio.sleep(_PAUSE * tried)
                 number, given = self._own.session.session_id, self._recorder.numbers.given
                 beat = functools.partial(self._link.store.heartbeat, number, given)
@@ -173,27 +171,27 @@ class AdoptedSpools:
         return None
 
     def abandon(self, feed: Source, exc: OSError) -> None:
-        """Leave an orphan that cannot be read to another process, and to the operator."""
+        """Set aside an adopted spool that cannot be read, for another process and the operator."""
         reason = f"it cannot be read: {exc.strerror or exc}"
         self.set_aside(feed, reason, note=exc.errno not in _PASSING)
 
     def set_aside(self, feed: Source, reason: str, *, note: bool = True) -> None:
-        """Deliver nothing more of an orphan, and leave its directory as it is.
+        """Stop delivering an adopted spool and leave its directory unchanged.
 
         Args:
-            feed: The orphan.
-            reason: Why.
-            note: Whether to leave a note in the directory, so that other processes do not try it at
-                once, and ``structjob doctor`` knows.
+            feed: The source of the adopted spool.
+            reason: Why it is set aside.
+            note: Whether to leave a note in the directory. The note keeps other processes from
+                trying it immediately, and ``structjob doctor`` reads it.
         """
         number, spool = feed.session.session_id, feed.spool
-        assert spool is not None  # noqa: S101 -- that is what was adopted
+        assert spool is not None  # noqa: S101 -- an adopted source has a spool
         if self._feeds.pop(number, None) is None:
-            return  # by the other writer
+            return  # the other writer has set it aside
         if note and spool.set_aside(reason):
-            self._known.discard(number)  # its note keeps it from being taken over again too soon
+            self._known.discard(number)  # the note prevents adopting it again too soon
         spool.close()
-        feed.ended = True  # as far as those are concerned who wait for it
+        feed.ended = True  # releases the callers that wait for it
         if number not in self._warned:
             self._warned.add(number)
             diagnostics.warning(
@@ -204,7 +202,7 @@ class AdoptedSpools:
         self._found()
 
     def next_over(self) -> Source | None:
-        """Return one whose process is gone and of which all is stored."""
+        """Return a source whose process is gone and whose records are all stored, or None."""
         for feed in list(self._feeds.values()):
             try:
                 if feed.over():
@@ -214,9 +212,9 @@ class AdoptedSpools:
         return None
 
     async def end(self, feed: Source) -> None:
-        """End the session of a process that is gone, of which all is stored."""
+        """End the session of a dead process whose records are all stored."""
         spool = feed.spool
-        assert spool is not None  # noqa: S101 -- that is what was adopted
+        assert spool is not None  # noqa: S101 -- an adopted source has a spool
         damaged = spool.events.damaged + spool.states.damaged
         ending = _ending(feed, spool)
         notices = self._notices.setdefault(
@@ -228,7 +226,7 @@ class AdoptedSpools:
             return await self._link.store.end_session(feed.session, ending, prepared)
 
         ended = await self.attempt(feed, end)
-        # Some may have been made for an attempt that failed, and their jobs not crash after all.
+        # Some notices may come from an attempt that failed, and their jobs may not have crashed.
         await self._link.insist(lambda: notices.account(self._own, self._link))
         del self._notices[feed.session.session_id]
         if ended is None:
@@ -246,7 +244,7 @@ class AdoptedSpools:
             )
 
     def close(self) -> None:
-        """Let go of every directory: what waits is now up to the next process."""
+        """Close every directory; the next process delivers what still waits."""
         for feed in self._feeds.values():
-            assert feed.spool is not None  # noqa: S101 -- that is what was adopted
+            assert feed.spool is not None  # noqa: S101 -- an adopted source has a spool
             feed.spool.close()

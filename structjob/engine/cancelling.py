@@ -1,4 +1,4 @@
-"""Cancelling by request: what other processes ask this one to cancel."""
+"""Cancel requests: other processes ask this one to cancel its jobs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,30 @@ class LiveJob(Protocol):
     provisional: str | None
 
     def request_cancel(self, reason: str, requested_by: str | None, *, force: bool) -> None:
-        """Cancel its task. Raises `InvalidState` if it has none, or is being cancelled already
-        and *force* is not set.
+        """Cancel the job's task.
+
+        Raises:
+            InvalidState: if the job has no task, or is already being cancelled and *force* is not
+                set.
         """
 
     def restate(self) -> None:
-        """Record it and its open steps anew, as they are."""
+        """Record the job and its open steps again, in their current state."""
 
     def abandon(self, reason: str) -> bool:
-        """Record it and its open steps as cancelled, for *reason*; return whether it was running.
-        What its code does later is ignored.
+        """Record the job and its open steps as cancelled for *reason*; return whether the job was
+        running.
+
+        Later changes by the job's code are ignored.
         """
 
 
 class Canceller:
-    """Hands requests on to the jobs they are about.
+    """Passes cancel requests to the jobs that they name.
 
     Args:
         session_id: The tracker's session.
-        link: Its database.
+        link: Its database link.
         live: The jobs that run at the moment.
     """
 
@@ -51,12 +56,12 @@ class Canceller:
         self._link = link
         self._live = live
         self._heard: dict[tuple[str, int], datetime] = {}
-        """When the last request was made that was passed on, by job and attempt: each is passed on
-        once, though it stays in the table.
+        """Time of the last request that was passed on, by job and attempt. A request stays in the
+        table, but is passed on once only.
         """
 
     async def look(self) -> None:
-        """Look for requests, with one query; with none while no job runs."""
+        """Fetch the cancel requests with one query; skip the query while no job runs."""
         if not (self._live or self._heard) or self._link.down is not None:
             return
         for row in await self._link.once(
@@ -66,7 +71,7 @@ class Canceller:
             job = next(
                 (job for job in list(self._live) if job.id == job_id and _is_meant(job, row)), None
             )
-            if job is None:  # it has ended
+            if job is None:  # the job has ended
                 await self._link.store.transact(
                     lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(
                         connection, self._session_id, job_id, attempt
@@ -86,5 +91,5 @@ class Canceller:
 def _is_meant(job: LiveJob, row: RowMapping) -> bool:
     if job.provisional is None:
         return bool(job.attempt == row["attempt"])
-    # Its number is not the one in the database.
+    # The job's attempt number differs from the number in the database.
     return bool(row["started_at"] == moment(job.provisional))

@@ -1,4 +1,4 @@
-"""Claiming jobs, and taking back what was claimed where nobody heard the answer."""
+"""Claims jobs, and withdraws claims whose answer was lost."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from structjob.exceptions import StoreUnavailable
 from structjob.store import claims
 
 _KNOWN = 10_000
-"""Jobs whose last attempt is remembered at most."""
+"""Maximum number of jobs whose last attempt is remembered."""
 
 _LATE = 60.0
-"""Seconds in which a claim whose answer was lost may still be carried out, though the database
-answers again: it was on its way.
+"""Seconds during which a claim whose answer was lost may still be executed. It may have been sent
+already when the database became unavailable.
 """
 
 
 class Starting(Protocol):
-    """A job that is to begin.
+    """A job that is about to start.
 
     Attributes:
-        provisional: When the attempt began that runs though its claim was not answered; None while
-            none does.
+        provisional: When the attempt began that runs although its claim was not answered; None
+            while there is no such attempt.
     """
 
     provisional: str | None
@@ -37,11 +37,13 @@ class _Unanswered:
     job: Starting
     pending: bool
     missed: float | None = None
-    """When it was looked for first, and was not there (monotonic)."""
+    """When the claim was first looked for and not found (monotonic seconds)."""
 
     def due(self) -> bool:
-        """Return whether to look for it: as soon as the database answers, and when all that was on
-        its way has arrived or never will.
+        """Return whether to look for the claim now.
+
+        The first look is due as soon as the database answers; the second when a claim that was sent
+        can no longer arrive.
         """
         return self.missed is None or time.monotonic() - self.missed >= _LATE
 
@@ -49,27 +51,29 @@ class _Unanswered:
 class Claiming:
     """Claims jobs for a tracker.
 
-    A claim whose answer was lost may have entered a running attempt that nobody runs. It is taken
-    back as soon as the database answers, before its job or its idempotency key is claimed again:
-    the same start, repeated, is the first one.
+    A claim whose answer was lost may have inserted a running attempt that no process runs. It is
+    withdrawn as soon as the database answers, and before the same job or idempotency key is claimed
+    again. Therefore a repeated start with the same id is idempotent.
 
     Args:
-        link: The tracker's database.
+        link: The tracker's database link.
     """
 
     def __init__(self, link: DatabaseLink) -> None:
         self._link = link
         self._unanswered: list[_Unanswered] = []
         self._known: dict[str, int] = {}
-        """The last attempt at each job that this process has claimed, or begun unanswered; in the
-        order of these.
+        """The last attempt at each job that this process has claimed, or started without an answer.
+
+        The order is that of these claims and starts.
         """
 
     async def claim(
         self, row: dict[str, Any], job: Starting, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
-        """Do as `structjob.store.ingest.Store.claim` says, for *job*; *pending* says that this
-        process has made it before.
+        """Claim *job*; see `structjob.store.ingest.Store.claim`.
+
+        *pending* says that this process has created the pending job before.
         """
         await self._settle(self._about(row))
         former, attempt = await self._claim(row, job, pending=pending)
@@ -80,17 +84,17 @@ class Claiming:
                 [each for each in self._unanswered if each.row["id"] == former["id"]]
             )
         ):
-            # what was in its way had only just been entered, for nobody
+            # the conflicting row came from a claim whose answer was lost, and is withdrawn now
             former, attempt = await self._claim(row, job, pending=pending)
         if attempt:
             self._know(row["id"], attempt)
         return former, attempt
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Enter a job that is to be pending, with its idempotency key; return the job that has the
-        key already, if there is one.
+        """Insert a pending job with its idempotency key; return the job that already has the key,
+        if any.
 
-        Where the answer is lost nothing is taken back: whoever asks again finds the job by its key.
+        If the answer is lost, nothing is withdrawn: the next call finds the job by its key.
         """
         await self._settle(self._about(row))
         return (await self._link.once(lambda: self._link.store.claim(row)))[0]
@@ -111,8 +115,9 @@ class Claiming:
             raise
 
     def provisional(self, job_id: str, former: int) -> int:
-        """Return a number for an attempt that begins unanswered, after the attempt *former*; no
-        other one of this process has it.
+        """Return a number for an attempt that starts without an answer, after the attempt *former*.
+
+        No other attempt in this process has this number.
         """
         number = max(self._known.get(job_id, 0), former) + 1
         self._know(job_id, number)
@@ -122,18 +127,19 @@ class Claiming:
         self._known.pop(job_id, None)
         self._known[job_id] = attempt
         if len(self._known) > _KNOWN:
-            with suppress(KeyError, RuntimeError):  # another thread forgets as well
+            with suppress(KeyError, RuntimeError):  # another thread may remove the same entry
                 del self._known[next(iter(self._known))]
 
     async def settle(self, most: int | None = None) -> None:
-        """Take back what was entered without an answer, but for what goes on all the same; of so
-        many starts at *most*.
+        """Withdraw claims without an answer, except for attempts that run anyway; *most* claims at
+        most.
         """
         await self._settle([each for each in self._unanswered if each.due()][:most])
 
     async def _settle(self, starts: list[_Unanswered]) -> bool:
-        """Take back *starts*; return whether any was there. One that was not is looked for once
-        more: it may be on its way.
+        """Withdraw *starts*; return whether any of them was in the database.
+
+        A claim that was not found is looked for once more, because it may still arrive.
         """
         found = False
         for each in starts:
@@ -142,7 +148,7 @@ class Claiming:
             taken = not runs and await self._take_back(each)
             if each.missed is None:
                 each.missed = time.monotonic()
-            # another may have done the same meanwhile
+            # another task may have removed it meanwhile
             if (runs or taken or final) and each in self._unanswered:
                 self._unanswered.remove(each)
             found = found or taken

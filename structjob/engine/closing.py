@@ -1,4 +1,4 @@
-"""Closing a tracker: what waits is stored, and everything is let go of, within a time."""
+"""Closing a tracker: pending events are stored and all resources are released, within a timeout."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from structjob.engine.hosting import Host
 
 CONNECTIONS_SHARE = 0.1
-"""Share of the time for closing, one second at most, that is kept for the database's connections.
+"""Share of the time for closing that is reserved for the database connections; one second at
+most.
 """
 
 _LATE = 0.1
-"""Seconds that an engine may take longer than it was given."""
+"""Seconds that an engine may exceed its time for closing."""
 
 
 async def close(host: Host, seconds: float, readers: Callable[[], None]) -> bool:
     """Close what `structjob.engine.opening` has opened; return whether everything is stored.
 
     Args:
-        host: The tracker, seen from below.
-        seconds: How long it may take.
-        readers: Closes what reads; called last.
+        host: The tracker, as the lower layers see it.
+        seconds: Maximum time in seconds.
+        readers: Closes the readers; called last.
     """
     deadline = time.monotonic() + seconds
     for_connections = min(seconds * CONNECTIONS_SHARE, 1.0)
@@ -38,18 +39,19 @@ async def close(host: Host, seconds: float, readers: Callable[[], None]) -> bool
         try:
             if host.claims:
                 await asyncio.wait(set(host.claims), timeout=min(seconds / 4, 1.0))
-        except BaseException:  # a closing that is cancelled closes everything all the same, at once
+        except BaseException:  # a cancelled close still closes everything, immediately
             deadline = time.monotonic() + for_connections
             raise
         finally:
             if shutdown.under_way():
                 shutdown.cancel(host)
             complete = await _close_engine(host, deadline - for_connections)
-    except BaseException:  # a second Ctrl-C, say: the store's thread must not keep the process
+    # for example a second Ctrl-C: the store's thread must not keep the process alive
+    except BaseException:
         deadline = time.monotonic() + for_connections
         raise
     finally:
-        host.engine.end_recording()  # where the engine's loop does not run, it has not closed
+        host.engine.end_recording()  # if the engine's loop does not run, the engine is still open
         try:
             await _close_store(host, deadline)
         finally:
@@ -65,7 +67,7 @@ async def _close_engine(host: Host, deadline: float) -> bool:
     if engine.without_loop() is not None:
         return await asyncio.to_thread(engine.close_without_loop, deadline - time.monotonic())
     with suppress(TimeoutError):
-        # Its own loop may not run any more.
+        # The engine's own loop may no longer run.
         async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
             return await host.on_own_loop(engine.close(max(0.0, deadline - time.monotonic())))
     return False
@@ -74,11 +76,11 @@ async def _close_engine(host: Host, deadline: float) -> bool:
 async def _close_store(host: Host, deadline: float) -> None:
     link = host.engine.link
     if host.engine.without_loop() is not None:
-        with suppress(Exception):  # what a driver says whose connections belonged to that loop
+        with suppress(Exception):  # driver errors: its connections belonged to the closed loop
             await asyncio.wait_for(link.close(), max(0.0, deadline - time.monotonic()))
         return
     closing = asyncio.ensure_future(host.on_own_loop(link.close()))
-    # Not `asyncio.timeout`: a driver may take its time over a cancellation, too.
+    # Not `asyncio.timeout`, because a driver may also be slow to react to a cancellation.
     await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
     if not closing.done():
         closing.cancel()
@@ -91,7 +93,7 @@ async def _close_store(host: Host, deadline: float) -> None:
 
 
 def _warn_of_rest(host: Host) -> None:
-    """Say how many events are not stored, and where they are."""
+    """Warn with the number of events that are not stored, and their place."""
     engine = host.engine
     left = engine.ledger()
     if left.spilled or left.in_memory:

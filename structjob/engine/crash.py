@@ -1,8 +1,8 @@
-"""Events about jobs that a dead process left running: one ``operation_crashed`` each, with what was
-going on.
+"""Crash notices: one ``operation_crashed`` event for each job that a dead process left running.
 
-They are made before the transaction in which the jobs crash, are stored by it, and are shown after
-it. Of those that had not crashed after all, an ``operation_crash_withdrawn`` event says so.
+Each event says what the job was doing. The events are created before the transaction that marks the
+jobs as crashed. That transaction stores them, and they are shown after it. If a job had not crashed
+after all, an ``operation_crash_withdrawn`` event corrects the notice.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class _Notice:
 class CrashNotices:
     """The events about the jobs that one dead session left running.
 
-    They keep their numbers where the transaction must be tried again: it may have been committed.
+    They keep their numbers when the transaction must be retried, because it may have been
+    committed.
 
     Args:
-        session: The session that is dead.
-        recorder: The recorder of this process, whose events they are.
+        session: The dead session.
+        recorder: The recorder of this process, which owns the events.
     """
 
     def __init__(self, session: Session, recorder: Recorder) -> None:
@@ -55,7 +56,7 @@ class CrashNotices:
         self._made: dict[str, _Notice] = {}
 
     async def prepare(self, link: DatabaseLink) -> Notices:
-        """Return the events of the jobs that the session has running now."""
+        """Return the events about the jobs that the session has running now."""
         for job in await left_running(link.store.fetch, self._session.session_id):
             if job.job["id"] not in self._made:
                 self._made[job.job["id"]] = self._notice(job)
@@ -79,8 +80,10 @@ class CrashNotices:
         return _Notice(scope, attrs, ns, number, seal_event(body, number))
 
     async def account(self, own: Source, link: DatabaseLink) -> None:
-        """Show the events that are stored, and account for the numbers of all, whatever became of
-        the transactions that they were made for: some failed, some only seemed to.
+        """Show the events that are stored, and account for the numbers of all events.
+
+        Every number is accounted for, because a transaction may have failed, or only seem to have
+        failed.
         """
         if not self._made:
             return
@@ -100,7 +103,7 @@ class CrashNotices:
 
 
 def correct(withdrawn: Iterable[RowMapping], recorder: Recorder, why: str) -> None:
-    """Record for each of the jobs *withdrawn* that it had not crashed, and *why*."""
+    """Record for each job in *withdrawn* that it had not crashed, and *why*."""
     for row in withdrawn:
         scope = Scope(
             recorder=recorder, job_id=row["id"], attempt=row["attempt"], operation=row["operation"],

@@ -1,4 +1,4 @@
-"""The link to the database: whether it answers, and calling until it does."""
+"""The database link: it knows whether the database answers, and retries calls until it does."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from structjob.text.wording import count_of
 T = TypeVar("T")
 
 LONGEST_WAIT = 5.0
-"""Seconds between two attempts at most, while the database may come back any moment."""
+"""Maximum seconds between two attempts while the database may become available at any moment."""
 
 PREPARING = 15.0
-"""Seconds that opening waits for a database that answers, and is at work on its tables: on a slow
-disk they take their time.
+"""Seconds that opening waits for a database that answers and is creating its tables. This can be
+slow on a slow disk.
 """
 
 PERMANENT_WAIT = 30.0
-"""Seconds between two attempts where somebody has to mend it first: a wrong password, a missing
-table.
+"""Seconds between two attempts at a problem that a person must fix first: a wrong password, a
+missing table.
 """
 
 _TELL_EVERY = 60.0
-"""Seconds between two words on outages at least: a database that comes and goes must not flood the
+"""Minimum seconds between two warnings about outages: an unstable database must not flood the
 log.
 """
 
@@ -40,26 +40,26 @@ _now = time.monotonic
 
 
 def permanent(exc: BaseException | None) -> bool:
-    """Return whether waiting will not mend *exc*."""
+    """Return whether waiting cannot repair *exc*."""
     return isinstance(exc, (SchemaMismatch, InvalidArgument)) or (
         isinstance(exc, StoreUnavailable) and exc.permanent
     )
 
 
 class DatabaseLink:
-    """Calls a store, and knows whether it answers.
+    """Calls a store and knows whether it is available.
 
     Args:
-        store: What to call; not open yet.
-        spare: Makes another store of the same database, for where this one cannot be used: another
-            loop.
+        store: The store to call; not open yet.
+        spare: Creates another store of the same database, for a place where this one cannot be
+            used, such as another loop.
 
     Attributes:
-        down: Why the database does not answer at the moment; ``None`` while it does.
+        down: Why the database is unavailable at the moment; ``None`` while it is available.
         opened: Whether the store is open.
-        place: Where events wait meanwhile, for messages.
+        place: Where events wait during an outage, for messages.
         on_down: Called with the reason whenever a call has failed.
-        on_another: Called with the reason when another database was opened than before.
+        on_another: Called with the reason when a different database was opened than before.
         waiting: Returns how many events wait, for messages.
     """
 
@@ -75,7 +75,7 @@ class DatabaseLink:
         self._lock = asyncio.Lock()
         self._openings = 0
         self._gone: StoreUnavailable | None = None
-        """Why the store is to be opened anew."""
+        """Why the store must be opened again."""
         self._hurry = asyncio.Event()
         self._news = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class DatabaseLink:
         )
         self._rarely = tenacity.wait_fixed(PERMANENT_WAIT) + tenacity.wait_random(0, 1)
         self._retrying = tenacity.AsyncRetrying(
-            # Whatever it is: what was read is not to be lost to a fault of ours.
+            # Every exception is retried: an error of ours must not lose what was read.
             retry=tenacity.retry_if_exception_type(Exception),
             wait=self._wait,
             before_sleep=self._failed,
@@ -98,7 +98,7 @@ class DatabaseLink:
     # --------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open the store, once, whoever asks."""
+        """Open the store; concurrent and later calls open it only once."""
         async with self._lock:
             if not self.opened:
                 began = _now()
@@ -114,14 +114,13 @@ class DatabaseLink:
                     self.on_another(str(gone))
 
     async def try_open(self, seconds: float) -> StoreUnavailable | None:
-        """Open the store; return why it does not answer, if it does not, after some *seconds* at
-        most.
+        """Open the store; return the reason if the database does not answer within *seconds*.
 
-        An opening that takes longer (it may be creating tables) goes on: a later `open` waits for
+        An opening that takes longer (it may be creating tables) continues: a later `open` waits for
         it.
 
         Raises:
-            StructjobError: whatever else is wrong with the database.
+            StructjobError: for every other problem with the database.
         """
         self._opening = asyncio.ensure_future(self.open())
         self._opening.add_done_callback(_retrieve)
@@ -143,14 +142,12 @@ class DatabaseLink:
         return None
 
     async def opening(self, seconds: float | None = None) -> None:
-        """Wait for an opening that goes on since `try_open` gave up waiting for it, for some
-        *seconds* at most.
-        """
+        """Wait for the opening that `try_open` stopped waiting for, *seconds* at most."""
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening}, timeout=seconds)
 
     async def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         if self._opening is not None:
             self._opening.cancel()
         await self.store.close()
@@ -162,16 +159,16 @@ class DatabaseLink:
         """Return what *call* returns.
 
         Raises:
-            StoreUnavailable: if the database does not answer, or has not answered yet since the
-                tracker was opened.
+            StoreUnavailable: if the database does not answer, or has not answered since the tracker
+                was opened.
         """
         if not self.opened and self.down is not None:
             raise self.down
         return await self._call(call)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what *call* returns; if the database that was opened is gone, and another one can
-        be opened, what it returns there.
+        """Return what *call* returns; if the opened database is gone, open another one and call
+        again.
         """
         if not self.opened and self._openings:
             await self.open()
@@ -181,7 +178,7 @@ class DatabaseLink:
         except StoreUnavailable as exc:
             if not exc.gone or not opening:
                 raise
-            if opening == self._openings:  # else another caller has opened it anew
+            if opening == self._openings:  # otherwise another caller has opened it again
                 self.opened, self._gone = False, exc
                 if exc.permanent:
                     raise
@@ -197,10 +194,10 @@ class DatabaseLink:
         return await self.once(lambda: self.store.transact(call))
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what *call* returns, once the database answers."""
+        """Return what *call* returns, and retry until the database answers."""
         failed: list[Exception] = []
 
-        async def attempt() -> T:  # tenacity tells by the function whether it is to be awaited
+        async def attempt() -> T:  # tenacity inspects the function to decide whether to await it
             if failed:
                 raise failed.pop()
             if not self.opened:
@@ -209,7 +206,7 @@ class DatabaseLink:
 
         result: T
         try:
-            # most often that is all: tenacity costs as much as a third of a small transaction
+            # Usually this call succeeds. Tenacity costs up to a third of a small transaction.
             result = await attempt()
         except Exception as exc:  # noqa: BLE001 -- see `_retrying`
             failed.append(exc)
@@ -218,8 +215,8 @@ class DatabaseLink:
         return result
 
     async def try_again(self, seconds: float) -> None:
-        """Let those who wait for a database that does not answer ask it at once; return when one
-        knows more, or after *seconds*.
+        """Wake the callers that wait for the database; return after the next outcome or after
+        *seconds*.
         """
         if self.down is None:
             return
@@ -254,7 +251,7 @@ class DatabaseLink:
         self.lost(exc)
 
     def lost(self, exc: StoreUnavailable) -> None:
-        """Note, and tell once, that the database does not answer, since *exc*."""
+        """Record that the database is unavailable because of *exc*, and warn once."""
         now = _now()
         if self.down is None:
             self._down_since = now
@@ -269,12 +266,12 @@ class DatabaseLink:
         self._news.set()
 
     def found(self) -> None:
-        """Note, and tell if its loss was told, that the database answers."""
+        """Record that the database answers; report it if the outage was reported."""
         if self.down is None:
             return
         self.down = None
         self._news.set()
-        self._wake()  # what one was told holds for all
+        self._wake()  # wake all waiting callers: the database is back
         if self._told:
             self._told = False
             diagnostics.warning(
@@ -298,7 +295,7 @@ async def _sleep(seconds: float, hurry: asyncio.Event) -> None:
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
-    """Nobody may be waiting for it any more: its exception is told by the next attempt."""
+    """Retrieve the exception: there may be no caller left, and the next attempt reports it."""
     if not task.cancelled():
         task.exception()
 

@@ -1,5 +1,7 @@
-"""The engine behind a tracker: it starts, closes and wakes the tasks that deliver what is recorded,
-and answers who waits for it.
+"""The engine behind a tracker.
+
+It starts, closes and wakes the tasks that deliver recorded events, and answers the callers that
+wait for them.
 """
 
 from __future__ import annotations
@@ -37,16 +39,16 @@ from structjob.store.sessions import CLOSED, LEFT_RUNNING
 from structjob.text.wording import count_of
 
 _RETRY_PAUSE = 0.005
-"""Seconds between two attempts of closing to store what no spool keeps."""
+"""Seconds between two attempts of closing to store events that no spool keeps."""
 
 _LAST_TRY = 2.0
-"""Seconds that closing waits for a database that was away to answer after all."""
+"""Seconds that closing waits for an unavailable database to answer."""
 
 _LAST_WAIT = 1.0
-"""Seconds that the end of the interpreter waits for another program's transaction."""
+"""Seconds that the exit of the interpreter waits for another program's transaction."""
 
 _PARTING = 0.1
-"""Seconds that closing waits for threads in the middle of recording, at most."""
+"""Maximum seconds that closing waits for threads that are recording."""
 
 _STILL_RUNNING = (
     "job %s (%s) was still running when its tracker closed; it is recorded as cancelled"
@@ -59,17 +61,17 @@ _NO_LOOP = (
 
 
 class Engine:
-    """Delivers what a recorder takes.
+    """Delivers the events that a recorder takes.
 
     Args:
-        recorder: What to deliver.
-        link: Where to.
-        batch_size: Events of one transaction at most.
-        flush_interval: Seconds that an event waits at most before it is on its way.
-        writers: Tasks that write at once.
+        recorder: The recorder.
+        link: The database link.
+        batch_size: Maximum number of events in one transaction.
+        flush_interval: Maximum seconds that an event waits before it is sent.
+        writers: Number of tasks that write concurrently.
         heartbeat: Seconds between two heartbeats.
         live: The jobs that run, at any moment.
-        retention: What is to be kept, and for how long.
+        retention: What is kept, and for how long.
     """
 
     def __init__(
@@ -132,8 +134,8 @@ class Engine:
     # --------------------------------------------------------------------------
 
     async def enter(self, seconds: float) -> StoreUnavailable | None:
-        """Enter the session; return why the database does not answer, if it does not, after some
-        *seconds* at most.
+        """Enter the session in the database; return the reason if it does not answer within
+        *seconds*.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -147,10 +149,10 @@ class Engine:
         return None
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Start the delivery."""
         self.recorder.wake = self.writers.wake
         self.recorder.events.room_comes = self.recorder.fallback.room_comes = self._room_comes
-        # An empty context: what is current where a tracker opens must not live as long as its
+        # An empty context: context variables of the opening code must not live as long as the
         # tasks.
         for index in range(self.writers.count):
             self._spawn(self.writers.run(index), f"structjob-writer-{index}")
@@ -162,12 +164,14 @@ class Engine:
         self._tasks.append(contextvars.Context().run(asyncio.create_task, work, name=name))
 
     async def looked(self) -> None:
-        """Wait until the first look for orphans is done."""
+        """Wait until the first search for spools to adopt is done."""
         await self._keeper.looked()
 
-    async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and what was not done is told
-        """Deliver what is there, end the session, and stop; within *timeout* seconds. Return
-        whether everything is stored.
+    async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and the caller learns what was not done
+        """Deliver pending events, end the session and stop, within *timeout* seconds.
+
+        Returns:
+            Whether everything is stored.
         """
         complete, parting, began = False, min(timeout / 10, 1.0), time.monotonic()
         left = count_of(self._accounts.waiting(), "event", "waits", "wait")
@@ -181,7 +185,7 @@ class Engine:
                     await self.link.once(self._keeper.take_back_own)
                     self.end_recording()
                     await self._deliver_rest()
-                    # what cannot be taken back has crashed when the session ends
+                    # claims that cannot be withdrawn are marked as crashed when the session ends
                     with contextlib.suppress(StoreUnavailable):
                         await self.claiming.settle()
                     # a heartbeat after its end would make the session look alive
@@ -202,14 +206,15 @@ class Engine:
         return complete
 
     def close_without_loop(self, seconds: float) -> bool:
-        """Close where the loop is closed: store, in the calling thread, what can be stored so, and
-        leave the rest to the spool.
+        """Close the engine when its loop is closed.
+
+        Store in the calling thread what can be stored there, and leave the rest to the spool.
 
         Returns:
-            Whether everything is stored; the session is ended by whoever adopts the spool.
+            Whether everything is stored. The process that adopts the spool ends the session.
         """
         self._closing = True
-        self._keeper.stop()  # nobody must go on to say that this session lives
+        self._keeper.stop()  # otherwise heartbeats would say that this session lives
         self.end_recording()
         self.recorder.wake = _nothing
         self.drain(seconds)
@@ -219,27 +224,28 @@ class Engine:
         return not left.spilled and not left.in_memory
 
     def end_recording(self) -> None:
-        """Record the jobs that still run as cancelled, then take no more events. From any thread; a
-        second call does nothing.
+        """Record the jobs that still run as cancelled, then take no more events.
+
+        Can be called from any thread. A second call does nothing.
         """
         if self.recorder.closed:
             return
         for job in list(self._live):
-            # a fault in one job must not keep the final state of the next from the record
+            # an error in one job must not keep the final state of the next job from being recorded
             with contextlib.suppress(Exception):
                 if job.abandon(LEFT_RUNNING):
                     diagnostics.warning(_STILL_RUNNING, job.id, job.operation)
         self.recorder.close()
 
     def without_loop(self) -> StoreUnavailable | None:
-        """Return what to say where the loop is closed that everything here runs on; None while it
-        is not.
-        """
+        """Return the error to raise if the engine's loop is closed; None while it is open."""
         return StoreUnavailable(_NO_LOOP) if self.loop.is_closed() else None
 
     async def _deliver_most(self) -> None:
-        """Store what is there, unless the database is away; then, too, if it would be lost
-        otherwise and may come back any moment.
+        """Store pending events, unless the database is unavailable.
+
+        If there is no spool and the error is not permanent, retry: the events would be lost
+        otherwise.
         """
         while True:
             try:
@@ -250,8 +256,9 @@ class Engine:
             await asyncio.sleep(_RETRY_PAUSE)
 
     async def _deliver_rest(self) -> None:
-        """Store what came until the recorder was closed; a thread may have its number and not have
-        written yet.
+        """Store the events that came until the recorder was closed.
+
+        A thread may have taken a number and not have written its event yet.
         """
         while True:
             await self._flush_or_ask_again()
@@ -264,8 +271,9 @@ class Engine:
             await asyncio.sleep(0.001)
 
     async def _flush_or_ask_again(self) -> None:
-        """Flush; once more if the database is away, for it may have come back while
-        nobody looked.
+        """Flush; if the database is unavailable, try again once.
+
+        It may have become available since the last attempt.
         """
         try:
             await asyncio.wrap_future(self.flush())
@@ -287,7 +295,7 @@ class Engine:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        if tasks:  # a driver may not let itself be cancelled
+        if tasks:  # a driver may ignore the cancellation
             await asyncio.wait(tasks, timeout=seconds)
 
     async def _end_own(self) -> None:
@@ -303,18 +311,18 @@ class Engine:
         for job in ended.left:
             diagnostics.warning(_STILL_RUNNING, job["id"], job["operation"])
         warn_of_loss(feed.session, ended, None)
-        # All is stored, or has just been explained, or is lost.
+        # At this point every event is stored, explained by the ending, or lost.
         feed.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
 
     def _let_go(self, complete: bool) -> None:
         self._orphans.close()
         for lane in self.recorder.lanes():
-            lane.closed = True  # a thread that waits for room has waited long enough
+            lane.closed = True  # a thread that waits for room must not wait longer
         deadline = time.monotonic() + _PARTING
         while not self.recorder.quiet():
             if time.monotonic() > deadline:
-                # Its number may be written any time: the files stay open and locked until the
-                # process ends.
+                # A thread may write its number at any time: the files stay open and locked until
+                # the process ends.
                 return
             time.sleep(0.0005)
         spool = self.recorder.spool
@@ -328,8 +336,8 @@ class Engine:
             lane.close()
 
     def _leave_to_spool(self) -> None:
-        """See that what was not stored is in the spool, and that what is not is no longer said to
-        wait there.
+        """Move what was not stored into the spool; do not report as waiting what could not be
+        moved.
         """
         recorder = self.recorder
         for feed, states, events in self.writers.returned:
@@ -348,8 +356,10 @@ class Engine:
         self._accounts.settle()
 
     def _revive(self, *, closing: bool = False) -> None:
-        """Begin anew where somebody cancelled every task, ours among them; when *closing*, those
-        too that do not know of it yet.
+        """Restart the tasks if one of them was cancelled, for example by code that cancels every
+        task.
+
+        With *closing*, also restart if a task has a cancellation pending.
         """
         if (
             self._tasks
@@ -362,8 +372,9 @@ class Engine:
             self.start()
 
     def _room_comes(self) -> bool:
-        """Return whether the caller may wait for the writers to make room: whoever would have to
-        run their loop waits in vain.
+        """Return whether the caller may wait for the writers to make room.
+
+        The thread that runs the writers' loop would wait in vain.
         """
         return may_block() and threading.get_ident() != self._thread and not self.loop.is_closed()
 
@@ -371,17 +382,19 @@ class Engine:
     # --------------------------------------------------------------------------
 
     def flush_soon(self) -> None:
-        """Deliver at once, without waiting for more events. From any thread."""
+        """Deliver immediately, without waiting for more events. Can be called from any thread."""
         self.writers.flush_soon()
 
     def flush(self) -> concurrent.futures.Future[None]:
-        """Return a future that is done when everything recorded so far is stored, adopted spools
-        included. From any thread.
+        """Return a future that is done when everything recorded so far is stored.
+
+        This includes adopted spools. Can be called from any thread.
         """
         self.writers.flush_progress()
         if asyncio._get_running_loop() is self.loop and not self._closing:
             self._revive()
-            # no descriptor is left, say: nobody who asks for his own needs to hear of it
+            # for example no free file descriptor: this does not concern a caller that flushes its
+            # own events
             with contextlib.suppress(OSError):
                 self._orphans.look()
         flush = Flush.of([self._own, *self._orphans])
@@ -391,8 +404,9 @@ class Engine:
         return flush.future
 
     def committed(self, state_seq: int) -> concurrent.futures.Future[None]:
-        """Return a future that is done when the change of state *state_seq* is committed, or fails
-        while the database is away.
+        """Return a future that is done when the change of state *state_seq* is committed.
+
+        The future fails while the database is unavailable.
         """
         future = self._waiters.add_commit(state_seq)
         if state_seq in self._own.states:
@@ -402,14 +416,14 @@ class Engine:
         return future
 
     def _go_for_it(self) -> None:
-        # After whoever waits was added: it cannot be missed in between.
+        # Called after the waiter was added, so that it cannot be missed in between.
         if (refusal := self._refusal()) is not None:
             self._waiters.fail(refusal)
         else:
             self.flush_soon()
 
     def _refusal(self) -> StoreUnavailable | None:
-        """Return why nobody should wait for the database now."""
+        """Return why a caller must not wait for the database now, or None if it may wait."""
         if os.getpid() != self._pid:
             return StoreUnavailable(
                 "this is a forked process; what it records is stored by its parent: open a tracker here to read, or to wait for it"
@@ -419,18 +433,18 @@ class Engine:
         return self.without_loop() or self.link.down
 
     def ledger(self) -> Ledger:
-        """Return what became of this session's events."""
+        """Return the ledger of this session's events."""
         return self._accounts.ledger()
 
     # -- at the end of the interpreter
     # --------------------------------------------------------------------------
 
     def drain(self, seconds: float) -> None:
-        """Deliver in the calling thread what waits, where no loop runs any more and nobody closed
-        the tracker.
+        """Deliver pending events in the calling thread, when no loop runs and the tracker was not
+        closed.
         """
         write_now = getattr(self.store, "write_now", None)
-        # a forked child must not touch its parent's connection
+        # a forked child must not use its parent's connection
         if write_now is None or os.getpid() != self._pid:
             return
         deadline = time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""The tracker as jobs and readers see it, from whichever loop or thread they run in."""
+"""The tracker as jobs and readers see it, from any loop or thread."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ T = TypeVar("T")
 State = Literal["new", "opening", "open", "closed"]
 
 OPENING_WAITS = 5.0
-"""Seconds that a read or a flush waits for an opening that goes on: making the tables may take long
+"""Seconds that a read or a flush waits for an opening in progress. Creating the tables can be slow
 on a slow disk.
 """
 
 
 class Host:
-    """What jobs (`structjob.lifecycle.host.JobHost`) and readers ask of a tracker.
+    """The interface of a tracker for jobs (`structjob.lifecycle.host.JobHost`) and readers.
 
     Args:
-        classifier: Derives the fields of an error; by default that of `structjob.configure`.
-        aclose: Closes the tracker, within so many seconds.
-        project: The project of jobs and events that have none of their own.
+        classifier: Derives the fields of an error; default: the classifier of
+            `structjob.configure`.
+        aclose: Closes the tracker; its argument is the maximum time in seconds.
+        project: The project of jobs and events that have no project of their own.
 
     Attributes:
         state: Whether the tracker is open.
         live: The jobs that run in this process.
-        claims: Starts that were interrupted, and whose answer is still to come.
+        claims: Starts that were interrupted and whose answer is still outstanding.
         threaded: Whether the tracker's loop runs in a thread of its own.
         aclose: See above.
         project: See above.
@@ -66,12 +67,12 @@ class Host:
         self._engine: Engine | None = None
 
     def attach(self, recorder: Recorder, engine: Engine) -> None:
-        """Note what opening has made."""
+        """Store the recorder and the engine that opening has created."""
         self._recorder, self._engine = recorder, engine
 
     @property
     def recorder(self) -> Recorder:
-        """Where changes of state and events go.
+        """The recorder that takes changes of state and events.
 
         Raises:
             NotOpen: before the tracker is open.
@@ -82,7 +83,7 @@ class Host:
 
     @property
     def engine(self) -> Engine:
-        """What delivers them.
+        """The engine that delivers changes of state and events.
 
         Raises:
             NotOpen: before the tracker is open.
@@ -93,8 +94,9 @@ class Host:
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error: the tracker's own, else that of
-        `structjob.configure` or `structjob.install`.
+        """The classifier that derives the fields of an error.
+
+        It is the tracker's own, or else that of `structjob.configure` or `structjob.install`.
         """
         return self._classifier or SETUP.classifier
 
@@ -115,10 +117,10 @@ class Host:
     # --------------------------------------------------------------------------
 
     async def on_own_loop(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run *work* on the tracker's loop, from whichever loop this is.
+        """Run *work* on the tracker's loop, from any loop.
 
         Raises:
-            StoreUnavailable: if that loop is closed.
+            StoreUnavailable: if the tracker's loop is closed.
         """
         engine = self.engine
         if (fault := engine.without_loop()) is not None:
@@ -139,7 +141,7 @@ class Host:
         return await self.on_own_loop(self.engine.link.transact(call))
 
     async def flush(self) -> None:
-        """Wait until everything recorded so far is stored: who reads sees what was written."""
+        """Wait until everything recorded so far is stored, so that readers see their own writes."""
         self.require_open()
         if not self.engine.link.opened:
             await self.on_own_loop(self.engine.link.opening(OPENING_WAITS))
@@ -153,40 +155,44 @@ class Host:
         return await self.on_own_loop(self.engine.claiming.claim(row, job, pending=pending))
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Enter a pending job with its idempotency key; return the job that has it already."""
+        """Insert a pending job with its idempotency key; return the job that already has the
+        key.
+        """
         await self._caught_up()
         return await self.on_own_loop(self.engine.claiming.reserve(row))
 
     async def _caught_up(self) -> None:
-        """Wait until what this process has recorded of a job is stored; raise where the database is
-        known to be unavailable.
+        """Wait until everything that this process has recorded is stored; raise if the database is
+        unavailable.
         """
         await self.flush()
         if self.engine.link.down is not None:
             raise self.engine.link.down
 
     def provisional(self, job_id: str, former: int) -> int:
-        """Return a number for an attempt that begins while the database does not answer."""
+        """Return a number for an attempt that starts while the database does not answer."""
         return self.engine.claiming.provisional(job_id, former)
 
     async def committed(self, state_seq: int, seconds: float) -> None:
-        """Wait for the commit of a change of state, for *seconds* at most; not while the database
-        is unavailable.
+        """Wait for the commit of a change of state, *seconds* at most.
+
+        Return immediately while the database is unavailable.
         """
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(seconds):
                 await asyncio.wrap_future(self.engine.committed(state_seq))
 
     def flush_later(self, handle: Handle) -> None:
-        """Let *handle* record its progress at the next turn."""
+        """Have *handle* record its progress at the next turn of the writers."""
         self.engine.writers.hold_back(handle)
 
     # -- from code without a loop
     # --------------------------------------------------------------------------
 
     def wait_committed(self, state_seq: int, seconds: float) -> None:
-        """Do as `committed` does, in code without a loop. Never waits on the tracker's own loop,
-        which would have to commit meanwhile.
+        """Do the same as `committed`, in code without a loop.
+
+        Never waits on the tracker's own loop, because that loop would have to commit meanwhile.
         """
         if self._reachable():
             with suppress(StoreUnavailable, TimeoutError):
@@ -197,10 +203,10 @@ class Host:
 
         Args:
             work: A coroutine.
-            timeout: Seconds to wait at most; then it is cancelled.
+            timeout: Maximum seconds to wait; after that *work* is cancelled. Default: no limit.
 
         Raises:
-            InvalidState: on that loop itself, which must not wait for itself, or if it does not
+            InvalidState: on that loop itself, which cannot wait for itself, or if the loop does not
                 run.
             NotOpen: before the tracker is open, and in a forked process.
             TimeoutError: after *timeout* seconds.
@@ -235,12 +241,10 @@ class Host:
 
 
 def waited(future: concurrent.futures.Future[T], timeout: float | None = None) -> T:
-    """Return the result of a concurrent future; one that is not waited for to its end is
-    cancelled.
-    """
+    """Return the result of a concurrent future; cancel the future if the wait is interrupted."""
     try:
         return future.result(timeout)
-    except BaseException:  # Ctrl-C and the signals, too
+    except BaseException:  # including Ctrl-C and signals
         if not future.done():
             future.cancel()
         raise

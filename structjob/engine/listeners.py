@@ -1,7 +1,8 @@
-"""Listeners: the events of this process, as they are logged, before they are stored.
+"""Listeners: they get the events of this process when they are logged, before they are stored.
 
-A listener is never felt by who logs: an event is put into its queue, and if that is full, counted.
-To see each event once, those of other processes too, follow the log: `structjob.queries.tail`.
+Logging never waits for a listener: an event is put into the listener's queue, or counted as dropped
+if the queue is full. To see every event once, including those of other processes, follow the log:
+`structjob.queries.tail`.
 """
 
 from __future__ import annotations
@@ -22,23 +23,22 @@ from structjob.spool.line import EVENT_COLUMNS, read_event
 from structjob.spool.recorder import Numbers, Recorder
 
 Callback = Callable[[EventRecord], "Awaitable[object] | object"]
-"""Takes an event; may be a coroutine function."""
+"""A callback that takes an event; may be a coroutine function."""
 
 _AT_A_TIME = 50
-"""Events that a callback is given before others on the loop have their turn."""
+"""Number of events passed to a callback before other tasks on the loop get their turn."""
 
 _listening: ContextVar[bool] = ContextVar("structjob_listening", default=False)
 
 
 class Listener:
-    """What `Tracker.listen` returns; without a callback it is an asynchronous iterator of the
-    events.
+    """The result of `Tracker.listen`; without a callback it is an asynchronous iterator of events.
 
     Args:
-        recorder: Whose events.
-        callback: Called with each event that matches, on the loop that this is made on.
-        wanted: What to listen to.
-        queue_size: Events that wait for the callback, or for the iteration, at most.
+        recorder: The recorder whose events are wanted.
+        callback: Called with each matching event, on the loop where the listener is created.
+        wanted: The filter for events.
+        queue_size: Maximum number of events that wait for the callback or the iteration.
     """
 
     def __init__(
@@ -71,9 +71,10 @@ class Listener:
         self._idle = False
         self._woken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._offer = self._take  # one object, by which it is found again
+        self._offer = self._take  # one object, so that `close` can find and remove it
         recorder.add_listener(self._offer)
-        # An empty context: what is current where somebody begins to listen is none of the events'.
+        # An empty context: context variables of the code that starts to listen do not belong to the
+        # events.
         self._task = (
             contextvars.Context().run(
                 asyncio.create_task, self._run(callback), name="structjob-listener"
@@ -84,24 +85,24 @@ class Listener:
 
     @property
     def dropped(self) -> int:
-        """Events that came while the queue was full."""
+        """Number of events that came while the queue was full."""
         return self._dropped.given
 
     @property
     def failed(self) -> int:
-        """Events for which the callback raised an exception."""
+        """Number of events for which the callback raised an exception."""
         return self._failed.given
 
     def close(self) -> None:
-        """Listen no longer; what is in the queue is still handed over."""
+        """Stop listening; events already in the queue are still passed on."""
         self._recorder.remove_listener(self._offer)
         self._closed = True
         self._wake()
 
     def _take(self, line: bytes) -> None:
-        """Called by whoever logs, in any thread, a signal handler too."""
+        """Take an event; called by the logging code, in any thread or in a signal handler."""
         if _listening.get():
-            return  # logged by a callback: it would never end
+            return  # logged by a callback: passing it on would never end
         if len(self._queue) >= self._size:
             self._dropped.next()
             return
@@ -111,11 +112,11 @@ class Listener:
             self._wake()
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is no listener left
             self._loop.call_soon_threadsafe(self._woken.set, context=contextvars.Context())
 
     async def _next(self) -> EventRecord | None:
-        """Wait for the next event that matches; None when it is closed and the queue is empty."""
+        """Wait for the next matching event; return None when closed and the queue is empty."""
         while True:
             while self._queue:
                 event = read_line(*self._queue.popleft())
@@ -125,7 +126,7 @@ class Listener:
                 return None
             self._woken.clear()
             self._idle = True
-            # once more: something may have come in between
+            # check again: an event may have come in between
             if not self._queue and not self._closed:
                 await self._woken.wait()
 
@@ -137,7 +138,7 @@ class Listener:
                 result = callback(event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as exc:  # noqa: BLE001 -- a listener's fault is its own
+            except Exception as exc:  # noqa: BLE001 -- an error in a listener must not affect anything else
                 self._failed.next()
                 name = getattr(callback, "__qualname__", type(callback).__name__)
                 self._recorder.tell(
@@ -164,9 +165,7 @@ class Listener:
 
 
 def read_line(session_id: int, line: bytes) -> EventRecord:
-    """Return the event of a line of the spool, as it will be stored; its ``id`` is 0 as long as it
-    is not.
-    """
+    """Return the event of a spool line as it will be stored; its ``id`` is 0 until it is stored."""
     read = read_event(line)
     columns = {name: getattr(read, name) for name in EVENT_COLUMNS if name != "ts"}
     return EventRecord(

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """A running event loop. Its thread is a daemon: it never keeps a process from ending."""
+    """A running event loop. Its thread is a daemon and never keeps a process from ending."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
@@ -29,7 +29,7 @@ class LoopThread:
         while not self._stopped:
             try:
                 self.loop.run_forever()
-            except BaseException:  # noqa: BLE001 -- `sys.exit()` in a listener, say: delivery goes on
+            except BaseException:  # noqa: BLE001 -- for example `sys.exit()` in a listener: delivery continues
                 diagnostics.exception("structjob: a callback ended the tracker's loop; it goes on")
         with suppress(Exception):
             self._runner.close()
@@ -39,7 +39,7 @@ class LoopThread:
         return waited(asyncio.run_coroutine_threadsafe(work, self.loop))
 
     def stop(self, seconds: float) -> None:
-        """Stop the loop and close it; wait for that for so many *seconds* at most."""
+        """Stop the loop and close it; wait *seconds* at most for that."""
         self._stopped = True
         with suppress(RuntimeError):  # it is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)

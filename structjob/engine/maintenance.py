@@ -1,5 +1,5 @@
-"""The keeper: beats the heart of the sessions, and looks now and then for what others left, want or
-did.
+"""Maintenance: the task that sends heartbeats, adopts spools, reaps dead sessions and handles
+cancel requests.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from structjob.spool.recorder import Recorder
 from structjob.text.wording import count_of
 
 LOOK_EVERY = 2.0
-"""Seconds between looks for orphaned spools."""
+"""Seconds between searches for spools to adopt."""
 
 ELSEWHERE_EVERY = 30.0
-"""Seconds between looks for spools in the other places of the database."""
+"""Seconds between searches for spools in the other places of the database."""
 
 TICK = 1.0
-"""Seconds between looks for requests to cancel a job."""
+"""Seconds between queries for requests to cancel a job."""
 
 _CLAIMS = 100
-"""Starts whose answer was lost that are looked for in one turn at most: after a long outage there
-may be many, and the heart must beat.
+"""Maximum number of claims without an answer that are looked for in one turn. There may be many
+after a long outage, and heartbeats must not be delayed.
 """
 
 _REPORTED = 20
-"""Faults of different kinds that are logged at most."""
+"""Maximum number of different errors that are logged."""
 
 _APART = 10.0
-"""Seconds that the watchdog tries to reach a server at most."""
+"""Maximum seconds that the watchdog tries to reach a server."""
 
 
 _MARKS = (0.95, 0.5)
-"""Shares of the room for events at which it is said that they wait: it is full, or half full."""
+"""Fill levels of the queue at which a warning is logged: nearly full, and half full."""
 
 _EMPTY_AGAIN = 0.25
-"""The share below which that is said anew the next time."""
+"""The warning can be repeated after the fill level was below this."""
 
 
 class Maintenance:
-    """Looks after sessions: the tracker's own, and those whose spools it has taken over.
+    """Maintains the tracker's own session and the sessions whose spools it has adopted.
 
     Args:
-        own: The tracker's own feed.
+        own: The tracker's own source.
         recorder: Its recorder.
-        link: Its database.
-        orphans: What it has taken over.
+        link: Its database link.
+        orphans: The spools that it has adopted.
         live: The jobs that run at the moment.
         heartbeat: Seconds between two heartbeats.
-        accounts: What was dropped is counted now and then; nobody else does it while the database
-            is away.
-        claiming: What it entered without an answer is taken back.
+        accounts: Counts dropped events regularly; while the database is unavailable only
+            maintenance calls it.
+        claiming: Withdraws claims whose answer was lost.
         reentry: Sends the heartbeats, and enters sessions again.
     """
 
@@ -97,11 +97,11 @@ class Maintenance:
         self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
 
     async def looked(self) -> None:
-        """Wait until the first look for orphans is done."""
+        """Wait until the first search for spools to adopt is done."""
         await self._looked.wait()
 
     async def keep(self) -> None:
-        """Go on for ever."""
+        """Run until cancelled."""
         self._watchdog.start()
         while True:
             self._watchdog.feed()
@@ -119,9 +119,9 @@ class Maintenance:
 
     async def _try(self, look: Callable[[], Awaitable[None]]) -> None:
         try:
-            with suppress(StoreUnavailable):  # the writers tell
+            with suppress(StoreUnavailable):  # the writers report it
                 await look()
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours must not end the heartbeat
+        except Exception as exc:  # noqa: BLE001 -- an error of ours must not stop the heartbeat
             kind = (type(exc), str(exc))
             if kind in self._reported or len(self._reported) >= _REPORTED:
                 return
@@ -155,8 +155,9 @@ class Maintenance:
         self._orphans.sweep()
 
     def _check_room(self) -> None:
-        """Warn when the queue is half full, and when it is nearly full; once each, until it has
-        been less than a quarter full.
+        """Warn when the queue is half full and when it is nearly full.
+
+        Each warning is logged once, until the queue has been less than a quarter full.
         """
         share = max(self._recorder.events.filled(), self._recorder.fallback.filled())
         if share < _EMPTY_AGAIN:
@@ -196,11 +197,11 @@ class Maintenance:
         await self._reaper.look()
 
     async def take_back_own(self) -> None:
-        """Take it back where the tracker's own session is presumed dead."""
+        """Withdraw the death of the tracker's own session if it is presumed dead."""
         await self._reaper.take_back_own()
 
     def _beat_apart(self) -> None:
-        """Beat in the watchdog's thread."""
+        """Send a heartbeat in the watchdog's thread."""
         if not self._own.entered or self._recorder.forked:
             return
         number, confirmed, given = (
@@ -213,8 +214,8 @@ class Maintenance:
             heartbeat_now(number, given, confirmed)
             return
 
-        # The drivers of servers need a loop, and the tracker's is blocked: another one, with a
-        # connection of its own, for this once.
+        # The drivers of servers need a loop, and the tracker's loop is blocked. Therefore a
+        # temporary loop with a connection of its own is used.
         async def beat() -> None:
             store = self._link.spare()
             try:
@@ -227,5 +228,5 @@ class Maintenance:
         asyncio.run(beat())
 
     def stop(self) -> None:
-        """Let the watchdog's thread end."""
+        """Stop the watchdog's thread."""
         self._watchdog.stop()

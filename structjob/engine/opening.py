@@ -1,4 +1,4 @@
-"""Opening a tracker: its options, and what is made of them: database, spool and engine."""
+"""Opening a tracker: its options, and the database link, spool and engine that they create."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from structjob.store.ingest import Store
 
 OPEN_WAITS = 2.0
-"""Seconds that opening waits for a server at most, before it goes on without."""
+"""Maximum seconds that opening waits for a server before it continues without the database."""
 
 OPEN_WAITS_FILE = 5.0
-"""The same for a database file: several programs may be making its tables at once, one after the
+"""The same for a database file: several programs may be creating its tables, one after the
 other.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a tracker is made with; see `structjob.Tracker`."""
+    """The options of a tracker; see `structjob.Tracker`."""
 
     url: str | os.PathLike[str] | URL | None
     schema: str | None
@@ -85,7 +85,7 @@ class Options:
         """Return the URL of the database.
 
         Raises:
-            InvalidURL: if it cannot be understood.
+            InvalidURL: if the URL is invalid.
         """
         from structjob.store.url import parse, with_schema
 
@@ -93,7 +93,7 @@ class Options:
 
 
 class Connected(NamedTuple):
-    """What opening has made."""
+    """The objects that opening has created."""
 
     url: URL
     store: Store
@@ -102,18 +102,18 @@ class Connected(NamedTuple):
 
 
 async def connect(options: Options, host: Host, level: int, *, required: bool) -> Connected:
-    """Open the database and the spool; return what `start` lets deliver.
+    """Open the database and the spool; return the objects that `start` needs for the delivery.
 
     Args:
-        options: The tracker's.
-        host: The tracker, seen from below.
-        level: Number of the least level to record.
-        required: Whether to raise where the database cannot be used as it is.
+        options: The tracker's options.
+        host: The tracker, as the lower layers see it.
+        level: Number of the lowest level to record.
+        required: Whether to raise if the database cannot be used in its current state.
 
     Raises:
-        StructjobError: what `structjob.Tracker.open` says. Then nothing is left open.
+        StructjobError: see `structjob.Tracker.open`. In this case nothing is left open.
     """
-    # SQLAlchemy takes a third of a second to import; the loop has better things to do.
+    # SQLAlchemy takes a third of a second to import; the loop must not be blocked for that time.
     await asyncio.to_thread(_import_store)
     from structjob.engine.database import DatabaseLink, permanent
     from structjob.engine.engine import Engine
@@ -175,7 +175,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
 
 
 async def start(host: Host, *, handle_signals: bool) -> None:
-    """Begin to deliver; wait a second at most for the first look at what others left."""
+    """Start the delivery; wait one second at most for the first search for spools to adopt."""
     engine = host.engine
     routing.add(engine.recorder)
     shutdown.enter(host, signals=handle_signals)
@@ -192,7 +192,7 @@ async def start(host: Host, *, handle_signals: bool) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether *value* is a number, and no truth value."""
+    """Return whether *value* is a number and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -200,7 +200,7 @@ def _import_store() -> None:
     import structjob.engine
     import structjob.queries.jobs
     import structjob.queries.logs
-    import structjob.queries.statistics  # noqa: F401 -- to have it loaded
+    import structjob.queries.statistics  # noqa: F401 -- imported to load it
 
 
 def _version() -> str:

@@ -1,5 +1,5 @@
-"""Retention by itself: what is due is deleted about once an hour, by one process of all that have
-the database open.
+"""Automatic retention: one process of all that use the database deletes due data about once an
+hour.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from structjob.retention.policy import PruneResult, Retention
 from structjob.retention.prune import Access, prune
 
 FIRST = 300.0
-"""Seconds after the start before the first look; short programs never come to it."""
+"""Seconds after the start before the first run; short programs end before it."""
 
 EVERY = 3600.0
-"""Seconds between two looks, by this process or another."""
+"""Seconds between two runs, by this process or another."""
 
 _JITTER = 0.1
-"""Share of it by which a wait is longer at most: processes that started together spread out."""
+"""Maximum share by which a wait is extended, so that processes started together spread out."""
 
 
 class Pruner:
-    """Prunes now and then.
+    """Prunes at regular intervals.
 
     Args:
         session_id: The tracker's session.
-        link: Its database.
-        retention: What is kept, and for how long; None, and it does not begin by itself.
+        link: Its database link.
+        retention: What is kept, and for how long; with None nothing is deleted automatically.
     """
 
     def __init__(self, session_id: int, link: DatabaseLink, retention: Retention | None) -> None:
@@ -41,13 +41,13 @@ class Pruner:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether automatic retention is configured."""
         return self._retention is not None
 
     async def prune(
         self, retention: Retention, *, not_within: timedelta | None = None, patience: float = 0.0
     ) -> PruneResult:
-        """Do as `structjob.retention.prune.prune` does."""
+        """Prune; see `structjob.retention.prune.prune`."""
         store = self._link.store
         access = Access(
             self._link.fetch,
@@ -58,7 +58,7 @@ class Pruner:
         return await prune(access, retention, not_within=not_within, patience=patience)
 
     async def keep(self) -> None:
-        """Go on for ever."""
+        """Run until cancelled."""
         wait = FIRST
         while True:
             await asyncio.sleep(wait * random.uniform(1.0, 1.0 + _JITTER))
@@ -66,10 +66,10 @@ class Pruner:
             wait = EVERY
 
     async def _look(self) -> None:
-        """Prune; a fault is told once, and is nobody else's."""
-        assert self._retention is not None  # noqa: S101 -- it is wanted
+        """Prune; warn about each error once, and never raise."""
+        assert self._retention is not None  # noqa: S101 -- `keep` runs only if retention is wanted
         try:
-            # What another process did while this one waited counts, too.
+            # A run of another process while this one waited counts too.
             pruned = await self.prune(
                 self._retention, not_within=timedelta(seconds=EVERY * (1.0 - _JITTER))
             )
@@ -77,9 +77,9 @@ class Pruner:
         except PruneInProgress:
             pass
         except StoreUnavailable as exc:
-            # the writers tell
+            # the writers report it
             diagnostics.debug("structjob: what is due was not deleted: %s; it is tried again", exc)
-        except Exception as exc:  # noqa: BLE001 -- whatever it is, it must not be felt
+        except Exception as exc:  # noqa: BLE001 -- no error may reach the tracker
             said = f"{type(exc).__name__}: {exc}"
             if said not in self._told:
                 self._told.add(said)

@@ -1,4 +1,4 @@
-"""How many events wait for the database."""
+"""The number of events that wait for the database."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How many events wait for the database."""
+    """The number of events that wait for the database."""
 
     waiting: int
-    """All that waits, on disk too."""
+    """Number of all waiting events, including those on disk."""
     capacity: int
-    """How many memory is meant to hold (``queue_size``)."""
+    """Number of events that memory is meant to hold (``queue_size``)."""
     _clear: Callable[[], int] = field(repr=False, compare=False)
 
     @property
     def size(self) -> int:
-        """How many of them memory is meant to hold: `capacity` at most. With a spool the others are
-        on disk only.
+        """How many of the waiting events memory is meant to hold: `capacity` at most.
+
+        With a spool the other events are only on disk.
         """
         return min(self.waiting, self.capacity)
 
     @property
     def full(self) -> bool:
-        """Whether more wait than memory is meant to hold; with a spool the rest is on disk."""
+        """Whether more events wait than memory is meant to hold; with a spool the rest is on
+        disk.
+        """
         return self.waiting >= self.capacity
 
     def clear(self) -> int:
-        """Give up the events that wait, and return how many: in the ledger and in
-        ``structjob_gaps`` they stand under ``cleared``.
+        """Drop the waiting events and return their number.
 
-        Changes of state are never given up, nor is what a writer has in hand already.
+        In the ledger and in ``structjob_gaps`` they appear under ``cleared``. Changes of state are
+        never dropped, nor are events that a writer already holds.
 
         Raises:
             NotOpen: if the tracker is not open, or this is a forked process, whose parent delivers.

@@ -1,4 +1,4 @@
-"""The reaper: finds sessions whose process is gone without a word, and ends them."""
+"""The reaper: finds sessions whose process disappeared without ending them, and ends them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from structjob.store.leases import Lease
 from structjob.text.wording import count_of
 
 LEAST_LEASE = 30.0
-"""Seconds that a heartbeat has to stand still, at least, before its session is presumed dead."""
+"""Minimum seconds without a new heartbeat before a session is presumed dead."""
 
 BEATS = 6
-"""How many heartbeats of ours that is, at least."""
+"""Minimum number of this process's own heartbeats in that time."""
 
 _now = time.monotonic
 
 
 class Reaper:
-    """Presumes dead the sessions whose heartbeat stands still, and takes it back where it was wrong
-    about a session of ours.
+    """Ends sessions whose heartbeat has stopped; withdraws this if a session of this process is
+    alive.
 
     A lease is measured by this process's own monotonic clock, while it was connected: after an
-    outage every heartbeat is stale, and the clocks of hosts may differ by a day.
+    outage every heartbeat is old, and the clocks of hosts may differ by a day.
 
     Args:
-        own: The tracker's own feed.
+        own: The tracker's own source.
         recorder: Its recorder.
-        link: Its database.
-        orphans: What it has taken over.
+        link: Its database link.
+        orphans: The spools that it has adopted.
         heartbeat: Seconds between two looks.
-        revived: Called when the tracker's own session had been presumed dead: what it has running
-            is to be recorded anew.
+        revived: Called when the tracker's own session had been presumed dead; records its running
+            jobs again.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Reaper:
         self._looked = -float("inf")
 
     async def look(self) -> None:
-        """Look at every session that has not ended; to be called with each heartbeat."""
+        """Check every session that has not ended; called with each heartbeat."""
         try:
             rows = await self._link.once(lambda: self._link.store.fetch(leases.OPEN))
         except StoreUnavailable:
@@ -73,7 +73,7 @@ class Reaper:
             raise
         now = _now()
         if now - self._looked > self._longest_gap:
-            self._seen.clear()  # nobody knows whether the database could be reached meanwhile
+            self._seen.clear()  # the database may have been unavailable to them meanwhile
         self._looked = now
         found = [Lease.of(row) for row in rows]
         await self._revive({lease.session.session_id for lease in found})
@@ -91,8 +91,9 @@ class Reaper:
                 await self._reap(lease, reason)
 
     def _verdict(self, lease: Lease, still: float) -> str | None:
-        """Return why the session is presumed dead, if it is, its heartbeat having stood *still* for
-        some seconds.
+        """Return why the session is presumed dead, or None if it is not.
+
+        *still* is the number of seconds without a new heartbeat.
         """
         session, own = lease.session, self._own.session
         if session.boot_id is not None and (session.host, session.boot_id) == (
@@ -105,21 +106,21 @@ class Reaper:
                 and not is_network(root)
                 and (root / str(session.session_id)).exists()
             ):
-                return None  # the lock in it tells the living from the dead: see `AdoptedSpools`
+                return None  # the lock in it shows whether the process lives: see `AdoptedSpools`
             exists = process_exists(
                 session.host, session.boot_id, session.pid, moment(session.started_at)
             )
             if exists is False:
                 return sessions.VANISHED
-            # A process that exists has not crashed, however long it is stopped. That this very
-            # process exists says nothing of another tracker in it, which may have been left without
+            # A process that exists has not crashed, even if it is stopped for a long time. Our own
+            # process says nothing about another tracker in it, which may have been left without
             # closing it.
             if exists and session.pid != own.pid:
                 return None
         return sessions.LEASE_EXPIRED if still >= self._lease else None
 
     async def _reap(self, lease: Lease, reason: str) -> None:
-        # Kept where the transaction fails, for the next one: the numbers are given out.
+        # Kept if the transaction fails, for the next one: their numbers are already assigned.
         notices = self._notices.setdefault(
             lease.session.session_id, CrashNotices(lease.session, self._recorder)
         )
@@ -146,12 +147,14 @@ class Reaper:
             )  # fmt: skip
 
     async def _account(self, number: int) -> None:
-        """Account for the notices of a session that is over."""
+        """Account for the notices of a session that has ended."""
         await self._notices[number].account(self._own, self._link)
         del self._notices[number]
 
     async def _revive(self, alive: set[int]) -> None:
-        """Take it back where somebody presumed a session dead that this process knows to live."""
+        """Withdraw the death of sessions that another process presumed dead and that this one knows
+        to live.
+        """
         for feed in [self._own, *self._orphans]:
             number = feed.session.session_id
             if (
@@ -177,8 +180,8 @@ class Reaper:
             self._revived()
 
     async def take_back_own(self) -> None:
-        """Take it back where the tracker's own session is presumed dead: to be called before it
-        ends.
+        """Withdraw the death of the tracker's own session if it is presumed dead; call this before
+        it ends.
         """
         if self._own.entered and not await self._link.store.fetch(
             leases.OPEN.where(leases.is_session(self._own.session.session_id))

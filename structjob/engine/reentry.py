@@ -1,5 +1,5 @@
-"""Going on in a database that is not the one in which the tracker's session began: its file or
-tables were replaced meanwhile.
+"""Continuing in a database that was replaced after the tracker's session began (its file or
+tables).
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from structjob.engine.source import Source
 from structjob.text.wording import count_of
 
 WARN_EVERY = 60.0
-"""Seconds between two warnings at least: on some network file systems a file seems to be another
-one again and again.
+"""Minimum seconds between two warnings: on some network file systems a file repeatedly seems to be
+a different one.
 """
 
 
 class Reentry:
-    """Enters sessions in a database, and enters them again when another database is found in its
-    place.
+    """Enters sessions in a database, and again when another database is found in its place.
 
-    What the former database had confirmed is known, and counted: where the new one holds less,
-    ``verify`` reports it as missing.
+    The number of events that the former database had confirmed is known and counted. If the new one
+    holds fewer, ``verify`` reports them as missing.
 
     Args:
-        link: The database.
-        feeds: Returns the tracker's own feed, and those of the orphans that it has taken over.
+        link: The database link.
+        feeds: Returns the tracker's own source and those of the adopted spools.
         live: The jobs that run, at any moment.
     """
 
@@ -41,16 +40,17 @@ class Reentry:
         self._warned_at = -WARN_EVERY
 
     async def enter(self, feed: Source) -> None:
-        """Enter the session of *feed*, unless that was done in this database."""
+        """Enter the session of *feed*, unless it is already entered in this database."""
         if not feed.entered:
             await self._link.store.begin_session(feed.session)
             feed.entered = True
 
     async def beat(self, feed: Source, last_seq: int) -> None:
         """Send a heartbeat for the session of *feed*; enter it again if the database does not know
-        it any more.
+        it.
         """
-        # What was confirmed is asked first: it is never more than what was given out.
+        # Read the confirmed number first, so that it is never larger than the number of events
+        # given out.
         confirmed, store = feed.confirmed, self._link.store
 
         async def beat() -> bool:
@@ -66,8 +66,8 @@ class Reentry:
         await self._link.once(beat)
 
     def begin(self, reason: str) -> None:
-        """Have every session entered again, since the database is another one than before; warn
-        with the *reason*.
+        """Have every session entered again, because the database is a different one; warn with
+        *reason*.
         """
         own, *_ = feeds = list(self._feeds())
         for feed in feeds:
@@ -82,6 +82,6 @@ class Reentry:
         self.restate()
 
     def restate(self) -> None:
-        """Have every job that runs record its state once more."""
+        """Have every running job record its state again."""
         for job in list(self._live):
             job.restate()

@@ -1,10 +1,10 @@
-"""The end of the process, while trackers are open: by SIGTERM, or by the interpreter's exit.
+"""The end of the process while trackers are open: by SIGTERM, or by the interpreter's exit.
 
-By default SIGTERM ends a process in the middle of whatever it does; its jobs are found crashed. A
-tracker that opens in the main thread, where nobody handles the signal, sees to it that the running
-jobs are cancelled and everything is stored first. The process then dies of the signal all the same,
-so that whoever sent it sees what is expected. A handler that somebody else sets, sooner or later,
-has precedence.
+By default SIGTERM ends a process at any point, and its jobs are later found crashed. If SIGTERM has
+no handler when a tracker opens in the main thread, the tracker installs one. The handler first
+cancels the running jobs and stores everything. The process then still dies of the signal, so that
+its sender sees the expected exit status. A handler of the program takes precedence, whether it is
+installed earlier or later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 
-# No class of `threading` is used in a signal handler: it may have interrupted one that holds the
+# A signal handler must not use a class of `threading`: it may have interrupted one that holds the
 # lock of all threads.
 from _thread import start_new_thread
 from collections.abc import Callable
@@ -38,15 +38,15 @@ GRACE = 5.0
 """Seconds that the tasks of running jobs have to end after SIGTERM."""
 
 CLOSING = 3.0
-"""Seconds that trackers have to store what waits, after that. With `GRACE` it is less than the 10
-that containers are given.
+"""Seconds that trackers then have to store pending events. `GRACE` and this together are less than
+the 10 seconds that containers are given.
 """
 
 _WATCH = GRACE + CLOSING + 1.0
-"""Seconds after which the process ends, though its loop is blocked."""
+"""Seconds after which the process ends even if its loop is blocked."""
 
 _LOOK = 0.01
-"""Seconds between two looks at what is waited for."""
+"""Seconds between two checks of a condition that is waited for."""
 
 _LAST = -100
 """Priority among the exit handlers of `multiprocessing`: after those of the program."""
@@ -64,8 +64,8 @@ _ending: asyncio.Task[None] | bool = False
 
 
 def enter(tracker: Host, *, signals: bool) -> None:
-    """Note that *tracker* is open; with *signals* SIGTERM is handled from here on, unless somebody
-    does already.
+    """Register *tracker* as open; with *signals*, handle SIGTERM unless it already has a
+    handler.
     """
     _open.add(tracker)
     if signals:
@@ -73,14 +73,14 @@ def enter(tracker: Host, *, signals: bool) -> None:
 
 
 def handle_signals() -> None:
-    """Handle SIGTERM from here on, in the main thread, unless it is handled already."""
+    """Handle SIGTERM from now on, in the main thread, unless it already has a handler."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         with suppress(ValueError):  # not the main thread
             signal.signal(signal.SIGTERM, _terminate)
 
 
 def leave(tracker: Host) -> None:
-    """Note that *tracker* is closed; after the last one SIGTERM is as it was."""
+    """Unregister *tracker*; after the last one, restore the default for SIGTERM."""
     _open.discard(tracker)
     _inherited.discard(tracker)
     if not _open and not _ending:
@@ -93,19 +93,21 @@ def open_hosts() -> list[Host]:
 
 
 def under_way() -> bool:
-    """Return whether SIGTERM came."""
+    """Return whether SIGTERM was received."""
     return bool(_ending)
 
 
 def cancel(tracker: Host, reason: str = _REASON) -> None:
-    """Record as cancelled, for *reason*, what still runs; it is in the spool when this returns."""
+    """Record the running jobs as cancelled for *reason*; they are in the spool when this
+    returns.
+    """
     for job in list(tracker.live):
         with suppress(Exception):
             job.abandon(reason)
 
 
 def finish() -> None:
-    """Let the process die of the signal that came, once its last tracker is closed."""
+    """Let the process die of the received signal, once its last tracker is closed."""
     if _ending is True and not _open:
         _flush_streams()
         _die()
@@ -113,20 +115,22 @@ def finish() -> None:
 
 def _restore() -> None:
     if signal.getsignal(signal.SIGTERM) is _terminate:
-        # not the main thread; with nothing open it does what the default does
+        # Not the main thread. With no open tracker, our handler does the same as the default.
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM: in an orderly way the first time, at once when asked again."""
+    """Handle SIGTERM: close everything first the first time; end the process immediately the second
+    time.
+    """
     global _ending
     loops = [tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()]
     if _ending or not loops:
         _cancel_rest()
         _die()
     _ending = True
-    with suppress(RuntimeError):  # the interpreter is at its end: nothing will last
+    with suppress(RuntimeError):  # the interpreter is exiting: no further wait can be long
         start_new_thread(_watch, ())
     here = asyncio._get_running_loop()
     loop = here or next((loop for loop in loops if not _of_thread(loop)), None)
@@ -138,12 +142,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _of_thread(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether only trackers without a loop of their caller's run in *loop*."""
+    """Whether every tracker in *loop* runs in a loop thread of its own."""
     return all(tracker.threaded for tracker in list(_open) if tracker.engine.loop is loop)
 
 
 def _ask_to_stop() -> None:
-    """Let the jobs end that run in ``with`` blocks."""
+    """Ask the jobs in ``with`` blocks to end."""
     for tracker in list(_open):
         for job in list(tracker.live):
             job.ask_to_stop(_REASON)
@@ -157,13 +161,13 @@ def _begin() -> None:
 
 
 async def _end() -> None:
-    """Cancel the jobs, close the trackers, and die."""
+    """Cancel the jobs, close the trackers, and end the process."""
     deadline = time.monotonic() + GRACE
     try:
         await _cancel_jobs(deadline)
     except asyncio.CancelledError:
-        # The main coroutine has ended, and whoever ran it cancels what else there is: that may take
-        # its time, too.
+        # The main coroutine has ended, and its runner cancels all other tasks. These may need time,
+        # too.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=max(0.0, deadline - time.monotonic()))
@@ -181,14 +185,15 @@ def _flush_streams() -> None:
 
 
 async def _cancel_jobs(deadline: float) -> None:
-    """Cancel the tasks of the jobs that run, and of those that begin meanwhile; wait until they
-    have ended, till *deadline* at most.
+    """Cancel the tasks of running jobs, including jobs that begin meanwhile.
+
+    Wait until they have ended, or until *deadline*.
     """
     asked: set[asyncio.Task[Any]] = set()
     _ask_to_stop()
     while time.monotonic() < deadline:
-        # Each task once, however many jobs it is in, and none that is being cancelled: a second
-        # cancellation would interrupt its cleanup.
+        # Cancel each task once, even if it belongs to several jobs, and skip tasks that are being
+        # cancelled: a second cancellation would interrupt their cleanup.
         running = [job for tracker in list(_open) for job in list(tracker.live)]
         found = {job._task for job in running if job._task is not None} - asked
         for task in found - {job._task for job in running if job.cancel_requested}:
@@ -206,7 +211,7 @@ def _cancel_rest() -> None:
 
 async def _close() -> None:
     deadline = time.monotonic() + CLOSING
-    # One that is being closed already is waited for.
+    # A tracker that is already being closed is waited for.
     for outcome in await asyncio.gather(
         *(tracker.aclose(CLOSING) for tracker in list(_open)), return_exceptions=True
     ):
@@ -215,13 +220,14 @@ async def _close() -> None:
                 "structjob: closing a tracker on SIGTERM failed; what is left stays in the spool",
                 exc_info=outcome,
             )
-    while _open and time.monotonic() < deadline:  # noqa: ASYNC110 -- a few looks, once in the life of a process
+    while _open and time.monotonic() < deadline:  # noqa: ASYNC110 -- a few checks, once in the life of a process
         await asyncio.sleep(_LOOK)
 
 
 def _watch() -> None:
-    """End the process where its loop does not: it is blocked, or something does not let itself be
-    cancelled. In a thread of its own.
+    """End the process if its loop does not: it is blocked, or a task ignores its cancellation.
+
+    Runs in a thread of its own.
     """
     time.sleep(_WATCH)
     _cancel_rest()
@@ -231,13 +237,14 @@ def _watch() -> None:
 def _die() -> Never:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
-    # The first process of a container cannot be ended by a signal that it does not handle.
+    # The first process of a container does not die of a signal that it does not handle.
     os._exit(128 + signal.SIGTERM)
 
 
-# What is open in a forked child is its parent's, and a signal ends it as ever. The signal is
-# blocked meanwhile: Python forgets what comes before it is done with the fork, and whoever starts a
-# process and terminates it at once would wait for its end for ever.
+# In a forked child, the open trackers belong to the parent, and a signal ends the child in the
+# default way. The signal is blocked during the fork: Python forgets a signal that arrives before
+# the fork is complete. A parent that starts a process and terminates it immediately would wait for
+# its end forever.
 
 
 def _before_fork() -> None:
@@ -258,8 +265,8 @@ def _after_fork_in_child() -> None:
     _open.clear()
     _restore()
     _after_fork()
-    # A process of `multiprocessing` runs its own exit handlers, and none of `atexit`; and it
-    # forgets those that were there before the fork.
+    # A process of `multiprocessing` runs its own exit handlers and none of `atexit`. It also
+    # forgets the handlers that were registered before the fork.
     if _inherited and (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
         multiprocessing.register_after_fork(_cancel_inherited, _at_exit_of_worker)
 
@@ -281,8 +288,9 @@ on_reset(_reset)
 
 
 def _cancel_inherited() -> None:
-    """Record as cancelled, in a forked child that ends, the jobs that it began with its parent's
-    trackers.
+    """Record as cancelled the jobs that a forked child began with its parent's trackers.
+
+    Called when the child ends.
     """
     for tracker in list(_inherited):
         cancel(tracker, _PROCESS_ENDED)
@@ -298,8 +306,8 @@ async def _closed(tracker: Host) -> bool:
 
 @atexit.register
 def _at_exit() -> None:
-    """Deliver what forgotten trackers hold; what does not get through in time stays in
-    the spool.
+    """Deliver what trackers hold that were not closed; what is not delivered in time stays in the
+    spool.
     """
     _cancel_inherited()
     for tracker in list(_open):
@@ -309,6 +317,6 @@ def _at_exit() -> None:
                 tracker.run(_closed(tracker), CLOSING + 1.0)
         cancel(tracker, _PROCESS_ENDED)
         tracker.engine.drain(3.0)
-    if _ending:  # a loop that was stopped under way
+    if _ending:  # a loop that was stopped while it handled SIGTERM
         _cancel_rest()
         _die()

@@ -1,4 +1,6 @@
-"""A feed: one session's lanes on their way to the database, and how far it has come."""
+"""A source: one session's queues on their way to the database, and the progress of their
+delivery.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,20 @@ from structjob.spool.session import Session
 from structjob.store.ingest import Write, Written
 
 LINE_BYTES = 512
-"""What a line of the spool takes, roughly: bounds a batch in bytes before its lines are counted."""
+"""Approximate bytes of a spool line; limits a batch in bytes before its lines are counted."""
 
 _EMPTY = MemoryQueue()
 
 
 class Reached:
-    """Which changes of state are stored: all up to a number, and some beyond it."""
+    """The changes of state that are stored: all up to a number, and some beyond it."""
 
     def __init__(self) -> None:
         self._up_to = 0
         self._beyond: set[int] = set()
 
     def add(self, numbers: Iterable[int]) -> None:
-        """Note that *numbers* are stored, or will never be."""
+        """Add *numbers*, which are stored or will never be stored."""
         self._beyond.update(numbers)
         while self._up_to + 1 in self._beyond:
             self._up_to += 1
@@ -37,12 +39,12 @@ class Reached:
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """The tracker's own lanes, or those of an orphan."""
+    """The tracker's own queues, or those of an adopted spool."""
 
     session: Session
     lanes: Callable[[], tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]]
     spool: SessionSpool | None = None
-    """An orphan's directory."""
+    """The directory of an adopted spool."""
     entered: bool = False
     """Whether the database knows the session."""
     ended: bool = False
@@ -52,11 +54,13 @@ class Source:
     states: Reached = field(default_factory=Reached)
     dropped: Counter[str] = field(default_factory=Counter)
     confirmed_before: int = 0
-    """Events of an orphan that the database has confirmed before, and whose lines are gone."""
+    """Events of an adopted spool that the database had confirmed before, and whose lines are
+    deleted.
+    """
 
     @classmethod
     def of_orphan(cls, spool: SessionSpool) -> Source:
-        """Return the feed of a directory that was taken over."""
+        """Return the source of an adopted directory."""
         before = spool.tally.confirmed if spool.tally is not None else 0
         return cls(
             spool.session,
@@ -67,19 +71,19 @@ class Source:
 
     @property
     def confirmed(self) -> int:
-        """How many of the session's events the database has confirmed to have stored, or put among
-        the dead letters.
+        """How many of the session's events the database has confirmed as stored or as dead
+        letters.
         """
         return self.confirmed_before + self.stored + self.dead
 
     def over(self) -> bool:
-        """Return whether its process is gone and all it wrote is stored."""
+        """Return whether its process is gone and all that it wrote is stored."""
         spool = self.spool
         return spool is not None and not spool.alive and spool.events.done() and spool.states.done()
 
     def read(self, most: int, *, states: bool) -> tuple[Batch | None, Batch | None]:
-        """Return the next changes of state, if *states* are wanted, and the next events; of each
-        about *most* at most.
+        """Return the next changes of state (only with *states*) and the next events; about *most*
+        of each.
         """
         lanes = self.lanes()
         limit = most * LINE_BYTES
@@ -89,15 +93,15 @@ class Source:
         except Exception:
             if changes is None:
                 raise
-            # no descriptor is left, say; its lane will not give out again what is in hand, and the
-            # next turn tells
+            # For example no free file descriptor. The queue will not return again what was already
+            # read, and the next turn reports the error.
             events = None
         if events is not None:
             self.in_flight += events.count
         return changes, events
 
     def as_write(self, states: Batch | None, events: Batch | None, last_seq: int) -> Write:
-        """Return what the store is given of a batch."""
+        """Return the write for the store that a batch makes."""
         return Write(
             self.session.session_id,
             events.lines if events is not None else b"",
@@ -106,7 +110,7 @@ class Source:
         )
 
     def acknowledge(self, states: Batch | None, events: Batch | None, written: Written) -> None:
-        """Note that a batch is stored."""
+        """Record that a batch is stored."""
         if events is not None:
             records = events.count - written.torn
             self.stored += records - written.dead
@@ -118,14 +122,14 @@ class Source:
             states.lane.ack(states)
 
     def settled(self) -> int:
-        """Return how many events have been dealt with, or are in hand."""
+        """Return how many events are stored, dead, dropped or held by a writer."""
         return self.stored + self.dead + self.in_flight + sum(self.dropped.values())
 
 
 Work = tuple[Source, Batch | None, Batch | None]
-"""A feed, and what was read of its changes of state and of its events."""
+"""A source, and the batches of its changes of state and of its events."""
 
 
 def waiting(lanes: Iterable[RecordQueue]) -> bool:
-    """Return whether anything in *lanes* is not stored yet."""
+    """Return whether *lanes* hold anything that is not stored yet."""
     return any(not lane.reached(lane.position()) for lane in lanes)

@@ -1,5 +1,5 @@
-"""Those who wait: for everything recorded so far to be stored, or for one change of state to be
-committed. From any thread.
+"""Waiters: callers in any thread that wait until events are stored or a change of state is
+committed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ Future = concurrent.futures.Future[None]
 
 @dataclass(slots=True, eq=False)
 class Flush:
-    """Somebody waits until everything up to a position of each lane is stored, and the sessions of
-    dead processes are ended.
+    """A caller that waits for the records up to a position in each queue, and for sessions to end.
+
+    The sessions are those of dead processes.
     """
 
     targets: Sequence[tuple[Source, RecordQueue, Any]]
@@ -29,10 +30,10 @@ class Flush:
 
     @classmethod
     def of(cls, feeds: Sequence[Source]) -> Flush:
-        """Return a wait for all that *feeds* hold now."""
+        """Return a flush that waits for everything that *feeds* hold now."""
         targets: list[tuple[Source, RecordQueue, Any]] = []
         for feed in feeds:
-            # An orphan that cannot be read is set aside by the engine at its turn: it is waited for
+            # The engine sets an unreadable adopted spool aside at its turn: the flush waits for it
             # until then.
             with (
                 contextlib.suppress(OSError) if feed.spool is not None else contextlib.nullcontext()
@@ -42,7 +43,7 @@ class Flush:
         return cls(targets, ending, concurrent.futures.Future())
 
     def settle(self) -> bool:
-        """Let go whoever waits if it is so; return whether nobody waits any longer."""
+        """Complete the future if everything is stored; return whether the flush is done."""
         if self.future.done():
             return True
         if all(
@@ -54,11 +55,11 @@ class Flush:
 
 
 class Waiters:
-    """Everybody who waits for one tracker's database."""
+    """All callers that wait for one tracker's database."""
 
     def __init__(self) -> None:
-        # Anybody adds to these from any thread: they are changed in place only, by what cannot be
-        # interrupted.
+        # Any thread adds to these lists. They are only changed in place, by operations that cannot
+        # be interrupted.
         self._flushes: list[Flush] = []
         self._commits: list[tuple[int, Future]] = []
 
@@ -66,17 +67,19 @@ class Waiters:
         return bool(self._flushes or self._commits)
 
     def add_flush(self, flush: Flush) -> None:
-        """Let go *flush* when it is so."""
+        """Complete *flush* when everything that it waits for is stored."""
         self._flushes.append(flush)
 
     def add_commit(self, state_seq: int) -> Future:
-        """Return a future to be let go when the change of state *state_seq* is committed."""
+        """Return a future that is done when the change of state *state_seq* is committed."""
         future: Future = concurrent.futures.Future()
         self._commits.append((state_seq, future))
         return future
 
     def settle(self, states: Reached) -> None:
-        """Let go whoever has what he waits for; *states* is what is committed."""
+        """Complete the flushes and commits that are reached; *states* holds the committed
+        changes.
+        """
         for flush in list(self._flushes):
             if flush.settle():
                 with contextlib.suppress(ValueError):
@@ -88,7 +91,7 @@ class Waiters:
                     self._commits.remove(commit)
 
     def fail(self, exc: StoreUnavailable) -> None:
-        """Let nobody wait any longer."""
+        """Fail all waiting callers with *exc*."""
         while self._flushes:
             _set(self._flushes.pop().future, exc)
         while self._commits:
@@ -96,7 +99,7 @@ class Waiters:
 
 
 def _set(future: Future, exc: Exception | None) -> None:
-    # Whoever waits may give up at the same moment, in another thread.
+    # The waiting caller may give up at the same moment, in another thread.
     with contextlib.suppress(concurrent.futures.InvalidStateError):
         if exc is None:
             future.set_result(None)

@@ -1,5 +1,4 @@
-"""The watchdog: a thread that beats the heart while the loop does not get to it, because one
-callback takes very long.
+"""The watchdog: a thread that sends heartbeats while one very long callback blocks the loop.
 
 The loop's own task and this thread cover each other: a loop that is busy with short callbacks
 starves every thread, and one long callback starves every task.
@@ -17,11 +16,11 @@ _now = time.monotonic
 
 
 class Watchdog:
-    """Beats in the loop's place.
+    """Sends heartbeats in place of the loop.
 
     Args:
-        beat: Says that the session lives; called in the thread, may block and raise.
-        heartbeat: Seconds between two beats.
+        beat: Sends a heartbeat; called in the thread; may block and raise.
+        heartbeat: Seconds between two heartbeats.
     """
 
     def __init__(self, beat: Callable[[], None], heartbeat: float) -> None:
@@ -32,20 +31,20 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to watch; harmless if it does already."""
+        """Start to watch; do nothing if it is already watching."""
         if self._thread is None:
-            # It must not keep the program alive, and has nothing to lose.
+            # A daemon: it must not keep the program alive, and has no data to lose.
             self._thread = threading.Thread(
                 target=self._watch, name="structjob-watchdog", daemon=True
             )
             self._thread.start()
 
     def feed(self) -> None:
-        """Say, in the loop, that the loop gets to it."""
+        """Report, from the loop, that the loop is not blocked."""
         self._fed = _now()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._stopped.set()
 
     def _watch(self) -> None:
@@ -53,5 +52,5 @@ class Watchdog:
             if _now() - self._fed >= 2 * self._heartbeat:
                 try:
                     self._beat()
-                except Exception as exc:  # noqa: BLE001 -- it tries again; the loop tells what is wrong with the database
+                except Exception as exc:  # noqa: BLE001 -- the next beat tries again; the loop reports what is wrong with the database
                     diagnostics.debug("the watchdog could not say that the session lives: %s", exc)

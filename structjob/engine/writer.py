@@ -1,4 +1,4 @@
-"""The writers: tasks that read the sources in turn, and store a batch in each transaction."""
+"""The writers: tasks that read the sources in turn and store one batch in each transaction."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ from structjob.text.wording import count_of
 _DEBUG = logging.DEBUG
 
 _VERIFIED = 500
-"""Lines of another process that are verified at a time at most: it is done on the loop."""
+"""Maximum number of lines of another process that are verified at once, because this runs on the
+loop.
+"""
 
 _LOOK_INTERVAL = 0.005
-"""Seconds between two looks at a queue in memory while more events are waited for."""
+"""Seconds between two checks of a queue in memory while the writer waits for more events."""
 
 
 class Unsettled(Protocol):
     """A live handle whose progress has changed and is not recorded yet."""
 
     def settle(self) -> None:
-        """Record the progress as it is now."""
+        """Record the current progress."""
 
 
 class Writers:
-    """Stores what waits: one or more tasks on the loop, of which the first alone takes changes of
+    """Stores pending events: one or more tasks on the loop. Only the first one takes changes of
     state.
 
     Args:
         own: The tracker's own source.
         recorder: Its recorder.
-        link: Its database.
-        adopted: What it has taken over.
+        link: Its database link.
+        adopted: The spools that it has adopted.
         accounts: Its accounts.
         reentry: Enters sessions.
-        waiters: Who waits for a commit.
-        batch_size: Events of one transaction at most.
-        flush_interval: Seconds that an event waits at most before it is on its way.
-        count: How many tasks write at once.
+        waiters: The callers that wait for a commit.
+        batch_size: Maximum number of events in one transaction.
+        flush_interval: Maximum seconds that an event waits before it is sent.
+        count: Number of tasks that write concurrently.
 
     Attributes:
         on_stored: Called on the loop after each batch that was stored.
-        returned: Batches that were read and not stored, for their writer was cancelled.
+        returned: Batches that were read and not stored because their writer was cancelled.
     """
 
     def __init__(
@@ -92,29 +94,31 @@ class Writers:
         self._woken = asyncio.Event()
         self._urgent = False
         self._looked_at = 0.0
-        """When the first writer last looked for what waits: what waits now has come since."""
+        """When the first writer last looked for pending events: those that wait now came later."""
 
     # -- being asked
     # --------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Called by the recorder from anywhere, a signal handler too, when the writers are idle."""
+        """Wake the writers; called by the recorder when they are idle, from any thread or signal
+        handler.
+        """
         self._recorder.idle = False
-        # Within a task the loop is awake, whoever interrupts it: the pipe that wakes it, with its
-        # system calls, is for all others.
+        # Inside a task the loop is awake, even in a signal handler. Other callers must wake it
+        # through its pipe, which costs system calls.
         within = asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None
         call_soon = self._loop.call_soon if within else self._loop.call_soon_threadsafe
-        # the loop is closed: what is in the spool is the next process's
+        # the loop is closed: the next process delivers what is in the spool
         with contextlib.suppress(RuntimeError):
             call_soon(self._woken.set, context=contextvars.Context())
 
     def flush_soon(self) -> None:
-        """Deliver at once, without waiting for company. From any thread."""
+        """Deliver immediately, without waiting for more events. Can be called from any thread."""
         self._urgent = True
         self.wake()
 
     def hold_back(self, handle: Unsettled) -> None:
-        """Let *handle* record its progress at the next turn."""
+        """Have *handle* record its progress at the next turn."""
         self._held_back.add(handle)
         if self._recorder.idle:
             self.wake()
@@ -137,13 +141,13 @@ class Writers:
                     await self._rest(index)
             except asyncio.CancelledError:
                 raise
-            except Exception:  # noqa: BLE001 -- a fault of ours must not end the delivery
+            except Exception:  # noqa: BLE001 -- an error of ours must not stop the delivery
                 diagnostics.exception("structjob: delivering events failed; it goes on in a second")
                 await asyncio.sleep(1.0)
 
     async def _turn(self, index: int) -> bool:
-        """Store one batch of one feed, and end a session that is over; return whether the next turn
-        is due at once.
+        """Store one batch of one source and end a finished session; return whether to continue
+        immediately.
         """
         if index and not self.returned and not self._worth_another():
             return False
@@ -152,33 +156,35 @@ class Writers:
         left = False
         if index == 0:
             self._looked_at = self._loop.time()
-            # more than one batch: it has waited already
+            # more than one batch: the rest has waited already
             left = self._recorder.numbers.given > self._own.settled()
         if work is not None:
             try:
                 await self._store(*work)
             except BaseException:
-                # Cancelled by whoever cancels every task. The lane will not give it out again.
+                # For example by code that cancels every task. The queue will not return this batch
+                # again.
                 self.returned.append(work)
                 raise
         over = self._adopted.next_over() if index == 0 else None
         if over is not None:
             await self._adopted.end(over)
         if index and work is not None and work[0] is not self._own:
-            self.flush_soon()  # an orphan may be over now, and the first writer ends it
+            # the adopted spool may be finished now, and only the first writer ends it
+            self.flush_soon()
         self._waiters.settle(self._own.states)
         return over is not None or (work is not None and (left or self._worth_another()))
 
     def _read(self, index: int) -> Work | None:
-        """Read a batch of one feed; each has its turn, so that a busy program delivers its
-        predecessor's events too.
+        """Read a batch of one source. Sources take turns, so that a busy program also delivers
+        adopted spools.
         """
         feeds = [self._own, *self._adopted]
         for offset in range(len(feeds)):
             feed = feeds[(self._turn_of + offset) % len(feeds)]
             most = self._batch_size if feed is self._own else min(self._batch_size, _VERIFIED)
             try:
-                # changes of state go through one writer
+                # only one writer takes changes of state
                 states, events = feed.read(most, states=index == 0)
             except OSError as exc:
                 if feed is self._own:
@@ -194,8 +200,9 @@ class Writers:
         return None
 
     def _worth_another(self) -> bool:
-        """Return whether so much waits that more than the first writer shall take of it: small
-        transactions are dear.
+        """Return whether the backlog justifies a second writer.
+
+        Many small transactions are slower than one large transaction.
         """
         return self._recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(
             self._adopted
@@ -229,11 +236,11 @@ class Writers:
         return self._recorder.numbers.given if feed is self._own else 0
 
     def next_batch(self) -> Work | None:
-        """Return a batch that was returned, or else the next one of any source."""
+        """Return a batch that was returned, or else the next batch of any source."""
         return self.returned.popleft() if self.returned else self._read(0)
 
     def as_write(self, work: Work) -> Write:
-        """Return what the store is given of a batch."""
+        """Return the write for the store that a batch makes."""
         feed, states, events = work
         return feed.as_write(states, events, self._given(feed))
 
@@ -241,11 +248,11 @@ class Writers:
     # --------------------------------------------------------------------------
 
     async def _rest(self, index: int) -> None:
-        """Wait until there is something to do, and a little longer for company."""
+        """Wait until there is work, and then a little longer for more events."""
         urgent = False
         if index == 0:
             urgent, self._urgent = self._urgent, False
-            # in this order: whoever hurries from another thread has been added before
+            # in this order: a caller in another thread adds itself before it sets `_urgent`
             urgent = urgent or bool(self._waiters)
             self.flush_progress()
         self._woken.clear()
@@ -255,7 +262,8 @@ class Writers:
             await self._woken.wait()
             since = self._loop.time()
         else:
-            # who alone takes changes of state: the other must not silence what would wake him
+            # Only the first writer takes changes of state: another writer must not suppress its
+            # wake-up.
             if index == 0:
                 self._recorder.idle = False
             await asyncio.sleep(0)
@@ -264,7 +272,8 @@ class Writers:
         deadline = since + self.flush_interval
         while not self._urgent and self._loop.time() < deadline and not self._crowded():
             with contextlib.suppress(TimeoutError):
-                # A queue in memory fills without a word, so it is looked at in between.
+                # A queue in memory does not wake the writer for each event, so it is checked at
+                # intervals.
                 async with asyncio.timeout_at(
                     deadline
                     if self._recorder.spool is not None
@@ -274,18 +283,18 @@ class Writers:
                     await self._woken.wait()
 
     def _crowded(self) -> bool:
-        """Return whether a queue in memory is so full that waiting for company would cost
-        events.
+        """Return whether a queue in memory is so full that waiting for more events could lose
+        some.
         """
         events = self._recorder.events
         return isinstance(events, MemoryQueue) and len(events) > self._recorder.queue_size // 4
 
     def _has_more(self, index: int) -> bool:
-        """Look once more after having said that we are idle: something may have come in between."""
+        """Check again after setting `idle`: an event may have come in between."""
         recorder, feed = self._recorder, self._own
         if index:
-            # Not for what the first writer has in hand, or this would be asked all the time while
-            # the database is away.
+            # Ignore what the first writer holds. Otherwise this would be true all the time while
+            # the database is unavailable.
             return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(
                 recorder.lanes()[2:]
             )
