@@ -1,7 +1,7 @@
-"""How much of a batch one transaction takes: as much as the server stores within a second.
+"""Limit a transaction to what the server stores within a second.
 
-A server that is slow, or busy with others, would not store a whole batch before a transaction's
-time is over, however often it was tried.
+A server that is slow or busy could not store a whole batch within a transaction's timeout, however
+often it was tried.
 """
 
 from __future__ import annotations
@@ -14,22 +14,21 @@ from structjob.exceptions import StoreUnavailable
 from structjob.store.ingest import Write
 
 _LEAST = 16 * 1024
-"""Bytes of events that a transaction takes in any case."""
+"""Bytes of events that a transaction may always contain."""
 
 _FIRST = 64 * 1024
-"""Bytes of events that the first transaction takes at most: nobody knows yet what the server can
-do.
+"""Maximum size of the events in the first transaction, in bytes: the server's speed is not known
+yet.
 """
 
 LONG = 1.0
-"""Seconds that a transaction should take at most; a tenth of what it may take before it is given
-up.
-"""
+"""Seconds that a transaction should take at most: a tenth of its timeout."""
 
 
 def fitting(lines: bytes, start: int, most: int) -> int:
-    """Return where those of the *lines* end that fit into *most* bytes, from *start* on; or the
-    first of them, if that is longer.
+    """Return the end of the *lines* that fit into *most* bytes from *start* on.
+
+    If the first line is longer, return its end.
     """
     if len(lines) - start <= most:
         return len(lines)
@@ -41,18 +40,20 @@ def fitting(lines: bytes, start: int, most: int) -> int:
 
 
 class BatchSizer:
-    """Divides what is to be stored, by how long the transactions before took.
+    """Divides batches by how long the previous transactions took.
 
     Attributes:
-        most: Bytes of events that the next transaction takes at most, or a single line.
+        most: Maximum size of the events in the next transaction, in bytes. A single longer line is
+            also allowed.
     """
 
     def __init__(self) -> None:
         self.most = _FIRST
 
     def of(self, write: Write) -> Iterator[Write]:
-        """Yield *write* in parts: its changes of state come with the first, the last number that
-        was given out with the last.
+        """Yield *write* in parts.
+
+        The first part contains the changes of state, the last part the greatest number.
         """
         lines, states, start = write.events, write.states, 0
         while (end := fitting(lines, start, self.most)) < len(lines):
@@ -62,7 +63,7 @@ class BatchSizer:
 
     @contextmanager
     def watch(self, portion: Write) -> Iterator[None]:
-        """Learn from how long it takes to store *portion*."""
+        """Adapt the size to the time that it takes to store *portion*."""
         size, began = len(portion.events), time.monotonic()
         try:
             yield

@@ -1,4 +1,6 @@
-"""Requests to cancel a job: made by anybody, taken up by the session that runs the job."""
+"""Requests to cancel a job: any program makes them, and the session that runs the job handles
+them.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +22,23 @@ def request(
     *,
     force: bool = False,
 ) -> JobStatus:
-    """Ask for a job to be cancelled; a pending one is cancelled here and now.
+    """Request the cancellation of a job; a pending job is cancelled immediately.
 
     Args:
-        connection: In a transaction.
-        job_id: The job.
-        reason: Why.
-        requested_by: Who asks.
-        force: Ask once more, though the attempt is being cancelled already.
+        connection: A connection in a transaction.
+        job_id: The job's id.
+        reason: The reason for the cancellation.
+        requested_by: The name of the person or program that makes the request.
+        force: Request again, even if the attempt is being cancelled already.
 
     Returns:
         The status that the job had.
 
     Raises:
-        JobNotFound: if there is none.
-        InvalidState: if it has ended, or is being cancelled already and *force* is not set.
+        JobNotFound: if there is no such job.
+        InvalidState: if the job has ended, or is being cancelled already and *force* is not set.
     """
-    # Locked: whoever starts or ends it, or asks for the same, comes before or after.
+    # Locked: transactions that start, end or cancel the same job run before or after this one.
     wanted = (
         select(jobs.c.operation, jobs.c.status, jobs.c.attempt, jobs.c.session_id)
         .where(jobs.c.id == job_id)
@@ -82,9 +84,7 @@ def request(
 def requests(
     session_id: int,
 ) -> Select[tuple[str, int, str | None, str | None, datetime, bool, datetime | None]]:
-    """Return the query for what a session is asked to cancel, with the moment each
-    attempt began.
-    """
+    """Return the query for a session's cancellation requests, with the start of each attempt."""
     columns = cancellations.c
     asked = select(
         columns.job_id,
@@ -102,7 +102,7 @@ def requests(
 
 
 def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
-    """Forget a request whose attempt has ended."""
+    """Delete a request whose attempt has ended."""
     columns = cancellations.c
     connection.execute(
         delete(cancellations).where(

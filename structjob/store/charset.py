@@ -1,4 +1,4 @@
-"""Which characters a database can hold: all of them where it is UTF-8, which not every one is."""
+"""Which characters a database can store: all if its encoding is UTF-8, fewer otherwise."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _CODECS = {
     **{f"LATIN{number}": f"iso8859-{part}" for number, part in _LATIN.items()},
     **{f"ISO_8859_{part}": f"iso8859-{part}" for part in range(5, 9)},
 }  # fmt: skip
-"""Python's names for the encodings of PostgreSQL."""
+"""Python's names for PostgreSQL's encodings."""
 
 _WITHOUT_CONVERSION = ("UTF8", "SQL_ASCII")
-"""What PostgreSQL stores as it is given, and that is UTF-8. With SQL_ASCII the lengths of columns
-are in bytes.
+"""The encodings that PostgreSQL stores without conversion; the stored text is UTF-8. With
+SQL_ASCII, the lengths of columns are in bytes.
 """
 
 
 def codec_of(encoding: str) -> str | None:
-    """Return Python's codec for an *encoding* of PostgreSQL; None where it can hold every
+    """Return Python's codec for a PostgreSQL *encoding*; ``None`` if it can store every
     character.
     """
     return None if encoding in _WITHOUT_CONVERSION else _CODECS.get(encoding, "ascii")
@@ -40,19 +40,17 @@ codecs.register_error("structjob.json", _doubled)
 
 
 def within(codec: str, value: str) -> str:
-    r"""Return *value* with an escape such as ``\u0416`` for each character that *codec* does not
-    have.
-    """
+    r"""Replace each character that *codec* lacks by an escape such as ``\u0416``."""
     return value.encode(codec, "backslashreplace").decode(codec)
 
 
 def json_within(codec: str, value: bytes) -> bytes:
-    """Return JSON whose texts are as `within` makes them."""
+    """Return JSON whose texts are converted as by `within`."""
     return value.decode().encode(codec, "structjob.json").decode(codec).encode()
 
 
 def advice(connection: Connection) -> list[tuple[str, str]]:
-    """Return what keeps characters from being stored as they are, and what to type about each."""
+    """Return the problems with storing characters, each with the statement that fixes it."""
     if connection.dialect.name == "postgresql":
         encoding = str(connection.execute(text("SHOW server_encoding")).scalar_one())
         if encoding == "UTF8":
@@ -78,12 +76,12 @@ def advice(connection: Connection) -> list[tuple[str, str]]:
 
 
 def consequence(encoding: str) -> str:
-    """Return what becomes of characters that an *encoding* of PostgreSQL does not have."""
+    """Return what happens to characters that a PostgreSQL *encoding* lacks."""
     if codec_of(encoding) is None:
         return "the lengths of its columns are in bytes, so that texts with other letters than English ones fill them sooner"
     return "characters that it does not have are stored as escapes such as \\u0416"
 
 
 def utf8_database() -> str:
-    """Return how to make a database on PostgreSQL that can hold every character."""
+    """Return how to create a PostgreSQL database that can store every character."""
     return "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0, and name it in the URL"

@@ -1,5 +1,6 @@
-"""Claiming a job: the next attempt of its id, or what holds its idempotency key; for one process at
-a time.
+"""Claim a job for one process at a time.
+
+A claim yields the next attempt of the job's id, or the job that holds its idempotency key.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from structjob.store.tables import attempts, jobs
 def claim(
     connection: Connection, ingest: Ingest, row: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, int]:
-    """Do as `structjob.store.ingest.Store.claim` says; see `enter`."""
+    """Implement `structjob.store.ingest.Store.claim`; see `enter`."""
     if row.get("idempotency_key") is not None:
         holder = find(connection, "idempotency_key", row["idempotency_key"])
         if holder is not None and holder["id"] != row["id"]:
             return holder, 0
-    # What no statement takes comes with the job's own record, which is stored without what does not
-    # fit.
+    # Values that are too large for a statement are left out here. They come with the job's own
+    # record, which is stored without the values that do not fit.
     row = {
         name: None
         if name in JSON_COLUMNS and value is not None and len(value) > ingest.most
@@ -36,25 +37,25 @@ def claim(
         _reserve(connection, ingest, former, row)
         return None, 0
     if former is not None and former["status"] == "cancelled" and former["attempt"] == 0:
-        return former, 0  # somebody cancelled it while it was pending: it is not to start
+        return former, 0  # cancelled while pending: must not start
     return former, enter(connection, ingest, former, row)
 
 
 def enter(
     connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]
 ) -> int:
-    """Enter the next attempt of the job of *row*, whose *former* row is this (see `find`); return
-    its number.
+    """Insert the next attempt of the job of *row*, and return the attempt's number.
 
-    Where two enter a new job at once, the database refuses the second one's row; its transaction is
-    then to be tried again, and finds the first one's.
+    *former* is the job's existing row (see `find`). If two transactions insert the same new job at
+    once, the database refuses the second one's row. The second transaction must then be tried
+    again, and finds the first one's row.
     """
     if former is None:
         entered = {**row, "attempt": 1}
         ingest.insert(connection, "structjob_jobs", msgspec.json.encode([entered]))
     else:
-        # What is told of it anew comes with the attempt's first record: what is entered here can be
-        # taken back.
+        # The job's new values come with the attempt's first record, because this insertion may be
+        # undone.
         entered = {name: _as_given(name, former[name]) for name in JOB_COLUMNS}
         entered |= {name: row[name] for name in ("status", "session_id", "state_seq", "started_at")}
         entered |= {
@@ -73,8 +74,9 @@ def enter(
 def _reserve(
     connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]
 ) -> None:
-    """Enter a job that is to be pending, or its key where the job is there: its own record comes
-    later, and must not find the key taken.
+    """Insert a job that is to be pending, or only its idempotency key if the job exists.
+
+    The job's own record comes later, and must not find the key taken.
     """
     if former is None:
         ingest.insert(connection, "structjob_jobs", msgspec.json.encode([row]))
@@ -87,15 +89,17 @@ def _reserve(
 
 
 def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> bool:
-    """Undo what the claim of *row* has entered, and return whether it has; harmless where it has
-    not, or is undone already.
+    """Undo the insertion that the claim of *row* made; do nothing if there is none.
 
     Args:
-        connection: In a transaction.
-        row: What was to be claimed. Its session and the moment it began tell what it entered from
-            what any other claim did.
-        pending: Whether the job was there before in any case; else it was if it is older than
-            *row*.
+        connection: A connection in a transaction.
+        row: The claimed row. Its session and start time distinguish its insertion from other
+            claims.
+        pending: Whether the job certainly existed before. If false, it existed if its creation time
+            differs from that of *row*.
+
+    Returns:
+        Whether an insertion was undone.
     """
     job = find(connection, "id", row["id"])
     began = moment(row["started_at"])
@@ -110,7 +114,7 @@ def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> 
         row["session_id"],
         0,
     ):
-        return True  # somebody has gone on from it
+        return True  # another attempt has followed
     earlier = (
         select(attempts)
         .where(attempts.c.job_id == row["id"])
@@ -133,8 +137,9 @@ def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> 
 
 
 def find(connection: Connection, column: str, value: str) -> dict[str, Any] | None:
-    """Return the row of the job whose unique *column* is this, locked, as it stands in a line of
-    the spool; None if there is none.
+    """Return the job whose unique *column* has this *value*, and lock its row.
+
+    The values are as in a line of the spool. Return ``None`` if there is no such job.
     """
     found = (
         connection.execute(select(jobs).where(jobs.c[column] == value).with_for_update())
@@ -145,7 +150,7 @@ def find(connection: Connection, column: str, value: str) -> dict[str, Any] | No
 
 
 def _as_text(name: str, value: Any) -> Any:
-    """Return a value as it stands in a line of the spool, and JSON as text."""
+    """Return a value as it is in a line of the spool, with JSON as text."""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S.%f}"
     return (

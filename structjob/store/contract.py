@@ -1,5 +1,6 @@
-"""What readers and writers are given to reach a store: functions, so that none of them knows which
-database it is.
+"""The functions that readers and writers use to reach a store.
+
+They are functions, so that readers and writers do not depend on the database.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
 """Runs a statement on the store and returns its rows."""
 
 Flush = Callable[[], Awaitable[object]]
-"""Delivers to the store what is pending."""
+"""Delivers pending events to the store."""
 
 
 class Transact(Protocol):
-    """Runs a call in a transaction of its own; see `structjob.store.ingest.Store.transact`."""
+    """Runs a call in its own transaction; see `structjob.store.ingest.Store.transact`."""
 
     def __call__(self, call: Callable[[Connection], T]) -> Awaitable[T]: ...

@@ -1,7 +1,7 @@
-"""Which file is open as an SQLite database, and whether its path still leads to it.
+"""Identify the open SQLite file, and check whether its path still leads to it.
 
-SQLite goes on writing to a file that was deleted, moved or replaced while it was open: nothing
-fails, and nobody finds what is written.
+SQLite continues to write to a file that was deleted, moved or replaced while it was open. No call
+fails, and the written data cannot be found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Identity = tuple[int, int]
 """Device and inode."""
 
 _LOGS = ("-wal", "-shm")
-"""Names of the files that belong to an open database, beside its own."""
+"""Suffixes of the files that belong to an open database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class DatabaseFile:
     """A file that is open as a database.
 
     Attributes:
-        path: As the user named it: a link in it may lead elsewhere later.
-        real: Without links, as it was when the file was opened.
-        identity: Which file it was.
-        device: Device of its directory.
-        logs: Which files its write-ahead log and the index of that were; those that were there.
+        path: The path as the user gave it: a link in it may lead elsewhere later.
+        real: The path without links, as it was when the file was opened.
+        identity: The file's device and inode.
+        device: The device of its directory.
+        logs: The write-ahead log and its index, if they existed, with their identities.
     """
 
     path: Path
@@ -42,7 +42,11 @@ class DatabaseFile:
 
     @classmethod
     def at(cls, path: Path, real: Path) -> DatabaseFile:
-        """Return the file at *path* as it is now. Raises `StoreUnavailable` if it is absent."""
+        """Return the file at *path* as it is now.
+
+        Raises:
+            StoreUnavailable: if it is absent.
+        """
         try:
             found, directory = os.stat(path), os.stat(real.parent)
         except OSError as exc:
@@ -52,28 +56,31 @@ class DatabaseFile:
         return cls(path, real, (found.st_dev, found.st_ino), directory.st_dev)
 
     def with_logs(self) -> DatabaseFile:
-        """Return the same with the files that belong to it; to be called as soon as the database is
-        open.
+        """Return the same file with the files that belong to it.
+
+        Call this as soon as the database is open.
         """
         names = [self.real.with_name(self.real.name + suffix) for suffix in _LOGS]
         logs = tuple((name, found) for name in names if (found := _identity(name)) is not None)
         return DatabaseFile(self.path, self.real, self.identity, self.device, logs)
 
     def replaced(self) -> bool:
-        """Return whether the path leads to another file by now, to none, or to one that was
-        emptied. Takes about a microsecond.
+        """Return whether the path leads to another file, to no file, or to one that was emptied.
+
+        This takes about a microsecond.
         """
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return True
         except OSError:
-            return False  # nothing is known
+            return False  # the state is unknown
         return (found.st_dev, found.st_ino) != self.identity or not found.st_size
 
     def remove_empty(self) -> None:
-        """Delete the file if it was emptied: SQLite must not put back into it what it still knows
-        of the former content.
+        """Delete the file if it was emptied.
+
+        Otherwise SQLite would write its cached pages of the former content back into it.
         """
         with _alone(self.real.parent), contextlib.suppress(OSError):
             found = os.lstat(self.real)
@@ -81,10 +88,10 @@ class DatabaseFile:
                 self.real.unlink()
 
     def check_place(self) -> None:
-        """Refuse to make a new file where the directory is not the one in which the file was.
+        """Raise an error if a new file would be on another file system than the old one.
 
         Raises:
-            StoreUnavailable: if so: most likely its file system is not mounted.
+            StoreUnavailable: if so; the old file system is probably not mounted.
         """
         if (
             self.real.exists()
@@ -98,11 +105,10 @@ class DatabaseFile:
         )
 
     def remove_logs(self) -> None:
-        """Delete the write-ahead log that belongs to a file which is gone: the next file of this
-        name must not be read with it.
+        """Delete the write-ahead log of a file that is gone.
 
-        Other programs that have the old file open do the same. What one of them has made for the
-        new file is left alone.
+        The next file of this name must not be read with that log. Other programs that have the old
+        file open do the same. A log that one of them has made for the new file is kept.
         """
         with _alone(self.real.parent):
             for name, identity in self.logs:
@@ -121,9 +127,7 @@ def _identity(path: Path) -> Identity | None:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Keep other programs out that do the same in *directory*, as far as its file system knows
-    locks.
-    """
+    """Exclude other programs that do the same in *directory*, if its file system supports locks."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     except OSError:

@@ -1,5 +1,7 @@
-"""What a database refuses for its content: the batch is divided until the culprit stands alone, and
-that is put aside with the reason.
+"""Handle content that a database refuses: find the refused line and store it as a dead letter.
+
+The batch is divided until the refused line is alone. That line goes to the dead letters with the
+reason.
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ from structjob.values.encoding import normalise
 
 
 def divided(write: Write) -> list[Write]:
-    """Return the parts to try one by one, none where *write* is a single line: changes of state
-    first, then halves.
+    """Return the parts of *write* to try one by one; no parts if it is a single line.
+
+    Changes of state come first; then lines are divided in halves.
     """
     if write.states and write.events:
         return [Write(write.session_id, states=write.states), Write(write.session_id, write.events)]
@@ -54,11 +57,10 @@ def _halves(lines: bytes) -> tuple[bytes, bytes]:
 
 
 def salvage(write: Write) -> tuple[Written, Write] | None:
-    """Return what is to be counted of a single line that is not whole, and the records in it to try
-    anew; None if it is whole.
+    """Return the counts and the records of a single broken line; ``None`` if the line is whole.
 
-    A broken line is not what we wrote: the disk took a part of a record only, and perhaps another
-    one follows it in the same line.
+    The records are to be stored again. A broken line is not what we wrote: the disk took only a
+    part of a record, and another record may follow in the same line.
     """
     line = write.states or write.events
     if verify_line(line):
@@ -69,11 +71,11 @@ def salvage(write: Write) -> tuple[Written, Write] | None:
 
 
 def reduced(write: Write) -> Iterator[Write]:
-    """Yield a single change of state that was refused, with less in it: first what the columns
-    hold, then without its large JSON, then without its texts and all of its JSON.
+    """Yield a single change of state that was refused, with less and less content.
 
-    So a job's final status is stored, whatever else is wrong with its row. Nothing is yielded where
-    nothing can be left out.
+    First its values are made to fit the columns. Then its large JSON is left out, and then its
+    texts and all of its JSON. So a job's final status is stored, whatever else is wrong with its
+    row. Nothing is yielded if nothing can be left out.
     """
     try:
         state = msgspec.json.decode(write.states)
@@ -86,7 +88,7 @@ def reduced(write: Write) -> Iterator[Write]:
             for name in row
             if name in table.c and name not in ("id", "job_id")
         ]
-    except (msgspec.MsgspecError, KeyError, TypeError):  # an event, or no change of state at all
+    except (msgspec.MsgspecError, KeyError, TypeError):  # an event, or not a change of state
         return
     fitting = {**row, **{name: _fitting(column, row[name]) for name, column in columns}}
     left_out = {
@@ -111,15 +113,15 @@ def reduced(write: Write) -> Iterator[Write]:
 
 
 _TABLES = {"job": tables.jobs, "step": tables.steps}
-# ASCII: no database refuses it.
 _LARGE = 16 * 1024
-"""Bytes of a JSON value that may be too large for a database."""
+"""Size of a JSON value, in bytes, above which it may be too large for a database."""
 _LEFT_OUT = "[left out: the database refused the record]"
+"""ASCII, so that every database accepts it."""
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
 
 
 def _fitting(column: Column[Any], value: Any) -> Any:
-    """Return *value* as *column* holds it; what cannot be made so is left out."""
+    """Return *value* as *column* can store it; a value that cannot be converted is left out."""
     kind = column.type
     if isinstance(kind, JSONValue):
         return value
@@ -127,7 +129,7 @@ def _fitting(column: Column[Any], value: Any) -> Any:
         return "" if isinstance(kind, Exact) and not column.nullable else None
     if isinstance(kind, UTCDateTime):
         return value if isinstance(value, str) and _MOMENT.fullmatch(value) else None
-    if isinstance(kind, (Integer, Double)):  # `BigInteger` is one, too
+    if isinstance(kind, (Integer, Double)):  # includes `BigInteger`
         least = None if column.nullable else 0
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return least
@@ -164,10 +166,10 @@ def _left_out(column: Column[Any]) -> Any:
 def put_aside(
     connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False
 ) -> Written:
-    """Put the single line of *write* among the dead letters, with the *error* it causes.
+    """Store the single line of *write* as a dead letter, with the *error* that it causes.
 
-    Whoever reads the line once more puts it aside once more: it stays one row. With *ascii_only*,
-    other characters are escaped: there is no database that cannot store it.
+    If the same line is read again, it stays one row. With *ascii_only*, other characters are
+    escaped, so that every database can store it.
     """
     letters = tables.dead_letters
     payload = (
@@ -179,7 +181,8 @@ def put_aside(
         )
     payload = normalise(payload, OF_VALUE.limits[0]._replace(string=ingest.most))
     number = number_of(write.states or write.events)
-    # Events are known by their number, if it is one; changes of state have another row of numbers.
+    # Events are identified by their number, if it is valid. Changes of state have a different
+    # sequence of numbers.
     numbered = bool(write.events) and 0 < number < 1 << 63
     seq = number if numbered else None
     same = (
@@ -217,8 +220,9 @@ def put_aside(
 
 
 def _forget_former(connection: Connection, session_id: int, payload: str) -> None:
-    """Delete the former records of the same job or step that were put aside: four large ones a
-    second would fill a disk.
+    """Delete the earlier dead letters of the same job or step.
+
+    Without this, four large ones a second would fill a disk.
     """
     if not (subject := subject_of(payload)):
         return
@@ -227,7 +231,7 @@ def _forget_former(connection: Connection, session_id: int, payload: str) -> Non
     found = select(letters.c.id, begins).where(
         letters.c.session_id == session_id, letters.c.seq.is_(None), begins == subject
     )
-    # to a database "j" and "J" may be the same
+    # a database may treat "j" and "J" as equal
     former = [id_ for id_, text in connection.execute(found) if text == subject]
     if former:
         connection.execute(delete(letters).where(letters.c.id.in_(former)))

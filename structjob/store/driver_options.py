@@ -1,5 +1,6 @@
-"""The options of a database URL besides TLS: libpq's and each driver's own, as the driver takes
-them.
+"""The options of a database URL except TLS: libpq's and each driver's own.
+
+They are converted to the arguments that the driver takes.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ SCHEMA = "schema"
 
 @dataclass(frozen=True, slots=True)
 class DriverOptions:
-    """What the options of a URL ask for.
+    """The meaning of the options in a URL.
 
     Args:
-        arguments: For the driver's ``connect``.
-        settings: Parameters of the server, for the session (PostgreSQL).
-        schema: The schema for the tables; None for the usual one (PostgreSQL).
+        arguments: Arguments of the driver's ``connect``.
+        settings: Server parameters of the session (PostgreSQL).
+        schema: The schema of the tables; ``None`` for the default one (PostgreSQL).
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -33,14 +34,16 @@ class DriverOptions:
 
 
 def taken(url: URL, shown: str) -> tuple[DriverOptions, URL]:
-    """Return the options of *url*, and the URL without them. The options of TLS are taken already.
+    """Return the options of *url*, and the URL without them.
+
+    The options of TLS must have been removed before.
 
     Args:
         url: The URL of a database on a server.
-        shown: The same for messages, without passwords.
+        shown: The same URL for messages, without passwords.
 
     Raises:
-        InvalidURL: if an option is unknown, has a value that it cannot have, or asks for what the
+        InvalidURL: if an option is unknown, has an invalid value, or needs something that the
             driver cannot do.
     """
     postgresql = url.get_backend_name() == "postgresql"
@@ -69,11 +72,12 @@ def taken(url: URL, shown: str) -> tuple[DriverOptions, URL]:
 
 
 def hosts_of(url: URL) -> list[tuple[str, int]]:
-    """Return the hosts that *url* names, with their ports: one, or several that are tried in turn
-    (PostgreSQL).
+    """Return the hosts in *url* with their ports.
+
+    PostgreSQL may have several hosts, which are tried in order.
 
     Raises:
-        InvalidURL: if a port is no number.
+        InvalidURL: if a port is not a number.
     """
     usual = _PORTS[url.get_backend_name()]
     named = url.query.get("host", ())
@@ -99,7 +103,7 @@ def _name_and_port(host: str) -> tuple[str, str]:
     if host.startswith("["):  # IPv6
         name, _, port = host[1:].partition("]")
         return name, port.removeprefix(":")
-    # a socket's directory; a name, or IPv6 without its brackets
+    # a socket's directory, a name, or IPv6 without its brackets
     if host.startswith("/") or host.count(":") != 1:
         return host, ""
     name, _, port = host.partition(":")
@@ -110,8 +114,9 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 def search_path(url: URL) -> str | None:
-    """Return the schemas in which *url* has tables looked for, on PostgreSQL; None where it leaves
-    that to the server.
+    """Return the schemas in which tables are searched, on PostgreSQL.
+
+    Return ``None`` if *url* does not set them, so that the server's default applies.
     """
     if (schema := schema_of(url)) is not None:
         return schema
@@ -125,10 +130,10 @@ def search_path(url: URL) -> str | None:
 
 
 def schema_of(url: URL) -> str | None:
-    """Return the schema that *url* names for the tables, on PostgreSQL; None if it names none.
+    """Return the schema of the tables in *url*, on PostgreSQL; ``None`` if it names no schema.
 
     Raises:
-        InvalidURL: if no schema can have the name.
+        InvalidURL: if the name is not valid for a schema.
     """
     given = url.query.get(SCHEMA)
     if given is None or url.get_backend_name() != "postgresql":
@@ -146,7 +151,7 @@ def schema_of(url: URL) -> str | None:
 
 
 class _Refused(Exception):
-    """An option cannot be used; the text says why, after its name."""
+    """An option cannot be used; the text gives the reason and follows the option's name."""
 
 
 def _yes(value: str) -> bool:
@@ -186,8 +191,8 @@ _POSTGRESQL_ARGUMENTS: dict[str, tuple[str, Callable[[str], Any]]] = {
     },
 }
 
-# What is so in any case, or has a limit of ours in its place: a connection that does not answer is
-# cut.
+# Options without effect: they always apply, or a limit of ours replaces them. A connection that
+# does not answer is cut.
 _POSTGRESQL_WITHOUT_EFFECT = {
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "sslcompression", "sslsni",
 }  # fmt: skip
@@ -199,8 +204,8 @@ _POSTGRESQL_ONLY = {
     "sslnegotiation": ("postgres",),
     "client_encoding": ("utf8", "utf-8", "unicode", "auto"),
 }
-"""Options of libpq that asyncpg does not have, and the values that ask for nothing else than what
-it does.
+"""Options of libpq that asyncpg lacks, with the values that need no support because they
+describe what asyncpg does anyway.
 """
 
 _CONTEXT = "is not possible in a URL: pass an ssl.SSLContext, Tracker(url, engine_options={'connect_args': {'ssl': context}})"
@@ -245,8 +250,9 @@ def _postgresql(found: DriverOptions, name: str, value: str) -> None:
 
 
 def _session_settings(options: str) -> list[tuple[str, str]]:
-    r"""Return the settings in libpq's ``options``: ``-c name=value`` or ``--name=value``; a
-    backslash keeps a blank in a value.
+    r"""Return the settings in libpq's ``options``: ``-c name=value`` or ``--name=value``.
+
+    A backslash escapes a blank in a value.
     """
     words = [re.sub(r"\\(.)", r"\1", word) for word in re.findall(r"(?:\\.|[^\s\\])+", options)]
     found = []
@@ -275,7 +281,7 @@ _MYSQL_WITHOUT_EFFECT = {
     "charset", "collation", "use_unicode", "autocommit", "sql_mode", "write_timeout", "compress", "binary_prefix", "local_infile",
     "use_pure", "buffered", "raise_on_warnings",
 }  # fmt: skip
-"""What each connection of ours sets itself, or does without."""
+"""Options that each of our connections sets itself, or does not need."""
 
 
 def _mysql(found: DriverOptions, name: str, value: str) -> None:
@@ -296,8 +302,10 @@ def _refuse(name: str, known: list[str]) -> NoReturn:
 
 
 def merged(ours: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments for ``connect`` with those that the program has *given*; server settings
-    of both are used.
+    """Return the arguments for ``connect``: *ours*, overridden by those that the program has
+    *given*.
+
+    The server settings of both are merged.
     """
     both = {**ours, **given}
     if isinstance(given.get("server_settings"), Mapping):

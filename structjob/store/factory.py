@@ -1,4 +1,4 @@
-"""From a URL to the store that speaks its database's dialect."""
+"""Create the store for the database in a URL."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def make_store(
 
     Args:
         url: See `structjob.store.url.parse`.
-        engine_options: For SQLAlchemy's ``create_async_engine``; servers only.
+        engine_options: Options for SQLAlchemy's ``create_async_engine``; servers only.
         read_timeout: Seconds that a query may take; see `structjob.Reader`.
 
     Raises:
-        InvalidURL: if the URL cannot be understood, or there is no store for its database.
+        InvalidURL: if the URL cannot be understood, or structjob has no store for its database.
         InvalidArgument: if there are engine options for SQLite.
     """
     parsed = parse(url)

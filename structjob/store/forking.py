@@ -1,5 +1,6 @@
-"""A fork waits until no thread is within SQLite: its library has locks of its own, and a child
-would inherit them held, for ever.
+"""Delay a fork until no thread is inside SQLite.
+
+SQLite has internal locks. A child process would inherit held locks, which are never released.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ from types import TracebackType
 from structjob.process import at_fork
 
 _PATIENCE = 1.0
-"""Seconds that a fork waits at most. A query that takes longer is forked through, as it would be
-without us.
-"""
+"""Maximum time that a fork waits, in seconds. Longer queries do not delay the fork further."""
 
 
 class _Gate:
-    """Lets calls in, unless a fork is about to happen; not to be entered twice by one thread."""
+    """Admits calls, except while a fork is about to happen; a thread must not enter it twice."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())
@@ -40,24 +39,24 @@ class _Gate:
             self._condition.notify_all()
 
     def shut(self) -> None:
-        """Keep everybody out; return when nobody is inside, or patience has ended."""
+        """Block new calls, and return when no call is inside or the timeout is over."""
         with self._condition:
             self._shut = True
             self._condition.wait_for(lambda: not self._inside, _PATIENCE)
 
     def open(self) -> None:
-        """Let them in again."""
+        """Admit calls again."""
         with self._condition:
             self._shut = False
             self._condition.notify_all()
 
     def renew(self) -> None:
-        """Begin anew in a child, where none of the threads is that were at the gate."""
+        """Reset the gate in a child process, where the threads that used it do not exist."""
         self.__init__()  # type: ignore[misc]  # its lock may be held by one of them
 
 
 within_sqlite = _Gate()
-"""To be held during each call into SQLite."""
+"""Held during each call into SQLite."""
 
 at_fork(
     "sqlite",

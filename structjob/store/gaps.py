@@ -1,5 +1,6 @@
-"""Numbers that were pruned: put down in ``structjob_gaps`` as ranges, each grown by what is pruned
-beside it.
+"""Record pruned numbers in ``structjob_gaps`` as ranges.
+
+A range is extended when adjacent numbers are pruned.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from sqlalchemy import Connection, Select, and_, case, delete, insert, or_, sele
 from structjob.store.tables import gaps
 
 PRUNED = "pruned"
-"""The ``reason`` of numbers whose events were kept for their time and then deleted."""
+"""The ``reason`` of numbers whose events were deleted after their retention."""
 
 DEAD_LETTERED = "dead_lettered"
-"""The ``reason`` of numbers whose events the database refused, and holds among the dead letters."""
+"""The ``reason`` of numbers whose events the database refused; these events are dead letters."""
 
 TAKEN = case(
     (gaps.c.reason.in_((PRUNED, DEAD_LETTERED)), gaps.c.last_seq - gaps.c.first_seq + 1), else_=0
 )
-"""How many events a row stands for that the database has confirmed."""
+"""How many events that the database has confirmed a row stands for."""
 
 _SESSIONS_AT_ONCE = 100
 
@@ -29,7 +30,7 @@ Range = tuple[int, int]
 
 
 def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None:
-    """Explain that events are gone: *numbers* are those of their sessions, and their own."""
+    """Record that events are gone; *numbers* are pairs of session id and event number."""
     by_session: dict[int, list[int]] = defaultdict(list)
     for session_id, seq in numbers:
         by_session[session_id].append(seq)
@@ -57,8 +58,8 @@ def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
     for session_id, runs in found.items():
         old[session_id] = [first for first, _ in beside[session_id]]
         for first, last in _merged([*beside[session_id], *runs]):
-            # A number may be explained by another reason already, though its event came after all;
-            # a key is there once.
+            # A number may already be explained by another reason, although its event came later. A
+            # key may exist only once.
             at = first
             while at <= last and at in taken[session_id]:
                 at = taken[session_id][at] + 1
@@ -78,8 +79,8 @@ def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
 
 
 def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
-    """Return the query of the rows that begin within a range or just behind it, and of those that
-    end just before it.
+    """Return the query for the rows that begin in a range or directly after it, or end directly
+    before it.
     """
     conditions = []
     for session_id, runs in found.items():
@@ -106,7 +107,7 @@ def _runs(numbers: Sequence[int]) -> list[Range]:
 
 
 def _merged(ranges: Iterable[Range]) -> list[Range]:
-    """Return *ranges* without those that overlap or touch another."""
+    """Return *ranges* with overlapping and adjacent ranges merged."""
     found: list[Range] = []
     for first, last in sorted(ranges):
         if found and first <= found[-1][1] + 1:

@@ -1,6 +1,4 @@
-"""What is kept of errors whose events were pruned: how many there were, and the first and the last
-of them.
-"""
+"""What remains of errors whose events were pruned: their count, and the times of first and last."""
 
 from __future__ import annotations
 
@@ -20,8 +18,11 @@ def type_of(attrs: Mapping[str, Any], level: str) -> str:
 
 
 def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> None:
-    """Count the occurrences among *rows* that are deleted: their ``fingerprint``, ``ts``,
-    ``level``, ``message`` and ``attrs``.
+    """Count the errors among the *rows* that are deleted.
+
+    Args:
+        connection: A connection in a transaction.
+        rows: The deleted events with ``fingerprint``, ``ts``, ``level``, ``message`` and ``attrs``.
     """
     found: dict[str, list[Mapping[Any, Any]]] = defaultdict(list)
     for row in rows:
@@ -64,8 +65,11 @@ def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> N
 
 
 def count_restored(connection: Connection, occurrences: Mapping[str, int]) -> None:
-    """Take back that events were pruned which an import has brought back: of each fingerprint, so
-    many.
+    """Reduce the count of pruned events by those that an import has restored.
+
+    Args:
+        connection: A connection in a transaction.
+        occurrences: Fingerprint → number of restored events.
     """
     for fingerprint, number in sorted(occurrences.items()):
         left = case((errors.c.pruned > number, errors.c.pruned - number), else_=literal(0))

@@ -1,8 +1,8 @@
-"""The numbers of one session that are neither stored nor explained, found in portions by comparing
-neighbours.
+"""Find the numbers of one session that are neither stored nor explained.
 
-No query reads more than `PORTION` rows, however long the session is, so none keeps the server, or
-the loop that takes its answer, for long.
+They are found in portions, by comparing adjacent numbers. No query reads more than `PORTION` rows,
+however long the session is. So no query blocks the server, or the event loop that reads its result,
+for long.
 """
 
 from __future__ import annotations
@@ -25,19 +25,23 @@ PORTION = 10_000
 """Stored numbers that one query compares."""
 
 ANSWER = 1_000
-"""Rows that one query returns at most: to build them is done on the loop."""
+"""Maximum number of rows that one query returns. The limit exists because rows are built on the
+event loop.
+"""
 
 _MANY = 1_000
-"""Ranges beyond which they are compared in a thread: on the loop it would take too long."""
+"""Number of ranges above which a thread compares them, because it would take too long on the
+event loop.
+"""
 
 
 @dataclass(slots=True)
 class Holes:
-    """What was found of one session.
+    """The holes of one session.
 
     Attributes:
         ranges: Runs of numbers that are neither stored nor explained, in ascending order.
-        repeated: Rows beyond the first of their number; the database's unique index forbids them.
+        repeated: Number of rows that repeat a number; the database's unique index forbids them.
     """
 
     ranges: list[Range] = field(default_factory=list)
@@ -45,18 +49,19 @@ class Holes:
 
     @property
     def count(self) -> int:
-        """How many numbers the ranges hold."""
+        """How many numbers the ranges contain."""
         return size(self.ranges)
 
 
 def size(ranges: Sequence[Range]) -> int:
-    """Return how many numbers *ranges*, which do not overlap, hold."""
+    """Return how many numbers *ranges* contain; the ranges must not overlap."""
     return sum(last - first + 1 for first, last in ranges)
 
 
 async def find(fetch: Fetch, session_id: int, stored: int, last: int) -> Holes:
-    """Return the holes of a session among the numbers 1 to *last*; *stored* is the greatest of them
-    that is stored.
+    """Return the holes of a session among the numbers 1 to *last*.
+
+    *stored* is the greatest of these numbers that is stored.
     """
     found = Holes()
     absent: list[Range] = []
@@ -95,13 +100,12 @@ def _numbers(session_id: int, after: int) -> Select[Any]:
 
 
 def _breaks(session_id: int, after: int, upto: int) -> Select[Any]:
-    """Return the stored numbers that do not follow the one before, but for gaps that one row of
-    ``structjob_gaps`` explains.
+    """Return the stored numbers that do not directly follow the number before.
 
-    A log that was pruned in part has about as many of those as it has rows, so they stay in the
-    database.
+    Gaps that one row of ``structjob_gaps`` explains are left out. A partly pruned log has about as
+    many of these as it has rows, so the database filters them.
     """
-    # A fixed frame: MariaDB takes quadratic time for one that begins with the first row.
+    # A fixed frame: MariaDB takes quadratic time for a frame that begins with the first row.
     before = func.coalesce(func.lag(logs.c.seq).over(order_by=logs.c.seq), after).label("before")
     pairs = (
         select(logs.c.seq, before)
@@ -110,7 +114,7 @@ def _breaks(session_id: int, after: int, upto: int) -> Select[Any]:
     )
     explained = exists().where(
         gaps.c.session_id == session_id,
-        # by the primary key; what takes several rows to explain is sorted out afterwards
+        # by the primary key; gaps that need several rows to explain are filtered afterwards
         gaps.c.first_seq == pairs.c.before + 1,
         gaps.c.last_seq >= pairs.c.seq - 1,
     )
@@ -124,9 +128,7 @@ def _breaks(session_id: int, after: int, upto: int) -> Select[Any]:
 
 
 async def _explanations(fetch: Fetch, session_id: int, absent: Sequence[Range]) -> list[Range]:
-    """Return what ``structjob_gaps`` says about the numbers from the first to the last that are
-    absent.
-    """
+    """Return the ranges in ``structjob_gaps`` between the first and the last absent number."""
     found: list[Range] = []
     if not absent:
         return found
@@ -149,7 +151,7 @@ async def _explanations(fetch: Fetch, session_id: int, absent: Sequence[Range]) 
 
 
 def without(ranges: Sequence[Range], explained: Sequence[Range]) -> Iterator[Range]:
-    """Yield what is left of *ranges* without *explained*, which is sorted and may overlap."""
+    """Yield *ranges* without *explained*, which is sorted and may overlap."""
     disjoint: list[Range] = []
     for first, last in explained:
         if disjoint and first <= disjoint[-1][1] + 1:

@@ -1,8 +1,8 @@
-"""The lease of a session: its heartbeat keeps it. Whoever has seen a heartbeat stand still for a
-lease presumes the session dead.
+"""The lease of a session, which its heartbeat extends.
 
-A presumption only: the session's rows keep its id and their numbers, so that whatever it says later
-revises them (`KEEP_NEWER`).
+A session is presumed dead if another session has seen no new heartbeat for the length of a lease.
+This is only a presumption: the session's rows keep its id and their numbers, so everything it
+reports later revises them (`KEEP_NEWER`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ OPEN = select(
 
 
 def is_session(session_id: int) -> ColumnElement[bool]:
-    """Return the condition on `OPEN` that it is this session."""
+    """Return the condition on `OPEN` that selects one session."""
     return sessions.c.session_id == session_id
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A session and its heartbeat, as they were seen."""
+    """A session and its heartbeat, as they were read."""
 
     session: Session
     heartbeat_at: datetime | None
@@ -56,14 +56,14 @@ class Lease:
 def reap(
     connection: Connection, ingest: Ingest, lease: Lease, reason: str, notices: Notices = NO_NOTICES
 ) -> Sequence[RowMapping] | None:
-    """End a session that is presumed dead, mark what it left running as crashed, and store the
-    *notices* of it.
+    """End a session that is presumed dead.
 
-    Its holes stay unexplained: nobody knows what its spool still holds.
+    Mark its running jobs as crashed, and store the *notices* of these jobs. Its holes stay
+    unexplained, because the content of its spool is unknown.
 
     Returns:
-        The jobs that became crashed, as they were; ``None`` if its heart has beaten since, or
-        another process was faster.
+        The jobs that became crashed, as they were before; ``None`` if the session has sent a
+        heartbeat since, or another process has ended it first.
     """
     number = lease.session.session_id
     unbeaten = (
@@ -71,7 +71,7 @@ def reap(
         if lease.heartbeat_at is not None
         else sessions.c.heartbeat_at.is_(None)
     )
-    # Of several who try, the database lets one through.
+    # If several processes try this, the database lets only one succeed.
     ended = connection.execute(
         update(sessions)
         .where(sessions.c.session_id == number, sessions.c.ended_at.is_(None), unbeaten)
@@ -81,11 +81,13 @@ def reap(
 
 
 def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | None:
-    """Take back that a session that lives was presumed dead. What it has running it must record
-    anew.
+    """Reopen a live session that was presumed dead.
+
+    The session must record its running jobs again.
 
     Returns:
-        What was withdrawn, see `structjob.store.withdrawal`; ``None`` if it was not presumed dead.
+        What was withdrawn, see `structjob.store.withdrawal`; ``None`` if the session was not
+        presumed dead.
     """
     presumed = (
         (sessions.c.session_id == session_id)

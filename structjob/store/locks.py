@@ -1,8 +1,8 @@
-"""Locks for what one process at a time does: rows that expire by the database's clock, and with the
-session of whoever holds them.
+"""Locks for work that only one process at a time does.
 
-A lock is proved anew in each transaction that is done under it, so that a process which slept
-through its time changes nothing.
+A lock is a row that expires by the database's clock, and with its holder's session. The lock is
+checked again in each transaction that depends on it, so a process that was suspended too long
+changes nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from structjob.store.expressions import utc_now
 from structjob.store.tables import locks, sessions
 
 TERM = timedelta(seconds=60)
-"""How long a lock holds that is not renewed."""
+"""How long a lock is valid without renewal."""
 
 
 class LockLost(Exception):
-    """Somebody else has the lock now."""
+    """Another holder has the lock now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A lock, as one of those see it who want it.
+    """A lock, as seen by one of the holders that compete for it.
 
     Args:
-        name: What it is for.
-        session_id: Whose it is; once that session has ended, the lock is void.
-        holder: Tells two of one session apart.
+        name: The name of the work that the lock protects.
+        session_id: The holder's session; once it has ended, the lock is void.
+        holder: A random number that distinguishes two holders of one session.
     """
 
     name: str
@@ -42,16 +42,17 @@ class Lock:
         """Take the lock, and return whether it is held now.
 
         Args:
-            connection: In a transaction.
-            not_within: Leave it if what it is for was done by anybody this short a time ago.
+            connection: A connection in a transaction.
+            not_within: Do not take the lock if any holder finished the work less than this time
+                ago.
         """
         now = connection.execute(select(utc_now())).scalar_one()
         mine = locks.c.name == self.name
         row = connection.execute(select(locks).where(mine).with_for_update()).mappings().first()
         values = {"holder": self.holder, "session_id": self.session_id, "expires_at": now + TERM}
         if row is None:
-            # Of two who do this at once, the database refuses the second one's row; its transaction
-            # is tried again.
+            # If two transactions do this at once, the database refuses the second one's row. That
+            # transaction is tried again.
             connection.execute(locks.insert().values(name=self.name, **values))
             return True
         if row["holder"] is not None and row["expires_at"] > now:
@@ -70,22 +71,21 @@ class Lock:
         return True
 
     def prove(self, connection: Connection) -> None:
-        """Make sure that the lock is held until the end of the transaction, and for a `TERM` from
-        now.
+        """Ensure that the lock is held until the end of the transaction, and for a `TERM` from now.
 
         Raises:
-            LockLost: if it is another's.
+            LockLost: if another holder has it.
         """
         now = connection.execute(select(utc_now())).scalar_one()
-        # Written each time, not only read: a Galera cluster compares what transactions of several
-        # nodes write, not what they lock.
+        # Always write, not only read: a Galera cluster compares what transactions of several nodes
+        # write, not what they lock.
         if not connection.execute(
             update(locks).where(*self._held()).values(expires_at=now + TERM)
         ).rowcount:
             raise LockLost(self.name)
 
     def release(self, connection: Connection, *, done: bool) -> None:
-        """Let go of the lock, if it is still held; *done* says that what it is for is done."""
+        """Release the lock if it is still held; *done* means that the work is finished."""
         values = {
             "holder": None,
             "session_id": None,
@@ -99,10 +99,10 @@ class Lock:
 
 
 def in_turn(connection: Connection, name: str) -> None:
-    """Have the transactions that call this with the same *name* done one after the other.
+    """Make transactions that call this with the same *name* run one after the other.
 
-    By a row that is there within the transaction only. Of two nodes of a Galera cluster, ``SELECT …
-    FOR UPDATE`` would lock on its own.
+    The row that does this exists only within the transaction. ``SELECT … FOR UPDATE`` is not
+    enough, because each node of a Galera cluster locks separately.
     """
     connection.execute(insert(locks).values(name=name))
     connection.execute(delete(locks).where(locks.c.name == name))

@@ -1,5 +1,6 @@
-"""The life of a session in the database: it is entered, its heart beats, it is ended by itself or
-by whoever finds it dead.
+"""The life of a session in the database: its start, its heartbeats and its end.
+
+A session ends itself, or another process ends it after finding it dead.
 """
 
 from __future__ import annotations
@@ -37,33 +38,38 @@ from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, se
 from structjob.store.withdrawal import withdraw
 
 CLOSED = "closed"
-"""``end_reason`` of a session that ended by itself."""
+"""``end_reason`` of a session that was closed normally."""
 LEFT_RUNNING = "its tracker was closed while it ran"
 """``error_message`` of a job or step that still runs when its tracker closes."""
 DIED = "died"
-"""``end_reason`` of a session whose process is gone, and of whose spool all is stored."""
+"""``end_reason`` of a session whose process is gone, and whose spool is completely stored."""
 VANISHED = "vanished"
-"""``end_reason`` of a session whose host has no such process any more; nobody has seen its spool.
+"""``end_reason`` of a session whose process no longer exists on its host. Its spool was not
+read.
 """
 LEASE_EXPIRED = "lease_expired"
-"""``end_reason`` of a session whose heartbeat stood still for a lease; nobody has seen its spool.
+"""``end_reason`` of a session without a heartbeat for the length of a lease. Its spool was not
+read.
 """
 LOOKS_RESTORED = "it looks restored from a backup or failed over to an older copy, or rows were deleted without structjob"
-"""What it means that a database holds fewer events than it had confirmed."""
+"""The probable cause if a database holds fewer events than it had confirmed."""
 PRESUMED = (VANISHED, LEASE_EXPIRED)
-"""Those of sessions whose last number nobody knows."""
+"""The reasons for sessions that are presumed dead, whose last number is unknown."""
 
-# Bound, it would not be seen that the index of running attempts and steps serves the query.
+# A literal, not a bound value: with a bound value the database would not use the index of running
+# attempts and steps.
 _RUNNING: ColumnElement[str] = literal_column("'running'")
 _LAST_LINES = 5
-"""How many of a crashed job's last lines are told."""
+"""How many of a crashed job's last lines the event contains."""
 
 EXPLAINED_AT_ONCE = 1_000
-"""Holes that one transaction explains; to put them into one statement is done on the loop."""
+"""Maximum number of holes that one transaction explains. The limit exists because the statement
+is built on the event loop.
+"""
 
 
 def enter(connection: Connection, session: Session) -> None:
-    """Enter *session*; harmless if it is there."""
+    """Insert *session* into the database; do nothing if it is there already."""
     values = {
         "session_id": session.session_id,
         "host": session.host,
@@ -86,8 +92,13 @@ def enter(connection: Connection, session: Session) -> None:
 
 
 def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-    """Record by the database's clock that the session lives, how many numbers it gave out, and how
-    many events were confirmed.
+    """Record that the session is alive, by the database's clock.
+
+    Args:
+        connection: A connection in a transaction.
+        session_id: The session.
+        last_seq: The greatest number that the session has assigned.
+        confirmed: How many of its events the database has confirmed.
 
     Returns:
         Whether the session is in the database.
@@ -106,17 +117,17 @@ def _greatest(column: ColumnElement[int], value: int) -> ColumnElement[int]:
 
 
 def reach(connection: Connection, session_id: int, last_seq: int) -> None:
-    """Say how many numbers the session gave out."""
+    """Record the greatest number that the session has assigned."""
     behind = (sessions.c.session_id == session_id) & (sessions.c.last_seq < last_seq)
     connection.execute(update(sessions).where(behind).values(last_seq=last_seq))
 
 
 async def end(store: Store, session: Session, ending: Ending, notices: Notices) -> Ended:
-    """Do as `structjob.store.ingest.Store.end_session` says."""
+    """Implement `structjob.store.ingest.Store.end_session`."""
     number = session.session_id
-    # Outside the transaction that ends it: a long session is read in portions, and nobody is kept
-    # waiting. What changes meanwhile is either pruned, and explained by that, or stored late, and
-    # an explanation too many does no harm.
+    # This is outside the transaction that ends the session: a long session is read in portions, so
+    # that other writers are not blocked. Events may be pruned meanwhile, which explains their
+    # numbers. Or they are stored late, and an unnecessary explanation does no harm.
     rows = await store.fetch(
         select(sessions.c.last_seq, sessions.c.confirmed).where(sessions.c.session_id == number)
     )
@@ -132,11 +143,12 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
 
     def finish(connection: Connection) -> Sequence[RowMapping]:
         enter(connection, session)
-        # Locked: whoever else ends it at the same moment waits here, and finds it done.
+        # Locked: another process that ends the session at the same moment waits here, and then
+        # finds it ended.
         former = connection.scalar(
             select(sessions.c.end_reason).where(sessions.c.session_id == number).with_for_update()
         )
-        # All that it had to say is stored: what it had finished did not crash.
+        # Everything the session reported is stored: jobs that it had finished did not crash.
         withdrawn[:] = withdraw(connection, number, alive=False) if former in PRESUMED else ()
         values = {
             "last_seq": _greatest(sessions.c.last_seq, last),
@@ -157,10 +169,12 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
 
 
 async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
-    """Return the last number of a session, how many events fewer than *confirmed* the database
-    holds, and the session's holes.
+    """Return the last number of a session, how many events are missing, and its holes.
+
+    Events are missing if the database holds fewer than it has *confirmed*.
     """
-    # The events first: what is pruned in between is then counted twice, and not missed.
+    # Count the events first: those pruned between the two queries are then counted twice, not
+    # missed.
     (stored,) = await store.fetch(
         select(func.count().label("rows"), func.max(logs.c.seq).label("last")).where(
             logs.c.session_id == number
@@ -175,7 +189,7 @@ async def _examine(store: Store, number: int, told: int, confirmed: int) -> tupl
     highest = stored["last"] or 0
     last = max(told, highest, given_up["last"] or 0)
     holes = await find(store.fetch, number, highest, last) if stored["rows"] != last else Holes()
-    # Only what is absent can have been lost, whatever the counts say.
+    # Only absent numbers can have been lost, whatever the counts are.
     return (
         last,
         min(max(0, confirmed - stored["rows"] - int(given_up["taken"])), holes.count),
@@ -184,8 +198,9 @@ async def _examine(store: Store, number: int, told: int, confirmed: int) -> tupl
 
 
 async def _explain(store: Store, number: int, reason: str, ranges: Sequence[Range]) -> None:
-    """Write *ranges* to ``structjob_gaps``, a portion in each transaction: if this process ends in
-    between, the next one repeats it.
+    """Write *ranges* to ``structjob_gaps``, a portion in each transaction.
+
+    If this process ends between two transactions, the next process repeats the work.
     """
     for start in range(0, len(ranges), EXPLAINED_AT_ONCE):
         some = ranges[start : start + EXPLAINED_AT_ONCE]
@@ -201,8 +216,9 @@ async def _explain(store: Store, number: int, reason: str, ranges: Sequence[Rang
 
 
 def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
-    """Return when a session is known to have lived last: when it died nobody knows, and it is found
-    out about any time later.
+    """Return the time of a session's last sign of life.
+
+    The time of its death is unknown, and its death may be found much later.
     """
     beat = connection.execute(
         select(sessions.c.heartbeat_at).where(sessions.c.session_id == number)
@@ -215,8 +231,9 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
 
 
 async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
-    """Return the jobs that the session *number* has running, with what the events about their crash
-    say; to be read before the transaction in which they crash.
+    """Return the running jobs of the session *number*, with the data for their crash events.
+
+    Call this before the transaction that marks the jobs as crashed.
     """
     found = []
     for job in await fetch(_running(number)):
@@ -252,8 +269,12 @@ async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
 def crash(
     connection: Connection, ingest: Ingest, session: Session, notices: Notices
 ) -> Sequence[RowMapping]:
-    """Mark what *session* left running as crashed, and store the *notices* of it; only where the
-    latest change of state is the session's own. Return the jobs' rows as they were.
+    """Mark the running jobs of *session* as crashed, and store the *notices* of these jobs.
+
+    This changes only rows whose latest change of state is the session's own.
+
+    Returns:
+        The jobs' rows as they were before.
     """
     running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
     _end_running(
@@ -263,18 +284,20 @@ def crash(
         "Crashed",
         f"process {session.pid} on {session.host} ended without finishing it",
     )
-    # Here and not through the spool: should this process be killed next, the events are stored
-    # nevertheless, and once.
+    # Stored here and not through the spool: if this process is killed next, the events are stored
+    # nevertheless, and only once.
     if lines := notices.of(running):
         ingest.events(connection, notices.session_id, lines)
     return running
 
 
 def leave(connection: Connection, session: Session) -> Sequence[RowMapping]:
-    """Mark what *session*, which ends in an orderly way, left running as cancelled. Return the
-    jobs' rows as they were.
+    """Mark the running jobs of *session* as cancelled when the session is closed normally.
 
-    Its tracker has recorded that already, except for what began while it closed.
+    Its tracker has recorded this already, except for jobs that began while it closed.
+
+    Returns:
+        The jobs' rows as they were before.
     """
     running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
     _end_running(connection, session.session_id, "cancelled", "CancelledError", LEFT_RUNNING)
@@ -292,12 +315,10 @@ def _running(number: int) -> Select[Any]:
 def _end_running(
     connection: Connection, number: int, status: str, error_type: str, why: str
 ) -> None:
-    """Give the jobs, attempts and steps that the session *number* left running their final
-    *status*.
-    """
+    """Set the final *status* of the running jobs, attempts and steps of the session *number*."""
     last = _last_sign(connection, number)
     for table in (jobs, attempts, steps):
-        # The database's clock may be behind the host's, and nothing ends before it begins.
+        # The database's clock may be behind the host's, but a job must not end before it begins.
         ended = func.coalesce(
             table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last)
         )
@@ -309,12 +330,12 @@ def _end_running(
         }
         if table is jobs and status == "cancelled":
             values["cancelled_at"] = ended
-        # The session and its state_seq stay as they are: should its own later truth turn up, it
-        # wins.
+        # The columns session_id and state_seq stay unchanged: a later change from the session
+        # itself then replaces this one.
         connection.execute(
             update(table)
             .where(table.c.session_id == number, table.c.status == _RUNNING)
             .values(values)
         )
-    # nobody takes them up any more
+    # the session has ended, so these requests would never be handled
     connection.execute(delete(cancellations).where(cancellations.c.session_id == number))

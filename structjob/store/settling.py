@@ -1,9 +1,10 @@
-"""Settling what began while the database was away: its attempt's number was provisional, and gives
-way to the true one when it is stored.
+"""Assign the true numbers to attempts that began while the database was unavailable.
 
-Such a job's changes of state and its events carry a mark that is no column, ``provisional``: when
-the attempt began. With the session that tells the attempt from every other one, whatever their
-numbers are.
+Such an attempt has a provisional number, which is replaced when the attempt is stored.
+
+The job's changes of state and its events carry a mark that is not a column, ``provisional``: the
+time when the attempt began. Together with the session, it distinguishes the attempt from all
+others, whatever their numbers are.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ from structjob.store.tables import attempts, logs
 def settle(
     connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Provisional]
 ) -> None:
-    """Store what a session tells of attempts whose numbers are provisional, under their true
-    numbers.
+    """Store a session's attempts that have provisional numbers, under their true numbers.
 
-    Where two enter a new job at once, the database refuses the second one's row; its transaction is
-    then to be tried again, and finds the first one's.
+    If two transactions insert the same new job at once, the database refuses the second one's row.
+    The second transaction must then be tried again, and finds the first one's row.
     """
     if unsettled:
         _lock(connection, session_id)
@@ -75,7 +75,8 @@ def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Provi
     elif "structjob_jobs" not in each.tables:  # steps of a job that the database refused
         number = (job["attempt"] if job is not None else 0) + 1
     if number != each.attempt and (own is None or own["state_seq"] == 0):
-        # Events that came sooner than this: those that come later find the attempt.
+        # Events that were stored before this get the true number now. Later events find the
+        # attempt.
         early = (
             (logs.c.job_id == each.job_id)
             & (logs.c.ts >= moment(each.began))
@@ -95,8 +96,10 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def _without_taken_key(connection: Connection, row: dict[str, Any]) -> str | None:
-    """Take the idempotency key from a job's *row* if another job has it: both ran, and that shall
-    be seen. Return the other job's id.
+    """Remove the idempotency key from a job's *row* if another job has it.
+
+    Both jobs ran, and both must be visible. Return the other job's id, or ``None`` if the key is
+    free.
     """
     key = row["idempotency_key"]
     holder = claims.find(connection, "idempotency_key", key) if key is not None else None
@@ -110,8 +113,9 @@ def _without_taken_key(connection: Connection, row: dict[str, Any]) -> str | Non
 
 
 def _inherit(row: dict[str, Any], former: dict[str, Any] | None) -> None:
-    """Keep what was told of the job before, unless *row* tells it anew; but for the correlation id,
-    by which the attempt's events go.
+    """Copy values of the *former* row that *row* does not set.
+
+    The correlation id is not copied, because the attempt's events have the new one.
     """
     if former is None:
         return
@@ -126,7 +130,7 @@ def _inherit(row: dict[str, Any], former: dict[str, Any] | None) -> None:
 
 
 def _merged(*objects: Any) -> dict[str, Any] | None:
-    """Return JSON objects as one, the later ones first in rank; None where there is none."""
+    """Merge JSON objects; later ones take precedence. Return ``None`` if all are empty."""
     merged: dict[str, Any] = {}
     for each in objects:
         value = msgspec.json.decode(each) if isinstance(each, (msgspec.Raw, str)) else each
@@ -136,13 +140,14 @@ def _merged(*objects: Any) -> dict[str, Any] | None:
 
 
 def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
-    """Return the *lines* of a session's events with the true numbers of their attempts, as far as
-    they are settled.
+    """Return the *lines* of a session's events with the true numbers of their attempts.
+
+    Attempts whose true numbers are not known yet keep the provisional ones.
     """
     if not is_provisional(lines):
         return lines
-    # Whoever settles the attempt at this moment waits for these events, or they for him: it cannot
-    # miss them.
+    # A transaction that assigns the attempt's true number at this moment waits for these events, or
+    # they wait for it. So it cannot miss them.
     _lock(connection, session_id)
     numbers: dict[tuple[str, str], int | None] = {}
     return b"".join(
@@ -163,7 +168,7 @@ def _renumbered(
         return line
     key = (event.job_id, event.provisional)
     if key not in numbers:
-        # A forked child's events are another session's, and of the same attempt.
+        # The events of a forked child have another session, but belong to the same attempt.
         begun = sorted(
             _begun(connection, *key), key=lambda row: bool(row["session_id"] != session_id)
         )
@@ -182,5 +187,5 @@ def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
 
 
 def _lock(connection: Connection, session_id: int) -> None:
-    """Have what one session tells of such attempts stored in turn."""
+    """Make the transactions that store such attempts of one session run one after the other."""
     in_turn(connection, f"settling {session_id}")

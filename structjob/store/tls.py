@@ -1,4 +1,4 @@
-"""TLS as a URL asks for it, in whichever world's words: libpq's, MySQL's, or the drivers' own."""
+"""The TLS options of a URL, with the names that libpq, MySQL or the drivers use."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _MODES: dict[str, Mode] = {
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """What a URL says about TLS.
+    """The TLS options of a URL.
 
     Args:
-        mode: How much is asked for; None where no option says.
-        ca: The file with the authority's certificate, against which the server's is verified.
-        cert: The file with a certificate of one's own.
-        key: The file with its key, unless that is in the same file.
-        names: What the URL calls these, by their names here, for messages.
+        mode: The required level of TLS; ``None`` if no option sets it.
+        ca: The file with the certificate of the authority, which verifies the server's certificate.
+        cert: The file with the client certificate.
+        key: The file with the client's key, unless the key is in the same file.
+        names: The options' names in the URL, by the field names here; used in messages.
     """
 
     mode: Mode | None
@@ -55,8 +55,9 @@ class TLS:
 
     @property
     def wanted(self) -> bool:
-        """Whether nothing may be sent without TLS. A certificate of one's own is of use
-        there only.
+        """Whether nothing may be sent without TLS.
+
+        A client certificate implies this, because it is useful only with TLS.
         """
         if self.mode == "disable":
             return False
@@ -65,10 +66,10 @@ class TLS:
         )
 
     def context(self) -> ssl.SSLContext:
-        """Return what the drivers take.
+        """Return the context for the drivers.
 
         Raises:
-            InvalidURL: if a file cannot be read, or is none of these.
+            InvalidURL: if a file cannot be read, or has the wrong content.
         """
         mode = (
             self.mode
@@ -78,7 +79,7 @@ class TLS:
             else "require"
         )
         if mode == "require" and self.ca:
-            mode = "verify-ca"  # as libpq does: who names an authority wants it to be looked at
+            mode = "verify-ca"  # as libpq does: a URL with an authority expects verification
         context = ssl.create_default_context()
         context.check_hostname = mode == "verify-full"
         if mode == "require":
@@ -116,10 +117,10 @@ class TLS:
 
 
 def taken(url: URL) -> tuple[TLS, URL]:
-    """Return what *url* says about TLS, and the URL without it.
+    """Return the TLS options of *url*, and the URL without them.
 
     Raises:
-        InvalidURL: if an option has a value that it cannot have.
+        InvalidURL: if an option has an invalid value.
     """
     found: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -129,7 +130,7 @@ def taken(url: URL) -> tuple[TLS, URL]:
             found[what], names[what] = value if isinstance(value, str) else value[-1], name
     mode = _mode(names.get("mode", ""), found["mode"]) if "mode" in found else None
     if "check_hostname" in found or "verify" in found:
-        # MySQL's older words for the same.
+        # MySQL's older options with the same meaning.
         verified = _is_yes(names, found, "verify", default=True)
         identified = _is_yes(names, found, "check_hostname", default=mode in (None, "verify-full"))
         if mode != "disable":

@@ -1,7 +1,7 @@
-"""Database URLs: which database a tracker talks to, and how to show that without its password.
+"""Database URLs: select the database of a tracker, and show its URL without the password.
 
-SQLAlchemy is imported inside the functions: it takes longer to import than all the rest of
-structjob.
+SQLAlchemy is imported inside the functions, because it takes longer to import than the whole rest
+of structjob.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
 DEFAULT = "sqlite:///structjob.db"
-"""Where a tracker writes when it is told nothing: a file in the working directory."""
+"""The database of a tracker without a URL: a file in the working directory."""
 
 ENVIRONMENT = ("STRUCTJOB_DATABASE_URL", "DATABASE_URL")
-"""The environment variables that name the database, the first one first."""
+"""The environment variables for the database URL, in order of precedence."""
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -33,24 +33,24 @@ _DRIVERS = {
 }
 _EXAMPLES = "sqlite:///jobs.db, mariadb://user:password@host/database or postgresql://user:password@host/database"
 _LIKE_URL = re.compile(r"(sqlite|mysql|mariadb|postgres(ql)?)(\+\w+)?:|.*://|.*:.*@")
-"""What is meant as a URL, even with a slash too few, or without its scheme."""
+"""Text that is meant as a URL, even if a slash or the scheme is missing."""
 _SECRETS = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
 def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
     """Return *url* as a SQLAlchemy URL with the driver that structjob uses for that database.
 
-    Any driver that is named (``mysql+pymysql://``) is replaced, so that an application's own URL
-    can be passed as it stands. What its options mean is looked at when a store is made
+    Any other driver (``mysql+pymysql://``) is replaced, so that an application can pass its own URL
+    unchanged. The options are checked later, when a store is created
     (`structjob.store.driver_options`, `structjob.store.tls`).
 
     Args:
-        url: A URL as text or from SQLAlchemy; the path of an SQLite file, as text or a path
-            object; ``:memory:``. None means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``,
+        url: A URL as text or from SQLAlchemy; the path of an SQLite file, as text or a path object;
+            or ``:memory:``. ``None`` means ``$STRUCTJOB_DATABASE_URL``, else ``$DATABASE_URL``,
             else ``sqlite:///structjob.db``.
 
     Raises:
-        InvalidURL: if it is no URL, or names a database structjob has no store for.
+        InvalidURL: if it is not a URL, or structjob has no store for its database.
     """
     from sqlalchemy import URL, make_url
     from sqlalchemy.exc import ArgumentError
@@ -102,8 +102,9 @@ _SEVERAL_HOSTS = re.compile(
 
 
 def _hosts_as_option(url: str) -> str:
-    """Return a URL that names several hosts as libpq has it (``h1:5432,h2:5433``) as SQLAlchemy has
-    it: as options ``host``.
+    """Convert several hosts in a URL from libpq's form to SQLAlchemy's ``host`` options.
+
+    libpq's form is ``h1:5432,h2:5433``.
     """
     found = _SEVERAL_HOSTS.fullmatch(url)
     if found is None:
@@ -116,14 +117,14 @@ _FILE_OPTIONS = frozenset({
     "cache", "cached_statements", "check_same_thread", "detect_types", "immutable", "isolation_level", "mode", "nolock", "psow", "timeout",
     "uri", "vfs",
 })  # fmt: skip
-"""The options of a URL for SQLite that SQLAlchemy or SQLite know."""
+"""The URL options for SQLite that SQLAlchemy or SQLite know."""
 
 
 def _check_file_options(url: str) -> None:
-    """Refuse what follows a question mark where it is no option, but a part of the file's name.
+    """Refuse a question mark that is part of the file's name instead of the start of options.
 
     Raises:
-        InvalidURL: if it is.
+        InvalidURL: if there is such a question mark.
     """
     path, mark, options = url.partition("?")
     unknown = [
@@ -139,10 +140,10 @@ def _check_file_options(url: str) -> None:
 
 
 def with_schema(url: str | os.PathLike[str] | URL | None, schema: str) -> URL:
-    """Return *url* as `parse` does, with the *schema* for the tables on PostgreSQL.
+    """Return *url* as `parse` does, with the *schema* of the tables on PostgreSQL.
 
     Raises:
-        InvalidURL: if it is another database's, or no schema can have the name.
+        InvalidURL: if the database is not PostgreSQL, or the name is not valid for a schema.
     """
     from structjob.store.driver_options import SCHEMA, schema_of
 
@@ -166,19 +167,17 @@ def is_url(given: str) -> bool:
 
 
 def masked(url: str | os.PathLike[str] | URL) -> str:
-    """Return *url* as text with ``***`` for its password, and for what looks like one in
-    its query.
-    """
+    """Return *url* as text, with ``***`` in place of the password and of secrets in its query."""
     from sqlalchemy import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
         parsed = make_url(url)  # type: ignore[arg-type]  # it refuses a path
-        if "@" in (parsed.host or ""):  # the rest of a password that holds one
+        if "@" in (parsed.host or ""):  # the rest of a password that contains @
             raise ValueError
     except (ArgumentError, ValueError):
-        # Not a URL, yet it may well hold a password: all between the scheme (or the user) and the
-        # last @ goes.
+        # This is not a URL, but may contain a password: remove all text between the scheme (or the
+        # user) and the last @.
         return re.sub(r"^([^:/@]*://)?([^:@/]*)[:/]?.*@", r"\1\2:***@", str(url), flags=re.DOTALL)
     secret = [name for name in parsed.query if _SECRETS.search(name)]
     if secret:
@@ -190,11 +189,11 @@ _LOCAL = frozenset({"", "localhost", "127.0.0.1", "::1"})
 
 
 def identity(url: URL) -> str:
-    """Return by what a database is known, however its URL is written: the real path of a file;
-    kind, host, port and name on a server.
+    """Return a text that identifies a database, whatever the form of its URL.
 
-    The user, the password and the options are no part of it, but for a schema; the default port and
-    every name of this host are the same.
+    For a file it is the real path. On a server it is the kind, host, port and name, and the schema
+    if there is one. The user, the password and the other options are not part of it. The default
+    port is the same as no port, and all names of this host are the same.
     """
     from structjob.store.driver_options import hosts_of, search_path
 
@@ -211,18 +210,22 @@ def identity(url: URL) -> str:
 
 
 def _one_spelling(host: str) -> str:
-    """Return a host by one name for all that mean it; a socket is this host."""
+    """Return one name for all spellings of a host; a socket means this host."""
     name = host.strip("[]").rstrip(".").lower()
     return "localhost" if name in _LOCAL or name.startswith("/") else name
 
 
 def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | None:
-    """Return where the spools of a database are; ``None`` for a database in memory, unless *spool*
-    is a path, and where *spool* is False.
+    """Return the directories of a database's spools.
 
     Args:
         url: See `parse`.
-        spool: The tracker's option: a path, or ``True`` for the usual place.
+        spool: The tracker's option: a path, ``True`` for the default place, or ``False`` for no
+            spool.
+
+    Returns:
+        The places; ``None`` if *spool* is ``False``, or for a database in memory unless *spool* is
+        a path.
     """
     asked = None if isinstance(spool, bool) else spool
     path = sqlite_path(url)
@@ -236,8 +239,9 @@ def places(url: URL, spool: bool | str | os.PathLike[str] = True) -> Places | No
 
 
 def sqlite_path(url: URL) -> Path | None:
-    """Return the absolute path of the file that a SQLite URL names; None if it is in memory, or
-    another database.
+    """Return the absolute path of the file in a SQLite URL.
+
+    Return ``None`` for a database in memory, and for other databases.
     """
     if url.get_backend_name() != "sqlite":
         return None

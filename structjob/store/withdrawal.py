@@ -1,5 +1,6 @@
-"""Withdrawing reports of crashes: the process was presumed dead, but lived, or had finished the job
-before it died.
+"""Withdraw crash reports that were wrong.
+
+The process was presumed dead but is alive, or it had finished the job before it died.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ from structjob.models import JobStatus
 from structjob.store.tables import attempts, jobs, logs
 
 _AT_ONCE = 500
-"""Events that one statement changes."""
+"""Maximum number of events that one statement changes."""
 
 
 def withdraw(connection: Connection, session_id: int, *, alive: bool) -> Sequence[RowMapping]:
-    """Let the crashes of a session's jobs that did not crash be no errors any more; the events
-    about them stay in the log.
+    """Clear the errors of jobs that were reported as crashed by mistake.
+
+    The crash events stay in the log, but no longer count as errors.
 
     Args:
-        connection: In a transaction.
+        connection: A connection in a transaction.
         session_id: The session.
-        alive: Whether its process is known to live: then none of its jobs has crashed. Otherwise
-            the status of each attempt says so.
+        alive: Whether its process is known to be alive: then none of its jobs has crashed.
+            Otherwise the status of each attempt decides.
 
     Returns:
-        For each of them its job's id, attempt, operation and so on, and the attempt's status.
+        For each withdrawn crash, the job's id, operation and so on, and the attempt and its status.
     """
     wrong = attempts.c.session_id == session_id
     if not alive:

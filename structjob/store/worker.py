@@ -1,5 +1,6 @@
-"""One thread for calls that block, and the courtesy it needs: a loop that is busy throughout must
-hand it the GIL.
+"""One thread for blocking calls.
+
+An event loop that is saturated must give the GIL to this thread from time to time.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 0.002
-"""Seconds that a call may take before the loop begins to make room for it."""
+"""Seconds that a call may take before the loop begins to yield to it."""
 COURTESY = 50e-6
-"""Seconds that the loop's thread sleeps then, each `PATIENCE` seconds: without it a saturated loop
-starves the worker for good.
+"""Seconds that the loop's thread then sleeps, every `PATIENCE` seconds. Without it, a saturated
+loop starves the worker permanently.
 """
 
 
 class Worker:
-    """Runs blocking calls, one after the other, in a thread that does not keep the interpreter
-    alive: what it is about may take ages.
+    """Runs blocking calls one after the other, in a thread that does not keep the interpreter
+    alive.
+
+    A call may take very long.
 
     Args:
         name: Name of the thread.
@@ -40,8 +43,9 @@ class Worker:
         ] = queue.SimpleQueue()
 
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Let *call* be called when its turn comes, and return what it returns as a future; to
-        cancel that is to give up the turn.
+        """Queue *call*, and return a future for its result.
+
+        Cancelling the future removes the call from the queue if it has not started.
         """
         if self._thread is None:
             self._thread = threading.Thread(
@@ -54,7 +58,7 @@ class Worker:
         return future
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Return what *call* returns; a cancellation leaves it running to its end."""
+        """Return the result of *call*; a call that has started is not stopped by a cancellation."""
         loop = asyncio.get_running_loop()
         future = self.submit(call, *args, **kwargs)
         timer = loop.call_later(PATIENCE, _make_room, loop, future, context=contextvars.Context())
@@ -64,7 +68,7 @@ class Worker:
             timer.cancel()
 
     def close(self) -> None:
-        """Let the thread end when it has done what it was given."""
+        """End the thread after the calls that are queued."""
         self._calls.put(None)
 
 
@@ -82,7 +86,7 @@ def _serve(
             else:
                 promise.set_result(result)
                 del result
-        del given, promise, call  # or they would live until the next call
+        del given, promise, call  # otherwise they would live until the next call
 
 
 def _make_room(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
