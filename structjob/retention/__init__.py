@@ -1,1 +1,1 @@
-"""What is deleted when, and how."""
+"""Retention: what is deleted when, and how."""

@@ -1,9 +1,9 @@
-"""Files into which what is pruned is written first, in the form of `structjob.transfer.export`.
+"""Files that archive pruned data before it is deleted, in the form of `structjob.transfer.export`.
 
-A file is written under a hidden name, made safe against a power cut, and then given its name with
-``.pending`` at its end. Only now is what it holds deleted, and then the ending is taken off. So a
-file that ends in ``.pending`` while nobody prunes tells of a process that died in between: all that
-it holds is in it, and some of that may not be deleted yet (`pending`).
+A file is written under a hidden name and made safe against a power failure. Then it gets its name
+with the suffix ``.pending``. Only then is its content deleted from the database, and the suffix
+removed. So a ``.pending`` file means that a process died in between, unless a prune is running. The
+file contains everything, and some of that may not be deleted yet (`Archive.pending`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from structjob.transfer.export import FORMAT, as_line, gzipped, plain
 from structjob.transfer.records import read_records
 
 PENDING = ".pending"
-"""The end of the name of a file whose content is being deleted."""
+"""The suffix of a file whose content is being deleted."""
 
 SinkEvent = JobRecord | AttemptRecord | StepRecord | EventRecord
 
 
 class Archive:
-    """A directory of such files, for one database.
+    """A directory of archive files, for one database.
 
     Args:
-        directory: Made, for its owner alone, if it is absent.
-        database: What tells this database's files from another's in the same directory.
+        directory: The directory; created with access for its owner only, if it is absent.
+        database: A text that distinguishes this database's files from another's in the same
+            directory.
 
     Raises:
-        InvalidArgument: if it is no directory, or cannot be written to.
+        InvalidArgument: if it is not a directory, or not writable.
     """
 
     def __init__(self, directory: Path, database: str) -> None:
@@ -58,14 +59,15 @@ class Archive:
             )
 
     def pending(self) -> list[Path]:
-        """Return files of whose content some may not be deleted, the oldest first; and delete those
-        that never were whole.
+        """Return files whose content may not be fully deleted, oldest first.
+
+        Incomplete files are removed.
         """
         for part in self._directory.glob(f".{self._prefix}*.part"):
             part.unlink(missing_ok=True)
         found = sorted(self._directory.glob(f"{self._prefix}*{PENDING}"))
         for path in found:
-            check_file(path)  # what another user says is archived would be deleted
+            check_file(path)  # otherwise another user's file could cause deletions
         return found
 
     def new(self, what: str) -> ArchiveFile:
@@ -86,7 +88,7 @@ class ArchiveFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        """Its name in the end."""
+        """The file's final name."""
         self.lines = 0
         self._part = path.with_name(f".{path.name}.part")
         descriptor = open_directly(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -99,8 +101,9 @@ class ArchiveFile:
         self._write(b"".join(as_line(kind, plain(record)) for record in records), len(records))
 
     def add_rows(self, kind: str, rows: Sequence[Any]) -> None:
-        """Write rows that are no records: dead letters, which are for people, and no import takes
-        them.
+        """Write rows that are not records: dead letters.
+
+        They are for people; an import ignores them.
         """
         self._write(b"".join(as_line(kind, dict(row)) for row in rows), len(rows))
 
@@ -109,8 +112,9 @@ class ArchiveFile:
         self.lines += number
 
     def close(self) -> Path:
-        """Make the file whole and safe against a power cut, as one whose content is going to be
-        deleted; return its name for now.
+        """Complete the file and make it safe against a power failure.
+
+        Return its name with the suffix ``.pending``, because its content is not deleted yet.
         """
         self._file.close()
         self._raw.flush()
@@ -122,7 +126,7 @@ class ArchiveFile:
         return pending
 
     def discard(self) -> None:
-        """Leave nothing of a file that was not closed."""
+        """Remove a file that was not closed."""
         with suppress(OSError, ValueError):
             self._file.close()
         with suppress(OSError):
@@ -131,7 +135,7 @@ class ArchiveFile:
 
 
 def finish(pending: Path) -> Path:
-    """Say that all that a file holds is deleted; return its name from now on."""
+    """Mark a file as finished, because its content is deleted; return its final name."""
     path = pending.with_name(pending.name.removesuffix(PENDING))
     pending.rename(path)
     _sync(path.parent)
@@ -140,12 +144,12 @@ def finish(pending: Path) -> Path:
 
 @dataclass(slots=True)
 class Keys:
-    """What a file holds, by its keys.
+    """The keys of a file's content.
 
     Attributes:
-        attempts: The number of attempts at each job, parents first.
-        events: Session and number of each event.
-        dead_letters: Ids.
+        attempts: Job id → the job's number of attempts, parents first.
+        events: Session id and number of each event.
+        dead_letters: The ids of the dead letters.
     """
 
     attempts: dict[str, int] = field(default_factory=dict)
@@ -154,10 +158,10 @@ class Keys:
 
 
 def keys(pending: Path) -> Keys:
-    """Return what a file holds.
+    """Return the keys of a file's content.
 
     Raises:
-        ImportRefused: if it is not one that was written here.
+        ImportRefused: if the file was not written by this module.
     """
     found = Keys()
     for number, kind, record in read_records(pending):

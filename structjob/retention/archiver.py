@@ -1,5 +1,6 @@
-"""Archiving what is due, and then deleting it: a file at a time, and first what a process that died
-in between has left.
+"""Archive data that is due, and then delete it, one file at a time.
+
+Files that a dead process left unfinished are finished first.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from structjob.store.tables import attempts, dead_letters, jobs, logs, steps
 from structjob.store.worker import Worker
 
 FILE = 50_000
-"""Lines of a file beyond which another one is begun; a family of jobs is never torn apart."""
+"""Number of lines after which a new file begins; a family of jobs is never split."""
 
 _GROUP = 100
 """Jobs that are read together."""
 
 
 class Archiver:
-    """Takes what is due, as `Deleter` does, and has it deleted once it is in the archive.
+    """Archives data that is due, and then deletes it; has the same methods as `Deleter`.
 
     Args:
-        deleter: Deletes it.
-        archive: Where it is written.
-        worker: Does what blocks.
+        deleter: Deletes the data.
+        archive: The archive that the data is written to.
+        worker: Runs the blocking calls.
 
     Attributes:
-        archived: The files of which all is deleted.
+        archived: The files whose content is completely deleted.
     """
 
     whole = True
-    """Whether it wants whole rows."""
+    """Whether the methods need whole rows, not only keys."""
 
     def __init__(self, deleter: Deleter, archive: Archive, worker: Worker) -> None:
         self._deleter = deleter
@@ -54,7 +55,7 @@ class Archiver:
         self.archived: list[str] = []
 
     async def events(self, rows: Sequence[Any]) -> None:
-        """Archive events that go by themselves."""
+        """Archive events that are deleted independently of their job."""
         file = await self._begun("events")
         await self._worker.run(file.add, "event", [records.event(row) for row in rows])
         self._events += [row["id"] for row in rows]
@@ -66,7 +67,7 @@ class Archiver:
         self._letters += [{"id": row["id"]} for row in rows]
 
     async def jobs(self, plans: Sequence[Plan]) -> None:
-        """Archive whole families of jobs, given parents first, with all that belongs to them."""
+        """Archive whole families of jobs, parents first, with their attempts, steps and events."""
         file = await self._begun("jobs")
         for group in groups(plans, _GROUP):
             ids = [plan.id for plan in group]
@@ -110,7 +111,7 @@ class Archiver:
         self.archived.append(str(await self._worker.run(finish, pending)))
 
     def discard(self) -> None:
-        """Leave nothing of a file that is not whole; what it was to hold is not deleted."""
+        """Remove an incomplete file; its content is not deleted from the database."""
         if self._file is not None:
             self._file.discard()
             self._file = None
@@ -119,7 +120,7 @@ class Archiver:
     # --------------------------------------------------------------------------
 
     async def resume(self, due: Due) -> None:
-        """Delete what is archived, and still due, and was not deleted."""
+        """Delete what a dead process archived but did not delete, if it is still due."""
         for pending in await self._worker.run(self._archive.pending):
             held = await self._worker.run(keys, pending)
             plans = await self._planned(held.attempts, due)
@@ -138,7 +139,7 @@ class Archiver:
             await self._finish(pending)
 
     async def _planned(self, attempts_of: dict[str, int], due: Due) -> dict[str, Plan]:
-        """Return the jobs that are as they were archived."""
+        """Return the jobs that have not changed since they were archived."""
         columns = (jobs.c.id, jobs.c.attempt, jobs.c.session_id, jobs.c.state_seq)
         found = {}
         for ids in groups(list(attempts_of), _GROUP):

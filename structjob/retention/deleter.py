@@ -1,5 +1,6 @@
-"""Deleting what was found: in transactions that are small and short, under a lock, with a breath
-between any two.
+"""Delete data that is due, in small and short transactions, with a pause after each one.
+
+A lock is held in each transaction.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class Deleter:
     Args:
         fetch: Runs a query.
         transact: Runs a call in a transaction.
-        lock: Is held in each of them, or nothing is deleted any more.
+        lock: The lock that must be held in each transaction; otherwise deleting stops.
 
     Attributes:
         counts: How much was deleted: ``events``, ``jobs``, …
     """
 
     whole = False
-    """Whether it wants whole rows; it takes keys."""
+    """Whether the methods need whole rows; keys are enough here."""
 
     def __init__(self, fetch: Fetch, transact: Transact, lock: Lock) -> None:
         self.fetch = fetch
@@ -50,7 +51,7 @@ class Deleter:
         self.counts: Counter[str] = Counter()
 
     async def events(self, rows: Sequence[Any]) -> None:
-        """Delete events that go by themselves."""
+        """Delete events that are deleted independently of their job."""
         await self.remove_events([row["id"] for row in rows])
 
     async def dead_letters(self, rows: Sequence[Any]) -> None:
@@ -66,27 +67,27 @@ class Deleter:
         )
 
     async def jobs(self, plans: Sequence[Plan]) -> None:
-        """Delete jobs, given parents first, with all that belongs to them."""
+        """Delete jobs with their attempts, steps and events; *plans* lists parents first."""
         for group in groups(plans[::-1], _GROUP):
             known = {plan.id: plan for plan in group}
             ids: list[int] = []
             async for page in belonging(self.fetch, logs, list(known), logs.c.ts, logs.c.id):
                 ids += (row["id"] for row in page)
-                if len(ids) >= PAGE:  # most jobs have few, and make one transaction together
+                if len(ids) >= PAGE:  # most jobs have few events, and share one transaction
                     await self.remove_events(ids, known)
                     ids = []
             await self.remove_events(ids, known)
             await self.remove_jobs(group)
 
     async def end(self) -> None:
-        """Do what is left to do: nothing."""
+        """Do nothing: there is no work left."""
 
     async def remove_events(self, ids: Sequence[int], plans: removal.Plans | None = None) -> None:
-        """Delete events; those of jobs in *plans* as long as their job is as planned."""
+        """Delete events; if *plans* is given, only those of jobs that have not changed."""
         await self._remove("events", ids, partial(removal.remove_events, plans=plans))
 
     async def remove_jobs(self, plans: Sequence[Plan]) -> None:
-        """Delete jobs without events, given children first."""
+        """Delete jobs without events; *plans* lists children first."""
         for group in groups(plans, _GROUP):
             known = {plan.id: plan for plan in group}
             async for page in belonging(self.fetch, steps, list(known), steps.c.id):
@@ -95,7 +96,7 @@ class Deleter:
                 )
             at = 0
             while at < len(group):
-                # The rows of a job: its own, and its attempts.
+                # The rows of a job are its own row and its attempts.
                 end, size = at + 1, 1 + group[at].attempt
                 while end < len(group) and size + 1 + group[end].attempt <= self._pace.rows:
                     size += 1 + group[end].attempt
@@ -116,12 +117,14 @@ class Deleter:
             at += len(some)
 
     async def _chunk(self, call: Callable[[Connection], T], size: int) -> T:
-        """Return what *call* returns, given a connection in a transaction in which the lock is
-        held; then take a breath.
+        """Return the result of *call*, run in a transaction in which the lock is held; then
+        pause.
         """
 
         def work(connection: Connection) -> tuple[T, float, int, str]:
-            began = time.perf_counter()  # whoever waits for the database to be free disturbs nobody
+            began = (
+                time.perf_counter()
+            )  # the wait for the database is not counted, because it slows no one down
             self._lock.prove(connection)
             result = call(connection)
             newest = connection.execute(select(func.max(logs.c.id))).scalar_one() or 0

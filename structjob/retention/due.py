@@ -1,4 +1,4 @@
-"""What is due by a retention: the conditions and queries that tell, each served by an index."""
+"""The conditions and queries for what is due by a retention; an index serves each of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessio
 from structjob.store.types import UTCDateTime
 
 _SETTLING = timedelta(hours=1)
-"""How long the row of an event's job may come later than the event."""
+"""How much later than an event the row of its job may arrive."""
 
 _ended = func.coalesce(
     jobs.c.completed_at,
@@ -45,11 +45,11 @@ _TERMINAL = tuple(sorted(status.value for status in JOB_TERMINAL))
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A job that is due, as it was when that was found. What has changed since is left alone.
+    """A job that is due, as it was when it was found. If it has changed since, it is kept.
 
     Attributes:
-        top: The job from which its family was found. In a circle of parents it is below the last
-            one, and keeps none of them.
+        top: The job from which its family was found. In a circle of parents, it is also the child
+            of the last job. As such it does not keep that job from being deleted.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A retention at a moment.
+    """A retention at one moment.
 
     Args:
         retention: What is kept for how long.
@@ -73,7 +73,7 @@ class Due:
 
     @property
     def before(self) -> datetime | None:
-        """The moment before which everything goes that has no age of its own; None for never."""
+        """The moment before which everything without its own age is due; ``None`` for never."""
         return self._before(self.retention.of_rest())
 
     def _before(self, age: timedelta | None) -> datetime | None:
@@ -81,7 +81,7 @@ class Due:
 
     @property
     def statuses(self) -> dict[str, datetime]:
-        """Status → the moment before which such a job must have ended."""
+        """Status → the moment before which a job with this status must have ended to be due."""
         found = {status: self._before(self.retention.of_status(status)) for status in _TERMINAL}
         return {status: before for status, before in found.items() if before is not None}
 
@@ -101,8 +101,9 @@ class Due:
     # --------------------------------------------------------------------------
 
     def events(self) -> list[ColumnElement[bool]]:
-        """Return the conditions of events that go by their own time, each for a query of its own;
-        no event meets two.
+        """Return the conditions of events that are due by their own time.
+
+        Each condition is for a separate query; no event meets two of them.
         """
         found = [
             and_(
@@ -124,7 +125,7 @@ class Due:
         return found
 
     def not_by_level(self) -> ColumnElement[bool]:
-        """Return whether an event is none that goes by its level."""
+        """Return the condition that an event is not due by its level."""
         return and_(
             true(),
             *(
@@ -134,10 +135,11 @@ class Due:
         )
 
     def of_strays(self, job_ids: Sequence[str]) -> ColumnElement[bool] | None:
-        """Return whether an event is due and of one of these jobs, which has no row: it was pruned,
-        and a late event came.
+        """Return the condition that an event is due and belongs to one of these jobs, which has no
+        row.
 
-        None if that is never due.
+        Such a job was pruned, and an event arrived late. Return ``None`` if such events are never
+        due.
         """
         if self.before is None:
             return None
@@ -155,11 +157,10 @@ class Due:
     # --------------------------------------------------------------------------
 
     def tops(self, status: str, after: tuple[datetime, str] | None, limit: int) -> Select[Any]:
-        """Return the query of jobs that are due by themselves, and right above which nothing is
-        that has ended before, by time.
+        """Return the query for due jobs whose parent does not hold them, ordered by time.
 
-        A job whose parent was created later may be in a circle of parents, which older versions
-        imported: `held` finds out.
+        A parent holds a job if it has ended and was created earlier. A job whose parent was created
+        later may be in a circle of parents, which older versions imported; `held` detects this.
         """
         before = _moment(self.statuses[status])
         above = jobs.alias("above")
@@ -177,11 +178,10 @@ class Due:
         return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
 
     def held(self, tops: Sequence[str]) -> Select[Any]:
-        """Return the query of those of these jobs, as ``top``, above which something is that has
-        ended, however far.
+        """Return the query for those of *tops*, as ``top``, that have an ended ancestor at any
+        distance.
 
-        Of the jobs in a circle of parents, the earliest is not held: all of the circle is found
-        below it.
+        In a circle of parents, the earliest job is not held: the whole circle is found below it.
         """
         begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(
             jobs.c.id.in_(tops)
@@ -206,15 +206,16 @@ class Due:
         )
 
     def family(self, tops: Sequence[str], after: tuple[int, str] | None, limit: int) -> Select[Any]:
-        """Return the query of jobs and all that is below them, parents first: what a `Plan` holds,
-        ``top``, and whether each is ``due``.
+        """Return the query for the jobs *tops* and all their descendants, parents first.
+
+        Its columns are those of a `Plan`, ``top``, ``depth``, and ``due``: whether the job is due.
         """
         begin = select(jobs.c.id, jobs.c.id.label("top"), literal(0).label("depth")).where(
             jobs.c.id.in_(tops)
         )
         found = begin.cte("family", recursive=True)
         child = jobs.alias("child")
-        # A job has one parent: a way that leads round in a circle leads by the top.
+        # A job has one parent, so every circle that is reached contains the top.
         below = select(child.c.id, found.c.top, found.c.depth + 1).join(
             found, child.c.parent_job_id == found.c.id
         )
@@ -237,7 +238,7 @@ class Due:
         return statement.order_by(found.c.depth, jobs.c.id).limit(limit)
 
     def job(self) -> ColumnElement[bool]:
-        """Return whether a job is due, as far as that is up to itself."""
+        """Return the condition that a job is due, without regard to its relatives."""
         return or_(
             false(),
             *(
@@ -250,14 +251,15 @@ class Due:
     # --------------------------------------------------------------------------
 
     def dead_letters(self) -> ColumnElement[bool] | None:
-        """Return whether a dead letter is due; None if none ever is."""
+        """Return the condition that a dead letter is due; ``None`` if dead letters are never
+        due.
+        """
         return None if self.before is None else dead_letters.c.ts < _moment(self.before)
 
     def sessions(self) -> ColumnElement[bool] | None:
-        """Return whether a session is due of which nothing is left, and nothing was lost; None if
-        none ever is.
+        """Return the condition that an empty session without losses is due; ``None`` for never.
 
-        One that lost events stays, as the proof of it.
+        A session that lost events is kept, as the proof of the loss.
         """
         if self.before is None:
             return None
@@ -280,8 +282,9 @@ class Due:
 
 
 def _earlier(one: FromClause, other: FromClause) -> ColumnElement[bool]:
-    """Return whether *one* job was created before the *other*; of two that were created at the same
-    time, one is.
+    """Return the condition that *one* job was created before the *other*.
+
+    If both were created at the same time, their ids decide.
     """
     same = and_(one.c.created_at == other.c.created_at, one.c.id < other.c.id)
     return or_(one.c.created_at < other.c.created_at, same)
@@ -292,7 +295,7 @@ def _moment(value: datetime) -> ColumnElement[datetime]:
 
 
 def planned(rows: Sequence[Mapping[Any, Any]]) -> list[Plan]:
-    """Return the jobs of `Due.family` whose whole family is due, in their order."""
+    """Return the jobs of `Due.family` whose whole family is due, in the same order."""
     held = {row["top"] for row in rows if not row["due"]}
     return [
         Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])

@@ -1,5 +1,6 @@
-"""Walking through what is due, page by page: each begins where the one before ended, whatever was
-deleted meanwhile.
+"""Find what is due, page by page.
+
+Each page begins where the previous one ended, whatever was deleted meanwhile.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from structjob.store.tables import jobs, logs
 T = TypeVar("T")
 
 PAGE = 1_000
-"""Rows that are looked at at a time, where all of a row that matters is its key."""
+"""Rows per page if only the keys of the rows are read."""
 
 WHOLE = 200
-"""The same for whole rows: they are encoded on the loop."""
+"""Rows per page if whole rows are read, because they are encoded on the event loop."""
 
 _TOPS = 100
-"""Families that are looked at at a time."""
+"""Families per query."""
 
 _NARROW = 500
-"""Jobs at a time of which it is asked whether they have a row."""
+"""Jobs per query that checks whether the jobs have a row."""
 
 
 def groups(everything: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield *everything*, *size* at a time."""
+    """Yield *everything* in groups of *size*."""
     for first in range(0, len(everything), size):
         yield everything[first : first + size]
 
@@ -42,7 +43,7 @@ async def pages(
     *order: Column[Any],
     whole: bool = False,
 ) -> AsyncIterator[Sequence[Any]]:
-    """Yield the rows that meet a condition: *whole*, or the columns that order them."""
+    """Yield the rows that meet a condition: *whole* rows, or only the columns that order them."""
     size = WHOLE if whole else PAGE
     columns: tuple[Any, ...] = (table,) if whole else order
     query = select(*columns).where(condition).order_by(*order).limit(size)
@@ -55,8 +56,9 @@ async def pages(
 
 
 def _behind(order: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Return whether a row comes behind one with these *values* in the columns that order them:
-    one, or two.
+    """Return the condition that a row comes after the one with these *values*.
+
+    There may be one or two ordering columns.
     """
     first, *rest = (
         literal(value, column.type) for column, value in zip(order, values, strict=True)
@@ -69,8 +71,8 @@ def _behind(order: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElemen
 async def belonging(
     fetch: Fetch, table: Table, job_ids: Sequence[str], *order: Column[Any], whole: bool = False
 ) -> AsyncIterator[Sequence[Any]]:
-    """Yield the rows of *table* that belong to jobs: in one page if they are few, else
-    job by job.
+    """Yield the rows of *table* that belong to jobs: in one page if they are few, else job by
+    job.
     """
     size = WHOLE if whole else PAGE
     columns: tuple[Any, ...] = (table,) if whole else order
@@ -85,7 +87,7 @@ async def belonging(
 
 
 async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
-    """Yield the jobs that are due, whole families at a time, parents before what is below them."""
+    """Yield the jobs that are due, in whole families, parents first."""
     for status in due.statuses:
         after: tuple[datetime, str] | None = None
         while tops := await fetch(due.tops(status, after, _TOPS)):
@@ -104,14 +106,14 @@ async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
 
 
 async def strays(fetch: Fetch, due: Due) -> AsyncIterator[list[str]]:
-    """Yield the ids of jobs that have events which are due, but no row."""
+    """Yield the ids of jobs without a row that have due events."""
     if due.before is None:
         return
     after = ""
     old = logs.c.ts < literal(due.before, logs.c.ts.type)
     while True:
-        # So many jobs at a time, whether they have a row or not: a large log is not read through by
-        # one query.
+        # A limited number of jobs per query, with or without a row, so that one query does not read
+        # the whole of a large log.
         grouped = (
             select(logs.c.job_id)
             .where(logs.c.job_id > after, old)

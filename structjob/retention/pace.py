@@ -1,5 +1,6 @@
-"""The pace of work that must not slow others down: how much at a time, and how long a breath
-between two times.
+"""The pace of background deletion: rows per transaction, and the pause between transactions.
+
+The pace is limited so that deleting does not slow down other work.
 """
 
 from __future__ import annotations
@@ -8,19 +9,19 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 LEAST = 100
-"""Rows of one transaction at least: what a transaction costs by itself would be most of it with
-fewer.
+"""Minimum number of rows in one transaction: with fewer rows, the transaction's own cost would
+dominate.
 """
 
 
 class Limits(NamedTuple):
-    """What a transaction may come to.
+    """The limits of a transaction.
 
     Attributes:
-        seconds: What it is to take at most, by database (its own cost included, which on a server
-            is the commit's more than the rows').
-        rows: Its rows at most: those of a server are taken apart on the loop.
-        breath: How many times as long as a transaction the breath after it is.
+        seconds: Its maximum duration, by database. This includes the transaction's own cost: on a
+            server the commit costs more than the rows.
+        rows: Its maximum number of rows, because rows from a server are decoded on the event loop.
+        breath: The pause after a transaction, as a multiple of the transaction's duration.
     """
 
     seconds: Mapping[str, float]
@@ -29,13 +30,13 @@ class Limits(NamedTuple):
 
 
 BESIDE_WRITERS = Limits({"sqlite": 0.005, "": 0.02}, 500, 20.0)
-"""While others write. They are to keep nine tenths of their speed, on a machine that is overloaded,
-too: there a transaction is slow, and so it is waited for.
+"""The limits while other programs write. Those programs must keep nine tenths of their speed,
+even on an overloaded machine. Transactions are slow there, so the pauses are long.
 """
 
 AT_REST = Limits({"sqlite": 0.02, "": 0.2}, 1_000, 0.2)
-"""While no other program writes; one that begins waits for one transaction at most, and on a server
-not even for that, since the rows of the two are different ones.
+"""The limits while no other program writes. A new writer waits for one transaction at most. On a
+server it does not wait at all, because the two change different rows.
 """
 
 
@@ -43,7 +44,7 @@ class Pace:
     """Measures transactions.
 
     Attributes:
-        rows: How many rows the next transaction is to have.
+        rows: How many rows the next transaction should have.
     """
 
     def __init__(self) -> None:
@@ -51,19 +52,20 @@ class Pace:
         self.rows = LEAST
 
     def took(self, seconds: float, rows: int, newest: int, dialect: str) -> float:
-        """Take note of a transaction; return for how many seconds to leave the database to others.
+        """Record a transaction, and return the seconds to pause after it.
 
         Args:
-            seconds: What it took.
-            rows: How many rows it had.
-            newest: The greatest id of an event afterwards: it grows while others write.
-            dialect: The name of the database's kind.
+            seconds: The transaction's duration.
+            rows: The transaction's number of rows.
+            newest: The greatest id of an event after the transaction; it grows while other programs
+                write.
+            dialect: The name of the kind of database.
         """
         busy = self._newest is not None and newest != self._newest
         self._newest = newest
         limits = BESIDE_WRITERS if busy else AT_REST
         longest = limits.seconds.get(dialect, limits.seconds[""])
-        if seconds > longest or rows >= self.rows:  # one that had little to do tells nothing
+        if seconds > longest or rows >= self.rows:  # a small transaction gives no information
             change = min(max(longest / max(seconds, 1e-6), 0.5), 1.5)
             self.rows = int(max(self.rows * change, LEAST))
         self.rows = min(self.rows, limits.rows)

@@ -1,4 +1,4 @@
-"""How long jobs and events are kept: a rule, and what came of applying it."""
+"""The retention of jobs and events: its rules, and the result of a prune."""
 
 from __future__ import annotations
 
@@ -15,34 +15,38 @@ from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.models import JOB_TERMINAL, JobStatus
 
 MAX_DAYS = 36_500
-"""Days that an age may have at most: a hundred years."""
+"""Maximum age in days: a hundred years."""
 
 Age = float | timedelta | None
-"""Days, or a length of time; None: for ever."""
+"""Days, or a `timedelta`; ``None`` means forever."""
 
 _ENDED = tuple(status.value for status in JobStatus if status in JOB_TERMINAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How long jobs and events are kept. An age is a number of days (0.5 is twelve hours) or a
-    `timedelta`; None is for ever.
+    """How long jobs and events are kept.
 
-    A job goes when it, everything below it, and whatever above it has ended, all ended longer ago
-    than their statuses' ages; with it go its attempts, steps and events. What is pending or running
-    never goes. Events without a job go by their own time.
+    An age is a number of days (0.5 is twelve hours) or a `timedelta`; ``None`` means forever.
+
+    A job is deleted with its attempts, steps and events. This happens when it, all its descendants,
+    and all ended jobs above it ended longer ago than the ages of their statuses. Pending and
+    running jobs are never deleted. Events without a job are deleted by their own time.
 
     Args:
-        days: The age of everything that the other arguments do not name.
-        levels: Level → age of its events. Those of a job go at this age though the job stays, but
-            never later than their job; those without a job go at this age in place of *days*.
-        statuses: Status (``completed``, ``failed``, ``cancelled``, ``crashed``) → age of such jobs,
-            in place of *days*.
-        archive: A directory into which all that goes is written first, as compressed files that
-            ``structjob import`` takes back; made if it is absent. By default what goes is gone.
+        days: The age of everything that the other arguments do not name. Default: ``None``.
+        levels: Level → age of its events. Events of a job are deleted at this age although the job
+            stays, but never later than their job. Events without a job are deleted at this age
+            instead of *days*.
+        statuses: Status (``completed``, ``failed``, ``cancelled``, ``crashed``) → age of jobs with
+            this status, instead of *days*.
+        archive: A directory for compressed files that ``structjob import`` can restore. Everything
+            is written there before it is deleted. The directory is created if it is absent.
+            Default: no archive, so what is deleted cannot be restored.
 
     Raises:
-        InvalidArgument: if an age, a level or a status is none, or nothing is ever to go.
+        InvalidArgument: if an age, a level or a status is invalid, or if everything would be kept
+            forever.
     """
 
     days: Age = None
@@ -69,46 +73,47 @@ class Retention:
                 raise InvalidArgument(
                     f"archive must be the path of a directory, not {self.archive!r}"
                 )
-            # wherever the program goes meanwhile
+            # absolute, because the program may change its working directory
             object.__setattr__(self, "archive", Path(self.archive).absolute())
 
     @classmethod
     def of(cls, given: Retention | Age) -> Retention | None:
-        """Return *given* as a retention: a plain age is that of everything; None stays None.
+        """Return *given* as a retention: a plain age applies to everything; ``None`` stays
+        ``None``.
 
         Raises:
-            InvalidArgument: if it is neither.
+            InvalidArgument: if *given* is neither a retention nor an age.
         """
         return given if given is None or isinstance(given, cls) else cls(days=given)  # type: ignore[arg-type]  # checked there
 
     def of_rest(self) -> timedelta | None:
-        """Return the age of what has none of its own; None is for ever."""
+        """Return the age of everything without its own age; ``None`` means forever."""
         return _span(self.days)
 
     def of_level(self, level: str) -> timedelta | None:
-        """Return the age of events of a *level*; None is for ever."""
+        """Return the age of events of a *level*; ``None`` means forever."""
         return _span(self.levels.get(level, self.days))
 
     def of_status(self, status: str) -> timedelta | None:
-        """Return the age of jobs of a *status*; None is for ever."""
+        """Return the age of jobs of a *status*; ``None`` means forever."""
         return _span(self.statuses.get(status, self.days))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneResult:
-    """What a prune deleted; after a dry run, what it would.
+    """The result of a prune: what was deleted, or in a dry run what would be deleted.
 
     Args:
         dry_run: Whether nothing was deleted.
-        events: Events, those of the jobs included.
-        jobs: Jobs.
-        attempts: Attempts at them.
-        steps: Steps of them.
-        dead_letters: Dead letters.
-        sessions: Sessions of which nothing was left.
-        archived: The files into which it was written before; empty after a dry run.
-        oldest: The time of the oldest event that is kept; None if there is none, and after a dry
-            run.
+        events: Number of events, including those of the jobs.
+        jobs: Number of jobs.
+        attempts: Number of attempts of these jobs.
+        steps: Number of steps of these jobs.
+        dead_letters: Number of dead letters.
+        sessions: Number of empty sessions.
+        archived: The archive files that were written; empty after a dry run.
+        oldest: The time of the oldest event that is kept; ``None`` if there are no events, and
+            after a dry run.
     """
 
     dry_run: bool = False

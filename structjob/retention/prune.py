@@ -1,6 +1,4 @@
-"""Applying a retention: what is due is counted; or it is archived, if that is wanted, and
-deleted.
-"""
+"""Apply a retention: count what is due, or archive it (if configured) and delete it."""
 
 from __future__ import annotations
 
@@ -30,25 +28,25 @@ from structjob.store.tables import attempts, dead_letters, logs, sessions, steps
 from structjob.store.worker import Worker
 
 LOCK = "retention"
-"""The name of the lock under which jobs and events are deleted."""
+"""The name of the lock for deleting jobs and events."""
 
 _GROUP = 200
 """Jobs that are counted together."""
 _LOOK_AGAIN = 0.2
-"""Seconds between two looks whether somebody else is done."""
+"""Seconds between two checks whether another process has finished."""
 _RELEASING = 0.5
-"""Seconds that letting go of the lock may take; it expires by itself."""
+"""Timeout for releasing the lock, in seconds; an unreleased lock expires automatically."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A database, for one who prunes it.
+    """A database, for a prune.
 
     Args:
         fetch: Runs a query.
         transact: Runs a call in a transaction.
-        session_id: In whose name.
-        name: What tells this database from others.
+        session_id: The session that prunes.
+        name: A text that distinguishes this database from others.
     """
 
     fetch: Fetch
@@ -58,13 +56,13 @@ class Access:
 
 
 async def due_now(fetch: Fetch, retention: Retention) -> Due:
-    """Return what is due by a retention, by the database's clock."""
+    """Return what is due by a retention now, by the database's clock."""
     (row,) = await fetch(select(utc_now().label("now")))
     return Due(retention, row["now"])
 
 
 async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
-    """Count what `prune` would delete, and leave everything as it is."""
+    """Count what `prune` would delete, without changing anything."""
     due = await due_now(fetch, retention)
     counts: Counter[str] = Counter()
     if (condition := due.sessions()) is not None:
@@ -74,7 +72,7 @@ async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
             counts["jobs"] += len(group)
             counts["attempts"] += await count(fetch, attempts, attempts.c.job_id.in_(group))
             counts["steps"] += await count(fetch, steps, steps.c.job_id.in_(group))
-            # What goes by its level is counted below.
+            # Events that are due by their level are counted below.
             counts["events"] += await count(
                 fetch, logs, logs.c.job_id.in_(group) & due.not_by_level()
             )
@@ -99,15 +97,15 @@ async def prune(
     Args:
         access: The database.
         retention: What is kept, and for how long.
-        not_within: Leave it if somebody has done it this short a time ago.
-        patience: Seconds to wait while somebody else does it.
+        not_within: Do not prune if a prune finished less than this time ago.
+        patience: Seconds to wait while another process prunes. Default: 0.
 
     Raises:
-        PruneInProgress: if somebody else is at it still, or has done it.
+        PruneInProgress: if another process is still pruning, or has pruned within *not_within*.
         InvalidArgument: if the archive cannot be used.
         OSError: if the archive cannot be written; what is not in it is not deleted.
-        StoreUnavailable: if the database does not answer; what was deleted by then is, and the rest
-            is not.
+        StoreUnavailable: if the database does not answer. What was deleted before stays deleted;
+            the rest is kept.
     """
     if retention.archive is None:
         return await _locked(access, retention, None, None, not_within, patience)
@@ -162,12 +160,12 @@ async def _prune(
         if archiver is not None:
             await archiver.resume(due)
         if (condition := due.sessions()) is not None:
-            # Those that this prune leaves empty go with the next one.
+            # Sessions that this prune makes empty are deleted by the next prune.
             async for page in pages(fetch, sessions, condition, sessions.c.session_id):
                 await deleter.sessions(page, condition)
         async for plans in families(fetch, due):
             await taker.jobs(plans)
-        # or what goes with its job would be found once more, and be in the archive twice
+        # otherwise events that are deleted with their job would be found again, and archived twice
         await taker.end()
         for condition in due.events():
             async for page in pages(
@@ -200,7 +198,7 @@ async def _prune(
 
 
 async def _stray_events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[bool]]:
-    """Yield the conditions of events that are due, and whose jobs have no row."""
+    """Yield the conditions of due events whose jobs have no row."""
     async for ids in strays(fetch, due):
         if (condition := due.of_strays(ids)) is not None:
             yield condition

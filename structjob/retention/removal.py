@@ -1,8 +1,7 @@
-"""Deleting, a chunk in each transaction: rows by their primary keys, with what explains their
-absence.
+"""Delete rows by their primary keys, a chunk in each transaction, and record what was deleted.
 
-What is deleted is read and locked in the same transaction, and left alone if it is not any more
-what was found before.
+The rows are read and locked in the same transaction. A row that has changed since it was found is
+kept.
 """
 
 from __future__ import annotations
@@ -32,12 +31,13 @@ Plans = Mapping[str, Plan]
 
 
 def remove_events(connection: Connection, ids: Sequence[int], plans: Plans | None = None) -> int:
-    """Delete events, and put down that they were pruned; return how many there were.
+    """Delete events, and record that they were pruned; return how many there were.
 
     Args:
-        connection: In a transaction.
-        ids: Their ids.
-        plans: The jobs with which they go, if they do; those of a job that has changed stay.
+        connection: A connection in a transaction.
+        ids: The events' ids.
+        plans: The jobs that the events are deleted with, if any; events of a job that has changed
+            are kept.
     """
     told = logs.c.fingerprint.is_not(None)
     columns = (
@@ -70,7 +70,7 @@ def remove_events(connection: Connection, ids: Sequence[int], plans: Plans | Non
 
 
 def remove_steps(connection: Connection, ids: Sequence[str], plans: Plans) -> int:
-    """Delete steps of jobs that are as planned; return how many there were."""
+    """Delete steps of jobs that have not changed; return how many there were."""
     found = (
         connection.execute(select(steps.c.id, steps.c.job_id).where(steps.c.id.in_(ids)))
         .mappings()
@@ -84,18 +84,19 @@ def remove_steps(connection: Connection, ids: Sequence[str], plans: Plans) -> in
 
 
 def remove_jobs(connection: Connection, plans: Plans) -> tuple[int, int]:
-    """Delete jobs that are as planned and to which nothing belongs any more but attempts; return
-    how many jobs and attempts.
+    """Delete jobs that have not changed and own nothing but attempts.
+
+    Return the numbers of deleted jobs and attempts.
     """
     going = _as_planned(connection, plans, plans)
-    for table in (logs, steps):  # what came late goes the next time
+    for table in (logs, steps):  # the next prune deletes what arrived late
         going -= set(
             connection.scalars(select(table.c.job_id).where(table.c.job_id.in_(plans)).distinct())
         )
     found = connection.execute(
         select(jobs.c.id, jobs.c.parent_job_id).where(jobs.c.parent_job_id.in_(plans))
     ).all()
-    # what closes a circle keeps none of it
+    # the child that closes a circle does not keep its parent
     below = [(child, parent) for child, parent in found if child != plans[parent].top]
     while staying := {parent for child, parent in below if child not in going and parent in going}:
         going -= staying
@@ -107,15 +108,17 @@ def remove_jobs(connection: Connection, plans: Plans) -> tuple[int, int]:
 
 
 def remove_dead_letters(connection: Connection, ids: Sequence[int]) -> int:
-    """Delete dead letters; return how many there were. That their numbers are not in the logs is
-    explained already.
+    """Delete dead letters; return how many there were.
+
+    The absence of their numbers from the logs is explained already.
     """
     return _deleted(connection, delete(dead_letters).where(dead_letters.c.id.in_(ids)))
 
 
 def remove_sessions(connection: Connection, ids: Sequence[int], due: ColumnElement[bool]) -> int:
-    """Delete sessions that are still *due*, with the rows that explain their numbers; return how
-    many there were.
+    """Delete sessions that are still *due*, with the rows that explain their numbers.
+
+    Return how many there were.
     """
     mine = (
         select(sessions.c.session_id).where(sessions.c.session_id.in_(ids), due).with_for_update()
@@ -128,7 +131,7 @@ def remove_sessions(connection: Connection, ids: Sequence[int], due: ColumnEleme
 
 
 def _as_planned(connection: Connection, plans: Plans, ids: Collection[str]) -> set[str]:
-    """Return which of these jobs are as they were when they were found, and lock them."""
+    """Return and lock those of these jobs that have not changed since they were found."""
     if not ids:
         return set()
     columns = (jobs.c.id, jobs.c.attempt, jobs.c.session_id, jobs.c.state_seq)
