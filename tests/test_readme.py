@@ -70,8 +70,18 @@ def test_the_commands_of_the_quick_start_explain_what_it_did(tmp_path: Path) -> 
         assert "vm-migrate" in done.stdout or "part copied" in done.stdout
 
 
+def _anchor(heading: str) -> str:
+    """The fragment by which a heading of Markdown is linked to."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
 def test_the_links_lead_somewhere() -> None:
-    """No link in the README or the documentation is dead."""
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")):
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    """No link in the README or the documentation is dead, and each one's section exists."""
+    for page in (ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("**/*.md")):
+        links = re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)", page.read_text("utf-8"))
+        for target, section in links:
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            if section:
+                headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
+                assert section in map(_anchor, headings), f"{page.name} links to {target}#{section}"
