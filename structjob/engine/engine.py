@@ -130,7 +130,7 @@ class Engine:
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    # -- life
+    # -- start and close
     # --------------------------------------------------------------------------
 
     async def enter(self, seconds: float) -> StoreUnavailable | None:
@@ -378,7 +378,7 @@ class Engine:
         """
         return may_block() and threading.get_ident() != self._thread and not self.loop.is_closed()
 
-    # -- being asked
+    # -- requests
     # --------------------------------------------------------------------------
 
     def flush_soon(self) -> None:

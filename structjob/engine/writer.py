@@ -96,7 +96,7 @@ class Writers:
         self._looked_at = 0.0
         """When the first writer last looked for pending events: those that wait now came later."""
 
-    # -- being asked
+    # -- requests
     # --------------------------------------------------------------------------
 
     def wake(self) -> None:

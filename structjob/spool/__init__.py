@@ -1,1 +1,3 @@
-"""From a line to a file that survives the process: queues, directories, and who writes."""
+"""The spool: from a line of bytes to files that survive the process (queues, directories,
+recorder).
+"""

@@ -1,10 +1,10 @@
 """The directory of a session: its queues on disk and two lock files.
 
-``alive`` is locked (``flock``) by the process that writes, until it ends in whatever way;
-``deliver`` by the one that delivers: the writer's own engine, or whoever adopted the directory. A
-forked child has no engine: it holds ``alive`` only, and its parent delivers. A lock is closed,
-never unlocked: a fork may share it. While a directory is made or deleted its name begins with a
-dot.
+The process that writes holds a lock (``flock``) on ``alive`` until it ends in any way. The process
+that delivers holds ``deliver``: the writer's own engine, or a process that adopted the directory. A
+forked child has no engine: it holds ``alive`` only, and its parent delivers. A lock file is closed,
+never unlocked, because a fork may share the lock. While a directory is created or deleted, its name
+begins with a dot.
 """
 
 from __future__ import annotations
@@ -38,20 +38,25 @@ from structjob.spool.tally import Tally
 
 _META = "session.json"
 _SET_ASIDE = "set-aside"
-"""File in a session's directory that says why a database refused what is in it."""
+"""File in a session's directory with the reason why it was set aside."""
 RETRY_AFTER = 600.0
-"""Seconds after which a directory that was set aside is tried once more."""
+"""Seconds after which a directory that was set aside is tried again."""
 _EARLIEST, _LATEST = 1970, 9998
-"""Years that every database and every time zone can hold."""
+"""Years that every database and every time zone can represent."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
-"""Seconds after which a directory that is still being made, or deleted, was left so."""
+"""Seconds after which a directory that is still being created or deleted counts as left behind."""
 
 
 def _check_directory(path: Path) -> None:
-    """Make *path* ours alone: a directory, no link, of this user, 0700, and not in one that another
-    user made in a shared one.
+    """Create *path* if needed and check that it is private to this user.
+
+    It must be a directory and not a link, belong to this user and have mode 0700. It must not be
+    inside a directory that another user created in a shared one.
+
+    Raises:
+        SpoolError: if it cannot be used.
     """
     try:
         with contextlib.suppress(FileExistsError):
@@ -82,11 +87,13 @@ def _check_directory(path: Path) -> None:
 
 
 def _lock(path: Path, *, create: bool) -> int | None:
-    """Return a descriptor that holds the lock on *path*, or ``None`` if another holds it (or it is
-    gone, or no file of ours).
+    """Return a descriptor that holds the lock on *path*, or ``None`` if it cannot be locked.
+
+    This is the case if another process holds the lock, or if the file is missing or cannot be
+    opened.
     """
     try:
-        # Non-blocking: what lies there by this name may be a pipe.
+        # Non-blocking, because the path may name a pipe.
         fd = os.open(
             path,
             os.O_RDWR
@@ -110,14 +117,14 @@ def _lock(path: Path, *, create: bool) -> int | None:
 
 
 class SessionSpool:
-    """A session's directory with its lanes.
+    """A session's directory with its queues.
 
     Attributes:
-        session: Whose it is.
-        events: The lane of the log events.
-        states: The lane of the changes of state; no flood of logs fills it.
-        tally: What is known of its numbers; ``None`` if that was lost.
-        alive: Whether its process may still write.
+        session: The session that it belongs to.
+        events: The queue of the events.
+        states: The queue of the changes of state; separate, so that many events cannot fill it.
+        tally: The session's numbers; ``None`` if they were lost.
+        alive: Whether the session's process may still write.
     """
 
     def __init__(
@@ -147,13 +154,19 @@ class SessionSpool:
         overflow: Overflow = "drop_oldest",
         deliver: bool = True,
     ) -> SessionSpool:
-        """Make the directory of *session* below *root*.
+        """Create the directory of *session* below *root*.
 
-        It appears under its name only with its locks held: nobody can take it for an orphan's
-        before.
+        It gets its name only when its locks are held, so that no process can adopt it before.
+
+        Args:
+            root: The directory of spools.
+            session: The session.
+            max_bytes: Maximum bytes of the event queue; default: no limit.
+            overflow: What happens beyond that; default: drop the oldest events.
+            deliver: Whether this process also delivers; False in a forked child.
 
         Raises:
-            SpoolError: if it cannot be made.
+            SpoolError: if the directory cannot be created.
         """
         _check_directory(root)
         directory = root / str(session.session_id)
@@ -173,7 +186,7 @@ class SessionSpool:
             fd = open_directly(unfinished / _META, _NEW)
             with open(fd, "wb") as file:
                 file.write(msgspec.json.encode(session))
-            # The lanes too: a directory that has its name is whole.
+            # The queues are created first too: a directory with its final name is complete.
             tally = Tally.create(unfinished)
             shared = not deliver
             lanes.append(
@@ -215,18 +228,18 @@ class SessionSpool:
         overflow: Overflow = "drop_oldest",
         fallbacks: bool = False,
     ) -> SessionSpool:
-        """Make the directory of *session* in the first of the *places* that works.
+        """Create the directory of *session* in the first of the *places* that works.
 
         Args:
             places: See `structjob.spool.places`.
-            session: Whose it is.
+            session: The session.
             max_bytes: See `create`.
             overflow: See `create`.
-            fallbacks: Whether to try the places' fallbacks for every fault. They are always tried
-                if the disk is full: a log that has no room must not keep a program from starting.
+            fallbacks: Whether to try the places' fallbacks after every error. They are always tried
+                if the disk is full: a full disk must not prevent a program from starting.
 
         Raises:
-            SpoolError: if none works; about the first one.
+            SpoolError: if none of them works; the error of the first one.
         """
         first: SpoolError | None = None
         for root in (*places.candidates, *places.fallbacks):
@@ -242,7 +255,7 @@ class SessionSpool:
             if first is not None:
                 diagnostics.warning("%s; what is logged waits in %s instead", first, root)
             return spool
-        assert first is not None  # noqa: S101 -- there is a candidate
+        assert first is not None  # noqa: S101 -- there is at least one candidate
         raise first
 
     @property
@@ -250,8 +263,10 @@ class SessionSpool:
         return "alive" not in self._locks
 
     def try_finish(self) -> bool:
-        """Return whether the writer has ended; from then on the lanes are final, and no-one else
-        can think so too.
+        """Return whether the writer has ended.
+
+        If so, this process locks ``alive``: the queues are final, and no other process gets the
+        same result.
         """
         if self.alive and (fd := _lock(self.directory / "alive", create=True)) is not None:
             self._locks["alive"] = fd
@@ -261,7 +276,7 @@ class SessionSpool:
         return not self.alive
 
     def close(self) -> None:
-        """Let go of the files and locks: what waits is now up to the next process."""
+        """Close the files and locks; the next process delivers what still waits."""
         self.events.close()
         self.states.close()
         self._close_others()
@@ -273,8 +288,11 @@ class SessionSpool:
             os.close(self._locks.popitem()[1])
 
     def set_aside(self, reason: str) -> bool:
-        """Leave the directory as it is, with a note for others of the *reason* why it cannot be
-        delivered; return whether there is one.
+        """Keep the directory unchanged and write a note with the *reason* why it cannot be
+        delivered.
+
+        Returns:
+            Whether the note could be written.
         """
         note = self.directory / _SET_ASIDE
         try:
@@ -289,9 +307,9 @@ class SessionSpool:
         return True
 
     def remove(self) -> None:
-        """Delete the directory: all of it is stored."""
-        # In one step out of everybody's sight: what has its name is whole, whatever happens
-        # meanwhile.
+        """Delete the directory, of which everything is stored."""
+        # First rename it, in one atomic step: a directory with its final name is always complete,
+        # even if this process ends now.
         gone = _hidden(self.directory)
         with contextlib.suppress(OSError):
             self.directory.rename(gone)
@@ -299,7 +317,7 @@ class SessionSpool:
         self.close()
 
     def forget(self) -> None:
-        """Let go of the files in a forked child; the parent's locks stay its own."""
+        """Close the files in a forked child; the parent keeps its locks."""
         self.events.forget()
         self.states.forget()
         self._close_others()
@@ -309,8 +327,10 @@ _held: weakref.WeakSet[SessionSpool] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """A lock is shared with a forked child, which would keep it for as long as it lives: its own
-    and those of adopted directories.
+    """Close the files of all spools in a forked child.
+
+    The child shares the locks of its parent's own and adopted directories, and would hold them as
+    long as it lives.
     """
     for spool in list(_held):
         spool.forget()
@@ -322,18 +342,18 @@ at_fork("spools", in_child=_after_fork)
 def adopt(
     root: Path, known: set[int], database: str | None = None, *, exactly: bool = False
 ) -> list[SessionSpool]:
-    """Take over the directories below *root* that nobody delivers.
+    """Adopt the directories below *root* that no process delivers.
 
     Args:
         root: A directory of spools; see `structjob.spool.places`.
-        known: Sessions not to look at: one's own, and those taken over before.
-        database: Which database one delivers to, as it stands in `Session.database`: what was for
-            another one is told of.
-        exactly: Whether to take only what is known to be for that database.
+        known: Sessions to skip: the caller's own, and those adopted before.
+        database: The database that the caller delivers to, as in `Session.database`. A spool for
+            another database is adopted with a warning.
+        exactly: Whether to adopt only spools that are known to be for that database.
 
     Returns:
-        Those whose lock was free. On a network file system none is: there a
-        free lock proves nothing, and the heartbeat decides.
+        The spools whose lock was free. On a network file system the list is empty: a free lock
+            proves nothing there, and the heartbeat decides.
     """
     names = [name for name in _names(root) if int(name) not in known]
     if not names or is_network(root):
@@ -343,8 +363,8 @@ def adopt(
         directory = root / name
         if not _ours(directory):
             continue
-        # One that cannot be looked into is left to the reports of `structjob doctor`; it keeps
-        # nobody from the others.
+        # A directory that cannot be read is left to the report of `structjob doctor`; it must not
+        # block the others.
         with contextlib.suppress(OSError):
             if exactly and (
                 database is None
@@ -358,12 +378,14 @@ def adopt(
 
 
 def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[SessionSpool]:
-    """Take over what is left for a database in its other places: what has its own name, and what
-    says that it is for this database.
+    """Adopt the spools of a database in its other places.
+
+    These are all spools in the places that belong to this database, and spools in other places that
+    name this database.
 
     Args:
         places: The database's places.
-        root: The place to leave out.
+        root: The place to skip.
         known: See `adopt`.
     """
     adopted: list[SessionSpool] = []
@@ -379,7 +401,7 @@ def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[
 
 
 def left_in(places: Places) -> list[Path]:
-    """Return the sessions' directories of one database on this host, wherever they are."""
+    """Return the session directories of one database on this host, in all its places."""
     found: dict[str, Path] = {}
     for place in places.own():
         for directory in directories(place):
@@ -396,12 +418,12 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
         return None
     fd = _lock(directory / "deliver", create=False)
     if fd is None and (directory / "deliver").exists():
-        return None  # somebody delivers it
+        return None  # another process delivers it
     try:
         session = _read_session(directory)
         if session is not None and fd is None:
-            # Whoever restored the directory from a backup left the lock files out: nobody holds
-            # them.
+            # A backup may have omitted the lock files when the directory was restored: no process
+            # holds them.
             fd = _lock(directory / "deliver", create=True)
         if session is None or fd is None:
             return None
@@ -426,7 +448,7 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
 
 
 class SetAside(NamedTuple):
-    """Why a directory was set aside, how long ago in seconds, and the file that says so."""
+    """Why a directory was set aside, its age in seconds, and the file with the note."""
 
     reason: str
     age: float
@@ -448,7 +470,7 @@ def set_aside(directory: Path) -> SetAside | None:
 
 
 def _ours(directory: Path) -> bool:
-    """Return whether *directory* is one, no link, and this user's."""
+    """Return whether *directory* is a directory (not a link) and belongs to this user."""
     try:
         info = os.lstat(directory)
     except OSError:
@@ -457,7 +479,7 @@ def _ours(directory: Path) -> bool:
 
 
 def _read_session(directory: Path) -> Session | None:
-    """Return whose *directory* is; ``None`` if it is no session's."""
+    """Return the session of *directory*; ``None`` if it is not a session's directory."""
     number = int(directory.name)
     if not 0 < number < 1 << 53 or directory.name != str(number):
         return None
@@ -470,7 +492,8 @@ def _read_session(directory: Path) -> Session | None:
             return _clipped(session, written)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         pass
-    # A power cut may leave the file empty. The events are worth more than knowing whose they are.
+    # A power failure may leave the file empty. The events are kept even if their session is
+    # unknown.
     lanes = (
         DiskQueue(directory, "events", writable=False),
         DiskQueue(directory, "states", writable=False),
@@ -479,8 +502,10 @@ def _read_session(directory: Path) -> Session | None:
 
 
 def _clipped(session: Session, written: float) -> Session:
-    """Return *session*, which was read from a file of the time *written*, with values that every
-    database takes.
+    """Return *session* with values that every database accepts.
+
+    *written* is the modification time of the file that it was read from; it replaces an invalid
+    start.
     """
     try:
         moment = datetime.fromisoformat(session.started_at)
@@ -511,15 +536,13 @@ def _text(value: str | None, longest: int) -> str | None:
 
 
 def database_of(directory: Path) -> str | None:
-    """Return which database a session's *directory* is for, if it says so."""
+    """Return which database a session's *directory* is for, if it names one."""
     session = _read_session(directory) if _ours(directory) else None
     return session.database if session is not None else None
 
 
 def sweep(root: Path) -> None:
-    """Delete below *root* what a process left that ended while it made a session's directory, or
-    deleted one.
-    """
+    """Delete directories below *root* that were left while a process created or deleted them."""
     with contextlib.suppress(OSError):
         for name in os.listdir(root):
             hidden = root / name
@@ -537,7 +560,7 @@ def sweep(root: Path) -> None:
 
 
 def _hidden(directory: Path) -> Path:
-    """Return the name of *directory* while it is made, or deleted."""
+    """Return the name of *directory* while it is created or deleted."""
     return directory.with_name("." + directory.name)
 
 
@@ -549,7 +572,7 @@ def _names(root: Path) -> list[str]:
 
 
 def waiting(directories: Iterable[Path]) -> list[tuple[Path, int]]:
-    """Return the bytes that wait in each of some sessions' *directories*; for messages."""
+    """Return the bytes that wait in each of the sessions' *directories*; for messages."""
     found = []
     for directory in directories:
         with contextlib.suppress(OSError):
@@ -567,7 +590,7 @@ def waiting(directories: Iterable[Path]) -> list[tuple[Path, int]]:
 
 
 def directories(root: Path) -> list[Path]:
-    """Return the sessions' directories below *root*; none where it cannot be read."""
+    """Return the session directories below *root*; an empty list if it cannot be read."""
     try:
         return [root / name for name in _names(root)]
     except OSError:
@@ -575,7 +598,7 @@ def directories(root: Path) -> list[Path]:
 
 
 def is_alive(directory: Path) -> bool:
-    """Return whether somebody writes to a session's *directory*, or delivers what is in it."""
+    """Return whether a process writes to a session's *directory* or delivers it."""
     for name in ("alive", "deliver"):
         fd = _lock(directory / name, create=False)
         if fd is None and (directory / name).exists():

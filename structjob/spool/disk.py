@@ -1,12 +1,12 @@
 """The crash-safe queue on disk.
 
-A session (one running process) writes into two lanes, ``events`` and ``states``. A lane on disk is
-a sequence of segment files of JSON lines; one record is one ``write()`` to a file opened with
-``O_APPEND``: safe against ``kill -9`` when the call returns, and without a lock, so that a signal
-handler, ``__del__`` or another thread may come in between anywhere.
+A session (one running process) writes into two queues, ``events`` and ``states``. A queue on disk
+is a sequence of segment files of JSON lines. One record is one ``write()`` to a file opened with
+``O_APPEND``. It survives ``kill -9`` when the call returns, and needs no lock, so that a signal
+handler, ``__del__`` or another thread may interrupt at any point.
 
-The lines are what the database is given: to read a batch is one ``pread`` up to the last newline.
-Nothing is parsed on the way, but for the lanes of dead processes, whose checksums are verified
+The lines are passed to the database unchanged: reading a batch is one ``pread`` up to the last
+newline. Nothing is parsed, except in the queues of dead processes, whose checksums are verified
 first.
 """
 
@@ -29,32 +29,34 @@ from structjob.spool.queue import BLOCK_POLL, Batch, Dropped, Overflow, may_bloc
 from structjob.spool.tally import Tally
 
 SEGMENT_BYTES = 4 * 1024 * 1024
-"""Size at which a lane goes on in a new file, so that what is delivered can be deleted: half a
-millisecond of work, done on the loop.
+"""Size at which a queue continues in a new file, so that delivered files can be deleted.
+
+Reading one takes half a millisecond, on the loop.
 """
 
 SETTLE = 2.0
-"""Seconds after a rotation before the old segment may go: a ``write()`` that began before may land
-in it late.
+"""Seconds after a rotation before the old segment may be deleted. A ``write()`` that began before
+the rotation may reach it late.
 """
 
 _FULL = "spool_full"
 _SEGMENT = re.compile(r"(events|states)-(\d{6,})\.jsonl")
 _CLEARED = 1024 * 1024
-"""Bytes that are cleared at a time."""
+"""Number of bytes that are cleared at once."""
 _LONGEST = 64 * 1024 * 1024
 
 _SHORTEST = 64
-"""Bytes that a record has at least."""
+"""Minimum size of a record in bytes."""
 
 _THREADS = 64
-"""Last lines of a batch among which its greatest number is looked for."""
+"""Number of last lines of a batch that are searched for its greatest number."""
 
 
 @dataclass(slots=True, eq=False)
 class _Segment:
-    """One file of a lane: how far it is read and stored, and when the lane went on to the next
-    (monotonic, 0: not yet).
+    """One file of a queue: how far it is read and stored.
+
+    ``retired`` is when the queue continued in the next file (monotonic seconds; 0: not yet).
     """
 
     number: int
@@ -65,15 +67,18 @@ class _Segment:
     done: dict[int, int] = field(default_factory=dict)
 
     def ack(self, start: int, end: int) -> None:
-        """Note that start…end is stored; two writers may finish in the other order."""
+        """Record that the bytes from *start* to *end* are stored; two writers may finish in any
+        order.
+        """
         self.done[start] = end
         while self.acked in self.done:
             self.acked = self.done.pop(self.acked)
 
 
 def _first_lines(chunk: bytes, most: int) -> tuple[int, int]:
-    """Return where the first *most* lines of *chunk* end, and how many there are: without a copy of
-    each, for this is done on the loop.
+    """Return where the first *most* lines of *chunk* end, and their number.
+
+    The lines are not copied, because this runs on the loop.
     """
     end = count = 0
     while count < most and (found := chunk.find(b"\n", end) + 1):
@@ -82,27 +87,28 @@ def _first_lines(chunk: bytes, most: int) -> tuple[int, int]:
 
 
 def _last_number(lines: bytes) -> int:
-    """Return about the greatest number in *lines*: they are out of order by as many as threads
-    wrote at once, at most.
+    """Return approximately the greatest number in *lines*.
+
+    Lines are out of order by at most the number of threads that wrote concurrently.
     """
     return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)), default=0)
 
 
 class DiskQueue:
-    """A lane on disk.
+    """A queue on disk.
 
     Args:
         directory: The session's directory.
         name: ``events`` or ``states``.
-        writable: Whether this process writes it. If not, the lane is another process's: its
-            checksums are verified.
-        segment_bytes: Size of a segment at which the next one begins.
-        max_bytes: Bytes that may wait at most; ``None`` without bound.
-        overflow: What happens when they do.
-        shared: Whether another process delivers what this one writes. What that one has delivered
-            it deletes, and what it has in hand cannot be known: the newest are dropped in place of
-            the oldest.
-        tally: Of the session, for the lane of its events.
+        writable: Whether this process writes it. If not, the queue belongs to another process and
+            its checksums are verified.
+        segment_bytes: Size of a segment in bytes at which the next one begins.
+        max_bytes: Maximum number of bytes that may wait; ``None`` means no limit.
+        overflow: What happens beyond that.
+        shared: Whether another process delivers what this one writes. That process deletes what it
+            has delivered, and what it currently holds is unknown here. Therefore the newest events
+            are dropped instead of the oldest.
+        tally: The session's tally, for the queue of its events.
     """
 
     def __init__(
@@ -121,15 +127,18 @@ class DiskQueue:
         self.closed = False
         self.room_comes = may_block
         self.damaged = 0
-        """Lines left out since their checksum was wrong."""
+        """Number of lines omitted because their checksum was wrong."""
         self.damaged_most = 0
-        """How many records they can have been: where newlines were damaged, too, a line was
-        several.
+        """Maximum number of records that these lines can have been.
+
+        If newlines were damaged too, one line was several records.
         """
         self.last_seen = 0
-        """Greatest number that they had, as far as it can be told."""
+        """Greatest number of the damaged lines, as far as it is known."""
         self.final = False
-        """Whether nobody writes any more: the end of the file is then the end of its last line."""
+        """Whether no process writes any more: then the end of the file is the end of its last
+        line.
+        """
         self._directory = directory
         self._name = name
         self._writable = writable
@@ -153,7 +162,8 @@ class DiskQueue:
         self._full = False
         self._torn = False
         self._greatest = 0
-        # Threads may miss each other's additions: good enough to know when to look at the file.
+        # Concurrent additions of threads may be lost; this is accurate enough to decide when to
+        # check the file.
         self._since_check = 0
         self._fd = -1
         if writable:
@@ -168,9 +178,9 @@ class DiskQueue:
             return
         written = os.write(self._fd, line)
         if written != len(line):
-            # A full disk took a part of it. The rest must not follow, for another record may stand
-            # between by now: close the fragment, which its checksum exposes, and let the caller
-            # keep the line elsewhere.
+            # A full disk took only a part of the line. The rest must not follow, because another
+            # record may already be in between. End the fragment with a newline, so that its
+            # checksum exposes it, and let the caller keep the line elsewhere.
             self._torn = True
             with contextlib.suppress(OSError):
                 os.write(self._fd, b"\n")
@@ -180,8 +190,9 @@ class DiskQueue:
             self.check_space()
 
     def _admit(self, line: bytes, number: int) -> bool:
-        """Return whether the lane takes the record, though it is full: it is not one that drops the
-        oldest.
+        """Return whether the queue takes the record although it is full.
+
+        This is for the policies that do not drop the oldest events.
         """
         if self._overflow == "block" and self.room_comes():
             while self._full and not self.closed and self.room_comes():
@@ -189,7 +200,7 @@ class DiskQueue:
                 self.check_space()
             return True
         if self._shared:
-            # nobody acknowledges anything here: what was deleted is to be seen on disk only
+            # no batch is acknowledged in this process: only the disk shows what was deleted
             self.check_space()
             if not self._full:
                 return True
@@ -198,10 +209,11 @@ class DiskQueue:
         return False
 
     def check_space(self) -> None:
-        """Begin a new segment where the present one is long enough; enforce the bound. Cheap, may
-        be called from anywhere.
+        """Begin a new segment if the current one is long enough, and enforce the limit.
+
+        This is cheap and may be called from anywhere.
         """
-        # Never waiting for the lock: a signal handler may have come in while its own thread holds
+        # Never wait for the lock: a signal handler may have interrupted its own thread, which holds
         # it.
         if self._fd < 0 or not self._lock.acquire(blocking=False):
             return
@@ -218,9 +230,9 @@ class DiskQueue:
                         break
                 self._full = over and self._overflow != "drop_oldest"
         except OSError:
-            # No room or no descriptor for another segment. The record that brought us here is
-            # written, so its caller must not hear of it and write it once more: the present segment
-            # grows until the next attempt.
+            # There is no space or no descriptor for another segment. The record that caused this
+            # check is written, so its caller must not get an error and write it again. The current
+            # segment grows until the next attempt.
             pass
         finally:
             self._lock.release()
@@ -228,10 +240,11 @@ class DiskQueue:
     def _rotate(self, last: int) -> None:
         fresh = self._create(last + 1)
         try:
-            # Known before anybody can write to it: whoever asks for the position next must find it.
+            # Registered before any thread can write to it: the next call of `position` must find
+            # it.
             self._segments[last + 1] = _Segment(last + 1)
-            # The descriptor keeps its number: a thread that is about to write then writes to one of
-            # the two files, and never to a stranger's that was given the number meanwhile.
+            # The descriptor keeps its number. A thread that is about to write then writes to one of
+            # the two files, and never to another file that got the number meanwhile.
             os.dup2(fresh, self._fd, inheritable=False)
         except OSError:
             self._delete(self._segments[last + 1])
@@ -241,7 +254,7 @@ class DiskQueue:
         self._segments[last].retired = time.monotonic()
 
     def _drop_oldest(self) -> bool:
-        """Give up the oldest segment that nobody writes and no batch is from."""
+        """Drop the oldest segment that no thread writes and that no pending batch comes from."""
         for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
             if (
                 segment.retired
@@ -249,8 +262,8 @@ class DiskQueue:
                 and segment.read == segment.acked
                 and not segment.done
             ):
-                # Its file first: should the process end in between, the numbers are missing and not
-                # both dropped and delivered.
+                # Record the risk and delete the file first: if the process ends in between, the
+                # numbers are missing, instead of both dropped and delivered.
                 left = b""
                 with contextlib.suppress(FileNotFoundError):
                     left = self._path(segment.number).read_bytes()[segment.acked :]
@@ -261,7 +274,7 @@ class DiskQueue:
         return False
 
     def _drop(self, lines: bytes, reason: str) -> int:
-        """Note that *lines* were given up, and whose they were; return how many."""
+        """Record that *lines* were dropped, and their jobs; return the number of lines."""
         owners: dict[str | None, list[int]] = {}
         for line in lines.split(b"\n"):
             number, job_id = owner_of(line)
@@ -275,8 +288,9 @@ class DiskQueue:
         return sum(map(len, owners.values()))
 
     def _risk(self, number: int) -> None:
-        """Note that, up to *number*, events were given up and it is known in memory only, until
-        `Recorder.account` has written it.
+        """Record that events up to *number* were dropped, and that only memory knows this.
+
+        This is so until `Recorder.account` has written it.
         """
         if self._tally is not None:
             self._tally.risk(number)
@@ -291,10 +305,10 @@ class DiskQueue:
         del self._segments[segment.number]
 
     def sync(self) -> None:
-        # The files that were left behind, too, their names, and last the present one: one that is
-        # left meanwhile is in the list.
+        # Sync the earlier segments, their directory and then the current segment, in this order: a
+        # segment that is left during the loop is in the list already or is still synced at the end.
         for path in [*map(self._path, sorted(self._segments)), self._directory]:
-            with contextlib.suppress(FileNotFoundError):  # stored, and deleted
+            with contextlib.suppress(FileNotFoundError):  # stored and deleted
                 fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
                 try:
                     os.fsync(fd)
@@ -310,8 +324,8 @@ class DiskQueue:
         with self._lock:
             if not self._writable:
                 self._find_segments()
-            # From the oldest on each time: a record may have landed late in a segment that was left
-            # behind.
+            # Start from the oldest segment each time: a record may have reached an earlier segment
+            # late.
             for segment in sorted(self._segments.values(), key=lambda segment: segment.number):
                 chunk, count = self._chunk(segment, limit, most)
                 if chunk:
@@ -323,7 +337,7 @@ class DiskQueue:
         return None
 
     def _chunk(self, segment: _Segment, limit: int, most: int) -> tuple[bytes, int]:
-        """Return whole lines of *segment*, from where it is read to, and how many."""
+        """Return whole lines of *segment* from the current read position, and their number."""
         try:
             fd = self._open(segment.number)
         except FileNotFoundError:
@@ -337,15 +351,15 @@ class DiskQueue:
             if len(chunk) < size:
                 return chunk if self.final else b"", 0
             if size >= _LONGEST and not self._writable:
-                return chunk, 0  # no record is as long: damage, and memory has an end
-            size *= 2  # a single line is longer than what was asked for
+                return chunk, 0  # no record is this long: it is damage, and memory is limited
+            size *= 2  # a single line is longer than the limit
 
     def _verified(self, chunk: bytes) -> bytes:
-        """Return the lines of *chunk* that are whole and unchanged."""
+        """Return the lines of *chunk* that are complete and unchanged."""
         lines = chunk.split(b"\n")
         if not lines[-1] and all(map(verify_line, lines[:-1])):
-            # As good as always. Lines are out of order by as many as threads wrote at once, at
-            # most.
+            # The usual case. Lines are out of order by at most the number of threads that wrote
+            # concurrently.
             self._greatest = max([self._greatest, *map(number_of, lines[-_THREADS:])])
             return chunk
         good: list[bytes] = []
@@ -367,8 +381,10 @@ class DiskQueue:
         return b"".join(good)
 
     def _believed(self, number: int) -> int:
-        """Return the *number* of a damaged line, or 0: where there are no holes it cannot be far
-        off, unless it is what was damaged.
+        """Return the *number* of a damaged line if it is plausible, otherwise 0.
+
+        Without gaps, it cannot be far from the greatest number so far, unless the number itself is
+        damaged.
         """
         return number if number <= self._greatest + self.damaged else 0
 
@@ -387,8 +403,8 @@ class DiskQueue:
     def clear(self, reason: str) -> int:
         cleared, left = 0, self._backlog()
         while left > 0 and (batch := self.read(_CLEARED, sys.maxsize)) is not None:
-            # In the file first: should the process end in between, the numbers are missing and not
-            # both dropped and delivered.
+            # Clear the file first: if the process ends in between, the numbers are missing, instead
+            # of both dropped and delivered.
             self._risk(_last_number(batch.lines))
             with (
                 contextlib.suppress(OSError),
@@ -401,13 +417,14 @@ class DiskQueue:
         return cleared
 
     def _delete_stored(self) -> None:
-        """Delete one segment of which all is stored; one at a time is enough, for many batches make
-        one.
+        """Delete one segment that is stored completely.
+
+        One at a time is enough, because one segment takes many batches.
         """
         for segment in list(self._segments.values()):
             settled = segment.retired and time.monotonic() - segment.retired >= SETTLE
             if settled and segment.acked and segment.acked == self._size(segment.number):
-                # if it cannot be deleted, its lines are stored once all the same
+                # if the deletion fails, its lines are still stored only once
                 self._delete(segment)
                 break
 
@@ -426,15 +443,15 @@ class DiskQueue:
             return True
         if not self._torn:
             return False
-        # The disk took a part of a line and not even its newline: nothing to wait for, its caller
-        # kept it elsewhere.
+        # The disk took a part of a line, without its newline. There is nothing to wait for: the
+        # caller kept the line elsewhere.
         with contextlib.suppress(OSError), open(self._path(segment.number), "rb") as file:
             file.seek(segment.acked)
             return b"\n" not in file.read(size - segment.acked)
         return False
 
     def done(self) -> bool:
-        """Return whether everything there is was stored."""
+        """Return whether everything in the queue is stored."""
         with self._lock:
             self._find_segments()
             return all(
@@ -459,7 +476,7 @@ class DiskQueue:
     # --------------------------------------------------------------------------
 
     def moved(self, directory: Path) -> None:
-        """Note that the directory has another name now."""
+        """Set the new name of the directory."""
         self._directory = directory
 
     def _path(self, number: int) -> Path:
@@ -472,8 +489,8 @@ class DiskQueue:
         try:
             return os.stat(self._path(number)).st_size
         except FileNotFoundError:
-            # Somebody deleted the directory. What is written to the present segment can still be
-            # read by its descriptor.
+            # The directory was deleted. The current segment can still be read through its
+            # descriptor.
             return (
                 os.fstat(self._fd).st_size if self._fd >= 0 and number == max(self._segments) else 0
             )
@@ -516,8 +533,8 @@ class DiskQueue:
                 os.close(fd)
 
     def forget(self) -> None:
-        """Let go of the files in a forked child, where the lock may be held by a thread that does
-        not exist there.
+        """Close the files in a forked child, where a thread that does not exist there may hold the
+        lock.
         """
         self._lock = threading.Lock()
         self.close()

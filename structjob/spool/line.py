@@ -1,8 +1,8 @@
-"""The bytes of one record of the spool; no other module knows them.
+"""The byte format of one record of the spool; no other module knows it.
 
-A record is a line of JSON, without blanks between a key and its colon, that ends in its number and
-a checksum of everything before it. An event, whose columns follow its attributes, and a change of
-state::
+A record is a line of JSON without spaces between a key and its colon. It ends with its number and a
+checksum of everything before it. These are an event, whose columns follow its attributes, and a
+change of state::
 
     {"ts":"2026-01-31 12:00:00.000001","level":"info","message":"a","attrs":{},…,"seq":7,"crc":"…"}
     {"kind":"job","row":{"id":"…",…},"state_seq":4,"crc":"0a1b2c3d"}
@@ -26,10 +26,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventLine(msgspec.Struct):
-    """An event as its line has it: the columns of ``structjob_logs`` that the process knows.
+    """An event as stored in its line: the columns of ``structjob_logs`` that the process knows.
 
-    A field that is absent from the line has its default, which is the column's default, too.
-    `provisional` alone is no column: it marks events of an attempt that has no number yet, see
+    A field that is absent from the line has its default, which is also the default of the column.
+    Only `provisional` is not a column: it marks events of an attempt that has no number yet, see
     `structjob.store.settling`.
     """
 
@@ -56,7 +56,7 @@ class EventLine(msgspec.Struct):
 
     @property
     def type(self) -> Literal["system", "job", "task"]:
-        """The column of that name, which follows from the ids."""
+        """The column ``type``, which is derived from the ids."""
         if self.job_id is None:
             return "system"
         return "job" if self.step_id is None else "task"
@@ -70,11 +70,11 @@ EVENT_DEFAULTS: dict[str, str] = {
     for field in msgspec.structs.fields(EventLine)
     if type(field.default) is str
 }
-"""What a column holds that is absent from the line, where that is not null."""
+"""The value of a column that is absent from the line, if it is not null."""
 
 
 class StateLine(msgspec.Struct):
-    """A change of state as its line has it: one whole row of the table of its kind."""
+    """A change of state as stored in its line: one whole row of the table of its kind."""
 
     kind: str
     row: dict[str, msgspec.Raw]
@@ -82,14 +82,14 @@ class StateLine(msgspec.Struct):
 
 
 read_event = msgspec.json.Decoder(EventLine).decode
-"""Return the `EventLine` in a line. Raises `msgspec.MsgspecError` if it is not one."""
+"""Return the `EventLine` in a line. Raise `msgspec.MsgspecError` if the line is invalid."""
 
 read_state = msgspec.json.Decoder(StateLine).decode
-"""Return the `StateLine` in a line. Raises `msgspec.MsgspecError` if it is not one."""
+"""Return the `StateLine` in a line. Raise `msgspec.MsgspecError` if the line is invalid."""
 
 
 def level_field(level: str) -> bytes:
-    """Return what `event_body` takes as its *level*: made once for each level."""
+    """Return the *level* argument for `event_body`; computed once for each level."""
     return b'","level":"%b","message":' % level.encode()
 
 
@@ -99,8 +99,8 @@ def event_body(
     """Return an event's line up to its number.
 
     Args:
-        second: When, in UTC: ``2026-01-31 12:00:00.``
-        micros: Six digits.
+        second: The time in UTC up to the second: ``2026-01-31 12:00:00.``
+        micros: The microseconds, six digits.
         level: See `level_field`.
         message: JSON string.
         attrs: JSON object.
@@ -114,7 +114,7 @@ def state_body(kind: str, row: Any) -> bytes:
     """Return the line of a change of state up to its number.
 
     Args:
-        kind: ``job``, ``step`` or ``gap``: the table.
+        kind: The table: ``job``, ``step`` or ``gap``.
         row: Column → value.
     """
     return b'{"kind":"%b","row":%b' % (kind.encode(), _encode(row))
@@ -132,30 +132,34 @@ def seal_state(body: bytes, number: int) -> bytes:
 
 
 def seal(body: bytes, number: bytes) -> bytes:
-    """Return the line for *body* (JSON without its closing brace), with its *number* field and a
-    checksum.
+    """Return the line for *body* (JSON without its closing brace), with *number* and a checksum.
+
+    *number* is the complete field: ``,"key":value``.
     """
     line = body + number
     return b'%b,"crc":"%08x"}\n' % (line, crc32(line))
 
 
 def verify_line(line: bytes) -> bool:
-    """Return whether *line*, with or without its newline, is whole and unchanged."""
+    """Return whether *line*, with or without its newline, is complete and unchanged."""
     if line[-1:] == b"\n":
         line = line[:-1]
-    # to seal it once more is the quickest way to find out
+    # computing the checksum again is the fastest way
     return line[-18:] == b',"crc":"%08x"}' % crc32(line[:-18])
 
 
 def number_of(line: bytes) -> int:
-    """Return the number of a *line*, 0 if it has none."""
+    """Return the number of a *line*, or 0 if it has no number."""
     match = _NUMBER.search(line, max(0, len(line) - 64))
     return int(match[1]) if match else 0
 
 
 def subject_of(line: str) -> str:
-    """Return how the *line* of a change of state begins: with its kind and the id of its job or
-    step. Empty if it begins otherwise.
+    """Return the start of the *line* of a change of state.
+
+    It contains the kind and the id of the job or step.
+
+    Return an empty string if the line begins differently.
     """
     match = _SUBJECT.match(line)
     return match[0] if match else ""
@@ -170,9 +174,9 @@ _read_owned = msgspec.json.Decoder(_Owned).decode
 
 
 def owner_of(line: bytes) -> tuple[int, str | None]:
-    """Return the number of an event's *line*, 0 if it has none, and the job it belongs to.
+    """Return the number of an event's *line* (0 if it has no number) and the id of its job.
 
-    It may be a line that the database refuses.
+    The line may be one that the database refuses.
     """
     try:
         found = _read_owned(line)
@@ -182,7 +186,10 @@ def owner_of(line: bytes) -> tuple[int, str | None]:
 
 
 def field_mark(name: str) -> bytes:
-    """Return bytes that a line holds if it has the field *name*, and perhaps where a text does."""
+    """Return bytes that a line contains if it has the field *name*.
+
+    A line can also contain them in the value of a text.
+    """
     return b'"%b":' % name.encode()
 
 
@@ -191,19 +198,19 @@ _JOB, _PROVISIONAL = (b"," + field_mark(name) + b'"' for name in ("job_id", "pro
 
 
 def names_job(body: bytes) -> bool:
-    """Return whether an event belongs to a job, as far as a glance at its body tells."""
+    """Return whether an event seems to belong to a job, by a quick search in its body."""
     return _JOB in body
 
 
 def with_project(body: bytes, project: str) -> bytes:
-    """Return an event's *body* with its column ``project``, unless it has one already."""
-    if _PROJECT in body and "project" in _read_fields(body + b"}"):  # else it is an attribute
+    """Return an event's *body* with its column ``project``, unless it already has one."""
+    if _PROJECT in body and "project" in _read_fields(body + b"}"):  # otherwise it is an attribute
         return body
     return b'%b,"project":%b' % (body, _encode(project))
 
 
 def is_provisional(lines: bytes) -> bool:
-    """Return whether an event among *lines* may have the mark ``provisional``; see `EventLine`."""
+    """Return whether an event in *lines* may have the mark ``provisional``; see `EventLine`."""
     return _PROVISIONAL in lines
 
 
@@ -211,15 +218,17 @@ _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def with_attempt(line: bytes, attempt: int) -> bytes:
-    """Return an event's *line* with another number of its attempt, for a statement: without its
-    newline, and with the checksum it had.
+    """Return an event's *line* with another attempt number, for use in a statement.
+
+    The result has no newline, and keeps its former checksum.
     """
     return _encode({**_read_fields(line), "attempt": attempt})
 
 
 def rescue(line: bytes) -> list[bytes]:
-    """Return the whole records in a damaged *line*: it is two when the newline between them was
-    hit.
+    """Return the complete records in a damaged *line*.
+
+    There are two if the newline between them was damaged.
     """
     found: list[bytes] = []
     for opening in _OPENING.finditer(line):

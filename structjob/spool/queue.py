@@ -1,5 +1,6 @@
-"""What a queue of records is asked for, and its form in memory. The one on disk is in
-`structjob.spool`.
+"""The interface of a queue of records, and its form in memory.
+
+The queue on disk is in `structjob.spool.disk`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ Overflow = Literal["drop_oldest", "drop_newest", "block"]
 OVERFLOW: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "block")
 
 BLOCK_POLL = 0.002
-"""Seconds between two looks of a thread that waits for room."""
+"""Seconds between two checks of a thread that waits for room."""
 
 
 def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield *numbers*, which may stand in any order, as first and last of each run."""
+    """Yield the first and last number of each run in *numbers*, which may be in any order."""
     first = last = 0
     for number in sorted(numbers):
         if first and number > last + 1:
@@ -38,11 +39,11 @@ class Batch:
 
     Attributes:
         lines: JSON lines, each with its newline.
-        count: How many; 0 where there was nothing but damage.
-        lane: Where they are from, to be told with `RecordQueue.ack` when they are stored.
-        segment: Number of the segment they are from.
-        start: Where they begin in it.
-        end: Where they end in it.
+        count: Number of lines; 0 if all were damaged.
+        lane: The queue that they come from; call its `RecordQueue.ack` when they are stored.
+        segment: Number of the segment that they come from.
+        start: Where they begin in it, in bytes.
+        end: Where they end in it, in bytes.
     """
 
     lines: bytes
@@ -54,8 +55,8 @@ class Batch:
 
 
 class Dropped(NamedTuple):
-    """Events that were given up: numbers *first* to *last*, all of one job (or of none),
-    and why.
+    """Dropped events: numbers *first* to *last*, all of one job or without a job, and the
+    reason.
     """
 
     first: int
@@ -65,49 +66,54 @@ class Dropped(NamedTuple):
 
 
 class RecordQueue(Protocol):
-    """One queue of records, in the order in which they were written."""
+    """A queue of records in the order in which they were written."""
 
     dropped: deque[Dropped]
-    """What was given up. Whoever reports it takes it out."""
+    """Dropped events. The code that reports them removes them from here."""
     closed: bool
-    """Whether nobody shall wait for room any more."""
+    """Whether threads must stop waiting for room."""
     room_comes: Callable[[], bool]
-    """Whether there can be room later on for a caller who waits."""
+    """Returns whether a caller that waits can get room later."""
 
     def append(self, line: bytes, number: int) -> None:
-        """Take one line; on disk it is safe against ``kill -9`` when this returns. Raises `OSError`
-        if it cannot be written.
+        """Take one line; on disk it survives ``kill -9`` when this returns.
+
+        Raises:
+            OSError: if it cannot be written.
         """
 
     def read(self, limit: int, most: int) -> Batch | None:
-        """Return the next lines, or ``None`` if nothing waits: at most *limit* bytes (or a single
-        line) and *most* lines.
+        """Return the next lines, or ``None`` if no line waits.
+
+        At most *limit* bytes (or a single longer line) and *most* lines are returned.
         """
 
     def filled(self) -> float:
-        """Return the share of its room that is taken, 0–1; 0 where there is no limit."""
+        """Return the used share of its room, 0–1; 0 if there is no limit."""
 
     def ack(self, batch: Batch, confirmed: int = 0) -> None:
-        """Forget *batch*: it is dealt with. The database has *confirmed* so many of its events."""
+        """Release *batch*, which is stored or dropped; the database has *confirmed* that many
+        events.
+        """
 
     def clear(self, reason: str) -> int:
-        """Give up what waits and was not read yet; return how many records."""
+        """Drop what waits and was not read yet; return the number of records."""
 
     def position(self) -> Any:
-        """Return where the lane ends now, to be asked of `reached` later."""
+        """Return where the queue ends now; pass it to `reached` later."""
 
     def reached(self, position: Any) -> bool:
-        """Return whether everything before *position* is stored (or was given up)."""
+        """Return whether everything before *position* is stored or dropped."""
 
     def sync(self) -> None:
-        """Make what was written safe against a power cut."""
+        """Sync what was written, so that it survives a power failure."""
 
     def close(self) -> None:
-        """Let go of the files; what waits stays on disk."""
+        """Close the files; what waits stays on disk."""
 
 
 def may_block() -> bool:
-    """Return whether the caller may be held up: never a running loop."""
+    """Return whether the caller may be blocked: never inside a running loop."""
     return asyncio._get_running_loop() is None
 
 
@@ -116,14 +122,16 @@ def _ignore(count: int) -> None:
 
 
 class MemoryQueue:
-    """The in-memory twin: for in-memory databases, where the spool is switched off, and while the
-    disk refuses.
+    """A queue in memory.
+
+    It is used for in-memory databases, when the spool is switched off, and while the disk refuses
+    writes.
 
     Args:
-        capacity: Lines it holds at most; ``None`` without bound.
-        overflow: What happens to the next one: the oldest goes, the newest goes, or a foreign
-            thread waits.
-        reason: What the drops are counted under.
+        capacity: Maximum number of lines; ``None`` (the default) means no limit.
+        overflow: What happens beyond that: the oldest is dropped, the newest is dropped, or a
+            thread that does not run the loop waits. Default: ``drop_oldest``.
+        reason: The reason under which dropped events are counted.
     """
 
     def __init__(
@@ -136,7 +144,7 @@ class MemoryQueue:
         self.closed = False
         self.room_comes = may_block
         self.confirm: Callable[[int], object] = _ignore
-        """Called with how many of its events the database has confirmed."""
+        """Called with the number of its events that the database has confirmed."""
         self._capacity = float("inf") if capacity is None else capacity
         self._overflow = overflow
         self._reason = reason
@@ -151,8 +159,8 @@ class MemoryQueue:
         return len(self._lines)
 
     def append(self, line: bytes, number: int) -> None:
-        # Each of these is one atomic operation of a deque: whoever comes in between sees it done or
-        # not done.
+        # Each of these is one atomic operation of a deque: interrupting code sees it done or not
+        # done.
         if len(self._lines) < self._capacity:
             self._lines.append((number, line))
         elif self._overflow == "drop_newest" or (
@@ -184,11 +192,13 @@ class MemoryQueue:
         self.dropped.append(Dropped(number, number, reason, owner_of(line)[1]))
 
     def take(self) -> tuple[int, bytes] | None:
-        """Take the oldest line out, with its number; whoever does it looks after it."""
+        """Remove and return the oldest line with its number; the caller is then responsible
+        for it.
+        """
         return self._pop()
 
     def give_back(self, batch: Batch) -> None:
-        """Take *batch* back, which was read and will not be stored."""
+        """Put *batch* back, which was read and will not be stored."""
         for line in reversed(batch.lines.splitlines(keepends=True)):
             self._lines.appendleft((number_of(line), line))
         self._in_flight -= batch.count
@@ -203,8 +213,8 @@ class MemoryQueue:
         lines: list[bytes] = []
         size = 0
         while size < limit and len(lines) < most:
-            # Counted first: another thread that asks for the position meanwhile must not miss the
-            # line between queue and batch.
+            # Counted first: another thread that calls `position` meanwhile must not miss the line
+            # between queue and batch.
             self._in_flight += 1
             line = self._pop()
             if line is None:
@@ -224,7 +234,8 @@ class MemoryQueue:
         return self._acked + self._in_flight + len(self._lines)
 
     def reached(self, position: int) -> bool:
-        # What was dropped meanwhile is never acknowledged: emptiness will do as well.
+        # Lines that were dropped meanwhile are never acknowledged, so an empty queue also counts as
+        # reached.
         return self._acked >= position or not (self._lines or self._in_flight)
 
     def sync(self) -> None:

@@ -1,9 +1,8 @@
-"""The way into the spool: an event or a change of state becomes one line of bytes, is numbered, and
-is safe.
+"""The way into the spool: an event or a change of state becomes one safe, numbered line.
 
-Everything here may be called from any thread, a signal handler or ``__del__``, and be interrupted
-anywhere: numbers come from `itertools.count`, a line is one ``write()``, and whatever is counted is
-counted by one party only.
+Everything here may be called from any thread, a signal handler or ``__del__``, and may be
+interrupted at any point. Therefore numbers come from `itertools.count`, a line is one ``write()``,
+and each counter has only one writer.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ if TYPE_CHECKING:
     from structjob.spool.session import Session
 
 _ACCOUNT_EVERY = 0.25
-"""Seconds between two accounts that a forked child gives of what it drops."""
+"""Seconds between two accounts of dropped events in a forked child."""
 
 _JOBS = 200
-"""Jobs that one row of ``structjob_gaps`` names at most."""
+"""Maximum number of jobs in one row of ``structjob_gaps``."""
 
 
 class Numbers:
-    """Numbers from 1 on, without holes, for callers that may interrupt each other anywhere."""
+    """Numbers from 1 without gaps, for callers that may interrupt each other at any point."""
 
     def __init__(self) -> None:
         self._count = count(1)
@@ -48,8 +47,9 @@ class Numbers:
 
     @property
     def given(self) -> int:
-        """How many were given out."""
-        # A look that takes nothing; `__reduce__`, which would do as well, is gone in Python 3.14.
+        """How many numbers were given out."""
+        # `repr` reads the counter without taking a number; `__reduce__` would also work, but Python
+        # 3.14 removed it.
         return int(repr(self._count)[6:-1]) - 1
 
 
@@ -57,15 +57,16 @@ class Recorder:
     """Takes the events and changes of state of one session.
 
     Args:
-        session: Whose they are.
+        session: The session.
         places: Where its spool may be, or the directory itself; ``None`` to keep everything in
             memory.
-        level: Number of the least level to record.
-        queue_size: Events that memory holds at most: without a spool, and while the disk refuses.
-        max_bytes: Bytes of the event lane on disk at most.
+        level: Number of the lowest level to record.
+        queue_size: Maximum number of events in memory: without a spool, and while the disk refuses
+            writes.
+        max_bytes: Maximum bytes of the event queue on disk; None means no limit.
         overflow: What happens beyond that.
-        project: The project of events that have none of their own.
-        fallbacks: Whether the spool may be in the fallbacks of its places, too.
+        project: The project of events that have no project of their own.
+        fallbacks: Whether the spool may also be in the fallbacks of its places.
     """
 
     def __init__(
@@ -86,15 +87,14 @@ class Recorder:
         self.queue_size = queue_size
         self.closed = False
         self.forked = False
-        """Whether this is a forked child, which has no engine: its parent delivers what it writes.
-        """
+        """Whether this is a forked child without an engine: its parent delivers what it writes."""
         self.idle = False
         self.wake: Callable[[], None] = _nothing
         self._max_bytes = max_bytes
         self._overflow = overflow
         self._told: dict[str, float] = {}
         from structjob.spool.directory import (
-            SessionSpool,  # a program that only logs never needs it
+            SessionSpool,  # imported late: a program that only logs never needs it
         )
 
         self.places = Places(session.database, (places,)) if isinstance(places, Path) else places
@@ -104,7 +104,7 @@ class Recorder:
                 self.places, session, max_bytes=max_bytes, overflow=overflow, fallbacks=fallbacks
             )
         self.root = spool.directory.parent if spool is not None else None
-        """The directory of the spools that this one is in."""
+        """The directory of spools that contains this one."""
         self._begin(spool)
         _recorders.add(self)
 
@@ -116,14 +116,16 @@ class Recorder:
         self._broken_off = Numbers()
         self._threads: set[int] = set()
         self._thread = 0
-        """The one that logged last: threads take turns of milliseconds, so most often it is the
-        same.
+        """The thread that logged last. Threads switch every few milliseconds, so it is usually the
+        same one.
         """
         self._taken: set[int] = set()
         self.lost: deque[Dropped] = deque()
         """Numbers that were given out and then not used: first, last, reason."""
         self.lost_states: deque[int] = deque()
-        """The same of changes of state: nobody need wait for them."""
+        """Numbers of changes of state that were given out and not used: no caller needs to wait for
+        them.
+        """
         self.fallback = MemoryQueue(self.queue_size, self._overflow, "disk_refused")
         """Where events wait while the disk refuses them."""
         self.fallback_states = MemoryQueue()
@@ -144,18 +146,19 @@ class Recorder:
 
     @property
     def rejected(self) -> int:
-        """Events that were refused and have no number."""
+        """Number of events that were refused and have no number."""
         return self._rejected.given
 
     @property
     def broken_off(self) -> int:
-        """Calls that an exception ended where nothing can tell whether the line was written, or a
-        number taken.
+        """Number of calls that an exception ended at an unknown point.
+
+        It is unknown whether the line was written or a number taken.
         """
         return self._broken_off.given
 
     def put(self, body: bytes, level: int) -> None:
-        """Record the event whose line begins with *body*; never raises an `Exception`."""
+        """Record the event whose line begins with *body*; never raise an `Exception`."""
         if level < self.level:
             return
         if self.closed:
@@ -176,11 +179,11 @@ class Recorder:
             except OSError as exc:
                 self._disk_refused(exc)
                 self.fallback.append(line, number)
-                self._risk(number)  # after it is there: see `secure`
+                self._risk(number)  # after the event is in `fallback`: see `secure`
         except BaseException as exc:
-            # Out of memory, or a signal handler that raises: the number is out and must be
-            # accounted for. Whether a line was written cannot be told here: the end of the session
-            # finds out.
+            # Out of memory, or a signal handler that raises: the number is given out and must be
+            # accounted for. Whether a line was written is unknown here; the end of the session
+            # determines it.
             if number and not line:
                 self.lost.append(Dropped(number, number, "interrupted"))
                 self._risk(number)
@@ -192,8 +195,9 @@ class Recorder:
             self.wake()
 
     def _meet_thread(self) -> None:
-        """Note, where it survives this process, that one more thread logs: each may have a number
-        in its hands when the process dies.
+        """Register one more thread that logs, in the tally, which survives this process.
+
+        Each thread may hold a number that is not written yet when the process dies.
         """
         thread = get_ident()
         if thread not in self._threads:
@@ -202,7 +206,8 @@ class Recorder:
         self._thread = thread
 
     def take_number(self) -> int:
-        """Return a number for an event that is stored at once, and not written to the spool;
+        """Return a number for an event that is stored directly and not written to the spool.
+
         `settle_numbers` must follow.
         """
         number = self._next()
@@ -211,8 +216,8 @@ class Recorder:
         return number
 
     def settle_numbers(self, numbers: Collection[int], stored: int) -> None:
-        """Note that of the *numbers* from `take_number` so many are *stored*, and the others among
-        the `lost`.
+        """Record that *stored* of the *numbers* from `take_number` are stored; the others are in
+        `lost`.
         """
         self._taken.difference_update(numbers)
         self._hold()
@@ -228,19 +233,17 @@ class Recorder:
             self.spool.tally.risk(number)
 
     def secure(self) -> None:
-        """Take back, once nothing about events is known in memory only, the note that there is
-        something.
-        """
+        """Clear the mark in the tally when no fact about events is in memory only."""
         tally = self.spool.tally if self.spool is not None else None
         if tally is None or not tally.at_risk or self._in_memory():
             return
         tally.mark(0)
-        # another thread came in between, and its mark may have been taken back with the others
+        # another thread may have set its mark in between, and this cleared it too
         if number := self._in_memory():
             tally.mark(number)
 
     def _in_memory(self) -> int:
-        """Return the greatest number given out if something is known in memory only, or 0."""
+        """Return the greatest number given out if something is in memory only, otherwise 0."""
         lanes = self.fallback, self.fallback_states
         uncertain = any(self.dropped_sources()) or not all(
             lane.reached(lane.position()) for lane in lanes
@@ -248,10 +251,11 @@ class Recorder:
         return self.numbers.given if uncertain else 0
 
     def put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
-        """Record that the row which *describe* returns (columns of the table of *kind*) is now so.
+        """Record the current state of the row that *describe* returns (columns of the table of
+        *kind*).
 
         Returns:
-            Its ``state_seq``, 0 if it was refused.
+            Its ``state_seq``; 0 if it was refused.
         """
         if self.closed:
             self.reject()
@@ -269,8 +273,8 @@ class Recorder:
         return self._put_state(kind, describe)
 
     def _put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
-        # The number first. Were the row made before it, another thread could record the end in
-        # between, under a smaller number, and what was seen before the end would replace it.
+        # Take the number first. If the row were created before it, another thread could record the
+        # end in between, with a smaller number, and the older row would then replace the end.
         number = self.state_numbers.next()
         try:
             line = seal_state(state_body(kind, describe()), number)
@@ -287,7 +291,7 @@ class Recorder:
         return number
 
     def add_listener(self, take: Callable[[bytes], None]) -> None:
-        """Let *take* have each event's line, too. It must not raise, nor wait."""
+        """Also pass each event's line to *take*, which must not raise or wait."""
         self._listeners = (*self._listeners, take)
         self._append = self._append_and_tell
 
@@ -309,8 +313,10 @@ class Recorder:
         self._rejected.next()
 
     def account(self) -> list[Dropped]:
-        """Put down in ``structjob_gaps``, by way of the spool, what was dropped since the last time
-        and whose it was; return it.
+        """Record newly dropped events and their jobs in ``structjob_gaps``, through the spool.
+
+        Returns:
+            What was dropped since the last call.
         """
         told: list[Dropped] = []
         for source in self.dropped_sources():
@@ -321,7 +327,7 @@ class Recorder:
             for reason, events in dropped.items():
                 for first, last, jobs in _gaps(events):
                     told.append(Dropped(first, last, reason))
-                    # Also when closed already: this is about what came before.
+                    # Also when closed already: this is about earlier events.
                     gap = {
                         "first_seq": first,
                         "last_seq": last,
@@ -332,12 +338,14 @@ class Recorder:
         return told
 
     def dropped_sources(self) -> list[deque[Dropped]]:
-        """Return where those leave word who drop an event."""
+        """Return the queues where dropped events are reported."""
         return [self.lost, self.events.dropped, self.fallback.dropped]
 
     def lanes(self) -> tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]:
-        """Return the lanes in the order in which they are to be read: the events before a change of
-        state come with it, or sooner.
+        """Return the queues in the order in which they must be read.
+
+        Changes of state come first: then the events recorded before a change arrive with it, or
+        earlier.
         """
         return self.states, self.fallback_states, self.events, self.fallback
 
@@ -368,30 +376,32 @@ class Recorder:
         )
 
     def leave(self) -> int:
-        """Leave to the spool what waits in memory, for the disk refused it; give up, and put down,
-        the events that it refuses still.
+        """Move what waits in memory to the spool, where the disk had refused it.
 
-        Nobody else may be at the lanes any more.
+        Events that the disk still refuses are dropped and recorded in ``structjob_gaps``. No other
+        thread may use the queues any more.
 
         Returns:
-            How many were given up.
+            The number of dropped events.
         """
         _move(self.fallback_states, self.states)
         _move(self.fallback, self.events)
         return self.fallback.clear("disk_refused")
 
     def close(self) -> None:
-        """Take no more events. Threads that are past the check go on: see `quiet`."""
+        """Take no more events. Threads that have passed the check continue: see `quiet`."""
         self.closed = True
         remove(self)
         if self.forked and self.spool is not None:
             self.spool.close()
 
     def quiet(self) -> bool:
-        """Return whether no thread is in the middle of recording: once closed, all that has a
-        number is in the lanes then.
+        """Return whether no thread is recording.
+
+        When closed and quiet, every record that has a number is in the queues.
         """
-        # A look at the stacks, so that recording itself need not count who comes and goes.
+        # This inspects the stacks, so that recording itself does not need to count the active
+        # threads.
         inside = {Recorder.put.__code__, Recorder.put_state.__code__}
         for top in sys._current_frames().values():
             frame: FrameType | None = top
@@ -402,8 +412,8 @@ class Recorder:
         return True
 
     def after_fork(self) -> None:
-        """Become a session of its own in a forked child: no engine runs here, the parent delivers
-        what is written.
+        """Become a new session in a forked child, which has no engine: the parent delivers what it
+        writes.
         """
         if self.closed:
             return
@@ -411,16 +421,16 @@ class Recorder:
         self.wake = _nothing
         self.idle = False
         if self.spool is not None:
-            # before it is dropped: its descriptors are shared with the parent, and hold the
-            # parent's locks
+            # before the reference is replaced: its descriptors are shared with the parent and hold
+            # the parent's locks
             self.spool.forget()
         parent, self.session = self.session, self.session.successor()
         self._begin(None)
-        if self.root is None:  # nobody will ever read what it keeps
+        if self.root is None:  # no process will ever read what it keeps
             self.close()
         else:
-            # Most children never log, or exec at once: a directory is made with the first line
-            # only.
+            # Most children never log, or call exec immediately: the directory is created with the
+            # first line.
             self._opening = threading.Lock()
             self._accounted = 0.0
             self._append = self._write = self._append_first
@@ -436,7 +446,7 @@ class Recorder:
             self._keep(self.fallback, line, number)
 
     def _append_child(self, line: bytes, number: int) -> None:
-        """Append, and do what an engine would do besides: nobody else does here."""
+        """Append, and also do the work of an engine, because no engine runs here."""
         self.events.append(line, number)
         if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
             self._accounted = time.monotonic()
@@ -444,7 +454,7 @@ class Recorder:
         self._catch_up()
 
     def _keep(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
-        """Keep a line that came while the directory was being made."""
+        """Keep a line that came while the directory was being created."""
         fallback.append(line, number)
         if self.spool is not None:
             self._catch_up()
@@ -455,15 +465,16 @@ class Recorder:
         self.secure()
 
     def _open_child(self) -> bool:
-        """Make the session's directory; return ``False`` if somebody is at it: another thread, or
-        the call that this one interrupts.
+        """Create the session's directory; return ``False`` if another call is creating it.
+
+        That call may be in another thread, or be the one that this call interrupts.
         """
-        assert self.root is not None  # noqa: S101 -- set where this is called from
+        assert self.root is not None  # noqa: S101 -- set before this is called
         if not self._opening.acquire(blocking=False):
             return False
         try:
             if self.spool is None:
-                from structjob.spool.directory import SessionSpool  # loaded long ago
+                from structjob.spool.directory import SessionSpool  # loaded already
 
                 spool = SessionSpool.create(
                     self.root,
@@ -486,7 +497,7 @@ class Recorder:
 
 
 def _move(fallback: MemoryQueue, lane: RecordQueue) -> bool:
-    """Move what is in *fallback* to *lane*; return whether the disk took it all."""
+    """Move the lines in *fallback* to *lane*; return whether the disk took all of them."""
     while (kept := fallback.take()) is not None:
         try:
             lane.append(kept[1], kept[0])
@@ -497,9 +508,7 @@ def _move(fallback: MemoryQueue, lane: RecordQueue) -> bool:
 
 
 def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Yield runs of numbers without a hole, first and last, and how many of each run belong to
-    which job.
-    """
+    """Yield runs of numbers without a gap: first, last, and the number of events of each job."""
     first = last = 0
     jobs: dict[str, int] = {}
     for event in sorted(events):
@@ -514,7 +523,7 @@ def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:
 
 
 class _FirstState(MemoryQueue):
-    """Stands for the state lane of a forked child until there is something to write."""
+    """The state queue of a forked child until there is something to write."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""Where an event goes: to the recorder of its job, else to the first that is open, else it waits
-until one is.
+"""Routing of events: to the recorder of the job, or else to the first open one.
+
+Without an open recorder, an event waits until one opens.
 """
 
 from __future__ import annotations
@@ -24,24 +25,25 @@ if TYPE_CHECKING:
     from structjob.spool.recorder import Recorder
 
 WAITING = 1000
-"""Events that are kept in memory until the first tracker opens."""
+"""Number of events that are kept in memory until the first tracker opens."""
 
 _open: list[Recorder] = []
 _default: Recorder | None = None
 _waiting: deque[tuple[bytes, int]] = deque()
 _lost: dict[int, Callable[[], int]] = {}
-"""By level: called for each event that is lost because no tracker opened in time, it returns how
-many were lost before.
+"""Counters by level: called for each event that is lost because no tracker opened in time.
+
+A counter returns how many events were lost before.
 """
 _closed_level: int | None = None
-"""Least level that the tracker closed last recorded; ``None`` while none was closed."""
+"""Lowest level that the last closed tracker recorded; ``None`` while no tracker was closed."""
 _registry = threading.Lock()
 _warned = False
 
 
 def add(recorder: Recorder) -> None:
-    """Let *recorder* take part: the first open one records what belongs to no job, and
-    what waited.
+    """Add *recorder*; the first open one records the waiting events and all events without a
+    job.
     """
     global _default
     with _registry:
@@ -64,7 +66,7 @@ def add(recorder: Recorder) -> None:
 
 
 def remove(recorder: Recorder) -> None:
-    """Let *recorder* take no further part."""
+    """Remove *recorder*."""
     global _default, _closed_level
     with _registry:
         if recorder in _open:
@@ -74,28 +76,27 @@ def remove(recorder: Recorder) -> None:
 
 
 def _first() -> Recorder | None:
-    # In a forked child a tracker of its own goes before those that it was forked with.
+    # In a forked child, its own tracker precedes those that it inherited.
     return next(
         (recorder for recorder in _open if not recorder.forked), _open[0] if _open else None
     )
 
 
 def waits_for_tracker() -> bool:
-    """Return whether an event without a job is recorded, at once or by the first tracker; not once
-    all trackers are closed.
+    """Return whether an event without a job is recorded, immediately or by the first tracker.
+
+    This is false once all trackers are closed.
     """
     return _default is not None or _closed_level is None
 
 
 def default() -> Recorder | None:
-    """Return the recorder of events without a job: of the first tracker opened that is
-    still open.
-    """
+    """Return the recorder of events without a job: that of the first tracker that is still open."""
     return _default
 
 
 def dispatch(scope: Scope | None, body: bytes, level: int) -> None:
-    """Give an event to the recorder it belongs to, or keep it until a tracker opens."""
+    """Pass an event to the recorder that it belongs to, or keep it until a tracker opens."""
     recorder = scope.recorder if scope is not None else None
     if recorder is not None:
         recorder.put(body, level)
@@ -104,15 +105,15 @@ def dispatch(scope: Scope | None, body: bytes, level: int) -> None:
 
 
 def records(scope: Scope | None, level: int) -> bool:
-    """Return whether an event of *level* reaches the recorder it belongs to, or waits for one."""
+    """Return whether an event of *level* reaches the recorder that it belongs to, or waits for
+    one.
+    """
     recorder = (scope.recorder if scope is not None else None) or _default
     return recorder is None or level >= recorder.level
 
 
 def hand_over(body: bytes, level: int) -> None:
-    """Give an event that belongs to no open recorder to the first one that is, or keep it until one
-    opens.
-    """
+    """Pass an event without an open recorder of its own to the first open one, or keep it."""
     recorder = _default
     if recorder is not None and not recorder.closed:
         _give(recorder, body, level)
@@ -125,7 +126,7 @@ def hand_over(body: bytes, level: int) -> None:
 
 
 def _give(recorder: Recorder, body: bytes, level: int) -> None:
-    """Give an event that belongs to no job of the *recorder* to it."""
+    """Pass an event to *recorder* that does not belong to one of its jobs."""
     project = recorder.project
     recorder.put(body if project is None else with_project(body, project), level)
 
@@ -142,28 +143,28 @@ def _warn_homeless() -> None:
 
 
 def _works_for_a_job() -> bool:
-    """Return whether this is a worker of a process that is within a job, as its environment says.
+    """Return whether this is a worker of a process that is within a job, by its environment.
 
     Any other program in such an environment may open its tracker after its first event.
     """
     if ENVIRONMENT + "JOB_ID" not in os.environ:
         return False
-    # which each of its workers has loaded
+    # every worker of multiprocessing has loaded it
     multiprocessing = sys.modules.get("multiprocessing.process")
     return multiprocessing is not None and multiprocessing.parent_process() is not None
 
 
 def _lose_oldest() -> None:
-    """Count, by its level, the oldest event that waits, and forget it."""
+    """Count the oldest waiting event by its level, and remove it."""
     try:
         _, level = _waiting.popleft()
-    except IndexError:  # a tracker has opened meanwhile, and takes them
+    except IndexError:  # a tracker has opened meanwhile and takes them
         return
     (_lost.get(level) or _lost.setdefault(level, count().__next__))()
 
 
 def _forget_lost(least: int) -> int:
-    """Return how many events of level *least* or above were lost so far, and count from 0 again."""
+    """Return how many events of level *least* or above were lost so far, and reset the counters."""
     global _lost
     lost, _lost = _lost, {}
     return sum(already() for level, already in lost.items() if level >= least)
@@ -171,8 +172,9 @@ def _forget_lost(least: int) -> int:
 
 @atexit.register
 def _report_unrecorded() -> None:
-    """Warn about the events that were logged after the last tracker was closed. A program without
-    trackers is not spoken to.
+    """Warn about the events that were logged after the last tracker was closed.
+
+    A program without trackers gets no warning.
     """
     if _closed_level is None or _open:
         return
@@ -188,7 +190,7 @@ def _after_fork() -> None:
     global _registry
     _registry = threading.Lock()
     _lost.clear()
-    _waiting.clear()  # its parent records it: else it would be stored once for each process
+    _waiting.clear()  # the parent records them; otherwise each process would store them again
 
 
 def _reset() -> None:

@@ -1,5 +1,6 @@
-"""A session: one running process, and one tracker in it; `structjob.spool.directory` says where it
-writes.
+"""A session: one tracker in one running process.
+
+`structjob.spool.directory` describes where it writes.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from datetime import UTC, datetime
 from structjob.machine.host import boot_id
 
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
-"""How `Session.started_at` is written, in UTC."""
+"""Format of `Session.started_at`, in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who writes: drawn at random, 53 bits, so that JavaScript can hold it."""
+    """The writer of events; its id is random and has 53 bits, so that JavaScript can represent
+    it.
+    """
 
     session_id: int = field(default_factory=lambda: secrets.randbits(53) | 1)
     host: str = field(default_factory=socket.gethostname)
@@ -28,8 +31,8 @@ class Session:
     version: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime(TIME_FORMAT))
     database: str | None = None
-    """Which database its events are for (see `structjob.store.url.identity`)."""
+    """The database that its events are for (see `structjob.store.url.identity`)."""
 
     def successor(self) -> Session:
-        """Return the session of a process that was forked from this one's."""
+        """Return the session of a process that was forked from this session's process."""
         return Session(service=self.service, version=self.version, database=self.database)

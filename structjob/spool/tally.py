@@ -1,8 +1,7 @@
-"""What a session's directory must still say when neither the database nor the disk takes anything
-any more, nor the process lives.
+"""The tally: facts about a session that must survive when database, disk and process all fail.
 
-Five numbers in a small file that is written whole when the directory is made, and overwritten in
-place from then on: that needs no room on the disk, where file systems do not copy on write, and
+It is a small file of five numbers. It is written completely when the directory is created, and then
+overwritten in place. This needs no space on the disk, unless the file system copies on write, and
 survives ``kill -9``.
 """
 
@@ -26,18 +25,21 @@ _SIZE = _HANDS + _NUMBER.size
 class Tally:
     """The numbers of one session.
 
-    Whoever delivers the session's lines writes `confirmed`, its own process the rest.
+    The process that delivers the session's lines writes `confirmed`; the session's own process
+    writes the rest.
 
     Args:
         fd: The open file.
-        directory: Where the session's segments are.
+        confirmed: See below.
+        at_risk: See below.
+        hands: See below.
 
     Attributes:
-        confirmed: Events that the database has confirmed, and whose lines are not on disk any more.
-        at_risk: The greatest number whose event, or what became of it, is known in memory only; 0
-            if there is none. If the process ends now, those events are lost, and nothing else says
-            so.
-        hands: How many numbers can be given out and not written yet: one for each thread that has
+        confirmed: Events that the database has confirmed, and whose lines are no longer on disk.
+        at_risk: The greatest number whose event, or its outcome, is in memory only; 0 if there is
+            no such number. If the process ends now, those events are lost, and nothing else shows
+            it.
+        hands: How many numbers may be given out and not written yet: one for each thread that has
             ever logged, and those that the engine has taken.
     """
 
@@ -49,7 +51,7 @@ class Tally:
 
     @classmethod
     def create(cls, directory: Path) -> Tally:
-        """Make the file of a new session. Raises `OSError` if it cannot be written."""
+        """Create the file of a new session. Raise `OSError` if it cannot be written."""
         fd = open_directly(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             if os.write(fd, bytes(_SIZE)) != _SIZE:
@@ -61,8 +63,9 @@ class Tally:
 
     @classmethod
     def open(cls, directory: Path) -> Tally | None:
-        """Return the numbers in the directory of another process; ``None`` where they cannot be
-        read: then nothing is known.
+        """Return the numbers in the directory of another process.
+
+        Return ``None`` if they cannot be read: then nothing is known.
         """
         try:
             fd = os.open(
@@ -72,7 +75,7 @@ class Tally:
             return None
         try:
             before, after, segment = _CONFIRMED.unpack(os.pread(fd, _CONFIRMED.size, 0))
-            # The process that deleted a segment may have ended in the middle of it.
+            # The process that deleted a segment may have ended during the deletion.
             tally = cls(
                 fd,
                 before
@@ -94,8 +97,10 @@ class Tally:
         )
 
     def confirm(self, count: int, segment: int = 0) -> None:
-        """Add *count* confirmed events. With *segment*, their lines are on disk until that file,
-        which is about to be deleted, is gone.
+        """Add *count* confirmed events.
+
+        With *segment*, their lines count as on disk until that file, which is about to be deleted,
+        is gone.
         """
         before, self.confirmed = self.confirmed, self.confirmed + count
         self._put(
@@ -103,27 +108,29 @@ class Tally:
         )
 
     def risk(self, number: int) -> None:
-        """Note that the event *number*, or what became of it, is known in memory only."""
+        """Record that the event *number*, or its outcome, is in memory only."""
         if number > self.at_risk:
             self.mark(number)
 
     def mark(self, number: int) -> None:
-        """Set `at_risk`; 0 says that all that was known in memory only is on disk, or stored."""
+        """Set `at_risk`; 0 says that everything that was in memory only is now on disk or
+        stored.
+        """
         self.at_risk = number
         self._put(_NUMBER.pack(number), _AT_RISK)
 
     def hold(self, hands: int) -> None:
-        """Note how many numbers can be given out and not written yet."""
+        """Record how many numbers may be given out and not written yet."""
         self.hands = hands
         self._put(_NUMBER.pack(hands), _HANDS)
 
     def _put(self, value: bytes, at: int) -> None:
-        # Where even this is refused nothing can be done, and nobody who logs must hear of it.
+        # If even this fails, nothing can be done, and the logging code must not get an error.
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, value, at)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
