@@ -1,4 +1,4 @@
-"""`configure`: structlog set up from nothing."""
+"""`configure`: sets up structlog from scratch."""
 
 from __future__ import annotations
 
@@ -40,29 +40,33 @@ def configure(
     strict: bool = False,
     uncaught: bool = False,
 ) -> None:
-    """Set structlog up: context, redaction, console, file and database. May be called again;
-    loggers already in use follow.
+    """Set up structlog: context, redaction, console, file and database.
+
+    May be called again; loggers already in use then follow the new setup.
 
     Args:
-        console: ``auto`` (pretty on a terminal, JSON lines otherwise), ``pretty``, ``json``,
-            ``False``, a stream, or a `ConsoleSink`.
-        file: Path of a file for JSON lines, or a `FileSink` for rotation to one's own taste.
-        level: Least level to log at all; the database has its own besides, see `Tracker`.
-        levels: Least levels of single loggers and of those below them, of structlog and of
-            `logging`: ``{"httpx": "warning", "app.db": "debug"}``. By default all have *level*.
-        sinks: Further sinks: functions that take a `SinkEvent`, or objects as `Sink` describes
-            them.
-        processors: structlog processors of one's own; they run before ours.
-        redact: Take secrets out (the default), further secret keys, a `Redactor`, or ``False``.
-        stdlib: Let the records of `logging` join, except those of the library and its drivers.
-        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; see
-            `structjob.failure.Classifier`.
-        strict: Raise faults of logging itself, for tests; otherwise they are counted and reported.
-        uncaught: Record exceptions that nothing catches, and warnings; see
-            `structjob.capture_uncaught`.
+        console: ``auto`` (the default: pretty on a terminal, JSON lines otherwise), ``pretty``,
+            ``json``, ``False``, a stream, or a `ConsoleSink`.
+        file: Path of a file for JSON lines, or a `FileSink` with its own rotation. Default: no
+            file.
+        level: Lowest level to log at all, default ``info``. The database has its own level in
+            addition, see `Tracker`.
+        levels: Lowest levels of single loggers and of their child loggers, for structlog and
+            `logging`: ``{"httpx": "warning", "app.db": "debug"}``. Default: *level* for all.
+        sinks: Further sinks: functions that take a `SinkEvent`, or objects as described by `Sink`.
+        processors: Your own structlog processors; they run before ours.
+        redact: ``True`` (the default) removes secrets. Also possible: a list of further secret
+            keys, a `Redactor`, or ``False``.
+        stdlib: Whether to include the records of `logging`, except those of this library and its
+            drivers. Default: True.
+        classifier: Takes an exception and returns ``error_type``, ``retry_possible``, …; see
+            `structjob.context.errors.Classifier`.
+        strict: Raise errors in logging itself, for tests. By default they are counted and reported.
+        uncaught: Record uncaught exceptions and warnings; see `structjob.capture_uncaught`.
+            Default: False.
 
     Raises:
-        InvalidArgument: if the file cannot be written to, or an argument is none of the above.
+        InvalidArgument: if the file cannot be written to, or an argument is invalid.
     """
     least = LEVELS[level_name(level)]
     thresholds = Thresholds(least, levels) if levels else None
@@ -88,14 +92,14 @@ def configure(
                 f"a processor is a callable that takes logger, method name and event dict; {processor!r} is none"
             )
     make_redactor(redact)
-    # Last of all, when nothing else can be wrong: it makes a file.
+    # The file is created last, when no other argument can be invalid.
     if file is not None:
         shown.append(file if isinstance(file, FileSink) else FileSink(file))
     faults.strict = strict
     previous = SETUP.fan_out
     fan_out = SETUP.fan_out = FanOut(*shown, *others, redact=redact, classifier=classifier)
     fan_out.thresholds = thresholds
-    # Cached loggers hold the list: it must stay the same one.
+    # Cached loggers hold this list, so it must remain the same object.
     SETUP.processors[:] = [merge_contextvars, *processors, fan_out] if processors else [fan_out]
     log_from(least)
     structlog.configure(

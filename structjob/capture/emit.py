@@ -1,4 +1,4 @@
-"""Events that do not come through structlog: our own, and the records of `logging`."""
+"""Events that do not come through structlog: our own events and the records of `logging`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from structjob.text.rendering import told
 
 _ERROR = LEVELS["error"]
 _WORDS = 2_000
-"""Characters of the words that are stored of an event of our own: its error is in the attributes,
-too.
-"""
+"""Maximum characters of the stored text of our own events; the error is also in the attributes."""
 
 
 def emit(
@@ -39,12 +37,12 @@ def emit(
     stream: str | None = None,
     logger: str | None = None,
 ) -> None:
-    """Record and show an event of our own: the beginning and end of jobs and steps, captured
-    output. Never raises.
+    """Record and show one of our own events: start and end of jobs and steps, or captured output.
 
-    What says something of a job or step is stored with a message in words, as screens show it, so
-    that a search finds it; *message*, its kind, is what files have. Only what `configure` has set
-    up shows it; an existing setup prints what it printed before.
+    Never raises. An event about a job or step is stored with a readable message, as it is shown on
+    screens, so that a search finds it. Files contain *message*, the event's kind. The event is
+    shown only if `configure` set up the sinks; the output of any other structlog setup does not
+    change.
     """
     try:
         columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
@@ -52,26 +50,27 @@ def emit(
             columns["stream"] = stream
         words = _words(scope, level, attrs, kind) if message == kind else None
         pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words)
-    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
         faults.add("logging an event", exc)
 
 
 def _words(scope: Scope | None, level: str, attrs: dict[str, Any], kind: str) -> str | None:
-    """Return the message in words that is stored of an event of this *kind*."""
+    """Return the readable message that is stored for an event of this *kind*."""
     names = (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
     return told(kind, level, attrs, *names)[1][:_WORDS] or None  # type: ignore[arg-type]  # the name of a step is a text
 
 
 def body_of(scope: Scope, level: str, attrs: dict[str, Any], *, kind: str, ns: int) -> bytes:
-    """Return the line, up to its number, of an event of our own that is neither recorded nor shown
-    here: it is stored in a transaction, and shown by `show` once that is committed.
+    """Return the line, up to its number, of one of our own events, without recording or showing it.
+
+    The event is stored in a transaction, and `show` shows it after the commit.
 
     Args:
-        scope: Where it belongs.
-        level: How grave.
-        attrs: Its attributes.
-        kind: What it tells of; its message are the words for that.
-        ns: When, in nanoseconds since the epoch.
+        scope: The scope that the event belongs to.
+        level: The level.
+        attrs: The attributes.
+        kind: The kind of event; its readable message is derived from it.
+        ns: The time, in nanoseconds since the epoch.
     """
     words = _words(scope, level, attrs, kind)
     return _body(BY_NAME[level], kind, attrs, scope, None, {"kind": kind}, ns, words)
@@ -95,8 +94,9 @@ def pass_on(
     ns: int = 0,
     words: str | None = None,
 ) -> None:
-    """Record an event, and show it if `structjob.configure` has set up where; the arguments are
-    those of `FanOut.take`.
+    """Record an event, and show it if `structjob.configure` has set up sinks.
+
+    The arguments are those of `FanOut.take`.
     """
     if (fan_out := SETUP.fan_out) is not None:
         fan_out.take(level, message, given, scope, logger, columns, ns, words)
@@ -129,7 +129,7 @@ def _body(
     ns: int,
     words: str | None,
 ) -> bytes:
-    """Return what `FanOut.take` records; it makes the same in fewer steps."""
+    """Return the body that `FanOut.take` would record; this function needs fewer steps."""
     columns = columns if columns is not None else {}
     if scope is not None and scope.bound:
         given = {**scope.bound, **given}

@@ -1,6 +1,4 @@
-"""An event's parts as pieces of JSON, of which the lines for database, console and files
-are made.
-"""
+"""The parts of an event as pieces of JSON, which form the lines for database, console and files."""
 
 from __future__ import annotations
 
@@ -34,21 +32,26 @@ class Kind(str):
     """A kind that the library gives to an event that passes structlog's processors.
 
     Attributes:
-        given: What the user has called ``kind``: an attribute like any other.
+        given: The user's attribute named ``kind``, which is an ordinary attribute.
     """
 
     given: Any = None
 
     def beside(self, given: Any) -> Kind:
-        """Return the same kind, with what the user has given."""
+        """Return the same kind, with the user's attribute *given*."""
         kind = Kind(self)
         kind.given = given
         return kind
 
 
 class Level(NamedTuple):
-    """A level, and what stands in the lines from the time's last digit to the message: in the
-    spool, and where it is shown.
+    """A level, and the bytes between the time and the message in a line.
+
+    Attributes:
+        number: The number of the level.
+        name: The name of the level.
+        stored: The bytes in a line of the spool.
+        shown: The bytes in a line that is shown.
     """
 
     number: int
@@ -68,13 +71,14 @@ BY_NAME = {
 }
 BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}
 
-# Keys that mean something to us, or that others put there for the renderer.
+# Keys with a meaning for this library, or that other code sets for the renderer.
 _COLUMNS = {name: name for name in ("category", "project", "trace_id", "span_id")}
 _COLUMNS["error_fingerprint"] = "fingerprint"
 _OWN = frozenset({"timestamp", "level", "event", "logger"})
 ARGUMENTS = frozenset({"self", "method_name", "event"})
-"""Names of the arguments of structlog's methods: where an attribute is called so, they are given
-``attrs.self`` and so on.
+"""Names of arguments of structlog's methods.
+
+Attributes with these names are passed as ``attrs.self`` and so on.
 """
 _APART = {f"attrs.{name}": name for name in ARGUMENTS}
 _SPECIAL = frozenset(
@@ -99,21 +103,21 @@ _LIMITS = {
     "span_id": 16,
     "fingerprint": 64,
 }
-"""Characters that the columns hold, see ``structjob.store.tables``."""
+"""Maximum characters of the columns, see ``structjob.store.tables``."""
 _ERROR = LEVELS["error"]
 _TOKEN = 16
-"""Characters of a token at least."""
+"""Minimum characters of a token."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _is_hex = re.compile(r"[0-9A-Fa-f]+").fullmatch
 
 
 class Encoder:
-    """Turns what a processor sees into the pieces of which lines are made; shared by `FanOut` and
+    """Turns the data of a processor into the pieces of lines; shared by `FanOut` and
     `record_event`.
 
     Args:
-        redactor: Takes the secrets out; ``None`` leaves them in.
-        classifier: Derives ``error_type`` and the like from an exception.
+        redactor: Removes secrets; ``None`` leaves them in.
+        classifier: Derives ``error_type`` and similar fields from an exception.
     """
 
     def __init__(
@@ -121,14 +125,16 @@ class Encoder:
     ) -> None:
         self.redactor = redactor
         self.classifier = classifier
-        # Keys that were looked at and are neither special nor secret: an event made of these alone
-        # needs no second look.
+        # Keys that are known to be neither special nor secret: an event with only such keys needs
+        # no further check.
         self.plain: set[str] = set()
         self.messages: dict[str, bytes] = {}
         registered.watch(self)
 
     def forget(self) -> None:
-        """Look again at what was found harmless: another value is secret from now on."""
+        """Clear the caches of harmless texts and keys, because another value is secret from
+        now on.
+        """
         self.plain.clear()
         self.messages.clear()
         logger_name.cache_clear()
@@ -141,10 +147,9 @@ class Encoder:
         *,
         recorded: bool = True,
     ) -> dict[str, Any]:
-        """Return the attributes in *given*; what belongs into a column of its own goes into
-        *columns*.
+        """Return the attributes in *given*; move values with a column of their own into *columns*.
 
-        An exception is told by the first event of *scope* that is *recorded*; see
+        The first event of *scope* that is *recorded* reports an exception; see
         `structjob.context.errors.exception_attrs`.
         """
         if any(type(key) is not str for key in given):
@@ -167,11 +172,12 @@ class Encoder:
         )
 
     def _hide(self, key: str, attrs: dict[str, Any]) -> None:
-        """Take out of *attrs* what is secret under *key*: the value, the key itself, or a value
-        that another attribute names.
+        """Remove from *attrs* what is secret under *key*.
+
+        This can be the value, the key itself, or a value that another attribute names.
         """
         redactor = self.redactor
-        assert redactor is not None  # noqa: S101 -- `_concerns` has asked it
+        assert redactor is not None  # noqa: S101 -- `_concerns` has checked it
         hidden = redactor.named(attrs)
         value = redactor.value(normalise(attrs[key]), key)
         if (shown := redactor.text(key)) != key:
@@ -189,16 +195,16 @@ class Encoder:
     ) -> None:
         if key in _COLUMNS:
             column, value = _COLUMNS[key], attrs[key]
-            # an event of our own: what it is, no summary of a job says
+            # our own event: a job's summary must not change its columns
             if column in columns and column != "fingerprint":
                 return
-            # most are short words, which need no closer look
+            # most values are short words, which need no further check
             if type(value) is not str or len(value) >= _TOKEN or _is_word(value) is None:
                 value = normalise(value)
                 value = value if self.redactor is None else self.redactor.value(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
-                # a longer one is counted by how it begins, not left out
+                # a longer value is truncated and not omitted, so that the error is still counted
                 text = text[: _LIMITS[column]]
             if text is None or _fits(column, text):
                 del attrs[key]
@@ -209,8 +215,7 @@ class Encoder:
         elif key == "exc_info":
             exc = exception_of(attrs[key])
             if exc is not None or attrs[key] is None or type(attrs[key]) in (bool, int, tuple):
-                # else it is none of what structlog knows by this name, and an attribute like any
-                # other
+                # otherwise it is not an `exc_info` that structlog knows, and an ordinary attribute
                 del attrs[key]
             if exc is not None:
                 job = scope.job if scope is not None else None
@@ -234,18 +239,19 @@ class Encoder:
                 import traceback
 
                 attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
-        # The ids stay: what the user says about ids is an attribute like any other; where the event
-        # belongs, the scope says. So do ``level``, ``timestamp``, ``event``, ``logger``, ``kind``
-        # and ``stream``: the event's own are columns.
+        # The ids stay: ids given by the user are ordinary attributes, and the scope determines
+        # where the event belongs. The same holds for ``level``, ``timestamp``, ``event``,
+        # ``logger``, ``kind`` and ``stream``: the event's own values are columns.
 
     def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
-        """Return message and attributes as JSON, redacted and within the size of an event."""
+        """Return message and attributes as JSON, redacted and within the size limit of an event."""
         message_json = self.message(message)
         return message_json, self.check(encode_plain(attrs), attrs, message_json)
 
     def check(self, attrs_json: bytes | None, attrs: dict[str, Any], message_json: bytes) -> bytes:
-        """Return *attrs* as JSON, given what `encode_plain` made of them: with a closer look where
-        that is called for.
+        """Return *attrs* as JSON; *attrs_json* is the result of `encode_plain`.
+
+        The attributes are encoded again, with all checks, if this is needed.
         """
         if attrs_json is None or self._suspects(attrs):
             return encode_value(
@@ -254,7 +260,7 @@ class Encoder:
         return attrs_json
 
     def once(self, message: Any) -> bytes:
-        """Return *message* as JSON, redacted; it is not remembered, since it will hardly be said
+        """Return *message* as JSON, redacted, without caching it, because it will rarely occur
         again.
         """
         encoded = encode_text(message)
@@ -271,13 +277,13 @@ class Encoder:
     def message(self, message: Any) -> bytes:
         """Return *message* as JSON, redacted."""
         encoded = self.once(message)
-        # Programs say the same things over and over.
+        # Cached, because programs repeat the same messages.
         if type(message) is str and len(encoded) < 256 and len(self.messages) < 4096:
             self.messages[message] = encoded
         return encoded
 
     def _suspects(self, attrs: dict[str, Any]) -> bool:
-        """Return whether a text in *attrs*, whose values are plain, may hold a credential."""
+        """Return whether a text in *attrs*, whose values are plain, may contain a credential."""
         if self.redactor is None:
             return False
         suspects = self.redactor.suspects
@@ -285,8 +291,9 @@ class Encoder:
 
 
 def _fits(column: str, value: Any) -> bool:
-    """Return whether *column* can hold *value*. What it cannot stays an attribute: half an id is
-    another one.
+    """Return whether *column* can hold *value*.
+
+    A value that does not fit stays an attribute, because half an id is a different id.
     """
     return (
         type(value) is str
@@ -297,7 +304,7 @@ def _fits(column: str, value: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def logger_name(name: str, redactor: Redactor | None) -> str:
-    """Return *name* as the column ``logger`` takes it."""
+    """Return *name* in the form for the column ``logger``."""
     text = str(normalise(name))
     text = text if redactor is None else redactor.text(text)
     return (
@@ -308,8 +315,8 @@ def logger_name(name: str, redactor: Redactor | None) -> str:
 
 
 def exception_of(exc_info: Any) -> BaseException | None:
-    """Return the exception that a log call's ``exc_info`` means."""
-    # `isinstance` would ask the object, which may raise
+    """Return the exception that the ``exc_info`` of a log call means."""
+    # `isinstance` would call the object, which may raise
     if issubclass(type(exc_info), BaseException):
         return cast("BaseException", exc_info)
     if isinstance(exc_info, tuple):
@@ -328,18 +335,17 @@ def error_columns(
     logger: str | None,
     columns: dict[str, Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Return *columns* with the fingerprint by which an error is counted that is logged without an
-    exception.
+    """Return *columns* with a fingerprint that counts an error logged without an exception.
 
-    Events of our own, which have a kind or a stream, are none: what they tell of is counted where
-    it occurred, or was printed.
+    Our own events, which have a kind or a stream, get no fingerprint: their errors are counted
+    where they occurred, or their text was printed.
 
     Args:
-        level: How grave.
-        message: Its message, before arguments are filled in.
-        given: Its attributes.
-        logger: Its logger's name.
-        columns: What is known of its columns.
+        level: The level.
+        message: The message, before its arguments are filled in.
+        given: The attributes.
+        logger: Name of the logger.
+        columns: The columns that are already known.
     """
     if level.number < _ERROR or (
         columns and not columns.keys().isdisjoint(("kind", "stream", "fingerprint"))
@@ -349,29 +355,30 @@ def error_columns(
         "exc_info" in given and exception_of(given["exc_info"]) is not None
     ):
         return columns
-    # its patterns take time to compile: a program without errors need not
+    # imported late: compiling its patterns takes time that a program without errors need not spend
     from structjob.values.fingerprint import of_event
 
     return {**(columns or {}), "fingerprint": of_event(message, logger, given.get("error_type"))}
 
 
 def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:
-    """Return what stands behind the attributes in an event's line."""
+    """Return the fields after the attributes in an event's line."""
     if not columns:
         return scope.columns if scope is not None else b""
     if scope is None:
         return json_fields(columns)
     if columns.keys().isdisjoint(scope.column_values):
         return scope.columns + json_fields(columns)
-    # What the call says goes before what the job says.
+    # Columns from the log call take precedence over columns from the job.
     return json_fields({**scope.column_values, **columns})
 
 
 def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str, Any]) -> bytes:
-    """Return what stands before the attributes where an event is shown; an attribute of the same
-    name goes before it.
+    """Return the fields before the attributes where an event is shown.
+
+    An attribute with the same name takes precedence.
     """
-    if "fingerprint" in columns:  # which says nothing to people
+    if "fingerprint" in columns:  # people do not need the fingerprint
         columns = {name: value for name, value in columns.items() if name != "fingerprint"}
     if (
         scope is not None
@@ -389,8 +396,10 @@ def shown_json(scope: Scope | None, columns: dict[str, Any], attrs: Mapping[str,
 
 
 def shown_attrs(attrs_json: bytes, attrs: Mapping[str, Any]) -> bytes:
-    """Return *attrs_json* as it stands in a line that is shown: beside the event's own time, level,
-    message and logger, which have these names.
+    """Return *attrs_json* as it is written in a shown line.
+
+    The line also contains the event's own time, level, message and logger, so attributes with these
+    names are renamed.
     """
     if attrs.keys().isdisjoint(_OWN):
         return attrs_json
@@ -403,7 +412,7 @@ def shown_attrs(attrs_json: bytes, attrs: Mapping[str, Any]) -> bytes:
 
 
 def own_names(shown: dict[str, Any]) -> dict[str, Any]:
-    """Undo what `shown_attrs` does to the names."""
+    """Undo the renaming by `shown_attrs`."""
     if not any(key.startswith("attrs.") for key in shown):
         return shown
     return {
@@ -413,10 +422,13 @@ def own_names(shown: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_parent(attrs_json: bytes, scope: Scope) -> bytes:
-    """A child's events tell its parent, too: in an attribute, since few events need it."""
+    """Add the parent's id to the attributes of a child job's event.
+
+    It is an attribute and not a column, because few events need it.
+    """
     if scope.parent_job_id is None:
         return attrs_json
-    # and not deeper in it
+    # only at the top level, and not deeper in the attributes
     if attrs_json.find(b'"parent_job_id":') > 0 and "parent_job_id" in msgspec.json.decode(
         attrs_json
     ):
@@ -427,7 +439,7 @@ def with_parent(attrs_json: bytes, scope: Scope) -> bytes:
 
 @lru_cache(256)
 def field_json(key: str, value: str) -> bytes:
-    """Return ``,"key":value``; the few that there are come with every event."""
+    """Return ``,"key":value``; cached, because few different values come with every event."""
     return json_fields({key: value})
 
 
@@ -448,8 +460,8 @@ def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: by
     """Return the body of an event's line for the database.
 
     Args:
-        ns: When, in nanoseconds since the epoch.
-        level: How grave.
+        ns: The time, in nanoseconds since the epoch.
+        level: The level.
         message: JSON string.
         attrs: JSON object.
         columns: Further fields, ``,"key":value…`` or empty.

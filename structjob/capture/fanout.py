@@ -1,4 +1,4 @@
-"""What an event passes once structlog hands it on: the fan-out to the sinks and the database."""
+"""The fan-out of events to the sinks and the database; structlog calls it last."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ from structjob.values.credentials import GROUPS, HEX, PLAIN
 from structjob.values.encoding import encode_plain
 from structjob.values.redaction import Redactor
 
-# Looked up once: the hot path asks for them with each event.
+# Looked up once, because the hot path needs them for each event.
 _now, _join = clock.now, b"".join
 
 _ERROR = LEVELS["error"]
 _STAMPED = 60
-"""Seconds between an event and the time that a processor put into it, at most: a format may leave
-the seconds out.
+"""Maximum seconds between an event and the time that a processor added to it. A time format may
+omit the seconds.
 """
 
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
 
 
 class SilentLogger:
-    """What the bound loggers wrap after `configure`: everything is done by the time it is
+    """The logger that bound loggers wrap after `configure`; all work is done before it is
     called.
     """
 
@@ -68,8 +68,9 @@ class SilentLogger:
         self.name = str(name) if name else None
 
     def msg(self, *rendered: Any, **_: Any) -> None:
-        """Do nothing; print what other processors rendered, where a later ``structlog.configure()``
-        left out those of ours.
+        """Do nothing, unless other processors rendered something: then print that.
+
+        This happens if a later ``structlog.configure()`` omitted our processors.
         """
         if rendered:
             print(*rendered)  # noqa: T201 -- as structlog's own logger does
@@ -80,14 +81,15 @@ class SilentLogger:
 
 
 class FanOut:
-    """The last processor: shows each event on every sink whose level it reaches, and records it.
-    Nothing it does is felt by the caller.
+    """The last processor: records each event and shows it on every sink whose level it reaches.
+
+    Its errors never reach the caller.
 
     Args:
         sinks: See `structjob.Sink`.
-        redact: Take secrets out (the default), further secret keys, a `Redactor` of one's own, or
-            ``False``.
-        classifier: Derives ``error_type`` and the like from an exception.
+        redact: ``True`` (the default) removes secrets. Also possible: a list of further secret
+            keys, a `Redactor`, or ``False``.
+        classifier: Derives ``error_type`` and similar fields from an exception.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class FanOut:
     ) -> None:
         self.sinks = tuple(map(as_sink, sinks))
         self.encoder = Encoder(make_redactor(redact), classifier)
-        # A sink that writes ready lines needs no `SinkEvent` made for it.
+        # A sink that writes finished lines needs no `SinkEvent`.
         self._lines: list[tuple[int, Any, Sink]] = [
             (sink_level(sink), write, sink)
             for sink in self.sinks
@@ -108,10 +110,10 @@ class FanOut:
         self._least = min(map(sink_level, self.sinks), default=1_000_000)
         self._without: dict[tuple[int, ...], FanOut] = {}
         self.thresholds: Thresholds | None = None
-        """The least levels of single loggers, if `configure` was given any."""
+        """The lowest levels of single loggers, if `configure` was given any."""
 
     def without(self, sinks: Sequence[Sink]) -> FanOut:
-        """Return what does the same, but for showing an event on *sinks*, which are some of its
+        """Return a fan-out that does the same, but does not show events on *sinks*, some of its
         own.
         """
         left_out = tuple(map(id, sinks))
@@ -132,7 +134,7 @@ class FanOut:
         self.take(level, message, event_dict, current_scope(), name)
         if type(logger) is SilentLogger:
             return _NOTHING
-        raise DropEvent  # any other would show it once more, or refuse to show nothing
+        raise DropEvent  # any other logger would show it again, or reject an empty call
 
     def take(
         self,
@@ -146,28 +148,28 @@ class FanOut:
         words: str | None = None,
         stored_before: bool = False,
     ) -> None:
-        """Record one event and show it; never raises an `Exception`.
+        """Record one event and show it; never raise an `Exception`.
 
-        This is the hot path, counted in tenths of a microsecond: what most events do not need is
-        asked for with one cheap question each, and done elsewhere.
+        This is the hot path, where tenths of a microsecond matter. What most events do not need is
+        checked with one cheap condition and done elsewhere.
 
         Args:
-            level: How grave.
-            message: What happened.
-            given: Its attributes; special keys such as ``exc_info`` among them.
-            scope: Where it belongs.
-            logger: Name of the logger, if it has one.
-            columns: What belongs into further columns of its own, such as ``kind``.
-            ns: When, in nanoseconds since the epoch; now by default.
-            words: What is stored as its message, if that is another text than is shown: see `emit`.
-            stored_before: The event is in the database: it is shown only.
+            level: The level.
+            message: The message.
+            given: The attributes, including special keys such as ``exc_info``.
+            scope: The scope that the event belongs to.
+            logger: Name of the logger, if it has a name.
+            columns: Values for further columns, such as ``kind``.
+            ns: The time, in nanoseconds since the epoch; default: now.
+            words: The text to store as its message, if it differs from the shown text: see `emit`.
+            stored_before: The event is already in the database and is only shown.
         """
         try:
             if (
                 self.thresholds is not None
                 and (
                     columns is None or "kind" not in columns
-                )  # what jobs and steps say is no logger's
+                )  # an event with a kind is about a job or step, and belongs to no logger
                 and not self.thresholds.passes(logger, level[0])
             ):
                 return
@@ -196,8 +198,8 @@ class FanOut:
             if message_json is None:
                 message_json = encoder.message(message)
             attrs_json = encode_plain(attrs)
-            # No text holds a credential without one of these; each key has a colon behind it, which
-            # counts, too.
+            # Every text with a credential contains one of these. Each key is followed by a colon,
+            # which counts too.
             if (
                 attrs_json is None
                 or (folded := attrs_json.translate(PLAIN)).count(b"!") > len(attrs)
@@ -211,7 +213,7 @@ class FanOut:
                     columns.setdefault("logger", logger_name(logger, encoder.redactor))
                 stored, shown = columns_json(scope, columns), shown_json(scope, columns, attrs)
                 attrs_shown = shown_attrs(attrs_json, attrs)
-            elif scope is not None:  # plain keys are none of the scope's
+            elif scope is not None:  # plain keys never conflict with keys of the scope
                 stored, shown = scope.columns, scope.shown
             else:
                 stored = shown = b""
@@ -250,14 +252,14 @@ class FanOut:
                     b"\n",
                 )
             )
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
             faults.add("logging an event", exc)
             return
         for least, write, sink in self._lines:
             if number >= least:
                 try:
                     write(line)
-                except Exception as exc:  # noqa: BLE001 -- nor a sink's
+                except Exception as exc:  # noqa: BLE001 -- nor an error of a sink
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
@@ -276,15 +278,15 @@ class FanOut:
                 continue
             try:
                 if record is None:
-                    # From the line, so that a sink sees what is written: redacted, bounded, and
-                    # nothing it could change.
+                    # Taken from the line, so that a sink sees what is written: redacted, bounded,
+                    # and without access to the caller's objects.
                     attrs = msgspec.json.decode(line)
                     message, logger = attrs.pop("event"), attrs.pop("logger", None)
                     del attrs["timestamp"], attrs["level"]
                     attrs = own_names(attrs)
                     ids = dict(scope.ids) if scope is not None else {}
                     for key, value in ids.items():
-                        # else it is the caller's word, which says nothing of where the event
+                        # otherwise the caller gave it: it says nothing about where the event
                         # belongs
                         if attrs.get(key) == value:
                             del attrs[key]
@@ -302,12 +304,12 @@ class FanOut:
                                 del attrs[name]
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 sink.emit(record)
-            except Exception as exc:  # noqa: BLE001 -- see __call__
+            except Exception as exc:  # noqa: BLE001 -- see `take`
                 faults.add(f"the sink {name_of_sink(sink)}", exc)
 
     def close(self, *, but: Sequence[Sink] = ()) -> None:
-        """Close the sinks, except those in *but*; what they raise is counted."""
-        with ExitStack() as stack:  # in strict mode an error is raised when all are closed
+        """Close the sinks, except those in *but*; count the errors that they raise."""
+        with ExitStack() as stack:  # in strict mode an error is raised after all are closed
             for sink in reversed(self.sinks):
                 if not any(sink is other for other in but):
                     stack.callback(_close, sink)
@@ -322,10 +324,10 @@ def _close(sink: Sink) -> None:
 
 
 def drop_rendered(event_dict: MutableMapping[str, Any], level: Level, logger: str | None) -> None:
-    """Take out of *event_dict* what structlog's own processors put there for a renderer: the time,
-    the level's name, and the name of the *logger*.
+    """Remove from *event_dict* what structlog's own processors added for a renderer.
 
-    Attributes of the user's that are called so stay: another level, another time, another name.
+    These are the time, the level's name, and the name of the *logger*. Attributes of the user with
+    these names stay: another level, another time, another name.
     """
     if logger is not None and event_dict.get("logger") == logger:
         del event_dict["logger"]
@@ -336,16 +338,17 @@ def drop_rendered(event_dict: MutableMapping[str, Any], level: Level, logger: st
 
 
 def _is_present(value: Any, second: int) -> bool:
-    """Return whether *value* is the time of an event that is logged at *second*, in one of the
-    forms in which programs stamp events.
+    """Return whether *value* is the time of an event that is logged at *second*.
+
+    The common formats for event times are recognized.
     """
-    with suppress(Exception):  # a number that is none
+    with suppress(Exception):  # for example a number that is out of range
         if type(value) in (int, float):
             return bool(abs(value - second) <= _STAMPED)
         if type(value) is str:
             try:
                 value = datetime.fromisoformat(value)
-            except ValueError:  # a form of somebody's own: "%H:%M:%S", say
+            except ValueError:  # a custom format, for example "%H:%M:%S"
                 clocks = [
                     at(each)
                     for each in (second, second - 1)
@@ -363,9 +366,9 @@ def _is_present(value: Any, second: int) -> bool:
 
 
 def name_of(logger: Any) -> str | None:
-    """Return the name of a wrapped logger, if it has one."""
+    """Return the name of a wrapped logger, if it has a name."""
     try:
         name = getattr(logger, "name", None)
         return str(name) if name else None
-    except Exception:  # noqa: BLE001 -- a fault of somebody's logger must not cost the event
+    except Exception:  # noqa: BLE001 -- an error in a logger must not lose the event
         return None

@@ -1,4 +1,4 @@
-"""`install`: an existing structlog set-up records into structjob."""
+"""`install`: makes an existing structlog setup record into structjob."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ def install(
     redact: bool | Iterable[str] | Redactor = True,
     classifier: Classifier | None = None,
 ) -> None:
-    """Let an existing structlog setup record into structjob: one line, after
+    """Make an existing structlog setup record into structjob; call it after
     ``structlog.configure()``.
 
-    What was printed before is printed as before, plus the ids of the job. Loggers that are cached
-    already follow (if their processors are a list: a tuple cannot be added to). Calling it again is
-    harmless. A later ``structlog.configure()`` with a new list of processors needs it again (a
-    warning says so); ``logging.basicConfig()``, ``dictConfig()`` and handlers that come and go do
-    not.
+    The output stays the same, with the ids of the job added. Loggers that are already cached
+    follow, if their processors are a list (a tuple cannot be extended). Calling it again is
+    harmless. A later ``structlog.configure()`` with a new list of processors requires another call
+    (a warning says so). ``logging.basicConfig()``, ``dictConfig()`` and changes of handlers do not.
 
     Args:
-        stdlib: Whether to record what is logged through `logging`, too: ``True`` all of it,
-            ``False`` nothing. By default all of it if structlog itself goes there, otherwise
-            warnings and above. Loggers that do not propagate, as uvicorn's, are recorded where a
-            handler of their own shows the record. What is printed does not change.
-        redact: Take secrets out of what is recorded: the default, further secret keys, a
-            `Redactor`, or ``False``.
-        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …
+        stdlib: Whether to also record the records of `logging`: ``True`` for all, ``False`` for
+            none. By default all if structlog itself logs through `logging`, otherwise warnings and
+            above. Loggers that do not propagate, such as uvicorn's, are recorded if a handler of
+            their own shows the record. The output does not change.
+        redact: ``True`` (the default) removes secrets from what is recorded. Also possible: a list
+            of further secret keys, a `Redactor`, or ``False``.
+        classifier: Takes an exception and returns ``error_type``, ``retry_possible``, …
     """
     SETUP.encoder = Encoder(make_redactor(redact), classifier)
     config = structlog.get_config()
@@ -52,11 +51,11 @@ def install(
         processors = list(processors)
         structlog.configure(processors=processors)
     if SETUP.fan_out is not None and SETUP.fan_out not in processors:
-        # What an earlier `configure` set up has been replaced, and shows nothing any more.
+        # The setup of an earlier `configure` has been replaced and shows nothing any more.
         SETUP.fan_out.close()
         SETUP.fan_out = None
     if not is_recording(processors):
-        # In place, since cached loggers hold this very list.
+        # In place, because cached loggers hold this list.
         _insert(processors)
     SETUP.renamer = _earlier_renamer(processors)
     if stdlib is None:
@@ -102,7 +101,7 @@ def _put(processors: list[Any], at: int, processor: Any) -> None:
 
 
 def _earlier_renamer(processors: list[Any]) -> structlog.processors.EventRenamer | None:
-    """Return what gives the message another name before `record_event` sees it."""
+    """Return the processor that renames the message before `record_event` sees it."""
     before = processors[: processors.index(record_event)] if record_event in processors else []
     return next(
         (

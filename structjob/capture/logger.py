@@ -1,5 +1,7 @@
-"""The bound logger that `structjob.configure` gives structlog: its level can change, it knows
-``success``, and its way is short.
+"""The bound logger of `structjob.configure`.
+
+Its level can change. It adds ``success()``, and calls `FanOut` directly, skipping the processor
+loop.
 """
 
 from __future__ import annotations
@@ -35,16 +37,16 @@ override: ContextVar[str | None] = ContextVar("structjob_level", default=None)
 F = TypeVar("F", bound=Callable[..., Any])
 
 ABSENT: Any = object()
-"""Stands for an argument that is not given: those of our methods are positional, so that every name
-is free for attributes.
+"""Marks an argument that was not given. The arguments of our methods are positional, so that every
+name is free for attributes.
 """
 
 
 def as_structlog(**names: Any) -> Callable[[F], F]:
-    """Decorate a function whose frame counts as structlog's: it tells the caller's by the modules'
-    names, and skips its own only.
+    """Decorate a function whose frame must count as one of structlog's.
 
-    The function sees builtins, its closure and *names*, and nothing else.
+    structlog finds the caller's frame by module names, and skips only its own. The function sees
+    builtins, its closure and *names*, and nothing else.
     """
 
     def decorate(function: Any) -> Any:
@@ -62,8 +64,9 @@ def as_structlog(**names: Any) -> Callable[[F], F]:
 
 
 def apart(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the attributes *given*, the names of arguments of structlog's own methods as
-    ``attrs.event`` and so on.
+    """Return the attributes *given*, with names of arguments of structlog's methods changed.
+
+    These become ``attrs.event`` and so on.
     """
     for key in ARGUMENTS.intersection(given):
         given[f"attrs.{key}"] = given.pop(key)
@@ -71,8 +74,8 @@ def apart(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_bound_logger() -> Any:
-    """Return structlog's filtering bound logger with ``success`` and its level 25, and a shorter
-    way to our `FanOut`.
+    """Return structlog's filtering bound logger with ``success`` (level 25) and a direct call of
+    `FanOut`.
     """
     base: Any = structlog.make_filtering_bound_logger(LEVELS["debug"])
 
@@ -94,15 +97,15 @@ def _make_bound_logger() -> Any:
                         if len(args) == 1 and isinstance(args[0], dict) and args[0]
                         else args
                     )
-                except Exception:  # noqa: BLE001 -- arguments that do not fit are worth keeping, and no reason to fail
+                except Exception:  # noqa: BLE001 -- arguments that do not fit are kept, and are no reason to fail
                     kw["positional_args"] = args
             processors = self._processors
             if len(processors) == 1 and type(processors[0]) is FanOut:
                 if self._context:
                     kw = {**self._context, **kw}
-                if _CONTEXT_VARS:  # somebody has bound something
+                if _CONTEXT_VARS:  # something is bound
                     merge_contextvars(None, name, kw)
-                # another one where somebody wraps his own, see `structlog.wrap_logger`
+                # a different one if the program wraps its own logger, see `structlog.wrap_logger`
                 logger = self._logger
                 called = logger.name if type(logger) is SilentLogger else name_of(logger)
                 processors[0].take(
@@ -128,13 +131,13 @@ def _make_bound_logger() -> Any:
             _ASYNC_CALLING_STACK=_ASYNC_CALLING_STACK, _ASYNC_CALLING_THREAD=_ASYNC_CALLING_THREAD,
         )  # fmt: skip
         async def alog(self: Any, event: Any = ABSENT, /, *args: Any, **kw: Any) -> None:
-            if kw.get("exc_info") is True:  # the executor's thread handles no exception
+            if kw.get("exc_info") is True:  # the executor's thread is not handling an exception
                 kw["exc_info"] = sys.exc_info()
-            # As structlog's own asynchronous methods do.
+            # The same as in structlog's own asynchronous methods.
             thread = _ASYNC_CALLING_THREAD.set(
                 (threading.get_ident(), threading.current_thread().name)
             )
-            stack = _ASYNC_CALLING_STACK.set(sys._getframe().f_back)  # type: ignore[arg-type]  # a coroutine that runs has a caller
+            stack = _ASYNC_CALLING_STACK.set(sys._getframe().f_back)  # type: ignore[arg-type]  # a running coroutine has a caller
             context = contextvars.copy_context()
             try:
                 await asyncio.get_running_loop().run_in_executor(
@@ -159,8 +162,8 @@ def _make_bound_logger() -> Any:
 
     @as_structlog(ABSENT=ABSENT)
     def alog(self: Any, level: Any = ABSENT, /, *args: Any, **kw: Any) -> Any:
-        # No coroutine function: a frame between the caller and structlog's own would be suspended,
-        # and lead nowhere.
+        # Not a coroutine function: a frame between the caller and structlog's own would be
+        # suspended, and would have no link to the caller.
         if level is ABSENT:
             level = kw.pop("level")
         name = next((name for number, name in by_number if level >= number), "debug")
@@ -172,7 +175,8 @@ def _make_bound_logger() -> Any:
         return self.error(*args, **kw)
 
     @as_structlog()
-    def aexception(self: Any, /, *args: Any, **kw: Any) -> Any:  # no coroutine function, see above
+    # not a coroutine function, see above
+    def aexception(self: Any, /, *args: Any, **kw: Any) -> Any:
         kw.setdefault("exc_info", True)
         return self.aerror(*args, **kw)
 
@@ -201,8 +205,9 @@ def _make_bound_logger() -> Any:
 
 
 def log_from(least: int) -> None:
-    """Let the bound loggers take what reaches *least*. The class is changed, not chosen, so that
-    loggers already in use follow.
+    """Let the bound loggers log events of level *least* or above.
+
+    The class is changed instead of replaced, so that loggers already in use follow.
     """
     BoundLogger.least = least
     for name, number in LEVELS.items():
@@ -240,11 +245,12 @@ on_reset(_log_all)
 
 @as_structlog(ABSENT=ABSENT, apart=apart, override=override)
 def success(log: Any, event: Any = ABSENT, /, **kw: Any) -> Any:
-    """Log *event* with level ``success`` (25) through any structlog logger; where it has no such
-    level, its output says ``info``.
+    """Log *event* with level ``success`` (25) through any structlog logger.
+
+    If the logger does not have this level, its output says ``info``.
 
     Args:
-        log: A logger as ``structlog.get_logger()`` returns it.
+        log: A logger as returned by ``structlog.get_logger()``.
         event: What succeeded.
         kw: Attributes.
     """

@@ -1,4 +1,4 @@
-"""Too many events of one kind: some pass, and the others are counted."""
+"""Rate limits: if there are too many equal events, some pass and the others are counted."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from structjob.levels import LEVELS, level_name
 from structjob.values.encoding import encode_text
 
 _KEYS = 1_000
-"""Pairs of a job and a message whose rate is known, at most."""
+"""Maximum number of pairs of a job and a message whose rate is remembered."""
 
 _REPORTED = 60.0
-"""Seconds between two events that say what was suppressed."""
+"""Seconds between two events that report what was suppressed."""
 
 _Key = tuple[str | None, str]
 
 
 class RateLimit:
-    """A processor that lets so many equal events of a job through a second; the others are
-    suppressed.
+    """A processor that limits the rate of equal events in each job and suppresses the others.
 
-    The next one that passes carries ``suppressed``, how many were left out before it. What no later
-    event tells is told once a minute, with the next event of any kind, by an event ``suppressed``
-    with ``count`` and the ``messages``. What is suppressed is never numbered, shown or stored.
+    The next event that passes carries ``suppressed``, the number of events suppressed before it.
+    Numbers that no later event carries are reported once a minute, with the next event of any kind:
+    by an event ``suppressed`` with ``count`` and ``messages``. Suppressed events are never
+    numbered, shown or stored.
 
     Args:
-        per_second: How many events with the same message pass a second, in each job.
-        burst: How many may come at once; by default *per_second*, and at least 1.
-        events: Only these messages; by default all of them.
-        level_below: Only events below this level; those of this level and above always pass.
+        per_second: How many events with the same message pass per second, in each job.
+        burst: How many may come at once; default: *per_second*, and at least 1.
+        events: Only these messages; default: all messages.
+        level_below: Only events below this level, default ``warning``; events of this level and
+            above always pass.
 
     Raises:
         InvalidArgument: if a number is not positive.
@@ -61,14 +62,14 @@ class RateLimit:
         self._events = None if events is None else frozenset(events)
         self._below = LEVELS[level_name(level_below)]
         self._left: dict[_Key, tuple[float, float]] = {}
-        """How many may pass, and since when that is so."""
+        """How many may pass, and the time of this value (monotonic seconds)."""
         self._suppressed: dict[_Key, int] = {}
         self._report_at = monotonic() + _REPORTED
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
         message: Any = event_dict.get("event")
         if type(message) is not str:
-            message = encode_text(message).decode()  # anything can be logged
+            message = encode_text(message).decode()  # any object can be logged
         now = monotonic()
         if now >= self._report_at:
             self._report(now)
@@ -81,7 +82,8 @@ class RateLimit:
         key = (None if scope is None else scope.job_id, message)
         left, since = self._left.pop(key, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._rate)
-        # At the end, so that the one that was not logged for longest is the first.
+        # Inserted at the end, so that the key that was not logged for the longest time is the
+        # first.
         self._left[key] = (left - 1 if left >= 1 else left, now)
         if len(self._left) > _KEYS:
             self._left.pop(next(iter(self._left)), None)

@@ -1,4 +1,4 @@
-"""The processors that go into a chain of structlog's."""
+"""The processors for a structlog processor chain."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _thread = threading.local()
 
 
 def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor that adds the ids of the current job and step, unless the event has
-    them already.
+    """A processor that adds the ids of the current job and step, unless the event already has
+    them.
     """
     scope = current_scope()
     if scope is not None:
@@ -38,15 +38,14 @@ def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) 
 
 
 class Sampler:
-    """A processor that lets the first of equal events through, and then each *every*-th; warnings
-    and above always.
+    """A processor that passes the first of equal events and then each *every*-th one.
+
+    Warnings and above always pass. An event that passes carries ``sampled=every``. The others are
+    never numbered, shown or stored.
 
     Args:
-        every: How many make one, at least 1.
-        events: Only these messages; by default all of them.
-
-    The one that comes through carries ``sampled=every``. What is left out is never numbered, shown
-    or stored.
+        every: How many equal events count as one, at least 1.
+        events: Only these messages; default: all messages.
     """
 
     def __init__(self, every: int, events: Iterable[str] | None = None) -> None:
@@ -59,7 +58,8 @@ class Sampler:
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
         message = event_dict.get("event")
         if not isinstance(message, str):
-            message = encode_text(message)  # anything can be logged, and not all of it be looked up
+            # any object can be logged, but not every object can be a key
+            message = encode_text(message)
         level = BY_NAME.get(method_name)
         if (level is not None and level.number >= LEVELS["warning"]) or (
             self._events is not None and message not in self._events
@@ -76,16 +76,15 @@ class Sampler:
 
 
 class RequireCorrelation:
-    """A processor that finds events without a correlation id: neither has the running code one, nor
-    the event itself.
+    """A processor that finds events without a correlation id, in the scope and in the event itself.
 
     Args:
-        action: ``mark`` gives such an event ``uncorrelated=True``; ``warn`` counts them, too, and
-            warns at most once a minute; ``raise`` does as ``warn``, and raises
-            `structjob.InvalidState` where faults of logging are raised, see ``strict``.
+        action: ``mark`` (the default) gives such an event ``uncorrelated=True``; ``warn`` also
+            counts them, and warns at most once a minute; ``raise`` does the same as ``warn``, and
+            raises `structjob.InvalidState` if errors in logging are raised, see ``strict``.
 
     Raises:
-        InvalidArgument: if *action* is none of these.
+        InvalidArgument: if *action* is invalid.
     """
 
     def __init__(self, action: Literal["mark", "warn", "raise"] = "mark") -> None:
@@ -111,14 +110,14 @@ class RequireCorrelation:
 
 
 def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor that records the event and adds the ids; put in place by `install`.
+    """A processor that records the event and adds the ids; inserted by `install`.
 
     Returns:
-        The same event dict; nothing is taken from it.
+        The same event dict; nothing is removed from it.
     """
     try:
         level = BY_NAME.get(override.get() or method_name) or BY_NAME["info"]
-        # A logger of `logging` may be set to drop the event later on, where structlog's
+        # A logger of `logging` may be configured to drop the event later, if structlog's
         # filter_by_level is not in use.
         if isinstance(logger, logging.Logger) and not logger.isEnabledFor(level.number):
             return event_dict
@@ -138,21 +137,23 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
         if scope is not None:
             for key, value in (scope.ids | (scope.bound or {})).items():
                 event_dict.setdefault(key, value)
-        # A logger of structlog's own keeps the stream that it was made with, and writes past what
-        # stands for it.
+        # A logger of structlog keeps the stream that it was created with, and writes past its
+        # stand-in.
         if (
             stand_ins
             and (stand_in := stand_ins.get(id(getattr(logger, "_file", None)))) is not None
         ):
             stand_in.make_way()
-    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
         faults.add("recording an event", exc)
     return event_dict
 
 
 def _message(given: dict[str, Any]) -> tuple[Any, Any]:
-    """Take the message out of the event *given*, wherever an ``EventRenamer`` has put it: with its
-    arguments filled in, and before.
+    """Remove the message from the event *given*, also if an ``EventRenamer`` has renamed it.
+
+    Returns:
+        The message with its arguments filled in, and the message before that.
     """
     renamer = SETUP.renamer
     if renamer is not None and renamer.to in given:
@@ -164,7 +165,7 @@ def _message(given: dict[str, Any]) -> tuple[Any, Any]:
     template = message
     args = given.get("positional_args")
     if args:
-        with suppress(Exception):  # arguments that do not fit stay as they are
+        with suppress(Exception):  # arguments that do not fit stay unchanged
             message = message % (
                 args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
             )
@@ -173,16 +174,17 @@ def _message(given: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def note_exception(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor before one that renders exceptions: keeps the exception itself for
-    `record_event`, which comes later.
+    """A processor that keeps the exception for `record_event`; runs before exceptions are
+    rendered.
     """
     _thread.exception = exception_of(event_dict["exc_info"]) if event_dict.get("exc_info") else None
     return event_dict
 
 
 def note_template(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor before one that fills arguments into messages: keeps the message itself for
-    `record_event`, which comes later.
+    """A processor that keeps the message template for `record_event`.
+
+    It runs before arguments are filled into the message.
     """
     _thread.template = event_dict.get("event") if event_dict.get("positional_args") else None
     return event_dict
@@ -196,13 +198,13 @@ def is_recording(processors: Iterable[Any]) -> bool:
 
 
 def check_setup() -> None:
-    """Warn, once, if other code has configured structlog anew, so that the events of new loggers
-    are not recorded any more.
+    """Warn once if structlog was configured again, so that events of new loggers are not
+    recorded.
     """
     if not SETUP.watched:
         return
     processors = structlog.get_config()["processors"]
-    # `structlog.testing.capture_logs` takes all others out for a while.
+    # `structlog.testing.capture_logs` removes all others temporarily.
     if is_recording(processors) or any(
         isinstance(processor, structlog.testing.LogCapture) for processor in processors
     ):

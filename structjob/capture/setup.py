@@ -1,4 +1,4 @@
-"""What `configure` and `install` have set up: one object for the process."""
+"""The setup by `configure` and `install`: one object per process."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from structjob.values.redaction import Redactor
 
 
 class Setup:
-    """How logging is set up in this process.
+    """The logging setup of this process.
 
     Attributes:
-        fan_out: What `configure` has set up; ``None`` where structlog is set up in another way.
-        processors: The list that `configure` gave structlog. Loggers that are cached hold it, so
-            it is changed in place.
-        renamer: What gives the message another name before `record_event` sees it; `install` finds
-            out.
-        inserted: What `install` put into which list of processors.
+        fan_out: The fan-out of `configure`; ``None`` if structlog is set up in another way.
+        processors: The list that `configure` gave structlog. Cached loggers hold it, so it is
+            changed in place.
+        renamer: The processor that renames the message before `record_event` sees it; set by
+            `install`.
+        inserted: The processors that `install` inserted, each with its list.
         watched: Whether structlog's processors are expected to record, since `configure` or
             `install` was called.
-        warned: Whether they do not, and a warning has said so.
+        warned: Whether they do not record, and a warning was logged.
     """
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Setup:
 
     @property
     def encoder(self) -> Encoder:
-        """What events pass that are recorded without a processor of structlog's."""
+        """The encoder of events that are recorded without a structlog processor."""
         return self.fan_out.encoder if self.fan_out is not None else self._installed
 
     @encoder.setter
@@ -65,25 +65,25 @@ class Setup:
 
     @property
     def redactor(self) -> Redactor | None:
-        """What takes secrets out, as `configure` or else `install` was told; ``None``: nothing
-        does.
+        """The redactor of `configure`, or else of `install`; ``None`` if secrets are not
+        removed.
         """
         return self.encoder.redactor
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error, as `configure` or else `install` was told."""
+        """The classifier of an error's fields, from `configure` or else from `install`."""
         return self.encoder.classifier
 
     def reset(self) -> None:
-        """Undo what `configure` and `install` did to structlog, and close the sinks."""
+        """Undo the changes of `configure` and `install` to structlog, and close the sinks."""
         for processors, processor in self.inserted:
             if processor in processors:
                 processors.remove(processor)
         ours = structlog.get_config()["processors"] is self.processors
         if ours:
             structlog.reset_defaults()
-        # Loggers that are cached hold the list: they print as structlog does by default.
+        # Cached loggers hold the list: they now print in the same way as structlog does by default.
         self.processors[:] = structlog.get_config()["processors"] if ours else ()
         former = self.fan_out
         self._begin()
@@ -99,6 +99,6 @@ def _fan_out() -> FanOut:
     return SETUP.fan_out or FanOut()
 
 
-# A bound logger that is pickled takes its processors along. Sinks hold files: where it arrives, it
-# uses those of that process.
+# A pickled bound logger includes its processors. Sinks hold files, so the process that unpickles it
+# uses its own fan-out.
 copyreg.pickle(FanOut, lambda _: (_fan_out, ()))

@@ -1,12 +1,12 @@
-"""The records of `logging` join where a logger calls its handlers.
+"""Records of `logging` are captured at the point where a logger calls its handlers.
 
-`logging.Logger.callHandlers` is wrapped, as Sentry's SDK does it, and no handler is added:
-``logging.basicConfig()``, which does nothing where the root logger has a handler, and code that
-asks ``root.handlers`` find what they would find without structjob. By then the logger's level and
-filters have passed the record, and it is taken in the context of the log call: a
-`logging.handlers.QueueListener`, which calls handlers in a thread of its own, changes nothing. It
-is taken after the handlers had it, so that a filter of theirs that removes a secret has removed it
-for the database, too.
+`logging.Logger.callHandlers` is wrapped, as in Sentry's SDK, and no handler is added. Therefore
+``logging.basicConfig()``, which does nothing if the root logger has a handler, and code that reads
+``root.handlers`` work the same as without structjob. At this point the record has passed the
+logger's level and filters, and it is captured in the context of the log call: a
+`logging.handlers.QueueListener`, which calls handlers in a thread of its own, changes nothing. The
+record is captured after its handlers: a secret that a filter of a handler removes is also removed
+for the database.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from structjob.sinks.sink import Sink
 from structjob.values.encoding import normalise
 
 _REMEMBERED = 10_000
-"""Records that are recognized when another thread hands them to their logger once more, twice as
-many at most.
+"""Number of records that are recognized when another thread passes them to their logger again; at
+most twice as many.
 """
 
 _LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
@@ -52,14 +52,14 @@ _here = threading.local()
 
 
 class _OurLevel(int):
-    """A level of the root logger that it was given by us, and by nobody else since."""
+    """A level of the root logger that was set by this library, and not changed since."""
 
 
 class _Joined:
-    """What takes the records, one for the process.
+    """Captures the records; one object per process.
 
     Attributes:
-        least: Least level that joins; None: no record does.
+        least: Lowest level to capture; None means no records.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Joined:
         self._wrapped: Callable[[logging.Logger, logging.LogRecord], None] | None = None
         self._wrapper: Callable[[logging.Logger, logging.LogRecord], None] | None = None
         self._former = logging.WARNING
-        # Two generations: what is recognized is bounded, and adding to a set needs no lock.
+        # Two generations: their size is limited, and adding to a set needs no lock.
         self._taken: set[tuple[Any, ...]] = set()
         self._taken_before: set[tuple[Any, ...]] = set()
 
@@ -85,10 +85,11 @@ class _Joined:
             root.setLevel(_OurLevel(least))
 
     def reset(self) -> None:
-        """Let no record join, and leave `logging` as it was."""
+        """Capture no more records, and restore `logging`."""
         self.join(None)
         self._taken, self._taken_before = set(), set()
-        # Else another library has wrapped ours by now: without a least level it only passes on.
+        # Otherwise another library has wrapped our function: without a lowest level it only calls
+        # the original.
         if logging.Logger.callHandlers is self._wrapper:
             logging.Logger.callHandlers = self._wrapped  # type: ignore[assignment, method-assign]
             self._wrapper = self._wrapped = None
@@ -103,8 +104,8 @@ class _Joined:
                 call_handlers(logger, record)
                 return
             alone = not logger.hasHandlers()
-            # Where nothing handles a record, `logging` prints warnings itself; what `configure` set
-            # up shows them in its place.
+            # If no handler takes a record, `logging` prints warnings; the sinks of `configure` show
+            # them instead.
             handled = not (alone and SETUP.fan_out is not None) and not self._is_for_us_only(
                 logger, record
             )
@@ -119,8 +120,9 @@ class _Joined:
         logging.Logger.callHandlers = calling_handlers  # type: ignore[assignment, method-assign]
 
     def _is_for_us_only(self, logger: logging.Logger, record: logging.LogRecord) -> bool:
-        """Return whether *record* was only made since we let the root logger pass more: handlers
-        that were added later do not expect it.
+        """Return whether *record* exists only because we lowered the level of the root logger.
+
+        Handlers that were added later do not expect it.
         """
         if record.levelno >= self._former or type(logging.root.level) is not _OurLevel:
             return False
@@ -147,9 +149,9 @@ class _Joined:
             propagates = _reaches_root(logger)
             if not propagates and not _is_shown(logger, record, alone):
                 return
-            # A console that leads back to `logging` (`sys.stdout` may) would never end: what comes
-            # out of it is recorded only. So is what does not propagate: its own handlers have shown
-            # it.
+            # A console that leads back to `logging` (`sys.stdout` may do so) would never end: its
+            # output is only recorded. The same holds for records that do not propagate: their own
+            # handlers have shown them.
             if within or not (propagates or alone):
                 _pass(record, emit.record)
             elif (
@@ -160,7 +162,7 @@ class _Joined:
                 _pass(record, SETUP.fan_out.without(shown).take)
             else:
                 _pass(record, emit.pass_on)
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
             _here.within = within
@@ -171,17 +173,17 @@ on_reset(_joined.reset)
 
 
 def join_stdlib(least: int | None) -> None:
-    """Let records of `logging` join from the level *least* on; None: no more.
+    """Capture records of `logging` from the level *least*; None: stop capturing.
 
-    Where nothing is set up yet, the root logger, which passes warnings only, passes that level,
-    too.
+    If `logging` is not set up yet, the root logger, which passes only warnings, also passes that
+    level.
     """
     _joined.join(least)
 
 
 def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
     attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
-    # A record that came from another process has its exception as text only.
+    # A record from another process has its exception as text only.
     for key, value in (
         ("exc_info", record.exc_info),
         ("stack", record.stack_info),
@@ -190,15 +192,15 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         if value:
             attrs.setdefault(key, value)
     level = level_name(record.levelno)
-    # From the number: what is in the record may have been coloured by a formatter.
+    # Taken from the number, because a formatter may have colored the name in the record.
     name = str(logging.getLevelName(record.levelno))
     if level == "success" and name.lower() != level:
-        level = "info"  # a NOTICE of 25, say, is no success
+        level = "info"  # for example a NOTICE of level 25 is not a success
     if record.levelno not in _STANDARD and name.lower() != level:
         attrs.setdefault("level_name", name)
     try:
         message = record.getMessage()
-    except Exception:  # noqa: BLE001 -- the arguments do not fit, or cannot be shown; the event is worth more than its form
+    except Exception:  # noqa: BLE001 -- the arguments do not fit or cannot be shown; the event is kept in another form
         message = f"{normalise(record.msg)} {normalise(record.args)}"
     columns = error_columns(BY_NAME[level], record.msg, attrs, record.name)
     take(
@@ -213,7 +215,7 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
 
 
 def _passes(record: logging.LogRecord) -> bool:
-    """Return whether `configure` lets the records of this logger pass."""
+    """Return whether the levels of `configure` let this record pass."""
     thresholds = None if SETUP.fan_out is None else SETUP.fan_out.thresholds
     return thresholds is None or thresholds.passes(record.name, record.levelno)
 
@@ -228,8 +230,9 @@ def _reaches_root(logger: logging.Logger) -> bool:
 
 
 def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) -> bool:
-    """Return whether a record of *logger*, which does not propagate, is shown without us: with a
-    `logging.NullHandler` only it is not.
+    """Return whether a record of *logger*, which does not propagate, is shown by its own handlers.
+
+    With only a `logging.NullHandler` it is not shown.
     """
     if alone:
         return logging.lastResort is not None and record.levelno >= logging.lastResort.level
@@ -247,17 +250,18 @@ def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) ->
 def _shown_already(
     logger: logging.Logger, record: logging.LogRecord, sinks: Sequence[Sink]
 ) -> list[Sink]:
-    """Return those of the *sinks* that would show *record* to people where a handler has just shown
-    it: on the same terminal.
+    """Return the *sinks* that would show *record* on a terminal where a handler has already shown
+    it.
 
-    A console of JSON lines is not left out: programs read it, and need every record in that form.
+    A console with JSON lines is not left out: programs read it, and need every record in that form.
     """
     consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink) and sink.pretty]
     places = set()
     each: logging.Logger | None = logger if consoles else None
     while each is not None:
         for handler in each.handlers:
-            # With a filter it may not have shown it: twice is better than not at all.
+            # A handler with a filter may not have shown it: showing it twice is better than not at
+            # all.
             if (
                 isinstance(handler, logging.StreamHandler)
                 and record.levelno >= handler.level
@@ -270,13 +274,12 @@ def _shown_already(
 
 
 def _origin() -> tuple[bool, bool]:
-    """Return whether the record that is handled at the moment is made by this very log call, and
-    whether it is captured already.
+    """Return whether the current log call created the record, and whether it is already captured.
 
-    A record that was made before comes in by `logging.Logger.handle`, once more where it was put
-    into a queue. What structlog sends through `logging` was captured already; neither its text nor
-    its attributes tell, for it may be rendered by now. But the bound logger that sent it stands on
-    the stack, right above the frames of `logging`.
+    A record that was created before comes through `logging.Logger.handle`, a second time if it was
+    put into a queue. What structlog sends through `logging` was captured already. Neither its text
+    nor its attributes show this, because it may already be rendered. But the bound logger that sent
+    it is on the stack, directly above the frames of `logging`.
     """
     made_here = False
     frame = sys._getframe(1)

@@ -1,4 +1,4 @@
-"""Least levels by the names of loggers."""
+"""Lowest levels by the names of loggers."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, Level, level_name
 
 _REMEMBERED = 10_000
-"""Names of loggers whose level is remembered, at most."""
+"""Maximum number of logger names whose level is remembered."""
 
 
 class Thresholds:
-    """Which events are logged at all: by their level and their logger's name.
+    """Decides which events are logged, by their level and their logger's name.
 
     Args:
-        default: Number of the least level of every other logger.
-        named: Name of a logger → its least level; it holds for the loggers below it, too.
+        default: Number of the lowest level of every other logger.
+        named: Name of a logger → its lowest level; it also applies to child loggers.
 
     Raises:
-        InvalidArgument: if *named* is no mapping of names to levels.
+        InvalidArgument: if *named* is not a mapping of names to levels.
     """
 
     def __init__(self, default: int, named: Mapping[str, Level | int]) -> None:
@@ -35,11 +35,11 @@ class Thresholds:
 
     @property
     def least(self) -> int:
-        """The least level that any logger has."""
+        """The lowest level of all loggers."""
         return min(self._default, *self._named.values())
 
     def passes(self, logger: str | None, level: int) -> bool:
-        """Return whether an event of *level* is logged, given the name of its logger."""
+        """Return whether an event of *level* is logged by the logger of this name."""
         if logger is None:
             return level >= self._default
         least = self._known.get(logger)

@@ -1,7 +1,7 @@
-"""Exceptions that nothing catches, and warnings, become events: `capture_uncaught`.
+"""`capture_uncaught`: uncaught exceptions and warnings become events.
 
-Python hands them to hooks. Ours records, and then calls the hook that was there before: what is
-shown stays the same. Errors of an event loop's tasks need no hook: asyncio reports them through
+Python passes them to hooks. Our hook records them and then calls the previous hook, so the output
+stays the same. Errors of an event loop's tasks need no hook: asyncio reports them through
 `logging`, whose records are events already.
 """
 
@@ -25,11 +25,13 @@ from structjob.spool.routing import waits_for_tracker
 KIND = "uncaught"
 
 _MOST_WARNINGS = 1_000
-"""Places whose warning is recorded; a program that makes up ever new ones is not."""
+"""Maximum number of places whose warnings are recorded, in case a program generates ever new
+places.
+"""
 
 _here = threading.local()
 _undo: dict[str, Callable[[], None]] = {}
-"""By kind: takes a hook of ours out again, unless another was put on top of it."""
+"""By kind: removes our hook, unless another hook was installed after it."""
 
 
 def capture_uncaught(
@@ -39,14 +41,16 @@ def capture_uncaught(
     threads: bool = True,
     unraisable: bool = True,
 ) -> None:
-    """Record what Python would only print to stderr, as events of kind ``uncaught``, with the
-    traceback. It is printed, too, as before. Calling it again changes nothing.
+    """Record what Python would only print to stderr, as events of kind ``uncaught`` with the
+    traceback.
+
+    The output stays the same. Calling it again changes nothing. All options are on by default.
 
     Args:
         warnings: Warnings of the module `warnings`, at level warning, once for each place.
         excepthook: The exception that ends the program, at level critical.
         threads: Exceptions that end a thread, at level error.
-        unraisable: Those that cannot be raised, in ``__del__`` say, at level error.
+        unraisable: Exceptions that cannot be raised, for example in ``__del__``, at level error.
     """
     for name, wanted, install in (
         ("warnings", warnings, _hook_warnings),
@@ -59,15 +63,15 @@ def capture_uncaught(
 
 
 def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None = None) -> None:
-    if getattr(_here, "within", False):  # what a sink of ours caused
+    if getattr(_here, "within", False):  # caused by one of our sinks
         return
     _here.within = True
     try:
         if waits_for_tracker():
             emit(current_scope(), level, message, attrs, kind=KIND, logger=logger)
-        else:  # the trackers are closed: it would wait for one for nothing
+        else:  # the trackers are closed: the event would wait for a tracker in vain
             show(current_scope(), level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
-    except Exception as exc:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
         faults.add("recording an uncaught exception", exc)
     finally:
         _here.within = False
@@ -111,7 +115,7 @@ def _hook_unraisable() -> Callable[[], None]:
 
     def hook(args: sys.UnraisableHookArgs) -> None:
         if args.exc_value is not None:
-            # Not the object itself: that would bring it back to life.
+            # The object itself is not kept, because that would revive it.
             where = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
             message = args.err_msg or "exception ignored"
             _record("error", message, {"exc_info": args.exc_value, "where": where})
@@ -138,7 +142,7 @@ def _hook_warnings() -> Callable[[], None]:
         line: str | None = None,
     ) -> None:
         place = category, filename, lineno
-        # `logging.captureWarnings` makes records of them, which are events already.
+        # `logging.captureWarnings` turns them into records, which are already events.
         taken = former.__module__ == logging.__name__
         if file is None and not taken and place not in seen and len(seen) < _MOST_WARNINGS:
             seen.add(place)
