@@ -1,3 +1,1 @@
-"""What the operating system is asked for: files, descriptors, times, and the names of host and
-process.
-"""
+"""Access to the operating system: files, descriptors, times, and the names of host and process."""

@@ -1,5 +1,6 @@
-"""The time of events, which never runs backwards; and times as text: the databases' form and RFC
-3339, both in UTC.
+"""The time of events, which never runs backward, and the two text forms of a time.
+
+The forms are the databases' and RFC 3339, both in UTC.
 """
 
 from __future__ import annotations
@@ -11,37 +12,38 @@ from structjob.diagnostics import diagnostics
 from structjob.process import on_reset
 
 LONGEST_STEP = 3600
-"""Seconds. A clock that is set back by more than this was wrong, not early: what is logged from
-then on has the new time at once.
+"""Seconds. If the clock is set back by more than this, it was wrong before. Later events then
+get the new time at once.
 """
 
 _JITTER = 10_000_000
-"""Nanoseconds. A clock that is set back by less is waited for."""
+"""Nanoseconds. If the clock is set back by less, the last time is repeated until the clock has
+caught up.
+"""
 
 _SLOW = 10
-"""After a step backwards time goes on at one part in so many of its speed, until the machine's
-clock has caught up.
+"""After the clock was set back, the returned time advances at 1/10 of normal speed until the
+machine's clock has caught up.
 """
 
 _wall, _monotonic = time.time_ns, time.monotonic_ns
 _latest = 0
-"""What `now` returned last."""
+"""The last result of `now`."""
 _resumed: tuple[int, int, int] = (0, 0, 0)
-"""Since a step backwards: what `now` returned last, what it returned before the step, and the
-monotonic time then.
+"""State since the clock was set back: the last result of `now`, its last result before that, and
+the monotonic time then.
 """
 
 present: tuple[int, bytes, bytes] = (0, b"", b"")
-"""The last second that was asked for, as `second_text` returns it: the hot path looks here first.
-"""
+"""The last result of `second_text`, which the hot path checks first."""
 
 
 def now() -> int:
-    """Return nanoseconds since the epoch; after the machine's clock was set back, time goes on
-    slowly until the clock has caught up.
+    """Return nanoseconds since the epoch.
 
-    A log is ordered by time: so it stays in the order in which it was written, and no end lies
-    before its beginning.
+    After the machine's clock was set back, the result advances slowly until the clock has caught
+    up. Logs are ordered by time. So they stay in the order in which they were written, and nothing
+    ends before its beginning.
     """
     global _latest
     ns = _wall()
@@ -52,13 +54,13 @@ def now() -> int:
 
 
 def _after_step() -> int:
-    """Return the time to go by where the clock said less than what was returned last."""
+    """Return the time to use while the clock shows less than the last result."""
     global _resumed
-    ns = _wall()  # once more: this thread may have been held up while another one asked
+    ns = _wall()  # read again: this thread may have been delayed while another one read the clock
     behind = _latest - ns
     if behind < _JITTER:
         return max(ns, _latest)
-    if _resumed[0] != _latest:  # another step than the one before
+    if _resumed[0] != _latest:  # the clock was set back again
         seconds = behind / 1e9
         if seconds > LONGEST_STEP:
             diagnostics.warning(
@@ -78,8 +80,9 @@ def _after_step() -> int:
 
 
 def second_text(second: int) -> tuple[int, bytes, bytes]:
-    """Return *second* (since the epoch), its text for the databases and for people (RFC 3339), UTC,
-    each up to the decimal point.
+    """Return *second* (since the epoch) and its two texts in UTC, each up to the decimal point.
+
+    The first text is for the databases, the second for people (RFC 3339).
     """
     global present
     if present[0] == second:
@@ -103,13 +106,11 @@ on_reset(_reset)
 
 
 def database_time(ns: int) -> str:
-    """Return *ns* (since the epoch) as the databases take it: ``YYYY-MM-DD
-    HH:MM:SS.ffffff``, UTC.
-    """
+    """Return *ns* (since the epoch) in the databases' form: ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC."""
     second, rest = divmod(ns, 1_000_000_000)
     return f"{second_text(second)[1].decode()}{rest // 1000:06}"
 
 
 def moment(text: str) -> datetime:
-    """Return what `database_time` wrote as *text*."""
+    """Parse a text that `database_time` returned."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)

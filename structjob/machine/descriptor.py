@@ -1,13 +1,15 @@
-"""A file descriptor to which several threads, signal handlers and sinks write lines: each line is
-there whole, or not at all.
+"""Write lines to a file descriptor from several threads, signal handlers and sinks.
 
-`print` and a plain `os.write` do not see to that. On a pipe, lines above 4 KiB are torn as soon as
-two threads write, and a descriptor that somebody made non-blocking (an event loop at the other end
-of a terminal, a parent that is written in Node) takes a part of a line, or refuses it with EAGAIN.
+Each line is written as a whole, or not at all.
 
-Several *processes* that share a pipe are not coordinated, since no lock exists that forked
-processes would not share: there, lines of up to ``PIPE_BUF`` bytes (4,096 on Linux) are whole. A
-file that is opened for appending has no such limit.
+`print` and a plain `os.write` do not guarantee this. On a pipe, lines above 4 KiB are split as soon
+as two threads write. A non-blocking descriptor takes a part of a line, or refuses it with EAGAIN.
+Descriptors become non-blocking through other programs: an event loop at the other end of a
+terminal, or a parent process that is written in Node.
+
+Several *processes* that share a pipe are not coordinated, because forked processes share no lock.
+There, lines of up to ``PIPE_BUF`` bytes (4,096 on Linux) stay whole. A file that is opened for
+appending has no such limit.
 """
 
 from __future__ import annotations
@@ -25,24 +27,25 @@ from weakref import WeakValueDictionary
 from structjob.process import at_fork
 
 STUCK_TIMEOUT = 5.0
-"""Seconds to wait for the reader of a non-blocking descriptor. Once it has taken nothing for so
-long, lines are dropped until it reads on; a blocking one is waited for, as `print` does.
+"""Seconds to wait for the reader of a non-blocking descriptor. If it has read nothing for this
+long, lines are dropped until it reads again. A blocking descriptor is waited for without limit,
+as `print` does.
 """
 
 _ATOMIC = select.PIPE_BUF
-"""Bytes that a pipe takes whole or not at all."""
+"""Bytes that a pipe takes as a whole or not at all."""
 
 _write = os.write
 
-# By device and inode: stdout and stderr are often the same pipe.
+# The keys are device and inode, because stdout and stderr are often the same pipe.
 _known: WeakValueDictionary[tuple[int, int], Descriptor] = WeakValueDictionary()
 
 
 class Descriptor:
-    """Where lines go; `of` returns the one for a number.
+    """The target of lines; `of` returns the one for a descriptor number.
 
-    The lock is re-entrant, so that a signal handler or a ``__del__`` that logs while its own thread
-    writes does not wait for itself. Its line is written right after the one that is under way.
+    The lock is re-entrant. So a signal handler or a ``__del__`` that logs while its own thread is
+    writing does not deadlock. Its line is written directly after the current one.
     """
 
     __slots__ = ("__weakref__", "_counts", "_late", "_lock", "_rest", "_stuck", "_writing")
@@ -51,33 +54,36 @@ class Descriptor:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, in a forked child: a thread that is not there may hold the lock, and the rest
-        of a line is the parent's to write.
+        """Reset the state in a forked child.
+
+        A thread that does not exist there may hold the lock, and the parent writes the rest of its
+        line.
         """
         self._lock = threading.RLock()
         self._writing = False
         self._late: deque[bytes] = deque()
-        """Lines that came while their own thread was writing."""
+        """Lines that arrived while their own thread was writing."""
         self._rest = b""
-        """What is still to be written of a line that was begun."""
+        """The unwritten rest of a line that was begun."""
         self._counts: deque[int] = deque()
-        """How much of the rest was written, until it is taken off."""
+        """Number of written bytes, until they are removed from the rest."""
         self._stuck = False
 
     @staticmethod
     def of(fd: int) -> Descriptor:
-        """Return the one for descriptor *fd*: the same for all that lead to the same pipe or
-        terminal.
+        """Return the object for descriptor *fd*.
+
+        Descriptors that lead to the same pipe or terminal share one object.
         """
         info = os.fstat(fd)
         key = (info.st_dev, info.st_ino)
         return _known.get(key) or _known.setdefault(key, Descriptor())
 
     def write(self, fd: int, line: bytes, stream: Any = None) -> None:
-        """Write *line*, after what the text *stream* over the same descriptor has kept back.
+        """Write *line*, after the text that *stream* has buffered for the same descriptor.
 
         Raises:
-            BlockingIOError: if the descriptor is non-blocking and its reader takes nothing; nothing
+            BlockingIOError: if the descriptor is non-blocking and its reader does not read; no part
                 of the line is written.
             OSError: if the descriptor cannot be written to.
         """
@@ -99,8 +105,8 @@ class Descriptor:
         while self._late:
             self._writing = True
             try:
-                # None is left if a signal handler came in right before, which takes those before
-                # its own along.
+                # The queue is empty if a signal handler interrupted here: it writes the lines
+                # before its own.
                 with suppress(IndexError):
                     self._put(fd, self._late.popleft())
             finally:
@@ -113,7 +119,7 @@ class Descriptor:
             except BlockingIOError:
                 if not self._wait(fd):
                     self._give_up()
-            except RuntimeError:  # a signal handler came while its own thread was in the stream
+            except RuntimeError:  # a signal handler interrupted its own thread inside the stream
                 return
             else:
                 return
@@ -138,7 +144,7 @@ class Descriptor:
         try:
             self._finish(fd)
         finally:
-            # nothing of it is there: it must not come after the error
+            # nothing of the line was written, and it must not appear after the error
             if len(self._rest) == len(line):
                 self._rest = b""
                 written = -1
@@ -146,11 +152,11 @@ class Descriptor:
             self._give_up()
 
     def _finish(self, fd: int) -> None:
-        """Write the rest of a line, as far as the reader takes it in time."""
+        """Write the rest of a line, unless the reader does not read within the timeout."""
         while self._rest:
             try:
-                # By these two, the count is kept even if a signal handler raises right after the
-                # write.
+                # `extend` and `map` record the count even if a signal handler raises directly after
+                # the write.
                 self._counts.extend(map(_write, (fd,), (self._rest,)))
             except BlockingIOError:
                 if not self._wait(fd):
@@ -162,7 +168,7 @@ class Descriptor:
         self._stuck = False
 
     def _wait(self, fd: int) -> bool:
-        """Return whether *fd* takes something again, after waiting for that once."""
+        """Wait once until *fd* is writable, and return whether it is."""
         poll = select.poll()
         poll.register(fd, select.POLLOUT)
         self._stuck = not poll.poll(0 if self._stuck else STUCK_TIMEOUT * 1000)
@@ -176,8 +182,9 @@ class Descriptor:
 
 
 def takes_lines_whole(fd: int) -> bool:
-    """Return whether each single write to *fd* is whole by itself: true of files and of
-    ``/dev/null``.
+    """Return whether each single write to *fd* is whole without a lock.
+
+    This is true of files and of ``/dev/null``.
     """
     mode = os.fstat(fd).st_mode
     return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and not os.isatty(fd))

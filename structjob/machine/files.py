@@ -1,30 +1,31 @@
-"""Opening the files that structjob writes, where other users may write to the directory, too.
+"""Open the files that structjob writes, safely even if other users can write to the directory.
 
-Another user can put a link, a file or a pipe of their own under the name that a program is about to
-write to. Writing through it changes a file that was never meant, or gives the other user what is
-written. Linux can prevent a part of this (``fs.protected_symlinks``, ``protected_hardlinks``,
-``protected_regular`` and ``protected_fifos``, see Documentation/admin-guide/sysctl/fs.rst in its
-sources and proc_sys_fs(5)), but containers and other systems often have this switched off. So each
-file is opened here, by the same rules:
+Another user can place a link, a file or a pipe under the name that a program is about to write to.
+Writing through it changes the wrong file, or gives the written data to the other user. Linux can
+prevent a part of this (``fs.protected_symlinks``, ``protected_hardlinks``, ``protected_regular``
+and ``protected_fifos``, see Documentation/admin-guide/sysctl/fs.rst in its sources and
+proc_sys_fs(5)), but these settings are often off in containers and on other systems. So each file
+is opened here, by the same rules:
 
-- **A symbolic link is followed if we or root own it.** A link of another user's is followed only
-  outside shared directories, if its directory belongs to that user as well; and then it must lead
-  into a directory of that user's. So root may work on the files of a service whose owner keeps
-  ``current -> releases/5``, and no link leads it to ``/etc``.
-- **A file that exists must be a regular file with one name.** A second hard link may be another
-  user's way to have a file of ours written to (and SQLite loses data in a database that has two
-  names, https://www.sqlite.org/howtocorrupt.html).
-- **It must belong to us or to root, or stand in a directory that is not shared**: who can make
-  files there is chosen by the directory's owner, as with a log directory for a group of users. A
-  file of another user's that everybody may write to is refused anywhere.
-- **A pipe or a device is opened only for a caller that takes one**, and by the same rules:
-  ``/dev/null`` and a pipe of one's own are meant, a pipe of another user's in ``/tmp`` is not.
-  ``/dev/stdout`` and the like mean the open descriptor itself.
-- **A new file is for its owner alone** (mode 0600).
+- **A symbolic link is followed if the current user or root owns it.** Another user's link is
+  followed only outside shared directories, if that user also owns the link's directory. It must
+  then lead into a directory of the same user. So root can work on the files of a service whose
+  owner keeps ``current -> releases/5``, and no link leads root to ``/etc``.
+- **An existing file must be a regular file with one name.** With a second hard link, another user
+  could make us write to one of our own files. (SQLite also loses data in a database that has two
+  names, https://www.sqlite.org/howtocorrupt.html.)
+- **The file must belong to the current user or to root, or be in a directory that is not shared.**
+  In such a directory, the owner chooses who can create files, as with a log directory for a group
+  of users. Another user's file that everyone may write to is always refused.
+- **A pipe or a device is opened only if the caller accepts one**, and by the same rules:
+  ``/dev/null`` and the user's own pipe are accepted, another user's pipe in ``/tmp`` is not.
+  ``/dev/stdout`` and similar names mean the open descriptor itself.
+- **A new file is accessible only to its owner** (mode 0600).
 
-A directory is *shared* if everybody may write to it, or if it is sticky and a group may: ``/tmp``,
-for example. What stands in another user's directory below such a one counts as if it stood there
-itself. A file that we own keeps its mode: only we or root can have chosen it.
+A directory is *shared* if everyone may write to it, or if it is sticky and a group may write to it:
+``/tmp``, for example. Content of another user's directory below a shared one is treated as if it
+were in the shared one. A file of the current user keeps its mode, because only that user or root
+can have chosen it.
 """
 
 from __future__ import annotations
@@ -43,23 +44,24 @@ _DESCRIPTOR = re.compile(
 )
 _NAMED = {"stdout": 1, "stderr": 2}
 _LINKS_LIMIT = 40
-"""Links that one path may lead through, as in Linux."""
+"""Maximum number of links in one path, as in Linux."""
 
 
 class UnsafeFile(PermissionError):
-    """A file that another user may have put where structjob writes. It was neither opened nor
-    changed.
+    """A file that another user may have placed where structjob writes.
+
+    It was neither opened nor changed.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a path leads to.
+    """The target of a path.
 
     Attributes:
-        path: Without links.
-        planted: Whether it is in a directory that another user made in a shared one.
-        shared: Whether other users may have put there what stands there.
+        path: The path without links.
+        planted: Whether it is in a directory that another user created in a shared one.
+        shared: Whether other users may have placed the file there.
     """
 
     path: Path
@@ -68,16 +70,16 @@ class _Place:
 
 
 def open_file(path: str | os.PathLike[str], flags: int, *, special: bool = False) -> int:
-    """Open a file that is to be written to, and return its descriptor.
+    """Open a file for writing, and return its descriptor.
 
     Args:
         path: The file; links in it are followed by the rules of this module.
-        flags: As for `os.open`. With ``O_CREAT`` a file that is absent is made, with mode 0600.
-        special: Take a pipe or a device, too.
+        flags: Flags of `os.open`. With ``O_CREAT``, an absent file is created with mode 0600.
+        special: Whether to accept a pipe or a device. Default: false.
 
     Raises:
-        UnsafeFile: if another user may have put it there.
-        OSError: if it cannot be opened.
+        UnsafeFile: if another user may have placed the file there.
+        OSError: if the file cannot be opened.
     """
     if special and (number := _descriptor(path)) is not None:
         return os.dup(number)
@@ -85,15 +87,16 @@ def open_file(path: str | os.PathLike[str], flags: int, *, special: bool = False
 
 
 def ensure_file(path: str | os.PathLike[str]) -> Path:
-    """Make a file that others are going to open by its name, such as SQLite, if it is absent;
-    return its path without links.
+    """Create a file that other code opens by its name, if it is absent; return its path without
+    links.
 
-    What is there is looked at and not opened: closing a file gives up every lock that this process
-    has on it (fcntl(2)), and with them those of another connection to the same database.
+    SQLite is such code. An existing file is checked but not opened. Closing a file releases every
+    lock that this process has on it (fcntl(2)), including those of another connection to the same
+    database.
 
     Raises:
-        UnsafeFile: if another user may have put it there.
-        OSError: if it cannot be made, read or written.
+        UnsafeFile: if another user may have placed the file there.
+        OSError: if the file cannot be created, read or written.
     """
     place = _followed(path)
     try:
@@ -110,19 +113,18 @@ def ensure_file(path: str | os.PathLike[str]) -> Path:
 
 
 def open_directly(path: Path, flags: int) -> int:
-    """Open a file in a directory that `make_directory` returned; otherwise as `open_file`, and
-    quicker.
-    """
+    """Open a file in a directory that `make_directory` returned; faster than `open_file`."""
     return _open(_Place(path), flags, special=False)
 
 
 def follow(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that *path* leads to, without links. The file may be absent, its
-    directory may not.
+    """Return the absolute path that *path* leads to, without links.
+
+    The file may be absent, its directory must exist.
 
     Raises:
-        UnsafeFile: if a link on the way may be another user's.
-        OSError: if a directory on the way is absent.
+        UnsafeFile: if a link in the path may be another user's.
+        OSError: if a directory in the path is absent.
     """
     return _followed(path).path
 
@@ -139,30 +141,32 @@ def is_special(path: str | os.PathLike[str]) -> bool:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what stands at *path*, a link included, if another user may have put it there; nothing
-    needs to be there.
+    """Raise an error if another user may have placed the file or link at *path*.
+
+    The file may be absent.
 
     Raises:
-        UnsafeFile: if so.
+        UnsafeFile: if another user may have placed it.
     """
     with suppress(FileNotFoundError):
         _check(_Place(path), os.lstat(path), special=False)
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
-    """Return the directory that *path* leads to, without links; it is made with mode 0700, those
-    above it too, if it is absent.
+    """Return the directory that *path* leads to, without links; create it if it is absent.
+
+    Absent parents are created, too. New directories have the mode 0700.
 
     Raises:
-        UnsafeFile: if another user may have put it, or a link on the way, there.
-        OSError: if it cannot be made.
+        UnsafeFile: if another user may have placed the directory, or a link in the path.
+        OSError: if it cannot be created.
     """
     wanted = Path(path).absolute()
     try:
         place = _followed(wanted)
     except FileNotFoundError:
         place = _Place(make_directory(wanted.parent) / wanted.name)
-    # whoever made the directory may put a link in the place of what is in it, at any time
+    # the creator of the directory can replace its content by a link at any time
     if place.planted:
         raise _unsafe(
             place.path,
@@ -201,8 +205,7 @@ def _followed(path: str | os.PathLike[str]) -> _Place:
             break
         if not stat.S_ISLNK(info.st_mode):
             if waiting:
-                # A directory of another user's in a shared one was put there as a file may have
-                # been.
+                # Another user's directory in a shared one may have been planted, like a file.
                 planted = planted or (_is_shared(above) and not _is_trusted(info.st_uid))
                 above = info
             found = here
@@ -237,7 +240,7 @@ def _followed(path: str | os.PathLike[str]) -> _Place:
 
 
 def _descriptor(path: str | os.PathLike[str]) -> int | None:
-    """Return which open descriptor of this process *path* means, if it means one."""
+    """Return the open descriptor of this process that *path* means; ``None`` if it means a file."""
     match = _DESCRIPTOR.fullmatch(os.path.abspath(path))
     if match is None or match["pid"] not in (None, "self", "thread-self", str(os.getpid())):
         return None
@@ -250,18 +253,18 @@ def _descriptor(path: str | os.PathLike[str]) -> int | None:
 
 def _open(place: _Place, flags: int, *, special: bool) -> int:
     path = place.path
-    # Without waiting: it may be a pipe. Without truncating, until it is known what it is.
+    # Without blocking, because it may be a pipe. Without truncating, because it is not checked yet.
     opening = flags & ~os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     if special and is_special(path):
         _check(place, os.lstat(path), special=True)
-        # a pipe of one's own waits for its reader
+        # opening the user's own pipe blocks until it has a reader
         opening &= ~(os.O_CREAT | os.O_EXCL | os.O_NONBLOCK)
     try:
         fd = os.open(path, opening, 0o600)
     except FileExistsError:
         raise
     except OSError as exc:
-        check_file(path)  # says more, if it is a link or a pipe
+        check_file(path)  # gives a more specific error for a link or a pipe
         raise exc from None
     try:
         info = os.fstat(fd)
@@ -275,8 +278,10 @@ def _open(place: _Place, flags: int, *, special: bool) -> int:
 
 
 def _check(place: _Place, info: os.stat_result, *, special: bool) -> None:
-    """Refuse a file by what is known of it. For a file of ours no other is looked at: job files are
-    opened for each line.
+    """Raise an error if the file's attributes make it unsafe.
+
+    For the current user's own file no other file is examined, because job files are opened for each
+    line.
     """
     path = place.path
     if stat.S_ISREG(info.st_mode):

@@ -1,5 +1,5 @@
-"""What can be known on this host: which start of the machine this is, whether a process exists,
-where a file lies.
+"""Facts about this host: the boot id, whether a process exists, and whether a path is on a
+network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 MOUNTS = "/proc/self/mountinfo"
-"""Where Linux lists what is mounted where."""
+"""The file in which Linux lists mounted file systems."""
 
 _NETWORK = frozenset(
     {
@@ -36,21 +36,20 @@ _NETWORK = frozenset(
         "virtiofs",
     }
 )
-"""File systems on which the lock of another host may be invisible."""
+"""File systems on which another host's lock may be invisible."""
 
 _STEP = 2.0
-"""Seconds by which a process may seem to be younger than a session that it began: clocks are
-rounded, and slewed.
+"""Tolerance in seconds: a process may seem younger than its session, because clocks are rounded
+and adjusted.
 """
 
 
 @functools.cache
 def boot_id() -> str | None:
-    """Return the id of this start of the machine and of this PID namespace; ``None`` where the
-    system has no such id.
+    """Return the id of this boot of the machine and of this PID namespace.
 
-    Process numbers mean the same only within one start of the machine and one namespace (one
-    container).
+    Process numbers have the same meaning only within one boot and one namespace (one container).
+    Return ``None`` if the system has no such id.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -62,8 +61,8 @@ def boot_id() -> str | None:
 def process_exists(host: str, boot: str | None, pid: int, started_at: datetime) -> bool | None:
     """Return whether the process that began a session still exists on this host.
 
-    A process that is stopped (SIGSTOP) exists. One that was killed and has not been waited for does
-    not.
+    A stopped process (SIGSTOP) exists. A process that was killed but not yet reaped by its parent
+    does not.
 
     Args:
         host: The session's host name.
@@ -72,9 +71,9 @@ def process_exists(host: str, boot: str | None, pid: int, started_at: datetime) 
         started_at: When the session began.
 
     Returns:
-        ``None`` if this cannot be known: another host, another start of the machine, another
-        container, a process of this number that is younger than the session (the number was reused,
-        or the clock was set), or details hidden by the system.
+        ``None`` if this cannot be known. Reasons are: another host, another boot, another
+            container, details that the system hides, or a process of this number that is younger
+            than the session. In the last case the number was reused, or the clock was set.
     """
     if boot is None or (host, boot) != (socket.gethostname(), boot_id()) or pid <= 0:
         return None
@@ -95,19 +94,19 @@ def process_exists(host: str, boot: str | None, pid: int, started_at: datetime) 
     if state in ("Z", "X"):
         return False
     session_age = (datetime.now(UTC) - started_at).total_seconds()
-    # A session cannot be older than its process, nor lie in the future: the number belongs to
-    # another process, or the clock was set.
+    # If a session seems older than its process, or in the future, the number belongs to another
+    # process, or the clock was set.
     return True if -_STEP <= session_age <= age + _STEP else None
 
 
 @functools.lru_cache(maxsize=64)
 def is_network(path: Path, mounts: str = MOUNTS) -> bool:
-    """Return whether *path* lies on a network file system, where another host's lock may be
+    """Return whether *path* is on a network file system, where another host's lock may be
     invisible.
 
     Args:
-        path: A file or directory; it need not exist.
-        mounts: The list of what is mounted, in the form of Linux's ``mountinfo``.
+        path: A file or directory; it does not need to exist.
+        mounts: The list of mounted file systems, in the form of Linux's ``mountinfo``.
     """
     if sys.platform != "linux":
         return False
@@ -123,7 +122,7 @@ def is_network(path: Path, mounts: str = MOUNTS) -> bool:
                 mount = re.sub(
                     rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), fields[4]
                 )
-                # Of several on one place the last one is seen.
+                # If several file systems are mounted at one place, the last one is visible.
                 if len(mount) >= len(best) and (
                     where == mount or where.startswith(mount.rstrip(b"/") + b"/")
                 ):

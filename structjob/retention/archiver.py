@@ -116,7 +116,7 @@ class Archiver:
             self._file.discard()
             self._file = None
 
-    # -- what somebody who died has left
+    # -- finishing the work of a dead process
     # --------------------------------------------------------------------------
 
     async def resume(self, due: Due) -> None:

@@ -97,7 +97,7 @@ class Due:
         """The levels that have no age of their own."""
         return tuple(level for level in LEVELS if level not in self.retention.levels)
 
-    # -- events that go by themselves
+    # -- events that are deleted independently of their job
     # --------------------------------------------------------------------------
 
     def events(self) -> list[ColumnElement[bool]]:
@@ -247,7 +247,7 @@ class Due:
             ),
         )
 
-    # -- what else
+    # -- dead letters and sessions
     # --------------------------------------------------------------------------
 
     def dead_letters(self) -> ColumnElement[bool] | None:

@@ -143,7 +143,7 @@ class ServerStore:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.masked_url}>"
 
-    # -- what differs
+    # -- differences between servers
     # --------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
@@ -396,7 +396,7 @@ class ServerStore:
     async def make_durable(self) -> None:
         """Do nothing: committed data is as durable as the server makes it."""
 
-    # -- calls and faults
+    # -- calls and errors
     # --------------------------------------------------------------------------
 
     async def _run(

@@ -481,7 +481,7 @@ class SQLiteStore:
         if self._connection is not None:
             self._connection.execute("PRAGMA wal_checkpoint(FULL)")
 
-    # -- transactions and faults
+    # -- transactions and errors
     # --------------------------------------------------------------------------
 
     @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""Jobs and events as files: export and import."""
+"""Export and import jobs and events as files."""

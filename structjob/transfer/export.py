@@ -1,8 +1,9 @@
-"""A job as lines of JSON: itself, its children, their attempts, steps and events.
-`structjob.transfer.imports` takes them back.
+"""Export a job as lines of JSON: the job, its children, their attempts, steps and events.
+
+`structjob.transfer.imports` reads them.
 
 Each line is an object with the key ``record``: ``export`` (the first line), ``job``, ``attempt``,
-``step`` or ``event``; its other keys are the fields of `JobRecord`, `AttemptRecord`, `StepRecord`
+``step`` or ``event``. Its other keys are the fields of `JobRecord`, `AttemptRecord`, `StepRecord`
 and `EventRecord`. Parents come before their children.
 """
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from structjob.queries.logs import Logs
 
 FORMAT = 1
-"""The version of the format, told in the first line."""
+"""The version of the format, which the first line contains."""
 
 _TOGETHER = 500
-"""Lines that are written at a time."""
+"""Lines per write."""
 
 _OTHER_FORMS = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
 
@@ -47,10 +48,10 @@ async def job_lines(
     """Yield a job as lines of JSON.
 
     Args:
-        jobs: Where jobs are read.
-        logs: Where events are read.
+        jobs: The query interface for jobs.
+        logs: The query interface for events.
         job_id: The job's id.
-        children: With its descendants.
+        children: Whether to include its descendants. Default: true.
 
     Raises:
         JobNotFound: if there is no such job.
@@ -71,7 +72,7 @@ async def job_lines(
 
 
 def check_name(path: str | os.PathLike[str]) -> None:
-    """Refuse a *path* whose name promises another form than JSON lines.
+    """Raise an error if the file extension of *path* means a format other than JSON lines.
 
     Raises:
         InvalidArgument: if it does.
@@ -87,13 +88,13 @@ def check_name(path: str | os.PathLike[str]) -> None:
 def _flat(tree: JobTree) -> list[Any]:
     """Return the jobs of a tree, parents before children."""
     waiting = [tree]
-    for one in waiting:  # it grows while it is read
+    for one in waiting:  # the list grows during the iteration
         waiting.extend(one.children)
     return [one.job for one in waiting]
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """Return a record as a line holds it: without what it does not tell."""
+    """Return a record as a dictionary, without the fields that are ``None``."""
     return {
         field.name: value
         for field in fields(record)
@@ -102,13 +103,15 @@ def plain(record: Any) -> dict[str, Any]:
 
 
 def as_line(kind: str, values: dict[str, Any]) -> bytes:
-    """Return a line of a file."""
+    """Return a record as a line of JSON."""
     return _encode({"record": kind, **values}) + b"\n"
 
 
 async def write_lines(lines: AsyncIterator[bytes], path: str | os.PathLike[str]) -> int:
-    """Write *lines* to a file, compressed if its name ends in ``.gz``; return how many there were.
-    The file is there when it is whole.
+    """Write *lines* to a file, and return their number.
+
+    The file is compressed if its name ends in ``.gz``. It appears under its name only when it is
+    complete.
     """
     number = 0
     with _replaced(Path(path)) as file:
@@ -125,18 +128,20 @@ async def write_lines(lines: AsyncIterator[bytes], path: str | os.PathLike[str])
 
 @contextmanager
 def _replaced(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for its owner alone that takes the place of *path* in the end, if all goes well;
-    what is no file is written to.
+    """Open a temporary file that replaces *path* on success.
+
+    The file is accessible only to its owner. If *path* is a pipe or a device, it is written to
+    directly.
     """
     opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
-    if is_special(path):  # a device or a pipe, which a file must not take the place of
+    if is_special(path):  # a device or a pipe must not be replaced by a file
         with (
             os.fdopen(open_file(path, os.O_WRONLY, special=True), "wb") as raw,
             opener(raw) as file,
         ):
             yield file
         return
-    path = follow(path)  # a link goes on leading to it
+    path = follow(path)  # a link at the path stays, and its target is replaced
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     descriptor = open_directly(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
@@ -150,9 +155,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
 
 
 def gzipped(raw: IO[bytes]) -> IO[bytes]:
-    """Return a file that compresses what it is given into *raw*, which stays open when it is
-    closed.
-    """
+    """Return a file that writes compressed data to *raw*; closing it leaves *raw* open."""
     return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]  # it is one for all that is done with it
 
 

@@ -1,9 +1,11 @@
-"""Taking in jobs that were exported, or that an older tracker wrote: lines of JSON, as
-`structjob.transfer.export` describes them.
+"""Import jobs that were exported, or that an older tracker wrote.
 
-A file is read twice: first all of it is checked, so that a faulty line stores nothing; then it is
-stored the way everything is, under a session of its own. That session's number follows from what
-the file holds: the same file stores nothing twice, and one whose import was interrupted goes on.
+The format is lines of JSON, as `structjob.transfer.export` describes.
+
+A file is read twice. First all of it is checked, so that a file with a faulty line stores nothing.
+Then it is stored in the usual way, under its own session. The session's number is derived from the
+file's content. So the same file is stored only once, and an interrupted import continues when it is
+repeated.
 """
 
 from __future__ import annotations
@@ -44,23 +46,23 @@ Ids = Literal["keep", "new"]
 _BATCH = 500
 _AT_ONCE = 200
 _BEAT = 5.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportResult:
-    """What an import stored, or, in a dry run, would store.
+    """The result of an import: what it stored, or in a dry run would store.
 
     Args:
         session_id: The session under which it is stored.
-        jobs: How many jobs.
-        attempts: How many attempts.
-        steps: How many steps.
-        events: How many events.
-        refused: Events that the database refused, and that went to the dead letters.
+        jobs: Number of jobs.
+        attempts: Number of attempts.
+        steps: Number of steps.
+        events: Number of events.
+        refused: Number of events that the database refused; they are in the dead letters.
         job_ids: Old id → new id of each job.
         step_ids: Old id → new id of each step.
-        known: Whether the file had been imported before; nothing is stored then.
+        known: Whether the file had been imported before; if so, nothing is stored.
     """
 
     session_id: int
@@ -77,19 +79,19 @@ class ImportResult:
 async def import_file(
     store: Store, path: Path, *, ids: Ids = "keep", dry_run: bool = False, service: str = "import"
 ) -> ImportResult:
-    """Take the jobs of a file in.
+    """Import the jobs of a file.
 
     Args:
-        store: Where to.
-        path: The file; one that begins as gzip does is decompressed.
-        ids: ``keep`` the jobs' ids, or give them ``new`` ones.
-        dry_run: Check everything and store nothing.
-        service: The name of the session.
+        store: The target database.
+        path: The file; gzip is detected by its first bytes and decompressed.
+        ids: ``keep`` the jobs' ids, or give the jobs ``new`` ids. Default: ``keep``.
+        dry_run: Whether to check everything and store nothing. Default: false.
+        service: The service name of the session. Default: ``import``.
 
     Raises:
-        ImportRefused: if a line cannot be taken in, or a job of that id is there already; nothing
-            is stored then. Or if the file was changed while it was read.
-        StoreUnavailable: if the database does not answer; importing the same file again goes on.
+        ImportRefused: if a line is invalid, or a job with the same id exists already; nothing is
+            stored then. Also if the file was changed while it was read.
+        StoreUnavailable: if the database does not answer; importing the same file again continues.
     """
     with ExitStack() as stack:
         file = await asyncio.to_thread(stack.enter_context, to_be_read_twice(path))
@@ -98,15 +100,17 @@ async def import_file(
 
 @contextmanager
 def to_be_read_twice(path: Path) -> Iterator[Path]:
-    """Give *path* itself, or, of what can be read once only, such as a pipe, a copy; it blocks.
+    """Yield *path*, or a copy if it can be read only once, such as a pipe. This function blocks.
 
     Raises:
         ImportRefused: if it cannot be read.
     """
-    if os.path.isfile(path) or not os.path.exists(path):  # of what is absent, reading tells
+    if os.path.isfile(path) or not os.path.exists(path):  # reading reports an absent file
         yield path
         return
-    with tempfile.NamedTemporaryFile(prefix="structjob-import-") as copy:  # for its owner alone
+    with tempfile.NamedTemporaryFile(
+        prefix="structjob-import-"
+    ) as copy:  # accessible only to its owner
         try:
             with open(path, "rb") as given:
                 shutil.copyfileobj(given, copy)
@@ -160,7 +164,7 @@ async def _import(
 
 @dataclass(slots=True)
 class _Checked:
-    """What the first reading found."""
+    """The result of the first reading."""
 
     ids: Ids
     session_id: int = 0
@@ -168,22 +172,22 @@ class _Checked:
     job_ids: dict[str, str] = field(default_factory=dict)
     step_ids: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
-    """Of each job, how many attempts the file tells of by themselves."""
+    """Job id → number of its attempts that have their own lines in the file."""
     parents: dict[str, str | None] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     """Idempotency key → old id of its job."""
     pruned: bool = False
-    """Whether the file holds what was pruned: there may be events in it whose jobs were kept."""
+    """Whether the file is an archive of pruned data. It may contain events whose jobs were kept."""
     elsewhere: dict[str, int] = field(default_factory=dict)
-    """Such jobs, with the lines that name them first."""
+    """Id of such a job → the first line that names it."""
     occurrences: Counter[str] = field(default_factory=Counter)
-    """Of each error, how many events the file holds."""
+    """Fingerprint → number of events in the file."""
     last: dict[str, str] = field(default_factory=dict)
-    """Old id of a job or a step → when its last event was."""
+    """Old id of a job or a step → time of its last event."""
 
 
 def _check(path: Path, ids: Ids) -> _Checked:
-    """Read a file, and refuse it if there is anything wrong with it."""
+    """Check the whole file, and raise an error if anything is invalid."""
     checked = _Checked(ids)
     content = blake2b(digest_size=8, person=b"structjob-import", salt=ids.encode())
     try:
@@ -202,7 +206,7 @@ def _check(path: Path, ids: Ids) -> _Checked:
     except OSError as exc:
         raise ImportRefused(f"cannot read {path}: {exc.strerror or exc}") from exc
     _refuse_circles(checked.parents)
-    # 53 bits, as those of every session.
+    # 53 bits, like every session number.
     checked.session_id = int.from_bytes(content.digest()) >> 11 | 1
     if ids == "new":
         seed = content.digest()
@@ -212,7 +216,9 @@ def _check(path: Path, ids: Ids) -> _Checked:
 
 
 def _refuse_circles(parents: Mapping[str, str | None]) -> None:
-    """Refuse jobs that are below themselves: no retention would find the top of such a family."""
+    """Refuse jobs that are their own ancestors, because a retention would find no top of such a
+    family.
+    """
     known: set[str] = set()
     for job_id in parents:
         way: dict[str, None] = {}
@@ -263,13 +269,13 @@ def _enter(known: dict[str, str], id_: str, kind: str) -> None:
 
 
 def _new_id(seed: bytes, old: str) -> str:
-    """Return an id that is the same each time; a UUID of version 8."""
+    """Return the same new id for the same *old* id every time; a UUID of version 8."""
     text = blake2b(old.encode("utf-8", "surrogatepass"), key=seed, digest_size=16).hexdigest()
     return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{int(text[16], 16) & 3 | 8:x}{text[17:20]}-{text[20:]}"
 
 
 async def _refuse_known(store: Store, checked: _Checked) -> None:
-    """Refuse jobs and steps that are there already, but for those of the same file."""
+    """Refuse jobs and steps that exist already, except those of the same file."""
     hint = "give its jobs new ids (ids='new', or --new-ids)"
     for table, known in ((tables.jobs, checked.job_ids), (tables.steps, checked.step_ids)):
         new = list(known.values())
@@ -307,8 +313,9 @@ async def _refuse_known(store: Store, checked: _Checked) -> None:
 
 
 async def _unpruned(store: Store, session_id: int) -> int:
-    """Return the session for a file whose own is *session_id*: the next one, if what was imported
-    under that has been pruned since.
+    """Return the session for a file whose derived session is *session_id*.
+
+    If the session's imported data has been pruned since, this is the next session number.
     """
     sessions, gaps = tables.sessions, tables.gaps
     gone = select(gaps.c.session_id).join(sessions, sessions.c.session_id == gaps.c.session_id)
@@ -330,7 +337,10 @@ async def _unpruned(store: Store, session_id: int) -> int:
 
 
 def _restored(connection: Connection, session_id: int, occurrences: Mapping[str, int]) -> None:
-    """Take back, once, that events were pruned; the session is closed by that."""
+    """Subtract restored events from the pruned counts, only once, and close the session.
+
+    A repeated call finds the session closed and does nothing.
+    """
     sessions = tables.sessions
     its = (sessions.c.session_id == session_id) & (
         func.coalesce(sessions.c.end_reason, "") != CLOSED
@@ -342,7 +352,9 @@ def _restored(connection: Connection, session_id: int, occurrences: Mapping[str,
 
 
 def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]]:
-    """Yield changes of state and events as lines of the spool, and the number of the last event."""
+    """Yield changes of state and events as lines of the spool, with the number of the last
+    event.
+    """
     rows = _Rows(checked)
     number = 0
     states: list[bytes] = []
@@ -369,12 +381,12 @@ def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]
 
 
 class _Rows:
-    """Turns rows of the file into rows of the database, in the order of the file."""
+    """Converts rows of the file to rows of the database, in the order of the file."""
 
     def __init__(self, checked: _Checked) -> None:
         self._checked = checked
         self._jobs: dict[str, dict[str, Any]] = {}
-        """Jobs whose attempts are still to come."""
+        """Jobs whose attempts have not all been read."""
         self._left: dict[str, int] = dict(checked.attempts)
         self._number = 0
 
@@ -393,7 +405,7 @@ class _Rows:
             self._left[row["job_id"]] -= 1
             lines = [self._line("job", {**job, **{name: row.get(name) for name in _OF_ATTEMPT}})]
             if not self._left[row["job_id"]]:
-                # the latest attempt is told of in the job's record alone
+                # the latest attempt may have no line except the job's
                 if job["attempt"] > row["attempt"]:
                     lines.append(self._line("job", job))
                 del self._jobs[row["job_id"]]
@@ -426,7 +438,7 @@ class _Rows:
             ids[root] if new or parents[root] is None else row.get("root_job_id", ids[root])
         )
         if new:
-            job["idempotency_key"] = None  # it is the original's
+            job["idempotency_key"] = None  # the key belongs to the original job
         return job
 
     def event(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -438,7 +450,7 @@ class _Rows:
             attrs = {"value": attrs}
         if isinstance(parent := attrs.get("parent_job_id"), str):
             attrs = {**attrs, "parent_job_id": self._checked.job_ids.get(parent, parent)}
-        # it is another program's line: which error it tells of is for us to say
+        # the event comes from another program, so the fingerprint must be computed here
         if "kind" not in row:
             if (theirs := row.pop("fingerprint", None)) is not None:
                 attrs = {**attrs, "fingerprint": theirs}
@@ -469,8 +481,10 @@ _OF_ATTEMPT = tuple(
 
 
 def _ended(row: dict[str, Any], last: str | None) -> dict[str, Any]:
-    """Return a row as it is once its process is not there any more: nothing runs in an import. The
-    *last* known of it is its last event.
+    """Return *row*, marked as crashed if it was still running, because no job runs in an import.
+
+    *last* is the time of its last event. It becomes the end of a running job or step. A missing
+    duration is computed.
     """
     if row["status"] == "running":
         crashed = {"error_type": "Crashed", "error_message": "it was running when it was exported"}

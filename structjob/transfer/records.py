@@ -1,6 +1,4 @@
-"""The records of a file that is imported: read line by line, and checked against the columns they
-go to.
-"""
+"""The records of an imported file, read line by line and checked against the tables' columns."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from structjob.store.types import Exact
 from structjob.values.encoding import normalise
 
 MAX_LINE = 16 * 1024 * 1024
-"""Bytes of a line at most."""
+"""Maximum length of a line, in bytes."""
 
 _STATUSES = {
     "success": "completed",
@@ -34,7 +32,7 @@ _STATUSES = {
     "error": "failed",
     "canceled": "cancelled",
 }
-"""Words of other trackers, and ours for them."""
+"""Status names of other trackers → our names."""
 
 TABLES = {
     "job": tables.jobs,
@@ -42,7 +40,7 @@ TABLES = {
     "step": tables.steps,
     "event": tables.logs,
 }
-"""Where the records of each kind go."""
+"""The table for each kind of record."""
 
 _ALIASES = {
     "job": {
@@ -55,7 +53,7 @@ _ALIASES = {
     "step": {"step_id": "id", "start_time": "started_at", "end_time": "completed_at"},
     "event": {"timestamp": "ts", "event": "message"},
 }
-"""Names of other trackers, and of log files, and ours for them."""
+"""Field names of other trackers and of log files → our names."""
 
 _NEEDED = {
     "job": ("id", "operation", "created_at"),
@@ -70,17 +68,19 @@ _OURS = frozenset({"session_id", "state_seq", "stored_at", "type"})
 """Columns that the import itself fills."""
 
 BLANK_LIMIT = 100_000
-"""Blank lines of a file at most: a small compressed file may hold hundreds of millions."""
+"""Maximum number of blank lines in a file: a small compressed file may contain hundreds of
+millions.
+"""
 
 NOTES = ("export", "dead_letter")
-"""Records that are for people, and go nowhere."""
+"""Records for people, which are not imported."""
 
 
 def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield the records of a file with the numbers of their lines.
 
     Raises:
-        ImportRefused: if a line is no record.
+        ImportRefused: if a line is not a valid record.
     """
     with open(path, "rb") as raw:
         compressed = raw.peek(2)[:2] == b"\x1f\x8b"
@@ -115,11 +115,10 @@ def _record(number: int, line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as a row of its table; what has no column there goes into ``attrs`` or
-    ``metadata``.
+    """Return a record as a row of its table; other keys go into ``attrs`` or ``metadata``.
 
     Raises:
-        ValueError: if something is missing, or is not what its column holds.
+        ValueError: if a value is missing, or does not fit its column.
     """
     table = TABLES[kind]
     row: dict[str, Any] = {}
@@ -132,7 +131,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
             continue
         elif name in table.c and (
             name != "stream" or value is None or value in STREAMS
-        ):  # another one is an attribute, as in logging
+        ):  # another stream name becomes an attribute, as in logging
             if value is not None:
                 row[name] = _value(table, name, value)
         else:
@@ -140,7 +139,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "job":
         row.setdefault("created_at", row.get("started_at"))
     for name in _NEEDED[kind]:
-        # a program prints blank lines, too
+        # an empty message is valid, because programs print blank lines
         if row.get(name) is None or (row[name] == "" and name != "message"):
             raise ValueError(f"{name} is missing")
     if kind == "event":
@@ -170,7 +169,7 @@ def _value(table: Table, name: str, value: Any) -> Any:
             raise ValueError(f"{name} is out of range: {value!r}")
         return int(value) if name in _WHOLE else float(value)
     if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)  # other trackers number their jobs
+        value = str(value)  # other trackers use numbers as job ids
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- one kind of error, which gets its line's number
     column = table.c[name].type
@@ -181,15 +180,16 @@ def _value(table: Table, name: str, value: Any) -> Any:
 
 
 def _most(table: Table, name: str) -> float:
-    """Return the greatest number that a column holds on every database."""
+    """Return the greatest number that a column can store on every database."""
     if name in _NUMBERS:
         return sys.float_info.max
     return 2**53 if isinstance(table.c[name].type, BigInteger) else 2**31 - 1
 
 
 def _time(name: str, value: Any) -> str:
-    """Return a time as the databases take it: from ISO 8601 (UTC if it has no zone), or from
-    seconds since 1970.
+    """Return a time in the databases' form.
+
+    *value* is ISO 8601 text (UTC if it has no time zone) or a number of seconds since 1970.
     """
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
