@@ -22,9 +22,7 @@ caught up.
 """
 
 _SLOW = 10
-"""After the clock was set back, the returned time advances at 1/10 of normal speed until the
-machine's clock has caught up.
-"""
+"""The divisor of the speed of time after the clock was set back, until the clock has caught up."""
 
 _wall, _monotonic = time.time_ns, time.monotonic_ns
 _latest = 0

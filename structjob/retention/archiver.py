@@ -28,7 +28,9 @@ _GROUP = 100
 
 
 class Archiver:
-    """Archives data that is due, and then deletes it; has the same methods as `Deleter`.
+    """The part of a prune that archives due data and then deletes it.
+
+    It has the same methods as `Deleter`.
 
     Args:
         deleter: Deletes the data.

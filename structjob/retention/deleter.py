@@ -29,7 +29,7 @@ _GROUP = 100
 
 
 class Deleter:
-    """Deletes rows, and counts them.
+    """The part of a prune that deletes rows and counts them.
 
     Args:
         fetch: Runs a query.

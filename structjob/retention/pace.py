@@ -41,7 +41,7 @@ server it does not wait at all, because the two change different rows.
 
 
 class Pace:
-    """Measures transactions.
+    """The pace, computed from the durations of transactions.
 
     Attributes:
         rows: How many rows the next transaction should have.

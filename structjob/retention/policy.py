@@ -84,7 +84,7 @@ class Retention:
         Raises:
             InvalidArgument: if *given* is neither a retention nor an age.
         """
-        return given if given is None or isinstance(given, cls) else cls(days=given)  # type: ignore[arg-type]  # checked there
+        return given if given is None or isinstance(given, cls) else cls(days=given)  # type: ignore[arg-type]  # checked by the constructor
 
     def of_rest(self) -> timedelta | None:
         """Return the age of everything without its own age; ``None`` means forever."""

@@ -40,7 +40,7 @@ def fitting(lines: bytes, start: int, most: int) -> int:
 
 
 class BatchSizer:
-    """Divides batches by how long the previous transactions took.
+    """The size of the next transaction, by how long the previous ones took.
 
     Attributes:
         most: Maximum size of the events in the next transaction, in bytes. A single longer line is

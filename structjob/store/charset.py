@@ -31,7 +31,7 @@ def codec_of(encoding: str) -> str | None:
 
 
 def _doubled(error: UnicodeError) -> tuple[str, int]:
-    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 -- nothing is decoded with it
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 -- used only for encoding
     escaped = error.object[error.start : error.end].encode("ascii", "backslashreplace").decode()
     return escaped.replace("\\", "\\\\"), error.end
 

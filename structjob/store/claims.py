@@ -89,14 +89,14 @@ def _reserve(
 
 
 def take_back(connection: Connection, row: dict[str, Any], *, pending: bool) -> bool:
-    """Undo the insertion that the claim of *row* made; do nothing if there is none.
+    """Undo what the claim of *row* inserted; do nothing if that is undone already.
 
     Args:
         connection: A connection in a transaction.
         row: The claimed row. Its session and start time distinguish its insertion from other
             claims.
-        pending: Whether the job certainly existed before. If false, it existed if its creation time
-            differs from that of *row*.
+        pending: Whether the job certainly existed before. If false, the job existed if its creation
+            time differs from that of *row*.
 
     Returns:
         Whether an insertion was undone.

@@ -14,13 +14,13 @@ from sqlalchemy.engine import RowMapping
 T = TypeVar("T")
 
 Fetch = Callable[[Executable], Awaitable[Sequence[RowMapping]]]
-"""Runs a statement on the store and returns its rows."""
+"""A function that runs a statement on the store and returns its rows."""
 
 Flush = Callable[[], Awaitable[object]]
-"""Delivers pending events to the store."""
+"""A function that delivers pending events to the store."""
 
 
 class Transact(Protocol):
-    """Runs a call in its own transaction; see `structjob.store.ingest.Store.transact`."""
+    """A function that runs a call in its own transaction; see `structjob.store.ingest.Store.transact`."""
 
     def __call__(self, call: Callable[[Connection], T]) -> Awaitable[T]: ...

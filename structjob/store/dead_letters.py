@@ -33,9 +33,9 @@ from structjob.values.encoding import normalise
 
 
 def divided(write: Write) -> list[Write]:
-    """Return the parts of *write* to try one by one; no parts if it is a single line.
+    """Return the parts of *write* to try one by one, or an empty list if it is a single line.
 
-    Changes of state come first; then lines are divided in halves.
+    Changes of state are tried before events. Lines of one kind are divided into halves.
     """
     if write.states and write.events:
         return [Write(write.session_id, states=write.states), Write(write.session_id, write.events)]
@@ -57,9 +57,10 @@ def _halves(lines: bytes) -> tuple[bytes, bytes]:
 
 
 def salvage(write: Write) -> tuple[Written, Write] | None:
-    """Return the counts and the records of a single broken line; ``None`` if the line is whole.
+    """Return the counts and the intact records of a single broken line; ``None`` if the line is
+    whole.
 
-    The records are to be stored again. A broken line is not what we wrote: the disk took only a
+    The caller stores the records again. A broken line is not what we wrote: the disk took only a
     part of a record, and another record may follow in the same line.
     """
     line = write.states or write.events

@@ -15,7 +15,7 @@ _PATIENCE = 1.0
 
 
 class _Gate:
-    """Admits calls, except while a fork is about to happen; a thread must not enter it twice."""
+    """A gate that admits calls, except while a fork is about to happen; a thread must not enter it twice."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())
@@ -52,7 +52,7 @@ class _Gate:
 
     def renew(self) -> None:
         """Reset the gate in a child process, where the threads that used it do not exist."""
-        self.__init__()  # type: ignore[misc]  # its lock may be held by one of them
+        self.__init__()  # type: ignore[misc]  # a lost thread may hold its lock
 
 
 within_sqlite = _Gate()

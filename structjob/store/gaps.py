@@ -22,7 +22,7 @@ DEAD_LETTERED = "dead_lettered"
 TAKEN = case(
     (gaps.c.reason.in_((PRUNED, DEAD_LETTERED)), gaps.c.last_seq - gaps.c.first_seq + 1), else_=0
 )
-"""How many events that the database has confirmed a row stands for."""
+"""The number of confirmed events that a row accounts for."""
 
 _SESSIONS_AT_ONCE = 100
 

@@ -98,7 +98,7 @@ def order(revision: str) -> int:
 
 
 class _Statements:
-    """Collects Alembic's output: each write is one statement or one comment."""
+    """A collector of Alembic's output: each write is one statement or one comment."""
 
     def __init__(self) -> None:
         self.found: list[str] = []

@@ -284,7 +284,7 @@ def _with_rows(connection: Connection, tables: list[str]) -> str | None:
     """
     for name in tables:
         quoted = connection.dialect.identifier_preparer.quote(name)
-        if connection.exec_driver_sql(f"SELECT 1 FROM {quoted} LIMIT 1").first() is not None:  # noqa: S608  # quoted, from the catalogue
+        if connection.exec_driver_sql(f"SELECT 1 FROM {quoted} LIMIT 1").first() is not None:  # noqa: S608  # quoted, from the catalog
             return name
     return None
 

@@ -28,8 +28,8 @@ from structjob.store.ingest import (
 from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
 
 _LEAST_PACKET = 64 * 1024
-"""Minimum of ``max_allowed_packet``, in bytes: some of the queries need it, and most of all a
-job's row.
+"""Minimum of ``max_allowed_packet``, in bytes. The queries need a part of it; a job's row needs
+the most.
 """
 
 _STATEMENT = 64 * 1024
@@ -47,8 +47,8 @@ _DEEPEST = 2**32 - 1
 1,000 levels, and MySQL only an error.
 """
 
-# Our own settings override the server's defaults: strict mode, so that no value is truncated
-# silently; backslashes as the driver escapes them; and no limit on rows or joins.
+# Our own settings, because the server's defaults may differ. Strict mode, so that no value is
+# truncated silently. Backslashes as the driver escapes them. No limit on rows or joins.
 _SETTINGS = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION', "
     "time_zone = '+00:00', innodb_lock_wait_timeout = 5, completion_type = 0, sql_safe_updates = 0, "
@@ -121,7 +121,7 @@ INSERT INTO structjob_logs (session_id, seq, {", ".join(names)}, attrs, type, st
 SELECT %d, excluded.seq, {", ".join(values)}, excluded.attrs, {type_}, UTC_TIMESTAMP(6)
 FROM {_records(("seq", *names, "attrs"))}
 ON DUPLICATE KEY UPDATE id = structjob_logs.id
-"""  # noqa: S608 -- made of column names alone; IGNORE would hide other errors as well
+"""  # noqa: S608 -- contains only column names; IGNORE would hide other errors as well
 
 
 def _insert(table: str) -> str:

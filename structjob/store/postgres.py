@@ -61,11 +61,12 @@ SELECT $1::bigint, line.seq, {", ".join(_value(_LOGS, name) for name in LOG_COLU
   CASE WHEN line.job_id IS NULL THEN 'system' WHEN line.step_id IS NULL THEN 'job' ELSE 'task' END, clock_timestamp()
 FROM {_records(_LOGS, EVENT_COLUMNS, 2)}
 ON CONFLICT (session_id, seq) DO NOTHING
-"""  # noqa: S608 -- made of column names alone
+"""  # noqa: S608 -- contains only column names
 
 # Both changes are one statement, and so one transaction without BEGIN and COMMIT: on a saturated
-# loop, each awaited answer costs two of its iterations. PostgreSQL executes a modifying CTE that is
-# not referenced last, so the row of the session is locked only briefly for the other writer.
+# loop, each awaited answer costs two of its iterations. The query does not refer to the UPDATE, so
+# PostgreSQL runs it last. The session's row is locked only briefly, and does not block the other
+# writer.
 _INSERT_AND_REACH = f"""
 WITH reached AS (UPDATE structjob_sessions SET last_seq = $3::bigint WHERE session_id = $1::bigint AND last_seq < $3::bigint)
 {_INSERT_EVENTS}
@@ -97,7 +98,7 @@ SELECT set_config(name, wanted, false) FROM (
   FROM pg_settings WHERE name IN ('default_transaction_isolation', 'standard_conforming_strings', 'statement_timeout', 'lock_timeout',
     'idle_in_transaction_session_timeout', 'transaction_timeout')
 ) AS ours WHERE wanted <> setting
-"""  # noqa: S608 -- numbers alone
+"""  # noqa: S608 -- contains only numbers
 
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})
 _STATEMENT_NAMES = frozenset({"26000", "42P05"})
@@ -226,7 +227,7 @@ class PostgresStore(ServerStore):
         return statement, tuple(map(self._storable, parameters))
 
     def _storable(self, value: Any) -> Any:
-        assert self._codec is not None  # noqa: S101 -- asked before
+        assert self._codec is not None  # noqa: S101 -- checked by the caller
         if isinstance(value, str):
             return charset.within(self._codec, value)
         return charset.json_within(self._codec, value) if isinstance(value, bytes) else value

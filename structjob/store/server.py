@@ -74,13 +74,16 @@ class Fault:
     """The meaning of a database error.
 
     Attributes:
-        kind: ``data``: the content is refused, and would be refused again. ``conflict``: two
-            transactions conflict; try again at once. ``duplicate``: another transaction's row has
-            the same key; try again at once, and then refuse. ``away``: the database cannot do it
-            now. ``stale``: possibly only an idle connection was cut; try again at once.
+        kind: One of these:
+            ``data``: the database refuses the content, and would refuse it again.
+            ``conflict``: two transactions conflict. The caller tries again at once.
+            ``duplicate``: another transaction's row has the same key. The caller tries again at
+                once, and refuses the data if that fails.
+            ``away``: the database cannot do it now.
+            ``stale``: perhaps only an idle connection was cut. The caller tries again at once.
         message: The problem and its fix, for people. It contains no stored data.
         permanent: Whether the error lasts until someone repairs it, rather than passing with time.
-        reason: The database's own words. They are stored in the dead letters, beside the data that
+        reason: The database's own words, for the dead letters. They are stored with the data that
             they are about.
         gone: Whether the database or its tables existed when it was opened and are missing now.
     """

@@ -60,7 +60,7 @@ interrupted there.
 """
 
 _STOP_EVERY = 0.05
-"""Seconds between two interruptions of a query that is to be stopped."""
+"""Seconds between two interruptions of a query that must stop."""
 
 _PARTING = 1.0
 """Seconds that the writing connection waits, on closing, for the reading connection."""
@@ -96,7 +96,7 @@ SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field
   CASE WHEN {_field("job_id")} IS NULL THEN 'system' WHEN {_field("step_id")} IS NULL THEN 'job' ELSE 'task' END, {_NOW}
 FROM lines WHERE true
 ON CONFLICT (session_id, seq) DO NOTHING
-"""  # noqa: S608 -- made of column names alone
+"""  # noqa: S608 -- contains only column names
 
 _INSERTS = {
     table: f"{_LINES} INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(map(_value, columns))} FROM lines WHERE true"  # noqa: S608 -- see above
@@ -231,7 +231,7 @@ class SQLiteStore:
             file.check_place()
 
     def _check_file(self) -> None:
-        """Raise `StoreUnavailable` if the open file is not the one at its path any more.
+        """Raise `StoreUnavailable` if the open file is no longer the one at its path.
 
         What is written to such a file is lost.
         """
@@ -342,7 +342,7 @@ class SQLiteStore:
             self._last = threading.get_ident()
         try:
             with self._transaction(patience) as connection:
-                assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+                assert self._writing is not None  # noqa: S101 -- opened together with the connection
                 return self._write(connection, self._writing, write)
         except (sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError) as exc:
             return self._divide(write, exc)
@@ -391,7 +391,7 @@ class SQLiteStore:
                         sqlite3.IntegrityError, sqlite3.DataError, msgspec.MsgspecError, ValueError
                     )
                     with refused, self._transaction() as connection:
-                        assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+                        assert self._writing is not None  # noqa: S101 -- opened together with the connection
                         return self._write(connection, self._writing, smaller)
                 return aside
             written, found = salvaged
@@ -434,7 +434,7 @@ class SQLiteStore:
             async with asyncio.timeout(self._read_timeout):
                 return await self._run(self._reader, self._fetch_within, query, statement)
         except TimeoutError:
-            assert self._read_timeout is not None  # noqa: S101 -- else nothing ends it
+            assert self._read_timeout is not None  # noqa: S101 -- otherwise there is no timeout
             raise QueryTimeout(self.masked_url, self._read_timeout) from None
         finally:
             query.stop(asyncio.get_running_loop())
@@ -471,7 +471,7 @@ class SQLiteStore:
         self, call: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         with self._transaction():
-            assert self._writing is not None  # noqa: S101 -- opened with the connection that the transaction is on
+            assert self._writing is not None  # noqa: S101 -- opened together with the connection
             return call(self._writing, *args, **kwargs)
 
     async def make_durable(self) -> None:

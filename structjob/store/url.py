@@ -172,7 +172,7 @@ def masked(url: str | os.PathLike[str] | URL) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        parsed = make_url(url)  # type: ignore[arg-type]  # it refuses a path
+        parsed = make_url(url)  # type: ignore[arg-type]  # a path raises ArgumentError
         if "@" in (parsed.host or ""):  # the rest of a password that contains @
             raise ValueError
     except (ArgumentError, ValueError):

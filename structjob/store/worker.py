@@ -26,10 +26,9 @@ loop starves the worker permanently.
 
 
 class Worker:
-    """Runs blocking calls one after the other, in a thread that does not keep the interpreter
-    alive.
+    """A thread for blocking calls, which it runs one after the other.
 
-    A call may take very long.
+    It does not keep the interpreter alive, because a call may take very long.
 
     Args:
         name: Name of the thread.
@@ -80,7 +79,7 @@ def _serve(
         if promise.set_running_or_notify_cancel():
             try:
                 result = call()
-            except BaseException as exc:  # noqa: BLE001 -- whoever waits for it gets it
+            except BaseException as exc:  # noqa: BLE001 -- passed to the caller
                 promise.set_exception(exc)
                 del exc
             else:

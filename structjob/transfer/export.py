@@ -156,7 +156,7 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
 
 def gzipped(raw: IO[bytes]) -> IO[bytes]:
     """Return a file that writes compressed data to *raw*; closing it leaves *raw* open."""
-    return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]  # it is one for all that is done with it
+    return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]  # it has all methods that are used
 
 
 def _as_it_is(raw: IO[bytes]) -> IO[bytes]:

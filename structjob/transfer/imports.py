@@ -381,7 +381,7 @@ def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]
 
 
 class _Rows:
-    """Converts rows of the file to rows of the database, in the order of the file."""
+    """The conversion of the file's rows to rows of the database, in the order of the file."""
 
     def __init__(self, checked: _Checked) -> None:
         self._checked = checked

@@ -171,7 +171,7 @@ def _value(table: Table, name: str, value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # other trackers use numbers as job ids
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- one kind of error, which gets its line's number
+        raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- the caller adds the line's number to a ValueError
     column = table.c[name].type
     text = str(normalise(value))
     if isinstance(column, Exact) and len(text) > column.length:
