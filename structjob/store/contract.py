@@ -21,6 +21,9 @@ Flush = Callable[[], Awaitable[object]]
 
 
 class Transact(Protocol):
-    """A function that runs a call in its own transaction; see `structjob.store.ingest.Store.transact`."""
+    """A function that runs a call in its own transaction.
+
+    See `structjob.store.ingest.Store.transact`.
+    """
 
     def __call__(self, call: Callable[[Connection], T]) -> Awaitable[T]: ...

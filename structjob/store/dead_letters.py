@@ -57,11 +57,10 @@ def _halves(lines: bytes) -> tuple[bytes, bytes]:
 
 
 def salvage(write: Write) -> tuple[Written, Write] | None:
-    """Return the counts and the intact records of a single broken line; ``None`` if the line is
-    whole.
+    """Return the counts and the intact records of a broken line; ``None`` if the line is whole.
 
-    The caller stores the records again. A broken line is not what we wrote: the disk took only a
-    part of a record, and another record may follow in the same line.
+    *write* is a single line. The caller stores the records again. A broken line is not what we
+    wrote: the disk took only a part of a record, and another record may follow in the same line.
     """
     line = write.states or write.events
     if verify_line(line):

@@ -15,7 +15,10 @@ _PATIENCE = 1.0
 
 
 class _Gate:
-    """A gate that admits calls, except while a fork is about to happen; a thread must not enter it twice."""
+    """A gate that admits calls, except while a fork is about to happen.
+
+    A thread must not enter it twice.
+    """
 
     def __init__(self) -> None:
         self._condition = threading.Condition(threading.Lock())

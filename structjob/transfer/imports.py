@@ -177,7 +177,9 @@ class _Checked:
     keys: dict[str, str] = field(default_factory=dict)
     """Idempotency key → old id of its job."""
     pruned: bool = False
-    """Whether the file is an archive of pruned data. It may contain events whose jobs were kept."""
+    """Whether the file is an archive of pruned data. It may contain events of jobs that were
+    kept.
+    """
     elsewhere: dict[str, int] = field(default_factory=dict)
     """Id of such a job → the first line that names it."""
     occurrences: Counter[str] = field(default_factory=Counter)
