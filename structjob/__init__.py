@@ -1,7 +1,7 @@
-"""Structured logging and job tracking for asyncio, on structlog.
+"""Structured logging and job tracking for asyncio, based on structlog.
 
-Log as you already do: every event knows its job, is safe the moment the call returns, and can be
-asked for afterwards.
+Log as you already do. Every event carries its job, is safe when the call returns, and can be
+queried later.
 """
 
 from __future__ import annotations
@@ -253,11 +253,11 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # else checkers accept every name, misspelt ones too
+if not TYPE_CHECKING:  # otherwise type checkers accept every name, also misspelled ones
 
     def __getattr__(name: str) -> Any:
-        # Each name is imported when it is first used: a command line that prints its help need not
-        # load a database layer.
+        # Each name is imported at its first use. So a command that prints its help need not load a
+        # database layer.
         import importlib
 
         if name in _INTEGRATIONS:

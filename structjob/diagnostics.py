@@ -1,6 +1,6 @@
-"""Where the library speaks of itself, and what went wrong on its side.
+"""The library's own logger, and the count of its internal errors.
 
-Neither ever enters the pipeline, which would feed itself.
+Neither enters the pipeline, because the pipeline would then produce its own input.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from structjob.text.wording import count_of
 diagnostics = logging.getLogger("structjob")
 
 DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
-"""Environment variable that makes the library say on stderr what it does: 1, true, yes or on."""
+"""Environment variable that makes the library log its actions to stderr: 1, true, yes or on."""
 
 DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
-"""Loggers of the library and of what it uses: what they say is not recorded."""
+"""Loggers of the library and of its dependencies. Their events are not recorded."""
 
 
 class Faults:
-    """What went wrong on our side: counted, told once in a while, and never felt."""
+    """Counts internal errors, logs each kind at most once a minute, and raises them only if
+    strict.
+    """
 
     def __init__(self) -> None:
         self.strict = False
-        """Whether `structjob.configure` was told to raise them."""
+        """Whether `structjob.configure` was called with ``strict=True``."""
         self.strict_trackers: weakref.WeakSet[Any] = weakref.WeakSet()
-        """The open trackers that were."""
+        """The open trackers that were created with ``strict=True``."""
         self.counts: dict[str, int] = {}
         self._told: dict[str, float] = {}
 
     def reset(self) -> None:
-        """Forget what was counted, and what was told to raise."""
+        """Reset the counts and the strict settings."""
         self.strict = False
         self.strict_trackers.clear()
         self.counts.clear()
         self._told.clear()
 
     def count(self, what: str) -> None:
-        """Count what is no fault of ours, and is not worth a warning."""
+        """Count something that is not an internal error and not worth a warning."""
         self.counts[what] = self.counts.get(what, 0) + 1
         diagnostics.debug("%s (%s so far)", what, count_of(self.counts[what], "time"))
 
@@ -53,7 +55,7 @@ class Faults:
         self.warn(what, exc)
 
     def warn(self, what: str, exc: BaseException) -> None:
-        """Count it and warn about it, at most once a minute."""
+        """Count it, and log a warning at most once a minute."""
         self.counts[what] = self.counts.get(what, 0) + 1
         now = time.monotonic()
         if now - self._told.get(what, -60.0) >= 60.0:
@@ -72,8 +74,9 @@ on_reset(faults.reset)
 
 
 def debug_if_asked(environ: Mapping[str, str]) -> None:
-    """Let the library say on stderr what it does, if the environment asks for it; a second call
-    does nothing.
+    """Log the library's actions to stderr if the environment asks for it.
+
+    A second call does nothing.
     """
     if environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("1", "true", "yes", "on"):
         return
@@ -84,12 +87,12 @@ def debug_if_asked(environ: Mapping[str, str]) -> None:
             logging.Formatter("%(asctime)s structjob[%(process)d] %(levelname)s %(message)s")
         )
         diagnostics.addHandler(handler)
-        # else each line would be there twice where logging has handlers
+        # otherwise each line would appear twice if the root logger has handlers
         diagnostics.propagate = False
 
 
 class _DebugHandler(logging.StreamHandler):  # type: ignore[type-arg]  # on 3.11 it is generic for type checkers only
-    """Writes to stderr, as it is when a line is written."""
+    """A handler that writes to the stderr that is current when a line is written."""
 
 
 debug_if_asked(os.environ)

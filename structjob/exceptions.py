@@ -1,4 +1,6 @@
-"""The exceptions that structjob raises: one root, one class per situation a caller can act upon."""
+"""The exceptions that structjob raises: one root, and one class per situation that a caller can
+handle.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,15 @@ from typing import Any, TypeVar
 
 
 class StructjobError(Exception):
-    """Root of every exception that structjob raises on purpose.
+    """The root of all exceptions that structjob raises deliberately.
 
-    The message names the thing, says what is wrong with it and what to do; passwords in it are
-    masked. Copied or pickled, it is the same.
+    The message names the thing, what is wrong with it, and what to do. Passwords in it are masked.
+    The exception can be copied and pickled without loss.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not by its constructor, whose arguments are not those of `BaseException`.
+        # Pickling through the constructor would fail, because its arguments are not those of
+        # `BaseException`.
         return _restored, (type(self), self.args, dict(self.__dict__))
 
 
@@ -28,15 +31,15 @@ def _restored(kind: type[E], args: tuple[Any, ...], attributes: dict[str, Any]) 
 
 
 class InvalidArgument(StructjobError, ValueError):
-    """An argument is outside what the called function accepts; nothing was changed."""
+    """An argument is outside the range that the called function accepts. Nothing was changed."""
 
 
 class InvalidFilter(InvalidArgument):
-    """A filter of a query is unknown, or its value is not one the filter accepts."""
+    """A query's filter is unknown, or its value is not accepted."""
 
 
 class InvalidURL(InvalidArgument):
-    """A database URL cannot be understood, or names a database structjob has no store for."""
+    """A database URL is invalid, or names a database that structjob does not support."""
 
 
 class JobNotFound(StructjobError, LookupError):
@@ -53,7 +56,7 @@ class JobNotFound(StructjobError, LookupError):
 
 
 class EventNotFound(StructjobError, LookupError):
-    """No event with the given session and number is stored."""
+    """No event with the given session id and number is stored."""
 
     def __init__(self, session_id: int, seq: int, reason: str | None = None) -> None:
         why = (
@@ -68,7 +71,7 @@ class EventNotFound(StructjobError, LookupError):
 
 
 class SessionNotFound(StructjobError, LookupError):
-    """No session has the given number."""
+    """No session has the given id."""
 
     def __init__(self, session_id: int) -> None:
         super().__init__(f"session not found: {session_id}")
@@ -84,28 +87,27 @@ class ErrorGroupNotFound(StructjobError, LookupError):
 
 
 class ImportRefused(StructjobError, ValueError):
-    """A file cannot be imported; the message names the line. Nothing of it is stored."""
+    """A file cannot be imported. The message names the line. Nothing from the file is stored."""
 
 
 class InvalidState(StructjobError):
-    """A job or step was told to enter a status that its present status does not lead to."""
+    """A job or step cannot change from its present status to the requested one."""
 
 
 class NotOpen(StructjobError, RuntimeError):
-    """The tracker is not open: it was not entered yet, or is closed already."""
+    """The tracker is not open: it was not entered yet, or is already closed."""
 
 
 class StoreUnavailable(StructjobError):
-    """The database does not answer now; what was accepted stays in the spool and is delivered
-    later.
+    """The database is unavailable. Accepted events stay in the spool and are delivered later.
 
     Args:
         message: What is wrong, and what to do.
-        permanent: Whether only somebody's hand changes it (a wrong password, a table that is
-            missing), and not time.
-        refused: Whether the database answers, and refuses the content that it was given.
-        gone: Whether the database that was opened, or a table in it, is not there any more: it must
-            be opened anew.
+        permanent: Whether someone has to fix it (a wrong password, a missing table); waiting does
+            not help.
+        refused: Whether the database answers but refuses the content that it was given.
+        gone: Whether the opened database, or a table in it, no longer exists. It must be opened
+            again.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class QueryTimeout(StructjobError, TimeoutError):
 
     Args:
         masked_url: The database, without its password.
-        seconds: How long it was allowed to take.
+        seconds: The time limit of the query.
     """
 
     def __init__(self, masked_url: str, seconds: float) -> None:
@@ -134,7 +136,7 @@ class QueryTimeout(StructjobError, TimeoutError):
 
 
 class PruneInProgress(StructjobError):
-    """Another process deletes what is due at the moment; one at a time does."""
+    """Another process is pruning now. Only one process can prune at a time."""
 
 
 class SchemaMismatch(StructjobError):
@@ -146,22 +148,23 @@ class SpoolError(StructjobError, OSError):
 
 
 class JobCancelled(StructjobError):
-    """A pending job was cancelled, and does not start; the reason is in the message."""
+    """A pending job was cancelled and does not start. The message contains the reason."""
 
 
 class Cancelled(BaseException):
-    """A job that runs without a task (``with tracker.job(…)``) was asked to stop; the reason is the
-    message.
+    """A job that runs without a task (``with tracker.job(…)``) was asked to stop.
 
-    Not an `Exception`, so that ``except Exception`` does not swallow the request.
+    The message is the reason. The class is not an `Exception`, so that ``except Exception`` does
+    not swallow the request.
     """
 
 
 class Terminated(SystemExit):
-    """SIGTERM came while the main thread worked in ``with structjob.Tracker(…)``; raised there.
+    """SIGTERM arrived while the main thread was in ``with structjob.Tracker(…)``; it is raised
+    there.
 
-    Blocks are left in order, jobs are recorded as cancelled, and the process then dies of the
-    signal. The exit code is 143 where it does not.
+    The blocks are left in order and jobs are recorded as cancelled. The process then dies of the
+    signal. If it does not, its exit code is 143.
     """
 
     def __init__(self, code: int = 143) -> None:

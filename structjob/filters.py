@@ -1,4 +1,4 @@
-"""Which rows to read: filters that are checked when they are made."""
+"""The filters for reads. A filter checks its values when it is created."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from structjob.levels import LEVELS, Level, level_name
 from structjob.models import STREAMS, AnyJob, EventRecord, JobStatus, JobStatusName, id_of
 
 MAX_LIMIT = 10_000
-"""The most rows one page of a listing may ask for."""
+"""Maximum number of rows in one page of a listing."""
 
 Moment = datetime | timedelta
-"""A time: a datetime with a time zone; a `timedelta` is that long before now."""
+"""A time: a datetime with a time zone, or a `timedelta` before now."""
 
 
 class Filter:
-    """What the filters share: built from keywords with an error that names the unknown one."""
+    """The base class of all filters. It builds a filter from keywords and reports an unknown
+    keyword.
+    """
 
     __slots__ = ()
 
@@ -28,8 +30,7 @@ class Filter:
         """Build the filter from keywords.
 
         Raises:
-            InvalidFilter: if a name is not one of the fields, or a value is not one that field
-                accepts.
+            InvalidFilter: if a name is not one of the fields, or a field does not accept its value.
         """
         known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every subclass is a dataclass
         for name in filters:
@@ -42,7 +43,7 @@ def as_utc(name: str, value: Moment | None) -> datetime | None:
     """Return the time *value* of the filter *name* in UTC.
 
     Raises:
-        InvalidFilter: if it is no time, or has no time zone.
+        InvalidFilter: if it is not a time, or has no time zone.
     """
     if value is None:
         return None
@@ -75,11 +76,13 @@ def _as_statuses(status: object) -> tuple[str, ...] | None:
     for each in given:
         if each not in known:
             raise InvalidFilter(f"unknown status {each!r}: use one of {', '.join(known)}")
-    return tuple(dict.fromkeys(given))  # each is read by itself: none twice
+    return tuple(dict.fromkeys(given))  # each status is queried separately, so remove duplicates
 
 
 def check_plain(given: object) -> None:
-    """Refuse truth values that are none, and text that no database takes."""
+    """Raise `InvalidFilter` for flags that are not True or False, and for text that no database
+    accepts.
+    """
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)
         if (
@@ -110,17 +113,18 @@ def _texts(value: object) -> Iterable[str]:
 
 
 MAX_VALUES = 50
-"""Values that one filter takes at most."""
+"""Maximum number of values that one filter takes."""
 
 
 def values_of(value: Any) -> tuple[Any, ...]:
-    """Return the values that a field of a filter holds, as a tuple."""
+    """Return the values of a filter field as a tuple."""
     return () if value is None else value if isinstance(value, tuple) else (value,)
 
 
 def _several(given: Filter, names: Iterable[str]) -> None:
-    """Make tuples of the fields that hold several values, each once; of one value it is
-    that value.
+    """Replace fields that hold several values by a tuple without duplicates.
+
+    If only one value remains, replace the field by that value.
     """
     for name in names:
         value = getattr(given, name)
@@ -153,7 +157,7 @@ def _named(job: AnyJob) -> str:
 
 
 def check_limit(limit: int) -> None:
-    """Raise `InvalidFilter` unless *limit* is a number of rows that can be asked for."""
+    """Raise `InvalidFilter` unless *limit* is a valid number of rows."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(
             f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
@@ -211,53 +215,53 @@ LOG_EQUALS = (
     "session_id",
     "fingerprint",
 )
-"""Fields of `LogFilter` that are columns of an event, which must equal one of their values."""
+"""Fields of `LogFilter` that are columns of an event. The column must equal one of the values."""
 _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogFilter(Filter):
-    """Which events to read; every field that is set must match.
+    """Selects events; every field that is set must match.
 
-    Where several values are given, one of them must match: ``level=("info", "error")``,
-    ``job=("gui-1", "gui-2")``; at most 50. Several are taken by *job*, *job_id*, *level*, *type*,
-    *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project*.
+    If a field has several values, one of them must match: ``level=("info", "error")``,
+    ``job=("gui-1", "gui-2")``. The maximum is 50. The fields *job*, *job_id*, *level*, *type*,
+    *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project* accept several values.
 
-    Indexes lead to the events of a job, a step, a correlation id, a session or an error, to those
-    of a time, and to those of a category, a type or levels that are not the usual ones (category
-    ``system``, type ``task``, level ``info``). A page by anything else, without one of the first
-    five, looks at 100,000 events at most; see `Page.partial`.
+    The database has indexes for a job, a step, a correlation id, a session and an error. It also
+    has indexes for the time, and for a category, a type or levels other than the usual ones
+    (category ``system``, type ``task``, level ``info``). A page by any other field, without one of
+    the first five, looks at 100,000 events at most; see `Page.partial`.
 
     Args:
-        job: A job: any id of it, a `Job` or a `JobRecord`. If there is no such job, reading raises
-            `JobNotFound`.
-        job_id: The same for code that knows the id: where no job has it, as an id of any kind,
-            events are looked for by it all the same.
-        children: With the events of the job's descendants (the default where a job is given), or
-            without.
-        level: This level or above; with ``level_exact`` this level only, and of several levels
-            these only.
+        job: A job: any of its ids, a `Job` or a `JobRecord`. If there is no such job, the read
+            raises `JobNotFound`.
+        job_id: Like *job*, for code that knows the id. If no job has it as an id of any kind, the
+            read still returns the events with this job id.
+        children: Whether to include the events of the job's descendants. True by default if a job
+            is given.
+        level: This level or above; with ``level_exact`` this level only. With several levels, these
+            levels only.
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
-        logger: The name given to ``structlog.get_logger``.
-        source: Another name of *logger*.
-        correlated: Only events with a correlation id, or (``False``) only those without one. No
-            index leads to it: a page looks at 100,000 events at most.
-        trace_id: The trace of OpenTelemetry or of another tracer. No index leads to it: a page
+        logger: The name passed to ``structlog.get_logger``.
+        source: Another name for *logger*.
+        correlated: ``True``: only events with a correlation id. ``False``: only events without one.
+            There is no index for it: a page looks at 100,000 events at most.
+        trace_id: The trace id of OpenTelemetry or another tracer. There is no index for it: a page
             looks at 100,000 events at most.
-        since: From this moment on; a datetime with a time zone; a `timedelta` is that long before
-            now.
-        until: Before this moment.
+        since: From this time on: a datetime with a time zone, or a `timedelta` before now.
+        until: Before this time.
         fingerprint: Occurrences of this error; see `structjob.queries.errors.Errors`.
-        text: Part of the message, not a regular expression; letter case does not count (on SQLite:
-            that of ASCII letters). No index leads to it: a page looks at 100,000 events at most,
-            whatever else is asked for.
-        attrs: Attribute path (dots go deeper) → value it must equal. Of a list, one of its items
-            must: ``tags`` finds a tag, ``disks.name`` a disk. As to *text*, no index leads to it.
-        order: ``asc`` oldest first, ``desc`` newest first.
-        limit: Rows a page, 1–10,000.
+        text: Part of the message, not a regular expression. Letter case is ignored (on SQLite, for
+            ASCII letters only). There is no index for it: a page looks at 100,000 events at most,
+            whatever other fields are set.
+        attrs: A mapping of attribute paths (with dots for nested values) to the value that must be
+            equal. In a list, one item must match: ``tags`` finds a tag, ``disks.name`` finds a
+            disk. As for *text*, there is no index for it.
+        order: ``asc`` oldest first (the default), ``desc`` newest first.
+        limit: Rows per page, 1–10,000; 100 by default.
 
     Raises:
-        InvalidFilter: if a value is not one its field accepts.
+        InvalidFilter: if a field does not accept its value.
     """
 
     job: AnyJob | Sequence[AnyJob] | None = None
@@ -298,7 +302,7 @@ class LogFilter(Filter):
                 if isinstance(self.job, Iterable) and not isinstance(self.job, str)
                 else (self.job,)
             )
-            # a handle or a record says which one it is, with no question asked
+            # a handle or a record contains its job id, so no query is necessary
             live = not any(isinstance(one, str) for one in given)
             object.__setattr__(self, "job_id" if live else "job", [_named(one) for one in given])
             if live:
@@ -328,10 +332,10 @@ class LogFilter(Filter):
         check_limit(self.limit)
 
     def matches(self, event: EventRecord) -> bool:
-        """Return whether *event* matches, as the databases decide it.
+        """Return whether *event* matches, with the same rules as the databases.
 
-        *job* and *children* are not looked at: only a database knows the ids and the children of a
-        job.
+        *job* and *children* are ignored, because only a database knows a job's other ids and its
+        children.
         """
         if (levels := self.levels) and event.level not in levels:
             return False
@@ -352,7 +356,7 @@ class LogFilter(Filter):
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The levels that match; empty where every level does."""
+        """The levels that match; empty if every level matches."""
         if self.level is None:
             return ()
         if self.level_exact or not isinstance(self.level, str):
@@ -367,8 +371,9 @@ def _has(attrs: Mapping[str, Any], path: str, value: Any) -> bool:
 
 
 def _leads_to(found: Any, keys: Sequence[str], value: Any, *, within: bool = False) -> bool:
-    """Return whether *keys* lead from *found* to *value*; one list on the way has it if one of its
-    items does.
+    """Return whether the path *keys* leads from *found* to *value*.
+
+    The path may cross one list. Then one of its items must match.
     """
     for number, key in enumerate(keys):
         if isinstance(found, list) and number and not within:
@@ -382,13 +387,13 @@ def _leads_to(found: Any, keys: Sequence[str], value: Any, *, within: bool = Fal
 
 
 def _same(found: Any, value: Any) -> bool:
-    """Return whether two values are equal as JSON: 1 is 1.0, but it is not true."""
+    """Return whether two values are equal as JSON: 1 equals 1.0, but 1 does not equal true."""
     return isinstance(found, bool) == isinstance(value, bool) and bool(found == value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Listed(Filter):
-    """What jobs and attempts have in common: a status, and a time by which they are listed."""
+    """The common fields of job and attempt filters: a status, and a time for the order."""
 
     status: Status | Sequence[Status] | None = None
     since: Moment | None = None
@@ -408,21 +413,20 @@ class _Listed(Filter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFilter(_Listed):
-    """Which attempts to list, of all jobs; every field that is set must match.
+    """Selects attempts, of all jobs; every field that is set must match.
 
     Args:
         status: One status, or several.
-        operation: Of jobs of this operation.
-        project: Of jobs of this project. No index leads to any of these three: a page looks at
-            100,000 attempts at most; see `Page.partial`.
-        since: Begun from this moment on; a datetime with a time zone; a `timedelta` is that long
-            before now.
-        until: Begun before this moment.
+        operation: The operation of the attempt's job.
+        project: The project of the attempt's job. There is no index for *status*, *operation* and
+            *project*: a page looks at 100,000 attempts at most; see `Page.partial`.
+        since: Started from this time on: a datetime with a time zone, or a `timedelta` before now.
+        until: Started before this time.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
-        limit: Rows a page, 1–10,000.
+        limit: Rows per page, 1–10,000; 100 by default.
 
     Raises:
-        InvalidFilter: if a value is not one its field accepts.
+        InvalidFilter: if a field does not accept its value.
     """
 
     operation: str | None = None
@@ -431,32 +435,30 @@ class AttemptFilter(_Listed):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter(_Listed):
-    """Which jobs to list; every field that is set must match.
+    """Selects jobs; every field that is set must match.
 
     Args:
         status: One status, or several.
-        job_type, operation, owner, category, project: One, or several of which one must match. The
-        numbers of values that are given of
-            each, multiplied, may be 50 at most.
-        metadata: Path in the metadata → value; see ``attrs`` of `LogFilter`. No index leads to it:
-            a page looks at 100,000 jobs at most.
-        sort: ``created``, the default, or ``duration``: the longest first (with ``order="asc"`` the
-            shortest) of the newest 100,000 jobs that match and have a duration.
-        slower: Only jobs that take, or took, longer than 95 % of the 100 jobs of their operation
-            that were completed before them, as `structjob.queries.jobs.Jobs.estimate`
-            says it. A page looks at 1,000 jobs at most; there is no ``previous_cursor``.
+        job_type, operation, owner, category, project: One value, or several of which one must
+            match. The product of the numbers of values of these fields must not exceed 50.
+        metadata: A mapping of paths in the metadata to values; see ``attrs`` of `LogFilter`. There
+            is no index for it: a page looks at 100,000 jobs at most.
+        sort: ``created`` (the default), or ``duration``: the longest first (with ``order="asc"``
+            the shortest first) of the newest 100,000 matching jobs that have a duration.
+        slower: Only jobs that take, or took, longer than 95 % of the last 100 jobs of their
+            operation that were completed before them; see `structjob.queries.jobs.Jobs.estimate`. A
+            page looks at 1,000 jobs at most, and has no ``previous_cursor``.
         text: Part of the operation or of the description.
-        since: Created from this moment on; a datetime with a time zone; a `timedelta` is that long
-            before now.
-        until: Created before this moment.
-        parent_job_id, root_job_id: The parent, or the job at the top: any id of it, a `Job` or a
-            `JobRecord`.
+        since: Created from this time on: a datetime with a time zone, or a `timedelta` before now.
+        until: Created before this time.
+        parent_job_id, root_job_id: The parent job, or the job at the top: any of its ids, a `Job`
+            or a `JobRecord`.
         root_only: Only jobs without a parent, or whose parent is not in this database.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
-        limit: Rows a page, 1–10,000.
+        limit: Rows per page, 1–10,000; 100 by default.
 
     Raises:
-        InvalidFilter: if a value is not one its field accepts.
+        InvalidFilter: if a field does not accept its value.
     """
 
     job_type: str | Sequence[str] | None = None
@@ -477,7 +479,7 @@ class JobFilter(_Listed):
     text: str | None = None
 
     def __post_init__(self) -> None:
-        # `super()` knows no class that dataclasses made anew for its slots
+        # `super()` fails here, because `dataclass(slots=True)` creates a new class
         _Listed.__post_init__(self)
         for name in ("parent_job_id", "root_job_id"):
             if (job := getattr(self, name)) is not None:

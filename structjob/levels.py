@@ -1,4 +1,4 @@
-"""The levels: what they are called, and their numbers."""
+"""The names of the levels and their numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LEVELS: dict[str, int] = {
     "error": 40,
     "critical": 50,
 }
-"""The levels and their numbers; ``warn`` is stored as ``warning``, ``exception`` as ``error``,
+"""The levels and their numbers. ``warn`` is stored as ``warning``, ``exception`` as ``error``, and
 ``fatal`` as ``critical``.
 """
 
@@ -34,7 +34,7 @@ def level_name(level: str | int) -> str:
     """Return the canonical name of *level* (``"WARN"`` → ``"warning"``, ``35`` → ``"warning"``).
 
     Raises:
-        InvalidFilter: if it is no level.
+        InvalidFilter: if it is not a level.
     """
     if isinstance(level, int) and not isinstance(level, bool):
         names = [name for name, number in LEVELS.items() if number <= level]

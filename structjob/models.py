@@ -1,7 +1,7 @@
-"""The records that reads return, the statuses, and the table of legal changes between them.
+"""The records that reads return, the statuses, and the table of legal status changes.
 
-Field names are the columns' names (see ``store/tables.py``); the three ``error_*`` columns come as
-one `ErrorInfo`.
+Field names are column names (see ``store/tables.py``). The three ``error_*`` columns are combined
+into one `ErrorInfo`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class AJob(Protocol):
 
 
 AnyJob = str | AJob
-"""What names a job: its id, external id or context id; a `Job` or a `JobRecord`."""
+"""A reference to a job: its id, external id or context id, a `Job` or a `JobRecord`."""
 
 
 def id_of(job: AnyJob) -> str:
-    """Return the text that names *job*: of a handle or a record, its id.
+    """Return the text that identifies *job*. For a handle or a record this is its id.
 
     Raises:
         InvalidArgument: if it is neither text nor a job.
@@ -51,14 +51,14 @@ StepStatusName = Literal[
 """The value of a `StepStatus`."""
 
 EndStatus = Literal["completed", "failed", "cancelled"]
-"""What a job can be ended as by hand."""
+"""The statuses that `Job.end` and `Tracker.end` accept."""
 
 StepEndStatus = Literal["completed", "failed", "skipped", "cancelled", "retrying"]
-"""What a step can be ended as by hand."""
+"""The statuses that `Step.end` accepts."""
 
 
 class JobStatus(StrEnum):
-    """Where a job, and each attempt at it, stands."""
+    """The status of a job or of one of its attempts."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -69,7 +69,7 @@ class JobStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing follows this status by itself."""
+        """Whether this status is final: no other status follows automatically."""
         return self in JOB_TERMINAL
 
 
@@ -83,7 +83,8 @@ JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
     JobStatus.COMPLETED: frozenset(),
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
-    # Presumed by another process: the attempt's own session knows better, and only it may say so.
+    # Another process only presumed the crash. The attempt's own session knows the truth, and only
+    # that session may correct it.
     JobStatus.CRASHED: frozenset(
         {JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
     ),
@@ -91,7 +92,7 @@ JOB_TRANSITIONS: Mapping[JobStatus, frozenset[JobStatus]] = {
 
 
 class StepStatus(StrEnum):
-    """Where a step stands."""
+    """The status of a step."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -103,7 +104,7 @@ class StepStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing follows this status by itself."""
+        """Whether this status is final: no other status follows automatically."""
         return self in STEP_TERMINAL
 
 
@@ -121,16 +122,18 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 
 
 def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
-    """Raise `InvalidState` unless *old* leads to *new*; *what* names the job in the
-    message.
+    """Raise `InvalidState` unless the change from *old* to *new* is legal.
+
+    *what* names the job in the message.
     """
     if new not in JOB_TRANSITIONS[old]:
         raise _illegal(what, old, new, JOB_TRANSITIONS[old])
 
 
 def check_step_transition(what: str, old: StepStatus, new: StepStatus) -> None:
-    """Raise `InvalidState` unless *old* leads to *new*; *what* names the step in the
-    message.
+    """Raise `InvalidState` unless the change from *old* to *new* is legal.
+
+    *what* names the step in the message.
     """
     if new not in STEP_TRANSITIONS[old]:
         raise _illegal(what, old, new, STEP_TRANSITIONS[old])
@@ -148,7 +151,7 @@ def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> In
 
 
 def being_cancelled(what: str, reason: str | None, requested_by: str | None = None) -> str:
-    """Return the message for a caller who is not the first to cancel *what*."""
+    """Return the message for a second request to cancel *what*."""
     by = f" by {requested_by}" if requested_by else ""
     return f"{what} is being cancelled already{by}{f': {reason}' if reason else ''}; with force=True its cleanup is interrupted, too"
 
@@ -164,7 +167,7 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A row of ``structjob_jobs``: the unit of work, with what its latest attempt knows."""
+    """A row of ``structjob_jobs``: a job, with the data of its latest attempt."""
 
     id: str
     operation: str
@@ -206,14 +209,14 @@ KEPT = (
     "context_id",
     "idempotency_key",
 )
-"""What a job keeps of what an earlier attempt (or whoever created it) told, where the next one
-tells nothing of it.
+"""The fields that a job keeps from its creation or an earlier attempt if the next attempt does not
+set them.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """A row of ``structjob_attempts``: one try at a job, numbered from 1."""
+    """A row of ``structjob_attempts``: one attempt at a job, numbered from 1."""
 
     job_id: str
     attempt: int
@@ -255,12 +258,12 @@ class StepRecord:
 
 
 STREAMS = ("stdout", "stderr", "system")
-"""What an event may have come by; what was logged came by ``system``."""
+"""The streams of an event. Log calls have ``system``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """A row of ``structjob_logs``: one log line; ``(session_id, seq)`` identifies it everywhere."""
+    """A row of ``structjob_logs``: one event. ``(session_id, seq)`` identifies it everywhere."""
 
     id: int
     session_id: int
@@ -288,8 +291,10 @@ class EventRecord:
     """The error that this event is an occurrence of; see `structjob.queries.errors.Errors`."""
 
     def __str__(self) -> str:
-        """Return it as the console shows it: time in UTC, level, message, attributes, place, and
-        the traceback below.
+        """Return the event as the console shows it.
+
+        This is the time in UTC, the level, the message, the attributes and the place, followed by
+        the traceback.
         """
         from structjob.text.rendering import Lines
 
@@ -298,10 +303,10 @@ class EventRecord:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Numbers of a session for which no event is stored.
+    """A range of numbers in a session for which no event is stored.
 
-    ``reason`` is that of ``structjob_gaps``: ``drop_oldest``, ``pruned``, ``in_flight`` …; or
-    ``missing``, if nothing explains them yet.
+    ``reason`` is the reason in ``structjob_gaps`` (``drop_oldest``, ``pruned``, ``in_flight``, …),
+    or ``missing`` if no reason is recorded yet.
     """
 
     session_id: int
@@ -311,19 +316,19 @@ class Gap:
 
 
 class EncodedEvent(NamedTuple):
-    """An event as JSON, as far as it need not be decoded; see ``Logs.tail(encoded=True)``."""
+    """An event as JSON, for callers that need not decode it; see ``Logs.tail(encoded=True)``."""
 
     session_id: int
-    """With *seq*, what identifies it."""
+    """Together with *seq*, identifies the event."""
     seq: int
     level: str
     json: bytes
-    """What `EventRecord` is, as a JSON object."""
+    """The fields of `EventRecord` as a JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventContext:
-    """An event, with those before and after it, all in their order."""
+    """An event, with the events before and after it, all in order."""
 
     before: tuple[EventRecord, ...]
     event: EventRecord
@@ -332,7 +337,7 @@ class EventContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """A row of ``structjob_sessions``: one running process."""
+    """A row of ``structjob_sessions``: one tracker in one process."""
 
     session_id: int
     host: str
@@ -350,20 +355,20 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """How far a job is, with the ids it can be asked for by."""
+    """The progress of a job, with all of its ids."""
 
     job_id: str
     status: JobStatus
     operation: str
     completed_steps: int
     total_steps: int
-    """Begun so far; those that were tried again do not count."""
+    """The number of steps started so far, without those that were retried."""
     step_completion: float
-    """Percentage of the steps begun so far that are completed, 0–100."""
+    """Completed steps as a percentage of the steps started so far, 0–100."""
     runtime_seconds: float
     percent: float
-    """As told by hand, else derived from the steps begun so far, of which those that run count as
-    far as they have come; 0–100.
+    """The percentage that was reported manually. If none was reported, it is derived from the steps
+    started so far, where a running step counts by its own progress; 0–100.
     """
     current_step: str | None
     attempt: int
@@ -387,11 +392,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Page(Sequence[T_co], Generic[T_co]):
-    """One page of a listing: a sequence, with the cursors of its neighbours (``None`` where there
-    is none).
+    """One page of a listing: a sequence, with the cursors of the next and previous page.
 
-    ``partial`` says that the page ended before it was full, since a search looks at a limited
-    number of rows at a time: there may be more, where its cursor leads to.
+    A cursor is ``None`` if there is no such page. ``partial`` means that the page ended before it
+    was full, because a search looks at a limited number of rows at a time. There may be more
+    results after its cursor.
     """
 
     items: tuple[T_co, ...]
@@ -415,8 +420,9 @@ class Page(Sequence[T_co], Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What became of a session's events: ``accepted`` is the sum of all that follows it but
-    ``rejected``.
+    """The counts of a session's events by outcome.
+
+    ``accepted`` is the sum of all fields after it, except ``rejected``.
     """
 
     accepted: int
@@ -424,19 +430,19 @@ class Ledger:
     stored: int
     """Events whose transaction the database has committed."""
     spilled: int
-    """Events that wait in the spool only."""
+    """Events that wait only in the spool."""
     in_memory: int
-    """Events that wait in memory, in a queue or in a batch on its way."""
+    """Events that wait in memory, in a queue or in a batch being sent."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Events given up on purpose, by reason; each number stands in ``structjob_gaps``."""
+    """Events dropped on purpose, by reason. Their numbers are recorded in ``structjob_gaps``."""
     dead_lettered: int = 0
-    """Events the database refused for what they hold; see ``structjob_dead_letters``."""
+    """Events that the database refused because of their content; see ``structjob_dead_letters``."""
     rejected: int = 0
-    """Events that came after the tracker closed, or that could not be encoded or written; they have
-    no number.
+    """Events that arrived after the tracker closed, or that could not be encoded or written. They
+    have no number.
     """
 
     @property
     def lost(self) -> int:
-        """Events given up: dropped and dead-lettered."""
+        """Lost events: dropped and dead-lettered."""
         return sum(self.dropped.values()) + self.dead_lettered

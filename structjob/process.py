@@ -1,7 +1,7 @@
-"""What exists once per process: what happens at a fork, and the way back to the state of import.
+"""The process-wide state: what happens at a fork, and how to reset it to the state after import.
 
-A module with process-wide state registers here, beside that state, how it survives a fork and how
-it is put back. The order does not depend on which module was imported first.
+A module with process-wide state registers here how that state survives a fork and how it is reset.
+The order of the hooks does not depend on the order of the imports.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from contextlib import ExitStack
 Hook = Callable[[], object]
 
 FORK_ORDER = ("output", "terminals", "spools", "recorders", "routing", "sqlite", "signals")
-"""After a fork the hooks run in this order: what later ones write to must be usable first. Before
-a fork they run backwards: signals are blocked before anything waits.
+"""The order of the hooks after a fork: a hook may write to anything that an earlier hook has made
+usable. Before a fork the order is reversed, so that signals are blocked before any hook waits.
 """
 
 _before: dict[str, Hook] = {}
@@ -30,13 +30,13 @@ def at_fork(
     in_parent: Hook | None = None,
     in_child: Hook | None = None,
 ) -> None:
-    """Call these functions at each fork.
+    """Register functions to call at each fork.
 
     Args:
-        place: One of `FORK_ORDER`; each is taken once.
-        before: In the parent, before the fork.
-        in_parent: In the parent, after it.
-        in_child: In the child.
+        place: One of `FORK_ORDER`. Each place can be used only once.
+        before: Called in the parent, before the fork.
+        in_parent: Called in the parent, after the fork.
+        in_child: Called in the child.
     """
     if place not in FORK_ORDER or any(place in hooks for hooks in (_before, _in_parent, _in_child)):
         raise ValueError(f"{place!r} is not in FORK_ORDER, or taken")
@@ -46,27 +46,28 @@ def at_fork(
 
 
 def on_reset(hook: Hook) -> None:
-    """Call *hook* when `reset` is called. It puts its module's state back to that of the import."""
+    """Call *hook* when `reset` is called. It must reset its module to the state after import."""
     _resets.append(hook)
 
 
 def reset() -> None:
-    """Put everything that structjob keeps for the whole process back to the state of import.
+    """Reset all process-wide state of structjob to the state after import.
 
-    For tests, and for programs that set logging up a second time from nothing. It undoes
-    `configure` and `install`, closes the sinks, forgets events that wait for a tracker, counted
-    faults and registered secrets, and lets the next warnings that are given once be given again.
+    It is meant for tests, and for programs that set up logging again. It undoes `configure` and
+    `install` and closes the sinks. It discards the events that wait for a tracker, the fault counts
+    and the registered secrets. Warnings that are logged only once can be logged again.
 
-    Close trackers first. One that is still open is forgotten: it goes on recording its own jobs,
-    and takes no event that belongs to no job; at the exit of the process it is not closed, so what
-    it has not delivered stays in the spool.
+    Close trackers first. A tracker that is still open is forgotten. It continues to record its own
+    jobs, but gets no events without a job. It is not closed at the exit of the process, so events
+    that it has not delivered stay in the spool.
     """
-    # The modules above use those below, which were imported earlier.
+    # The state of higher modules depends on lower modules, which were imported earlier. So reset in
+    # reverse order.
     _run(reversed(_resets))
 
 
 def _run(hooks: Iterable[Hook]) -> None:
-    # One that raises does not keep the others from running.
+    # An exception in one hook must not prevent the others from running.
     with ExitStack() as stack:
         for hook in reversed(list(hooks)):
             stack.callback(hook)

@@ -1,4 +1,4 @@
-"""The tracker of a process: opened once, closed when the interpreter exits."""
+"""The tracker of a process: opened once, and closed when the interpreter exits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ProcessTrackers:
         self.reset()
 
     def get(self, url: str | URL | None, options: dict[str, Any]) -> Tracker:
-        """Return the open tracker of *url*; open one if there is none."""
+        """Return the open tracker of *url*. Open one if there is no open tracker."""
         from structjob.store.url import parse
 
         key = parse(url).render_as_string(hide_password=False)
@@ -43,12 +43,12 @@ class ProcessTrackers:
             tracker = Tracker(url, **options)
             if not SETUP.watched:
                 configure()
-            tracker.__enter__()  # the interpreter's exit closes it
+            tracker.__enter__()  # it is closed when the interpreter exits
             self._opened[key] = tracker, options
             return tracker
 
     def reset(self) -> None:
-        """Forget them."""
+        """Forget all trackers."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._opened.clear()
@@ -59,11 +59,11 @@ on_reset(_trackers.reset)
 
 
 def init(url: str | URL | None = None, **options: Any) -> Tracker:
-    """Open a tracker for the rest of the process, in code without a loop.
+    """Open a tracker for the rest of the process, in code without an event loop.
 
-    For Django's ``AppConfig.ready``, a worker's start, a notebook. Logging is set up by
-    `structjob.configure` unless that or `structjob.install` was called before. The interpreter's
-    exit closes the tracker; jobs that run then are recorded as cancelled.
+    It is meant for Django's ``AppConfig.ready``, the start of a worker, or a notebook. It calls
+    `structjob.configure` unless that or `structjob.install` was called before. The tracker is
+    closed when the interpreter exits. Jobs that are running then are recorded as cancelled.
 
     ::
 
@@ -72,12 +72,12 @@ def init(url: str | URL | None = None, **options: Any) -> Tracker:
             ...
 
     Args:
-        url: See `Tracker`. A second call with the same URL returns the first one's tracker, while
-            that is open; a forked process gets its own.
+        url: See `Tracker`. A second call with the same URL returns the tracker of the first call,
+            as long as that is open. A forked process gets its own tracker.
         options: See `Tracker`.
 
     Raises:
-        InvalidArgument: if one of these is wrong.
-        SchemaMismatch: and what else `Tracker.open` raises.
+        InvalidArgument: if an option is invalid.
+        SchemaMismatch: see `Tracker.open`, also for the other exceptions.
     """
     return _trackers.get(url, options)

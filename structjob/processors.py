@@ -1,5 +1,5 @@
-"""Processors for a chain of structlog's own; `structjob.configure` and `structjob.install` put
-theirs in place.
+"""Processors for your own structlog chain. `structjob.configure` and `structjob.install` add theirs
+automatically.
 """
 
 from __future__ import annotations

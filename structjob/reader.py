@@ -1,6 +1,6 @@
-"""Reads of one database, without a tracker: no session, no spool, nothing created.
+"""Reads of one database without a tracker: no session, no spool, and nothing is created.
 
-The tracker, the command line and the web pages read through this one.
+The tracker, the command line and the web pages all read through this module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Reads what trackers stored, while they go on or after they ended.
+    """Reads the data that trackers stored, while they are running or after they ended.
 
     ::
 
@@ -42,28 +42,29 @@ class Reader:
             for job in await reader.jobs.list(status="failed"):
                 print(job.operation, job.error)
 
-    It creates and changes nothing: only ``errors.resolve`` and ``errors.reopen`` write. It is used
-    within one event loop, by any number of tasks. A database file that is replaced meanwhile is
-    opened anew.
+    It creates and changes nothing. Only ``errors.resolve`` and ``errors.reopen`` write. Use it
+    within one event loop; any number of tasks can share it. If a database file is replaced, the
+    reader opens the new file.
 
     Args:
         url: As for `Tracker`.
-        timeout: Seconds that one query may take; then it is stopped, and `QueryTimeout` is raised.
-            On SQLite the query is interrupted; its turn counts, since one query runs at a time. A
-            server stops it: PostgreSQL is asked to by the driver (``command_timeout``), MariaDB has
-            ``max_statement_time``, MySQL ``max_execution_time``, which its own statements that are
-            no ``SELECT`` do not know. By default there is no limit on SQLite, and after 60 seconds
-            a server counts as away (`StoreUnavailable`).
+        timeout: Maximum seconds for one query. Then the query is stopped and `QueryTimeout` is
+            raised. On SQLite the query is interrupted; the time it waits for other queries counts,
+            because one query runs at a time. On a server the limit applies in the driver or the
+            server: PostgreSQL uses the driver's ``command_timeout``, MariaDB
+            ``max_statement_time``, and MySQL ``max_execution_time``, which applies to ``SELECT``
+            statements only. By default there is no limit on SQLite, and a server that does not
+            answer for 60 seconds counts as unavailable (`StoreUnavailable`).
         schema: The schema of the tables, on PostgreSQL only; see `Tracker`.
         resolve_id: As for `Tracker`.
         engine_options: As for `Tracker`.
-        flush: Awaited before each read, to deliver what is pending; see `Tracker.reader`.
+        flush: Awaited before each read, to deliver pending events; see `Tracker.reader`.
 
     Raises:
-        InvalidArgument: if *timeout* is not a positive number, or an option is refused.
-        InvalidURL: if the URL cannot be understood.
+        InvalidArgument: if *timeout* is not a positive number, or an option is invalid.
+        InvalidURL: if the URL is invalid.
 
-    A query raises `StoreUnavailable` while the database does not answer.
+    A query raises `StoreUnavailable` while the database is unavailable.
     """
 
     jobs: Jobs
@@ -73,9 +74,11 @@ class Reader:
     sessions: Sessions
     """Reads sessions; see `structjob.queries.session_status.Sessions`."""
     errors: Errors
-    """Errors, grouped by what they have in common; see `structjob.queries.errors.Errors`."""
+    """Reads errors, in groups of the same error; see `structjob.queries.errors.Errors`."""
     stats: Statistics
-    """Statistics of jobs, steps and events; see `structjob.queries.statistics.Statistics`."""
+    """Computes statistics of jobs, steps and events; see
+    `structjob.queries.statistics.Statistics`.
+    """
 
     def __init__(
         self,
@@ -108,10 +111,10 @@ class Reader:
         flush: Flush | None = None,
         resolve_id: IdResolver | None = None,
     ) -> Self:
-        """Return a reader of a store that another opens and closes.
+        """Return a reader of a store that its caller opens and closes.
 
         Args:
-            url: Of its database.
+            url: The URL of the database.
             fetch: Runs a statement and returns its rows.
             transact: Runs a call in a transaction.
             flush: See `Reader`.
@@ -147,13 +150,14 @@ class Reader:
     # --------------------------------------------------------------------------
 
     async def open(self) -> Self:
-        """Connect. Harmless if it is open; may be repeated after it failed.
+        """Connect to the database. Does nothing if the reader is open; can be repeated after a
+        failure.
 
         Raises:
             StoreUnavailable: if there is no such database, or it does not answer.
-            SchemaMismatch: if it holds no tables of structjob, or another version's.
-            InvalidURL: if it is in memory: only the tracker that made it can read it; see
-                `Tracker.reader`.
+            SchemaMismatch: if it does not contain structjob's tables, or those of another version.
+            InvalidURL: if the database is in memory. Only the tracker that created it can read it;
+                see `Tracker.reader`.
             NotOpen: if the reader was closed.
         """
         if self._closed:
@@ -167,8 +171,8 @@ class Reader:
         return self
 
     async def aclose(self) -> None:
-        """End the tails and let go of the connections; harmless if it is closed."""
-        if self._store is None or self._closed:  # another's
+        """End the tails and close the connections. Does nothing if the reader is closed."""
+        if self._store is None or self._closed:  # without a store of its own, the caller closes it
             return
         self._closed = True
         self.logs.close()
@@ -193,24 +197,24 @@ class Reader:
     # --------------------------------------------------------------------------
 
     async def verify(self) -> VerifyResult:
-        """Prove that nothing is lost: each number given out is stored, or explained.
+        """Prove that no event is lost: each assigned number is stored or explained.
 
-        What waits in a spool is not delivered for it; a tracker does that, or the command line.
+        This does not deliver events that wait in a spool. A tracker or the command line does that.
 
         Raises:
-            StoreUnavailable: if the database does not answer.
+            StoreUnavailable: if the database is unavailable.
         """
         await self._flush()
         return await verify(self._ask)
 
     async def preview_prune(self, retention: Retention) -> PruneResult:
-        """Count what `Tracker.prune` would delete; delete nothing.
+        """Count what `Tracker.prune` would delete, and delete nothing.
 
         Args:
             retention: What is kept, and for how long.
 
         Raises:
-            StoreUnavailable: if the database does not answer.
+            StoreUnavailable: if the database is unavailable.
         """
         from structjob.retention.prune import preview
 
@@ -218,8 +222,8 @@ class Reader:
         return await preview(self._ask, retention)
 
     async def health(self) -> Health:
-        """Return whether the database answers and how it is; what is wrong with it does not
-        raise.
+        """Return whether the database is available, and its state. Problems do not raise an
+        exception.
         """
         return await health.look(self._ask, self.masked_url, self._kind)
 
@@ -246,14 +250,14 @@ class Reader:
     async def _opened(self) -> Store:
         if not self._attached or self._closed:
             await self.open()
-        assert self._store is not None  # noqa: S101 -- over another's store these are not called
+        assert self._store is not None  # noqa: S101 -- not called for a reader over another's store
         return self._store
 
     async def _attach_anew(self) -> None:
-        """Open the database that is in the place of the one that is gone."""
+        """Open the database that has replaced the one that is gone."""
         self._attached = False
         await self.open()
 
 
 async def _nothing_pending() -> None:
-    """A reader writes nothing, so that nothing of its own is pending."""
+    """Do nothing: a reader writes nothing, so none of its own events can be pending."""

@@ -1,8 +1,8 @@
-"""What statistics return, and which jobs they are of.
+"""The results of statistics, and the filter that selects their jobs.
 
-Durations are in milliseconds. A rate is a percentage, 0–100, or None where there is nothing it
-could be of. A percentile is by nearest rank: the least measured duration that at least that share
-of the durations does not exceed, so it is always one that was measured.
+Durations are in milliseconds. A rate is a percentage, 0–100, or None if there is nothing to divide
+by. A percentile uses the nearest rank: it is the smallest measured duration that is not exceeded by
+at least that share of the durations. So it is always a measured duration.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from structjob.models import JobStatus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsFilter(Filter):
-    """Which jobs statistics are of; every field that is set must match.
+    """Selects the jobs of a statistic; every field that is set must match.
 
     Args:
-        by: What the window is about: ``created`` (of steps: begun), the default, or ``ended``. What
-            has not ended is in no window of ``ended``; what was created long ago and failed just
-            now is.
-        since: Created (begun), or ended, from this moment on; a datetime with a time zone; a
-            `timedelta` is that long before now.
-        until: Created (begun), or ended, before this moment.
-        limit: Groups at most, those with the most first, 1–10,000.
+        by: The time that *since* and *until* refer to: ``created`` (for steps: started), the
+            default, or ``ended``. A job that has not ended matches no window of ``ended``. A job
+            that was created long ago and failed just now does.
+        since: Created (started), or ended, from this time on: a datetime with a time zone, or a
+            `timedelta` before now.
+        until: Created (started), or ended, before this time.
+        limit: Maximum number of groups, 1–10,000; 100 by default. The largest groups come first.
 
     Raises:
-        InvalidFilter: if a value is not one its field accepts.
+        InvalidFilter: if a field does not accept its value.
     """
 
     by: Literal["created", "ended"] = "created"
@@ -70,10 +70,10 @@ class StatsFilterKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """How a group of jobs, or of steps, fared.
+    """Outcomes and durations of a group of jobs or steps.
 
-    Durations are those of the completed ones only: what fails, fails early or late, and would say
-    nothing of how long the work takes.
+    Durations are of completed ones only. A failure may come early or late, so its duration does not
+    show how long the work takes.
     """
 
     total: int
@@ -83,8 +83,8 @@ class Summary:
     crashed: int
     running: int
     success_rate: float | None
-    """Completed ones as a percentage of those completed, failed or crashed; what was cancelled,
-    skipped or retried is on neither side.
+    """Completed ones as a percentage of those completed, failed or crashed. Cancelled, skipped and
+    retried ones are not counted.
     """
     avg_ms: float | None
     p50_ms: float | None
@@ -94,43 +94,46 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary(Summary):
-    """How a group of jobs fared: each counts once, with what its latest attempt came to."""
+    """Outcomes and durations of a group of jobs. Each job counts once, with its latest attempt."""
 
     pending: int
     attempts: int
-    """Attempts at all of these jobs."""
+    """Total number of attempts at these jobs."""
     avg_cpu_ms: float | None
-    """CPU time of their process while they ran, on average, where it is known."""
+    """Average CPU time of the jobs' process while they ran, where it is known."""
     max_rss_kb: int | None
-    """The greatest peak of memory of their process, in KiB, where it is known."""
+    """The highest peak memory of the jobs' process, in KiB, where it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationStatistics(JobSummary):
-    """How the jobs of one operation fared."""
+    """Outcomes and durations of the jobs of one operation."""
 
     operation: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectStatistics(JobSummary):
-    """How the jobs of one project fared."""
+    """Outcomes and durations of the jobs of one project."""
 
     project: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput(JobSummary):
-    """How the jobs fared that were created, or ended, within one stretch of time."""
+    """Outcomes and durations of the jobs that were created, or ended, within one interval."""
 
     start: datetime
     end: datetime
-    """Where the next one begins, or where the window ends."""
+    """The start of the next interval, or the end of the window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepStatistics(Summary):
-    """How the steps of one name, in jobs of one operation, fared; those of every attempt count."""
+    """Outcomes and durations of the steps with one name, in jobs of one operation.
+
+    The steps of all attempts count.
+    """
 
     operation: str
     step: str
@@ -140,7 +143,7 @@ class StepStatistics(Summary):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobErrors:
-    """How many of a job's events tell an error."""
+    """The number of error events of a job."""
 
     job_id: str
     operation: str | None
@@ -148,62 +151,63 @@ class JobErrors:
     errors: int
     """Events of level error or critical."""
     total: int
-    """All of its events."""
+    """All events of the job."""
     error_rate: float
-    """The former as a percentage of the latter."""
+    """*errors* as a percentage of *total*."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorStatistics:
-    """How often errors of one type occurred, in one step (None: outside any) of one operation
-    (None: outside any job).
+    """The number of errors of one type, in one step of one operation.
+
+    The step is None for errors outside any step. The operation is None for errors outside any job.
     """
 
     error_type: str
-    """The level of the events, if they have no type."""
+    """The level of the events, if they have no error type."""
     operation: str | None
     step: str | None
     count: int
     jobs: int
-    """Jobs in which they did."""
+    """The number of jobs with such an error."""
     first_seen: datetime
     last_seen: datetime
 
 
 ErrorStatus = Literal["open", "resolved", "regressed"]
-"""``regressed``: it was resolved, and has occurred again since."""
+"""``regressed``: it was resolved, and has occurred again since then."""
 
 ErrorOutcome = Literal["final", "recovered"]
-"""What became of a job in which an error occurred."""
+"""The outcome of a job in which an error occurred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorGroup:
-    """Occurrences of what is one and the same error: of one type and message, from the same place
-    in the code.
+    """The occurrences of the same error: of one type and message, from the same place in the code.
 
-    The sample is the latest occurrence that ended its job; if there is none, the latest. It is one
-    whose event is in the logs; the times tell of those that are no longer there, too.
+    The sample is the latest occurrence that ended its job, or, if no occurrence ended a job, the
+    latest occurrence. It is an occurrence whose event is in the logs. The times include occurrences
+    whose events are no longer in the logs.
     """
 
     fingerprint: str
     status: ErrorStatus
     outcome: ErrorOutcome | None
-    """``final``: it ended a job. ``recovered``: jobs went on after it, most often by a retry. None:
-    it occurred outside jobs, or its jobs still run or were cancelled. The latest 1,000 occurrences
-    are looked at.
+    """``final``: the error ended a job. ``recovered``: jobs continued after it, usually by a retry.
+    None: it occurred outside jobs, or its jobs are still running or were cancelled. Only the latest
+    1,000 occurrences are examined.
     """
     error_type: str
-    """The level of the sample, if it has no type."""
+    """The level of the sample, if it has no error type."""
     message: str
-    """That of the sample."""
+    """The message of the sample."""
     operation: str | None
     step: str | None
-    """Where the sample occurred."""
+    """The place where the sample occurred."""
     count: int
-    """Occurrences, those included whose events are no longer in the logs."""
+    """The number of occurrences, including those whose events are no longer in the logs."""
     jobs: int
-    """Jobs in which it occurred, of those whose events are in the logs."""
+    """The number of jobs in which it occurred and whose events are in the logs."""
     first_seen: datetime
     last_seen: datetime
     resolved_at: datetime | None
@@ -211,12 +215,12 @@ class ErrorGroup:
     job_id: str | None
     """The job of the sample."""
     traceback: str | None
-    """That of the sample."""
+    """The traceback of the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """How many events there are: in all, and the same by their type, level and category."""
+    """The number of events: in total, and by type, level and category."""
 
     total: int
     by_type: Mapping[str, int]
@@ -226,12 +230,12 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogBar:
-    """How many events there are in one stretch of time.
+    """The number of events in one interval.
 
     Args:
-        since: Where it begins.
-        until: Where it ends, and the next one begins.
-        counts: How many events there are of each level; levels without one are left out.
+        since: Start of the interval.
+        until: End of the interval and start of the next one.
+        counts: The number of events per level. Levels without events are left out.
     """
 
     since: datetime
@@ -240,22 +244,21 @@ class LogBar:
 
     @property
     def total(self) -> int:
-        """Events of all levels."""
+        """The number of events of all levels."""
         return sum(self.counts.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogHistogram:
-    """How many events there are, by level and stretch of time.
+    """The number of events by level and interval.
 
     Args:
-        bars: Stretches of equal length without a hole between them, the oldest first; empty where
-            no event matches.
-        width_seconds: Length of each.
-        partial: Whether there was no time to look at all events; the newest were looked at.
-        looked_at: How many events were looked at.
-        counted_since: Where it is *partial*, the moment from which on all are counted: bars before
-            it are empty, and the one that holds it may lack some.
+        bars: Intervals of equal length without gaps, the oldest first; empty if no event matches.
+        width_seconds: Length of each interval in seconds.
+        partial: Whether there was no time to count all events. Then only the newest were counted.
+        looked_at: The number of events that were examined.
+        counted_since: If *partial*, the time from which on all events are counted. Bars before it
+            are empty, and the bar that contains it may be incomplete.
     """
 
     bars: tuple[LogBar, ...]
@@ -266,62 +269,62 @@ class LogHistogram:
 
     @property
     def total(self) -> int:
-        """Events that were counted."""
+        """The number of counted events."""
         return sum(bar.total for bar in self.bars)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableStorage:
-    """One of structjob's tables."""
+    """The size of one of structjob's tables."""
 
     table: str
     rows: int
     bytes: int | None
-    """With its indexes, as the database accounts for them; None where it does not tell."""
+    """The size with indexes as the database reports it; None if the database does not report it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storage:
-    """What structjob's tables take."""
+    """The size of structjob's tables."""
 
     bytes: int | None
-    """All of the tables; None where the database does not tell."""
+    """The size of all tables; None if the database does not report it."""
     tables: tuple[TableStorage, ...]
 
 
 ENOUGH = 5
-"""Former durations without which nothing is called slower than usual."""
+"""Minimum number of earlier durations before anything is called slower than usual."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """A duration beside those that came before it."""
+    """A duration, compared with earlier durations of the same work."""
 
     elapsed_ms: float
-    """How long it has taken: until now if it runs, else in all."""
+    """The time taken: until now if it is running, otherwise the total."""
     samples: int
-    """How many former durations there are to judge by."""
+    """The number of earlier durations to compare with."""
     median_ms: float | None
     p95_ms: float | None
     remaining_ms: float | None
-    """How much longer it will take, if it is like the median of those that took longer than it has
-    already. None if it has ended, or if none took longer.
+    """The estimated time left: the median of the earlier durations that are longer than the time
+    taken so far, minus that time. None if it has ended, or if no earlier duration was longer.
     """
     slower: bool
-    """Whether it takes (or took) longer than 95 % did, of `ENOUGH` at least."""
+    """Whether it takes, or took, longer than 95 % of at least `ENOUGH` earlier durations."""
 
     @property
     def judged(self) -> bool:
-        """Whether there are former durations enough to judge by."""
+        """Whether there are enough earlier durations to compare with."""
         return self.samples >= ENOUGH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEstimate(Expectation):
-    """A step, beside the same operation's completed steps of that name.
+    """A step, compared with the completed steps of the same name in the same operation.
 
-    For a job with more than 1,000 steps, they are those of fewer jobs than 100: 100,000 former
-    steps are looked at, about.
+    The comparison uses about 100,000 earlier steps at most. So for jobs with more than 1,000 steps,
+    it covers fewer than 100 jobs.
     """
 
     step_id: str
@@ -330,16 +333,16 @@ class StepEstimate(Expectation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate(Expectation):
-    """A job, beside the completed jobs of its operation that were created before it."""
+    """A job, compared with the completed jobs of its operation that were created before it."""
 
     job_id: str
     operation: str
     steps: tuple[StepEstimate, ...]
-    """Those of its latest attempt, in order."""
+    """The steps of the job's latest attempt, in order."""
 
 
 def rate(part: int, whole: int) -> float | None:
-    """Return *part* as a percentage of *whole*; None of nothing."""
+    """Return *part* as a percentage of *whole*; None if *whole* is 0."""
     return 100.0 * part / whole if whole else None
 
 

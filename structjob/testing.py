@@ -1,6 +1,6 @@
-"""The pytest plugin: ``tracked``, a tracker in memory, with assertions about what was recorded.
+"""The pytest plugin: ``tracked``, a tracker in memory, with assertions about the recorded data.
 
-It imports nothing of structjob's machinery until a test uses a fixture.
+It imports none of structjob's other modules until a test uses a fixture.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ _KEY: pytest.StashKey[Tracked] = pytest.StashKey()
 
 
 class Tracked:
-    """What a test recorded: given by the fixture ``tracked``.
+    """The data that a test recorded; the fixture ``tracked`` returns it.
 
-    Everything that was logged before is there when it is read.
+    Every read includes everything that was logged before.
 
     Attributes:
-        tracker: An open tracker, for ``with`` and ``async with``, on a database of this test alone.
+        tracker: An open tracker for this test only, with its own database. Use it with ``with`` or
+            ``async with``.
     """
 
     def __init__(self, tracker: Tracker) -> None:
@@ -42,12 +43,12 @@ class Tracked:
 
     @property
     def jobs(self) -> list[JobRecord]:
-        """The jobs, in the order they were made."""
+        """The jobs, in the order of their creation."""
         return list(self.tracker.run(self.tracker.jobs.list(limit=_MOST)))[::-1]
 
     @property
     def steps(self) -> list[StepRecord]:
-        """The steps of the latest attempt at each job, job by job."""
+        """The steps of each job's latest attempt, in the order of the jobs."""
         return [step for job in self.jobs for step in self._steps(job)]
 
     def _steps(self, job: JobRecord) -> list[StepRecord]:
@@ -55,14 +56,14 @@ class Tracked:
 
     @property
     def events(self) -> list[EventRecord]:
-        """The events, in the order they were logged, those of the library among them."""
+        """The events in the order in which they were logged, including the library's own events."""
         return list(self.tracker.run(self.tracker.logs.list(limit=_MOST, order="asc")))
 
     def job(self, operation: str) -> JobRecord:
         """Return the only job of *operation*.
 
         Raises:
-            AssertionError: if there is none, or more than one; it shows which there are.
+            AssertionError: if there is no such job, or more than one. The message lists the jobs.
         """
         found = [job for job in self.jobs if job.operation == operation]
         if len(found) != 1:
@@ -81,17 +82,19 @@ class Tracked:
         result: Any = _ANY,
         **fields: Any,
     ) -> JobRecord:
-        """Assert that there is one job of *operation*, and what became of it; return it.
+        """Assert that exactly one job of *operation* exists and has the given values, and return
+        it.
 
         Args:
-            operation: Its operation.
-            status: Its status.
-            steps: The names of its steps, in their order.
-            result: Its result.
+            operation: The job's operation.
+            status: The job's status, ``completed`` by default.
+            steps: The names of the job's steps, in order.
+            result: The job's result.
             fields: Further fields of the `structjob.JobRecord`: owner, metadata, parent_job_id, …
 
         Raises:
-            AssertionError: if it is not so; it shows the jobs, their steps and the last lines.
+            AssertionError: if the assertion fails. The message shows the jobs, their steps and the
+                last log lines.
         """
         job = self.job(operation)
         expected = {"status": status, **fields}
@@ -115,16 +118,17 @@ class Tracked:
     def assert_event(
         self, message: str, *, level: str | None = None, job: str | None = None, **attrs: Any
     ) -> EventRecord:
-        """Assert that an event with *message* was logged; return the first that fits.
+        """Assert that an event with *message* was logged, and return the first that matches.
 
         Args:
-            message: Its message.
-            level: Its level.
-            job: The operation of its job.
-            attrs: Attributes that it has, among others.
+            message: The event's message.
+            level: The event's level.
+            job: The operation of the event's job.
+            attrs: Attributes that the event must have. It may have more.
 
         Raises:
-            AssertionError: if there is none; it shows what is different in the nearest one.
+            AssertionError: if no event matches. The message shows the differences from the most
+                similar event.
         """
         events = self.events
         expected = {"message": message, "level": level, "operation": job}
@@ -143,7 +147,7 @@ class Tracked:
                     wrong.append(f"  {name}: {event.attrs[name]!r}, expected {value!r}")
             if not wrong:
                 return event
-            # the same message counts for more than everything else
+            # an equal message counts more than all other differences
             distance = len(wrong) + 100 * (event.message != message)
             if nearest is None or distance < nearest[0]:
                 nearest = distance, [f"the nearest: {event.message!r}", *wrong]
@@ -151,10 +155,10 @@ class Tracked:
         raise AssertionError(self._failure("\n".join(said)))
 
     def assert_no_errors(self) -> None:
-        """Assert that no event has level error or critical, and no job failed or crashed.
+        """Assert that no event has level error or critical, and that no job failed or crashed.
 
         Raises:
-            AssertionError: if there is one.
+            AssertionError: if there is such an event or job.
         """
         wrong = [
             f"  {event.level}: {event.message}"
@@ -173,7 +177,7 @@ class Tracked:
     # --------------------------------------------------------------------------
 
     def tree(self) -> str:
-        """Return the jobs with their children and steps as text, one a line."""
+        """Return the jobs with their children and steps as text, one per line."""
         jobs = self.jobs
         ids = {job.id for job in jobs}
         lines: list[str] = []
@@ -194,7 +198,7 @@ class Tracked:
         return "\n".join(lines) or "no jobs"
 
     def report(self) -> str:
-        """Return the tree and the last lines of the log, as they are shown when a test fails."""
+        """Return the tree and the last log lines, as shown when a test fails."""
         lines = [
             f"{event.level:<8} {event.message}{_shown(event.attrs)}"
             for event in self.events
@@ -217,10 +221,10 @@ def _shown(attrs: Any) -> str:
 
 @pytest.fixture
 def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
-    """A tracker for this test alone, and assertions about what was recorded.
+    """Provide a tracker for this test only, with assertions about the recorded data.
 
-    Works in plain tests, unittest and asyncio tests of any plugin. At the end of the test no job
-    may be left running, and no other tracker open.
+    It works in plain tests, in unittest, and in asyncio tests of any plugin. At the end of the test
+    no job may be running, and no other tracker may be open.
     """
     import structjob
     from structjob.tracker import Tracker
@@ -229,7 +233,7 @@ def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
     kept = _kept(request)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("STRUCTJOB_", "TRACE"))]:
-            patch.delenv(name)  # of a job around the tests
+            patch.delenv(name)  # they may come from a job that runs the tests
         structjob.configure(console=False, level="debug", strict=True)
         tracker = Tracker(
             "sqlite://" if kept is None else f"sqlite:///{kept}",
@@ -243,7 +247,8 @@ def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
                 found = Tracked(tracker)
                 request.node.stash[_KEY] = found
                 if request.instance is not None and hasattr(request.instance, "assertEqual"):
-                    request.instance.tracked = found  # a unittest.TestCase has no arguments
+                    # the test methods of a unittest.TestCase take no fixture arguments
+                    request.instance.tracked = found
                 if request.config.getini("structjob_autouse"):
                     _stand_in(patch, tracker)
                 yield found
@@ -257,7 +262,9 @@ def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
 
 
 class _Autouse:
-    """The plugin where ``structjob_autouse`` is set: other suites have no fixture to pay for."""
+    """The plugin that is used if ``structjob_autouse`` is set. Other test suites do not pay for the
+    fixture.
+    """
 
     @pytest.fixture(autouse=True)
     def _structjob_autouse(self, tracked: Tracked) -> None:
@@ -265,7 +272,7 @@ class _Autouse:
 
 
 def _left(tracked: Tracked) -> str:
-    """Return what the code under test left open, as a message."""
+    """Return a message about jobs or trackers that the test left open; empty if there are none."""
     from structjob.engine.shutdown import open_hosts
 
     running = [job.operation for job in tracked.jobs if job.status == "running"]
@@ -277,7 +284,7 @@ def _left(tracked: Tracked) -> str:
 
 
 def _stand_in(patch: pytest.MonkeyPatch, tracker: Tracker) -> None:
-    """Let every other tracker be this one, whatever its URL and options."""
+    """Make every other `Tracker` act as *tracker*, whatever its URL and options are."""
     from structjob.tracker import Tracker
 
     async def opened(self: Tracker, **_: Any) -> Tracker:
@@ -322,7 +329,7 @@ _FAILED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of this plugin."""
+    """Add the command-line and ini options of this plugin."""
     group = parser.getgroup("structjob")
     group.addoption(
         "--structjob-keep",
@@ -339,7 +346,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let every test use ``tracked`` where that is set."""
+    """Use ``tracked`` in every test if ``structjob_autouse`` is set."""
     if config.getini("structjob_autouse"):
         config.pluginmanager.register(_Autouse(), "structjob-autouse")
 
@@ -357,7 +364,7 @@ def _kept(request: pytest.FixtureRequest) -> Path | None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what was recorded with a test that fails."""
+    """Add the recorded data to the report of a failed test."""
     report = yield
     tracked = item.stash.get(_KEY, None)
     if tracked is not None and report.when == "call" and report.failed:

@@ -1,4 +1,4 @@
-"""The tracker: opens and closes everything; nothing else wires."""
+"""The tracker: opens and closes all parts. No other module connects them."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ T = TypeVar("T")
 GIB = 1024**3
 
 _CLOSING_WAITS = 10.0
-"""Seconds that closing takes at most, unless told otherwise."""
+"""Default maximum of seconds that closing takes."""
 
 _CLOSING_MARGIN = 1.0
-"""Seconds that the thread of the tracker's loop may take longer than that."""
+"""Extra seconds that the thread of the tracker's loop may take beyond that limit."""
 
 _MADE_BY_OPENING = frozenset(
     {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
@@ -78,45 +78,48 @@ _MADE_BY_OPENING = frozenset(
 
 
 class Tracker:
-    """Tracks jobs, and records every event, in one database.
+    """Track jobs and record every event in one database.
 
     Args:
         url: The path of an SQLite file (text or a path object), ``:memory:``, or a URL, as text or
             a ``sqlalchemy.URL``: ``sqlite:///jobs.db`` (three slashes: relative; four: absolute),
             ``postgresql://…``, ``mariadb://…``, ``mysql://…``. Default:
             ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then ``sqlite:///structjob.db``.
-        level: Least level that the database gets; `structjob.configure` has one for logging as a
-            whole.
-        spool: Whether events are safe on disk before the log call returns, or the directory for it.
-            Never for a database in memory.
-        spool_max_bytes: Bytes of events that may wait on disk.
-        queue_size: Events that are held in memory at most.
-        overflow: What happens to events beyond that: ``drop_oldest``, ``drop_newest``, or ``block``
-            (foreign threads only, never a running loop: there the newest is dropped).
-        batch_size: Events of one transaction at most.
-        flush_interval: Seconds that an event waits at most before it is on its way; at most 1.
-        writers: Tasks that write at once; SQLite has one.
-        project: The project of jobs and events that have none of their own, at most 128 characters.
-        service: Name of the program, at most 128 characters, for the list of sessions.
-        strict: Raise faults of logging itself instead of counting them; for tests.
-        heartbeat_interval: Seconds between two signs of life.
-        retention: How long jobs and events are kept, a `Retention` or just an age: what is older is
-            deleted about once an hour, by one process at a time. By default everything is kept; see
+        level: Minimum level of the events that the database gets, ``info`` by default. The level of
+            `structjob.configure` applies to logging as a whole.
+        spool: Whether events are safe on disk before the log call returns (the default), or the
+            directory for them. A database in memory has no spool.
+        spool_max_bytes: Maximum bytes of events that may wait on disk, 1 GiB by default.
+        queue_size: Maximum number of events held in memory, 10,000 by default.
+        overflow: What is dropped when the queue is full: ``drop_oldest`` (the default) or
+            ``drop_newest``. ``block`` makes the caller wait. It applies to other threads only,
+            never to a running loop: there the newest event is dropped.
+        batch_size: Maximum number of events in one transaction, 2,000 by default.
+        flush_interval: Maximum seconds before a waiting event is sent, 0.2 by default; 1 at most.
+        writers: Number of tasks that write concurrently, 2 by default. SQLite always has one.
+        project: The project of jobs and events that have no project of their own, at most 128
+            characters.
+        service: Name of the program, at most 128 characters. The list of sessions shows it.
+        strict: Raise internal errors of logging instead of counting them. Meant for tests.
+        heartbeat_interval: Seconds between two heartbeats, 5 by default.
+        retention: How long jobs and events are kept: a `Retention`, or only an age. Older ones are
+            deleted about once an hour, by one process at a time. By default everything is kept. See
             `prune`.
-        classifier: Given an exception, returns ``error_type``, ``retry_possible``, …; by default
-            that of `structjob.configure`.
-        resolve_id: Given an id that no job has, returns the id of the job it means, or ``None``;
-            may be a coroutine function.
-        handle_signals: Whether SIGTERM, unless the program handles it, cancels the running jobs and
-            closes the tracker before the process ends; see `structjob.engine.shutdown`.
-        schema: The schema for the tables, on PostgreSQL only; it is created with them. By default
-            the first of the user's search path. The URL can name it as well (``?schema=logs``), for
-            commands.
-        engine_options: For SQLAlchemy's ``create_async_engine`` (servers only): the pool, TLS in
-            ``connect_args``.
+        classifier: A function that takes an exception and returns ``error_type``,
+            ``retry_possible``, …. Default: the classifier of `structjob.configure`.
+        resolve_id: A function that takes an id that no job has. It returns the id of the job that
+            is meant, or ``None``. It may be a coroutine function.
+        handle_signals: Whether SIGTERM cancels the running jobs and closes the tracker before the
+            process ends. A signal handler of the program takes precedence. See
+            `structjob.engine.shutdown`.
+        schema: The schema for the tables, on PostgreSQL only. It is created together with the
+            tables. Default: the first schema in the user's search path. The URL can also name it
+            (``?schema=logs``), which the commands use.
+        engine_options: Options for SQLAlchemy's ``create_async_engine`` (servers only): the pool,
+            and TLS in ``connect_args``.
 
     Raises:
-        InvalidArgument: if an option is not one of these. Opening raises what `open` says.
+        InvalidArgument: if an option is invalid. For the exceptions of opening, see `open`.
     """
 
     def __init__(
@@ -177,14 +180,16 @@ class Tracker:
         self.sessions: Sessions
         """Reads sessions; see `structjob.queries.session_status.Sessions`."""
         self.errors: Errors
-        """Errors, grouped by what they have in common; see `structjob.queries.errors.Errors`."""
+        """Reads errors, in groups of the same error; see `structjob.queries.errors.Errors`."""
         self.stats: Statistics
-        """Statistics of jobs, steps and events; see `structjob.queries.statistics.Statistics`."""
+        """Computes statistics of jobs, steps and events; see
+        `structjob.queries.statistics.Statistics`.
+        """
 
-    if not TYPE_CHECKING:  # else a misspelt name would have a type
+    if not TYPE_CHECKING:  # otherwise a type checker would accept a misspelled name
 
         def __getattr__(self, name: str) -> Any:
-            # What opening makes: `store` takes its time to import.
+            # These attributes exist after opening only, because importing `store` is slow.
             if name in _MADE_BY_OPENING:
                 self._host.require_open()
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -196,19 +201,21 @@ class Tracker:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open in this process; a forked child cannot read by its parent's."""
+        """Whether the tracker is open in this process. A forked child cannot read through its
+        parent's tracker.
+        """
         return self._host.state == "open" and not self._recorder.forked
 
     @property
     def level(self) -> str:
-        """Least level that the database gets. May be set while the tracker is open; it counts from
-        the next event on.
+        """Minimum level of the events that the database gets.
 
-        Events that `structjob.configure` or structlog filters out do not reach the tracker at any
-        level.
+        It can be set while the tracker is open, and applies from the next event on. Events that
+        `structjob.configure` or structlog filters out never reach the tracker, whatever this level
+        is.
 
         Raises:
-            InvalidFilter: if it is set to an unknown level. The former one remains.
+            InvalidFilter: if it is set to an unknown level. The previous level remains.
         """
         return level_name(self._level)
 
@@ -222,26 +229,26 @@ class Tracker:
     # --------------------------------------------------------------------------
 
     async def open(self, *, required: bool = True) -> Self:
-        """Connect, create the tables where they are absent, take orphaned spools over, begin to
-        deliver.
+        """Connect to the database, create missing tables, adopt orphaned spools, and start
+        delivery.
 
         Args:
-            required: Whether to raise where the database cannot be used as it is: its file cannot
-                be created, or it is not structjob's. Otherwise the tracker opens without it, as it
-                does while a server does not answer. What it records may then wait in another
-                directory than the usual one.
+            required: Whether to raise if the database cannot be used as it is: its file cannot be
+                created, or it is not structjob's. If False, the tracker opens without the database,
+                as it does while a server does not answer. Events recorded then may wait in a
+                directory other than the usual one.
 
         Raises:
-            InvalidURL: if the URL cannot be understood, or the file cannot be created and is
-                *required*.
-            SchemaMismatch: if the database is not structjob's, or another version's, and is
+            InvalidURL: if the URL is invalid, or the file cannot be created and is *required*.
+            SchemaMismatch: if the database is not structjob's or belongs to another version, and is
                 *required*.
             SpoolError: if the spool directory cannot be used.
-            StoreUnavailable: if the database does not answer for a reason that somebody has to mend
-                (a wrong password, a missing table), and the tracker is *strict*. Otherwise a
-                tracker opens without the database: what is recorded waits in the spool (without
-                one, in memory), a warning says so, and delivery begins by itself.
-            NotOpen: if the tracker was open before; make a new one.
+            StoreUnavailable: if the tracker is *strict* and the database is unavailable for a
+                reason that someone has to fix (a wrong password, a missing table). A tracker that
+                is not strict opens without the database: events wait in the spool (without a spool,
+                in memory), a warning is logged, and delivery starts automatically once the database
+                is available.
+            NotOpen: if this tracker was opened before. Make a new one.
         """
         if self._host.state != "new":
             raise NotOpen(f"the tracker is {self._host.state}; make a new one to open it again")
@@ -260,7 +267,7 @@ class Tracker:
         from structjob.reader import Reader
 
         url, self._store, recorder, self._engine = connected
-        recorder.level = self._level  # which may have been set meanwhile
+        recorder.level = self._level  # the level may have been set during the connect
         self._recorder = recorder
         self._host.attach(recorder, self._engine)
         self._own_reader = reader = Reader.over(
@@ -280,18 +287,21 @@ class Tracker:
         self._join_environment()
 
     def _join_environment(self) -> None:
-        """Below ``structjob run``, what belongs to no job belongs to the job of the command."""
+        """Let events without a job belong to the job of the command when running below ``structjob
+        run``.
+        """
         remote = from_environment(os.environ)
         if remote.job_id is not None and current_scope() is None:
             self._joined = remote_scope(remote)
             enter_scope(self._joined)
 
     async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and what was left is told
-        """Store what waits and let go of everything, within *timeout* seconds.
+        """Store the waiting events and release all resources within *timeout* seconds (10 by
+        default).
 
         Returns:
-            Whether everything was stored. What was not stays in the spool, and the next tracker
-            delivers it.
+            Whether everything was stored. Events that were not stored stay in the spool, and the
+                next tracker delivers them.
         """
         if self._host.state == "closed":
             return await self._closed_by_another(timeout)
@@ -299,7 +309,7 @@ class Tracker:
             return True
         self._host.state = "closed"
         OPEN_HOSTS.remove(self._host)
-        # the engine, its loop and the database's connection are the parent's
+        # the engine, its loop and the database connections belong to the parent
         if self._recorder.forked:
             return self._close_in_child()
         complete = False
@@ -310,8 +320,9 @@ class Tracker:
         return complete
 
     async def _closed_by_another(self, seconds: float) -> bool:
-        """Return what became of the closing that somebody else began; False if it takes longer than
-        *seconds*.
+        """Wait for a close that another caller started, and return its result.
+
+        Return False if it takes longer than *seconds*.
         """
         closing = asyncio.wrap_future(self._closing)
         done, _ = await asyncio.wait({closing}, timeout=seconds)
@@ -330,7 +341,9 @@ class Tracker:
             listener.close()
 
     def _close_in_child(self) -> bool:
-        """Close in a forked child: the engine, its loop and the connections are the parent's."""
+        """Close in a forked child, where the engine, its loop and the connections belong to the
+        parent.
+        """
         self._engine.end_recording()
         shutdown.leave(self._host)
         self._closing.set_result(True)
@@ -353,7 +366,7 @@ class Tracker:
         shutdown.finish()
 
     def _open_here(self) -> None:
-        """Open in code without a loop: the tracker gets one in a thread of its own."""
+        """Open in code without an event loop: the tracker runs its own loop in a thread."""
         from structjob.engine.loop_thread import LoopThread
 
         thread = LoopThread()
@@ -363,23 +376,23 @@ class Tracker:
             thread.stop(_CLOSING_MARGIN)
             raise
         self._thread, self._host.threaded = thread, True
-        # What opening did in that thread, and belongs to this one.
+        # Opening did this in the loop's thread, but it must apply to this thread.
         if self._joined is not None and current_scope() is None:
             enter_scope(self._joined)
         if self._handle_signals:
             shutdown.handle_signals()
 
     def close(self, timeout: float = _CLOSING_WAITS) -> bool:
-        """Do as `aclose` does, in code without a loop.
+        """Close as `aclose` does, in code without an event loop.
 
         Args:
-            timeout: Seconds at most.
+            timeout: Maximum seconds to take, 10 by default.
 
         Returns:
             Whether everything was stored; see `aclose`.
 
         Raises:
-            InvalidState: on the tracker's own loop: write ``await tracker.aclose()`` there.
+            InvalidState: on the tracker's own loop. Write ``await tracker.aclose()`` there.
         """
         if self._host.state in ("new", "opening"):
             return True
@@ -402,23 +415,24 @@ class Tracker:
                 thread.stop(_CLOSING_MARGIN)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run a coroutine on the tracker's loop, from code without a loop, and wait for it.
+        """Run a coroutine on the tracker's loop from code without a loop, and wait for it.
 
         ::
 
             record = tracker.run(tracker.jobs.find("gui-17"))
 
-        It runs in the caller's context: what it logs belongs to the caller's job.
+        The coroutine runs in the caller's context: the events it logs belong to the caller's job.
 
         Args:
-            work: Any coroutine, of this library or not.
-            timeout: Seconds to wait at most, then it is cancelled; by default as long as it takes.
+            work: Any coroutine, also one that is not structjob's.
+            timeout: Maximum seconds to wait; then the coroutine is cancelled. No limit by default.
 
         Returns:
-            What it returns.
+            The coroutine's result.
 
         Raises:
-            InvalidState: on the tracker's own loop: await it there; and if that loop does not run.
+            InvalidState: on the tracker's own loop (await the coroutine there), or if that loop is
+                not running.
             NotOpen: if the tracker is not open, and in a forked process.
             TimeoutError: after *timeout* seconds.
         """
@@ -442,29 +456,33 @@ class Tracker:
     # --------------------------------------------------------------------------
 
     def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job, for ``async with``, for ``with`` in code without a loop, or as a decorator
-        of functions and coroutine functions.
+        """Return a job, to be used as a context manager or as a decorator.
+
+        Use it with ``async with``, with ``with`` in code without a loop, or as a decorator of
+        functions and coroutine functions.
 
         Args:
-            operation: What it does, at most 255 characters: statistics are by operation.
-            options: job_type: text of at most 128 characters. owner, project: the same, inherited
-                from the job around it, unless given. category: of at most 64, ``system`` by
-                default. total_steps: how many steps it has, if that is known. description: text.
-                metadata: a mapping, stored as JSON; secrets in it are redacted. external_job_id (≤
-                255), context_id (≤ 64): ids of yours by which the job can be found. correlation_id
-                (≤ 128): inherited from the job around it, unless given. job_id (≤ 64): an id of
-                your own; an id that is known already opens the job's next attempt. idempotency_key
-                (≤ 255): the first start wins; a second one gets a handle to it, with
-                ``job.existing`` set. parent: a job, a job's id, or what `structjob.extract`
-                returned; the job around it by default. wait: wait for the start's commit, a second
-                at most (the default). offline: start a job with *job_id* or *idempotency_key*
-                though the database is away. ``job.attempt`` is then provisional, one more than the
-                last attempt that this process knows of; the true number is given where the attempt
-                is stored, after all that others made meanwhile, and stands in whatever is read. A
-                key that another job has by then is left out, and both ids stand in the metadata.
+            operation: The name of the work, at most 255 characters. Statistics are grouped by it.
+            options: job_type: text of at most 128 characters. owner, project: text of at most 128
+                characters, by default inherited from the enclosing job. category: at most 64
+                characters, ``system`` by default. total_steps: the number of steps, if it is known.
+                description: text. metadata: a mapping, stored as JSON; secrets in it are redacted.
+                external_job_id (≤ 255), context_id (≤ 64): your own ids, by which the job can be
+                found. correlation_id (≤ 128): by default inherited from the enclosing job. job_id
+                (≤ 64): an id of your own; if a job with this id exists, its next attempt is opened.
+                idempotency_key (≤ 255): the first start wins; a second start gets a handle to that
+                job, with ``job.existing`` set. parent: a job, a job's id, or the return value of
+                `structjob.extract`; by default the enclosing job. wait: wait until the start is
+                committed, for 1 second at most (the default). offline: start a job with *job_id* or
+                *idempotency_key* although the database is unavailable. ``job.attempt`` is then
+                provisional: one more than the last attempt that this process knows. The final
+                number is assigned when the attempt is stored, after all attempts that other
+                processes made in the meantime; reads return the final number. If another job has
+                taken the key by then, this job is stored without the key, and its metadata contains
+                both ids.
 
         Raises:
-            InvalidArgument: if one of these is not so.
+            InvalidArgument: if an argument is invalid.
         """
         return JobContext(self._host, operation, JobOptions.of(options))
 
@@ -480,37 +498,38 @@ class Tracker:
                 async with attempt as job:
                     await load()
 
-        It is one job, and each try is its next attempt. One that is tried again ends ``failed``,
-        and ``retry_delay`` (seconds) stands in its last event; the last exception goes on its way
-        as it is.
+        All attempts belong to one job. An attempt that is followed by a retry ends ``failed``, and
+        its last event contains ``retry_delay`` (seconds). The exception of the last attempt is
+        re-raised unchanged.
 
         Args:
             operation: See `job`.
-            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that says when to try
-                again, or the figures *attempts*, *delay*, *backoff*, *max_delay*, *jitter* and
-                *on*; see `structjob.retrying`.
-            options: These figures, and what `job` takes.
+            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to
+                retry. Without it, the retry options *max_attempts*, *delay*, *backoff*,
+                *max_delay*, *jitter* and *on* decide; see `structjob.retrying`.
+            options: The retry options, and the options of `job`.
 
         Raises:
-            InvalidArgument: if one of these is not so.
+            InvalidArgument: if an argument is invalid.
         """
         from structjob.lifecycle.retries import retrying_job
 
         return retrying_job(self._host, operation, policy, options)
 
     async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
-        """Record a pending job, to be started later (`Job.start`), by another process even:
-        ``tracker.job(operation, job_id=job.id)``.
+        """Record a pending job that is started later with `Job.start`.
+
+        Another process can start it, too: ``tracker.job(operation, job_id=job.id)``.
 
         Args:
             operation: See `job`.
             options: See `job`. A second call with the same *idempotency_key* returns a handle to
-                the first one's job, with ``job.existing`` set, whether that has been started or
+                the first call's job, with ``job.existing`` set, whether that job has started or
                 not.
 
         Raises:
-            InvalidArgument: if one of these is not so.
-            StoreUnavailable: if it has an *idempotency_key* and the database does not answer (see
+            InvalidArgument: if an argument is invalid.
+            StoreUnavailable: if there is an *idempotency_key* and the database is unavailable (see
                 *offline*).
         """
         self._host.require_open()
@@ -530,27 +549,29 @@ class Tracker:
         queue_size: int = 1_000,
         **filters: Unpack[LogFilterKeywords],
     ) -> Listener:
-        """Listen to the events of this process as they are logged, before they are stored: at the
-        database's level, and with ``id`` 0.
+        """Listen to the events of this process as they are logged, before they are stored.
 
-        Whoever logs never waits for a listener, nor for its faults. What *callback* logs itself is
-        not listened to. To miss nothing, or for other processes' events, use ``tracker.logs.tail``.
+        The listener gets events at the database's level or above. Their ``id`` is 0.
+
+        Logging never waits for a listener and never fails because of one. Events that *callback*
+        itself logs do not reach the listener. Use ``tracker.logs.tail`` to miss no event, or to see
+        the events of other processes.
 
         Args:
-            callback: Called on this loop with each event that matches, one after the other; may be
-                a coroutine function. Without one, iterate: ``async for event in
+            callback: A function or coroutine function. It is called on this loop with each matching
+                event, one after the other. Without it, iterate: ``async for event in
                 tracker.listen(level="error")``.
-            filter: What to listen to. A job is named by its ``job_id``, or given as a `Job`;
+            filter: Which events to listen to. Select a job by its ``job_id``, or pass a `Job`;
                 ``children`` is refused.
-            queue_size: Events that wait for their turn at most; `Listener.dropped` counts those
-                that come when it is full.
-            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+            queue_size: Maximum number of waiting events, 1,000 by default. Events that arrive while
+                the queue is full are dropped, and `Listener.dropped` counts them.
+            **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Returns:
-            A handle: ``close()`` ends it, as closing the tracker does.
+            A handle. Its ``close()`` ends it, as closing the tracker does.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
             NotOpen: if the tracker is not open.
         """
         from structjob.engine.listeners import Listener
@@ -564,15 +585,15 @@ class Tracker:
         return listener
 
     def progress_bars(self, stream: IO[str] | None = None) -> Bars:
-        """Show a bar for each step that runs in this process, and for each job that reported a
-        percentage, within the ``async with`` block.
+        """Show progress bars within the ``async with`` block.
 
-        On a terminal they stand below whatever is logged or printed meanwhile, which is collected
-        and written ten times a second; they are gone in the end. Elsewhere a line every ten seconds
-        says how far each step is, and a last one how it ended.
+        There is one bar for each step that runs in this process, and one for each job that reported
+        a percentage. On a terminal the bars stay below all logged or printed output, which is
+        collected and written ten times a second. They disappear at the end. Elsewhere, a line every
+        10 seconds reports the progress of each step, and a last line reports its outcome.
 
         Args:
-            stream: Where to; by default ``sys.stderr``.
+            stream: Where to write, ``sys.stderr`` by default.
         """
         from structjob.lifecycle.bars import Bars
 
@@ -586,25 +607,27 @@ class Tracker:
         by: str | None = None,
         force: bool = False,
     ) -> None:
-        """Ask a job to stop, wherever it runs.
+        """Ask a job to stop, in whichever process it runs.
 
-        One that is pending is cancelled at once, and never starts. One that runs under ``async
-        with`` gets a `CancelledError` with *reason* in its own task, within about a second where
-        another process runs it, and is recorded as cancelled when it ends by it. Its children run
-        below it and go with it. An attempt is cancelled once: a second cancellation would interrupt
-        what it does to clean up, and replace the reason.
+        A pending job is cancelled at once, and never starts. A job that runs under ``async with``
+        gets a `CancelledError` with *reason* in its own task; if another process runs it, within
+        about 1 second. It is recorded as cancelled when it ends because of that error. Its child
+        jobs run inside it and are cancelled with it. An attempt is cancelled only once, because a
+        second cancellation would interrupt its cleanup and replace the reason.
 
         Args:
-            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
+            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
+                `Jobs.find`.
             reason: Recorded as the job's error message; ``cancelled by request`` by default.
-            by: Who asks, at most 128 characters; recorded in the job's log.
-            force: Cancel it once more, though it is being cancelled already.
+            by: The person or service that asks, at most 128 characters. It is recorded in the job's
+                log.
+            force: Cancel the job again although it is already being cancelled.
 
         Raises:
             JobNotFound: if there is no such job.
-            InvalidState: if it has ended, runs in this process without a task to cancel, or is
-                being cancelled already and *force* is not set.
-            StoreUnavailable: if the database does not answer.
+            InvalidState: if the job has ended, runs in this process without a task to cancel, or is
+                already being cancelled and *force* is not set.
+            StoreUnavailable: if the database is unavailable.
         """
         from structjob.store import cancellations
 
@@ -636,13 +659,13 @@ class Tracker:
             emit(scope, "warning", "operation_end", attrs, kind="operation_end")
 
     def live_job(self, any_id: AnyJob) -> Job:
-        """Return the handle of a job that runs in this process, by an id of it. Asks no database.
+        """Return the handle of a job that runs in this process. This does not query the database.
 
         Args:
-            any_id: Its id, external id or context id, a `Job` or a `JobRecord`.
+            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`.
 
         Raises:
-            InvalidState: if none runs here; ``tracker.jobs.find`` says where it does.
+            InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
         """
         wanted = id_of(any_id)
         found = [
@@ -657,21 +680,22 @@ class Tracker:
                 f"{session.pid} on {session.host}); `await tracker.jobs.find({wanted!r})` says "
                 "where it runs, and whether it has ended"
             )
-        # by its own id before those of others, and the newest of several
+        # a match by job id comes before a match by other ids; among attempts the newest wins
         return max(found, key=lambda job: (job.id == wanted, job.id, job.attempt))
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobProgress]) -> None:
-        """Report progress of a job that runs in this process, by an id of it; see `Job.update`.
+        """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.
 
         Args:
-            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
-            progress: *percent*, *current_step*, *metadata*, *description*, as `Job.update` takes
-                them. What comes after the end of the job is ignored, with a warning.
+            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
+                `Jobs.find`.
+            progress: *percent*, *current_step*, *metadata* and *description*, as in `Job.update`.
+                Progress after the end of the job is ignored with a warning.
 
         Raises:
             JobNotFound: if there is no such job.
-            InvalidState: if it runs in another process, or has not begun; the message says
-                which process.
+            InvalidState: if the job runs in another process or has not started. The message names
+                the process.
         """
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "update")
         if isinstance(job, Job):
@@ -693,10 +717,11 @@ class Tracker:
         result: Any = UNCHANGED,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        """End a job that was begun by hand in this process, by an id of it; see `Job.end`.
+        """End a job that was started manually in this process, by any of its ids; see `Job.end`.
 
         Args:
-            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
+            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
+                `Jobs.find`.
             status: See `Job.end`.
             error: See `Job.end`.
             result: See `Job.end`.
@@ -704,9 +729,9 @@ class Tracker:
 
         Raises:
             JobNotFound: if there is no such job.
-            InvalidState: if it has ended, has not begun, or runs in another process; the
-                message says which one.
-            InvalidArgument: what `Job.end` says.
+            InvalidState: if the job has ended, has not started, or runs in another process. The
+                message names the process.
+            InvalidArgument: see `Job.end`.
         """
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "end")
         if not isinstance(job, Job):
@@ -718,22 +743,22 @@ class Tracker:
     async def export(
         self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True
     ) -> int:
-        """Write a job with its attempts, steps and events to a file of JSON lines, which `import_`
-        takes back.
+        """Write a job with its attempts, steps and events to a JSON Lines file for `import_`.
 
         Args:
-            any_id: Its id, external id or context id, a `Job` or a `JobRecord`; see `Jobs.find`.
-            path: The file, called ``.jsonl`` as a rule, compressed if its name ends in ``.gz``;
-                replaced if it is there, for its owner's eyes only.
-            children: With its descendants.
+            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
+                `Jobs.find`.
+            path: The file, usually named ``.jsonl``. It is compressed if its name ends in ``.gz``.
+                An existing file is replaced. Only its owner can read it.
+            children: Whether to include the job's descendants, True by default.
 
         Returns:
-            How many lines there are.
+            The number of lines.
 
         Raises:
             JobNotFound: if there is no such job.
             OSError: if the file cannot be written.
-            InvalidArgument: if its name promises another form, ``.csv`` say.
+            InvalidArgument: if the file name has the extension of another format, such as ``.csv``.
         """
         from structjob.transfer.export import check_name, job_lines, write_lines
 
@@ -748,22 +773,23 @@ class Tracker:
         ids: Literal["keep", "new"] = "keep",
         dry_run: bool = False,
     ) -> ImportResult:
-        """Take the jobs of a file in that `export` wrote, or an older tracker in that form; see
-        `structjob.transfer.export`.
+        """Import the jobs of a file that `export` wrote, or of an older tracker's file in that
+        format.
 
-        All of it is checked before anything is stored. The same file is stored once, however often
-        it is imported; what was running is recorded as crashed.
+        For the format see `structjob.transfer.export`. The whole file is checked before anything is
+        stored. The same file is stored only once, however often it is imported. Jobs that were
+        running are recorded as crashed.
 
         Args:
             path: The file; it may be compressed with gzip.
-            ids: ``keep`` the jobs' ids, or give them ``new`` ones; the result maps the old ones to
-                them.
-            dry_run: Check, and store nothing.
+            ids: ``keep`` the job ids (the default), or assign ``new`` ones. The result maps the old
+                ids to the new ones.
+            dry_run: Check the file and store nothing.
 
         Raises:
-            ImportRefused: if a line is wrong, or a job of that id is there already.
-            StoreUnavailable: if the database does not answer; importing the same file again goes
-                on.
+            ImportRefused: if a line is invalid, or a job with that id exists already.
+            StoreUnavailable: if the database is unavailable. Import the same file again to
+                continue.
         """
         from structjob.transfer.imports import import_file
 
@@ -781,29 +807,29 @@ class Tracker:
         dry_run: bool = False,
         patience: float = 30.0,
     ) -> PruneResult:
-        """Delete what is older than it is to be kept: jobs with all that belongs to them, and
-        events, for good.
+        """Permanently delete jobs and events that are past their retention.
 
-        It is done in transactions of a few milliseconds with breaths in between, so that whoever
-        writes keeps more than nine tenths of his speed. The numbers of deleted events are put down
-        in ``structjob_gaps``, and how often errors occurred in ``structjob_errors``. When it is
-        interrupted, what was deleted by then is; the next one goes on.
+        A job is deleted with everything that belongs to it. The deletion uses transactions of a few
+        milliseconds with pauses in between, so that concurrent writers keep more than nine tenths
+        of their speed. The numbers of deleted events are recorded in ``structjob_gaps``, and the
+        counts of errors in ``structjob_errors``. If it is interrupted, everything deleted so far
+        stays deleted, and the next call continues.
 
         Args:
-            retention: What is kept, and for how long: a `Retention`, or an age of everything, as
-                days or a `timedelta`. By default the tracker's own.
+            retention: What is kept, and for how long: a `Retention`, or one age for everything, in
+                days or as a `timedelta`. Default: the tracker's own retention.
             dry_run: Count what would be deleted, and delete nothing.
-            patience: Seconds to wait while another process prunes.
+            patience: Seconds to wait while another process prunes, 30 by default.
 
         Returns:
-            How much was deleted, and the files of the archive that hold it.
+            How much was deleted, and the archive files that contain it.
 
         Raises:
-            InvalidArgument: if there is no retention, an age is none, or its archive cannot be
-                used; nothing was deleted.
-            PruneInProgress: if another process was still at it after *patience*.
-            OSError: if the archive cannot be written: what is not in it is not deleted.
-            StoreUnavailable: if the database does not answer.
+            InvalidArgument: if there is no retention, an age is invalid, or the archive cannot be
+                used. Nothing was deleted.
+            PruneInProgress: if another process is still pruning after *patience* seconds.
+            OSError: if the archive cannot be written. Only archived rows are deleted.
+            StoreUnavailable: if the database is unavailable.
         """
         from structjob.retention.prune import preview
 
@@ -823,16 +849,14 @@ class Tracker:
     # --------------------------------------------------------------------------
 
     def ledger(self) -> Ledger:
-        """Return what became of the events of this session; their sum is exact whenever it is
-        asked.
-        """
+        """Return the counts of this session's events by outcome. The sum is exact at any time."""
         if self._host.state == "new":
             return Ledger(0, 0, 0, 0)
         return self._engine.ledger()
 
     @property
     def queue(self) -> Queue:
-        """How many events wait, and how many memory is meant to hold."""
+        """The number of waiting events, and the number that memory is meant to hold."""
         ledger = self.ledger()
         return Queue(ledger.spilled + ledger.in_memory, self._options.queue_size, self._clear)
 
@@ -843,36 +867,34 @@ class Tracker:
                 "this is a forked process, and its parent delivers what it records: clear the queue there"
             )
         cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
-        self._engine.flush_soon()  # to put it down, and let those go on who wait for a flush
+        self._engine.flush_soon()  # to record the gap, and to wake callers that wait for a flush
         return cleared
 
     @property
     def unavailable(self) -> StoreUnavailable | None:
-        """Why the database cannot be used at the moment; ``None`` while it can."""
+        """The reason why the database is unavailable now; ``None`` while it is available."""
         self._host.require_open()
         return self._engine.link.down
 
     @property
     def spool_directory(self) -> Path | None:
-        """The directory where events wait until they are stored; ``None`` if they wait in
-        memory.
-        """
+        """The directory where events wait to be stored; ``None`` if they wait in memory."""
         self._host.require_open()
         return self._recorder.root
 
     @property
     def session_id(self) -> int:
-        """This tracker's session; with an event's ``seq`` it identifies the event."""
+        """This tracker's session id; together with an event's ``seq`` it identifies the event."""
         return self._recorder.session.session_id
 
     async def flush(self, *, durable: bool = False) -> None:
-        """Wait until everything recorded so far is stored, adopted spools included.
+        """Wait until everything recorded so far is stored, including adopted spools.
 
         Args:
-            durable: Make it safe against a power cut, too.
+            durable: Also make the data safe against a power failure. False by default.
 
         Raises:
-            StoreUnavailable: if the database does not answer; everything stays in the spool.
+            StoreUnavailable: if the database is unavailable. Everything stays in the spool.
         """
         self._host.require_open()
         if durable:
@@ -883,11 +905,11 @@ class Tracker:
             await self._host.on_own_loop(self._store.make_durable())
 
     def reader(self, *, timeout: float | None = None) -> Reader:
-        """Return a `Reader` of this tracker's database, to be opened with ``async with``, which
-        sees what this tracker has logged.
+        """Return a `Reader` of this tracker's database, to be opened with ``async with``.
 
-        It has connections of its own, so that long queries do not keep the tracker's waiting; but a
-        database in memory has only one, and no timeout.
+        It sees everything that this tracker has logged. It has its own connections, so that long
+        queries do not delay the tracker's connections. A database in memory has only one
+        connection, and no timeout.
 
         Args:
             timeout: See `Reader`.
@@ -911,7 +933,7 @@ class Tracker:
         )
 
     async def verify(self) -> VerifyResult:
-        """Prove that nothing is lost: each number given out is stored, or explained."""
+        """Prove that no event is lost: each assigned number is stored or explained."""
         from structjob.queries.verify import verify
 
         await self.flush()
@@ -919,15 +941,17 @@ class Tracker:
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error: its own, else that of `structjob.configure` or
-        `structjob.install`.
+        """The function that derives the fields of an error: the tracker's own classifier, or the
+        one from `structjob.configure` or `structjob.install`.
         """
         return self._host.classifier
 
 
 def host_of(tracker: Tracker | None = None) -> Host | None:
-    """Return what jobs ask of *tracker*; by default, of the one that was opened first and is still
-    open, if there is one: events without a job are its own.
+    """Return the host that jobs use, of *tracker* or of the default tracker.
+
+    The default tracker is the one that was opened first and is still open. Events without a job go
+    to it. Return None if no tracker is open.
     """
     if tracker is not None:
         return tracker._host

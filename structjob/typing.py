@@ -1,6 +1,6 @@
-"""Every type that a call takes or returns and that is not in `structjob` itself: for annotations.
+"""The types that calls take or return and that `structjob` itself does not export, for annotations.
 
-Readers (`Jobs`, `Logs`, …) and handles are returned by a tracker; they are not made by hand.
+A tracker returns the readers (`Jobs`, `Logs`, …) and handles. Do not create them yourself.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ from structjob.statistics import (
 
 
 class BoundLogger(Protocol):
-    """What ``structlog.get_logger()`` returns after `structjob.configure`: structlog's methods, and
+    """The type of ``structlog.get_logger()`` after `structjob.configure`: structlog's methods, and
     ``success``.
     """
 
     def bind(self, **new_values: Any) -> Self:
-        """Return a logger with these attributes, too."""
+        """Return a logger with these additional attributes."""
 
     def unbind(self, *keys: str) -> Self:
         """Return a logger without these attributes."""
@@ -105,7 +105,7 @@ class BoundLogger(Protocol):
         """Log at level ``critical`` (50)."""
 
     def log(self, level: int, event: Any = ..., /, *args: Any, **attrs: Any) -> Any:
-        """Log at a level given as its number."""
+        """Log at a level given as a number."""
 
 
 __all__ = [

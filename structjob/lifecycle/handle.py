@@ -1,6 +1,4 @@
-"""What live jobs and steps have in common: progress recorded now and then, and how their values
-look in a record.
-"""
+"""The common base of live jobs and steps: throttled progress, and values prepared for a record."""
 
 from __future__ import annotations
 
@@ -44,38 +42,40 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROGRESS_EVERY = 0.25
-"""Seconds between two records of a job's or step's progress at least."""
+"""Minimum seconds between two records of the progress of a job or step."""
 
 
 PROGRESS_EVENT_EVERY = 5.0
-"""Seconds between two events that tell a job's progress at least. Jobs that take less have none."""
+"""Minimum seconds between two progress events of a job. Shorter jobs have no progress event."""
 
 
 if TYPE_CHECKING:
 
     class Checked(Generic[T]):
-        """See below."""
+        """The declaration for type checkers; the implementation is below."""
 
         def __init__(self, check: Callable[[Any], T]) -> None: ...
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
         def __set__(self, handle: Handle, value: Any) -> None: ...
 
     class ReadOnly(Generic[T]):
-        """See below."""
+        """The declaration for type checkers; the implementation is below."""
 
         def __init__(self, hint: str) -> None: ...
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
 
 else:
-    # Both are properties whose getters are not written in Python: they are read in tens of
+    # Both are properties with getters that are not written in Python, so a read takes tens of
     # nanoseconds.
 
     class Checked(property, Generic[T]):
-        """An attribute of a handle that is checked whenever it is set: a value that a database
-        refuses would keep the final state from it.
+        """An attribute of a handle that is checked whenever it is set.
+
+        The check matters because a value that the database refuses would prevent it from storing
+        the final state.
 
         Args:
-            check: Returns what is kept of a value, or raises `InvalidArgument`.
+            check: A function that returns the value to keep, or raises `InvalidArgument`.
         """
 
         def __init__(self, check: Callable[[Any], T]) -> None:
@@ -88,10 +88,11 @@ else:
             )
 
     class ReadOnly(property, Generic[T]):
-        """An attribute of a handle that only the library sets, below its name with an underscore.
+        """An attribute of a handle that only the library sets. The value is in the name with an
+        underscore.
 
         Args:
-            hint: What to do in place of setting it, for the `AttributeError`.
+            hint: What to do instead of setting it, for the `AttributeError`.
         """
 
         def __init__(self, hint: str) -> None:
@@ -105,7 +106,8 @@ else:
 
 
 class Absent:
-    """What a handle does not have, though it may be guessed: setting it says what to call.
+    """An attribute that handles do not have, but that users may guess. Setting it raises an error
+    with a hint.
 
     Args:
         hint: See `ReadOnly`.
@@ -130,7 +132,7 @@ def refuse(handle: Handle, name: str, hint: str) -> NoReturn:
 
 
 class Handle:
-    """A live job or step; its progress is recorded now and then."""
+    """A live job or step. Its progress is recorded at intervals."""
 
     __slots__ = (
         "__weakref__", "_abandoned", "_cut_told", "_entered", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at",
@@ -149,25 +151,26 @@ class Handle:
         self._recorded_at = 0.0
         self._pending = False
         self._abandoned = False
-        """Whether its tracker, or the process, ended while it ran. It is recorded as cancelled;
-        what its code does later is ignored.
+        """Whether its tracker, or the process, ended while it ran. It is then recorded as
+        cancelled, and later calls from its code are ignored.
         """
         self._misuse_told = False
         self._cut_told = False
         self._untold: Handle | None = None
-        """Of a job: whose progress no event tells yet, its own or a step's."""
+        """On a job: the job or step whose latest progress is not yet in an event."""
         self._told_at = 0.0
-        """Of a job: when it began, or the last event told of progress."""
+        """On a job: when it started, or when its last progress event was written."""
 
     def as_current(self) -> Binding[Self]:
-        """Let what is logged in the ``with`` block belong to it, and what begins there be below it.
+        """Make this job or step the current one within the ``with`` block.
 
-        For code that begins and ends it by hand, and for functions that run in an executor's
-        threads, which know no context. It neither begins nor ends by it.
+        Events logged in the block belong to it, and jobs and steps started there become its
+        children. Use it in code that starts and ends the job or step manually, and in functions
+        that run in executor threads, which inherit no context. The block neither starts nor ends
+        it.
 
         Raises:
-            InvalidState: if it has not begun, and is no job that `Tracker.create_job` has
-                made.
+            InvalidState: if it has not started. A job from `Tracker.create_job` is allowed.
         """
         if self._scope is None:
             raise InvalidState(
@@ -178,14 +181,15 @@ class Handle:
     def capture_output(
         self, *, stdout: bool = True, stderr: bool = True, echo: bool = True, fd: bool = False
     ) -> CapturedOutput:
-        """Record what the block prints as events of it, line by line; see
-        `structjob.capture_output`.
+        """Record the output of the block as events of this job or step, line by line.
+
+        See `structjob.capture_output`.
 
         Args:
-            stdout: Capture stdout.
-            stderr: Capture stderr.
-            echo: Print it, too.
-            fd: Capture what C code and child processes write, as well.
+            stdout: Capture stdout, True by default.
+            stderr: Capture stderr, True by default.
+            echo: Also print the output, True by default.
+            fd: Also capture the output of C code and child processes, False by default.
 
         Raises:
             InvalidArgument: if neither stream is captured.
@@ -195,29 +199,29 @@ class Handle:
         return CapturedOutput(self._scope, stdout=stdout, stderr=stderr, echo=echo, fd=fd)
 
     def guard(self) -> Guard[Self]:
-        """Let an exception that leaves the ``with`` block end it, as one that leaves ``async with``
-        would; it is re-raised.
+        """End this job or step if an exception leaves the ``with`` block, as ``async with`` would.
 
-        For code that begins it by hand. Without an exception it goes on, and is ended by ``end()``.
+        The exception is re-raised. Use it in code that starts the job or step manually. Without an
+        exception the job or step continues, and ``end()`` ends it.
         """
         return Guard(self)
 
     def _fail(self, exc: BaseException) -> None:
-        """End it by *exc*, if it runs."""
+        """End it with the error *exc* if it is running."""
         raise NotImplementedError
 
     @property
     def ended(self) -> bool:
-        """Whether it has begun and ended."""
+        """Whether it has started and ended."""
         raise NotImplementedError
 
     @property
     def host(self) -> JobHost:
-        """The tracker that it belongs to, seen from below."""
+        """The tracker that it belongs to, as this layer sees it."""
         return self._host
 
     def _own_scope(self) -> Scope | None:
-        """Return the scope of what it logs itself; ``None`` before it has begun."""
+        """Return the scope of the events that it logs itself; ``None`` before it has started."""
         return self._scope if self._host.tracked else None
 
     def _enter_scope(self) -> None:
@@ -230,20 +234,24 @@ class Handle:
             self._scope = entry.leave()
 
     def _progressed(self) -> None:
-        # `add_done` of a tight loop: one comparison, as long as a record is due anyway.
+        # A tight loop may call `add_done` often. While a record is already due, this costs one
+        # comparison.
         if self._pending:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._record_progress()
         elif (
             self._host.tracked and not self._host.recorder.forked
-        ):  # nobody would come back to it in a forked child: its next change is recorded, or its end
+            # A forked child has no task for later records: the next change or the end is recorded
+            # instead.
+        ):
             self._pending = True
             self._host.flush_later(self)
 
     def _checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
-        """Return what *check* makes of a *value* that reports progress; *former* if there is none,
-        or it is wrong.
+        """Return the checked *value* of a progress report.
+
+        Return *former* if *value* is None or invalid.
         """
         if value is None:
             return former
@@ -254,12 +262,13 @@ class Handle:
             return former
 
     def _misused(self, error: InvalidArgument | InvalidState) -> None:
-        """Warn once about progress that is wrong or comes too late, and ignore it: reporting
-        progress never ends the user's work.
+        """Warn once about progress that is invalid or too late, and ignore it.
+
+        A progress report never ends the user's work.
 
         Raises:
-            InvalidArgument: that *error*, if logging is strict.
-            InvalidState: the same.
+            InvalidArgument: the given *error*, if logging is strict.
+            InvalidState: the given *error*, if logging is strict.
         """
         if faults.strict or faults.strict_trackers:
             raise error
@@ -273,7 +282,7 @@ class Handle:
             )
 
     def settle(self) -> None:
-        """Record what was held back."""
+        """Record the progress that was held back."""
         if self._pending:
             self._pending = False
             self._record_progress()
@@ -290,7 +299,7 @@ class Handle:
                 owner._tell_progress()
 
     def _tell_progress(self) -> None:
-        """Write an event of what was reported last of the job or one of its steps."""
+        """Write an event with the latest progress report of the job or one of its steps."""
         handle, self._untold = self._untold, None
         self._told_at = time.monotonic()
         if handle is not None and (attrs := handle._reported()):
@@ -303,11 +312,11 @@ class Handle:
             )
 
     def _reported(self) -> dict[str, Any]:
-        """Return how far it is, as attributes of an event; none if nothing was reported."""
+        """Return the progress as attributes of an event; empty if no progress was reported."""
         raise NotImplementedError
 
     def _record(self) -> int:
-        """Record the handle as it is now; return the number of the record, 0 if there is none."""
+        """Record the current state and return the number of the record; 0 if recording failed."""
         put = self._host.recorder.put_state
         try:
             return put(self._table, self._row)
@@ -321,8 +330,9 @@ class Handle:
         return 0
 
     def _json(self, field: str, value: Any) -> msgspec.Raw | None:
-        """Return the *value* of a *field* as JSON: normalised, redacted, bounded; the first cut of
-        a job's values is warned about.
+        """Return the *value* of a *field* as JSON: normalized, redacted and limited in size.
+
+        The first truncated value of each job is reported by a warning.
         """
         return (
             None
@@ -343,7 +353,7 @@ class Handle:
             )  # fmt: skip
 
     def _owner(self) -> Handle:
-        """Return the job: itself, or the one that the step belongs to."""
+        """Return the job: itself, or the job of the step."""
         raise NotImplementedError
 
     def _announce(
@@ -352,7 +362,7 @@ class Handle:
         error: BaseException | None = None,
         duration_ms: float | None = None,
     ) -> None:
-        """Call the hooks; to be asked for where there are any only."""
+        """Call the hooks. Call this only if there are hooks."""
         job, step = self._job_and_step()
         HOOKS.announce(
             Transition(
@@ -369,15 +379,15 @@ class Handle:
         )
 
     def _job_and_step(self) -> tuple[Job, Step | None]:
-        """Return the job, and the step if it is one."""
+        """Return the job, and the step if this handle is a step."""
         raise NotImplementedError
 
     def _row(self) -> dict[str, Any]:
-        """Return the columns of its row."""
+        """Return the columns of the row."""
         raise NotImplementedError
 
     def _named(self) -> str:
-        """Return what messages call it."""
+        """Return the name to use in messages."""
         raise NotImplementedError
 
     def _event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
@@ -388,7 +398,9 @@ G = TypeVar("G", bound=Handle)
 
 
 class Guard(Generic[G]):
-    """What `Handle.guard` returns. Not a generator with `contextlib.contextmanager`, see
+    """The context manager that `Handle.guard` returns.
+
+    It is not a generator with `contextlib.contextmanager`, for the reason in
     `structjob.context.Binding`.
     """
 
@@ -426,13 +438,14 @@ def redacted(text: str | None) -> str | None:
 
 
 def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Return *check*, with the credentials taken out of the text that it returns."""
+    """Return a function that calls *check* and removes credentials from the returned text."""
     return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # a text, or none
 
 
 def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Return *check* for an id; without the credentials in it, it remains another than every other
-    id.
+    """Return a function that calls *check* for an id and removes credentials from the id.
+
+    The result still differs from every other id.
     """
 
     def checked(value: Any) -> Any:
@@ -478,8 +491,9 @@ _CANCELLATIONS = (
 
 
 def outcome(exc: BaseException) -> str:
-    """Return the status that *exc* gives to the job or step it leaves."""
-    kind = type(exc)  # not `isinstance`: that asks the exception, which may raise
+    """Return the status of a job or step that *exc* leaves."""
+    # not `isinstance`, because it reads an attribute of the exception, which may raise
+    kind = type(exc)
     if issubclass(kind, _CANCELLATIONS):
         return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
@@ -488,14 +502,15 @@ def outcome(exc: BaseException) -> str:
 def ending(
     what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]
 ) -> str:
-    """Return the status that *what* ends with, given what its caller said of it; by default it
-    follows from the *error*.
+    """Return the status with which *what* ends.
+
+    The caller may give it as *status*. By default it follows from *error*.
 
     Raises:
-        InvalidArgument: if the status is none of *choices*, *error* is no exception, or the two
-            exclude each other.
+        InvalidArgument: if the status is not one of *choices*, *error* is not an exception, or the
+            two contradict each other.
     """
-    # Not `isinstance`: that asks the object, which may raise.
+    # Not `isinstance`, because it reads an attribute of the object, which may raise.
     if error is not None and not issubclass(type(error), BaseException):
         raise InvalidArgument(
             f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
