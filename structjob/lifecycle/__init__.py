@@ -1,8 +1,8 @@
-"""Live jobs and steps: what they are, how they begin and end, and what is recorded of it.
+"""Live jobs and steps: how they start and end, and what is recorded of them.
 
-Each change of state is a whole row in the spool, written before anything is awaited: leaving
-``async with`` needs no ``await`` to succeed, so no cancellation can get lost in it. Only the start
-of a job waits, for its commit, so that everybody can find its id.
+Each change of state is written to the spool as a whole row before anything is awaited. Leaving
+``async with`` therefore needs no ``await`` to succeed, so no cancellation can be lost there. Only
+the start of a job waits, until it is committed, so that other processes can find its id.
 """
 
 from structjob.lifecycle.contexts import job, step

@@ -1,4 +1,4 @@
-"""What callers pass to jobs and steps, checked where the mistake is made."""
+"""Checks of the arguments of jobs and steps, at the place where the caller makes a mistake."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import normalise
 
 _ROUNDING = 0.01
-"""Percent that a percentage may be off by rounding: 100.00000000000001 means 100."""
+"""Rounding error allowed in a percentage: 100.00000000000001 means 100."""
 _ROUNDING_UNITS = 1e-9
-"""The same for units: -1e-17 means 0."""
+"""Rounding error allowed in units: -1e-17 means 0."""
 _SHOWN = 100
-"""Characters of a wrong value that a message shows at most."""
+"""Maximum characters of an invalid value that a message shows."""
 
 
 def check_text(what: str, value: str | None, limit: int) -> str | None:
@@ -27,8 +27,7 @@ def check_text(what: str, value: str | None, limit: int) -> str | None:
         raise InvalidArgument(f"{what} must be text, not {type(value).__name__}: {value!r}")
     if not value:
         raise InvalidArgument(f"{what} must not be empty; leave it out instead")
-    # The same cleaning as in any logged text, so that every database can hold it; a character may
-    # take more room then.
+    # Clean it like all logged text, so that every database can store it. This may make it longer.
     text = str(normalise(value)) if len(value) <= limit else value
     if len(text) > limit:
         raise InvalidArgument(
@@ -38,12 +37,12 @@ def check_text(what: str, value: str | None, limit: int) -> str | None:
 
 
 def checked_text(what: str, limit: int) -> Callable[[Any], str | None]:
-    """Return a check of a text that may be absent, see `check_text`."""
+    """Return a check of an optional text; see `check_text`."""
     return lambda value: check_text(what, value, limit)
 
 
 def required_text(what: str, limit: int) -> Callable[[Any], str]:
-    """Return a check of a text that must be there, see `check_text`."""
+    """Return a check of a required text; see `check_text`."""
 
     def check(value: Any) -> str:
         text = check_text(what, value, limit)
@@ -87,11 +86,13 @@ def check_units(what: str, value: Any, most: float = math.inf) -> float:
 
 
 def _number(value: Any) -> int | float | None:
-    """Return *value* as a plain number: of any library's type (NumPy's, `decimal`, `fractions`),
-    but finite, and no truth value.
+    """Return *value* as a plain number, or None if it is not a finite number.
+
+    Numbers of other libraries are accepted (NumPy, `decimal`, `fractions`). Booleans are not.
     """
     kind = type(value)
-    # Not `isinstance`: that asks the object. A truth value of NumPy's has `__float__`, too.
+    # Not `isinstance`, because it reads an attribute of the object. NumPy's booleans have
+    # `__float__`, too.
     if issubclass(kind, bool) or kind.__name__ in ("bool", "bool_"):
         return None
     try:
@@ -101,7 +102,7 @@ def _number(value: Any) -> int | float | None:
         if hasattr(kind, "__float__"):
             number = float(value)
             return number if math.isfinite(number) else None
-    except Exception:  # noqa: BLE001 -- larger than any column holds, an array of many numbers, a signalling NaN
+    except Exception:  # noqa: BLE001 -- larger than any column can hold, an array with many numbers, or a signaling NaN
         return None
     return None
 
@@ -112,11 +113,12 @@ def _shown(value: Any) -> str:
 
 
 def is_coroutine_function(function: Any, what: str) -> bool:
-    """Return whether *function*, which *what* is to decorate, is a coroutine function.
+    """Return whether *function*, which *what* decorates, is a coroutine function.
 
     Raises:
-        InvalidArgument: if it is no function, or a generator function: its body runs when it is
-            iterated over, and would share its context with the code that does.
+        InvalidArgument: if it is not a function, or is a generator function. The body of a
+            generator runs during the iteration, and would share its context with the iterating
+            code.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function) or isinstance(function, type):

@@ -1,9 +1,8 @@
-"""Bars on the terminal for the work of this program: one for each job that reported its percentage,
-and for each step that runs.
+"""Progress bars: one for each running step, and one for each job that reported a percentage.
 
-They are drawn by a task on the tracker's loop, which gets its turn however busy the loop is. What
-is logged or printed meanwhile appears above them, see `structjob.sinks.terminal`. Where there is no
-terminal, a line now and then says how far everything is, and one how it ended.
+A task on the tracker's loop draws them, and it runs even if the loop is busy. Text that is logged
+or printed in the meantime appears above the bars; see `structjob.sinks.terminal`. Without a
+terminal, a line at intervals reports the progress of each bar, and a last line its outcome.
 """
 
 from __future__ import annotations
@@ -31,35 +30,35 @@ if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step
 
 DRAW_EVERY = 0.1
-"""Seconds between two looks at what runs, at least: looking takes one part in `_SHARE` of the time
-at most.
+"""Minimum seconds between two updates of the bars. An update takes at most 1/`_SHARE` of the
+time.
 """
 
 TELL_EVERY = 10.0
-"""Seconds between two lines about a step, where there is no terminal."""
+"""Seconds between two lines about a step, without a terminal."""
 
 _SHARE = 50
 _LABEL_LIMIT = 200
-"""Characters of a name and a description that are looked at."""
+"""Maximum characters of a name and a description that are used."""
 
 _BAR_WIDTH, _LEAST_BAR = 24, 14
 _LEAST_LABEL = 16
 _WINDOW = 30.0
-"""Seconds that the estimate of the time left looks back."""
+"""The time window for the estimate of the time left, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How far one job or step is, or several of the same name.
+    """The progress of one job or step, or of several with the same name.
 
     Args:
-        path: The labels of what it stands below, and its own.
-        depth: How far to the right it stands: below its job, or below another step.
-        done: Units done; of a percentage, the percentage.
-        total: Units to do; None if that is not known.
-        units: Whether these are units, and not a percentage.
-        began: When it began, on the monotonic clock.
-        handles: The job or step, or those that it adds up.
+        path: The labels of its parents, and its own label.
+        depth: Level of indentation: below its job, or below another step.
+        done: Number of units done, or the percentage.
+        total: Number of units to process; None if it is not known.
+        units: Whether *done* and *total* are units, not a percentage.
+        began: Start time, on the monotonic clock.
+        handles: The job or step, or all of those that the bar adds up.
     """
 
     path: tuple[str, ...]
@@ -72,12 +71,12 @@ class Bar:
 
     @property
     def name(self) -> str:
-        """What to call it."""
+        """The displayed name."""
         return self.path[-1] if len(self.handles) == 1 else f"{self.path[-1]} ×{len(self.handles)}"
 
 
 def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
-    """Yield the bars of *jobs* that run, the oldest first, each above those of its steps."""
+    """Yield the bars of the running *jobs*, the oldest first, each above the bars of its steps."""
     for job in sorted(jobs, key=lambda job: job._created_ns):
         shown = job._percent is not None
         above = (label(job.operation, job.description),)
@@ -112,8 +111,9 @@ def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
 
 
 def label(name: str, description: str | None) -> str:
-    """Return what to call a job or step: its name, and its description unless that says the name
-    already.
+    """Return the label of a job or step: its name and description.
+
+    The name is left out if the description starts with it.
     """
     if not description:
         return name[:_LABEL_LIMIT]
@@ -122,7 +122,7 @@ def label(name: str, description: str | None) -> str:
 
 
 def folded(bars: Iterable[Bar]) -> list[Bar]:
-    """Return *bars* with those of the same name, below the same, added up in one."""
+    """Return *bars*, with bars of the same name and the same parents added up to one."""
     groups: dict[tuple[tuple[str, ...], int, bool], list[Bar]] = {}
     for bar in bars:
         groups.setdefault((bar.path, bar.depth, bar.units), []).append(bar)
@@ -144,7 +144,9 @@ def _sum(group: list[Bar]) -> Bar:
 
 
 class Bars:
-    """What `Tracker.progress_bars` returns: shows what runs while its ``async with`` block does."""
+    """The return value of `Tracker.progress_bars`. It shows the running work during its ``async
+    with`` block.
+    """
 
     def __init__(self, jobs: set[Job], stream: IO[str] | None) -> None:
         self._jobs = jobs
@@ -154,9 +156,9 @@ class Bars:
 
     async def __aenter__(self) -> Self:
         stream = self._stream if self._stream is not None else sys.stderr
-        if stream is not None:  # a program may have none
+        if stream is not None:  # `sys.stderr` may be None
             self._view = _Rows(stream, self._jobs) if is_terminal(stream) else _Lines(stream)
-            # In a context of its own: what it does belongs to no job.
+            # The task has a context of its own, because its events belong to no job.
             self._task = asyncio.create_task(
                 self._keep_drawing(), name="structjob-bars", context=contextvars.Context()
             )
@@ -176,7 +178,7 @@ class Bars:
             self._view.close()
 
     def draw(self) -> None:
-        """Show what runs now."""
+        """Show the current progress."""
         if self._view is not None:
             self._view.draw(folded(bars_of(self._jobs)))
 
@@ -186,7 +188,7 @@ class Bars:
                 began = time.perf_counter()
                 self.draw()
                 await asyncio.sleep(max(DRAW_EVERY, _SHARE * (time.perf_counter() - began)))
-        except Exception as exc:  # noqa: BLE001 -- a view must not end the work
+        except Exception as exc:  # noqa: BLE001 -- the display must not end the work
             diagnostics.warning("bars are shown no more: %r", exc)
             if self._view is not None:
                 self._view.close()
@@ -197,7 +199,7 @@ class _Rows:
 
     def __init__(self, stream: IO[str], jobs: set[Job]) -> None:
         self._terminal: Terminal | None = share(stream)
-        self._owner = ("bars", id(jobs))  # a second view of the same jobs draws the same rows
+        self._owner = ("bars", id(jobs))  # a second display of the same jobs draws the same rows
         self._colour = not os.environ.get("NO_COLOR")
         self._paces: dict[tuple[str, ...], _Pace] = {}
 
@@ -241,14 +243,14 @@ class _Rows:
 
 @dataclass(slots=True)
 class _Pace:
-    """How fast a bar grew within the last half a minute."""
+    """The speed of a bar within the last 30 seconds."""
 
     seen: deque[tuple[float, float]] = field(default_factory=deque)
 
     def left(self, bar: Bar, now: float) -> float | None:
-        """Return the seconds that *bar* is expected to take still."""
+        """Return the estimated seconds until *bar* is complete; None if they are not known."""
         seen = self.seen
-        if seen and seen[-1][1] > bar.done:  # another of this name
+        if seen and seen[-1][1] > bar.done:  # another job or step with the same name
             seen.clear()
         if not seen or now - seen[-1][0] >= 1.0:
             seen.append((now, bar.done))
@@ -270,8 +272,10 @@ def lay_out(
     colour: bool,
     unicode: bool,
 ) -> list[str]:
-    """Return a row for each of *bars*: its label, the bar, and its *cells* (how much, how long, how
-    long still), *width* cells at most.
+    """Return one row for each of *bars*, *width* cells at most.
+
+    A row consists of the label, the bar, and the *cells*: the amount, the time taken, and the time
+    left.
     """
     columns = [max((len(cell[index]) for cell in cells), default=0) for index in range(3)]
     wanted = max((cell_len(each) for each in labels), default=0)
@@ -304,7 +308,7 @@ def lay_out(
 
 
 def drawn(bar: Bar, width: int, now: float, *, colour: bool, unicode: bool) -> str:
-    """Return the bar itself; where the end is not known, a piece of it that wanders."""
+    """Return the bar as text. If the end is not known, a part of the bar moves to and fro."""
     full, empty = ("━", "─") if unicode else ("#", "-")
     percent = None if bar.total is None else percent_of(bar.done, bar.total)
     if percent is None:
@@ -323,7 +327,7 @@ def drawn(bar: Bar, width: int, now: float, *, colour: bool, unicode: bool) -> s
 
 
 class _Lines:
-    """A line now and then, and one at the end, for what is no terminal."""
+    """A line at intervals and one at the end, for an output that is not a terminal."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -353,13 +357,13 @@ class _Lines:
         self._stream.flush()
 
     def close(self) -> None:
-        """Say nothing more; what still runs has its last line already."""
+        """Stop writing lines. The last line of each job or step has already been written."""
         self._told.clear()
         self._last.clear()
 
 
 def _ended(bar: Bar, now: float) -> str:
-    """Return how the jobs or steps of *bar*, as it was last seen, ended."""
+    """Return the outcome of the jobs or steps of *bar*, which is their last seen state."""
     if len(bar.handles) > 1:
         counts: dict[str, int] = {}
         for handle in bar.handles:
@@ -380,7 +384,7 @@ def _ended(bar: Bar, now: float) -> str:
 
 
 def amount(bar: Bar) -> str:
-    """Return how much is done, in figures; 100 % only where all of it is."""
+    """Return the amount done as text. It is 100 % only if everything is done."""
     if not bar.units:
         return f"{whole_percent(bar.done)}%"
     if bar.total is None:

@@ -1,4 +1,4 @@
-"""Cancelling a job: its task, or, in code without a loop, cooperatively."""
+"""Cancellation of a job: through its task, or cooperatively in code without an event loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Cancellable(JobVocabulary):
-    """What of a job has to do with its cancellation."""
+    """The part of a job that handles its cancellation."""
 
     __slots__ = (
         "_cancel_reason",
@@ -32,35 +32,35 @@ class Cancellable(JobVocabulary):
         def _runs(self) -> bool: ...
 
     def _not_cancelled(self) -> None:
-        """Begin without a request."""
+        """Start without a cancel request."""
         self._task: asyncio.Task[Any] | None = None
-        """Of a job in ``async with``."""
+        """The task of a job in ``async with``."""
         self._thread: int | None = None
-        """Of a job in ``with``: the thread of that block."""
+        """The thread of a job in ``with``."""
         self._noticed = False
-        """Whether `Cancelled` was raised there: what cleans up is not interrupted once more."""
+        """Whether `Cancelled` was raised in that thread. Cleanup code is not interrupted again."""
         self._interrupted = False
         self._cancelled = False
         self._cancel_reason: str | None = None
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
-        """Ask the job to stop; it is recorded as cancelled when it does.
+        """Ask the job to stop. It is recorded as cancelled when it stops.
 
         Under ``async with`` its task is cancelled. Under ``with`` there is no task: `Cancelled` is
-        raised in the block when the next step or item begins, at `update`, in the pause before a
-        retry, and by `check_cancelled`.
+        raised in the block when the next step or item starts, in `update`, during the delay before
+        a retry, and in `check_cancelled`.
 
-        An attempt is cancelled once: a second cancellation would interrupt what it does to clean
-        up, and replace the reason.
+        An attempt is cancelled only once, because a second cancellation would interrupt its cleanup
+        and replace the reason.
 
         Args:
             reason: Recorded as the job's error message.
-            force: Cancel it once more.
+            force: Cancel the job again although it is already being cancelled.
 
         Raises:
-            InvalidState: if it was begun by hand, so that there is nothing to cancel; or it is
-                being cancelled already (or a job around it, in the same task), and *force* is not
-                set.
+            InvalidState: if the job was started manually, so that there is nothing to cancel. Also
+                if it, or an enclosing job in the same task, is already being cancelled and *force*
+                is not set.
         """
         if (self._task is None and self._thread is None) or not self._runs:
             raise InvalidState(
@@ -78,7 +78,9 @@ class Cancellable(JobVocabulary):
             loop.call_soon_threadsafe(self._interrupt, task, reason)
 
     def _first_cancelled(self) -> Cancellable | None:
-        """Return the job that is being cancelled: this one, or one around it in the same task."""
+        """Return the job that is being cancelled: this job, or an enclosing job in the same
+        task.
+        """
         job: Cancellable | None = self
         while job is not None and job._task is self._task:
             if job._cancelled:
@@ -88,26 +90,30 @@ class Cancellable(JobVocabulary):
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether this attempt was asked to stop, by `cancel` or `Tracker.cancel`."""
+        """Whether this attempt was asked to stop by `cancel` or `Tracker.cancel`."""
         return self._cancelled
 
     def check_cancelled(self) -> None:
-        """Raise `Cancelled` if this job runs in a ``with`` block and was asked to stop, or one
-        around it. For long work without steps.
+        """Raise `Cancelled` if this job, or an enclosing job, was asked to stop. Use it in long
+        work without steps.
 
-        Under ``async with`` it does nothing: there the task is cancelled at its next ``await``.
+        It applies to jobs in a ``with`` block. Under ``async with`` it does nothing, because there
+        the task is cancelled at its next ``await``.
         """
         if (asked := self._asked()) is not None:
             asked._notice()
 
     def _stop_if_asked(self) -> None:
-        """Do the same, but once only in the thread of the block: cleaning up may use steps, too."""
+        """Raise `Cancelled` as `check_cancelled` does, but only once in the block's thread.
+
+        Cleanup code may use steps, too, and must not be interrupted again.
+        """
         asked = self._asked()
         if asked is not None and not (asked._noticed and asked._thread == threading.get_ident()):
             asked._notice()
 
     def _asked(self) -> Cancellable | None:
-        """Return the job without a task that was asked to stop: this one, or one around it."""
+        """Return the job without a task that was asked to stop: this job, or an enclosing job."""
         job: Cancellable | None = self
         while job is not None:
             if job._cancelled and job._thread is not None:
@@ -116,7 +122,7 @@ class Cancellable(JobVocabulary):
         return None
 
     def _job_around(self) -> Cancellable | None:
-        """Return the live job that it began in."""
+        """Return the live job in which this job was started."""
         above = self._parent.job if self._parent is not None else None
         return above if isinstance(above, Cancellable) else None
 
@@ -126,19 +132,21 @@ class Cancellable(JobVocabulary):
         raise Cancelled(self._cancel_reason or "cancelled")
 
     def ask_to_stop(self, reason: str) -> None:
-        """Let a ``with`` block of another thread end, since the process does."""
+        """Make a ``with`` block in another thread end, because the process ends."""
         if self._thread is not None and not self._cancelled:
             self._cancelled, self._cancel_reason = True, reason
 
     def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
-        # else it has left the job meanwhile, and what it does now is none of ours
+        # otherwise the task has left the job in the meantime, and its present work must not be
+        # cancelled
         if self._task is task:
             self._interrupted = True
             task.cancel(reason)
 
     def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
-        """Do as `cancel` does for somebody who asked for it, and say so in the job's log; see
-        `Tracker.cancel`.
+        """Cancel the job as `cancel` does, and record the request in the job's log.
+
+        See `Tracker.cancel`.
         """
         self.cancel(reason, force=force)
         self._event(
@@ -148,10 +156,11 @@ class Cancellable(JobVocabulary):
         )
 
     async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
-        """Return the cancellation that was requested while the job's code, which has ended or
-        failed with *exc*, did not await anything any more.
+        """Return the cancellation that was requested after the job's code awaited for the last
+        time.
 
-        Otherwise the code after the job would be cancelled in its place.
+        The code has ended, or failed with *exc*. Without this, the cancellation would reach the
+        code after the job.
         """
         if self._interrupted and (exc is None or issubclass(type(exc), Exception)):
             try:

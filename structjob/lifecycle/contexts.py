@@ -1,5 +1,6 @@
-"""What ``tracker.job(…)`` and ``structjob.step(…)`` return: for ``with`` and ``async with``, and
-decorators of functions and coroutine functions.
+"""The return values of ``tracker.job(…)`` and ``structjob.step(…)``.
+
+They work with ``with`` and ``async with``, and as decorators of functions and coroutine functions.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ T = TypeVar("T")
 
 
 class JobContext:
-    """What ``tracker.job(…)`` returns: ``async with``, or ``with`` in code without a loop, runs a
-    block as a job; as a decorator, each call of a function or coroutine function.
+    """The return value of ``tracker.job(…)``: runs a block or a decorated function as a job.
+
+    Use it with ``async with``, or with ``with`` in code without an event loop. As a decorator of a
+    function or coroutine function, each call is a job.
     """
 
     def __init__(self, host: JobHost | None, operation: str, options: JobOptions) -> None:
@@ -49,7 +52,7 @@ class JobContext:
         self._operation = operation
         self._options = options
         self._job: Job | None = None
-        # Said at once, where the mistake was made, and not when it is entered.
+        # Check the arguments now, where the caller made the mistake, and not at the entry.
         Job(host or NO_TRACKER, operation, parent=None, options=options)
 
     def _make(self) -> Job:
@@ -61,7 +64,7 @@ class JobContext:
         )
 
     def _made(self) -> Job:
-        """Return the job of the block that begins."""
+        """Return the job of the block that starts."""
         if self._job is not None:
             raise InvalidState(
                 f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
@@ -78,7 +81,7 @@ class JobContext:
             raise
 
     def begin(self) -> Job:
-        """Begin the job by hand, in code with or without a loop; ``job.end()`` ends it."""
+        """Start the job manually, in code with or without an event loop. ``job.end()`` ends it."""
         job = self._make()
         job._start_here()
         return job
@@ -112,11 +115,12 @@ class JobContext:
             await job.__aexit__(kind, exc, trace)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate a function or coroutine function: each call is a job, what it returns is the
-        result (unless it sets another).
+        """Decorate a function or coroutine function, so that each call is a job.
+
+        The return value becomes the job's result, unless the function sets another result.
 
         Raises:
-            InvalidArgument: if *function* is a generator function, or no function.
+            InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
         if is_coroutine_function(function, "tracker.job()"):
@@ -137,7 +141,9 @@ class JobContext:
 
 
 def _kept(job: Job, returned: T) -> T:
-    """Return what a decorated function has returned; it is the job's result, unless it set one."""
+    """Return the value that a decorated function returned. It becomes the job's result unless one
+    was set.
+    """
     if job.result is None and not job.existing:
         job.result = returned
     return returned
@@ -169,7 +175,9 @@ _warned_untracked = False
 
 
 def warn_untracked(name: str) -> None:
-    """Say once, in the library's log, that steps run outside a job, and where the user wrote so."""
+    """Warn once in the library's log that steps run outside a job, with the place in the user's
+    code.
+    """
     global _warned_untracked
     if _warned_untracked:
         return
@@ -181,7 +189,7 @@ def warn_untracked(name: str) -> None:
     why = "runs outside a job and is not tracked; open one with tracker.job()"
     if job is not None and job.status.terminal:
         why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
-    # No `warnings.warn`: under `-W error` it would raise in the user's work.
+    # Not `warnings.warn`, because with `-W error` it would raise in the user's code.
     diagnostics.warning(
         "the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno
     )
@@ -196,22 +204,22 @@ on_reset(_reset)
 
 
 def running_job() -> Job | None:
-    """Return the job whose steps the running code's are, if there is one."""
+    """Return the job to which steps of the running code belong; None if there is no such job."""
     job = current_job()
     return job if job is not None and job._runs and not job.existing else None
 
 
 class StepContext:
-    """What ``structjob.step(…)`` returns: a step of whatever job runs, for ``with``, ``async with``
-    or as a decorator of functions and coroutine functions.
+    """The return value of ``structjob.step(…)``: a step of the current job.
 
-    Outside a job the body runs untracked, and a warning says so once: tracking never breaks a
-    program.
+    Use it with ``with`` or ``async with``, or as a decorator of functions and coroutine functions.
+    Outside a job the body runs untracked, and a warning is logged once, because tracking must never
+    break a program.
     """
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self._name: str = check_text("the name of a step", name, 200) or ""
-        # Wrong ones are named here, whether a job runs or not.
+        # Check the arguments now, whether a job is running or not.
         if "total" in options:
             check_units("total", options["total"])
         check_description(options.get("description"))
@@ -256,10 +264,10 @@ class StepContext:
         return untracked_job(self._name).step(self._name, **self._options)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate a function or coroutine function: each call is a step.
+        """Decorate a function or coroutine function, so that each call is a step.
 
         Raises:
-            InvalidArgument: if *function* is a generator function, or no function.
+            InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
         if is_coroutine_function(function, "structjob.step()"):
@@ -280,8 +288,10 @@ class StepContext:
 
 
 def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-    """Return a job of whatever tracker is open where it begins, for ``with`` or ``async with``, or
-    as a decorator; for libraries, and functions at module level.
+    """Return a job of the tracker that is open when the job starts.
+
+    Use it with ``with`` or ``async with``, or as a decorator. It is meant for libraries and for
+    functions at module level.
 
     ::
 
@@ -291,14 +301,14 @@ def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:
                 load()
 
     Within a job it is a child of that job. Otherwise it belongs to the tracker that was opened
-    first. Where no tracker is open, the work runs all the same, and nothing is recorded.
+    first. If no tracker is open, the work runs and nothing is recorded.
 
     Args:
-        operation: What it does, at most 255 characters.
+        operation: The name of the work, at most 255 characters.
         options: See `structjob.Tracker.job`.
 
     Raises:
-        InvalidArgument: if one of these is wrong.
+        InvalidArgument: if an argument is invalid.
     """
     return JobContext(None, operation, JobOptions.of(options))
 
@@ -310,13 +320,14 @@ def step(
     description: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> StepContext:
-    """Return a step of the job that runs where it is entered, for ``with`` or ``async with``, or as
-    a decorator; deep code needs no handle.
+    """Return a step of the job that is current at the entry. Nested code needs no handle.
+
+    Use it with ``with`` or ``async with``, or as a decorator.
 
     Args:
         name: At most 200 characters.
-        total: Units it has to do, if they are known.
-        description: What it does.
+        total: The number of units to process, if it is known.
+        description: What the step does.
         metadata: A mapping, stored as JSON.
     """
     options = {"total": total, "description": description, "metadata": metadata}

@@ -1,4 +1,4 @@
-"""Correlation ids: one id for all that belongs together, across jobs and services."""
+"""Correlation ids: one id for related work across jobs and services."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from structjob.values.redaction import identified
 
 
 def current_correlation_id() -> str | None:
-    """Return the correlation id of the running code; ``None`` where it has none."""
+    """Return the correlation id of the running code; ``None`` if it has no correlation id."""
     scope = current_scope()
     return scope.correlation_id if scope is not None else None
 
 
 def correlate(id: str | None = None) -> Binding[str]:  # as callers know it
-    """Give a correlation id to what is logged in the ``with`` block, and to jobs that begin there.
+    """Set the correlation id of the events logged and the jobs started in the ``with`` block.
 
     ::
 
@@ -22,10 +22,10 @@ def correlate(id: str | None = None) -> Binding[str]:  # as callers know it
             ...
 
     Args:
-        id: At most 128 characters; a new one by default.
+        id: At most 128 characters; a new id by default.
 
     Raises:
-        InvalidArgument: if it is no text, or too long.
+        InvalidArgument: if it is not text, or too long.
     """
     given = check_text("the correlation id", id, 128)
     own = new_id() if given is None else identified(given)
@@ -34,7 +34,9 @@ def correlate(id: str | None = None) -> Binding[str]:  # as callers know it
 
 
 def detached() -> Binding[None]:
-    """Let what is logged in the ``with`` block belong to no job, and what begins there be below
-    none: a system's own events in the middle of a job.
+    """Detach the ``with`` block from the current job, for a system's own events in the middle of a
+    job.
+
+    Events logged there belong to no job, and jobs started there have no parent.
     """
     return Binding(Scope(), None)

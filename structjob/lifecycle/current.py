@@ -1,4 +1,4 @@
-"""Which live job and step the running code belongs to."""
+"""The live job and step of the running code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from structjob.lifecycle.steps import Step
 def current_job() -> Job | None:
     """Return the live job that the running code belongs to, or ``None``."""
     scope = current_scope()
-    # Nothing else makes scopes with a job, or with a step.
+    # Only this package creates scopes with a job or a step.
     return cast("Job | None", scope.job) if scope is not None else None
 
 

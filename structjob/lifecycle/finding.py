@@ -1,4 +1,4 @@
-"""Finding the live job of this process that an id means."""
+"""Find the live job of this process that an id refers to."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 async def find_live(
     jobs: Jobs, sessions: Sessions, live: Sequence[Job], any_id: AnyJob, what: str
 ) -> Job | JobRecord:
-    """Return the job that *any_id* means and that runs in this process; its record if it has ended.
+    """Return the job with the id *any_id* that runs in this process, or its record if it has ended.
 
     Args:
-        jobs: Reads what *live* does not tell.
-        sessions: Reads which process runs it.
+        jobs: Reads jobs that are not in *live*.
+        sessions: Reads which process runs the job.
         live: The jobs that run in this process.
         any_id: See `structjob.queries.jobs.Jobs.find`.
-        what: What is to be done to it, for the message.
+        what: The requested action, for the message.
 
     Raises:
         JobNotFound: if there is no such job.
-        InvalidState: if it has not begun, or runs in another process.
+        InvalidState: if it has not started, or runs in another process.
     """
     job = _newest(live, id_of(any_id))
     if job is not None:

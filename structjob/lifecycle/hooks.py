@@ -1,4 +1,4 @@
-"""Hooks: functions that are called whenever a job or step begins or ends."""
+"""Hooks: functions that are called when a job or step starts or ends."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """The beginning or end of a job or step, as a hook is given it."""
+    """The start or end of a job or step, as passed to a hook."""
 
     what: Literal["job", "step"]
     change: Literal["started", "ended"]
     status: JobStatus | StepStatus
-    """Its status from now on."""
+    """The status after the change."""
     job: Job
     """The job, or the job of the step."""
     step: Step | None = None
     error: BaseException | None = None
     """The exception that ended it."""
     duration_ms: float | None = None
-    """Milliseconds from its beginning to its end."""
+    """Milliseconds from the start to the end."""
     ns: int
-    """When: nanoseconds since 1970, UTC."""
+    """The time of the change, in nanoseconds since 1970, UTC."""
     entered: bool
-    """Whether a ``with`` or ``async with`` block runs it. Only then are the beginning and the end
-    in one context, so that a hook may set context variables and put them back.
+    """Whether a ``with`` or ``async with`` block runs it. Only then are the start and the end in
+    one context, so that a hook can set context variables and reset them.
     """
 
 
 class Hook(Protocol):
-    """A function that takes a `Transition`; see `add_hook`. What it returns is ignored."""
+    """A function that takes a `Transition`; see `add_hook`. Its return value is ignored."""
 
     def __call__(self, transition: Transition, /) -> object:
-        """Take note that a job or step has begun or ended."""
+        """Handle the start or end of a job or step."""
 
 
 class Hooks:
@@ -56,7 +56,7 @@ class Hooks:
         return bool(self._hooks)
 
     def add(self, hook: Hook) -> Callable[[], None]:
-        """See `add_hook`."""
+        """Add a hook; see `add_hook`."""
         entry = _Entry(hook)
         self._hooks = (*self._hooks, entry)
 
@@ -66,20 +66,20 @@ class Hooks:
         return remove
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all hooks."""
         self._hooks = ()
 
     def announce(self, transition: Transition) -> None:
-        """Call each hook. What one raises is counted, and the next one is called."""
+        """Call each hook. An exception in one is counted, and the next hook is called."""
         for hook in self._hooks:
             try:
                 hook(transition)
-            except Exception as exc:  # noqa: BLE001 -- a hook must not reach the user's work
+            except Exception as exc:  # noqa: BLE001 -- an exception in a hook must not reach the user's work
                 faults.add("calling a hook", exc)
 
 
 class _Entry:
-    """A hook that was added; the same function may be added twice, and removed once."""
+    """An added hook. The same function can be added twice, and each entry is removed separately."""
 
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
@@ -93,8 +93,9 @@ on_reset(HOOKS.clear)
 
 
 def add_hook(hook: Hook) -> Callable[[], None]:
-    """Call *hook* whenever a job or step begins or ends, of any tracker of this process, open now
-    or later.
+    """Call *hook* whenever a job or step starts or ends.
+
+    It applies to all trackers of this process, including trackers opened later.
 
     ::
 
@@ -104,8 +105,8 @@ def add_hook(hook: Hook) -> Callable[[], None]:
 
         remove = structjob.add_hook(count)
 
-    It is called in the thread of the change, once the change is in the spool; so it must not
-    block. What it raises is counted, and never reaches the job.
+    The hook is called in the thread of the change, after the change is in the spool. It must
+    therefore not block. Its exceptions are counted, and never reach the job.
 
     Args:
         hook: A function that takes a `Transition`.

@@ -1,4 +1,4 @@
-"""What jobs and steps ask of the tracker that they belong to."""
+"""The interface through which jobs and steps use their tracker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 
 class JobHost(Protocol):
-    """Where jobs live: an open tracker, seen from below.
+    """An open tracker, as jobs and steps see it.
 
     Attributes:
         live: The jobs that run in this process.
-        claims: Starts that were interrupted, and whose answer is still to come.
-        tracked: Whether anything is recorded; not where no tracker is open.
-        project: The project of jobs that have none of their own.
+        claims: Starts that were interrupted before their answer arrived.
+        tracked: Whether anything is recorded. False if no tracker is open.
+        project: The project of jobs that have no project of their own.
     """
 
     tracked: bool
@@ -36,11 +36,13 @@ class JobHost(Protocol):
 
     @property
     def recorder(self) -> Recorder:
-        """Where changes of state and events go. Raises `NotOpen` before the tracker is open."""
+        """The recorder for changes of state and events. Raises `NotOpen` before the tracker is
+        open.
+        """
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error."""
+        """The function that derives the fields of an error."""
 
     def require_open(self) -> None:
         """Raise `NotOpen` unless the tracker is open."""
@@ -51,26 +53,30 @@ class JobHost(Protocol):
         """Ask the database for the next attempt at a job; see `Claiming.claim`."""
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Enter a pending job with its idempotency key; return the job that has it already."""
+        """Store a pending job with its idempotency key, or return the job that already has the
+        key.
+        """
 
     def provisional(self, job_id: str, former: int) -> int:
-        """Return a number for an attempt that begins while the database does not answer."""
+        """Return a number for an attempt that starts while the database is unavailable."""
 
     async def committed(self, state_seq: int, seconds: float) -> None:
         """Wait until a change of state is committed, for *seconds* at most."""
 
     def wait_committed(self, state_seq: int, seconds: float) -> None:
-        """Do the same in code without a loop. Never waits on the tracker's own loop."""
+        """Wait as `committed` does, in code without an event loop. Never waits on the tracker's own
+        loop.
+        """
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run *work* on the tracker's loop, from code without a loop."""
+        """Run *work* on the tracker's loop, from code without an event loop."""
 
     def flush_later(self, handle: Handle) -> None:
-        """Let *handle* record its progress at the next turn."""
+        """Schedule *handle* to record its progress in the next iteration of the loop."""
 
 
 class Jobs(Protocol):
-    """What makes jobs: a tracker."""
+    """An object that creates jobs: a tracker."""
 
     def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
         """Return a job."""
@@ -83,20 +89,20 @@ class OpenHosts:
         self._hosts: tuple[JobHost, ...] = ()
 
     def add(self, host: JobHost) -> None:
-        """Note that a tracker is open."""
+        """Add an open tracker."""
         self._hosts = (*self._hosts, host)
 
     def remove(self, host: JobHost) -> None:
-        """Note that it is closed."""
+        """Remove a closed tracker."""
         self._hosts = tuple(one for one in self._hosts if one is not host)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all trackers."""
         self._hosts = ()
 
     @property
     def first(self) -> JobHost | None:
-        """The one that was opened first."""
+        """The tracker that was opened first; None if no tracker is open."""
         return next(iter(self._hosts), None)
 
 

@@ -1,4 +1,4 @@
-"""Items that a step counts while they are iterated over."""
+"""An iterator that counts items for a step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class Items(Generic[T]):
-    """What ``step.track(items)`` returns, for ``async for`` and for ``for``.
+    """The return value of ``step.track(items)``, for ``async for`` and ``for``.
 
     Args:
-        items: What is iterated over.
-        done: Called after each item's turn.
-        stop_if_asked: Called before each item, in code without a loop; raises `Cancelled` if the
-            job was asked to stop.
+        items: The items to iterate over.
+        done: Called after each item was processed.
+        stop_if_asked: Called before each item in code without an event loop. It raises `Cancelled`
+            if the job was asked to stop.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A live job: how it begins and ends, and what is recorded of it."""
+"""A live job: how it starts and ends, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ if TYPE_CHECKING:
     from structjob.lifecycle.retries import Retrying
 
 _MOST_KB = 1 << 62
-"""Kilobytes that the column holds at most, and more than there are anywhere."""
+"""Maximum kilobytes that the column can hold, more than any machine has."""
 
 START_WAITS = 1.0
-"""Seconds that the start of a job waits for its commit at most."""
+"""Maximum seconds that the start of a job waits for its commit."""
 
 
 UNCHANGED: Any = object()
-"""Stands for an argument that is not given."""
+"""The default of an argument that is not given."""
 
 _check_operation = required_text("operation", 255)
 
@@ -106,8 +106,10 @@ def _check_total_steps(value: int | None) -> int | None:
 
 
 def _root_of(host: JobHost, parent: Scope | None) -> str | None:
-    """Return the root of the tree that a job below *parent* belongs to; of a parent that is a bare
-    id, as far as this process knows it.
+    """Return the root job of a new job below *parent*.
+
+    If the parent is only an id, the root is looked up among this process's live jobs. If it is not
+    there, the parent's own id is returned.
     """
     if parent is None or parent.job_id is None:
         return None
@@ -124,7 +126,7 @@ _UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
 
 
 class JobProgress(TypedDict, total=False):
-    """What `Job.update` takes."""
+    """The arguments of `Job.update`."""
 
     percent: float | None
     current_step: str | None
@@ -133,24 +135,26 @@ class JobProgress(TypedDict, total=False):
 
 
 class Job(Cancellable):
-    """A live job. Made by ``tracker.job()``, ``job.child()`` and ``tracker.create_job()``.
+    """A live job, created by ``tracker.job()``, ``job.child()`` or ``tracker.create_job()``.
 
     Attributes:
-        id: UUIDv7, or what the caller gave.
-        operation: What it does.
-        attempt: Which try this is, from 1; 0 before it starts. Of a job that was started *offline*
-            while the database was away it is provisional, and stays so here.
-        provisional: When a provisional attempt began; ``None`` of any other.
-        correlation_id: Inherited by children, unless given; so are *owner* and *project*.
-        total_steps: How many steps it has, where that is known: its steps' events and its last one
-            say so. May be set while it runs.
-        status: A `JobStatus`. It, *attempt*, *existing*, *error*, *percent* and *current_step* are
-            set by the library only.
-        metadata: What the caller told at its beginning; changes are recorded with the next change
-            of state.
-        result: JSON-able; stored with the next change of state, once the job has ended at once.
-        existing: Whether another start with the same idempotency key came first. Such a handle
-            shows the job that is there and records no changes of its own.
+        id: A UUIDv7, or the caller's id.
+        operation: The name of the work.
+        attempt: The number of this attempt, from 1; 0 before the start. It is provisional for a job
+            that was started *offline* while the database was unavailable, and does not change in
+            this handle.
+        provisional: The start time of a provisional attempt; ``None`` for any other attempt.
+        correlation_id: Inherited by child jobs, unless they set their own; so are *owner* and
+            *project*.
+        total_steps: The number of steps, if it is known. The events of its steps and its last event
+            contain it. It can be set while the job runs.
+        status: A `JobStatus`. Only the library sets *status*, *attempt*, *existing*, *error*,
+            *percent* and *current_step*.
+        metadata: The mapping given at creation. Changes are recorded with the next change of state.
+        result: A value that can be stored as JSON. It is stored with the next change of state, or
+            at once if the job has ended.
+        existing: Whether another start with the same idempotency key came first. Then this handle
+            shows the existing job and records no changes.
     """
 
     __slots__ = (
@@ -258,33 +262,34 @@ class Job(Cancellable):
 
     @property
     def result(self) -> Any:
-        """What came of it, JSON-able."""
+        """The job's result, a value that can be stored as JSON."""
         return self._result
 
     @result.setter
     def result(self, value: Any) -> None:
         self._result = value
-        if self._status.terminal and not self._existing:  # no other change of state takes it along
+        # no later change of state would record the result
+        if self._status.terminal and not self._existing:
             self._record()
 
     @property
     def ended(self) -> bool:
-        """Whether it has begun and ended; never of an *existing* one, which is another start's to
-        end.
+        """Whether the job has started and ended. Always False for an *existing* job, which another
+        start ends.
         """
         return self._status.terminal and not self._existing and not self._abandoned
 
     @property
     def classifier(self) -> Classifier | None:
-        """What derives the fields of an error in it."""
+        """The function that derives the fields of an error in this job."""
         return self._host.classifier
 
     # -- beginning
     # --------------------------------------------------------------------------
 
     async def _create(self) -> None:
-        """Be pending, for whoever starts it; or show the job that has the idempotency key
-        already.
+        """Record the job as pending, to be started later, or show the job that already has the
+        idempotency key.
         """
         if self.idempotency_key is not None and (holder := await self._reserve()) is not None:
             self._claimed(holder, 0)
@@ -296,8 +301,9 @@ class Job(Cancellable):
         await self._committed(number)
 
     async def _reserve(self) -> dict[str, Any] | None:
-        """Enter the pending job with its idempotency key; return the job that has the key already,
-        if there is one.
+        """Store the pending job with its idempotency key.
+
+        Return the job that already has the key, or None if there is no such job.
         """
         try:
             return await self._host.reserve(self._row() | self._unrecorded())
@@ -307,29 +313,31 @@ class Job(Cancellable):
             return None
 
     def _unrecorded(self) -> dict[str, Any]:
-        """Return what stands in a row that comes before any record of the job."""
+        """Return the columns of a row that is stored before any record of the job."""
         return {"session_id": self._host.recorder.session.session_id, "state_seq": 0}
 
     async def _committed(self, number: int) -> None:
-        """Wait until everybody can find it."""
+        """Wait until the record is committed, so that other processes can find the job."""
         if self._options.wait and number:
             try:
                 await self._host.committed(number, START_WAITS)
             except BaseException as exc:
-                # Nobody gets the handle to end it: `__aexit__` never runs when `__aenter__` raises.
+                # The caller never gets the handle, because `__aexit__` does not run when
+                # `__aenter__` raises. So end the job here.
                 self._finish(outcome(exc), exc)
                 raise
 
     async def start(self) -> Self:
-        """Begin the job (its next attempt, if its id is known already), and wait until everybody
-        can find it, for a second at most.
+        """Start the job, and wait until its start is committed, for 1 second at most.
+
+        If a job with its id exists, this starts that job's next attempt.
 
         Raises:
             NotOpen: if the tracker is not open.
             InvalidState: if it was started before.
             JobCancelled: if it was pending and was cancelled.
-            StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database does not
-                answer (see *offline*).
+            StoreUnavailable: if it has a *job_id* or *idempotency_key* and the database is
+                unavailable (see *offline*).
         """
         if self._must_claim():
             if await self._claim():
@@ -340,7 +348,7 @@ class Job(Cancellable):
         return self
 
     def _start_here(self) -> None:
-        """Do as `start` does, in code without a loop."""
+        """Start as `start` does, in code without an event loop."""
         if self._must_claim():
             if self._host.run(self._claim()):
                 return
@@ -355,12 +363,12 @@ class Job(Cancellable):
                 raise
 
     def _must_claim(self) -> bool:
-        """Return whether the database has to be asked for the attempt.
+        """Return whether the database must assign the attempt.
 
         Raises:
             NotOpen: see `start`.
             InvalidState: see `start`.
-            Cancelled: if a job around it, without a task, was asked to stop.
+            Cancelled: if an enclosing job without a task was asked to stop.
         """
         self._host.require_open()
         if self._status is not JobStatus.PENDING or self._existing:
@@ -377,8 +385,9 @@ class Job(Cancellable):
         return f"{self._named()} was started already; make a new one to run it again"
 
     async def _claim(self) -> bool:
-        """Ask the database for the attempt; another process may have been here before. Return
-        whether the job is another start's.
+        """Ask the database for the attempt, because another process may have made earlier attempts.
+
+        Return whether another start owns the job.
         """
         self._status = JobStatus.RUNNING
         self._started = database_time(now())
@@ -389,8 +398,8 @@ class Job(Cancellable):
         try:
             former, attempt = await asyncio.shield(claim)
         except asyncio.CancelledError:
-            # The database goes on with what it was asked for, and enters a running attempt: it must
-            # be ended, whoever waits for it.
+            # The database continues with the request and stores a running attempt. It must be
+            # ended, even if no caller waits for it any more.
             self._host.claims.add(claim)
             claim.add_done_callback(self._cancel_claimed)
             raise
@@ -403,7 +412,8 @@ class Job(Cancellable):
                     self.id, self._former.attempt if self._former is not None else 0
                 ),
             )
-            # The claim may have been heard, for all that: then this is what it has entered.
+            # The claim may have reached the database although no answer came. Then it has stored
+            # this time.
             self._provisional = row["started_at"]
         if former is not None and attempt == 0 and former["id"] == self.id:
             raise JobCancelled(
@@ -425,8 +435,9 @@ class Job(Cancellable):
             self._finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
 
     def _claimed(self, former: dict[str, Any] | None, attempt: int) -> None:
-        """Take over what the database knows of the job, or of the one that has its idempotency key
-        (attempt 0).
+        """Copy what the database knows about the job.
+
+        With attempt 0, it is the job that has the idempotency key.
         """
         self._attempt = attempt
         if former is None:
@@ -460,12 +471,14 @@ class Job(Cancellable):
         self._created = str(former["created_at"])
 
     def begin_untracked(self) -> None:
-        """Run from here on, where no tracker records it."""
+        """Start the job without a tracker that records it."""
         self._status, self._attempt, self._began = JobStatus.RUNNING, 1, time.monotonic()
         self._scope = self._scope_of()
 
     def _begin(self) -> int:
-        """Run from here on; return the number of the record that says so, 0 if there is none."""
+        """Start the job and return the number of the record of the start; 0 if there is no
+        record.
+        """
         if not self._host.tracked:
             self.begin_untracked()
             return 0
@@ -485,8 +498,8 @@ class Job(Cancellable):
         return number
 
     def _follow(self, former: Job) -> None:
-        """Be the attempt after *former*, which this very process made: the database need not answer
-        for it.
+        """Become the attempt after *former*, which this process made, so that the database need not
+        confirm it.
         """
         self._former, self._given_id = former, True
         self.id, self.parent_job_id, self.root_job_id = (
@@ -498,8 +511,8 @@ class Job(Cancellable):
         self._created_ns, self._created = former._created_ns, former._created
 
     def _scope_of(self, step: Step | None = None) -> Scope:
-        """Return the scope of the job itself, or of a *step* of it."""
-        if not self._host.tracked:  # no ids: nothing is to be found under them
+        """Return the scope of the job, or of one of its steps."""
+        if not self._host.tracked:  # no ids, because no data is stored under them
             return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
         span = (step is not None and step._span) or self._span or span_of(self._parent)
         return Scope(
@@ -579,23 +592,25 @@ class Job(Cancellable):
         cpu_ms: float | None = None,
         max_rss_kb: int | None = None,
     ) -> Done[None]:
-        """End the job by hand. It has ended when this returns; to await the result is optional.
+        """End the job manually. The job has ended when this returns; awaiting the result is optional.
 
         Args:
             status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an
-                *error* (``cancelled`` if it is a cancellation), else ``completed``.
-            error: What went wrong.
-            result: What came of it, JSON-able; by default what `result` was set to.
-            summary: Further attributes for its last event.
-            cpu_ms: Milliseconds of CPU time it used, where the work was done elsewhere: in a child
-                process, say.
-            max_rss_kb: Kilobytes of memory it had at its peak. Where neither is told, both are this
-                process's: its CPU time since the job began, its peak so far.
+                *error* (``cancelled`` if it is a cancellation), otherwise ``completed``.
+            error: The exception that ended the job.
+            result: The job's result, a value that can be stored as JSON. By default the value of
+                the attribute `result`.
+            summary: Further attributes for the job's last event.
+            cpu_ms: CPU time in milliseconds, if the work was done elsewhere, for example in a child
+                process.
+            max_rss_kb: Peak memory in kilobytes. If neither *cpu_ms* nor *max_rss_kb* is given,
+                both are measured for this process: its CPU time since the job started, and its peak
+                memory so far.
 
         Raises:
-            InvalidState: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these, *error* is no exception, a completed job
-                is given an error, or a figure is negative.
+            InvalidState: if the job has already ended, or has not started.
+            InvalidArgument: if *status* is not one of these values, *error* is not an exception, a
+                completed job is given an error, or a number is negative.
         """
         ended_as = ending("a job", status, error, ("completed", "failed", "cancelled"))
         if self._existing:
@@ -624,12 +639,12 @@ class Job(Cancellable):
     ) -> None:
         self._pending = False
         if status == "completed":
-            exc = None  # it was left by `sys.exit(0)`
+            exc = None  # the block was left by `sys.exit(0)`
         if not self._host.tracked:
             self._status = JobStatus(status)
-            self._abandoned = True  # a second end is no error where nothing is recorded
+            self._abandoned = True  # without a tracker, a second end is not an error
             return
-        if self._scope is None:  # it was pending only
+        if self._scope is None:  # the job was only pending
             self._scope = self._scope_of()
         if self._untold is not None and time.monotonic() - self._began >= PROGRESS_EVENT_EVERY:
             self._tell_progress()
@@ -650,10 +665,10 @@ class Job(Cancellable):
             if exc is not None:
                 self._annotate(exc)
                 self._error = describe(exc)
-        finally:  # whatever is wrong with the exception
+        finally:  # record the job even if the exception cannot be described
             self._record()
             self._host.live.discard(self)
-        # A try that another one follows is no failure yet.
+        # An attempt that is followed by a retry is not yet a failure.
         level = {
             "completed": "info",
             "failed": "warning" if "retry_delay" in (summary or {}) else "error",
@@ -661,7 +676,7 @@ class Job(Cancellable):
         attrs = {
             "operation": self.operation,
             "status": status,
-            # What was tried again stands for nothing to be done.
+            # Attempts that were retried do not count as steps.
             "total_steps": self._step_count - self._retried_steps
             if self.total_steps is None
             else self.total_steps,
@@ -675,8 +690,8 @@ class Job(Cancellable):
             attrs["failure_step"] = self._failed_step
         if exc is not None:
             classifier = self._host.classifier
-            # Who told of it first, most often the step that failed, has shown the traceback
-            # already.
+            # The first report of the exception, usually by the failed step, already contains the
+            # traceback.
             told = status != "failed" or is_told(exc, self._scope)
             attrs = {
                 **(
@@ -723,18 +738,18 @@ class Job(Cancellable):
         metadata: Mapping[str, Any] | None = None,
         description: str | None = None,
     ) -> None:
-        """Report progress; recorded at most four times a second.
+        """Report progress. It is recorded at most four times a second.
 
-        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
-        the job, is ignored, with one warning on the logger ``structjob``. In a ``with`` block it
-        raises `Cancelled` once the job was asked to stop, as `check_cancelled` does.
+        It never raises, unless logging is strict. An invalid value, or a call after the end of the
+        job, is ignored with one warning on the logger ``structjob``. In a ``with`` block it raises
+        `Cancelled` if the job was asked to stop, as `check_cancelled` does.
 
         Args:
             percent: 0–100.
-            current_step: What the job is doing, at most 200 characters; by default the name of the
-                step that began last.
-            metadata: Added to what is there.
-            description: Replaces the former one.
+            current_step: What the job is doing, at most 200 characters. By default the name of the
+                step that started last.
+            metadata: Merged into the existing metadata.
+            description: Replaces the previous description.
         """
         if (error := self._not_running("update")) is not None:
             self._misused(error)
@@ -762,8 +777,8 @@ class Job(Cancellable):
 
         Args:
             name: At most 200 characters.
-            total: Units it has to do, if they are known.
-            description: What it does.
+            total: The number of units to process, if it is known.
+            description: What the step does.
             metadata: A mapping, stored as JSON.
         """
         return Step(self, name, total=total, description=description, metadata=metadata)
@@ -771,16 +786,19 @@ class Job(Cancellable):
     def retrying(
         self, name: str, policy: Policy | None = None, **figures: Unpack[Figures]
     ) -> Retrying[Step]:
-        """Return tries at one piece of this job's work, each a step ``attempt-N`` within the step
-        *name*; see `structjob.retrying`.
+        """Return attempts at one piece of this job's work.
+
+        Each attempt is a step ``attempt-N`` within the step *name*; see `structjob.retrying`.
 
         Args:
             name: At most 200 characters.
-            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying``: when to try again.
-            figures: Or these: *attempts*, *delay*, *backoff*, *max_delay*, *jitter*, *on*.
+            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to
+                retry.
+            figures: The retry options *max_attempts*, *delay*, *backoff*, *max_delay*, *jitter* and
+                *on*, instead of *policy*.
 
         Raises:
-            InvalidArgument: if one of these is not so.
+            InvalidArgument: if an argument is invalid.
         """
         from structjob.lifecycle.retries import retrying_in
 
@@ -789,37 +807,40 @@ class Job(Cancellable):
     async def run_process(
         self, command: Sequence[str | os.PathLike[str]], **options: Unpack[ProcessKeywords]
     ) -> ProcessResult:
-        """Run a program as a step of this job: each line that it prints is an event, by stream, of
-        kind ``output``. It belongs to the job: with ``structjob run`` or a tracker in it, its jobs
-        are children.
+        """Run a program as a step of this job.
+
+        Each line that the program prints becomes an event of kind ``output``, with its stream. The
+        program belongs to the job: jobs that it starts with ``structjob run`` or a tracker are
+        child jobs.
 
         Args:
-            command: The program and its arguments; no shell reads them.
-            options: timeout: seconds after which it is ended (no limit by default). check: raise if
-                its exit code is not 0 (the default). cwd: its working directory. env: its
-                environment in place of ``os.environ``; the ids of the job are added. input: what it
-                reads on stdin; nothing by default. echo: print its lines here, too. grace: seconds
-                from SIGTERM to SIGKILL when it is ended by *timeout* or a cancellation, with all of
-                its process group; 5 by default. step: the name of the step (by default that of the
-                program), or False to have none. levels: of its lines, ``{"stderr": "warning"}``;
-                ``info`` by default.
+            command: The program and its arguments. No shell is used.
+            options: timeout: seconds after which the program is ended (no limit by default). check:
+                raise if the exit code is not 0 (the default). cwd: the working directory. env: the
+                environment instead of ``os.environ``; the ids of the job are added. input: the data
+                for stdin; empty by default. echo: also print the lines here. grace: seconds between
+                SIGTERM and SIGKILL when *timeout* or a cancellation ends the program with its whole
+                process group; 5 by default. step: the name of the step (by default the name of the
+                program), or False for no step. levels: the levels of the lines, such as
+                ``{"stderr": "warning"}``; ``info`` by default.
 
         Returns:
-            How it ended: its exit code, what it used, its last lines.
+            The outcome: the exit code, the resources used, and the last lines.
 
         Raises:
-            CommandFailed: if *check* and its exit code is not 0.
-            CommandTimeout: if it was ended after *timeout* seconds.
-            FileNotFoundError: if there is no such program; other `OSError` if it cannot be started.
-            InvalidArgument: if an argument is wrong: a command that is one text, say.
+            CommandFailed: if *check* is set and the exit code is not 0.
+            CommandTimeout: if the program was ended after *timeout* seconds.
+            FileNotFoundError: if there is no such program; another `OSError` if it cannot be
+                started.
+            InvalidArgument: if an argument is invalid, such as a command given as one text.
         """
         from structjob.lifecycle.processes import run_process
 
         return await run_process(self, command, **options)
 
     def child(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job below this one, see `Tracker.job` for *options*; it inherits the correlation
-        id.
+        """Return a child job of this job; see `Tracker.job` for *options*. It inherits the
+        correlation id.
         """
         options["parent"] = self
         from structjob.lifecycle.contexts import JobContext
@@ -827,15 +848,18 @@ class Job(Cancellable):
         return JobContext(self._host, operation, JobOptions.of(options))
 
     def restate(self) -> None:
-        """Record the job and its open steps as they are: somebody presumed them crashed."""
+        """Record the job and its open steps again, because another process presumed them
+        crashed.
+        """
         self._record()
         for step in list(self._open_steps.values()):
             step._record()
 
     @property
     def _runs(self) -> bool:
-        """Whether its code may still run: it has begun and has not ended, or its tracker was closed
-        before it ended.
+        """Whether the job's code may still be running.
+
+        It is if the job has started and not ended, or if its tracker was closed before it ended.
         """
         return self._status is JobStatus.RUNNING or self._abandoned
 
@@ -913,17 +937,16 @@ class Job(Cancellable):
         }
 
     def abandon(self, reason: str) -> bool:
-        """Record the job and its open steps as cancelled, for *reason*, because their tracker or
-        their process ends now. Never waits.
+        """Record the job and its open steps as cancelled because their tracker or process ends now.
 
-        The job's code may go on. What it does with these handles from now on changes nothing and
-        raises nothing.
+        *reason* is recorded as the reason. This never waits. The job's code may continue. Later
+        calls on these handles change nothing and raise nothing.
 
         Returns:
-            Whether it was running.
+            Whether the job was running.
         """
-        # After a fork the parent's jobs are among the child's live ones, and remain the parent's to
-        # end.
+        # After a fork, the child's live jobs include the parent's jobs. Only the parent may end
+        # those.
         if (
             self._status is not JobStatus.RUNNING
             or self._begun_in != self._host.recorder.session.session_id

@@ -1,4 +1,4 @@
-"""Operations of one correlation id, as services begin them that know no more than that id."""
+"""Jobs with one correlation id, for services that know only that id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OperationLogger:
-    """Begins jobs that belong to one correlation id.
+    """Starts jobs that share one correlation id.
 
     ::
 
@@ -25,13 +25,14 @@ class OperationLogger:
             job.log_step("cloudstack-api", "calling attach volume")
 
     Args:
-        correlation_id: At most 128 characters; by default that of the running code, else a new one.
-        job_id: The id of the job that the operations are below, if there is one.
-        tracker: Where they are recorded; by default in the tracker of the job around them, else in
-            the one that was opened first. Without any, the work runs all the same.
+        correlation_id: At most 128 characters. By default the correlation id of the running code;
+            if it has no id, a new one.
+        job_id: The id of the parent job, if there is one.
+        tracker: The tracker that records the jobs. By default the tracker of the enclosing job,
+            otherwise the one that was opened first. Without a tracker, the work runs untracked.
 
     Raises:
-        InvalidArgument: if one of these is wrong.
+        InvalidArgument: if an argument is invalid.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class OperationLogger:
         """Return a job, for ``with`` or ``async with``, or as a decorator.
 
         Args:
-            name: What it does, at most 255 characters.
+            name: The name of the work, at most 255 characters.
             options: See `structjob.Tracker.job`.
         """
         if options.get("correlation_id") is None:
@@ -60,7 +61,7 @@ class OperationLogger:
         return self._begin(name, **options)
 
     def start_operation(self, name: str, **options: Unpack[JobKeywords]) -> Job:
-        """Begin a job by hand, without waiting for its commit; ``job.end()`` ends it.
+        """Start a job manually, without waiting for its commit. ``job.end()`` ends it.
 
         Args:
             name: See `operation`.

@@ -1,4 +1,4 @@
-"""What a job is made with, besides its operation."""
+"""The options of a job, in addition to its operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class JobKeywords(TypedDict, total=False):
-    """The same as keywords, for those who check and complete what is typed."""
+    """The fields of `JobOptions` as keywords, for type checkers and code completion."""
 
     job_type: str | None
     description: str | None
@@ -36,11 +36,11 @@ class JobKeywords(TypedDict, total=False):
 
 
 class RetryKeywords(JobKeywords, Figures):
-    """What `Tracker.retrying` takes besides the operation and a policy."""
+    """The keywords of `Tracker.retrying`, in addition to the operation and a policy."""
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Tracker.job` takes besides the operation."""
+    """The options of `Tracker.job`, in addition to the operation."""
 
     job_type: str | None = None
     description: str | None = None
@@ -60,10 +60,10 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> JobOptions:
-        """Check the names of *options*.
+        """Check the names in *options* and return the options.
 
         Raises:
-            InvalidArgument: if one is unknown.
+            InvalidArgument: if a name is unknown.
         """
         for name in options:
             if name not in cls.__struct_fields__:

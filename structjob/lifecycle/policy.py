@@ -1,4 +1,4 @@
-"""When work is tried again: a policy of tenacity's, the user's own or one made of a few figures."""
+"""Retry policies: a tenacity policy, either the user's own or built from the retry options."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tenacity import AsyncRetrying, Future, RetryCallState, Retrying
 
     Policy = AsyncRetrying | Retrying
-    """What says when to try again."""
+    """A policy that decides when to retry."""
 
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 
 class Figures(TypedDict, total=False):
-    """A policy in figures; see `structjob.retrying`."""
+    """The retry options; see `structjob.retrying`."""
 
     max_attempts: int
     delay: float
@@ -41,24 +41,25 @@ DEFAULTS: Figures = {
 
 
 def failed(state: RetryCallState, exc: BaseException) -> None:
-    """Tell the policy that this try ended by *exc*."""
+    """Report to the policy that this attempt ended with *exc*."""
     state.set_exception((type(exc), exc, traceback_of(exc)))
     state.outcome = _outcome_type().construct(state.attempt_number, exc, has_exception=True)
 
 
 def can_be_judged(exc: BaseException) -> bool:
-    """Return whether tenacity can ask *exc* for its class; where that raises, it would raise this
-    in place of *exc*.
+    """Return whether tenacity can read the class of *exc*.
+
+    If that raises, tenacity would raise this error instead of *exc*.
     """
     try:
         isinstance(exc, _Unlikely)
-    except Exception:  # noqa: BLE001 -- this is the question
+    except Exception:  # noqa: BLE001 -- the error is the answer
         return False
     return True
 
 
 class _Unlikely:
-    """A class that no exception is of."""
+    """A class that no exception is an instance of."""
 
 
 @functools.cache
@@ -67,21 +68,21 @@ def _outcome_type() -> type[Future]:
 
     class Outcome(Future):
         def result(self, timeout: float | None = None) -> Any:
-            # The method of the standard library asks whether the exception is true: one of length 0
-            # would be swallowed.
+            # The method of the standard library tests the exception for truth. It would swallow an
+            # exception of length 0.
             exc = self.exception()
             if exc is None:
                 return super().result()
             try:
                 raise exc
             finally:
-                del exc  # else the exception refers to this frame, and this frame to the exception
+                del exc  # otherwise the exception and this frame would refer to each other
 
     return Outcome
 
 
 def limit_of(stop: Any) -> int | None:
-    """Return after how many tries *stop* stops, if it says so."""
+    """Return the number of attempts after which *stop* stops; None if it has no such limit."""
     from tenacity import stop_any
 
     limits = [limit_of(one) for one in stop.stops] if isinstance(stop, stop_any) else []
@@ -94,8 +95,9 @@ def limit_of(stop: Any) -> int | None:
 def policy_maker(
     policy: Policy | None, figures: Mapping[str, Any]
 ) -> Callable[[Classifier | None], Policy]:
-    """Return what makes the policy of a run, given the tracker's classifier; what is wrong is said
-    now.
+    """Return a function that takes the tracker's classifier and returns the policy of a run.
+
+    Invalid arguments raise here, not at the run.
     """
     if policy is not None:
         from tenacity import AsyncRetrying, Retrying
@@ -149,7 +151,7 @@ def _policy_of(wanted: Mapping[str, Any], again: Any, classifier: Classifier | N
             return False
         if again is None:
             return bool(error_fields(exc, classifier)["retry_possible"])
-        # As `except` does; `isinstance` would ask the exception for its class.
+        # As `except` does. `isinstance` would read an attribute of the exception.
         return issubclass(type(exc), again) if isinstance(again, tuple) else bool(again(exc))
 
     return tenacity.AsyncRetrying(

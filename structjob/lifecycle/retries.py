@@ -1,9 +1,9 @@
-"""Work that is tried again: each try is a step ``attempt-N`` of a step of its own, or an attempt at
-a whole job.
+"""Work that is retried. Each attempt is a step ``attempt-N`` within a step, or an attempt at a
+whole job.
 
-Whether, when and how often is up to `tenacity`: by a policy of the user's, or by one that is made
-of a few figures. What is done here is to record it. The policy is asked as soon as a try is left,
-so that one record says what became of the try and how long the next one waits.
+`tenacity` decides whether, when and how often to retry, with the user's policy or with a policy
+built from the retry options. This module records it. It asks the policy as soon as an attempt ends.
+So one record contains both the outcome of the attempt and the delay before the next one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy
 
 _SLICE = 0.2
-"""Seconds that a pause in code without a loop sleeps at a time, to notice a cancellation."""
+"""Maximum seconds of one sleep during a pause in code without a loop, so that a cancellation is
+noticed.
+"""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,8 +57,10 @@ H = TypeVar("H")
 
 
 def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]) -> Retrying[Step]:
-    """Return tries at one piece of work in whatever job runs, for ``async for``, for ``for`` in
-    code without a loop, or as a decorator of functions and coroutine functions.
+    """Return attempts at one piece of work in the current job.
+
+    Use it with ``async for``, with ``for`` in code without a loop, or as a decorator of functions
+    and coroutine functions.
 
     ::
 
@@ -64,26 +68,26 @@ def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]
             async with attempt:
                 await download()
 
-    The work is a step *name*; each try is a step ``attempt-N`` within it. One that is tried again
-    ends ``retrying``, with ``retry_delay`` (seconds) in its metadata and events; the last one, and
-    with it the step *name*, ends as the work does. The last exception goes on its way as it is.
-    Outside a job the work is tried just the same, untracked.
+    The work is a step *name*. Each attempt is a step ``attempt-N`` within it. An attempt that is
+    followed by a retry ends ``retrying``, with ``retry_delay`` (seconds) in its metadata and
+    events. The last attempt, and with it the step *name*, ends as the work does. The last exception
+    is re-raised unchanged. Outside a job the work is retried in the same way, but untracked.
 
     Args:
         name: At most 200 characters.
-        policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that says when to try again,
+        policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to retry,
             instead of *figures*. It also decides what is raised in the end: a
             ``tenacity.RetryError`` unless it has ``reraise=True``.
-        figures: max_attempts: tries in all, 3 by default. delay: seconds
-            before the second try, 1 by default. backoff: what each further delay is multiplied by,
-            2 by default. max_delay: seconds of a delay at most, 60 by default. jitter: seconds at
-            most that are added to each at random, 0 by default. on: which exceptions to try again
-            after: a type, several, or a function that is given one and says so. By default those
-            after which a retry may help, as the tracker's *classifier* says (``retry_possible``;
-            without one: timeouts, lost connections).
+        figures: The retry options. max_attempts: total number of attempts, 3 by default. delay:
+            seconds before the second attempt, 1 by default. backoff: factor for each further delay,
+            2 by default. max_delay: maximum seconds of a delay, 60 by default. jitter: maximum
+            random seconds added to each delay, 0 by default. on: the exceptions to retry: a type,
+            several types, or a function that takes an exception and returns whether to retry. By
+            default these are the exceptions for which the tracker's *classifier* returns
+            ``retry_possible``; without a classifier, timeouts and lost connections.
 
     Raises:
-        InvalidArgument: if one of these is not so.
+        InvalidArgument: if an argument is invalid.
     """
     return retrying_in(None, name, policy, figures)
 
@@ -91,7 +95,9 @@ def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]
 def retrying_in(
     job: Job | None, name: str, policy: Policy | None, figures: Mapping[str, Any]
 ) -> Retrying[Any]:
-    """Return the tries at a piece of work of *job*; None is the job that runs where they begin."""
+    """Return the attempts at a piece of work of *job*. None stands for the job that is current when
+    they start.
+    """
     check_text("the name of a step", name, 200)
     make_policy = policy_maker(policy, figures)
 
@@ -104,12 +110,12 @@ def retrying_in(
 def retrying_job(
     host: JobHost, operation: str, policy: Policy | None, given: Mapping[str, Any]
 ) -> Retrying[Job]:
-    """Return the tries at a whole job; *given* are the figures of a policy and the options of the
-    job.
+    """Return the attempts at a whole job. *given* contains the retry options and the job's
+    options.
     """
     figures = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
-    # what is wrong is said where the mistake was made
+    # raise errors in the arguments here, where the caller made the mistake
     Job(host, operation, parent=None, options=options)
     make_policy = policy_maker(policy, figures)
 
@@ -120,8 +126,10 @@ def retrying_job(
 
 
 class Retrying(Generic[H]):
-    """What ``retrying(…)`` returns: ``async for`` and ``for`` give one `Try` after the other; each
-    use begins anew.
+    """The return value of ``retrying(…)``. ``async for`` and ``for`` return one `Try` after
+    another.
+
+    Each use starts again from the first attempt.
     """
 
     def __init__(self, what: str, begin: Callable[[], _Tries[H]]) -> None:
@@ -135,11 +143,13 @@ class Retrying(Generic[H]):
         return _InThread(self._begin())
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate a function or coroutine function: each call is tried as often as it takes; of a
-        job, what it returns is the result.
+        """Decorate a function or coroutine function, so that each call is retried as often as
+        necessary.
+
+        For a whole job, the return value becomes the job's result.
 
         Raises:
-            InvalidArgument: if *function* is a generator function, or no function.
+            InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
         if is_coroutine_function(function, self._what):
@@ -166,7 +176,7 @@ class Retrying(Generic[H]):
 
 
 class _InThread(Generic[H]):
-    """Tries in code without a loop: nothing in them is waited for but the pauses, which sleep."""
+    """Attempts in code without an event loop. Only the delays wait, and they sleep."""
 
     def __init__(self, tries: _Tries[H]) -> None:
         self._tries = tries
@@ -183,10 +193,11 @@ class _InThread(Generic[H]):
 
 
 def _driven(work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of *work*, which waits for nothing.
+    """Return the result of *work*, which must not wait for anything.
 
     Raises:
-        InvalidState: if it does: a callback of the policy is a coroutine function that awaits.
+        InvalidState: if it waits, because a callback of the policy is a coroutine function that
+            awaits.
     """
     try:
         work.send(None)
@@ -198,11 +209,12 @@ def _driven(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Try(Generic[H]):
-    """One try, for ``async with`` or ``with``, which gives its `Step` (of a whole job: its `Job`).
+    """One attempt, for ``async with`` or ``with``, which returns its `Step` (for a whole job, its
+    `Job`).
 
     Attributes:
-        number: Which one it is, from 1.
-        retry_state: Tenacity's ``RetryCallState``; a policy that looks at results is told them by
+        number: The number of the attempt, from 1.
+        retry_state: Tenacity's ``RetryCallState``. For a policy that looks at results, call
             ``retry_state.set_result(…)``.
     """
 
@@ -237,25 +249,26 @@ class Try(Generic[H]):
         return _driven(self._tries.leave(exc))
 
     def keep(self, handle: H, returned: Any) -> None:
-        """Note what a decorated function has returned."""
+        """Store the return value of a decorated function."""
         self.retry_state.set_result(returned)
         if isinstance(handle, Job) and handle.result is None and not handle.existing:
             handle.result = returned
 
 
 class _Verdict(msgspec.Struct, frozen=True):
-    """What a policy says of a try."""
+    """A policy's decision about an attempt."""
 
     failure: BaseException | None
-    """What it ended by."""
+    """The exception that ended the attempt."""
     delay: float | None
-    """Seconds until the next one; None if it was the last."""
+    """Seconds until the next attempt; None if this was the last one."""
     raised: BaseException | None
-    """What comes out of it all."""
+    """The exception that the caller gets in the end."""
 
     def settle(self, exc: BaseException | None) -> bool:
-        """Return whether *exc*, which left the try, goes no further; raise what the policy raises
-        in its place.
+        """Return whether *exc*, which left the attempt, is swallowed.
+
+        If the policy raises another exception instead, raise that.
         """
         if self.raised is not None and self.raised is not exc:
             raise self.raised
@@ -263,12 +276,12 @@ class _Verdict(msgspec.Struct, frozen=True):
 
 
 class _Tries(Generic[H]):
-    """One run of tries, driven by a copy of a policy: those of concurrent runs must not share their
+    """One run of attempts, driven by a copy of a policy, because concurrent runs must not share its
     state.
     """
 
     blocking = False
-    """Whether they are made in code without a loop."""
+    """Whether the attempts are made in code without an event loop."""
 
     def __init__(self, policy: Policy) -> None:
         from tenacity import RetryCallState
@@ -277,7 +290,7 @@ class _Tries(Generic[H]):
         self._policy.begin()
         self.state: RetryCallState = RetryCallState(self._policy, None, (), {})
         self.returned: Any = None
-        """What comes out of it all, if no exception does."""
+        """The final return value, if no exception is raised."""
         self._delay: float | None = None
         self._over = False
         self._begun = False
@@ -288,7 +301,8 @@ class _Tries(Generic[H]):
     async def __anext__(self) -> Try[H]:
         if self._over:
             raise StopAsyncIteration
-        if self._begun and self.state.outcome is None:  # there would be no end of it
+        # without this check the loop would never end
+        if self._begun and self.state.outcome is None:
             raise InvalidState(
                 f"try {self.state.attempt_number} was not made: write `async with attempt:` around the work"
             )
@@ -307,14 +321,14 @@ class _Tries(Generic[H]):
 
     async def _before(self) -> None:
         if self._policy.enabled:
-            await self._ask()  # the policy's own callback
+            await self._ask()  # this calls the policy's own callback
 
     async def _ask(self) -> Any:
         answer: Any = self._policy.iter(self.state)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next try."""
+        """Wait before the next attempt."""
         if self.blocking:
             self._sleep(delay)
         else:
@@ -334,17 +348,19 @@ class _Tries(Generic[H]):
         return not isinstance(self._policy, AsyncRetrying)
 
     def _stop_if_asked(self) -> None:
-        """Raise `Cancelled` if the job around the work was asked to stop."""
+        """Raise `Cancelled` if the job of this work was asked to stop."""
         if (job := current_job()) is not None:
             job._stop_if_asked()
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
-        """Ask the policy. Nothing is awaited but its own callbacks, and whatever they raise is an
-        answer.
+        """Ask the policy for its decision.
+
+        Only the policy's own callbacks are awaited. An exception that they raise is also a
+        decision.
         """
         if exc is not None and not (issubclass(type(exc), Exception) and can_be_judged(exc)):
-            # A cancellation is not a policy's to swallow, though some mean to:
-            # `retry_if_not_exception_type`, say.
+            # A policy must not swallow a cancellation. Some would, for example
+            # `retry_if_not_exception_type`.
             self._over = True
             return _Verdict(exc, None, exc)
         trace = traceback_of(exc) if exc is not None else None
@@ -360,7 +376,7 @@ class _Tries(Generic[H]):
             except BaseException as raised:  # noqa: BLE001 -- it is recorded, and then raised
                 self._over = True
                 if raised is exc:
-                    # nobody looks for a fault in the frames that tenacity adds
+                    # remove the frames that tenacity adds: they do not help to find the fault
                     restore_traceback(exc, trace)
                 return _Verdict(exc if exc is not None else raised, None, raised)
         else:
@@ -380,21 +396,21 @@ class _Tries(Generic[H]):
         }
 
     async def enter(self, number: int) -> H:
-        """Begin a try."""
+        """Start an attempt."""
         raise NotImplementedError
 
     async def leave(self, exc: BaseException | None) -> bool:
-        """End it; return whether *exc* goes no further."""
+        """End the attempt, and return whether *exc* is swallowed."""
         raise NotImplementedError
 
     def _given_up(self, exc: BaseException) -> None:
-        """Record that *exc* came instead of the next try."""
+        """Record that *exc* was raised instead of the next attempt."""
         raise NotImplementedError
 
 
 class _StepTries(_Tries[Step]):
-    """Tries that are steps within a step, which lasts from the first to the last of them, the
-    delays included.
+    """Attempts that are steps within a step. That step lasts from the first attempt to the last,
+    including the delays.
     """
 
     def __init__(
@@ -444,7 +460,7 @@ class _StepTries(_Tries[Step]):
 
     async def leave(self, exc: BaseException | None) -> bool:
         if self._step is not None:
-            # what the policy's callbacks log belongs to the step around it
+            # events from the policy's callbacks belong to the enclosing step
             self._step._leave_scope()
         verdict = await self._judge(exc)
         if self._whole is not None:
@@ -473,13 +489,13 @@ class _StepTries(_Tries[Step]):
 
 
 def _end(step: Step, status: str, exc: BaseException | None) -> None:
-    if step.status is StepStatus.RUNNING:  # not if it was ended by hand, or with its job
+    if step.status is StepStatus.RUNNING:  # not if it was ended manually or together with its job
         step._finish(status, exc)
 
 
 class _JobTries(_Tries[Job]):
-    """Tries that are the attempts at one job. Each but the last ends ``failed``, since a job knows
-    no other word for it.
+    """Attempts at one job. Each attempt except the last ends ``failed``, because a job has no
+    status ``retrying``.
     """
 
     def __init__(self, policy: Policy, host: JobHost, operation: str, options: JobOptions) -> None:

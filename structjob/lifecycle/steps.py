@@ -48,12 +48,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MANY = 1 << 53
-"""Units at a time that need no closer look."""
+"""Limit of the fast path in `advance`: larger numbers of units are checked."""
 _MOST = sys.float_info.max
-"""Units that the column holds at most."""
+"""Maximum number of units that the column can hold."""
 
 _RETRY = ("attempt_number", "max_attempts", "retry_delay")
-"""What the metadata of a step tell of it as one try among several (S1); its events tell it, too."""
+"""Keys of a step's metadata that describe it as one attempt of several. Its events contain them,
+too.
+"""
 
 
 _MADE = "it is given when the step is made"
@@ -65,16 +67,17 @@ def _check_total(value: float | None) -> float | None:
 
 
 class Step(StepVocabulary):
-    """A live step of a job. Made by ``job.step()`` and ``structjob.step()``; begins with ``async
-    with`` or `start`.
+    """A live step of a job, created by ``job.step()`` or ``structjob.step()``.
+
+    It starts with ``async with`` or `start`.
 
     Attributes:
-        id: UUIDv7.
-        name: What it does.
-        seq: Its place among the steps of its job's attempt, from 1.
-        status: A `StepStatus`; ``None`` before it begins.
-        completed: Units done.
-        total: Units to do, if they are known.
+        id: A UUIDv7.
+        name: The name of the step's work.
+        seq: Its position among the steps of the job's attempt, from 1.
+        status: A `StepStatus`; ``None`` before the start.
+        completed: Number of units done.
+        total: Number of units to process, if it is known.
     """
 
     __slots__ = (
@@ -137,7 +140,7 @@ class Step(StepVocabulary):
 
     @property
     def ended(self) -> bool:
-        """Whether it has begun and ended."""
+        """Whether the step has started and ended."""
         return (
             self._status is not None
             and self._status is not StepStatus.RUNNING
@@ -145,10 +148,10 @@ class Step(StepVocabulary):
         )
 
     def start(self) -> Done[Self]:
-        """Begin the step. It has begun when this returns; to await the result is optional.
+        """Start the step. The step has started when this returns; awaiting the result is optional.
 
         Raises:
-            InvalidState: if it began before, or its job does not run.
+            InvalidState: if it was started before, or its job is not running.
         """
         self._begin()
         return Done(self)
@@ -222,19 +225,20 @@ class Step(StepVocabulary):
         error: BaseException | None = None,
         **fields: Any,
     ) -> Done[None]:
-        """End the step by hand. It has ended when this returns; to await the result is optional.
+        """End the step manually. The step has ended when this returns; awaiting the result is
+        optional.
 
         Args:
-            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying``: it
-                failed, and is tried again. By default ``failed`` if there is an *error*
-                (``cancelled`` if it is a cancellation), else ``completed``.
-            error: What went wrong.
-            fields: Further attributes for its last event.
+            status: ``completed``, ``failed``, ``skipped``, ``cancelled``, or ``retrying`` (it
+                failed, and is retried). By default ``failed`` if there is an *error* (``cancelled``
+                if it is a cancellation), otherwise ``completed``.
+            error: The exception that ended the step.
+            fields: Further attributes for the step's last event.
 
         Raises:
-            InvalidState: if it has ended already, or never began.
-            InvalidArgument: if *status* is none of these, *error* is no exception, or a completed
-                step is given an error.
+            InvalidState: if the step has already ended, or has not started.
+            InvalidArgument: if *status* is not one of these values, *error* is not an exception, or
+                a completed step is given an error.
         """
         ended_as = ending(
             "a step", status, error, ("completed", "failed", "skipped", "cancelled", "retrying")
@@ -254,10 +258,10 @@ class Step(StepVocabulary):
             self._finish(outcome(exc), exc)
 
     def skip(self, reason: str | None = None) -> None:
-        """End the step as skipped: there was nothing to do.
+        """End the step as skipped, because there was nothing to do.
 
         Raises:
-            InvalidState: if it does not run.
+            InvalidState: if the step is not running.
         """
         if self._status is None:
             raise InvalidState(
@@ -270,8 +274,9 @@ class Step(StepVocabulary):
         self._finish("skipped", None)
 
     def abandon(self, reason: str) -> None:
-        """Record the step as cancelled, for *reason*, because its tracker or its process ends now;
-        see `Job.abandon`.
+        """Record the step as cancelled because its tracker or process ends now; see `Job.abandon`.
+
+        *reason* is recorded as the reason.
         """
         if self._status is StepStatus.RUNNING:
             self._abandoned = True
@@ -282,10 +287,10 @@ class Step(StepVocabulary):
     ) -> None:
         job = self._job
         if status == "completed":
-            exc = None  # it was left by `sys.exit(0)`
+            exc = None  # the block was left by `sys.exit(0)`
         if not job.host.tracked:
             self._status = StepStatus(status)
-            self._abandoned = True  # a second end is no error where nothing is recorded
+            self._abandoned = True  # without a tracker, a second end is not an error
             return
         self._pending = False
         self._status = StepStatus(status)
@@ -302,7 +307,7 @@ class Step(StepVocabulary):
         try:
             if exc is not None:
                 self._tell(exc, fields)
-        finally:  # whatever is wrong with the exception
+        finally:  # record the step even if the exception cannot be described
             self._record()
         attrs = {**fields, "status": status, **duration_fields(seconds)}
         if self._completed:
@@ -315,7 +320,7 @@ class Step(StepVocabulary):
         end_span(self)
 
     def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
-        """Say what went wrong."""
+        """Record the error: in the step, on the exception, and as an event."""
         job = self._job
         self._error = describe(exc)
         if not is_noted(exc, self._id, job.id):
@@ -335,19 +340,19 @@ class Step(StepVocabulary):
     # --------------------------------------------------------------------------
 
     def advance(self, units: float = 1) -> None:
-        """Count *units* as done; may be called in a tight loop.
+        """Count *units* as done. It is fast enough for a tight loop.
 
-        Never raises, unless logging is strict: a negative number, what is no number, and a count
-        after the end of the step are ignored, with one warning on the logger ``structjob``.
+        It never raises, unless logging is strict. A negative number, a value that is not a number,
+        or a call after the end of the step is ignored with one warning on the logger ``structjob``.
 
         Args:
-            units: Any finite number: of Python, NumPy, `decimal` or `fractions`.
+            units: Any finite number of Python, NumPy, `decimal` or `fractions`; 1 by default.
         """
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("advance"))
             return
-        # No call between reading and writing `_completed`: other threads count, too, and they are
-        # let in at calls only.
+        # There must be no call between reading and writing `_completed`, because other threads
+        # count, too, and threads switch only at calls.
         if (type(units) is int or type(units) is float) and 0 <= units < _MANY:
             self._completed += units
         else:
@@ -372,18 +377,18 @@ class Step(StepVocabulary):
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """Report progress; recorded at most four times a second.
+        """Report progress. It is recorded at most four times a second.
 
-        Never raises, unless logging is strict: a wrong value, and whatever comes after the end of
-        the step, is ignored, with one warning on the logger ``structjob``. In a ``with`` block it
-        raises `Cancelled` once the job was asked to stop, as `Job.check_cancelled` does.
+        It never raises, unless logging is strict. An invalid value, or a call after the end of the
+        step, is ignored with one warning on the logger ``structjob``. In a ``with`` block it raises
+        `Cancelled` if the job was asked to stop, as `Job.check_cancelled` does.
 
         Args:
-            completed: Units done, in place of what was counted.
-            total: Units to do.
-            percent: 0–100, where there are no units.
+            completed: Number of units done. It replaces the number counted so far.
+            total: Number of units to process.
+            percent: 0–100, for steps without units.
             description: What the step is doing.
-            metadata: Added to what is there.
+            metadata: Merged into the existing metadata.
         """
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
@@ -403,21 +408,23 @@ class Step(StepVocabulary):
         self._progressed()
 
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
-        """Iterate over *items* (with ``async for`` or ``for``), counting each as done when its turn
-        is over.
+        """Iterate over *items* with ``async for`` or ``for``, and count each item after it was
+        processed.
 
         Args:
-            items: Any iterable or async iterable; its length becomes *total* if that is not known.
+            items: Any iterable or async iterable. Its length becomes *total* if that is not known.
         """
         if self.total is None and isinstance(items, Sized):
-            # a length that cannot be told; the iteration says what is wrong, if anything is
+            # if the length cannot be determined, the iteration raises the error, if there is one
             with suppress(Exception):
                 self.total = len(items)
         return Items(items, self.advance, self._job._stop_if_asked)
 
     @property
     def percent(self) -> float | None:
-        """How far it is, 0–100: as told, else by its units; ``None`` if neither is known."""
+        """The progress, 0–100: the reported percentage, otherwise derived from the units; ``None``
+        if neither is known.
+        """
         if self._percent is not None:
             return self._percent
         return percent_of(self._completed, self.total) if self.total else None

@@ -1,6 +1,6 @@
-"""Jobs and steps that no tracker records: they take what others take, and record nothing.
+"""Jobs and steps without a tracker: they accept the same calls, and record nothing.
 
-So code that is decorated or uses steps runs unchanged where no tracker is open, or outside jobs.
+So decorated code and code with steps runs unchanged if no tracker is open, or outside jobs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class _NoTracker:
-    """What jobs ask of a tracker, where none is open; see `structjob.lifecycle.host.JobHost`."""
+    """The host of jobs if no tracker is open; see `structjob.lifecycle.host.JobHost`."""
 
     tracked = False
     project: str | None = None
@@ -36,44 +36,44 @@ class _NoTracker:
 
     @property
     def recorder(self) -> Recorder:
-        """There is none."""
+        """Raise `NotOpen`, because there is no recorder."""
         self._refuse()
 
     @property
     def classifier(self) -> Classifier | None:
-        """What `structjob.configure` was given."""
+        """The classifier of `structjob.configure`."""
         return SETUP.classifier
 
     def require_open(self) -> None:
-        """Nothing needs to be open."""
+        """Do nothing, because no tracker is necessary."""
 
     async def claim(
         self, row: dict[str, Any], job: Job, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
-        """It is the first attempt, as far as is known here."""
+        """Return the first attempt, because no earlier attempts are known."""
         return None, 1
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """No other job has the key."""
+        """Return None, because no other job has the key."""
         return None
 
     def provisional(self, job_id: str, former: int) -> int:
-        """See `claim`."""
+        """Return the next number; see `claim`."""
         return former + 1
 
     async def committed(self, state_seq: int, seconds: float) -> None:
-        """Nothing is stored."""
+        """Return at once, because nothing is stored."""
 
     def wait_committed(self, state_seq: int, seconds: float) -> None:
-        """Nothing is stored."""
+        """Return at once, because nothing is stored."""
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Refuse: there is no loop."""
+        """Raise `NotOpen`, because there is no loop."""
         work.close()
         self._refuse()
 
     def flush_later(self, handle: Handle) -> None:
-        """Nothing is recorded."""
+        """Do nothing, because nothing is recorded."""
 
     def _refuse(self) -> NoReturn:
         raise NotOpen("no tracker is open; open one with `with structjob.Tracker(…)`")
@@ -83,8 +83,9 @@ NO_TRACKER: JobHost = _NoTracker()
 
 
 def current_host() -> JobHost:
-    """Return where a job belongs that is begun here without naming a tracker: to the tracker of the
-    job around it, else to the one that was opened first.
+    """Return the host of a job that starts here without an explicit tracker.
+
+    It is the tracker of the enclosing job, otherwise the tracker that was opened first.
     """
     scope = current_scope()
     around = cast("Job | None", scope.job) if scope is not None else None
@@ -94,7 +95,7 @@ def current_host() -> JobHost:
 
 
 def untracked_job(operation: str) -> Job:
-    """Return a running job that nothing records, for steps outside jobs."""
+    """Return a running job that is not recorded, for steps outside jobs."""
     job = Job(NO_TRACKER, operation, parent=None, options=JobOptions())
     job.begin_untracked()
     return job

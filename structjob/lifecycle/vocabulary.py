@@ -1,5 +1,5 @@
-"""What jobs and steps say in the words of their work: loggers of their own, steps by name,
-durations, summaries.
+"""Methods of jobs and steps that describe their work: loggers, named steps, durations and
+summaries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INFO, ERROR = Kind("step_info"), Kind("step_error")
 """The kinds of these events."""
 
 _CLOCK = 1e9
-"""Seconds above which a number is a time since 1970, and not one of `time.monotonic`."""
+"""A larger number is a time in seconds since 1970, not a value of `time.monotonic`."""
 
 
 def _method(level: str) -> Any:
@@ -52,15 +52,16 @@ def _method(level: str) -> Any:
 
 
 class HandleLogger:
-    """What ``job.log`` and ``step.log`` are: a logger whose events belong to that job or step,
-    whatever the running code belongs to.
+    """The type of ``job.log`` and ``step.log``: a logger whose events belong to that job or step.
 
-    It has structlog's methods, ``success`` among them, and passes structlog's processors.
+    The running code may belong to another job. The logger has structlog's methods and ``success``,
+    and uses structlog's processors.
 
     Args:
-        scope: Returns the scope of the events.
-        about: Returns attributes of each event, which those of a call replace.
-        bound: The logger of structlog's behind it.
+        scope: A function that returns the scope of the events.
+        about: A function that returns attributes for each event. The attributes of a call replace
+            them.
+        bound: The underlying structlog logger.
     """
 
     __slots__ = ("_about", "_logger", "_scope")
@@ -89,7 +90,7 @@ class HandleLogger:
 
 
 class JobVocabulary(Handle):
-    """What a job says of its work. An operation's logger of other libraries is a job here."""
+    """The logging methods of a job. They replace the operation loggers of other libraries."""
 
     __slots__ = ()
     if TYPE_CHECKING:
@@ -100,43 +101,47 @@ class JobVocabulary(Handle):
 
     @property
     def log(self) -> HandleLogger:
-        """A logger whose events belong to this job, whatever the running code belongs to; it logs
-        after the job's end, too.
+        """A logger whose events belong to this job, even if the running code belongs to another
+        one.
+
+        It also works after the job's end.
         """
         return HandleLogger(self._own_scope)
 
     def bind(self, **fields: Any) -> None:
-        """Add *fields* to every event of this job and its steps from now on, in every task and
-        thread. Those of its children do not get them; ``None`` takes a field back.
+        """Add *fields* to all later events of this job and its steps, in every task and thread.
+
+        The events of its child jobs do not get them. The value ``None`` removes a field.
         """
         self._bound.update(fields)
         for name in [name for name, value in self._bound.items() if value is None]:
             self._bound.pop(name, None)
 
     def log_step(self, step: str, message: str, /, **fields: Any) -> None:
-        """Log progress under the name of a *step*, without beginning a step.
+        """Log progress under the name of a *step*, without starting a step.
 
         Args:
-            step: Its name, for the column ``step``.
+            step: The name, for the column ``step``.
             message: What happened.
-            fields: Attributes; every name is free.
+            fields: Attributes. No name is reserved.
         """
         self._log_of(step).info(message, **fields)
 
     def log_success(self, step: str, message: str, /, **fields: Any) -> None:
-        """Do as `log_step` does, with level ``success``."""
+        """Log as `log_step` does, with level ``success``."""
         self._log_of(step).success(message, **fields)
 
     def log_error(
         self, step: str, message: str, exc: BaseException | None = None, /, **fields: Any
     ) -> None:
-        """Do as `log_step` does, with level ``error``; the job goes on.
+        """Log as `log_step` does, with level ``error``. The job continues.
 
         Args:
             step: See `log_step`.
             message: What went wrong.
-            exc: The exception, if there is one: its type, message, code and traceback are recorded.
-                Without one, ``error_type=`` and ``error_code=`` say what it is counted as.
+            exc: The exception, if there is one. Its type, message, code and traceback are recorded.
+                Without an exception, ``error_type=`` and ``error_code=`` define how the error is
+                grouped.
             fields: Attributes.
         """
         if exc is not None:
@@ -148,37 +153,37 @@ class JobVocabulary(Handle):
 
         Args:
             step: See `log_step`.
-            start: When it began: by `time.monotonic`, by `time.time`, or an aware datetime.
+            start: The start time: a value of `time.monotonic` or `time.time`, or an aware datetime.
             fields: Further attributes.
 
         Raises:
-            InvalidArgument: if *start* is none of these.
+            InvalidArgument: if *start* is not one of these.
         """
         lasted = duration_fields(seconds_since(start))
         self._log_of(step).info(f"{step} took {lasted['duration_str']}", **{**lasted, **fields})
 
     def start_step(self, name: str, /, *, total: float | None = None, **metadata: Any) -> Step:
-        """Begin a step by hand, and return it; ``step.end()`` ends it.
+        """Start a step manually, and return it. ``step.end()`` ends it.
 
         Args:
             name: At most 200 characters.
-            total: Units it has to do, if they are known.
-            metadata: What is stored with it.
+            total: The number of units to process, if it is known.
+            metadata: The step's metadata.
 
         Raises:
-            InvalidState: if the job does not run.
+            InvalidState: if the job is not running.
         """
         step = self.step(name, total=total, metadata=metadata)
         step.start()
         return step
 
     def summarize(self, **fields: Any) -> None:
-        """Add *fields* to the summary: they are attributes of the job's last event."""
+        """Add *fields* to the summary. They become attributes of the job's last event."""
         self._summary.update(fields)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """A copy of what `summarize` and ``end(summary=…)`` were given."""
+        """A copy of the fields given to `summarize` and ``end(summary=…)``."""
         return dict(self._summary)
 
     def _log_of(self, step: str) -> HandleLogger:
@@ -190,7 +195,7 @@ class JobVocabulary(Handle):
 
 
 class StepVocabulary(Handle):
-    """What a step says of its work."""
+    """The logging methods of a step."""
 
     __slots__ = ()
     if TYPE_CHECKING:
@@ -201,8 +206,10 @@ class StepVocabulary(Handle):
 
     @property
     def log(self) -> HandleLogger:
-        """A logger whose events belong to this step, whatever the running code belongs to; they
-        carry ``step_number``, and ``total_steps`` where it is known.
+        """A logger whose events belong to this step, even if the running code belongs to another
+        one.
+
+        The events have ``step_number``, and ``total_steps`` if it is known.
         """
         return HandleLogger(self._own_scope, self._numbers)
 
@@ -210,12 +217,12 @@ class StepVocabulary(Handle):
         """Log how long the step has taken: ``duration_ms`` and ``duration_str``.
 
         Args:
-            start: When that began: by `time.monotonic`, by `time.time`, or an aware datetime; by
-                default when the step did.
+            start: The start time: a value of `time.monotonic` or `time.time`, or an aware datetime.
+                By default the start of the step.
             fields: Further attributes.
 
         Raises:
-            InvalidArgument: if *start* is none of these.
+            InvalidArgument: if *start* is not one of these.
         """
         lasted = duration_fields(seconds_since(self._began if start is None else start))
         self.log.info(f"it took {lasted['duration_str']}", **{**lasted, **fields})
@@ -229,10 +236,10 @@ class StepVocabulary(Handle):
 
 
 def seconds_since(start: float | datetime) -> float:
-    """Return the seconds from *start* to now; never less than none.
+    """Return the seconds from *start* to now, at least 0.
 
     Raises:
-        InvalidArgument: if *start* is no time.
+        InvalidArgument: if *start* is not a time.
     """
     if isinstance(start, datetime):
         if start.tzinfo is None:

@@ -1,4 +1,4 @@
-"""The awaitable that work which is done already returns."""
+"""An awaitable result of work that is already done."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ T = TypeVar("T")
 
 
 class Done(Generic[T]):
-    """What ``step.end()`` and its like return: the work is done, awaiting it is optional.
+    """The return value of ``step.end()`` and similar methods. The work is done; awaiting it is
+    optional.
 
-    So one method serves code with and without a loop: ``await step.end()`` and ``step.end()``.
+    So one method serves code with and without an event loop: ``await step.end()`` and
+    ``step.end()``.
 
     Args:
-        value: What ``await`` gives.
+        value: The value that ``await`` returns.
     """
 
     __slots__ = ("_value",)
@@ -23,5 +25,5 @@ class Done(Generic[T]):
         self._value = value
 
     def __await__(self) -> Generator[Any, None, T]:
-        yield from ()  # nothing is waited for
+        yield from ()  # this waits for nothing
         return self._value
