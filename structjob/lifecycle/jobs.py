@@ -592,7 +592,7 @@ class Job(Cancellable):
         cpu_ms: float | None = None,
         max_rss_kb: int | None = None,
     ) -> Done[None]:
-        """End the job manually. The job has ended when this returns; awaiting the result is optional.
+        """End the job manually. It has ended when this returns; awaiting the result is optional.
 
         Args:
             status: ``completed``, ``failed`` or ``cancelled``. By default ``failed`` if there is an
