@@ -308,7 +308,7 @@ def lay_out(
 
 
 def drawn(bar: Bar, width: int, now: float, *, colour: bool, unicode: bool) -> str:
-    """Return the bar as text. If the end is not known, a part of the bar moves to and fro."""
+    """Return the bar as text. If the end is not known, a part of the bar moves back and forth."""
     full, empty = ("━", "─") if unicode else ("#", "-")
     percent = None if bar.total is None else percent_of(bar.done, bar.total)
     if percent is None:

@@ -1,4 +1,4 @@
-"""Errors: occurrences that have a fingerprint in common, and what was made of them."""
+"""Errors: occurrences with the same fingerprint, and whether they are resolved."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ _OUTCOMES: tuple[ErrorOutcome, ...] = get_args(ErrorOutcome)
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
-    """A column, for a condition by which SQLite is not to look for rows; the others choose by what
-    they know of the rows.
+    """A column in a condition for which SQLite must not use an index.
+
+    The other databases choose an index by their statistics.
     """
 
     inherit_cache = True
@@ -49,21 +50,23 @@ def _sqlite_unindexed(element: unindexed, compiler: SQLCompiler, **kw: Any) -> s
 
 
 class Errors:
-    """The errors in the store, grouped by fingerprint. Reads deliver what is pending first: a
-    program reads what it wrote.
+    """Reads the errors in the store, grouped by fingerprint.
 
-    An occurrence is an event that carries a fingerprint: the first one that tells of an exception,
-    or of a crash, and each event of level ``error`` or above without an exception; those are
-    grouped by logger, message before its arguments are filled in, and ``error_type``. They are
-    counted from the logs, so that a count is exact however often a batch was delivered. What those
-    do not tell (that an error is resolved, and what was pruned) stands in a table of its own.
+    Each read first delivers pending events, so a program always reads its own writes.
+
+    An occurrence is an event with a fingerprint: the first event that reports an exception or a
+    crash, and each event of level ``error`` or above without an exception. The latter are grouped
+    by logger, by the message before its arguments are filled in, and by ``error_type``. Occurrences
+    are counted from the logs, so a count is exact even if a batch was delivered more than once. A
+    table of its own stores the data that is not in the logs: resolved errors, and the counts of
+    pruned events.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
-        transact: Runs a call in a transaction of its own.
-        jobs: Finds the job that an id means.
-        now: The clock by which an error is resolved.
+        flush: Delivers pending events.
+        transact: Runs a call in its own transaction.
+        jobs: Finds the job of an id.
+        now: The clock for the time when an error is resolved.
     """
 
     def __init__(
@@ -94,27 +97,25 @@ class Errors:
         project: str | None = None,
         limit: int = 100,
     ) -> list[ErrorGroup]:
-        """Return the errors, those seen last first.
+        """Return the errors, the last seen first.
 
-        Which errors are listed is up to the arguments; the numbers of each are of all its
-        occurrences.
+        The arguments select the errors. The numbers of each error include all of its occurrences.
 
         Args:
-            status: ``open``, ``resolved`` or ``regressed``, or several of them; by default all.
-            outcome: ``final``: it ended a job. ``recovered``: a job in which it occurred went on.
-                All occurrences are looked at that the other arguments leave: give *since* where
-                there are very many.
-            since: Seen from this moment on; a datetime with a time zone; a `timedelta` is that long
-                before now.
-            until: Seen before this moment.
+            status: ``open``, ``resolved`` or ``regressed``, or several of them; all by default.
+            outcome: ``final``: the error ended a job. ``recovered``: a job in which it occurred
+                continued. This examines all occurrences that match the other arguments, so set
+                *since* if there are very many.
+            since: Seen from this time on: a datetime with a time zone, or a `timedelta` before now.
+            until: Seen before this time.
             operation: Seen in this operation.
-            step: Seen in a step of this name.
-            job: Seen in this job: any id of it, a `Job` or a `JobRecord`.
+            step: Seen in a step with this name.
+            job: Seen in this job: any of its ids, a `Job` or a `JobRecord`.
             project: Seen in this project.
-            limit: Errors at most, 1–10,000.
+            limit: Maximum number of errors, 1–10,000; 100 by default.
 
         Raises:
-            InvalidFilter: if a value is refused.
+            InvalidFilter: if a value is invalid.
         """
         first, last = as_utc("since", since), as_utc("until", until)
         check_span(first, last)
@@ -127,7 +128,7 @@ class Errors:
             raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
         job_id = None if job is None else id_of(job)
         equal = {"operation": operation, "step": step, "job_id": job_id, "project": project}
-        seen = _occurrences(first, last, equal)  # what is refused is refused before the flush
+        seen = _occurrences(first, last, equal)  # refuse invalid values before the flush
         await self._flush()
         if job_id is not None:
             equal["job_id"] = await self._jobs.exact_id(job_id)
@@ -145,11 +146,11 @@ class Errors:
         return await self._groups(conditions, statuses, limit)
 
     async def get(self, fingerprint: str) -> ErrorGroup:
-        """Return the error with this fingerprint, or whose fingerprint alone begins so.
+        """Return the error with this fingerprint, or the only one whose fingerprint begins with it.
 
         Raises:
-            ErrorGroupNotFound: if there is none.
-            InvalidArgument: if there are several; the message lists them.
+            ErrorGroupNotFound: if there is no such error.
+            InvalidArgument: if there are several. The message lists them.
         """
         if not isinstance(fingerprint, str):
             raise InvalidArgument(f"a fingerprint is a string, not {type(fingerprint).__name__}")
@@ -160,7 +161,7 @@ class Errors:
         if not prefix:
             raise ErrorGroupNotFound(fingerprint)
         await self._flush()
-        # A range of an index in binary order; LIKE could not use it on every database.
+        # A range of an index in binary order. Not every database could use an index for LIKE.
         begins = and_(logs.c.fingerprint >= prefix, logs.c.fingerprint < prefix + "\U0010ffff")
         found = await self._groups((begins,), (), _CANDIDATES)
         exact = [group for group in found if group.fingerprint == fingerprint]
@@ -177,35 +178,35 @@ class Errors:
         return (exact or found)[0]
 
     async def resolve(self, fingerprint: str, *, by: str | None = None) -> ErrorGroup:
-        """Say that an error is dealt with; if it occurs from now on, it has regressed.
+        """Mark an error as resolved. If it occurs after that, its status is ``regressed``.
 
         Args:
-            fingerprint: As `get` takes it.
-            by: Whose word it is, at most 128 characters.
+            fingerprint: As for `get`.
+            by: The name of the person or service that resolves it, at most 128 characters.
 
         Returns:
-            The error as it is now.
+            The error after the change.
 
         Raises:
-            ErrorGroupNotFound: if there is none.
-            InvalidArgument: if the fingerprint begins several, or *by* is no such text.
+            ErrorGroupNotFound: if there is no such error.
+            InvalidArgument: if several fingerprints begin with it, or *by* is not such a text.
         """
         if by is not None and (not isinstance(by, str) or not 0 < len(storable("by", by)) <= 128):
             raise InvalidArgument(f"by must be text of 1 to 128 characters, not {by!r}")
         return await self._settle(await self.get(fingerprint), self._now(), by)
 
     async def reopen(self, fingerprint: str) -> ErrorGroup:
-        """Take back that an error is resolved.
+        """Reopen a resolved error.
 
         Args:
-            fingerprint: As `get` takes it.
+            fingerprint: As for `get`.
 
         Returns:
-            The error as it is now.
+            The error after the change.
 
         Raises:
-            ErrorGroupNotFound: if there is none.
-            InvalidArgument: if the fingerprint begins several.
+            ErrorGroupNotFound: if there is no such error.
+            InvalidArgument: if several fingerprints begin with it.
         """
         return await self._settle(await self.get(fingerprint), None, None)
 
@@ -219,8 +220,8 @@ class Errors:
         this = errors.c.fingerprint == group.fingerprint
 
         def settle(connection: Connection) -> None:
-            # Two who resolve a new error at once: the database refuses the second one's row, and
-            # its transaction is tried again.
+            # If two callers resolve a new error at the same time, the database refuses the second
+            # row, and its transaction is retried.
             if (
                 connection.execute(
                     select(errors.c.fingerprint).where(this).with_for_update()
@@ -252,13 +253,13 @@ class Errors:
             .group_by(logs.c.fingerprint)
             .subquery("counted")
         )
-        # A moment may have several occurrences.
+        # Several occurrences may have the same time.
         same = logs.alias("same")
         latest = select(func.max(same.c.id)).where(
             same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen
         )
-        # What was pruned may have been later: a job that failed may be kept for a shorter time than
-        # one that crashed.
+        # Pruned occurrences may have been later, because failed jobs may have a shorter retention
+        # than crashed ones.
         last = case(
             (errors.c.last_seen > counted.c.last_seen, errors.c.last_seen),
             else_=counted.c.last_seen,
@@ -323,7 +324,7 @@ def _occurrences(
     since: datetime | None, until: datetime | None, equal: Mapping[str, str | None]
 ) -> tuple[ColumnElement[bool], ...]:
     found: tuple[ColumnElement[bool], ...] = (logs.c.fingerprint.is_not(None),)
-    # Exceptions are few among the events of a time: their own index leads to them.
+    # Occurrences are few among the events of a time window, so their own index is used.
     moment = unindexed(logs.c.ts)
     if since is not None:
         found += (moment >= literal(since, logs.c.ts.type),)

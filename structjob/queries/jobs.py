@@ -1,4 +1,4 @@
-"""Finding jobs: by any id, in pages, with their progress, steps, attempts and children."""
+"""Find jobs: by any id, in pages, with their progress, steps, attempts and children."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.values.redaction import stored_forms
 
 IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
-"""Given an id that structjob does not know: the job as a record, structjob's id for it, or None. It
-may be a coroutine function.
+"""A function that takes an id that structjob does not know. It returns the job as a record,
+structjob's id of the job, or None. It may be a coroutine function.
 """
 
 _EQUAL = (
@@ -92,26 +92,29 @@ _EQUAL = (
 _CANDIDATES = 6
 
 SLOWER_LIMIT = 1_000
-"""Jobs that one page of those slower than usual looks at: each is compared with a hundred others.
+"""Maximum number of jobs that one page of slower jobs examines, because each job is compared with
+100 others.
 """
 
 _AT_ONCE = 100
 
 _BATCH = 1_000
-"""Jobs that an iteration reads at a time."""
+"""Number of jobs that an iteration reads at a time."""
 
 FIRST_PAUSE, LAST_PAUSE = 0.05, 1.0
-"""Seconds between two looks whether a job has ended: at first, and at last."""
+"""Seconds between two checks whether a job has ended: the first and the longest pause."""
 
 
 class Jobs:
-    """The jobs in the store. Reads deliver what is pending first: a program reads what it wrote.
+    """Reads the jobs in the store.
+
+    Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
-        resolve_id: Asked by `find` for an id that is unknown here, before it gives up.
-        now: The clock that running times are measured by.
+        flush: Delivers pending events.
+        resolve_id: Called by `find` for an unknown id before it raises.
+        now: The clock for running times.
     """
 
     def __init__(
@@ -131,41 +134,45 @@ class Jobs:
         """Return the job with exactly this id.
 
         Args:
-            id: structjob's own id of the job; `find` takes external ids and context ids, too.
+            id: structjob's own id of the job. `find` also accepts external ids and context ids.
 
         Raises:
-            JobNotFound: if there is none; the message names the job that `find` would return.
+            JobNotFound: if there is no such job. The message names the job that `find` would
+                return.
         """
         await self._flush()
         return await self._get(id)
 
     async def find(self, any_id: AnyJob) -> JobRecord:
-        """Return the job that *any_id* means: its id, else its external id, else its context id; of
-        several, the newest.
+        """Return the job with this id, external id or context id, in this order.
+
+        If several jobs match, return the newest.
 
         Args:
-            any_id: An id; or a `Job` or a `JobRecord`, to be read again.
+            any_id: An id; or a `Job` or `JobRecord`, to read it again.
 
         Raises:
-            JobNotFound: if no job, and no legacy lookup, knows it.
+            JobNotFound: if there is no such job, and *resolve_id* does not know it.
         """
         await self._flush()
         return await self._find(any_id)
 
     async def resolve(self, prefix: str) -> JobRecord:
-        """Return the job that *prefix* means, as typed by a person: any id as `find` takes it, or
-        the beginning of one job's id.
+        """Return the job that *prefix* identifies, as typed by a person.
+
+        This is any id that `find` accepts, or the beginning of exactly one job's id.
 
         Raises:
-            InvalidArgument: if several ids begin with it; the message lists them.
-            JobNotFound: if none does.
+            InvalidArgument: if several ids begin with it. The message lists them.
+            JobNotFound: if no id begins with it.
         """
         await self._flush()
         _check_id(prefix)
         exact = await self._exact(prefix)
         if exact is not None:
             return exact
-        # A range of the binary-ordered primary key; LIKE could not use it on every database.
+        # A range of the primary key in binary order. Not every database could use an index for
+        # LIKE.
         beginning = (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
         found = await self._fetch(
             select(jobs).where(beginning).order_by(jobs.c.id).limit(_CANDIDATES)
@@ -183,18 +190,19 @@ class Jobs:
         return await self._legacy(prefix)
 
     async def ending(self, suffix: str) -> JobRecord | None:
-        """Return the job whose id ends like this, as ids are shown where there is little room; None
-        if there is none. All ids are looked at.
+        """Return the job whose id ends with *suffix*, as ids are shown where space is short.
+
+        Return None if there is no such job. All ids are examined.
 
         Raises:
-            InvalidArgument: if several ids do; the message lists them.
+            InvalidArgument: if several ids end with it. The message lists them.
         """
         await self._flush()
         if not _could_exist(suffix):
             return None
         ends = jobs.c.id.endswith(suffix, autoescape=True)
         some = select(jobs).where(ends).order_by(jobs.c.id).limit(_CANDIDATES)
-        # some databases compare without regard to case
+        # some databases ignore letter case
         found = [row for row in await self._fetch(some) if row["id"].endswith(suffix)]
         if len(found) > 1:
             listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
@@ -204,8 +212,9 @@ class Jobs:
         return rows.job(found[0]) if found else None
 
     async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
-        """Return the descendants of jobs that have any, by the jobs' ids: how many there are by
-        status, and a few that one looks for first.
+        """Return the descendants of the jobs that have any, by the jobs' ids.
+
+        The result has the number of descendants by status, and the few most important ones.
         """
         await self._flush()
         return await families(self._fetch, roots)
@@ -218,34 +227,37 @@ class Jobs:
         depth: int | None = None,
         failed: bool = False,
     ) -> Overview:
-        """Return a job with its steps and descendants, or the most telling of them.
+        """Return a job with its steps and descendants, or the most important of them.
 
         Args:
             job: The job.
-            room: How many steps, and how many descendants with their steps, are returned in full;
-                of more, some are picked: what failed, what runs, what took longest. None: all.
-            depth: How many levels of descendants are looked at; 0: none; None: all.
-            failed: Only those that failed or crashed.
+            room: Maximum number of steps, and of descendants with their steps, to return in full.
+                If there are more, failed, running and long ones are selected. None returns all.
+            depth: The number of levels of descendants; 0: no descendants; None: all.
+            failed: Only failed and crashed ones.
         """
         await self._flush()
         return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
 
     async def step_progress(self, ids: Sequence[str]) -> dict[str, Underway]:
-        """Return how far these jobs are by the steps of their latest attempts, by the jobs' ids;
-        those that have steps. Two queries, however many there are.
+        """Return the progress of these jobs by the steps of their latest attempts, by the jobs'
+        ids.
+
+        Jobs without steps are left out. This takes two queries for any number of jobs.
         """
         await self._flush()
         return await step_progress.look(self._fetch, ids)
 
     async def durations(self, operation: str) -> builtins.list[float]:
-        """Return what the last hundred completed jobs of an operation took, in milliseconds, in
-        ascending order.
+        """Return the durations of the last 100 completed jobs of an operation.
+
+        They are in milliseconds, in ascending order.
         """
         await self._flush()
         return await estimates.durations(self._fetch, operation)
 
     async def operations(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the operation of each of these jobs that there is, by their ids."""
+        """Return the operations of these jobs by id. Ids that do not exist are left out."""
         await self._flush()
         wanted = sorted(set(ids))
         found: dict[str, str] = {}
@@ -260,7 +272,7 @@ class Jobs:
         """Return the newest job with this external id.
 
         Raises:
-            JobNotFound: if there is none.
+            JobNotFound: if there is no such job.
         """
         await self._flush()
         _check_id(external_job_id)
@@ -270,8 +282,9 @@ class Jobs:
         return rows.job(found[0])
 
     async def by_context_id(self, context_id: str) -> builtins.list[JobRecord]:
-        """Return the jobs with this context id, the newest first; an empty list if there
-        are none.
+        """Return the jobs with this context id, the newest first.
+
+        The list is empty if there is no such job.
         """
         await self._flush()
         if not _could_exist(context_id):
@@ -288,15 +301,15 @@ class Jobs:
         cursor: str | None = None,
         **filters: Unpack[JobFilterKeywords],
     ) -> Page[JobRecord]:  # see JobFilter
-        """Return one page of the jobs that match, in the order of their creation.
+        """Return one page of the matching jobs, in the order of their creation.
 
         Args:
-            filter: What to list; by default everything, newest first, 100 a page.
+            filter: Which jobs to list. By default all jobs, newest first, 100 per page.
             cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
-            **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `JobFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
+            InvalidFilter: if a filter is unknown, its value is invalid, or the cursor belongs to
                 another query.
         """
         wanted = merged(JobFilter, filter, filters)
@@ -310,17 +323,17 @@ class Jobs:
     async def iterate(
         self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
     ) -> AsyncIterator[JobRecord]:  # see JobFilter
-        """Yield every job that matches, in the order of their creation.
+        """Yield every matching job, in the order of their creation.
 
-        Jobs that are created meanwhile come along only with ``order="asc"``.
+        Jobs that are created during the iteration are included only with ``order="asc"``.
 
         Args:
-            filter: What to read, newest first by default; its ``limit`` is how many rows are read
-                at a time.
-            **filters: Fields of `JobFilter`, instead of *filter* or on top of it.
+            filter: Which jobs to read, newest first by default. Its ``limit`` is the number of rows
+                read at a time.
+            **filters: Fields of `JobFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         if filter is None and "limit" not in filters:
             filters["limit"] = _BATCH
@@ -337,12 +350,12 @@ class Jobs:
     async def count(
         self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
     ) -> int:  # see JobFilter
-        """Return how many jobs match; ``limit``, ``order`` and ``sort`` do not matter.
+        """Return the number of matching jobs. ``limit``, ``order`` and ``sort`` have no effect.
 
-        A search in ``metadata``, which no index serves, looks at 100,000 jobs at a time.
+        A search in ``metadata`` has no index, and looks at 100,000 jobs at a time.
 
         Raises:
-            InvalidFilter: if a filter is unknown, its value is refused, or ``slower`` is asked for.
+            InvalidFilter: if a filter is unknown, its value is invalid, or ``slower`` is set.
         """
         wanted = merged(JobFilter, filter, filters)
         if wanted.slower:
@@ -355,7 +368,7 @@ class Jobs:
         """Return the child jobs of a job, the oldest first, without their own children.
 
         Args:
-            any_id: The job, as `find` takes it.
+            any_id: The job, as for `find`.
 
         Raises:
             JobNotFound: if there is no such job.
@@ -364,17 +377,17 @@ class Jobs:
         return [job async for job in self.iterate(parent_job_id=parent, order="asc", limit=_BATCH)]
 
     async def wait(self, any_id: AnyJob, timeout: float | None = None) -> JobRecord:  # noqa: ASYNC109 -- it covers several awaits
-        """Wait until a job has ended, wherever it runs; return it.
+        """Wait until a job has ended, in whichever process it runs, and return it.
 
-        The database is asked at once, then 20 times a second at first and once a second at last.
+        The database is queried at once, then 20 times a second, slowing down to once a second.
 
         Args:
-            any_id: The job, as `find` takes it.
-            timeout: Seconds to wait at most; None: as long as it takes.
+            any_id: The job, as for `find`.
+            timeout: Maximum seconds to wait; None: no limit.
 
         Raises:
             JobNotFound: if there is no such job.
-            TimeoutError: if it has not ended after *timeout*.
+            TimeoutError: if it has not ended after *timeout* seconds.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         job = await self.find(any_id)
@@ -391,8 +404,8 @@ class Jobs:
         return job
 
     async def _listing(self, wanted: JobFilter) -> Listing:
-        """Return what *wanted* lists, once everything pending is delivered."""
-        _conditions(wanted)  # what is refused is refused before anything is delivered
+        """Return the listing for *wanted*, after all pending events are delivered."""
+        _conditions(wanted)  # refuse an invalid filter before the flush
         await self._flush()
         if wanted.parent_job_id is not None:
             wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
@@ -413,11 +426,11 @@ class Jobs:
         )
 
     async def _by_duration(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
-        """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, by how long they took.
+        """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, sorted by duration.
 
-        No index could serve each filter in this order. What is sorted is ids and numbers.
+        No index could serve every filter in this order. Only ids and numbers are sorted.
         """
-        # The newest by the index alone, which has both columns; then what is looked at in their
+        # First find the newest jobs with the index alone, which has both columns. Then read their
         # rows.
         newest = first(
             replace(listing, order="desc", limit=SCAN_LIMIT, searches=()),
@@ -426,11 +439,11 @@ class Jobs:
         measured = select(jobs.c.id, jobs.c.duration_ms).select_from(
             newest.join(jobs, jobs.c.id == newest.c.id)
         )
-        # which might read all jobs, and look for each among these
+        # otherwise these servers might read all jobs and search for each among the newest
         for server in ("mysql", "mariadb"):
             measured = measured.prefix_with("STRAIGHT_JOIN", dialect=server)
-        # The limit leaves none out. It keeps these servers from making one query of both, in
-        # another order.
+        # The limit leaves no row out. It only prevents these servers from merging both queries into
+        # one with another order.
         some = (
             measured.where(jobs.c.duration_ms.is_not(None), *listing.searches)
             .limit(SCAN_LIMIT)
@@ -461,14 +474,15 @@ class Jobs:
         )
 
     async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
-        """Return a page of the jobs of *listing* that are slower than usual, of `SLOWER_LIMIT` that
-        are looked at.
+        """Return a page of the jobs of *listing* that are slower than usual.
+
+        It examines `SLOWER_LIMIT` jobs at most.
         """
         found: builtins.list[JobRecord] = []
         looked_at = 0
         while True:
-            # Few at a time for a short page: databases read a whole table where many of its rows
-            # are asked for.
+            # Read few rows at a time for a short page, because databases read the whole table if
+            # many of its rows are requested.
             page = await read_page(
                 self._fetch,
                 replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))),
@@ -494,15 +508,16 @@ class Jobs:
                 return Page(tuple(found), None, None)
 
     async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
-        """Return how many of a job's events were given up, by reason: ``spool_full``,
-        ``queue_full``, … Those of its children are theirs.
+        """Return the number of a job's lost events by reason: ``spool_full``, ``queue_full``, ….
+
+        The events of its child jobs are not included.
 
         Raises:
-            JobNotFound: if no job, and no legacy lookup, knows *any_id*.
+            JobNotFound: if there is no such job, and *resolve_id* does not know *any_id*.
         """
         await self._flush()
         job_id = (await self._find(any_id)).id
-        # Few rows name jobs at all; the text says which may name this one.
+        # Few rows contain job ids. A text search finds the rows that may contain this one.
         named = cast(gaps.c.jobs, Text).contains(
             msgspec.json.encode(job_id).decode(), autoescape=True
         )
@@ -515,15 +530,18 @@ class Jobs:
         return counts
 
     async def progress(self, any_id: AnyJob) -> JobProgress:
-        """Return how far the job is that *any_id* means, as `find` takes it.
+        """Return the progress of a job.
+
+        Args:
+            any_id: The job, as for `find`.
 
         Raises:
-            JobNotFound: if there is none.
+            JobNotFound: if there is no such job.
         """
         await self._flush()
         job = await self._find(any_id)
         completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
-        # What was tried again stands for nothing to be done.
+        # Attempts that were retried do not count as steps.
         mine = (
             (steps.c.job_id == job.id)
             & (steps.c.attempt == job.attempt)
@@ -561,24 +579,28 @@ class Jobs:
         )
 
     async def estimate(self, any_id: AnyJob) -> Estimate:
-        """Return how long a job and its steps take beside the last 100 jobs of its operation that
-        were completed before it.
+        """Return an estimate for a job and its steps.
+
+        It compares their durations with the last 100 jobs of the same operation that were completed
+        before the job.
 
         Args:
-            any_id: The job, as `find` takes it.
+            any_id: The job, as for `find`.
 
         Raises:
-            JobNotFound: if there is none.
+            JobNotFound: if there is no such job.
         """
         job = await self.find(any_id)
         return await estimates.look(self._fetch, job, await self.steps(job.id), self._now())
 
     async def tree(self, any_id: AnyJob) -> JobTree:
-        """Return the job that *any_id* means, as `find` takes it, with its steps, its child jobs
-        with theirs, and so on.
+        """Return a job with its steps and all of its descendants with their steps.
+
+        Args:
+            any_id: The job, as for `find`.
 
         Raises:
-            JobNotFound: if there is none.
+            JobNotFound: if there is no such job.
         """
         await self._flush()
         id_ = (await self._find(any_id)).id
@@ -617,20 +639,23 @@ class Jobs:
         cursor: str | None = None,
         **filters: Unpack[AttemptFilterKeywords],
     ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:
-        """Return the attempts at a job, the first one first (none if it has not begun yet); without
-        *any_id*, a page of those at all jobs.
+        """Return the attempts at a job, oldest first, or a page of the attempts at all jobs.
+
+        The list is empty if the job has not started. Without *any_id*, the page contains the
+        attempts at all jobs.
 
         Args:
-            any_id: The job, as `find` takes it.
-            filter: Without *any_id*: what to list; by default everything, the newest first, 100 a
-                page. What was imported without the time it began is in its job's history only.
+            any_id: The job, as for `find`.
+            filter: Without *any_id*: which attempts to list. By default all attempts, newest first,
+                100 per page. Imported attempts without a start time appear only in the history of
+                their job.
             cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
-            **filters: Fields of `AttemptFilter`, instead of *filter* or on top of it.
+            **filters: Fields of `AttemptFilter`, instead of *filter* or in addition to it.
 
         Raises:
             JobNotFound: if there is no such job.
-            InvalidFilter: if a filter is unknown, its value is refused, or the cursor belongs to
-                another query; or with *any_id*.
+            InvalidFilter: if a filter is unknown, its value is invalid, or the cursor belongs to
+                another query. Also if a filter or cursor is given together with *any_id*.
         """
         if any_id is None:
             return await self._attempts(merged(AttemptFilter, filter, filters), cursor)
@@ -672,8 +697,8 @@ class Jobs:
         return await read_page(self._fetch, listing, cursor, rows.attempt)
 
     def watch(self, any_id: AnyJob, *, children: bool = True, since: str | None = None) -> JobWatch:
-        """Return what tells, each time its ``poll()`` is awaited, which rows of a job, of its
-        attempts and steps and of its descendants have changed: for a page that watches it.
+        """Return a watch that reports the changed rows of a job, its attempts, its steps and its
+        descendants.
 
         ::
 
@@ -681,17 +706,19 @@ class Jobs:
             changes = await watch.poll()  # everything, at first
             changes = await watch.poll()  # .jobs, .attempts, .steps that changed since
 
-        While nothing changes, a poll is one query. The watch holds the ids of all these rows.
+        It is meant for a page that shows the job. Each ``poll()`` returns the changes since the
+        previous one. While nothing changes, a poll is one query. The watch holds the ids of all
+        these rows in memory.
 
         Args:
-            any_id: The job, as `find` takes it.
-            children: Whether its descendants are watched, too.
-            since: The ``state`` of `JobChanges` of an earlier watch of the same job, by any
-                process: the first poll returns what changed since, and may return some rows once
-                more.
+            any_id: The job, as for `find`.
+            children: Whether to watch its descendants, too; True by default.
+            since: The ``state`` of a `JobChanges` of an earlier watch of the same job, in any
+                process. The first poll then returns the changes since that state, and may return
+                some rows again.
 
         Raises:
-            InvalidFilter: if *since* is no state.
+            InvalidFilter: if *since* is not a valid state.
         """
 
         async def find() -> str:
@@ -700,11 +727,11 @@ class Jobs:
         return JobWatch(self._fetch, self._flush, find, children=children, since=since)
 
     async def steps(self, any_id: AnyJob, attempt: int | None = None) -> builtins.list[StepRecord]:
-        """Return the steps of one attempt at a job, in the order they began.
+        """Return the steps of one attempt at a job, in the order in which they started.
 
         Args:
-            any_id: The job, as `find` takes it.
-            attempt: The attempt's number; None is the latest.
+            any_id: The job, as for `find`.
+            attempt: The attempt's number; None for the latest.
 
         Raises:
             JobNotFound: if there is no such job.
@@ -737,10 +764,11 @@ class Jobs:
         return await self._exact(given) or await self._legacy(given)
 
     async def exact_id(self, any_id: AnyJob) -> str:
-        """Return the id of the job that *any_id* means, as `find` takes it; *any_id* itself if
-        there is none.
+        """Return the id of the job that *any_id* refers to, as for `find`; *any_id* if there is no
+        such job.
 
-        Events may be stored before the row of their job, and errors remain after it.
+        Events may be stored before the row of their job, and errors remain after that row is
+        deleted.
         """
         try:
             return (await self._find(any_id)).id
@@ -748,8 +776,8 @@ class Jobs:
             return id_of(any_id)
 
     async def _exact(self, any_id: str) -> JobRecord | None:
-        """Look in the three columns by one statement, each by its own index; the first that knows
-        the id wins.
+        """Search three columns in one statement, each with its own index. The first column that
+        matches wins.
         """
         ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
         each = (
@@ -775,7 +803,7 @@ class Jobs:
         raise JobNotFound(any_id)
 
     def _runtime(self, job: JobRecord) -> float:
-        """Return for how many seconds the job's latest attempt has run."""
+        """Return the running time of the job's latest attempt in seconds."""
         if job.started_at is None:
             return 0.0
         if job.status.terminal:
@@ -784,7 +812,8 @@ class Jobs:
             end = job.completed_at or job.cancelled_at or job.started_at
         else:
             end = self._now()
-        return max(0.0, (end - job.started_at).total_seconds())  # clocks of two hosts may differ
+        # the clocks of two hosts may differ
+        return max(0.0, (end - job.started_at).total_seconds())
 
 
 def _newest(condition: ColumnElement[bool]) -> Select[Any]:
@@ -806,20 +835,22 @@ def _check_id(id_: str) -> None:
 
 
 def _is_root() -> ColumnElement[bool]:
-    """Return whether a job has no parent, or one that is not in this database: it is in another
-    one, or was deleted.
+    """Return the condition that a job has no parent in this database.
+
+    The parent may be in another database, or may have been deleted.
     """
     parent = jobs.alias("parent")
-    # Not EXISTS: MariaDB would first read the ids of all jobs, and other databases may make a join
-    # of it, and sort all jobs for one page.
+    # Not EXISTS, because MariaDB would first read the ids of all jobs. Other databases may turn it
+    # into a join, and sort all jobs for one page.
     return (
         select(parent.c.id).where(parent.c.id == jobs.c.parent_job_id).scalar_subquery().is_(None)
     )
 
 
 def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
-    """Return one condition for each combination of the values of which several are given: each is
-    read by an index.
+    """Return one condition for each combination of values of the fields with several values.
+
+    Each combination is read with an index.
     """
     several = {
         name: value

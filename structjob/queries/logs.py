@@ -1,4 +1,4 @@
-"""Reading events back: in pages, as a stream of all that match, or counted."""
+"""Read events: in pages, as an iteration over all matches, or counted."""
 
 from __future__ import annotations
 
@@ -36,26 +36,28 @@ from structjob.store.tables import USUAL, attempts, found_by_correlation, gaps, 
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
 _MAX_BRANCHES = 50
-"""A tree of more jobs than this is read by one ``IN``: statements have a limit to what they can
-merge.
+"""Trees with at least this number of jobs are read with one ``IN``, because a statement can merge
+only a limited number of branches.
 """
 
 _BATCH = 1000
 
 MAX_OFFSET = 100_000
-"""How many events a page can leave out: they are all counted for it."""
+"""Maximum offset of a page. The skipped events are all counted."""
 
 MOST_AROUND = 1_000
-"""How many events before, and how many after one, can be asked for."""
+"""Maximum number of events before, and of events after, a given event."""
 
 
 class Logs:
-    """The events in the store. Reads deliver what is pending first: a program reads what it wrote.
+    """Reads the events in the store.
+
+    Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
-        jobs: Finds the job that a filter names.
+        flush: Delivers pending events.
+        jobs: Finds the job that a filter refers to.
     """
 
     def __init__(self, fetch: Fetch, flush: Flush, jobs: Jobs | None = None) -> None:
@@ -73,21 +75,21 @@ class Logs:
         offset: int = 0,
         **filters: Unpack[LogFilterKeywords],
     ) -> Page[EventRecord]:  # see LogFilter
-        """Return one page of the events that match, in the order of their time.
+        """Return one page of the matching events, in the order of their time.
 
         Args:
-            filter: What to list; by default everything, oldest first, 100 a page.
+            filter: Which events to list. By default all events, oldest first, 100 per page.
             cursor: The ``next_cursor`` or ``previous_cursor`` of another page of the same query.
-            start: Begin with this event, or where it would be if it does not match: an event, or
-                its ``(session_id, seq)``. The page's ``previous_cursor`` leads to what is before
-                it; with ``order="desc"``, to what is after it.
-            offset: Leave out the first *offset* events, 0–100,000; they are counted in an index
-                each time, so that a cursor is faster. Not for filters that no index serves
-                (``text``, ``attrs``; see `LogFilter`).
-            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+            start: The first event of the page, or its position if it does not match: an event, or
+                its ``(session_id, seq)``. The page's ``previous_cursor`` leads to the events before
+                it; with ``order="desc"``, to the events after it.
+            offset: Skip the first *offset* events, 0–100,000; 0 by default. They are counted in an
+                index each time, so a cursor is faster. It cannot be used with filters that have no
+                index (``text``, ``attrs``; see `LogFilter`).
+            **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, its value is refused, the cursor belongs to
+            InvalidFilter: if a filter is unknown, its value is invalid, the cursor belongs to
                 another query, or more than one of *cursor*, *start* and *offset* is given.
             EventNotFound: if the event to start with is not stored.
         """
@@ -108,26 +110,26 @@ class Logs:
     async def iterate(
         self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
     ) -> AsyncIterator[EventRecord]:  # see LogFilter
-        """Yield every event that matches and is stored when the iteration begins, in the order of
+        """Yield every matching event that is stored when the iteration starts, in the order of
         their time.
 
-        Events that are added meanwhile are left out, those that the loop's own body logs among
-        them, so that it ends. To follow a log, tail it.
+        Later events are left out, including events that the loop's own body logs. So the iteration
+        ends. To follow a log, use `tail`.
 
         Args:
-            filter: What to read; its ``limit`` is how many rows are read at a time.
-            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+            filter: Which events to read. Its ``limit`` is the number of rows read at a time.
+            **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         if filter is None and "limit" not in filters:
             filters["limit"] = _BATCH
         wanted = merged(LogFilter, filter, filters)
         _check(wanted)
         await self._flush()
-        # Both hold for all that is stored now. Neither alone ends it: ids need not rise, and
-        # another machine's clock may be ahead.
+        # Both conditions hold for all events stored now. One alone does not end the iteration: ids
+        # need not increase, and the clock of another machine may be ahead.
         (last,) = await self._fetch(
             select(func.max(logs.c.id).label("id"), func.max(logs.c.ts).label("ts"))
         )
@@ -147,20 +149,20 @@ class Logs:
     async def count(
         self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
     ) -> int:  # see LogFilter
-        """Return how many events match; ``limit`` and ``order`` do not matter.
+        """Return the number of matching events. ``limit`` and ``order`` have no effect.
 
-        Where no index leads to what is asked for (see `LogFilter`), all events of the window are
-        looked at, in stretches of 100,000 between which other queries get their turn: half a second
-        or more each.
+        If the filter has no index (see `LogFilter`), all events of the time window are examined in
+        chunks of 100,000, each of which takes half a second or more. Other queries can run between
+        the chunks.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(LogFilter, filter, {**filters, "order": "asc"})
         _check(wanted)
         await self._flush()
         until: tuple[ColumnElement[bool], ...] = ()
-        if _searches(wanted):  # so that it ends, however much is logged meanwhile
+        if _searches(wanted):  # so that it ends, however much is logged in the meantime
             (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
             until = (logs.c.id <= (last["id"] or 0),)
         return await count_all(
@@ -175,21 +177,21 @@ class Logs:
         max_seconds: float = 2.0,
         **filters: Unpack[LogFilterKeywords],
     ) -> LogHistogram:  # see LogFilter
-        """Return how many events match, by level and stretch of time.
+        """Return the number of matching events by level and interval.
 
-        The stretches cover the filter's ``since`` and ``until``, or what there is. They are of a
-        round length (1 s, 5 min, 1 h, …) and begin at round moments, in UTC.
+        The intervals cover the filter's ``since`` and ``until``, or all matching events. They have
+        a round length (1 s, 5 min, 1 h, …) and start at round times, in UTC.
 
         Args:
-            filter: What to count; ``limit`` and ``order`` do not matter.
-            buckets: How many stretches at most, 1–240.
-            max_seconds: Begin no further look after so many seconds: the newest 100,000 events are
-                counted first, then those before them, and so on. One look takes less than half a
-                second as a rule, so that it is over soon after.
-            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+            filter: Which events to count. ``limit`` and ``order`` have no effect.
+            buckets: Maximum number of intervals, 1–240; 60 by default.
+            max_seconds: Start no further chunk after this number of seconds, 2 by default. The
+                newest 100,000 events are counted first, then those before them, and so on. One
+                chunk usually takes less than half a second, so the call ends soon after the limit.
+            **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, its value is refused, or *buckets* is out of
+            InvalidFilter: if a filter is unknown, its value is invalid, or *buckets* is out of
                 range.
         """
         wanted = merged(LogFilter, filter, {**filters, "order": "desc"})
@@ -210,20 +212,21 @@ class Logs:
         after: int = 5,
         same: Literal["job", "session"] | None = None,
     ) -> EventContext:
-        """Return an event with its neighbours: what else happened there.
+        """Return an event with the events before and after it.
 
         Args:
             session_id: The event's session.
-            seq: Its number there.
-            before: How many events before it, 0–1,000.
-            after: How many events after it, 0–1,000.
-            same: Whose neighbours: those of its ``job``, by time, or of its ``session``, by number;
-                by default the job's if it has one.
+            seq: The event's number in the session.
+            before: Number of events before it, 0–1,000; 5 by default.
+            after: Number of events after it, 0–1,000; 5 by default.
+            same: Which neighbors to return: events of the same ``job``, by time, or of the same
+                ``session``, by number. By default those of the job, if the event has a job.
 
         Raises:
-            EventNotFound: if there is no such event; the message says why, where that is known.
+            EventNotFound: if there is no such event. The message contains the reason, if it is
+                known.
             InvalidFilter: if a number is out of range, or *same* is ``job`` and the event belongs
-                to none.
+                to no job.
         """
         for name, number in (("before", before), ("after", after)):
             if (
@@ -256,7 +259,7 @@ class Logs:
             later: ColumnElement[bool] = logs.c.seq > seq
         else:
             one, order = logs.c.job_id == event.job_id, [logs.c.ts, logs.c.id]
-            # Written out: see `structjob.queries.paging`.
+            # For this form of the condition see `structjob.queries.paging`.
             earlier = and_(logs.c.ts <= event.ts, or_(logs.c.ts < event.ts, logs.c.id < event.id))
             later = and_(logs.c.ts >= event.ts, or_(logs.c.ts > event.ts, logs.c.id > event.id))
         backward = (
@@ -348,31 +351,33 @@ class Logs:
         batch: int = CHUNK,
         **filters: Unpack[LogFilterKeywords],
     ) -> Tail[Any]:
-        """Return an asynchronous iterator of the events that match: those that are stored, then
-        each as it comes, from any process, once.
+        """Return an asynchronous iterator of the matching events: stored events first, then new
+        ones.
 
-        What is stored comes in the order of time. After that, each session's events come in their
-        order; those of several sessions as they are stored. A number that a session gave out and
-        that is neither stored nor explained is waited for, 15 seconds at most, and what follows it
-        in its session waits with it; should the event come later, it is returned later. Another
-        process's events are seen within a second.
+        Each event is returned once, from any process. Stored events come in the order of their
+        time. After that, the events of each session come in their order, and the events of several
+        sessions in the order in which they are stored. If a session has assigned a number that is
+        neither stored nor explained, the tail waits for it for 15 seconds at most. Later events of
+        that session wait with it. If the missing event arrives after that, it is returned then.
+        Events of other processes are seen within 1 second.
 
         Args:
-            filter: What to follow; its ``limit`` does not matter.
-            after: The `Tail.cursor` of another tail with the same filter: goes on exactly there.
-            last: Begin with the last *last* events that match; 0: with what comes from now on. By
-                default with all that are stored.
-            gaps: Return a `Gap` where numbers were given out that no event is stored for.
-            encoded: Return each event as an `EncodedEvent`, which holds its JSON as bytes: for what
-                sends or writes events, without a record of each.
-            batch: How many events `Tail.poll` returns, and memory holds, at most, 1–1,000.
-            **filters: Fields of `LogFilter`, instead of *filter* or on top of it.
+            filter: Which events to follow. Its ``limit`` has no effect.
+            after: The `Tail.cursor` of another tail with the same filter. The new tail continues
+                exactly there.
+            last: Start with the last *last* matching events; 0: only new events. By default start
+                with all stored events.
+            gaps: Also return a `Gap` for numbers without a stored event. False by default.
+            encoded: Return each event as an `EncodedEvent`, which holds its JSON as bytes. Use it
+                to send or write events without creating records. False by default.
+            batch: Maximum number of events that `Tail.poll` returns and memory holds, 1–1,000.
+            **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused; if *after* belongs to
+            InvalidFilter: if a filter is unknown, its value is invalid, or *after* belongs to
                 another filter.
 
-        The iteration raises `JobNotFound` if the filter names a job that there is not.
+        The iteration raises `JobNotFound` if the filter refers to a job that does not exist.
         """
         wanted = merged(LogFilter, filter, filters)
         if wanted.order != "asc" or wanted.until is not None:
@@ -404,7 +409,7 @@ class Logs:
         return opened
 
     def stored(self) -> None:
-        """Let the tails look at once: something was stored."""
+        """Wake the tails, because events were stored."""
         for tail in list(self._tails):
             tail.wake()
 
@@ -414,9 +419,7 @@ class Logs:
             tail.end()
 
     async def _resolved(self, wanted: LogFilter) -> LogFilter:
-        """Return the filter with the job's own id in place of whatever names the job, and whether
-        its children count.
-        """
+        """Return the filter with the job's own id, and with *children* set."""
         if wanted.job is not None:
             ids = [(await self._jobs.find(one)).id for one in values_of(wanted.job)]
         elif wanted.job_id is not None:
@@ -468,15 +471,17 @@ class Logs:
         )
 
     async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-        """Return the conditions of which one must hold, each served by an index: the jobs of a
-        tree, or the levels, types or categories.
+        """Return the conditions of which one must hold, each with an index.
+
+        They select the jobs of a tree, or the levels, types or categories.
         """
         mine = values_of(wanted.job_id)
         if mine and not wanted.children:
             return tuple(logs.c.job_id == job_id for job_id in mine)
         if mine:
             ids = family(*mine)
-            # A job's own row may be late, or in another database; its events count all the same.
+            # A job's own row may arrive late, or be in another database. Its events count in any
+            # case.
             found = {
                 row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))
             } | set(mine)
@@ -490,8 +495,9 @@ class Logs:
         return tuple(logs.c.level == level for level in _leading_levels(wanted))
 
     async def _of_correlation(self, correlation_id: str | None) -> tuple[ColumnElement[bool], ...]:
-        """Return where the events of a correlation are: most in its index, the others among those
-        of the jobs whose attempts have it.
+        """Return the conditions that find the events of a correlation id.
+
+        Most are in its index. The others are among the events of jobs whose attempts have the id.
         """
         mine = select(attempts.c.job_id).where(attempts.c.correlation_id == correlation_id)
         found = {row["job_id"] for row in await self._fetch(mine.distinct().limit(_MAX_BRANCHES))}
@@ -503,7 +509,7 @@ class Logs:
 
 
 def _narrow(wanted: LogFilter) -> bool:
-    """Return whether an index leads to fewer rows than the levels' would."""
+    """Return whether an index other than the one of the levels finds fewer rows."""
     some = (
         wanted.job,
         wanted.job_id,
@@ -516,7 +522,7 @@ def _narrow(wanted: LogFilter) -> bool:
 
 
 def _by_correlation(wanted: LogFilter) -> bool:
-    """Return whether the events are found by their correlation, and nothing narrower."""
+    """Return whether the events are found by the correlation id, and no narrower field is set."""
     narrower = (
         wanted.job,
         wanted.job_id,
@@ -528,20 +534,19 @@ def _by_correlation(wanted: LogFilter) -> bool:
 
 
 def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the levels by whose index the events are found; none where another one leads
-    to fewer.
-    """
+    """Return the levels by whose index the events are found; empty if another index finds fewer."""
     if wanted.level is None or _narrow(wanted) or not _unusual(wanted, "level"):
         return ()
-    # Warnings and worse are few among the events; of the others, the category's or the type's may
-    # be fewer.
+    # Events of level warning and above are few. For the other levels, the index of the category or
+    # type may find fewer.
     few = all(LEVELS[level] >= LEVELS["warning"] for level in values_of(wanted.level))
     return wanted.levels if few or (wanted.category is None and wanted.type is None) else ()
 
 
 def _leading(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the fields that a page is read by; the others, which no index serves beside them, are
-    searched for.
+    """Return the fields whose index a page is read with.
+
+    The other fields have no index in that combination, and are searched for.
     """
     if _narrow(wanted):
         return _EQUALS
@@ -551,14 +556,15 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
 
 
 def _unusual(wanted: LogFilter, column: str) -> bool:
-    """Return whether only events are asked for to which the index of *column* leads."""
+    """Return whether the index of *column* contains all requested events."""
     values = wanted.levels if column == "level" else values_of(getattr(wanted, column))
     return bool(values) and USUAL[column] not in values
 
 
 def _branching(wanted: LogFilter) -> str | None:
-    """Return the field that a page is read by if it holds several values: each is read by the
-    index.
+    """Return the field whose index a page is read with, if it has several values.
+
+    Each value is read with the index.
     """
     if _narrow(wanted) or _leading_levels(wanted):
         return None
@@ -582,7 +588,9 @@ def _number(start: tuple[int, int] | EventRecord) -> tuple[int, int]:
 def _check_beginning(
     wanted: LogFilter, cursor: str | None, start: tuple[int, int] | None, offset: int
 ) -> None:
-    """Refuse a page that would begin at several places, or at one that takes too long to find."""
+    """Raise `InvalidFilter` for a page with several starting points, or one that takes too long to
+    find.
+    """
     if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset <= MAX_OFFSET:
         raise InvalidFilter(
             f"offset must be a whole number from 0 to {MAX_OFFSET:,}, not {offset!r}: go further with a page's next_cursor"
@@ -605,13 +613,13 @@ def _check_beginning(
 
 
 def _moment(given: datetime | timedelta | None) -> datetime | None:
-    """Return a limit of a filter, which holds moments once it is made."""
+    """Return a time of a filter, which is a datetime after the filter was created."""
     assert not isinstance(given, timedelta)  # noqa: S101
     return given
 
 
 def _check(wanted: LogFilter) -> None:
-    """Refuse what no query can be made of, before anything is delivered or asked."""
+    """Raise `InvalidFilter` for an impossible query, before anything is delivered or queried."""
     _conditions(wanted)
     _searches(wanted)
 
@@ -634,7 +642,7 @@ def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
 
 
 def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that no index serves."""
+    """Return the conditions that have no index."""
     leading = _leading(wanted)
     found = _equal(wanted, [name for name in _EQUALS if name not in leading])
     if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.levels):

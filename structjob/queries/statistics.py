@@ -1,4 +1,4 @@
-"""Statistics: how jobs, steps and projects fared, how many events there are, what takes room."""
+"""Statistics: outcomes of jobs, steps and projects, numbers of events, and sizes of tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from structjob.store.expressions import ascending, equals
 from structjob.store.tables import jobs, logs, steps, unusual
 
 ERRORS = ("error", "critical")
-"""Levels of the events that tell an error."""
+"""Levels of the events that count as errors."""
 
 DAY = timedelta(days=1)
 
@@ -56,14 +56,15 @@ _STEP_TIMES: Mapping[str, ColumnElement[Any]] = {
 
 
 class Statistics:
-    """Statistics of what is in the store. Reads deliver what is pending first: a program reads what
-    it wrote.
+    """Computes statistics of the data in the store.
+
+    Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
-        jobs: Finds the job that an id means.
-        now: The clock by which a window without an end ends.
+        flush: Delivers pending events.
+        jobs: Finds the job of an id.
+        now: The clock for the end of a window without ``until``.
     """
 
     def __init__(
@@ -82,14 +83,14 @@ class Statistics:
     async def operations(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[OperationStatistics]:  # see StatsFilter
-        """Return how the jobs of each operation fared, the operation with the most first.
+        """Return outcomes and durations of the jobs of each operation, the largest operation first.
 
         Args:
-            filter: Of which jobs; by default of all.
-            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
+            filter: Which jobs to include; all by default.
+            **filters: Fields of `StatsFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
         return [
@@ -100,15 +101,16 @@ class Statistics:
     async def projects(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[ProjectStatistics]:  # see StatsFilter
-        """Return how the jobs of each project fared, the project with the most first; those of none
-        are under None.
+        """Return outcomes and durations of the jobs of each project, the largest project first.
+
+        Jobs without a project are in the group None.
 
         Args:
-            filter: Of which jobs; by default of all.
-            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
+            filter: Which jobs to include; all by default.
+            **filters: Fields of `StatsFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
         return [
@@ -122,22 +124,22 @@ class Statistics:
         filter: StatsFilter | None = None,  # see StatsFilter
         **filters: Unpack[StatsFilterKeywords],
     ) -> list[Throughput]:
-        """Return how the jobs fared that were created (or ended, with ``by``) in each stretch of
-        time, the oldest first.
+        """Return outcomes and durations of the jobs in each interval, the oldest interval first.
 
-        The first stretch begins with the window, so that a window from midnight has the days of its
-        own time zone.
+        A job belongs to the interval in which it was created, or with ``by="ended"``, in which it
+        ended. The first interval starts with the window. So a window from midnight has the days of
+        its own time zone.
 
         Args:
-            bucket: How long a stretch is; a second at least. The last one ends with the window and
-                may be shorter.
-            filter: Of which jobs; by default of those of the 24 hours before ``until``, and
-                ``until`` is now. ``limit`` does not matter.
-            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
+            bucket: Length of an interval, at least 1 second; 1 hour by default. The last interval
+                ends with the window and may be shorter.
+            filter: Which jobs to include. By default the 24 hours before ``until``, which is now by
+                default. ``limit`` has no effect.
+            **filters: Fields of `StatsFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidArgument: if there would be more than 10,000 buckets, or *bucket* is too short.
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidArgument: if there would be more than 10,000 intervals, or *bucket* is too short.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
         until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
@@ -157,16 +159,17 @@ class Statistics:
     async def steps(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
     ) -> list[StepStatistics]:  # see StatsFilter
-        """Return how the steps of each name fared in the jobs of each operation, those with the
-        most first.
+        """Return outcomes and durations of the steps of each name in each operation, the largest
+        group first.
 
         Args:
-            filter: Of which steps; by default of all. ``since`` and ``until`` are about when the
-                step began, or with ``by="ended"`` ended; all else is about its job.
-            **filters: Fields of `StatsFilter`, instead of *filter* or on top of it.
+            filter: Which steps to include; all by default. ``since`` and ``until`` refer to the
+                start of the step, or with ``by="ended"`` to its end. All other fields refer to its
+                job.
+            **filters: Fields of `StatsFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a filter is unknown, or its value is refused.
+            InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
         conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(jobs, wanted))
@@ -190,22 +193,21 @@ class Statistics:
         project: str | None = None,
         limit: int = 100,
     ) -> list[ErrorStatistics]:
-        """Return how often errors of each type occurred in each step of each operation, the most
-        frequent first.
+        """Return the number of errors of each type, step and operation, the most frequent first.
 
-        An exception that passes through steps, jobs and logging is one occurrence, where it was
-        told of first; see `structjob.queries.errors.Errors`, which has them one error by one.
+        An exception that passes through steps, jobs and log calls is one occurrence, at the place
+        of its first report. For single errors see `structjob.queries.errors.Errors`.
 
         Args:
-            since: Occurrences from this moment on.
-            until: Occurrences before this moment.
-            operation: Of this operation.
-            step: In a step of this name.
-            project: Of this project.
-            limit: Groups at most, 1–10,000.
+            since: Occurrences from this time on.
+            until: Occurrences before this time.
+            operation: Occurrences in this operation.
+            step: Occurrences in a step with this name.
+            project: Occurrences in this project.
+            limit: Maximum number of groups, 1–10,000; 100 by default.
 
         Raises:
-            InvalidFilter: if a value is refused.
+            InvalidFilter: if a value is invalid.
         """
         since, until = _span(since, until)
         check_limit(limit)
@@ -224,19 +226,18 @@ class Statistics:
         job: AnyJob | None = None,
         limit: int = 100,
     ) -> list[JobErrors]:
-        """Return the jobs of whose events some tell an error, with how many do, those with the most
-        first.
+        """Return the jobs with error events and the number of these events, the most first.
 
         Args:
-            since: Events from this moment on.
-            until: Events before this moment.
+            since: Events from this time on.
+            until: Events before this time.
             operation: Events of this operation.
             project: Events of this project.
-            job: This job (any id of it, a `Job` or a `JobRecord`), even if it has no errors.
-            limit: Jobs at most, 1–10,000.
+            job: Only this job (any of its ids, a `Job` or a `JobRecord`), even if it has no errors.
+            limit: Maximum number of jobs, 1–10,000; 100 by default.
 
         Raises:
-            InvalidFilter: if a value is refused.
+            InvalidFilter: if a value is invalid.
         """
         first, last = _span(since, until)
         check_limit(limit)
@@ -249,7 +250,7 @@ class Statistics:
             await self._flush()
             mine = (logs.c.job_id == await self._jobs.exact_id(id_),)
         tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
-        # The events of these levels are few, and have an index; a job's events have another.
+        # Events of these levels are few, and have an index. The events of a job have another index.
         told = (
             () if mine else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
         )
@@ -284,18 +285,18 @@ class Statistics:
         until: Moment | None = None,
         project: str | None = None,
     ) -> Volume:
-        """Return how many events there are, in all and by their type, level and category.
+        """Return the number of events: in total, and by type, level and category.
 
-        They are counted in the indexes, some millions a second: give a window where there are very
-        many.
+        They are counted in the indexes, at some millions a second. Set a time window if there are
+        very many.
 
         Args:
-            since: Events from this moment on.
-            until: Events before this moment.
-            project: Events of this project; they are looked for among all events of the window.
+            since: Events from this time on.
+            until: Events before this time.
+            project: Events of this project. This examines all events of the window.
 
         Raises:
-            InvalidFilter: if a value is refused.
+            InvalidFilter: if a value is invalid.
         """
         since, until = _span(since, until)
         _given(logs, {"project": project})
@@ -303,16 +304,16 @@ class Statistics:
         return await volume.count(self._fetch, since, until, project)
 
     async def storage(self, *, quick: bool = False) -> Storage:
-        """Return the rows and the bytes of each table, the greatest first.
+        """Return the number of rows and bytes of each table, the largest first.
 
-        Rows are counted, which takes some seconds where there are very many. Bytes are what the
-        database accounts for: SQLite looks through the whole file, which takes as long as reading
-        it, MariaDB and MySQL tell estimates that may be a day old.
+        Rows are counted, which takes some seconds if there are very many. Bytes are the database's
+        own figures. SQLite examines the whole file, which takes as long as reading it. MariaDB and
+        MySQL return estimates that may be one day old.
 
         Args:
-            quick: The bytes of all together only, at once: ``tables`` is empty. On SQLite they are
-                those of the file, with what is free in it, and with the tables of an application
-                that shares it.
+            quick: Return only the total bytes, at once; ``tables`` is then empty. On SQLite this is
+                the size of the file, including free space and the tables of an application that
+                shares the file. False by default.
         """
         await self._flush()
         return await (storage.measure_whole if quick else storage.measure)(self._fetch)
@@ -331,8 +332,7 @@ class Statistics:
                 func.count().desc(), *ascending(found.selected_columns[name] for name in keys)
             ).limit(wanted.limit)
         await self._flush()
-        # A sum of whole numbers comes as a decimal from some databases, as a float or a whole
-        # number from others.
+        # Some databases return a sum of integers as a decimal, others as a float or an integer.
         return [
             {**summary(row), "attempts": int(row["attempts"])} for row in await self._fetch(found)
         ]
