@@ -1,1 +1,3 @@
-"""Where code runs, its job, step and correlation id, and what is known of its errors."""
+"""The context of running code: its job, step and correlation id, and the description of its
+errors.
+"""

@@ -1,5 +1,5 @@
-"""What is recorded of an exception: its type, message, traceback, and the fields by which errors
-are counted.
+"""The recorded data of an exception: type, message, traceback, and the fields that identify
+errors.
 """
 
 from __future__ import annotations
@@ -23,42 +23,45 @@ if TYPE_CHECKING:
 E = TypeVar("E", bound=BaseException)
 
 MAX_TRACEBACK = 32 * 1024
-"""Characters of a traceback at most; the middle is cut, since the ends say where it began and what
-it was.
+"""Maximum characters of a traceback. The middle is cut, because the ends show where it began and
+what the error was.
 """
 
 MAX_PARTS = 32
-"""Parts of an exception group that are recorded, at each level."""
+"""Maximum number of exceptions of a group that are recorded at each level."""
 _MAX_DEPTH = 4
-"""Levels of exception groups that are recorded."""
+"""Maximum number of nested levels of exception groups that are recorded."""
 
 Classifier = Callable[[BaseException], Mapping[str, Any]]
-"""Given an exception, returns ``error_type``, ``retry_possible``, ``error_code`` or further fields;
-what it leaves out is derived.
+"""Takes an exception and returns ``error_type``, ``retry_possible``, ``error_code`` or further
+fields.
+
+Omitted fields are derived.
 """
 
 REGISTERED: dict[type[BaseException], dict[str, Any]] = {}
-"""What `classify` was told of types of exceptions."""
+"""The fields that `classify` registered, by type of exception."""
 on_reset(REGISTERED.clear)
 
 
 def classify(kind: type[BaseException], /, **fields: Any) -> None:
-    """Say what is recorded of exceptions of a type, and of its subclasses.
+    """Register the recorded fields for a type of exception and its subclasses.
 
     ::
 
         structjob.classify(QuotaExceeded, error_type="quota", retry_possible=False)
 
-    For libraries, beside the one classifier of `configure`, whose fields go before these.
+    This is for libraries, in addition to the one classifier of `configure`, whose fields take
+    precedence.
 
     Args:
-        kind: The type. Of several that fit an exception, the first in its order of inheritance
-            counts.
-        fields: ``error_type``, ``error_code``, ``retry_possible``, or others. Without any, what
-            was said before is taken back.
+        kind: The type. If several types fit an exception, the first one in its method resolution
+            order is used.
+        fields: ``error_type``, ``error_code``, ``retry_possible``, or others. Without fields, the
+            registration of *kind* is removed.
 
     Raises:
-        InvalidArgument: if *kind* is no type of exception.
+        InvalidArgument: if *kind* is not a type of exception.
     """
     if not isinstance(kind, type) or not issubclass(kind, BaseException):
         raise InvalidArgument(f"classify takes a type of exception, not {kind!r}")
@@ -77,8 +80,8 @@ _RETRY_POSSIBLE = (
 )
 
 
-# An exception's class may replace every attribute and raise. CPython's own accessors of what every
-# exception has cannot be replaced.
+# An exception's class may replace every attribute, and the replacement may raise. CPython's own
+# accessors of these attributes cannot be replaced.
 _dict: Any = BaseException.__dict__["__dict__"]
 _traceback: Any = BaseException.__dict__["__traceback__"]
 _cause: Any = BaseException.__dict__["__cause__"]
@@ -89,33 +92,35 @@ _exit_code: Any = SystemExit.__dict__["code"]
 
 
 def describe(exc: BaseException) -> ErrorInfo:
-    """Return what is stored of *exc*. Errors raised by its own methods (``__str__``, say) are
-    survived.
+    """Return the stored data of *exc*. Errors raised by its own methods, such as ``__str__``, are
+    ignored.
     """
-    # making the records takes time, which a program that only logs need not spend
+    # imported late: creating the record classes takes time that a program that only logs need not
+    # spend
     from structjob.models import ErrorInfo
 
     return ErrorInfo(type_name(exc), message_of(exc), format_traceback(exc))
 
 
 def message_of(exc: BaseException) -> str:
-    """Return ``str(exc)`` as a plain `str`, or a text that says why there is none."""
+    """Return ``str(exc)`` as a plain `str`, or a text that says why this failed."""
     try:
         return str.__str__(str(exc))
-    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception itself
+    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception
         return f"<its text raised {type_name(fault)}>"
 
 
 def format_traceback(exc: BaseException) -> str:
-    """Return the traceback as Python prints it: causes, notes and every part of an exception group;
-    never local variables.
+    """Return the traceback as Python prints it, never with local variables.
+
+    It includes causes, notes and every exception of a group.
     """
     trace = traceback_of(exc)
     try:
         text = "".join(traceback.format_exception(type(exc), exc, trace))
     except Exception:  # noqa: BLE001 -- see message_of
-        # What Python asks for besides raised: the causes, the notes, the text. Where it was raised
-        # is known all the same.
+        # The causes, the notes or the text raised an error. The place of the exception is still
+        # known.
         lines = (
             ["Traceback (most recent call last):\n", *traceback.format_tb(trace)]
             if trace is not None
@@ -129,14 +134,15 @@ def format_traceback(exc: BaseException) -> str:
 
 
 def traceback_of(exc: BaseException) -> TracebackType | None:
-    """Return the traceback of *exc*, whatever its class does to ``__traceback__``."""
+    """Return the traceback of *exc*, even if its class overrides ``__traceback__``."""
     found: TracebackType | None = _traceback.__get__(exc)
     return found
 
 
 def restore_traceback(exc: BaseException, trace: TracebackType | None) -> None:
-    """Give *exc* the traceback *trace* again. An assignment would raise where the exception is a
-    frozen dataclass.
+    """Set the traceback of *exc* to *trace*.
+
+    An assignment would raise if the exception is a frozen dataclass.
     """
     BaseException.with_traceback(exc, trace)
 
@@ -150,12 +156,13 @@ def exits_cleanly(exc: BaseException) -> bool:
 
 
 def error_fields(exc: BaseException, classifier: Classifier | None = None) -> dict[str, Any]:
-    """Return the standard fields of a failure (S1): type, message, code, whether a retry may help,
-    and the cause.
+    """Return the standard fields of a failure (S1).
+
+    These are type, message, code, whether a retry may help, and the cause.
 
     Args:
         exc: The exception.
-        classifier: What it returns goes before what is derived here; if it raises, it is ignored.
+        classifier: Its result takes precedence over the derived fields; it is ignored if it raises.
     """
     fields: dict[str, Any] = {
         "error_type": type_name(exc),
@@ -163,7 +170,7 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         "retry_possible": issubclass(type(exc), _RETRY_POSSIBLE),
     }
     for name in ("errno", "code", "status_code"):
-        # an exception may be made of anything: properties, `__getattr__`
+        # attributes of an exception may be properties or come from `__getattr__`, and may raise
         with contextlib.suppress(Exception):
             code = getattr(exc, name, None)
             if issubclass(type(code), (int, str)) and code:
@@ -178,7 +185,7 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         found = next((REGISTERED[kind] for kind in type(exc).__mro__ if kind in REGISTERED), {})
         fields.update(found)
     if classifier is not None:
-        with contextlib.suppress(Exception):  # a fault of the classifier must not hide the failure
+        with contextlib.suppress(Exception):  # an error in the classifier must not hide the failure
             fields.update(classifier(exc))
     return fields
 
@@ -190,19 +197,18 @@ def exception_attrs(
     *,
     counts: bool = True,
 ) -> dict[str, Any]:
-    """Return the attributes of an event that carries *exc*: the standard fields, and ``exception``
-    with its structure.
+    """Return the attributes of an event with *exc*: the standard fields, and ``exception``.
 
-    The first event that carries an exception is its occurrence, and has ``error_fingerprint``, by
-    which errors are counted. Later events that carry it again, while it passes on through steps and
-    jobs, do not.
+    ``exception`` contains the structure of the exception. The first event with an exception is its
+    occurrence, and has ``error_fingerprint``, by which errors are counted. Later events with the
+    same exception, as it passes through steps and jobs, do not have it.
 
     Args:
         exc: The exception.
         classifier: See `error_fields`.
-        scope: Where the event belongs. One exception that fails several jobs, none of which began
-            another, is an occurrence in each.
-        counts: Whether the event is recorded; if not, it is no occurrence.
+        scope: The scope that the event belongs to. If one exception fails several jobs, and none of
+            them began another, it is an occurrence in each.
+        counts: Whether the event is recorded; if not, it is not an occurrence.
     """
     attrs = {**error_fields(exc, classifier), "exception": _structure(exc, 0)}
     if counts and not is_told(exc, scope):
@@ -211,16 +217,14 @@ def exception_attrs(
 
 
 class _Marked(dict[str, Any]):
-    """The ``__dict__`` of an exception that was recorded: the same items, and a mark beside them
-    that ``vars(exc)`` does not show.
+    """The ``__dict__`` of a recorded exception, with a mark that ``vars(exc)`` does not show.
 
-    Few exceptions can be referenced weakly, and a strong reference would keep the frames of its
-    traceback alive, with all that is in them. So the mark lives with the exception. A pickled or
+    Few exceptions can be weakly referenced. A strong reference would keep the frames of the
+    traceback alive, with all their objects. Therefore the mark lives in the exception. A pickled or
     copied exception has a plain ``dict`` again, without the mark.
 
     Attributes:
-        mark: The fingerprint, and the roots of the trees of jobs in which the exception was
-            recorded.
+        mark: The fingerprint, and the roots of the job trees in which the exception was recorded.
     """
 
     __slots__ = ("mark",)
@@ -231,23 +235,24 @@ class _Marked(dict[str, Any]):
 
 
 def is_told(exc: BaseException, scope: Scope | None) -> bool:
-    """Return whether an event has recorded *exc* already: in this tree of jobs, or in any if the
-    event belongs to no job.
+    """Return whether an event has recorded *exc* already: in this tree of jobs.
+
+    If the event belongs to no job, an event in any tree counts.
     """
     root, told = _root(scope), _mark(exc)[1]
     return root in told or (root is None and bool(told))
 
 
 def _tell(exc: BaseException, scope: Scope | None) -> str:
-    # its patterns take time to compile: a program without errors need not
+    # imported late: compiling its patterns takes time that a program without errors need not spend
     from structjob.values.fingerprint import fingerprint, of_words
 
     found, told = _mark(exc)
-    # Once and for all: whoever awaits the same task later on gets the exception without the
-    # traceback it had.
+    # Computed once: code that awaits the same task later gets the exception without its former
+    # traceback.
     try:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
-    except Exception:  # noqa: BLE001 -- what it is made of raises
+    except Exception:  # noqa: BLE001 -- its parts may raise
         found = of_words(type_name(exc), message_of(exc))
     marked = _dict.__get__(exc)
     if type(marked) is not _Marked:
@@ -287,24 +292,24 @@ def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
 def _module(exc: BaseException) -> str:
     try:
         return str(type(exc).__module__)
-    except Exception:  # noqa: BLE001 -- a metaclass may have its own idea of that
+    except Exception:  # noqa: BLE001 -- a metaclass may override it
         return "?"
 
 
 def enrich(exc: E, /, **fields: Any) -> E:
-    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed wherever the
-    exception is.
+    """Attach ``[key=value, …]`` to *exc* as a note, so that its context is printed with the
+    exception.
 
-    The ids of the current job and step, and the operation, come first, unless a note of *exc* has
-    them already.
+    The ids of the current job and step, and the operation, come first, unless a note of *exc*
+    already contains them.
 
     Args:
-        exc: The exception that is on its way.
-        fields: What to attach.
+        exc: The exception that is being raised.
+        fields: The fields to attach.
 
     Returns:
-        The same exception, for ``raise enrich(exc, vm=name)``. An exception that takes no notes is
-        returned as it is.
+        The same exception, for ``raise enrich(exc, vm=name)``. An exception that cannot take notes
+            is returned unchanged.
     """
     scope = current_scope()
     own = scope.step_id or scope.job_id if scope is not None else None
@@ -320,24 +325,24 @@ def enrich(exc: E, /, **fields: Any) -> E:
 
 
 def annotate(exc: BaseException, /, **fields: Any) -> None:
-    """Attach ``[key=value, …]`` to *exc* as a note, once. An exception that takes no notes stays as
-    it is.
+    """Attach ``[key=value, …]`` to *exc* as a note, once.
+
+    An exception that cannot take notes is unchanged.
     """
     try:
-        # Encoded as JSON text and back-to-back: a value with a newline or an escape sequence must
-        # not forge lines.
+        # Encoded as JSON text: a value with a newline or an escape sequence must not forge lines.
         note = f"[{', '.join(f'{key}={_shown(value)}' for key, value in fields.items() if value is not None)}]"
         if note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
-    except Exception:  # noqa: BLE001, S110 -- an exception that takes no notes is still an exception
+    except Exception:  # noqa: BLE001, S110 -- an exception that cannot take notes is still an exception
         pass
 
 
 def is_noted(exc: BaseException, *ids: str) -> bool:
-    """Return whether a note of *exc* has one of *ids* in it."""
+    """Return whether a note of *exc* contains one of *ids*."""
     try:
         return any(one in note for note in exc.__notes__ for one in ids)
-    except Exception:  # noqa: BLE001 -- there are none, or somebody put something else in their place
+    except Exception:  # noqa: BLE001 -- it has no notes, or another object in their place
         return False
 
 
@@ -346,6 +351,6 @@ def _shown(value: Any) -> str:
         text = value if type(value) is str else str(value)
         if text.isprintable():
             return text
-    except Exception:  # noqa: BLE001 -- the encoding says what is wrong with it
+    except Exception:  # noqa: BLE001 -- the encoder describes what is wrong with it
         text = value
     return encode_text(text).decode()

@@ -1,4 +1,4 @@
-"""The scope in threads and worker processes, which inherit none."""
+"""The scope in threads and worker processes, which do not inherit it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def in_context(function: Callable[P, T], /) -> Callable[P, T]:
-    """Return *function*, to be called in the context of this very moment: with its job, its step,
-    and every other `contextvars.ContextVar`.
+    """Return *function* so that it runs in the current context.
 
-    For what is called elsewhere: ``Thread(target=structjob.in_context(work))``, callbacks,
-    ``loop.run_in_executor(None, structjob.in_context(work))``. It may be called many times, from
-    several threads at once.
+    This includes the current job, step, and every other `contextvars.ContextVar`. Use it for code
+    that is called elsewhere: ``Thread(target=structjob.in_context(work))``, callbacks,
+    ``loop.run_in_executor(None, structjob.in_context(work))``. The result may be called many times,
+    from several threads at once.
 
     Args:
         function: A plain function. A coroutine runs in the context of its task:
@@ -37,7 +37,7 @@ def in_context(function: Callable[P, T], /) -> Callable[P, T]:
 
     @functools.wraps(function, updated=())
     def within(*args: P.args, **kwargs: P.kwargs) -> T:
-        # A context can be entered once at a time.
+        # A context cannot be entered twice at the same time.
         return context.copy().run(function, *args, **kwargs)
 
     return within
@@ -46,14 +46,14 @@ def in_context(function: Callable[P, T], /) -> Callable[P, T]:
 class ContextExecutor(Executor):
     """An executor whose calls belong to the job and step in which they are submitted.
 
-    ``with structjob.ContextExecutor(ThreadPoolExecutor()) as pool: pool.submit(work)``. Threads
-    get a copy of the whole context. Worker processes get the ids, as other services do: what is
-    logged there is recorded if the process has a tracker, see `worker_initializer`.
+    ``with structjob.ContextExecutor(ThreadPoolExecutor()) as pool: pool.submit(work)``. Threads get
+    a copy of the whole context. Worker processes get the ids, in the same way as other services:
+    events logged there are recorded if the process has a tracker, see `worker_initializer`.
 
     Args:
         executor: Any executor of `concurrent.futures`.
-        processes: Whether its workers are other processes; by default true of a
-            `concurrent.futures.ProcessPoolExecutor`.
+        processes: Whether its workers are other processes. Default: true for a
+            `concurrent.futures.ProcessPoolExecutor`, otherwise false.
     """
 
     def __init__(self, executor: Executor, *, processes: bool | None = None) -> None:
@@ -62,7 +62,7 @@ class ContextExecutor(Executor):
                 f"ContextExecutor takes an executor of concurrent.futures, not {executor!r}"
             )
         self._executor = executor
-        # By name: `concurrent.futures.process` is not imported where only threads are used.
+        # By name, because `concurrent.futures.process` is not imported if only threads are used.
         self._processes = (
             any(kind.__name__ == "ProcessPoolExecutor" for kind in type(executor).__mro__)
             if processes is None
@@ -70,7 +70,7 @@ class ContextExecutor(Executor):
         )
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Schedule ``fn(*args, **kwargs)``, as `concurrent.futures.Executor.submit` does."""
+        """Schedule ``fn(*args, **kwargs)``; see `concurrent.futures.Executor.submit`."""
         return self._executor.submit(self._carried(fn), *args, **kwargs)
 
     def map(
@@ -81,13 +81,13 @@ class ContextExecutor(Executor):
         chunksize: int = 1,
         **options: Any,
     ) -> Iterator[T]:
-        """Call *fn* with the items of *iterables*, as `concurrent.futures.Executor.map` does."""
+        """Call *fn* with the items of *iterables*; see `concurrent.futures.Executor.map`."""
         return self._executor.map(
             self._carried(fn), *iterables, timeout=timeout, chunksize=chunksize, **options
         )
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut the executor down."""
+        """Shut down the executor."""
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
 
     def _carried(self, function: Callable[P, T]) -> Callable[P, T]:
@@ -99,7 +99,7 @@ class ContextExecutor(Executor):
 
 
 class _Carried:
-    """A call that takes its scope along, by pickle."""
+    """A call that carries its scope with it when it is pickled."""
 
     def __init__(self, function: Callable[..., Any], remote: RemoteContext | None) -> None:
         self._function = function
@@ -107,7 +107,8 @@ class _Carried:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         context = copy_context()
-        # A forked worker has the scope of the moment it was forked at: it is none of this call's.
+        # A forked worker has the scope from the moment of the fork, which does not belong to this
+        # call.
         context.run(enter_scope, None if self._remote is None else remote_scope(self._remote))
         return context.run(self._function, *args, **kwargs)
 

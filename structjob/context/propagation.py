@@ -1,4 +1,4 @@
-"""The scope across processes and services: into headers and environments, and out of them."""
+"""The scope across processes and services: written to and read from headers and environments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from structjob.values.redaction import identified, labelled
 
 Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
 
-# W3C Trace Context: all zeros and version ff are invalid; of a version above 00, what follows is
-# for those who know it.
+# W3C Trace Context: all zeros and version ff are invalid. A version above 00 may have further
+# fields, which are ignored.
 _TRACEPARENT = re.compile(
     r"(?!ff|00.{54})([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
@@ -25,13 +25,13 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SAMPLED = "01"
 _MAX_TRACESTATE, _MAX_STATES = 512, 32
-"""Characters and members of a ``tracestate`` that is passed on; a larger one is left out as a
-whole.
+"""Maximum characters and members of a ``tracestate`` that is passed on; a larger one is omitted
+completely.
 """
 _MAX_BAGGAGE, _MAX_MEMBERS = 8192, 64
-"""Bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
+"""Maximum bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
 _OWN = "structjob."
-"""What the names of our members of a ``baggage`` begin with."""
+"""Prefix of our members of a ``baggage``."""
 _FIELDS = (
     "JOB_ID",
     "STEP_ID",
@@ -44,13 +44,15 @@ _FIELDS = (
     "OWNER",
 )
 _OF_SCOPE = frozenset(ENVIRONMENT + name for name in _FIELDS)
-"""Environment variables that say which scope a process belongs to."""
+"""Environment variables that describe the scope of a process."""
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RemoteContext(NamedTuple):
-    """What headers or an environment say about the work that another process or service asks for;
-    every field may be ``None``.
+    """The remote context: what headers or an environment say about work for another process or
+    service.
+
+    Every field may be ``None``.
     """
 
     correlation_id: str | None = None
@@ -68,8 +70,9 @@ class RemoteContext(NamedTuple):
     tracestate: str | None = None
 
     def as_current(self) -> Binding[Scope]:
-        """Make it the scope of the ``with`` block: jobs begun there become children and inherit the
-        correlation id.
+        """Make it the scope of a ``with`` block.
+
+        Jobs that begin in the block become children and inherit the correlation id.
         """
         scope = remote_scope(self)
         return Binding(scope, scope)
@@ -95,7 +98,7 @@ def remote_scope(remote: RemoteContext) -> Scope:
 
 
 def remote_of(scope: Scope) -> RemoteContext:
-    """Return what another process is to know of *scope*."""
+    """Return the remote context of *scope* for another process."""
     labels, columns = scope.labels, scope.column_values
     provisional = columns.get("provisional")
     return RemoteContext(
@@ -135,19 +138,19 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
     """Write the current scope into *carrier*, for a request or message to another service.
 
     Args:
-        carrier: Headers to fill, a new ``dict`` by default. Their names are found in any letter
+        carrier: Headers to fill; default: a new ``dict``. Existing names are matched in any letter
             case.
 
     Returns:
         The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage``, ``traceparent`` and
-        ``tracestate``, as far as the scope knows them; untouched outside a scope. Calling it twice
-        changes nothing. Members of ``baggage`` that are not ours are kept, up to 8,192 bytes and 64
-        members.
+            ``tracestate``, if the scope has these values. Outside a scope it is unchanged. Calling
+            it twice has no further effect. Other members of ``baggage`` are kept, up to 8,192 bytes
+            and 64 members.
 
-        A trace that came in is passed on as it came, with its parent id and flags: the library
-        exports no spans, and an id that no one exports would orphan those of the service that is
-        called. Without a trace there is no ``traceparent``, so that the service decides itself
-        whether it samples. `structjob.otel` makes spans, and then they are what is passed on.
+        A trace from a request is passed on unchanged, with its parent id and flags: the library
+            exports no spans, and an id that is never exported would orphan the spans of the called
+            service. Without a trace, ``traceparent`` is omitted, so that the service makes its own
+            sampling decision. `structjob.otel` creates spans, which are then passed on.
     """
     carrier = {} if carrier is None else carrier
     scope = current_scope()
@@ -164,11 +167,11 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
 
 
 def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
-    """Return what `inject` writes.
+    """Return the headers that `inject` writes.
 
     Args:
-        scope: Where the caller is.
-        baggage: What the carrier has already.
+        scope: The current scope.
+        baggage: The existing ``baggage`` of the carrier; default: empty.
     """
     found = {
         name: value
@@ -178,16 +181,14 @@ def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
         )
         if value is not None and _SAFE_ID.fullmatch(value)
     }
-    # and not the owner: that may be a person, and the service anybody's
+    # the owner is omitted, because it may be a person, and the service may belong to others
     if members := _joined(_members(scope), baggage):
         found["baggage"] = members
     return found | trace_of(scope)
 
 
 def trace_of(scope: Scope) -> dict[str, str]:
-    """Return ``traceparent`` and ``tracestate`` for what is called from *scope*; nothing outside a
-    trace.
-    """
+    """Return ``traceparent`` and ``tracestate`` for calls from *scope*; empty outside a trace."""
     trace_id, span_id = scope.ids.get("trace_id", ""), scope.ids.get("span_id", "")
     if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
         return {}
@@ -215,8 +216,9 @@ def _members(scope: Scope) -> Iterator[str]:
 
 
 def _joined(own: Iterable[str], others: str) -> str:
-    """Return our members of a ``baggage`` and as many *others* as it may hold; ours are replaced,
-    not added once more.
+    """Return our members of a ``baggage``, followed by as many *others* as fit.
+
+    Earlier members of ours are replaced.
     """
     members: list[str] = []
     size = -1  # there is one comma less than there are members
@@ -230,20 +232,20 @@ def _joined(own: Iterable[str], others: str) -> str:
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a subprocess that shall belong to the current job and step.
+    """Return the environment for a subprocess that belongs to the current job and step.
 
     Args:
-        environ: What it is based on; by default ``os.environ``.
+        environ: The base environment; default: ``os.environ``.
 
     Returns:
-        A copy, with ``STRUCTJOB_*``, ``BAGGAGE``, ``TRACEPARENT`` and ``TRACESTATE`` as far as the
-        scope knows them: ``subprocess.run(command, env=structjob.environment())``. A program that
-        opens a tracker there belongs to the job.
+        A copy with ``STRUCTJOB_*``, ``BAGGAGE``, ``TRACEPARENT`` and ``TRACESTATE``, if the scope
+            has these values: ``subprocess.run(command, env=structjob.environment())``. A program
+            that opens a tracker in this environment belongs to the job.
     """
     found = dict(os.environ if environ is None else environ)
     scope = current_scope()
     if scope is not None:
-        for name in _OF_SCOPE.intersection(found):  # of a job around this one
+        for name in _OF_SCOPE.intersection(found):  # from a job around this one
             del found[name]
         if trace_of(scope):
             found.pop("TRACESTATE", None)
@@ -252,11 +254,11 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def to_environment(scope: Scope, baggage: str = "") -> dict[str, str]:
-    """Return the environment variables that let a child process join *scope*.
+    """Return the environment variables with which a child process joins *scope*.
 
     Args:
-        scope: What the child is to belong to.
-        baggage: What ``BAGGAGE`` is so far.
+        scope: The scope that the child belongs to.
+        baggage: The current value of ``BAGGAGE``; default: empty.
     """
     values = {
         "JOB_ID": scope.job_id,
@@ -276,21 +278,22 @@ def to_environment(scope: Scope, baggage: str = "") -> dict[str, str]:
 
 
 def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteContext:
-    """Read what `inject` wrote, from headers in any letter case; text or bytes.
+    """Read what `inject` wrote, from headers in any letter case, as text or bytes.
 
     Args:
         carrier: Headers or message attributes, as a mapping or as pairs (ASGI, Kafka).
 
     Returns:
-        What was found. The correlation id is that of ``X-Correlation-ID``, else of
-        ``X-Request-ID``, else the id of the trace. An id that is empty, longer than 128 characters
-        (64 for those of jobs and steps) or not printable ASCII counts as missing.
+        The remote context. The correlation id comes from ``X-Correlation-ID``, or else
+            ``X-Request-ID``, or else the id of the trace. An id that is empty, longer than 128
+            characters (64 for jobs and steps) or not printable ASCII counts as missing.
     """
     found: dict[str, str] = {}
     for key, value in carrier.items() if isinstance(carrier, Mapping) else carrier:
         name, text = _header(key).lower(), _header(value)
-        # The first two may come in several headers, and are one list (W3C Baggage, 3.3.2; Trace
-        # Context, 3.3.1). Several of the third are invalid, as the list of them is.
+        # ``baggage`` and ``tracestate`` may come in several headers that form one list (W3C
+        # Baggage, 3.3.2; Trace Context, 3.3.1). Several ``traceparent`` headers are invalid, and so
+        # is their list.
         found[name] = (
             f"{found[name]},{text}"
             if name in ("baggage", "tracestate", "traceparent") and name in found
@@ -313,7 +316,7 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteCon
 
 
 def from_environment(environ: Mapping[str, str]) -> RemoteContext:
-    """Read what `environment` wrote; all fields are ``None`` where nothing was."""
+    """Read what `environment` wrote; missing fields are ``None``."""
 
     def given(name: str) -> str:
         return environ.get(ENVIRONMENT + name, "")
@@ -334,12 +337,12 @@ def from_environment(environ: Mapping[str, str]) -> RemoteContext:
 
 
 def _trace(parent: str, state: str | None) -> dict[str, Any]:
-    """Return the fields of a `RemoteContext` that a valid ``traceparent`` gives."""
+    """Return the fields of a `RemoteContext` that a valid ``traceparent`` contains."""
     found = _TRACEPARENT.fullmatch(parent.strip())
     if found is None:
         return {}
     version, trace_id, span_id, flags = found.groups()
-    if version != "00":  # of whose flags only this one is known
+    if version != "00":  # only this flag is known for other versions
         flags = f"{int(flags, 16) & 1:02x}"
     return {
         "trace_id": trace_id,
@@ -360,7 +363,7 @@ def _own_members(baggage: str) -> dict[str, str]:
 
 
 def _from_outside(name: str, found: Mapping[str, str], limit: int = 128) -> str | None:
-    """Return the id in the header *name*; one that is refused is counted, and never repeated."""
+    """Return the id in the header *name*; count a refused id, and never repeat its text."""
     value = found.get(name.lower())
     id_ = _safe(value, limit)
     if value and id_ is None:
@@ -369,7 +372,7 @@ def _from_outside(name: str, found: Mapping[str, str], limit: int = 128) -> str 
 
 
 def _state(text: str | None) -> str | None:
-    """Return a ``tracestate`` that may be passed on, as it is."""
+    """Return a ``tracestate`` unchanged if it may be passed on, otherwise None."""
     text = text.strip() if text else ""
     members = text.count(",") + 1
     return (
@@ -396,13 +399,14 @@ def _label(text: str, limit: int = 128) -> str | None:
 
 
 def _number(text: str) -> int | None:
-    """Return the number of an attempt, if *text* is one that the column holds."""
+    """Return the number of an attempt, if *text* is a number that the column can hold."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def _moment(text: str) -> str | None:
-    """Return when an attempt began that has a provisional number, if *text* is a moment as jobs
-    record it.
+    """Return when an attempt with a provisional number began.
+
+    Return None if *text* does not have the format in which jobs record times.
     """
     try:
         return text if text == f"{moment(text):%Y-%m-%d %H:%M:%S.%f}" else None

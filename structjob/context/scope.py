@@ -1,8 +1,8 @@
-"""The scope: which job, step and correlation id the running code belongs to. One `ContextVar`
-carries it.
+"""The scope: the job, step and correlation id of the running code, in one `ContextVar`.
 
-A scope renders its ids once, when a job or step is entered; a log call only copies bytes. It
-changes only when its job or step was left in another context than it was entered in, see `Entry`.
+A scope renders its ids once, when a job or step is entered; a log call only copies bytes. A scope
+changes only if its job or step was left in a different context from the one where it was entered,
+see `Entry`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from structjob.values.encoding import encode_attrs
 Bound = TypeVar("Bound")
 
 ENVIRONMENT = "STRUCTJOB_"
-"""What the names of the environment variables begin with that carry a scope to a child process."""
+"""Prefix of the environment variables that carry a scope to a child process."""
 
 
 class Recording(Protocol):
-    """Where the events of a scope go."""
+    """The interface of a recorder, which takes the events of a scope."""
 
     level: int
 
     def put(self, body: bytes, level: int) -> object:
-        """Number and keep an event."""
+        """Number an event and record it."""
 
 
 class StepHandle(Protocol):
-    """What a scope asks of its step."""
+    """What a scope needs from its step."""
 
     @property
     def id(self) -> str: ...
@@ -43,7 +43,7 @@ class StepHandle(Protocol):
 
 
 class JobHandle(Protocol):
-    """What a scope asks of its job."""
+    """What a scope needs from its job."""
 
     @property
     def id(self) -> str: ...
@@ -58,22 +58,21 @@ class JobHandle(Protocol):
 
 
 class Scope:
-    """Where the running code belongs; made by jobs and steps.
+    """The job, step and ids that the running code belongs to; created by jobs and steps.
 
     Attributes:
-        recorder: Where its events go.
-        job: The live job handle, ``None`` in a scope that came from outside (another process, a
-            request).
+        recorder: The recorder of its events.
+        job: The live job handle; ``None`` in a scope from outside (another process, a request).
         step: The live step handle, if any.
-        root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` where nobody
-            has told.
-        owner: The owner of a job in another process, where that told it.
+        root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` if it is
+            unknown.
+        owner: The owner of a job in another process, if it is known.
         outer: The scope that was current when this one was entered.
-        ids: What the console and files show of it.
-        columns: The same for the database, as a piece of JSON that begins with a comma (or is
+        ids: The ids that console and files show.
+        columns: The columns for the database, as a piece of JSON that begins with a comma (or is
             empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
-        bound: Fields that every event of the job gets, the same `dict` in all of its scopes.
+        bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 
     __slots__ = (
@@ -161,7 +160,7 @@ class Scope:
             "span_id": span_id,
             "category": category,
             "project": project,
-            "provisional": provisional,  # no column: see `structjob.store.settling`
+            "provisional": provisional,  # not a column: see `structjob.store.settling`
         }
         self.column_values: dict[str, str | int] = {
             key: value for key, value in columns.items() if value is not None
@@ -170,7 +169,7 @@ class Scope:
 
     @property
     def labels(self) -> dict[str, str | None]:
-        """What a job below it inherits: its owner and its project."""
+        """The owner and project that a child job inherits."""
         if self.job is not None:
             return {"owner": self.job.owner, "project": self.job.project}
         project = self.column_values.get("project")
@@ -214,8 +213,11 @@ class Scope:
         return copy
 
     def give_up(self, outer: Scope | None) -> Scope:
-        """Be like *outer* from now on, and like what that becomes, wherever this scope is current
-        still; return what it was.
+        """Become equal to *outer*, and follow its later changes, wherever this scope is still
+        current.
+
+        Returns:
+            A copy of the former scope.
         """
         former, outer = self.copied(), Scope() if outer is None else outer
         followers = [self, *(self._followers or ())]
@@ -244,15 +246,16 @@ _scope: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)
 current_scope = _scope.get
 """Return the `Scope` of the running code, or ``None``."""
 enter_scope = _scope.set
-"""Make a `Scope` (or ``None``) the current one. Whoever enters puts the former one back: a token
-may belong to another context.
+"""Make a `Scope` (or ``None``) the current one.
+
+The caller must restore the former one: a token may belong to another context.
 """
 
 on_reset(lambda: enter_scope(None))
 
 
 def new_id() -> str:
-    """Return a fresh UUIDv7: ids that sort by time keep the indexes compact."""
+    """Return a new UUIDv7: ids that sort by time keep the indexes compact."""
     # RFC 9562, section 5.7: 48 bits of Unix milliseconds, then version, variant and randomness.
     random = int.from_bytes(os.urandom(10))
     text = f"{time.time_ns() // 1_000_000:012x}7{random >> 68:03x}{random >> 4 & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
@@ -262,12 +265,12 @@ def new_id() -> str:
 class Entry:
     """A scope that is current until it is left.
 
-    It is left where it was entered, most often: then the former one is current again. An async
-    generator that is left early (by ``break``) is closed later on, by a task of its own: the scope
-    of a job or step in it would remain that of its caller, for ever. And one that its caller closes
-    may have been entered before another job or step that still runs. Then the scope itself becomes
-    like the nearest one around it that has not ended. So log calls need not ask whether their scope
-    has ended.
+    Usually it is left in the context where it was entered, and the former scope becomes current
+    again. There are two other cases. An async generator that is left early (by ``break``) is closed
+    later, by a task of its own: the scope of a job or step in it would remain the scope of its
+    caller permanently. A generator that its caller closes may have been entered before another job
+    or step that still runs. In these cases the scope itself becomes equal to the nearest outer
+    scope that has not ended. Therefore log calls need not check whether their scope has ended.
 
     Args:
         scope: The scope to make current.
@@ -281,8 +284,9 @@ class Entry:
         self._token: Token[Scope | None] = _scope.set(scope)
 
     def leave(self) -> Scope:
-        """Make the former scope current; return the scope as it was entered. To be called when the
-        job or step has ended.
+        """Make the former scope current; return the scope as it was entered.
+
+        Call this when the job or step has ended.
         """
         own, current, outer = self._scope, _scope.get(), _running(self._scope.outer)
         if current is own:
@@ -294,14 +298,15 @@ class Entry:
                 if outer is not own.outer:
                     _scope.set(outer)
                 return own
-        # What belongs to it is left with it. Else what runs stays current.
+        # A current scope that has ended, or belongs to this one, is left too. Any other one stays
+        # current.
         elif current is not None and (current.ended or current.belongs_to(own)):
             _scope.set(outer)
         return own.give_up(outer)
 
 
 def _running(scope: Scope | None) -> Scope | None:
-    """Return *scope*, or the nearest one around it that has not ended."""
+    """Return *scope*, or the nearest outer scope that has not ended."""
     while scope is not None and scope.ended:
         scope = scope.outer
     return scope
@@ -310,12 +315,12 @@ def _running(scope: Scope | None) -> Scope | None:
 class Binding(Generic[Bound]):
     """A scope for a ``with`` block.
 
-    Not a generator with `contextlib.contextmanager`: that assigns ``__traceback__``, which fails
-    for an exception that is a frozen dataclass, and so replaces the exception of the block.
+    This is not a generator with `contextlib.contextmanager`: that assigns ``__traceback__``, which
+    fails for an exception that is a frozen dataclass, and so replaces the exception of the block.
 
     Args:
-        scope: The scope of the block; ``None`` leaves it as it is.
-        value: What ``as`` is given.
+        scope: The scope of the block; ``None`` keeps the current scope.
+        value: The value for ``as``.
     """
 
     __slots__ = ("_entries", "_scope", "_value")
@@ -326,7 +331,7 @@ class Binding(Generic[Bound]):
         self._entries: list[Entry | None] = []
 
     def __enter__(self) -> Bound:
-        # A copy, which ends with the block: what it is a copy of goes on.
+        # A copy, which ends with the block; the original scope continues.
         self._entries.append(None if self._scope is None else Entry(self._scope.copied()))
         return self._value
 

@@ -1,5 +1,6 @@
-"""Spans of a tracing system: it may give each job and step the ids of one before anything is logged
-there.
+"""Tracing: a tracing system may give each job and step the ids of a span.
+
+The ids are set before the job or step logs anything.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from structjob.process import on_reset
 
 
 class Span(NamedTuple):
-    """What identifies a span; all of it is ``None`` outside a trace.
+    """The ids of a span; all are ``None`` outside a trace.
 
     Attributes:
         trace_id: 32 hexadecimal digits.
         span_id: 16 hexadecimal digits.
         flags: The trace flags, 2 hexadecimal digits.
-        tracestate: What tracing systems pass on beside them.
+        tracestate: Further data that tracing systems pass on.
     """
 
     trace_id: str | None = None
@@ -43,16 +44,17 @@ _end: End | None = None
 
 
 def set_tracing(begin: Begin | None, end: End | None = None) -> None:
-    """Let a tracing system make a span of each job and step.
+    """Let a tracing system create a span for each job and step.
+
+    Errors that *begin* or *end* raise are counted, and never reach the program.
 
     Args:
-        begin: Called when a job or step begins, before its scope is made; given the job or step,
-            and the scope around it. It returns the span's ids, or ``None``: then those around it
-            are inherited, as without tracing. ``None`` ends the tracing of what begins from now on.
+        begin: Called when a job or step begins, before its scope is created, with the job or step
+            and the scope around it. Returns the span's ids, or ``None``: then the ids of the scope
+            around it are inherited, as without tracing. ``None`` for *begin* stops the tracing of
+            new jobs and steps.
         end: Called with the job or step when it has ended: its status, error and duration are
-            known.
-
-    What either raises is counted, and never reaches the program.
+            known. Default: not called.
     """
     global _begin, _end
     _begin, _end = begin, end
@@ -64,13 +66,13 @@ def begin_span(handle: Traced, outer: Scope | None) -> Span | None:
         return None
     try:
         return _begin(handle, outer)
-    except Exception as exc:  # noqa: BLE001 -- a fault of a tracing system must not reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an error in a tracing system must not reach the user's program
         faults.add("beginning a span", exc)
         return None
 
 
 def end_span(handle: Traced) -> None:
-    """Tell the tracing system that a job or step has ended."""
+    """Inform the tracing system that a job or step has ended."""
     if _end is None:
         return
     try:
@@ -80,7 +82,7 @@ def end_span(handle: Traced) -> None:
 
 
 def span_of(scope: Scope | None) -> Span:
-    """Return the span that what begins in *scope* inherits."""
+    """Return the span that new jobs and steps in *scope* inherit."""
     if scope is None:
         return Span()
     return Span(

@@ -1,1 +1,1 @@
-"""Where events go beside the database: console, file, one file a job."""
+"""The destinations of events other than the database: console, file, one file per job."""

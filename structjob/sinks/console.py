@@ -1,4 +1,4 @@
-"""The console: any stream, on which events are lines for people or lines of JSON."""
+"""The console: any stream that shows events as lines for people or as lines of JSON."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from structjob.sinks.sink import SinkEvent
 _write = os.write
 
 Console = Literal["auto", "pretty", "json"]
-"""How a console shows events."""
+"""The format in which a console shows events."""
 
 stand_ins: dict[int, Any] = {}
-"""By the ids of streams: what stands for them while their terminal is shared, see
-`structjob.sinks.terminal`.
+"""The stand-ins of streams while their terminal is shared, by the ids of the streams.
+
+See `structjob.sinks.terminal`.
 """
 
 
 _MEASURE_EVERY = 0.5
-"""Seconds for which the width of a terminal is taken to be the same: to ask for it takes a fifth of
-the time of a line.
+"""Seconds during which the width of a terminal is not read again. Reading it takes a fifth of the
+time of a line.
 """
 
 
@@ -36,11 +37,12 @@ class ConsoleSink:
     """Shows events on a stream: pretty on a terminal, as lines of JSON otherwise.
 
     Args:
-        stream: Text or binary stream; by default whatever ``sys.stdout`` is at the time.
-        format: ``pretty``, ``json``, or ``auto``: pretty if the stream is a terminal.
-        level: Least level shown.
-        color: ``None``: on a terminal, unless ``NO_COLOR`` is set, or if ``FORCE_COLOR`` is.
-        utc: Show times in UTC, not in local time (pretty only).
+        stream: Text or binary stream; default: the current ``sys.stdout`` at each event.
+        format: ``pretty``, ``json``, or ``auto`` (the default): pretty if the stream is a terminal.
+        level: Lowest level shown, default ``debug``.
+        color: Whether to use colors. ``None`` (the default): on a terminal, unless ``NO_COLOR`` is
+            set, or if ``FORCE_COLOR`` is set.
+        utc: Show times in UTC instead of local time (pretty only). Default: False.
     """
 
     def __init__(
@@ -69,11 +71,11 @@ class ConsoleSink:
         self._known: Any = self
         self._fd = -1
         self._descriptor: Descriptor | None = None
-        """What keeps lines whole on a pipe or a terminal; a file does so alone."""
+        """Keeps lines whole on a pipe or a terminal; a file needs no help."""
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """Where it writes to at present, see `place_of`."""
+        """The file or device that it writes to at present, see `place_of`."""
         return place_of(self._stream if self._stream is not None else sys.stdout)
 
     def emit(self, event: SinkEvent) -> None:
@@ -82,11 +84,13 @@ class ConsoleSink:
 
     @property
     def write(self) -> Callable[[bytes], None] | None:
-        """What writes one line of JSON; ``None`` if events are shown in another form."""
+        """The function that writes one line of JSON; ``None`` if events are shown in another
+        form.
+        """
         return None if self.pretty else self._put
 
     def _put(self, line: bytes) -> None:
-        """Write one line at once."""
+        """Write one line immediately."""
         stream = self._stream if self._stream is not None else sys.stdout
         if stand_ins and (stand_in := stand_ins.get(id(stream))) is not None:
             stand_in.write(line.decode())
@@ -99,8 +103,8 @@ class ConsoleSink:
         if self._descriptor is not None:
             self._descriptor.write(self._fd, line, stream)
             return
-        # Past the stream's buffer, which refuses a signal handler that comes in while its own
-        # thread writes; but what print() left there comes first.
+        # This bypasses the stream's buffer, which refuses a signal handler that interrupts a write
+        # of its own thread. The text that print() left in the buffer is written first.
         try:  # noqa: SIM105 -- `suppress` costs as much as the write
             stream.flush()
         except RuntimeError:
@@ -109,13 +113,13 @@ class ConsoleSink:
             written = _write(self._fd, line)
         except BlockingIOError:
             written = 0
-        # the disk is full: from now on the rest of a line is kept until there is room
+        # the disk is full: from now on the rest of a line is kept until there is space
         if written != len(line):
             self._descriptor = Descriptor.of(self._fd)
             self._descriptor.write(self._fd, line[written:])
 
     def _learn(self, stream: Any) -> None:
-        """Find out how to write to *stream*, which is a new one."""
+        """Determine how to write to *stream*, which is a new stream."""
         self._fd = _descriptor(stream)
         self._descriptor = (
             None if self._fd < 0 or takes_lines_whole(self._fd) else Descriptor.of(self._fd)
@@ -148,8 +152,8 @@ class ConsoleSink:
 
 
 def _descriptor(stream: Any) -> int:
-    """Return the descriptor below *stream*, -1 if it has none, as where a test has put a buffer in
-    its place.
+    """Return the descriptor of *stream*, or -1 if it has no descriptor, such as a buffer in a
+    test.
     """
     try:
         return int(stream.fileno())
@@ -158,8 +162,9 @@ def _descriptor(stream: Any) -> int:
 
 
 def place_of(stream: Any) -> tuple[int, int] | None:
-    """Return what is the same for streams that lead to one terminal, file or pipe: device and
-    inode; None where there is none below.
+    """Return device and inode, which are equal for streams to the same terminal, file or pipe.
+
+    Return None if the stream has no descriptor.
     """
     try:
         info = os.fstat(_descriptor(stream))
@@ -188,8 +193,9 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _is_unicode(stream: Any) -> bool:
-    """Return whether *stream* can show more than ASCII; one that takes bytes, or does not say, gets
-    UTF-8.
+    """Return whether *stream* can show more than ASCII.
+
+    A stream that takes bytes, or has no encoding, gets UTF-8.
     """
     encoding = getattr(stream, "encoding", None)
     return encoding is None or str(encoding).lower().replace("-", "").startswith("utf")

@@ -1,4 +1,4 @@
-"""A log file: lines of JSON, appended and rotated, by any number of threads and processes."""
+"""A log file with lines of JSON, appended and rotated by any number of threads and processes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ from structjob.sinks.sink import SinkEvent
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 _LOOK_INTERVAL = 0.001
-"""Seconds in which no program moves a file away, compresses and deletes it. Twice within that we
-look at what the path leads to.
+"""Seconds in which no program can move a file away, compress it and delete it. The path is checked
+twice within this time.
 """
 
 _RETRY_INTERVAL = 1.0
-"""Seconds before a rotation that failed is tried again."""
+"""Seconds before a failed rotation is tried again."""
 
 _DELETED_LIMIT = 100
-"""How often a line is written again because its file was deleted meanwhile."""
+"""Maximum number of times that a line is written again because its file was deleted meanwhile."""
 
 
 def append_line(fd: int, line: bytes, path: Path) -> None:
-    """Append *line* to the open file *path*. Raises `OSError` if the disk took a part of it only;
-    the next line is whole all the same.
+    """Append *line* to the open file *path*; the next line is complete in any case.
+
+    Raises:
+        OSError: if the disk took only a part of the line.
     """
     if os.write(fd, line) != len(line):
         os.write(fd, b"\n")
@@ -44,25 +46,24 @@ def append_line(fd: int, line: bytes, path: Path) -> None:
 class FileSink:
     """Appends events to a file as lines of JSON.
 
-    Several processes may write to the same file, each with a sink of its own or forked from one
-    another; one of them rotates it at a time. Other programs may move the file away or delete it: a
-    millisecond later at most, lines go to a new one. For logrotate, give ``max_bytes=None``. Then
-    no line is lost, also without ``delaycompress``: a line that is written at the moment of the
-    renaming, when this process had to wait for the processor, is written to the new file, too, and
-    may be in both.
+    Several processes may write to the same file, each with a sink of its own or with a forked one.
+    One of them at a time rotates it. Other programs may move the file away or delete it: at most a
+    millisecond later, lines go to a new file. For logrotate, use ``max_bytes=None``. Then no line
+    is lost, even without ``delaycompress``. A line that is written at the moment of the renaming,
+    when this process had to wait for the CPU, is also written to the new file, and may be in both.
 
-    A link to the file is followed, and rotated files stand beside the file itself. What another
-    user may have put there is refused, see `structjob.machine.files`. A pipe or a device, such as
-    ``/dev/stderr``, is written to and never rotated.
+    A link to the file is followed, and rotated files are placed beside the real file. A file that
+    another user may have put there is refused, see `structjob.machine.files`. A pipe or a device,
+    such as ``/dev/stderr``, is written to and never rotated.
 
     Args:
-        path: The file; it is created with mode 0600, and its directory with mode 0700 if it is
-            absent. A relative path starts at the directory that is current now.
-        level: Least level written.
-        max_bytes: Size at which the file is moved to ``path.1`` (and so on) and a new one begun;
-            ``None``: never.
-        max_age: Age in seconds at which the same happens; ``None``: never.
-        keep: How many old files stay.
+        path: The file; it is created with mode 0600, and its directory, if missing, with mode 0700.
+            A relative path starts at the current directory at this moment.
+        level: Lowest level written, default ``debug``.
+        max_bytes: Size in bytes at which the file is moved to ``path.1`` (and so on) and a new one
+            begins; ``None``: never. Default: 100 MiB.
+        max_age: Age in seconds at which the same happens; ``None`` (the default): never.
+        keep: Number of old files to keep, default 5.
 
     Raises:
         InvalidArgument: if the file cannot be written to, or another user may have put it there.
@@ -96,13 +97,13 @@ class FileSink:
         self._began = 0.0
         self._looked = 0.0
         self._full = False
-        """Whether a look is due though the last one was a moment ago."""
+        """Whether to check the path even if the last check was a moment ago."""
         self._rotate_after = 0.0
         self._descriptor: Descriptor | None = None
-        """What a pipe or a device is written through; ``None`` for a file."""
+        """Writes to a pipe or a device; ``None`` for a file."""
         try:
             self.path = Path(path).absolute()
-            self._name = str(self.path)  # a `Path` is turned into text with each call
+            self._name = str(self.path)  # a `Path` would be converted to text on each call
             if is_special(self.path):
                 self._fd = open_file(self.path, _APPEND, special=True)
                 self._descriptor = Descriptor.of(self._fd)
@@ -122,7 +123,7 @@ class FileSink:
         self.write(event.line)
 
     def write(self, line: bytes) -> None:
-        """Append one line at once."""
+        """Append one line immediately."""
         if self._descriptor is not None:
             self._descriptor.write(self._fd, line)
             return
@@ -130,14 +131,16 @@ class FileSink:
         try:
             if self._full or now - self._looked > _LOOK_INTERVAL / 2:
                 self._look(now)
-        finally:  # a file that cannot be moved away, in a directory of another user's, grows; the fault is counted, and it is tried again
+        # a file that cannot be moved away, in a directory of another user, grows; the error is
+        # counted, and rotation is tried again
+        finally:
             append_line(self._fd, line, self.path)
         for _ in range(_DELETED_LIMIT):
             after = os.fstat(self._fd)
             if after.st_nlink:
                 break
-            # Since the look, another process has rotated the file so often that it is deleted by
-            # now.
+            # Since the check, another process has rotated the file so often that it is already
+            # deleted.
             self._open()
             append_line(self._fd, line, self.path)
         if self._others_rotate and time.monotonic() - self._looked > _LOOK_INTERVAL:
@@ -145,8 +148,10 @@ class FileSink:
         self._full = self._max_bytes is not None and after.st_size >= self._max_bytes
 
     def _write_again_if_moved(self, line: bytes) -> None:
-        """Write *line* to the new file, too, if there is one: this process was held up since its
-        look, and the other may be compressed.
+        """Also write *line* to the new file, if there is one.
+
+        This process may have been suspended since its check, and the other file may already be
+        compressed.
         """
         file = self._file
         self._look(time.monotonic())
@@ -154,7 +159,7 @@ class FileSink:
             append_line(self._fd, line, self.path)
 
     def _look(self, now: float) -> None:
-        """Open the file anew if it is another one by now, and rotate it if that is due."""
+        """Reopen the file if the path leads to a different one, and rotate it if that is due."""
         self._looked = now
         try:
             there = os.stat(self._name)
@@ -183,7 +188,7 @@ class FileSink:
         if self._fd < 0:
             self._fd = fresh
         else:
-            # The descriptor keeps its number, see `structjob.spool.DiskQueue`.
+            # The descriptor keeps its number, see `structjob.spool.disk.DiskQueue`.
             os.dup2(fresh, self._fd, inheritable=False)
             os.close(fresh)
         if self._max_age is not None:
@@ -191,8 +196,8 @@ class FileSink:
         self._file = (info.st_dev, info.st_ino)
 
     def _first_time(self) -> float | None:
-        """Return when the file's first event happened: a file system need not know when it was
-        made.
+        """Return the time of the file's first event, because a file system may not store a creation
+        time.
         """
         try:
             with open(open_file(self.path, os.O_RDONLY), "rb") as file:
@@ -206,12 +211,12 @@ class FileSink:
         if now < self._rotate_after:
             return
         self._rotate_after = now + _RETRY_INTERVAL
-        # The lock is on the file itself: once that has another name, a lock that a forked process
-        # keeps by chance hinders nobody. A descriptor of its own, since forked processes share the
-        # other one, and with it the lock.
+        # The lock is on the file itself: after the renaming, a lock that a forked process still
+        # holds by accident blocks no other process. It needs a new descriptor, because forked
+        # processes share the other descriptor and with it the lock.
         try:
             fd = open_file(self.path, os.O_WRONLY | os.O_APPEND)
-        except FileNotFoundError:  # another process is in the middle of rotating it
+        except FileNotFoundError:  # another process is rotating it
             self._rotate_after = 0.0
             return
         try:
@@ -219,12 +224,12 @@ class FileSink:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (
                 BlockingIOError
-            ):  # another process or thread is rotating it, or this very one was interrupted there
+            ):  # another process or thread is rotating it, or this thread was interrupted there
                 self._rotate_after = 0.0
                 return
             here = os.fstat(fd)
             with contextlib.suppress(FileNotFoundError):
-                there = os.stat(self.path)  # it may be rotated by now
+                there = os.stat(self.path)  # it may already be rotated
                 if (there.st_dev, there.st_ino) == (
                     here.st_dev,
                     here.st_ino,
@@ -237,8 +242,9 @@ class FileSink:
         self._rotate_after = 0.0
 
     def _move(self, name: str) -> None:
-        """Give the file the name of an old one. Only the holder of its lock does so: no name is
-        taken by another process meanwhile.
+        """Rename the file to the name of an old one.
+
+        Only the holder of its lock does this, so no other process takes a name meanwhile.
         """
         if self._keep == 0:
             os.unlink(name)
@@ -251,7 +257,7 @@ class FileSink:
         os.replace(name, f"{name}.1")
 
     def close(self) -> None:
-        """Close the file; later events are counted as faults."""
+        """Close the file; later events are counted as errors."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

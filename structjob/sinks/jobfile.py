@@ -23,25 +23,24 @@ _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class JobFileSink:
-    """Appends the events of each job to a file of its own, ``<job id>.jsonl``, as lines of JSON;
-    those of no job go nowhere.
+    """Appends the events of each job to a file of its own, ``<job id>.jsonl``, as lines of JSON.
 
-    A file is open only while a line is written, so that there may be as many jobs as there are, in
-    any number of processes. That takes some 10 µs an event. What another user may have put into the
-    directory is refused, see `structjob.machine.files`.
+    Events without a job are not written. A file is open only while a line is written, so that the
+    number of jobs and processes is not limited. This takes about 10 µs per event. A file that
+    another user may have put into the directory is refused, see `structjob.machine.files`.
 
     Args:
-        directory: Where the files are, with mode 0600 each; it is made, with mode 0700, if it is
-            not there. A relative path starts at the directory that is current now. An id that holds
-            more than letters, digits, ``-`` and ``_`` is replaced by its hash.
-        level: Least level written.
-        max_bytes: Size at which a job's file is moved to ``<job id>.<time>.jsonl`` and a new one
-            begun; ``None``: never.
-        keep: How many such old files of a job stay.
+        directory: The directory of the files, which have mode 0600; it is created with mode 0700 if
+            it is missing. A relative path starts at the current directory at this moment. An id
+            with other characters than letters, digits, ``-`` and ``_`` is replaced by its hash.
+        level: Lowest level written, default ``debug``.
+        max_bytes: Size in bytes at which a job's file is moved to ``<job id>.<time>.jsonl`` and a
+            new one begins; ``None``: never. Default: 100 MiB.
+        keep: Number of old files of each job to keep, default 5.
 
     Raises:
-        InvalidArgument: if the directory cannot be made, another user may have put it there, or a
-            number is out of its range.
+        InvalidArgument: if the directory cannot be created, another user may have put it there, or
+            a number is out of range.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class JobFileSink:
         if job_id is None:
             return
         path = self.path(job_id)
-        # Again, if another process rotated and deleted the file between the opening and the line.
+        # Repeat if another process rotated and deleted the file between opening and writing.
         while not (after := _appended(path, event.line)).st_nlink:
             pass
         if self._max_bytes is not None and after.st_size >= self._max_bytes:
@@ -84,8 +83,8 @@ class JobFileSink:
                 file.unlink(missing_ok=True)
 
     def path(self, job_id: str) -> Path:
-        """Return the file that the events of this job go to."""
-        # Whatever an id of the caller's own holds, its file is in the directory.
+        """Return the file for the events of this job."""
+        # The file is always in the directory, whatever characters the caller's id contains.
         name = (
             job_id
             if _PLAIN.fullmatch(job_id)
@@ -94,14 +93,14 @@ class JobFileSink:
         return self.directory / f"{name}.jsonl"
 
     def archive(self, age: float | timedelta = timedelta(days=1)) -> list[Path]:
-        """Compress the files that nothing was written to for so long; a job that goes on begins a
-        new one.
+        """Compress the files that were last written at least *age* ago; running jobs begin a new
+        file.
 
-        It takes its time, and belongs into a thread: ``await asyncio.to_thread(sink.archive)``. If
-        it is interrupted, the next one goes on.
+        This is slow and should run in a thread: ``await asyncio.to_thread(sink.archive)``. If it is
+        interrupted, the next call continues.
 
         Args:
-            age: Seconds, or a `timedelta`.
+            age: Seconds, or a `timedelta`. Default: one day.
 
         Returns:
             The compressed files, ``<job id>.<time>.jsonl.gz``.
@@ -113,7 +112,7 @@ class JobFileSink:
                 if path.lstat().st_mtime <= before:
                     check_file(path)
                     made.append(_compressed(path if "." in path.stem else _aside(path)))
-            except FileNotFoundError:  # another process archives it, too
+            except FileNotFoundError:  # another process is also archiving it
                 pass
             except UnsafeFile as exc:
                 faults.add(f"archiving {path}", exc)
@@ -121,7 +120,7 @@ class JobFileSink:
 
 
 def _appended(path: Path, line: bytes) -> os.stat_result:
-    """Append *line* to a job's file; return what is known of the file then."""
+    """Append *line* to a job's file; return the file's status after that."""
     fd = open_directly(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         append_line(fd, line, path)
@@ -131,11 +130,9 @@ def _appended(path: Path, line: bytes) -> os.stat_result:
 
 
 def _aside(path: Path) -> Path:
-    """Give *path* a name that no other file has: whoever else does the same at the same time
-    overwrites nothing.
-    """
+    """Rename *path* to a unique name, so that concurrent calls overwrite nothing."""
     moved = path.with_name(f"{path.stem}.{time.time_ns()}.jsonl")
-    with suppress(FileNotFoundError):  # somebody was faster
+    with suppress(FileNotFoundError):  # another process was faster
         path.rename(moved)
     return moved
 
@@ -144,7 +141,8 @@ def _compressed(path: Path) -> Path:
     target = path.with_name(f"{path.name}.gz")
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     size = -1
-    while size != path.lstat().st_size:  # a line that was on its way when the file got its name
+    # repeated if a line was being written while the file was renamed
+    while size != path.lstat().st_size:
         with (
             open(open_directly(path, os.O_RDONLY), "rb") as source,
             open(open_directly(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as raw,

@@ -1,10 +1,10 @@
-"""What a sink is, and what it is given.
+"""The interface of sinks, and the event that they get.
 
 A sink is a function that takes a `SinkEvent`, or an object with a method ``emit(event)``. Optional
-are ``level`` (the least it takes, ``"debug"`` if absent), ``close()``, and ``write(line)``: a sink
-that has it is given the event as a line of JSON, and no `SinkEvent` is made for it, which takes a
-tenth of the time. Exceptions from a sink are counted, logged at most once a minute, and never reach
-the caller.
+are ``level`` (the lowest level it takes, default ``"debug"``), ``close()``, and ``write(line)``. A
+sink with ``write`` gets the event as a line of JSON without a `SinkEvent`, which takes a tenth of
+the time. Exceptions from a sink are counted, logged at most once a minute, and never reach the
+caller.
 
 >>> structjob.configure(sinks=[lambda event: print(event.level, event.message, event.job_id)])
 """
@@ -21,22 +21,22 @@ from structjob.levels import LEVELS, level_name
 
 
 class SinkEvent:
-    """One event on its way to the sinks.
+    """One event for the sinks.
 
     Attributes:
         level: Canonical name of its level.
-        message: What happened; redacted.
-        attrs: Its attributes as the caller gave them; redacted where a key names a secret.
-        ids: ``job_id``, ``step_id``, ``correlation_id``, … as far as they are known.
-        logger: Name of the logger, if it has one.
-        ns: When, in nanoseconds since the epoch; see *timestamp*.
+        message: The message; redacted.
+        attrs: The caller's attributes; redacted if a key names a secret.
+        ids: ``job_id``, ``step_id``, ``correlation_id``, …, as far as they are known.
+        logger: Name of the logger, if it has a name.
+        ns: The time, in nanoseconds since the epoch; see *timestamp*.
         line: The event as one line of JSON (bytes, with newline), as files and consoles show it.
-        kind: ``log``, ``output``, or what it says of a job or step: ``operation_start``,
+        kind: ``log``, ``output``, or the kind of event about a job or step: ``operation_start``,
             ``step_end``, …
-        stream: What it came by: ``system``, ``stdout`` or ``stderr``.
+        stream: The stream it came from: ``system``, ``stdout`` or ``stderr``.
         operation: The name of the job that it belongs to.
         step: The name of the step that it belongs to.
-        attempt: Which attempt at the job logged it: 1, 2, …
+        attempt: The number of the job's attempt that logged it: 1, 2, …
     """
 
     __slots__ = (
@@ -85,12 +85,12 @@ class SinkEvent:
 
     @property
     def timestamp(self) -> datetime:
-        """When, as a time in UTC."""
+        """The time of the event in UTC."""
         return self.ts
 
     @property
     def ts(self) -> datetime:
-        """The same, by the name that it has in the database."""
+        """The same as *timestamp*, with its name in the database."""
         return datetime.fromtimestamp(self.ns / 1e9, UTC)
 
     @property
@@ -101,13 +101,13 @@ class SinkEvent:
 
 @runtime_checkable
 class Sink(Protocol):
-    """What can be given to `structjob.configure`, besides plain functions.
+    """The interface of sinks for `structjob.configure`, in addition to plain functions.
 
-    It may have ``level``, ``write(line)`` and ``close()``, see `structjob.sinks.sink`.
+    A sink may also have ``level``, ``write(line)`` and ``close()``, see `structjob.sinks.sink`.
     """
 
     def emit(self, event: SinkEvent, /) -> None:
-        """Show *event*. May raise; must not log, must not wait."""
+        """Show *event*. May raise; must not log and must not wait."""
 
 
 AnySink = Sink | Callable[[SinkEvent], object]
@@ -122,10 +122,11 @@ class _Function:
 
 
 def as_sink(given: AnySink) -> Sink:
-    """Return the sink that *given* is, or is the function of.
+    """Return *given* as a sink; a function is wrapped.
 
     Raises:
-        InvalidArgument: if it is neither, awaits something, or has an unknown level.
+        InvalidArgument: if it is neither a sink nor a function, is a coroutine function, or has an
+            unknown level.
     """
     sink: Any = given
     if isinstance(given, type):
@@ -148,14 +149,14 @@ def as_sink(given: AnySink) -> Sink:
 
 
 def sink_level(sink: Sink) -> int:
-    """Return the number of the least level that *sink* takes."""
+    """Return the number of the lowest level that *sink* takes."""
     return LEVELS[level_name(getattr(sink, "level", "debug"))]
 
 
 def writer_of(sink: Sink) -> Callable[[bytes], object] | None:
-    """Return what *sink* takes ready lines by, if it does.
+    """Return the function by which *sink* takes finished lines, or None.
 
-    A subclass that has an ``emit`` of its own, and no ``write``, is asked by its ``emit``.
+    For a subclass that defines ``emit`` and not ``write``, its ``emit`` is used.
     """
     for holder in (vars(sink) if hasattr(sink, "__dict__") else {}, *map(vars, type(sink).__mro__)):
         if "write" in holder:
@@ -167,7 +168,7 @@ def writer_of(sink: Sink) -> Callable[[bytes], object] | None:
 
 
 def name_of_sink(sink: Sink) -> str:
-    """Return what messages call *sink*."""
+    """Return the name of *sink* for messages."""
     if isinstance(sink, _Function):
         return str(getattr(sink.emit, "__qualname__", repr(sink.emit)))
     return type(sink).__name__

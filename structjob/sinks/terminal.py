@@ -1,11 +1,10 @@
-"""A terminal that is shared: rows at the bottom, and above them what is logged or printed.
+"""A shared terminal: rows at the bottom, and logged or printed text above them.
 
-What is written meanwhile is collected, and reaches the terminal at most ten times a second, in the
-order in which it was written. The cursor rests where text goes on, and the rows hang below it: what
-is typed, and what other code writes past us, stands in its place, and no row is drawn into it.
-`Terminal.close` puts everything back, and so does the end of the interpreter. A process that dies
-at once (by SIGKILL, ``os._exit``, or a signal without a handler) loses what its terminal would have
-got within the last frame.
+Written text is collected, and reaches the terminal at most ten times a second, in its original
+order. The cursor rests where text continues, and the rows are below it. What is typed, and what
+other code writes directly, appears at the cursor, and no row is drawn into it. `Terminal.close` and
+the exit of the interpreter restore the terminal. A process that dies immediately (by SIGKILL,
+``os._exit``, or a signal without a handler) loses the text of the last frame.
 """
 
 from __future__ import annotations
@@ -29,18 +28,19 @@ from structjob.sinks.console import stand_ins
 from structjob.text.wording import count_of
 
 FRAME = 0.1
-"""Seconds between two frames at least."""
+"""Minimum seconds between two frames."""
 
 _LEFT_FREE = 3
-"""Lines of the screen that are left to what is logged."""
+"""Lines of the screen that are reserved for logged text."""
 
 _CHUNKS_LIMIT = 10_000
-"""Texts that wait for a terminal that takes none. A thread that writes more waits for it, as it
-would without us; if the terminal is set not to block, they are dropped, with a warning.
+"""Maximum number of texts that wait for a terminal that accepts none. A thread that writes more
+then waits for the terminal, as it would without this library. If the terminal is non-blocking, the
+texts are dropped with a warning.
 """
 
 _WAIT = 1.0
-"""Seconds to wait at most for another thread that is drawing."""
+"""Maximum seconds to wait for another thread that is drawing."""
 
 _open: list[Terminal] = []
 
@@ -54,8 +54,9 @@ def is_terminal(stream: Any) -> bool:
 
 
 def share(stream: IO[str]) -> Terminal:
-    """Return the terminal of *stream*, the one that is open already where it is the same. Each call
-    needs a `Terminal.close`.
+    """Return the terminal of *stream*; reuse an open one if it is the same terminal.
+
+    Each call needs a `Terminal.close`.
     """
     true = stream.stream if isinstance(stream, StandIn) else stream
     for terminal in _open:
@@ -66,13 +67,13 @@ def share(stream: IO[str]) -> Terminal:
 
 
 class Terminal:
-    """Rows at the bottom of a terminal; made by `share`.
+    """Rows at the bottom of a terminal; created by `share`.
 
     Args:
         stream: A stream of the terminal.
 
     Attributes:
-        users: How many share it.
+        users: Number of callers that share it.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -108,12 +109,14 @@ class Terminal:
         return True
 
     def encodable(self, text: str) -> str:
-        """Return *text* with what the terminal's encoding lacks written as an escape."""
+        """Return *text* with escapes for characters that the terminal's encoding lacks."""
         return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
 
     @property
     def size(self) -> os.terminal_size:
-        """Columns and lines; ``$COLUMNS`` and ``$LINES`` go before what the terminal says."""
+        """Columns and lines; ``$COLUMNS`` and ``$LINES`` take precedence over the terminal's own
+        values.
+        """
         columns, lines = (
             int(value) if (value := os.environ.get(name, "")).isdecimal() else 0
             for name in ("COLUMNS", "LINES")
@@ -128,7 +131,7 @@ class Terminal:
 
     @property
     def room(self) -> int:
-        """How many rows there is room for."""
+        """Maximum number of rows that fit."""
         return max(self.size.lines - _LEFT_FREE, 1)
 
     def shows(self, stream: Any) -> bool:
@@ -144,14 +147,15 @@ class Terminal:
             return False
 
     def show(self, owner: object, rows: Sequence[str]) -> None:
-        """Show *rows* in place of those that *owner* showed before, and above them what was written
-        since. No row may be too wide.
+        """Replace the rows of *owner* by *rows*, and show collected text above them.
+
+        No row may be wider than the terminal.
         """
         self._rows[owner] = rows
         self.frame()
 
     def close(self, owner: object) -> None:
-        """Take the rows of *owner* away; the last user leaves the terminal as it was. Never raises
+        """Remove the rows of *owner*; the last user restores the terminal. Never raises
         `OSError`.
         """
         self.users -= 1
@@ -165,11 +169,12 @@ class Terminal:
     # --------------------------------------------------------------------------
 
     def take(self, text: str) -> None:
-        """Show *text* with the next frame. Called in any thread, a signal handler too, which may
-        interrupt it anywhere.
+        """Show *text* with the next frame.
+
+        Called in any thread, also in a signal handler, which may interrupt it at any point.
         """
         self._chunks.append(text)
-        if self._closed.is_set():  # since the caller asked
+        if self._closed.is_set():  # it was closed after the caller's check
             self._write_rest()
         elif time.monotonic() - self._last >= FRAME:
             self.frame()
@@ -177,21 +182,21 @@ class Terminal:
             self.frame(wait=True)
 
     def make_way(self) -> None:
-        """Leave the lines below the cursor free: other code is about to write there."""
+        """Clear the lines below the cursor, because other code is about to write there."""
         if self._drawn or self._chunks:
             self.frame(wait=True, erase=True)
 
     def frame(self, *, wait: bool = False, erase: bool = False) -> None:
-        """Write what was collected, and draw the rows that changed.
+        """Write the collected text, and draw the rows that changed.
 
         Args:
-            wait: Wait for another thread that is drawing; otherwise what was collected meanwhile is
-                left to the next frame.
-            erase: Draw no rows.
+            wait: Wait for another thread that is drawing. Otherwise text collected meanwhile is
+                left to the next frame. Default: False.
+            erase: Draw no rows. Default: False.
         """
         if self._drawer == threading.get_ident():
-            return  # a signal handler that interrupted this very method
-        # Not for ever: a signal handler may have interrupted this very thread right after it got
+            return  # a signal handler that interrupted this method
+        # Not without limit: a signal handler may have interrupted this thread directly after it got
         # the lock.
         if not self._drawing.acquire(timeout=_WAIT if wait else 0):
             return
@@ -201,11 +206,11 @@ class Terminal:
         try:
             if not self._closed.is_set():
                 self._draw(erase)
-        except BlockingIOError:  # it is set not to block, and takes nothing at the moment
+        except BlockingIOError:  # it is non-blocking and accepts nothing at the moment
             self._last = time.monotonic()
             if len(self._chunks) > _CHUNKS_LIMIT:
                 dropped = len(self._collected())
-        except (OSError, ValueError) as exc:  # it is gone, or closed
+        except (OSError, ValueError) as exc:  # it is disconnected or closed
             fault = exc
             self._closed.set()
         finally:
@@ -232,15 +237,14 @@ class Terminal:
             if rows == self._drawn and not self._dirty:
                 if not text:
                     return
-                # a prompt, or a dot of a row of dots: it stands above the rows, unless it is a long
-                # one
+                # a prompt, or one dot of a progress line: it is above the rows, unless it is long
                 if "\n" not in text:
                     self._write(text)
                     self._dirty = True
                     return
             parts = ["\x1b[J" if self._drawn else "", text]
             if rows:
-                # Room first, which may scroll; then the cursor's place is remembered.
+                # Make room first, which may scroll the screen; then save the cursor position.
                 parts += [
                     "\x1bD" * len(rows),
                     f"\x1b[{len(rows)}A\x1b7",
@@ -249,7 +253,8 @@ class Terminal:
                 ]
             self._write("".join(parts))
             self._drawn, self._dirty = rows, False
-        except BaseException:  # Ctrl-C among them, which may come anywhere: nothing is lost by it
+        # including Ctrl-C, which may come at any point: the text must not be lost
+        except BaseException:
             self._chunks.appendleft(text)
             raise
 
@@ -272,8 +277,9 @@ class Terminal:
         self._last = time.monotonic()
 
     def _keep_flushing(self) -> None:
-        """Show what was written before the event loop was blocked. Rows are drawn by the loop,
-        which does not wait for threads.
+        """Show text that was written before the event loop was blocked.
+
+        Rows are drawn by the loop, which does not wait for threads.
         """
         while not self._closed.wait(2 * FRAME):
             if self._chunks and time.monotonic() - self._last >= FRAME:
@@ -295,8 +301,8 @@ class Terminal:
                 isinstance(handler, logging.StreamHandler)
                 and (stand_in := by_stream.get(id(handler.stream))) is not None
             ):
-                # Not by `setStream`, which takes the handler's lock: another thread may hold it,
-                # and wait for us.
+                # Not with `setStream`, which takes the handler's lock: another thread may hold it
+                # and wait for this one.
                 handler.stream = stand_in
                 self._handlers.append((handler, stand_in))
 
@@ -310,8 +316,9 @@ class Terminal:
         return stand_in
 
     def _restore(self) -> None:
-        """Let everything write to the streams themselves. A stand-in that somebody has kept passes
-        on what it gets.
+        """Let all code write to the original streams.
+
+        A stand-in that other code has kept passes its text on.
         """
         self._closed.set()
         if self in _open:
@@ -342,8 +349,8 @@ class Terminal:
                 self._write(text)
 
     def forget(self) -> None:
-        """Pass on what is written, in a forked child: the rows, and what is collected, are its
-        parent's.
+        """Pass text on directly in a forked child: the rows and the collected text belong to the
+        parent.
         """
         self._closed.set()
         self._chunks.clear()
@@ -352,12 +359,13 @@ class Terminal:
 
 
 class StandIn(io.TextIOBase):
-    """Stands for a stream of a terminal that is shared. As a terminal's stream does, it keeps a
-    line until it is whole, or flushed.
+    """A stand-in for a stream of a shared terminal.
+
+    Like the stream of a terminal, it keeps a line until it is complete or flushed.
 
     Args:
-        terminal: Where lines go.
-        stream: What it stands for.
+        terminal: The terminal that gets the lines.
+        stream: The stream that it replaces.
     """
 
     def __init__(self, terminal: Terminal, stream: Any) -> None:
@@ -378,7 +386,7 @@ class StandIn(io.TextIOBase):
 
     @property
     def buffer(self) -> Any:
-        """The stream's own: what was written before comes first."""
+        """The stream's own buffer; earlier text is written first."""
         self._show()
         return self.stream.buffer
 
@@ -415,23 +423,23 @@ class StandIn(io.TextIOBase):
             self._terminal.frame(wait=True)
 
     def hand_over(self) -> str:
-        """Give the terminal what was kept, and return the last of it."""
+        """Pass the kept text to the terminal, and return its last part."""
         text = "\n"
         while self._parts:
             try:
                 text = self._parts.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 break
             self._terminal.take(text)
         return text
 
     def make_way(self) -> None:
-        """Leave the lines below the cursor free: other code is about to write there."""
+        """Clear the lines below the cursor, because other code is about to write there."""
         self.hand_over()
         self._terminal.make_way()
 
     def forget(self) -> None:
-        """Drop what was kept."""
+        """Drop the kept text."""
         self._parts.clear()
 
     def close(self) -> None:
