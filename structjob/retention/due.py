@@ -135,8 +135,7 @@ class Due:
         )
 
     def of_strays(self, job_ids: Sequence[str]) -> ColumnElement[bool] | None:
-        """Return the condition that an event is due and belongs to one of these jobs, which has no
-        row.
+        """Return the condition that an event is due and its job, one of *job_ids*, has no row.
 
         Such a job was pruned, and an event arrived late. Return ``None`` if such events are never
         due.
@@ -178,10 +177,10 @@ class Due:
         return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
 
     def held(self, tops: Sequence[str]) -> Select[Any]:
-        """Return the query for those of *tops*, as ``top``, that have an ended ancestor at any
-        distance.
+        """Return the query for those of *tops* that have an ended ancestor at any distance.
 
-        In a circle of parents, the earliest job is not held: the whole circle is found below it.
+        Its column is ``top``. In a circle of parents, the earliest job is not held: the whole
+        circle is found below it.
         """
         begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(
             jobs.c.id.in_(tops)

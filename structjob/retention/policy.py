@@ -29,9 +29,10 @@ class Retention:
 
     An age is a number of days (0.5 is twelve hours) or a `timedelta`; ``None`` means forever.
 
-    A job is deleted with its attempts, steps and events. This happens when it, all its descendants,
-    and all ended jobs above it ended longer ago than the ages of their statuses. Pending and
-    running jobs are never deleted. Events without a job are deleted by their own time.
+    A job is deleted together with its attempts, steps and events. It is deleted when it, all its
+    descendants and all its ended ancestors ended longer ago than the ages of their statuses. A
+    running ancestor does not protect it. Pending and running jobs are never deleted. Events without
+    a job are deleted by their own time.
 
     Args:
         days: The age of everything that the other arguments do not name. Default: ``None``.
@@ -42,7 +43,7 @@ class Retention:
             this status, instead of *days*.
         archive: A directory for compressed files that ``structjob import`` can restore. Everything
             is written there before it is deleted. The directory is created if it is absent.
-            Default: no archive, so what is deleted cannot be restored.
+            Default: no archive, so deleted data cannot be restored.
 
     Raises:
         InvalidArgument: if an age, a level or a status is invalid, or if everything would be kept

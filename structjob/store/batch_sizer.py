@@ -53,7 +53,8 @@ class BatchSizer:
     def of(self, write: Write) -> Iterator[Write]:
         """Yield *write* in parts.
 
-        The first part contains the changes of state, the last part the greatest number.
+        The first part contains the changes of state, the last part the greatest number that was
+        assigned.
         """
         lines, states, start = write.events, write.states, 0
         while (end := fitting(lines, start, self.most)) < len(lines):

@@ -57,8 +57,8 @@ _TRIES = 20
 transaction.
 """
 
-# Table, column, key or view that exists already, because another program did not finish its
-# migration.
+# Error codes for a table, column, key or view that exists already, because another program did not
+# finish its migration.
 _THERE_ALREADY = frozenset({1050, 1060, 1061, "42P07", "42701", "42710"})
 _GONE_ALREADY = frozenset({1051, 1091, 4092})
 _DUPLICATE_ROW = 1062

@@ -2,9 +2,9 @@
 
 Each batch needs one switch to the writing thread.
 
-This uses the standard library's driver, not aiosqlite, for three reasons: a transaction is one call
-in the worker instead of several thread switches; a connection that is not closed does not keep the
-process alive; a query can be interrupted.
+This uses the standard library's driver, not aiosqlite, for three reasons. A transaction is one call
+in the worker instead of several thread switches. A connection that is not closed does not keep the
+process alive. A query can be interrupted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tables for SQLAlchemy Core: ingest writes to them and the queries read them.
 
 The migrations in ``schema/`` create the tables and are the authority; a test keeps the two equal.
-There are no foreign keys: the rows of one job reach the database from several sessions and in any
+There are no foreign keys. The rows of one job reach the database from several sessions and in any
 order, and a log row must never be refused because its job arrives later. ``structjob verify`` finds
 rows without an owner.
 """
@@ -158,9 +158,9 @@ steps = Table(
 )
 
 
-# Every index here slows down every event. A page is ordered by (ts, id), but no index names the id:
-# SQLite and InnoDB append the primary key to an index automatically, and PostgreSQL sorts the rows
-# of one microsecond while it reads.
+# Every index here slows down every event. A page is ordered by (ts, id), but no index names the id.
+# SQLite and InnoDB append the primary key to an index automatically. PostgreSQL sorts the rows of
+# one microsecond while it reads.
 logs = Table(
     "structjob_logs",
     metadata,

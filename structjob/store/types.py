@@ -38,8 +38,8 @@ class Exact(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in ("mysql", "mariadb"):
-            # Imported only where it is used, because a command that reads SQLite should not import
-            # the other dialects.
+            # Imported only where it is used: importing the other dialects would slow down a command
+            # that reads SQLite.
             from sqlalchemy.dialects import mysql
 
             collation = MYSQL_BINARY if dialect.name == "mysql" else MARIADB_BINARY

@@ -44,7 +44,7 @@ class Worker:
     def submit(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue *call*, and return a future for its result.
 
-        Cancelling the future removes the call from the queue if it has not started.
+        If the future is cancelled before the call has started, the call is skipped.
         """
         if self._thread is None:
             self._thread = threading.Thread(
