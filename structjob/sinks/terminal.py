@@ -165,7 +165,7 @@ class Terminal:
         else:
             self.frame()
 
-    # -- what is written
+    # -- text
     # --------------------------------------------------------------------------
 
     def take(self, text: str) -> None:

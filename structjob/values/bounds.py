@@ -1,49 +1,48 @@
-"""How large what is recorded may be: the limits of values, of the attributes of an event, and of a
-result or metadata.
-"""
+"""The size limits of recorded data: of values, an event's attributes, a result and metadata."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 MAX_EVENT = 256 * 1024
-"""Bytes of one encoded event at most."""
+"""Maximum bytes of one encoded event."""
 MAX_STRING = 64 * 1024
-"""Bytes of one string at most, in UTF-8."""
+"""Maximum bytes of one string, in UTF-8."""
 MAX_DEPTH = 24
-"""Levels of nesting at most: MariaDB refuses JSON deeper than 32, and a batch adds some."""
+"""Maximum levels of nesting: MariaDB refuses JSON deeper than 32 levels, and a batch adds some."""
 MAX_KEYS = 256
-"""Keys of one mapping at most."""
+"""Maximum keys of one mapping."""
 MAX_ITEMS = 1024
-"""Items of one list, tuple or set at most."""
+"""Maximum items of one list, tuple or set."""
 MAX_NODES = 16_384
-"""Values in one event at most; a text counts as one for every 64 bytes of it."""
+"""Maximum values in one event; each 64 bytes of a text count as one value."""
 MAX_KEY = 256
-"""Bytes of one key at most, in UTF-8."""
+"""Maximum bytes of one key, in UTF-8."""
 MAX_BITS = 8192
-"""Bits of an integer at most: Python refuses to print far longer ones."""
+"""Maximum bits of an integer: Python refuses to print far longer ones."""
 
 ROOM = MAX_EVENT - 16 * 1024
 """Bytes that the message and the attributes of one event share; the rest is for the ids."""
 
 MAX_VALUE = 1024 * 1024
-"""Bytes of JSON that the result of a job, or the metadata of a job or step, has at most."""
+"""Maximum bytes of JSON in the result of a job, or the metadata of a job or step."""
 MAX_VALUE_STRING = 960 * 1024
-"""Bytes of one string in it at most, in UTF-8."""
+"""Maximum bytes of one string in it, in UTF-8."""
 MAX_VALUE_NODES = 262_144
-"""Values in it at most, and so keys of one mapping and items of one list; a text counts as one for
-every 64 bytes of it.
+"""Maximum values in it, and so also keys of one mapping and items of one list.
+
+Each 64 bytes of a text count as one value.
 """
 
 
 class Limits(NamedTuple):
-    """What is kept of a value; what is cut carries a mark.
+    """The limits of a value; a part that is cut is replaced by a mark.
 
     Attributes:
-        string: Bytes of one text at most, in UTF-8.
-        items: Items of one list, tuple or set at most.
-        keys: Keys of one mapping at most.
-        nodes: Values in all at most; a text counts as one for every 64 bytes of it.
+        string: Maximum bytes of one text, in UTF-8.
+        items: Maximum items of one list, tuple or set.
+        keys: Maximum keys of one mapping.
+        nodes: Maximum values in total; each 64 bytes of a text count as one value.
     """
 
     string: int
@@ -53,12 +52,12 @@ class Limits(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How large the JSON of a value may be.
+    """The maximum size of the JSON of a value.
 
     Attributes:
-        room: Bytes of it at most (at least 64 KiB).
-        limits: The limits of a value; then those that are tried, one after the other, where it
-            takes more room: a little of everything tells more than all of a part.
+        room: Maximum bytes (at least 64 KiB).
+        limits: The limits of a value, followed by stricter limits that are tried in order if the
+            value is too large: a little of each part is more useful than one complete part.
     """
 
     room: int
@@ -66,7 +65,7 @@ class Bounds(NamedTuple):
 
 
 SHORT_STRING = 4 * 1024
-"""Bytes of a text where a value is too large otherwise."""
+"""Maximum bytes of a text if the value is too large otherwise."""
 OF_EVENT = Bounds(
     ROOM,
     (

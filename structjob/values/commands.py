@@ -1,5 +1,5 @@
-"""Secrets on command lines: after options, in assignments, and at the places where certain programs
-take a password.
+"""Secrets on command lines: in options, assignments, and the password arguments of some
+programs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from structjob.values.credentials import MARK
 
 IsSecret = Callable[[str], bool]
 
-# What takes a password after which option: together with its value in one word ("-pX"), or in the
-# next.
+# The option that takes a password, by program: with the value in the same word ("-pX"), or in the
+# next word.
 _JOINED = {"mysql": "p", "mysqldump": "p", "mysqladmin": "p", "mysqlimport": "p", "mysqlcheck": "p", "mysqlshow": "p", "mysqlbinlog": "p",
            "mysqlpump": "p", "mysqlsh": "p", "mycli": "p", "mariadb": "p", "mariadb-dump": "p", "mariadb-admin": "p", "mariadb-import": "p",
            "mariadb-check": "p", "mariadb-backup": "p", "mariabackup": "p", "xtrabackup": "p", "sshpass": "p", "7z": "p", "7za": "p",
@@ -41,7 +41,7 @@ _STEM = re.compile(
     r" -u[ =\w]|mysql|mycli|maria|pass|7z|zip|rar |redis-cli|mongo|ldap|sqlcmd|bcp |tsql|login|openssl|keytool|ipmi"
     r"|rdesk|snmp|mosq|curl|http |xtra"
 )
-"""A part of each program above."""
+"""A part of the name of each program above."""
 _LINE = re.compile(r"[^\n|;&]{0,2000}")
 _TOKEN = re.compile(
     r"(?:-[A-Za-z]|[\w\-]{1,64}+=)?(?:\"(?:[^\"\\]|\\.)*+\"|'[^']*+')|[^\s\"']+|[\"']"
@@ -59,13 +59,13 @@ _USER_OPTION = re.compile(
 
 
 def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]) -> list[Any]:
-    """Return the *words* of a command line with the secrets among them replaced; what is no text
-    stays as it is.
+    """Return the *words* of a command line with secrets replaced; items that are not text stay
+    unchanged.
 
     Args:
         words: The program and its arguments.
-        is_secret: Return whether an option or a variable names a secret.
-        text: Return a text without the credentials in it; for what no option stands before.
+        is_secret: Returns whether an option or a variable names a secret.
+        text: Returns a text without its credentials; used for words that do not follow an option.
     """
     shown: list[Any] = []
     program = ""
@@ -96,7 +96,10 @@ def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]
 
 
 def _option(word: str, program: str, is_secret: IsSecret) -> tuple[str | None, str]:
-    """Return how the option *word* is shown (``None``: as any text), and what the next word is."""
+    """Return how the option *word* is shown, and the role of the next word.
+
+    ``None`` means: shown in the same way as other text.
+    """
     name, equals, value = word.partition("=")
     bare = name.lstrip("-")
     long = len(bare) > 1
@@ -127,12 +130,12 @@ def _user(word: str, text: Callable[[str], str]) -> str:
 
 
 def may_be_command(text: str) -> bool:
-    """Return whether *text* may hold the command line of a program that takes a password."""
+    """Return whether *text* may contain the command line of a program that takes a password."""
     return _STEM.search(text) is not None
 
 
 def without_secrets(text: str, is_secret: IsSecret) -> str:
-    """Return *text*, which may hold command lines anywhere, without the secrets in them."""
+    """Return *text*, which may contain command lines at any place, without their secrets."""
 
     def option(found: re.Match[str]) -> str:
         name = found["name"]
@@ -164,7 +167,7 @@ def _programs(text: str, is_secret: IsSecret) -> Iterator[str]:
             continue
         line = _LINE.match(text, found.end())
         assert line is not None  # noqa: S101 -- it matches the empty text
-        # a further program in it has no option of its own, or is one of these words
+        # a further program in this line has no option of its own, or is one of its words
         seen = line.end()
         if "-" not in line[0]:
             continue
@@ -173,7 +176,7 @@ def _programs(text: str, is_secret: IsSecret) -> Iterator[str]:
             for token in _TOKEN.finditer(text, line.start(), line.end())
         ]
         words = [found["program"], *(token.translate(_QUOTES) for _, _, token in tokens)]
-        # A word with a blank in it was quoted, and may be a command line of its own: sh -c "…".
+        # A word that contains a space was quoted, and may be a command line of its own: sh -c "…".
         shown = masked(
             words, is_secret, lambda word: without_secrets(word, is_secret) if " " in word else word
         )

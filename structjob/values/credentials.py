@@ -1,9 +1,8 @@
-"""What credentials look like within a text: one function for each rule, in time that grows with the
-length of the text only.
+"""The rules that find credentials in a text, one function for each rule.
 
-Prefixes, lengths and alphabets of tokens are those that their issuers document, and were compared
-with the public rule collection of gitleaks. There is no rule that measures entropy: the false
-positives reported to such collections are mostly hashes and ids.
+The time grows only with the length of the text. Prefixes, lengths and alphabets of tokens are those
+documented by their issuers, and were compared with the public rules of gitleaks. No rule measures
+entropy: most false positives reported for such rules are hashes and ids.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ IsSecret = Callable[[str], bool]
 # --------------------------------------------------------------------------
 
 _SEPARATOR = re.compile(r"(?:=>?|:=?|%3[DdAa])(?![=/])|(?<=[\"'])(?=,\s{0,4}[bBrRuU]?[\"'])")
-"""What stands between a key and its value. The last one is for a tuple of two texts."""
+"""The text between a key and its value. The last alternative is for a tuple of two texts."""
 _LOOK_BACK = 96
-"""Characters before a separator that are searched for the key."""
+"""Number of characters before a separator that are searched for the key."""
 _KEY = re.compile(
     r"([\w$][\w.$\-]*+(?:\[[\w\-]*\])*+)(?:\\{0,3}[\"'`]|&quot;|%22|\\u0022)?\]?[ \t]{0,4}\Z"
 )
@@ -62,11 +61,11 @@ _CODE = re.compile(
     r"(?:self|cls|os|settings|config|conf|cfg|args|opts|options|environ|request|req|kwargs|getpass|secrets|credentials|app|ctx|params)"
     r"(?:\.[a-zA-Z_]+)*(?=[\[(),\].\s:}]|$)|[a-z_]+(?:\.[a-z_]+)*\((?:\)|[a-z_.]+[,)])|[A-Z][A-Za-z]*\[",
 )
-"""An expression of a program's source, as tracebacks show it."""
+"""An expression in source code, as shown in tracebacks."""
 _ASSIGNMENT = re.compile(
     r"[A-Za-z_]+(?:\.[A-Za-z_]+)*[(\[]|[A-Za-z_]+(?:\.[A-Za-z_]+)+(?=[\s,)\]:]|$)"
 )
-"""The same after ``=`` with blanks around it, as programs are written."""
+"""The same after ``=`` with spaces around it, as in source code."""
 _PLACEHOLDER = re.compile(
     r"!vault|\$[({\w]|\{[\w.{ %!]*\}|%\(\w+\)s|%s|\*{3}|<\w|\.\.\.|…|x{6,}|(?:\w{0,80}[(\[])?\[redacted[\]:]|\[REDACTED\]|\[Filtered\]"
 )
@@ -78,8 +77,9 @@ _PHRASES = ("passphrase", "mnemonic", "seed_phrase", "recovery_phrase")
 
 
 def pairs(text: str, is_secret: IsSecret, is_weak: IsSecret, is_card: IsSecret) -> str:
-    """Return *text* with the values of secret keys replaced, in whatever notation key and value are
-    written.
+    """Return *text* with the values of secret keys replaced.
+
+    The notation of key and value does not matter.
     """
     out: list[str] = []
     done = 0
@@ -123,14 +123,15 @@ def pairs(text: str, is_secret: IsSecret, is_weak: IsSecret, is_card: IsSecret) 
 
 
 def _opens_tuple(text: str, key: int) -> bool:
-    """Return whether the text at *key* is the first one in parentheses: ``('password', 'x')``; or
-    an option: ``'--password', 'x'``.
+    """Return whether the text at *key* is the first item of a tuple, or an option.
+
+    Examples: ``('password', 'x')`` and ``'--password', 'x'``.
     """
     return text[max(key - 4, 0) : key].rstrip("bBrRuU\"'").endswith(("(", "-"))
 
 
 def _values(text: str, at: int, key: str, key_at: int, sign: str) -> Iterator[tuple[int, int]]:
-    """Yield where the value that begins at *at* stands; for a header, without the name of its
+    """Yield the start and end of the value that begins at *at*; for a header, without its
     scheme.
     """
     opened = _OPENED.match(text, at)
@@ -160,7 +161,8 @@ def _end_of_quoted(text: str, at: int, quote: str) -> int:
     if (plain := _IN_QUOTES.get(quote)) is not None:
         found = plain.match(text, at)
         return found.end() if found is not None else at
-    # An escaped quote, in JSON within JSON: the next one that has as many backslashes.
+    # An escaped quote, in JSON within JSON: find the next one that has the same number of
+    # backslashes.
     end = text.find(quote, at)
     while end > at and text[end - 1] == "\\" and (end := text.find(quote, end + 1)) > 0:
         pass
@@ -194,8 +196,9 @@ def _is_harmless(text: str, key: str, value: str, at: int, end: int, sign: str) 
 
 
 def is_likely_secret(value: str) -> bool:
-    """Return whether *value* may be a secret where its key is no proof: eight characters, and a
-    digit among them.
+    """Return whether *value* may be a secret if its key alone does not prove it.
+
+    It needs at least eight characters, with a digit among them.
     """
     return (
         len(value) >= 8
@@ -205,7 +208,7 @@ def is_likely_secret(value: str) -> bool:
     )
 
 
-# -- names and values apart: <password>x</password>, name="password" value="x"
+# -- separate names and values: <password>x</password>, name="password" value="x"
 # --------------------------------------------
 
 _ELEMENT = re.compile(
@@ -222,8 +225,9 @@ _NAMED = re.compile(
 
 
 def named(text: str, is_secret: IsSecret) -> str:
-    """Return *text* without the values whose names stand in a place of their own: in XML, in HTML,
-    in forms, in lists of settings.
+    """Return *text* without secret values whose names are separate from them.
+
+    This occurs in XML, HTML, forms and lists of settings.
     """
 
     def replaced(found: re.Match[str]) -> str:
@@ -250,8 +254,9 @@ _GO_DSN = re.compile(
 
 
 def urls(text: str) -> str:
-    """Return *text* without the passwords of URLs, which may hold ``/`` and ``@``, and without
-    tokens in a user's place.
+    """Return *text* without passwords in URLs, and without tokens in the place of a user.
+
+    The passwords may contain ``/`` and ``@``.
     """
     out: list[str] = []
     done = 0
@@ -261,7 +266,7 @@ def urls(text: str) -> str:
             continue
         word = rest[0]
         cut = min((at_ for at_ in (word.find("?"), word.find("#")) if at_ >= 0), default=len(word))
-        # The last @ that may end a password: "/@" begins a package's scope.
+        # The last @ that may end a password: "/@" begins the scope of a package.
         end = word.rfind("@", 0, cut)
         while end > 0 and word[end - 1] == "/":
             end = word.rfind("@", 0, end)
@@ -275,7 +280,7 @@ def urls(text: str) -> str:
     return _GO_DSN.sub(rf"\g<keep>{MARK}", text) if "(" in text else text
 
 
-# -- tokens that are known by how they begin
+# -- tokens with a known prefix
 # --------------------------------------------------------------------------
 
 _TOKENS = re.compile(
@@ -316,8 +321,8 @@ _LETTERS_AND_DIGITS = re.compile(r"[A-Za-z0-9]{12,}")
 
 
 def tokens(text: str) -> str:
-    """Return *text* without the tokens that are known by their prefix, and without the secret part
-    of web hooks.
+    """Return *text* without tokens with a known prefix, and without the secret part of web
+    hooks.
     """
     text = _TOKENS.sub(_token, text)
     return _HOOKS.sub(rf"\g<keep>{MARK}", text)
@@ -325,7 +330,7 @@ def tokens(text: str) -> str:
 
 def _token(found: re.Match[str]) -> str:
     rest = found["sk"]
-    # Names of CSS classes begin so, too: "sk-toggleable__content".
+    # Names of CSS classes also begin with this prefix: "sk-toggleable__content".
     if rest is not None and not any(
         any(map(str.isdigit, run)) for run in _LETTERS_AND_DIGITS.findall(rest)
     ):
@@ -346,15 +351,14 @@ _ISSUED = re.compile(
 
 
 def cards(text: str) -> str:
-    """Return *text* without the numbers of payment cards that are written in groups, as on the
-    card.
-    """
+    """Return *text* without payment card numbers that are written in groups, as on the card."""
     return _CARD.sub(lambda found: MARK if is_card_number(found[0]) else found[0], text)
 
 
 def is_card_number(value: Any) -> bool:
-    """Return whether *value* is a number of a payment card: an issuer's prefix, 13 to 19 digits,
-    and the check digit of Luhn.
+    """Return whether *value* is the number of a payment card.
+
+    It needs an issuer's prefix, 13 to 19 digits, and a correct Luhn check digit.
     """
     digits = str(value).translate({32: None, 45: None})
     if (
@@ -409,7 +413,7 @@ def statements(text: str) -> str:
     return _NETRC.sub(lambda found: f"{found[found.lastgroup or 0]}{MARK}", text)
 
 
-# -- quick rejects
+# -- fast checks
 # --------------------------------------------------------------------------
 
 _LOWER, _DIGITS = b"abcdefghijklmnopqrstuvwxyz", b"0123456789"
@@ -426,25 +430,30 @@ def _folded(classes: dict[bytes, bytes], rest: bytes) -> bytes:
 PLAIN = _folded(
     {_DIGITS + b"abcdef": b"h", b"ghijklmnopqrstuvwxyz": b"a", b"-": b"-", b'"/,.[]{}': b'"'}, b"!"
 )
-"""For ``bytes.translate`` of JSON: makes ``!`` of what a credential needs, and of colons. Two kinds
-need nothing else, and are found as:
+"""Table for ``bytes.translate`` of JSON: maps the characters that a credential needs, and colons,
+to ``!``.
+
+Two kinds of credentials need no such character, and are found by the following constants.
 """
 HEX = b"h" * 32
-"""A token of hexadecimal digits; a UUID has hyphens in it."""
+"""A token of hexadecimal digits; a UUID contains hyphens."""
 GROUPS = b'"hhhh-hhhh'
-"""A payment card's number."""
+"""A payment card number."""
 _RUN = b"a" * 16
-"""Found in what `_WORDS` makes of a token. The runs in UUIDs are shorter."""
+"""Occurs in the result of `_WORDS` for a token. The runs in UUIDs are shorter."""
 
 _WORDS = _folded({_LOWER + _LOWER.upper() + _DIGITS + b"_": b"a"}, b".")
 _NUMBERS = _folded({_DIGITS: b"0", b" -": b"-"}, b".")
 
 
 def may_hold_token(text: str) -> bool:
-    """Return whether *text* may hold a token; quick, and wrong on the careful side only."""
+    """Return whether *text* may contain a token.
+
+    This is fast; it may be wrongly true, but never wrongly false.
+    """
     return len(text) >= 20 and (
         _RUN in text.encode("utf-8", "replace").translate(_WORDS)
-        # Tokens that may have no such run, since a hyphen is one of their characters.
+        # Tokens that may not contain such a run, because a hyphen is one of their characters.
         or "glpat-" in text
         or "AIza" in text
         or "SG." in text
@@ -456,8 +465,9 @@ def may_hold_token(text: str) -> bool:
 
 
 def may_hold_card(text: str) -> bool:
-    """Return whether *text* may hold a card's number in groups; quick, and wrong on the careful
-    side only.
+    """Return whether *text* may contain a card number in groups.
+
+    This is fast; it may be wrongly true, but never wrongly false.
     """
     if len(text) < 15:
         return False

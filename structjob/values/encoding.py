@@ -1,14 +1,14 @@
-"""Anything that can be logged → bounded JSON bytes that every supported database takes. Never
-raises.
+"""Encoding of any loggable object as bounded JSON bytes that every supported database takes.
 
-The fast path is one pass over flat, plain values and one call to msgspec; for large ones a few
-passes in C, level by level. Whatever these do not recognise goes through `normalise`, which turns
-any object into plain values within the limits; what is cut carries a mark that says how much.
+It never raises. The fast path is one pass over flat, plain values and one call to msgspec; for
+large values it is a few passes in C, level by level. Other values go through `normalise`, which
+converts any object into plain values within the limits. A part that is cut is replaced by a mark
+with its size.
 
-Normalised are: NaN and infinities (to their names), NUL (to U+2400: SQLite and PostgreSQL cannot
-hold it in text), lone surrogates (to their escape), bytes (to text), sets, deques, ranges, views of
-mappings and arrays (to lists), NumPy's scalars (to what they are), keys that are not text, cycles,
-and objects (to their ``repr``).
+These are normalized: NaN and infinities (to their names), NUL (to U+2400, because SQLite and
+PostgreSQL cannot hold it in text), lone surrogates (to their escape), bytes (to text), sets,
+deques, ranges, views of mappings and arrays (to lists), NumPy's scalars (to Python values), keys
+that are not text, cycles, and objects (to their ``repr``).
 """
 
 from __future__ import annotations
@@ -45,28 +45,29 @@ from structjob.values.bounds import (
 
 
 class Redacting(Protocol):
-    """What takes secrets out of plain values."""
+    """The interface of a redactor, which removes secrets from plain values."""
 
     def value(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value*, whose own key is *key*, without secrets."""
 
     def clears(self, names: set[str], encoded: bytes) -> bool:
-        """Return whether there is surely no secret in a value, given the *names* by which one could
-        be known and its JSON.
+        """Return whether a value certainly contains no secret.
+
+        *names* are the names that could reveal one, and *encoded* is the value's JSON.
         """
 
 
 _PLAIN = frozenset({int, bool, type(None)})
 _INFINITY = float("inf")
-# An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` goes a long way round.
+# An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` is much slower.
 _BACKSLASH = ord("\\")
 
 _NUMBERS = frozenset({int, bool, float, type(None)})
 _SIMPLE = _NUMBERS | {str, list, dict}
 _SHORT_KEY = MAX_KEY // 4
-"""Characters of a key that need no closer look."""
+"""Maximum characters of a key that needs no further check."""
 _LARGE = 1 << 63
-"""Integers below it need no closer look."""
+"""Integers below this need no further check."""
 _SHOWN = (
     datetime.timedelta, uuid.UUID, decimal.Decimal, fractions.Fraction, complex, pathlib.PurePath, collections.UserString,
     ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
@@ -77,15 +78,16 @@ _CONTAINERS: tuple[Any, ...] = (
     Mapping, list, tuple, set, frozenset, range, collections.deque, collections.UserList, array.array, MappingView,
 )  # fmt: skip
 _ARRAY_MODULES = frozenset({"numpy", "pandas", "torch", "cupy", "jax", "jaxlib"})
-"""Libraries whose arrays and scalars are recorded as numbers: they have ``shape``, ``tolist`` and
-slices as NumPy's do.
+"""Libraries whose arrays and scalars are recorded as numbers.
+
+They have ``shape``, ``tolist`` and slices in the same way as NumPy.
 """
 
 _encode = msgspec.json.Encoder().encode
 
 
 def encode_text(value: object) -> bytes:
-    """Return *value* as a JSON string; what is not a `str` is converted first."""
+    """Return *value* as a JSON string; a value that is not a `str` is converted first."""
     if type(value) is str and len(value) <= MAX_STRING:
         try:
             out = _encode(value)
@@ -100,20 +102,22 @@ def encode_text(value: object) -> bytes:
 
 
 def encode_plain(attrs: dict[str, Any]) -> bytes | None:
-    """Return *attrs*, whose keys are text, as a JSON object; ``None`` if a value is not plain, or
-    something has to be cut.
+    """Return *attrs*, whose keys are text, as a JSON object.
+
+    Return ``None`` if a value is not plain, or something must be cut.
     """
     try:
         for value in attrs.values():
             kind = type(value)
             if kind is str:
-                if len(value) > MAX_STRING:  # before it is encoded: it may be of 100 MB
+                # checked before encoding, because the text may have 100 MB
+                if len(value) > MAX_STRING:
                     return None
-            # Of the floats, `x - x` is 0.0 for the finite ones alone.
+            # For floats, `x - x` is 0.0 only if x is finite.
             elif kind not in _PLAIN and (kind is not float or value - value != 0.0):
                 return None
         out = _encode(attrs)
-    except Exception:  # noqa: BLE001 -- whatever it is (a class may refuse to be hashed), the careful way copes with it
+    except Exception:  # noqa: BLE001 -- any error (a class may not be hashable) is handled by the slow path
         return None
     if (
         len(out) > MAX_STRING
@@ -138,13 +142,13 @@ def encode_value(
 ) -> bytes:
     """Return any value as JSON within *bounds*, without secrets.
 
-    What is too large is cut anew from the value itself each time, so that the marks say how much
-    there was.
+    If the result is too large, the value itself is cut again with stricter limits, so that the
+    marks contain the original sizes.
 
     Args:
-        value: Anything.
-        bounds: How large it may be.
-        redactor: Takes the secrets out; ``None`` leaves them in.
+        value: Any object.
+        bounds: The maximum size; default: that of an event's attributes.
+        redactor: Removes the secrets; ``None`` (the default) leaves them in.
         warn: Called, if something is cut for its size, with what is too large and the limit.
     """
     tried, size, cut = bounds.limits, 0, ""
@@ -164,7 +168,7 @@ def encode_value(
             plain = redactor.value(plain)
         try:
             out = _encode(plain)
-        except Exception:  # noqa: BLE001 -- a redactor of somebody's own came in between
+        except Exception:  # noqa: BLE001 -- a custom redactor may have returned any object
             plain = normalise(plain, limits)
             out = _encode(plain)
         if len(out) <= bounds.room:
@@ -180,16 +184,15 @@ def encode_value(
 
 
 def _simple(value: Any, limits: Limits) -> tuple[bytes, set[str]] | None:
-    """Return *value* as JSON, and by which names secrets in it could be known; ``None`` if it needs
-    a closer look.
+    """Return *value* as JSON, and the names by which secrets in it could be found.
 
-    A few passes over each level, all of them in C: a tenth of the time that it takes to walk
-    through a large value.
+    Return ``None`` if it needs a further check. This makes a few passes over each level, all of
+    them in C, which take a tenth of the time of a walk through a large value.
     """
     try:
         names = _survey(value, limits)
         out = b"" if names is None else _encode(value)
-    except Exception:  # noqa: BLE001 -- whatever it is, the careful way copes with it
+    except Exception:  # noqa: BLE001 -- any error is handled by the slow path
         return None
     if names is None or (_BACKSLASH in out and out.find(b"\\u0000") > 0):
         return None
@@ -197,8 +200,9 @@ def _simple(value: Any, limits: Limits) -> tuple[bytes, set[str]] | None:
 
 
 def _survey(value: Any, limits: Limits) -> set[str] | None:
-    """Return the keys in *value*, and what may be one in a list of pairs; ``None`` unless it is
-    simple and within the limits.
+    """Return the keys in *value*, and texts that may be keys in a list of pairs.
+
+    Return ``None`` unless the value is simple and within the limits.
     """
     level, names, nodes = [value], set[str](), 1
     for _ in range(MAX_DEPTH):
@@ -223,7 +227,8 @@ def _survey(value: Any, limits: Limits) -> set[str] | None:
         if not lists and not mappings:
             return names if nodes <= limits.nodes else None
         nodes += sum(map(len, lists)) + sum(map(len, mappings))
-        # The nodes bound what the next level takes: of shared lists there may be billions.
+        # The number of nodes limits the size of the next level: with shared lists it could be
+        # billions.
         if (
             nodes > limits.nodes
             or max(map(len, lists), default=0) > limits.items
@@ -244,15 +249,17 @@ def _survey(value: Any, limits: Limits) -> set[str] | None:
 
 
 def normalise(value: Any, limits: Limits = OF_EVENT.limits[0]) -> Any:
-    """Return *value* made of ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and
-    ``None`` alone, within the limits.
+    """Return *value* converted to plain types within the limits.
+
+    These are ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``.
     """
     return _Normaliser(limits).plain(value, 0)
 
 
 def with_text_keys(given: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return *given* with keys that are text: 1 and "1" do not become one. The values stay as they
-    are.
+    """Return *given* with keys that are text, and unchanged values.
+
+    Different keys such as 1 and "1" stay different.
     """
     out: dict[str, Any] = {}
     for key, value in given.items():
@@ -264,7 +271,7 @@ class _Normaliser:
     """One walk through a value.
 
     Attributes:
-        cut: What was too large first, and the limit; empty if nothing was.
+        cut: The first thing that was too large, and the limit; empty if there was no such thing.
     """
 
     __slots__ = ("_above", "_max_items", "_max_keys", "_max_nodes", "_max_string", "_nodes", "cut")
@@ -280,7 +287,7 @@ class _Normaliser:
 
     @property
     def full(self) -> bool:
-        """Whether the rest has to be left out."""
+        """Whether the rest must be omitted."""
         return self._nodes > self._max_nodes
 
     def plain(self, value: Any, depth: int) -> Any:
@@ -290,12 +297,12 @@ class _Normaliser:
             return value
         try:
             return self._plain(value, type(value), depth)
-        except Exception as exc:  # noqa: BLE001 -- a hostile object must not take the event with it
+        except Exception as exc:  # noqa: BLE001 -- a hostile object must not lose the event
             return f"<{type_name(value)}: cannot be shown, {type(exc).__name__}>"
 
     def _plain(self, value: Any, kind: type, depth: int) -> Any:
-        # `issubclass(type(x), …)` and never `isinstance`: the latter asks the object, which may lie
-        # or raise.
+        # `issubclass(type(x), …)` and never `isinstance`, because the latter calls the object,
+        # which may lie or raise.
         if value is None or kind is bool:
             return value
         if issubclass(kind, str):
@@ -312,7 +319,7 @@ class _Normaliser:
             real = float.__float__(value)
             if real - real == 0.0:
                 return real
-            return "NaN" if real != real else "Infinity" if real == _INFINITY else "-Infinity"  # noqa: PLR0124 -- NaN alone differs from itself
+            return "NaN" if real != real else "Infinity" if real == _INFINITY else "-Infinity"  # noqa: PLR0124 -- only NaN differs from itself
         if issubclass(kind, (bytes, bytearray, memoryview)):
             return self._bytes(value)
         if issubclass(kind, (datetime.datetime, datetime.date, datetime.time)):
@@ -344,7 +351,7 @@ class _Normaliser:
             self._above.discard(id(value))
 
     def _note(self, what: str, limit: int) -> None:
-        """Note that something is too large for a *limit*."""
+        """Record that something exceeds a *limit*."""
         self.cut = self.cut or f"{what} is more than {limit:,}"
 
     def _text(self, value: Any, limit: int = 0) -> str:
@@ -362,7 +369,7 @@ class _Normaliser:
         return f"…[cut: {type_name(value)} nested deeper than {MAX_DEPTH} levels]"
 
     def _left(self, left: int, size: int, what: str, limit: int) -> str:
-        """Return the mark of a container of which so much is *left* out."""
+        """Return the mark of a container of which *left* members are omitted."""
         if self.full:
             self._note("the number of values", self._max_nodes)
         else:
@@ -388,8 +395,8 @@ class _Normaliser:
         return out
 
     def _items(self, value: Any, depth: int, size: int | None = None) -> list[Any]:
-        # At once: a deque or a view that another thread changes meanwhile would end the iteration
-        # with an error.
+        # Copy at once: if another thread changes a deque or a view meanwhile, the iteration would
+        # raise.
         size = len(value) if size is None else size
         items = list(islice(iter(value), _most(size, self._max_items)))
         if len(items) > 64 and self._nodes + len(items) <= self._max_nodes and _are_plain(items):
@@ -406,7 +413,7 @@ class _Normaliser:
         return out
 
     def _bytes(self, value: bytes | bytearray | memoryview) -> str:
-        # A slice first: decoding 100 MB to keep 64 KiB of it would hold the caller up.
+        # Slice first: decoding 100 MB to keep 64 KiB would delay the caller.
         size = memoryview(value).nbytes
         text = bytes(memoryview(value).cast("B")[: self._max_string + 1]).decode(
             "utf-8", "backslashreplace"
@@ -416,8 +423,8 @@ class _Normaliser:
         return _cut(_clean(text), self._max_string, size)
 
     def _array(self, value: Any, depth: int) -> Any:
-        """Return an array or a series of NumPy, or of a library like it, as a list of the numbers
-        in it.
+        """Return an array or a series of NumPy, or of a similar library, as a list of its
+        numbers.
         """
         shape = value.shape
         if not shape:
@@ -425,8 +432,8 @@ class _Normaliser:
         if depth >= MAX_DEPTH:
             return self._too_deep(value)
         size = int(shape[0])
-        # A list of everything in a large array would take time and memory before it is cut: a slice
-        # first, and then row by row.
+        # Slice first, and then convert row by row: a list of all items of a large array would need
+        # much time and memory before it is cut.
         first = value[:most] if size > (most := _most(size, self._max_items)) else value
         if len(shape) > 1 and math.prod(shape) > self._max_nodes:
             return self._items(
@@ -436,11 +443,11 @@ class _Normaliser:
 
 
 def _fields_of(value: Any, kind: type) -> Any:
-    """Return *value* as a mapping if it is an object of named fields, or shows a mapping's values;
-    else ``None``.
+    """Return *value* as a mapping if it is an object with named fields, or a view of a mapping's
+    values.
 
-    By their names secrets are known. A field that its class leaves out of the ``repr`` is left out.
-    Nothing is imported.
+    Otherwise return ``None``. The names are needed to find secrets. A field that its class omits
+    from the ``repr`` is omitted. No library is imported.
     """
     if dataclasses.is_dataclass(kind):
         return {
@@ -456,7 +463,7 @@ def _fields_of(value: Any, kind: type) -> Any:
         return getattr(value, "mapping", None) or getattr(value, "_mapping", None)
     if issubclass(kind, types.SimpleNamespace):
         return dict(vars(value))
-    # Looked up in the classes' own dicts: a metaclass may have its own idea of what they have.
+    # Looked up in the classes' own dicts, because a metaclass may override attribute access.
     for base in kind.__mro__[:-1]:
         names = vars(base)
         if (attributes := names.get("__attrs_attrs__")) is not None:
@@ -465,7 +472,7 @@ def _fields_of(value: Any, kind: type) -> Any:
                 for each in attributes
                 if each.repr is not False
             }
-        # In the second and the first version of pydantic.
+        # In pydantic 2 and pydantic 1.
         model = names.get("__pydantic_fields__", names.get("model_fields", names.get("__fields__")))
         if isinstance(model, dict) and (
             hasattr(kind, "__pydantic_fields_set__") or hasattr(kind, "__fields_set__")
@@ -487,8 +494,9 @@ def _of_model(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_array(kind: type) -> bool:
-    """Return whether *kind* is an array, a scalar or a series of NumPy, or of a library like it.
-    Nothing is imported.
+    """Return whether *kind* is an array, a scalar or a series of NumPy, or of a similar library.
+
+    No library is imported.
     """
     if not (hasattr(kind, "tolist") and hasattr(kind, "shape")):
         return False
@@ -498,23 +506,24 @@ def _is_array(kind: type) -> bool:
 
 
 def _of_times(value: Any) -> bool:
-    """Return whether an array or a scalar holds times: they may be finer than Python's, which would
-    make numbers of them.
+    """Return whether an array or a scalar contains times.
+
+    These may be finer than Python's times, and would then become numbers.
     """
     return getattr(getattr(value, "dtype", None), "kind", "") in ("M", "m")
 
 
 def _scalar(value: Any) -> Any:
-    """Return what a scalar of NumPy, or of a library like it, is in Python."""
+    """Return a scalar of NumPy, or of a similar library, as a Python value."""
     item: Any = str(value) if _of_times(value) else value.tolist()
     if type(item) is not type(value):
         return item
-    # of more digits than Python's have
+    # it has a higher precision than Python's types
     return complex(item) if item.dtype.kind == "c" else float(item)
 
 
 def _are_plain(items: list[Any]) -> bool:
-    """Return whether *items* need no closer look: numbers, truth values and nothing."""
+    """Return whether *items* need no further check: only numbers, bools and None."""
     kinds = set(map(type, items))
     if not kinds <= _NUMBERS:
         return False
@@ -532,17 +541,17 @@ def _are_plain(items: list[Any]) -> bool:
 
 
 def _is_short(text: str) -> bool:
-    """Return whether *text* needs no closer look: most do not."""
+    """Return whether *text* needs no further check, which is the usual case."""
     return len(text) < 64 and text.isascii() and "\x00" not in text
 
 
 def _key(key: Any) -> Any:
-    """Return *key* as what its text is made of."""
+    """Return *key* in the form that is converted to text."""
     if issubclass(type(key), (bytes, bytearray)):
-        # as a value would be: names of headers, say
+        # the same as for a value; for example names of headers
         key = bytes(key[:257]).decode("utf-8", "backslashreplace")
     elif issubclass(type(key), enum.Enum):
-        key = key.value  # as a value would be
+        key = key.value  # the same as for a value
     elif issubclass(type(key), _SHOWN):
         key = str(key)
     elif issubclass(type(key), (datetime.date, datetime.time)):
@@ -553,7 +562,7 @@ def _key(key: Any) -> Any:
 
 
 def _fresh(key: str, taken: dict[str, Any]) -> str:
-    """Return *key*, or with a number behind it when another key came to the same text."""
+    """Return *key*, with a number appended if another key has the same text."""
     if key not in taken:
         return key
     number = 2
@@ -569,27 +578,29 @@ def _text(value: Any, limit: int) -> str:
 
 
 def _clean_text(value: Any, limit: int) -> tuple[str, int]:
-    """Return *value* as clean text that is not much longer than *limit*, and how many characters it
-    had.
+    """Return *value* as clean text that is not much longer than *limit*, and its original length.
+
+    The length is in characters.
     """
     if type(value) is not str:
         try:
             value = str.__str__(value if issubclass(type(value), str) else _repr(value))
-        except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not take the event with it
+        except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not lose the event
             value = f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
     return _clean(value[: limit + 1]), len(value)
 
 
 def _most(size: Any, limit: int) -> int:
-    """Return how many members of a container of *size* to keep: the mark takes the place of one, so
-    one is not cut for it.
+    """Return how many members of a container of *size* to keep.
+
+    The mark takes the place of one member, so a single member is not cut.
     """
     return limit + 1 if size == limit + 1 else limit
 
 
 def _repr(value: Any) -> str:
     if issubclass(type(value), (list, tuple, dict, set, frozenset)):
-        # Lists of lists of the same list have texts of gigabytes.
+        # Lists of lists of the same list can have a text of gigabytes.
         normaliser = _Normaliser(OF_EVENT.limits[0]._replace(string=SHORT_STRING))
         plain = normaliser.plain(value, 0)
         if normaliser.full:
@@ -608,9 +619,7 @@ def _clean(text: str) -> str:
 
 
 def _cut(text: str, limit: int, size: int) -> str:
-    """Cut *text* to *limit* bytes with a mark; *size* is the length it had at first, in its own
-    units.
-    """
+    """Cut *text* to *limit* bytes with a mark; *size* is its original length in its own units."""
     if size <= limit and (len(text) * 4 <= limit or len(text.encode()) <= limit):
         return text
     kept = text.encode()[: max(limit - 80, 0)].decode("utf-8", "ignore")
@@ -618,14 +627,14 @@ def _cut(text: str, limit: int, size: int) -> str:
 
 
 def _outline(plain: Any, size: int, room: int) -> dict[str, Any]:
-    """Say what was there when even the shortened values, which *plain* holds, are too large."""
+    """Return a summary if even the shortened values, which *plain* holds, are too large."""
     keys = list(islice(plain, 64)) if type(plain) is dict else []
     return {"…": f"[cut: {size:,} bytes of values, the limit is {room:,}]", "keys": keys}
 
 
 def type_name(value: Any) -> str:
     """Return the qualified name of the type of *value*."""
-    # Not `type(value).__qualname__`: a metaclass may have its own idea of that.
+    # Not `type(value).__qualname__`, because a metaclass may override it.
     return str(_qualname(type(value)))
 
 

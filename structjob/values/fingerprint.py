@@ -1,9 +1,9 @@
-"""Which errors are the same: a fingerprint of an exception's type, its message without what varies,
-and where in one's own code it arose.
+"""Fingerprints of errors: equal errors have equal fingerprints.
 
-The same fault has the same fingerprint on every host, in every process and on every version of
-Python: line numbers and absolute paths have no part in it, nor has library code, which changes with
-its versions.
+A fingerprint consists of an exception's type, its message without variable parts, and its place in
+the program's own code. The same error has the same fingerprint on every host, in every process and
+on every version of Python. Therefore it contains no line numbers, no absolute paths, and no library
+code, which changes with its versions.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 from structjob.values.encoding import encode_text, type_name
 
 FRAMES = 3
-"""Functions of one's own code that count, from where the exception was raised outwards. Further
-out, callers differ.
+"""Number of functions of the program's own code that are used, starting where the exception was
+raised. Outer callers differ.
 """
 
 MAX_MESSAGE = 500
-"""Characters of a message that count, once what varies is out of it."""
+"""Maximum characters of a message that are used, after its variable parts are replaced."""
 
 _LOOKED_AT = 1000
-"""Characters of a message that are looked at. More than count: where a message is cut depends on
-how long its numbers are.
+"""Maximum characters of a message that are read. This is larger than `MAX_MESSAGE`, because the
+length of the replaced text depends on its numbers.
 """
 
 _MAX_PARTS = 32
@@ -37,23 +37,24 @@ _OURS = os.path.dirname(__file__) + os.sep
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]")
 
-# CPython's own accessors: an exception's class may replace these attributes, and raise.
+# CPython's own accessors: an exception's class may replace these attributes, and the replacement
+# may raise.
 _parts: Any = BaseExceptionGroup.__dict__["exceptions"]
 _traceback: Any = BaseException.__dict__["__traceback__"]
 
-# IPv6, also `fe80::1`. It has a figure in it: `a::b` is a name in some languages.
+# IPv6, also `fe80::1`. It must contain a digit: `a::b` is a name in some languages.
 _GROUPS = r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4})"
 _ADDRESS = re.compile(
     rf"(?<![\w:])(?=[0-9a-f:]*\d)(?:{_GROUPS}{{7}}|(?:{_GROUPS}*)?::(?:{_GROUPS}*)?)(?![\w:])",
     re.IGNORECASE,
 )
-# The end of a Kubernetes pod's name, "-7d9f8b6c5-x2x4z": its alphabet has no vowels, so that it
-# makes no words. It has a figure in it.
+# The end of a Kubernetes pod's name, "-7d9f8b6c5-x2x4z". Its alphabet has no vowels, so that it
+# forms no words. It must contain a digit.
 _POD = re.compile(
     r"(?<=[a-z0-9])-(?=[a-z0-9-]*\d)[bcdf-hj-np-tv-xz2456789]{8,10}-[bcdf-hj-np-tv-xz2456789]{5}\b"
 )
 
-# In this order: what is quoted may hold anything, and a path may hold numbers.
+# In this order, because quoted text may contain anything, and a path may contain numbers.
 _VARIES = (
     (re.compile(r"(?<!\w)'[^'\n]*'(?!\w)|(?<!\w)\"[^\"\n]*\"(?!\w)|`[^`\n]*`"), "<text>"),
     (re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s,;)\]}>]+", re.IGNORECASE), "<url>"),
@@ -67,7 +68,7 @@ _VARIES = (
     ),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE), "<hex>"),
     (_POD, "<pod>"),
-    # A word of hexadecimal digits that is none of a language: it has figures among its letters.
+    # Hexadecimal digits that are not a word of a language: with both digits and letters.
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
     (re.compile(r"\d+(?:[.,:]\d+)*"), "<n>"),
     (re.compile(r"\s+"), " "),
@@ -78,15 +79,17 @@ def fingerprint(exc: BaseException, where: str | None = None) -> str:
     """Return the fingerprint of *exc*: 16 hexadecimal digits.
 
     Args:
-        exc: The exception; of a group its parts count, too.
-        where: The operation, which counts if the traceback leads through no code of one's own.
+        exc: The exception; for a group, its exceptions are also used.
+        where: The operation, which is used if the traceback contains none of the program's own
+            code.
     """
     return _digest(_pieces(exc, where, 0))
 
 
 def of_words(kind: str, message: str, *where: str) -> str:
-    """Return the fingerprint of an error that came as no exception: a process that crashed, a line
-    of another program's log.
+    """Return the fingerprint of an error without an exception object.
+
+    Examples are a crashed process, or a line of another program's log.
     """
     return _digest((kind, normalised(message), *where))
 
@@ -95,9 +98,9 @@ def of_event(message: object, logger: str | None, error_type: object = None) -> 
     """Return the fingerprint of an error that was logged without an exception.
 
     Args:
-        message: The message, where it has arguments as it was before they were filled in.
+        message: The message; if it has arguments, the text before they are filled in.
         logger: The logger's name.
-        error_type: The type that the call gave, if it gave one.
+        error_type: The type that the call gave, if any.
     """
     kind = (
         error_type
@@ -110,14 +113,15 @@ def of_event(message: object, logger: str | None, error_type: object = None) -> 
     return _of_event(kind, text[:_LOOKED_AT], logger or "")
 
 
-@lru_cache(maxsize=1024)  # programs say the same things over and over
+@lru_cache(maxsize=1024)  # programs repeat the same messages
 def _of_event(kind: str, text: str, logger: str) -> str:
     return of_words(kind, text, logger)
 
 
 def normalised(message: str) -> str:
-    """Return *message* without what varies from one occurrence to the next: numbers, ids, paths,
-    URLs, quoted text.
+    """Return *message* without the parts that vary from one occurrence to the next.
+
+    These are numbers, ids, paths, URLs and quoted text.
     """
     text = message[:_LOOKED_AT]
     for pattern, instead in _VARIES:
@@ -133,20 +137,21 @@ def _pieces(exc: BaseException, where: str | None, depth: int) -> Iterator[str]:
     yield type_name(exc)
     try:
         yield normalised(str(exc))
-    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception itself
+    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception
         yield f"<{type(fault).__name__}>"
     frames = _frames(exc)
     yield from frames or [where or ""]
     if issubclass(type(exc), BaseExceptionGroup) and depth < _MAX_DEPTH:
-        # How many tasks failed alike, and in which order, is chance.
+        # The number and order of tasks that failed in the same way is random.
         yield from sorted(
             {_digest(_pieces(part, where, depth + 1)) for part in _parts.__get__(exc)[:_MAX_PARTS]}
         )
 
 
 def _frames(exc: BaseException) -> list[str]:
-    """Return the functions of one's own code that *exc* passed, from where it was raised outwards,
-    each once.
+    """Return the functions of the program's own code in the traceback of *exc*, each once.
+
+    They begin with the one that raised it.
     """
     passed = []
     traceback = _traceback.__get__(exc)
@@ -154,20 +159,22 @@ def _frames(exc: BaseException) -> list[str]:
         if (function := _function(traceback.tb_frame.f_code)) is not None:
             passed.append(function)
         traceback = traceback.tb_next
-    # A recursion goes deeper at one time than at another: each function counts once, at its
-    # innermost place.
+    # The depth of a recursion varies, so each function is used once, at its innermost place.
     return list(dict.fromkeys(reversed(passed)))[:FRAMES]
 
 
 @lru_cache(maxsize=4096)
 def _function(code: CodeType) -> str | None:
-    """Return the name of a function with its module's, or None if it is not one's own."""
+    """Return the name of a function with its module, or None if it is not the program's own
+    code.
+    """
     file = code.co_filename
     if file.startswith((_OURS, _LIBRARY, "<frozen ")) or _INSTALLED.search(file):
         return None
     if code.co_name in ("<listcomp>", "<dictcomp>", "<setcomp>"):
-        return None  # since Python 3.12 these are no functions of their own
-    if file.startswith("<"):  # `python -c`, a prompt, a notebook's cell: their names are numbered
+        return None  # since Python 3.12 these are not separate functions
+    # `python -c`, a prompt, or a notebook cell: their names contain numbers
+    if file.startswith("<"):
         return f"<input>:{code.co_qualname}"
     *_, package, module = ["", *file.removesuffix(".py").replace("\\", "/").split("/")]
     return f"{package if module == '__init__' else module}:{code.co_qualname}"

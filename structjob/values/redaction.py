@@ -1,8 +1,8 @@
-"""Secrets are replaced before anything is written anywhere: by the names of their keys, and by what
-credentials look like (`credentials`).
+"""Redaction: secrets are replaced before anything is written.
 
-One list of keys counts for structures and for texts. Values that a program registers (`secret`) are
-replaced wherever they occur.
+They are found by the names of their keys, and by the form of credentials (`credentials`). One list
+of keys applies to structures and to texts. Values that a program registers (`secret`) are replaced
+wherever they occur.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ SECRET_KEYS = (
     "userpw", "dbpw", "phpsessid", "jsessionid", "connect_sid", "passwort", "kennwort", "contrasena", "contraseña", "senha", "mot_de_passe",
     "motdepasse", "mysql_pwd",
 )  # fmt: skip
-"""Words that make a key secret when it is one of them, ends in one, or holds one between ``_``,
-``-`` or ``.`` or camel humps.
+"""Words that make a key secret: it equals one, ends in one, or contains one as a separate word.
+
+Words are separated by ``_``, ``-``, ``.`` or a change of letter case (``dbPassword``).
 """
 
 WEAK_KEYS = ("pass", "sig", "signature", "auth", "pin", "sas")
-"""Words that make a key secret only together with a value that looks like one; in texts, only
-before ``=``.
+"""Words that make a key secret only if its value looks like a secret; in texts, only before
+``=``.
 """
 
 CARD_KEYS = (
@@ -56,7 +57,7 @@ CARD_KEYS = (
     "cc_number",
     "card_number",
 )
-"""Keys under which the bare digits of a payment card are replaced."""
+"""Keys under which the digits of a payment card are replaced even without separators."""
 
 _NAMES = frozenset(
     {"name", "key", "header", "variable", "env", "field", "parameter", "option", "attribute"}
@@ -69,10 +70,10 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where one word of a key ends and the next begins: ``dbPassword``, ``CSRFToken``."""
 
 _GAPS = re.compile(r"\W+")
-"""What stands between words otherwise, of the text of a tuple that is a key, say."""
+"""Other separators between words, for example in the text of a tuple that is a key."""
 
-# Never a secret although it holds such a word: counters and limits of language models' tokens, and
-# what is said about a secret.
+# Never a secret although it contains such a word: counters and limits of language model tokens, and
+# properties of a secret.
 _INNOCENT = re.compile(
     r"(?:^|_)(?:max|min|num|n|total|input|output|prompt|completion|cached)_tokens?$|_tokens$|token_count$|^tokens$"
     r"|_(?:type|types|url|uri|endpoint|file|path|dir|directory|name|arn|length|len|policy|policies|required|enabled|disabled|valid|expired"
@@ -82,13 +83,13 @@ _INNOCENT = re.compile(
     r"|invalid|bad|wrong)_(?!cookie)"
 )
 _NAMED = ("</", "val", "content", "data", "name=")
-"""What stands in each text whose values have their names in a place of their own."""
+"""Marks of texts that may have separate names and values; every such text contains one."""
 _ALWAYS = re.compile(r"^(?:webhook_url|set_cookie2?)$")
 
 _PERSONAL = (
     r"(?<![\w.+-])[\w.+-]{1,64}+@[\w-]{1,63}+(?:\.[\w-]{1,63}+){1,8}+",
     r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)",
-    # a digit, too: `a::b` is a name in C++
+    # must contain a digit: `a::b` is a name in C++
     r"(?<![\w:.])(?=[A-Fa-f:]{0,39}\d)(?:(?:[\dA-Fa-f]{1,4}:){7}[\dA-Fa-f]{1,4}"
     r"|(?:[\dA-Fa-f]{1,4}(?::[\dA-Fa-f]{1,4}){0,6})?::(?:[\dA-Fa-f]{1,4}(?::[\dA-Fa-f]{1,4}){0,6})?)(?![\w:])",
 )
@@ -98,7 +99,7 @@ _WORD = re.compile(r"[^\W_]+")
 _SHORTEST_VALUE = 6
 _ID_MARK = f"{MARK[:-1]}:"
 _ID_LENGTH = 64
-"""Characters that a column of ids has at least."""
+"""Minimum characters that a column of ids can hold."""
 
 _RULES: tuple[str, ...] = (
     "keys",
@@ -137,13 +138,15 @@ class _Registered:
             watching.forget()
 
     def clear(self) -> None:
-        """Let no value be secret any more."""
+        """Remove all values."""
         with self._lock:
             self._forms.clear()
             self.pattern = None
 
     def watch(self, watching: _Forgets) -> None:
-        """Let *watching* forget what it found harmless whenever a value is added."""
+        """Call *watching*'s ``forget()`` whenever a value is added, because its caches become
+        invalid.
+        """
         self._watching.add(watching)
 
 
@@ -152,8 +155,8 @@ on_reset(registered.clear)
 
 
 def secret(value: T) -> T:
-    """Register a secret value: from now on it is replaced by ``[redacted]`` wherever this process
-    logs or records it.
+    """Register a secret value: this process replaces it by ``[redacted]`` in everything that it
+    records.
 
     It is also found URL-quoted and in Base64.
 
@@ -164,8 +167,8 @@ def secret(value: T) -> T:
         The same *value*: ``password = structjob.secret(load_password())``.
 
     Raises:
-        InvalidArgument: if *value* is neither text nor bytes, or shorter: it would be replaced
-            within other words.
+        InvalidArgument: if *value* is neither text nor bytes, or is shorter, because it would be
+            replaced within other words.
     """
     if not isinstance(value, (str, bytes)):
         raise InvalidArgument(f"secret() takes text or bytes, not {type(value).__name__}")
@@ -179,15 +182,17 @@ def secret(value: T) -> T:
 
 
 def secrets_from_environment(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Register the values of environment variables whose names say that they are secret, as
-    `secret` does: ``DB_PASSWORD``, ``API_KEY`` and the like.
+    """Register the values of environment variables with secret names, in the same way as `secret`.
+
+    Examples of such names are ``DB_PASSWORD`` and ``API_KEY``.
 
     Args:
-        environ: By default ``os.environ``.
+        environ: The environment; default: ``os.environ``.
 
     Returns:
-        The names of the variables. Left out are values of fewer than 6 characters, numbers, and
-        paths of files that exist: they would be replaced where they mean something else.
+        The names of the variables. Values of fewer than 6 characters, numbers, and paths of
+            existing files are skipped, because they would be replaced where they mean something
+            else.
     """
     given = os.environ if environ is None else environ
     redactor = Redactor()
@@ -205,8 +210,9 @@ def secrets_from_environment(environ: Mapping[str, str] | None = None) -> list[s
 
 
 def forms_of(value: str) -> set[str]:
-    """Return *value* as it may occur: as it is, quoted for URLs, in Base64, in JSON or in a
-    ``repr``.
+    """Return *value* in the forms in which it may occur.
+
+    These are: unchanged, quoted for URLs, in Base64, in JSON and in a ``repr``.
     """
     encoded = value.encode("utf-8", "backslashreplace")
     plain, urlsafe = (
@@ -235,20 +241,20 @@ class Redactor:
 
     Args:
         keys: Further words that make a key secret, in structures and in texts.
-        text: Whether to look for credentials within texts, too.
-        rules: Regular expressions for further secrets in texts: what they match is replaced, or
-            their group ``secret`` if they have one.
-        allow: Keys that are never secret, in whatever style they are written.
+        text: Whether to also search texts for credentials, default True.
+        rules: Regular expressions for further secrets in texts: the match is replaced, or its group
+            ``secret`` if there is such a group.
+        allow: Keys that are never secret, in any style of writing.
         disable: Rules for texts that are not used: ``keys`` (``password=…``), ``names``
             (``name="password" value="…"``), ``urls``, ``schemes`` (``Bearer …``), ``tokens``
             (``ghp_…``), ``cards``, ``commands`` (``mysql -p…``), ``statements`` (SQL, ``.netrc``),
             ``private_keys``.
-        values: Secret values of at least 6 characters, as `secret` registers them, for this
-            redactor alone.
-        pii: Whether to replace e-mail and IP addresses, too, in any text.
+        values: Secret values of at least 6 characters, in the same way as in `secret`, but for this
+            redactor only.
+        pii: Whether to also replace e-mail and IP addresses in texts, default False.
 
     Raises:
-        InvalidArgument: if a rule to disable is unknown, or a value too short.
+        InvalidArgument: if a rule to disable is unknown, or a value is too short.
     """
 
     def __init__(
@@ -285,7 +291,7 @@ class Redactor:
                 f"unknown rule {name!r} to disable: use some of {', '.join(_RULES)}"
             )
         self._on = frozenset() if not text else frozenset(_RULES) - disabled
-        # A text holds a pair only if it holds a part of its key.
+        # A text contains a pair only if it contains a part of its key.
         roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
         self._roots = re.compile("|".join([_ROOTS, *map(re.escape, sorted(roots))]))
         self._rules = [re.compile(rule) for rule in (*rules, *(_PERSONAL if pii else ()))]
@@ -299,8 +305,9 @@ class Redactor:
 
     @property
     def reads_all(self) -> bool:
-        """Whether every text has to be looked at: the quick rejects know nothing of values and
-        rules that were given, nor of a subclass.
+        """Whether every text must be checked completely.
+
+        The fast checks do not know custom values and rules, nor a subclass.
         """
         return (
             type(self) is not Redactor
@@ -328,8 +335,8 @@ class Redactor:
         return verdict
 
     def concerns(self, key: str) -> bool:
-        """Return whether a value under *key*, or the key itself, needs a closer look than its text
-        alone.
+        """Return whether a value under *key*, or the key itself, needs more than a check of its
+        text.
         """
         verdict = self._concerns.get(key)
         if verdict is None:
@@ -355,8 +362,9 @@ class Redactor:
         ) and words not in self._allowed
 
     def suspects(self, text: str) -> bool:
-        """Return whether *text* may hold a credential; cheap, and wrong on the careful
-        side only.
+        """Return whether *text* may contain a credential.
+
+        This is fast; it may be wrongly true, but never wrongly false.
         """
         if self.reads_all:
             return True
@@ -365,8 +373,9 @@ class Redactor:
         return may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
 
     def _may_name_secret(self, text: str) -> bool:
-        """Return whether *text* may hold a word that names a secret, and what has to stand beside
-        it; or a URL with a password.
+        """Return whether *text* may name a secret, or contain a URL with a password.
+
+        It must contain both such a word and the characters that go with it.
         """
         pair = "=" in text or ":" in text
         if not (
@@ -387,13 +396,13 @@ class Redactor:
         )
 
     def clears(self, names: set[str], encoded: bytes) -> bool:
-        """Return whether `value` surely leaves a plain value as it is.
+        """Return whether `value` certainly leaves a plain value unchanged.
 
         Args:
-            names: The keys in it, and the texts that stand before another value in a list.
+            names: The keys in it, and the texts that precede another value in a list.
             encoded: The value as JSON.
         """
-        # An option of a command is known by how it begins.
+        # An option of a command is recognized by its first character.
         return (
             not self.reads_all
             and not any(map(self.concerns, names))
@@ -402,7 +411,7 @@ class Redactor:
         )
 
     def text(self, text: str) -> str:
-        """Return *text* without the credentials in it."""
+        """Return *text* without its credentials."""
         if not self.suspects(text):
             return text
         for pattern in (registered.pattern, self._values):
@@ -441,8 +450,9 @@ class Redactor:
         return text
 
     def value(self, value: Any, key: str | None = None) -> Any:
-        """Return plain *value* (as `structjob.values.encoding.normalise` makes it) without secrets,
-        at any depth; *key* is its own.
+        """Return plain *value* without secrets, at any depth; *key* is its own key.
+
+        A plain value is a result of `structjob.values.encoding.normalise`.
         """
         if key is not None and value is not None and type(value) is not bool:
             if self.is_secret(key):
@@ -462,7 +472,7 @@ class Redactor:
         if isinstance(value, Mapping):
             return self._mapping(value)
         if isinstance(value, (list, tuple)):
-            if value and all(map(_is_pair, value)):  # headers, and the items of a mapping
+            if value and all(map(_is_pair, value)):  # headers, or the items of a mapping
                 return [[self.value(name), self.value(item, name)] for name, item in value]
             if (
                 key is not None
@@ -492,8 +502,9 @@ class Redactor:
         return out
 
     def named(self, value: Mapping[Any, Any]) -> list[Any]:
-        """Return the keys of *value* whose items are secret because another item names them:
-        ``{"name": "password", "value": …}``.
+        """Return the keys of *value* whose items are secret because another item names them.
+
+        Example: ``{"name": "password", "value": …}``.
         """
         names = {str(key).lower(): key for key in value}
         if names.keys().isdisjoint(_VALUES) or not any(
@@ -504,8 +515,8 @@ class Redactor:
         return [key for name, key in names.items() if name in _VALUES and value[key] is not None]
 
     def command(self, words: Sequence[Any]) -> list[Any]:
-        """Return the words of a command line without the secrets among them; what is no text stays
-        as it is.
+        """Return the words of a command line without secrets; items that are not text stay
+        unchanged.
         """
         return masked(words, self.is_secret, self.text)
 
@@ -520,7 +531,7 @@ def _marked(found: re.Match[str]) -> str:
 
 
 def snake(key: str) -> str:
-    """Return the words of *key* in small letters, with ``_`` between them."""
+    """Return the words of *key* in lower case, with ``_`` between them."""
     return _GAPS.sub("_", _HUMPS.sub("_", key)).strip("_").lower()
 
 
@@ -528,8 +539,8 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, (list, tuple)) and len(item) == 2 and type(item[0]) is str
 
 
-# What the keys have a part of that the rules for texts look for, from a letter on that is rare
-# where there is one: few letters begin an alternative, and the search passes the others quickly.
+# Parts of the secret keys that the rules for texts look for. Each begins at a rare letter of its
+# key: few letters then begin an alternative, and the search skips the others quickly.
 _ROOTS = (
     r"k(?:en|ey|ie)|p(?:ass|wd|hras)|c(?:re[td]|ard|vv|vc)|uth|jwt|gnatu|b(?:asic|eare|hook|ind)|identi|xsrf|csrf|jsess|sessid|ct\.sid|contrase|senha|monic|dbpw|userpw|login"
     r"|nection"
@@ -543,11 +554,11 @@ _usual = Redactor()
 
 
 def identified(text: str) -> str:
-    """Return an id without the credentials in it.
+    """Return an id without its credentials.
 
-    Two ids remain two: the mark in them has digits that depend on the whole id. It is the same in
-    every process, since only the usual rules and the registered values count here, so that a job is
-    found by the id that it was given.
+    Different ids stay different: the mark in them has digits that depend on the whole id. The
+    result is the same in every process, because only the default rules and the registered values
+    are used here. Therefore a job can be found by the id that it was given.
     """
     if _ID_MARK in text:
         return text
@@ -560,14 +571,15 @@ def identified(text: str) -> str:
 
 
 def labelled(text: str) -> str:
-    """Return a label, such as the name of an operation, without the credentials in it, by the usual
+    """Return a label, such as the name of an operation, without credentials, by the default
     rules.
     """
     return _usual.text(text)
 
 
 def stored_forms(text: str) -> tuple[str, ...]:
-    """Return *text*, an id or a label, in the forms in which it may be stored: as it is, and
-    without the credentials in it.
+    """Return *text*, an id or a label, in the forms in which it may be stored.
+
+    These are: unchanged, and without its credentials.
     """
     return tuple(dict.fromkeys((text, identified(text), labelled(text))))
