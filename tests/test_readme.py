@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+
+import structjob
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -85,3 +89,28 @@ def test_the_links_lead_somewhere() -> None:
             if section:
                 headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
                 assert section in map(_anchor, headings), f"{page.name} links to {target}#{section}"
+
+
+def test_the_pages_name_what_exists() -> None:
+    """Every `structjob.NAME` of the README and the documentation can be used (R51)."""
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("**/*.md")):
+        text = page.read_text("utf-8")
+        named = set(re.findall(r'(?<![\w./"-])structjob\.([A-Za-z]\w*)', text))
+        absent = {
+            name
+            for name in named
+            if not hasattr(structjob, name) and find_spec(f"structjob.{name}") is None
+        }
+        assert not absent, f"{page.name} names {absent}"
+
+
+def test_the_options_of_a_tracker_are_explained() -> None:
+    """The page about delivery has a row for each option of `Tracker`, with its default (R51)."""
+    page = (ROOT / "docs" / "delivery.md").read_text("utf-8")
+    explained = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", page, re.MULTILINE))
+    options = inspect.signature(structjob.Tracker).parameters
+    assert set(options) - {"url"} <= set(explained)
+    for name in ("level", "overflow", "strict", "handle_signals", "queue_size", "writers"):
+        default = options[name].default
+        shown = f"{default:,}" if type(default) is int else str(default)
+        assert explained[name].strip('`"') == shown
