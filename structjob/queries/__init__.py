@@ -1,1 +1,1 @@
-"""Reading the tables."""
+"""Reads of the tables."""

@@ -1,4 +1,4 @@
-"""Stretches of time of equal length, one after the other."""
+"""Consecutive intervals of equal length."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sqlalchemy.sql.functions import FunctionElement
 from structjob.exceptions import InvalidArgument
 
 MAX_BUCKETS = 10_000
-"""More than anybody can look at: a chart has fewer columns than that."""
+"""More than a person can read: a chart has fewer columns."""
 
 FIRST = datetime.min.replace(tzinfo=UTC)
-"""The first moment that there is."""
+"""The earliest possible time."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class microseconds(FunctionElement[int]):  # noqa: N801  # reads like the SQL function it stands for
-    """A column's moment as microseconds since 1970, exactly: whole numbers all the way."""
+class microseconds(FunctionElement[int]):  # noqa: N801  # reads like the SQL function that it stands for
+    """The time of a column as microseconds since 1970, exact because only integers are used."""
 
     type = BigInteger()
     inherit_cache = True
@@ -34,8 +34,8 @@ class microseconds(FunctionElement[int]):  # noqa: N801  # reads like the SQL fu
 @compiles(microseconds, "sqlite")
 def _sqlite(element: microseconds, compiler: SQLCompiler, **kw: Any) -> str:
     (column,) = (compiler.process(clause, **kw) for clause in element.clauses)
-    # The seconds alone: with their fraction, strftime would round to milliseconds, and so into the
-    # next second.
+    # Only the seconds go through strftime. With a fraction it would round to milliseconds, and
+    # possibly up to the next second.
     return f"(CAST(strftime('%s', substr({column}, 1, 19)) AS INTEGER) * 1000000 + CAST(substr({column}, 21, 6) AS INTEGER))"
 
 
@@ -54,16 +54,17 @@ def _postgresql(element: microseconds, compiler: SQLCompiler, **kw: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """The buckets of a window, the first beginning where it does; the last ends with it, and may be
-    shorter.
+    """The intervals of a window. The first starts with the window; the last ends with it, and may
+    be shorter.
 
     Args:
-        since: Where the first begins.
-        until: Where the last ends.
-        width: How long each is; a second at least.
+        since: Start of the first interval.
+        until: End of the last interval.
+        width: Length of each interval, at least 1 second.
 
     Raises:
-        InvalidArgument: if *width* is too short, or there would be more than `MAX_BUCKETS` of them.
+        InvalidArgument: if *width* is too short, or there would be more than `MAX_BUCKETS`
+            intervals.
     """
 
     since: datetime
@@ -85,19 +86,20 @@ class Buckets:
             )
 
     def start_of(self, column: ColumnElement[Any]) -> ColumnElement[int]:
-        """Return where the bucket of *column*'s moment begins, in microseconds since the window
-        does.
+        """Return the start of the interval that contains the time of *column*.
+
+        It is in microseconds since the start of the window.
         """
-        # Not by division, whose result each database rounds in its own way.
+        # Without a division, because each database rounds its result differently.
         elapsed = microseconds(column) - (self.since - _EPOCH) // _MICROSECOND
-        # A bucket that is longer than the window holds no more than it, and may be too long for a
-        # whole number of 64 bits.
+        # An interval that is longer than the window contains only the window. Its own length may
+        # exceed a 64-bit integer.
         width = min(self.width, max(self.until - self.since, _MICROSECOND))
         start: ColumnElement[int] = elapsed - elapsed % (width // _MICROSECOND)
         return start
 
     def __iter__(self) -> Iterator[tuple[int, datetime, datetime]]:
-        """Yield for each bucket what `start_of` returns for it, its start and its end."""
+        """Yield for each interval the value of `start_of`, its start and its end."""
         start = self.since
         while start < self.until:
             end = self.until if self.until - start <= self.width else start + self.width

@@ -1,4 +1,4 @@
-"""What a job is to be expected to take, by its operation's own history."""
+"""Estimates of the duration of a job, from the history of its operation."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, steps
 
 HISTORY = 100
-"""Completed jobs that are looked back at; what was usual before that may be long out of date."""
+"""Number of completed jobs to compare with. Older ones may no longer be typical."""
 
 STEPS = 100_000
-"""Steps of former jobs that are looked at, about. For a job with more than 1,000 steps these are
-the steps of fewer jobs than `HISTORY`, of `ENOUGH` at least.
+"""Approximate number of earlier steps to compare with. For a job with more than 1,000 steps, these
+are the steps of fewer jobs than `HISTORY`, but at least `ENOUGH`.
 """
 
 _NAMES = 500
-"""Names of steps that the database is asked for; where there are more, all steps of the former jobs
-are read.
+"""Maximum number of step names in one query. If there are more, all steps of the earlier jobs are
+read.
 """
 
 
 _AT_ONCE = 25
-"""Jobs that one query compares with those before them."""
+"""Number of jobs that one query compares with earlier ones."""
 
 
 async def look(
@@ -40,18 +40,17 @@ async def look(
     *,
     of: int | None = None,
 ) -> Estimate:
-    """Return what *job* and its steps *done* so far are to be expected to take, beside the jobs
-    that were completed before.
+    """Return the estimate for *job* and its steps, compared with the jobs completed before it.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         job: The job.
         done: Its steps, or some of them.
-        now: The time until which what runs has taken.
-        of: How many steps the job has, where *done* are some of them.
+        now: The present time, for the duration of running jobs and steps.
+        of: The number of steps of the job, if *done* contains only some.
 
-    Raises nothing of its own. Each former job's steps are found by its id: the cost is that of
-    `HISTORY` jobs, however many there are, and of about `STEPS` steps.
+    It raises no exceptions of its own. The steps of each earlier job are found by its id. So the
+    cost is that of `HISTORY` jobs and about `STEPS` steps, however many there are.
     """
     latest = _former(job, jobs.c.id, jobs.c.attempt, jobs.c.duration_ms)
     whole = sorted(row["duration_ms"] for row in await fetch(latest.limit(HISTORY)))
@@ -86,8 +85,9 @@ async def look(
 
 
 async def durations(fetch: Fetch, operation: str) -> list[float]:
-    """Return what the last `HISTORY` completed jobs of *operation* took, in milliseconds, in
-    ascending order.
+    """Return the durations of the last `HISTORY` completed jobs of *operation*.
+
+    They are in milliseconds, in ascending order.
     """
     statement = (
         select(jobs.c.duration_ms)
@@ -103,8 +103,9 @@ async def durations(fetch: Fetch, operation: str) -> list[float]:
 
 
 async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[str]:
-    """Return the ids of those of *some* jobs that take, or took, longer than usual: 95 % of those
-    completed before them; see `look`.
+    """Return the ids of those of *some* jobs that take, or took, longer than usual.
+
+    This means longer than 95 % of the jobs completed before them; see `look`.
     """
     found: set[str] = set()
     for first in range(0, len(some), _AT_ONCE):
@@ -135,8 +136,9 @@ async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[
 
 
 def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
-    """Return the query of the jobs of the same operation that were completed and created before
-    *job*, the newest first.
+    """Return the query for the completed jobs of the same operation created before *job*.
+
+    The newest come first.
     """
     return (
         select(*columns)
@@ -168,10 +170,10 @@ def expected(
     *,
     running: bool,
 ) -> dict[str, Any]:
-    """Return the fields of an `Expectation`: what *lasted* so long beside *ordered* former
-    durations, all in milliseconds.
+    """Return the fields of an `Expectation`: a duration compared with earlier ones.
 
-    Without *lasted*, it is the time from when it *began*.
+    *lasted* is the duration and *ordered* contains the earlier durations, all in milliseconds.
+    Without *lasted*, the duration is the time since *began*.
     """
     if running or lasted is None:
         until = now if running else ended
@@ -193,5 +195,7 @@ def expected(
 
 
 def percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """Return the percentile of numbers in ascending order, by nearest rank; None of none."""
+    """Return the percentile of numbers in ascending order, by nearest rank; None if there are no
+    numbers.
+    """
     return ordered[-(-len(ordered) * percent // 100) - 1] if ordered else None

@@ -1,8 +1,8 @@
 """Rows of ``structjob_logs`` as JSON, and as the records that reads return.
 
-The columns are fetched as the driver has them, without a Python function for each value: a row
-becomes JSON, in which its attributes are put as they are stored, and a record is decoded from that.
-This is three times as fast as to convert each value and to call the record's constructor.
+The columns are fetched as the driver returns them, without a Python function for each value. A row
+becomes JSON with its attributes inserted as stored, and a record is decoded from this JSON. This is
+three times as fast as converting each value and calling the record's constructor.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from structjob.store.tables import logs
 from structjob.store.types import JSONValue, UTCDateTime, moment
 
 
-class stored_json(FunctionElement[str]):  # noqa: N801  # reads like a function of SQL
-    """A column of JSON as text, which drivers return as it is."""
+class stored_json(FunctionElement[str]):  # noqa: N801  # reads like an SQL function
+    """A JSON column as text, which drivers return unchanged."""
 
     type = String()
     inherit_cache = True
@@ -51,10 +51,10 @@ def _plain(name: str) -> ColumnElement[Any]:
 
 _NAMES = tuple(field.name for field in fields(EventRecord))
 COLUMNS = tuple(_plain(name) for name in _NAMES)
-"""What to select for `line` and `record_of`."""
+"""The columns to select for `line` and `record_of`."""
 
 Line: Any = msgspec.defstruct("Line", [(name, object) for name in _NAMES], gc=False)
-"""A row of `COLUMNS`, with the values as the driver has them."""
+"""A row of `COLUMNS`, with the values as the driver returns them."""
 
 _values = itemgetter(*_NAMES)
 _encode = msgspec.json.Encoder().encode
@@ -68,17 +68,17 @@ def line(row: Row) -> Any:
 
 
 def encoded(found: Any) -> EncodedEvent:
-    """Return a `Line`, which is used up by it, as JSON."""
+    """Return a `Line` as JSON. The `Line` cannot be used again."""
     return EncodedEvent(found.session_id, found.seq, found.level, _json(found))
 
 
 def record(found: Any) -> EventRecord:
-    """Return a `Line`, which is used up by it, as a record."""
+    """Return a `Line` as a record. The `Line` cannot be used again."""
     times = found.ts, found.stored_at
     data = _json(found)
     try:
         return _decode(data)
-    except msgspec.ValidationError:  # of a column that another program has filled
+    except msgspec.ValidationError:  # a column that another program has written
         known = msgspec.json.decode(data)
         known["ts"], known["stored_at"] = (time and moment(time) for time in times)
         return EventRecord(**known)
@@ -91,7 +91,7 @@ def record_of(row: Row) -> EventRecord:
 
 def _json(found: Any) -> bytes:
     ts, stored_at = found.ts, found.stored_at
-    # SQLite's text is UTC
+    # SQLite stores the text in UTC
     found.ts = f"{ts[:10]}T{ts[11:]}Z" if type(ts) is str else moment(ts)
     if type(stored_at) is str:
         found.stored_at = f"{stored_at[:10]}T{stored_at[11:]}Z"
@@ -102,7 +102,7 @@ def _json(found: Any) -> bytes:
 
 
 def _attrs(value: Any) -> Any:
-    """Return attributes as they are put into JSON; what is no JSON object comes under the key
+    """Return the attributes for the JSON. A value that is not a JSON object gets the key
     ``value``.
     """
     if value is None:

@@ -1,6 +1,4 @@
-"""The descendants of many jobs at once: how many there are of each status, and a few that one looks
-for first.
-"""
+"""The descendants of many jobs at once: their number by status, and the few most important ones."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ from structjob.store.tables import jobs
 _SOUGHT = ("failed", "crashed", "running")
 
 EACH = 3
-"""Descendants of a job that are returned."""
+"""Maximum number of descendants returned for each job."""
 
 LOOKED_AT = 100_000
-"""Descendants that are counted at most, of all jobs together: a service may be one job with
-millions.
+"""Maximum number of descendants that are counted, for all jobs together. A service may be one job
+with millions of descendants.
 """
 
 
@@ -32,10 +30,10 @@ class Family:
     """The descendants of a job.
 
     Args:
-        counts: How many there are, by status.
-        partial: Whether there may be more: only `LOOKED_AT` were counted.
-        picked: All of them if they are no more than `EACH`; else as many of those that failed last,
-            then of those that run.
+        counts: Their number by status.
+        partial: Whether there may be more, because only `LOOKED_AT` were counted.
+        picked: All descendants if there are at most `EACH`. Otherwise up to `EACH` of them: the
+            latest failed ones first, then running ones.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -44,8 +42,10 @@ class Family:
 
 
 async def families(fetch: Fetch, roots: Sequence[JobRecord]) -> dict[str, Family]:
-    """Return the descendants of *roots*, each without a parent in this database, by the roots' ids;
-    those that have any.
+    """Return the descendants of *roots* by the ids of the roots. Roots without descendants are left
+    out.
+
+    The roots have no parent in this database.
     """
     found: dict[str, Family] = defaultdict(Family)
     ids = [job.id for job in roots if job.parent_job_id is None]
@@ -54,7 +54,7 @@ async def families(fetch: Fetch, roots: Sequence[JobRecord]) -> dict[str, Family
             fetch, jobs.c.root_job_id.in_(ids) & jobs.c.parent_job_id.is_not(None), found, None
         )
     for job in roots:
-        # the job at the top is in another database, and may have several families here
+        # its topmost job is in another database, and may have several families here
         if job.parent_job_id is not None:
             members = family(job.id)
             await _look(
@@ -66,8 +66,9 @@ async def families(fetch: Fetch, roots: Sequence[JobRecord]) -> dict[str, Family
 async def _look(
     fetch: Fetch, theirs: ColumnElement[bool], found: dict[str, Family], root: str | None
 ) -> None:
-    """Add to *found* the jobs for which *theirs* holds, by the job at their top, or as those of
-    *root*.
+    """Add to *found* the jobs that match *theirs*.
+
+    They are added under their topmost job, or under *root* if it is given.
     """
     some = select(jobs.c.root_job_id, jobs.c.status).where(theirs).limit(LOOKED_AT).subquery()
     counted = select(some.c.root_job_id, some.c.status, func.count().label("number")).group_by(

@@ -1,4 +1,4 @@
-"""Whether a database answers, and how it is."""
+"""Whether a database is available, and its state."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from structjob.store.tables import sessions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How a database is.
+    """The state of a database.
 
     Args:
-        ok: Whether it answers, with structjob's tables.
+        ok: Whether it is available, with structjob's tables.
         database: Its URL, without the password.
-        kind: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``, as its URL says.
-        problem: What is wrong, where it is not *ok*.
-        version: What the database says of its own version.
-        revision: Of the tables.
-        answered_ms: Milliseconds that the answer took.
-        clock_ahead_ms: Milliseconds that the database's clock is ahead of this machine's; negative
-            where it is behind.
-        live_sessions: Sessions that have not ended, and gave a sign of life within the last minute.
-        silent_sessions: Sessions that have not ended, and gave none for longer.
+        kind: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``, as in its URL.
+        problem: What is wrong, if it is not *ok*.
+        version: The version that the database reports.
+        revision: The revision of the tables.
+        answered_ms: Milliseconds until the answer.
+        clock_ahead_ms: Milliseconds by which the database's clock is ahead of this machine's clock;
+            negative if it is behind.
+        live_sessions: Sessions that have not ended, with a heartbeat within the last minute.
+        silent_sessions: Sessions that have not ended, without a heartbeat within the last minute.
     """
 
     ok: bool
@@ -47,7 +47,7 @@ class Health:
 
 
 async def look(fetch: Fetch, database: str, kind: str) -> Health:
-    """Return how the database is; never raise for what is wrong with it.
+    """Return the state of the database. Problems of the database do not raise an exception.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.

@@ -1,4 +1,4 @@
-"""How many events there are, by level and stretch of time, as far as there is time to look."""
+"""The number of events by level and interval, as far as the time limit allows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from structjob.store.contract import Fetch
 from structjob.store.tables import logs
 
 MOST = 240
-"""Stretches that are counted at most: a chart has no more columns to tell apart."""
+"""Maximum number of intervals: a chart cannot show more columns."""
 
 _now = time.monotonic
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,14 +39,14 @@ _WIDTHS = tuple(
     )
     for number in numbers
 )
-"""Lengths of a stretch that people count in."""
+"""The round lengths of an interval."""
 
 
 def check(buckets: int, max_seconds: float) -> None:
-    """Refuse numbers that are none.
+    """Raise `InvalidFilter` if one of the numbers is invalid.
 
     Raises:
-        InvalidFilter: if so.
+        InvalidFilter: if a number is out of range.
     """
     if not isinstance(buckets, int) or isinstance(buckets, bool) or not 1 <= buckets <= MOST:
         raise InvalidFilter(f"buckets must be a whole number from 1 to {MOST}, not {buckets!r}")
@@ -66,18 +66,18 @@ async def count(
     buckets: int,
     max_seconds: float,
 ) -> LogHistogram:
-    """Count the events of *listing*, the newest of which come first.
+    """Count the events of *listing*, the newest first.
 
-    Each stretch of time is a range of the index that the listing is read by, which is several times
-    as fast as to compute each event's stretch.
+    Each interval is a range of the index that the listing is read with. This is several times as
+    fast as computing the interval of each event.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         listing: What to count, in descending order.
-        since: The moment that the listing begins with, if it has one.
-        until: The moment that it ends before, if it has one.
-        buckets: How many stretches at most.
-        max_seconds: Begin no further query after so many seconds.
+        since: Start time of the listing, if it has one.
+        until: End time of the listing, if it has one.
+        buckets: Maximum number of intervals.
+        max_seconds: Start no further query after this number of seconds.
     """
     ends_at = _now() + max_seconds
     newest = await _edge(fetch, listing)
@@ -99,7 +99,7 @@ async def count(
         )
         statement, unit = _counted(listing, stretch, edges)
         for row in await fetch(statement):
-            # what was stored since may be beyond the last
+            # events stored in the meantime may be after the last interval
             if 0 <= (number := row["number"] // unit) < len(counts):
                 counts[number][row["level"]] += row["n"]
     return LogHistogram(
@@ -115,7 +115,7 @@ async def count(
 
 
 async def _edge(fetch: Fetch, listing: Listing) -> datetime | None:
-    """Return the time of the first event of a listing, searches left aside."""
+    """Return the time of the first event of a listing, without its searches."""
     found = await fetch(first(replace(listing, limit=1, searches=()), (logs.c.ts, logs.c.id)))
     return found[0]["ts"] if found else None
 
@@ -130,8 +130,9 @@ async def _size(fetch: Fetch, listing: Listing, stretch: Stretch) -> int:
 def _counted(
     listing: Listing, stretch: Stretch, edges: Sequence[datetime]
 ) -> tuple[CompoundSelect[Any] | Select[Any], int]:
-    """Return the query of how many events there are, by ``number`` and level, and what the number
-    is to be divided by to be that of a stretch.
+    """Return the query for the number of events by ``number`` and level, and a divisor.
+
+    ``number`` divided by the divisor is the number of the interval.
     """
     conditions = (*every_condition(listing), *stretch.conditions)
     some = [
@@ -141,7 +142,7 @@ def _counted(
         and (stretch.begins is None or begin <= stretch.begins)
     ]
     if not some or any(isinstance(one, BooleanClauseList) for one in listing.branches):
-        # Many jobs, which a query of its own finds: once, and not for each stretch.
+        # Many jobs, which a subquery finds. Run it once, and not for each interval.
         width = (edges[1] - edges[0]) // _MICROSECOND
         elapsed = microseconds(logs.c.ts) - (edges[0] - _EPOCH) // _MICROSECOND
         events = (
@@ -174,7 +175,7 @@ def _ranges(
 
 
 def _edges(since: datetime, until: datetime, buckets: int) -> list[datetime]:
-    """Return where the stretches between two moments begin, and where the last one ends."""
+    """Return the starts of the intervals between two times, and the end of the last one."""
     for width in _WIDTHS:
         if (since - _OLDEST) < width:
             break
@@ -182,6 +183,6 @@ def _edges(since: datetime, until: datetime, buckets: int) -> list[datetime]:
         number = -((begin - until) // width)
         if number <= buckets:
             return [begin + n * width for n in range(max(1, number) + 1)]
-    # a single one, or centuries
+    # a single interval, or centuries
     width = max((until - since) // buckets, _MICROSECOND)
     return [*(since + n * width for n in range(buckets)), until]

@@ -1,9 +1,9 @@
-"""Watching a job: the rows of it and of what is below it that changed since they were last
-returned.
+"""Watch a job: return the rows of the job and its descendants that changed since the last call.
 
-A row is changed by its session, which numbers its changes (``state_seq``), or by whoever finds that
-session dead or settles an attempt's number, which is seen by the status and the number. So an idle
-job costs one query of narrow rows a look, and only the rows that changed are read whole.
+The session of a row numbers its changes (``state_seq``). Other sessions change a row only when they
+find its session dead, or when they assign the final number of an attempt. These changes are visible
+in the status and the attempt number. So a poll of an idle job costs one query of narrow rows, and
+only changed rows are read in full.
 """
 
 from __future__ import annotations
@@ -43,20 +43,22 @@ from structjob.store.tables import attempts, jobs, steps
 R = TypeVar("R")
 
 OVERLAP = 1_000
-"""Changes of one session that are looked at once more: two writers commit in their own order."""
+"""Number of a session's changes that are read again, because two writers may commit in any
+order.
+"""
 
 THOROUGH = 15.0
-"""Seconds between two looks at all rows: of what a writer was held up with for longer."""
+"""Seconds between two reads of all rows, which find changes that a writer committed even later."""
 
 MOST = 10_000
-"""Rows that one look returns at most."""
+"""Maximum number of rows that one poll returns."""
 
 _AT_ONCE = 500
 _SESSIONS = 50
-"""Sessions that have a condition of their own; with more, all rows are looked at."""
+"""Maximum number of sessions with a condition of their own. With more, all rows are read."""
 
 _BY_OTHERS = ("crashed", "cancelled")
-"""Statuses that a row is given though its session changed nothing."""
+"""Statuses that another session may set."""
 
 _now = time.monotonic
 
@@ -64,20 +66,22 @@ _Version = tuple[int | None, int, str, int]
 """Session, number of the change, status, attempt."""
 
 _Key = tuple[str, str, int]
-"""Kind, id, and the attempt if it is one."""
+"""Kind, id, and the number if it is an attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChanges:
-    """Rows that changed, whole; any of them may come once more. The row with the greater
-    ``(attempt, session_id, state_seq)``, or else the later one, is the newer.
+    """The changed rows, in full. A row may be returned more than once.
+
+    Of two versions, the one with the greater ``(attempt, session_id, state_seq)`` is newer; if they
+    are equal, the later one.
 
     Args:
-        jobs: The job, and its descendants.
-        attempts: At any of these.
-        steps: Of any of these, in all attempts.
-        state: What to go on from, in another process even; see `Jobs.watch`.
-        more: Whether there are more, which the next look returns.
+        jobs: The job and its descendants.
+        attempts: The attempts at these jobs.
+        steps: The steps of these jobs, in all attempts.
+        state: The state to continue from, also in another process; see `Jobs.watch`.
+        more: Whether there are more changes, which the next poll returns.
     """
 
     jobs: tuple[JobRecord, ...]
@@ -91,20 +95,20 @@ class JobChanges:
 
 
 class _State(msgspec.Struct, array_like=True, frozen=True):
-    """As text, `JobChanges.state`: of each session, the number of its last change that is known."""
+    """The content of `JobChanges.state`: the number of the last known change of each session."""
 
     mark: str
     seen: dict[int, int]
 
 
 class JobWatch:
-    """What `Jobs.watch` returns; for one task at a time.
+    """The return value of `Jobs.watch`. Only one task at a time may use it.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
+        flush: Delivers pending events.
         find: Returns the id of the job.
-        children: Whether its descendants are watched, too.
+        children: Whether to watch its descendants, too.
         since: The state of an earlier watch.
     """
 
@@ -124,18 +128,19 @@ class JobWatch:
         self._job_id: str | None = None
         self._given = None if since is None else _decoded(since)
         self._seen: dict[int, int] = {}
-        """Of each session, the number of its last change that is known."""
+        """The number of the last known change of each session."""
         self._versions: dict[_Key, _Version] = {}
         self._thorough_at = 0.0
 
     async def poll(self) -> JobChanges:
-        """Return what has changed since the last call; at first everything, or what changed since
-        the state that was given.
+        """Return the changes since the last call.
+
+        The first call returns everything, or the changes since the given state.
 
         Raises:
-            JobNotFound: if there is no such job, or it was deleted meanwhile.
-            InvalidFilter: if the state that was given is another job's.
-            StoreUnavailable: if the database does not answer.
+            JobNotFound: if there is no such job, or it was deleted in the meantime.
+            InvalidFilter: if the given state belongs to another job.
+            StoreUnavailable: if the database is unavailable.
         """
         await self._flush()
         if self._job_id is None:
@@ -168,7 +173,7 @@ class JobWatch:
             changed.popitem()
         changes = await self._whole(changed, more=more)
         self._versions |= changed
-        if not more:  # what is left is found without a mark
+        if not more:  # the remaining rows are found again because they have no version yet
             for session_id, number, _, _ in changed.values():
                 if session_id is not None:
                     self._seen[session_id] = max(number, self._seen.get(session_id, 0))
@@ -210,7 +215,7 @@ class JobWatch:
         return statement.where(self._recent(table)) if narrow else statement
 
     def _recent(self, table: Table) -> ColumnElement[bool]:
-        """Return whether a row may have changed."""
+        """Return the condition that a row may have changed."""
         known = (
             and_(table.c.session_id == session_id, table.c.state_seq > number - OVERLAP)
             for session_id, number in self._seen.items()
@@ -237,7 +242,8 @@ class JobWatch:
         found_steps = await self._read(steps, steps.c.id, ids["step"], rows.step)
         assert self._job_id is not None  # noqa: S101 -- it was found before
         seen = dict(self._seen)
-        if not more:  # what is left out would be missed by another watch that goes on from here
+        # otherwise another watch that continues from this state would miss the rows left out
+        if not more:
             every: list[JobRecord | AttemptRecord | StepRecord]
             every = [*found_jobs, *found_attempts, *found_steps]
             for row in every:
@@ -275,10 +281,10 @@ def _encoded(state: _State) -> str:
 
 
 def _decoded(text: str) -> _State:
-    """Return the state that *text* stands for.
+    """Return the state that *text* contains.
 
     Raises:
-        InvalidFilter: if it is none.
+        InvalidFilter: if it is not a valid state.
     """
     wrong = "the state is none that a watch gave: use `changes.state` as it is"
     if not isinstance(text, str) or not text.isascii():
@@ -288,7 +294,7 @@ def _decoded(text: str) -> _State:
         state = msgspec.msgpack.decode(packed, type=_State)
     except (binascii.Error, msgspec.MsgspecError, ValueError):
         raise InvalidFilter(wrong) from None
-    # what anybody can forge must not reach a driver that refuses it
+    # a forged state must not reach a driver that refuses such numbers
     if not all(0 <= number < 2**63 for pair in state.seen.items() for number in pair):
         raise InvalidFilter(wrong)
     return state

@@ -1,4 +1,4 @@
-"""What became of the jobs in which errors occurred: an error ended its job, or the job went on."""
+"""The outcome of jobs with errors: an error ended its job, or the job continued."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from structjob.store.expressions import attribute
 from structjob.store.tables import jobs, logs, steps
 
 LATEST = 1_000
-"""Occurrences of an error that are looked at, the latest, to say what its outcome is."""
+"""Number of an error's latest occurrences that are examined for its outcome."""
 
 _AT_ONCE = 50
-"""Errors that one query asks for."""
+"""Number of errors in one query."""
 
 _BROKEN = (JobStatus.FAILED.value, JobStatus.CRASHED.value)
 _UNDER_WAY = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
@@ -25,8 +25,9 @@ _ENDS = ("operation_end", "operation_crashed")
 
 
 def with_jobs(source: FromClause = logs) -> FromClause:
-    """Return *source*, which has the events in it, beside the jobs and the steps that they belong
-    to, each found by its key.
+    """Return *source*, which contains the events, joined with their jobs and steps.
+
+    Each is found by its key.
     """
     return source.outerjoin(jobs, jobs.c.id == logs.c.job_id).outerjoin(
         steps, steps.c.id == logs.c.step_id
@@ -34,12 +35,12 @@ def with_jobs(source: FromClause = logs) -> FromClause:
 
 
 def outcome() -> ColumnElement[Any]:
-    """Return the outcome of an occurrence in `with_jobs`: ``final``, ``recovered``, or NULL where
-    it is not known.
+    """Return the outcome of an occurrence in `with_jobs`: ``final``, ``recovered``, or NULL if
+    unknown.
 
-    A step that goes on, or a later attempt, has overcome the error. Otherwise, in a job that failed
-    or crashed, the error is final if it left its step, if it is the job's own error, or if the job
-    has none of its own. Other errors of such a job did not end it.
+    An error is recovered if its step continued, or if there was a later attempt. Otherwise, in a
+    failed or crashed job, an error is final if it left its step, if it is the job's own error, or
+    if the job has no error of its own. Other errors of such a job did not end it.
     """
     same_attempt = func.coalesce(logs.c.attempt, jobs.c.attempt) == jobs.c.attempt
     is_the_jobs = or_(
@@ -59,10 +60,10 @@ def outcome() -> ColumnElement[Any]:
 
 
 async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapping[Any, Any]]:
-    """Return, for each fingerprint, how many of its latest occurrences are ``final`` and
-    ``recovered``, and the latest final one.
+    """Return the outcomes of each fingerprint's latest occurrences.
 
-    That one is a row of `logs`, or None, as ``sample``.
+    These are the numbers of ``final`` and ``recovered`` occurrences, and as ``sample`` the latest
+    final one: a row of `logs`, or None.
     """
     found: dict[str, Mapping[Any, Any]] = {}
     for first in range(0, len(fingerprints), _AT_ONCE):

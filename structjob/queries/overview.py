@@ -1,5 +1,6 @@
-"""A job of many steps and children in short: how many there are of each status, what failed, what
-runs, what took longest.
+"""The overview of a job with many steps and children.
+
+It has their number by status, and the failed, the running and the longest ones.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ FAILED = ("failed", "crashed")
 _UNDERWAY = ("running",)
 
 SLOWEST = 3
-"""Steps or jobs that are picked because they took longest."""
+"""Number of steps or jobs that are selected because they took longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descendant:
-    """A job below another one, with the job that it is a child of."""
+    """A descendant of a job, with its parent."""
 
     job: JobRecord
     parent: JobRecord | None
@@ -36,11 +37,11 @@ class Overview:
     """A job with some or all of its steps and descendants.
 
     Args:
-        tree: The job; with all of its descendants, if there are few, and none otherwise. Of its own
-            steps, those to show.
-        steps: How many steps the job has, by status.
-        jobs: How many descendants it has, by status.
-        picked: The descendants to show, where *tree* has none.
+        tree: The job. It contains all descendants if there are few, otherwise no descendants. Of
+            its own steps it contains those to show.
+        steps: The number of the job's steps by status.
+        jobs: The number of its descendants by status.
+        picked: The descendants to show, if *tree* contains no descendants.
     """
 
     tree: JobTree
@@ -50,7 +51,7 @@ class Overview:
 
     @property
     def folded(self) -> bool:
-        """Whether there is more than is shown."""
+        """Whether some steps or descendants are not shown."""
         whole = self.tree.children or not self.jobs
         return len(self.tree.steps) < sum(self.steps.values()) or not (
             whole or len(self.picked) == sum(self.jobs.values())
@@ -65,15 +66,15 @@ async def overview(
     depth: int | None = None,
     failed: bool = False,
 ) -> Overview:
-    """Return what to show of *job*.
+    """Return the overview of *job*.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         job: The job.
-        room: How many steps, and how many descendants with their steps, are shown in full; of more,
-            some are picked. None: all are shown.
-        depth: How many levels of descendants are looked at; 0: none; None: all.
-        failed: Only those that failed or crashed.
+        room: Maximum number of steps, and of descendants with their steps, to show in full. If
+            there are more, some are selected. None shows all.
+        depth: The number of levels of descendants; 0: no descendants; None: all.
+        failed: Only failed and crashed ones.
     """
     mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt)
     step_counts = await _counted(fetch, select(steps).where(mine), steps)
@@ -125,7 +126,7 @@ async def _counted(fetch: Fetch, some: Select[Any], table: Table) -> dict[str, i
 
 
 async def _fits(fetch: Fetch, job: JobRecord, depth: int | None, room: int) -> bool:
-    """Return whether the descendants and their steps are few."""
+    """Return whether the descendants and their steps are at most *room*."""
     ids = family(job.id, depth=depth)
     number = (
         await fetch(
@@ -157,8 +158,10 @@ async def _picked(
     *,
     failed: bool,
 ) -> Sequence[rows.Row]:
-    """Return the rows of *some* to show: all that are wanted if there is room, else what failed
-    first, what runs, and what took longest.
+    """Return the rows of *some* to show.
+
+    These are all wanted rows if there is room. Otherwise they are the first failed ones, the
+    running ones, and the longest ones.
     """
     wanted = {status: number for status, number in counts.items() if not failed or status in FAILED}
     number = sum(wanted.values())
@@ -185,7 +188,7 @@ async def _picked(
         .limit(SLOWEST)
     )
     found |= {row["id"]: row for row in await fetch(slowest)}
-    # Durations may be unknown, as of what was imported.
+    # Durations may be unknown, for example of imported rows.
     return list(found.values()) or await fetch(
         some.order_by(table.c.started_at, table.c.id).limit(SLOWEST)
     )
@@ -196,8 +199,9 @@ def _of(some: Select[Any], status: ColumnElement[Any], statuses: Sequence[str]) 
 
 
 async def _above(fetch: Fetch, shown: Sequence[StepRecord]) -> list[StepRecord]:
-    """Return the steps that *shown* ones are parts of, as far as they are not among them: a try
-    says little without what was tried.
+    """Return the parent steps of *shown* that are not among them.
+
+    An attempt says little without the step that was attempted.
     """
     ids = {step.parent_step_id for step in shown if step.parent_step_id is not None} - {
         step.id for step in shown

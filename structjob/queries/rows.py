@@ -19,7 +19,7 @@ from structjob.models import (
 )
 
 Row = Mapping[Any, Any]
-"""What a fetch returns per row: column name → value, as SQLAlchemy's ``RowMapping``."""
+"""A row of a fetch: a mapping of column name to value, as SQLAlchemy's ``RowMapping``."""
 
 
 def _plain(record: type[Any]) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def attempt(row: Row) -> AttemptRecord:
 
 def step(row: Row) -> StepRecord:
     """Return a row of ``structjob_steps`` as a record."""
-    # A job may have 100,000 of them: one look into the row for all that is taken as it is.
+    # A job may have 100,000 steps, so all unchanged values are taken from the row in one access.
     return StepRecord(
         **dict(zip(_STEP, _step_values(row), strict=True)),
         status=_STATUSES[row["status"]],
@@ -60,8 +60,9 @@ def step(row: Row) -> StepRecord:
 
 
 def event(row: Row) -> EventRecord:
-    """Return a row of ``structjob_logs`` as a record; attributes that are no JSON object come under
-    the key ``value``.
+    """Return a row of ``structjob_logs`` as a record.
+
+    Attributes that are not a JSON object get the key ``value``.
     """
     attrs = row["attrs"]
     if not isinstance(attrs, dict):

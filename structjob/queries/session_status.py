@@ -1,4 +1,4 @@
-"""Which programs log here: the sessions, with what is known of their life."""
+"""The sessions that log to this database, with their status."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ from structjob.store.tables import gaps, jobs, sessions
 
 
 class Presence(StrEnum):
-    """What is known of a session's life."""
+    """Whether a session gives signs of life."""
 
     LIVE = "live"
-    """Its heart beats."""
+    """It sends heartbeats."""
     SILENT = "silent"
-    """It has not ended, and its last heartbeat is more than a minute ago; its process may be
+    """It has not ended, and its last heartbeat is more than 1 minute old. Its process may be
     stopped.
     """
     CLOSED = "closed"
-    """It ended itself."""
+    """It ended in the normal way."""
     DIED = "died"
-    """Its process is gone, or gave no sign of life for so long that another tracker ended the
+    """Its process no longer exists, or sent no heartbeat for so long that another tracker ended the
     session.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """A session as it is now.
+    """The present state of a session.
 
     Args:
-        session: Its row; ``last_seq`` is how many events it has logged, as far as is known.
-        presence: Whether it lives.
-        heartbeat_age: Seconds since its last heartbeat, by the database's clock; None without one.
-        running_jobs: Jobs that it is running.
-        process_exists: Whether its process exists on this host; None if this cannot be known from
-            here (see `structjob.machine.host.process_exists`), or the session has ended.
+        session: Its row. ``last_seq`` is the number of events that it has logged, as far as known.
+        presence: Whether it gives signs of life.
+        heartbeat_age: Seconds since its last heartbeat, by the database's clock; None without a
+            heartbeat.
+        running_jobs: The number of jobs that it is running.
+        process_exists: Whether its process exists on this host. None if this cannot be determined
+            from here (see `structjob.machine.host.process_exists`), or if the session has ended.
     """
 
     session: SessionRecord
@@ -61,11 +62,11 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """A session that seems to be dead, and that nobody has ended.
+    """A session that seems to be dead, but that is not recorded as ended.
 
     Args:
-        seconds: Since its last heartbeat, by the database's clock.
-        process: Its process and host, in words.
+        seconds: Seconds since its last heartbeat, by the database's clock.
+        process: Its process and host, as text.
     """
 
     seconds: float
@@ -73,8 +74,10 @@ class Silence:
 
 
 async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
-    """Return which of the sessions *ids* have not ended, and gave no sign of life for more than a
-    minute or have no process any more.
+    """Return those of the sessions *ids* that seem to be dead.
+
+    They have not ended, and either sent no heartbeat for more than 1 minute, or their process no
+    longer exists.
     """
     if not ids:
         return {}
@@ -94,11 +97,11 @@ async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
 
 
 class Sessions:
-    """The sessions in the store.
+    """Reads the sessions in the store.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers what is pending.
+        flush: Delivers pending events.
     """
 
     def __init__(self, fetch: Fetch, flush: Flush) -> None:
@@ -109,8 +112,8 @@ class Sessions:
         """Return sessions, the newest first.
 
         Args:
-            limit: How many at most, 1–10,000.
-            live: Only those that have not ended.
+            limit: Maximum number of sessions, 1–10,000; 100 by default.
+            live: Only sessions that have not ended. False by default.
 
         Raises:
             InvalidFilter: if *limit* is out of range.
@@ -126,7 +129,7 @@ class Sessions:
         """Return one session.
 
         Raises:
-            SessionNotFound: if there is none of this number.
+            SessionNotFound: if there is no session with this id.
         """
         equals("session_id", sessions.c.session_id, session_id)
         await self._flush()
@@ -136,14 +139,14 @@ class Sessions:
         return found[0]
 
     async def gaps(self, session_id: int, *, limit: int = 1_000) -> builtins.list[Gap]:
-        """Return the numbers of a session for which no event is stored, where that is explained.
+        """Return the explained gaps of a session: ranges of numbers without a stored event.
 
         Args:
             session_id: The session.
-            limit: How many runs of numbers at most, the first ones.
+            limit: Maximum number of ranges, 1,000 by default. The first ones are returned.
 
         Raises:
-            SessionNotFound: if there is no session of this number.
+            SessionNotFound: if there is no session with this id.
         """
         await self.get(session_id)
         columns = (gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason)
@@ -172,8 +175,10 @@ class Sessions:
         return [_status(row) for row in await self._fetch(statement)]
 
     async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
-        """Return which of the sessions *ids* seem to be dead: they have not ended, and gave no sign
-        of life for more than a minute or have no process any more.
+        """Return those of the sessions *ids* that seem to be dead.
+
+        They have not ended, and either sent no heartbeat for more than 1 minute, or their process
+        no longer exists.
         """
         await self._flush()
         return await silences(self._fetch, ids)

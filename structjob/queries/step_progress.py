@@ -1,5 +1,6 @@
-"""How far running jobs are by their steps, many jobs at a time: for a screen that is drawn anew
-every second.
+"""The progress of running jobs by their steps, for many jobs at once.
+
+It is meant for a screen that is refreshed every second.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from structjob.store.tables import jobs, steps
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """A job's steps so far.
+    """The progress of a job's steps.
 
     Args:
-        percent: How far they are, 0–100, as `structjob.queries.jobs.Jobs.progress` derives it.
-        step: The step begun last of those that count units and are running.
-        completed: Units it has done.
-        total: Units it has to do.
+        percent: The progress, 0–100, derived as in `structjob.queries.jobs.Jobs.progress`.
+        step: The latest running step that counts units.
+        completed: The number of units it has done.
+        total: The number of units it has to process.
     """
 
     percent: float
@@ -32,8 +33,9 @@ class Underway:
 
 
 def share() -> ColumnElement[float]:
-    """Return how far the steps of a group are together, as a percentage of those begun: what runs
-    counts as far as it has come.
+    """Return the progress of a group of steps, as a percentage of the started steps.
+
+    A running step counts by its own progress.
     """
     running = (steps.c.status == StepStatus.RUNNING.value) & steps.c.percent_complete.is_not(None)
     each = case(
@@ -45,8 +47,9 @@ def share() -> ColumnElement[float]:
 
 
 async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, Underway]:
-    """Return how far the jobs *ids* are, those that have any steps in their latest attempt; by two
-    statements, however many there are.
+    """Return the progress of the jobs *ids* that have steps in their latest attempt.
+
+    This takes two statements for any number of jobs.
     """
     if not ids:
         return {}

@@ -1,5 +1,6 @@
-"""How much room structjob's tables take: counted rows, and the bytes that the database accounts
-for, each in its own way.
+"""The size of structjob's tables: counted rows, and the bytes that the database reports.
+
+Each database measures bytes differently.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from structjob.store.tables import metadata
 
 
 class _Sizes(Executable, ClauseElement):
-    """The query of ``name`` and ``bytes`` of the database's tables."""
+    """The query for ``name`` and ``bytes`` of the database's tables."""
 
     inherit_cache = True
 
 
 class _TellsSizes(Executable, ClauseElement):
-    """The query of whether `_Sizes` can be asked for: SQLite may have been built without."""
+    """The query for whether `_Sizes` is supported. SQLite may have been built without it."""
 
     inherit_cache = True
 
@@ -47,7 +48,7 @@ def _mysql_sizes(element: _Sizes, compiler: SQLCompiler, **kw: Any) -> str:
 
 @compiles(_Sizes, "postgresql")
 def _postgresql_sizes(element: _Sizes, compiler: SQLCompiler, **kw: Any) -> str:
-    # The tables that unqualified names mean here; TOAST and indexes included.
+    # The tables that unqualified names refer to here, including TOAST and indexes.
     return "SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid)"
 
 
@@ -62,7 +63,7 @@ def _others_tell(element: _TellsSizes, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class _FileSize(Executable, ClauseElement):
-    """The query of the ``bytes`` of an SQLite file."""
+    """The query for the ``bytes`` of an SQLite file."""
 
     inherit_cache = True
 
@@ -78,7 +79,7 @@ def _no_file(element: _FileSize, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 async def measure_whole(fetch: Fetch) -> Storage:
-    """Ask the database for its size alone; SQLite knows that of the file, the others that of each
+    """Return only the total size. SQLite reports the size of the file, other databases that of each
     table.
     """
     (file,) = await fetch(_FileSize())
@@ -92,7 +93,7 @@ async def measure_whole(fetch: Fetch) -> Storage:
 
 
 async def measure(fetch: Fetch) -> Storage:
-    """Count the rows of every table, and ask the database for its size."""
+    """Count the rows of every table, and query the sizes from the database."""
     tables = metadata.sorted_tables
     counts = union_all(
         *(

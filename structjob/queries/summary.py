@@ -1,6 +1,4 @@
-"""Jobs or steps in groups: how many of which status, and how long the completed ones took, in one
-query.
-"""
+"""Counts by status and durations of groups of jobs or steps, in one query."""
 
 from __future__ import annotations
 
@@ -21,23 +19,23 @@ def summarised(
     columns: Mapping[str, ColumnElement[Any]],
     further: Mapping[str, str] | None = None,
 ) -> Select[Any]:
-    """Return the query of one row a group: its keys, ``total``, a count a status, ``avg_ms``,
-    ``p50_ms``, ``p95_ms``, ``p99_ms``.
+    """Return the query for one row per group.
 
-    Percentiles are by nearest rank: of ``n`` durations in order, the p-th is the first whose rank
-    is at least ``n * p / 100``. Multiplied out there is no division, which rounds in each
-    database's own way.
+    A row has the keys, ``total``, one count per status, ``avg_ms``, ``p50_ms``, ``p95_ms`` and
+    ``p99_ms``. Percentiles use the nearest rank: of ``n`` ordered durations, the p-th percentile is
+    the first whose rank is at least ``n * p / 100``. The comparison is multiplied out, because each
+    database rounds a division differently.
 
     Args:
-        source: Where the rows are.
-        keys: Name → what to group by.
+        source: The source of the rows.
+        keys: A mapping of names to the columns to group by.
         statuses: All statuses; one of their values is ``completed``.
-        conditions: Which rows count.
-        columns: ``status`` and ``duration_ms`` of a row, and what *further* needs.
-        further: Name → aggregate function (``sum``, ``avg``, ``max``) and name of the column, such
-            as ``max max_rss_kb``.
+        conditions: The conditions for rows that count.
+        columns: The columns ``status`` and ``duration_ms`` of a row, and the columns for *further*.
+        further: A mapping of names to an aggregate function (``sum``, ``avg``, ``max``) and a
+            column, such as ``max max_rss_kb``.
     """
-    # Only these are ranked among themselves; all others stand in a partition of their own.
+    # Only these rows are ranked among themselves. All others are in a separate partition.
     measured = and_(columns["status"] == "completed", columns["duration_ms"].is_not(None))
     plain = (
         select(

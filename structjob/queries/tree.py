@@ -1,4 +1,4 @@
-"""A job and its descendants: as a query, and put together as a tree."""
+"""A job and its descendants: as a query, and as a tree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def family(*job_ids: str, depth: int | None = None) -> CTE:
 
     Args:
         job_ids: The jobs.
-        depth: How many levels of descendants; None: all.
+        depth: The number of levels of descendants; None: all.
     """
     child = jobs.alias("child")
     if depth is None:
@@ -36,19 +36,21 @@ def family(*job_ids: str, depth: int | None = None) -> CTE:
 
 
 def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
-    """Return the tree of the job *root* from the records of its family and their steps, each job's
-    in order.
+    """Return the tree of the job *root* from the records of its family and their steps.
+
+    The steps of each job are in order.
     """
-    # From the leaves up, without recursion: a chain of children may be longer than Python's stack.
+    # Build it from the leaves up without recursion, because a chain of children may exceed Python's
+    # stack.
     steps_of: dict[str, list[StepRecord]] = defaultdict(list)
     for step in found:
         steps_of[step.job_id].append(step)
     children_of: dict[str | None, list[JobRecord]] = defaultdict(list)
     for record in sorted(records, key=lambda job: (job.created_at, job.id)):
-        if record.id != root:  # whose own parent is not of this tree, or, in a cycle, is
+        if record.id != root:  # the root's parent is not in this tree, except in a cycle
             children_of[record.parent_job_id].append(record)
     order = [record for record in records if record.id == root]
-    for record in order:  # it grows while it is read: parents before children
+    for record in order:  # the list grows during the loop: parents before children
         order.extend(children_of[record.id])
     trees: dict[str, JobTree] = {}
     for record in reversed(order):

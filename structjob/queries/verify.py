@@ -1,11 +1,10 @@
-"""Proving that nothing was lost: every number that a session gave out is stored, or its absence is
-explained.
+"""Prove that no event was lost: every number that a session assigned is stored or explained.
 
-A session numbers its events 1, 2, 3 … without holes, and whatever is given up on purpose leaves a
-row in ``structjob_gaps``. So a number that is in neither is an event that was lost, and if there is
-no such number, none was. A session's row also says how many events the database had confirmed: a
-database that holds fewer was restored from a backup, failed over to an older copy, or rows were
-deleted.
+A session numbers its events 1, 2, 3 … without holes, and deliberately dropped events leave a row in
+``structjob_gaps``. So a number that is in neither table is a lost event, and without such numbers
+no event was lost. A session's row also contains the number of events that the database had
+confirmed. A database with fewer events was restored from a backup or failed over to an older copy,
+or rows were deleted.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
 STALE_AFTER = timedelta(seconds=60)
-"""A session that has not ended and whose last heartbeat is older than this is taken for dead, where
-its process cannot be looked for.
+"""The age of the last heartbeat from which a session that has not ended counts as dead, if its
+process cannot be checked.
 """
 
 SAMPLE = 20
-"""How many ids a `VerifyResult` lists of each kind of inconsistency; the counts beside them are
+"""Maximum number of ids that a `VerifyResult` lists for each kind of inconsistency. The counts are
 exact.
 """
 
@@ -42,35 +41,37 @@ _SESSIONS_AT_ONCE = 500
 
 
 class SessionState(StrEnum):
-    """What is known of a session's events."""
+    """The result of the check of a session's events."""
 
     COMPLETE = "complete"
     """The session has ended, and every number is stored or explained."""
     INCOMPLETE = "incomplete"
     """Events were lost: numbers of an ended session are neither stored nor explained, or the
-    database holds fewer than it confirmed.
+    database has fewer events than it confirmed.
     """
     LIVE = "live"
-    """The session is running: numbers that are not stored yet may be under way."""
+    """The session is running. Numbers that are not stored yet may still arrive."""
     UNKNOWN_TAIL = "unknown tail"
-    """Every known number is stored or explained, but the process ended and its spool was not seen:
-    there may have been more events.
+    """Every known number is stored or explained, but the process ended and its spool was not found.
+    There may have been more events.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionVerification:
-    """What was found of one session.
+    """The result for one session.
 
     Args:
-        last_seq: The greatest number known to have been given out.
-        stored: Different numbers that are in ``structjob_logs``.
-        explained: Numbers that are not there, and a row of ``structjob_gaps`` says why.
-        pruned: How many of them were stored, and deleted when their time was over.
-        holes: Runs of numbers that are in neither; in a live session, those below the greatest
-            stored number only.
-        duplicates: Rows beyond the first of their number; the database's unique index forbids them.
-        fewer: How many events fewer the database holds than it had confirmed to the program.
+        last_seq: The greatest assigned number that is known.
+        stored: Number of distinct numbers in ``structjob_logs``.
+        explained: Number of numbers that are not stored, but explained by a row of
+            ``structjob_gaps``.
+        pruned: How many of them were stored, and deleted at the end of their retention.
+        holes: Ranges of numbers that are in neither table; in a live session, only those below the
+            greatest stored number.
+        duplicates: Further rows with a number that is already stored. The database's unique index
+            forbids them.
+        fewer: The number of events that the database had confirmed but no longer has.
         live: Whether the session is running.
     """
 
@@ -87,15 +88,15 @@ class SessionVerification:
 
     @property
     def missing(self) -> int:
-        """How many events were lost; of a session that is `SessionState.LIVE`, how many are still
-        under way below the last stored one.
+        """The number of lost events. For a `SessionState.LIVE` session, the number of events below
+        the last stored one that have not arrived yet.
         """
         return self.fewer if self.live and self.fewer else size(self.holes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orphans:
-    """Rows whose job has no row: how many there are, and the ids of some of the jobs."""
+    """Rows whose job has no row: their number, and the ids of some of the jobs."""
 
     attempts: int
     steps: int
@@ -105,12 +106,12 @@ class Orphans:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What `verify` found.
+    """The result of `verify`.
 
     Args:
-        sessions: One entry for each session, by its id.
-        orphans: Attempts, steps and events whose job's row is absent.
-        running: How many jobs are still running in sessions that have ended.
+        sessions: One entry per session, by session id.
+        orphans: Attempts, steps and events whose job has no row.
+        running: The number of jobs that are still running in sessions that have ended.
         running_job_ids: The ids of some of them.
     """
 
@@ -121,8 +122,8 @@ class VerifyResult:
 
     @property
     def missing(self) -> int:
-        """How many events were lost in all sessions; what may be under way in sessions that are
-        `SessionState.LIVE` does not count.
+        """The number of lost events in all sessions, without events of `SessionState.LIVE` sessions
+        that may still arrive.
         """
         return sum(
             session.missing for session in self.sessions if session.status is not SessionState.LIVE
@@ -130,8 +131,8 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against completeness: no hole, no duplicate, no orphan, no job
-        left running, no unknown tail.
+        """Whether the data is complete: no hole, no duplicate, no orphan, no job left running, and
+        no unknown tail.
         """
         good = (SessionState.COMPLETE, SessionState.LIVE)
         return (
@@ -142,18 +143,18 @@ class VerifyResult:
 
 
 async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> VerifyResult:
-    """Compare what was given out with what is stored.
+    """Compare the assigned numbers with the stored events.
 
-    The work is done in the database, by its indexes; what comes back is of the size of the sessions
-    and of the losses, not of the log.
+    The work is done in the database with its indexes. The size of the result depends on the number
+    of sessions and losses, not on the size of the log.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         stale_after: See `STALE_AFTER`.
     """
     found = {session.session_id: session for session in await _look(fetch, stale_after)}
-    # What was pruned between two queries seems to be lost: it is not there any more, or explained,
-    # when one looks at it again.
+    # Events that were pruned between two queries seem to be lost. A second look finds them
+    # explained.
     doubtful = [
         session.session_id
         for session in found.values()
@@ -183,22 +184,22 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verif
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Counts:
-    """What ``structjob_logs`` and ``structjob_gaps`` hold of one session, as numbers."""
+    """The counts of one session in ``structjob_logs`` and ``structjob_gaps``."""
 
     rows: int = 0
     lowest: int = 1
     highest: int = 0
     total: int = 0
-    """Of all stored numbers."""
+    """The sum of all stored numbers."""
     explained: int = 0
     """The greatest explained number."""
     pruned: int = 0
     taken: int = 0
-    """Numbers whose events the database had confirmed, and does not hold as events any more."""
+    """The number of events that the database had confirmed, and no longer stores as events."""
 
     def whole(self, last: int) -> bool:
-        """Return whether the numbers 1 to *last* are stored, each once: then there is nothing to
-        look for.
+        """Return whether the numbers 1 to *last* are all stored once. Then no search is
+        necessary.
         """
         return (self.rows, self.lowest, self.highest, self.total) == (
             last,
@@ -211,13 +212,14 @@ class _Counts:
 async def _look(
     fetch: Fetch, stale_after: timedelta, only: Sequence[int] | None = None
 ) -> list[SessionVerification]:
-    """Return what is found of all sessions, or *only* of some."""
+    """Return the results of all sessions, or *only* of some."""
 
     def of(column: ColumnElement[int]) -> ColumnElement[bool]:
         return true() if only is None else column.in_(only)
 
-    # The sessions first: a live one may only have more stored than it is asked for, never less. The
-    # events before what explains them: what is pruned in between is counted twice, and not missed.
+    # Read the sessions first: a live session may then have more events stored than its row says,
+    # but not fewer. Read the events before the gaps: events pruned in between are then counted
+    # twice, but never missing.
     known = {
         row["session_id"]: row
         for row in await fetch(
@@ -257,10 +259,10 @@ async def _verify_one(
     live = tail is SessionState.LIVE
     stored = counts.rows - found.repeated
     confirmed = session["confirmed"] if session is not None else 0
-    # Only what is absent can have been lost, whatever the counts say.
+    # Only absent numbers can be lost, whatever the counts are.
     fewer = min(max(0, confirmed - stored - counts.taken), found.count)
     explained = last - stored - found.count
-    # In a live session, what lies beyond the last stored number is under way.
+    # In a live session, numbers after the last stored one may still arrive.
     holes = [hole for hole in found.ranges if not live or hole[0] <= counts.highest]
     return SessionVerification(
         session_id=session_id,
@@ -277,7 +279,7 @@ async def _verify_one(
 
 
 def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
-    """Return what is known of the numbers beyond the last that is known of."""
+    """Return what is known about numbers after the last known one."""
     if session is None or session["end_reason"] in PRESUMED:
         return SessionState.UNKNOWN_TAIL
     if session["ended_at"] is not None:
@@ -285,7 +287,7 @@ def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
     exists = process_exists(
         session["host"], session["boot_id"], session["pid"], session["started_at"]
     )
-    if exists is None:  # only its heartbeat says so then
+    if exists is None:  # then only its heartbeat shows whether it lives
         exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= stale_after
     return SessionState.LIVE if exists else SessionState.UNKNOWN_TAIL
 
@@ -317,7 +319,8 @@ async def _orphans(fetch: Fetch) -> Orphans:
     counts: list[int] = []
     sample: set[str] = set()
     for table in (attempts, steps, logs):
-        # By job first: a log has many rows for each, and its index alone answers this.
+        # Group by job first: a job has many rows in the log, and the index alone answers this
+        # query.
         grouped = (
             select(table.c.job_id, func.count().label("n"))
             .where(table.c.job_id.is_not(None))

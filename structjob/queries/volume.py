@@ -1,4 +1,4 @@
-"""How many events there are, by type, by level and by category."""
+"""The number of events by type, level and category."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from structjob.store.tables import USUAL, logs, unusual
 _BY = tuple(USUAL)
 
 _ALL = ""
-"""Stands for the name of a column where all events are counted."""
+"""Stands for the name of a column in the count of all events."""
 
 MANY = 50
-"""Values of one column at most that are counted one by one."""
+"""Maximum number of values of one column that are counted separately."""
 
 
 async def count(
@@ -29,10 +29,10 @@ async def count(
 ) -> Volume:
     """Count the events of a window.
 
-    Each unusual value of a column has its own stretch of an index, in which its events of the
-    window stand together; the usual ones, see `structjob.store.tables.USUAL`, are what these leave
-    of all events of the window. Only with a *project*, which has no index, or with very many
-    categories, the rows are read.
+    Each unusual value of a column has a range of an index that contains its events of the window.
+    The usual values (see `structjob.store.tables.USUAL`) are the remaining events of the window.
+    The rows themselves are read only with a *project*, which has no index, or with very many
+    categories.
     """
     within: tuple[ColumnElement[bool], ...] = ()
     if since is not None:
@@ -58,8 +58,10 @@ async def count(
 
 
 async def _values(fetch: Fetch, name: str) -> list[str]:
-    """Return the unusual values of a column, `MANY` at most; each is one look into its index, which
-    a query of all of them is on no database.
+    """Return the unusual values of a column, `MANY` at most.
+
+    Each value costs one access to the index. One query for all values would be slower on every
+    database.
     """
     column, found = logs.c[name], list[str]()
     while len(found) < MANY:
@@ -74,7 +76,7 @@ async def _values(fetch: Fetch, name: str) -> list[str]:
 def _by_index(
     values: Sequence[tuple[str, str]], within: tuple[ColumnElement[bool], ...]
 ) -> CompoundSelect[Any]:
-    # One statement: all of them then tell of the same moment, and their sums are equal.
+    # One statement, so that all counts refer to the same moment and their sums are equal.
     return union_all(
         _number(_ALL, "", within),
         *(
