@@ -1,7 +1,8 @@
-"""What a block of code prints becomes events of its job: `capture_output`.
+"""Record the output of a block of code as events of its job: `capture_output`.
 
-``sys.stdout`` and ``sys.stderr`` belong to the process, jobs run side by side: one object stays in
-their place while anything is captured, and asks a context variable whose output this is.
+``sys.stdout`` and ``sys.stderr`` belong to the process, but jobs run concurrently. So a proxy
+replaces each stream while any block captures, and a context variable says which block an output
+belongs to.
 """
 
 from __future__ import annotations
@@ -30,26 +31,28 @@ from structjob.text.lines import LineSplitter
 _capturing: ContextVar[CapturedOutput | None] = ContextVar("structjob_output", default=None)
 _lock = threading.Lock()
 _blocks = 0
-"""Blocks that capture at the moment."""
+"""The number of blocks that capture now."""
 _descriptors: list[_Descriptor] = []
 
 _LOOK = 0.25
-"""Seconds between two looks at what was written to a descriptor."""
+"""Seconds between two checks for output written to a descriptor."""
 _CHUNK = 1024 * 1024
 _NUMBERS = {"stdout": 1, "stderr": 2}
 _LOGGING = ("structlog._output", "logging")
-"""Modules whose lines are events already."""
+"""Modules whose output is already recorded as events."""
 
 
 class CapturedOutput:
-    """A block whose output is recorded; made by `capture_output`, for ``with`` and ``async with``.
+    """A block whose output is recorded, created by `capture_output`, for ``with`` and ``async
+    with``.
 
     Args:
-        scope: Where the lines belong where no job is current; ``None``: they are system events.
-        stdout: Whether stdout is captured.
-        stderr: Whether stderr is.
-        echo: Whether it is printed, too.
-        fd: Whether what C code and child processes write is captured with it.
+        scope: The scope of lines printed without a current job. With ``None`` they are system
+            events.
+        stdout: Whether to capture stdout.
+        stderr: Whether to capture stderr.
+        echo: Whether to print the output, too.
+        fd: Whether to capture the output of C code and child processes as well.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class CapturedOutput:
             name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted
         )
         self.streams = self._wanted
-        """Those that are captured in Python, and not by their descriptor."""
+        """The streams that are captured in Python, and not through their descriptor."""
         if not self._wanted:
             raise InvalidArgument("capture_output captures stdout, stderr or both, not neither")
         self.echo = echo
@@ -91,7 +94,7 @@ class CapturedOutput:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Not `Token.reset`: the block may be left in another context.
+        # Not `Token.reset`, because the block may be left in another context.
         if _capturing.get() is self:
             _capturing.set(self._outer)
         try:
@@ -99,7 +102,7 @@ class CapturedOutput:
                 descriptor.close()
             for splitter in list(self._splitters.values()):
                 splitter.end()
-        except Exception as fault:  # noqa: BLE001 -- a fault of ours must never reach the user's program
+        except Exception as fault:  # noqa: BLE001 -- an internal fault must never reach the user's program
             faults.add("capturing output", fault)
         finally:
             self._entered = False
@@ -118,7 +121,7 @@ class CapturedOutput:
         self.__exit__(kind, exc, trace)
 
     def feed(self, stream: str, text: bytes, writer: int = 0) -> None:
-        """Take what was written to *stream*; the lines of each *writer* are put together apart."""
+        """Process text written to *stream*. The lines of each *writer* are assembled separately."""
         key = stream, writer
         splitter = self._splitters.get(key)
         if splitter is None:
@@ -133,7 +136,7 @@ class CapturedOutput:
             if not self.echo:
                 emit(scope, "info", line, {**attrs}, kind="output", stream=stream)
                 return
-            # It stands on the console already.
+            # The console already shows the line.
             arguments = (BY_NAME["info"], line, {**attrs}, scope, None, {"kind": "output", "stream": stream})  # fmt: skip
             fan_out = SETUP.fan_out
             if fan_out is None:
@@ -150,20 +153,20 @@ class CapturedOutput:
 def capture_output(
     *, stdout: bool = True, stderr: bool = True, echo: bool = True, fd: bool = False
 ) -> CapturedOutput:
-    """Record what a block prints, line by line, as events of kind ``output``: of the job and step
-    that are current where it is printed; without a job, as system events.
+    """Record the output of a block, line by line, as events of kind ``output``.
 
-    For ``with`` and ``async with``. Jobs that run side by side are kept apart, in tasks, in
-    ``asyncio.to_thread`` and in executors that carry the context. What bare threads print, C code
-    and child processes is not captured; see *fd*.
+    The events belong to the job and step that are current at the print. Without a job they are
+    system events. Use it with ``with`` or ``async with``. The output of concurrent jobs is kept
+    apart in tasks, in ``asyncio.to_thread``, and in executors that carry the context. Output of
+    other threads, C code and child processes is not captured; see *fd*.
 
     Args:
-        stdout: Capture stdout.
-        stderr: Capture stderr.
-        echo: Print it, too, as without the block.
-        fd: Capture the descriptors 1 and 2 as well, with what C code and child processes write. One
-            block at a time can, as they belong to the process; their lines belong to the job of
-            that block.
+        stdout: Capture stdout, True by default.
+        stderr: Capture stderr, True by default.
+        echo: Also print the output, True by default.
+        fd: Also capture the descriptors 1 and 2, which includes the output of C code and child
+            processes. False by default. Only one block at a time can do this, because the
+            descriptors belong to the process. The lines belong to the job of that block.
 
     Raises:
         InvalidArgument: if neither stream is captured.
@@ -177,11 +180,11 @@ def capture_output(
 
 
 class Proxy:
-    """Stands in the place of a stream while anything is captured.
+    """A replacement for a stream while any block captures.
 
     Args:
         name: ``stdout`` or ``stderr``.
-        stream: The stream; ``None`` in a process without a console.
+        stream: The replaced stream; ``None`` in a process without a console.
     """
 
     def __init__(self, name: str, stream: Any) -> None:
@@ -195,7 +198,7 @@ class Proxy:
 
     def write(self, text: str) -> Any:
         capture = _capturing.get()
-        if capture is None:  # most of what is printed in a process that captures somewhere
+        if capture is None:  # the usual case in a process where only some blocks capture
             return self._pass_on(text)
         if self.name not in capture.streams or _is_logged():
             return self._through(text)
@@ -234,7 +237,7 @@ class Proxy:
 
 
 class BinaryProxy(Proxy):
-    """The same for ``sys.stdout.buffer``."""
+    """The replacement for ``sys.stdout.buffer``."""
 
     def __init__(self, name: str, stream: Any) -> None:
         self.name = name
@@ -248,7 +251,7 @@ class BinaryProxy(Proxy):
 
 
 class Uncaptured:
-    """Where a console writes whose stream is captured: its lines are events already."""
+    """The output of a console sink whose stream is captured. Its lines are already events."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -262,12 +265,12 @@ class Uncaptured:
 
 
 def _is_logged() -> bool:
-    """Return whether a logger prints: what it says is an event already."""
+    """Return whether a logger prints. Its output is already recorded as an event."""
     return sys._getframe(2).f_globals.get("__name__") in _LOGGING
 
 
 def _writer() -> int:
-    """Return what tells the tasks and threads apart that print."""
+    """Return a number that distinguishes the tasks and threads that print."""
     if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:
         return id(task)
     return threading.get_ident()
@@ -294,7 +297,7 @@ def _take_proxies() -> None:
 def _restore() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if type(stream) is Proxy:  # else something else was put on top of it
+        if type(stream) is Proxy:  # otherwise another object has replaced the proxy
             stand_ins.pop(id(stream), None)
             setattr(sys, name, stream.stream)
 
@@ -315,10 +318,10 @@ on_reset(_reset)
 
 
 def _leads_to_descriptor(name: str) -> bool:
-    """Return whether what Python prints to a stream arrives at its descriptor."""
+    """Return whether Python output to a stream goes to its descriptor."""
     try:
         return int(getattr(sys, name).fileno()) == _NUMBERS[name]
-    except (AttributeError, OSError, ValueError):  # a notebook's, a test's, none
+    except (AttributeError, OSError, ValueError):  # a notebook's or a test's stream, or no stream
         return False
 
 
@@ -339,11 +342,11 @@ def _take_descriptors(capture: CapturedOutput, names: tuple[str, ...]) -> list[_
 
 
 class _Descriptor:
-    """Puts a file in the place of a descriptor, and reads what is written to it.
+    """Replaces a descriptor by a file, and reads the data written to it.
 
-    Not a pipe: C code that holds the GIL while it fills one would wait for ever. The file has no
-    name. Before it grows large, a fresh one takes its place: to cut it would lose what is written
-    meanwhile.
+    It is not a pipe, because C code that fills a pipe while it holds the GIL would wait forever.
+    The file has no name. A new file replaces it before it grows large, because truncating it would
+    lose data written at the same time.
     """
 
     def __init__(self, capture: CapturedOutput, name: str) -> None:
@@ -363,11 +366,11 @@ class _Descriptor:
         self._thread.start()
 
     def _flush(self) -> None:
-        with contextlib.suppress(Exception):  # none, or closed
+        with contextlib.suppress(Exception):  # no stream, or a closed one
             getattr(sys, self._name).flush()
 
     def _fresh(self) -> int:
-        """Put a new file in the descriptor's place; return a descriptor for reading it."""
+        """Replace the descriptor by a new file, and return a descriptor for reading it."""
         reading, path = tempfile.mkstemp(prefix="structjob-")
         try:
             writing = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -378,7 +381,7 @@ class _Descriptor:
         return reading
 
     def write(self, line: str) -> None:
-        """Show a line of a console whose descriptor is captured."""
+        """Print a line of a console sink whose descriptor is captured."""
         self._pass_on(line.encode("utf-8", "backslashreplace"))
 
     def _pass_on(self, text: bytes) -> None:
@@ -412,7 +415,7 @@ class _Descriptor:
             os.close(file)
 
     def close(self) -> None:
-        """Put the descriptor back, and read the rest."""
+        """Restore the descriptor, and read the remaining data."""
         self._flush()
         with self._turn:
             if self._ended.is_set():

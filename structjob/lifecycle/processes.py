@@ -1,9 +1,8 @@
-"""Run a program within a job: what it prints becomes events, and it never outlives its job unless
-it wants to.
+"""Run a program within a job: its output becomes events, and it is ended together with its job.
 
-Not on asyncio's subprocesses: their ``wait`` does not return while a process left behind holds a
-pipe, ``kill`` misses grandchildren, and on Python 3.11 a thread tells of the exit, which starves
-when the loop is saturated. Here a descriptor of the process tells (Linux).
+This does not use asyncio's subprocesses. Their ``wait`` does not return while a process left behind
+holds a pipe, and ``kill`` misses grandchildren. On Python 3.11 a thread reports the exit, and it
+starves when the loop is saturated. Here a descriptor of the process reports the exit (Linux).
 """
 
 from __future__ import annotations
@@ -36,35 +35,39 @@ if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
 
 TAIL = 100
-"""Lines of the output that a result keeps."""
+"""Number of lines of output that a result keeps."""
 
 LINGER = 0.2
-"""Seconds that the output may go on after the exit, in the hands of processes that it left."""
+"""Seconds to wait for further output after the exit, from processes that the program left
+behind.
+"""
 
 _CHUNK = 64 * 1024
 _SLICE = 512
-"""Bytes that are recorded between two looks at the clock: a hundred short lines."""
+"""Bytes that are recorded between two checks of the clock, about a hundred short lines."""
 _TURN = 0.001
-"""Seconds that recording takes of one turn of the loop."""
+"""Maximum seconds that recording takes of one iteration of the loop."""
 _LOOK = 0.01
 _PIPE = 1024 * 1024
-"""Bytes that a pipe may hold when its program exits; what comes later is of processes it left."""
+"""Maximum bytes in a pipe when its program exits. Later data comes from processes that it left
+behind.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessResult:
-    """How a program ended.
+    """The outcome of a program.
 
     Attributes:
-        returncode: Its exit code; ``-N`` if signal N ended it.
-        signal: Name of the signal that ended it, ``SIGKILL`` say.
-        seconds: How long it ran.
-        cpu_seconds: CPU time of it and of what it waited for, in seconds.
-        max_rss_kb: Memory at its peak in kilobytes; ``None`` where the system does not tell.
-        timed_out: Whether it was ended because its time was up.
-        left: Whether processes that it left behind hold its output. They go on, and what they
-            print later is not recorded.
-        lines: Lines that were recorded.
+        returncode: The exit code; ``-N`` if signal N ended the program.
+        signal: The name of the signal that ended it, such as ``SIGKILL``.
+        seconds: The running time in seconds.
+        cpu_seconds: The CPU time of the program and of the children that it waited for, in seconds.
+        max_rss_kb: The peak memory in kilobytes; ``None`` if the system does not report it.
+        timed_out: Whether it was ended because of the timeout.
+        left: Whether processes that it left behind hold its output. They continue to run, and their
+            later output is not recorded.
+        lines: The number of recorded lines.
         tail: The last 100 lines of both streams, without secrets.
     """
 
@@ -80,10 +83,10 @@ class ProcessResult:
 
 
 class CommandFailed(StructjobError):
-    """A program that `Job.run_process` ran ended with another exit code than 0.
+    """A program run by `Job.run_process` ended with an exit code other than 0.
 
     Attributes:
-        result: How it ended, a `ProcessResult`; *returncode*, *signal* and *tail* are those of it.
+        result: The outcome, a `ProcessResult`. *returncode*, *signal* and *tail* are its fields.
     """
 
     def __init__(self, name: str, result: ProcessResult) -> None:
@@ -97,22 +100,22 @@ class CommandFailed(StructjobError):
 
     @property
     def returncode(self) -> int:
-        """Its exit code; ``-N`` if signal N ended it."""
+        """The exit code; ``-N`` if signal N ended the program."""
         return self.result.returncode
 
     @property
     def signal(self) -> str | None:
-        """Name of the signal that ended it."""
+        """The name of the signal that ended the program."""
         return self.result.signal
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines that it printed."""
+        """The last lines of the output."""
         return self.result.tail
 
 
 class CommandTimeout(CommandFailed, TimeoutError):
-    """A program that `Job.run_process` ran was ended because its time was up."""
+    """A program run by `Job.run_process` was ended because of the timeout."""
 
     def __init__(self, name: str, result: ProcessResult, seconds: float | None) -> None:
         self._seconds = seconds
@@ -128,7 +131,7 @@ def _last_line(tail: tuple[str, ...]) -> str:
 
 
 class ProcessKeywords(TypedDict, total=False):
-    """What `Job.run_process` takes besides the command."""
+    """The options of `Job.run_process`, in addition to the command."""
 
     timeout: float | None
     check: bool
@@ -145,7 +148,7 @@ async def run_process(
     job: Job,
     command: Sequence[str | os.PathLike[str]],
     *,
-    timeout: float | None = None,  # noqa: ASYNC109 -- the program is ended gently, and the result tells
+    timeout: float | None = None,  # noqa: ASYNC109 -- the program is ended gently, and the result reports it
     check: bool = True,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
@@ -207,7 +210,7 @@ def _words(command: Any) -> list[str]:
 
 
 def shown_command(words: Sequence[str]) -> str:
-    """Return a command line as one text, without the secrets in it."""
+    """Return a command line as one text, without secrets."""
     import shlex
 
     from structjob.values.redaction import Redactor
@@ -216,7 +219,7 @@ def shown_command(words: Sequence[str]) -> str:
 
 
 def _about(result: ProcessResult) -> dict[str, Any]:
-    """Return what the last event of a step tells of its program."""
+    """Return the attributes of a step's last event that describe its program."""
     found = {
         "returncode": result.returncode,
         "signal": result.signal,
@@ -230,12 +233,12 @@ def _about(result: ProcessResult) -> dict[str, Any]:
 
 
 class Output:
-    """Records what a program prints, line by line.
+    """Records the output of a program, line by line.
 
     Args:
-        scope: Where the lines belong.
+        scope: The scope of the lines.
         levels: The level for ``stdout`` and for ``stderr``.
-        echo: Whether the lines go on to this program's own streams, too.
+        echo: Whether to write the lines to this program's own streams, too.
     """
 
     def __init__(self, scope: Scope | None, levels: Mapping[str, str], *, echo: bool) -> None:
@@ -246,12 +249,12 @@ class Output:
         self.lines = 0
 
     def record(self, stream: str, line: str, attrs: dict[str, int]) -> None:
-        """Record one line, or a part of a long one."""
+        """Record one line, or a part of a long line."""
         self.lines += 1
         self._tail.append(line)
         emit(self._scope, self._levels[stream], line, {**attrs}, kind="output", stream=stream)
         if self._echo:
-            with contextlib.suppress(Exception):  # it is closed, or full
+            with contextlib.suppress(Exception):  # the stream is closed or full
                 print(line, file=getattr(sys, stream), flush=True)
 
     def tail(self) -> tuple[str, ...]:
@@ -263,8 +266,8 @@ class _Stream:
     """The reading end of a pipe from the program.
 
     Attributes:
-        closed: Done when nobody writes to it any more.
-        read: Bytes that came.
+        closed: Done when no process can write to the pipe any more.
+        read: Number of bytes received.
     """
 
     def __init__(self, descriptor: int, record: Callable[[str, dict[str, int]], None]) -> None:
@@ -280,7 +283,7 @@ class _Stream:
         self._loop.add_reader(descriptor, self._readable)
 
     def has_more(self) -> bool:
-        """Return whether something that was printed is not recorded yet."""
+        """Return whether some output is not recorded yet."""
         if self._chunk:
             return True
         if self.closed.done():
@@ -305,7 +308,7 @@ class _Stream:
         self.read += len(chunk)
         if self._finished:
             return
-        # A chunk of short lines takes a hundred milliseconds: nothing more is read meanwhile.
+        # Recording a chunk of short lines takes 100 milliseconds. Stop reading until it is done.
         self._loop.remove_reader(self._descriptor)
         self._chunk, self._at = chunk, 0
         self._record()
@@ -322,22 +325,24 @@ class _Stream:
         self._loop.add_reader(self._descriptor, self._readable)
 
     def finish(self) -> None:
-        """Record what has no newline behind it. A stream that is still open is read on, so that
-        those who write to it are not ended by it, and forgotten.
+        """Record the rest of a line without a newline, and stop recording.
+
+        If the stream is still open, its data is read and discarded, so that its writers are not
+        ended.
         """
         self._finished = True
         self._splitter.end()
 
 
 class Process:
-    """A running program, in a process group of its own.
+    """A running program, in its own process group.
 
     Args:
         words: The program and its arguments.
-        output: Takes what it prints.
-        cwd: Its working directory.
-        environ: Its environment.
-        input: What it reads on stdin, which is empty by default.
+        output: Records the output.
+        cwd: The working directory.
+        environ: The environment.
+        input: The data for stdin, which is empty by default.
 
     Raises:
         OSError: if it cannot be started.
@@ -355,7 +360,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._output = output
         self._began = time.monotonic()
-        self._process = subprocess.Popen(  # noqa: S603 -- what the caller asked for
+        self._process = subprocess.Popen(  # noqa: S603 -- the caller requested it
             words,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -407,7 +412,9 @@ class Process:
             self._exited.set_result(None)
 
     def _reap(self, options: int) -> None:
-        """Take its status and what it used. Until then its group's id cannot be another's."""
+        """Read the exit status and the resources used. Before that, no other process group can get
+        its id.
+        """
         if self._reaped is not None:
             return
         try:
@@ -422,7 +429,7 @@ class Process:
     # --------------------------------------------------------------------------
 
     def _feed(self, given: bytes) -> None:
-        assert self._process.stdin is not None  # noqa: S101 -- it has one
+        assert self._process.stdin is not None  # noqa: S101 -- it was created with a pipe
         descriptor = self._process.stdin.fileno()
         os.set_blocking(descriptor, False)
         self._input = memoryview(given)
@@ -436,7 +443,7 @@ class Process:
                 self._input = self._input[os.write(pipe.fileno(), self._input[:_CHUNK]) :]
         except (BlockingIOError, InterruptedError):
             return
-        except OSError:  # it reads no more
+        except OSError:  # the program no longer reads
             self._input = None
         if not self._input:
             self._close_input()
@@ -451,7 +458,10 @@ class Process:
     # --------------------------------------------------------------------------
 
     async def wait(self, seconds: float | None, grace: float) -> ProcessResult:
-        """Return how it ended; after *seconds*, or when this is cancelled, its group is ended."""
+        """Wait for the program and return its outcome.
+
+        Its process group is ended after *seconds*, or if this is cancelled.
+        """
         timed_out = False
         try:
             done, _ = await asyncio.wait({self._exited}, timeout=seconds)
@@ -487,7 +497,7 @@ class Process:
         )
 
     async def _stop(self, grace: float) -> None:
-        """Ask its group to end, and end it after *grace* seconds."""
+        """Send SIGTERM to the process group, and SIGKILL after *grace* seconds."""
         deadline = time.monotonic() + grace
         self._signal(signal.SIGTERM)
         open_streams = [stream.closed for stream in self._streams]
@@ -495,17 +505,19 @@ class Process:
             left = deadline - time.monotonic()
             if left > 0:
                 await asyncio.wait(waited, timeout=left, return_when=asyncio.ALL_COMPLETED)
-        # Its children may have no part in its output; its unreaped process keeps the group's id.
+        # Its children may not hold its output. Its own process, which is not reaped yet, keeps the
+        # group's id.
         self._signal(signal.SIGKILL)
         await asyncio.wait({self._exited})
 
     async def _read_rest(self) -> None:
-        """Wait until all that it printed is recorded."""
+        """Wait until all of the output is recorded."""
         before = [stream.read for stream in self._streams]
         pending = {stream.closed for stream in self._streams}
         while pending:
             _, pending = await asyncio.wait(pending, timeout=LINGER)
-            # Not by the time alone: a loop that was busy all the while has read nothing either.
+            # Do not rely on the time alone: a loop that was busy all the time has not read anything
+            # either.
             more = any(
                 stream.has_more() and stream.read - first < _PIPE
                 for stream, first in zip(self._streams, before, strict=True)
@@ -517,12 +529,12 @@ class Process:
         if not self._exited.done():
             await asyncio.wait({self._exited})
         self._reap(os.WNOHANG)
-        while self._reaped is None:  # the exit is told a moment before the status is there
+        while self._reaped is None:  # the exit is reported slightly before the status is available
             await asyncio.sleep(_LOOK)
             self._reap(os.WNOHANG)
 
     def _release(self) -> bool:
-        """Forget its streams; return whether other processes hold them."""
+        """Stop recording its streams, and return whether other processes still hold them."""
         for stream in self._streams:
             stream.finish()
         return not all(stream.closed.done() for stream in self._streams)

@@ -1,3 +1,3 @@
-"""Text as people read it: numbers with their nouns, what a stream can show, and how a line is
-drawn.
+"""Text for people: numbers with nouns, characters that a stream can show, and the layout of a
+line.
 """

@@ -1,6 +1,4 @@
-"""How much is done, in figures: rounded down, so that all of it is shown only where nothing is
-left.
-"""
+"""Amounts done, as text. They are rounded down, so that 100 % is shown only if nothing is left."""
 
 from __future__ import annotations
 
@@ -8,17 +6,16 @@ import math
 from decimal import ROUND_DOWN, Decimal
 
 _ROUNDING = 1e-9
-"""Share of a whole by which a sum of fractions may be off by rounding: eight times 0.1 is all of
-0.8.
-"""
+"""Relative rounding error allowed in a sum of fractions: eight times 0.1 is all of 0.8."""
 _DIGITS = 12
-"""Digits of a fraction that count, for the same reason."""
+"""Number of significant digits of a fraction, because of rounding errors."""
 _ALMOST_ALL = math.nextafter(100.0, 0.0)
 
 
 def percent_of(done: float, total: float) -> float:
-    """Return *done* as a percentage of *total*, which is not 0: 0–100, and 100 only if nothing is
-    left.
+    """Return *done* as a percentage of *total*, which must not be 0.
+
+    The result is 0–100, and 100 only if nothing is left.
     """
     if done >= total or (not _is_whole(done) and done >= total * (1 - _ROUNDING)):
         return 100.0
@@ -31,8 +28,9 @@ def whole_percent(percent: float) -> int:
 
 
 def units(value: float) -> str:
-    """Return a number of units, rounded down to two decimals; of less than one unit, to two digits
-    that are not 0.
+    """Return a number of units as text, rounded down to two decimals.
+
+    A number below 1 has two digits that are not 0.
     """
     if _is_whole(value):
         return f"{value:,.0f}"

@@ -1,5 +1,6 @@
-"""How things look on a terminal: statuses, which are never told by colour alone, levels, times,
-durations, bars, long lines.
+"""The appearance of things on a terminal: statuses, levels, times, durations, bars and long lines.
+
+A status is never shown by color alone.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ SYMBOLS = {
     "skipped": ("–", "-", "dim"),
     "retrying": ("↻", "r", "yellow"),
 }
-"""Of each status of a job or step: its symbol, what stands for it where there is ASCII only, and
-its colour.
-"""
+"""For each status of a job or step: its symbol, the ASCII symbol, and its color."""
 
 LEVELS = {
     "debug": "dim",
@@ -34,12 +33,12 @@ LEVELS = {
     "error": "red",
     "critical": "bold red",
 }
-"""The colour of each level."""
+"""The color of each level."""
 
 
 def speaks_unicode() -> bool:
     """Return whether stdout can show more than ASCII."""
-    # The true one: while bars are shown, something else stands in for it.
+    # Use the original stdout, because another object replaces `sys.stdout` while bars are shown.
     return _is_unicode(getattr(sys.__stdout__, "encoding", None) or "ascii")
 
 
@@ -49,28 +48,30 @@ def _is_unicode(encoding: str) -> bool:
 
 
 def symbol(status: str, *, unicode: bool | None = None) -> str:
-    """Return the symbol of *status*; in ASCII where *unicode* is false, by default where stdout has
-    no more.
+    """Return the symbol of *status*, in ASCII if *unicode* is False.
+
+    The default depends on stdout.
     """
     rich, plain, _ = SYMBOLS.get(status, ("?", "?", ""))
     return rich if (speaks_unicode() if unicode is None else unicode) else plain
 
 
 def colour_of(status: str) -> str:
-    """Return the colour of *status*."""
+    """Return the color of *status*."""
     return SYMBOLS.get(status, ("", "", ""))[2]
 
 
 def bar(percent: float, width: int = 10) -> str:
-    """Return a bar that *percent* (0–100) of it fills."""
+    """Return a bar of which *percent* (0–100) is filled."""
     filled = whole_percent(max(percent, 0.0)) * width // 100
     full, empty = ("━", "─") if speaks_unicode() else ("#", ".")
     return full * filled + empty * (width - filled)
 
 
 def interval(begin: float, end: float, width: int, *, still: bool = False) -> str:
-    """Return *width* columns that stand for a whole, with a mark from *begin* to *end* (0–1);
-    without an end if it is *still* running.
+    """Return *width* columns that stand for a whole, with a mark from *begin* to *end* (0–1).
+
+    The mark has no end if it is *still* running.
     """
     first, line, last = ("├", "─", "┤") if speaks_unicode() else ("|", "-", "|")
     start = min(int(max(begin, 0.0) * width), width - 1)
@@ -82,7 +83,7 @@ def interval(begin: float, end: float, width: int, *, still: bool = False) -> st
 
 
 def counted(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Return how many there are of each status, worst first, as pieces of a line."""
+    """Return the number of each status, the worst first, as pieces of a line."""
     pieces: list[tuple[str, str]] = []
     for status in sorted(counts, key=lambda status: (_ORDER.get(status, len(_ORDER)), status)):
         pieces += [(", ", "dim")] * bool(pieces) + [
@@ -105,13 +106,14 @@ _CODES = {
 
 
 def paint(text: str, style: str, colour: bool) -> str:
-    """Return *text* in *style* if *colour* is wanted; *style* may be empty."""
+    """Return *text* in *style* if *colour* is True. *style* may be empty."""
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if colour and style and text else text
 
 
 def local(moment: datetime, *, utc: bool) -> datetime:
-    """Return *moment* in the zone that times are shown in; in UTC if it is in year 0 or 10000
-    there.
+    """Return *moment* in the displayed time zone.
+
+    Return it in UTC if it would be in the year 0 or 10000 there.
     """
     try:
         return moment.astimezone(UTC if utc else None)
@@ -120,7 +122,7 @@ def local(moment: datetime, *, utc: bool) -> datetime:
 
 
 def lasting(seconds: float | None) -> str:
-    """Return a duration, as exact as it is of use."""
+    """Return a duration as text, with a useful precision."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -138,16 +140,16 @@ def lasting(seconds: float | None) -> str:
 
 
 Piece = tuple[str, str]
-"""A piece of a line, and its style as `paint` takes it."""
+"""A piece of a line, and its style for `paint`."""
 
 _WORDS = re.compile(r"\s+|\S+")
 
 
 def wrapped(row: Sequence[Piece], width: int, indent: int) -> Iterator[Sequence[Piece]]:
-    """Yield *row* as lines of at most *width* columns, broken between words; all but the first
-    begin with *indent* spaces.
+    """Yield *row* as lines of at most *width* columns, broken between words.
 
-    A word is broken only if it is longer than a line.
+    All lines except the first start with *indent* spaces. A word is broken only if it is longer
+    than a line.
     """
     if fits(row, width):
         yield row
@@ -179,8 +181,8 @@ def wrapped(row: Sequence[Piece], width: int, indent: int) -> Iterator[Sequence[
 
 
 def _words(row: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Yield the words of *row*, of which one may consist of several pieces, and the spaces between
-    them.
+    """Yield the words of *row* and the spaces between them. A word may consist of several
+    pieces.
     """
     word: list[Piece] = []
     for text, style in row:
@@ -202,7 +204,7 @@ def fits(row: Sequence[Piece], width: int) -> bool:
 
 
 def cells(text: str) -> int:
-    """Return how many columns *text* takes on a terminal."""
+    """Return the number of columns that *text* takes on a terminal."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len

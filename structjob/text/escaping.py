@@ -1,23 +1,23 @@
-"""Text made safe for a terminal: what it would obey, or not show, is written out."""
+"""Make text safe for a terminal: control characters and invisible characters are escaped."""
 
 from __future__ import annotations
 
 import re
 
-# What a terminal obeys: C0 (newlines and tabs too: a line is a line), DEL, C1, and the Unicode line
-# and paragraph separators.
+# Characters that a terminal executes: C0 (including newlines and tabs, because one event is one
+# line), DEL, C1, and the Unicode line and paragraph separators.
 _OBEYED = "\x00-\x1f\x7f-\x9f\u2028\u2029"
-# What turns the direction of text around, and what is not seen at all: two names that look alike
-# would not be the same. These are the characters that Unicode calls default ignorable
-# (DerivedCoreProperties.txt), but for those below, and the interlinear marks. The tags (U+E0000 …)
-# carry whole hidden texts; the flags of England, Scotland and Wales, which are made of them, are
-# shown escaped for that.
+# Characters that change the text direction or are invisible. With them, two different names could
+# look the same. These are the characters that Unicode calls default ignorable
+# (DerivedCoreProperties.txt), except those below, and the interlinear marks. The tags (U+E0000 …)
+# can carry whole hidden texts. The flags of England, Scotland and Wales consist of tags, so they
+# are shown escaped.
 _UNSEEN = (
     "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
-# Joiners and variation selectors shape the character before them, in emoji, Persian, Indic and CJK
-# text. They are left where they follow such a one, each kind once, and after the digits of keycap
+# Joiners and variation selectors shape the preceding character in emoji and in Persian, Indic and
+# CJK text. They are kept after such a character, one of each kind, and after the digits of keycap
 # emoji.
 _JOINERS = "\u200c\u200d"
 _SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
@@ -29,7 +29,7 @@ _UNSAFE = re.compile(
 
 
 def escape(text: str) -> str:
-    """Return *text* with everything made visible that a terminal would obey, or not show."""
+    """Return *text* with all control characters and invisible characters escaped."""
     return _UNSAFE.sub(lambda match: _spelled(match[0]), text)
 
 
@@ -40,8 +40,9 @@ def _spelled(char: str) -> str:
 
 
 def escape_json(encoded: bytes) -> bytes:
-    r"""Return *encoded* JSON on one line with the same in its texts written as ``\uXXXX``: it is
-    equal, and a terminal obeys none of it.
+    r"""Return *encoded* JSON on one line, with the same characters in its texts as ``\uXXXX``.
+
+    The JSON value is equal, and a terminal executes none of it.
     """
     return _UNSAFE.sub(lambda match: _spelled_in_json(match[0]), encoded.decode()).encode()
 

@@ -1,4 +1,4 @@
-"""What a program prints, as events: line by line, whatever it prints."""
+"""The output of a program as events, line by line, whatever it contains."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import time
 from collections.abc import Callable
 
 PIECE = 16 * 1024
-"""Bytes of a line that one event holds; a longer line becomes several, each marked with its part's
-number.
+"""Maximum bytes of a line in one event. A longer line becomes several events, each with the number
+of its part.
 """
 
 OVERWRITTEN_EVERY = 0.25
-"""Seconds between two records of a line that overwrites itself (a progress bar, by ``\\r``): what a
-job's own progress is granted, too.
+"""Minimum seconds between two records of a line that overwrites itself (a progress bar, by
+``\\r``). A job's own progress has the same interval.
 """
 
 Record = Callable[[str, dict[str, int]], None]
-"""Takes a line and its attributes."""
+"""A function that takes a line and its attributes."""
 
 
 class LineSplitter:
-    r"""Cuts a stream of bytes into lines.
+    r"""Splits a stream of bytes into lines.
 
-    A line ends with ``\n``, ``\r\n``, or a ``\r`` by which it overwrites itself. Of those last, as
-    many are recorded as an eye could follow, the one that stayed always, with ``overwritten``
-    saying how many went unrecorded before it.
+    A line ends with ``\n``, ``\r\n``, or a ``\r`` that overwrites it. Of overwritten lines, at
+    most 4 per second are recorded. The last one is always recorded, with the number of unrecorded
+    lines before it as ``overwritten``.
 
     Args:
-        record: Called with each line as text; bytes that are no UTF-8 are written as ``\xff``.
+        record: Called with each line as text. Bytes that are not UTF-8 are written as ``\xff``.
     """
 
     def __init__(self, record: Record) -> None:
@@ -39,7 +39,7 @@ class LineSplitter:
         self.lines = 0
 
     def feed(self, chunk: bytes) -> None:
-        """Take what was read."""
+        """Process a chunk that was read."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             self._line(line[:-1] if line.endswith(b"\r") else line)
@@ -57,7 +57,7 @@ class LineSplitter:
             self._piece(PIECE)
 
     def end(self) -> None:
-        """Take what is left: no newline came after it."""
+        """Process the rest, which has no newline."""
         if self._rest or self._part:
             rest, self._rest = self._rest, b""
             self._line(rest.removesuffix(b"\r"))
@@ -78,7 +78,7 @@ class LineSplitter:
             if segment.strip() and now - self._recorded >= OVERWRITTEN_EVERY:
                 self._recorded = now
                 while len(segment) > PIECE:
-                    segment = self._cut(segment, PIECE)  # noqa: PLW2901 -- what is left of it
+                    segment = self._cut(segment, PIECE)  # noqa: PLW2901 -- the rest of it
                 self._put(segment, last=True)
             elif segment.strip():
                 self._overwritten += 1
@@ -87,7 +87,7 @@ class LineSplitter:
         self._rest = self._cut(self._rest, size)
 
     def _cut(self, line: bytes, size: int) -> bytes:
-        # Not within a character, if it is UTF-8.
+        # Do not cut within a UTF-8 character.
         while size > PIECE - 4 and line[size] & 0xC0 == 0x80:
             size -= 1
         self._put(line[:size], last=False)

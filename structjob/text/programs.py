@@ -1,4 +1,4 @@
-"""What to call a program that is run."""
+"""The name of a program that is run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ _OPTION_WITH_VALUE = ("-W", "-X")
 
 
 def operation_of(command: Sequence[str]) -> str:
-    """Return what to call *command*: the program, and with an interpreter what it runs, since
-    statistics are by operation.
+    """Return the operation for *command*: the program, or for an interpreter, what it runs.
+
+    Statistics are grouped by operation.
     """
     program = os.path.basename(command[0]) or command[0]
     if program.rstrip("0123456789.") not in _INTERPRETERS:

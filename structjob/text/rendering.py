@@ -1,6 +1,4 @@
-"""Events as lines for people: the same on the console, in ``structjob logs`` and wherever else they
-are shown.
-"""
+"""Events as log lines for people, the same on the console, in ``structjob logs`` and elsewhere."""
 
 from __future__ import annotations
 
@@ -23,10 +21,10 @@ from structjob.text.appearance import (
 from structjob.text.escaping import escape
 
 _MESSAGE = 30
-"""Columns of a message before its attributes: short messages line up."""
+"""Width of a message before its attributes, so that the attributes of short messages line up."""
 
 _INDENT = 22
-"""Columns before the rest of a line that is longer than the terminal is wide: below its message."""
+"""Indentation of the continuation of a line that is wider than the terminal: below its message."""
 
 _UUID = 36
 _SHORT = 8
@@ -35,9 +33,9 @@ _OWN = frozenset((
     "operation_created", "operation_start", "operation_end", "operation_crashed", "operation_crash_withdrawn", "step_start", "step_end",
     "step_error",
 ))  # fmt: skip
-"""Kinds of events that say what became of a job or step."""
+"""Kinds of events that report the state of a job or step."""
 
-# What the line of such an event says in another place or in other words.
+# Attributes that the line of such an event shows in another place or in other words.
 _SAID = frozenset(
     (
         "step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "parent_job_id", "error_type",
@@ -48,17 +46,18 @@ _SAID = frozenset(
 
 
 def short(id_: str) -> str:
-    """Return an id as it is shown to people, who may type it: the end of one of ours, all of
-    another's.
+    """Return an id as shown to people, who may type it: the end of our own ids, other ids in full.
 
-    Ids of ours are UUIDv7, which begin alike: jobs of the same minute share eight characters and
+    Our own ids are UUIDv7. Those begin alike: jobs of the same minute share eight characters and
     more.
     """
     return id_[-_SHORT:] if len(id_) == _UUID else id_
 
 
 class Shown(Protocol):
-    """What is asked of an event: `structjob.EventRecord` and `structjob.SinkEvent` have it."""
+    """The interface of an event to show. `structjob.EventRecord` and `structjob.SinkEvent` have
+    it.
+    """
 
     @property
     def ts(self) -> datetime: ...
@@ -83,19 +82,20 @@ class Shown(Protocol):
 
 
 class Lines:
-    """Makes lines of events.
+    """Renders events as log lines.
 
     Args:
-        color: Whether to color them.
-        utc: Times in UTC, not in local time.
-        about: The job they are about, which is not named in each line then.
-        places: Whether each line says where its event belongs: step, job, logger.
-        clock_only: Lines of one day show the time only, and the day stands between them: for those
-            who look at them as they come.
-        dated: The day that is understood at first.
-        width: Returns how many columns a line may have; None: any number. A longer one is continued
-            below its message.
-        unicode: Whether more than ASCII can be shown; by default what stdout can.
+        color: Whether to color the lines.
+        utc: Show times in UTC instead of local time. False by default.
+        about: The id of the job that the lines are about. It is then not named in each line.
+        places: Whether each line shows the step, the job and the logger of its event. True by
+            default.
+        clock_only: Show only the time in each line, and the day in a line between days. This is
+            meant for live output. False by default.
+        dated: The day of the first lines, which is not shown.
+        width: A function that returns the maximum number of columns of a line; None: no limit. A
+            longer line is continued below its message.
+        unicode: Whether more than ASCII can be shown; by default what stdout can show.
     """
 
     def __init__(
@@ -121,7 +121,9 @@ class Lines:
         self._dot = "·" if self._unicode else "|"
 
     def render(self, event: Shown, *, mark: bool = False) -> str:
-        """Return *event* as text without a final newline; *mark* it among the lines around it."""
+        """Return *event* as text without a final newline. *mark* highlights it among the lines
+        around it.
+        """
         moment = local(event.ts, utc=self._utc)
         rows: list[list[Piece]] = []
         if not self._clock_only:
@@ -144,8 +146,8 @@ class Lines:
         for key, value in attrs.items():
             told_by += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (value_text(value), ""))
         width = self._width() if self._width is not None else 0
-        # Where there is little room, the job's name is left out first, then the space that makes
-        # attributes line up.
+        # If space is short, first leave out the job's name, then the padding that lines up
+        # attributes.
         fitting = False
         for place in self._places_of(event, short_form=width > 0):
             row = [*head, (text.ljust(_MESSAGE) if attrs else text, style), *told_by, *place]
@@ -158,8 +160,8 @@ class Lines:
             return self._painted(row)
         if traceback:
             lines = traceback.rstrip("\n").split("\n")
-            # The last line may be the note that `structjob.enrich` added: the event itself says
-            # where it belongs.
+            # The last line may be the note of `structjob.enrich`. The event itself already shows
+            # its place.
             rows += (
                 [(f"    {escape(line)}", "dim")]
                 for line in (lines[:-1] if lines[-1].startswith("[job_id=") else lines)
@@ -182,12 +184,12 @@ class Lines:
         return f"{event.level:<8}", LEVELS.get(event.level, "") or "dim"
 
     def _text(self, event: Shown) -> tuple[str, str]:
-        """Return style and words of the message."""
+        """Return the style and the text of the message."""
         if event.kind in _OWN:
             status, words = told(event.kind, event.level, event.attrs, event.operation, event.step)
             if words:
                 if event.message != event.kind:
-                    words = event.message  # as it was stored; or what was said by hand
+                    words = event.message  # the stored message, or a text that was logged manually
                 style = (
                     "bold"
                     if status == "running"
@@ -201,8 +203,9 @@ class Lines:
         )
 
     def _places_of(self, event: Shown, *, short_form: bool) -> Iterator[list[Piece]]:
-        """Yield where *event* belongs: step and job, or its logger; then in a *short_form*, without
-        the job's name.
+        """Yield the place of *event*: step and job, or its logger.
+
+        In *short_form*, also yield the place without the job's name.
         """
         if not self._places:
             yield []
@@ -236,15 +239,16 @@ class Lines:
 def told(
     kind: str, level: str, attrs: Mapping[str, Any], operation: str | None, step: str | None
 ) -> tuple[str, str]:
-    """Return what an event says of a job or step: the status that it shows, and the words; no words
-    if it says nothing that is known.
+    """Return what an event reports about a job or step: the displayed status and the text.
+
+    The text is empty if the event reports nothing known.
 
     Args:
         kind: The event's kind.
-        level: Its level.
-        attrs: Its attributes.
-        operation: The name of the job that it belongs to.
-        step: The name of the step that it belongs to.
+        level: The event's level.
+        attrs: The event's attributes.
+        operation: The operation of the event's job.
+        step: The name of the event's step.
     """
     name = str(attrs.get("step") or step or "step")
     operation = str(attrs.get("operation") or operation or "job")
@@ -275,14 +279,14 @@ def told(
 
 
 def _split(attrs: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str]:
-    """Return the attributes that are shown as such, and the traceback among them."""
+    """Return the attributes to show, and the traceback among them."""
     shown = dict(attrs)
     traceback = ""
     exception = shown.pop("exception", None)
     if isinstance(exception, Mapping):
         traceback = str(exception.get("traceback") or "")
         if 'File "' not in traceback:
-            traceback = ""  # of an exception that was not raised; its message is in the line
+            traceback = ""  # the exception was not raised; its message is in the line
     elif exception is not None:
         traceback = str(exception)
     if kind in _OWN:
@@ -306,8 +310,9 @@ def _error(attrs: Mapping[str, Any]) -> str:
 
 
 def retried(about: Mapping[str, Any]) -> str:
-    """Return how a try went on that was tried again, given the metadata of its step or the
-    attributes of an event.
+    """Return a text about the retry after an attempt.
+
+    *about* is the metadata of its step, or the attributes of an event.
     """
     delay = about.get("retry_delay")
     return (
@@ -318,8 +323,8 @@ def retried(about: Mapping[str, Any]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Return an attribute's value as it is shown: bare where that cannot be misread, as JSON
-    otherwise.
+    """Return an attribute's value as shown: without quotes if it is unambiguous, otherwise as
+    JSON.
     """
     if isinstance(value, str):
         if value and value.isprintable() and not any(char in value for char in " \"'="):
@@ -332,5 +337,5 @@ def value_text(value: Any) -> str:
 
 
 def today(*, utc: bool) -> date:
-    """Return the day that a line's time belongs to when nothing else is said."""
+    """Return the present day in the displayed time zone."""
     return local(datetime.now(UTC), utc=utc).date()

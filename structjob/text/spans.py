@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: ``90s``, ``1h30m``, ``7d``."""
+"""Time spans as people write them: ``90s``, ``1h30m``, ``7d``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {
 
 
 def span(text: str) -> timedelta | None:
-    """Return the length of time that *text* says, a leading minus aside; None if it says none.
+    """Return the time span in *text* without a leading minus, or None if it is not a time span.
 
     Raises:
         OverflowError: if it is longer than a `timedelta` can be.
@@ -25,5 +25,5 @@ def span(text: str) -> timedelta | None:
 
 
 def units(text: str) -> list[str]:
-    """Return the units that *text* is written in."""
+    """Return the units in which *text* is written."""
     return [unit for _, unit in _PART.findall(text)]

@@ -1,15 +1,15 @@
-"""Numbers of things in sentences for people."""
+"""Numbers with nouns in sentences for people."""
 
 from __future__ import annotations
 
 
 def count_of(number: int, noun: str, one: str = "", many: str = "") -> str:
-    """Return a number with its noun, and with a verb if one is given: ``1 event is``, ``1,200
-    events are``.
+    """Return a number with its noun, and a verb if one is given: ``1 event is``, ``1,200 events
+    are``.
 
     Args:
-        number: How many.
-        noun: What one of them is called; its plural ends in ``s``.
+        number: The number.
+        noun: The noun in the singular; its plural ends in ``s``.
         one: The verb for one.
         many: The verb for any other number.
     """
