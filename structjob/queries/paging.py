@@ -1,9 +1,8 @@
-"""Pages of a listing, by keyset: a page begins where another ended, whatever was added or deleted
-meanwhile.
+"""Pages of a listing, by keyset: a page starts where another page ended.
 
-A listing is ordered by a time (or a duration) and, where that is equal, by the primary key: an id,
-or a job's and a number. A cursor holds the time and the key of the row at a page's edge, and which
-side of it to read.
+Rows added or deleted in the meantime do not matter. A listing is ordered by a time (or a duration),
+and for equal times by the primary key: an id, or a job id and a number. A cursor contains the time
+and the key of the row at the edge of a page, and the side of it to read.
 """
 
 from __future__ import annotations
@@ -43,16 +42,17 @@ R = TypeVar("R")
 F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatsFilter)
 
 SCAN_LIMIT = 100_000
-"""Rows that one page of a search looks at, at most, where no index leads to what is searched for.
+"""Maximum number of rows that one page of a search examines, if there is no index for the
+search.
 """
 
 _FIRST_LOOK = 20
-"""So many rows for each that a page holds are looked at first, and then ten times as many: most
-searches are for what is not that rare.
+"""The first look of a search examines this number of rows per row of the page, the next look ten
+times as many. Most searches find enough in the first look.
 """
 
 Key = int | str | tuple[str, int]
-"""A row's primary key."""
+"""The primary key of a row."""
 
 _Side = Literal["after", "from", "before", "upto"]
 _BACKWARD = ("before", "upto")
@@ -62,21 +62,21 @@ _NO_CURSOR = "the cursor is not one that structjob gave out: pass a page's `next
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What to list.
+    """The rows to list.
 
     Args:
-        table: Where the rows are.
-        time: The column that orders them, before the primary key.
-        conditions: All of them must hold.
-        branches: If there are any, one of them must hold too; no row may satisfy two. Each is read
-            by its own index and cut at the page's size before they are merged: with ``IN``, a
-            database would read and sort all rows of all branches for one page.
+        table: The source of the rows.
+        time: The column that orders the rows, before the primary key.
+        conditions: All of these must hold.
+        branches: If there are any, one of these must hold, too. No row may satisfy two of them.
+            Each is read with its own index and limited to the page's size before they are merged.
+            With ``IN``, a database would read and sort all rows of all branches for one page.
         order: ``asc`` or ``desc``, by time.
-        limit: Rows a page.
-        fingerprint: What tells this listing's cursors from another's.
-        primary: The primary key, where *table* is a query.
-        searches: These must hold, too, and no index serves them: a page looks at `SCAN_LIMIT` rows
-            at most.
+        limit: Rows per page.
+        fingerprint: Distinguishes this listing's cursors from those of other listings.
+        primary: The primary key, if *table* is a query.
+        searches: These must hold, too, but there is no index for them. A page examines `SCAN_LIMIT`
+            rows at most.
     """
 
     table: FromClause
@@ -91,7 +91,7 @@ class Listing:
 
     @property
     def key(self) -> tuple[ColumnElement[Any], ...]:
-        """The primary key, which orders rows of the same time."""
+        """The primary key, which orders rows with the same time."""
         return self.primary or tuple(self.table.primary_key)
 
 
@@ -103,10 +103,10 @@ class _Cursor(msgspec.Struct, array_like=True, frozen=True):
 
 
 def fingerprint(what: str, filter_: LogFilter | JobFilter | AttemptFilter) -> str:
-    """Return what tells the cursors of this query from those of others.
+    """Return a hash that distinguishes the cursors of this query from those of other queries.
 
-    The size of a page may change on the way. So may the limits of time, within which every page is
-    read: one that was given as "an hour ago" moves on with the clock. Whether they are set may not.
+    The page size may change between pages. So may the values of ``since`` and ``until``, because
+    "an hour ago" moves with the clock. But whether they are set must not change.
     """
     values = {
         field.name: getattr(filter_, field.name)
@@ -120,11 +120,11 @@ def fingerprint(what: str, filter_: LogFilter | JobFilter | AttemptFilter) -> st
 
 
 def merged(kind: type[F], filter_: F | None, keywords: Mapping[str, Any]) -> F:
-    """Return the filter that *filter_*, with *keywords* in place of its own values, amounts to.
+    """Return *filter_* with the values of *keywords*, which replace its own.
 
     Raises:
-        InvalidFilter: if a keyword is none of the filter's fields, a value is refused, or *filter_*
-            is of another kind.
+        InvalidFilter: if a keyword is not one of the filter's fields, a value is invalid, or
+            *filter_* is of another kind.
     """
     if filter_ is None:
         return kind.of(**keywords)
@@ -138,7 +138,7 @@ def merged(kind: type[F], filter_: F | None, keywords: Mapping[str, Any]) -> F:
 
 
 def first(listing: Listing, columns: tuple[ColumnElement[Any], ...]) -> Select[Any]:
-    """Return the query of *columns* of the first rows of a listing, as many as a page has."""
+    """Return the query for *columns* of the first rows of a listing, as many as a page has."""
     return _ordered(listing, None, columns, listing.conditions + listing.searches, listing.limit)
 
 
@@ -149,17 +149,17 @@ async def read_page(
     build: Callable[[RowMapping], R],
     columns: tuple[ColumnElement[Any], ...] | None = None,
 ) -> Page[R]:
-    """Read one page: the first without a *cursor*, else that which the cursor leads to.
+    """Read one page: the first page, or the page at *cursor*.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         listing: What to list.
-        cursor: Of another page.
-        build: Makes of a row what the page holds.
-        columns: What a row consists of, time and key among it; by default all of the table's.
+        cursor: A cursor of another page.
+        build: A function that turns a row into an item of the page.
+        columns: The columns to read, including time and key; by default all columns of the table.
 
     Raises:
-        InvalidFilter: if *cursor* is not one of this listing's.
+        InvalidFilter: if *cursor* does not belong to this listing.
     """
     at = None if cursor is None else _opened(cursor, listing)
     backward = at is not None and at.side in _BACKWARD
@@ -169,7 +169,8 @@ async def read_page(
     if backward:
         rows.reverse()
     if rows:
-        # Where we came from there are rows; where we go, the one row too many tells.
+        # There are rows on the side where the cursor came from. On the other side, the one extra
+        # row shows whether there are more.
         next_ = _sealed(listing, "after", rows[-1]) if more or backward else None
         previous = (
             _sealed(listing, "before", rows[0]) if (more if backward else at is not None) else None
@@ -184,10 +185,10 @@ async def read_page(
 
 
 async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, Key] | None:
-    """Return time and key of the row after which the last *number* rows of an ascending listing
-    come; None if it has no more rows.
+    """Return time and key of the row before the last *number* rows of an ascending listing.
 
-    A search looks at `SCAN_LIMIT` rows at a time, as far back as it must: other queries go between.
+    Return None if it has no more rows than *number*. A search examines `SCAN_LIMIT` rows at a time,
+    as far back as necessary. Other queries can run in between.
     """
     descending = replace(listing, order="desc", limit=number)
     if not listing.searches:
@@ -205,12 +206,12 @@ async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetim
 
 
 def behind(listing: Listing, time: datetime, key: Key) -> str:
-    """Return the cursor of what comes after the row with this time and key."""
+    """Return the cursor after the row with this time and key."""
     return _encoded(_Cursor(listing.fingerprint, "after", time, key))
 
 
 def place_of(cursor: str) -> tuple[datetime, Any]:
-    """Return time and key of the row that a cursor of ours stands beside."""
+    """Return time and key of the row of a cursor that this module created."""
     found = _decoded(cursor)
     return cast("datetime", found.time), found.key
 
@@ -221,8 +222,9 @@ async def _looked_at(
     at: _Cursor | None,
     columns: tuple[ColumnElement[Any], ...] | None,
 ) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
-    """Return the rows from *at* on, one more than a page holds at most; and where a search ended
-    before there were no more rows.
+    """Return the rows from *at* on, at most one more than a page holds, and where a search stopped.
+
+    The second value is None if the search reached the end.
     """
     if not listing.searches:
         return list(await fetch(_statement(listing, at, None, columns))), None
@@ -236,22 +238,25 @@ async def _looked_at(
 
 
 def beginning_at(listing: Listing, time: datetime, key: Key) -> str:
-    """Return the cursor of the page that begins with the row of this time and key, or where it
-    would be.
+    """Return the cursor of the page that starts with the row of this time and key, or at its
+    place.
     """
     return _encoded(_Cursor(listing.fingerprint, "from", time, key))
 
 
 async def skipping(fetch: Fetch, listing: Listing, number: int) -> str | None:
-    """Return the cursor of what comes after the first *number* rows of a listing without searches;
-    None if it has no more.
+    """Return the cursor after the first *number* rows of a listing without searches.
+
+    Return None if there are no more rows.
     """
     edge = await _nth(fetch, listing, None, number)
     return None if edge is None else behind(listing, *edge)
 
 
 async def count_all(fetch: Fetch, listing: Listing) -> int:
-    """Count what is listed, a search `SCAN_LIMIT` rows at a time: other queries go between."""
+    """Count the rows of a listing. A search runs in chunks of `SCAN_LIMIT` rows with pauses in
+    between.
+    """
     conditions = every_condition(listing)
     counted = select(func.count().label("n")).select_from(listing.table).where(*conditions)
     if not listing.searches:
@@ -265,19 +270,19 @@ async def count_all(fetch: Fetch, listing: Listing) -> int:
 
 
 def every_condition(listing: Listing) -> tuple[ColumnElement[bool], ...]:
-    """Return what holds for the rows of a listing, for a query that needs no order."""
+    """Return all conditions of the rows of a listing, for a query without an order."""
     found = listing.conditions + listing.searches
     return (*found, or_(*listing.branches)) if listing.branches else found
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Some rows of a listing that stand together in its order.
+    """Consecutive rows of a listing.
 
     Args:
-        conditions: What holds for them, beside the listing's own conditions.
-        begins: The time of the row before the first; None at the listing's beginning.
-        ends: The time of the last row; None at the listing's end.
+        conditions: The conditions of these rows, in addition to those of the listing.
+        begins: The time of the row before the first one; None at the start of the listing.
+        ends: The time of the last row; None at the end of the listing.
     """
 
     conditions: tuple[ColumnElement[bool], ...]
@@ -286,8 +291,9 @@ class Stretch:
 
 
 async def stretches(fetch: Fetch, listing: Listing) -> AsyncIterator[Stretch]:
-    """Yield a listing in stretches of `SCAN_LIMIT` rows, searches left aside: other queries go
-    between.
+    """Yield a listing in chunks of `SCAN_LIMIT` rows, without its searches.
+
+    Other queries can run between the chunks.
     """
     ascending = listing.order == "asc"
     at: _Cursor | None = None
@@ -309,8 +315,9 @@ async def stretches(fetch: Fetch, listing: Listing) -> AsyncIterator[Stretch]:
 async def _nth(
     fetch: Fetch, listing: Listing, at: _Cursor | None, number: int
 ) -> tuple[datetime, Key] | None:
-    """Return time and key of the *number*th row of a listing from *at* on, searches left aside;
-    None if there are fewer.
+    """Return time and key of the *number*-th row of a listing from *at* on, without its searches.
+
+    Return None if there are fewer rows.
     """
     columns = (listing.time, *listing.key)
     found = await fetch(
@@ -322,7 +329,7 @@ async def _nth(
 def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
     values = tuple(row[column.key or ""] for column in listing.key)
     time = row[listing.time.key or ""]
-    # as the driver has it, where the columns were asked for like that
+    # the value may come as the driver returns it, depending on the requested columns
     at = moment(time) if isinstance(time, (str, datetime)) else time
     return at, values[0] if len(values) == 1 else values
 
@@ -373,7 +380,8 @@ def _ordered(
 
 
 def _beyond(listing: Listing, at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
-    # Written out: MySQL and MariaDB do not use an index for (time, id) > (:time, :id).
+    # Not as a comparison of tuples, because MySQL and MariaDB use no index for (time, id) > (:time,
+    # :id).
     time = listing.time
     if ascending:
         return and_(
@@ -408,8 +416,9 @@ def _values(at: _Cursor) -> tuple[int | str, ...]:
 
 
 def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, str | None]:
-    """Return the next and the previous cursor of an empty page: back to where it was reached from,
-    that row included.
+    """Return the next and the previous cursor of an empty page.
+
+    One of them leads back to the page it was reached from, including the row at the edge.
     """
     if at is None:
         return None, None
@@ -428,8 +437,8 @@ def _encoded(cursor: _Cursor) -> str:
 
 def _opened(text: str, listing: Listing) -> _Cursor:
     cursor = _decoded(text)
-    # Both checks are of what anybody can forge, which harms nobody but them: the values are bound
-    # like any others. But they must be such as the drivers take.
+    # A cursor can be forged, but that harms only the caller, because its values are bound like all
+    # other values. The checks ensure that the drivers accept the values.
     values = _values(cursor)
     timely = not isinstance(cursor.time, datetime) or _is_moment(cursor.time)
     if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not timely:
@@ -452,7 +461,7 @@ def _holds(column: ColumnElement[Any], value: int | str) -> bool:
 
 
 def _is_moment(time: datetime) -> bool:
-    """Return whether *time* is one in UTC, too."""
+    """Return whether *time* has a time zone and can be converted to UTC."""
     if time.tzinfo is None:
         return False
     try:

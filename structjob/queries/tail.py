@@ -1,9 +1,11 @@
-"""Following the log: each event that matches, once, from whichever process, as it is stored.
+"""Follow the log: each matching event once, from any process, in the order in which they are
+stored.
 
-Ids have no part in it. They become visible in the order of the commits, so "everything with a
-greater id" would miss what is committed late; and on a cluster, or where a sequence is cached, they
-do not even rise. A session's own numbers have no holes: each session is read by them, and where one
-is missing that ``structjob_gaps`` does not explain, what follows waits for it.
+This does not use ids. Ids become visible in the order of the commits, so "all events with a greater
+id" would miss events that are committed late. On a cluster, or with a cached sequence, ids do not
+even increase. The numbers of a session have no holes, so each session is read by its numbers. If a
+number is missing and ``structjob_gaps`` does not explain it, later events of that session wait for
+it.
 """
 
 from __future__ import annotations
@@ -45,33 +47,33 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", bound=EventRecord | EncodedEvent | Gap, covariant=True)
 
 POLL = 1.0
-"""Seconds between two looks while nothing tells of a commit: other processes' events are seen that
-soon.
+"""Seconds between two reads while no commit is reported. Events of other processes are seen within
+this time.
 """
 
 PATIENCE = 15.0
-"""Seconds that a missing number is waited for before the numbers behind it go on."""
+"""Seconds to wait for a missing number before the numbers after it are returned."""
 
 CHUNK = 100
-"""Events that are held in memory at most, by default."""
+"""Default maximum number of events held in memory."""
 
 _SPACING = 0.02
-"""Seconds between two looks at least, however often somebody commits."""
+"""Minimum seconds between two reads, however often events are committed."""
 
 _OVERLAP = timedelta(seconds=60)
-"""How long before the last look a session may have ended for its end not to have been seen."""
+"""A session may have ended this long before the last read without its end having been seen."""
 
 _UNSEEN_FOR = timedelta(days=30)
-"""How long a session that was presumed dead is looked at, since nobody has seen its spool: it may
+"""How long a session that was presumed dead is still read, because its spool was not found and may
 still be delivered.
 """
 
 
 class Tail(Generic[T_co]):
-    """What `Logs.tail` returns: an asynchronous iterator of events, for one task at a time.
+    """The return value of `Logs.tail`: an asynchronous iterator of events, for one task at a time.
 
-    It may be waited for with a timeout and gone on with afterwards: nothing gets lost. While the
-    database does not answer, it waits. It ends with `aclose`, or when the tracker is closed.
+    A wait may be cut off by a timeout and repeated later. No event is lost. While the database is
+    unavailable, the tail waits. It ends with `aclose`, or when the tracker is closed.
     """
 
     def __init__(
@@ -96,19 +98,22 @@ class Tail(Generic[T_co]):
         self._sessions: SessionReader
         self._listing: Listing | None = None
         self._read = position
-        """How far was read."""
+        """The position up to which events were read."""
         self._returned = position.copy()
-        """How far the consumer is."""
+        """The position up to which events were returned."""
         self._pending: deque[Item] = deque()
         self._chunk: deque[tuple[Item, Any]] = deque()
         self._open_sessions: set[int] = set()
-        """Sessions to be looked at though they have ended: there is more of them to read, or it
-        came late.
+        """Sessions to read although they have ended, because there is more to read or because it
+        arrived late.
         """
         self._older: set[int] = set()
-        """Sessions whose events in history are all from before the tail began: they had ended."""
+        """Sessions that had ended before the tail started. All of their events in the history are
+        from before the start.
+        """
         self._blocked: dict[int, tuple[float, int]] = {}
-        """Since when a session waits for a missing number, and which numbers were beyond it then.
+        """For each session that waits for a missing number: since when, and its greatest number at
+        that time.
         """
         self._all_looked_at: float | None = None
         self._looked = 0.0
@@ -122,14 +127,14 @@ class Tail(Generic[T_co]):
 
     @property
     def cursor(self) -> str:
-        """Where the tail is: behind what it returned last. ``after=cursor`` goes on exactly there,
-        in another process even.
+        """The position after the last returned event. ``after=cursor`` continues exactly there,
+        also in another process.
         """
         return (self._returned if self._chunk or self._pending else self._read).encoded()
 
     @property
     def waiting(self) -> bool:
-        """Whether events that are stored wait for one before them, whose commit may come late."""
+        """Whether stored events wait for an earlier event that may be committed late."""
         return bool(self._blocked)
 
     def __aiter__(self) -> AsyncIterator[T_co]:
@@ -145,23 +150,24 @@ class Tail(Generic[T_co]):
             if not await self._refill(None):
                 raise StopAsyncIteration
 
-    async def poll(self, timeout: float | None = None) -> list[T_co]:  # noqa: ASYNC109 -- what is awaited must not be cancelled half-way
-        """Return the next events, a hundred at most (see *batch* of `Logs.tail`), as soon as there
-        are any.
+    async def poll(self, timeout: float | None = None) -> list[T_co]:  # noqa: ASYNC109 -- the awaited work must not be cancelled half-way
+        """Return the next events as soon as there are any.
+
+        The maximum number is 100 by default (see *batch* of `Logs.tail`).
 
         Args:
-            timeout: Seconds to wait for the first; 0 looks once; by default without end.
+            timeout: Seconds to wait for the first event; 0 reads once. No limit by default.
 
         Returns:
-            The events; an empty list when the time is over, or the tail has ended.
+            The events. The list is empty after the timeout, or if the tail has ended.
 
         Raises:
-            StoreUnavailable: if the database does not answer the first time.
+            StoreUnavailable: if the database is unavailable at the first read.
         """
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         found: list[T_co] = []
         while not found and (self._chunk or await self._refill(deadline)):
-            # of history, the last one says how far it is read
+            # in history, the last item contains the position
             self._returned.apply_all([item for item, _ in self._chunk])
             found += [what for _, what in self._chunk if what is not None]
             self._chunk.clear()
@@ -169,21 +175,22 @@ class Tail(Generic[T_co]):
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended: by `aclose`, or since the tracker was closed."""
+        """Whether the tail has ended, through `aclose` or because the tracker was closed."""
         return self._ended
 
     def meets(self, older: Tail[Any]) -> bool:
-        """Return whether *older*, another tail with the same filter, has returned exactly the
-        events that this one has, or began after: both go on with the same events.
+        """Return whether this tail and *older* will return the same events from now on.
 
-        *older* must have begun, and looked last, before this one did. False if either holds
-        events that it has not returned yet.
+        *older* is another tail with the same filter. The result is True if *older* has returned
+        exactly the events that this tail has returned, or that were stored before this tail
+        started. *older* must have started, and read last, before this one did. The result is False
+        if either holds events that it has not returned yet.
         """
         held = (self._chunk, self._pending, older._chunk, older._pending)
         return not any(held) and self._read.meets(older._read, older._open_sessions)
 
     async def aclose(self) -> None:
-        """End it; whoever waits for the next event waits no longer."""
+        """End the tail. Tasks that wait for the next event stop waiting."""
         self.end()
 
     async def __aenter__(self) -> Self:
@@ -201,12 +208,12 @@ class Tail(Generic[T_co]):
     # --------------------------------------------------------------------------
 
     def end(self) -> None:
-        """End it."""
+        """End the tail."""
         self._ended = True
         self.wake()
 
     def wake(self) -> None:
-        """Look at once: something was stored."""
+        """Read at once, because events were stored."""
         loop = self._loop
         if loop is None:
             return
@@ -219,8 +226,9 @@ class Tail(Generic[T_co]):
     # --------------------------------------------------------------------------
 
     async def _refill(self, deadline: float | None) -> bool:
-        """Wait until there is something to return; return whether there is, False when the tail has
-        ended or the time is over.
+        """Wait until there are events to return, and return whether there are any.
+
+        Return False if the tail has ended or the timeout has passed.
         """
         self._loop = loop = asyncio.get_running_loop()
         while not self._ended:
@@ -251,12 +259,12 @@ class Tail(Generic[T_co]):
         return filled
 
     async def _fill(self) -> bool:
-        """Read until there is something to return, or nothing more to read."""
+        """Read until there are events to return, or nothing more to read."""
         while not self._pending:
             self._woken.clear()
             self._looked = asyncio.get_running_loop().time()
             if not self._prepared:
-                await self._flush()  # the job that is asked for may have begun just now
+                await self._flush()  # the requested job may have started just now
                 self._query = await self._prepare()
                 self._sessions = SessionReader(self._fetch, self._query)
                 self._prepared = True
@@ -277,7 +285,7 @@ class Tail(Generic[T_co]):
             else {}
         )
         for item in items:
-            # What was pruned in the meantime is gone.
+            # Events that were pruned in the meantime are gone.
             what = (
                 item.event
                 if item.event is not None
@@ -298,7 +306,7 @@ class Tail(Generic[T_co]):
         self._pending.extend(found)
 
     async def _begin(self) -> None:
-        """Note what is stored, so that all that comes later can be told from it."""
+        """Record the position of each session, to distinguish later events from stored ones."""
         await self._flush()
         position = self._read.copy()
         (first,) = await self._fetch(select(utc_now().label("now")))
@@ -350,7 +358,7 @@ class Tail(Generic[T_co]):
         self._older |= unknown - younger
         covers, build = self._read.covers, self._build
         self._enqueue(
-            # in the order of the arguments: building uses the line up
+            # the order of the arguments matters, because building an event invalidates the line
             Item(one.session_id, one.seq, one.ts, one.id, build(one), history=True)
             for one in page
             if covers(one.session_id, one.seq, younger)
@@ -359,8 +367,9 @@ class Tail(Generic[T_co]):
         return True
 
     async def _younger(self, ids: Collection[int]) -> set[int]:
-        """Return which of these sessions, none of which was there to be read on when the tail
-        began, began later.
+        """Return those of these sessions that started after the tail.
+
+        None of them was still open when the tail started.
         """
         if not ids:
             return set()
@@ -374,13 +383,14 @@ class Tail(Generic[T_co]):
         return {row["session_id"] for row in found}
 
     async def _read_new(self) -> bool:
-        """Look at the sessions once; return whether there was anything to return, or there is more
-        to read.
+        """Read the sessions once.
+
+        Return whether there was anything to return, or there is more to read.
         """
         thorough = self._is_time_for_all()
         if thorough:
-            # A session that was taken for dead may have ended long ago, and deliver its spool all
-            # the same.
+            # A session that was presumed dead may have ended long ago, and its spool may still be
+            # delivered.
             self._open_sessions.update(self._read.sessions)
         found = {
             row["session_id"]: row for row in await self._fetch(self._look_at_sessions(self._read))
@@ -406,8 +416,8 @@ class Tail(Generic[T_co]):
         return bool(items) or more
 
     def _is_time_for_all(self) -> bool:
-        """Return, now and then, that all known sessions are to be looked at, those that have ended
-        too.
+        """Return True at intervals, when all known sessions are to be read, including ended
+        ones.
         """
         now = asyncio.get_running_loop().time()
         if self._all_looked_at is not None and now - self._all_looked_at < PATIENCE:
@@ -416,10 +426,10 @@ class Tail(Generic[T_co]):
         return True
 
     def _look_at_sessions(self, position: Position, *more: ColumnElement[bool]) -> Select[Any]:
-        """Return a query of the sessions that may have something new, with the greatest number that
-        is stored of each.
+        """Return a query for the sessions that may have new events, each with its greatest stored
+        number.
         """
-        # Not `max`: MariaDB would read all numbers of a session to find the greatest.
+        # Not `max`, because MariaDB would read all numbers of a session to find the greatest.
         newest = (
             select(logs.c.seq)
             .where(logs.c.session_id == sessions.c.session_id)
@@ -445,7 +455,7 @@ class Tail(Generic[T_co]):
         ).where(or_(*which))
 
     def _forget_what_is_over(self, found: Mapping[int, RowMapping]) -> None:
-        """Forget the sessions of which nothing more can come."""
+        """Forget the sessions from which no more events can come."""
         for session_id in list(self._read.sessions):
             row = found.get(session_id)
             over = row is None or (
@@ -462,8 +472,10 @@ class Tail(Generic[T_co]):
     async def _read_sessions(
         self, going_on: Sequence[RowMapping]
     ) -> tuple[list[list[Item]], dict[int, int], bool]:
-        """Read on in sessions; return what is to be returned of each, how far that gets, and
-        whether there is more of any.
+        """Read the next events of the sessions.
+
+        Return the items of each session, the number reached in each, and whether there is more to
+        read.
         """
         streams: list[list[Item]] = []
         upto: dict[int, int] = {}
@@ -499,7 +511,7 @@ class Tail(Generic[T_co]):
 
 
 def _end(session: RowMapping) -> int:
-    """Return the last number of a session that can be there, or be explained."""
+    """Return the last number of a session that can be stored or explained."""
     return max(
         session["newest"] or 0, session["last_seq"] if session["ended_at"] is not None else 0
     )

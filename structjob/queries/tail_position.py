@@ -1,7 +1,7 @@
-"""How far a tail has come: a number for each session, and what follows from the rows that were read
-beyond it.
+"""The position of a tail: a number for each session, and the items that follow from rows read after
+it.
 
-Nothing here asks the database; see `structjob.queries.tail`.
+This module runs no queries; see `structjob.queries.tail`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.store.types import moment
 
 MISSING = "missing"
-"""The reason of a `Gap` that nothing explains yet."""
+"""The reason of a `Gap` that is not explained yet."""
 
 _PRESUMED = frozenset({MISSING, "in_flight", "damaged"})
-"""Reasons that may turn out wrong: a process that was taken for dead may still deliver."""
+"""Reasons that may turn out to be wrong, because a process that was presumed dead may still
+deliver.
+"""
 
 ABSENT_MOST = 100
-"""Runs of missing numbers of one session that are still looked out for, at most; the oldest are let
-go.
+"""Maximum number of ranges of missing numbers per session that are still expected. The oldest are
+dropped.
 """
 
 Range = tuple[int, int]
-"""The first and the last number of a run, both included."""
+"""The first and the last number of a range, both included."""
 
 
 class Number(msgspec.Struct, frozen=True, gc=False):
-    """A stored event as far as its number is concerned, and whether it matches the filter.
+    """The number of a stored event, and whether the event matches the filter.
 
-    With *absent*, the last number of a session that has ended, which is not stored.
+    With *absent*, it is the last number of an ended session, which is not stored.
     """
 
     id: int
@@ -48,16 +50,17 @@ class Number(msgspec.Struct, frozen=True, gc=False):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """The next thing to return, and how far the position is once it is returned.
+    """The next item to return, and the position after it.
 
     Args:
-        upto: All numbers of the session up to this one are settled.
-        ts: What sorts it among those of other sessions: a moment; of history, as the driver has it.
-        id: Of the row to return.
-        event: What is made of the row, where that has been read already.
-        gap: To return in place of a row.
-        history: Whether it belongs to what was there before the tail began.
-        late: Whether it is one of those that were missing.
+        upto: All numbers of the session up to this one are finished.
+        ts: The time, which orders the item among those of other sessions. In history it is the
+            value from the driver.
+        id: The id of the row to return.
+        event: The event, if the row has already been read.
+        gap: The gap to return instead of a row.
+        history: Whether the event was stored before the tail started.
+        late: Whether the event was missing and has arrived.
     """
 
     session_id: int
@@ -71,23 +74,23 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct, array_like=True):
-    """How far a tail has come; as text, its cursor.
+    """The position of a tail. Encoded as text, it is the tail's cursor.
 
     Args:
-        fingerprint: Of the filter.
-        last: How many of the events that are stored already are wanted, the last; None: all.
-        begun: Whether what is stored was told from what comes; before that, there is nothing below.
-        ceiling: The time up to which history goes: of the latest event that was stored when the
-            tail began.
-        looked_at: When the sessions were looked at last, by the database's clock; None before the
-            first time.
-        sessions: Of each session that may go on, the number up to which all is settled: returned,
-            left out by the filter, or missing. What is stored of any other one was there before the
-            tail began, unless that session began later.
-        absent: Of the numbers below that, those that are missing; should they turn up after all,
-            they are returned.
-        history: Behind which row what was stored before the tail began goes on; True at its
-            beginning, False when it is over.
+        fingerprint: The fingerprint of the filter.
+        last: The number of already stored events to return, the last ones; None: all.
+        begun: Whether the position at the start was recorded. Before that, the fields below are
+            empty.
+        ceiling: The time up to which history goes: the time of the latest event stored at the start
+            of the tail.
+        looked_at: The time of the last read of the sessions, by the database's clock; None before
+            the first read.
+        sessions: For each session that may continue, the number up to which all numbers are
+            finished: returned, excluded by the filter, or missing. The events of any other session
+            were stored before the tail started, unless that session started later.
+        absent: The missing numbers below that. If they arrive later, they are returned.
+        history: The row after which the history continues; True at its start, False when it is
+            complete.
     """
 
     fingerprint: str
@@ -104,7 +107,7 @@ class Position(msgspec.Struct, array_like=True):
         return structs.replace(self, sessions=dict(self.sessions), absent=absent)
 
     def apply(self, item: Item) -> None:
-        """Go to behind *item*."""
+        """Move to the position after *item*."""
         if item.history:
             assert item.id is not None  # noqa: S101 -- history has no gaps
             self.history = (moment(item.ts), item.id)
@@ -116,21 +119,22 @@ class Position(msgspec.Struct, array_like=True):
                 self.miss(item.session_id, (item.gap.first_seq, item.gap.last_seq))
 
     def apply_all(self, items: Sequence[Item]) -> None:
-        """Go to behind the last of *items*, which follow each other."""
-        if items and items[-1].history:  # so all are, and the last one says it
+        """Move to the position after the last of consecutive *items*."""
+        # then all items are history, and the last one contains the position
+        if items and items[-1].history:
             self.apply(items[-1])
             return
         for item in items:
             self.apply(item)
 
     def miss(self, session_id: int, missing: Range) -> None:
-        """Look out for numbers that are missing."""
+        """Record missing numbers that are still expected."""
         ranges = self.absent.setdefault(session_id, [])
         ranges.append(missing)
         del ranges[:-ABSENT_MOST]
 
     def found(self, session_id: int, seq: int) -> None:
-        """Look no longer out for *seq*."""
+        """Remove *seq* from the missing numbers."""
         left = []
         for first, last in self.absent.get(session_id, ()):
             if first <= seq <= last:
@@ -148,8 +152,9 @@ class Position(msgspec.Struct, array_like=True):
         self.absent.pop(session_id, None)
 
     def covers(self, session_id: int, seq: int, younger: Collection[int]) -> bool:
-        """Return whether an event was stored before the tail began; the sessions in *younger* began
-        later.
+        """Return whether an event was stored before the tail started.
+
+        The sessions in *younger* started later.
         """
         upto = self.sessions.get(session_id)
         if upto is None:
@@ -160,20 +165,20 @@ class Position(msgspec.Struct, array_like=True):
         return absent is None or not any(first <= seq <= last for first, last in absent)
 
     def meets(self, older: Position, unfinished: Collection[int]) -> bool:
-        """Return whether all that follows this position follows *older* too, and the reverse.
+        """Return whether the same events follow this position and *older*.
 
         Args:
-            older: A position that was reached before this one, by a tail that began before.
-            unfinished: Sessions that have ended, of which *older* has more to read.
+            older: A position reached before this one, by a tail that started earlier.
+            unfinished: Ended sessions of which *older* has more to read.
         """
         if not (self.begun and older.begun and self.history is older.history is False):
             return False
         if self.sessions.keys() - older.sessions.keys():
-            return False  # one that *older* has not seen
+            return False  # a session that *older* has not seen
         for session_id, upto in older.sessions.items():
             absent = older.absent.get(session_id, [])
             if session_id not in self.sessions:
-                # it ended before this one began, so that all of it was there
+                # it ended before this tail started, so all of its events were stored
                 if absent or session_id in unfinished:
                     return False
             elif upto != self.sessions[session_id] or absent != self.absent.get(session_id, []):
@@ -185,10 +190,10 @@ class Position(msgspec.Struct, array_like=True):
 
 
 def decoded(cursor: str, fingerprint: str) -> Position:
-    """Return the position that *cursor* stands for.
+    """Return the position in *cursor*.
 
     Raises:
-        InvalidFilter: if it is none of this filter's.
+        InvalidFilter: if it is not a cursor of this filter.
     """
     wrong = "the cursor is none that a tail gave: use `tail.cursor` as it is"
     if not isinstance(cursor, str):
@@ -205,7 +210,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
         *position.absent,
     ]
     numbers += [number for ranges in position.absent.values() for pair in ranges for number in pair]
-    # what anybody can forge must not reach a driver that refuses it
+    # a forged cursor must not reach a driver that refuses such numbers
     if not all(0 <= number < 2**63 for number in numbers):
         raise InvalidFilter(wrong)
     if position.fingerprint != fingerprint:
@@ -218,18 +223,17 @@ def decoded(cursor: str, fingerprint: str) -> Position:
 def settle(
     session_id: int, upto: int, numbers: Sequence[Number], gaps: Sequence[Gap], give_up: int
 ) -> tuple[list[Item], int]:
-    """Return what can be returned of a session, in the order of its numbers, and the number up to
-    which all is settled then.
+    """Return the items of a session that can be returned, in order, and the number reached.
 
-    It ends at a number that is neither there nor explained: a commit may come long after its
-    successor's.
+    It stops at a number that is neither stored nor explained, because an event may be committed
+    long after the next one.
 
     Args:
-        session_id: Whose they are.
-        upto: The number up to which all is settled already.
-        numbers: What is stored beyond that, by number.
-        gaps: Explanations for what is not, by their first number.
-        give_up: Numbers up to this one are waited for no longer.
+        session_id: The session.
+        upto: The number up to which all numbers are already finished.
+        numbers: The stored events after that, by number.
+        gaps: The explanations of missing numbers, by their first number.
+        give_up: Do not wait for missing numbers up to this one.
     """
     items: list[Item] = []
     explanations = iter(gaps)

@@ -1,5 +1,7 @@
-"""Reading sessions by their numbers, for a tail: what comes next, what explains that a number is
-missing, what has come after all.
+"""Read sessions by their numbers, for a tail.
+
+This finds the next numbers, the explanations of missing numbers, and missing events that have
+arrived.
 """
 
 from __future__ import annotations
@@ -22,33 +24,32 @@ from structjob.store.tables import gaps, jobs, logs
 T = TypeVar("T")
 
 JOB_PATIENCE = 2.0
-"""Seconds that the row of an event's job is waited for, where it must be known whose child the job
-is.
-"""
+"""Seconds to wait for the row of an event's job, if the parent of the job must be known."""
 
 PAGE = 1_000
-"""Rows that are looked at at a time."""
+"""Maximum number of rows per read."""
 
 LOOKBACK = 10_000
-"""Numbers of each session among which a tail that begins looks for those that are still missing."""
+"""Number of numbers per session among which a starting tail searches for missing ones."""
 
 EXPLANATIONS = 1_000
-"""Rows of ``structjob_gaps`` that are read at a time."""
+"""Maximum number of rows of ``structjob_gaps`` per read."""
 
 BRANCHES = 50
-"""Sessions, or runs of numbers, that one query asks for."""
+"""Maximum number of sessions, or of ranges of numbers, in one query."""
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a tail is about.
+    """The query of a tail.
 
     Args:
-        matching: Whether an event matches.
-        listing: Makes the listing of what is stored.
-        family_of: The jobs whose descendants match too, as they come to be known.
+        matching: The condition that an event matches.
+        listing: Creates the listing of the stored events.
+        family_of: The jobs whose descendants also match, including descendants that are created
+            later.
     """
 
     matching: ColumnElement[bool]
@@ -61,7 +62,7 @@ class SessionReader:
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
-        query: What is looked for among them.
+        query: The query of the tail.
     """
 
     def __init__(self, fetch: Fetch, query: Query) -> None:
@@ -71,8 +72,9 @@ class SessionReader:
         """Jobs without a row, and since when they are waited for."""
 
     async def missing(self, known: Mapping[int, int]) -> list[tuple[int, Range]]:
-        """Return the numbers that are neither stored nor explained of what each session stored
-        last.
+        """Return the numbers that are neither stored nor explained.
+
+        It examines the latest numbers of each session.
         """
         found: list[tuple[int, Range]] = []
         for session_id, upto in known.items():
@@ -102,9 +104,7 @@ class SessionReader:
     async def beyond(
         self, position: Position, of: Sequence[RowMapping]
     ) -> tuple[dict[int, list[Number]], set[int]]:
-        """Return the next numbers of some sessions, and those sessions that have more
-        than these.
-        """
+        """Return the next numbers of some sessions, and the sessions that have more."""
         limit = max(PAGE // len(of), 20)
         matching = case((self._query.matching, 1), else_=0).label("matches")
         columns: list[ColumnElement[Any]] = [
@@ -150,22 +150,24 @@ class SessionReader:
                 and row["last_seq"] > last
                 and session_id not in full | cut
             ):
-                # Nothing more can come, but for what is explained.
+                # Nothing more can come, except explained numbers.
                 found.append(
                     Number(0, row["last_seq"], row["ended_at"], matches=False, absent=True)
                 )
         return numbers, full
 
     def _is_waited_for(self, job_id: str) -> bool:
-        """Return whether the row of a job may still come: its first event may be stored a moment
-        before it.
+        """Return whether the row of a job may still arrive.
+
+        The first event of a job may be stored slightly before the row.
         """
         now = asyncio.get_running_loop().time()
         return now - self._unknown_jobs.setdefault(job_id, now) < JOB_PATIENCE
 
     async def explanations(self, ranges: Mapping[int, Range]) -> dict[int, list[Gap]]:
-        """Return what explains that numbers of these ranges are not there, by first number; some of
-        it, if there is very much.
+        """Return the explanations of missing numbers in these ranges, by first number.
+
+        If there are very many, only some are returned.
         """
         branches = [
             select(gaps)
@@ -186,7 +188,7 @@ class SessionReader:
         return found
 
     async def found_after_all(self, position: Position) -> list[Item]:
-        """Return what was missing and has come."""
+        """Return the events that were missing and have arrived."""
         ranges = [
             (session_id, *missing)
             for session_id, several in position.absent.items()
@@ -221,7 +223,7 @@ class SessionReader:
 
 
 def _together(branches: Sequence[Select[Any]]) -> Select[Any]:
-    """Return one query of several, each with an order and a limit of its own."""
+    """Return one query that combines several, each with its own order and limit."""
     if len(branches) == 1:
         return branches[0]
     return select(union_all(*(select(one.subquery()) for one in branches)).subquery())
