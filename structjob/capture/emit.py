@@ -50,7 +50,7 @@ def emit(
             columns["stream"] = stream
         words = _words(scope, level, attrs, kind) if message == kind else None
         pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words)
-    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
         faults.add("logging an event", exc)
 
 

@@ -112,8 +112,9 @@ _is_hex = re.compile(r"[0-9A-Fa-f]+").fullmatch
 
 
 class Encoder:
-    """Turns the data of a processor into the pieces of lines; shared by `FanOut` and
-    `record_event`.
+    """Turns the data of a processor into the pieces of lines.
+
+    `FanOut` and `record_event` share it.
 
     Args:
         redactor: Removes secrets; ``None`` leaves them in.

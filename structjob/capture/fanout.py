@@ -52,16 +52,18 @@ _now, _join = clock.now, b"".join
 
 _ERROR = LEVELS["error"]
 _STAMPED = 60
-"""Maximum seconds between an event and the time that a processor added to it. A time format may
-omit the seconds.
+"""Maximum seconds between an event and the time that a processor added to it.
+
+A time format may omit the seconds.
 """
 
 _NOTHING: tuple[tuple[()], dict[str, Any]] = ((), {})
 
 
 class SilentLogger:
-    """The logger that bound loggers wrap after `configure`; all work is done before it is
-    called.
+    """The logger that bound loggers wrap after `configure`.
+
+    All work is done before it is called.
     """
 
     def __init__(self, name: str | None = None, *_: Any) -> None:
@@ -252,7 +254,7 @@ class FanOut:
                     b"\n",
                 )
             )
-        except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
+        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
             faults.add("logging an event", exc)
             return
         for least, write, sink in self._lines:

@@ -27,8 +27,9 @@ def install(
     redact: bool | Iterable[str] | Redactor = True,
     classifier: Classifier | None = None,
 ) -> None:
-    """Make an existing structlog setup record into structjob; call it after
-    ``structlog.configure()``.
+    """Make an existing structlog setup record into structjob.
+
+    Call it after ``structlog.configure()``.
 
     The output stays the same, with the ids of the job added. Loggers that are already cached
     follow, if their processors are a list (a tuple cannot be extended). Calling it again is

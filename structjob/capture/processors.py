@@ -144,7 +144,7 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
             and (stand_in := stand_ins.get(id(getattr(logger, "_file", None)))) is not None
         ):
             stand_in.make_way()
-    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
         faults.add("recording an event", exc)
     return event_dict
 
@@ -174,8 +174,9 @@ def _message(given: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def note_exception(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor that keeps the exception for `record_event`; runs before exceptions are
-    rendered.
+    """A processor that keeps the exception for `record_event`.
+
+    It runs before exceptions are rendered.
     """
     _thread.exception = exception_of(event_dict["exc_info"]) if event_dict.get("exc_info") else None
     return event_dict

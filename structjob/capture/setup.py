@@ -65,8 +65,9 @@ class Setup:
 
     @property
     def redactor(self) -> Redactor | None:
-        """The redactor of `configure`, or else of `install`; ``None`` if secrets are not
-        removed.
+        """The redactor of `configure`, or else of `install`.
+
+        It is ``None`` if secrets are not removed.
         """
         return self.encoder.redactor
 

@@ -162,7 +162,7 @@ class _Joined:
                 _pass(record, SETUP.fan_out.without(shown).take)
             else:
                 _pass(record, emit.pass_on)
-        except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
+        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
             _here.within = within

@@ -71,7 +71,7 @@ def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None 
             emit(current_scope(), level, message, attrs, kind=KIND, logger=logger)
         else:  # the trackers are closed: the event would wait for a tracker in vain
             show(current_scope(), level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
-    except Exception as exc:  # noqa: BLE001 -- an error of ours must never reach the user's program
+    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
         faults.add("recording an uncaught exception", exc)
     finally:
         _here.within = False

@@ -1,3 +1,1 @@
-"""The context of running code: its job, step and correlation id, and the description of its
-errors.
-"""
+"""The context of running code: its job, step and correlation id, and data about errors."""

@@ -92,8 +92,9 @@ _exit_code: Any = SystemExit.__dict__["code"]
 
 
 def describe(exc: BaseException) -> ErrorInfo:
-    """Return the stored data of *exc*. Errors raised by its own methods, such as ``__str__``, are
-    ignored.
+    """Return the stored data of *exc*.
+
+    Errors raised by its own methods, such as ``__str__``, are ignored.
     """
     # imported late: creating the record classes takes time that a program that only logs need not
     # spend
@@ -309,7 +310,7 @@ def enrich(exc: E, /, **fields: Any) -> E:
 
     Returns:
         The same exception, for ``raise enrich(exc, vm=name)``. An exception that cannot take notes
-            is returned unchanged.
+        is returned unchanged.
     """
     scope = current_scope()
     own = scope.step_id or scope.job_id if scope is not None else None

@@ -25,8 +25,9 @@ _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SAMPLED = "01"
 _MAX_TRACESTATE, _MAX_STATES = 512, 32
-"""Maximum characters and members of a ``tracestate`` that is passed on; a larger one is omitted
-completely.
+"""Maximum characters and members of a ``tracestate`` that is passed on.
+
+A larger one is omitted completely.
 """
 _MAX_BAGGAGE, _MAX_MEMBERS = 8192, 64
 """Maximum bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
@@ -143,14 +144,14 @@ def inject(carrier: MutableMapping[str, str] | None = None) -> MutableMapping[st
 
     Returns:
         The carrier with ``X-Correlation-ID``, ``X-Job-ID``, ``baggage``, ``traceparent`` and
-            ``tracestate``, if the scope has these values. Outside a scope it is unchanged. Calling
-            it twice has no further effect. Other members of ``baggage`` are kept, up to 8,192 bytes
-            and 64 members.
+        ``tracestate``, if the scope has these values. Outside a scope it is unchanged. Calling it
+        twice has no further effect. Other members of ``baggage`` are kept, up to 8,192 bytes and 64
+        members.
 
         A trace from a request is passed on unchanged, with its parent id and flags: the library
-            exports no spans, and an id that is never exported would orphan the spans of the called
-            service. Without a trace, ``traceparent`` is omitted, so that the service makes its own
-            sampling decision. `structjob.otel` creates spans, which are then passed on.
+        exports no spans, and with an id that is never exported, the spans of the called service
+        would have no parent. Without a trace, ``traceparent`` is omitted, so that the service makes
+        its own sampling decision. `structjob.otel` creates spans, which are then passed on.
     """
     carrier = {} if carrier is None else carrier
     scope = current_scope()
@@ -218,7 +219,7 @@ def _members(scope: Scope) -> Iterator[str]:
 def _joined(own: Iterable[str], others: str) -> str:
     """Return our members of a ``baggage``, followed by as many *others* as fit.
 
-    Earlier members of ours are replaced.
+    Our earlier members are replaced.
     """
     members: list[str] = []
     size = -1  # there is one comma less than there are members
@@ -239,8 +240,8 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
     Returns:
         A copy with ``STRUCTJOB_*``, ``BAGGAGE``, ``TRACEPARENT`` and ``TRACESTATE``, if the scope
-            has these values: ``subprocess.run(command, env=structjob.environment())``. A program
-            that opens a tracker in this environment belongs to the job.
+        has these values: ``subprocess.run(command, env=structjob.environment())``. A program that
+        opens a tracker in this environment belongs to the job.
     """
     found = dict(os.environ if environ is None else environ)
     scope = current_scope()
@@ -285,8 +286,8 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> RemoteCon
 
     Returns:
         The remote context. The correlation id comes from ``X-Correlation-ID``, or else
-            ``X-Request-ID``, or else the id of the trace. An id that is empty, longer than 128
-            characters (64 for jobs and steps) or not printable ASCII counts as missing.
+        ``X-Request-ID``, or else the id of the trace. An id that is empty, longer than 128
+        characters (64 for jobs and steps) or not printable ASCII counts as missing.
     """
     found: dict[str, str] = {}
     for key, value in carrier.items() if isinstance(carrier, Mapping) else carrier:

@@ -134,8 +134,9 @@ class AdoptedSpools:
             spool_directory.sweep(self._recorder.root)
 
     async def attempt(self, feed: Source, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Return what *call* returns once the database answers; return ``None`` if it refuses the
-        content.
+        """Return what *call* returns once the database answers.
+
+        Return ``None`` if it refuses the content.
 
         After a refusal, the directory is set aside: a directory that cannot be delivered must not
         block the others, nor this tracker's own events.

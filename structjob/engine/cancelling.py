@@ -35,8 +35,9 @@ class LiveJob(Protocol):
         """Record the job and its open steps again, in their current state."""
 
     def abandon(self, reason: str) -> bool:
-        """Record the job and its open steps as cancelled for *reason*; return whether the job was
-        running.
+        """Record the job and its open steps as cancelled for *reason*.
+
+        Return whether the job was running.
 
         Later changes by the job's code are ignored.
         """

@@ -91,8 +91,9 @@ class Claiming:
         return former, attempt
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Insert a pending job with its idempotency key; return the job that already has the key,
-        if any.
+        """Insert a pending job with its idempotency key.
+
+        Return the job that already has the key, if any.
 
         If the answer is lost, nothing is withdrawn: the next call finds the job by its key.
         """
@@ -131,8 +132,9 @@ class Claiming:
                 del self._known[next(iter(self._known))]
 
     async def settle(self, most: int | None = None) -> None:
-        """Withdraw claims without an answer, except for attempts that run anyway; *most* claims at
-        most.
+        """Withdraw claims without an answer, except for attempts that run anyway.
+
+        At most *most* claims are withdrawn in one call.
         """
         await self._settle([each for each in self._unanswered if each.due()][:most])
 

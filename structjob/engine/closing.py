@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from structjob.engine.hosting import Host
 
 CONNECTIONS_SHARE = 0.1
-"""Share of the time for closing that is reserved for the database connections; one second at
-most.
+"""Share of the time for closing that is reserved for the database connections.
+
+It is one second at most.
 """
 
 _LATE = 0.1

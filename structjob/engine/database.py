@@ -27,13 +27,15 @@ slow on a slow disk.
 """
 
 PERMANENT_WAIT = 30.0
-"""Seconds between two attempts at a problem that a person must fix first: a wrong password, a
-missing table.
+"""Seconds between two attempts at a problem that a person must fix first.
+
+Examples are a wrong password and a missing table.
 """
 
 _TELL_EVERY = 60.0
-"""Minimum seconds between two warnings about outages: an unstable database must not flood the
-log.
+"""Minimum seconds between two warnings about outages.
+
+An unstable database must not flood the log.
 """
 
 _now = time.monotonic
@@ -87,7 +89,7 @@ class DatabaseLink:
         )
         self._rarely = tenacity.wait_fixed(PERMANENT_WAIT) + tenacity.wait_random(0, 1)
         self._retrying = tenacity.AsyncRetrying(
-            # Every exception is retried: an error of ours must not lose what was read.
+            # Every exception is retried: an internal error must not lose what was read.
             retry=tenacity.retry_if_exception_type(Exception),
             wait=self._wait,
             before_sleep=self._failed,
@@ -167,8 +169,9 @@ class DatabaseLink:
         return await self._call(call)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Return what *call* returns; if the opened database is gone, open another one and call
-        again.
+        """Return what *call* returns.
+
+        If the opened database is gone, open another one and call again.
         """
         if not self.opened and self._openings:
             await self.open()
@@ -215,8 +218,9 @@ class DatabaseLink:
         return result
 
     async def try_again(self, seconds: float) -> None:
-        """Wake the callers that wait for the database; return after the next outcome or after
-        *seconds*.
+        """Wake the callers that wait for the database.
+
+        Return after the next outcome or after *seconds*.
         """
         if self.down is None:
             return

@@ -134,8 +134,9 @@ class Engine:
     # --------------------------------------------------------------------------
 
     async def enter(self, seconds: float) -> StoreUnavailable | None:
-        """Enter the session in the database; return the reason if it does not answer within
-        *seconds*.
+        """Enter the session in the database.
+
+        Return the reason if it does not answer within *seconds*.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -336,8 +337,9 @@ class Engine:
             lane.close()
 
     def _leave_to_spool(self) -> None:
-        """Move what was not stored into the spool; do not report as waiting what could not be
-        moved.
+        """Move what was not stored into the spool.
+
+        Do not report as waiting what could not be moved.
         """
         recorder = self.recorder
         for feed, states, events in self.writers.returned:

@@ -155,15 +155,17 @@ class Host:
         return await self.on_own_loop(self.engine.claiming.claim(row, job, pending=pending))
 
     async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Insert a pending job with its idempotency key; return the job that already has the
-        key.
+        """Insert a pending job with its idempotency key.
+
+        Return the job that already has the key.
         """
         await self._caught_up()
         return await self.on_own_loop(self.engine.claiming.reserve(row))
 
     async def _caught_up(self) -> None:
-        """Wait until everything that this process has recorded is stored; raise if the database is
-        unavailable.
+        """Wait until everything that this process has recorded is stored.
+
+        Raise if the database is unavailable.
         """
         await self.flush()
         if self.engine.link.down is not None:

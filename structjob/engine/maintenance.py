@@ -1,6 +1,4 @@
-"""Maintenance: the task that sends heartbeats, adopts spools, reaps dead sessions and handles
-cancel requests.
-"""
+"""Maintenance: heartbeats, adoption of spools, reaping of dead sessions, and cancel requests."""
 
 from __future__ import annotations
 
@@ -121,7 +119,7 @@ class Maintenance:
         try:
             with suppress(StoreUnavailable):  # the writers report it
                 await look()
-        except Exception as exc:  # noqa: BLE001 -- an error of ours must not stop the heartbeat
+        except Exception as exc:  # noqa: BLE001 -- an internal error must not stop the heartbeat
             kind = (type(exc), str(exc))
             if kind in self._reported or len(self._reported) >= _REPORTED:
                 return

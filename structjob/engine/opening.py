@@ -30,8 +30,9 @@ OPEN_WAITS = 2.0
 """Maximum seconds that opening waits for a server before it continues without the database."""
 
 OPEN_WAITS_FILE = 5.0
-"""The same for a database file: several programs may be creating its tables, one after the
-other.
+"""The same for a database file.
+
+Several programs may be creating its tables, one after the other.
 """
 
 

@@ -26,8 +26,9 @@ class Queue:
 
     @property
     def full(self) -> bool:
-        """Whether more events wait than memory is meant to hold; with a spool the rest is on
-        disk.
+        """Whether more events wait than memory is meant to hold.
+
+        With a spool the rest is on disk.
         """
         return self.waiting >= self.capacity
 

@@ -28,8 +28,9 @@ _now = time.monotonic
 
 
 class Reaper:
-    """Ends sessions whose heartbeat has stopped; withdraws this if a session of this process is
-    alive.
+    """Ends sessions whose heartbeat has stopped.
+
+    It withdraws this if a session of this process is alive.
 
     A lease is measured by this process's own monotonic clock, while it was connected: after an
     outage every heartbeat is old, and the clocks of hosts may differ by a day.
@@ -180,8 +181,9 @@ class Reaper:
             self._revived()
 
     async def take_back_own(self) -> None:
-        """Withdraw the death of the tracker's own session if it is presumed dead; call this before
-        it ends.
+        """Withdraw the death of the tracker's own session if it is presumed dead.
+
+        Call this before it ends.
         """
         if self._own.entered and not await self._link.store.fetch(
             leases.OPEN.where(leases.is_session(self._own.session.session_id))

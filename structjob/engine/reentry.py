@@ -14,8 +14,9 @@ from structjob.engine.source import Source
 from structjob.text.wording import count_of
 
 WARN_EVERY = 60.0
-"""Minimum seconds between two warnings: on some network file systems a file repeatedly seems to be
-a different one.
+"""Minimum seconds between two warnings.
+
+On some network file systems a file repeatedly seems to be a different one.
 """
 
 
@@ -46,8 +47,9 @@ class Reentry:
             feed.entered = True
 
     async def beat(self, feed: Source, last_seq: int) -> None:
-        """Send a heartbeat for the session of *feed*; enter it again if the database does not know
-        it.
+        """Send a heartbeat for the session of *feed*.
+
+        Enter it again if the database does not know it.
         """
         # Read the confirmed number first, so that it is never larger than the number of events
         # given out.
@@ -66,8 +68,9 @@ class Reentry:
         await self._link.once(beat)
 
     def begin(self, reason: str) -> None:
-        """Have every session entered again, because the database is a different one; warn with
-        *reason*.
+        """Have every session entered again, because the database is a different one.
+
+        Warn with *reason*.
         """
         own, *_ = feeds = list(self._feeds())
         for feed in feeds:

@@ -64,8 +64,9 @@ _ending: asyncio.Task[None] | bool = False
 
 
 def enter(tracker: Host, *, signals: bool) -> None:
-    """Register *tracker* as open; with *signals*, handle SIGTERM unless it already has a
-    handler.
+    """Register *tracker* as open.
+
+    With *signals*, handle SIGTERM unless it already has a handler.
     """
     _open.add(tracker)
     if signals:
@@ -98,8 +99,9 @@ def under_way() -> bool:
 
 
 def cancel(tracker: Host, reason: str = _REASON) -> None:
-    """Record the running jobs as cancelled for *reason*; they are in the spool when this
-    returns.
+    """Record the running jobs as cancelled for *reason*.
+
+    They are in the spool when this returns.
     """
     for job in list(tracker.live):
         with suppress(Exception):
@@ -121,8 +123,9 @@ def _restore() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM: close everything first the first time; end the process immediately the second
-    time.
+    """Handle SIGTERM.
+
+    The first signal closes everything before the process ends. The second ends it immediately.
     """
     global _ending
     loops = [tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()]
@@ -306,8 +309,9 @@ async def _closed(tracker: Host) -> bool:
 
 @atexit.register
 def _at_exit() -> None:
-    """Deliver what trackers hold that were not closed; what is not delivered in time stays in the
-    spool.
+    """Deliver what trackers hold that were not closed.
+
+    What is not delivered in time stays in the spool.
     """
     _cancel_inherited()
     for tracker in list(_open):

@@ -82,8 +82,9 @@ class Source:
         return spool is not None and not spool.alive and spool.events.done() and spool.states.done()
 
     def read(self, most: int, *, states: bool) -> tuple[Batch | None, Batch | None]:
-        """Return the next changes of state (only with *states*) and the next events; about *most*
-        of each.
+        """Return the next changes of state (only with *states*) and the next events.
+
+        Read about *most* of each at most.
         """
         lanes = self.lanes()
         limit = most * LINE_BYTES

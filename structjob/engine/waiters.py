@@ -77,8 +77,9 @@ class Waiters:
         return future
 
     def settle(self, states: Reached) -> None:
-        """Complete the flushes and commits that are reached; *states* holds the committed
-        changes.
+        """Complete the flushes and commits that are reached.
+
+        *states* holds the committed changes.
         """
         for flush in list(self._flushes):
             if flush.settle():

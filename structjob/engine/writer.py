@@ -42,8 +42,9 @@ class Unsettled(Protocol):
 
 
 class Writers:
-    """Stores pending events: one or more tasks on the loop. Only the first one takes changes of
-    state.
+    """Stores pending events: one or more tasks on the loop.
+
+    Only the first one takes changes of state.
 
     Args:
         own: The tracker's own source.
@@ -100,8 +101,9 @@ class Writers:
     # --------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Wake the writers; called by the recorder when they are idle, from any thread or signal
-        handler.
+        """Wake the writers.
+
+        The recorder calls this when they are idle, from any thread or signal handler.
         """
         self._recorder.idle = False
         # Inside a task the loop is awake, even in a signal handler. Other callers must wake it
@@ -141,13 +143,14 @@ class Writers:
                     await self._rest(index)
             except asyncio.CancelledError:
                 raise
-            except Exception:  # noqa: BLE001 -- an error of ours must not stop the delivery
+            except Exception:  # noqa: BLE001 -- an internal error must not stop the delivery
                 diagnostics.exception("structjob: delivering events failed; it goes on in a second")
                 await asyncio.sleep(1.0)
 
     async def _turn(self, index: int) -> bool:
-        """Store one batch of one source and end a finished session; return whether to continue
-        immediately.
+        """Store one batch of one source and end a finished session.
+
+        Return whether to continue immediately.
         """
         if index and not self.returned and not self._worth_another():
             return False
@@ -176,8 +179,9 @@ class Writers:
         return over is not None or (work is not None and (left or self._worth_another()))
 
     def _read(self, index: int) -> Work | None:
-        """Read a batch of one source. Sources take turns, so that a busy program also delivers
-        adopted spools.
+        """Read a batch of one source.
+
+        Sources take turns, so that a busy program also delivers adopted spools.
         """
         feeds = [self._own, *self._adopted]
         for offset in range(len(feeds)):

@@ -84,8 +84,9 @@ class ConsoleSink:
 
     @property
     def write(self) -> Callable[[bytes], None] | None:
-        """The function that writes one line of JSON; ``None`` if events are shown in another
-        form.
+        """The function that writes one line of JSON.
+
+        It is ``None`` if events are shown in another form.
         """
         return None if self.pretty else self._put
 

@@ -93,8 +93,9 @@ class JobFileSink:
         return self.directory / f"{name}.jsonl"
 
     def archive(self, age: float | timedelta = timedelta(days=1)) -> list[Path]:
-        """Compress the files that were last written at least *age* ago; running jobs begin a new
-        file.
+        """Compress the files that were last written at least *age* ago.
+
+        Running jobs begin a new file.
 
         This is slow and should run in a thread: ``await asyncio.to_thread(sink.archive)``. If it is
         interrupted, the next call continues.

@@ -114,8 +114,9 @@ class Terminal:
 
     @property
     def size(self) -> os.terminal_size:
-        """Columns and lines; ``$COLUMNS`` and ``$LINES`` take precedence over the terminal's own
-        values.
+        """The size in columns and lines.
+
+        ``$COLUMNS`` and ``$LINES`` take precedence over the terminal's own values.
         """
         columns, lines = (
             int(value) if (value := os.environ.get(name, "")).isdecimal() else 0
@@ -155,8 +156,9 @@ class Terminal:
         self.frame()
 
     def close(self, owner: object) -> None:
-        """Remove the rows of *owner*; the last user restores the terminal. Never raises
-        `OSError`.
+        """Remove the rows of *owner*.
+
+        The last user restores the terminal. Never raises `OSError`.
         """
         self.users -= 1
         self._rows.pop(owner, None)
@@ -349,8 +351,9 @@ class Terminal:
                 self._write(text)
 
     def forget(self) -> None:
-        """Pass text on directly in a forked child: the rows and the collected text belong to the
-        parent.
+        """Pass text on directly in a forked child.
+
+        The rows and the collected text belong to the parent.
         """
         self._closed.set()
         self._chunks.clear()

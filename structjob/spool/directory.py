@@ -353,7 +353,7 @@ def adopt(
 
     Returns:
         The spools whose lock was free. On a network file system the list is empty: a free lock
-            proves nothing there, and the heartbeat decides.
+        proves nothing there, and the heartbeat decides.
     """
     names = [name for name in _names(root) if int(name) not in known]
     if not names or is_network(root):

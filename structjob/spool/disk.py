@@ -31,7 +31,7 @@ from structjob.spool.tally import Tally
 SEGMENT_BYTES = 4 * 1024 * 1024
 """Size at which a queue continues in a new file, so that delivered files can be deleted.
 
-Reading one takes half a millisecond, on the loop.
+Deleting one takes half a millisecond, on the loop.
 """
 
 SETTLE = 2.0
@@ -67,8 +67,9 @@ class _Segment:
     done: dict[int, int] = field(default_factory=dict)
 
     def ack(self, start: int, end: int) -> None:
-        """Record that the bytes from *start* to *end* are stored; two writers may finish in any
-        order.
+        """Record that the bytes from *start* to *end* are stored.
+
+        Two writers may finish in any order.
         """
         self.done[start] = end
         while self.acked in self.done:
@@ -305,8 +306,8 @@ class DiskQueue:
         del self._segments[segment.number]
 
     def sync(self) -> None:
-        # Sync the earlier segments, their directory and then the current segment, in this order: a
-        # segment that is left during the loop is in the list already or is still synced at the end.
+        # Sync the earlier segments too, then their directory, and the current segment last. If it
+        # is rotated meanwhile, the former one is in the list.
         for path in [*map(self._path, sorted(self._segments)), self._directory]:
             with contextlib.suppress(FileNotFoundError):  # stored and deleted
                 fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

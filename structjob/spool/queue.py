@@ -92,8 +92,9 @@ class RecordQueue(Protocol):
         """Return the used share of its room, 0–1; 0 if there is no limit."""
 
     def ack(self, batch: Batch, confirmed: int = 0) -> None:
-        """Release *batch*, which is stored or dropped; the database has *confirmed* that many
-        events.
+        """Release *batch*, which is stored or dropped.
+
+        The database has *confirmed* that many events.
         """
 
     def clear(self, reason: str) -> int:
@@ -192,8 +193,9 @@ class MemoryQueue:
         self.dropped.append(Dropped(number, number, reason, owner_of(line)[1]))
 
     def take(self) -> tuple[int, bytes] | None:
-        """Remove and return the oldest line with its number; the caller is then responsible
-        for it.
+        """Remove and return the oldest line with its number.
+
+        The caller is then responsible for it.
         """
         return self._pop()
 

@@ -116,15 +116,17 @@ class Recorder:
         self._broken_off = Numbers()
         self._threads: set[int] = set()
         self._thread = 0
-        """The thread that logged last. Threads switch every few milliseconds, so it is usually the
-        same one.
+        """The thread that logged last.
+
+        Threads switch every few milliseconds, so it is usually the same one.
         """
         self._taken: set[int] = set()
         self.lost: deque[Dropped] = deque()
         """Numbers that were given out and then not used: first, last, reason."""
         self.lost_states: deque[int] = deque()
-        """Numbers of changes of state that were given out and not used: no caller needs to wait for
-        them.
+        """Numbers of changes of state that were given out and not used.
+
+        No caller needs to wait for them.
         """
         self.fallback = MemoryQueue(self.queue_size, self._overflow, "disk_refused")
         """Where events wait while the disk refuses them."""
@@ -216,8 +218,9 @@ class Recorder:
         return number
 
     def settle_numbers(self, numbers: Collection[int], stored: int) -> None:
-        """Record that *stored* of the *numbers* from `take_number` are stored; the others are in
-        `lost`.
+        """Record that *stored* of the *numbers* from `take_number` are stored.
+
+        The others are in `lost`.
         """
         self._taken.difference_update(numbers)
         self._hold()
@@ -412,8 +415,9 @@ class Recorder:
         return True
 
     def after_fork(self) -> None:
-        """Become a new session in a forked child, which has no engine: the parent delivers what it
-        writes.
+        """Become a new session in a forked child, which has no engine.
+
+        The parent delivers what it writes.
         """
         if self.closed:
             return

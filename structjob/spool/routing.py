@@ -42,8 +42,9 @@ _warned = False
 
 
 def add(recorder: Recorder) -> None:
-    """Add *recorder*; the first open one records the waiting events and all events without a
-    job.
+    """Add *recorder*.
+
+    The first open one records the waiting events and all events without a job.
     """
     global _default
     with _registry:

@@ -19,8 +19,9 @@ TIME_FORMAT = "%Y-%m-%d %H:%M:%S.%f"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The writer of events; its id is random and has 53 bits, so that JavaScript can represent
-    it.
+    """The writer of events.
+
+    Its id is random and has 53 bits, so that JavaScript can represent it.
     """
 
     session_id: int = field(default_factory=lambda: secrets.randbits(53) | 1)

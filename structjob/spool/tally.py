@@ -113,8 +113,9 @@ class Tally:
             self.mark(number)
 
     def mark(self, number: int) -> None:
-        """Set `at_risk`; 0 says that everything that was in memory only is now on disk or
-        stored.
+        """Set `at_risk`.
+
+        0 says that everything that was in memory only is now on disk or stored.
         """
         self.at_risk = number
         self._put(_NUMBER.pack(number), _AT_RISK)

@@ -59,8 +59,9 @@ _USER_OPTION = re.compile(
 
 
 def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]) -> list[Any]:
-    """Return the *words* of a command line with secrets replaced; items that are not text stay
-    unchanged.
+    """Return the *words* of a command line with secrets replaced.
+
+    Items that are not text stay unchanged.
 
     Args:
         words: The program and its arguments.

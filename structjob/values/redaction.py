@@ -41,8 +41,9 @@ Words are separated by ``_``, ``-``, ``.`` or a change of letter case (``dbPassw
 """
 
 WEAK_KEYS = ("pass", "sig", "signature", "auth", "pin", "sas")
-"""Words that make a key secret only if its value looks like a secret; in texts, only before
-``=``.
+"""Words that make a key secret only if its value looks like a secret.
+
+In texts, they count only before ``=``.
 """
 
 CARD_KEYS = (
@@ -155,8 +156,9 @@ on_reset(registered.clear)
 
 
 def secret(value: T) -> T:
-    """Register a secret value: this process replaces it by ``[redacted]`` in everything that it
-    records.
+    """Register a secret value.
+
+    This process replaces it by ``[redacted]`` in everything that it records.
 
     It is also found URL-quoted and in Base64.
 
@@ -191,8 +193,7 @@ def secrets_from_environment(environ: Mapping[str, str] | None = None) -> list[s
 
     Returns:
         The names of the variables. Values of fewer than 6 characters, numbers, and paths of
-            existing files are skipped, because they would be replaced where they mean something
-            else.
+        existing files are skipped, because they would be replaced where they mean something else.
     """
     given = os.environ if environ is None else environ
     redactor = Redactor()
@@ -515,8 +516,9 @@ class Redactor:
         return [key for name, key in names.items() if name in _VALUES and value[key] is not None]
 
     def command(self, words: Sequence[Any]) -> list[Any]:
-        """Return the words of a command line without secrets; items that are not text stay
-        unchanged.
+        """Return the words of a command line without secrets.
+
+        Items that are not text stay unchanged.
         """
         return masked(words, self.is_secret, self.text)
 
