@@ -511,6 +511,7 @@ class LogFilterKeywords(TypedDict, total=False):
     category: str | Sequence[str] | None
     project: str | Sequence[str] | None
     correlation_id: str | None
+    correlated: bool | None
     trace_id: str | None
     session_id: int | None
     fingerprint: str | None

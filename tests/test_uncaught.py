@@ -28,7 +28,7 @@ async def recorded(db_url):
     structjob.reset()
 
 
-async def test_an_exception_in_a_thread(recorded, monkeypatch):
+async def test_an_exception_in_a_thread(recorded, db_url, monkeypatch):
     """R31: recorded with its traceback, then shown by the hook that was there."""
     shown = []
     structjob.reset()
@@ -40,7 +40,7 @@ async def test_an_exception_in_a_thread(recorded, monkeypatch):
     def fail():
         raise ValueError("in the thread")
 
-    async with structjob.Tracker(recorded._url) as tracker:
+    async with structjob.Tracker(db_url) as tracker:
         thread = threading.Thread(target=fail, name="worker-7")
         thread.start()
         thread.join()

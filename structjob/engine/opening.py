@@ -140,6 +140,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
             session,
             places(url, options.spool),
             level=level,
+            project=host.project,
             queue_size=options.queue_size,
             max_bytes=options.spool_max_bytes,
             overflow=options.overflow,
