@@ -327,7 +327,7 @@ class LogFilter(Filter):
         _check_paths("attrs", self.attrs)
         object.__setattr__(self, "since", as_utc("since", self.since))
         object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
         _check_order(self.order)
         check_limit(self.limit)
 
@@ -346,9 +346,9 @@ class LogFilter(Filter):
         if self.correlated is not None and self.correlated is (event.correlation_id is None):
             return False
         since, until = self.since, self.until
-        if since is not None and event.ts < since:  # type: ignore[operator]  # a datetime by now
+        if since is not None and event.ts < since:  # type: ignore[operator]  # already a datetime
             return False
-        if until is not None and event.ts >= until:  # type: ignore[operator]  # a datetime by now
+        if until is not None and event.ts >= until:  # type: ignore[operator]  # already a datetime
             return False
         if self.text is not None and self.text.casefold() not in event.message.casefold():
             return False
@@ -406,7 +406,7 @@ class _Listed(Filter):
         object.__setattr__(self, "status", _as_statuses(self.status))
         object.__setattr__(self, "since", as_utc("since", self.since))
         object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
         _check_order(self.order)
         check_limit(self.limit)
 

@@ -209,8 +209,9 @@ KEPT = (
     "context_id",
     "idempotency_key",
 )
-"""The fields that a job keeps from its creation or an earlier attempt if the next attempt does not
-set them.
+"""The fields that a job keeps from its creation or an earlier attempt.
+
+The next attempt replaces only the fields that it sets.
 """
 
 

@@ -50,7 +50,7 @@ class StatsFilter(Filter):
             raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
         object.__setattr__(self, "since", as_utc("since", self.since))
         object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are datetimes by now
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
         check_limit(self.limit)
 
 

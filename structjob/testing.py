@@ -272,7 +272,7 @@ class _Autouse:
 
 
 def _left(tracked: Tracked) -> str:
-    """Return a message about jobs or trackers that the test left open; empty if there are none."""
+    """Return a message about jobs or trackers that the test left open, or an empty text."""
     from structjob.engine.shutdown import open_hosts
 
     running = [job.operation for job in tracked.jobs if job.status == "running"]
@@ -290,7 +290,7 @@ def _stand_in(patch: pytest.MonkeyPatch, tracker: Tracker) -> None:
     async def opened(self: Tracker, **_: Any) -> Tracker:
         return self
 
-    async def closed(self: Tracker, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- as the real one
+    async def closed(self: Tracker, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- as in the real method
         await tracker.flush()
         return True
 
@@ -371,7 +371,7 @@ def pytest_runtest_makereport(
         item.stash[_FAILED] = True
         try:
             shown = tracked.report()
-        except Exception as exc:  # noqa: BLE001 -- the test's own failure is what counts
+        except Exception as exc:  # noqa: BLE001 -- the report must still show the test's own failure
             shown = f"{type(exc).__name__}: {exc}"
         report.sections.append(("structjob", shown))
     return report

@@ -295,7 +295,7 @@ class Tracker:
             self._joined = remote_scope(remote)
             enter_scope(self._joined)
 
-    async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and what was left is told
+    async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and the result reports what was left
         """Store the waiting events and release all resources within *timeout* seconds (10 by
         default).
 
@@ -544,7 +544,7 @@ class Tracker:
     def listen(
         self,
         callback: Callback | None = None,
-        filter: LogFilter | None = None,  # as the queries of logs have it
+        filter: LogFilter | None = None,  # the same name as in `Logs`
         *,
         queue_size: int = 1_000,
         **filters: Unpack[LogFilterKeywords],

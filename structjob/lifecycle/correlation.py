@@ -13,7 +13,7 @@ def current_correlation_id() -> str | None:
     return scope.correlation_id if scope is not None else None
 
 
-def correlate(id: str | None = None) -> Binding[str]:  # as callers know it
+def correlate(id: str | None = None) -> Binding[str]:
     """Set the correlation id of the events logged and the jobs started in the ``with`` block.
 
     ::

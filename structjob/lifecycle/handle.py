@@ -225,7 +225,7 @@ class Handle:
         return self._scope if self._host.tracked else None
 
     def _enter_scope(self) -> None:
-        assert self._scope is not None  # noqa: S101 -- it has begun
+        assert self._scope is not None  # noqa: S101 -- it has started
         self._entry = Entry(self._scope)
 
     def _leave_scope(self) -> None:
@@ -234,17 +234,13 @@ class Handle:
             self._scope = entry.leave()
 
     def _progressed(self) -> None:
-        # A tight loop may call `add_done` often. While a record is already due, this costs one
-        # comparison.
+        # `advance` may be called in a tight loop. While a record is pending, this is one check.
         if self._pending:
             return
         if time.monotonic() - self._recorded_at >= PROGRESS_EVERY:
             self._record_progress()
-        elif (
-            self._host.tracked and not self._host.recorder.forked
-            # A forked child has no task for later records: the next change or the end is recorded
-            # instead.
-        ):
+        elif self._host.tracked and not self._host.recorder.forked:
+            # A forked child has no task for later records: its next change or its end is recorded.
             self._pending = True
             self._host.flush_later(self)
 
@@ -320,11 +316,11 @@ class Handle:
         put = self._host.recorder.put_state
         try:
             return put(self._table, self._row)
-        except Exception as exc:  # noqa: BLE001 -- an attribute that JSON does not know must not keep the others from the record
+        except Exception as exc:  # noqa: BLE001 -- an attribute that JSON cannot encode must not prevent the record of the others
             fault = exc
         try:
             return put(self._table, lambda: _plain(self._row()))
-        except Exception as exc:  # noqa: BLE001 -- leaving the block of a job or a step raises nothing of ours
+        except Exception as exc:  # noqa: BLE001 -- leaving the block of a job or a step must not raise internal errors
             fault = exc
         faults.add(f"recording {self._named()}", fault)
         return 0
@@ -368,7 +364,7 @@ class Handle:
             Transition(
                 what="job" if step is None else "step",
                 change=change,
-                status=job.status if step is None else step.status,  # type: ignore[arg-type]  # it has begun
+                status=job.status if step is None else step.status,  # type: ignore[arg-type]  # it has started
                 job=job,
                 step=step,
                 error=error,
@@ -439,7 +435,7 @@ def redacted(text: str | None) -> str | None:
 
 def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
     """Return a function that calls *check* and removes credentials from the returned text."""
-    return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # a text, or none
+    return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # text, or None
 
 
 def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:

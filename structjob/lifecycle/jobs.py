@@ -168,7 +168,7 @@ class Job(Cancellable):
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
-    operation: Checked[str] = Checked(label(checked_text("operation", 255)))  # type: ignore[arg-type]  # text, once the job is made
+    operation: Checked[str] = Checked(label(checked_text("operation", 255)))  # type: ignore[arg-type]  # always text after creation
     parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)))
     root_job_id = Checked(identifier(required_text("root_job_id", 64)))
     correlation_id = Checked(identifier(required_text("correlation_id", 128)))

@@ -470,7 +470,7 @@ class _StepTries(_Tries[Step]):
 
     def _record(self, verdict: _Verdict) -> None:
         whole, step, failure = self._whole, self._step, verdict.failure
-        assert whole is not None  # noqa: S101 -- asked by the caller
+        assert whole is not None  # noqa: S101 -- the caller has checked it
         assert step is not None  # noqa: S101 -- it was entered
         if verdict.delay is not None:
             step.metadata["retry_delay"] = verdict.delay

@@ -173,7 +173,7 @@ class JobWatch:
             changed.popitem()
         changes = await self._whole(changed, more=more)
         self._versions |= changed
-        if not more:  # the remaining rows are found again because they have no version yet
+        if not more:  # otherwise the next poll would not find the remaining rows
             for session_id, number, _, _ in changed.values():
                 if session_id is not None:
                     self._seen[session_id] = max(number, self._seen.get(session_id, 0))

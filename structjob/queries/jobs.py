@@ -130,7 +130,7 @@ class Jobs:
         self._resolve_id = resolve_id
         self._now = now
 
-    async def get(self, id: str) -> JobRecord:  # the column's name
+    async def get(self, id: str) -> JobRecord:
         """Return the job with exactly this id.
 
         Args:
@@ -300,7 +300,7 @@ class Jobs:
         *,
         cursor: str | None = None,
         **filters: Unpack[JobFilterKeywords],
-    ) -> Page[JobRecord]:  # see JobFilter
+    ) -> Page[JobRecord]:
         """Return one page of the matching jobs, in the order of their creation.
 
         Args:
@@ -322,7 +322,7 @@ class Jobs:
 
     async def iterate(
         self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
-    ) -> AsyncIterator[JobRecord]:  # see JobFilter
+    ) -> AsyncIterator[JobRecord]:
         """Yield every matching job, in the order of their creation.
 
         Jobs that are created during the iteration are included only with ``order="asc"``.
@@ -349,7 +349,7 @@ class Jobs:
 
     async def count(
         self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
-    ) -> int:  # see JobFilter
+    ) -> int:
         """Return the number of matching jobs. ``limit``, ``order`` and ``sort`` have no effect.
 
         A search in ``metadata`` has no index, and looks at 100,000 jobs at a time.
@@ -635,7 +635,7 @@ class Jobs:
         self,
         any_id: AnyJob | None = None,
         *,
-        filter: AttemptFilter | None = None,  # see AttemptFilter
+        filter: AttemptFilter | None = None,
         cursor: str | None = None,
         **filters: Unpack[AttemptFilterKeywords],
     ) -> builtins.list[AttemptRecord] | Page[AttemptRecord]:

@@ -36,8 +36,9 @@ from structjob.store.tables import USUAL, attempts, found_by_correlation, gaps, 
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
 _MAX_BRANCHES = 50
-"""Trees with at least this number of jobs are read with one ``IN``, because a statement can merge
-only a limited number of branches.
+"""Trees with at least this number of jobs are read with one ``IN``.
+
+A statement can merge only a limited number of branches.
 """
 
 _BATCH = 1000
@@ -74,7 +75,7 @@ class Logs:
         start: tuple[int, int] | EventRecord | None = None,
         offset: int = 0,
         **filters: Unpack[LogFilterKeywords],
-    ) -> Page[EventRecord]:  # see LogFilter
+    ) -> Page[EventRecord]:
         """Return one page of the matching events, in the order of their time.
 
         Args:
@@ -109,7 +110,7 @@ class Logs:
 
     async def iterate(
         self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
-    ) -> AsyncIterator[EventRecord]:  # see LogFilter
+    ) -> AsyncIterator[EventRecord]:
         """Yield every matching event that is stored when the iteration starts, in the order of
         their time.
 
@@ -148,7 +149,7 @@ class Logs:
 
     async def count(
         self, filter: LogFilter | None = None, **filters: Unpack[LogFilterKeywords]
-    ) -> int:  # see LogFilter
+    ) -> int:
         """Return the number of matching events. ``limit`` and ``order`` have no effect.
 
         If the filter has no index (see `LogFilter`), all events of the time window are examined in
@@ -176,7 +177,7 @@ class Logs:
         buckets: int = 60,
         max_seconds: float = 2.0,
         **filters: Unpack[LogFilterKeywords],
-    ) -> LogHistogram:  # see LogFilter
+    ) -> LogHistogram:
         """Return the number of matching events by level and interval.
 
         The intervals cover the filter's ``since`` and ``until``, or all matching events. They have
@@ -342,7 +343,7 @@ class Logs:
     ) -> Tail[EncodedEvent | Gap]: ...
     def tail(
         self,
-        filter: LogFilter | None = None,  # see LogFilter
+        filter: LogFilter | None = None,
         *,
         after: str | None = None,
         last: int | None = None,

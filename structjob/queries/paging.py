@@ -47,8 +47,9 @@ search.
 """
 
 _FIRST_LOOK = 20
-"""The first look of a search examines this number of rows per row of the page, the next look ten
-times as many. Most searches find enough in the first look.
+"""Rows that the first look of a search examines per row of the page.
+
+The next look examines ten times as many. Most searches find enough in the first look.
 """
 
 Key = int | str | tuple[str, int]

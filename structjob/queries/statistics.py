@@ -82,7 +82,7 @@ class Statistics:
 
     async def operations(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
-    ) -> list[OperationStatistics]:  # see StatsFilter
+    ) -> list[OperationStatistics]:
         """Return outcomes and durations of the jobs of each operation, the largest operation first.
 
         Args:
@@ -100,7 +100,7 @@ class Statistics:
 
     async def projects(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
-    ) -> list[ProjectStatistics]:  # see StatsFilter
+    ) -> list[ProjectStatistics]:
         """Return outcomes and durations of the jobs of each project, the largest project first.
 
         Jobs without a project are in the group None.
@@ -121,7 +121,7 @@ class Statistics:
     async def throughput(
         self,
         bucket: timedelta = timedelta(hours=1),
-        filter: StatsFilter | None = None,  # see StatsFilter
+        filter: StatsFilter | None = None,
         **filters: Unpack[StatsFilterKeywords],
     ) -> list[Throughput]:
         """Return outcomes and durations of the jobs in each interval, the oldest interval first.
@@ -145,7 +145,7 @@ class Statistics:
         until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
         since = wanted.since or until - min(DAY, until - FIRST)
         wanted = merged(StatsFilter, wanted, {"since": since, "until": until})
-        buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are datetimes by now
+        buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
         rows = await self._of_jobs(
             wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False
         )
@@ -158,7 +158,7 @@ class Statistics:
 
     async def steps(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
-    ) -> list[StepStatistics]:  # see StatsFilter
+    ) -> list[StepStatistics]:
         """Return outcomes and durations of the steps of each name in each operation, the largest
         group first.
 

@@ -64,8 +64,9 @@ _OVERLAP = timedelta(seconds=60)
 """A session may have ended this long before the last read without its end having been seen."""
 
 _UNSEEN_FOR = timedelta(days=30)
-"""How long a session that was presumed dead is still read, because its spool was not found and may
-still be delivered.
+"""How long a session that was presumed dead is still read.
+
+Its spool was not found, and may still be delivered.
 """
 
 
@@ -146,7 +147,7 @@ class Tail(Generic[T_co]):
                 item, what = self._chunk.popleft()
                 self._returned.apply(item)
                 if what is not None:
-                    return what  # type: ignore[no-any-return]  # an event, or a gap where those are wanted
+                    return what  # type: ignore[no-any-return]  # an event, or a gap if gaps are requested
             if not await self._refill(None):
                 raise StopAsyncIteration
 
@@ -373,7 +374,7 @@ class Tail(Generic[T_co]):
         """
         if not ids:
             return set()
-        assert self._read.looked_at is not None  # noqa: S101 -- it has begun
+        assert self._read.looked_at is not None  # noqa: S101 -- it has started
         going_on = or_(
             sessions.c.ended_at.is_(None), sessions.c.ended_at >= self._read.looked_at - _OVERLAP
         )
@@ -436,7 +437,7 @@ class Tail(Generic[T_co]):
             .order_by(logs.c.seq.desc())
             .limit(1)
         )
-        assert position.looked_at is not None  # noqa: S101 -- that is the first that is asked
+        assert position.looked_at is not None  # noqa: S101 -- set before the first query
         which = [
             sessions.c.ended_at.is_(None),
             sessions.c.ended_at >= position.looked_at - _OVERLAP,

@@ -28,8 +28,9 @@ from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
 STALE_AFTER = timedelta(seconds=60)
-"""The age of the last heartbeat from which a session that has not ended counts as dead, if its
-process cannot be checked.
+"""The age of the last heartbeat from which a session counts as dead.
+
+This applies to sessions that have not ended, and whose process cannot be checked.
 """
 
 SAMPLE = 20

@@ -60,8 +60,8 @@ async def count(
 async def _values(fetch: Fetch, name: str) -> list[str]:
     """Return the unusual values of a column, `MANY` at most.
 
-    Each value costs one access to the index. One query for all values would be slower on every
-    database.
+    Each value costs one access to the index. No database reads all values this way in one
+    query.
     """
     column, found = logs.c[name], list[str]()
     while len(found) < MANY:
