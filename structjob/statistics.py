@@ -1,8 +1,8 @@
 """The results of statistics, and the filter that selects their jobs.
 
 Durations are in milliseconds. A rate is a percentage, 0–100, or None if there is nothing to divide
-by. A percentile uses the nearest rank: it is the smallest measured duration that is not exceeded by
-at least that share of the durations. So it is always a measured duration.
+by. A percentile uses the nearest rank: it is the smallest measured duration for which at least
+that share of all durations is not longer. So it is always a measured duration.
 """
 
 from __future__ import annotations

@@ -463,23 +463,34 @@ class Tracker:
 
         Args:
             operation: The name of the work, at most 255 characters. Statistics are grouped by it.
-            options: job_type: text of at most 128 characters. owner, project: text of at most 128
-                characters, by default inherited from the enclosing job. category: at most 64
-                characters, ``system`` by default. total_steps: the number of steps, if it is known.
-                description: text. metadata: a mapping, stored as JSON; secrets in it are redacted.
-                external_job_id (≤ 255), context_id (≤ 64): your own ids, by which the job can be
-                found. correlation_id (≤ 128): by default inherited from the enclosing job. job_id
-                (≤ 64): an id of your own; if a job with this id exists, its next attempt is opened.
-                idempotency_key (≤ 255): the first start wins; a second start gets a handle to that
-                job, with ``job.existing`` set. parent: a job, a job's id, or the return value of
-                `structjob.extract`; by default the enclosing job. wait: wait until the start is
-                committed, for 1 second at most (the default). offline: start a job with *job_id* or
-                *idempotency_key* although the database is unavailable. ``job.attempt`` is then
-                provisional: one more than the last attempt that this process knows. The final
-                number is assigned when the attempt is stored, after all attempts that other
-                processes made in the meantime; reads return the final number. If another job has
-                taken the key by then, this job is stored without the key, and its metadata contains
-                both ids.
+            options: The job's options:
+
+                - ``job_type``: text of at most 128 characters.
+                - ``owner``, ``project``: text of at most 128 characters. By default inherited from
+                  the enclosing job.
+                - ``category``: text of at most 64 characters, ``system`` by default.
+                - ``total_steps``: the number of steps, if it is known.
+                - ``description``: text.
+                - ``metadata``: a mapping, stored as JSON. Secrets in it are redacted.
+                - ``external_job_id`` (at most 255 characters), ``context_id`` (at most 64): your
+                  own ids, by which the job can be found.
+                - ``correlation_id``: at most 128 characters. By default inherited from the
+                  enclosing job.
+                - ``job_id``: an id of your own, at most 64 characters. If a job with this id
+                  exists, its next attempt is started.
+                - ``idempotency_key``: at most 255 characters. The first start wins. A second start
+                  gets a handle to that job, with ``job.existing`` set.
+                - ``parent``: a job, a job's id, or the return value of `structjob.extract`. By
+                  default the enclosing job.
+                - ``wait``: whether to wait until the start is committed, for 1 second at most. True
+                  by default.
+                - ``offline``: whether to start a job with *job_id* or *idempotency_key* although
+                  the database is unavailable. False by default. ``job.attempt`` is then
+                  provisional: one more than the last attempt that this process knows. The final
+                  number is assigned when the attempt is stored, after all attempts that other
+                  processes made in the meantime. Reads return the final number. If another job has
+                  taken the key by then, this job is stored without the key, and its metadata
+                  contains both ids.
 
         Raises:
             InvalidArgument: if an argument is invalid.
@@ -489,8 +500,10 @@ class Tracker:
     def retrying(
         self, operation: str, policy: Policy | None = None, **options: Unpack[RetryKeywords]
     ) -> Retrying[Job]:
-        """Return attempts at a whole job, for ``async for`` or as a decorator of coroutine
-        functions.
+        """Return attempts at a whole job.
+
+        Use it with ``async for``, with ``for`` in code without a loop, or as a decorator of
+        functions and coroutine functions.
 
         ::
 

@@ -815,14 +815,20 @@ class Job(Cancellable):
 
         Args:
             command: The program and its arguments. No shell is used.
-            options: timeout: seconds after which the program is ended (no limit by default). check:
-                raise if the exit code is not 0 (the default). cwd: the working directory. env: the
-                environment instead of ``os.environ``; the ids of the job are added. input: the data
-                for stdin; empty by default. echo: also print the lines here. grace: seconds between
-                SIGTERM and SIGKILL when *timeout* or a cancellation ends the program with its whole
-                process group; 5 by default. step: the name of the step (by default the name of the
-                program), or False for no step. levels: the levels of the lines, such as
-                ``{"stderr": "warning"}``; ``info`` by default.
+            options: The options of the run:
+
+                - ``timeout``: seconds after which the program is ended. No limit by default.
+                - ``check``: whether to raise if the exit code is not 0. True by default.
+                - ``cwd``: the working directory.
+                - ``env``: the environment instead of ``os.environ``. The ids of the job are added.
+                - ``input``: the data for stdin, which is empty by default.
+                - ``echo``: whether to print the lines here, too. False by default.
+                - ``grace``: seconds between SIGTERM and SIGKILL when *timeout* or a cancellation
+                  ends the program with its whole process group; 5 by default.
+                - ``step``: the name of the step, by default the name of the program; or False for
+                  no step.
+                - ``levels``: the levels of the lines, such as ``{"stderr": "warning"}``; ``info``
+                  by default.
 
         Returns:
             The outcome: the exit code, the resources used, and the last lines.

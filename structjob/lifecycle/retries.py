@@ -78,13 +78,17 @@ def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]
         policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to retry,
             instead of *figures*. It also decides what is raised in the end: a
             ``tenacity.RetryError`` unless it has ``reraise=True``.
-        figures: The retry options. max_attempts: total number of attempts, 3 by default. delay:
-            seconds before the second attempt, 1 by default. backoff: factor for each further delay,
-            2 by default. max_delay: maximum seconds of a delay, 60 by default. jitter: maximum
-            random seconds added to each delay, 0 by default. on: the exceptions to retry: a type,
-            several types, or a function that takes an exception and returns whether to retry. By
-            default these are the exceptions for which the tracker's *classifier* returns
-            ``retry_possible``; without a classifier, timeouts and lost connections.
+        figures: The retry options:
+
+            - ``max_attempts``: total number of attempts, 3 by default.
+            - ``delay``: seconds before the second attempt, 1 by default.
+            - ``backoff``: factor for each further delay, 2 by default.
+            - ``max_delay``: maximum seconds of a delay, 60 by default.
+            - ``jitter``: maximum random seconds added to each delay, 0 by default.
+            - ``on``: the exceptions to retry: a type, a tuple of types, or a function that takes an
+              exception and returns whether to retry. By default these are the exceptions for which
+              the tracker's *classifier* returns ``retry_possible``. Without a classifier, these are
+              timeouts and lost connections.
 
     Raises:
         InvalidArgument: if an argument is invalid.
