@@ -38,7 +38,7 @@ class Tracked:
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
-    # -- what there is
+    # -- recorded data
     # --------------------------------------------------------------------------
 
     @property
@@ -173,7 +173,7 @@ class Tracked:
         if wrong:
             raise AssertionError(self._failure("\n".join(["there are errors", *wrong])))
 
-    # -- to be read
+    # -- reports
     # --------------------------------------------------------------------------
 
     def tree(self) -> str:

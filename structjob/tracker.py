@@ -349,7 +349,7 @@ class Tracker:
         self._closing.set_result(True)
         return True
 
-    # -- without a loop
+    # -- without an event loop
     # --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -438,7 +438,7 @@ class Tracker:
         """
         return self._host.run(work, timeout)
 
-    # -- with a loop
+    # -- with an event loop
     # --------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -858,7 +858,7 @@ class Tracker:
             return await preview(self._host.fetch, kept)
         return await self._host.on_own_loop(self._engine.pruner.prune(kept, patience=patience))
 
-    # -- accounts
+    # -- state
     # --------------------------------------------------------------------------
 
     def ledger(self) -> Ledger:

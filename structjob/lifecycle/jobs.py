@@ -284,7 +284,7 @@ class Job(Cancellable):
         """The function that derives the fields of an error in this job."""
         return self._host.classifier
 
-    # -- beginning
+    # -- start
     # --------------------------------------------------------------------------
 
     async def _create(self) -> None:
@@ -579,7 +579,7 @@ class Job(Cancellable):
         if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 
-    # -- ending
+    # -- end
     # --------------------------------------------------------------------------
 
     def end(
@@ -727,7 +727,7 @@ class Job(Cancellable):
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
 
-    # -- meanwhile
+    # -- while running
     # --------------------------------------------------------------------------
 
     def update(
@@ -898,7 +898,7 @@ class Job(Cancellable):
             else {"percent": self._percent, "current_step": self._current_step}
         )
 
-    # -- recording
+    # -- records
     # --------------------------------------------------------------------------
 
     def _described(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def capture_output(
     return CapturedOutput(None, stdout=stdout, stderr=stderr, echo=echo, fd=fd)
 
 
-# -- in the place of sys.stdout and sys.stderr
+# -- replacements for sys.stdout and sys.stderr
 # ------------------------------------------------------------------------------
 
 
@@ -313,7 +313,7 @@ def _reset() -> None:
 on_reset(_reset)
 
 
-# -- in the place of descriptors 1 and 2
+# -- replacements for descriptors 1 and 2
 # ------------------------------------------------------------------------------
 
 

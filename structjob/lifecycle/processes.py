@@ -383,7 +383,7 @@ class Process:
             self._feed(input)
         self._watch()
 
-    # -- its exit
+    # -- exit of the program
     # --------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -425,7 +425,7 @@ class Process:
             self._reaped = status, usage
             self._process.returncode = os.waitstatus_to_exitcode(status)
 
-    # -- its input
+    # -- input of the program
     # --------------------------------------------------------------------------
 
     def _feed(self, given: bytes) -> None:
@@ -454,7 +454,7 @@ class Process:
             self._loop.remove_writer(pipe.fileno())
             pipe.close()
 
-    # -- its end
+    # -- waiting and ending
     # --------------------------------------------------------------------------
 
     async def wait(self, seconds: float | None, grace: float) -> ProcessResult:

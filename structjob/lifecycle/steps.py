@@ -336,7 +336,7 @@ class Step(StepVocabulary):
             told = exception_attrs(exc, job.classifier, self._scope)
             self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
 
-    # -- meanwhile
+    # -- while running
     # --------------------------------------------------------------------------
 
     def advance(self, units: float = 1) -> None:
@@ -463,7 +463,7 @@ class Step(StepVocabulary):
         }
         return {name: value for name, value in found.items() if value is not None}
 
-    # -- recording
+    # -- records
     # --------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:

@@ -205,7 +205,7 @@ class Tail(Generic[T_co]):
     ) -> None:
         await self.aclose()
 
-    # -- for those below, from any thread
+    # -- for lower layers, from any thread
     # --------------------------------------------------------------------------
 
     def end(self) -> None:
