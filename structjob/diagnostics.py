@@ -50,6 +50,7 @@ class Faults:
         diagnostics.debug("%s (%s so far)", what, count_of(self.counts[what], "time"))
 
     def add(self, what: str, exc: BaseException) -> None:
+        """Raise *exc* if strict. Otherwise count it, and log a warning at most once a minute."""
         if self.strict or self.strict_trackers:
             raise exc
         self.warn(what, exc)

@@ -167,7 +167,28 @@ class ErrorInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """A row of ``structjob_jobs``: a job, with the data of its latest attempt."""
+    """A row of ``structjob_jobs``: a job, with the data of its latest attempt.
+
+    Attributes:
+        id: The job's id.
+        operation: The name of the work.
+        status: The job's status.
+        parent_job_id: The id of the parent job, if there is one.
+        root_job_id: The id of the job at the top of the tree.
+        percent_complete: The progress, 0–100.
+        current_step: The name of the latest step, or the reported text.
+        metadata: The job's metadata, decoded from JSON.
+        result: The job's result, decoded from JSON.
+        attempt: The number of the latest attempt; 0 before the start.
+        session_id: The session of the latest attempt; before the start, the session that created
+            the job.
+        state_seq: The session's number of the latest change that it recorded.
+        completed_at: The time of the end, whatever the status.
+        cancelled_at: The time of the cancellation.
+        duration_ms: The time from the start to the end, in milliseconds.
+        cpu_ms: The CPU time of the process while the job ran, in milliseconds.
+        max_rss_kb: The peak memory of the process, in kilobytes.
+    """
 
     id: str
     operation: str
@@ -217,7 +238,10 @@ The next attempt replaces only the fields that it sets.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """A row of ``structjob_attempts``: one attempt at a job, numbered from 1."""
+    """A row of ``structjob_attempts``: one attempt at a job, numbered from 1.
+
+    The fields have the same meaning as in `JobRecord`, for this attempt.
+    """
 
     job_id: str
     attempt: int
@@ -236,7 +260,25 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """A row of ``structjob_steps``."""
+    """A row of ``structjob_steps``: a step of one attempt at a job.
+
+    Attributes:
+        id: The step's id.
+        job_id: The id of the step's job.
+        attempt: The number of the attempt.
+        seq: The position among the steps of the attempt, from 1.
+        name: The name of the step's work.
+        status: The step's status.
+        parent_step_id: The id of the enclosing step, if there is one.
+        percent_complete: The progress, 0–100.
+        completed: Number of units done.
+        total: Number of units to process, if it is known.
+        metadata: The step's metadata, decoded from JSON.
+        session_id: The session that runs or ran the step.
+        state_seq: The session's number of the latest change that it recorded.
+        completed_at: The time of the end, whatever the status.
+        duration_ms: The time from the start to the end, in milliseconds.
+    """
 
     id: str
     job_id: str
@@ -264,7 +306,28 @@ STREAMS = ("stdout", "stderr", "system")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventRecord:
-    """A row of ``structjob_logs``: one event. ``(session_id, seq)`` identifies it everywhere."""
+    """A row of ``structjob_logs``: one event. ``(session_id, seq)`` identifies it everywhere.
+
+    Attributes:
+        id: The id of the row; 0 for an event that is not stored yet.
+        session_id: The session that logged the event.
+        seq: The event's number in its session, from 1.
+        ts: The time of the log call.
+        stored_at: The time when the event was stored.
+        level: The name of the level.
+        message: The message.
+        attrs: The attributes.
+        type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
+        kind: ``log`` for a log call, ``output`` for printed lines, or the kind of the library's
+            event, such as ``operation_end``.
+        job_id: The id of the event's job.
+        attempt: The number of the attempt at that job.
+        step_id: The id of the event's step.
+        operation: The operation of the event's job.
+        step: The name of the event's step.
+        stream: ``stdout`` or ``stderr`` for captured output, otherwise ``system``.
+        logger: The name passed to ``structlog.get_logger``.
+    """
 
     id: int
     session_id: int

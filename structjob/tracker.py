@@ -78,7 +78,7 @@ _MADE_BY_OPENING = frozenset(
 
 
 class Tracker:
-    """Track jobs and record every event in one database.
+    """Tracks jobs, and records every event, in one database.
 
     Args:
         url: The path of an SQLite file (text or a path object), ``:memory:``, or a URL, as text or
