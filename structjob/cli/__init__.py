@@ -14,8 +14,8 @@ __all__ = ["main"]
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code; see `structjob.cli.app`."""
-    # PYTHONWARNINGS is meant for the programs that are run, and ours would end with an import's
-    # deprecation.
+    # PYTHONWARNINGS is meant for the programs that structjob runs. Without this filter, a
+    # deprecation in one of our imports could end the command.
     warnings.simplefilter("ignore")
     try:
         from structjob.cli.app import main as begin
@@ -26,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run_without_us(args: Sequence[str], exc: Exception) -> None:
-    """Run the program of ``structjob run … -- PROGRAM`` in place of an installation that
+    """Run the program of ``structjob run … -- PROGRAM`` without structjob, because the installation
     is broken.
     """
     if "run" not in args or "--" not in args[args.index("run") :]:

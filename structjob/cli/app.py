@@ -1,4 +1,4 @@
-"""The ``structjob`` command: its parts, and what an error becomes on its way out."""
+"""The ``structjob`` command: its subcommands, and how an error becomes an exit code."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from structjob.exceptions import (
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-"""What a shell shows of a program that SIGPIPE ended."""
+"""The exit code that a shell shows for a program ended by SIGPIPE."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What a file that stdout leads to may refuse to be written for."""
+"""The reasons for which a file that stdout is redirected to may refuse a write."""
 
 
 class Commands(click.Group):
-    """A group whose commands' errors end as one line on stderr and an exit code."""
+    """A group that turns the errors of its commands into one line on stderr and an exit code."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _writing(), _escaped():  # --help and --version are answered here
@@ -84,7 +84,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _writing() -> Iterator[None]:
-    """End the command if nobody takes what is written to stdout, or there is no room for it."""
+    """End the command if the reader of stdout has closed it, or the disk is full."""
     try:
         yield
     except BrokenPipeError:
@@ -99,9 +99,7 @@ def _writing() -> Iterator[None]:
 
 @contextmanager
 def _escaped() -> Iterator[None]:
-    """Have click's own errors show what was typed without anything that a terminal would obey;
-    `Failure` does that itself.
-    """
+    """Escape terminal control characters in click's own errors; `Failure` does this on its own."""
     try:
         yield
     except click.ClickException as exc:
@@ -113,13 +111,16 @@ def _escaped() -> Iterator[None]:
 
 
 def _forget_stdout() -> None:
-    # Whatever is left in the buffer must not raise again when the interpreter ends.
+    # The rest of the buffer must not raise again when the interpreter ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _failure(exc: StructjobError, db: str) -> Failure:
-    """Return what is shown of *exc*, with its exit code and the command that helps, for the
-    database *db*.
+    """Return the message for *exc*, with its exit code and the command that helps.
+
+    Args:
+        exc: The error.
+        db: What ``--db`` needs in that command.
     """
     if isinstance(exc, JobNotFound):
         return Failure(str(exc), code=3, hint=command_line("jobs", db=db))
@@ -179,16 +180,16 @@ for command in (
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code: 0 ok, 1 failure, 2 usage, 3 not found, 130 and
-    143 signals.
+    """Run the command line and exit with its code.
+
+    The codes are 0 (ok), 1 (failure), 2 (usage), 3 (not found), and 130 and 143 (signals).
     """
-    # A third of a short command's time went into looking through modules for garbage, while they
-    # were imported and again at the end.
+    # Garbage collection during the imports and at the end took a third of a short command's time.
     gc.set_threshold(100_000)
     open_missing()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # a name that the terminal cannot spell is no reason to fail
+            # a name that the terminal cannot encode must not make the command fail
             stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(args, prog_name="structjob", standalone_mode=False)

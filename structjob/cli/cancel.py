@@ -1,4 +1,4 @@
-"""``structjob cancel``: a job is asked to stop, wherever it runs."""
+"""``structjob cancel``: request that a job stops, wherever it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from structjob.models import JobStatus
 
 PATIENCE = 5.0
-"""Seconds to wait for the job to end; what it does to clean up may take longer."""
+"""Seconds to wait for the job to end; its cleanup may take longer."""
 
 _LOOK_EVERY = 0.1
 
@@ -77,7 +77,7 @@ async def _cancel(
 
 
 async def _outcome(reader: Reader, job_id: str) -> JobStatus:
-    """Return the job's status, once it has ended or was waited for long enough."""
+    """Return the job's status when it has ended, or after `PATIENCE` seconds."""
     import asyncio
 
     deadline = time.monotonic() + PATIENCE
@@ -89,7 +89,7 @@ async def _outcome(reader: Reader, job_id: str) -> JobStatus:
 
 
 def _somebody() -> str:
-    """Return who asks."""
+    """Return the user and the host that request the cancellation."""
     import getpass
     import socket
 

@@ -1,5 +1,5 @@
-"""What ``structjob doctor`` looks at and tries: each check says what it found, and what to do where
-that is not right.
+"""The checks of ``structjob doctor``: each reports what it found, and how to fix it if it is
+wrong.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ DRIVERS = {
     "mariadb": ("asyncmy", "mysql"),
     "postgresql": ("asyncpg", "postgres"),
 }
-"""Per database, the driver's package and the extra that brings it."""
+"""The driver's package and the extra that installs it, by database."""
 
 SAFE_WAL = (3, 51, 3)
-"""The first SQLite whose WAL may be reset while several processes write; see
+"""The first SQLite version whose WAL is safe to reset while several processes write; see
 https://sqlite.org/wal.html.
 """
 
 LITTLE_SPACE = 1 << 30
 NO_SPACE = 1 << 20
-"""Less than this, and neither the database nor the spool takes another batch."""
+"""Bytes of free space below which neither the database nor the spool can take another batch."""
 SKEW = timedelta(seconds=2)
-"""Between this machine's clock and the database's: more of it and times of jobs on several machines
-cannot be compared.
+"""Maximum difference between this machine's clock and the database's. Beyond it, times of jobs on
+several machines cannot be compared.
 """
 
 LARGE_WAL = 256 << 20
@@ -58,14 +58,14 @@ _TAIL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        check: What was looked at.
-        verdict: ``ok``, ``warning`` (it works, and may not do so for long) or ``problem``.
+        check: The name of the check.
+        verdict: ``ok``, ``warning`` (it works now, but may soon fail) or ``problem``.
         found: What was found.
-        advice: What to do about it.
-        details: The same in numbers, for programs.
+        advice: How to fix it.
+        details: The same as numbers, for programs.
     """
 
     check: str
@@ -80,11 +80,11 @@ class Waiting:
     """A spool on this host.
 
     Args:
-        session_id: Whose it is.
-        size: Bytes in it, delivered ones that are not deleted yet included.
-        last_seq: The number of the newest line in it.
-        alive: Whether somebody writes to it or delivers it.
-        directory: Where it is.
+        session_id: The session that wrote it.
+        size: Its bytes, including delivered ones that are not deleted yet.
+        last_seq: The number of its newest line.
+        alive: Whether a process writes to it or delivers it.
+        directory: Its directory.
     """
 
     session_id: int
@@ -95,7 +95,7 @@ class Waiting:
 
 
 def checkup(db: Database) -> Iterator[Finding]:
-    """Look at everything, and tell of each check when it is done."""
+    """Run all checks, and yield the findings of each as soon as it is done."""
     yield _program()
     yield _driver(db)
     if db.path is not None:
@@ -220,7 +220,7 @@ def _file(path: Path, shown: str) -> Iterator[Finding]:
 
 
 def _writing(path: Path) -> Iterator[Finding]:
-    """Report a file that takes no writes; reading may work all the same."""
+    """Report a file that cannot be written; it may still be readable."""
     try:
         refused = trial.write_to_file(path)
     except trial.Locked:
@@ -234,7 +234,7 @@ def _writing(path: Path) -> Iterator[Finding]:
         return
     if refused is None:
         yield Finding("write", "ok", "a large event was inserted and rolled back")
-    elif "not a database" not in refused:  # said below
+    elif "not a database" not in refused:  # reported below
         yield Finding(
             "write",
             "problem",
@@ -246,7 +246,7 @@ def _writing(path: Path) -> Iterator[Finding]:
 def _damage(path: Path) -> Iterator[Finding]:
     found, whole = trial.damage(path)
     if found is not None:
-        if "not a database" in found:  # said below
+        if "not a database" in found:  # reported below
             return
         restore = f"restore it from a backup, or save what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 new.db"
         yield Finding("damage", "problem", f"the file is damaged: {found}", restore)
@@ -264,7 +264,7 @@ _OTHER_USER = "run this and the program as the user whose it is, or have its own
 
 
 def _forbidden(path: Path) -> str:
-    """Return who may do what with *path*, and who is asking."""
+    """Return the owner and the permissions of *path*, and the current user."""
     info = path.stat()
     return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
 
@@ -283,7 +283,7 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
     if places is None:
         yield Finding("spool", "ok", "none: the database is in memory")
         return
-    # As a tracker does: the first that can be used, or else made.
+    # As a tracker does: use the first usable directory, or else create one.
     root = next((place for place in places.candidates if _can_be_made(place)), places.candidates[0])
     if db.path is None:
         yield from _neighbours(places)
@@ -337,13 +337,13 @@ def _spool_directory(db: Database) -> Iterator[Finding]:
 
 
 def _can_be_made(place: Path) -> bool:
-    """Return whether the directory *place* is there, or this user may create it."""
+    """Return whether the directory *place* exists, or this user may create it."""
     there = next((path for path in (place, *place.parents) if os.path.lexists(path)), place)
     return there == place or os.access(there, os.W_OK | os.X_OK)
 
 
 def _set_aside(spools: list[Waiting]) -> Iterator[Finding]:
-    """Name what a tracker could not deliver, and why."""
+    """Report the spools that a tracker could not deliver, and why."""
     from structjob.spool import directory as spool_directory
 
     for spool in spools:
@@ -362,8 +362,9 @@ def _set_aside(spools: list[Waiting]) -> Iterator[Finding]:
 
 
 def _neighbours(places: Places) -> Iterator[Finding]:
-    """Find what waits in other places: it is delivered from those of this database, and named where
-    it is for another one.
+    """Report what waits in other spool directories.
+
+    The spools of this database are delivered from there; those of another database are only named.
     """
     from structjob.spool import directory as spool_directory
 
@@ -420,7 +421,7 @@ def _space(path: Path, check: str) -> Iterator[Finding]:
 
 
 def waiting_spools(db: Database) -> Iterator[Waiting]:
-    """Yield the spools of *db* on this host that hold something, wherever they are."""
+    """Yield the non-empty spools of *db* on this host, from all directories."""
     from structjob.spool import directory as spool_directory
 
     places = places_of(db)
@@ -437,7 +438,7 @@ def waiting_spools(db: Database) -> Iterator[Waiting]:
 
 
 def _last_seq(directory: Path) -> int:
-    """Return the number of the last whole line of the newest segment that has one."""
+    """Return the number of the last complete line, from the newest segment that has one."""
     from structjob.spool.line import number_of, verify_line
 
     for path in sorted(directory.glob("events-*.jsonl"), reverse=True):
@@ -445,7 +446,7 @@ def _last_seq(directory: Path) -> int:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - _TAIL))
                 lines = file.read().split(b"\n")
-        except OSError:  # delivered, and deleted just now
+        except OSError:  # it was delivered and deleted in the meantime
             continue
         found = [number_of(line) for line in lines if verify_line(line)]
         if found:
@@ -476,14 +477,14 @@ def _in_database(db: Database, spools: list[Waiting]) -> Iterator[Finding]:
             db, lambda connection: list(_examine(connection, db, spools)), read_only=True
         )
     except ModuleNotFoundError:
-        findings = [*_undelivered(spools)]  # the driver: said already
+        findings = [*_undelivered(spools)]  # the driver's fault is reported already
     except StructjobError as exc:
         findings = [Finding("database", "problem", str(exc)), *_undelivered(spools)]
     yield from findings
 
 
 def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
-    """Tell what waits for a database that cannot be asked how much of it is stored."""
+    """Report the spools that wait for a database which cannot be asked how much is stored."""
     if size := sum(spool.size for spool in spools):
         yield Finding(
             "lag",
@@ -497,7 +498,8 @@ def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
 def _examine(connection: Connection, db: Database, spools: list[Waiting]) -> Iterator[Finding]:
     from structjob.store import migrations
 
-    _clock(connection)  # what is done once a connection is not what each statement takes
+    # the first statement also pays for the connection's setup, so it is not measured
+    _clock(connection)
     began = time.monotonic()
     now = _clock(connection)
     answered = time.monotonic() - began
@@ -584,7 +586,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
 
 
 def _grants(connection: Connection) -> str:
-    """Return the statements that give a user what a tracker needs."""
+    """Return the statements that grant a user the rights that a tracker needs."""
     rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON"
     if connection.dialect.name == "postgresql":
         user, schema = connection.exec_driver_sql(
@@ -597,12 +599,12 @@ def _grants(connection: Connection) -> str:
 
 
 def _absent(connection: Connection) -> list[str]:
-    """Return the tables of this version that are not there."""
+    """Return the tables of this version that do not exist."""
     from sqlalchemy import inspect, text
 
     from structjob.store.tables import metadata
 
-    # in whichever schema of the search path, as every statement finds them
+    # in any schema of the search path, where every statement finds them
     if connection.dialect.name == "postgresql":
         found = text("SELECT to_regclass(:name) IS NOT NULL")
         return [

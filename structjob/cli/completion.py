@@ -1,4 +1,4 @@
-"""What a shell offers when Tab is pressed behind a command that takes a job."""
+"""Shell completion of job ids, after a command that takes a job."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 OFFERED = 50
-"""Jobs that are offered at most, the newest first."""
+"""Maximum number of offered jobs, newest first."""
 
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the newest jobs that begin with *incomplete*; none if anything is wrong,
-    for a prompt is no place to say so.
+    """Return the ids of the newest jobs that begin with *incomplete*.
 
-    An id in which a shell would see more than a word is not offered: bash puts it on the command
-    line as it is.
+    Returns an empty list after any error, because a prompt must not show error messages. Ids that a
+    shell would not read as exactly one word are left out: bash inserts them unquoted.
     """
     try:
         import shlex

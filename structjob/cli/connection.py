@@ -1,6 +1,4 @@
-"""A bare connection to the database that a command names: without a store, which would create the
-tables.
-"""
+"""A plain connection to a command's database, without a store, which would create the tables."""
 
 from __future__ import annotations
 
@@ -21,17 +19,17 @@ T = TypeVar("T")
 def connected(
     db: Database, work: Callable[[Connection], T], *, create: bool = False, read_only: bool = False
 ) -> T:
-    """Return what *work* returns, given a connection of SQLAlchemy's own.
+    """Connect to the database, call *work* and return its result.
 
     Args:
-        db: Where to connect to.
-        work: What to do there; it may not await.
-        create: Make an SQLite file that is not there.
-        read_only: Let SQLite refuse whatever would change the file.
+        db: The database.
+        work: Takes an SQLAlchemy connection; it may not await.
+        create: Create an SQLite file that does not exist.
+        read_only: Let SQLite refuse every statement that would change the file.
 
     Raises:
-        Failure: if it is in memory, or there is no such file and none is to be made.
-        StoreUnavailable: if it does not answer.
+        Failure: if the database is in memory, or the file does not exist and *create* is false.
+        StoreUnavailable: if the database does not answer.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -42,7 +40,7 @@ def connected(
             return _on_sqlite(db, work, create=create, read_only=read_only)
         return _on_server(db, work)
     except DBAPIError as exc:
-        # SQLAlchemy's own text quotes the statement; the driver's says what is wrong.
+        # SQLAlchemy's own text quotes the statement; the driver's text names the cause.
         raise StoreUnavailable(f"the database {db.shown} does not work: {exc.orig}") from exc
 
 
@@ -67,7 +65,7 @@ def _on_sqlite(
             raise Failure(
                 f"cannot {'use' if os.path.exists(path) else 'create'} the database file {db.shown}: {exc.strerror}"
             ) from exc
-    # SQLite makes no file: it would let everybody read it.
+    # SQLite must not create the file: it would make it readable for every user.
     url = db.url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(
         {"mode": "ro" if read_only else "rw", "uri": "true"}
     )

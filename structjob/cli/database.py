@@ -1,5 +1,5 @@
-"""The database that a command reads: found, never made; and what dead programs left undelivered is
-delivered first.
+"""The database that a command reads. The command never creates it, and first delivers what dead
+processes left.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ T = TypeVar("T")
 TERMINATED = 143
 
 LOOK_EVERY = 2.0
-"""Seconds between two looks for what dead programs left, while a command goes on reading."""
+"""Seconds between two searches for spools of dead processes, while a command keeps reading."""
 
 _MUCH = 16 * 1024 * 1024
 _PATIENCE = 10.0
 
 
 def execute(work: Coroutine[Any, Any, T]) -> T:
-    """Run *work* to its end. SIGTERM cancels it, so that what it opened is closed; the exit code is
-    143 then.
+    """Run *work* to its end and return its result.
+
+    SIGTERM cancels *work*, so that it closes what it opened. The exit code is 143 then.
     """
     import asyncio
     import signal
@@ -65,7 +66,7 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
 
 
 def working_directory() -> Path:
-    """Return the working directory; one that was deleted, as it was called."""
+    """Return the working directory; if it was deleted, the path that it had."""
     try:
         return Path.cwd()
     except OSError:
@@ -75,10 +76,10 @@ def working_directory() -> Path:
 
 
 class Database:
-    """What ``--db`` or the environment names.
+    """The database that ``--db`` or the environment names.
 
     Args:
-        given: A URL, or the path of an SQLite file; ``None`` for what the environment says.
+        given: A URL, or the path of an SQLite file; ``None`` for the environment's database.
     """
 
     def __init__(self, given: str | None = None) -> None:
@@ -86,10 +87,10 @@ class Database:
 
     @cached_property
     def url(self) -> URL:
-        """The URL, a file's path made absolute: it holds wherever a child process goes.
+        """The URL with an absolute file path, so that it is valid in any child process.
 
         Raises:
-            Failure: with exit code 2, if it is none.
+            Failure: with exit code 2, if the URL is invalid.
         """
         from structjob.store.url import parse, sqlite_path
 
@@ -114,21 +115,21 @@ class Database:
 
     @property
     def typed(self) -> bool:
-        """Whether it stands on the command line."""
+        """Whether the command line names the database."""
         return self._given is not None
 
     @property
     def path(self) -> Path | None:
-        """The file, if it is one."""
+        """The path of the SQLite file; ``None`` for any other database."""
         from structjob.store.url import sqlite_path
 
         return sqlite_path(self.url)
 
     def exists(self) -> bool:
-        """Return whether the file is there.
+        """Return whether the file exists.
 
         Raises:
-            Failure: if this user may not look.
+            Failure: if this user may not access it.
         """
         assert self.path is not None  # noqa: S101 -- asked of files only
         try:
@@ -143,19 +144,21 @@ class Database:
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is an SQLite database in memory, which nobody but its own process sees."""
+        """Whether this is an SQLite database in memory, which only its own process can read."""
         return self.url.get_backend_name() == "sqlite" and self.path is None
 
     @property
     def text(self) -> str:
-        """The URL as it is handed on to a child process, its password included."""
+        """The URL for a child process, including its password."""
         return self.url.set(drivername=self.url.get_backend_name()).render_as_string(
             hide_password=False
         )
 
     @property
     def shown(self) -> str:
-        """What to call it: a file's path as people write it, or the URL without its password."""
+        """The name for messages: a file's path as people write it, or the URL without its
+        password.
+        """
         from structjob.store.url import masked
 
         path = self.path
@@ -168,14 +171,16 @@ class Database:
 
     @property
     def option(self) -> str:
-        """What ``--db`` needs in a command to type next; empty where the command finds the database
-        without it. Never a password.
+        """The value of ``--db`` for a suggested command; empty if the command finds the database
+        without it.
+
+        It never contains a password.
         """
         from structjob.store.url import is_url, masked
 
         if self._given is None:
             return ""
-        with suppress(Failure):  # of what the environment says
+        with suppress(Failure):  # from an invalid URL in the environment
             if self.url == Database().url:
                 return ""
         return (
@@ -207,36 +212,38 @@ class Reader:
         self._looked = 0.0
 
     async def deliver(self) -> list[int]:
-        """Deliver what dead programs left in their spools, and mark their jobs as crashed.
+        """Deliver the spools of dead processes, and mark their jobs as crashed.
 
         Returns:
-            The sessions it was about; most often none.
+            The affected sessions; usually empty.
         """
         self._looked = time.monotonic()
         return [] if self._places is None else await deliver_from(self._database, self._places)
 
     async def deliver_now_and_then(self) -> list[int]:
-        """Do as `deliver` does, but not more often than makes sense."""
+        """Call `deliver`, but at most every `LOOK_EVERY` seconds."""
         return await self.deliver() if time.monotonic() - self._looked >= LOOK_EVERY else []
 
 
 async def deliver_from(
     database: Database, places: Places, *, spool: bool | Path = True
 ) -> list[int]:
-    """Deliver to *database* what dead programs left in its *places*, and mark their jobs as
-    crashed; return the sessions it was about.
+    """Deliver the spools of dead processes to *database*, and mark their jobs as crashed.
 
     Args:
-        database: Where to.
-        places: Where the spools of its programs may be.
-        spool: What a tracker is told of it.
+        database: The target.
+        places: Directories that may contain the spools of its sessions.
+        spool: The tracker's *spool* option.
+
+    Returns:
+        The affected sessions.
     """
     import asyncio
 
     from structjob.spool import directory as spool_directory
 
-    # Whose lock is free has nobody to deliver it. Looked at only: taken over by the tracker below,
-    # which knows how.
+    # A spool whose lock is free has no process that delivers it. This only looks for such spools;
+    # the tracker below adopts them.
     orphans = spool_directory.adopt_elsewhere(places, None, set())
     for orphan in orphans:
         orphan.close()
@@ -253,7 +260,8 @@ async def deliver_from(
     tracker = Tracker(database.url, service="structjob-cli", spool=spool)
     try:
         await tracker.open()
-    except SpoolError as exc:  # a full disk: whoever looks into it needs to read more than ever
+    # a full disk: reading must still work, because it is needed now to find the cause
+    except SpoolError as exc:
         left = ", ".join(sorted({str(directory.parent) for directory in directories}))
         say(
             f"what programs that died left in {left} is not delivered: {exc}; what is stored is shown"
@@ -262,7 +270,7 @@ async def deliver_from(
     try:
         await tracker.flush()
         deadline = time.monotonic() + _PATIENCE
-        # A directory goes away when its jobs are marked, a moment after its last line is stored.
+        # A directory is removed when its jobs are marked, shortly after its last line is stored.
         while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another's task does it
             directory.exists() and spool_directory.set_aside(directory) is None
             for directory in directories
@@ -274,9 +282,7 @@ async def deliver_from(
 
 
 def places_of(database: Database) -> Places | None:
-    """Return where programs that log to *database* keep their spools by default; ``None`` if it is
-    in memory.
-    """
+    """Return the default spool directories of *database*; ``None`` if it is in memory."""
     from structjob.store.url import places
 
     return places(database.url)
@@ -284,10 +290,10 @@ def places_of(database: Database) -> Places | None:
 
 @asynccontextmanager
 async def reading(database: Database) -> AsyncIterator[Reader]:
-    """Open *database* for reading, with everything in it that dead programs left.
+    """Open *database* for reading, after the spools of dead processes are delivered.
 
     Raises:
-        Failure: if there is no such database; it is not made.
+        Failure: if the database does not exist; it is not created.
     """
     _require(database)
     from structjob.store.factory import make_store
@@ -304,7 +310,7 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
 
 
 def _require(database: Database) -> None:
-    """Refuse what would have to be made first."""
+    """Refuse a database that does not exist yet."""
     if database.in_memory:
         raise Failure(
             f"{database.shown} is in memory: nobody but the program that made it can read it; name a file, such as sqlite:///jobs.db"
@@ -327,7 +333,7 @@ def _require(database: Database) -> None:
 
 
 def _left_for(database: Database) -> int:
-    """Return how many bytes wait for a database file that is not there."""
+    """Return how many bytes wait for a database file that does not exist."""
     from structjob.spool import directory as spool_directory
 
     found = places_of(database)
@@ -350,8 +356,9 @@ def _where(database: Database) -> str:
 
 
 async def _require_tables(database: Database, store: Store) -> None:
-    """Refuse a server's database without structjob's tables, unless a program that could not reach
-    it left lines for it.
+    """Refuse a server's database without structjob's tables, unless a spool waits for it.
+
+    A program leaves such a spool when it could not reach the database.
     """
     if database.url.get_backend_name() == "sqlite":
         return  # before the import, which takes a tenth of a second
@@ -377,7 +384,7 @@ def _another(database: Database) -> str:
 
 
 def _has_tables(path: Path) -> bool:
-    """Return whether structjob's tables are there: reading must not put them into somebody else's
+    """Return whether structjob's tables exist, because reading must not create them in a foreign
     database.
     """
     import sqlite3
@@ -391,5 +398,5 @@ def _has_tables(path: Path) -> bool:
                 "SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)
             ).fetchone()
     except sqlite3.Error:
-        return True  # whatever it is, opening says it better
+        return True  # whatever the fault is, opening the database reports it better
     return found is not None

@@ -1,4 +1,4 @@
-"""``structjob doctor``: what a person would look at first when something is wrong."""
+"""``structjob doctor``: the first checks to make when something is wrong."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: 
 
 
 _LOOKED_AT = 100_000
-"""Lines without a correlation id that are counted, the newest first."""
+"""Maximum number of lines without a correlation id that are counted, newest first."""
 
 
 async def _uncorrelated(db: Database, since: datetime, *, as_json: bool) -> None:
-    """Show where lines come from that have no correlation id."""
+    """Show where lines without a correlation id come from."""
     from collections import Counter
 
     from rich.text import Text
@@ -121,7 +121,7 @@ async def _uncorrelated(db: Database, since: datetime, *, as_json: bool) -> None
 
 
 _SHOWN = 50
-"""Places that are listed."""
+"""Maximum number of places in the list."""
 
 
 def _print(findings: list[Finding]) -> None:
@@ -142,5 +142,5 @@ def _print(findings: list[Finding]) -> None:
         if finding.advice is not None:
             rows.append([Text(""), Text(f"do: {escape(finding.advice)}", style="bold")])
     screen = console()
-    # What to do must be readable to its end, also on a narrow terminal.
+    # The advice must be readable in full, also on a narrow terminal.
     put_lines(columns(("CHECK", "FOUND"), rows, max(screen.width, 400)), screen)

@@ -1,4 +1,4 @@
-"""``structjob errors``: what goes wrong, each error once; whether it is dealt with."""
+"""``structjob errors``: errors grouped by fingerprint, and whether they are resolved."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from structjob.statistics import ErrorGroup
 
 OCCURRENCES = 5
-"""Occurrences that are shown of an error, the latest first."""
+"""Number of occurrences shown of an error, latest first."""
 
 _LOOKS = {"open": "red", "regressed": "magenta", "resolved": "green"}
 _OUTCOMES = {"final": "final: it ended a job", "recovered": "recovered: its jobs went on", None: ""}
@@ -33,7 +33,7 @@ _WHERE = 40
 
 
 class _Default(click.Group):
-    """A group whose options alone mean its command ``list``."""
+    """A group that runs its command ``list`` if it is given only options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):

@@ -1,6 +1,4 @@
-"""What is to be said of running jobs: how far they are, how much is left, which take longer than
-usual.
-"""
+"""Estimates of running jobs: their progress, their time left, and which take longer than usual."""
 
 from __future__ import annotations
 
@@ -17,34 +15,37 @@ if TYPE_CHECKING:
     from structjob.statistics import Expectation
 
 _LEARN_EVERY = 30.0
-"""Seconds for which an operation's history is kept: it changes slowly, and a screen is drawn every
-second.
+"""Seconds for which an operation's history is cached: it changes slowly, and a screen is redrawn
+every second.
 """
 
 _OPERATIONS = 100
-"""Operations whose history is looked up at most; where more run at once, nobody reads it."""
+"""Maximum number of operations whose history is looked up; a longer screen cannot be read
+anyway.
+"""
 
 
 class Estimates:
-    """Tells of running jobs.
+    """Estimates of running jobs.
 
     Args:
-        reader: Where they are read.
+        reader: Reads the jobs.
     """
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._former: dict[str, tuple[float, list[float]]] = {}
         self.underway: dict[str, Underway] = {}
-        """Of each job looked at that has steps, how far it is by them."""
+        """The progress by steps, of each examined job that has steps."""
         self.expected: dict[str, Expectation] = {}
-        """Of each job looked at, its duration beside those of its operation's last completed jobs.
+        """The duration compared with the last completed jobs of the operation, of each examined
+        job.
         """
         self.silent: dict[str, Silence] = {}
-        """Those of the jobs looked at whose process gives no sign of life."""
+        """The examined jobs whose process gives no sign of life."""
 
     async def look(self, jobs: Sequence[JobRecord], now: datetime) -> None:
-        """Look at those of *jobs* that are running, at the moment *now*."""
+        """Examine those of *jobs* that are running, at the time *now*."""
         from structjob.queries import estimates
         from structjob.statistics import Expectation
 

@@ -1,6 +1,4 @@
-"""``structjob export``: a job as a file that can be imported, or lines for a spreadsheet or another
-program.
-"""
+"""``structjob export``: writes a job as a file to import, or lines as CSV or JSON."""
 
 from __future__ import annotations
 
@@ -135,8 +133,10 @@ async def _export(
 async def _lines(
     reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool
 ) -> AsyncIterator[bytes]:
-    """Yield log lines as CSV or JSON; with *shown*, CSV has nothing in it that a terminal would
-    obey, as JSON never has.
+    """Yield log lines as CSV or JSON.
+
+    With *shown*, CSV is escaped so that it contains nothing that a terminal would interpret. JSON
+    never contains such characters.
     """
     from structjob.models import EventRecord
     from structjob.text.escaping import escape
@@ -165,7 +165,7 @@ def _cell(value: Any) -> str:
 
 
 class _Taken:
-    """A file that `csv` writes to, and whose text is taken at once."""
+    """A file for `csv` to write to; each written text is taken out at once."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -1,4 +1,4 @@
-"""Which lines a command is about: the options that say so, and what they come to."""
+"""The options that select log lines, and the `LogFilter` fields that they become."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NAMES = (
 def attributes(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Read ``key=value`` options: a value that is JSON is what it says, anything else is text, as
-    it is stored.
+    """Parse ``key=value`` options. A value that is valid JSON is parsed; any other value is stored
+    as text.
     """
     found: dict[str, Any] = {}
     if not values:
-        # before the import: `structjob run` runs the program where an installation is broken, too
+        # before the import: `structjob run` must work even in a broken installation
         return found
     import msgspec
 
@@ -113,21 +113,21 @@ _OPTIONS = (
 
 
 def filtered(function: F) -> F:
-    """Add the options that choose lines; `chosen` takes them."""
+    """Add the options that select lines; `chosen` converts them."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
 
 
 def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
-    """Return the fields of `LogFilter` that the options amount to.
+    """Return the fields of `LogFilter` for the given options.
 
     Args:
         given: The options of `filtered`.
         id_: The job, if one is named.
 
     Raises:
-        click.UsageError: if they do not go together.
+        click.UsageError: if the options exclude each other.
     """
     from structjob.filters import LogFilter
 
@@ -143,5 +143,5 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
         if given[name] not in (None, {}, (), False)
         or (name == "correlated" and given[name] is False)
     }
-    LogFilter.of(**found)  # whatever is wrong with it is said before anything is opened
+    LogFilter.of(**found)  # reports invalid values before anything is opened
     return found

@@ -1,4 +1,4 @@
-"""Following the log: the lines that are there, then those that come."""
+"""Follow the log: show the existing lines, then each new one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from structjob.models import EventRecord, Gap
 
 FOLLOWED = 10
-"""Lines that following all jobs begins with."""
+"""Number of existing lines shown first when all jobs are followed."""
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks for what dead programs left, and for the end of the job."""
+"""Seconds between two checks for spools of dead processes, and for the end of the job."""
 
 
 async def show_tail(
@@ -26,16 +26,16 @@ async def show_tail(
     last: int | None,
     children: bool,
 ) -> None:
-    """Show the lines that match, and then each that comes; until the job ends, if one is given.
+    """Show the lines that match, and then each new one, until the job ends if one is given.
 
     Args:
-        db: Where they are read.
+        db: The database.
         given: The job.
         filters: Fields of `structjob.LogFilter`.
         as_json: As lines of JSON.
         utc: Times in UTC.
-        last: How many of those that are there already, the last; None: all.
-        children: With the lines of child jobs.
+        last: How many of the newest existing lines to show first; ``None``: all.
+        children: Include the lines of child jobs.
     """
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
@@ -66,6 +66,6 @@ async def _follow(
             if not events:
                 if ended and not tail.waiting:
                     return
-                # Its last lines may be stored a moment after its last status: one more look is the
-                # last, unless some wait for others.
+                # A job's last lines may be stored a moment after its last status. So one more look
+                # follows, or several while events of other jobs are ahead of these lines.
                 ended = job_id is not None and (await reader.jobs.get(job_id)).status.terminal

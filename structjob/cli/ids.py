@@ -1,4 +1,4 @@
-"""Ids short enough to be typed."""
+"""Resolve short ids that a person types."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HEX = re.compile(r"[0-9a-f-]+")
 
 
 async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobRecord:
-    """Return the job that *given* means: any id, the beginning of one, or its end as it is shown.
+    """Return the job that *given* names: any of its ids, the beginning of one, or its end as shown.
 
     Args:
-        reader: Where it is looked up.
-        given: What was typed.
-        names: The name of an operation stands for its newest job, too.
+        reader: Looks up the job.
+        given: The typed text.
+        names: Also accept the name of an operation; it means its newest job.
 
     Raises:
-        JobNotFound: if there is none.
-        InvalidArgument: if there are several.
+        JobNotFound: if there is no such job.
+        InvalidArgument: if several jobs match.
     """
     try:
         return await reader.jobs.resolve(given)
@@ -43,7 +43,7 @@ async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobReco
 
 
 async def _ending(reader: Reader, given: str) -> JobRecord | None:
-    """Return the job whose id ends like this."""
+    """Return the job whose id ends with *given*; ``None`` if *given* is too short."""
     return await reader.jobs.ending(given) if len(given) >= _LEAST_TYPED else None
 
 

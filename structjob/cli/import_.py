@@ -1,4 +1,4 @@
-"""``structjob import``: takes in what ``structjob export`` wrote, or an older tracker."""
+"""``structjob import``: imports what ``structjob export`` or an older tracker wrote."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def import_(
     from structjob.cli.database import execute
     from structjob.transfer.imports import to_be_read_twice
 
-    # Here, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
+    # In the main thread, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
     with to_be_read_twice(_STDIN if str(file) == "-" else file) as readable:
         found = execute(_import(db, readable, dry_run=dry_run, new_ids=new_ids))
     if map_ is not None:
@@ -71,7 +71,7 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
             f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db",
             code=2,
         )
-    # Only to check, no database is made.
+    # A dry run does not create a database.
     absent = dry_run and db.path is not None and not db.exists()
     store = make_store("sqlite://" if absent else db.url, {})
     await store.open()

@@ -1,1 +1,1 @@
-"""The demo: a workload to look at, its progress on the screen, and the command."""
+"""The demo: a workload, its progress on the screen, and the command."""

@@ -1,4 +1,4 @@
-"""``structjob demo``: real work, watched, and what came of it, measured."""
+"""``structjob demo``: does real work, shows its progress, and measures the result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OWN = "structjob-demo.db"
 """The demo's database, in the working directory, unless ``--db`` names another."""
 
 WATCHED = 3.0
-"""Seconds that the largest part takes, where somebody watches."""
+"""Seconds for the largest part, when the output is a terminal."""
 
 
 @click.command(
@@ -57,7 +57,7 @@ def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> Non
     from structjob.cli.database import Database, execute
 
     if not db.typed:
-        # whatever the environment names: a program's database is no place for a demo
+        # ignore the environment: the demo must not write into a program's database
         db = Database(OWN)
     if db.in_memory:
         raise Failure(
@@ -110,8 +110,7 @@ async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bo
                 await tracker.flush()
                 flushed = time.perf_counter() - began
                 ledger, session_id = tracker.ledger(), tracker.session_id
-                # Of this session alone: the database may hold others, which is not the demo's
-                # affair.
+                # Only this session: the database may hold others, which do not belong to the demo.
                 checked = next(
                     session
                     for session in (await tracker.verify()).sessions
@@ -139,7 +138,9 @@ async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bo
 
 
 def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
-    """Return how many lines did not arrive, by each of the accounts."""
+    """Return how many lines are missing: the maximum of the two counts, plus rejected and measured
+    losses.
+    """
     return max(ledger.accepted - ledger.stored, checked.missing) + ledger.rejected + speed.lost
 
 
@@ -193,7 +194,8 @@ def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
     lines = [(command_line(*words, db=db.option), about) for words, about in commands]
     longest = max(len(command) for command, _ in lines)
     print(f"\n{paint('Type next', 'bold', colour)}")
-    # A command that a terminal breaks cannot be read: then what it is about stands above it.
+    # A wrapped command cannot be read: if one would not fit, its explanation goes on the line
+    # above.
     beside = max(longest + 4 + len(about) for _, about in lines) <= _columns()
     for command, about in lines:
         typed, why = paint(command, "cyan", colour), paint(about, "dim", colour)

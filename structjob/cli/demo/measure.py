@@ -1,6 +1,4 @@
-"""How fast logging is here and now: measured in a database of its own, so that nothing is left of
-it.
-"""
+"""Measure the speed of logging on this machine, in a temporary database."""
 
 from __future__ import annotations
 
@@ -11,15 +9,15 @@ from pathlib import Path
 
 LINES = 20_000
 _BREATH = 500
-"""Lines between two turns of the loop: a program does other things as well."""
+"""Lines between two turns of the event loop, because a real program also does other things."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What was measured.
+    """The result of the measurement.
 
     Args:
-        lines: How many were logged.
+        lines: How many lines were logged.
         logging: Seconds spent in log calls.
         storing: Seconds from the first call until the last line was stored.
         lost: Lines that were not stored.
@@ -32,7 +30,7 @@ class Speed:
 
 
 async def measure(directory: Path) -> Speed:
-    """Log some lines within a job, into a database in *directory*."""
+    """Log lines within a job, into a database in *directory*, and return the measured speed."""
     import structlog
 
     import structjob

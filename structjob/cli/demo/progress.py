@@ -1,6 +1,4 @@
-"""What the demo shows while it works: bars at the bottom of a terminal with the log above them, or
-the log alone.
-"""
+"""The display of the running demo: the log, and on a terminal progress bars below it."""
 
 from __future__ import annotations
 
@@ -20,11 +18,10 @@ if TYPE_CHECKING:
 
 
 class DemoView:
-    """A sink of the log and a view of the work in one: on a terminal both share it, and neither
-    tears the other.
+    """A sink of the log and a view of the work in one, because on a terminal both share the screen.
 
     Args:
-        stream: Where to show it.
+        stream: The output stream.
         bars: Whether to show bars.
     """
 
@@ -69,7 +66,7 @@ class DemoView:
     # --------------------------------------------------------------------------
 
     def emit(self, record: SinkEvent) -> None:
-        """Show *record*, unless it tells of a single file or of what a bar shows."""
+        """Show *record*, unless it is about a single file or about progress that a bar shows."""
         kind = record.kind
         if (
             record.logger == FILES

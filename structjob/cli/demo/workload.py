@@ -1,8 +1,7 @@
-"""The work that the demo does: a directory tree is moved in parts, at once, and every byte of it is
-verified.
+"""The demo's work: move the parts of a directory tree concurrently, and verify every byte.
 
-All of it is real: files are read, copied and hashed. Two things go wrong each time, so that one can
-see what becomes of it: one part's volume does not answer at first, and one copy is damaged.
+All of it is real: files are read, copied and hashed. Two faults occur in each run to show how they
+are recorded: one part's volume does not answer at first, and one copy is damaged.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from structjob.tracker import Tracker
 
 PARTS = {"accounts": 18, "documents": 24, "invoices": 20, "mail": 28, "photos": 14, "scans": 16}
-"""Parts of the tree that is made, and how many files each has."""
+"""The parts of the generated tree, and the number of files in each."""
 
 MAX_PARTS = 8
 MAX_FILES = 2_000
@@ -33,44 +32,44 @@ MAX_BYTES = 256 * 1024 * 1024
 RETRIES = 3
 
 FILES = "demo.files"
-"""The logger that tells of each file; a screen shows the parts only."""
+"""The logger for single files; the screen shows only the parts."""
 
 
 class VolumeTimeout(TimeoutError):
-    """The fault that passes: a second try succeeds."""
+    """The transient fault: a second attempt succeeds."""
 
 
 class ChecksumMismatch(Exception):
-    """The fault that stays: what was written is not what was read."""
+    """The permanent fault: the bytes written differ from the bytes read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Files that are moved together, by their paths below the source."""
+    """Files that are moved together, by their paths relative to the source."""
 
     name: str
     files: tuple[Path, ...]
 
 
 class View(Protocol):
-    """Shows how far it is."""
+    """Shows the progress of the work."""
 
     def begin(self, parts: Sequence[Part]) -> None:
-        """The parts are known; each file is copied, then verified."""
+        """Start the display; the parts are known now. Each file is copied, then verified."""
 
     def advance(self, part: str) -> None:
-        """One file more was copied or verified."""
+        """Count one more file as copied or verified."""
 
     def again(self, part: str) -> None:
-        """The part begins again."""
+        """Reset a part that starts again."""
 
     def end(self, part: str, *, ok: bool) -> None:
-        """The part is done, or has failed."""
+        """Mark a part as done or failed."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of it."""
+    """The result of the work."""
 
     job_id: str = ""
     failed_job_id: str = ""
@@ -83,7 +82,7 @@ class Outcome:
 
 
 def make_tree(root: Path) -> None:
-    """Make a tree of some files in *root*: the same ones each time."""
+    """Create a small tree of files in *root*; it is the same in each run."""
     draw = random.Random(20)
     for part, count in PARTS.items():
         directory = root / part
@@ -98,11 +97,11 @@ class Migration:
     """Moves the files below *source* to *target*.
 
     Args:
-        tracker: Where it is recorded.
-        source: What is moved; only read.
-        target: Where to; an empty directory.
-        view: Who is told how far it is.
-        pace: Seconds to wait at each file, so that an eye can follow; 0 for as fast as it goes.
+        tracker: Records the work.
+        source: The source directory; only read.
+        target: The target directory; must be empty.
+        view: Shows the progress.
+        pace: Seconds to wait at each file, so that a person can follow; 0 for full speed.
     """
 
     def __init__(
@@ -118,9 +117,9 @@ class Migration:
         self.outcome = Outcome()
 
     async def run(self, owner: str | None) -> Outcome:
-        """Do it all, as one job."""
+        """Do all the work as one job."""
         began = time.monotonic()
-        # Secrets, as they get into logs everywhere; what is stored and shown of them is a mark.
+        # Secrets as they get into real logs; they are stored and shown as a mark only.
         access = {
             "catalog": "postgresql://mover:hunter2@catalog.internal/files",
             "api_key": "sk-demo-4f9a1c",
@@ -159,7 +158,7 @@ class Migration:
         return parts
 
     async def _guarded(self, job: Job, step: Step, part: Part, number: int) -> None:
-        """Move one part; a damaged copy fails it and nothing else."""
+        """Move one part; a damaged copy fails this part and no other."""
         try:
             async with job.child(
                 "copy-part",
@@ -224,7 +223,7 @@ class Migration:
 
 
 def _parts(source: Path) -> list[Part]:
-    """Return the files below *source*, by the directory right below it that they are in."""
+    """Return the files below *source*, grouped by its immediate subdirectories."""
     groups: dict[str, list[Path]] = {}
     count = size = 0
     for path in sorted(source.rglob("*")):
@@ -243,7 +242,7 @@ def _parts(source: Path) -> list[Part]:
 
 
 def _copied(source: Path, target: Path) -> tuple[str, int]:
-    """Copy one file; return its checksum as it was read, and its size."""
+    """Copy one file; return the checksum of the source, and the size of the copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
     return _sha256(source), target.stat().st_size
@@ -255,7 +254,7 @@ def _sha256(path: Path) -> str:
 
 
 def _damage(path: Path) -> None:
-    """Do to the copy what a bad disk would do."""
+    """Damage the copy as a bad disk would."""
     with path.open("r+b") as file:
         first = file.read(1) or b"\0"
         file.seek(0)
