@@ -1,4 +1,4 @@
-"""One job as a page of text that fits on a screen or two."""
+"""A job's page: all about one job as text that fits on one or two screens."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ if TYPE_CHECKING:
     from structjob.statistics import Estimate, Expectation
 
 MOST = 60
-"""Lines of a page, unless all is asked for."""
+"""Maximum number of lines of a page, unless all are requested."""
 
 ROOM = 20
-"""Steps, and descendants with their steps, that are shown in full; of more, those are picked that
-one looks for first.
+"""Number of steps, and of descendants with their steps, that are shown in full. If there are more,
+the most important ones are selected.
 """
 
 TRACEBACK = 12
-"""Lines of a traceback that are shown: its end, where the error is."""
+"""Number of lines shown of a traceback: its end, where the error is."""
 
 _NAME = 26
 _INTERVAL = 18
-"""Columns in which it is shown when something ran."""
+"""Columns for the time at which something ran."""
 
 _LABEL = 14
 
@@ -64,14 +64,14 @@ Row = Sequence[Piece]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What a page tells of a job besides its steps and children.
+    """What a page shows of a job besides its steps and children.
 
     Args:
-        attempts: All attempts at it.
-        last: Its last lines, where they are of use.
-        missing: How many of its lines were given up, by reason.
-        estimate: What it and its steps were to be expected to take.
-        silence: Since when its process gives no sign of life, if it gives none.
+        attempts: All its attempts.
+        last: Its last lines, where they are useful.
+        missing: How many of its lines were dropped, by reason.
+        estimate: The expected duration of the job and its steps.
+        silence: Set if its process gives no sign of life; says since when.
     """
 
     attempts: Sequence[AttemptRecord]
@@ -88,8 +88,8 @@ class _Section:
     Args:
         title: The title.
         rows: The lines.
-        weight: How many lines it gets where others get one.
-        end: Whether its end says more than its beginning.
+        weight: Its share of the available lines, relative to other sections.
+        end: Whether the end of the section is more important than its beginning.
     """
 
     title: Row
@@ -98,7 +98,7 @@ class _Section:
     end: bool = False
 
     def cut(self, room: int) -> Sequence[Row]:
-        """Return at most *room* of the lines, at least one."""
+        """Return at most *room* of the lines, but at least one."""
         if len(self.rows) <= room:
             return self.rows
         left = len(self.rows) - max(room - 1, 0)
@@ -117,11 +117,11 @@ class JobPage:
     """One job as text.
 
     Args:
-        overview: The job with those of its steps and descendants that are shown.
-        about: What else there is to tell.
-        screen: Where it is shown.
+        overview: The job, and those of its steps and descendants that are shown.
+        about: The other facts to show.
+        screen: The output.
         utc: Times in UTC, not in local time.
-        whole: Without a limit to the lines.
+        whole: Show all lines, without a limit.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class JobPage:
         self._lasted = max(took(self._job, self._now) or 0.0, 1e-6)
 
     def print(self) -> None:
-        """Print it."""
+        """Print the page."""
         head = [*wrapped(self._title(), self._width, 2), *self._facts()]
         put_rows(head, self._screen)
         if self._whole:
@@ -220,8 +220,9 @@ class JobPage:
     # --------------------------------------------------------------------------
 
     def _streams(self) -> Iterator[tuple[Row, Iterator[Row]]]:
-        """Yield the steps and the children: each a title, and rows of which there may be
-        100,000.
+        """Yield the section of the steps and that of the children: each a title and its rows.
+
+        There may be 100,000 rows.
         """
         overview = self._overview
         root = overview.tree
@@ -278,7 +279,7 @@ class JobPage:
         while waiting:
             tree, indent = waiting.pop()
             yield self._row(indent, _name(tree.job), tree.job, short(tree.job.id))
-            # A job's error is that of one of its steps, most often: it is told there.
+            # A job's error is usually the error of one of its steps, which shows it already.
             if tree.job.error is not None and not any(
                 step.error is not None for step in tree.steps
             ):
@@ -450,19 +451,21 @@ def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
 
 
 def _colour(status: str) -> str:
-    """Return the colour of an error; that of a job that went on is red, too."""
+    """Return the color of an error; it is red for a completed job, too."""
     return colour_of("failed" if status == "completed" else status)
 
 
 def _name(job: JobRecord) -> str:
-    """Return what tells a job apart from the others of its parent, which are many and alike."""
+    """Return the name that distinguishes a job from its siblings, which often have the same
+    operation.
+    """
     from structjob.text.escaping import escape
 
     return escape(job.description or job.operation).split("\n", 1)[0]
 
 
 def _done(step: StepRecord) -> str:
-    """Return how many units of a step are done, of how many."""
+    """Return the completed and the total units of a step."""
     if step.total:
         return f"{units(step.completed or 0)}/{units(step.total)}"
     return units(step.completed) if step.completed else ""
@@ -480,8 +483,8 @@ def _hidden(hidden: Counter[str]) -> Iterator[Row]:
 
 
 def _shares(sections: Sequence[_Section], room: int) -> list[int]:
-    """Return how many of *room* lines each section gets: what is short leaves its share to what is
-    long.
+    """Return how many of *room* lines each section gets; short sections leave their rest to long
+    ones.
     """
     shares = [0] * len(sections)
     while True:
@@ -500,8 +503,8 @@ def _shares(sections: Sequence[_Section], room: int) -> list[int]:
 
 
 def usual(expected: Expectation) -> str:
-    """Return what a duration is beside the former ones; nothing while those are too few to judge
-    by.
+    """Return how a duration compares with the former ones; empty while there are too few to
+    judge.
     """
     if not expected.judged or expected.median_ms is None:
         return ""
@@ -519,7 +522,7 @@ def raised(traceback: str | None) -> bool:
 
 
 def _in_full(error: ErrorInfo) -> str:
-    """Return an error with all lines of its message; see `what_failed`."""
+    """Return an error with all lines of its message; see `what_failed` for one line."""
     if not error.message:
         return error.type
     return error.message if error.type in OURS else f"{error.type}: {error.message}"

@@ -1,4 +1,4 @@
-"""``structjob jobs``: what there is, what runs, what failed."""
+"""``structjob jobs``: lists jobs: recent, running or failed ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEADINGS = ("ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "LEFT", "DE
 _ATTEMPT_HEADINGS = ("ID", "ATTEMPT", "OPERATION", "STATUS", "STARTED", "TOOK", "DETAIL")
 
 _OPERATION = 32
-"""Columns of an operation's name on a terminal at most."""
+"""Maximum number of columns for an operation's name on a terminal."""
 
 
 @click.command(
@@ -224,7 +224,7 @@ async def _list_attempts(
 async def _attempt_table(
     reader: Reader, found: Sequence[AttemptRecord], screen: Console, *, utc: bool
 ) -> list[Text]:
-    """Return attempts as the lines of a table, below its headings."""
+    """Return the headings and the attempts as lines of a table."""
     from rich.text import Text
 
     from structjob.text.escaping import escape
@@ -284,17 +284,16 @@ async def table(
     roots: bool = False,
     below: Mapping[str, Family] | None = None,
 ) -> list[Text]:
-    """Return *jobs* as the lines of a table, below its headings; of those that run, with what
-    *estimates* finds.
+    """Return the headings and *jobs* as lines of a table; running jobs with their estimates.
 
     Args:
-        jobs: What to show.
-        estimates: Tells how far they are, and how much is left.
-        screen: Where they are shown.
+        jobs: The jobs to show.
+        estimates: Returns the progress and the time left of running jobs.
+        screen: The output.
         utc: Times in UTC.
-        dated: With the times they began.
-        roots: They are roots: the parent of one that has a parent is in another database, and is
-            named.
+        dated: Include the times at which the jobs started.
+        roots: The jobs are roots. A root that has a parent is named with it: the parent is in
+            another database.
         below: The families of the jobs, which then are roots, too.
     """
     from rich.text import Text
@@ -309,7 +308,7 @@ async def table(
             one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))
         ]
     await estimates.look(listed, now)
-    # Whoever reads a pipe takes the whole id; a person types its end.
+    # A pipe gets the whole id; on a terminal, its end is enough to type.
     rows = []
     for job in listed:
         operation = Text("└ " if job.parent_job_id is not None else "", style="dim").append(
@@ -351,7 +350,7 @@ async def table(
 
 
 _ALMOST = 99.0
-"""What a running job's steps come to at most: as long as it runs, it may begin another."""
+"""Maximum percentage of a running job by its steps, because it may start another step."""
 
 
 def _done(job: JobRecord, underway: Underway | None) -> str:
@@ -365,8 +364,9 @@ def _done(job: JobRecord, underway: Underway | None) -> str:
 
 
 def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float | None:
-    """Return how many seconds a job, an attempt or a step has taken, until *now* if it runs; None
-    if nobody knows.
+    """Return how many seconds a job, an attempt or a step has taken; ``None`` if that is unknown.
+
+    If it is still running, the time is counted until *now*.
     """
     if what.duration_ms is not None:
         return what.duration_ms / 1000
@@ -379,8 +379,8 @@ def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float |
 
 
 def what_failed(error: ErrorInfo) -> str:
-    """Return an error in one line, with its type unless that is one of ours, which says nothing
-    more.
+    """Return an error in one line, with its type unless it is one of ours, which adds no
+    information.
     """
     message = error.message.split("\n", 1)[0]
     if not message:
@@ -389,8 +389,9 @@ def what_failed(error: ErrorInfo) -> str:
 
 
 def _left(expected: Expectation) -> Text:
-    """Return how much longer a running job will take, or what it takes as a rule if it is slow;
-    nothing with too little to judge by.
+    """Return the time left of a running job, or the usual duration if it is slower than usual.
+
+    Returns an empty text if there is too little history to judge.
     """
     from rich.text import Text
 
@@ -406,8 +407,10 @@ def _left(expected: Expectation) -> Text:
 
 
 def status_of(status: str, silence: Silence | None) -> Text:
-    """Return how a job's status is shown; with a question mark where it says it runs, and its
-    process gives no sign of life.
+    """Return a job's status as it is shown.
+
+    A job that is recorded as running, but whose process gives no sign of life, gets a question
+    mark.
     """
     from rich.text import Text
 
@@ -419,13 +422,14 @@ def status_of(status: str, silence: Silence | None) -> Text:
 
 
 def no_sign(silence: Silence) -> str:
-    """Return in words that a process seems to be dead."""
+    """Return a text which says that a process seems to be dead."""
     return f"no sign of life for {lasting(silence.seconds)} ({silence.process})"
 
 
 def _children(family: Family) -> Text:
-    """Return how many descendants a job has, and how many of them failed; by status if they have
-    not all ended well.
+    """Return how many descendants a job has, and how many of them failed.
+
+    The counts are by status if not all of them ended well.
     """
     from rich.text import Text
 
@@ -439,7 +443,7 @@ def _children(family: Family) -> Text:
 
 
 def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) -> Text:
-    """Return what is best to know: what went wrong, what it is at, what it is for."""
+    """Return the most useful detail of a job: its error, its current step or its description."""
     from rich.text import Text
 
     from structjob.text.escaping import escape

@@ -1,4 +1,4 @@
-"""Events on stdout: as lines for people, or as JSON."""
+"""Shows events on stdout: as lines for people, or as JSON."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from structjob.text.wording import count_of
 
 
 def width() -> int:
-    """Return how many columns the terminal has."""
+    """Return the number of columns of the terminal."""
     return shutil.get_terminal_size().columns
 
 
 class Screen:
-    """Puts events on stdout.
+    """Shows events on stdout.
 
     Args:
         as_json: As lines of JSON.
         utc: Times in UTC.
-        about: The job they are about.
-        at_once: Each as it comes: somebody is waiting for it.
+        about: The job that all events belong to, if they do.
+        at_once: Flush each event, because a reader is waiting for it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Screen:
 
     @property
     def overflown(self) -> bool:
-        """Whether a terminal, which has no pager, has shown more lines than it has room for."""
+        """Whether a terminal without a pager has shown more lines than it has room for."""
         return (
             is_terminal(sys.stdout)
             and screen.later is None
@@ -72,13 +72,13 @@ class Screen:
             sys.stdout.flush()
 
     def separate(self) -> None:
-        """Show that lines are left out here."""
+        """Show a separator where lines are left out."""
         if not self._json_lines and self.shown:
             sys.stdout.write(self._separator + "\n")
 
     @staticmethod
     def tell(gap: Gap) -> None:
-        """Say that lines are missing here."""
+        """Report that lines are missing here."""
         number = gap.last_seq - gap.first_seq + 1
         lines = count_of(number, "line", "is", "are")
         say(

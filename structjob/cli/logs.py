@@ -1,4 +1,4 @@
-"""``structjob logs``: the lines, of one job or of all."""
+"""``structjob logs``: shows the lines of one job or of all jobs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from structjob.models import EventRecord
 
 AT_ONCE = 1_000
-"""Events read at a time."""
+"""Number of events per read."""
 
 AROUND = 5
-"""Lines before and after the one that ``--around`` names, unless ``--context`` says how many."""
+"""Default number of lines before and after the one of ``--around``; ``--context`` sets another."""
 
 _DIGITS = 20
-"""Digits of a number of 64 bits at most."""
+"""Maximum number of digits of a 64-bit number."""
 
 
 def event_name(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[int, int] | None:
-    """Read the name of an event: its session and its number there."""
+    """Parse the name of an event: its session and its number in that session."""
     if value is None:
         return None
     session, colon, number = value.partition(":")
@@ -151,7 +151,7 @@ def logs(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
-    """How the lines are wanted."""
+    """The requested selection and format of the lines."""
 
     json_form: str | None
     utc: bool
@@ -210,8 +210,9 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
 def _advise(
     db: Database, given: str | None, screen: Screen, wish: _Wish, *, narrowed: bool
 ) -> None:
-    """Say what to type next where nothing was found, or more than a terminal without a pager can
-    show.
+    """Suggest the next command where nothing was found, or where the output does not fit.
+
+    The output does not fit if it is longer than a terminal without a pager can show.
     """
     if screen.shown:
         if screen.overflown and wish.tail is None and wish.limit is None:
@@ -245,7 +246,7 @@ async def _first(
 async def _last(
     reader: Reader, filters: Mapping[str, Any], number: int
 ) -> AsyncIterator[EventRecord]:
-    """Yield the last *number* events, read from the end."""
+    """Yield the last *number* events; they are read from the end."""
     found: list[EventRecord] = []
     cursor: str | None = None
     while len(found) < number:
@@ -265,10 +266,10 @@ async def _around(
     wish: _Wish,
     screen: Screen,
 ) -> AsyncIterator[EventRecord]:
-    """Yield each event that matches with its neighbours, as ``grep -C`` does.
+    """Yield each matching event with its neighbors, as ``grep -C`` does.
 
-    All events of the scope and those that match come in the same order. So they are read side by
-    side, and only the neighbours are kept.
+    All events of the scope and the matching events come in the same order. So both are read in
+    parallel, and only the neighbors are kept in memory.
     """
     span = {name: filters[name] for name in ("since", "until", "type") if name in filters}
     everything = reader.logs.iterate(limit=AT_ONCE, **scope, **span)

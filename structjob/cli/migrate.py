@@ -1,5 +1,5 @@
-"""``structjob migrate``: brings the tables to this version, or prints the SQL for somebody else to
-do it.
+"""``structjob migrate``: brings the tables to this version, or prints the SQL for another user to
+run.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ def _print_sql(
 
 
 def _change(db: Database, down_to: str | None, *, yes: bool) -> tuple[str | None, str | None]:
-    """Upgrade, or downgrade to *down_to*; return the revisions before and afterwards, ``None`` for
-    no tables.
+    """Upgrade, or downgrade to *down_to*; return the revisions before and afterwards.
+
+    A revision is ``None`` if there are no tables.
     """
     from structjob.store import migrations as tables
     from structjob.store.migration_sql import known, order

@@ -13,15 +13,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> Database:
-    # Before the command or behind it: what stands nearer wins.
+    # The option may come before or after the command; the one after it has precedence.
     root = ctx.find_root()
     if value is not None or not isinstance(root.obj, Database):
-        root.obj = Database(value)  # where an error that comes later finds it
+        root.obj = Database(value)  # a later error message reads it here
     return root.obj
 
 
 def database(function: F) -> F:
-    """Add ``--db``, handed over as a `Database`."""
+    """Add ``--db``; the command receives a `Database`."""
     return click.option(
         "--db",
         metavar="URL",
@@ -31,13 +31,14 @@ def database(function: F) -> F:
 
 
 def json_output(function: F) -> F:
-    """Add ``--json``, handed over as *as_json*."""
+    """Add ``--json``; the command receives it as *as_json*."""
     return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(function)
 
 
 class JsonForms(click.Command):
-    """A command whose ``--json`` has two forms: lines, and with ``--json=array`` one array. Click's
-    own optional values would take the argument that follows.
+    """A command whose ``--json`` has two forms: lines, or one array with ``--json=array``.
+
+    Click's own optional values would consume the argument that follows.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -58,8 +59,8 @@ _ARRAY = "--json-array"
 
 
 def json_forms(function: F) -> F:
-    """Add ``--json`` of a command that is a `JsonForms`, handed over as *json_form*: None,
-    ``lines`` or ``array``.
+    """Add ``--json`` to a `JsonForms` command, which receives *json_form*: ``None``, ``lines`` or
+    ``array``.
     """
     lines = click.option(
         "--json",
@@ -73,14 +74,14 @@ def json_forms(function: F) -> F:
 
 def utc(function: F) -> F:
     """Add ``--utc``."""
-    # Eager, since times on the command line are read by it.
+    # Eager, because the parsing of times on the command line depends on it.
     return click.option(
         "--utc", is_flag=True, is_eager=True, help="Times in UTC, not in local time."
     )(function)
 
 
 def pager(function: F) -> F:
-    """Add ``--no-pager``, handed over as *pager*."""
+    """Add ``--no-pager``; the command receives *pager*."""
     return click.option(
         "--no-pager",
         "pager",

@@ -1,4 +1,4 @@
-"""Long output on a terminal goes through a pager, as git's does."""
+"""Sends long output on a terminal through a pager, as git does."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from contextlib import contextmanager
 from structjob.cli import screen
 
 _LESS = "FRX"
-"""What ``less`` is told where $LESS is not set: end at once if all fits on the screen, show
-colours, leave the text on the screen.
+"""Options of ``less`` if $LESS is not set: exit at once if all fits on the screen, show colors, and
+leave the text on the screen.
 """
 
 
 @contextmanager
 def paged(*, wanted: bool = True) -> Iterator[None]:
-    """Send what is written to stdout to the user's pager: $PAGER, else ``less``. Only on a
-    terminal, and not if $NO_PAGER is set.
+    """Send stdout to the user's pager: $PAGER, or else ``less``.
+
+    Does nothing if stdout is not a terminal, or if $NO_PAGER is set.
 
     Args:
-        wanted: Whether the user wants it.
+        wanted: Whether the user wants a pager.
     """
     command = _command() if wanted and screen.is_terminal(sys.stdout) else None
     if command is None:
@@ -49,10 +50,10 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        pass  # the pager was left before the end
+        pass  # the user left the pager before the end
     finally:
         _flush(descriptor)
-        # nobody else holds the pipe: the pager sees the end of the text
+        # the pager sees the end of the text, because this was the only writer of the pipe
         os.dup2(terminal, descriptor)
         os.close(terminal)
         _wait(process)
@@ -62,8 +63,9 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
 
 
 def _flush(descriptor: int) -> None:
-    """Hand on what stdout still holds; if nobody takes it, drop it, so that it does not reach the
-    terminal later.
+    """Write what stdout still buffers.
+
+    If the pager no longer reads, drop the buffer, so that it does not reach the terminal later.
     """
     try:
         sys.stdout.flush()
@@ -95,7 +97,7 @@ def _command() -> list[str] | None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait until the pager ends; Ctrl-C is for the pager then."""
+    """Wait until the pager ends; meanwhile only the pager handles Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.wait()

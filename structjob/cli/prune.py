@@ -1,6 +1,4 @@
-"""``structjob prune``: what is older than it is to be kept is deleted, after a look at how much
-that is.
-"""
+"""``structjob prune``: deletes what is past its retention, after a preview of the amount."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ _PATIENCE = 30.0
 def _ages(
     ctx: click.Context, param: click.Parameter, given: Sequence[str]
 ) -> dict[str, timedelta | None]:
-    """Read ``debug=2d`` or ``failed=forever``, each of them."""
+    """Parse options such as ``debug=2d`` or ``failed=forever``."""
     found: dict[str, timedelta | None] = {}
     for text in given:
         name, equals, age = text.partition("=")
@@ -167,7 +165,7 @@ async def _prune(
 
 
 def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
-    """Return in words what goes: before which moment it must have ended or been logged."""
+    """Return a text that says what is deleted: what ended or was logged before which time."""
 
     def before(age: timedelta) -> str:
         return f"before {full(now - age, utc=utc)}"

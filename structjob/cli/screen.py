@@ -1,6 +1,4 @@
-"""What reaches the screen: data on stdout, messages on stderr; colours where they are wanted, JSON
-where it is asked for.
-"""
+"""Output on the screen: data on stdout, messages on stderr, with optional colors and JSON."""
 
 from __future__ import annotations
 
@@ -20,14 +18,14 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 UNBOUNDED = 10_000
-"""Columns of what is no terminal: whoever reads a pipe wants every word."""
+"""Columns where the output is not a terminal: a reader of a pipe needs the complete text."""
 
 
 class Failure(click.ClickException):
     """Ends the command with one line on stderr.
 
     Args:
-        message: What is wrong, and what to do.
+        message: What is wrong, and how to fix it.
         code: The exit code.
         hint: The next useful command.
     """
@@ -41,20 +39,20 @@ class Failure(click.ClickException):
         from structjob.text.escaping import escape
 
         colour = coloured(sys.stderr)
-        # An id or a path that was typed may hold anything; a database's message, too.
+        # A typed id or path may contain any characters; a database's message may, too.
         say(f"{paint('error:', 'red', colour)} {escape(self.message)}")
         if self.hint is not None:
             say(f"{paint('next:', 'dim', colour)}  {self.hint}")
 
 
 later: list[str] | None = None
-"""While stdout goes through a pager: messages, which are written when it has ended. See
-`structjob.cli.pager`.
+"""Messages that are held back while stdout goes through a pager. They are written when it has
+ended; see `structjob.cli.pager`.
 """
 
 
 def is_terminal(stream: IO[Any]) -> bool:
-    """Return whether a person looks at *stream*, be it through a pager."""
+    """Return whether *stream* is a terminal, directly or through a pager."""
     if later is not None and stream is sys.stdout:
         return True
     try:
@@ -64,8 +62,9 @@ def is_terminal(stream: IO[Any]) -> bool:
 
 
 def coloured(stream: IO[Any]) -> bool:
-    """Return whether *stream* is to be coloured: on a terminal unless ``NO_COLOR`` is set, and
-    wherever ``FORCE_COLOR`` is.
+    """Return whether output to *stream* is colored.
+
+    That is so on a terminal unless ``NO_COLOR`` is set, and always if ``FORCE_COLOR`` is set.
     """
     if os.environ.get("FORCE_COLOR"):
         return True
@@ -75,8 +74,9 @@ def coloured(stream: IO[Any]) -> bool:
 
 
 def console(stream: IO[str] | None = None) -> Console:
-    """Return a Rich console on *stream* (stdout by default) that takes text as it is: no markup, no
-    guessing at numbers.
+    """Return a Rich console on *stream* (default: stdout) that prints text unchanged.
+
+    It interprets no markup and highlights no numbers.
     """
     from rich.console import Console as Rich
 
@@ -99,7 +99,7 @@ def console(stream: IO[str] | None = None) -> Console:
 
 
 def say(message: str) -> None:
-    """Tell the user *message* on stderr; while a pager has the terminal, afterwards."""
+    """Print *message* on stderr; while a pager has the terminal, after the pager has ended."""
     if later is not None:
         later.append(message)
         return
@@ -108,20 +108,20 @@ def say(message: str) -> None:
 
 
 def suggest(command: str) -> None:
-    """Tell the user the next useful *command*."""
+    """Suggest the next useful *command*."""
     say(f"{paint('next:', 'dim', coloured(sys.stderr))}  {command}")
 
 
 def command_line(*words: str, db: str = "") -> str:
-    """Return a command to type: quoted where a shell needs it, with ``--db`` where the database is
-    not the default one.
+    """Return a command to type, quoted for a shell, with ``--db`` unless the database is the
+    default.
     """
     return " ".join([_program(), *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
 
 
 def _program() -> str:
-    """Return what to type for this command: the path it was called by, where a shell does not find
-    its name.
+    """Return what to type for this command: its name, or its path if a shell does not find the
+    name.
     """
     called = sys.argv[0]
     if os.path.basename(called) != "structjob" or shutil.which("structjob") is not None:
@@ -130,7 +130,9 @@ def _program() -> str:
 
 
 def _quoted(word: str) -> str:
-    """Return *word* as a shell takes it, and as a terminal shows it: a name may hold anything."""
+    """Return *word* quoted for a shell, and escaped for a terminal, because a name may hold any
+    character.
+    """
     from structjob.text.escaping import escape
 
     if escape(word) == word:
@@ -143,7 +145,9 @@ def _quoted(word: str) -> str:
 
 
 LAST = 24
-"""Cells of the last column that others give way to: what one came for stands there."""
+"""Minimum number of cells of the last column, which is the most important one; others give way to
+it.
+"""
 
 
 def columns(
@@ -154,16 +158,17 @@ def columns(
     right: Collection[str] = (),
     spare: Sequence[str] = (),
 ) -> list[Text]:
-    """Return *rows* below *headings* as lines of at most *width* columns: the last column takes
-    what the others leave, and is cut to it.
+    """Return *rows* below *headings* as lines of at most *width* columns.
+
+    The last column gets the rest of the width, and is cut to it.
 
     Args:
         headings: One for each column.
         rows: The cells.
-        width: What there is room for.
-        right: Headings of the columns that are flush right.
-        spare: Headings of columns that are left out, the first one first, where the last column
-            would have less than `LAST` cells.
+        width: The available width.
+        right: Headings of the right-aligned columns.
+        spare: Headings of columns that are left out, in this order, where the last column would
+            otherwise have less than `LAST` cells.
     """
     from rich.text import Text
 
@@ -195,7 +200,7 @@ def columns(
 
 
 _ROWS = 500
-"""Rows that are written at a time."""
+"""Number of rows per write."""
 
 
 def width_of(screen: Console) -> int:
@@ -204,8 +209,9 @@ def width_of(screen: Console) -> int:
 
 
 def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
-    """Print *rows*, each on one line: on a terminal cut to its width. There may be 100,000 of them,
-    for which Rich takes too long.
+    """Print *rows*, each on one line; on a terminal they are cut to its width.
+
+    There may be 100,000 rows, for which Rich is too slow.
     """
     from rich.cells import cell_len
     from rich.text import Text
@@ -233,13 +239,13 @@ def put_rows(rows: Iterable[Sequence[Piece]], screen: Console) -> None:
 
 
 def put_lines(lines: Iterable[Text], screen: Console) -> None:
-    """Print *lines*, each as it is."""
+    """Print *lines* unchanged."""
     for line in lines:
         screen.print(line, soft_wrap=True)
 
 
 def as_json(value: object) -> bytes:
-    """Return *value* as one line of JSON in which nothing is left that a terminal would obey."""
+    """Return *value* as one line of JSON without characters that a terminal would interpret."""
     import msgspec
 
     from structjob.text.escaping import escape_json
@@ -256,14 +262,16 @@ def put_json(value: object) -> None:
 
 
 def put_json_line(value: object, *, at_once: bool = True) -> None:
-    """Write *value* as one line of JSON to stdout, *at_once* if somebody waits for it."""
+    """Write *value* as one line of JSON to stdout; *at_once*: flush, because a reader waits for
+    it.
+    """
     _put(as_json(value))
     if at_once:
         sys.stdout.flush()
 
 
 async def put_json_array(values: AsyncIterable[object]) -> None:
-    """Write *values* as one JSON array to stdout, one a line, holding none back."""
+    """Write *values* as one JSON array to stdout, one per line, each as soon as it is available."""
     before = b"["
     async for value in values:
         sys.stdout.buffer.write(before + b"\n" + as_json(value))

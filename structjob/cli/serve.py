@@ -86,7 +86,7 @@ def serve(
 
 
 async def _look_at(db: Database) -> None:
-    """Open the database once: what is wrong with it is said now, and not to the first visitor."""
+    """Open the database once, so that a fault is reported now and not to the first visitor."""
     from structjob.reader import Reader
 
     async with Reader(db.url):

@@ -1,4 +1,4 @@
-"""``structjob sessions``: the programs that log here."""
+"""``structjob sessions``: lists the sessions of trackers that log to the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``structjob show``: all about one job."""
+"""``structjob show``: shows everything about one job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from structjob.queries.overview import Overview
 
 LAST = 5
-"""Lines of the log that are shown of a job that went wrong."""
+"""Number of log lines shown of a job that went wrong."""
 
 
 @click.command(
@@ -130,7 +130,7 @@ async def _show(
 
 
 def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
-    """Return the command that leads to what one wants to see next of *job*."""
+    """Return the most useful next command for *job*."""
     from structjob.queries.overview import FAILED
 
     id_ = short(job.id)
@@ -155,8 +155,9 @@ def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
 
 
 async def _last_lines(reader: Reader, job: JobRecord) -> list[EventRecord]:
-    """Return the last lines before the end of a job that went wrong, where no traceback
-    says more.
+    """Return the last lines before the end of a job that went wrong.
+
+    Returns nothing if a traceback says more.
     """
     from structjob.cli.job_page import raised
 

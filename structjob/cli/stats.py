@@ -1,4 +1,4 @@
-"""``structjob stats``: how jobs fare, how long they take, how much there is."""
+"""``structjob stats``: outcomes, durations and amounts of jobs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STRETCHES = tuple(
     timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 6 * 60, 24 * 60, 7 * 24 * 60)
 )
 _ROWS = 48
-"""Stretches of time that one can take in at a look."""
+"""Number of time intervals that a person can take in at once."""
 
 
 @click.command(
@@ -148,7 +148,7 @@ async def _stats(asked: _Question) -> None:
     if asked.as_json:
         put_json(found)
         return
-    if found:  # a list; what is no list always has something to show
+    if found:  # only a list can be empty
         screen = console()
         headings, rows = _TABLES[asked.what](found, asked)
         put_lines(
@@ -159,8 +159,9 @@ async def _stats(asked: _Question) -> None:
 
 
 def _bucketed(asked: _Question) -> dict[str, Any]:
-    """Return the filters with a bucket, and with the window begun where the clock shows a round
-    number: whole stretches can be compared.
+    """Return the filters with a bucket, and with a window that starts at a round time.
+
+    So whole intervals can be compared.
     """
     from structjob.queries.buckets import FIRST
 
@@ -172,13 +173,14 @@ def _bucketed(asked: _Question) -> dict[str, Any]:
         next((one for one in _STRETCHES if (until - since) <= _ROWS * one), _STRETCHES[-1]),
     )
     if bucket:
-        with suppress(OverflowError, ValueError):  # there is no year 0 to begin in
+        # the start would be in the year 0, which does not exist
+        with suppress(OverflowError, ValueError):
             filters["since"] = since - (since - midnight(since, utc=asked.utc)) % bucket
     return filters
 
 
 def _advise(found: Any, asked: _Question) -> None:
-    """Say what is not on the screen, and the next useful command."""
+    """Report what is not on the screen, and suggest the next useful command."""
     option, filters = asked.db.option, asked.filters
     if isinstance(found, list) and not found:
         narrowed = ", ".join(
@@ -254,7 +256,11 @@ def _fared(one: Summary) -> list[Text]:
 
 
 def percentage(value: float) -> str:
-    """Return a percentage with one digit; never 100 % or 0 % of what is only nearly all or none."""
+    """Return a percentage with one digit.
+
+    It shows 0 % and 100 % only for exact values: values close to them become ``<0.1%`` and
+    ``>99.9%``.
+    """
     if 0 < value < 0.05:
         return "<0.1%"
     if 99.95 <= value < 100:
@@ -344,7 +350,7 @@ def _storage(found: Storage, asked: _Question) -> _Table:
 
 
 def size(bytes_: int | None) -> str:
-    """Return a number of bytes as people say it."""
+    """Return a number of bytes with a readable unit."""
     if bytes_ is None:
         return "?"
     value, units = float(bytes_), iter(("B", "kB", "MB", "GB", "TB"))

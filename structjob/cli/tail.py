@@ -1,4 +1,4 @@
-"""``structjob tail``: the last lines, and those that come."""
+"""``structjob tail``: shows the last lines, and then each new one."""
 
 from __future__ import annotations
 

@@ -14,8 +14,10 @@ _CLOCK = re.compile(r"\d\d?:\d\d(:\d\d)?")
 
 
 def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """Read a time on the command line: how long ago (``-3h``, ``2d``, ``1h30m``), ISO 8601, a time
-    of today, ``today``, ``yesterday``.
+    """Parse a time on the command line.
+
+    Accepts an age (``-3h``, ``2d``, ``1h30m``), ISO 8601, a time of today, ``today`` and
+    ``yesterday``.
     """
     if value is None:
         return None
@@ -45,7 +47,7 @@ def _ago(text: str) -> datetime | None:
 
 
 def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """Read a length of time on the command line: ``15m``, ``1h30m``, ``7d``."""
+    """Parse a duration on the command line: ``15m``, ``1h30m``, ``7d``."""
     if value is None:
         return None
     try:
@@ -58,8 +60,9 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
 
 
 def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """Read an age on the command line: ``30d``, ``2w``, ``6mo`` (of 30 days), ``1y`` (365 days).
-    ``6m`` is refused: it has two readings.
+    """Parse an age on the command line: ``30d``, ``2w``, ``6mo`` (of 30 days), ``1y`` (365 days).
+
+    ``6m`` is refused because it is ambiguous.
     """
     if value is None:
         return None
@@ -80,12 +83,12 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timede
 
 
 def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:
-    """Return when the day of *moment* began in the zone that times are shown in, or one some days
-    before it.
+    """Return when the day of *moment*, or one *days_before* it, began in the displayed time
+    zone.
     """
     day = local(moment, utc=utc).date() - timedelta(days=days_before)
-    # Not by counting hours back from the moment: a day on which clocks are put forward or back has
-    # not 24 of them.
+    # Hours are not counted back from the moment, because a day on which clocks change does not have
+    # 24 of them.
     return datetime.combine(day, time(), UTC if utc else None).astimezone(UTC)
 
 
@@ -98,7 +101,7 @@ def full(moment: datetime | None, *, utc: bool) -> str:
 
 
 def brief(moment: datetime | None, *, utc: bool, now: datetime | None = None) -> str:
-    """Return the time of today, else the date with it."""
+    """Return the time for today's moments, else date and time."""
     if moment is None:
         return ""
     shown = local(moment, utc=utc)

@@ -1,4 +1,4 @@
-"""``structjob token``: who may read and change what ``structjob serve`` shows."""
+"""``structjob token``: manages the tokens that permit access to ``structjob serve``."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from structjob.cli.screen import Failure, command_line, say
 from structjob.cli.times import age, brief
 
 NEEDED = ("fastapi", "uvicorn", "websockets", "itsdangerous")
-"""What the extra ``serve`` installs."""
+"""The packages that the extra ``serve`` installs."""
 
 
 def require_extra() -> None:
-    """Refuse to go on without the extra ``serve``.
+    """Refuse to continue without the extra ``serve``.
 
     Raises:
-        Failure: if something of it is not installed.
+        Failure: if one of its packages is not installed.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -30,7 +30,7 @@ def require_extra() -> None:
 
 
 def file_of(given: str | None) -> Path:
-    """Return the file of tokens: as given, as the environment says, or the default."""
+    """Return the file of tokens: the given one, the environment's, or the default."""
     return Path(given or os.environ.get("STRUCTJOB_TOKEN_FILE") or "structjob-tokens.json")
 
 

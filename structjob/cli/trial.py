@@ -1,6 +1,4 @@
-"""A trial of what a tracker does with its database: each statement that it needs is run, and
-changes nothing.
-"""
+"""A trial of the statements that a tracker needs; it changes nothing in the database."""
 
 from __future__ import annotations
 
@@ -19,16 +17,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LONG_LOCK = 2.0
-"""Seconds to wait for SQLite's write lock: no transaction of ours takes as long."""
+"""Seconds to wait for SQLite's write lock; no transaction of structjob is as long."""
 
 QUICK_CHECK = 10.0
-"""Seconds that SQLite may look for damage in a file. It reads about 500 MB a second."""
+"""Seconds for which SQLite checks a file for damage. It reads about 500 MB a second."""
 
 _ROOM = 64 * 1024
-"""Bytes that a trial writes, where an event would be: a full disk or quota refuses them."""
+"""Bytes that a trial writes in place of an event; a full disk or quota refuses them."""
 
 _EVENT = {"session_id": -1, "seq": -1, "level": "info", "type": "system"}
-"""The row of a trial, which is rolled back, but for its time and its message."""
+"""The row of a trial, without its time and its message; it is rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +36,8 @@ class Refusal:
     Args:
         right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence; ``write``
             for a row that was to be rolled back.
-        table: The table or sequence it was about.
-        error: The database's own words.
+        table: The table or sequence.
+        error: The database's own message.
     """
 
     right: str
@@ -48,13 +46,14 @@ class Refusal:
 
 
 def missing_rights(connection: Connection) -> list[Refusal]:
-    """Return what the user of *connection* may not do with structjob's tables; no row is read or
-    changed.
+    """Return the statements on structjob's tables that the user of *connection* may not run.
+
+    No row is read or changed.
     """
     from sqlalchemy.exc import DBAPIError
 
     refusals = []
-    connection.rollback()  # each statement has its own transaction: one that fails ends it
+    connection.rollback()  # each statement has its own transaction, because a failure aborts it
     for right, table, statement in _statements():
         try:
             connection.exec_driver_sql(statement)
@@ -67,7 +66,7 @@ def missing_rights(connection: Connection) -> list[Refusal]:
 
 
 def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
-    """Yield the sequences of PostgreSQL that number rows and that the user may not use."""
+    """Yield PostgreSQL's sequences for row numbers that the user may not use."""
     from sqlalchemy import text
 
     usable = text("SELECT has_sequence_privilege(pg_get_serial_sequence(:name, 'id'), 'USAGE')")
@@ -79,7 +78,7 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
 
 
 def write_and_roll_back(connection: Connection) -> Refusal | None:
-    """Insert a large event and roll it back; return why that failed."""
+    """Insert a large event and roll it back; return the fault if that failed."""
     from sqlalchemy import insert
     from sqlalchemy.exc import DBAPIError
 
@@ -100,7 +99,7 @@ def _incompressible() -> str:
 
 
 def write_to_directory(directory: Path) -> str | None:
-    """Write a file without a name to *directory*, as large as a large event; return why that
+    """Write a temporary file as large as a large event to *directory*; return the fault if that
     failed.
     """
     try:
@@ -119,7 +118,7 @@ def _statements() -> Iterator[tuple[str, str, str]]:
 
     for table in metadata.sorted_tables:
         column = table.columns.keys()[-1]
-        # Conditions that no row meets: the right is checked all the same.
+        # No row meets the conditions, but the database still checks the right.
         yield "SELECT", table.name, f"SELECT {column} FROM {table.name} WHERE 1 = 0"  # noqa: S608 -- made of our own names
         yield (
             "INSERT",
@@ -139,16 +138,16 @@ def _first_line(error: BaseException | None) -> str:
 
 
 class Locked(Exception):
-    """Another program has held SQLite's write lock for `LONG_LOCK` seconds."""
+    """Another process has held SQLite's write lock for `LONG_LOCK` seconds."""
 
 
 def write_to_file(path: Path) -> str | None:
-    """Insert a large event into an SQLite file and roll it back; return why that failed.
+    """Insert a large event into an SQLite file and roll it back; return the fault if that failed.
 
-    A file without structjob's tables passes where its write lock can be taken.
+    A file without structjob's tables passes if its write lock is available.
 
     Raises:
-        Locked: if another program is writing all the time.
+        Locked: if another process holds the write lock for `LONG_LOCK` seconds.
     """
     try:
         with closing(
@@ -156,8 +155,8 @@ def write_to_file(path: Path) -> str | None:
                 f"{path.as_uri()}?mode=rw", uri=True, timeout=LONG_LOCK, isolation_level=None
             )
         ) as connection:
-            # A cache that is too small for the event: SQLite would write the rest at the commit
-            # only, which is not to come.
+            # A cache smaller than the event: otherwise SQLite would write it only at the commit,
+            # which never comes.
             connection.execute("PRAGMA cache_size = 1")
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -180,14 +179,14 @@ def write_to_file(path: Path) -> str | None:
 
 
 def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
-    """Look for damage in an SQLite file.
+    """Check an SQLite file for damage.
 
     Args:
         path: The file.
-        seconds: How long to look at most.
+        seconds: Maximum duration of the check.
 
     Returns:
-        The first damage that was found, and whether the whole file was looked at.
+        The first damage found, and whether the whole file was checked.
     """
     deadline = time.monotonic() + seconds
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:

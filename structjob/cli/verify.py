@@ -1,4 +1,4 @@
-"""``structjob verify``: proof that no line was lost."""
+"""``structjob verify``: proves that no line was lost."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
     async with reading(db) as reader:
         named = [path.absolute() for path in spools]
         for root in named:
-            # no directory is made that was not there
+            # do not create a directory that does not exist
             if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
         known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
-        # What could be delivered has been, just now.
+        # What can be delivered was delivered just before.
         roots, directories = _spools(db, named)
         left, busy = _waiting(directories)
     if as_json:
@@ -87,8 +87,8 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
 
 
 def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return where spools of the database's programs may be, the usual place first, and the
-    sessions' directories that are there.
+    """Return the possible spool roots of the database, the usual one first, and the existing
+    spools.
     """
     from structjob.cli.database import places_of
     from structjob.spool import directory as spool_directory
@@ -105,8 +105,8 @@ def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]
 
 
 def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
-    """Return the spools that wait and are not being delivered, with their bytes, and the sessions
-    whose spools are in use.
+    """Return the idle spools that wait, with their bytes, and the sessions whose spools are in
+    use.
     """
     from structjob.spool import directory as spool_directory
 
@@ -121,7 +121,7 @@ def _waiting(directories: Sequence[Path]) -> tuple[dict[int, int], set[int]]:
 
 
 def _failure(found: VerifyResult, left: Mapping[int, int], db: Database) -> Failure | None:
-    """Return why the exit code is 1, if it is: exactly where ``ok`` is false."""
+    """Return the failure that makes the exit code 1; ``None`` where ``ok`` is true."""
     if found.missing:
         lines = count_of(found.missing, "line", "is", "are")
         return Failure(
@@ -176,7 +176,8 @@ def _print(
     from structjob.text.escaping import escape
 
     rows = []
-    # In the order in which they began; one without a row is known by its lines only.
+    # In the order in which the sessions began; a session without a row is known from its lines
+    # only.
     order = sorted(
         found.sessions,
         key=lambda session: (
@@ -208,12 +209,12 @@ def _print(
 
 
 def _unknown(found: VerifyResult) -> int:
-    """Return how many sessions may have written more than anybody knows."""
+    """Return how many sessions may have written more than is known."""
     return sum(session.status == "unknown tail" for session in found.sessions)
 
 
 def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
-    """Say what the numbers mean."""
+    """Explain the numbers."""
     from structjob.store.sessions import LOOKS_RESTORED
     from structjob.text.escaping import escape
 

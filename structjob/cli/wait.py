@@ -1,4 +1,4 @@
-"""``structjob wait``: until a job has ended, wherever it runs."""
+"""``structjob wait``: waits until a job has ended, wherever it runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from structjob.models import JobRecord
 
 FAILED, CANCELLED, TIMED_OUT = 1, 130, 124
-"""Exit codes; the last one is that of ``timeout``."""
+"""Exit codes; the last one is the same as that of ``timeout``."""
 
 _LOOK_EVERY = 2.0
-"""Seconds between two looks for what dead programs left: their jobs have crashed."""
+"""Seconds between two searches for spools of dead processes, whose jobs have crashed."""
 
 
 @click.command(

@@ -1,5 +1,5 @@
-"""``structjob jobs --watch``: a table that is drawn anew every second, or, where nobody looks at
-it, a line for each change.
+"""``structjob jobs --watch``: redraws a table every second, or, without a terminal, prints a line
+for each change.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from structjob.models import JobRecord
 
 WATCH_EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two updates."""
 
 _AROUND = 4
-"""Lines of the screen that are not the jobs': what runs, the headings, and room for the cursor."""
+"""Lines of the screen that are not for jobs: the summary, the headings, and room for the cursor."""
 
 
 async def watch_jobs(
     db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool, grouped: bool
 ) -> None:
-    """Show the jobs that match, those that run first, until Ctrl-C.
+    """Show the matching jobs, running ones first, until Ctrl-C.
 
     Args:
-        db: Where they are read.
+        db: The database.
         filters: Fields of `structjob.JobFilter`.
         as_json: As lines of JSON, one for each change.
         utc: Times in UTC.
-        grouped: On a terminal: child jobs below the job at the top.
+        grouped: On a terminal: show child jobs below their root.
     """
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
@@ -59,7 +59,7 @@ async def watch_jobs(
 
 
 async def _found(reader: Reader, filters: Mapping[str, Any], limit: int) -> list[JobRecord]:
-    """Return what runs, the newest first, and as many of the others as there is room for."""
+    """Return the running jobs, newest first, and as many of the others as fit."""
     wanted = {**filters, "limit": limit}
     if "status" in filters:
         return list(await reader.jobs.list(**wanted))
@@ -123,8 +123,8 @@ async def _tell(
     while True:
         await reader.deliver_now_and_then()
         found = (await _found(reader, filters, int(filters["limit"])))[::-1]
-        # What was told of and is not among the newest any more may have ended meanwhile; or it was
-        # deleted.
+        # A reported job that is no longer among the newest may have ended or have been deleted in
+        # the meantime.
         there = {job.id for job in found}
         for id_ in [
             id_ for id_, (status, *_) in told.items() if id_ not in there and not status.terminal
@@ -149,7 +149,7 @@ async def _tell(
 
 
 def _state(job: JobRecord) -> tuple[Any, ...]:
-    """Return what makes a line worth telling: progress does so every tenth of the way."""
+    """Return the values whose change is worth a line; for progress, every 10 %."""
     return (
         job.status,
         job.attempt,

@@ -1,1 +1,1 @@
-"""`structjob run`: a program, its output, and the command."""
+"""`structjob run`: the program, its output, and the command."""

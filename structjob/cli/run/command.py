@@ -1,5 +1,6 @@
-"""``structjob run``: any program becomes a job. Whatever is wrong on our side, the program runs,
-and its exit code is ours.
+"""``structjob run``: records any program as a job.
+
+Faults of structjob never keep the program from running, and the exit code is the program's.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
     from structjob.tracker import Tracker
 
 WAITING = 50_000
-"""Lines that may wait for the database before the program has to wait, too: a pipe that is full
-does that to it.
+"""Number of lines that may wait for the database. Beyond it the program waits, too, because its
+pipe is full.
 """
 
 LAST_LINE = 500
-"""Characters of the program's last line on stderr that its job's error shows."""
+"""Characters of the program's last line on stderr that the error of its job shows."""
 
 
 @click.command(
@@ -144,11 +145,11 @@ def run(
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of the program so far.
+    """The known state of the program.
 
     Attributes:
         status: Its wait status, once it has ended.
-        code: The exit code that stands for it if it cannot be run.
+        code: The exit code that represents it if it cannot be run.
     """
 
     status: int | None = None
@@ -160,8 +161,9 @@ class _CannotRecord(Exception):
 
 
 def _check(db: Database) -> None:
-    """Refuse a database that cannot be meant. In the environment it is no mistake of this
-    command's: then nothing is recorded.
+    """Refuse a database that is certainly a mistake.
+
+    If the environment names it, it is not a mistake of this command; then nothing is recorded.
     """
     from structjob.store.url import ENVIRONMENT
 
@@ -181,7 +183,7 @@ def _check(db: Database) -> None:
 
 
 def _is_mistake(exc: BaseException) -> bool:
-    """Return whether *exc* is about what was typed."""
+    """Return whether *exc* is about a mistake on the command line."""
     return isinstance(exc, click.ClickException) or (
         isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL)
     )
@@ -196,7 +198,7 @@ def _reason(exc: BaseException) -> str:
 
 
 def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what describes the job."""
+    """Return the options that describe the job."""
     import socket
 
     from structjob.cli.database import working_directory
@@ -212,7 +214,7 @@ def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any
 
 
 class CommandFailed(Exception):
-    """What is recorded of a program that did not end well."""
+    """The recorded error of a program that did not end well."""
 
 
 async def _run(
@@ -234,7 +236,7 @@ async def _run(
     hurried = False
 
     def hurry() -> None:
-        # Whoever ends us now does not want to wait for a database; what is left stays in the spool.
+        # After such a signal the command must not wait for a database; the rest stays in the spool.
         nonlocal hurried
         hurried = True
         if flushing is not None:
@@ -246,8 +248,8 @@ async def _run(
             await _supervise(
                 program, watched, tracker, job, db, stdout=2 if as_json else 1, hurry=hurry
             )
-        # Everything, however long it takes; what a database that is away does not take stays in the
-        # spool.
+        # Wait until everything is stored, without a time limit. If the database is unavailable, the
+        # rest stays in the spool.
         flushing = asyncio.ensure_future(tracker.flush())
         if hurried:
             flushing.cancel()
@@ -271,9 +273,7 @@ async def _run(
 
 
 async def _opened(db: Database, spool: str | None) -> Tracker:
-    """Return an open tracker. Where there is no directory in which lines could wait, they wait in
-    memory.
-    """
+    """Return an open tracker. If no directory can be used for a spool, lines wait in memory."""
     from structjob.tracker import Tracker
 
     with suppress(SpoolError):
@@ -286,10 +286,10 @@ async def _opened(db: Database, spool: str | None) -> Tracker:
 def _warn_where_it_waits(
     notices: Notices, tracker: Tracker, place: Path | None, *, ended: bool
 ) -> None:
-    """Say what keeps the database from being used, if anything does.
+    """Report why the database cannot be used, if it cannot.
 
-    One that may answer soon (a slow disk, a server that restarts) is given until the program has
-    *ended*: most often all is stored then.
+    A database that may answer soon (a slow disk, a server that restarts) is reported only after the
+    program has *ended*, because by then usually all is stored.
     """
     fault = tracker.unavailable
     if fault is not None and place is not None:
@@ -335,7 +335,8 @@ async def _supervise(
     assert task is not None  # noqa: S101 -- a coroutine runs in one
 
     def hold_back() -> None:
-        # In a stream's own thread: the program waits at its full pipe, and nothing piles up.
+        # In the stream's own thread: the program waits at its full pipe, and the queue does not
+        # grow further.
         if tracker.queue.waiting > WAITING:
             with suppress(StructjobError):
                 asyncio.run_coroutine_threadsafe(tracker.flush(), loop).result()
@@ -358,7 +359,7 @@ async def _supervise(
         nonlocal last
         if stream == "stderr" and line.strip():
             last = line.strip()
-        # Of what a program prints, stderr is what one looks at when something went wrong.
+        # After a failure, a user looks at stderr first.
         emit(
             scope,
             "warning" if stream == "stderr" else "info",
@@ -389,8 +390,7 @@ async def _supervise(
             ended = await child.wait()
             break
         except asyncio.CancelledError as exc:
-            # Somebody asked for it with `structjob cancel`; the program may have something to clean
-            # up.
+            # `structjob cancel` requested it; the program may have to clean up.
             reason = f"{exc}: "
             task.uncancel()
             child.terminate()
@@ -424,8 +424,13 @@ async def _supervise(
 
 
 def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[EndStatus, str]:
-    """Return the status that *ended* gives to the job, and why if it is not a good one; *last* is
-    its last line on stderr.
+    """Return the status that *ended* gives to the job, and the reason if the status is not a good
+    one.
+
+    Args:
+        command: The program and its arguments.
+        ended: How the program ended.
+        last: Its last line on stderr.
     """
     import signal
 
@@ -463,8 +468,9 @@ async def _not_started(job: Job, command: Sequence[str], exc: OSError, db: Datab
 
 
 def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
-    """Say a last word, to a person only: whatever else reads our stderr is to find there what the
-    program wrote, and nothing more.
+    """Print a final message, only if stderr is a terminal.
+
+    Any other reader of stderr must find there only what the program wrote.
     """
     if not is_terminal(sys.stderr):
         return

@@ -1,4 +1,4 @@
-"""The terminal, lent to a program below us when it wants to read from it, and taken back."""
+"""Lends the terminal to a child program when it wants to read from it, and takes it back."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import signal
 
 
 class Foreground:
-    """Who may use the controlling terminal.
+    """Decides which process group may use the controlling terminal.
 
-    The program runs in a process group of its own, so that a signal reaches all of it. To the
-    terminal that is a background group: reading stops it. Then, and not before, it becomes the
-    foreground group: a pager behind us in a pipeline needs the terminal as well.
+    The program runs in its own process group, so that a signal reaches all of its processes. For
+    the terminal this is a background group: reading stops it. Only then it becomes the foreground
+    group, because a pager after us in a pipeline needs the terminal as well.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Foreground:
 
     @property
     def ours(self) -> bool:
-        """Whether we are in the foreground ourselves, and may lend it."""
+        """Whether this process is in the foreground, and so can lend the terminal."""
         try:
             return self._fd is not None and os.tcgetpgrp(self._fd) == os.getpgrp()
         except OSError:
@@ -36,7 +36,9 @@ class Foreground:
         return self._fd is not None
 
     def lend(self, group: int) -> bool:
-        """Make the process group *group* the foreground's, if it is ours to give."""
+        """Make the process group *group* the foreground group, if this process is in the
+        foreground.
+        """
         if self.ours and self._fd is not None:
             with contextlib.suppress(OSError):
                 os.tcsetpgrp(self._fd, group)
@@ -45,11 +47,10 @@ class Foreground:
         return False
 
     def take_back(self) -> None:
-        """Be the foreground group again."""
+        """Become the foreground group again."""
         if self.lent and self._fd is not None:
             self.lent = False
-            # A background group that sets the foreground group is stopped for it, unless it ignores
-            # that.
+            # Setting the foreground group stops a background group, unless it ignores SIGTTOU.
             previous = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
             try:
                 with contextlib.suppress(OSError):
@@ -58,7 +59,7 @@ class Foreground:
                 signal.signal(signal.SIGTTOU, previous)
 
     def close(self) -> None:
-        """Let go of the terminal."""
+        """Take the terminal back and close it."""
         self.take_back()
         if self._fd is not None:
             os.close(self._fd)

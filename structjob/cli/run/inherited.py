@@ -1,5 +1,5 @@
-"""What this process was started with: descriptors, signals and limits. A program below ``structjob
-run`` gets exactly that.
+"""What this process inherited: descriptors, signals and limits. A program of ``structjob run`` gets
+exactly the same.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ _LIMITS = (
     "RLIMIT_DATA",
     "RLIMIT_NPROC",
 )
-"""Soft limits that may stop us where the program alone would not have reached them."""
+"""Soft limits that may stop this process where they would not have stopped the program alone."""
 
 _PASSED_DOWN = frozenset(
     {"sh", "bash", "dash", "ash", "ksh", "zsh", "busybox", "systemd", "(systemd)"}
 )
-"""Programs that start others with the signals ignored that they ignore themselves."""
+"""Programs that pass on the ignored signals which they inherited to those that they start."""
 
 
 def open_missing() -> None:
-    """Open the null device in place of stdin, stdout and stderr where they are closed: the next
-    file that opens must not get their number.
+    """Open the null device for those of stdin, stdout and stderr that are closed.
 
-    A program that is started later still inherits them closed: what is opened here is closed by
-    ``exec``.
+    Otherwise the next opened file would get their number. A program that is started later still
+    inherits them closed, because ``exec`` closes what is opened here.
     """
     for number in STANDARD:
         try:
@@ -44,7 +43,7 @@ def open_missing() -> None:
             try:
                 os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             except OSError:
-                os.pipe()  # no /dev: one end takes the number, which is what matters
+                os.pipe()  # no /dev: one end of the pipe takes the number, which is enough
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- until the end
@@ -52,10 +51,10 @@ def open_missing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Inherited:
-    """What the starter of this process gave to it.
+    """What this process inherited from its starter.
 
     Attributes:
-        closed: Which of the descriptors 0, 1 and 2 were closed.
+        closed: Those of the descriptors 0, 1 and 2 that were closed.
         descriptors: The open ones above 2.
         mask: The blocked signals.
         ignored: The ignored signals.
@@ -70,9 +69,11 @@ class Inherited:
 
     @classmethod
     def now(cls) -> Inherited:
-        """Return what was inherited; before any signal or limit of this process is changed."""
-        # Python opens each file to be closed by exec. What is not to be closed came through our own
-        # exec, and the other way round.
+        """Return what was inherited. Call this before any signal or limit of this process is
+        changed.
+        """
+        # Python opens each file with close-on-exec. So a descriptor without that flag was inherited
+        # through our own exec, and one with the flag was not.
         inherited = [number for number in _open_descriptors() if not _closed_by_exec(number)]
         ignored = {
             number
@@ -95,9 +96,7 @@ class Inherited:
         )
 
     def relax(self) -> None:
-        """Raise this process's own soft limits as far as they go, and let it see its
-        children end.
-        """
+        """Raise the soft limits of this process to the hard ones, and receive SIGCHLD."""
         for kind, (soft, hard) in self.limits.items():
             if soft != hard:
                 with contextlib.suppress(OSError, ValueError):
@@ -105,9 +104,7 @@ class Inherited:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def restore(self) -> None:
-        """Undo all that was changed in this process; the last thing before it becomes another
-        program.
-        """
+        """Undo all changes to this process; the last action before it becomes another program."""
         for number in signal.valid_signals():
             # SIGKILL, SIGSTOP, and those of the C library
             with contextlib.suppress(OSError, ValueError):
@@ -122,8 +119,9 @@ class Inherited:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def let_go(self) -> None:
-        """Close what belongs to the program alone once it runs: whoever is at the other end waits
-        for the last holder to close it.
+        """Close the descriptors that only the running program needs.
+
+        The reader at the other end waits until the last holder closes them.
         """
         for number in self.descriptors:
             with contextlib.suppress(OSError):
@@ -132,7 +130,7 @@ class Inherited:
 
 
 def replace_with_null(number: int) -> None:
-    """Close descriptor *number*, and keep the number taken."""
+    """Close descriptor *number*, and keep the number in use."""
     with contextlib.suppress(OSError):
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, number, inheritable=False)
@@ -140,8 +138,9 @@ def replace_with_null(number: int) -> None:
 
 
 def original_environment() -> dict[str, str]:
-    """Return the environment as it was before Python started: in the C locale Python adds
-    ``LC_CTYPE`` (PEP 538).
+    """Return the environment as it was before Python started.
+
+    In the C locale Python adds ``LC_CTYPE`` (PEP 538); this removes it.
     """
     environment = dict(os.environ)
     if "LC_CTYPE" in environment:
@@ -162,14 +161,14 @@ def _open_descriptors() -> list[int]:
 def _closed_by_exec(number: int) -> bool:
     try:
         return bool(fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
-    except OSError:  # it is not open, or was the listing's own
+    except OSError:  # it is not open, or belonged to the directory listing
         return True
 
 
 def _ignored_by_starter() -> set[signal.Signals]:
-    """Return which of the signals that Python ignores were ignored before.
+    """Return which of the signals that Python ignores were already ignored before.
 
-    No process can see that of itself any more. A shell and systemd hand down what they ignore; of
+    A process can no longer see that of itself. A shell and systemd pass on what they ignore. For
     any other starter the default is assumed, which is what Python's own `subprocess` sets.
     """
     parent = os.getppid()

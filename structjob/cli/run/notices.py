@@ -1,5 +1,5 @@
-"""What ``structjob run`` says on the stderr that it shares with the program: one warning
-at most.
+"""The messages of ``structjob run`` on the stderr that it shares with the program: at most one
+warning.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from contextlib import suppress
 
 
 class Notices(logging.Handler):
-    """Shows the first warning, as one line on stderr, and no other: whatever else reads it looks
-    for what the program wrote.
+    """Shows only the first warning, as one line on stderr.
+
+    Other readers of stderr look for what the program wrote.
     """
 
     def __init__(self) -> None:
@@ -20,8 +21,9 @@ class Notices(logging.Handler):
         self._shown = False
 
     def listen(self) -> None:
-        """Take what the library and its drivers log. Nothing is shown before `show`: of the
-        database the command says more.
+        """Handle the log of the library and its drivers.
+
+        Nothing is shown before `show`, because the command itself reports more about the database.
         """
         logger = logging.getLogger("structjob")
         logger.handlers, logger.propagate = [self], False
@@ -29,7 +31,7 @@ class Notices(logging.Handler):
         logging.getLogger().addHandler(logging.NullHandler())
 
     def show(self) -> None:
-        """Show what comes from now on."""
+        """Show warnings from now on."""
         self._silent = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -38,7 +40,7 @@ class Notices(logging.Handler):
                 self.warn(record.getMessage())
 
     def warn(self, text: str) -> None:
-        """Show *text*, unless something was shown before."""
+        """Show *text*, unless a warning was shown before."""
         from structjob.text.escaping import escape
 
         if self._shown:

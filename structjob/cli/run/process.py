@@ -1,5 +1,5 @@
-"""A program below us: its output goes on to ours byte for byte, signals go on to it, and its end is
-told with what it used.
+"""A child program: its output is copied byte for byte, signals are passed on, and its end and
+resource usage are returned.
 """
 
 from __future__ import annotations
@@ -24,31 +24,29 @@ from structjob.cli.run.program import Program
 
 CHUNK = 64 * 1024
 LOOK_FIRST, LOOK_LAST = 0.01, 1.0
-"""Seconds between two looks at the memory of the program, at first and in the long run."""
+"""Seconds between two measurements of the program's memory: first and maximum interval."""
 
 GRACE = 0.2
-"""Seconds that the output may go on after the program's end, in the hands of processes that it left
-behind.
+"""Seconds during which output is still read after the program's end, if processes that it left
+behind hold its pipes.
 """
 
 RELEASE = 1.0
-"""Seconds after which a stream that a running program has closed is closed here, too: its reader
-waits for that.
+"""Seconds after which a stream that the running program has closed is closed here, too, because its
+reader waits for that.
 """
 
 STOP_GRACE = 3.0
-"""Seconds in which a program ends that was asked to by SIGINT, SIGHUP or SIGQUIT. One that goes on
-for longer has handled the signal.
+"""Seconds within which a program ends after SIGINT, SIGHUP or SIGQUIT. One that runs for longer has
+handled the signal.
 """
 
 TERM_GRACE = 30.0
-"""The same for SIGTERM, which has no other meaning: a program may take its time to end in an
-orderly way.
-"""
+"""The same for SIGTERM, which has no other meaning. An orderly end may be slow."""
 
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
-# Those that are not passed on are the program's own, raised by what it does, or cannot be caught.
+# These are not passed on: the program itself causes them, or they cannot be caught.
 _NOT_PASSED_ON = (
     "SIGKILL",
     "SIGSTOP",
@@ -72,25 +70,25 @@ _DRAIN_IN_PYTHON = (
 )
 
 Heard = Callable[[bytes], None]
-"""Takes what was read from a stream; ``b""`` at its end. Called in a thread of the stream's own."""
+"""Receives what was read from a stream; ``b""`` at its end. Called in the stream's own thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended, and what it used.
+    """How a program ended, and which resources it used.
 
     Args:
         status: Its wait status.
-        code: Its exit code; 128 and the signal's number if a signal ended it, as shells have it.
+        code: Its exit code; 128 plus the signal's number if a signal ended it, as in shells.
         signal: The signal that ended it.
-        asked: The signal that asked it to end; ``None`` if none did, or if the program went on for
-            long after it.
-        unread: Whether whoever read our output stopped reading.
-        left: The streams that processes which it left behind still hold open.
-        unrecorded: Why some of its output was not recorded, if that is so.
+        asked: The signal that requested its end; ``None`` if there was no such signal, or if the
+            program ran for long after it.
+        unread: Whether the reader of our output stopped reading.
+        left: The streams that are still held open by processes which the program left behind.
+        unrecorded: Why some of its output was not recorded, if so.
         seconds: How long it ran.
-        cpu_seconds: CPU time of it and of what it waited for.
-        max_rss_kb: Memory at its peak, if it is known.
+        cpu_seconds: CPU time of the program and of the children that it waited for.
+        max_rss_kb: Its peak memory in KB, if known.
     """
 
     status: int
@@ -107,7 +105,7 @@ class Ended:
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream of the program's, and where it goes on to."""
+    """A stream of the program, and the target that it is copied to."""
 
     name: str
     pipe: int
@@ -122,10 +120,10 @@ class Child:
     """A running program.
 
     Args:
-        program: The program, which waits to be run.
-        environment: What is added to its environment.
-        heard: For ``stdout`` and ``stderr``, who takes what it prints.
-        stdout: The descriptor that its stdout goes on to.
+        program: The forked program, which has not been run yet.
+        environment: Variables that are added to its environment.
+        heard: For ``stdout`` and ``stderr``, the function that receives the output.
+        stdout: The descriptor that its stdout is copied to.
 
     Raises:
         OSError: if it cannot be started.
@@ -158,8 +156,8 @@ class Child:
             _Stream("stderr", program.stderr, 2),
         ]
         try:
-            # Before the program runs: what cannot be started now is not needed to run it without
-            # us.
+            # Start the threads before the program runs: if they cannot be started, the program can
+            # still run without us.
             for stream in self._streams:
                 threading.Thread(
                     target=self._relay, args=(stream,), name=f"structjob-{stream.name}", daemon=True
@@ -175,8 +173,7 @@ class Child:
                         ),
                     )
                     self._handled.append(number)
-            # What waited for the program while it was blocked, or came before it ran, is passed on
-            # now.
+            # Signals that were blocked, or that came before the program ran, are passed on now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             self._began = time.monotonic()
             program.start(environment)
@@ -190,14 +187,14 @@ class Child:
         self._changed()
 
     async def wait(self) -> Ended:
-        """Return how it ended, once all of its output went its way."""
-        # whoever waits may be cancelled, and wait again
+        """Return how the program ended, after all of its output was copied."""
+        # a caller may be cancelled, and wait again
         status, usage, seconds = await asyncio.shield(self._ended)
         reading = asyncio.gather(*(stream.done for stream in self._streams))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await asyncio.shield(reading)
-        os.close(self._stopped)  # what is in the pipes now is still read
+        os.close(self._stopped)  # the readers still read what is in the pipes now
         await reading
         os.close(self._stop)
         for stream in self._streams:
@@ -209,23 +206,25 @@ class Child:
         return told
 
     def terminate(self) -> None:
-        """Ask it to end, as SIGTERM to us does."""
+        """Ask the program to end, as SIGTERM to this process does."""
         self._requested = True
         self._pass_on(signal.SIGTERM)
 
     def on_late_signal(self, call: Callable[[], None]) -> None:
-        """Let *call* have the signals that ask to end and come after the program has ended."""
+        """Call *call* for each signal that requests the end and comes after the program has
+        ended.
+        """
         self._late = call
 
     def close(self) -> None:
-        """Let go of the signals."""
+        """Remove the signal handlers."""
         self._release()
 
     def _look(self, pause: float) -> None:
-        """Read how much memory the program has had so far.
+        """Read the peak memory of the program so far.
 
-        The kernel's account of it at the end begins with what we had when we made it: a smaller
-        program must be looked at while it runs.
+        The kernel's own value at the end includes what this process had at the fork. So a smaller
+        program must be measured while it runs.
         """
         if self._ended.done() or not sys.platform.startswith("linux"):
             return
@@ -255,7 +254,7 @@ class Child:
             and code - 128 in (signal.SIGINT, signal.SIGQUIT)
             and self._foreground.present
         ):
-            asked = Signals(code - 128)  # typed at the terminal while it was lent
+            asked = Signals(code - 128)  # typed at the terminal while the program had it
         peak = int(getattr(usage, "ru_maxrss", 0)) // (1024 if sys.platform == "darwin" else 1)
         return Ended(
             status=status,
@@ -293,8 +292,9 @@ class Child:
             os.killpg(self.pid, number)
 
     def _changed(self) -> None:
-        """The program ended, stopped or went on; or a process ended that was left to us, the first
-        process of a container.
+        """Handle that the program ended, stopped or continued.
+
+        Also reap other children: the first process of a container inherits them.
         """
         while True:
             try:
@@ -311,12 +311,15 @@ class Child:
                 self._ended.set_result((status, usage, time.monotonic() - self._began))
 
     def _paused(self, number: int) -> None:
-        """It wants the terminal, or was told to stop, by Ctrl-Z most likely."""
+        """Handle that the program stopped: it wants the terminal, or a signal stopped it, probably
+        Ctrl-Z.
+        """
         wants_terminal = number in (signal.SIGTTIN, signal.SIGTTOU)
         if wants_terminal and self._foreground.lend(self.pid):
             os.killpg(self.pid, signal.SIGCONT)
         elif self._foreground.present and (wants_terminal or number == signal.SIGTSTP):
-            # The shell must see us stopped to give its prompt; we go on here when it says `fg`.
+            # The shell must see this process stopped to show its prompt; we continue here after
+            # `fg`.
             lent = self._foreground.lent
             self._foreground.take_back()
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -328,7 +331,9 @@ class Child:
     # --------------------------------------------------------------------------
 
     def _finished(self, stream: _Stream) -> None:
-        """The program has closed *stream*, or nobody reads it any more."""
+        """Handle that the program has closed *stream*, or that its output has no reader any
+        more.
+        """
         if all(other.done.done() for other in self._streams if other.target == stream.target):
             self._loop.call_later(RELEASE, self._let_go, stream.target)
 
@@ -337,16 +342,17 @@ class Child:
             replace_with_null(target)
 
     def _relay(self, stream: _Stream) -> None:
-        """Copy *stream* to its target. In a thread of its own: it may wait for whoever reads our
-        output, and the loop goes on.
+        """Copy *stream* to its target, in its own thread.
+
+        The thread may wait for the reader of our output without blocking the loop.
         """
         heard = self._heard[stream.name]
         try:
             poll = select.poll()
             poll.register(stream.pipe, select.POLLIN)
-            poll.register(self._stop, 0)  # its hang-up says: only what is there
+            poll.register(self._stop, 0)  # its hang-up means: read only what is there
             if _is_pipe(stream.target):
-                poll.register(stream.target, 0)  # its error says: nobody reads
+                poll.register(stream.target, 0)  # its error means: there is no reader
             while True:
                 ready = dict(poll.poll())
                 if ready.get(stream.target, 0) & select.POLLERR:
@@ -355,55 +361,53 @@ class Child:
                 if not ready.get(stream.pipe, 0) & (
                     select.POLLIN | select.POLLHUP | select.POLLERR
                 ):
-                    stream.left = True  # the program has ended, and yet its pipe is open
+                    stream.left = True  # the program has ended, but its pipe is still open
                     break
                 chunk = os.read(stream.pipe, CHUNK)
                 if not chunk:
                     break
-                # First recorded, then shown: what was seen of a program that died is what the log
-                # has.
+                # Record first, then show: the log has everything that was seen of a program that
+                # died.
                 heard = self._hear(heard, chunk)
                 try:
                     _write(stream.target, chunk)
                 except OSError:
-                    # Nobody reads on. The program learns it as it would without us: by a closed
-                    # pipe of its own.
+                    # There is no reader any more. Close the program's pipe, so that it sees what it
+                    # would see without us.
                     self._unread = True
                     break
             self._hear(heard, b"")
-        except BaseException as exc:  # noqa: BLE001 -- told where the program is waited for
+        except BaseException as exc:  # noqa: BLE001 -- reported where the program is waited for
             self._fault = exc
         finally:
             if self._unread:
-                # closes it, and the number stays taken
+                # close the pipe, but keep its number in use
                 os.dup2(self._stop, stream.pipe, inheritable=False)
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no one waits
                 self._loop.call_soon_threadsafe(_settle, stream.done)
 
     def _hear(self, heard: Heard, chunk: bytes) -> Heard:
-        """Record *chunk*. Where that fails, nothing more is recorded, and the program's output goes
-        on.
-        """
+        """Record *chunk*. If that fails, stop recording, and keep copying the output."""
         try:
             heard(chunk)
-        except Exception as exc:  # noqa: BLE001 -- told where the program is waited for
+        except Exception as exc:  # noqa: BLE001 -- reported where the program is waited for
             self._fault = exc
             return _unheard
         return heard
 
 
 def asked_to_end(passed_on: Mapping[int, float], code: int, ended: float) -> Signals | None:
-    """Return the signal by which a program was asked to end, and did.
+    """Return the signal that requested the program's end, if the program ended because of it.
 
-    It did if that signal ended it, or it exited with 128 and the signal's number, or with any other
-    code soon after: within `TERM_GRACE` seconds of SIGTERM, within `STOP_GRACE` of SIGINT, SIGHUP
-    or SIGQUIT. A program that runs on for longer has handled the signal in another way, and how it
-    ends then is its own.
+    It did if that signal ended it, or if it exited with 128 plus the signal's number, or with any
+    other code soon after: within `TERM_GRACE` seconds of SIGTERM, within `STOP_GRACE` seconds of
+    SIGINT, SIGHUP or SIGQUIT. A program that runs for longer has handled the signal in another way,
+    and its later end is independent of the signal.
 
     Args:
-        passed_on: When each signal was passed on to it last, by `time.monotonic`.
-        code: Its exit code, 128 and the number of the signal that ended it.
-        ended: When it ended.
+        passed_on: When each signal was last passed on to it, by `time.monotonic`.
+        code: Its exit code; 128 plus the number of the signal that ended it.
+        ended: When it ended, by `time.monotonic`.
     """
     for number, _ in sorted(passed_on.items(), key=lambda item: -item[1]):
         if code == 128 + number:
@@ -421,13 +425,12 @@ def _named(number: int) -> Signals | None:
 
 
 def _drain(pipe: int, target: int) -> None:
-    """Go on copying from *pipe* to *target* in a process of its own, until its last writer is gone.
+    """Start a process that copies from *pipe* to *target* until the last writer closes the pipe.
 
-    A process that the program left behind would die of SIGPIPE otherwise. The copier holds these
-    two descriptors and nothing else, and ends with the last writer, or when nobody reads its
-    output.
+    Otherwise a process that the program left behind would die of SIGPIPE. The copier holds only
+    these two descriptors. It ends with the last writer, or when its output has no reader any more.
     """
-    # No Popen object is kept: nobody waits for the copier.
+    # No Popen object is kept, because the copier is never waited for.
     copier = next(
         ([path] for path in _DRAIN if os.access(path, os.X_OK)),
         [sys.executable, "-I", "-S", "-c", _DRAIN_IN_PYTHON],
@@ -467,7 +470,7 @@ def _write(target: int, chunk: bytes) -> None:
         try:
             view = view[os.write(target, view) :]
         except BlockingIOError:
-            # Our output was made non-blocking by somebody we share it with.
+            # Another process that shares our output has made it non-blocking.
             poll = select.poll()
             poll.register(target, select.POLLOUT)
             poll.poll()

@@ -1,8 +1,8 @@
-"""The program of ``structjob run``: forked at once, while this process is still as its starter made
-it, and run when it is to be watched.
+"""The program of ``structjob run``: forked immediately, and run later, when it can be watched.
 
-Whatever goes wrong in between, the program can still be run in place of this process, just as if it
-had been started without us.
+The fork comes first because this process is then still as its starter made it. After any fault in
+between, the program can still run in place of this process, as if it had been started without
+structjob.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _SHELL = "/bin/sh"
 
 
 class CannotFork(Exception):
-    """The system gives no further process, or no descriptor for it."""
+    """The system allows no further process or descriptor."""
 
 
 class Program:
-    """A program that waits to be run.
+    """A forked program that has not been run yet.
 
     Args:
         command: Program and arguments.
-        merged: Whether its stdout goes where its stderr goes.
+        merged: Whether its stdout goes to the same place as its stderr.
 
     Attributes:
-        tried: Whether it was to be run.
+        tried: Whether `start` was called.
         started: Whether it was run.
-        pid: Of its process.
-        stdout: Descriptor from which its output can be read.
-        stderr: The same.
-        peak: Memory of this process when the program's was forked from it, in KB: the kernel counts
-            it as the program's.
+        pid: The id of its process.
+        stdout: Descriptor from which its stdout can be read.
+        stderr: The same for its stderr.
+        peak: Peak memory of this process at the fork, in KB, because the kernel counts it as the
+            program's.
     """
 
     def __init__(self, command: Sequence[str], *, merged: bool = False) -> None:
@@ -55,12 +55,12 @@ class Program:
         self._opened: list[int] = []
 
     def fork(self) -> None:
-        """Make its process.
+        """Fork the program's process.
 
         Raises:
-            CannotFork: if there cannot be one.
+            CannotFork: if the system does not allow it.
         """
-        # Nothing may reach the new process before it is ready; what comes meanwhile comes then.
+        # No signal may reach the new process before it is ready; signals are delivered after that.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self.inherited.relax()
@@ -86,7 +86,7 @@ class Program:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Run it, with *environment* added to its own.
+        """Run the program, with *environment* added to its own.
 
         Raises:
             OSError: if it cannot be run.
@@ -108,13 +108,13 @@ class Program:
         self.started = True
 
     def abandon(self) -> None:
-        """Give the program up: it never ran."""
+        """Discard the program, which never ran."""
         if self.pid:
             self._close(self._go)
             self._reap()
 
     def instead_of_us(self) -> NoReturn:
-        """Run it in place of this process, as a bare start would have."""
+        """Run the program in place of this process, as if it had been started without structjob."""
         self.abandon()
         if self._merged:
             os.dup2(2, 1)
@@ -130,7 +130,7 @@ class Program:
             os._exit(code)
 
     def wait(self) -> int:
-        """Wait for the end of the program that runs, passing on what signals come; return its wait
+        """Wait for the end of the running program, and pass signals on to it; return its wait
         status.
         """
 
@@ -143,21 +143,23 @@ class Program:
         return os.waitpid(self.pid, 0)[1]
 
     def _become(self, go: int, status: int, outputs: Mapping[int, int]) -> None:
-        """Wait in the new process for the word to begin, and become the program; with every signal
-        blocked up to then.
+        """Wait in the new process for the command to start, and become the program.
+
+        Every signal is blocked until then.
         """
         os.setpgid(0, 0)
         said = b""
         while chunk := os.read(go, 65_536):
             said += chunk
-        if not said:  # nobody is left who would watch it
+        if not said:  # the watching process is gone
             return
         environment = original_environment()
         for name, _, text in (
             os.fsdecode(variable).partition("=") for variable in said.split(b"\0")
         ):
             environment[name] = text
-        # Socket activation is for the process that was started, which is this one now.
+        # Socket activation is for the process that was started by systemd; its place is this
+        # process now.
         for name in ("LISTEN_PID", "WATCHDOG_PID"):
             if environment.get(name) == str(os.getppid()):
                 environment[name] = str(os.getpid())
@@ -184,7 +186,7 @@ class Program:
 
     def _close_after(self, number: int, words: bytes) -> None:
         view = memoryview(words)
-        with contextlib.suppress(BrokenPipeError):  # it was killed already; its end says so
+        with contextlib.suppress(BrokenPipeError):  # it was killed already; its wait status says so
             while view:
                 view = view[os.write(number, view) :]
         self._close(number)
@@ -195,21 +197,23 @@ class Program:
 
 
 def exit_code(exc: OSError) -> int:
-    """Return the exit code of shells for a program that cannot be run."""
+    """Return the exit code that shells use for a program that cannot be run."""
     return NOT_FOUND if exc.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
 
 
 def end_as(status: int) -> NoReturn:
-    """End this process as the program ended whose wait status is *status*: with its exit code, or
-    by the signal that ended it.
+    """End this process as the program ended: with its exit code, or by the same signal.
+
+    Args:
+        status: The wait status of the program.
     """
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         import resource
 
         number = -code
-        # One core dump, the program's, is enough. The kernel writes none for a limit of 1 byte, to
-        # a file or to a program.
+        # The program's core dump is enough. With a limit of 1 byte the kernel writes no second one,
+        # neither to a file nor to a program.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(
                 resource.RLIMIT_CORE, (1, resource.getrlimit(resource.RLIMIT_CORE)[1])
@@ -218,13 +222,13 @@ def end_as(status: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
-        time.sleep(0.1)  # the first process of a container cannot be ended by a signal
+        time.sleep(0.1)  # a signal cannot end the first process of a container
         code = 128 + number
     os._exit(code)
 
 
 def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
-    """Do as ``execvp`` does: look the program up, and give a script without an interpreter to the
+    """Do what ``execvp`` does: search the program, and run a script without an interpreter by the
     shell.
     """
     name = command[0]
@@ -250,7 +254,7 @@ def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
 
 
 def _own_peak() -> int:
-    """Return the memory that this process has had at its peak, in KB."""
+    """Return the peak memory of this process, in KB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
