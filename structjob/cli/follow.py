@@ -67,5 +67,5 @@ async def _follow(
                 if ended and not tail.waiting:
                     return
                 # A job's last lines may be stored a moment after its last status. So one more look
-                # follows, or several while stored events wait for an earlier one that may still come.
+                # follows, or several while stored events wait for an earlier one that may come.
                 ended = job_id is not None and (await reader.jobs.get(job_id)).status.terminal
