@@ -1,8 +1,9 @@
 """One tail for all subscribers of one filter: each line is read and encoded once.
 
-Who begins, or comes back, reads by a tail of its own until that has returned exactly what the
-shared one has; then it goes over. So everyone gets each line once, and a hundred pages that show
-the same cost one query a second.
+The tail of the first subscriber becomes the shared one. Each later one, and each that comes back,
+reads by a tail of its own until that has returned exactly what the shared one has; then it goes
+over. So everyone gets each line once, and a hundred pages that show the same cost one query a
+second.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import InvalidArgument, JobNotFound, StoreUnavailable
 from structjob.filters import LogFilter
+from structjob.queries.tail import CHUNK
 from structjob.web import frames
 from structjob.web.frames import Frame
 from structjob.web.subscription import Subscription
 
 if TYPE_CHECKING:
-    from structjob.models import EventRecord, Gap
+    from structjob.models import EncodedEvent, Gap
     from structjob.queries.tail import Tail
     from structjob.web.source import Source
 
@@ -32,8 +34,16 @@ RING = 1024 * 1024
 _AWAY = 2.0
 """Seconds between two looks for a database that does not answer."""
 
+BATCH = 1_000
+"""Lines that the shared tail reads at once; a subscriber's own tail reads fewer, since what it
+returns first has to fit into the room of one subscriber.
+"""
+
+_PATIENCE = 5.0
+"""Seconds that reading waits while no subscriber has room."""
+
 _ROOM = 512 * 1024
-"""Bytes of room that a subscriber must have before its own tail reads on: alone, it waits."""
+"""Bytes of room that a subscriber's own tail waits for at most, before it sends a frame."""
 
 
 @dataclass(slots=True)
@@ -58,7 +68,7 @@ class Feed:
     def __init__(self, source: Source, wanted: LogFilter) -> None:
         self._source = source
         self._wanted = wanted
-        self._tail: Tail[EventRecord | Gap] | None = None
+        self._tail: Tail[EncodedEvent | Gap] | None = None
         self._subscribers: set[Subscription] = set()
         self._newcomers: dict[Subscription, asyncio.Task[None]] = {}
         self._joining = 0
@@ -67,6 +77,11 @@ class Feed:
         self._ring: deque[Frame] = deque()
         self._ring_bytes = 0
         self._looked = 0.0
+        self._at: str | None = None
+        self._publishing = False
+        self._caught_up = False
+        """Whether the shared tail has returned all that was stored when it began."""
+        self._beginning = asyncio.Lock()
 
     @property
     def idle(self) -> bool:
@@ -75,8 +90,8 @@ class Feed:
 
     @property
     def cursor(self) -> str | None:
-        """Where the shared tail is."""
-        return None if self._tail is None else self._tail.cursor
+        """Behind what the shared tail has published."""
+        return self._at
 
     @property
     def behind_ms(self) -> int:
@@ -101,25 +116,42 @@ class Feed:
             InvalidFilter: if the cursor belongs to another filter.
             StoreUnavailable: if the database does not answer.
         """
-        if after is None and last == 0 and self._looked:
-            self._subscribers.add(subscription)
-            return
-        own = self._tail_of(after, last)
-        if after is not None and self._replay(subscription, after):
-            return
-        if self._tail is None:
-            self._tail = self._tail_of(None, 0)
-            self._task = asyncio.create_task(self._follow(self._tail))
-        subscription.cursor = own.cursor
-        # What is logged from now on is seen, though the subscriber hears of it only later.
         self._joining += 1
         try:
+            async with self._beginning:
+                if self._tail is None:
+                    await self._begin(subscription, after, last)
+                    return
+            if after is None and last == 0 and self._caught_up and not self._publishing:
+                self._subscribers.add(subscription)
+                return
+            own = self._tail_of(after, last)
+            if after is not None and self._replay(subscription, after):
+                return
+            # What is logged from now on is seen, though the subscriber hears of it only later.
+            subscription.cursor = own.cursor
             await self._read_on(subscription, own)
         finally:
             self._joining -= 1
         task = asyncio.create_task(self._catch_up(subscription, own))
         self._newcomers[subscription] = task
         task.add_done_callback(lambda _: self._newcomers.pop(subscription, None))
+
+    async def _begin(self, subscription: Subscription, after: str | None, last: int) -> None:
+        """Begin the shared tail, as the first subscriber wants it."""
+        tail = self._tail_of(after, last, BATCH)
+        subscription.cursor = before = tail.cursor
+        try:
+            items = await tail.poll(0)
+        except BaseException:
+            tail.end()
+            raise
+        self._tail = tail
+        self._at = before
+        self._caught_up = False
+        self._subscribers.add(subscription)
+        self._publishing = bool(items)
+        self._task = asyncio.create_task(self._follow(tail, items, before))
 
     def leave(self, subscription: Subscription) -> None:
         """Send nothing more to a subscriber."""
@@ -136,13 +168,13 @@ class Feed:
                 task.cancel()
         if self._tail is not None:
             self._tail.end()
-        self._tail = self._task = None
+        self._tail = self._task = self._at = None
         self._ring.clear()
         self._ring_bytes = 0
 
     def _replay(self, subscription: Subscription, after: str) -> bool:
         """Send what came after a cursor, if all of it is kept; return whether it is."""
-        if self._tail is None:
+        if self._tail is None or self._publishing:
             return False
         if after == self.cursor:
             self._subscribers.add(subscription)
@@ -155,37 +187,63 @@ class Feed:
         self._subscribers.add(subscription)
         return True
 
-    def _tail_of(self, after: str | None, last: int) -> Tail[EventRecord | Gap]:
+    def _tail_of(
+        self, after: str | None, last: int, batch: int = CHUNK
+    ) -> Tail[EncodedEvent | Gap]:
         if after is not None:
-            return self._source.tail(self._wanted, after=after)
-        return self._source.tail(self._wanted, last=last)
+            return self._source.tail(self._wanted, after=after, batch=batch)
+        return self._source.tail(self._wanted, last=last, batch=batch)
 
     # -- tasks
     # --------------------------------------------------------------------------
 
-    async def _follow(self, tail: Tail[EventRecord | Gap]) -> None:
-        """Publish what the shared tail returns."""
-        loop = asyncio.get_running_loop()
+    async def _follow(
+        self, tail: Tail[EncodedEvent | Gap], items: list[EncodedEvent | Gap], before: str
+    ) -> None:
+        """Publish what the shared tail has returned, and what it returns."""
         try:
             while True:
-                before = tail.cursor
-                try:
-                    items = await tail.poll(0 if self._waiting else POLL)
-                except StoreUnavailable:  # it has not answered yet
-                    await asyncio.sleep(_AWAY)
-                    continue
-                self._looked = loop.time()
-                for one in frames.of_items(items, before, tail.cursor) if items else ():
-                    self._keep(one)
-                    for subscription in list(self._subscribers):
-                        subscription.put(one)
+                self._looked = asyncio.get_running_loop().time()
+                if items:
+                    await self._publish(items, before, tail.cursor)
+                self._at = before = tail.cursor
                 if not items:
+                    self._caught_up = True
                     await self._admit(tail)
                     if tail.ended:
                         self._end("shutdown")
                         return
+                while True:
+                    try:
+                        items = await tail.poll(0 if self._waiting else POLL)
+                        break
+                    except StoreUnavailable:  # it has not answered yet
+                        await asyncio.sleep(_AWAY)
         except (InvalidArgument, JobNotFound):  # the job was deleted
             self._end("expired")
+
+    async def _publish(self, items: list[EncodedEvent | Gap], before: str, cursor: str) -> None:
+        """Send what a tail returned to all."""
+        self._publishing = True
+        for one in frames.of_items(items, before, cursor):
+            await self._wait_for_room(one.size)
+            self._keep(one)
+            for subscription in list(self._subscribers):
+                subscription.put(one)
+        self._publishing = False
+
+    async def _wait_for_room(self, size: int) -> None:
+        """Wait until one subscriber at least has room for a frame: before that, all would lose
+        lines, and reading would be in advance of everyone. Who is slower than others loses lines.
+        """
+        if any(one.room >= size for one in self._subscribers) or not self._subscribers:
+            return
+        waits = [asyncio.create_task(one.has_room(min(size, _ROOM))) for one in self._subscribers]
+        try:
+            await asyncio.wait(waits, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _keep(self, one: Frame) -> None:
         self._ring.append(one)
@@ -197,7 +255,7 @@ class Feed:
         for subscription in [*self._subscribers, *self._newcomers]:
             subscription.end(reason)
 
-    async def _admit(self, shared: Tail[EventRecord | Gap]) -> None:
+    async def _admit(self, shared: Tail[EncodedEvent | Gap]) -> None:
         """Let those go over whose own tails have returned what the shared one has; nothing of it
         is under way.
         """
@@ -211,11 +269,15 @@ class Feed:
                 self._subscribers.add(newcomer.subscription)
             newcomer.arrived.set_result(met)
 
-    async def _read_on(self, subscription: Subscription, tail: Tail[Any]) -> bool:
+    async def _read_on(
+        self, subscription: Subscription, tail: Tail[Any], *, waits: bool = False
+    ) -> bool:
         """Send what a tail returns at once; return whether there was anything."""
         before = tail.cursor
         items = await tail.poll(0)
         for one in frames.of_items(items, before, tail.cursor) if items else ():
+            if waits:
+                await subscription.has_room(min(one.size, _ROOM))
             subscription.put(one)
         if not (items or subscription.waiting):
             subscription.cursor = tail.cursor
@@ -225,9 +287,8 @@ class Feed:
         """Read alone until the shared tail is met."""
         try:
             while True:
-                await subscription.has_room(_ROOM)
                 try:
-                    if await self._read_on(subscription, tail):
+                    if await self._read_on(subscription, tail, waits=True):
                         continue
                 except StoreUnavailable:
                     await asyncio.sleep(_AWAY)

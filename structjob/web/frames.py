@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from structjob.models import EventRecord, Gap
+from structjob.models import EncodedEvent, Gap
 
 MAX_LINES = 1_000
 """Lines of one frame at most."""
@@ -75,7 +75,7 @@ def frame(event: str, data: Mapping[str, Any], cursor: str | None = None) -> Fra
     return Frame(event, encode(data), cursor)
 
 
-def of_items(items: Sequence[EventRecord | Gap], before: str, cursor: str) -> Iterator[Frame]:
+def of_items(items: Sequence[EncodedEvent | Gap], before: str, cursor: str) -> Iterator[Frame]:
     """Yield what a tail returned as frames, in its order; the last one has the cursor."""
     frames = list(_grouped(items))
     for index, (event, data, lines, errors) in enumerate(frames):
@@ -89,14 +89,14 @@ def of_items(items: Sequence[EventRecord | Gap], before: str, cursor: str) -> It
         yield Frame(event, body, at, before, lines, errors)
 
 
-def _grouped(items: Sequence[EventRecord | Gap]) -> Iterator[tuple[str, list[bytes], int, int]]:
+def _grouped(items: Sequence[EncodedEvent | Gap]) -> Iterator[tuple[str, list[bytes], int, int]]:
     lines: list[bytes] = []
     size = errors = 0
     for item in items:
         encoded = (
             encode({**_plain(item), "count": item.last_seq - item.first_seq + 1})
             if isinstance(item, Gap)
-            else encode(item)
+            else item.json
         )
         full = len(lines) == MAX_LINES or size + len(encoded) > MAX_BYTES
         if lines and (full or isinstance(item, Gap)):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from structjob.web.answers import SLASH
 from structjob.web.auth import Doors, same_origin
+from structjob.web.prefix import prefix_of
 from structjob.web.problems import Refused, answer
 
 API = "/api/v1"
@@ -58,12 +59,14 @@ class Guard:
         headers = Headers(scope=scope)
         scope = {**scope, "state": dict(scope.get("state") or {})}
         if scope["type"] == "websocket":
+            _find_root(scope)
             await self._socket(scope, receive, send, headers)
             return
         head = scope["method"] == "HEAD"
         if head:
             scope |= {"method": "GET", "structjob.head": True}
         _keep_slashes(scope)
+        _find_root(scope)
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -152,6 +155,12 @@ class Guard:
 def below(scope: Scope) -> str:
     """Return the path below the application's root."""
     return "/" + str(scope["path"]).removeprefix(str(scope.get("root_path", ""))).lstrip("/")
+
+
+def _find_root(scope: Scope) -> None:
+    """Have a prefix that a proxy kept be the root; a host that mounts the application names it."""
+    if not scope.get("root_path"):
+        scope["root_path"] = prefix_of(scope["path"])
 
 
 def _keep_slashes(scope: Scope) -> None:

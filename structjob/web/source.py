@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from structjob.filters import LogFilter
-    from structjob.models import EventRecord, Gap
+    from structjob.models import EncodedEvent, Gap
     from structjob.queries.errors import Errors
     from structjob.queries.jobs import Jobs
     from structjob.queries.logs import Logs
@@ -86,12 +86,12 @@ class Source:
         """Reads statistics."""
         return self.reader.stats
 
-    def tail(self, wanted: LogFilter, **options: Any) -> Tail[EventRecord | Gap]:
-        """Return a tail with gaps; see `structjob.queries.logs.Logs.tail`. Of a tracker it is one
-        that its commits wake.
+    def tail(self, wanted: LogFilter, **options: Any) -> Tail[EncodedEvent | Gap]:
+        """Return a tail of JSON, with gaps; see `structjob.queries.logs.Logs.tail`. Of a tracker it
+        is one that its commits wake.
         """
         logs = self.logs if self._tracker is None else self._tracker.logs
-        return logs.tail(wanted, gaps=True, **options)
+        return logs.tail(wanted, gaps=True, encoded=True, **options)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Tracker]:

@@ -229,7 +229,10 @@ async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: P
         found = await tail.poll(0 if selection.after is None else wait)
         while found:
             for one in found:
-                (answer.gaps if isinstance(one, Gap) else answer.lines).append(one)  # type: ignore[arg-type]  # as told apart
+                if isinstance(one, Gap):
+                    answer.gaps.append(one)
+                else:
+                    answer.lines.append(msgspec.Raw(one.json))  # type: ignore[arg-type]  # its JSON
             if len(answer.lines) >= 1_000:
                 break
             found = await tail.poll(0)

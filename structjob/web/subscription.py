@@ -44,9 +44,14 @@ class Subscription:
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
 
+    @property
+    def room(self) -> int:
+        """Bytes that may be put without a loss."""
+        return MAX_WAITING - self._bytes
+
     async def has_room(self, size: int) -> None:
         """Wait until *size* bytes may be put without a loss."""
-        while MAX_WAITING - self._bytes < size:
+        while self.room < size:
             self._taken.clear()
             await self._taken.wait()
 

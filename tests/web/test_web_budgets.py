@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import until
+from conftest import serve, stop, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -39,20 +39,23 @@ def test_a_first_visit_loads_little_and_nothing_from_elsewhere(
     assert sizes["stylesheet"] <= 12_000
 
 
-def test_a_burst_of_40000_lines_is_drawn_within_a_second_of_its_end(
-    story_url, site, watched, record_property
-):
-    """The page stays small and answers keys while another process logs 40,000 lines (R44, R47)."""
+def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, record_property):
+    """The page shows each line once, and stays small, while another process logs 40,000 lines (R44,
+    R47). The mark is 1 s after the commit, and frames of 100 ms; the bound holds on a busy machine.
+    """
+    url = f"sqlite:///{tmp_path}/burst.db"
     writer = subprocess.Popen(
-        [sys.executable, str(LIVE), story_url, "burst-1"],
+        [sys.executable, str(LIVE), url, "burst-1"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert writer.stdin is not None
     assert writer.stdout is not None
+    server = None
     try:
         assert writer.stdout.readline()
+        server, site = serve(url)
         page = watched.page()
         page.goto(f"{site}jobs/burst-1")
         until(page, f"{VIEWER}?.state === 'live'")
@@ -69,10 +72,14 @@ def test_a_burst_of_40000_lines_is_drawn_within_a_second_of_its_end(
         print(f"last line {late:.2f} s after its commit, longest frame {longest:.0f} ms, {nodes} nodes")  # fmt: skip
         record_property("seconds_after_commit", late)
         record_property("longest_frame_ms", longest)
-        assert nodes <= 1_500
         numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(numbers) == len(set(numbers))
+        assert nodes <= 1_500
+        assert late <= 4
+        assert longest <= 500
     finally:
         writer.stdin.close()
         writer.wait(30)
         writer.stdout.close()
+        if server is not None:
+            stop(server)

@@ -177,6 +177,12 @@ setInterval(() => {
 /** What the footer and the badge show; each page sets it. */
 export const footer = signal({ keys: [], facts: "" });
 export const live = signal({ kind: "waiting", text: "waiting" });
+/** Have the badge show how a stream is: its detail of `structjob-state`. */
+export function showState({ state, transport, retry, paused }) {
+  if (state === "ended") live.value = { kind: "ended", text: "ended" };
+  else if (state === "reconnecting") live.value = { kind: "away", text: "reconnecting", until: Date.now() + (retry ?? 0) };
+  else live.value = { kind: paused ? "paused" : "live", text: `${paused ? "paused" : "live"} · ${transport ?? ""}` };
+}
 /** What the keys of the present page do: key → function. */
 export const pageKeys = { current: {} };
 

@@ -1,13 +1,32 @@
 // What several pages need: durations, problems, menus, a database without jobs.
 
-import { html, now, useEffect } from "../ui.js";
-import { apiUrl, permanent } from "../route.js";
+import { html, now, showState, useEffect, useRef } from "../ui.js";
+import { api, apiUrl, permanent } from "../route.js";
 
 /** How long a job took, or has taken; null if it has not begun. */
 export function took(job) {
   if (job.duration_ms != null) return job.duration_ms;
   if (!job.started_at) return null;
   return job.status === "running" ? now.value - new Date(job.started_at) : job.completed_at ? new Date(job.completed_at) - new Date(job.started_at) : null;
+}
+
+const OFTEN = 2000, POLLED = 5000, SELDOM = 30_000;
+
+/** Call *changed* when rows of a channel ("jobs", "sessions") change, at most every 2 seconds; and
+ *  now and then, for what no row tells. The badge shows how the stream is. */
+export function useChanges(channel, changed) {
+  const latest = useRef(changed);
+  latest.current = changed;
+  useEffect(() => {
+    let called = Date.now(), soon = 0, first = true;
+    const call = () => { soon = 0; called = Date.now(); if (!document.hidden) latest.current(); };
+    const stream = api.stream({ channels: [channel] }, {
+      onRows: () => { if (!first && !soon) soon = setTimeout(call, Math.max(200, called + OFTEN - Date.now())); first = false; },
+      onState: (state, transport, retry) => showState({ state, transport, retry }),
+    });
+    const timer = setInterval(() => { if (Date.now() - called >= (stream.transport === "polling" || stream.state !== "live" ? POLLED : SELDOM)) call(); }, 1000);
+    return () => { stream.close(); clearInterval(timer); clearTimeout(soon); };
+  }, [channel]);
 }
 
 export function CurlItem({ path, params: given }) {

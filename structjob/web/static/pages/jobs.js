@@ -1,10 +1,10 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
-import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, live, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { brief, count, dot, duration, full, percent, plural, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
-import { CurlItem, Failed, FirstRun, took } from "./common.js";
+import { CurlItem, Failed, FirstRun, took, useChanges } from "./common.js";
 
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
@@ -80,7 +80,8 @@ export default function Jobs({ query }) {
   const [open, setOpen] = useState(new Set());
   const [adding, setAdding] = useState(false);
   const newer = useNewer(query, data);
-  useLiveRows(data, set);
+  const refresh = useLiveRows(data, set);
+  useChanges("jobs", () => { newer.look(); refresh(); });
   const status = query.get("status") || "";
   const rows = useMemo(() => {
     const out = [];
@@ -150,45 +151,34 @@ function useNewer(query, data) {
   const since = data?.page.items[0]?.created_at;
   const known = useRef(new Set());
   useEffect(() => { known.current = new Set(data?.page.items.map((job) => job.id)); setN(0); }, [data?.page]);
-  useEffect(() => {
-    if (!data || query.get("cursor")) return undefined;
-    const timer = setInterval(async () => {
-      if (document.hidden) return;
-      try {
-        const page = await api.jobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
-        setN(page.items.filter((job) => !known.current.has(job.id)).length);
-        live.value = { kind: "live", text: "live · polling" };
-        dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
-      } catch (error) {
-        dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: () => {} } }));
-        live.value = { kind: "away", text: "reconnecting" };
-      }
-    }, 2500);
-    return () => clearInterval(timer);
-  }, [query.toString(), since]);
-  return { count: n, clear: () => setN(0) };
+  const look = async () => {
+    if (!data || query.get("cursor")) return;
+    try {
+      const page = await api.jobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
+      setN(page.items.filter((job) => !known.current.has(job.id)).length);
+      dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
+    } catch (error) { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: look } })); }
+  };
+  return { count: n, look, clear: () => setN(0) };
 }
 
-/** Running rows change in place; the order stays. */
+/** What has running rows change in place; the order stays. */
 function useLiveRows(data, set) {
   const latest = useRef(data);
   latest.current = data;
-  useEffect(() => {
-    const running = () => [...(latest.current?.page.items ?? []), ...[...(latest.current?.families.values() ?? [])].flat()].filter((job) => job.status === "running" || job.status === "pending");
-    const timer = setInterval(async () => {
-      const jobs = running();
-      if (!jobs.length || document.hidden) return;
-      try {
-        const fresh = new Map();
-        const oldest = jobs.reduce((least, job) => (job.created_at < least ? job.created_at : least), jobs[0].created_at);
-        for (const job of (await api.jobs({ since: oldest, limit: 1000 })).items) fresh.set(job.id, job);
-        const old = latest.current;
-        const swap = (job) => fresh.get(job.id) ?? job;
-        const families = new Map([...old.families].map(([id, kids]) => [id, kids.map(swap)]));
-        for (const job of fresh.values()) if (job.parent_job_id && !(families.get(job.parent_job_id) ?? []).some((one) => one.id === job.id)) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
-        set({ ...old, page: { ...old.page, items: old.page.items.map(swap) }, families });
-      } catch { /* the next turn tries again */ }
-    }, 2000);
-    return () => clearInterval(timer);
-  }, []);
+  const running = () => [...(latest.current?.page.items ?? []), ...[...(latest.current?.families.values() ?? [])].flat()].filter((job) => job.status === "running" || job.status === "pending");
+  return async () => {
+    const jobs = running();
+    if (!jobs.length) return;
+    try {
+      const fresh = new Map();
+      const oldest = jobs.reduce((least, job) => (job.created_at < least ? job.created_at : least), jobs[0].created_at);
+      for (const job of (await api.jobs({ since: oldest, limit: 1000 })).items) fresh.set(job.id, job);
+      const old = latest.current;
+      const swap = (job) => fresh.get(job.id) ?? job;
+      const families = new Map([...old.families].map(([id, kids]) => [id, kids.map(swap)]));
+      for (const job of fresh.values()) if (job.parent_job_id && !(families.get(job.parent_job_id) ?? []).some((one) => one.id === job.id)) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
+      set({ ...old, page: { ...old.page, items: old.page.items.map(swap) }, families });
+    } catch { /* the next turn tries again */ }
+  };
 }

@@ -1,6 +1,6 @@
 // A viewer with its bar: filters as chips, counts of the database, find.
 
-import { Chip, html, live, useEffect, useMemo, useRef, useState } from "../ui.js";
+import { Chip, html, showState, useEffect, useMemo, useRef, useState } from "../ui.js";
 import { copy } from "../ui.js";
 import { count } from "../format.js";
 import { api, permanent, setQuery } from "../route.js";
@@ -78,12 +78,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
     node.channels = channels;
     node.atEnd = end;
     const on = {
-      "structjob-state": ({ detail }) => {
-        const name = { polling: "polling", sse: "sse", ws: "ws" }[detail.transport] ?? "";
-        if (detail.state === "ended") live.value = { kind: "ended", text: "ended" };
-        else if (detail.state === "reconnecting") live.value = { kind: "away", text: "reconnecting", until: Date.now() + (detail.retry ?? 0) };
-        else live.value = { kind: detail.paused ? "paused" : "live", text: `${detail.paused ? "paused" : "live"} · ${name}` };
-      },
+      "structjob-state": ({ detail }) => showState(detail),
       "structjob-counts": ({ detail }) => {
         if (detail.histogram) { const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
       },

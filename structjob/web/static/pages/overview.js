@@ -1,10 +1,10 @@
 // What runs, what needs attention, and how the day went.
 
-import { Glyph, Progress, html, live, now, useData, useEffect, useState, usePage } from "../ui.js";
+import { Glyph, Progress, html, useData, useEffect, useState, usePage } from "../ui.js";
 import { ago, brief, bytes, count, duration, hour, percent, plural, rough, span } from "../format.js";
 import { api, go, href } from "../route.js";
 import { Line, Throughput } from "../charts.js";
-import { Failed, FirstRun, took } from "./common.js";
+import { Failed, FirstRun, took, useChanges } from "./common.js";
 
 const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", "28d": "1d" };
 
@@ -16,27 +16,24 @@ async function load(window, project, signal) {
     api.statistics("operations", { since, by: "ended", limit: 200, ...more }, signal),
     api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", limit: 1000, ...more }, signal),
     quiet(api.statistics("operations", { since: "-28d", limit: 500, ...more }, signal), []),
-    api.jobs({ status: "failed,crashed", since, root: 1, limit: 6, ...more }, signal),
+    api.jobs({ status: "failed,crashed", since, limit: 8, ...more }, signal),
     quiet(api.errors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
     quiet(api.sessions({ live: 1, limit: 100 }, signal), []),
     quiet(api.statistics("volume", { since, ...more }, signal), null),
     quiet(api.jobs({ limit: 1 }, signal), { items: [1] }),
   ]);
   const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", operation: one.operation, limit: 1000, ...more }, signal), [])])));
-  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad: bad.items, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any.items.length };
+  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any.items.length };
 }
 
 export default function Overview({ query }) {
   const window = span(query.get("window")) ? query.get("window") : "24h";
   const { data, error, took: ms, reload } = useData((signal) => load(window, query.get("project"), signal), [window, query.get("project")]);
   const [hover, setHover] = useState(null);
-  useEffect(() => {
-    const timer = setInterval(() => { if (!document.hidden) reload(); }, 5000);
-    return () => clearInterval(timer);
-  }, []);
+  useChanges("jobs", reload);
   useEffect(() => {
     if (error) dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: reload } }));
-    else if (data) { live.value = { kind: data.none ? "waiting" : "live", text: data.none ? "waiting" : "live · polling" }; dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } })); }
+    else if (data) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
   }, [error, data]);
   usePage({
     title: "", keys: [["/", "search"], ["o", "overview"], ["J", "jobs"], ["L", "logs"], ["R", "errors"]],
@@ -51,7 +48,7 @@ export default function Overview({ query }) {
   const queue = data.sessions.reduce((n, one) => n + Math.max(0, (one.backlog ?? one.undelivered ?? 0)), 0);
   const silent = data.sessions.filter((one) => ["silent", "stale", "unknown"].includes(one.presence ?? one.status));
   const attention = [
-    ...data.bad.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
+    ...data.bad.items.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
     ...data.errors.map((group) => ({ to: href("errors", group.fingerprint), glyph: "regressed", name: group.error?.type ?? group.error_type, what: "", loud: `regressed, ${count(group.count)}×`, rest: group.resolved_by ? `resolved by ${group.resolved_by}` : "", time: group.last_seen })),
     ...silent.map((one) => ({ to: href("sessions", one.session.session_id), glyph: "silent", name: `${one.session.service ?? one.session.pid}@${one.session.host}`, what: "", loud: "silent", rest: "", time: one.session.heartbeat_at })),
   ].sort((a, b) => (b.time > a.time ? 1 : -1));
@@ -64,7 +61,7 @@ export default function Overview({ query }) {
       ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} />${queue > 0 && html`<${Fig} n=${queue} name="spooled" to=${href("sessions", "", { live: 1 })} />`}</div>`}</div>
     <div class="halves"><section><h2>Running now <small>${data.running.length ? plural(data.running.length, "root job") : "nothing runs"}</small></h2>
         ${data.running.slice(0, 8).map((job) => html`<${Running} key=${job.id} job=${job} usual=${data.usual.get(job.operation)} />`)}</section>
-      <section><h2>Needs attention <small>${attention.length ? count(attention.length) : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(Date.now() - new Date(one.time))}</span></a>`)}</section></div>
+      <section><h2>Needs attention <small>${attention.length ? count(attention.length) + (data.bad.next_cursor ? "+" : "") : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(Date.now() - new Date(one.time))}</span></a>`)}</section></div>
     <div class="through"><div class="chart-title">Jobs by ${(BUCKETS[window] ?? "1h") === "1h" ? "the hour" : (BUCKETS[window] ?? "").replace(/(\d)([a-z])/, "$1\u202f$2")} <small class="wide">completed above the line; below it, each failed <${Glyph} of="failed" label="" />, crashed <${Glyph} of="crashed" label="" /> and cancelled <${Glyph} of="cancelled" label="" /> job is one mark</small>
         <span class="right">${title ? html`<b>${hour(title.start)}–${hour(title.end)}</b> ${count(title.completed)} completed${title.failed > 0 && html` <span class="err">${count(title.failed)} failed</span>`}${title.crashed > 0 && html` <span class="err">${count(title.crashed)} crashed</span>`}` : ""}</span></div>
       <${Throughput} data=${data.through} hover=${hover} onHover=${setHover} onChoose=${(one) => go(href("jobs", "", { since: one.start, until: one.end, root: 0 }))} /></div>

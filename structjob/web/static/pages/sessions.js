@@ -1,9 +1,9 @@
 // The programs that log here: whether they live, and whether every line of theirs is accounted for.
 
-import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
+import { Copy, Glyph, Segments, html, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
 import { ago, clock, count, duration, full, plural, rough, when, zone } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
-import { Failed } from "./common.js";
+import { Failed, useChanges } from "./common.js";
 import { LogBox, filterOf } from "./logbox.js";
 
 const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", died: "crashed", dead: "crashed", killed: "crashed" };
@@ -21,8 +21,7 @@ function List({ query }) {
   const body = useRef(null);
   const rows = data?.items ?? data ?? [];
   const current = rows[Math.min(at, rows.length - 1)];
-  useEffect(() => { const timer = setInterval(() => { if (!document.hidden) reload(); }, 5000); return () => clearInterval(timer); }, []);
-  useEffect(() => { if (data) live.value = { kind: "live", text: "live · polling" }; }, [data]);
+  useChanges("sessions", reload);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
   usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session.session_id)), r: reload } });

@@ -1,0 +1,43 @@
+"""Where the application stands in the address that a proxy asks for.
+
+A proxy may keep the prefix below which it offers the application, such as ``/ops/jobs``. The paths
+of the application are known, so the prefix is what stands before them, and there is nothing to set.
+"""
+
+from __future__ import annotations
+
+_DIRECTORIES = ("/api/v1/", "/static/")
+_PAGES = ("jobs", "logs", "errors", "sessions", "storage")
+_FILES = ("login", "logout", "metrics")
+_OF_ONE = ("jobs", "errors", "sessions")
+"""Pages below which each job, error or session has its own."""
+
+
+def prefix_of(path: str) -> str:
+    """Return what stands before the application's own path in *path*; empty if nothing does, or if
+    the path is unknown. A path that is one without a prefix has none.
+    """
+    for directory in _DIRECTORIES:
+        if (at := path.rfind(directory)) >= 0:
+            return path[:at]
+    parts = path[1:].split("/")
+    if _is_own(parts if parts[-1] else parts[:-1]):
+        return ""
+    if not parts[-1]:
+        return path[:-1]
+    for length in (1, 2):
+        if _is_own(parts[-length:]):
+            return "".join(f"/{part}" for part in parts[:-length])
+    return ""
+
+
+def _is_own(parts: list[str]) -> bool:
+    match parts:
+        case []:
+            return True
+        case [page]:
+            return page in _PAGES or page in _FILES
+        case [page, _]:
+            return page in _OF_ONE
+        case _:
+            return False
