@@ -19,6 +19,11 @@ SEND_TIMEOUT = 30.0
 HEARTBEAT = 15.0
 """Seconds without anything else after which a ping is sent."""
 
+EARLY = 1.0
+"""Seconds after which the first ping is sent: it is small, and a proxy that buffers holds it back,
+even if it let pass what came before.
+"""
+
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -80,10 +85,15 @@ class EventStream(Response):
 
         if self._first is not None:
             await put(self._first)
+        loop = asyncio.get_running_loop()
+        early: float | None = loop.time() + EARLY
         while True:
-            one = await self._subscription.next(HEARTBEAT)
+            wait = HEARTBEAT if early is None else max(0.0, early - loop.time())
+            one = await self._subscription.next(wait)
             if one is None and self._subscription.ended:
                 break
+            if one is None:
+                early = None
             await put(one or self._ping())
         await send({"type": "http.response.body", "body": b""})
 

@@ -77,6 +77,7 @@ def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, r
         assert nodes <= 1_500
         assert late <= 4
         assert longest <= 500
+        page.close()
     finally:
         writer.stdin.close()
         writer.wait(30)

@@ -161,6 +161,7 @@ export class Stream {
   /** @type {any} */ #watch = null;
   /** @type {any} */ #hiding = null;
   #heartbeat = 15_000;
+  /** @type {Transport | null} The transport of the last state that was told. */ #told = null;
   #downSince = 0;
   #visibility = () => this.#shown();
 
@@ -220,6 +221,7 @@ export class Stream {
   /** @param {State} state @param {number} [retry] */
   #set(state, retry) {
     this.state = state;
+    this.#told = this.transport;
     this.#handlers.onState?.(state, this.transport, retry);
   }
 
@@ -274,7 +276,8 @@ export class Stream {
     const abort = new AbortController();
     this.#abort = abort;
     let greeted = false;
-    this.#watch = setTimeout(() => { if (!greeted) { abort.abort(); lost(false); } }, HELLO_SSE);
+    // A proxy that buffers may let the hello through, and hold back the ping that follows it alone.
+    const early = setTimeout(() => { if (!greeted) { abort.abort(); lost(false); } }, HELLO_SSE);
     try {
       const answer = await fetch(this.#api.url("stream"), {
         method: "POST",
@@ -284,6 +287,7 @@ export class Stream {
         body: JSON.stringify(this.#wanted()),
       });
       if (!answer.ok || !answer.body) {
+        clearTimeout(early);
         const body = await answer.json().catch(() => null);
         lost(false, answer.status < 500 && answer.status !== 429 ? new Problem(answer.status, body) : undefined);
         return;
@@ -301,10 +305,11 @@ export class Stream {
             if (line.startsWith("event:")) event = line.slice(6).trim();
             else if (line.startsWith("data:")) data += line.slice(5).trimStart();
           }
-          if (data) { greeted = greeted || event === "hello"; take(event, JSON.parse(data)); }
+          if (data) { greeted = greeted || event === "ping"; take(event, JSON.parse(data)); }
         }
       }
     } catch { /* cut: tried again below */ }
+    clearTimeout(early);
     lost(greeted);
   }
 
@@ -333,7 +338,7 @@ export class Stream {
       this.#tries = 0;
       if (this.#rung > 0 && !this.#downSince) this.#downSince = Date.now();
       if (this.#rung === 0) this.#downSince = 0;
-      if (this.state !== "live") this.#set("live");
+      if (this.state !== "live" || this.transport !== this.#told) this.#set("live");
     }
     if (this.transport !== "polling") {
       clearTimeout(this.#watch);

@@ -4,7 +4,8 @@ import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, useData, us
 import { brief, count, dot, duration, full, percent, plural, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
-import { CurlItem, Failed, FirstRun, took, useChanges } from "./common.js";
+import { CurlItem, Failed, took } from "./common.js";
+import { FirstRun, useChanges } from "./lists.js";
 
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];

@@ -4,7 +4,8 @@ import { Glyph, Progress, html, useData, useEffect, useState, usePage } from "..
 import { ago, brief, bytes, count, duration, hour, percent, plural, rough, span } from "../format.js";
 import { api, go, href } from "../route.js";
 import { Line, Throughput } from "../charts.js";
-import { Failed, FirstRun, took, useChanges } from "./common.js";
+import { Failed, took } from "./common.js";
+import { FirstRun, useChanges } from "./lists.js";
 
 const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", "28d": "1d" };
 

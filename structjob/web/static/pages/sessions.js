@@ -3,7 +3,8 @@
 import { Copy, Glyph, Segments, html, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
 import { ago, clock, count, duration, full, plural, rough, when, zone } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
-import { Failed, useChanges } from "./common.js";
+import { Failed } from "./common.js";
+import { useChanges } from "./lists.js";
 import { LogBox, filterOf } from "./logbox.js";
 
 const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", died: "crashed", dead: "crashed", killed: "crashed" };

@@ -1,0 +1,201 @@
+"""The pages behind nginx, below a sub-path, without any option: with the prefix kept or stripped,
+without WebSockets, with its defaults, and where it holds back what is streamed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, serve, stop, until
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
+]
+
+VIEWER = "document.querySelector('structjob-logs')"
+LIVE = Path(__file__).with_name("live.py")
+PREFIX = "/ops/tools/"
+
+UPGRADE = """
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection "upgrade";
+"""
+HOST = "proxy_set_header Host $http_host;"
+WAYS = {
+    "kept": ("", HOST + UPGRADE),
+    "stripped": ("/", HOST + UPGRADE),
+    "no-upgrade": ("/", HOST),
+    # nginx obeys X-Accel-Buffering; a proxy that does not is like this one.
+    "buffering": ("/", HOST + "proxy_ignore_headers X-Accel-Buffering;"),
+    "defaults": ("/", ""),
+}
+"""By name, what follows the address of the server, and what else the location says."""
+
+CONFIGURATION = """
+daemon off;
+master_process off;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off;
+  client_body_temp_path {directory}/body;
+  proxy_temp_path {directory}/proxy;
+  fastcgi_temp_path {directory}/fastcgi;
+  uwsgi_temp_path {directory}/uwsgi;
+  scgi_temp_path {directory}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    location {prefix} {{
+      proxy_pass http://{upstream}{path};
+      {more}
+    }}
+  }}
+}}
+"""
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory) -> tuple[Path, str]:
+    """A file of tokens, and the one in it."""
+    file = tmp_path_factory.mktemp("tokens") / "tokens.json"
+    command = [sys.executable, "-m", "structjob", "token", "create", "--scope", "read", "--token-file", str(file)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    return file, done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def upstream(story_url, token) -> Iterator[str]:
+    """The address of the pages without a proxy; they need a token."""
+    server, address = serve(story_url, "--token-file", str(token[0]))
+    yield address
+    stop(server)
+
+
+@pytest.fixture
+def proxied(upstream, tmp_path, request) -> Iterator[str]:
+    """The address of the pages behind nginx."""
+    path, more = WAYS[request.param]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    host = upstream.removeprefix("http://").rstrip("/")
+    file = tmp_path / "nginx.conf"
+    file.write_text(
+        CONFIGURATION.format(
+            directory=tmp_path, port=port, prefix=PREFIX, upstream=host, path=path, more=more
+        )
+    )
+    assert NGINX is not None
+    nginx = subprocess.Popen([NGINX, "-c", str(file), "-e", str(tmp_path / "error.log")])
+    address = f"http://127.0.0.1:{port}{PREFIX}"
+    for _ in range(200):
+        try:
+            with urllib.request.urlopen(f"{address}api/v1/health", timeout=5):
+                break
+        except OSError:
+            assert nginx.poll() is None, (tmp_path / "error.log").read_text()
+            time.sleep(0.05)  # a process starts: there is nothing to wait on but its port
+    yield address
+    nginx.terminate()
+    nginx.wait(10)
+
+
+def log_in(page, token: str) -> None:
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+
+
+PAGES = ["", "jobs", "jobs/gui-17", "logs?since=-24h", "errors", "sessions", "storage"]
+
+
+@pytest.mark.parametrize("proxied", WAYS, indirect=True)
+def test_pages_logins_and_downloads_work_below_a_sub_path(proxied, token, watched):
+    """Each page, its files, the login, links and downloads stay below the prefix (R45, R47)."""
+    watched.expected = ("stream/ws",)  # a refused WebSocket stands in the console
+    page = watched.page()
+    answers: list[tuple[int, str]] = []
+    page.on("response", lambda answer: answers.append((answer.status, answer.url)))
+    page.goto(f"{proxied}jobs/gui-17?level=error")
+    assert page.url.startswith(f"{proxied}login?next=")
+    log_in(page, token[1])
+    page.locator("structjob-logs .row").first.wait_for()
+    assert page.url == f"{proxied}jobs/gui-17?level=error"
+    for address in PAGES:
+        page.goto(proxied + address)
+        until(page, "document.querySelector('main')?.innerText.trim()")
+        assert page.url == proxied + address
+    page.goto(f"{proxied}jobs?q=pg-07")
+    page.get_by_role("link", name="vm-migrate").first.click()
+    page.wait_for_url(f"{proxied}jobs/gui-17")
+    page.get_by_role("link", name="Errors", exact=False).first.click()
+    page.wait_for_url(f"{proxied}errors")
+    wrong = [one for one in answers if one[0] >= 400 or not one[1].startswith((proxied, "data:"))]
+    assert wrong == []
+    found = page.request.get(f"{proxied}api/v1/logs.txt?job=gui-17")
+    assert found.text().splitlines()[-1].startswith("-- complete: ")
+    assert found.headers["content-disposition"].startswith("attachment")
+
+
+@pytest.mark.parametrize(
+    ("proxied", "transport"),
+    [("kept", "ws"), ("stripped", "ws"), ("no-upgrade", "sse"), ("defaults", "sse"), ("buffering", "polling")],
+    indirect=["proxied"],
+)  # fmt: skip
+def test_lines_arrive_through_the_proxy_and_the_badge_says_how(
+    story_url, proxied, transport, token, watched, request
+):
+    """Live lines come by what the proxy lets through, which the page names (R44, R47)."""
+    watched.expected = ("stream/ws",)  # a refused WebSocket stands in the console
+    name = f"behind-{request.node.callspec.id}"
+    writer = subprocess.Popen(
+        [sys.executable, str(LIVE), story_url, name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    try:
+        assert writer.stdout.readline()
+        page = watched.page()
+        page.goto(f"{proxied}jobs/{name}")
+        log_in(page, token[1])
+        until(page, f"document.querySelector('header .live')?.innerText === 'live · {transport}'")
+        before = page.evaluate(f"{VIEWER}.lines.length")
+        print(300, file=writer.stdin, flush=True)
+        assert writer.stdout.readline()
+        stored = time.monotonic()
+        until(page, f"{VIEWER}.lines.length === {before + 300}")
+        print(f"{transport}: {time.monotonic() - stored:.1f} s after the commit")
+        numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
+        assert len(numbers) == len(set(numbers))
+        page.close()
+    finally:
+        writer.stdin.close()
+        writer.wait(20)
+        writer.stdout.close()
+
+
+@pytest.mark.parametrize("proxied", ["kept", "stripped"], indirect=True)
+def test_what_is_no_page_is_found_below_the_prefix_and_needs_the_token(proxied, token):
+    """(R45)"""
+    for path in ("jobs/gui-17", "jobs/gui-17/", "api/v1/jobs/gui-17", "metrics"):
+        wanted = urllib.request.Request(proxied + path, headers={"Authorization": f"Bearer {token[1]}"})  # fmt: skip
+        with urllib.request.urlopen(wanted) as answer:
+            assert answer.status == 200
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{proxied}api/v1/jobs")
