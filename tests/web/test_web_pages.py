@@ -58,6 +58,29 @@ def test_each_page_shows_its_content_without_an_error_and_without_sideways_scrol
     assert background == ("rgb(251, 251, 249)" if theme == "light" else "rgb(15, 17, 19)")
 
 
+def test_a_failed_child_job_needs_attention_and_the_badge_names_the_stream(watched, tmp_path):
+    """The overview lists failed jobs at any depth, and follows by the WebSocket (R47)."""
+    url = f"sqlite:///{tmp_path}/demo.db"
+    command = [sys.executable, "-m", "structjob", "--db", url, "demo", "--once"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    server, address = serve(url)
+    try:
+        page = watched.page()
+        page.goto(address)
+        failed = ask(address, "jobs?status=failed")["items"]
+        assert failed
+        assert all(job["parent_job_id"] for job in failed)
+        section = page.locator("section", has=page.get_by_role("heading", name="Needs attention"))
+        listed = section.locator("a.line-item")
+        listed.first.wait_for()
+        assert listed.count() == len(failed)
+        assert failed[0]["operation"] in listed.first.inner_text()
+        until(page, "document.querySelector('header .live').innerText === 'live · ws'")
+        page.close()
+    finally:
+        stop(server)
+
+
 def test_every_key_does_what_the_help_says(site, watched):
     """(R47)"""
     page = watched.page()
