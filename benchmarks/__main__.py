@@ -13,8 +13,9 @@ from benchmarks import databases, registry, report, runner
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table, and return 1 if a case of ours failed to run; a missed mark is
-    told, not an error.
+    """Measure, print the table, and return 1 if a structjob case failed to run.
+
+    A missed mark is reported, but is not an error.
     """
     known = registry.load()
     parser = argparse.ArgumentParser(
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
                 outcomes,
                 [report.judge(row, outcomes) for row in benchmark.rows],
             )
-            if options.json:  # after each, so that an interrupted run leaves what it has
+            if options.json:  # after each benchmark, so that an interrupted run keeps its results
                 document = report.document(results, smoke=options.smoke, facts=facts)
                 options.json.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
     _tell("")

@@ -1,4 +1,4 @@
-"""B10: what memory is needed while events pass and the database does not answer."""
+"""B10: the memory needed while events arrive and the database is unavailable."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.databases import FILE, MARIADB, NEEDS, POSTGRESQL, SQLITE
 from benchmarks.registry import Benchmark, Case, Row
 
 TURN = 1_000
-"""Events between two turns of the loop, and two looks at the memory."""
+"""Events between two turns of the loop, and between two measurements of the memory."""
 WARM_UP = 20_000
 NOBODY = {
     POSTGRESQL: "postgresql://nobody@127.0.0.1:1/none",
     MARIADB: "mariadb://nobody@127.0.0.1:1/none",
 }
-"""Where no server listens."""
+"""URLs with no listening server."""
 
 
 def resident() -> float:
-    """Return the memory of this process that is in use, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     return (
         int(Path("/proc/self/statm").read_text("ascii").split()[1])
         * os.sysconf("SC_PAGE_SIZE")
@@ -30,8 +30,9 @@ def resident() -> float:
 
 
 def structjob(*, events: int, name: str) -> dict[str, float]:
-    """Into the spool, which is large enough for all of them; SQLite is locked by another
-    connection, the servers do not listen.
+    """Log into the spool, which is large enough for all events, while the database is unavailable.
+
+    SQLite is locked by another connection; the servers do not listen.
     """
     from benchmarks import ours
 

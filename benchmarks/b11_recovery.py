@@ -32,8 +32,9 @@ asyncio.run(main(int(sys.argv[1])))
 
 
 def recover(*, events: int, name: str) -> dict[str, float]:
-    """A process logs and is killed; the clock runs from opening a tracker on its spool until
-    `flush` returns.
+    """Deliver the spool of a process that logged and was killed.
+
+    The time is measured from opening a tracker on its spool until `flush` returns.
     """
     from benchmarks import ours
 
@@ -57,7 +58,7 @@ def recover(*, events: int, name: str) -> dict[str, float]:
 
 
 def stored(*, events: int) -> dict[str, float]:
-    """The work of B2."""
+    """Do the work of B2."""
     return store(events=events // 5)
 
 

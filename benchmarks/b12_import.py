@@ -1,4 +1,4 @@
-"""B12: how long a program waits before its first line, as whole processes."""
+"""B12: how long a program waits before its first line, measured as whole processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.registry import Benchmark, Case, Row
 
 
 def process(*, times: int, code: str) -> dict[str, float]:
-    """Run *code* in processes of its own; the first, which may have to compile, does not count."""
+    """Run *code* in its own processes; the first one, which may have to compile, does not count."""
     command = [sys.executable, "-c", code]
     samples = []
     for number in range(times + 1):

@@ -1,4 +1,4 @@
-"""B13: what bars on a terminal cost a program that logs, beside the same program without them."""
+"""B13: the cost of bars on a terminal for a program that logs, compared with no bars."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from benchmarks.registry import Benchmark, Case, Row
 
 @contextlib.contextmanager
 def on_a_terminal() -> Iterator[None]:
-    """Make a terminal of 120 × 40 of this process's output; a process of its own reads what comes,
-    as a terminal's window does.
+    """Connect this process's output to a terminal of 120 × 40.
+
+    Another process reads the output, as a terminal's window does.
     """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
@@ -50,8 +51,9 @@ def on_a_terminal() -> Iterator[None]:
 
 
 def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, float]:
-    """Let *workers* log *lines* lines in all, each in a step whose bar grows with every line, and
-    wait *pause* seconds after each.
+    """Log *lines* lines from *workers* tasks, each in a step whose bar grows with every line.
+
+    Each task waits *pause* seconds after a line.
     """
     import structjob.lifecycle.bars  # noqa: F401 -- what bars cost is measured, and not their import
     from benchmarks import ours

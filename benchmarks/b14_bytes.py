@@ -1,4 +1,4 @@
-"""B14: bytes that one stored event takes, its share of the indexes included."""
+"""B14: the bytes per stored event, including its share of the indexes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ async def _size(name: str, url: str) -> int:
 
 
 def bytes_per_event(*, events: int, name: str) -> dict[str, float]:
-    """Log *events* of the standard payload in one job and step, and see how much the log grows."""
+    """Log *events* of the standard payload in one job and step, and return the growth of the
+    log.
+    """
 
     async def work(url: str) -> dict[str, float]:
         async with ours.step(url=url) as (tracker, log):

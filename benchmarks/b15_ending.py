@@ -1,5 +1,5 @@
-"""B15: how long it takes to end a long session with many gaps, and how long the loop is
-held by it.
+"""B15: how long it takes to end a long session with many gaps, and how long that blocks the
+loop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, databa
 from benchmarks.registry import Benchmark, Case, Row
 
 PROBE = 0.001
-"""Seconds between two looks at the clock."""
+"""Seconds between two readings of the clock."""
 
 _COLUMNS = "session_id, ts, level, message, type"
 _DOUBLE = f"""
@@ -24,7 +24,7 @@ SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= 
 
 
 def _statements(events: int, gaps: int) -> list[str]:
-    """Return what fills the tables with the events of one session, and takes some out again, evenly
+    """Return the statements that insert the events of one session and delete some of them, evenly
     spread.
     """
     first = f"INSERT INTO structjob_logs (seq, {_COLUMNS}) VALUES (1, 1, '2026-01-01 00:00:00.000000', 'info', 'chunk copied', 'system')"
@@ -55,8 +55,8 @@ def _fill(name: str, url: str, statements: list[str]) -> None:
 
 
 async def _pauses(done: asyncio.Event) -> dict[str, float]:
-    """Measure how much later than asked for the loop wakes a sleeping task, and how long its thread
-    computes in between, at worst.
+    """Measure the maximum delay of a sleeping task, and the maximum CPU time of the loop between
+    wake-ups.
     """
     late = computed = 0.0
     while not done.is_set():
@@ -68,8 +68,8 @@ async def _pauses(done: asyncio.Event) -> dict[str, float]:
 
 
 def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
-    """The clock runs while the session of a dead process, whose spool is delivered, is ended: all
-    of its gaps are explained.
+    """Measure the end of a dead process's session, whose spool is delivered: all of its gaps are
+    explained.
     """
     from structjob.spool.session import Session
     from structjob.store.factory import make_store
@@ -79,8 +79,8 @@ def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
         await store.open()
         try:
             await store.begin_session(Session(session_id=1))
-            # what importing has left behind: a full collection takes 60 ms, and comes at whichever
-            # moment
+            # collect the imports' garbage now: a full collection takes 60 ms, and would come at a
+            # random moment
             gc.collect()
             done = asyncio.Event()
             probe = asyncio.create_task(_pauses(done))

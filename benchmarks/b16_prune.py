@@ -1,5 +1,5 @@
-"""B16: how fast old events are pruned, at rest and beside a writer, and what speed the writer
-keeps.
+"""B16: how fast old events are pruned, alone and with a concurrent writer, and the writer's speed
+meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, databa
 from benchmarks.registry import Benchmark, Case, Row
 
 BESIDE = 4
-"""How many times as many events there are to prune beside a writer: they must last."""
+"""Factor for the number of events to prune with a writer, because the pruning must last long
+enough.
+"""
 
 BURST = 200
 """Events between two turns of the loop."""
@@ -34,7 +36,7 @@ SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= 
 
 
 async def _fill(name: str, url: str, events: int) -> None:
-    """Store *events* of a process that is gone, years old, which belong to no job."""
+    """Store *events* of a dead process, which are years old and belong to no job."""
     statements, there = [_FIRST], 1
     while there < events:
         statements.append(_DOUBLE % (there, min(there, events - there)))
@@ -50,7 +52,7 @@ async def _fill(name: str, url: str, events: int) -> None:
 
 
 async def _written(tracker: Any, log: Any, seconds: float) -> float:
-    """Log for some *seconds*, as fast as it is stored; return the events a second."""
+    """Log for *seconds* seconds, as fast as it is stored; return the events per second."""
     count, began = 0, perf_counter()
     while perf_counter() - began < seconds:
         ours.burst(log, BURST)
@@ -60,7 +62,7 @@ async def _written(tracker: Any, log: Any, seconds: float) -> float:
 
 
 def prune(*, events: int, seconds: float, name: str) -> dict[str, float]:
-    """Prune *events* while nothing else happens; then log beside it, and as long without it."""
+    """Prune *events* alone; then prune while logging, and log for as long without pruning."""
 
     async def work(url: str) -> dict[str, float]:
         async with ours.tracker(url=url, service="bench") as (tracker, log):

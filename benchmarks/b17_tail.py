@@ -1,4 +1,4 @@
-"""B17: how fast a tail returns what is stored, as records and as JSON."""
+"""B17: how fast a tail returns stored events, as records and as JSON."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from benchmarks.registry import Benchmark, Case, Row
 
 
 def read(*, events: int, batch: int, encoded: bool) -> dict[str, float]:
-    """Store *events* events, and read them by a tail in polls of *batch*; the best of three
-    times.
+    """Store *events* events and read them with a tail, in polls of *batch*; return the best of
+    three runs.
     """
     from benchmarks import ours
 

@@ -1,4 +1,4 @@
-"""B18: a job in a plain `with` block beside the same job in `async with`."""
+"""B18: a job in a plain `with` block, compared with the same job in `async with`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _medians(accepted: list[int], committed: list[int]) -> dict[str, float]:
 
 
 def without_loop(*, jobs: int) -> dict[str, float]:
-    """Jobs of one step and one line, one after another, in code without a loop."""
+    """Run jobs of one step and one line, one after another, in code without an event loop."""
     library.configure(console=False)
     log = structlog.get_logger("app")
     took: dict[bool, list[int]] = {False: [], True: []}
@@ -39,7 +39,7 @@ def without_loop(*, jobs: int) -> dict[str, float]:
 
 
 def with_loop(*, jobs: int) -> dict[str, float]:
-    """The same with `async with`."""
+    """Run the same jobs with `async with`."""
     library.configure(console=False)
     log = structlog.get_logger("app")
     took: dict[bool, list[int]] = {False: [], True: []}

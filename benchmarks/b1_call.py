@@ -1,4 +1,4 @@
-"""B1, B1': what one log call costs its caller."""
+"""B1, B1': the cost of one log call for its caller."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ WARM_UP = 1_000
 TURN = 100
 """Calls between two turns of the loop in the sustained part."""
 REST = 0.005
-"""Seconds of rest before each burst, for everybody: what waits for a database or sleeps comes back
-to cold caches.
+"""Seconds of rest before each burst, the same for every case, because a caller that waited for a
+database or slept continues with cold caches.
 """
 
 
 def structjob(*, bursts: int, calls: int, sustained: int) -> dict[str, float]:
-    """Inside a job and a step: spool on, SQLite attached, JSON lines to the console, which is
-    /dev/null.
+    """Log inside a job and a step: spool on, SQLite connected, JSON lines to the console.
+
+    The console is /dev/null.
     """
     from benchmarks import ours
 
@@ -64,11 +65,11 @@ async def measure(
     calls: int,
     sustained: int,
 ) -> dict[str, float]:
-    """Per call, in µs: the median burst from rest, by the clock and in CPU time of the calling
-    thread; and the mean of calls in a row.
+    """Measure the time per call, in µs.
 
-    The median, so that a burst which another process interrupted does not count; the CPU time,
-    since that is the same on a busy machine.
+    These are the median of bursts after a rest, in wall-clock time and in CPU time of the calling
+    thread, and the mean of sustained calls. The median ignores a burst that another process
+    interrupted. The CPU time is the same on a busy machine.
     """
     samples, cpu = [], []
     for _ in range(bursts):

@@ -1,4 +1,4 @@
-"""B2, B2': 200,000 events from 100 coroutines until SQLite has committed them all."""
+"""B2, B2': 200,000 events from 100 coroutines, until SQLite has committed them all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATABASE = "bench.db"
 
 
 def structjob(*, events: int) -> dict[str, float]:
-    """One job, a step per coroutine; the clock stops when `flush` returns."""
+    """Log in one job with a step per coroutine; the time ends when `flush` returns."""
     from benchmarks import ours
 
     async def work() -> dict[str, float]:
@@ -43,8 +43,9 @@ def structjob(*, events: int) -> dict[str, float]:
 
 
 def raw(*, events: int) -> dict[str, float]:
-    """The limit: ready-made rows of as many steps, ``executemany`` in batches of 1,000, one thread
-    and nothing else.
+    """Insert ready-made rows as the upper limit.
+
+    The rows have as many steps, and go through ``executemany`` in batches of 1,000 in one thread.
     """
     import orjson
 
@@ -72,9 +73,7 @@ def raw(*, events: int) -> dict[str, float]:
 
 
 def peer(*, events: int, factory: str, **options: bool) -> dict[str, float]:
-    """Log through *factory*, a peer that stores; the clock stops when it has committed
-    everything.
-    """
+    """Log through *factory*, a peer that stores; the time ends when it has committed everything."""
     create_tables(DATABASE)
     module, name = factory.split(":")
     logging_peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(DATABASE, **options)
@@ -99,8 +98,10 @@ def peer(*, events: int, factory: str, **options: bool) -> dict[str, float]:
 
 
 def commit_each(*, events: int) -> dict[str, float]:
-    """One aiosqlite connection; every coroutine awaits an insert and a commit per event (which the
-    connection's queue groups).
+    """Insert with one aiosqlite connection; every coroutine awaits an insert and a commit per
+    event.
+
+    The connection's queue groups these.
     """
     from benchmarks.peers import aiosqlite_each
 
@@ -122,7 +123,7 @@ def commit_each(*, events: int) -> dict[str, float]:
 
 
 async def all_of(one: Callable[[int, int], Awaitable[None]], events: int) -> None:
-    """Run *one* in every coroutine, each with its number and its share of the events."""
+    """Run *one* in every coroutine, with its number and its share of the events."""
     async with asyncio.TaskGroup() as group:
         for number in range(COROUTINES):
             group.create_task(one(number, events // COROUTINES))

@@ -1,4 +1,4 @@
-"""B3: the work of B2, into PostgreSQL and MariaDB."""
+"""B3: the work of B2, with PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Insert = Callable[[list[tuple[Any, ...]]], Awaitable[Any]]
 
 
 def structjob(*, events: int, name: str) -> dict[str, float]:
-    """One job, a step per coroutine; the clock stops when `flush` returns."""
+    """Log in one job with a step per coroutine; the time ends when `flush` returns."""
     from benchmarks import ours
 
     async def work(url: str) -> float:
@@ -71,8 +71,10 @@ def structjob(*, events: int, name: str) -> dict[str, float]:
 
 
 def raw(*, events: int, name: str) -> dict[str, float]:
-    """The limit: ready-made rows of as many steps, 1,000 a transaction, one connection, into the
-    same table with the same indexes.
+    """Insert ready-made rows as the upper limit.
+
+    The rows have as many steps, and go into the same table with the same indexes: 1,000 per
+    transaction, on one connection.
     """
     import orjson
 
@@ -106,7 +108,7 @@ def raw(*, events: int, name: str) -> dict[str, float]:
 
 
 async def _copy(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]:
-    """asyncpg's COPY, which commits each time."""
+    """Return an insert with asyncpg's COPY, which commits each time."""
     from sqlalchemy import make_url
 
     connection = await postgresql(make_url(url))
@@ -116,7 +118,9 @@ async def _copy(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]:
 
 
 async def _executemany(url: str) -> tuple[Insert, Callable[[], Awaitable[None]]]:
-    """asyncmy's ``executemany``, which makes one statement of many rows, and a commit."""
+    """Return an insert with asyncmy's ``executemany``, which makes one statement of many rows, and
+    a commit.
+    """
     from sqlalchemy import make_url
 
     connection = await mariadb(make_url(url))

@@ -1,4 +1,4 @@
-"""B4: what is stored while the event loop never rests."""
+"""B4: how much is stored while the event loop is saturated."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WORK = {
     POSTGRESQL: "SELECT count(*) FROM generate_series(1, 400000)",
     MARIADB: "SELECT BENCHMARK(120000, MD5('x'))",
 }
-"""What keeps a server at work about as long as a batch does, and asks nothing of whoever waits for
-it.
+"""Statements that keep a server busy about as long as a batch does, without work for the waiting
+client.
 """
 
 
 def burn(seconds: float) -> None:
-    """Keep the interpreter busy, as a callback that computes does."""
+    """Keep the interpreter busy, as a computing callback does."""
     end = perf_counter() + seconds
     while perf_counter() < end:
         pass
@@ -40,11 +40,11 @@ async def saturate(
     log: Callable[[], object],
     done: Callable[[], bool] = lambda: False,
 ) -> tuple[int, float]:
-    """Log, burn a slice, give the loop a turn, and again; return the turns and the longest pause in
-    ms.
+    """Repeatedly log, compute for a slice and yield to the loop; return the turns and the longest
+    pause in ms.
 
-    A pause is what a turn took beyond its slice: the logging, whatever else the loop ran, and the
-    time another thread held the interpreter.
+    A pause is the time of a turn beyond its slice: the logging, whatever else the loop ran, and the
+    time for which another thread held the interpreter.
     """
     slice_s, turns, longest = slice_ms / 1_000, 0, 0.0
     before = start = perf_counter()
@@ -62,7 +62,7 @@ async def saturate(
 def steady(
     *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
 ) -> dict[str, float]:
-    """A few events each turn, from rest: how many are stored when the time is up?"""
+    """Log a few events each turn, without a backlog, and count those stored when the time is up."""
     from benchmarks import ours
 
     async def work(url: str) -> dict[str, float]:
@@ -80,7 +80,7 @@ def steady(
 def peer(
     *, seconds: float, backlog: int, slice_ms: float, per_turn: int, factory: str
 ) -> dict[str, float]:
-    """The same through *factory*, a peer that stores."""
+    """Do the same through *factory*, a peer that stores."""
     create_tables(DATABASE)
     module, name = factory.split(":")
     logging_peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(DATABASE)
@@ -100,7 +100,7 @@ def peer(
 
 
 def no_logging(*, seconds: float, backlog: int, slice_ms: float, per_turn: int) -> dict[str, float]:
-    """The saturated loop alone: the pauses that the machine makes by itself."""
+    """Run the saturated loop alone, to measure the pauses that the machine causes."""
     _, longest = asyncio.run(saturate(seconds, slice_ms, lambda: None))
     return {"pause_ms": longest}
 
@@ -108,8 +108,9 @@ def no_logging(*, seconds: float, backlog: int, slice_ms: float, per_turn: int) 
 def beside_server(
     *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
 ) -> dict[str, float]:
-    """The saturated loop alone, while its server computes for another process: the pauses of
-    sharing the machine's cores with it.
+    """Run the saturated loop while its server computes for another process.
+
+    This measures the pauses from sharing the machine's cores with the server.
     """
     spawned = multiprocessing.get_context("spawn")
     at_work = spawned.Event()
@@ -149,11 +150,10 @@ def _steady(offered: int, stored: int, seconds: float, longest: float) -> dict[s
 def drain(
     *, seconds: float, backlog: int, slice_ms: float, per_turn: int, name: str
 ) -> dict[str, float]:
-    """A backlog and a few events each turn: how fast is it stored, and how long are the pauses
-    while it is? At 0 ms the loop rests.
+    """Store a backlog while a few events are logged each turn; measure the rate and the pauses.
 
-    The rate is taken from the first commit to the last, so that how long the engine waits for
-    company does not count.
+    At 0 ms the loop is idle. The rate is measured from the first commit to the last, so that the
+    time for which the engine waits to fill a batch does not count.
     """
     from benchmarks import ours
 

@@ -1,4 +1,4 @@
-"""B5: how much later the event loop's timers fire while 5,000 events a second are logged and
+"""B5: how much later the event loop's timers fire while 5,000 events per second are logged and
 stored.
 """
 
@@ -15,12 +15,12 @@ from benchmarks.registry import Benchmark, Case, Row
 
 DATABASE = "bench.db"
 PROBE = 0.001
-"""Seconds between two looks at the clock."""
+"""Seconds between two readings of the clock."""
 
 
 async def lag(seconds: float, rate: int, log: Callable[[int], object]) -> dict[str, float]:
-    """Log *rate* events a second in a pace of 1 ms, and measure how late a sleeping task wakes
-    meanwhile.
+    """Log *rate* events per second in intervals of 1 ms, and measure how late a sleeping task
+    wakes.
     """
     late: list[float] = []
     end = perf_counter() + seconds
@@ -54,7 +54,7 @@ def _quantile(values: list[float], share: float) -> float:
 
 
 def structjob(*, seconds: float, rate: int, name: str) -> dict[str, float]:
-    """With the defaults."""
+    """Log through structjob with its default options."""
     from benchmarks import ours
 
     async def work(url: str) -> dict[str, float]:
@@ -68,12 +68,12 @@ def structjob(*, seconds: float, rate: int, name: str) -> dict[str, float]:
 
 
 def no_logging(*, seconds: float, rate: int) -> dict[str, float]:
-    """The same loop, which logs nothing."""
+    """Run the same loop without logging."""
     return asyncio.run(lag(seconds, rate, lambda _: None))
 
 
 def stdlib(*, seconds: float, rate: int) -> dict[str, float]:
-    """The standard library's QueueListener, which stores in a thread."""
+    """Log through the standard library's QueueListener, which stores in a thread."""
     from benchmarks.peers import stdlib_queue
 
     create_tables(DATABASE)

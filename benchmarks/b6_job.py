@@ -1,4 +1,4 @@
-"""B6: a whole job, its steps and their lines, until it is stored."""
+"""B6: a whole job with its steps and their lines, until it is stored."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ LINES = 50
 
 
 def structjob(*, steps: int, jobs: int) -> dict[str, float]:
-    """One job after another; the clock of each stops when `flush` returns: all of it is
-    committed.
+    """Run one job after another; the time of each ends when `flush` returns.
+
+    Then all of it is committed.
     """
     from benchmarks import ours
 
@@ -36,15 +37,16 @@ def structjob(*, steps: int, jobs: int) -> dict[str, float]:
 
 
 def eliot(*, steps: int, jobs: int) -> dict[str, float]:
-    """An action for the job, one for each step, to a file in the page cache."""
+    """Log an action for the job and one for each step, to a file in the page cache."""
     from benchmarks.peers import eliot_file
 
     return _taken(eliot_file.jobs("eliot.log", jobs + 1, steps, LINES))
 
 
 def prefect(*, steps: int, jobs: int) -> dict[str, float]:
-    """A flow with a task for each step; its server runs already. Two of them, for they take
-    seconds.
+    """Run a flow with a task for each step, on a running server.
+
+    At most two flows count, because each takes seconds.
     """
     from benchmarks.peers import prefect_flow
 
@@ -52,7 +54,10 @@ def prefect(*, steps: int, jobs: int) -> dict[str, float]:
 
 
 def _taken(seconds: list[float]) -> dict[str, float]:
-    """The first one warms up: it opens files, and starts Prefect's server."""
+    """Return the median of the durations without the first one.
+
+    The first run warms up: it opens files, and starts Prefect's server.
+    """
     return {"job_ms": 1000 * median(seconds[1:])}
 
 

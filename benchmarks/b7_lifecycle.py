@@ -1,4 +1,4 @@
-"""B7: what a job and a step cost by themselves."""
+"""B7: the cost of a job and of a step without any lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATABASE = "bench.db"
 
 
 def structjob(*, jobs: int, steps: int) -> dict[str, float]:
-    """Jobs one after another, each committed at start and at end; then the steps of one job."""
+    """Run jobs one after another, each committed at start and at end; then the steps of one job."""
     from benchmarks import ours
 
     async def work() -> dict[str, float]:
@@ -57,7 +57,7 @@ NOW = "2026-01-01 00:00:00.000000"
 
 
 def sqlite(*, jobs: int, steps: int) -> dict[str, float]:
-    """The standard library's driver in the calling thread: insert, commit; update, commit."""
+    """Use the standard library's driver in the calling thread: insert, commit; update, commit."""
     create_tables(DATABASE)
     connection = connect(DATABASE)
     start = perf_counter_ns()
@@ -73,7 +73,7 @@ def sqlite(*, jobs: int, steps: int) -> dict[str, float]:
 
 
 def aiosqlite(*, jobs: int, steps: int) -> dict[str, float]:
-    """The same through aiosqlite, as an asyncio program would have to."""
+    """Do the same through aiosqlite, as an asyncio program would have to."""
     import aiosqlite as driver
 
     create_tables(DATABASE)

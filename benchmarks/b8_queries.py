@@ -1,4 +1,4 @@
-"""B8: what people ask of a database with ten million events, beside the same of a small one."""
+"""B8: common queries on a database with ten million events, compared with a small one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DAY = timedelta(days=1)
 
 
 def asked(*, jobs: int, events: int, times: int, page: int, share: int = 1) -> dict[str, float]:
-    """Ask each question up to *times* times, about another job or day each time; the 95th
-    percentile of what the answers take.
+    """Run each query up to *times* times, for another job or day each time.
 
-    The history is *share* times smaller: the jobs of a day are as many, the days fewer.
+    Returns the 95th percentile of the response times. The history is *share* times smaller: it has
+    the same number of jobs per day, but fewer days.
     """
     from benchmarks import ours
     from benchmarks.history import PER_DAY, UNTIL

@@ -1,4 +1,4 @@
-"""B9: what storing costs in a database that is full, beside one that is nearly empty."""
+"""B9: the cost of storing in a full database, compared with a nearly empty one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from benchmarks.registry import Benchmark, Case, Row
 
 
 def stored(*, jobs: int, events: int, more: int, share: int = 1) -> dict[str, float]:
-    """Store *more* events, with the changes of state between them, of the day after the last one
-    that is stored.
+    """Store *more* events of the day after the last stored one, including the changes of state.
 
-    What is stored was made before the clock starts. The large history grows a little with each
-    round; the small one is copied before.
+    The events are generated before the time starts. The large history grows a little with each
+    round; the small one is copied before each round.
     """
     from benchmarks.generate import deliver
     from benchmarks.history import PER_DAY, History
@@ -49,7 +48,7 @@ def stored(*, jobs: int, events: int, more: int, share: int = 1) -> dict[str, fl
 
 
 async def _nothing_pending() -> None:
-    """There is no tracker."""
+    """Do nothing, because there is no tracker."""
 
 
 LARGE, SMALL = "10,000,000 stored", "10,000 stored"

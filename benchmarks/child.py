@@ -1,4 +1,4 @@
-"""The process in which one case is measured: ``python -m benchmarks.child BENCHMARK CASE KEYWORDS
+"""The process that measures one case: ``python -m benchmarks.child BENCHMARK CASE KEYWORDS
 RESULT``.
 """
 
@@ -12,7 +12,7 @@ from benchmarks.registry import load
 
 
 def main(benchmark: str, case: str, keywords: str, result: str) -> None:
-    """Run one case and write what it measured to the file *result*."""
+    """Run one case and write its measurements to the file *result*."""
     measured = load()[benchmark].case(case).run(**json.loads(keywords))
     Path(result).write_text(json.dumps(dict(measured)))
 

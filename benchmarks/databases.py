@@ -1,9 +1,8 @@
-"""The databases that a benchmark can run on: SQLite in the working directory, and servers that the
-environment names.
+"""The databases for benchmarks: SQLite in the working directory, and servers from the environment.
 
-``BENCH_POSTGRESQL`` and ``BENCH_MARIADB`` hold the URL of a server and of a user who may create
-databases, such as ``postgresql://postgres@127.0.0.1/postgres``. Each measurement has a database of
-its own there, which is dropped afterwards.
+``BENCH_POSTGRESQL`` and ``BENCH_MARIADB`` contain the URL of a server with a user who may create
+databases, for example ``postgresql://postgres@127.0.0.1/postgres``. Each measurement creates its
+own database there and drops it afterwards.
 """
 
 from __future__ import annotations
@@ -21,15 +20,16 @@ POSTGRESQL = "PostgreSQL"
 MARIADB = "MariaDB"
 SERVERS = {POSTGRESQL: "BENCH_POSTGRESQL", MARIADB: "BENCH_MARIADB"}
 NEEDS = {SQLITE: (), POSTGRESQL: ("asyncpg",), MARIADB: ("asyncmy",)}
-"""What must be installed."""
+"""Modules that must be installed, by database."""
 FILE = "bench.db"
 HISTORIES = "BENCH_HISTORIES"
-"""The environment variable of the directory where made-up histories are kept."""
+"""The environment variable for the directory with the generated histories."""
 
 
 def history(jobs: int, events: int) -> Path:
-    """Return an SQLite file with a made-up history (see `benchmarks.history`), made now if it is
-    not kept yet.
+    """Return an SQLite file with a generated history (see `benchmarks.history`).
+
+    It is generated now if it does not exist yet.
     """
     from benchmarks.generate import fill
     from benchmarks.history import History
@@ -45,8 +45,9 @@ def history(jobs: int, events: int) -> Path:
 
 @contextlib.contextmanager
 def database(name: str) -> Iterator[str]:
-    """Yield the URL of a new database: an SQLite file that does not exist yet, or structjob's
-    tables, empty, on a server.
+    """Yield the URL of a new database.
+
+    It is an SQLite file that does not exist yet, or empty structjob tables on a server.
     """
     if name == SQLITE:
         yield f"sqlite:///{FILE}"
@@ -71,7 +72,9 @@ def database(name: str) -> Iterator[str]:
 
 
 async def _create_tables(url: str) -> None:
-    """Wait for the tables: on a busy server they take longer than a tracker lets anybody wait."""
+    """Create the tables and wait for them: on a busy server that takes longer than a tracker's time
+    limit.
+    """
     import structjob
 
     async with asyncio.timeout(60), structjob.Tracker(url, spool=False) as tracker:
@@ -91,8 +94,9 @@ async def _execute(name: str, url: Any, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(name: str, url: Any) -> AsyncIterator[Callable[[str], Any]]:
-    """Connect with the bare driver; yield what runs a statement and returns the first column of its
-    first row, if any.
+    """Connect with the plain driver; yield a function that runs a statement.
+
+    The function returns the first column of its first row, if any.
     """
     from sqlalchemy import make_url
 
@@ -146,7 +150,7 @@ async def mariadb(url: Any) -> Any:
 
 
 def count_stored(name: str, url: str, message: str) -> int:
-    """Return how many events with *message* the table holds, as another process would see it."""
+    """Return how many events with *message* the table has, as another process would see it."""
     if name == SQLITE:
         from benchmarks.peers.sqlite_rows import count_stored as count_rows
 

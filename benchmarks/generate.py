@@ -1,8 +1,8 @@
-"""Fill a database with a made-up history: ``python -m benchmarks.generate URL [--jobs N] [--events
-N]``.
+"""Fill a database with a generated history: ``python -m benchmarks.generate URL [--jobs N]
+[--events N]``.
 
-The lines go the way that those of a spool go: `structjob.store.ingest.Store.write`, in batches of a
-transaction each.
+The lines are stored as those of a spool are: by `structjob.store.ingest.Store.write`, in batches of
+one transaction each.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from structjob.store.ingest import Ending, Store, Written
 async def fill(
     url: str, history: History, tell: Callable[[int], object] = lambda stored: None
 ) -> int:
-    """Store a whole history, and end its sessions; repeated with the same history it changes
+    """Store a whole history and end its sessions; a repetition with the same history changes
     nothing.
 
     Args:
-        url: The database; the tables are made where there are none.
-        history: What to store.
-        tell: Called now and then with how many events are stored.
+        url: The database; missing tables are created.
+        history: The history to store.
+        tell: Called regularly with the number of stored events.
 
     Returns:
-        How many events there were.
+        The number of events.
 
     Raises:
-        StoreUnavailable: if the database does not answer, or refuses something.
+        StoreUnavailable: if the database does not answer, or refuses a statement.
     """
     store = make_store(url, {})
     await store.open()
@@ -43,7 +43,7 @@ async def fill(
         batches = iter(history)
         batch = next(batches, None)
         while batch is not None:
-            # What follows is made while this is stored.
+            # The next batch is generated while this one is stored.
             _, following = await asyncio.gather(
                 deliver(store, batch), asyncio.to_thread(next, batches, None)
             )
@@ -68,7 +68,7 @@ async def deliver(store: Store, batch: Batch) -> Written:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fill the database, and say how fast it went."""
+    """Fill the database, and print the speed."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.generate", description="Fill a database with a made-up history."
     )

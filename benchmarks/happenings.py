@@ -1,5 +1,5 @@
-"""What happens in one made-up job: its changes of state and its events, as the bodies of lines of
-the spool.
+"""The content of one generated job: its changes of state and its events, as bodies of spool
+lines.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ SECOND = 1_000_000
 """Moments are whole microseconds since 1970."""
 
 _HANDLED = 0.0004
-"""The share of a job's own lines that tell of an exception that was dealt with."""
+"""The share of a job's own lines that report a handled exception."""
 _CANCELLED = 0.01
 _CRASHED = 0.004
 _TRIED_AGAIN = 0.3
-"""The share of failures after which there is a second attempt, most of which succeed."""
+"""The share of failures with a second attempt; most of these succeed."""
 _OWNERS = (
     "ada",
     "grace",
@@ -44,11 +44,11 @@ _MACHINES = 400
 
 
 class Happening(NamedTuple):
-    """One line.
+    """One spool line.
 
     Attributes:
-        moment: When.
-        event: Whether it is an event; else it is a change of state.
+        moment: Its time.
+        event: Whether it is an event; otherwise it is a change of state.
         body: JSON without the closing brace, and without its number.
     """
 
@@ -58,16 +58,16 @@ class Happening(NamedTuple):
 
 
 class Lines:
-    """Lines of the same source, to draw from.
+    """Random lines from the same source.
 
     Args:
-        chance: Draws.
-        says: What there is to draw.
+        chance: The random generator.
+        says: The possible lines.
     """
 
     def __init__(self, chance: random.Random, says: Sequence[Says]) -> None:
         self._random = chance
-        # Without the closing brace of the attributes: who logs may have some more of them.
+        # Without the closing brace of the attributes, because the caller may add more attributes.
         self._templates = [
             f'","level":"{one.level}","message":{json.dumps(one.message)},"attrs":{one.attrs[:-1]}'
             for one in says
@@ -79,9 +79,9 @@ class Lines:
         """Return a body.
 
         Args:
-            moment: When.
-            values: What the attributes are made of; the numbers are put in.
-            rest: What ends the attributes, and follows them.
+            moment: Its time.
+            values: Values for the attributes; the random numbers are added.
+            rest: The end of the attributes, and what follows them.
         """
         self._n += 1
         chance = self._random.random()
@@ -91,11 +91,11 @@ class Lines:
 
 
 class Service:
-    """What runs jobs.
+    """The service that runs jobs.
 
     Args:
-        chance: Draws everything.
-        until: When it ends; no job takes longer.
+        chance: The random generator for everything.
+        until: The time of its end; every job ends before.
     """
 
     def __init__(self, chance: random.Random, until: int) -> None:
@@ -105,13 +105,13 @@ class Service:
         self._lines: dict[str, Lines] = {}
 
     def lines(self, operation: Operation) -> Lines:
-        """Return what jobs of *operation* log."""
+        """Return the lines that jobs of *operation* log."""
         if operation.name not in self._lines:
             self._lines[operation.name] = Lines(self.chance, (*operation.says, *ANYWHERE_SAYS))
         return self._lines[operation.name]
 
     def skewed(self, count: int) -> int:
-        """Return a number below *count*, small ones far more often than great ones."""
+        """Return a number below *count*; small numbers are far more frequent than large ones."""
         return int(count ** self.chance.random()) - 1
 
 
@@ -119,11 +119,11 @@ class MadeUpJob:
     """A job from its beginning to its end.
 
     Args:
-        service: Runs it.
-        operation: What it does.
-        events: How many events it has; 4 at least.
-        start: When it begins.
-        parent: The job whose child it is.
+        service: The service that runs it.
+        operation: Its operation.
+        events: Its number of events; at least 4.
+        start: The time of its start.
+        parent: Its parent job.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class MadeUpJob:
         return {name: value for name, value in row.items() if value is not None}
 
     def happenings(self) -> Iterator[Happening]:
-        """Yield everything, not quite in the order of time."""
+        """Yield all changes of state and events, not exactly in the order of time."""
         chance, operation = self._chance, self.operation
         drawn = chance.random()
         status = "completed"
@@ -198,20 +198,21 @@ class MadeUpJob:
     def _attempt(
         self, number: int, start: int, end: int, events: int, status: str
     ) -> Iterator[Happening]:
-        """Yield an attempt with so many *events*."""
+        """Yield an attempt with *events* events."""
         chance, operation = self._chance, self.operation
         job = f'"job_id":"{self.id}","attempt":{number}'
         common = f'"operation":"{operation.name}","correlation_id":"{self._correlation}","category":"{operation.category}"'
         if operation.project is not None:
             common += f',"project":"{operation.project}"'
         own = f"{self._parent}}},{job},{common}"
-        # Each step has two events of its own; a job that fails does not come to the steps behind.
+        # Each step has two events of its own. A failed job does not reach the later steps.
         names = operation.steps[: (events - 2) // 2]
         if status != "completed":
             names = names[: chance.randrange(len(names)) + 1] if names else ()
         lines = events - 2 - 2 * len(names)
         error = _Error(chance, operation) if status == "failed" else None
-        told = bool(error and names and lines)  # by the step; else the job's last event does
+        # the step reports it, or else the job's last event does
+        told = bool(error and names and lines)
         # the last step has a line for its error
         cuts = [0, *sorted(chance.randrange(lines + (not told)) for _ in names[1:]), lines]
         moments = iter(
@@ -319,7 +320,7 @@ class MadeUpJob:
 
 
 class _Error:
-    """An error of an operation's."""
+    """An error of an operation."""
 
     def __init__(self, chance: random.Random, operation: Operation) -> None:
         fails = (*operation.fails, *ANYWHERE_FAILS)
@@ -406,7 +407,7 @@ def new_id(chance: random.Random, moment: int) -> str:
 
 
 def moment_text(moment: int) -> bytes:
-    """Return *moment* as the databases take it."""
+    """Return *moment* as a text that the databases accept."""
     minute, rest = divmod(moment, 60 * SECOND)
     return b"%b%02d.%06d" % (_minute_text(minute), *divmod(rest, SECOND))
 

@@ -1,9 +1,10 @@
-"""A believable history of a made-up service: months of jobs, with attempts, steps, children and
-events, as lines of the spool.
+"""A realistic history of a generated service: months of jobs with attempts, steps, children and
+events.
 
-Few operations make most jobs; what a job takes and how much it logs is heavy-tailed; a few percent
-fail, in a few dozen ways; there is more to do by day than at night, and less at the weekend. The
-same seed makes the same history, to the byte.
+It yields lines of the spool. Few operations make up most jobs. The duration of a job and its number
+of lines are heavy-tailed. A few percent of the jobs fail, in a few dozen ways. There is more work
+by day than at night, and less at the weekend. The same seed generates the same history, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from structjob.store.ingest import Write
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 1_111
-"""Jobs a day: 100,000 take 90 days."""
+"""Jobs per day: 100,000 jobs take 90 days."""
 FEWEST = 5
-"""Events a job has on average, at least."""
+"""Minimum average number of events per job."""
 
 _SYSTEM = 0.02
 """The share of events outside of any job."""
 _WORKERS = ("worker-1", "worker-2", "worker-3")
 _WEEK = 7 * 86_400 * SECOND
-"""How long a process lives."""
+"""The lifetime of a process, in microseconds."""
 _BATCH = 64
-"""Jobs that are made at a time; their events are then put into the order of time, with those that
-are left of earlier ones.
+"""Number of jobs that are generated together. Their events are then sorted by time, together with
+the rest of earlier jobs.
 """
 _HOURS = (2, 1, 1, 1, 1, 2, 4, 7, 11, 13, 13, 12, 10, 12, 13, 13, 12, 10, 8, 6, 5, 4, 3, 2)
 _WEEKEND = 0.35
@@ -43,12 +44,12 @@ _WEEKEND = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the processes delivered in one stretch of time.
+    """What the processes delivered in one time interval.
 
     Attributes:
-        begun: Sessions that are new.
+        begun: The new sessions.
         writes: One for each session that had something to deliver.
-        events: How many events are in them.
+        events: The number of events in them.
     """
 
     begun: tuple[Session, ...]
@@ -57,7 +58,7 @@ class Batch:
 
 
 class _Process:
-    """A session, the numbers that it gave out, and what it has not delivered yet."""
+    """A session, the numbers that it assigned, and the lines that it has not delivered yet."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -83,14 +84,14 @@ class _Process:
 
 
 class History:
-    """The history, to be gone through once.
+    """The history; it can be iterated once.
 
     Args:
-        jobs: How many jobs, children included.
-        events: How many events in all; `FEWEST` a job at least.
-        seed: Of what chance makes of it.
-        until: When it ends.
-        days: How long it is; by default so long that there are `PER_DAY` jobs a day.
+        jobs: The number of jobs, including children.
+        events: The number of events; at least `FEWEST` per job.
+        seed: The seed of the random generator.
+        until: The time of its end.
+        days: Its length; default: the length that gives `PER_DAY` jobs per day.
 
     Raises:
         ValueError: if there is no job, or there are too few events.
@@ -128,7 +129,7 @@ class History:
 
     @property
     def sessions(self) -> list[tuple[Session, int]]:
-        """The sessions so far, each with how many numbers it gave out."""
+        """The sessions so far, each with the number of lines that it assigned."""
         return [(process.session, process.seq) for process in self._processes.values()]
 
     def __iter__(self) -> Iterator[Batch]:
@@ -149,7 +150,7 @@ class History:
             del waiting[:ready]
 
     def _moments(self, count: int) -> list[int]:
-        """Return *count* moments in order, most of them in working hours."""
+        """Return *count* sorted moments, most of them in working hours."""
         found: list[int] = []
         busiest = max(_HOURS)
         while len(found) < count:
@@ -161,7 +162,7 @@ class History:
         return sorted(found)
 
     def _sizes(self, kinds: list[Operation], events: int) -> list[int]:
-        """Return how many events each job has: heavy-tailed, 4 at least, *events* in all."""
+        """Return the number of events of each job: heavy-tailed, at least 4, *events* in total."""
         weights = [kind.lines * math.exp(self._random.gauss(0, kind.spread)) for kind in kinds]
         scale = (events - 4 * len(kinds)) / sum(weights)
         edges = [round(edge * scale) for edge in itertools.accumulate(weights, initial=0.0)]
@@ -184,7 +185,7 @@ class History:
             yield self._process("web-1", moment), Happening(moment, True, body)
 
     def _process(self, host: str, moment: int) -> _Process:
-        """Return the process of a host; one that ends lets its jobs end first."""
+        """Return the process of a host; an old process stays until its jobs have ended."""
         week = moment // _WEEK
         found = self._processes.get((host, week))
         if found is None:

@@ -1,6 +1,4 @@
-"""What the made-up service of `benchmarks.history` does: its operations, what they log, and how
-they fail.
-"""
+"""The generated service of `benchmarks.history`: its operations, their lines and their errors."""
 
 from __future__ import annotations
 
@@ -9,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """A line that programs log over and over.
+    """A line that programs log repeatedly.
 
     Args:
-        share: How often, beside the other lines of the same operation.
-        level: How grave.
+        share: Its frequency, relative to other lines of the same operation.
+        level: Its level.
         message: The event.
-        attrs: The attributes, in JSON, with ``%(name)s`` for what `benchmarks.history` draws: ``n``
-            (a number that counts up), ``big`` (12 digits), ``ratio`` (0 to 1), and the job's own
-            ``vm`` (a UUID), ``host`` and ``path``.
+        attrs: The attributes as JSON, with ``%(name)s`` for the values of `benchmarks.history`:
+            ``n`` (a counter), ``big`` (12 digits), ``ratio`` (0 to 1), and the job's own ``vm`` (a
+            UUID), ``host`` and ``path``.
     """
 
     share: float
@@ -31,10 +29,10 @@ class Fails:
     """An error that occurs.
 
     Args:
-        share: How often, beside the operation's other errors.
+        share: Its frequency, relative to the operation's other errors.
         kind: The exception's type.
         message: Its message; ``%d`` is a number that differs each time.
-        where: The functions that it passes, the innermost last.
+        where: The functions in its traceback, the innermost last.
     """
 
     share: float
@@ -49,19 +47,18 @@ class Operation:
 
     Args:
         name: The operation.
-        share: How often it is run, beside the others.
-        job_type: The jobs' type, None for some.
+        share: Its frequency, relative to the others.
+        job_type: The jobs' type; ``None`` for some operations.
         category: The jobs' category.
-        project: The jobs' project, None for some.
+        project: The jobs' project; ``None`` for some operations.
         steps: Their names, in order.
-        seconds: The median of what a job takes.
-        spread: How far durations, and numbers of lines, lie apart: sigma of a logarithmic normal
-            distribution.
-        lines: How many lines it logs, beside the others.
+        seconds: The median duration of a job.
+        spread: The spread of durations and numbers of lines: sigma of a log-normal distribution.
+        lines: How many lines it logs, relative to the others.
         failing: The share of its jobs that fail.
         says: Its own lines.
         fails: Its own errors.
-        parents: Operations whose jobs it is a child of; by default of none.
+        parents: Operations that can be the parent of its jobs; default: no operation.
     """
 
     name: str
@@ -92,7 +89,7 @@ ANYWHERE_SAYS = (
     Says(0.1, "error", "quota nearly used up", '{"path":"%(path)s","used":%(ratio).4f}'),
     Says(0.004, "critical", "disk almost full", '{"path":"%(path)s","free":%(big)d}'),
 )
-"""Lines that every operation logs now and then."""
+"""Lines that every operation logs occasionally."""
 
 ANYWHERE_FAILS = (
     Fails(
@@ -110,7 +107,7 @@ ANYWHERE_FAILS = (
     Fails(1, "KeyError", "'flavor_%d'", ("config:lookup",)),
     Fails(0.3, "MemoryError", "could not allocate %d bytes", ("buffers:Pool.take",)),
 )
-"""Errors that befall every operation."""
+"""Errors that occur in every operation."""
 
 SYSTEM_SAYS = (
     Says(60, "info", "GET /healthz", '{"status":200,"elapsed_ms":%(ratio).4f,"n":%(n)d}'),

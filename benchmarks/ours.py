@@ -1,5 +1,6 @@
-"""structjob's side, through its public API only; imported in the process that measures. Its
-standard output is /dev/null.
+"""structjob's side of the comparison, through its public API only.
+
+It is imported in the process that measures, whose standard output is /dev/null.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ import structjob
 from benchmarks import payload
 
 DATABASE = "bench.db"
-"""In the empty directory that every measured process starts in."""
+"""A file in the empty working directory of each measured process."""
 
 
 @asynccontextmanager
 async def tracker(
     *, console: str | bool = False, url: str = f"sqlite:///{DATABASE}", **options: Any
 ) -> AsyncIterator[tuple[structjob.Tracker, Any]]:
-    """Configure logging, open a tracker with its defaults, on a new SQLite file where nothing else
-    is said, and yield it with a logger.
+    """Configure logging, open a tracker with its defaults, and yield it with a logger.
+
+    The default database is a new SQLite file.
     """
     structjob.configure(console=console, level="info")
     async with structjob.Tracker(url, **options) as opened:
@@ -31,7 +33,7 @@ async def tracker(
 
 @asynccontextmanager
 async def step(**options: Any) -> AsyncIterator[tuple[structjob.Tracker, Any]]:
-    """The same, inside a job and a step with a correlation id."""
+    """Yield the same, inside a job and a step with a correlation id."""
     async with (
         tracker(**options) as (opened, log),
         opened.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job,

@@ -1,5 +1,6 @@
-"""What every side logs: one realistic event with five attributes, inside a job and a step with a
-correlation id.
+"""What every case logs: one realistic event with five attributes, in a job and a step.
+
+The job has a correlation id.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ CONTEXT = {
     "step": STEP,
     "correlation_id": CORRELATION_ID,
 }
-"""What a peer binds, so that its events can be found again by the same ids as ours."""
+"""The ids that a peer binds, so that its events can be found by the same ids as structjob's."""
 
 
 def context(number: int) -> dict[str, str]:
-    """Return the context of the step with *number*, one of many in the same job."""
+    """Return the context of step *number*, one of many in the same job."""
     return {**CONTEXT, "step_id": f"{STEP_ID[:-4]}{number:04x}"}
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is: cases that measure, rows that compare, and the list of all of them."""
+"""The parts of a benchmark: cases that measure, rows that compare, and the list of all of them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, Literal
 import benchmarks
 
 Measured = Mapping[str, float]
-"""What one run of a case returns: metric → value."""
+"""The result of one run of a case: metric → value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure, run in a process of its own.
+    """One measurement, which runs in its own process.
 
     Args:
-        name: How the table and the JSON call it.
+        name: Its name in the table and the JSON.
         run: Called with the benchmark's size and *options* as keywords, in an empty working
             directory that is removed afterwards.
         needs: Modules that must be importable; a case whose peer is not installed is reported as
             such.
-        server: Environment variable with the URL of a server that it needs, see
+        server: Environment variable with the URL of the server that it needs; see
             `benchmarks.databases`.
         options: Keywords of this case only.
     """
@@ -38,21 +38,21 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: a metric of ours beside the same metric of the best of some peers.
+    """One line of the table: structjob's metric, compared with that of the best of some peers.
 
     Args:
-        label: The benchmark's number, as ``B1'``.
-        work: What is measured, in words.
-        metric: The key in what the cases return.
-        unit: What the metric counts, for the reader.
-        ours: The case that is ours.
-        peers: The cases to stand beside; the best of them counts. None of them: the value itself is
+        label: The benchmark's number, for example ``B1'``.
+        work: A description of what is measured.
+        metric: The key in the results of the cases.
+        unit: The unit of the metric, for the reader.
+        ours: structjob's case.
+        peers: The cases to compare with; the best of them counts. If empty, the value itself is
             judged.
-        peer_metric: The key in what the peers return, where it is another.
-        better: Which end of the metric is good; it decides who is the best peer.
-        compare: Whether the mark is on ours ÷ peer, or on ours - peer.
-        at_most: The mark, where less is wanted.
-        at_least: The mark, where more is wanted; with neither the row only informs.
+        peer_metric: The key in the results of the peers, if it differs.
+        better: Whether low or high values are good; this decides which peer is the best.
+        compare: Whether the mark applies to ours ÷ peer or to ours - peer.
+        at_most: The mark, if lower is better.
+        at_least: The mark, if higher is better. A row without a mark only informs.
     """
 
     label: str
@@ -73,14 +73,14 @@ class Benchmark:
     """A set of cases that are measured in turn, and the rows that compare them.
 
     Args:
-        name: What the command line calls it.
+        name: Its name on the command line.
         title: What is compared, in one line.
-        cases: Ours and the peers'.
+        cases: structjob's and the peers' cases.
         rows: The lines of the table.
-        size: The keywords every case gets.
-        smoke: The same keywords, as small as still runs every line of code.
-        rounds: At least so many, whatever the command line says.
-        timeout: Seconds one run of a case may take.
+        size: The keywords of every case.
+        smoke: The same keywords, as small as possible while every line of code still runs.
+        rounds: Minimum number of rounds, whatever the command line says.
+        timeout: Maximum number of seconds for one run of a case.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From samples to the table and the JSON file."""
+"""Converts samples to the table and the JSON file."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A row with its numbers: medians over the rounds, and the median of the rounds' own
-    comparisons.
+    """A row with its numbers: medians over the rounds, and the median of each round's
+    comparison.
     """
 
     label: str
@@ -46,14 +46,16 @@ class Line:
     peer: float | None
     compare: str
     value: float | None
-    """Ours ÷ peer, or ours - peer, or ours where there is no peer."""
+    """Ours ÷ peer, or ours - peer, or ours if there is no peer."""
     mark: str
     met: bool | None
-    """Whether the mark is met; None where there is no mark, or no value."""
+    """Whether the mark is met; ``None`` if there is no mark or no value."""
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on; nothing that names the machine."""
+    """Return the conditions that the numbers depend on, without anything that identifies the
+    machine.
+    """
     versions = {}
     for name in LIBRARIES:
         try:
@@ -74,7 +76,7 @@ def machine() -> dict[str, Any]:
 
 
 def judge(row: Row, outcomes: dict[str, Outcome]) -> Line:
-    """Compare as *row* says; the best peer is the one with the best median."""
+    """Compare the outcomes for *row*; the best peer is the one with the best median."""
     ours = _values(outcomes[row.ours], row.metric)
     present = {
         name: values
@@ -144,8 +146,9 @@ def notes(outcomes: dict[str, Outcome]) -> list[str]:
 
 
 def table(lines: list[Line], *, judged: bool = True) -> str:
-    """Return the lines as a Markdown table, readable as it stands; *judged* says whether marks are
-    met.
+    """Return the lines as a Markdown table that is readable as plain text.
+
+    *judged* decides whether the table says that marks are met.
     """
     head = ["#", "work", "ours", "peer", "ratio", "mark", "met?"]
     cells = [
@@ -206,7 +209,7 @@ def document(
     smoke: bool,
     facts: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return everything that was measured, ready for JSON."""
+    """Return all measurements, ready for JSON."""
     return {
         "machine": facts,
         "smoke": smoke,
@@ -234,5 +237,7 @@ def _case(outcome: Outcome) -> dict[str, Any]:
 
 
 def _finite(line: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: a peer at 0 makes the ratio None."""
+    """Replace an infinite value by ``None``, because JSON has no infinity; a peer at 0 causes
+    it.
+    """
     return {**line, "value": None if line["value"] == float("inf") else line["value"]}

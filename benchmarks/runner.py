@@ -1,5 +1,5 @@
-"""Runs the cases of a benchmark: each in a fresh process and an empty directory, in turn, round
-after round.
+"""Runs the cases of a benchmark: each in a new process and an empty directory, in turn, in
+rounds.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one case: a sample per round, or the reason why there is none."""
+    """The result of one case: a sample per round, or the reason why there are no samples."""
 
     samples: list[dict[str, float]] = field(default_factory=list)
     missing: str | None = None
-    """What it would have needed."""
+    """The missing requirement."""
     failed: str | None = None
-    """The last line of what the process said."""
+    """The last line of the process's output."""
 
 
 def run(
@@ -36,8 +36,8 @@ def run(
 ) -> dict[str, Outcome]:
     """Measure every case of *benchmark* and return the outcomes by case name.
 
-    The order turns by one each round, so that no case always follows the same one. A case that
-    fails once is not run again.
+    The order rotates by one case each round, so that no case always follows the same one. A case
+    that failed once is not run again.
     """
     size = benchmark.smoke if smoke else benchmark.size
     rounds = 1 if smoke else max(rounds, benchmark.rounds)
@@ -57,10 +57,10 @@ def run(
 
 
 def measure(benchmark: Benchmark, case: Case, keywords: dict[str, Any]) -> dict[str, float]:
-    """Run one case once in a process of its own.
+    """Run one case once in its own process.
 
     Raises:
-        RuntimeError: if the process fails or takes too long; the message is the last thing it said.
+        RuntimeError: if the process fails or takes too long; the message is its last output.
     """
     with tempfile.TemporaryDirectory(
         prefix="structjob-bench-", ignore_cleanup_errors=True
@@ -96,11 +96,11 @@ def measure(benchmark: Benchmark, case: Case, keywords: dict[str, Any]) -> dict[
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a measured process: the checkout is importable, nothing tells
-    structjob where to write.
+    """Return the environment of a measured process.
 
-    Nor anything Python how to run: without bytecode files, for one, what is not installed would be
-    compiled at each start.
+    The checkout is importable, and no variable configures where structjob writes. Variables that
+    configure Python are removed, too: for example, with PYTHONDONTWRITEBYTECODE each start would
+    compile what is not installed.
     """
     foreign = ("STRUCTJOB_", "OTEL_", "LOGFIRE_", "LOGURU_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

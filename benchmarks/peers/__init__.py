@@ -1,7 +1,7 @@
-"""What stands beside structjob, each set up as its own documentation or an expert of it would.
+"""The peers of structjob, each configured as its documentation or an expert would do it.
 
-One module per peer, imported only in the process that measures it. A peer logs the event of
-`benchmarks.payload` in its own idiom.
+There is one module per peer, imported only in the process that measures it. A peer logs the event
+of `benchmarks.payload` in its own idiom.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Protocol
 
 
 class Peer(Protocol):
-    """A logging set-up that is ready to be called."""
+    """A logging configuration that is ready to be called."""
 
     def bind(self, context: Mapping[str, str]) -> None:
-        """Give the calling task its job, step and correlation id, by contextvars."""
+        """Bind the calling task's job, step and correlation id with contextvars."""
 
     def burst(self, count: int) -> None:
         """Log *count* events."""

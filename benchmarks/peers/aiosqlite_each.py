@@ -1,4 +1,4 @@
-"""What one writes first: aiosqlite, an insert and a commit for every event."""
+"""The simplest solution: aiosqlite, with an insert and a commit for every event."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from benchmarks import payload
 
 
 def jobs(path: str, count: int, steps: int, lines: int) -> list[float]:
-    """Log *count* jobs to the file *path*; return the seconds that each took. eliot flushes the
-    file after every line.
+    """Log *count* jobs to the file *path*; return the seconds that each took.
+
+    eliot flushes the file after every line.
     """
     took = []
     with open(path, "ab") as file:

@@ -13,7 +13,7 @@ from benchmarks import payload
 
 
 class LogfireLocal:
-    """Logfire with nothing sent or printed, no scrubbing, no metrics: its least work per call."""
+    """Logfire without sending, printing, scrubbing or metrics: the minimum work per call."""
 
     def __init__(self) -> None:
         self._bound: list[object] = []
@@ -37,8 +37,9 @@ class LogfireLocal:
         )
 
     def bind(self, context: Mapping[str, str]) -> None:
-        """Open a span for the job and one for the step, with the correlation id as baggage:
-        Logfire's own way.
+        """Open a span for the job and one for the step, with the correlation id as baggage.
+
+        This is Logfire's own way.
         """
         for bound in (
             logfire.set_baggage(correlation_id=context["correlation_id"]),
@@ -46,7 +47,7 @@ class LogfireLocal:
             logfire.span(context["step"], step_id=context["step_id"]),
         ):
             bound.__enter__()  # for the whole task
-            self._bound.append(bound)  # it would end with its last reference
+            self._bound.append(bound)  # without a reference it would end
 
     def burst(self, count: int) -> None:
         for number in range(count):

@@ -14,8 +14,8 @@ from benchmarks.peers.sqlite_rows import Rows
 
 
 class Loguru:
-    """A logger with one sink; loguru's costly extras (``backtrace``, ``diagnose``, ``catch``) are
-    off.
+    """A logger with one sink; loguru's expensive extras (``backtrace``, ``diagnose``, ``catch``)
+    are off.
     """
 
     def __init__(self, sink: Any, **options: Any) -> None:
@@ -26,7 +26,7 @@ class Loguru:
     def bind(self, context: Mapping[str, str]) -> None:
         bound = logger.contextualize(**context)
         bound.__enter__()  # for the whole task
-        self._bound.append(bound)  # it would end with its last reference
+        self._bound.append(bound)  # without a reference it would end
 
     def burst(self, count: int) -> None:
         for number in range(count):
@@ -44,9 +44,7 @@ class Loguru:
 
 
 class LoguruToSqlite(Loguru):
-    """A sink that collects rows and writes them a batch at a time, behind the queue or in the
-    caller.
-    """
+    """A sink that collects rows and writes them in batches, behind the queue or in the caller."""
 
     def __init__(self, path: str, *, enqueue: bool) -> None:
         self._rows = Rows(path)
@@ -84,6 +82,6 @@ class LoguruToSqlite(Loguru):
 
 
 def to_devnull() -> Loguru:
-    """Return the peer with serialised JSON to /dev/null behind loguru's queue."""
-    # as long as the process
+    """Return the peer with serialized JSON to /dev/null behind loguru's queue."""
+    # open as long as the process
     return Loguru(Path("/dev/null").open("w"), format="{message}", enqueue=True, serialize=True)

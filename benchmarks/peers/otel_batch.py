@@ -1,6 +1,4 @@
-"""OpenTelemetry's SDK: the standard library's logging through LoggingHandler and the batch
-processor.
-"""
+"""OpenTelemetry's SDK: standard library logging through LoggingHandler and the batch processor."""
 
 from __future__ import annotations
 
@@ -35,15 +33,15 @@ class SqliteExporter(LogRecordExporter):
         return LogRecordExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing to release."""
+        """Release nothing."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return True
 
 
 class OtelBatch:
-    """A logger whose handler translates records for the batch processor; the queue is long enough
-    to drop nothing.
+    """A logger whose handler translates records for the batch processor; its queue never drops a
+    record.
     """
 
     def __init__(self, exporter: LogRecordExporter) -> None:
@@ -88,7 +86,7 @@ class OtelBatch:
 
 
 class OtelBatchToSqlite(OtelBatch):
-    """The same, with an exporter that writes SQLite."""
+    """The same, with an exporter that writes to SQLite."""
 
     def __init__(self, path: str) -> None:
         self._rows = Rows(path)

@@ -1,6 +1,4 @@
-"""Prefect: a flow with a task for each step, on the local server that it starts by itself, with
-SQLite.
-"""
+"""Prefect: a flow with a task for each step, on the local server that it starts, with SQLite."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import os
 from pathlib import Path
 from time import perf_counter
 
-# Read when it is imported; nothing of the user's own set-up is touched.
+# Prefect reads these at import; the user's own configuration stays unchanged.
 os.environ |= {
     "PREFECT_HOME": str(Path("prefect").absolute()),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -36,8 +34,8 @@ def migrate(steps: int, lines: int) -> None:
 
 
 def flows(count: int, steps: int, lines: int) -> list[float]:
-    """Run *count* flows; return the seconds that each took, its lines sent to the server
-    included.
+    """Run *count* flows; return the seconds of each, including the sending of its lines to the
+    server.
     """
     took = []
     for _ in range(count):

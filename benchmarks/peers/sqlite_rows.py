@@ -1,5 +1,6 @@
-"""Rows into structjob's own table with the standard library's sqlite3: what every hand-made peer,
-and the raw limit, write with.
+"""Rows for structjob's own table, with the standard library's sqlite3.
+
+All peers that store in SQLite use it, and so does the raw limit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ BATCH = 1_000
 
 
 class Rows:
-    """One connection, WAL, ``synchronous=NORMAL``, one transaction and one ``executemany`` per
+    """One WAL connection with ``synchronous=NORMAL``; one transaction and ``executemany`` per
     batch.
 
     A row is ``(ts, level, message, attrs, job_id, step_id, operation, step, correlation_id)``.
@@ -44,8 +45,9 @@ class Rows:
 
 
 def create_tables(path: str) -> None:
-    """Create structjob's tables in *path* from its own migration, as rendered: a peer's process
-    need not import structjob for it.
+    """Create structjob's tables in *path* from its own rendered migration.
+
+    So a peer's process need not import structjob.
     """
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executescript(SCHEMA.read_text())
@@ -53,7 +55,7 @@ def create_tables(path: str) -> None:
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """Open *path* the way a writer of many small transactions should."""
+    """Open *path* with the options for a writer of many small transactions."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
@@ -68,7 +70,7 @@ def write_numbered(connection: sqlite3.Connection, rows: Sequence[tuple[object, 
 
 
 def count_stored(path: str, message: str) -> int:
-    """Return how many events with *message* the table holds, as another process would see it."""
+    """Return how many events with *message* the table has, as another process would see it."""
     with closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(
             "SELECT count(*) FROM structjob_logs WHERE message = ?", (message,)

@@ -1,5 +1,5 @@
-"""The standard library's QueueHandler and QueueListener, with JSON to /dev/null or rows to SQLite
-behind them.
+"""The standard library's QueueHandler and QueueListener, with JSON to /dev/null or rows to
+SQLite.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ RESERVED = (
 
 
 def add_context(record: logging.LogRecord) -> bool:
-    """Copy the task's ids to the record: the cookbook's filter for contextual information."""
+    """Copy the task's ids to the record, with the logging cookbook's filter for contextual
+    information.
+    """
     record.__dict__.update(CONTEXT.get())
     return True
 
 
 class UncopiedQueueHandler(logging.handlers.QueueHandler):
-    """Hands the record over as it is: in one process nothing needs to be formatted and copied
-    first.
+    """Puts the record on the queue unchanged: within one process it need not be formatted and
+    copied.
     """
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -42,8 +44,8 @@ class UncopiedQueueHandler(logging.handlers.QueueHandler):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON line of the record's own fields, as python-json-logger does, without its general
-    machinery.
+    """Writes a record's own fields as one JSON line, as python-json-logger does, without its
+    generality.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -61,7 +63,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class RowsHandler(logging.Handler):
-    """Collects rows and writes them a batch at a time."""
+    """Collects rows and writes them in batches."""
 
     def __init__(self, rows: Rows) -> None:
         super().__init__()
@@ -91,8 +93,8 @@ class RowsHandler(logging.Handler):
 
 
 class BatchingListener(logging.handlers.QueueListener):
-    """Flushes its handlers whenever the queue runs dry, so that nothing waits for a batch
-    to fill.
+    """Flushes its handlers whenever the queue is empty, so that no record waits for a full
+    batch.
     """
 
     def dequeue(self, block: bool) -> logging.LogRecord:
@@ -105,13 +107,13 @@ class BatchingListener(logging.handlers.QueueListener):
 
 
 class StdlibQueue:
-    """A logger whose only handler is a QueueHandler; the logging HOWTO's optimisations
-    are applied.
+    """A logger whose only handler is a QueueHandler, with the optimizations of the logging
+    HOWTO.
     """
 
     def __init__(self, handler: logging.Handler, *, copy: bool = True) -> None:
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-        # the HOWTO's way to leave the caller's line out; ours does not look it up either
+        # the HOWTO's way to omit the caller's line; structjob does not look it up either
         logging._srcfile = None
         self._queue: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
         front = (logging.handlers.QueueHandler if copy else UncopiedQueueHandler)(self._queue)

@@ -1,4 +1,4 @@
-"""structlog as its performance page recommends it: JSON bytes to /dev/null, and nothing else."""
+"""structlog as its performance page recommends it: JSON bytes to /dev/null only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks import payload
 
 
 class StructlogJson:
-    """The recommended set-up, with the encoder given."""
+    """The recommended configuration, with the given encoder."""
 
     def __init__(self, dumps: Callable[..., bytes]) -> None:
         structlog.configure(
@@ -28,7 +28,7 @@ class StructlogJson:
             ],
             logger_factory=structlog.BytesLoggerFactory(file=Path("/dev/null").open("wb")),  # noqa: SIM115  # open as long as the process
         )
-        # no longer the lazy proxy: the performance page again
+        # not the lazy proxy, as the performance page recommends
         self._log = structlog.get_logger().bind()
 
     def bind(self, context: Mapping[str, str]) -> None:
@@ -47,19 +47,20 @@ class StructlogJson:
             )
 
     def settle(self) -> None:
-        """Nothing waits: every call wrote its line."""
+        """Do nothing, because every call wrote its line."""
 
 
 def with_orjson() -> StructlogJson:
-    """Return the peer with orjson, which the page names."""
+    """Return the peer with orjson, which the performance page names."""
     import orjson
 
     return StructlogJson(orjson.dumps)
 
 
 def with_msgspec() -> StructlogJson:
-    """Return the peer with msgspec; its encoder takes no ``default``, so a wrapper drops the one
-    that structlog passes.
+    """Return the peer with msgspec.
+
+    Its encoder accepts no ``default``, so a wrapper drops the one that structlog passes.
     """
     import msgspec
 

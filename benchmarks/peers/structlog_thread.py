@@ -1,4 +1,4 @@
-"""What one writes by hand: structlog, a queue, and a thread that inserts batches."""
+"""A common custom solution: structlog, a queue, and a thread that inserts batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchmarks.peers.sqlite_rows import Rows
 
 
 class StructlogThread:
-    """The last processor puts the event's dict on a queue; a thread makes rows of it."""
+    """The last processor puts the event's dict on a queue; a thread converts the dicts to rows."""
 
     def __init__(self, path: str) -> None:
         self._rows = Rows(path)

@@ -1,3 +1,3 @@
-"""One module for each program that structjob works with. None is imported by ``import
-structjob``.
+"""Integrations, one module for each library or program. ``import structjob`` imports none of
+them.
 """

@@ -1,7 +1,7 @@
-"""For an application that shares its database with structjob and has migrations of its own: Alembic
-is to leave our tables alone.
+"""For applications that share their database with structjob and use Alembic for their own
+migrations.
 
-In the application's ``env.py``::
+It makes Alembic ignore structjob's tables. In the application's ``env.py``::
 
     from structjob.integrations.alembic import include_object
 
@@ -20,19 +20,19 @@ __all__ = ["include_object"]
 def include_object(
     object: Any, name: str | None, type_: str, reflected: bool, compare_to: Any
 ) -> bool:
-    """Return whether Alembic's autogenerate compares this: everything but tables of structjob,
-    which it would propose to drop.
+    """Return whether Alembic's autogenerate compares this object: all but structjob's tables.
 
-    A table of the application's own models is always compared, whatever its name is. An application
-    that has an ``include_object`` already calls this one in it: ``return
-    structjob.alembic.include_object(object, name, type_, reflected, compare_to) and ...``.
+    Autogenerate would propose to drop those. A table of the application's own models is always
+    compared, whatever its name is. An application that already has an ``include_object`` calls this
+    one in it: ``return structjob.alembic.include_object(object, name, type_, reflected, compare_to)
+    and ...``.
 
     Args:
         object: What Alembic found: a table, a column, an index, a constraint.
-        name: Its name; None where it has none.
+        name: Its name; ``None`` if it has no name.
         type_: Its kind, for example ``table``.
         reflected: Whether it was found in the database, and not in the application's models.
-        compare_to: What it is compared to; None if only one side has it.
+        compare_to: What it is compared to; ``None`` if only one side has it.
     """
     ours = type_ == "table" and reflected and compare_to is None and (name or "").startswith(PREFIX)
     return not ours

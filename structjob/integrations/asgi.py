@@ -50,7 +50,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Options(TypedDict, total=False):
-    """What `JobMiddleware` and `install` take besides the tracker."""
+    """The options of `JobMiddleware` and `install`, besides the tracker."""
 
     jobs: Jobs
     skip: Iterable[str]
@@ -60,30 +60,30 @@ class Options(TypedDict, total=False):
 
 
 class JobMiddleware:
-    """Runs each request as a job, and what it logs belongs to the job.
+    """Runs each request as a job, to which everything that the request logs belongs.
 
-    The application's exceptions, its responses and its cancellation stay what they are. Without an
-    open tracker requests get a correlation id only.
+    The application's exceptions, responses and cancellation stay unchanged. Without an open
+    tracker, requests get a correlation id only.
 
     Args:
         app: The ASGI application.
-        tracker: By default the tracker that was opened first and is still open.
+        tracker: The tracker; default: the tracker that was opened first and is still open.
         jobs: Which requests become jobs: ``all`` but HEAD and OPTIONS (the default), ``changes``
-            (POST, PUT, PATCH, DELETE), ``none``, or a function of the ASGI scope. The others get a
-            correlation id and the headers only.
-        skip: Patterns of paths, such as ``/internal/*``, that never become jobs, in place of
-            `SKIPPED`. Static files never do.
-        trust: What is believed of a request's headers: ``ids`` (the default) are the correlation id
-            and the trace; ``all`` is the parent job, too, for services whose callers are your own:
-            anybody else could log into another's job; ``none``; or a function of the ASGI scope
-            that returns one of these.
+            (POST, PUT, PATCH, DELETE), ``none``, or a function of the ASGI scope. The others get
+            only a correlation id and the headers.
+        skip: Patterns of paths that never become jobs, such as ``/internal/*``. They replace
+            `SKIPPED`. Static files never become jobs.
+        trust: Which headers of a request are trusted. ``ids`` (the default): the correlation id and
+            the trace. ``all``: also the parent job; only for services whose callers are all your
+            own, because a foreign caller could log into another caller's job. ``none``: no header.
+            Or a function of the ASGI scope that returns one of these.
         response_headers: Whether the response has ``X-Job-ID`` and ``X-Correlation-ID``, unless the
             application sets them.
-        websockets: Whether a WebSocket connection is a job, from its beginning to its end. Else it
-            has a correlation id only: it may last for days.
+        websockets: Whether a WebSocket connection is a job, from its beginning to its end.
+            Otherwise it has a correlation id only, because it may last for days.
 
     Raises:
-        InvalidArgument: if one of these is not so.
+        InvalidArgument: if an option is invalid.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class JobMiddleware:
         try:
             remote = self._rules.believed(scope, scope["headers"])
             job, exchange.route = self._job(scope, remote)
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never cost a response
+        except Exception as exc:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("tracking a request", exc)
         if job is not None and await self._started(job):
             await self._run_job(job, scope, exchange)
@@ -125,7 +125,7 @@ class JobMiddleware:
     # --------------------------------------------------------------------------
 
     def _job(self, scope: Scope, remote: RemoteContext) -> tuple[Job | None, Route | None]:
-        """Return the job of a request and its route; no job if it shall not have one."""
+        """Return the job of a request and its route; no job if the options exclude the request."""
         method, path = _method(scope), _path(scope)
         if method == "WEBSOCKET" and not self._websockets:
             return None, None
@@ -192,11 +192,11 @@ class JobMiddleware:
 
 
 class Exchange:
-    """A request and its response, as they pass.
+    """A request and its response, as they pass through the middleware.
 
     Attributes:
-        route: The route of the request, where it is known.
-        status: Of the response, once it has begun.
+        route: The route of the request, if known.
+        status: The status of the response, once it has started.
         gone: Whether the client left before the response was complete.
     """
 
@@ -226,16 +226,16 @@ class Exchange:
         self.gone = False
 
     def add_headers(self, job_id: str | None, correlation_id: str | None) -> None:
-        """Add the ids to the response when it begins, as far as a header can hold them."""
+        """Add the ids to the response when it starts, if they are valid in a header."""
         self._headers = [
             (name.encode(), value.encode()) for name, value in id_headers(job_id, correlation_id)
         ]
 
     async def receive(self) -> Message:
-        """Pass on what the client sent."""
+        """Pass on what the client sends."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            # A server says so after the response, too, to those who listen.
+            # A server also sends this after the response, to applications that listen for it.
             self.gone = self.gone or self._response_ms is None
         elif message["type"] == "websocket.disconnect":
             self._close_code = message.get("code")
@@ -254,7 +254,7 @@ class Exchange:
         ):
             self._bytes += len(message.get("body", b""))
             if not message.get("more_body", False) and self._response_ms is None:
-                # Before it is sent: who listens for a disconnect may hear of one at once.
+                # Before sending: an application that listens for a disconnect may get one at once.
                 self._response_ms = round((time.monotonic() - self._began) * 1000, 3)
         elif kind == "websocket.close":
             self._close_code = message.get("code", 1000)
@@ -271,12 +271,12 @@ class Exchange:
         return {**message, "headers": [*given, *missing]} if missing else message
 
     def result(self, exc: BaseException | None) -> dict[str, Any]:
-        """Return what came of it, given the exception that the application raised."""
+        """Return the result of the request, given the exception that the application raised."""
         status = self.status
         if self.gone:
             status = CLIENT_GONE
         elif status is None and isinstance(exc, Exception):
-            status = 500  # which the server sends
+            status = 500  # the server sends this status
         found = {
             "status": status,
             "bytes": self._bytes,
@@ -292,25 +292,25 @@ def _method(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path of a request below the place where the application is mounted."""
+    """Return the path of a request, relative to the application's mount point."""
     path: str = scope["path"]
     root: str = scope.get("root_path") or ""
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _of_client(exc: BaseException) -> bool:
-    """Return whether *exc* says that the client is gone."""
+    """Return whether *exc* means that the client has left."""
     return isinstance(exc, OSError) or any(
         base.__name__ == "ClientDisconnect" for base in type(exc).__mro__
     )
 
 
 def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]) -> None:
-    """Track the requests of a Starlette or FastAPI application, around all of its other
+    """Track the requests of a Starlette or FastAPI application, outside of all its other
     middlewares.
 
-    Other than with ``app.add_middleware(JobMiddleware)``, the response to an exception that nobody
-    handles has the ids, too, and so has what its handler logs.
+    In contrast to ``app.add_middleware(JobMiddleware)``, the ids are also in the response to an
+    unhandled exception, and in what its handler logs.
 
     Args:
         app: The application, before it is started.
@@ -318,8 +318,8 @@ def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]
         options: See `JobMiddleware`: jobs, skip, trust, response_headers, websockets.
 
     Raises:
-        InvalidArgument: if *app* is no such application, or an option is wrong.
-        InvalidState: if the application has begun to handle requests.
+        InvalidArgument: if *app* is no such application, or an option is invalid.
+        InvalidState: if the application already handles requests.
     """
     build = getattr(app, "build_middleware_stack", None)
     if build is None:
@@ -329,7 +329,7 @@ def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]
         )
     if app.middleware_stack is not None:
         raise InvalidState("the application has started; call asgi.install(app) before")
-    JobMiddleware(app, tracker, **options)  # what is wrong is said here, and not in a request
+    JobMiddleware(app, tracker, **options)  # raises for invalid options here, and not in a request
 
     def build_middleware_stack() -> JobMiddleware:
         return JobMiddleware(build(), tracker, **options)
@@ -341,10 +341,11 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]
 
 
 def lifespan(url: Any = None, *, then: Lifespan | None = None, **options: Any) -> Lifespan:
-    """Return a lifespan that opens a tracker before the application starts, and closes it after it
-    has stopped: ``FastAPI(lifespan=asgi.lifespan("sqlite:///jobs.db"))``.
+    """Return a lifespan that opens a tracker before the application starts, and closes it after the
+    end.
 
-    Requests find it as ``request.state.tracker``.
+    Use it as ``FastAPI(lifespan=asgi.lifespan("sqlite:///jobs.db"))``. Requests find the tracker as
+    ``request.state.tracker``.
 
     Args:
         url: See `structjob.Tracker`.
@@ -352,9 +353,9 @@ def lifespan(url: Any = None, *, then: Lifespan | None = None, **options: Any) -
         options: See `structjob.Tracker`.
 
     Raises:
-        InvalidArgument: if an option is wrong.
+        InvalidArgument: if an option is invalid.
     """
-    Tracker(url, **options)  # what is wrong is said here, and not when the server starts
+    Tracker(url, **options)  # raises for invalid options here, and not when the server starts
 
     @asynccontextmanager
     async def tracked(app: Any) -> AsyncIterator[Mapping[str, Any]]:

@@ -34,23 +34,23 @@ _TRACKED = "_structjob_tracked"
 
 
 def tracked(command: C, url: Any = None, *, params: bool = True) -> C:
-    """Run each command of a command line as a job; what it prints, raises and exits with stays the
-    same.
+    """Run each command of a command line as a job.
 
-    Uses the tracker that is open, or else opens one for the time of the command.
+    What the command prints, raises and exits with stays the same. The job uses the open tracker; if
+    there is no open tracker, one is opened for the duration of the command.
 
     Args:
-        command: A click command or group, or a Typer application. Below a group each command is a
-            job, and the group itself is none.
+        command: A click command or group, or a Typer application. In a group, each command is a
+            job; the group itself is not a job.
         url: See `structjob.Tracker`.
-        params: Whether the parameters are recorded, as metadata; never those whose input is hidden,
-            or whose name is that of a secret.
+        params: Whether the parameters are recorded as metadata. Parameters with hidden input, or
+            with the name of a secret, are never recorded.
 
     Returns:
-        The same command or group; of a Typer application its command, to be called in its place.
+        The same command or group; for a Typer application, the command to call in its place.
 
     Raises:
-        InvalidArgument: if *command* is none of these.
+        InvalidArgument: if *command* is not one of these.
     """
     found: Any = command
     if hasattr(found, "registered_commands"):
@@ -67,7 +67,7 @@ def _tracked(command: Any, url: Any, params: bool) -> Any:
     if command is None or getattr(command, _TRACKED, False):
         return command
     setattr(command, _TRACKED, True)
-    if hasattr(command, "get_command"):  # a group; one that is lazy makes its commands later
+    if hasattr(command, "get_command"):  # a group; a lazy one creates its commands later
         get = command.get_command
         command.get_command = lambda *args, **options: _tracked(get(*args, **options), url, params)
     else:
@@ -91,7 +91,7 @@ def _run(invoke: Callable[[Any], Any], context: Any, url: Any, params: bool) -> 
 
 
 def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | None:
-    """Return the job of a command, which has begun; ``None`` where it cannot be tracked."""
+    """Return the started job of a command; ``None`` if it cannot be tracked."""
     try:
         host = host_of()
         if host is None:
@@ -105,7 +105,7 @@ def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | No
         )
         job = Job(host, context.command_path[:255], parent=scope, options=options)
         return stack.enter_context(job)
-    except Exception as exc:  # noqa: BLE001 -- a command runs, whether it can be tracked or not
+    except Exception as exc:  # noqa: BLE001 -- the command runs even if it cannot be tracked
         faults.add("tracking a command", exc)
         return None
 
@@ -120,12 +120,14 @@ def _parameters(context: Any) -> Mapping[str, Any]:
 
 
 def _end(job: Job, exc: BaseException | None) -> None:
-    """End the job as the command ended; what is no exit is for the block of the job to record."""
+    """End the job as the command ended; an exception that is not an exit is recorded by the job's
+    block.
+    """
     try:
         code = _exit_code(exc)
         if job.ended or code is None:
             return
-        if type(exc).__name__ == "Abort":  # a question that was not answered, or Ctrl-C in one
+        if type(exc).__name__ == "Abort":  # an unanswered prompt, or Ctrl-C in one
             job.end("cancelled", error=exc, summary={"exit_code": code})
             return
         if job.result is None:
@@ -137,7 +139,9 @@ def _end(job: Job, exc: BaseException | None) -> None:
 
 
 def _exit_code(exc: BaseException | None) -> int | None:
-    """Return the exit code that click or Python makes of *exc*; ``None`` for what interrupts."""
+    """Return the exit code that click or Python derives from *exc*; ``None`` for an
+    interruption.
+    """
     if exc is None:
         return 0
     code = getattr(exc, "exit_code", None)  # click's Exit and ClickException

@@ -1,8 +1,8 @@
-"""HTTP clients that carry the ids of the current job to other services.
+"""HTTP clients that send the ids of the current job to other services.
 
 Each request gets the headers that `structjob.inject` writes: ``X-Correlation-ID``, ``X-Job-ID``,
-``baggage``, and ``traceparent`` and ``tracestate`` within a trace. Nothing is recorded: no request
-becomes a job or a step. Outside a job and a correlation nothing is sent.
+``baggage``, and within a trace ``traceparent`` and ``tracestate``. Nothing is recorded: no request
+becomes a job or a step. Without a job or a correlation id, no header is sent.
 
 ==========  =====================================================================
 httpx       ``propagate(httpx.Client())``, ``propagate(httpx.AsyncClient())``
@@ -10,8 +10,8 @@ requests    ``propagate(requests.Session())``
 aiohttp     ``aiohttp.ClientSession(middlewares=[aiohttp_middleware()])``
 ==========  =====================================================================
 
-With ``hosts=`` only these get the ids. The host is looked at for each request and each redirect:
-where one leads to another host, the headers are taken off. A header that the caller set is kept.
+With ``hosts=``, only these hosts get the ids. The host is checked for each request and each
+redirect: a redirect to another host loses the headers. A header that the caller set is kept.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from structjob.exceptions import InvalidArgument
 Client = TypeVar("Client")
 
 _FORMER = "structjob"
-"""Where a request of httpx has what its headers were."""
+"""The key under which a request of httpx keeps its original headers."""
 
 
 class Hosts:
-    """Which hosts get the ids.
+    """The hosts that get the ids.
 
     Args:
-        hosts: Names, and ``.suffix`` for all names that end so; ``None``: all.
+        hosts: Names, and ``.suffix`` for all names with that suffix; ``None``: all hosts.
 
     Raises:
         InvalidArgument: if *hosts* is not a list of such names.
@@ -60,34 +60,38 @@ class Hosts:
         )
 
     def added(self, host: str | None, given: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers to add to a request to *host*, beside those that are *given*."""
+        """Return the headers to add to a request to *host*, which already has the headers
+        *given*.
+        """
         scope = current_scope()
         if scope is None or host not in self:
             return {}
         added = headers(scope, given.get("baggage", ""))
-        if "traceparent" in given:  # which has a state of its own, or none
+        if "traceparent" in given:  # it has its own state, or no state
             added.pop("tracestate", None)
         return {
             name: value
             for name, value in added.items()
-            if name == "baggage" or name not in given  # in any letter case, as clients have it
+            # in any letter case, because clients accept any
+            if name == "baggage" or name not in given
         }
 
 
 def propagate(client: Client, *, hosts: Iterable[str] | None = None) -> Client:
-    """Let *client* send the ids of the current job with each request.
+    """Make *client* send the ids of the current job with each request.
 
     Args:
         client: A `httpx.Client`, `httpx.AsyncClient` or `requests.Session`.
-        hosts: Names of hosts that get them, ``.example.com`` for all below it; by default all.
-            Give it where the client also calls services of others: the ids say something of yours.
+        hosts: Names of hosts that get the ids, ``.example.com`` for all below it; default: all
+            hosts. Set it if the client also calls services of other owners, because the ids reveal
+            information about your system.
 
     Returns:
-        The same client: ``client = structjob.http.propagate(httpx.AsyncClient())``. Calling it
-        again replaces the hosts.
+        The same client: ``client = structjob.http.propagate(httpx.AsyncClient())``. A second call
+            replaces the hosts.
 
     Raises:
-        InvalidArgument: if it is another kind of client, or *hosts* is no list of names.
+        InvalidArgument: if it is another kind of client, or *hosts* is not a list of names.
     """
     chosen = Hosts(hosts)
     known: Any = client
@@ -114,16 +118,17 @@ def propagate(client: Client, *, hosts: Iterable[str] | None = None) -> Client:
 def aiohttp_middleware(
     hosts: Iterable[str] | None = None,
 ) -> Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]:
-    """Return a middleware for `aiohttp.ClientSession` (aiohttp 3.12 or newer) that sends the ids of
-    the current job with each request.
+    """Return a middleware for `aiohttp.ClientSession` that sends the ids of the current job.
+
+    It needs aiohttp 3.12 or newer, and adds the ids to each request.
 
     Args:
-        hosts: As `propagate` takes them.
+        hosts: See `propagate`.
     """
     chosen = Hosts(hosts)
 
     async def middleware(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        # A redirect is a new request, with the headers of the caller only.
+        # A redirect is a new request that has only the caller's headers.
         _guarded(lambda: request.headers.update(chosen.added(request.url.host, request.headers)))
         return await handler(request)
 
@@ -131,7 +136,7 @@ def aiohttp_middleware(
 
 
 class _Hook:
-    """Called by httpx for each request and each redirect, which has the headers of the request
+    """Called by httpx for each request and each redirect; a redirect has the headers of the request
     before it.
     """
 
@@ -155,10 +160,10 @@ class _AsyncHook(_Hook):
 
 
 class _Ours(str):
-    """A header of ours; redirects of requests copy it.
+    """A header added by structjob; redirects copy it.
 
     Attributes:
-        former: What it was before.
+        former: Its previous value.
     """
 
     __slots__ = ("former",)
@@ -166,7 +171,7 @@ class _Ours(str):
 
 
 class _AddHeaders:
-    """Stands for `requests.adapters.HTTPAdapter.add_headers`, which is made for this."""
+    """Replaces `requests.adapters.HTTPAdapter.add_headers`, which exists for this purpose."""
 
     def __init__(self, hosts: Hosts, adapter: Any) -> None:
         before: Callable[..., object] = adapter.add_headers
@@ -203,5 +208,5 @@ def _put(found: MutableMapping[str, str], name: str, value: str | None) -> None:
 def _guarded(work: Callable[[], None]) -> None:
     try:
         work()
-    except Exception as exc:  # noqa: BLE001 -- a request is sent, with our headers or without
+    except Exception as exc:  # noqa: BLE001 -- the request is sent with or without the headers
         faults.add("adding the ids to a request", exc)

@@ -1,8 +1,8 @@
 """Worker processes of `multiprocessing` and `concurrent.futures` that record what they log.
 
-A worker that is spawned inherits no tracker, and what it logs would be lost. With
-`worker_initializer` each worker has a tracker of its own on the same database. Which job a call
-belongs to, `structjob.ContextExecutor` tells it.
+A spawned worker inherits no tracker, and what it logs would be lost. With `worker_initializer`,
+each worker has its own tracker on the same database. `structjob.ContextExecutor` passes the job of
+each call to the worker.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from structjob.tracker import Tracker
 
 _CLOSES = 5
 """Priority among the exit handlers of `multiprocessing`: before those of queues, which the
-program's own may use still.
+program's own handlers may still use.
 """
 
 
 def worker_initializer(url: str | None = None, **options: Any) -> WorkerInitializer:
-    """Return an initializer for worker processes: it opens a tracker, which is closed when the
-    worker ends.
+    """Return an initializer for worker processes, which opens a tracker.
 
-    ``ProcessPoolExecutor(initializer=structjob.worker_initializer(url))``, or
+    The tracker is closed when the worker ends. Use it as
+    ``ProcessPoolExecutor(initializer=structjob.worker_initializer(url))`` or
     ``multiprocessing.Pool(initializer=…)``, with any start method. It calls
-    ``structjob.configure(console=False)``, unless logging is set up in the worker already.
+    ``structjob.configure(console=False)``, unless logging is already configured in the worker.
 
     Args:
-        url: The database, as `Tracker` takes it.
-        options: Those of `Tracker`; they are pickled.
+        url: The database; see `Tracker`.
+        options: Options of `Tracker`; they are pickled.
 
     Raises:
-        InvalidArgument: if `Tracker` would not take an option.
+        InvalidArgument: if `Tracker` does not accept an option.
         InvalidURL: if *url* is invalid.
     """
-    # Now, so that what is wrong is said here, and not by a broken pool.
+    # Check now, so that the error is raised here, and not as a broken pool.
     parse(url)
     Tracker(url, **options)
     return WorkerInitializer(url, options)
 
 
 class WorkerInitializer:
-    """What `worker_initializer` returns."""
+    """The initializer that `worker_initializer` returns."""
 
     def __init__(self, url: str | None, options: dict[str, Any]) -> None:
         self._url = url
@@ -56,5 +56,5 @@ class WorkerInitializer:
         if not SETUP.watched:
             configure(console=False)
         tracker = Tracker(self._url, **self._options).__enter__()
-        # Workers end without the interpreter's own exit handlers.
+        # Workers end without running the interpreter's own exit handlers.
         Finalize(None, tracker.close, exitpriority=_CLOSES)

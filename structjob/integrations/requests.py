@@ -1,5 +1,6 @@
-"""What the jobs of web requests have in common, under ASGI and WSGI: which requests are jobs, what
-is believed of their headers, what they are called.
+"""The rules for jobs of web requests, under ASGI and WSGI.
+
+They decide which requests are jobs, which headers are trusted, and how the jobs are named.
 """
 
 from __future__ import annotations
@@ -26,42 +27,42 @@ TrustLevel = Literal["ids", "all", "none"]
 Trust = TrustLevel | Callable[[Any], TrustLevel]
 
 SKIPPED = ("/health", "/healthz", "/healthcheck", "/health/*", "/livez", "/readyz", "/metrics", "/favicon.ico")  # fmt: skip
-"""Paths that are not tracked by default: probes ask for them every few seconds."""
+"""Paths that are not tracked by default, because probes request them every few seconds."""
 
 CLIENT_GONE = 499
-"""Status of a request whose client left before the response was complete; nginx has it so."""
+"""Status of a request whose client left before the response was complete, as in nginx."""
 
 SEEN = "structjob.request"
-"""Key of a scope or environ that a middleware of ours has taken already."""
+"""Key of a scope or environ that a structjob middleware already handles."""
 
 UNMATCHED = Route("<unmatched>")
-"""Stands for the route of a request that no route of the application fits."""
+"""The route of a request that matches no route of the application."""
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY", "WEBSOCKET")  # fmt: skip
 _UNTRACKED = ("HEAD", "OPTIONS")
 _CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 _CARRIED = frozenset((b"x-correlation-id", b"x-request-id", b"x-job-id", b"baggage", b"traceparent", b"tracestate"))  # fmt: skip
-"""Headers that `extract` reads: most requests have none of them, and need not be read."""
+"""Headers that `extract` reads. Most requests have none of these, and `extract` can be skipped."""
 _MAX_PATH = 1_000
-"""Characters of a path that stand in a job's metadata."""
+"""Maximum number of characters of a path in a job's metadata."""
 
 
 class ResponseError(Exception):
-    """The error of a request that was answered with a status ≥ 500, without an exception."""
+    """The error of a request that was answered with a status ≥ 500 and without an exception."""
 
 
 class Rules:
     """The options of a middleware.
 
     Args:
-        tracker: See `structjob.asgi.JobMiddleware`, as the others.
+        tracker: See `structjob.asgi.JobMiddleware` for this and the other options.
         jobs: Which requests become jobs.
-        skip: Patterns of paths that never do.
-        trust: What is believed of their headers.
+        skip: Patterns of paths that never become jobs.
+        trust: Which of their headers are trusted.
         what: What functions given as *jobs* and *trust* take, for messages.
 
     Raises:
-        InvalidArgument: if one of these is not so.
+        InvalidArgument: if an option is invalid.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Rules:
         self._warned = False
 
     def believed(self, request: Request, headers: Iterable[tuple[bytes, bytes]]) -> RemoteContext:
-        """Return what is believed of a request's headers, with a correlation id."""
+        """Return the trusted content of a request's headers, with a correlation id."""
         trust = self._trust(request) if callable(self._trust) else self._trust
         carried = [pair for pair in headers if pair[0] in _CARRIED]
         remote = extract(carried) if carried and trust != "none" else RemoteContext()
@@ -116,7 +117,9 @@ class Rules:
         return remote._replace(correlation_id=remote.correlation_id or remote.trace_id or new_id())
 
     def host_for(self, request: Request, method: str, path: str) -> JobHost | None:
-        """Return what makes the job of a request; ``None`` if it shall not have one."""
+        """Return the host that creates the job of a request; ``None`` if the request must not have
+        a job.
+        """
         if callable(self._jobs):
             wanted = bool(self._jobs(request))
         elif self._jobs == "changes":
@@ -126,7 +129,7 @@ class Rules:
         return host_of(self._tracker) if wanted and not self._skip.match(path) else None
 
     def warn_once(self, why: object) -> None:
-        """Say once that requests are not tracked."""
+        """Warn once that requests are not tracked."""
         if not self._warned:
             self._warned = True
             diagnostics.warning("requests are not tracked: %s", why)
@@ -141,22 +144,22 @@ def job_of(
     path: str,
     client: str | None,
 ) -> Job:
-    """Return the job of a request, which has not begun."""
+    """Return the job of a request, not started yet."""
     about = {"method": method[:20], "path": path[:_MAX_PATH], "client": client}
-    # Not `tracker.job()`: what that checks beforehand costs as much as the job itself.
+    # Not `tracker.job()`, because its checks cost as much as the job itself.
     options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
     parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
     return Job(host, operation_of(method, route), parent=parent, options=options)
 
 
 def operation_of(method: str, route: Route | None) -> str:
-    """Return what the job of a request is called."""
+    """Return the operation of the job of a request."""
     known = method if method in _METHODS else "OTHER"
     return known if route is None else f"{known} {route.template or '/'}"
 
 
 def id_headers(job_id: str | None, correlation_id: str | None) -> list[tuple[str, str]]:
-    """Return the headers of a response that tell the ids, as far as a header can hold them."""
+    """Return the response headers with the ids, without ids that are not valid in a header."""
     ids = (("x-job-id", job_id), ("x-correlation-id", correlation_id))
     return [
         (name, value)
@@ -166,5 +169,7 @@ def id_headers(job_id: str | None, correlation_id: str | None) -> list[tuple[str
 
 
 def summary_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Return what the last event of a request's job tells of its result: `status` is the job's."""
+    """Return the part of a request's result for the job's last event. There, `status` is the
+    job's.
+    """
     return {"http_status" if name == "status" else name: result[name] for name in result}

@@ -1,7 +1,8 @@
-"""The template of the route that a request takes: ``/items/{id}`` in place of ``/items/7``.
+"""The route's template of a request: ``/items/{id}`` in place of ``/items/7``.
 
-Paths are without number, and statistics are by operation: a job is named by its route's template.
-Routes are read as Starlette, FastAPI and Litestar have them; none of these is imported.
+The number of different paths is unlimited, and statistics are by operation. So a job is named after
+its route's template. The routes of Starlette, FastAPI and Litestar are read without importing these
+libraries.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from collections.abc import Iterable, MutableMapping
 from typing import Any, NamedTuple
 
 _FULL, _PARTIAL = 2, 1
-"""Values of Starlette's ``Match``: partial is a route that has the path and not the method."""
+"""Values of Starlette's ``Match``; partial means that the route has the path but not the method."""
 
 _MOST = 200
-"""Characters of a template that name an operation, which has 255 at most."""
+"""Maximum number of characters of a template in an operation's name, which may have 255."""
 
 
 class Route(NamedTuple):
     """The route of a request.
 
     Attributes:
-        template: Its path as the application declares it, with the mounts around it.
-        static: Whether it serves files as they are.
+        template: Its path as the application declares it, including the mounts around it.
+        static: Whether it serves static files.
     """
 
     template: str
@@ -29,11 +30,12 @@ class Route(NamedTuple):
 
 
 def find_route(routes: Iterable[Any], scope: MutableMapping[str, Any]) -> Route | None:
-    """Return the route that handles a request, without calling it; ``None`` if there is none.
+    """Return the route that handles a request, without calling it; ``None`` if there is no such
+    route.
 
     Args:
-        routes: Those of a Starlette or FastAPI application, in their order.
-        scope: The request's; FastAPI's routes use it as a notepad, so hand over a copy.
+        routes: The routes of a Starlette or FastAPI application, in their order.
+        scope: A copy of the request's scope, because FastAPI's routes write into it.
     """
     partial: Route | None = None
     for route in routes:
@@ -46,7 +48,7 @@ def find_route(routes: Iterable[Any], scope: MutableMapping[str, Any]) -> Route 
 
 
 def _resolved(route: Any, scope: MutableMapping[str, Any]) -> Route:
-    # A router that FastAPI includes holds its routes with their prefix.
+    # A router that FastAPI includes keeps its routes with their prefix.
     contexts = getattr(route, "effective_route_contexts", None)
     if contexts is not None:
         return find_route(contexts(), scope) or Route("")
@@ -55,7 +57,7 @@ def _resolved(route: Any, scope: MutableMapping[str, Any]) -> Route:
     inner = getattr(route, "routes", None)
     if inner is None:
         return Route(path[:_MOST])
-    if not inner:  # a mounted application that has no routes to be seen
+    if not inner:  # a mounted application without visible routes
         return Route(f"{path}/{{path}}"[:_MOST], static=_serves_files(route))
     found = find_route(inner, scope)
     below = found.template if found is not None else "/<unmatched>"
@@ -67,6 +69,6 @@ def _serves_files(route: Any) -> bool:
 
 
 def taken_route(scope: MutableMapping[str, Any]) -> Route | None:
-    """Return the route that a framework noted in *scope* when it had handled the request."""
+    """Return the route that a framework stored in *scope* after it handled the request."""
     template = scope.get("path_template") or getattr(scope.get("route"), "path", None)
     return Route(template[:_MOST]) if isinstance(template, str) and template else None

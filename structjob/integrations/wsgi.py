@@ -1,8 +1,8 @@
 """WSGI applications (Flask, Django, Pyramid, your own): a job for each request.
 
-The same as `structjob.integrations.asgi` for applications without a loop. A request is a job from
-its arrival until the server closes the response. The routes of Flask and Django are read; those of
-other applications are told by *operation*.
+The same as `structjob.integrations.asgi`, for applications without an event loop. A request is a
+job from its arrival until the server closes the response. The routes of Flask and Django are read;
+for other applications, *operation* returns them.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ Operation = Callable[[Request], str | None]
 
 
 class JobMiddleware:
-    """Runs each request as a job, and what it logs belongs to the job.
+    """Runs each request as a job, to which everything that the request logs belongs.
 
-    ``app.wsgi_app = JobMiddleware(app.wsgi_app)`` for Flask, ``application =
-    JobMiddleware(get_wsgi_application())`` for Django. Without an open tracker requests get a
-    correlation id only; `structjob.init` opens one for the process.
+    Use ``app.wsgi_app = JobMiddleware(app.wsgi_app)`` for Flask, and ``application =
+    JobMiddleware(get_wsgi_application())`` for Django. Without an open tracker, requests get a
+    correlation id only; `structjob.init` opens a tracker for the process.
 
     Args:
         app: The WSGI application.
-        tracker: By default the tracker that was opened first and is still open.
+        tracker: The tracker; default: the tracker that was opened first and is still open.
         jobs: Which requests become jobs: ``all`` but HEAD and OPTIONS (the default), ``changes``
             (POST, PUT, PATCH, DELETE), ``none``, or a function of the environ.
         skip: Patterns of paths that never become jobs, see `structjob.asgi.JobMiddleware`.
-        trust: What is believed of a request's headers: ``ids``, ``all``, ``none``, or a function of
+        trust: Which headers of a request are trusted: ``ids``, ``all``, ``none``, or a function of
             the environ; see `structjob.asgi.JobMiddleware`.
         response_headers: Whether the response has ``X-Job-ID`` and ``X-Correlation-ID``, unless the
             application sets them.
         operation: A function of the environ that returns the template of a request's route, for
-            applications other than Flask's and Django's.
+            applications other than those of Flask and Django.
 
     Raises:
-        InvalidArgument: if one of these is not so.
+        InvalidArgument: if an option is invalid.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class JobMiddleware:
             job = self._started(environ, remote)
         except NotOpen as exc:
             self._rules.warn_once(exc)
-        except Exception as exc:  # noqa: BLE001 -- a fault of ours must never cost a response
+        except Exception as exc:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("tracking a request", exc)
         response = Response(job, remote, start_response, headers=self._response_headers)
         return response.of(self.app, environ)
@@ -116,12 +116,12 @@ class JobMiddleware:
 
 
 class Response:
-    """The response to a request, as the server iterates over it; its job ends when it is closed.
+    """The response to a request, which the server iterates over; its job ends when it is closed.
 
     Args:
-        job: The job, which has begun; ``None`` if there is none.
-        remote: What is believed of the request's headers.
-        start_response: The server's.
+        job: The started job; ``None`` if the request has no job.
+        remote: The trusted content of the request's headers.
+        start_response: The server's function.
         headers: Whether the ids are added to the response's headers.
     """
 
@@ -153,7 +153,7 @@ class Response:
         self._ended = False
 
     def of(self, app: Application, environ: dict[str, Any]) -> Iterable[bytes]:
-        """Return the response that *app* makes."""
+        """Return the response of *app*."""
         if self._scope is not None:
             self._scope.__enter__()
         try:
@@ -193,8 +193,9 @@ class Response:
         return chunk
 
     def __len__(self) -> int:
-        """Tell how many chunks there are, where the application has told: servers derive the
-        length of a single one.
+        """Return the number of chunks, if the application's body has a length.
+
+        A server derives ``Content-Length`` from it if there is only one chunk.
         """
         return len(self._body)
 
@@ -223,7 +224,7 @@ class Response:
         try:
             if not self._job.ended:  # by the application
                 self._tell(self._job, exc)
-        except Exception as fault:  # noqa: BLE001 -- a fault of ours must never cost a response
+        except Exception as fault:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("ending the job of a request", fault)
         finally:
             self._job.__exit__(kind, exc, trace)
@@ -232,7 +233,7 @@ class Response:
         gone = exc is None and self._response_ms is None
         status = CLIENT_GONE if gone else self._status
         if status is None and isinstance(exc, Exception):
-            status = 500  # which the server sends
+            status = 500  # the server sends this status
         found = {"status": status, "bytes": self._bytes, "response_ms": self._response_ms}
         result = {name: value for name, value in found.items() if value is not None}
         if job.result is None:
@@ -254,8 +255,9 @@ def _headers(environ: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def route_of(app: Any, environ: dict[str, Any], path: str) -> Route | None:
-    """Return the route of a request to a Flask or Django application, without calling it; ``None``
-    for another application.
+    """Return the route of a request to a Flask or Django application, without calling it.
+
+    Returns ``None`` for any other application.
     """
     owner = getattr(app, "__self__", app)  # of `flask_app.wsgi_app`
     if hasattr(owner, "url_map"):
@@ -269,7 +271,8 @@ def _route_of_flask(app: Any, environ: dict[str, Any]) -> Route:
     errors = sys.modules["werkzeug.exceptions"]
     try:
         rule, _ = app.url_map.bind_to_environ(environ).match(return_rule=True)
-    except errors.HTTPException:  # there is none, it has another method, or it redirects
+    # there is no such route, the method differs, or the route redirects
+    except errors.HTTPException:
         return UNMATCHED
     return Route(rule.rule[:200], static=rule.endpoint == "static")
 

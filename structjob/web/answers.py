@@ -1,4 +1,4 @@
-"""How a route answers: a record becomes JSON bytes, with its schema in OpenAPI."""
+"""Turns a route's record into JSON bytes, and documents its schema in OpenAPI."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from structjob.web.source import Source
 T = TypeVar("T")
 
 GZIP_FROM = 1024
-"""Bytes from which an answer is compressed."""
+"""Minimum number of bytes from which an answer is compressed."""
 
 SLASH = "\ue02f"
-"""Stands for an encoded slash in a path, which is part of an id and separates nothing."""
+"""Replaces an encoded slash in a path: such a slash is part of an id, and not a separator."""
 
 SCHEMA = "#/components/schemas/{name}"
 
@@ -52,8 +52,8 @@ _COMMON = (400, 401, 403, 414, 421, 429, 503, 504)
 class PageOf(msgspec.Struct, Generic[T]):
     """One page of a listing.
 
-    ``next_cursor`` and ``previous_cursor`` lead to its neighbours, null where there is none.
-    ``partial``: the search looked at 100,000 rows and stopped; its cursor goes on.
+    ``next_cursor`` and ``previous_cursor`` lead to the neighboring pages; null if there is no such
+    page. ``partial``: the search stopped after 100,000 rows; its cursor continues it.
     """
 
     items: tuple[T, ...]
@@ -63,12 +63,12 @@ class PageOf(msgspec.Struct, Generic[T]):
 
 
 def page_of(page: Page[T]) -> PageOf[T]:
-    """Return a page as it goes over the wire."""
+    """Return a page in the form in which it is sent."""
     return PageOf(page.items, page.next_cursor, page.previous_cursor, page.partial)
 
 
 ANSWERS: dict[str, Any] = {}
-"""The types that routes answer, by their reference in a route's documentation."""
+"""The types of the answers, by their reference in a route's documentation."""
 
 
 def _reference(answer: Any) -> dict[str, str]:
@@ -83,7 +83,7 @@ async def _source(request: Request) -> Source:
 
 
 Reads = Annotated[Source, Depends(_source)]
-"""The source, open, as a parameter of a route."""
+"""The open source, as a parameter of a route."""
 
 
 class _Id(Convertor[str]):
@@ -111,18 +111,18 @@ def reads(
     body: Any = None,
     status: int = 200,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
-    """Register a handler that returns a record, or a response.
+    """Register a handler that returns a record or a response.
 
     Args:
-        router: Where.
-        path: Its path below the router's.
+        router: The router.
+        path: The path, relative to the router's.
         answer: The type of the record.
-        example: One, for OpenAPI.
-        problems: Statuses of problems beside the common ones.
-        etag: Whether to answer 304 while the record has not changed.
-        write: A POST, in place of a GET, that needs the scope write.
-        body: The form of its JSON body.
-        status: Of the answer.
+        example: An example for OpenAPI.
+        problems: Problem statuses in addition to the common ones.
+        etag: Whether to answer 304 if the record has not changed.
+        write: Register a POST that needs the scope write, in place of a GET.
+        body: The type of its JSON body.
+        status: The status of the answer.
     """
 
     def register(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -170,7 +170,7 @@ def reads(
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of problems, the common ones among them."""
+    """Return the documentation of problems, including the common ones."""
     return {
         status: {
             "description": _MEANINGS[status],
@@ -185,7 +185,7 @@ def _body(form: Any) -> dict[str, Any]:
 
 
 def by_of(request: Request) -> str | None:
-    """Return what is recorded as the one who changes something."""
+    """Return the name that is recorded for the author of a change."""
     identity: Identity = request.scope["structjob.identity"]
     return None if identity.id is None else f"token {identity.id}"
 
@@ -217,7 +217,7 @@ def as_json(
 def compressed(
     request: Request, body: bytes, media_type: str, *, status: int = 200, headers: dict[str, str]
 ) -> Response:
-    """Return *body* as a response, compressed where it is long and the client takes it."""
+    """Return *body* as a response, compressed if it is long and the client accepts that."""
     headers = {**headers, "Vary": "Accept-Encoding"}
     if len(body) >= GZIP_FROM and "gzip" in request.headers.get("accept-encoding", ""):
         body = gzip.compress(body, 1)

@@ -1,4 +1,4 @@
-"""The application: its parts put together."""
+"""Builds the application from its parts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Health(msgspec.Struct):
-    """That the server runs, or the database answers."""
+    """Confirms that the server runs, or that the database answers."""
 
     status: str = "ok"
 
@@ -40,36 +40,36 @@ service = APIRouter(tags=["service"])
 
 @reads(service, "/health", Health)
 async def get_health(query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Say that the server runs; needs no token."""
+    """Confirm that the server runs; needs no token."""
     return Health()
 
 
 class Me(msgspec.Struct):
-    """Who asks."""
+    """The identity of the client."""
 
     token: str | None
     """The id of the token; null without tokens."""
     scopes: list[str]
     login: bool
-    """Whether they logged in with a cookie, and can log out."""
+    """Whether the client logged in with a cookie, and so can log out."""
 
 
 @reads(service, "/whoami", Me)
 async def who_am_i(request: Request, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Return what the token, or the place the request comes from, allows."""
+    """Return what the client's token, or its address, permits."""
     identity: Identity = request.scope["structjob.identity"]
     return Me(identity.id, sorted(identity.scopes), identity.cookie)
 
 
 @reads(service, "/ready", Health)
 async def get_ready(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Say that the database answers."""
+    """Confirm that the database answers."""
     await source.jobs.list(limit=1)
     return Health()
 
 
 class Application:
-    """What `app` returns: an ASGI application.
+    """The ASGI application that `app` returns.
 
     Attributes:
         hub: Its live streams.
@@ -81,7 +81,9 @@ class Application:
         self.hub = hub
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; see ASGI. The lifespan, where there is one, ends streams and reads."""
+        """Answer a request; see ASGI. The lifespan, if the server supports it, ends streams and
+        reads.
+        """
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
@@ -98,11 +100,11 @@ class Application:
                 return
 
     def end_streams(self) -> None:
-        """End all live streams, with a goodbye; no more begin."""
+        """End all live streams with a goodbye frame, and accept no new ones."""
         self.hub.close()
 
     async def aclose(self) -> None:
-        """Close the database that was opened for a URL. A tracker stays open."""
+        """Close the database that was opened for a URL; a host's tracker stays open."""
         await self._source.close()
 
 
@@ -113,22 +115,21 @@ def app(
     read_only: bool = False,
     name: str | None = None,
 ) -> Application:
-    """Return the HTTP API, the live streams and the pages as an ASGI application, to be mounted in
-    another one or run alone.
+    """Return the HTTP API, the live streams and the pages as one ASGI application.
 
-    It needs no lifespan. Given a URL it opens the database at the first request, for reading: no
-    session, no spool.
+    Mount it in another application or run it alone. It needs no lifespan. Given a URL, it opens the
+    database for reading at the first request, without a session or a spool.
 
     Args:
         tracker_or_url: A tracker of the host application, or the URL of a database.
-        authorize: Given an ASGI scope, says what its user may: ``frozenset({"read"})``,
-            ``frozenset({"read", "write"})``, or None for nothing; may be a coroutine function.
+        authorize: Takes an ASGI scope and returns what its user may do: ``frozenset({"read"})``,
+            ``frozenset({"read", "write"})``, or ``None`` for nothing; may be a coroutine function.
             Without it, only requests from this machine that came through no proxy are answered.
         read_only: Refuse to cancel, resolve and prune.
-        name: What the pages are called; by default after the database.
+        name: The title of the pages; default: the name of the database.
 
     Returns:
-        An ASGI application, such as ``host.mount("/jobs", structjob.web.app(tracker))`` takes.
+        An ASGI application, for example for ``host.mount("/jobs", structjob.web.app(tracker))``.
     """
     return build(tracker_or_url, Doors(authorize=authorize, read_only=read_only), name=name)
 
@@ -141,11 +142,11 @@ def build(
     frame_ancestors: tuple[str, ...] = (),
     cors: tuple[str, ...] = (),
 ) -> Application:
-    """Return the application with other doors; see `app`.
+    """Return the application with the given access rules; see `app`.
 
     Args:
         tracker_or_url: See `app`.
-        doors: Who gets in.
+        doors: The access rules.
         name: See `app`.
         frame_ancestors: Origins that may show the pages in a frame.
         cors: Origins whose pages may read the API with a token.
@@ -200,6 +201,6 @@ def build(
 
 
 def _operation_id(route: Any) -> str:
-    """Return the name of the client's method: ``list_jobs`` is ``listJobs``."""
+    """Return the name of the client's method: ``listJobs`` for ``list_jobs``."""
     first, *rest = route.name.split("_")
     return str(first) + "".join(word.capitalize() for word in rest)

@@ -1,4 +1,4 @@
-"""Who asks, and what they may."""
+"""Authentication of clients, and their permissions."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from structjob.web.problems import Refused
 from structjob.web.tokens import Token, TokenFile
 
 Authorize = Callable[[Any], "Awaitable[frozenset[str] | None] | frozenset[str] | None"]
-"""Given an ASGI scope, returns what its user may: ``read``, ``write``; None: nothing."""
+"""Takes an ASGI scope and returns what its user may do: ``read``, ``write``; ``None``: nothing."""
 
 COOKIE = "structjob"
 COOKIE_SECONDS = 30 * 86_400
-"""Seconds that a login lasts."""
+"""Seconds until a login expires."""
 
 FAILURES = 5
-"""Wrong tokens that one address may try in a minute."""
+"""Maximum number of wrong tokens per address and minute."""
 
 _MINUTE = 60.0
 _MOST_PEERS = 10_000
@@ -38,14 +38,14 @@ _LOCAL_NAMES = ("localhost", "ip6-localhost")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whoever asks.
+    """The identity of a client.
 
     Args:
-        id: Of the token; None without.
-        scopes: What they may.
-        ambient: Whether a browser sends what identifies them by itself, so that another site's
-            page might have made it ask.
-        cookie: Whether they logged in here.
+        id: The id of its token; ``None`` without a token.
+        scopes: What the client may do.
+        ambient: Whether a browser sends the credentials automatically. Then a page of another site
+            may have caused the request.
+        cookie: Whether the client logged in here.
     """
 
     id: str | None
@@ -55,13 +55,13 @@ class Identity:
 
 
 class Doors:
-    """Decides who gets in.
+    """Decides which clients get access.
 
     Args:
-        tokens: The file of tokens; None: there are none.
-        authorize: The host's own rule.
-        read_only: Take ``write`` from all.
-        hosts: Names in the ``Host`` header that are this server's; None: any is.
+        tokens: The file of tokens; ``None``: there are no tokens.
+        authorize: The host application's own rule.
+        read_only: Never permit ``write``.
+        hosts: Accepted names in the ``Host`` header; ``None``: any name.
     """
 
     def __init__(
@@ -80,11 +80,12 @@ class Doors:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether one logs in here."""
+        """Whether clients log in with tokens."""
         return self._tokens is not None
 
     def check_host(self, headers: Headers) -> None:
-        """Refuse a name that is not this server's: a site may have its name lead here.
+        """Refuse a name that is not this server's, because a foreign site may let its name point to
+        it.
 
         Raises:
             Refused: with 421.
@@ -102,10 +103,10 @@ class Doors:
         )
 
     async def identify(self, scope: Scope, headers: Headers) -> Identity:
-        """Return who asks.
+        """Return the identity of the client.
 
         Raises:
-            Refused: with 401, 403 or 429, if they may nothing.
+            Refused: with 401, 403 or 429, if the client has no permission.
         """
         if self._authorize is not None:
             found = self._authorize(scope)
@@ -124,7 +125,7 @@ class Doors:
         return Identity(None, self._of(frozenset({"read", "write"})))
 
     def log_in(self, scope: Scope, text: str) -> tuple[Token, str]:
-        """Return the token that *text* is, and the value of a cookie that stands for it.
+        """Return the token with the text *text*, and the value of a cookie that represents it.
 
         Raises:
             Refused: with 401, 404 or 429.
@@ -135,7 +136,7 @@ class Doors:
         return token, _signer(token).sign(token.id).decode()
 
     def token_of(self, text: str, scope: Scope) -> Identity:
-        """Return who has the token *text*.
+        """Return the identity for the token *text*.
 
         Raises:
             Refused: with 401 or 429.
@@ -185,7 +186,7 @@ class Doors:
 
 
 def may_write(identity: Identity, headers: Headers) -> None:
-    """Refuse a change that *identity* may not make, or that another site's page may have made.
+    """Refuse a change that *identity* may not make, or that another site's page may have caused.
 
     Raises:
         Refused: with 403.
@@ -202,7 +203,7 @@ def may_write(identity: Identity, headers: Headers) -> None:
 
 
 def same_origin(headers: Headers) -> bool | None:
-    """Return whether a page of this origin makes the request; None where nothing says."""
+    """Return whether a page of this origin made the request; ``None`` if no header says so."""
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
@@ -213,7 +214,7 @@ def same_origin(headers: Headers) -> bool | None:
 
 
 def is_local(host: str) -> bool:
-    """Return whether *host* is this machine's own, which no other can reach."""
+    """Return whether *host* is a name of this machine that no other machine can reach."""
     if host in _LOCAL_NAMES or host.endswith(".localhost"):
         return True
     try:
@@ -232,7 +233,7 @@ def _host_name(host: str) -> str:
 
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
-    return "127.0.0.1" if client is None else str(client[0])  # by a UNIX socket
+    return "127.0.0.1" if client is None else str(client[0])  # no address: a UNIX socket
 
 
 def _cookies(headers: Headers) -> list[str]:

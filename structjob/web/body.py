@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON of a known form, and not much of it."""
+"""Bodies of requests: JSON of a known form and a limited size."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from structjob.web.problems import Refused
 T = TypeVar("T")
 
 MAX_BODY = 64 * 1024
-"""Bytes of a body, or of a WebSocket's message, at most."""
+"""Maximum number of bytes of a body, or of a WebSocket's message."""
 
 
 async def json_of(request: Request) -> Any:
-    """Return the JSON of a request's body; an empty object where there is none.
+    """Return the JSON of a request's body; an empty object if there is no body.
 
     Raises:
-        Refused: if it is too long, or no JSON.
+        Refused: if the body is too long, or is not JSON.
     """
     body = b""
     async for part in request.stream():
@@ -41,7 +41,7 @@ async def body_as(request: Request, form: type[T]) -> T:
     """Return the body of a request as a *form*.
 
     Raises:
-        Refused: if it is none such.
+        Refused: if the body does not have that form.
     """
     try:
         return msgspec.convert(await json_of(request), form)

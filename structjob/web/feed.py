@@ -1,9 +1,8 @@
-"""One tail for all subscribers of one filter: each line is read and encoded once.
+"""One tail for all subscribers with the same filter: each line is read and encoded once.
 
-The tail of the first subscriber becomes the shared one. Each later one, and each that comes back,
-reads by a tail of its own until that has returned exactly what the shared one has; then it goes
-over. So everyone gets each line once, and a hundred pages that show the same cost one query a
-second.
+The tail of the first subscriber becomes the shared one. A later or returning subscriber first reads
+with its own tail, and joins the shared tail when both have returned exactly the same lines. So each
+subscriber gets each line once, and a hundred pages that show the same cost one query per second.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ if TYPE_CHECKING:
     from structjob.web.source import Source
 
 POLL = 1.0
-"""Seconds between two looks while nothing is logged."""
+"""Seconds between two reads while no events arrive."""
 
 RING = 1024 * 1024
-"""Bytes of what was sent last that are kept, for those who come back."""
+"""Bytes of the last sent frames that are kept for returning subscribers."""
 
 _AWAY = 2.0
-"""Seconds between two looks for a database that does not answer."""
+"""Seconds between two attempts while the database is unavailable."""
 
 BATCH = 1_000
-"""Lines that the shared tail reads at once; a subscriber's own tail reads fewer, since what it
-returns first has to fit into the room of one subscriber.
+"""Maximum number of lines per read of the shared tail. A subscriber's own tail reads fewer, because
+its first result must fit into the queue of one subscriber.
 """
 
 _PATIENCE = 5.0
-"""Seconds that reading waits while no subscriber has room."""
+"""Maximum number of seconds that reading waits while no subscriber has room."""
 
 _ROOM = 512 * 1024
-"""Bytes of room that a subscriber's own tail waits for at most, before it sends a frame."""
+"""Maximum number of free bytes that a subscriber's own tail waits for before it sends a frame."""
 
 
 @dataclass(slots=True)
 class _Newcomer:
-    """A subscriber that reads by a tail of its own."""
+    """A subscriber that still reads with its own tail."""
 
     subscription: Subscription
     tail: Tail[Any]
@@ -61,8 +60,8 @@ class Feed:
     """The shared tail of one filter.
 
     Args:
-        source: What is read.
-        wanted: Which events.
+        source: The source to read.
+        wanted: The filter of the events.
     """
 
     def __init__(self, source: Source, wanted: LogFilter) -> None:
@@ -80,7 +79,7 @@ class Feed:
         self._at: str | None = None
         self._publishing = False
         self._caught_up = False
-        """Whether the shared tail has returned all that was stored when it began."""
+        """Whether the shared tail has returned everything that was stored when it started."""
         self._beginning = asyncio.Lock()
 
     @property
@@ -90,27 +89,27 @@ class Feed:
 
     @property
     def cursor(self) -> str | None:
-        """Behind what the shared tail has published."""
+        """The cursor after the last event that the shared tail has published."""
         return self._at
 
     @property
     def behind_ms(self) -> int:
-        """Milliseconds since the log was looked at last."""
+        """Milliseconds since the last read of the log."""
         if not self._looked:
             return 0
         return round(1000 * (asyncio.get_running_loop().time() - self._looked))
 
     def cursor_of(self, subscription: Subscription) -> str | None:
-        """Return where the log goes on for a subscriber for which nothing waits."""
+        """Return the position up to which a subscriber with an empty queue has received the log."""
         return self.cursor if subscription in self._subscribers else subscription.cursor
 
     async def join(self, subscription: Subscription, after: str | None, last: int) -> None:
         """Send the log to a subscriber from now on.
 
         Args:
-            subscription: To whom.
-            after: The cursor to go on after.
-            last: Without it, how many stored lines to begin with.
+            subscription: The subscriber.
+            after: The cursor after which to continue.
+            last: Without a cursor, how many stored lines to send first.
 
         Raises:
             InvalidFilter: if the cursor belongs to another filter.
@@ -128,7 +127,8 @@ class Feed:
             own = self._tail_of(after, last)
             if after is not None and self._replay(subscription, after):
                 return
-            # What is logged from now on is seen, though the subscriber hears of it only later.
+            # The cursor is fixed now, so later events are not missed, although the subscriber gets
+            # them later.
             subscription.cursor = own.cursor
             await self._read_on(subscription, own)
         finally:
@@ -138,7 +138,7 @@ class Feed:
         task.add_done_callback(lambda _: self._newcomers.pop(subscription, None))
 
     async def _begin(self, subscription: Subscription, after: str | None, last: int) -> None:
-        """Begin the shared tail, as the first subscriber wants it."""
+        """Start the shared tail with the position of the first subscriber."""
         tail = self._tail_of(after, last, BATCH)
         subscription.cursor = before = tail.cursor
         try:
@@ -200,7 +200,9 @@ class Feed:
     async def _follow(
         self, tail: Tail[EncodedEvent | Gap], items: list[EncodedEvent | Gap], before: str
     ) -> None:
-        """Publish what the shared tail has returned, and what it returns."""
+        """Publish *items*, which the shared tail has already returned, and all that it returns
+        later.
+        """
         try:
             while True:
                 self._looked = asyncio.get_running_loop().time()
@@ -223,7 +225,7 @@ class Feed:
             self._end("expired")
 
     async def _publish(self, items: list[EncodedEvent | Gap], before: str, cursor: str) -> None:
-        """Send what a tail returned to all."""
+        """Send what a tail returned to all subscribers."""
         self._publishing = True
         for one in frames.of_items(items, before, cursor):
             await self._wait_for_room(one.size)
@@ -233,8 +235,10 @@ class Feed:
         self._publishing = False
 
     async def _wait_for_room(self, size: int) -> None:
-        """Wait until one subscriber at least has room for a frame: before that, all would lose
-        lines, and reading would be in advance of everyone. Who is slower than others loses lines.
+        """Wait until at least one subscriber has room for a frame.
+
+        Without room, all subscribers would lose lines, because reading would be ahead of all of
+        them. A subscriber that is slower than the others loses lines.
         """
         if any(one.room >= size for one in self._subscribers) or not self._subscribers:
             return
@@ -256,8 +260,10 @@ class Feed:
             subscription.end(reason)
 
     async def _admit(self, shared: Tail[EncodedEvent | Gap]) -> None:
-        """Let those go over whose own tails have returned what the shared one has; nothing of it
-        is under way.
+        """Move subscribers to the shared tail if their own tails have returned the same as the
+        shared one.
+
+        At this point, nothing from the shared tail is being published.
         """
         for _ in range(len(self._waiting)):
             newcomer = self._waiting.popleft()
@@ -284,7 +290,7 @@ class Feed:
         return bool(items)
 
     async def _catch_up(self, subscription: Subscription, tail: Tail[Any]) -> None:
-        """Read alone until the shared tail is met."""
+        """Read with an own tail until it meets the shared one."""
         try:
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""What a stream sends: frames, encoded once for all who get them."""
+"""Frames of a stream, encoded once for all subscribers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ import msgspec
 from structjob.models import EncodedEvent, Gap
 
 MAX_LINES = 1_000
-"""Lines of one frame at most."""
+"""Maximum number of lines in one frame."""
 
 MAX_BYTES = 256 * 1024
-"""Bytes of the lines of one frame, about: a longer line has one of its own."""
+"""Approximate maximum of bytes of the lines in one frame; a longer line gets its own frame."""
 
 MAX_ID = 4 * 1024
-"""Characters of a cursor at most that is sent as the ``id`` of an event: a browser repeats it in a
-header, and proxies end those at 8 KiB.
+"""Maximum number of characters of a cursor that is sent as the ``id`` of an event. A browser
+repeats it in a header, and proxies limit headers to 8 KiB.
 """
 
 _PADDING = b":" + b" " * 2047 + b"\n"
-"""Sent with the first event, so that a proxy that buffers shows itself."""
+"""Sent with the first event, to fill small buffers of proxies: if the event still does not arrive,
+a proxy buffers the stream.
+"""
 
 _ERRORS = ("error", "critical")
 
@@ -36,9 +38,9 @@ class Frame:
     Args:
         event: Its name.
         data: Its JSON.
-        cursor: Where the log goes on behind it; None: in the middle of what belongs together.
-        before: Where the log goes on before it.
-        lines: How many log lines it holds.
+        cursor: The cursor after this frame; ``None`` if the next frame belongs to the same group.
+        before: The cursor before this frame.
+        lines: How many log lines it contains.
         errors: How many of them are errors.
     """
 
@@ -51,11 +53,11 @@ class Frame:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes, about."""
+        """Approximate number of bytes of the frame."""
         return len(self.data) + 100
 
     def as_sse(self) -> bytes:
-        """Return it as a server-sent event."""
+        """Return the frame as a server-sent event."""
         id_ = (
             b"id: " + self.cursor.encode() + b"\n"
             if self.cursor is not None and len(self.cursor) <= MAX_ID
@@ -65,13 +67,13 @@ class Frame:
         return b"%sevent: %s\n%sdata: %s\n\n" % (padding, self.event.encode(), id_, self.data)
 
     def as_text(self, subscription: str | None) -> str:
-        """Return it as a message of a WebSocket, for the subscription of that id."""
+        """Return the frame as a WebSocket message for the given subscription id."""
         head = {"event": self.event, "id": subscription}
         return (encode(head)[:-1] + b',"data":' + self.data + b"}").decode()
 
 
 def frame(event: str, data: Mapping[str, Any], cursor: str | None = None) -> Frame:
-    """Return an event that holds *data*, behind which the log goes on at *cursor*."""
+    """Return a frame with *data*; the log continues after it at *cursor*."""
     return Frame(event, encode(data), cursor)
 
 

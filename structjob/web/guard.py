@@ -1,6 +1,4 @@
-"""What holds for every request before it is routed, and for every answer: doors, paths, HEAD,
-headers.
-"""
+"""Handles what is common to all requests and answers: access, paths, HEAD, headers."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ OPEN = (f"{API}/health", "/login", "/static/login.css")
 """Paths that need no token."""
 
 MAX_ADDRESS = 16 * 1024
-"""Bytes of a path with its parameters at most."""
+"""Maximum number of bytes of a path with its parameters."""
 
 _POLICY = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'; img-src 'self' data:; "
@@ -32,11 +30,11 @@ _POLICY = (
 
 
 class Guard:
-    """An ASGI application around another one.
+    """An ASGI application that wraps another one.
 
     Args:
         app: The application.
-        doors: Who gets in.
+        doors: The access rules.
         frame_ancestors: Origins that may show the pages in a frame.
         cors: Origins whose pages may read the API with a token.
     """
@@ -94,7 +92,7 @@ class Guard:
             scope["structjob.identity"] = await self._doors.identify(scope, headers)
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        """Let a WebSocket in; one without a token has a moment to send it."""
+        """Admit a WebSocket; one without a token gets a short time to send it."""
         try:
             self._doors.check_host(headers)
             if same_origin(headers) is False:
@@ -110,7 +108,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _page_for(self, refused: Refused, scope: Scope, headers: Headers) -> Response | None:
-        """Return what a browser gets in place of a problem: the way to the login."""
+        """Return the redirect to the login that a browser gets in place of a problem."""
         path = below(scope)
         navigates = "text/html" in headers.get("accept", "") and scope["method"] == "GET"
         if refused.status != 401 or not self._doors.has_tokens or not navigates:
@@ -121,7 +119,8 @@ class Guard:
         query = scope.get("query_string", b"").decode("latin-1")
         query = f"?{query}" if query else ""
         if headers.get("sec-fetch-site") == "cross-site":
-            # The cookie is not sent with a link from elsewhere; from a page of ours it is.
+            # The browser does not send the cookie with a link from another site, but does from our
+            # page.
             again = html.escape(f"{parts[-1] or './'}{query}")
             return Response(
                 f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={again}">'
@@ -153,18 +152,20 @@ class Guard:
 
 
 def below(scope: Scope) -> str:
-    """Return the path below the application's root."""
+    """Return the path relative to the application's root."""
     return "/" + str(scope["path"]).removeprefix(str(scope.get("root_path", ""))).lstrip("/")
 
 
 def _find_root(scope: Scope) -> None:
-    """Have a prefix that a proxy kept be the root; a host that mounts the application names it."""
+    """Set the root to the prefix that a proxy kept, unless a host application that mounts this one
+    set it.
+    """
     if not scope.get("root_path"):
         scope["root_path"] = prefix_of(scope["path"])
 
 
 def _keep_slashes(scope: Scope) -> None:
-    """Have encoded slashes of the path stand for themselves: an id may hold them."""
+    """Keep encoded slashes of the path as `SLASH`, because an id may contain them."""
     raw = scope.get("raw_path")
     if raw is None or b"%2f" not in raw.lower():
         return

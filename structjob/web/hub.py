@@ -1,4 +1,4 @@
-"""All live streams of one application: who gets what, how many, and how they end."""
+"""All live streams of one application: what they send, their limits, and how they end."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from structjob.web.source import Source
 
 MAX_STREAMS = 2_000
-"""Streams at once."""
+"""Maximum number of open streams."""
 
 MAX_OF_OWNER = 50
-"""Streams at once with one token."""
+"""Maximum number of open streams per token."""
 
 RETRY_AFTER = 10
-"""Seconds after which one who was refused may come again."""
+"""Seconds after which a refused client may try again."""
 
 _LOOK = 0.5
-"""Seconds between two looks whether the server is to end."""
+"""Seconds between two checks whether the server is shutting down."""
 
 CHANNELS = ("logs", "tree", "jobs", "sessions")
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """What a stream is of.
+    """What a stream sends.
 
     Args:
         channels: Some of `CHANNELS`.
-        wanted: Which events, for the channel ``logs``.
+        wanted: The filter of the channel ``logs``.
         job: The job of the channel ``tree``.
-        after: The cursor to go on after.
-        last: Without it, how many stored lines to begin with.
-        shown: The same, as it was asked for.
+        after: The cursor after which to continue.
+        last: Without a cursor, how many stored lines to send first.
+        shown: The same as the client requested it.
     """
 
     channels: tuple[str, ...]
@@ -57,7 +57,7 @@ class Hub:
     """The streams of one application, in one event loop.
 
     Args:
-        source: What is read.
+        source: The source to read.
     """
 
     def __init__(self, source: Source) -> None:
@@ -70,7 +70,7 @@ class Hub:
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """All that are open."""
+        """All open subscriptions."""
         return list(self._joined)
 
     @property
@@ -85,13 +85,13 @@ class Hub:
 
         Args:
             transport: How it is sent.
-            selection: What it is of.
-            owner: Whose it is.
+            selection: What it sends.
+            owner: The id of the token that it belongs to.
 
         Raises:
-            Refused: with 429, if there are too many; with 503, if the server ends.
-            JobNotFound: if it is of a job that there is not.
-            InvalidFilter: if its cursor is of another filter.
+            Refused: with 429, if there are too many; with 503, if the server is shutting down.
+            JobNotFound: if a job of the selection does not exist.
+            InvalidFilter: if the cursor belongs to another filter.
             StoreUnavailable: if the database does not answer.
         """
         self._check_number(owner)
@@ -124,7 +124,7 @@ class Hub:
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
-        """Forget a subscription whose connection has ended."""
+        """Remove a subscription whose connection has ended."""
         for one in self._joined.pop(subscription, ()):
             one.leave(subscription)
         self._forget_idle()
@@ -133,19 +133,21 @@ class Hub:
             self._watcher = None
 
     def cursor_of(self, subscription: Subscription) -> str | None:
-        """Return where the log goes on for a subscription for which nothing waits."""
+        """Return the position up to which a subscription with an empty queue has received the
+        log.
+        """
         for one in self._joined.get(subscription, ()):
             if isinstance(one, Feed):
                 return one.cursor_of(subscription)
         return None
 
     def behind_ms(self, subscription: Subscription) -> int:
-        """Return the milliseconds since its log was looked at last."""
+        """Return the milliseconds since the last read of its log."""
         feeds = [one for one in self._joined.get(subscription, ()) if isinstance(one, Feed)]
         return max((feed.behind_ms for feed in feeds), default=0)
 
     def close(self) -> None:
-        """End all streams, with a goodbye; no more begin."""
+        """End all streams with a goodbye frame, and accept no new ones."""
         self._closed = True
         for subscription in self._joined:
             subscription.end("shutdown")
@@ -173,8 +175,9 @@ class Hub:
             )
 
     async def _end_with_the_server(self) -> None:
-        """End the streams when the server that runs this process is to end: uvicorn waits for them,
-        and tells them nothing.
+        """End the streams when the server of this process shuts down.
+
+        uvicorn waits for them, but does not notify them.
         """
         while True:
             await asyncio.sleep(_LOOK)

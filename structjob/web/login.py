@@ -1,4 +1,4 @@
-"""Logging in with a token, for browsers: a page without scripts, and a cookie."""
+"""Login with a token, for browsers: a page without scripts, and a cookie."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ _MAX_BODY = 4_096
 
 
 async def log_in(request: Request, doors: Doors) -> Response:
-    """Take a token, and set the cookie that stands for it. A form goes on to where its user came
-    from.
+    """Check a token, and set the cookie that represents it.
+
+    A form redirects to the page that its user came from.
     """
     try:
         if same_origin(request.headers) is False:
@@ -41,14 +42,14 @@ async def log_in(request: Request, doors: Doors) -> Response:
 
 
 async def log_out(request: Request) -> Response:
-    """Take the cookie back."""
+    """Delete the cookie."""
     if same_origin(request.headers) is False:
         return answer(Refused(403, "the request comes from a page of another origin"))
     return Response(status_code=204, headers={"Set-Cookie": _cookie(request, "", 0)})
 
 
 def local_address(text: str) -> str:
-    """Return an address below the root, whatever was asked for."""
+    """Return *text* if it is an address below the root, or else an empty string."""
     path = text.partition("?")[0]
     if ":" in path or "//" in path or path.startswith("/"):
         return ""
@@ -56,7 +57,7 @@ def local_address(text: str) -> str:
 
 
 def _cookie(request: Request, value: str, seconds: int) -> str:
-    # Without a path a browser takes the directory of the login: the prefix, whatever it is.
+    # Without a path, a browser uses the directory of the login, which is the prefix.
     secure = "; Secure" if request.url.scheme == "https" else ""
     return f"{COOKIE}={value}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 

@@ -1,7 +1,7 @@
-"""``/metrics``: what the database and this server tell Prometheus.
+"""``/metrics``: metrics of the database and of this server, for Prometheus.
 
-Read from the database, they are those of all programs that log there. Where they count jobs or
-lines they are of a window of 24 hours, as gauges: rows are pruned, so that nothing could only grow.
+Metrics of the database include all programs that log to it. Metrics that count jobs or lines cover
+a window of 24 hours, and are gauges: rows are pruned, so that a counter could decrease.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 WINDOW = timedelta(hours=24)
 
 _OPERATIONS = 100
-"""Operations with series of their own; those with the most jobs."""
+"""Number of operations with their own series: those with the most jobs."""
 
 _STATUSES = ("completed", "failed", "cancelled", "crashed", "running", "pending")
 _QUANTILES = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
@@ -29,8 +29,9 @@ Series = Iterator[tuple[Mapping[str, str], float]]
 
 
 async def exposition(source: Source, hub: Hub) -> str:
-    """Return the metrics as Prometheus reads them; with ``structjob_up 0`` alone while the database
-    does not answer.
+    """Return the metrics in Prometheus' format.
+
+    While the database is unavailable, the result is only ``structjob_up 0``.
     """
     streams = Counter(one.transport for one in hub.subscriptions)
     try:

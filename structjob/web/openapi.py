@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with the schemas of the records that the routes answer."""
+"""The OpenAPI document: FastAPI's, with the schemas of the records in the answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from structjob.web.problems import Problem
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, made once."""
+    """Return the document, which is built once."""
     if app.openapi_schema is not None:
         return app.openapi_schema
     made = get_openapi(
@@ -53,7 +53,7 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _contents(operation: dict[str, Any]) -> list[dict[str, Any]]:
     responses = operation["responses"]
-    responses.pop("422", None)  # answered by 400
+    responses.pop("422", None)  # structjob answers 400 instead
     return [
         content
         for response in (*responses.values(), operation.get("requestBody", {}))

@@ -1,6 +1,6 @@
-"""Query parameters, and the filters that they make.
+"""Query parameters, and the filters built from them.
 
-A parameter that does not exist is refused: a misspelt filter must not show everything.
+An unknown parameter is refused: a misspelled filter must not show everything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from structjob.text.spans import span
 
 
 def _moment(text: str) -> datetime:
-    """Read a time: RFC 3339 with its zone, or how long ago."""
+    """Parse a time: RFC 3339 with its zone, or an age."""
     try:
         ago = span(text)
         if ago is not None:
@@ -47,7 +47,7 @@ def _flag(text: Any) -> Any:
 
 
 def _separate(values: Any) -> Any:
-    """Separate what commas separate."""
+    """Split values at commas."""
     given = values if isinstance(values, list) else [values]
     return [part for value in given if isinstance(value, str) for part in value.split(",")]
 
@@ -69,7 +69,7 @@ ORDER = Field(description="`asc` oldest first, `desc` newest first.")
 
 
 UNKNOWN = "unknown_parameter"
-"""The type of the error of a parameter that does not exist, where its model takes others."""
+"""The error type of an unknown parameter, for models that accept extra ones."""
 
 
 class Query(BaseModel):
@@ -78,7 +78,7 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     def given(self, *leave_out: str) -> dict[str, Any]:
-        """Return what was given, by name."""
+        """Return the given parameters, by name."""
         return {
             name: getattr(self, name)
             for name in self.model_fields_set
@@ -91,7 +91,7 @@ class NoQuery(Query):
 
 
 class PathQuery(Query):
-    """Parameters with those of one JSON column among them, ``PREFIX.PATH=VALUE``."""
+    """Parameters that include paths of one JSON column, as ``PREFIX.PATH=VALUE``."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -112,7 +112,7 @@ class PathQuery(Query):
         return super().given(*leave_out, *(self.model_extra or {}))
 
     def paths(self) -> dict[str, Any]:
-        """Return what was given of the JSON column: path → value."""
+        """Return the given parameters of the JSON column: path → value."""
         return {
             name.removeprefix(self.prefix): _value(one[-1] if isinstance(one, list) else one)
             for name, one in (self.model_extra or {}).items()
@@ -120,7 +120,7 @@ class PathQuery(Query):
 
 
 class JobQuery(PathQuery):
-    """Parameters of a list of jobs; see `structjob.JobFilter`. ``metadata.PATH=VALUE`` as well."""
+    """Parameters of a list of jobs; see `structjob.JobFilter`. Also ``metadata.PATH=VALUE``."""
 
     prefix = "metadata."
 
@@ -186,8 +186,9 @@ class AttemptQuery(Query):
 
 
 class LogMatch(PathQuery):
-    """Which events: the fields of `structjob.LogFilter`, without page and order.
-    ``attr.PATH=VALUE`` as well.
+    """Filter of events: the fields of `structjob.LogFilter`, without page and order.
+
+    Also accepts ``attr.PATH=VALUE``.
     """
 
     prefix = "attr."
@@ -225,7 +226,7 @@ class LogMatch(PathQuery):
     until: Moment | None = UNTIL
 
     def values(self, *leave_out: str) -> dict[str, Any]:
-        """Return the fields of a `LogFilter` that were given."""
+        """Return the given fields of a `LogFilter`."""
         found = self.given("q", *leave_out)
         if self.q is not None:
             found.setdefault("text", self.q)
@@ -256,8 +257,9 @@ class LogQuery(LogMatch):
 
 
 def _value(text: str) -> Any:
-    """Return the JSON value that *text* is, else the text: ``attr.n=3`` finds the number,
-    ``attr.n="3"`` the text.
+    """Return *text* as a JSON value if it is one, or else as text.
+
+    ``attr.n=3`` finds the number, ``attr.n="3"`` the text.
     """
     try:
         found = msgspec.json.decode(text)

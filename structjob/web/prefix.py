@@ -1,7 +1,7 @@
-"""Where the application stands in the address that a proxy asks for.
+"""Finds the prefix of the application's address behind a proxy.
 
-A proxy may keep the prefix below which it offers the application, such as ``/ops/jobs``. The paths
-of the application are known, so the prefix is what stands before them, and there is nothing to set.
+A proxy may keep the prefix below which it offers the application, for example ``/ops/jobs``. The
+paths of the application are known, so the prefix is everything before them, and needs no option.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ _OF_ONE = ("jobs", "errors", "sessions")
 
 
 def prefix_of(path: str) -> str:
-    """Return what stands before the application's own path in *path*; empty if nothing does, or if
-    the path is unknown. A path that is one without a prefix has none.
+    """Return the part of *path* before the application's own path.
+
+    The result is empty if there is no such part, if the path is unknown, or if the whole path is
+    one of the application's own paths.
     """
     for directory in _DIRECTORIES:
         if (at := path.rfind(directory)) >= 0:

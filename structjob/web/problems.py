@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problems: one JSON object that says what is wrong and what to do."""
+"""Errors as RFC 9457 problems: one JSON object that says what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MEDIA_TYPE = "application/problem+json"
 
 RETRY_AFTER = 5
-"""Seconds after which a client may ask again while the database does not answer."""
+"""Seconds after which a client may try again while the database is unavailable."""
 
 _STATUSES: Mapping[type[StructjobError], int] = {
     JobNotFound: 404,
@@ -53,29 +53,29 @@ _STATUSES: Mapping[type[StructjobError], int] = {
 
 
 class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """What went wrong, as RFC 9457 has it."""
+    """An error in the format of RFC 9457."""
 
     type: str
-    """A name of the kind of problem, ``urn:structjob:problem:…``."""
+    """The kind of problem, ``urn:structjob:problem:…``."""
     title: str
     """The status in words."""
     status: int
     detail: str
-    """What is wrong with this request, and what to do."""
+    """What is wrong with this request, and how to fix it."""
     parameter: str | None = None
-    """The parameter that is wrong, where it is one."""
+    """The parameter that is wrong, if one is."""
     hint: str | None = None
-    """What to try."""
+    """A suggestion."""
 
 
 class Refused(Exception):
-    """A request that is answered by a problem.
+    """A request that is answered with a problem.
 
     Args:
         status: The HTTP status.
-        detail: What is wrong and what to do.
+        detail: What is wrong and how to fix it.
         parameter: The parameter that is wrong.
-        hint: What to try.
+        hint: A suggestion.
         headers: Further headers of the answer.
     """
 
@@ -97,7 +97,7 @@ class Refused(Exception):
 
 
 def answer(refused: Refused) -> Response:
-    """Return the response that says a problem."""
+    """Return the response for a problem."""
     status = http.HTTPStatus(refused.status)
     problem = Problem(
         type=f"urn:structjob:problem:{status.name.lower().replace('_', '-')}",
@@ -112,21 +112,21 @@ def answer(refused: Refused) -> Response:
 
 
 def refusal(exc: StructjobError) -> Refused:
-    """Return what a client is told of an error of the library."""
+    """Return the problem for an error of the library."""
     for kind in type(exc).__mro__:
         status = _STATUSES.get(kind)
         if status is not None:
             break
     else:
         status = 500
-    # the message names the database, its password masked; where it stands is not a client's matter
+    # the message names the database with its password masked
     detail = str(exc)
     headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else None
     return Refused(status, detail, headers=headers)
 
 
 def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
-    """Return what a client is told of parameters that were not accepted."""
+    """Return the problem for parameters that were not accepted."""
     first = errors[0]
     place = [str(part) for part in first["loc"][1:]]
     parameter = place[0] if place else (first.get("ctx") or {}).get("parameter")
@@ -140,7 +140,7 @@ def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
 
 
 def install(app: FastAPI) -> None:
-    """Have *app* answer every error with a problem."""
+    """Make *app* answer every error with a problem."""
 
     async def refused(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, Refused)  # noqa: S101 -- registered for it

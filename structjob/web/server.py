@@ -10,13 +10,13 @@ from structjob.web.app import Application
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which ends the live streams before it waits for them.
+    """A uvicorn server that ends the live streams before it waits for connections.
 
     Args:
         app: The application.
         host: Address to listen on.
         port: Port; 0 is a free one.
-        proxies: Addresses whose ``X-Forwarded-*`` headers count.
+        proxies: Addresses of proxies whose ``X-Forwarded-*`` headers are trusted.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Server(uvicorn.Server):
         )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then the server, then what the application opened."""
+        """End the streams, then the server, then close what the application opened."""
         self._app.end_streams()
         await super().shutdown(sockets)
         await self._app.aclose()

@@ -1,8 +1,8 @@
-"""The pages: one document for every address, and the files it refers to.
+"""The pages: one document for every address, and the files that it refers to.
 
-Every reference is relative, by the depth of the address, so that the pages work below any prefix.
-In ``static/index.html`` ``{{root}}`` becomes ``./`` or ``../``, ``{{static}}`` the directory of the
-files, ``{{build}}`` their version, and ``{{name}}`` the name of the application, escaped.
+All references are relative to the depth of the address, so that the pages work below any prefix. In
+``static/index.html``, ``{{root}}`` becomes ``./`` or ``../``, ``{{static}}`` the directory of the
+files, ``{{build}}`` their version, and ``{{name}}`` the escaped name of the application.
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ PAGES = (
     "sessions/{id}",
     "storage",
 )
-"""Addresses of pages, below the root."""
+"""Addresses of pages, relative to the root."""
 
 LATEST = "latest"
-"""In place of the version in the address of a file: the newest, for pages of others."""
+"""In place of the version in a file's address: the newest version, for other applications'
+pages.
+"""
 
 _TYPES = {
     "css": "text/css",
@@ -52,7 +54,7 @@ _INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 _COMMENTS = re.compile(
     rb"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.DOTALL | re.MULTILINE
 )
-"""Comments that have lines of their own: a tenth of what a visitor would load."""
+"""Comments on their own lines: a tenth of what a visitor would load."""
 
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
@@ -80,14 +82,14 @@ class Shell:
         self._documents: dict[str, tuple[bytes, str]] = {}
 
     def page(self, request: Request) -> Response:
-        """Return the document, for the address that was asked for."""
+        """Return the document for the requested address."""
         below = below_root(request)
         document, scripts = self._document("../" * below.count("/") or "./")
         request.state.scripts = scripts  # for the Content-Security-Policy
         return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
 
     def login(self, request: Request) -> Response:
-        """Return the page that asks for a token, which has no scripts."""
+        """Return the login page, which asks for a token and has no scripts."""
         message = _MESSAGES.get(request.query_params.get("failed", ""), "")
         text = self._files["login.html"].decode()
         for key, value in (("root", "./"), ("name", html.escape(self._name)), ("message", message)):
@@ -95,7 +97,7 @@ class Shell:
         return Response(text, 200, {"Cache-Control": "no-store"}, "text/html")
 
     async def login_style(self, request: Request) -> Response:
-        """Return the style of that page."""
+        """Return the style of the login page."""
         headers = {"Cache-Control": "no-cache"}
         return Response(self._files["login.css"], 200, headers, "text/css")
 
@@ -133,7 +135,7 @@ class Shell:
 
 
 def below_root(request: Request) -> str:
-    """Return the path that was asked for, below the application's root, without a first slash."""
+    """Return the requested path relative to the application's root, without the leading slash."""
     root = str(request.scope.get("root_path", ""))
     return str(request.scope["path"]).removeprefix(root).lstrip("/")
 
@@ -145,7 +147,8 @@ def _files(directory: Traversable, prefix: str) -> list[tuple[str, bytes]]:
             found += _files(entry, f"{prefix}{entry.name}/")
         elif not entry.name.startswith("."):
             content = entry.read_bytes()
-            if entry.name.endswith(".js"):  # ours; what is vendored (.mjs) stays as it is
+            # only structjob's scripts; vendored ones (.mjs) stay unchanged
+            if entry.name.endswith(".js"):
                 content = _COMMENTS.sub(b"", content)
             found.append((prefix + entry.name, content))
     return found

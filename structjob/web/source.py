@@ -1,4 +1,4 @@
-"""What the application reads: the database of a host's tracker, or one that it opens at the first
+"""The database that the application reads: that of a host's tracker, or one opened at the first
 request.
 """
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from structjob.queries.tail import Tail
 
 STATEMENT_TIMEOUT = 10.0
-"""Seconds that one query may take."""
+"""Maximum number of seconds per query."""
 
 
 class Source:
-    """Reads of one database, by connections of their own.
+    """Reads one database, with its own connections.
 
     Args:
         tracker_or_url: The host's tracker, or the URL of a database.
@@ -44,7 +44,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What the database is called where nothing else names it."""
+        """The default name of the database in titles."""
         if self._url is None:
             return "structjob"
         path = sqlite_path(self._url)
@@ -52,7 +52,7 @@ class Source:
 
     @property
     def reader(self) -> Reader:
-        """The reader; to be asked for after `open`."""
+        """The reader; only available after `open`."""
         assert self._reader is not None  # noqa: S101 -- it was opened
         return self._reader
 
@@ -78,7 +78,7 @@ class Source:
 
     @property
     def errors(self) -> Errors:
-        """Reads errors, and says that they are resolved."""
+        """Reads errors, and marks them as resolved."""
         return self.reader.errors
 
     @property
@@ -87,15 +87,16 @@ class Source:
         return self.reader.stats
 
     def tail(self, wanted: LogFilter, **options: Any) -> Tail[EncodedEvent | Gap]:
-        """Return a tail of JSON, with gaps; see `structjob.queries.logs.Logs.tail`. Of a tracker it
-        is one that its commits wake.
+        """Return a tail of JSON with gaps; see `structjob.queries.logs.Logs.tail`.
+
+        If there is a host's tracker, its commits wake the tail.
         """
         logs = self.logs if self._tracker is None else self._tracker.logs
         return logs.tail(wanted, gaps=True, encoded=True, **options)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Tracker]:
-        """Give a tracker that changes the database: the host's, or one for the time being."""
+        """Yield a tracker that can change the database: the host's, or a temporary one."""
         if self._tracker is not None:
             yield self._tracker
             return
@@ -105,7 +106,7 @@ class Source:
             yield tracker
 
     async def open(self) -> Source:
-        """Return the source, open.
+        """Open the source and return it.
 
         Raises:
             StoreUnavailable: if the database does not answer.

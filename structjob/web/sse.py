@@ -14,14 +14,14 @@ from structjob.web.hub import Hub
 from structjob.web.subscription import Subscription
 
 SEND_TIMEOUT = 30.0
-"""Seconds that a send may take; a connection that takes longer is ended."""
+"""Maximum number of seconds for a send; a slower connection is closed."""
 
 HEARTBEAT = 15.0
-"""Seconds without anything else after which a ping is sent."""
+"""Seconds without another frame after which a ping is sent."""
 
 EARLY = 1.0
-"""Seconds after which the first ping is sent: it is small, and a proxy that buffers holds it back,
-even if it let pass what came before.
+"""Seconds after which the first ping is sent. It is small, so a proxy that buffers holds it back,
+even if it passed on what came before.
 """
 
 HEADERS = [
@@ -35,11 +35,11 @@ class EventStream(Response):
     """An ASGI response that sends frames until either side ends it.
 
     Args:
-        hub: Where the subscription is from.
-        subscription: What is sent.
-        first: Sent at once.
-        ping: Makes the frame that shows that the connection lives.
-        form: Makes bytes of a frame.
+        hub: The hub of the subscription.
+        subscription: The queue of frames to send.
+        first: The frame that is sent first.
+        ping: Makes the frame that shows that the connection is alive.
+        form: Converts a frame to bytes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EventStream(Response):
         self._form = form
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; see ASGI."""
+        """Send the response; see ASGI."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if scope.get("structjob.head"):

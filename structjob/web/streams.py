@@ -35,10 +35,10 @@ router = APIRouter(prefix="/stream", tags=["streams"])
 PROTOCOL = 1
 MAX_LAST = 10_000
 BOOT = secrets.token_hex(8)
-"""Another one after each start of the server."""
+"""An id that differs after each start of the server."""
 
 AUTH_TIMEOUT = 5.0
-"""Seconds that a WebSocket has to say its token."""
+"""Seconds within which a WebSocket must send its token."""
 
 
 class StreamQuery(LogMatch):
@@ -51,7 +51,7 @@ class StreamQuery(LogMatch):
     after: str | None = Field(default=None, description="Go on after this cursor.")
 
     def selection(self) -> Selection:
-        """Return what the stream is of.
+        """Return what the stream sends.
 
         Raises:
             InvalidFilter: if a value is refused.
@@ -111,7 +111,7 @@ def hello(transport: str, cursor: str | None) -> Frame:
 
 
 def ping_of(hub: Hub, subscription: Subscription) -> Callable[[], Frame]:
-    """Return what makes pings of a subscription."""
+    """Return a function that makes the pings of a subscription."""
 
     def ping() -> Frame:
         cursor = hub.cursor_of(subscription)
@@ -128,8 +128,9 @@ def ping_of(hub: Hub, subscription: Subscription) -> Callable[[], Frame]:
 async def subscribed(
     hub: Hub, transport: str, selection: Selection, owner: str | None
 ) -> tuple[Subscription, Frame]:
-    """Return a new subscription and its first frame. A cursor that is none of this filter's leads
-    to a reset, and to a new beginning.
+    """Return a new subscription and its first frame.
+
+    A cursor that does not belong to the filter causes a reset frame and a new start.
     """
     reset = None
     try:
@@ -156,7 +157,7 @@ async def _stream(request: Request, query: StreamQuery) -> Response:
 
 
 def owner_of(scope: Any) -> str | None:
-    """Return the id of the token that a request came with."""
+    """Return the id of the request's token."""
     identity: Identity | None = scope.get("structjob.identity")
     return None if identity is None else identity.id
 
@@ -192,13 +193,15 @@ async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) 
     },
 )
 async def post_stream(request: Request) -> Response:
-    """Do as GET does, with the parameters as JSON: a cursor may be too long for an address."""
+    """Do the same as GET, with the parameters as JSON, because a cursor may be too long for an
+    address.
+    """
     return await _stream(request, of_json(await json_of(request)))
 
 
 @reads(router, "/poll", Poll)
 async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Parameters()]) -> Any:
-    """Return what has happened since a cursor, for networks that let no stream through."""
+    """Return what has happened since a cursor, for networks that block streams."""
     selection = query.selection()
     answer = Poll([], [], None)
     if "logs" in selection.channels:
@@ -240,10 +243,10 @@ async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: P
 
 
 def of_json(given: Any) -> StreamQuery:
-    """Return the parameters that a JSON object says.
+    """Return the parameters in a JSON object.
 
     Raises:
-        Refused: if one is refused.
+        Refused: if one of them is refused.
     """
     if not isinstance(given, dict):
         raise Refused(400, "the parameters must be a JSON object")
@@ -255,12 +258,12 @@ def of_json(given: Any) -> StreamQuery:
 
 
 class Socket:
-    """One WebSocket with any number of subscriptions, each named by its client.
+    """One WebSocket with any number of subscriptions; the client names each of them.
 
     Args:
-        socket: The connection, accepted.
-        hub: Where the subscriptions are from.
-        owner: Whose it is.
+        socket: The accepted connection.
+        hub: The hub of the subscriptions.
+        owner: The id of the token that it belongs to.
     """
 
     def __init__(self, socket: WebSocket, hub: Hub, owner: str | None) -> None:
@@ -320,7 +323,7 @@ class Socket:
         await self._put(frame("error", {"status": refused.status, "detail": refused.detail}), name)
 
     async def _drop(self, name: str) -> None:
-        """End a subscription: nothing of it is sent after this."""
+        """End a subscription; nothing of it is sent after this."""
         if (task := self._tasks.pop(name, None)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -361,8 +364,9 @@ async def websocket(socket: WebSocket) -> None:
 
 
 async def admitted(socket: WebSocket) -> str | Literal[False] | None:
-    """Return whose a WebSocket is, once it has said its token where it has to; False if it is
-    closed.
+    """Return the owner of a WebSocket, after it has sent its token if it needs one.
+
+    Returns ``False`` if the connection was closed.
     """
     identity: Identity | None = socket.scope["structjob.identity"]
     if identity is not None:

@@ -1,4 +1,4 @@
-"""One subscriber of a stream: what waits for it, and what it lost by being slow."""
+"""One subscriber of a stream: its queue, and the count of lines it lost because it was slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from structjob.web.frames import Frame, frame
 
 MAX_WAITING = 1024 * 1024
-"""Bytes that wait for one subscriber at most; its oldest lines go beyond that."""
+"""Maximum number of bytes in a subscriber's queue; beyond it, the oldest lines are dropped."""
 
 _OF_THE_LOG = ("lines", "gap", "lag")
 
@@ -21,8 +21,8 @@ class Subscription:
 
     Args:
         transport: ``sse``, ``ws`` or ``poll``.
-        shown: What it is of, as a client is told of it.
-        owner: Whose it is; None without tokens.
+        shown: What it sends, as it is shown to a client.
+        owner: The id of its token; ``None`` without tokens.
     """
 
     def __init__(self, transport: str, shown: Any, owner: str | None = None) -> None:
@@ -33,9 +33,9 @@ class Subscription:
         self.sent = 0
         """Lines that were sent."""
         self.skipped = 0
-        """Lines that were lost by being slow."""
+        """Lines that were dropped because the subscriber was slow."""
         self.cursor: str | None = None
-        """Where the log goes on behind what was sent last."""
+        """The cursor after the last sent frame."""
         self.reason: str | None = None
         """Why it ended."""
         self._waiting: deque[Frame] = deque()
@@ -46,7 +46,7 @@ class Subscription:
 
     @property
     def room(self) -> int:
-        """Bytes that may be put without a loss."""
+        """Number of bytes that can be added without a loss."""
         return MAX_WAITING - self._bytes
 
     async def has_room(self, size: int) -> None:
@@ -57,16 +57,16 @@ class Subscription:
 
     @property
     def waiting(self) -> bool:
-        """Whether frames wait."""
+        """Whether frames are in the queue."""
         return bool(self._waiting)
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is put."""
+        """Whether the subscription has ended and accepts no more frames."""
         return self._ended
 
     def put(self, one: Frame) -> None:
-        """Add a frame; what is oldest goes where it is too much."""
+        """Add a frame; if the queue is too long, drop the oldest lines."""
         if self._ended:
             return
         self._waiting.append(one)
@@ -76,7 +76,7 @@ class Subscription:
         self._changed.set()
 
     def end(self, reason: str, retry_ms: int = 1_000) -> None:
-        """Say goodbye, and put nothing more."""
+        """Send a goodbye frame, and accept no more frames."""
         if not self._ended:
             self.put(frame("bye", {"reason": reason, "retry_ms": retry_ms}))
             self._ended = True
@@ -84,7 +84,7 @@ class Subscription:
             self._changed.set()
 
     async def next(self, seconds: float) -> Frame | None:
-        """Return the next frame; None after *seconds* without one, or at the end.
+        """Return the next frame; ``None`` after *seconds* without one, or at the end.
 
         Args:
             seconds: How long to wait.
@@ -109,7 +109,9 @@ class Subscription:
         return one
 
     def _skip(self) -> None:
-        """Leave out the oldest lines until half of the room is free, and say so in their place."""
+        """Drop the oldest lines until half of the queue is free, and put a frame that says so in
+        their place.
+        """
         kept: deque[Frame] = deque()
         skipped = errors = before = 0
         first: str | None = None
@@ -126,7 +128,7 @@ class Subscription:
             before += one.lines if one.event == "lag" else 0
             first = first or one.before
             last = one.cursor or last
-            whole = one.cursor is not None  # what belongs together goes together
+            whole = one.cursor is not None  # frames that belong together are dropped together
         if skipped:
             self.skipped += skipped - before
             data = {"skipped": skipped, "errors": errors, "from": first, "to": last}

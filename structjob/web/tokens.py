@@ -1,4 +1,4 @@
-"""Tokens: random texts that open the API, of which a file knows the hashes."""
+"""Tokens: random texts that permit access to the API. A file stores only their hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from structjob.exceptions import InvalidArgument
 Scope = Literal["read", "write"]
 
 DEFAULT_FILE = "structjob-tokens.json"
-"""The file of tokens where none is named."""
+"""The default file of tokens."""
 
 VARIABLE = "STRUCTJOB_TOKEN_FILE"
 """The environment variable that names the file."""
@@ -28,14 +28,14 @@ _BYTES = 32
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What is known of a token.
+    """A stored token.
 
     Args:
-        id: Names it, in logs and lists.
-        scope: What it allows; ``write`` includes ``read``.
-        sha256: Of its text.
-        created_at: When it was made.
-        expires_at: When it ends; None: never.
+        id: Its name in logs and lists.
+        scope: What it permits; ``write`` includes ``read``.
+        sha256: The hash of its text.
+        created_at: When it was created.
+        expires_at: When it expires; ``None``: never.
     """
 
     id: str
@@ -46,16 +46,18 @@ class Token(msgspec.Struct, frozen=True):
 
     @property
     def expired(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has expired."""
         return self.expires_at is not None and self.expires_at <= datetime.now(UTC)
 
     @property
     def scopes(self) -> frozenset[str]:
-        """What it allows."""
+        """What it permits."""
         return frozenset({"read", "write"} if self.scope == "write" else {"read"})
 
     def key(self, purpose: bytes) -> bytes:
-        """Return a key for signing, which is void when the token is taken out of the file."""
+        """Return a key for signing, which becomes invalid when the token is removed from the
+        file.
+        """
         return hmac.digest(bytes.fromhex(self.sha256), purpose, "sha256")
 
 
@@ -64,10 +66,10 @@ class _File(msgspec.Struct):
 
 
 class TokenFile:
-    """The file with the tokens, read anew when it changes.
+    """The file with the tokens, which is read again when it changes.
 
     Args:
-        path: Where it is; made by the first token.
+        path: Its path; the first token creates the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,10 +78,10 @@ class TokenFile:
         self._tokens: Sequence[Token] = ()
 
     def tokens(self) -> Sequence[Token]:
-        """Return the tokens; none where the file is absent.
+        """Return the tokens; an empty sequence if the file does not exist.
 
         Raises:
-            InvalidArgument: if the file cannot be read, or others may read it.
+            InvalidArgument: if the file cannot be read, or other users may read it.
         """
         try:
             found = self.path.stat()
@@ -102,20 +104,23 @@ class TokenFile:
         return self._tokens
 
     def find(self, text: str) -> Token | None:
-        """Return the token that *text* is; None if it is none, or has expired."""
+        """Return the token with the text *text*; ``None`` if there is no such token, or it has
+        expired.
+        """
         given = sha256(text.encode(errors="replace")).hexdigest()
         found = None
-        for token in self.tokens():  # all of them: the time says nothing
+        # compare with all of them, so that the duration reveals nothing
+        for token in self.tokens():
             if hmac.compare_digest(token.sha256, given):
                 found = token
         return None if found is None or found.expired else found
 
     def by_id(self, id: str) -> Token | None:
-        """Return the token of that id; None if there is none, or it has expired."""
+        """Return the token with that id; ``None`` if there is no such token, or it has expired."""
         return next((one for one in self.tokens() if one.id == id and not one.expired), None)
 
     def create(self, scope: Scope, expires: timedelta | None = None) -> tuple[str, Token]:
-        """Add a token; return its text, which is nowhere else, and what the file knows of it.
+        """Add a token; return its text, which is stored nowhere, and its record in the file.
 
         Raises:
             InvalidArgument: if the file cannot be read or written.
@@ -133,7 +138,7 @@ class TokenFile:
         return text, token
 
     def revoke(self, id: str) -> bool:
-        """Take out the token of that id; return whether there was one."""
+        """Remove the token with that id; return whether there was one."""
         tokens = self.tokens()
         kept = [one for one in tokens if one.id != id]
         if len(kept) == len(tokens):

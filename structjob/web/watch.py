@@ -1,5 +1,7 @@
-"""Rows that change: of one job and what is below it, of the newest jobs, of the sessions; looked at
-once a second for all who watch the same, and not at all while there is none.
+"""Rows that change: of a job and its descendants, of the newest jobs, of the sessions.
+
+The database is queried once a second for all subscribers of the same rows, and not at all without
+subscribers.
 """
 
 from __future__ import annotations
@@ -18,26 +20,26 @@ if TYPE_CHECKING:
     from structjob.web.source import Source
 
 POLL = 1.0
-"""Seconds between two looks."""
+"""Seconds between two queries."""
 
 _SHARE = 5
-"""A look that takes long is followed by a pause that is this many times as long."""
+"""After a slow query, the pause is this many times as long as the query."""
 
 _NEWEST = 100
 _RUNNING = 200
 _SESSIONS = 100
 
 Rows = dict[str, dict[Any, Any]]
-"""By kind, the records by their keys."""
+"""The records by kind, and then by key."""
 
 
 class Watch:
-    """What all who watch the same share.
+    """The state that all subscribers of the same rows share.
 
     Args:
-        source: What is read.
+        source: The source to read.
         channel: ``tree``, ``jobs`` or ``sessions``.
-        job: Of the tree, any id of its job.
+        job: For the channel ``tree``, any id of its job.
     """
 
     def __init__(self, source: Source, channel: str, job: str | None) -> None:
@@ -56,7 +58,7 @@ class Watch:
         return not self._subscribers
 
     def join(self, subscription: Subscription) -> None:
-        """Send all rows to a subscriber, then those that change."""
+        """Send all rows to a subscriber, and then those that change."""
         self._subscribers.add(subscription)
         if self._known is not None:
             subscription.put(_frame(self._known, self._extra))
@@ -70,7 +72,7 @@ class Watch:
             self.close()
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop the queries."""
         if self._task is not None:
             self._task.cancel()
         self._task = self._known = self._watch = None
@@ -100,7 +102,7 @@ class Watch:
     async def _read(self) -> tuple[Rows, Mapping[str, Any]]:
         if self._channel == "sessions":
             sessions = await self._source.sessions.list(limit=_SESSIONS)
-            # ages change all the time: who gets them computes them
+            # ages change all the time, so the clients compute them
             return {"sessions": {one.session.session_id: one for one in sessions}}, {}
         if self._channel == "jobs":
             newest = await self._source.jobs.list(limit=_NEWEST)
@@ -132,11 +134,11 @@ def _merge(rows: Rows, changes: JobChanges) -> None:
 
 
 async def rows_since(source: Source, job: str, state: str | None) -> tuple[Rows, str]:
-    """Return the rows of a job and of all below it that changed since *state*, and the state now.
+    """Return the rows of a job and its descendants that changed since *state*, and the new state.
 
     Raises:
         JobNotFound: if there is no such job.
-        InvalidFilter: if *state* is none.
+        InvalidFilter: if *state* is invalid.
     """
     watch = source.jobs.watch(job, since=state)
     rows: Rows = {}

@@ -1,9 +1,9 @@
-"""The routes below ``/api/v1``, one module a noun."""
+"""The routes below ``/api/v1``, one module for each kind of record."""
 
 from structjob.web.api import compat, downloads, errors, jobs, logs, sessions, statistics, storage
 
 ROUTERS = (
-    compat.router,  # before the routes that take any name below /logs
+    compat.router,  # before the routes that accept any name below /logs
     downloads.router,
     jobs.router,
     logs.router,

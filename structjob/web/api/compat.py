@@ -1,6 +1,6 @@
-"""The paths and the message of the unified log service, for clients that were written for it.
+"""The paths and messages of the unified log service, for clients written for it.
 
-A *task run* is a step; the levels are the four that it knows.
+A *task run* is a step. The service knows only four levels.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ from structjob.web.subscription import Subscription
 router = APIRouter(prefix="/logs", tags=["compatible"])
 
 MAX_OFFSET = 100_000
-"""The farthest offset: what is beyond is read by the cursors of ``/logs``."""
+"""The maximum offset; rows beyond it are read with the cursors of ``/logs``."""
 
 ORIGINAL_LEVEL = "structjob.level"
-"""The key in a message's metadata with the level of the event, where the service has none such."""
+"""The key in a message's metadata for the event's level, if the service does not know that
+level.
+"""
 
 _LEVELS: dict[str, Literal["info", "error", "warn", "debug"]] = {
     "debug": "debug",
@@ -82,7 +84,7 @@ class OffsetQuery(Query):
 
 
 class AllQuery(OffsetQuery):
-    """Parameters of a page that holds everything by default."""
+    """Parameters of a page that contains everything by default."""
 
     limit: int = Field(default=10_000, ge=1, le=10_000, description="Messages at most.")
 
@@ -129,7 +131,7 @@ class StreamQuery(Query):
     type: Literal["system", "job", "task"] | None = None
 
     def selection(self) -> Selection:
-        """Return what the stream is of."""
+        """Return what the stream sends."""
         given = {"job": self.job_run_id, "type": self.type}
         wanted = LogFilter.of(**{name: one for name, one in given.items() if one is not None})
         shown = self.model_dump(exclude_none=True)
@@ -148,7 +150,7 @@ class StreamState(msgspec.Struct):
 
 
 class StreamStatus(msgspec.Struct):
-    """How many streams are open, by transport, and what they are of."""
+    """The open streams, their number by transport, and what they send."""
 
     status: str
     websocket: int
@@ -198,7 +200,7 @@ async def get_stream_status(request: Request, query: Annotated[NoQuery, Paramete
 
 
 async def stream_ws(socket: WebSocket) -> None:
-    """Serve ``/logs/stream/ws``: one LogMessage a message."""
+    """Serve ``/logs/stream/ws``: one LogMessage per WebSocket message."""
     await socket.accept()
     owner = await admitted(socket)
     if owner is False:
@@ -254,7 +256,7 @@ def _messages(one: Frame | None) -> list[bytes]:
 
 
 def _as_messages(one: Frame) -> bytes:
-    """Return the messages that a frame holds as server-sent events; the last has the cursor."""
+    """Return the messages of a frame as server-sent events; the last one has the cursor."""
     if one.event == "ping":
         return b": ping\n\n"
     parts = [b"data: " + message + b"\n" for message in _messages(one)]

@@ -1,6 +1,7 @@
-"""Everything that matches, streamed: logs as JSON lines or as text, a job as an archive.
+"""Complete results as a stream: logs as JSON lines or text, a job as an archive.
 
-The answer has no length. Its last line says that it is complete, so that a cut connection shows.
+The answer has no length. Its last line says that it is complete, so that a client notices a cut
+connection.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Line = Callable[[EventRecord], bytes]
 Last = Callable[[int], bytes]
 
 _AT_ONCE = 256 * 1024
-"""Bytes that are sent together, about."""
+"""Approximate number of bytes per send."""
 
 
 class DownloadQuery(LogMatch):
@@ -82,7 +83,7 @@ async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameter
 async def export_job(
     source: Reads, id: str, query: Annotated[ExportQuery, Parameters()]
 ) -> Response:
-    """Return a job with all that belongs to it, for `structjob import`."""
+    """Return a job with its steps, child jobs and events, for `structjob import`."""
     job = await source.jobs.find(id)
 
     async def compressed() -> AsyncIterator[bytes]:
@@ -109,7 +110,8 @@ async def _download(
     name: str,
 ) -> Response:
     events = source.logs.iterate(**query.values(), limit=1_000)
-    first = await anext(events, None)  # what is wrong with the filter is told as a problem
+    # an invalid filter is reported as a problem, before the answer starts
+    first = await anext(events, None)
 
     async def lines() -> AsyncIterator[bytes]:
         waiting, size, number = [], 0, 0

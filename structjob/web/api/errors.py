@@ -48,7 +48,7 @@ class ErrorDetail(msgspec.Struct):
 
 @reads(router, "/errors", list[ErrorGroup])
 async def list_errors(source: Reads, query: Annotated[ErrorQuery, Parameters()]) -> Any:
-    """List errors, those seen last first."""
+    """List errors, most recently seen first."""
     return await source.errors.list(**query.given())
 
 
@@ -64,10 +64,10 @@ async def get_error(
 
 
 class By(msgspec.Struct, forbid_unknown_fields=True):
-    """Who says so."""
+    """The author of the change."""
 
     by: str | None = None
-    """At most 128 characters; by default the token."""
+    """At most 128 characters; default: the token."""
 
 
 @reads(

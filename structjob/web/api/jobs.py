@@ -30,13 +30,13 @@ router = APIRouter(tags=["jobs"])
 
 
 class JobDetail(msgspec.Struct):
-    """A job with what a page about it needs first."""
+    """A job with its most important details, as a page about it needs them."""
 
     job: JobRecord
     progress: JobProgress
     estimate: Estimate
     lost_events: dict[str, int]
-    """How many of its events were given up, by reason."""
+    """How many of its events were dropped, by reason."""
 
 
 class Related(msgspec.Struct):
@@ -49,7 +49,7 @@ class Related(msgspec.Struct):
 
 
 class LiveProgress(msgspec.Struct):
-    """How far a job is, with the steps that run and the jobs above and below it."""
+    """The progress of a job, with its running steps, its parent and its children."""
 
     job_id: str
     status: JobStatus
@@ -84,7 +84,7 @@ class TreeQuery(Query):
 
 
 class TreeNode(msgspec.Struct):
-    """A job, its steps and its child jobs; ``folded`` of them are left out."""
+    """A job, its steps and its child jobs; ``folded`` is the number of those left out."""
 
     job: JobRecord
     steps: list[StepRecord]
@@ -110,7 +110,9 @@ async def get_job(source: Reads, id: str, query: Annotated[NoQuery, Parameters()
 
 @reads(router, "/jobs/{id:id}/progress", LiveProgress, problems=(404,), etag=True)
 async def get_progress(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Return how far a job is, by any id, with its running steps, its parent and its children."""
+    """Return the progress of a job, by any id, with its running steps, its parent and its
+    children.
+    """
     progress = await source.jobs.progress(id)
     steps = await source.jobs.steps(progress.job_id)
     children = await source.jobs.list(parent_job_id=progress.job_id, order="asc", limit=1_000)
@@ -139,7 +141,7 @@ async def get_progress(source: Reads, id: str, query: Annotated[NoQuery, Paramet
 
 @reads(router, "/jobs/{id:id}/tree", TreeNode, problems=(404,), etag=True)
 async def get_tree(source: Reads, id: str, query: Annotated[TreeQuery, Parameters()]) -> Any:
-    """Return a job with its steps and child jobs, and theirs."""
+    """Return a job with its steps and child jobs, recursively."""
     tree = await source.jobs.tree(id)
     return cut(tree, query.depth, query.limit)
 
@@ -154,19 +156,19 @@ async def list_steps(source: Reads, id: str, query: Annotated[StepsQuery, Parame
 async def list_attempts_of_job(
     source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
 ) -> Any:
-    """List the attempts at a job, the first one first."""
+    """List the attempts of a job, oldest first."""
     return await source.jobs.history(id)
 
 
 @reads(router, "/jobs/{id:id}/estimate", Estimate, problems=(404,), etag=True)
 async def get_estimate(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Return how long a job and its steps take, beside those before it."""
+    """Return the expected durations of a job and its steps, based on earlier ones."""
     return await source.jobs.estimate(id)
 
 
 @reads(router, "/attempts", PageOf[AttemptRecord])
 async def list_attempts(source: Reads, query: Annotated[AttemptQuery, Parameters()]) -> Any:
-    """List attempts at all jobs, the newest first."""
+    """List attempts of all jobs, newest first."""
     return page_of(await source.jobs.history(filter=query.filter(), cursor=query.cursor))
 
 
@@ -175,11 +177,11 @@ class CancelRequest(msgspec.Struct, forbid_unknown_fields=True):
 
     reason: str | None = None
     force: bool = False
-    """Once more, though it is being cancelled already: its cleanup is interrupted."""
+    """Cancel again a job that is being cancelled already: this interrupts its cleanup."""
 
 
 class Cancelling(msgspec.Struct):
-    """What a job is after it was asked to stop."""
+    """The status of a job after the cancellation was requested."""
 
     id: str
     status: JobStatus
@@ -197,7 +199,7 @@ class Cancelling(msgspec.Struct):
 async def cancel_job(
     request: Request, source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
 ) -> Any:
-    """Ask a job to stop, wherever it runs."""
+    """Request the cancellation of a job, wherever it runs."""
     wanted = await body_as(request, CancelRequest)
     job = await source.jobs.find(id)
     async with source.writing() as tracker:
@@ -206,13 +208,14 @@ async def cancel_job(
 
 
 def cut(tree: JobTree, depth: int, limit: int) -> TreeNode:
-    """Return *tree* without what is more than *depth* levels below its top, or beyond *limit* jobs
-    and steps, breadth first; what is left out is counted.
+    """Return *tree* without the levels below *depth*, and with at most *limit* jobs and steps.
+
+    The tree is cut breadth first. The jobs and steps left out are counted.
     """
     root = TreeNode(tree.job, [], [])
     left = limit - 1
     waiting = [(tree, root, 0)]
-    for whole, node, level in waiting:  # it grows while it is read
+    for whole, node, level in waiting:  # it grows during the iteration
         node.steps = list(whole.steps[: max(0, left)])
         left -= len(node.steps)
         node.folded += len(whole.steps) - len(node.steps)
@@ -231,7 +234,7 @@ def size(tree: JobTree) -> int:
     """Return how many jobs and steps a tree has."""
     total = 0
     waiting = [tree]
-    for one in waiting:  # it grows while it is read
+    for one in waiting:  # it grows during the iteration
         total += 1 + len(one.steps)
         waiting += one.children
     return total

@@ -1,4 +1,4 @@
-"""Events: pages, one with its neighbours, counts."""
+"""Events: pages, one event with its neighbors, counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HistogramQuery(LogMatch):
 
 
 class ContextQuery(Query):
-    """Parameters of an event's neighbours."""
+    """Parameters of an event's neighbors."""
 
     before: int = Field(default=5, ge=0, le=1_000, description="Events before it.")
     after: int = Field(default=5, ge=0, le=1_000, description="Events after it.")
@@ -45,20 +45,20 @@ class ContextQuery(Query):
 
 @reads(router, "/logs", PageOf[EventRecord], problems=(404,))
 async def list_logs(source: Reads, query: Annotated[LogQuery, Parameters()]) -> Any:
-    """List events, the oldest first."""
+    """List events, oldest first."""
     start = None if query.start is None else identity(query.start)
     return page_of(await source.logs.list(query.filter(), cursor=query.cursor, start=start))
 
 
 @reads(router, "/logs/count", Count)
 async def count_logs(source: Reads, query: Annotated[LogMatch, Parameters()]) -> Any:
-    """Count the events that match."""
+    """Count the matching events."""
     return Count(await source.logs.count(**query.values()))
 
 
 @reads(router, "/logs/histogram", LogHistogram)
 async def count_logs_by_time(source: Reads, query: Annotated[HistogramQuery, Parameters()]) -> Any:
-    """Count the events that match by level and stretch of time."""
+    """Count the matching events by level and time interval."""
     return await source.logs.histogram(buckets=query.buckets, **query.values("buckets"))
 
 
@@ -72,17 +72,17 @@ async def get_event(source: Reads, name: str, query: Annotated[NoQuery, Paramete
 async def get_context(
     source: Reads, name: str, query: Annotated[ContextQuery, Parameters()]
 ) -> Any:
-    """Return an event, named SESSION:SEQ, with those before and after it."""
+    """Return an event, named SESSION:SEQ, with the events before and after it."""
     return await source.logs.around(
         *identity(name), before=query.before, after=query.after, same=query.same
     )
 
 
 def identity(name: str) -> tuple[int, int]:
-    """Return the session and the number that *name* says.
+    """Return the session and the number that *name* contains.
 
     Raises:
-        Refused: with 404, if it says none.
+        Refused: with 404, if *name* is not of the form SESSION:SEQ.
     """
     found = _NAME.fullmatch(name)
     if found is None:

@@ -1,4 +1,4 @@
-"""Sessions: the programs that log here."""
+"""Sessions: the trackers that log to this database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SessionQuery(Query):
 
 @reads(router, "/sessions", list[SessionStatus])
 async def list_sessions(source: Reads, query: Annotated[SessionQuery, Parameters()]) -> Any:
-    """List sessions, the newest first."""
+    """List sessions, newest first."""
     return await source.sessions.list(limit=query.limit, live=query.live)
 
 
@@ -45,7 +45,7 @@ async def list_gaps(source: Reads, number: str, query: Annotated[NoQuery, Parame
 
 @reads(router, "/verify", VerifyResult)
 async def verify(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Prove that nothing is lost: each number that a session gave out is stored, or explained."""
+    """Prove that no event is lost: each number that a session assigned is stored or explained."""
     return await source.reader.verify()
 
 

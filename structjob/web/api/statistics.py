@@ -1,4 +1,4 @@
-"""Statistics, as `tracker.stats` has them."""
+"""Statistics, the same as those of `tracker.stats`."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def count_by_step(source: Reads, query: Annotated[StatsQuery, Parameters()
 
 @reads(router, "/throughput", list[Throughput])
 async def count_by_time(source: Reads, query: Annotated[ThroughputQuery, Parameters()]) -> Any:
-    """Return outcomes and durations of jobs by stretch of time, the oldest first."""
+    """Return outcomes and durations of jobs by time interval, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
     return await source.stats.throughput(bucket, query.filter())
 

@@ -1,4 +1,4 @@
-"""What the tables take, and how long it is kept."""
+"""The size of the tables, and their retention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RetentionQuery(Query):
 
 
 class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """What is kept, and for how long, in days; see `structjob.Retention`."""
+    """The retention in days; see `structjob.Retention`."""
 
     days: float | None = None
     levels: dict[str, float | None] = {}
@@ -48,13 +48,13 @@ class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 @reads(router, "/retention", PruneResult)
 async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Parameters()]) -> Any:
-    """Count what is older than so many days; nothing is deleted."""
+    """Count what is older than the given number of days; nothing is deleted."""
     return await source.reader.preview_prune(Retention(days=query.days))
 
 
 @reads(router, "/retention/prune", PruneResult, body=PruneRequest, problems=(409,), write=True)
 async def prune(request: Request, source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
-    """Delete what is past its retention, for good; by default only count it."""
+    """Delete what is past its retention, permanently; by default only count it."""
     wanted = await body_as(request, PruneRequest)
     kept = Retention(days=wanted.days, levels=wanted.levels, statuses=wanted.statuses)
     async with source.writing() as tracker:
