@@ -68,8 +68,9 @@ async def _pauses(done: asyncio.Event) -> dict[str, float]:
 
 
 def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
-    """Measure the end of a dead process's session, whose spool is delivered: all of its gaps are
-    explained.
+    """Measure how long it takes to end a dead process's session and explain all of its gaps.
+
+    Its spool is delivered before.
     """
     from structjob.spool.session import Session
     from structjob.store.factory import make_store

@@ -1,6 +1,4 @@
-"""B16: how fast old events are pruned, alone and with a concurrent writer, and the writer's speed
-meanwhile.
-"""
+"""B16: how fast old events are pruned, alone and with a writer, and the writer's speed."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ WARM_UP = 1_000
 TURN = 100
 """Calls between two turns of the loop in the sustained part."""
 REST = 0.005
-"""Seconds of rest before each burst, the same for every case, because a caller that waited for a
-database or slept continues with cold caches.
+"""Seconds of rest before each burst, the same for every case.
+
+A caller that waited for a database or slept continues with cold caches.
 """
 
 

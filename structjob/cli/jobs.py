@@ -379,8 +379,9 @@ def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float |
 
 
 def what_failed(error: ErrorInfo) -> str:
-    """Return an error in one line, with its type unless it is one of ours, which adds no
-    information.
+    """Return an error in one line, with its type.
+
+    The types of structjob are left out, because they add no information.
     """
     message = error.message.split("\n", 1)[0]
     if not message:

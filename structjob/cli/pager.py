@@ -97,7 +97,7 @@ def _command() -> list[str] | None:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait until the pager ends; meanwhile only the pager handles Ctrl-C."""
+    """Wait until the pager ends; until then, only the pager handles Ctrl-C."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.wait()

@@ -84,8 +84,7 @@ class Doors:
         return self._tokens is not None
 
     def check_host(self, headers: Headers) -> None:
-        """Refuse a name that is not this server's, because a foreign site may let its name point to
-        it.
+        """Refuse a name that is not this server's, because a foreign site's name may point to it.
 
         Raises:
             Refused: with 421.

@@ -10,7 +10,7 @@ _DIRECTORIES = ("/api/v1/", "/static/")
 _PAGES = ("jobs", "logs", "errors", "sessions", "storage")
 _FILES = ("login", "logout", "metrics")
 _OF_ONE = ("jobs", "errors", "sessions")
-"""Pages below which each job, error or session has its own."""
+"""Pages with a separate address for each job, error or session."""
 
 
 def prefix_of(path: str) -> str:

@@ -120,7 +120,7 @@ class TokenFile:
         return next((one for one in self.tokens() if one.id == id and not one.expired), None)
 
     def create(self, scope: Scope, expires: timedelta | None = None) -> tuple[str, Token]:
-        """Add a token; return its text, which is stored nowhere, and its record in the file.
+        """Add a token; return its text, which is not stored, and its record in the file.
 
         Raises:
             InvalidArgument: if the file cannot be read or written.

@@ -138,8 +138,9 @@ async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bo
 
 
 def lost(ledger: Ledger, checked: SessionVerification, speed: Speed) -> int:
-    """Return how many lines are missing: the maximum of the two counts, plus rejected and measured
-    losses.
+    """Return how many lines did not arrive, including rejected lines and those of the measurement.
+
+    The ledger and the verification both count unstored lines; the larger count is used.
     """
     return max(ledger.accepted - ledger.stored, checked.missing) + ledger.rejected + speed.lost
 

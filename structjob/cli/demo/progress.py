@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class DemoView:
-    """A sink of the log and a view of the work in one, because on a terminal both share the screen.
+    """A sink of the log and a view of the work in one.
+
+    On a terminal both share the screen, so one object must draw them.
 
     Args:
         stream: The output stream.

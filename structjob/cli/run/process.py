@@ -32,8 +32,9 @@ behind hold its pipes.
 """
 
 RELEASE = 1.0
-"""Seconds after which a stream that the running program has closed is closed here, too, because its
-reader waits for that.
+"""Seconds after which a stream that the running program closed is closed here, too.
+
+Its reader waits for that.
 """
 
 STOP_GRACE = 3.0
