@@ -55,7 +55,7 @@ def logged(*, workers: int, lines: int, pause: float, bars: bool) -> dict[str, f
 
     Each task waits *pause* seconds after a line.
     """
-    import structjob.lifecycle.bars  # noqa: F401 -- what bars cost is measured, and not their import
+    import structjob.lifecycle.bars  # noqa: F401 -- the import of bars must not be measured
     from benchmarks import ours
 
     async def work(log: object, job: object, number: int) -> None:

@@ -42,6 +42,6 @@ def _run_without_us(args: Sequence[str], exc: Exception) -> None:
     for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     try:
-        os.execvp(command[0], command)  # noqa: S606 -- to run what the user names is what this is for
+        os.execvp(command[0], command)  # noqa: S606 -- this command runs what the user names
     except OSError as fault:
         os._exit(127 if isinstance(fault, FileNotFoundError) else 126)

@@ -106,7 +106,7 @@ def _escaped() -> Iterator[None]:
         if not isinstance(exc, Failure):
             from structjob.text.escaping import escape
 
-            exc.message = escape(exc.message)  # type: ignore[misc]  # click's mark of an attribute that subclasses keep
+            exc.message = escape(exc.message)  # type: ignore[misc]  # click marks it as final
         raise
 
 

@@ -84,7 +84,7 @@ def _on_server(db: Database, work: Callable[[Connection], T]) -> T:
 
     async def run() -> T:
         store = make_store(db.url, {})
-        assert isinstance(store, ServerStore)  # noqa: S101 -- SQLite went the other way
+        assert isinstance(store, ServerStore)  # noqa: S101 -- SQLite is handled above
         try:
             await store.knock()
             return await store.administer(work)

@@ -47,7 +47,7 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
     async def main() -> T:
         nonlocal terminated
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 -- a coroutine runs in one
+        assert task is not None  # noqa: S101 -- a coroutine runs in a task
 
         def stop() -> None:
             nonlocal terminated
@@ -131,7 +131,7 @@ class Database:
         Raises:
             Failure: if this user may not access it.
         """
-        assert self.path is not None  # noqa: S101 -- asked of files only
+        assert self.path is not None  # noqa: S101 -- called for files only
         try:
             self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -271,7 +271,7 @@ async def deliver_from(
         await tracker.flush()
         deadline = time.monotonic() + _PATIENCE
         # A directory is removed when its jobs are marked, shortly after its last line is stored.
-        while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another's task does it
+        while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another task changes it
             directory.exists() and spool_directory.set_aside(directory) is None
             for directory in directories
         ):
@@ -366,7 +366,7 @@ async def _require_tables(database: Database, store: Store) -> None:
     from structjob.store import migrations
     from structjob.store.server import ServerStore
 
-    assert isinstance(store, ServerStore)  # noqa: S101 -- all others are servers
+    assert isinstance(store, ServerStore)  # noqa: S101 -- every other store is a server
     await store.knock()
     found = places_of(database)
     if await store.administer(migrations.current) is None and (

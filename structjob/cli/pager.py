@@ -40,7 +40,7 @@ def paged(*, wanted: bool = True) -> Iterator[None]:
     except OSError:
         yield
         return
-    assert process.stdin is not None  # noqa: S101 -- a pipe was asked for
+    assert process.stdin is not None  # noqa: S101 -- Popen got PIPE
     sys.stdout.flush()
     descriptor = sys.stdout.fileno()
     terminal = os.dup(descriptor)

@@ -71,7 +71,7 @@ def serve(
     if db.in_memory:
         raise Failure(f"{db.shown} is in memory: only its own program can read it", code=2)
     execute(_look_at(db))
-    wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- asked whether it is
+    wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- a comparison only
     names = frozenset(allowed_host) | (frozenset() if wildcard else {host.lower()})
     hosts = None if wildcard and not allowed_host else names
     doors = Doors(tokens, read_only=read_only, hosts=hosts)

@@ -108,7 +108,7 @@ class Watch:
             newest = await self._source.jobs.list(limit=_NEWEST)
             running = await self._source.jobs.list(status="running", limit=_RUNNING)
             return {"jobs": {job.id: job for job in (*newest, *running)}}, {}
-        assert self._job is not None  # noqa: S101 -- a tree is one of a job
+        assert self._job is not None  # noqa: S101 -- a tree has a job
         if self._watch is None:
             self._watch = self._source.jobs.watch(self._job)
         rows: Rows = {kind: dict(found) for kind, found in (self._known or {}).items()}

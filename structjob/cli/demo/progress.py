@@ -124,7 +124,7 @@ class DemoView:
             )
 
     def _sum(self) -> None:
-        assert self._progress is not None  # noqa: S101 -- asked by the callers
+        assert self._progress is not None  # noqa: S101 -- the callers check it
         if self._all is not None:
             done = sum(self._progress.tasks[task].completed for task in self._tasks.values())
             self._progress.update(self._all, completed=done)

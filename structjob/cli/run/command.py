@@ -332,7 +332,7 @@ async def _supervise(
     scope = current_scope()
     assert scope is not None  # noqa: S101 -- within the job
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 -- a coroutine runs in one
+    assert task is not None  # noqa: S101 -- a coroutine runs in a task
 
     def hold_back() -> None:
         # In the stream's own thread: the program waits at its full pipe, and the queue does not

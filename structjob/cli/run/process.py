@@ -437,7 +437,7 @@ def _drain(pipe: int, target: int) -> None:
         [sys.executable, "-I", "-S", "-c", _DRAIN_IN_PYTHON],
     )
     with contextlib.suppress(OSError):
-        started = subprocess.Popen(  # noqa: S603 -- not a word of it comes from outside
+        started = subprocess.Popen(  # noqa: S603 -- the command is constant
             copier,
             stdin=pipe,
             stdout=target,

@@ -242,7 +242,7 @@ def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     fault: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     for path in paths:
         try:
-            os.execve(path, command, environment)  # noqa: S606 -- to run what the user names is what this is for
+            os.execve(path, command, environment)  # noqa: S606 -- this command runs what the user names
         except OSError as exc:
             if exc.errno == errno.ENOEXEC and os.path.exists(_SHELL):
                 os.execve(_SHELL, [_SHELL, path, *command[1:]], environment)  # noqa: S606 -- see above
