@@ -169,7 +169,8 @@ def id_headers(job_id: str | None, correlation_id: str | None) -> list[tuple[str
 
 
 def summary_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a request's result for the job's last event. There, `status` is the
-    job's.
+    """Return a request's result for the job's last event.
+
+    There, `status` is the job's, so the request's status is `http_status`.
     """
     return {"http_status" if name == "status" else name: result[name] for name in result}

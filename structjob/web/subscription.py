@@ -109,8 +109,9 @@ class Subscription:
         return one
 
     def _skip(self) -> None:
-        """Drop the oldest lines until half of the queue is free, and put a frame that says so in
-        their place.
+        """Drop the oldest lines until half of the queue is free.
+
+        A frame in their place reports the loss.
         """
         kept: deque[Frame] = deque()
         skipped = errors = before = 0
