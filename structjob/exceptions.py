@@ -60,7 +60,7 @@ class EventNotFound(StructjobError, LookupError):
 
     def __init__(self, session_id: int, seq: int, reason: str | None = None) -> None:
         why = (
-            f"its number is put down as {reason}"
+            f"its number is recorded as {reason}"
             if reason is not None
             else "an event is named by its `session_id` and `seq`"
         )

@@ -302,7 +302,7 @@ def test_a_log_directory_of_a_group_is_used(tmp_path):
     FileSink(path).close()
     path.chmod(0o666)
     with pytest.raises(
-        InvalidArgument, match=r"everybody may write to it: .*; change that \(chmod o-w"
+        InvalidArgument, match=r"every user may write to it: .*; change that \(chmod o-w"
     ):
         FileSink(path)
 

@@ -63,7 +63,7 @@ async def test_a_state_that_is_another_jobs(any_tracker):
             with pytest.raises(InvalidFilter, match="another job"):
                 await watch.poll()
         for nonsense in ("", "x", "%", state[:-3], 5):
-            with pytest.raises(InvalidFilter, match="none that a watch gave"):
+            with pytest.raises(InvalidFilter, match="does not come from a watch"):
                 any_tracker.jobs.watch(one, since=nonsense)
 
 

@@ -86,7 +86,7 @@ async def test_a_tracker_opens_before_its_database(
     place = re.escape(f"{db_path}.spool" if spool else "memory")
     first, *others = said(caplog)
     assert re.fullmatch(
-        rf"{re.escape(DOWN)}; events wait in {place}, delivery goes on by itself", first
+        rf"{re.escape(DOWN)}; events wait in {place}, delivery continues automatically", first
     )
     assert len([message for message in others if "answers again" in message]) == len(others) == 1
 
@@ -190,7 +190,7 @@ async def test_what_somebody_has_to_mend_is_raised_where_strict(
     faulty.store = None
     async with structjob.Tracker(db_url):
         assert said(caplog) == [
-            f"{wrong}; events wait in {db_path}.spool, delivery goes on by itself"
+            f"{wrong}; events wait in {db_path}.spool, delivery continues automatically"
         ]
         faulty.before = None
 

@@ -89,7 +89,7 @@ def configure(
     for processor in processors:
         if not callable(processor):
             raise InvalidArgument(
-                f"a processor is a callable that takes logger, method name and event dict; {processor!r} is none"
+                f"a processor is a callable that takes logger, method name and event dict; {processor!r} is not"
             )
     make_redactor(redact)
     # The file is created last, when no other argument can be invalid.

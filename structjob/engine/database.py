@@ -264,7 +264,7 @@ class DatabaseLink:
         if worse or (not self._told and now - self._told_at >= _TELL_EVERY):
             self._told, self._told_at = True, now
             diagnostics.warning(
-                "%s; events wait in %s, delivery goes on by itself", exc, self.place
+                "%s; events wait in %s, delivery continues automatically", exc, self.place
             )
         self.on_down(exc)
         self._news.set()

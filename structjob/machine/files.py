@@ -170,7 +170,7 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
     if place.planted:
         raise _unsafe(
             place.path,
-            "is in a directory that another user made where everybody may write",
+            "is in a directory that another user made and every user may write to",
             "choose another path",
         )
     try:
@@ -314,7 +314,7 @@ def _check_owner(place: _Place, info: os.stat_result) -> None:
     if stat.S_ISREG(info.st_mode) and info.st_mode & stat.S_IWOTH:
         raise _unsafe(
             path,
-            f"{whose}, and everybody may write to it",
+            f"{whose}, and every user may write to it",
             f"change that (chmod o-w {path}), or {hint}",
         )
     if place.shared or _is_shared(os.lstat(path.parent)):

@@ -286,7 +286,7 @@ def _decoded(text: str) -> _State:
     Raises:
         InvalidFilter: if it is not a valid state.
     """
-    wrong = "the state is none that a watch gave: use `changes.state` as it is"
+    wrong = "this state does not come from a watch: use `changes.state` as it is"
     if not isinstance(text, str) or not text.isascii():
         raise InvalidFilter(wrong)
     try:

@@ -195,7 +195,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
     Raises:
         InvalidFilter: if it is not a cursor of this filter.
     """
-    wrong = "the cursor is none that a tail gave: use `tail.cursor` as it is"
+    wrong = "this cursor does not come from a tail: use `tail.cursor` as it is"
     if not isinstance(cursor, str):
         raise InvalidFilter(wrong)
     try:

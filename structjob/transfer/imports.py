@@ -377,7 +377,7 @@ def _batches(path: Path, checked: _Checked) -> Iterator[tuple[bytes, bytes, int]
             states, events = [], []
     if counts != checked.counts:
         raise ImportRefused(
-            f"{path} was changed while it was read: import it again when nobody writes it"
+            f"{path} was changed while it was read: import it again when no program writes to it"
         )
     yield b"".join(states), b"".join(events), number
 
