@@ -21,7 +21,7 @@ context.configure(
     dialect_name=context.config.attributes["dialect_name"],
     version_table=context.config.attributes["version_table"],
     literal_binds=True,
-    transactional_ddl=False,  # whoever runs the statements opens the transaction
+    transactional_ddl=False,  # the caller that runs the statements opens the transaction
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BANNED = {
-    r"[Ww]hoever|[Nn]obody|[Ss]omebody|[Ee]verybody": "name the subject: a process, a reader, a user",
+    r"[Ww]ho[e]ver|[Nn]obody|[Ss]omebody|[Ee]verybody": "name the subject: a process, a reader, a user",
     r"(?:is|are) none(?=[.,;:)\"]|$)": "say what does not exist: `if there is no such job`",
     r"(?:is|are|was|were) told (?!to\b)": "report, record, warn, say",
     r"puts? down": "record",

@@ -96,5 +96,5 @@ def _somebody() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container may have no name for its user
-        user = "somebody"
+        user = "unknown"
     return f"{user}@{socket.gethostname()}"[:128]

@@ -54,7 +54,7 @@ def _on_sqlite(
     path = db.path
     if path is None:
         raise Failure(
-            f"{db.shown} is in memory: nobody but the program that made it sees it", code=2
+            f"{db.shown} is in memory: only the program that made it can read it", code=2
         )
     if not create and not db.exists():
         raise Failure(f"there is no database {db.shown}")

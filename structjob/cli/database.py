@@ -313,7 +313,7 @@ def _require(database: Database) -> None:
     """Refuse a database that does not exist yet."""
     if database.in_memory:
         raise Failure(
-            f"{database.shown} is in memory: nobody but the program that made it can read it; name a file, such as sqlite:///jobs.db"
+            f"{database.shown} is in memory: only the program that made it can read it; name a file, such as sqlite:///jobs.db"
         )
     path = database.path
     if path is None:

@@ -41,7 +41,7 @@ _ROWS = 48
 @click.command(
     epilog="""\b
 WHAT is one of
-  operations   how the jobs of each operation fared, and how long the completed ones took (the default)
+  operations   outcomes of the jobs of each operation, and how long the completed ones took (the default)
   steps        the same of the steps within them
   projects     the same of the jobs of each project
   throughput   the same of the jobs that ended in each stretch of time, the last 24 hours by default

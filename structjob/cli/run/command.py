@@ -445,7 +445,7 @@ def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[EndStatus,
     if ended.asked is not None:
         return "cancelled", f"{program} {how} after {ended.asked.name} was passed on to it"
     if ended.unread and (ended.signal is signal.SIGPIPE or ended.code):
-        return "cancelled", f"{program} {how}: whoever read its output stopped reading"
+        return "cancelled", f"{program} {how}: the reader of its output stopped reading"
     if last:
         return (
             "failed",
