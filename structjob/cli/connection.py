@@ -53,9 +53,7 @@ def _on_sqlite(
 
     path = db.path
     if path is None:
-        raise Failure(
-            f"{db.shown} is in memory: only the program that made it can read it", code=2
-        )
+        raise Failure(f"{db.shown} is in memory: only the program that made it can read it", code=2)
     if not create and not db.exists():
         raise Failure(f"there is no database {db.shown}")
     if not read_only:
