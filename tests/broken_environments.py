@@ -174,7 +174,7 @@ ENVIRONMENTS = (
     Broken("a server's database, and the working directory is read-only", f'cd locked; exec {UNPRIVILEGED} "$@"', prepare=_theirs, database="postgresql://postgres@127.0.0.1:1/test", recorded=False),
     Broken("the working directory was deleted", "mkdir -p gone; cd gone; rmdir ../gone; exec \"$@\"", database="", recorded=False),
     Broken("the same, with a server's database", "mkdir -p gone; cd gone; rmdir ../gone; exec \"$@\"", database="postgresql://postgres@127.0.0.1:1/test", recorded=False),
-    Broken("the URL is none", database="nonsense", recorded=False),
+    Broken("the URL is none", database="nonsense://x", recorded=False),
     Broken("the URL names an unknown kind of database", database="mssql://sa@host/test", recorded=False),
     Broken("the database is in memory", database="sqlite://", recorded=False),
     Broken("the URL has options that nobody knows", database="postgresql://postgres@127.0.0.1/test?bogus=1", recorded=False),

@@ -37,7 +37,7 @@ log = structlog.get_logger("reaping")
 PROGRAM = """
 import asyncio, functools, sys, time
 import structlog, structjob
-from structjob import tracker as trackers
+from structjob.engine import opening as trackers
 
 async def main(url, host, spool):
     if host:
