@@ -155,7 +155,7 @@ export class StructjobLogs extends HTMLElement {
     this.#window.extras = [];
     this.#window.gaps.clear();
     this.#sessions.clear();
-    this.#matches = null;
+    if (this.view.find) this.find(this.view.find).catch(() => {}); else this.#matches = null;
     try {
       if (at) await this.#around(at, turn);
       else if (first && ((within && (await this.#seek(first, turn, within))) || (await this.#seek(first, turn)))) { /* it stands there */ }
