@@ -22,12 +22,7 @@ from structjob.engine import closing, shutdown
 from structjob.engine.hosting import Host
 from structjob.engine.opening import Options, connect, is_number, start
 from structjob.engine.queue import Queue
-from structjob.exceptions import (
-    InvalidArgument,
-    InvalidState,
-    NotOpen,
-    StoreUnavailable,
-)
+from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_text

@@ -167,11 +167,10 @@ class FanOut:
             stored_before: The event is already in the database and is only shown.
         """
         try:
+            # An event with a kind is about a job or step, and belongs to no logger.
             if (
                 self.thresholds is not None
-                and (
-                    columns is None or "kind" not in columns
-                )  # an event with a kind is about a job or step, and belongs to no logger
+                and (columns is None or "kind" not in columns)
                 and not self.thresholds.passes(logger, level[0])
             ):
                 return

@@ -9,12 +9,7 @@ from typing import Any
 import structlog
 
 from structjob.capture.event import Encoder, make_redactor
-from structjob.capture.processors import (
-    is_recording,
-    note_exception,
-    note_template,
-    record_event,
-)
+from structjob.capture.processors import is_recording, note_exception, note_template, record_event
 from structjob.capture.setup import SETUP
 from structjob.capture.stdlib import join_stdlib
 from structjob.context.errors import Classifier

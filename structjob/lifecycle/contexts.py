@@ -12,10 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
 from structjob.context.propagation import RemoteContext, remote_scope
-from structjob.context.scope import (
-    Scope,
-    current_scope,
-)
+from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (

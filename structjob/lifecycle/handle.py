@@ -18,13 +18,7 @@ from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
 from structjob.context.tracing import Span
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import (
-    Cancelled,
-    InvalidArgument,
-    InvalidState,
-    JobCancelled,
-    Terminated,
-)
+from structjob.exceptions import Cancelled, InvalidArgument, InvalidState, JobCancelled, Terminated
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.hooks import HOOKS, Transition
 from structjob.machine.clock import now

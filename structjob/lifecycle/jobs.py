@@ -26,12 +26,7 @@ from structjob.context.errors import (
 from structjob.context.scope import Scope, new_id
 from structjob.context.tracing import begin_span, end_span, span_of
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import (
-    InvalidArgument,
-    InvalidState,
-    JobCancelled,
-    StoreUnavailable,
-)
+from structjob.exceptions import InvalidArgument, InvalidState, JobCancelled, StoreUnavailable
 from structjob.lifecycle.arguments import (
     check_mapping,
     check_metadata,
@@ -62,13 +57,7 @@ from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
-from structjob.models import (
-    KEPT,
-    EndStatus,
-    ErrorInfo,
-    JobStatus,
-    check_job_transition,
-)
+from structjob.models import KEPT, EndStatus, ErrorInfo, JobStatus, check_job_transition
 
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext

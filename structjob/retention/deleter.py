@@ -122,9 +122,8 @@ class Deleter:
         """
 
         def work(connection: Connection) -> tuple[T, float, int, str]:
-            began = (
-                time.perf_counter()
-            )  # the wait for the database is not counted, because it slows no one down
+            # The wait for the database is not counted, because it slows no one down.
+            began = time.perf_counter()
             self._lock.prove(connection)
             result = call(connection)
             newest = connection.execute(select(func.max(logs.c.id))).scalar_one() or 0

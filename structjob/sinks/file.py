@@ -222,9 +222,8 @@ class FileSink:
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (
-                BlockingIOError
-            ):  # another process or thread is rotating it, or this thread was interrupted there
+            except BlockingIOError:
+                # Another process or thread is rotating it, or this thread was interrupted there.
                 self._rotate_after = 0.0
                 return
             here = os.fstat(fd)

@@ -15,14 +15,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, func, insert, select
 
 from structjob.diagnostics import diagnostics
-from structjob.spool.line import (
-    number_of,
-    rescue,
-    seal_state,
-    state_body,
-    subject_of,
-    verify_line,
-)
+from structjob.spool.line import number_of, rescue, seal_state, state_body, subject_of, verify_line
 from structjob.store import tables
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED

@@ -64,10 +64,8 @@ def render(
     if schema is not None:
         create = [f'CREATE SCHEMA IF NOT EXISTS "{schema}";\n'] if direction == "up" else []
         body = [*create, f'SET LOCAL search_path TO "{schema}";\n', *body]
-    if dialect in (
-        "sqlite",
-        "postgresql",
-    ):  # elsewhere every CREATE and DROP is committed automatically
+    # Elsewhere every CREATE and DROP is committed automatically.
+    if dialect in ("sqlite", "postgresql"):
         body = ["BEGIN;\n", *body, "COMMIT;\n"]
     return "\n".join(
         [f"-- structjob's tables on {dialect}: from revision {begin} to {finish}.\n", *body]

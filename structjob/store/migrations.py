@@ -123,9 +123,8 @@ def check(connection: Connection) -> None:
     Raises:
         SchemaMismatch: if the tables are absent, older, newer, or not structjob's.
     """
-    with suppress(
-        DBAPIError
-    ):  # the table is probably absent; any other error is raised again below
+    # The table is probably absent. Any other error is raised again below.
+    with suppress(DBAPIError):
         if _read_revision(connection) == head():
             connection.rollback()
             return

@@ -129,9 +129,8 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
             row |= _error(value)
         elif name in _OURS or (name in ("id", "seq") and kind == "event"):
             continue
-        elif name in table.c and (
-            name != "stream" or value is None or value in STREAMS
-        ):  # another stream name becomes an attribute, as in logging
+        # Another name of a stream becomes an attribute, as in logging.
+        elif name in table.c and (name != "stream" or value is None or value in STREAMS):
             if value is not None:
                 row[name] = _value(table, name, value)
         else:
