@@ -77,63 +77,60 @@ def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None 
         _here.within = False
 
 
-def _hook_exceptions() -> Callable[[], None]:
-    former = sys.excepthook
+def _install(owner: Any, name: str, note: Callable[..., None]) -> Callable[[], None]:
+    """Replace the hook *name* of *owner* by one that first calls *note*, with the same arguments.
 
-    def hook(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            _record("critical", "uncaught exception", {"exc_info": exc})
-        former(kind, exc, trace)
+    Returns:
+        A function that puts the previous hook back, unless another one was installed since.
+    """
+    former = getattr(owner, name)
+
+    def hook(*args: Any, **keywords: Any) -> None:
+        note(*args, **keywords)
+        former(*args, **keywords)
 
     def undo() -> None:
-        if sys.excepthook is hook:
-            sys.excepthook = former
+        if getattr(owner, name) is hook:
+            setattr(owner, name, former)
 
-    sys.excepthook = hook
+    setattr(owner, name, hook)
     return undo
+
+
+def _hook_exceptions() -> Callable[[], None]:
+    def note(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            _record("critical", "uncaught exception", {"exc_info": exc})
+
+    return _install(sys, "excepthook", note)
 
 
 def _hook_threads() -> Callable[[], None]:
-    former = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
+    def note(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
             thread = args.thread.name if args.thread is not None else None
             _record("error", "uncaught exception in a thread", {"exc_info": args.exc_value, "thread": thread})  # fmt: skip
-        former(args)
 
-    def undo() -> None:
-        if threading.excepthook is hook:
-            threading.excepthook = former
-
-    threading.excepthook = hook
-    return undo
+    return _install(threading, "excepthook", note)
 
 
 def _hook_unraisable() -> Callable[[], None]:
-    former = sys.unraisablehook
-
-    def hook(args: sys.UnraisableHookArgs) -> None:
+    def note(args: sys.UnraisableHookArgs) -> None:
         if args.exc_value is not None:
             # The object itself is not kept, because that would revive it.
             where = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
             message = args.err_msg or "exception ignored"
             _record("error", message, {"exc_info": args.exc_value, "where": where})
-        former(args)
 
-    def undo() -> None:
-        if sys.unraisablehook is hook:
-            sys.unraisablehook = former
-
-    sys.unraisablehook = hook
-    return undo
+    return _install(sys, "unraisablehook", note)
 
 
 def _hook_warnings() -> Callable[[], None]:
-    former = python_warnings.showwarning
+    # `logging.captureWarnings` turns them into records, which are already events.
+    taken = python_warnings.showwarning.__module__ == logging.__name__
     seen: set[tuple[type[Warning], str, int]] = set()
 
-    def hook(
+    def note(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -142,20 +139,12 @@ def _hook_warnings() -> Callable[[], None]:
         line: str | None = None,
     ) -> None:
         place = category, filename, lineno
-        # `logging.captureWarnings` turns them into records, which are already events.
-        taken = former.__module__ == logging.__name__
         if file is None and not taken and place not in seen and len(seen) < _MOST_WARNINGS:
             seen.add(place)
             attrs = {"category_name": category.__name__, "file": filename, "line": lineno}
             _record("warning", str(message), attrs, "py.warnings")
-        former(message, category, filename, lineno, file, line)
 
-    def undo() -> None:
-        if python_warnings.showwarning is hook:
-            python_warnings.showwarning = former
-
-    python_warnings.showwarning = hook
-    return undo
+    return _install(python_warnings, "showwarning", note)
 
 
 def _reset() -> None:
