@@ -30,7 +30,7 @@ from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
 from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import OPEN_HOSTS
-from structjob.lifecycle.jobs import UNCHANGED, Job, JobProgress
+from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, id_of
 from structjob.retention.policy import PruneResult, Retention
@@ -691,7 +691,7 @@ class Tracker:
         # a match by job id comes before a match by other ids; among attempts the newest wins
         return max(found, key=lambda job: (job.id == wanted, job.id, job.attempt))
 
-    async def update(self, any_id: AnyJob, **progress: Unpack[JobProgress]) -> None:
+    async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
         """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.
 
         Args:

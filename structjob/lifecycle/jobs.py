@@ -114,7 +114,7 @@ _PERCENT = "call job.update(percent=…)"
 _UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
 
 
-class JobProgress(TypedDict, total=False):
+class JobUpdate(TypedDict, total=False):
     """The arguments of `Job.update`."""
 
     percent: float | None
