@@ -121,6 +121,23 @@ STEP_TRANSITIONS: Mapping[StepStatus, frozenset[StepStatus]] = {
 }
 
 
+ErrorStatusName = Literal["open", "resolved", "regressed"]
+"""The value of an `ErrorStatus`."""
+
+
+class ErrorStatus(StrEnum):
+    """Whether an error was resolved."""
+
+    OPEN = "open"
+    RESOLVED = "resolved"
+    REGRESSED = "regressed"
+    """It was resolved, and has occurred again since then."""
+
+
+ErrorOutcome = Literal["final", "recovered"]
+"""The outcome of a job in which an error occurred."""
+
+
 def check_job_transition(what: str, old: JobStatus, new: JobStatus) -> None:
     """Raise `InvalidState` unless the change from *old* to *new* is legal.
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 
 from structjob.exceptions import InvalidFilter
 from structjob.filters import Filter, Moment, as_utc, check_limit, check_plain, check_span
-from structjob.models import JobStatus
+from structjob.models import ErrorInfo, ErrorOutcome, ErrorStatus, JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ class ErrorStatistics:
     The step is None for errors outside any step. The operation is None for errors outside any job.
     """
 
-    error_type: str
+    type: str
     """The level of the events, if they have no error type."""
     operation: str | None
     step: str | None
@@ -172,13 +172,6 @@ class ErrorStatistics:
     """The number of jobs with such an error."""
     first_seen: datetime
     last_seen: datetime
-
-
-ErrorStatus = Literal["open", "resolved", "regressed"]
-"""``regressed``: it was resolved, and has occurred again since then."""
-
-ErrorOutcome = Literal["final", "recovered"]
-"""The outcome of a job in which an error occurred."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,10 +190,8 @@ class ErrorGroup:
     None: it occurred outside jobs, or its jobs are still running or were cancelled. Only the latest
     1,000 occurrences are examined.
     """
-    error_type: str
-    """The level of the sample, if it has no error type."""
-    message: str
-    """The message of the sample."""
+    error: ErrorInfo
+    """Type, message and traceback of the sample. Without an error type, *type* is its level."""
     operation: str | None
     step: str | None
     """The place where the sample occurred."""
@@ -214,8 +205,6 @@ class ErrorGroup:
     resolved_by: str | None
     job_id: str | None
     """The job of the sample."""
-    traceback: str | None
-    """The traceback of the sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

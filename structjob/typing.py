@@ -31,6 +31,9 @@ from structjob.models import (
     AnyJob,
     EncodedEvent,
     EndStatus,
+    ErrorOutcome,
+    ErrorStatus,
+    ErrorStatusName,
     JobStatusName,
     StepEndStatus,
     StepStatusName,
@@ -48,9 +51,7 @@ from structjob.sinks.console import Console
 from structjob.sinks.sink import AnySink
 from structjob.spool.queue import Overflow
 from structjob.statistics import (
-    ErrorOutcome,
     ErrorStatistics,
-    ErrorStatus,
     Estimate,
     JobErrors,
     JobSummary,
@@ -122,6 +123,7 @@ __all__ = [
     "ErrorOutcome",
     "ErrorStatistics",
     "ErrorStatus",
+    "ErrorStatusName",
     "Errors",
     "Estimate",
     "EventType",

@@ -208,7 +208,11 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
     assert 'File "<string>"' in shown
     assert shown.count("nightly › load  ") == 2
     about = shell.json("errors", "show", id_)
-    assert (about["error"]["count"], len(about["occurrences"]), about["error"]["message"]) == (
+    assert (
+        about["group"]["count"],
+        len(about["occurrences"]),
+        about["group"]["error"]["message"],
+    ) == (
         2,
         2,
         "the source is empty",
@@ -222,7 +226,7 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
     (resolved,) = shell.json("errors", "list", "--all", "--operation", "nightly", "--since", "1h")
     assert (resolved["status"], resolved["resolved_by"]) == ("resolved", "ada")
     assert shell.json("errors", "reopen", id_)["status"] == "open"
-    assert shell.json("stats", "errors")[0]["error_type"] == "ValueError"
+    assert shell.json("stats", "errors")[0]["type"] == "ValueError"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +275,7 @@ def test_crashes_are_errors_too(tmp_path: Path) -> None:
         with pytest.raises(subprocess.CalledProcessError):
             shell.python(CRASH, "sqlite:///structjob.db")
     (error,) = shell.json("errors")
-    assert (error["error_type"], error["operation"], error["count"], error["jobs"]) == (
+    assert (error["error"]["type"], error["operation"], error["count"], error["jobs"]) == (
         "Crashed",
         "nightly",
         2,
@@ -313,7 +317,7 @@ def test_lines_of_another_program_are_grouped_by_what_they_say(tmp_path: Path) -
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (job, *lines)))
     shell.ok("import", "old.jsonl")
     found = {
-        error["message"]: (error["error_type"], error["count"])
+        error["error"]["message"]: (error["error"]["type"], error["count"])
         for error in shell.json("errors", "--until", "2026-02-01")
     }
     assert found == {"Lost node msra-9:1201 after 3 s": ("error", 2), "Out of disk": ("error", 1)}

@@ -46,7 +46,7 @@ async def test_an_error_means_failed(any_tracker):
     assert [(one.failed, one.success_rate) for one in await any_tracker.stats.operations()] == [
         (1, 0.0)
     ]
-    assert [(group.error_type, group.count) for group in await any_tracker.errors.list()] == [
+    assert [(group.error.type, group.count) for group in await any_tracker.errors.list()] == [
         ("ValueError", 1)
     ]
     assert (await last(any_tracker, job, "step_end"))["rows"] == 7

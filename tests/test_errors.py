@@ -122,11 +122,11 @@ async def test_groups_are_what_counting_by_hand_says(store, found, seed):
             len({row["job_id"] for row in mine} - {None}),
         )
         assert (group.first_seen, group.last_seen) == (min(row["ts"] for row in mine), last["ts"])
-        assert (group.message, group.job_id, group.operation, group.step) == (
+        assert (group.error.message, group.job_id, group.operation, group.step) == (
             last["attrs"]["error_message"], last["job_id"], last["operation"], last["step"],
         )  # fmt: skip
-        assert (group.error_type, group.status) == (last["attrs"]["error_type"], "open")
-        assert group.traceback == f"Traceback … {last['seq']}"
+        assert (group.error.type, group.status) == (last["attrs"]["error_type"], "open")
+        assert group.error.traceback == f"Traceback … {last['seq']}"
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -147,7 +147,7 @@ async def test_errors_are_counted_by_type_step_and_operation(store, seed):
             expected[row["attrs"]["error_type"], row["operation"], row["step"]].append(row)
         found = await stats.errors(**window)
         got = {
-            (one.error_type, one.operation, one.step): (
+            (one.type, one.operation, one.step): (
                 one.count,
                 one.jobs,
                 one.first_seen,
@@ -176,7 +176,7 @@ async def test_a_type_that_is_no_text_is_none(store, found):
     )
     await store.add(logs, occurrence(9, "f1", T0, "j", error_type="Timeout", operation="copy"))
     counted = [
-        (one.error_type, one.operation, one.count)
+        (one.type, one.operation, one.count)
         for one in await Statistics(
             store.fetch, store.flush, Jobs(store.fetch, store.flush)
         ).errors()
@@ -185,7 +185,7 @@ async def test_a_type_that_is_no_text_is_none(store, found):
         ("error", None, 5), ("Timeout", None, 1), ("Timeout", "copy", 1), ("Timeout ", None, 1), ("timeout", None, 1),
     ]  # fmt: skip
     await store.add(logs, occurrence(10, "f2", T0, error_type=5))
-    assert (await found.get("f2")).error_type == "error"
+    assert (await found.get("f2")).error.type == "error"
 
 
 async def test_which_errors_are_listed(store, found):
@@ -395,7 +395,7 @@ async def test_an_exception_that_passes_through_is_one_occurrence(any_tracker):
         event.message for event in await any_tracker.logs.list(fingerprint=group.fingerprint)
     ] == ["it is bad"] * 2
     (one,) = await any_tracker.stats.errors()
-    assert (one.error_type, one.operation, one.step, one.count, one.jobs) == (
+    assert (one.type, one.operation, one.step, one.count, one.jobs) == (
         "ValueError",
         "part",
         "load",
@@ -430,7 +430,7 @@ async def test_another_exception_is_another_occurrence(tracker):
             except ValueError:
                 raise KeyError("worse") from None
     groups = await tracker.errors.list()
-    assert {(group.error_type, group.step, group.count) for group in groups} == {
+    assert {(group.error.type, group.step, group.count) for group in groups} == {
         ("ValueError", "load", 1),
         ("KeyError", None, 1),
     }
@@ -479,7 +479,7 @@ async def test_an_error_outside_any_job_is_one(tracker):
             log.exception("no room", fingerprint="SHA256:abc")
     log.warning("no exception")
     group = await only(tracker)
-    assert (group.count, group.jobs, group.operation, group.message) == (
+    assert (group.count, group.jobs, group.operation, group.error.message) == (
         2,
         0,
         None,
@@ -496,7 +496,7 @@ async def test_errors_are_grouped_by_hand(tracker):
     log.error("disk is full", disk="a", error_fingerprint="disk-full")
     log.error("no room left", disk="b", error_fingerprint="disk-full", error_type="NoRoom")
     group = await only(tracker)
-    assert (group.fingerprint, group.error_type, group.message, group.count) == (
+    assert (group.fingerprint, group.error.type, group.error.message, group.count) == (
         "disk-full",
         "NoRoom",
         "no room left",
@@ -522,7 +522,7 @@ async def test_a_hostile_exception_is_an_occurrence(tracker):
         with pytest.raises(kind):
             async with tracker.job("nightly"):
                 raise kind("bad")
-    assert {group.error_type.rpartition(".")[2] for group in await tracker.errors.list()} == {
+    assert {group.error.type.rpartition(".")[2] for group in await tracker.errors.list()} == {
         "Frozen",
         "Closed",
     }
@@ -547,10 +547,10 @@ async def test_errors_that_are_logged_without_an_exception_are_grouped(any_track
         app.critical({"code": 7})
         app.warning("no error", error_type="Quota")
     groups = await any_tracker.errors.list()
-    assert sorted((group.error_type, group.count) for group in groups) == [
+    assert sorted((group.error.type, group.count) for group in groups) == [
         ("DiskFull", 1), ("Quota", 1), ("critical", 1), ("error", 1), ("error", 3),
     ]  # fmt: skip
-    assert {(one.error_type, one.count) for one in await any_tracker.stats.errors()} == {
+    assert {(one.type, one.count) for one in await any_tracker.stats.errors()} == {
         ("DiskFull", 1), ("Quota", 1), ("critical", 1), ("error", 4),
     }  # fmt: skip
 
@@ -568,7 +568,7 @@ async def test_an_exception_is_counted_once_beside_errors_without_one(tracker):
                 log.error("cannot write", exc_info=True)
                 raise
     (group,) = await tracker.errors.list()
-    assert (group.error_type, group.count, group.outcome) == ("OSError", 1, "final")
+    assert (group.error.type, group.count, group.outcome) == ("OSError", 1, "final")
 
 
 async def test_a_setup_of_ones_own_has_the_same_groups(tracker):
@@ -583,7 +583,7 @@ async def test_a_setup_of_ones_own_has_the_same_groups(tracker):
     for host in ("alpha", "beta"):
         structlog.get_logger().error("no route to %s", host)
     (group,) = await tracker.errors.list()
-    assert (group.count, group.message) == (2, "no route to beta")
+    assert (group.count, group.error.message) == (2, "no route to beta")
 
 
 async def test_a_job_that_is_ended_as_failed_is_in_the_error_reports(any_tracker):
@@ -592,7 +592,7 @@ async def test_a_job_that_is_ended_as_failed_is_in_the_error_reports(any_tracker
     await job.start()
     await job.end("failed")
     (group,) = await any_tracker.errors.list(outcome="final")
-    assert (group.error_type, group.operation, group.job_id, group.outcome) == (
+    assert (group.error.type, group.operation, group.job_id, group.outcome) == (
         "Failed",
         "copy",
         job.id,
@@ -640,14 +640,14 @@ async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job
     log.error("no job here", error_type="Nowhere")
     async with any_tracker.job("runs"):
         log.error("still running", error_type="Running")
-        found = {group.error_type: group for group in await any_tracker.errors.list()}
+        found = {group.error.type: group for group in await any_tracker.errors.list()}
         assert {name: group.outcome for name, group in found.items()} == {
             "TimeoutError": "recovered", "ConnectionError": "final", "InterruptedError": "recovered", "BlockingIOError": "final",
             "KeyError": "recovered", "BadRow": "recovered", "OtherRow": "recovered", "ValueError": "final",
             "Nowhere": None, "Running": None,
         }  # fmt: skip
         finals = {
-            group.error_type
+            group.error.type
             for group in await any_tracker.errors.list(outcome="final", since=timedelta(hours=1))
         }
         assert finals == {"ConnectionError", "BlockingIOError", "ValueError"}
@@ -670,6 +670,10 @@ async def test_the_sample_of_an_error_is_one_that_ended_a_job(any_tracker):
     await fetch("sftp-1", caught=False)
     await fetch("sftp-3", caught=True)
     (group,) = await any_tracker.errors.list()
-    assert (group.count, group.outcome, group.message) == (2, "final", "sftp-1.example.org refused")
+    assert (group.count, group.outcome, group.error.message) == (
+        2,
+        "final",
+        "sftp-1.example.org refused",
+    )
     assert group.job_id == (await any_tracker.jobs.find("sftp-1")).id
     assert group.last_seen == (await any_tracker.logs.list(fingerprint=group.fingerprint))[-1].ts

@@ -43,7 +43,7 @@ async def crashes(tracker):
     return {
         group.operation: group.count
         for group in await tracker.errors.list()
-        if group.error_type == "Crashed"
+        if group.error.type == "Crashed"
     }
 
 

@@ -375,7 +375,7 @@ async def test_errors_keep_their_history(tracker, database):
     assert await tracker.errors.list() == []
     await work(tracker, fail=True)
     (again,) = await tracker.errors.list()
-    assert (again.count, again.fingerprint, again.error_type) == (
+    assert (again.count, again.fingerprint, again.error.type) == (
         7,
         before.fingerprint,
         "ValueError",

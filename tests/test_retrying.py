@@ -129,8 +129,8 @@ async def test_a_failure_that_is_retried_is_an_occurrence(any_tracker):
                     async with attempt:
                         await run()
     (group,) = await any_tracker.errors.list()
-    assert (group.error_type, group.count, group.jobs) == ("Refused", 5, 2)
-    counted = {(one.error_type, one.step): one.count for one in await any_tracker.stats.errors()}
+    assert (group.error.type, group.count, group.jobs) == ("Refused", 5, 2)
+    counted = {(one.type, one.step): one.count for one in await any_tracker.stats.errors()}
     assert counted == {
         ("Refused", "attempt-1"): 2,
         ("Refused", "attempt-2"): 2,

@@ -137,7 +137,7 @@ async def test_the_walk_through_that_fails(any_tracker, vm_id, step, error):
     assert end.attrs["duration_ms"] >= 0
     assert end.attrs["retry_possible"] is (error is TimeoutError)
     (group,) = await any_tracker.errors.list()
-    assert (group.count, group.error_type) == (1, error.__name__)
+    assert (group.count, group.error.type) == (1, error.__name__)
     if error is VolumeError:
         (child,) = await any_tracker.jobs.list(operation="linstor-snapshot-creation")
         (said,) = [one for one in await lines(any_tracker, child) if one.kind == "step_error"]
@@ -231,7 +231,7 @@ async def test_an_error_without_an_exception_counts_by_its_words(tracker):
         for n in range(2):
             job.log_error("api", "quota exceeded", error_type="Quota", error_code="Q1", n=n)
     (group,) = await tracker.errors.list()
-    assert (group.count, group.error_type) == (2, "Quota")
+    assert (group.count, group.error.type) == (2, "Quota")
 
 
 async def test_an_existing_setup_prints_them(tracker, capsys):

@@ -50,7 +50,7 @@ Examples:
   structjob errors list --since 1d --operation nightly
   structjob errors show 3fa2             the beginning of an id will do
   structjob errors resolve 3fa2          if it occurs again, it has regressed
-  structjob errors --json | jq -r '.[].message'
+  structjob errors --json | jq -r '.[].error.message'
 
 Occurrences are the same error if type, message (but for numbers, ids, paths and quoted text) and the functions of one's own code that it
 came through are the same. An exception that passes through steps, jobs and logging is one occurrence. Lines of level error without an
@@ -185,7 +185,7 @@ def _where(operation: str | None, step: str | None) -> str:
 
 
 def _in_short(group: ErrorGroup) -> str:
-    return f"{group.error_type}: {group.message}".split("\n", 1)[0]
+    return f"{group.error.type}: {group.error.message}".split("\n", 1)[0]
 
 
 @errors.command()
@@ -209,7 +209,7 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
             fingerprint=group.fingerprint, order="desc", limit=OCCURRENCES
         )
     if as_json:
-        put_json({"error": group, "occurrences": latest.items})
+        put_json({"group": group, "occurrences": latest.items})
         return
     _print(group, latest.items, console(), utc=utc)
     if latest.next_cursor is not None:
@@ -239,8 +239,9 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
     for name, value in facts.items():
         if value:
             screen.print(Text(f"  {name:<12}", style="dim") + Text(escape(value)), soft_wrap=True)
-    if group.traceback is not None and 'File "' in group.traceback:
-        lines = group.traceback.rstrip("\n").split("\n")
+    traceback = group.error.traceback
+    if traceback is not None and 'File "' in traceback:
+        lines = traceback.rstrip("\n").split("\n")
         if len(lines) > TRACEBACK:
             lines = [f"… {count_of(len(lines) - TRACEBACK, 'line')} before", *lines[-TRACEBACK:]]
         screen.print()

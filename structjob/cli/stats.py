@@ -307,7 +307,7 @@ def _errors(found: Sequence[ErrorStatistics], asked: _Question) -> _Table:
             full(one.last_seen, utc=asked.utc)[:16],
             one.operation or "(no job)",
             one.step or "",
-            one.error_type,
+            one.type,
         )
         for one in found
     ]

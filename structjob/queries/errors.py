@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
 
@@ -14,10 +14,10 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filters import Moment, as_utc, check_limit, check_span
-from structjob.models import AnyJob, id_of
+from structjob.models import AnyJob, ErrorInfo, ErrorOutcome, ErrorStatus, ErrorStatusName, id_of
 from structjob.queries import outcomes
 from structjob.queries.jobs import Jobs
-from structjob.statistics import ErrorGroup, ErrorOutcome, ErrorStatistics, ErrorStatus
+from structjob.statistics import ErrorGroup, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
 from structjob.store.expressions import ascending, attribute, equals, storable
 from structjob.store.history import type_of
@@ -26,7 +26,6 @@ from structjob.store.tables import errors, logs
 T = TypeVar("T")
 
 _CANDIDATES = 6
-_STATUSES: tuple[ErrorStatus, ...] = get_args(ErrorStatus)
 _OUTCOMES: tuple[ErrorOutcome, ...] = get_args(ErrorOutcome)
 
 
@@ -87,7 +86,10 @@ class Errors:
     async def list(
         self,
         *,
-        status: ErrorStatus | Sequence[ErrorStatus] | None = None,
+        status: ErrorStatus
+        | ErrorStatusName
+        | Sequence[ErrorStatus | ErrorStatusName]
+        | None = None,
         outcome: ErrorOutcome | None = None,
         since: Moment | None = None,
         until: Moment | None = None,
@@ -122,8 +124,8 @@ class Errors:
         check_limit(limit)
         statuses = () if status is None else (status,) if isinstance(status, str) else tuple(status)
         for one in statuses:
-            if one not in _STATUSES:
-                raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(_STATUSES)}")
+            if one not in tuple(ErrorStatus):
+                raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(ErrorStatus)}")
         if outcome not in (None, *_OUTCOMES):
             raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
         job_id = None if job is None else id_of(job)
@@ -169,7 +171,7 @@ class Errors:
             raise ErrorGroupNotFound(fingerprint)
         if len(found) > 1 and not exact:
             listed = ", ".join(
-                f"{group.fingerprint} ({group.error_type})" for group in found[: _CANDIDATES - 1]
+                f"{group.fingerprint} ({group.error.type})" for group in found[: _CANDIDATES - 1]
             )
             more = ", …" if len(found) == _CANDIDATES else ""
             raise InvalidArgument(
@@ -212,8 +214,8 @@ class Errors:
 
     async def _settle(self, group: ErrorGroup, at: datetime | None, by: str | None) -> ErrorGroup:
         row = {
-            "error_type": group.error_type[:200],
-            "message": group.message,
+            "error_type": group.error.type[:200],
+            "message": group.error.message,
             "resolved_at": at,
             "resolved_by": by,
         }
@@ -238,7 +240,7 @@ class Errors:
     async def _groups(
         self,
         conditions: tuple[ColumnElement[bool], ...],
-        statuses: tuple[ErrorStatus, ...],
+        statuses: Iterable[str],
         limit: int,
     ) -> builtins.list[ErrorGroup]:
         counted = (
@@ -279,10 +281,10 @@ class Errors:
             .order_by(last.desc(), counted.c.fingerprint)
             .limit(limit)
         )  # fmt: skip
-        is_now = {
-            "open": errors.c.resolved_at.is_(None),
-            "resolved": last <= errors.c.resolved_at,
-            "regressed": last > errors.c.resolved_at,
+        is_now: dict[str, ColumnElement[bool]] = {
+            ErrorStatus.OPEN: errors.c.resolved_at.is_(None),
+            ErrorStatus.RESOLVED: last <= errors.c.resolved_at,
+            ErrorStatus.REGRESSED: last > errors.c.resolved_at,
         }
         if statuses:
             statement = statement.where(or_(*(is_now[status] for status in statuses)))
@@ -302,11 +304,9 @@ async def count(
     kind = func.coalesce(
         func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level
     )
-    found = select(
-        kind.label("error_type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts
-    )
+    found = select(kind.label("type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
     found_ = found.where(*_occurrences(since, until, equal)).subquery("found")
-    keys = (found_.c.error_type, found_.c.operation, found_.c.step)
+    keys = (found_.c.type, found_.c.operation, found_.c.step)
     statement = select(
         *keys,
         func.count().label("count"),
@@ -348,7 +348,11 @@ def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGr
     traceback = exception.get("traceback") if isinstance(exception, dict) else None
     return ErrorGroup(
         fingerprint=row["fingerprint"],
-        status="open" if resolved is None else "resolved" if last <= resolved else "regressed",
+        status=ErrorStatus.OPEN
+        if resolved is None
+        else ErrorStatus.RESOLVED
+        if last <= resolved
+        else ErrorStatus.REGRESSED,
         outcome=None
         if outcome is None
         else "final"
@@ -356,8 +360,11 @@ def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGr
         else "recovered"
         if outcome["recovered"]
         else None,
-        error_type=type_of(attrs, shown["level"]),
-        message=str(attrs.get("error_message") or shown["message"]),
+        error=ErrorInfo(
+            type=type_of(attrs, shown["level"]),
+            message=str(attrs.get("error_message") or shown["message"]),
+            traceback=traceback,
+        ),
         operation=shown["operation"],
         step=shown["step"],
         count=row["count"] + (row["pruned"] or 0),
@@ -367,5 +374,4 @@ def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGr
         resolved_at=resolved,
         resolved_by=row["resolved_by"],
         job_id=shown["job_id"],
-        traceback=traceback,
     )

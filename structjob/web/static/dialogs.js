@@ -39,8 +39,8 @@ export function Search({ onClose }) {
       const groups = [
         ["Job with this id", one ? [jobHit(one.job)] : []],
         ["Jobs", (list?.items ?? []).filter((job) => !seen.has(job.id)).map(jobHit)],
-        ["Errors", (errors?.items ?? errors ?? []).filter((group) => `${group.error?.type ?? group.error_type} ${group.error?.message ?? group.message} ${group.fingerprint}`.toLowerCase().includes(low)).slice(0, 4)
-          .map((group) => ({ to: href("errors", group.fingerprint), glyph: group.status === "resolved" ? "completed" : "failed", title: group.error?.type ?? group.error_type, text: group.error?.message ?? group.message, time: group.last_seen }))],
+        ["Errors", (errors?.items ?? errors ?? []).filter((group) => `${group.error.type} ${group.error.message} ${group.fingerprint}`.toLowerCase().includes(low)).slice(0, 4)
+          .map((group) => ({ to: href("errors", group.fingerprint), glyph: group.status === "resolved" ? "completed" : "failed", title: group.error.type, text: group.error.message, time: group.last_seen }))],
         ["Log lines of 7 days with this text", (lines?.items ?? []).map((line) => ({ to: href("logs", "", { at: `${line.session_id}:${line.seq}`, hl: asked }), title: line.logger || line.operation || line.kind, text: line.message, time: line.ts }))],
         ["Actions", [{ to: href("jobs", "", { q: asked }), title: "Jobs", text: `whose name or description has “${asked}”` }, { to: href("logs", "", { q: asked }), title: "Lines", text: `with the text “${asked}”` }]],
       ].filter(([, hits]) => hits.length);

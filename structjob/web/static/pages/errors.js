@@ -9,9 +9,9 @@ import { Failed } from "./common.js";
 
 const FIELDS = ["operation", "step", "project", "job_id"];
 const DAYS = 28;
-export const typeOf = (group) => group.error?.type ?? group.error_type;
-export const messageOf = (group) => group.error?.message ?? group.message;
-export const tracebackOf = (group) => group.error?.traceback ?? group.traceback;
+export const typeOf = (group) => group.error.type;
+export const messageOf = (group) => group.error.message;
+export const tracebackOf = (group) => group.error.traceback;
 
 export const glyphOf = (group) => (group.status === "resolved" ? "completed" : group.status === "regressed" ? "regressed" : "failed");
 

@@ -50,7 +50,7 @@ export default function Overview({ query }) {
   const silent = data.sessions.filter((one) => ["silent", "stale", "unknown"].includes(one.presence ?? one.status));
   const attention = [
     ...data.bad.items.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
-    ...data.errors.map((group) => ({ to: href("errors", group.fingerprint), glyph: "regressed", name: group.error?.type ?? group.error_type, what: "", loud: `regressed, ${count(group.count)}×`, rest: group.resolved_by ? `resolved by ${group.resolved_by}` : "", time: group.last_seen })),
+    ...data.errors.map((group) => ({ to: href("errors", group.fingerprint), glyph: "regressed", name: group.error.type, what: "", loud: `regressed, ${count(group.count)}×`, rest: group.resolved_by ? `resolved by ${group.resolved_by}` : "", time: group.last_seen })),
     ...silent.map((one) => ({ to: href("sessions", one.session.session_id), glyph: "silent", name: `${one.session.service ?? one.session.pid}@${one.session.host}`, what: "", loud: "silent", rest: "", time: one.session.heartbeat_at })),
   ].sort((a, b) => (b.time > a.time ? 1 : -1));
   const title = hover ?? null;
