@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         Ledger,
         Page,
         SessionRecord,
+        SessionStatus,
         StepRecord,
         StepStatus,
     )
@@ -139,6 +140,7 @@ _WHERE = {
         "Page",
         "JobProgress",
         "SessionRecord",
+        "SessionStatus",
         "StepRecord",
         "StepStatus",
         "EventContext",
@@ -210,6 +212,7 @@ __all__ = [
     "SchemaMismatch",
     "SessionNotFound",
     "SessionRecord",
+    "SessionStatus",
     "Sink",
     "SinkEvent",
     "SpoolError",

@@ -416,11 +416,48 @@ class EventContext:
     after: tuple[EventRecord, ...]
 
 
+class SessionStatus(StrEnum):
+    """Whether a session gives signs of life."""
+
+    LIVE = "live"
+    """It sends heartbeats."""
+    SILENT = "silent"
+    """It has not ended, and its last heartbeat is more than 1 minute old. Its process may be
+    stopped.
+    """
+    CLOSED = "closed"
+    """It ended in the normal way."""
+    DIED = "died"
+    """Its process no longer exists, or sent no heartbeat for so long that another tracker ended the
+    session.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
-    """A row of ``structjob_sessions``: one tracker in one process."""
+    """A row of ``structjob_sessions``, one tracker in one process, with its present status.
+
+    Attributes:
+        session_id: The session's id.
+        status: Whether it gives signs of life.
+        host: The name of the host.
+        boot_id: Identifies the start of the host.
+        pid: The id of the process.
+        service: The name of the program, if the tracker was given one.
+        version: The version of structjob.
+        heartbeat_at: The time of the last heartbeat.
+        heartbeat_age_seconds: Seconds since the last heartbeat, by the database's clock; None
+            without a heartbeat.
+        running_jobs: The number of jobs that it is running.
+        process_exists: Whether its process exists on this host. None if this cannot be determined
+            from here (see `structjob.machine.host.process_exists`), or if the session has ended.
+        last_seq: The number of events that it has logged, as far as known.
+        confirmed: All events up to this number are stored or explained.
+        end_reason: The reason of the end; ``closed`` for a normal one.
+    """
 
     session_id: int
+    status: SessionStatus
     host: str
     boot_id: str | None
     pid: int
@@ -432,6 +469,9 @@ class SessionRecord:
     last_seq: int
     confirmed: int
     end_reason: str | None
+    heartbeat_age_seconds: float | None
+    running_jobs: int
+    process_exists: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,7 +43,7 @@ from structjob.queries.health import Health
 from structjob.queries.job_watch import JobChanges, JobWatch
 from structjob.queries.jobs import IdResolver, Jobs
 from structjob.queries.logs import Logs
-from structjob.queries.session_status import Presence, Sessions, SessionStatus
+from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
 from structjob.queries.tail import Tail
 from structjob.queries.verify import SessionState, SessionVerification
@@ -148,14 +148,12 @@ __all__ = [
     "OperationStatistics",
     "Order",
     "Overflow",
-    "Presence",
     "ProjectStatistics",
     "Queue",
     "RemoteContext",
     "RetryKeywords",
     "Retrying",
     "SessionState",
-    "SessionStatus",
     "SessionVerification",
     "Sessions",
     "Sort",

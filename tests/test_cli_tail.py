@@ -50,7 +50,7 @@ def test_tail_shows_the_last_lines_and_what_comes(live: Shell) -> None:
     rest, errors = follower.communicate(timeout=30)
     assert (follower.returncode, rest, b"Traceback" in errors) == (130, b"", False)
     (session,) = live.json("--db", "live.db", "sessions", "--live")
-    assert (session["presence"], session["running_jobs"], session["session"]["service"]) == (
+    assert (session["status"], session["running_jobs"], session["service"]) == (
         "live",
         1,
         "writer",
@@ -80,8 +80,8 @@ def test_a_reader_that_goes_away(live: Shell) -> None:
 def test_sessions_lists_the_processes(shell: Shell) -> None:
     """Each process has a row with its status, its lines, its host; as JSON all of it (R46, R49)."""
     (session,) = shell.json("sessions")
-    assert (session["presence"], session["running_jobs"]) == ("closed", 0)
-    assert session["session"]["last_seq"] == len(shell.json("logs"))
+    assert (session["status"], session["running_jobs"]) == ("closed", 0)
+    assert session["last_seq"] == len(shell.json("logs"))
     lines = shell.ok("sessions").splitlines()
     assert lines[0].split() == [
         "SESSION",
@@ -94,7 +94,7 @@ def test_sessions_lists_the_processes(shell: Shell) -> None:
         "PROCESS",
     ]
     assert "✓ closed" in lines[1]
-    assert f"sample {session['session']['pid']} on" in lines[1]
+    assert f"sample {session['pid']} on" in lines[1]
     assert "no session goes on" in shell.run("sessions", "--live").stderr.decode()
 
 

@@ -115,9 +115,7 @@ async def test_a_job_that_runs_when_its_tracker_closes_is_cancelled(url, caplog)
         )
         assert await reader.errors.list() == []
         (session,) = [
-            one.session
-            for one in await reader.sessions.list()
-            if one.session.session_id == tracker.session_id
+            one for one in await reader.sessions.list() if one.session_id == tracker.session_id
         ]
         assert session.end_reason == "closed"
         assert (await reader.verify()).ok

@@ -122,7 +122,7 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
         # Without its spool nobody knows what else it had logged.
         assert {session.status for session in (await tracker.verify()).sessions} == {
             "live",
-            "unknown tail",
+            "unknown_tail",
         }
     assert rows(
         db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}"
@@ -226,9 +226,9 @@ async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, shor
                 await asyncio.sleep(0.02)
         assert (await tracker.jobs.get(job_id)).status == "running"
         (stopped,) = [
-            one for one in await tracker.sessions.list() if one.session.pid == program.process.pid
+            one for one in await tracker.sessions.list() if one.pid == program.process.pid
         ]
-        assert (stopped.session.ended_at, stopped.process_exists) == (None, True)
+        assert (stopped.ended_at, stopped.process_exists) == (None, True)
         program.process.send_signal(signal.SIGCONT)
         program.tell("end")
         assert await program.line() == "stored"
@@ -361,7 +361,7 @@ async def test_what_a_presumption_did_not_know_is_complete_once_the_spool_is_sto
     (after,) = [
         one for one in (await verify(store.fetch)).sessions if one.session_id == session.session_id
     ]
-    assert (before.status, after.status) == ("unknown tail", "complete")
+    assert (before.status, after.status) == ("unknown_tail", "complete")
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [
         ("died",)
     ]

@@ -495,7 +495,7 @@ async def test_sessions_and_dead_letters_go_too(tracker, database, tmp_path):
     assert (first.jobs, first.dead_letters, first.sessions) == (2, 1, 0)
     foreseen = await tracker.prune(30, dry_run=True)
     assert (await tracker.prune(30)).sessions == foreseen.sessions == 1
-    left = {status.session.session_id for status in await tracker.sessions.list()}
+    left = {session.session_id for session in await tracker.sessions.list()}
     assert whole not in left
     assert len(left) == 2
     assert (await tracker.verify()).ok

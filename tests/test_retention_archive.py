@@ -329,7 +329,7 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
     found = await tracker.verify()
     # What else stands in the spools of those that were killed, which are elsewhere, this tracker
     # cannot know.
-    assert {session.status for session in found.sessions} <= {"live", "complete", "unknown tail"}
+    assert {session.status for session in found.sessions} <= {"live", "complete", "unknown_tail"}
     assert (found.running, found.orphans.attempts, found.orphans.steps, found.orphans.logs) == (
         0,
         0,

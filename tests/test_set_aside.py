@@ -113,9 +113,7 @@ async def test_every_odd_session_file_is_delivered(database, tmp_path):
         await tracker.flush()
         assert len(await tracker.logs.list(text="left")) == len(ODD)
         ended = {
-            one.session.session_id
-            for one in await tracker.sessions.list()
-            if one.session.ended_at is not None
+            one.session_id for one in await tracker.sessions.list() if one.ended_at is not None
         }
         assert ended == {int(directory.name) for directory in directories}
     assert not list(root.iterdir())

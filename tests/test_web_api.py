@@ -268,9 +268,9 @@ async def test_errors_are_listed_with_their_first_and_newest_occurrences(web):
 async def test_sessions_are_listed_with_their_gaps(web, tracker):
     """(R46)"""
     (one,) = await ask(web, "sessions?live=1")
-    number = one["session"]["session_id"]
+    number = one["session_id"]
     assert number == tracker.session_id
-    assert (await ask(web, f"sessions/{number}"))["presence"] == "live"
+    assert (await ask(web, f"sessions/{number}"))["status"] == "live"
     assert await ask(web, f"sessions/{number}/gaps") == []
     assert (await ask(web, "verify"))["sessions"][0]["session_id"] == number
     for wrong in ("sessions/1", "sessions/x", "sessions/1/gaps"):
@@ -321,7 +321,7 @@ async def test_prometheus_reads_how_many_jobs_there_are(tracker, work):
         text = (await web.get("metrics")).text
     assert "structjob_up 1\n" in text
     assert 'structjob_jobs{operation="vm-migrate",status="failed"} 1\n' in text
-    assert 'structjob_sessions{presence="live"} 1\n' in text
+    assert 'structjob_sessions{status="live"} 1\n' in text
 
 
 async def test_every_path_and_answer_is_documented(web):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from structjob.cli.database import Database
-    from structjob.queries.session_status import SessionStatus
+    from structjob.models import SessionRecord
 
 _LOOKS = {
     "live": ("●", "*", "blue"),
@@ -28,7 +28,7 @@ _LOOKS = {
 Examples:
   structjob sessions
   structjob sessions --live
-  structjob sessions --json | jq '.[] | select(.presence == "died")'
+  structjob sessions --json | jq '.[] | select(.status == "died")'
 
 A session is one running process. Whether its lines are complete is what `structjob verify` tells."""
 )
@@ -69,7 +69,7 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
             suggest(command_line("sessions", db=db.option))
 
 
-def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
+def _print(found: Sequence[SessionRecord], *, utc: bool) -> None:
     from rich.text import Text
 
     from structjob.cli.times import brief
@@ -78,17 +78,17 @@ def _print(found: Sequence[SessionStatus], *, utc: bool) -> None:
 
     rows = []
     for one in found:
-        rich, plain, colour = _LOOKS[one.presence]
-        session, stopped = one.session, one.presence == "silent" and one.process_exists
+        rich, plain, colour = _LOOKS[one.status]
+        stopped = one.status == "silent" and one.process_exists
         rows.append([
-            Text(str(session.session_id), style="cyan"),
-            Text(f"{rich if speaks_unicode() else plain} {one.presence}{' (process exists)' if stopped else ''}", style=colour),
-            Text(f"{session.last_seq:,}"),
+            Text(str(one.session_id), style="cyan"),
+            Text(f"{rich if speaks_unicode() else plain} {one.status}{' (process exists)' if stopped else ''}", style=colour),
+            Text(f"{one.last_seq:,}"),
             Text(f"{one.running_jobs:,}"),
-            Text(brief(session.started_at, utc=utc), style="dim"),
-            Text(lasting(one.heartbeat_age) if session.ended_at is None else "", style="dim"),
-            Text(brief(session.ended_at, utc=utc), style="dim"),
-            Text(escape(f"{session.service or 'pid'} {session.pid} on {session.host}")),
+            Text(brief(one.started_at, utc=utc), style="dim"),
+            Text(lasting(one.heartbeat_age_seconds) if one.ended_at is None else "", style="dim"),
+            Text(brief(one.ended_at, utc=utc), style="dim"),
+            Text(escape(f"{one.service or 'pid'} {one.pid} on {one.host}")),
         ])  # fmt: skip
     screen = console()
     headings = ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from structjob.queries.verify import SessionVerification, VerifyResult
 
 _LOOKS = {
-    "complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown tail": ("?", "yellow"),
+    "complete": ("✓", "green"), "live": ("●", "blue"), "incomplete": ("✗", "red"), "unknown_tail": ("?", "yellow"),
     "undelivered": ("?", "yellow"),
 }  # fmt: skip
 _HOLES = 10
@@ -192,7 +192,7 @@ def _print(
         process = "" if row is None else f"{row['service'] or 'pid'} {row['pid']} on {row['host']}"
         rows.append([
             Text(str(session.session_id)),
-            Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {status}", style=colour),
+            Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {status.replace('_', ' ')}", style=colour),
             *(Text(f"{number:,}") for number in (session.last_seq, session.stored, session.explained)),
             Text(f"{session.missing:,}", style="red" if session.missing else ""),
             Text(brief(row["started_at"], utc=utc) if row is not None else "", style="dim"),
@@ -210,7 +210,7 @@ def _print(
 
 def _unknown(found: VerifyResult) -> int:
     """Return how many sessions may have written more than is known."""
-    return sum(session.status == "unknown tail" for session in found.sessions)
+    return sum(session.status == "unknown_tail" for session in found.sessions)
 
 
 def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
@@ -244,7 +244,7 @@ def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
                 f"session {session.session_id}: the database holds {count_of(session.fewer, 'event')} fewer than it had confirmed: "
                 f"{LOOKS_RESTORED}"
             )
-    unknown = [session.session_id for session in found.sessions if session.status == "unknown tail"]
+    unknown = [session.session_id for session in found.sessions if session.status == "unknown_tail"]
     if delivering := sum(number in busy for number in unknown):
         say(
             f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds"

@@ -42,11 +42,10 @@ async def find_live(
     named = f"job {record.id} ({record.operation})"
     if record.status is JobStatus.PENDING:
         raise InvalidState(f"{named} has not begun; cancel it with tracker.cancel({record.id!r})")
-    alive = [one.session for one in await sessions.list(live=True)]
     where = next(
         (
             f"process {one.pid} on {one.host}"
-            for one in alive
+            for one in await sessions.list(live=True)
             if one.session_id == record.session_id
         ),
         "another process",

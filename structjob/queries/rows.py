@@ -13,7 +13,6 @@ from structjob.models import (
     EventRecord,
     JobRecord,
     JobStatus,
-    SessionRecord,
     StepRecord,
     StepStatus,
 )
@@ -28,8 +27,8 @@ def _plain(record: type[Any]) -> tuple[str, ...]:
     )
 
 
-_JOB, _ATTEMPT, _STEP, _EVENT, _SESSION = (
-    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, EventRecord, SessionRecord)
+_JOB, _ATTEMPT, _STEP, _EVENT = (
+    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, EventRecord)
 )
 _step_values = itemgetter(*_STEP)
 _STATUSES = {status.value: status for status in StepStatus}
@@ -68,11 +67,6 @@ def event(row: Row) -> EventRecord:
     if not isinstance(attrs, dict):
         attrs = {} if attrs is None else {"value": attrs}
     return EventRecord(**{name: row[name] for name in _EVENT}, attrs=attrs)
-
-
-def session(row: Row) -> SessionRecord:
-    """Return a row of ``structjob_sessions`` as a record."""
-    return SessionRecord(**{name: row[name] for name in _SESSION})
 
 
 def _error(row: Row) -> ErrorInfo | None:

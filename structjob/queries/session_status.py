@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Collection
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
@@ -13,51 +12,12 @@ from sqlalchemy import ColumnElement, func, select
 from structjob.exceptions import InvalidFilter, SessionNotFound
 from structjob.filters import MAX_LIMIT
 from structjob.machine.host import process_exists
-from structjob.models import Gap, SessionRecord
-from structjob.queries import rows
+from structjob.models import Gap, SessionRecord, SessionStatus
 from structjob.queries.verify import STALE_AFTER
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
 from structjob.store.sessions import CLOSED
 from structjob.store.tables import gaps, jobs, sessions
-
-
-class Presence(StrEnum):
-    """Whether a session gives signs of life."""
-
-    LIVE = "live"
-    """It sends heartbeats."""
-    SILENT = "silent"
-    """It has not ended, and its last heartbeat is more than 1 minute old. Its process may be
-    stopped.
-    """
-    CLOSED = "closed"
-    """It ended in the normal way."""
-    DIED = "died"
-    """Its process no longer exists, or sent no heartbeat for so long that another tracker ended the
-    session.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStatus:
-    """The present state of a session.
-
-    Args:
-        session: Its row. ``last_seq`` is the number of events that it has logged, as far as known.
-        presence: Whether it gives signs of life.
-        heartbeat_age: Seconds since its last heartbeat, by the database's clock; None without a
-            heartbeat.
-        running_jobs: The number of jobs that it is running.
-        process_exists: Whether its process exists on this host. None if this cannot be determined
-            from here (see `structjob.machine.host.process_exists`), or if the session has ended.
-    """
-
-    session: SessionRecord
-    presence: Presence
-    heartbeat_age: float | None
-    running_jobs: int
-    process_exists: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +68,7 @@ class Sessions:
         self._fetch = fetch
         self._flush = flush
 
-    async def list(self, *, limit: int = 100, live: bool = False) -> builtins.list[SessionStatus]:
+    async def list(self, *, limit: int = 100, live: bool = False) -> builtins.list[SessionRecord]:
         """Return sessions, the newest first.
 
         Args:
@@ -125,7 +85,7 @@ class Sessions:
         await self._flush()
         return await self._read(limit, *((sessions.c.ended_at.is_(None),) if live else ()))
 
-    async def get(self, session_id: int) -> SessionStatus:
+    async def get(self, session_id: int) -> SessionRecord:
         """Return one session.
 
         Raises:
@@ -160,7 +120,7 @@ class Sessions:
 
     async def _read(
         self, limit: int, *conditions: ColumnElement[bool]
-    ) -> builtins.list[SessionStatus]:
+    ) -> builtins.list[SessionRecord]:
         running = (
             select(func.count())
             .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
@@ -172,7 +132,7 @@ class Sessions:
             .order_by(sessions.c.started_at.desc(), sessions.c.session_id)
             .limit(limit)
         )
-        return [_status(row) for row in await self._fetch(statement)]
+        return [_session(row) for row in await self._fetch(statement)]
 
     async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
         """Return those of the sessions *ids* that seem to be dead.
@@ -184,24 +144,24 @@ class Sessions:
         return await silences(self._fetch, ids)
 
 
-def _status(row: Any) -> SessionStatus:
-    session = rows.session(row)
-    age = (
-        None
-        if session.heartbeat_at is None
-        else max((row["now"] - session.heartbeat_at).total_seconds(), 0.0)
-    )
+def _session(row: Any) -> SessionRecord:
+    seen, ended = row["heartbeat_at"], row["ended_at"]
+    age = None if seen is None else max((row["now"] - seen).total_seconds(), 0.0)
     exists = None
-    if session.ended_at is not None:
-        presence = Presence.CLOSED if session.end_reason == CLOSED else Presence.DIED
+    if ended is not None:
+        status = SessionStatus.CLOSED if row["end_reason"] == CLOSED else SessionStatus.DIED
     elif (
-        exists := process_exists(session.host, session.boot_id, session.pid, session.started_at)
+        exists := process_exists(row["host"], row["boot_id"], row["pid"], row["started_at"])
     ) is False:
-        presence = Presence.DIED
+        status = SessionStatus.DIED
+    elif age is not None and age <= STALE_AFTER.total_seconds():
+        status = SessionStatus.LIVE
     else:
-        presence = (
-            Presence.LIVE
-            if age is not None and age <= STALE_AFTER.total_seconds()
-            else Presence.SILENT
-        )
-    return SessionStatus(session, presence, age, row["running"], exists)
+        status = SessionStatus.SILENT
+    return SessionRecord(
+        **{column.name: row[column.name] for column in sessions.c},
+        status=status,
+        heartbeat_age_seconds=age,
+        running_jobs=row["running"],
+        process_exists=exists,
+    )

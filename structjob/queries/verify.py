@@ -52,7 +52,7 @@ class SessionState(StrEnum):
     """
     LIVE = "live"
     """The session is running. Numbers that are not stored yet may still arrive."""
-    UNKNOWN_TAIL = "unknown tail"
+    UNKNOWN_TAIL = "unknown_tail"
     """Every known number is stored or explained, but the process ended and its spool was not found.
     There may have been more events.
     """

@@ -42,7 +42,7 @@ async def exposition(source: Source, hub: Hub) -> str:
         open_errors = await source.errors.list(status=["open", "regressed"], since=WINDOW)
     except StructjobError:
         return _family("structjob_up", "Whether the database answers.", iter([({}, 0)]))
-    presences = Counter(str(one.presence) for one in sessions)
+    statuses = Counter(one.status.value for one in sessions)
     return "".join(
         (
             _family("structjob_up", "Whether the database answers.", iter([({}, 1)])),
@@ -69,7 +69,7 @@ async def exposition(source: Source, hub: Hub) -> str:
             _family(
                 "structjob_sessions",
                 "Sessions that have not ended, by sign of life.",
-                (({"presence": presence}, number) for presence, number in presences.items()),
+                (({"status": status}, number) for status, number in statuses.items()),
             ),
             _family(
                 "structjob_streams",

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import JobNotFound, StructjobError
+from structjob.models import SessionRecord
 from structjob.web.frames import Frame, frame
 from structjob.web.subscription import Subscription
 
@@ -103,7 +104,7 @@ class Watch:
         if self._channel == "sessions":
             sessions = await self._source.sessions.list(limit=_SESSIONS)
             # ages change all the time, so the clients compute them
-            return {"sessions": {one.session.session_id: one for one in sessions}}, {}
+            return {"sessions": {one.session_id: one for one in sessions}}, {}
         if self._channel == "jobs":
             newest = await self._source.jobs.list(limit=_NEWEST)
             running = await self._source.jobs.list(status="running", limit=_RUNNING)
@@ -160,9 +161,10 @@ def _changes(known: Rows, found: Rows) -> Rows:
 
 
 def _same(known: Any, row: Any) -> bool:
-    if known is None or not hasattr(row, "heartbeat_age"):
+    if known is None or not isinstance(row, SessionRecord):
         return bool(known == row)
-    return bool(dataclasses.replace(known, heartbeat_age=row.heartbeat_age) == row)
+    same_age = dataclasses.replace(known, heartbeat_age_seconds=row.heartbeat_age_seconds)
+    return bool(same_age == row)
 
 
 def _frame(rows: Rows, extra: Mapping[str, Any]) -> Frame:

@@ -8,8 +8,7 @@ from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
-from structjob.models import Gap
-from structjob.queries.session_status import SessionStatus
+from structjob.models import Gap, SessionRecord
 from structjob.queries.verify import VerifyResult
 from structjob.web.answers import Reads, reads
 from structjob.web.params import LIMIT, Flag, NoQuery, Query
@@ -25,13 +24,13 @@ class SessionQuery(Query):
     limit: int = LIMIT
 
 
-@reads(router, "/sessions", list[SessionStatus])
+@reads(router, "/sessions", list[SessionRecord])
 async def list_sessions(source: Reads, query: Annotated[SessionQuery, Parameters()]) -> Any:
     """List sessions, newest first."""
     return await source.sessions.list(limit=query.limit, live=query.live)
 
 
-@reads(router, "/sessions/{number}", SessionStatus, problems=(404,))
+@reads(router, "/sessions/{number}", SessionRecord, problems=(404,))
 async def get_session(source: Reads, number: str, query: Annotated[NoQuery, Parameters()]) -> Any:
     """Return one session by its number."""
     return await source.sessions.get(_number(number))

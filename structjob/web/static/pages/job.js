@@ -23,7 +23,7 @@ function useMore(job) {
     const abort = new AbortController();
     const add = (name, promise) => promise.then((found) => { if (!abort.signal.aborted) setMore((old) => ({ ...old, [name]: found })); }, () => {});
     add("usual", api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
-    if (job.session_id) add("session", api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal }).then((one) => one.session ?? one));
+    if (job.session_id) add("session", api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal }));
     if (job.error) {
       add("group", api.logs({ job: job.id, level: "error", limit: 20, children: 0, order: "desc" }, abort.signal).then(async (page) => {
         const line = page.items.find((one) => one.fingerprint);

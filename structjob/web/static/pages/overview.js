@@ -47,11 +47,11 @@ export default function Overview({ query }) {
   const judged = all.completed + all.failed + all.crashed;
   const since = `-${window}`;
   const queue = data.sessions.reduce((n, one) => n + Math.max(0, (one.backlog ?? one.undelivered ?? 0)), 0);
-  const silent = data.sessions.filter((one) => ["silent", "stale", "unknown"].includes(one.presence ?? one.status));
+  const silent = data.sessions.filter((one) => one.status === "silent");
   const attention = [
     ...data.bad.items.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
     ...data.errors.map((group) => ({ to: href("errors", group.fingerprint), glyph: "regressed", name: group.error.type, what: "", loud: `regressed, ${count(group.count)}×`, rest: group.resolved_by ? `resolved by ${group.resolved_by}` : "", time: group.last_seen })),
-    ...silent.map((one) => ({ to: href("sessions", one.session.session_id), glyph: "silent", name: `${one.session.service ?? one.session.pid}@${one.session.host}`, what: "", loud: "silent", rest: "", time: one.session.heartbeat_at })),
+    ...silent.map((one) => ({ to: href("sessions", one.session_id), glyph: "silent", name: `${one.service ?? one.pid}@${one.host}`, what: "", loud: "silent", rest: "", time: one.heartbeat_at })),
   ].sort((a, b) => (b.time > a.time ? 1 : -1));
   const title = hover ?? null;
   return html`<div class="scroll" tabindex="-1"><div class="figures">

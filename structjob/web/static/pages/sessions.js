@@ -7,9 +7,9 @@ import { Failed } from "./common.js";
 import { useChanges } from "./lists.js";
 import { LogBox, filterOf } from "./logbox.js";
 
-const WORDS = { alive: "running", live: "running", closed: "completed", ended: "completed", silent: "silent", stale: "silent", crashed: "crashed", died: "crashed", dead: "crashed", killed: "crashed" };
-const glyphOf = (one) => WORDS[one.presence ?? one.status] ?? (one.session.ended_at ? (one.session.end_reason === "closed" ? "completed" : "crashed") : "running");
-const wordOf = (one) => one.presence ?? one.status ?? "";
+const WORDS = { live: "running", closed: "completed", silent: "silent", died: "crashed" };
+const glyphOf = (one) => WORDS[one.status];
+const wordOf = (one) => one.status;
 
 export default function Sessions({ id, query }) {
   return id ? html`<${One} id=${id} query=${query} />` : html`<${List} query=${query} />`;
@@ -25,13 +25,13 @@ function List({ query }) {
   useChanges("sessions", reload);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
-  usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session.session_id)), r: reload } });
+  usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session_id)), r: reload } });
   if (error && !data) return html`<${Failed} error=${error} retry=${reload} />`;
   return html`<div class="bar"><${Segments} label="which" value=${alive ? "live" : ""} onChoose=${(value) => setQuery({ live: value ? "1" : null })} items=${[["", "All"], ["live", "Live"]]} /><span class="dim wide">one row a running program: where it runs, and when it was last heard of</span></div>
     ${data && !rows.length ? html`<div class="state"><h1>No ${alive ? "live " : ""}session</h1><p>A session begins when a program opens a tracker.</p></div>` : html`<div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl sess" aria-label="sessions"><colgroup><col /><col class="c-st" /><col class="c-host wide" /><col class="c-pid wide" /><col class="c-time wide" /><col class="c-day" /><col class="c-n" /><col class="c-n wide" /><col class="c-id wide" /></colgroup>
       <thead><tr><th scope="col">Program</th><th scope="col">Status</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Pid</th><th scope="col" class="r wide">Started ↓</th><th scope="col" class="r">Heartbeat</th><th scope="col" class="r">Lines</th><th scope="col" class="r wide">Jobs now</th><th scope="col" class="r wide">Session</th></tr></thead>
-      <tbody ref=${body}>${rows.map((one, i) => html`<tr key=${one.session.session_id} class=${i === at ? "cur" : ""} onClick=${() => setAt(i)}><td><div class="job"><${Glyph} of=${glyphOf(one)} label=${wordOf(one)} /><a class="name" href=${href("sessions", one.session.session_id)}>${one.session.service ?? "program"}</a><span class="what">${one.session.version ?? ""}</span></div></td><td class=${glyphOf(one) === "crashed" ? "err" : glyphOf(one) === "silent" ? "warn" : "ink2"}>${wordOf(one)}</td>
-        <td class="wide">${one.session.host}</td><td class="r wide">${one.session.pid}</td><td class="r wide" title=${full(one.session.started_at)}>${when(one.session.started_at)}</td><td class="r" title=${full(one.session.heartbeat_at)}>${one.session.ended_at ? "ended" : one.heartbeat_age != null ? rough(1000 * one.heartbeat_age) : ago(one.session.heartbeat_at)}</td><td class="r"><a href=${href("logs", "", { session_id: one.session.session_id })}>${count(one.session.last_seq)}</a></td><td class="r wide">${one.running_jobs ? count(one.running_jobs) : html`<span class="dim">·</span>`}</td><td class="r wide mono dim">${one.session.session_id}</td></tr>`)}</tbody></table></div></div>`}`;
+      <tbody ref=${body}>${rows.map((one, i) => html`<tr key=${one.session_id} class=${i === at ? "cur" : ""} onClick=${() => setAt(i)}><td><div class="job"><${Glyph} of=${glyphOf(one)} label=${wordOf(one)} /><a class="name" href=${href("sessions", one.session_id)}>${one.service ?? "program"}</a><span class="what">${one.version ?? ""}</span></div></td><td class=${glyphOf(one) === "crashed" ? "err" : glyphOf(one) === "silent" ? "warn" : "ink2"}>${wordOf(one)}</td>
+        <td class="wide">${one.host}</td><td class="r wide">${one.pid}</td><td class="r wide" title=${full(one.started_at)}>${when(one.started_at)}</td><td class="r" title=${full(one.heartbeat_at)}>${one.ended_at ? "ended" : one.heartbeat_age_seconds != null ? rough(1000 * one.heartbeat_age_seconds) : ago(one.heartbeat_at)}</td><td class="r"><a href=${href("logs", "", { session_id: one.session_id })}>${count(one.last_seq)}</a></td><td class="r wide">${one.running_jobs ? count(one.running_jobs) : html`<span class="dim">·</span>`}</td><td class="r wide mono dim">${one.session_id}</td></tr>`)}</tbody></table></div></div>`}`;
 }
 
 function One({ id, query }) {
@@ -44,7 +44,7 @@ function One({ id, query }) {
   usePage({ title: `Session ${id}`, keys: [["j k", "line"], ["e E", "error"], ["c", "context"], ["w", "wrap"]], facts: data ? `session ${id}` : "", on: {} });
   if (error && !data) return error.status === 404 ? html`<div class="state big"><h1>No session has the number <span class="mono">${id}</span></h1><p>${error.message}</p><a class="btn" href=${href("sessions")}>All sessions</a></div>` : html`<${Failed} error=${error} retry=${reload} />`;
   if (!data) return null;
-  const { session } = data.one;
+  const session = data.one;
   const gone = (data.gaps ?? []).reduce((n, gap) => n + (gap.last_seq - gap.first_seq + 1), 0);
   const verify = data.verify;
   const stored = verify?.stored ?? (data.gaps ? session.last_seq - gone : null);
