@@ -7,7 +7,7 @@ into one `ErrorInfo`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
@@ -173,7 +173,7 @@ def being_cancelled(what: str, reason: str | None, requested_by: str | None = No
     return f"{what} is being cancelled already{by}{f': {reason}' if reason else ''}; with force=True its cleanup is interrupted, too"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorInfo:
     """An exception as it was recorded."""
 
@@ -194,7 +194,7 @@ class JobRecord:
         root_job_id: The id of the job at the top of the tree.
         percent_complete: The progress, 0–100.
         current_step: The name of the latest step, or the reported text.
-        metadata: The job's metadata, decoded from JSON.
+        metadata: The job's metadata; empty without any.
         result: The job's result, decoded from JSON.
         attempt: The number of the latest attempt; 0 before the start.
         session_id: The session of the latest attempt; before the start, the session that created
@@ -219,7 +219,7 @@ class JobRecord:
     owner: str | None = None
     project: str | None = None
     category: str = "system"
-    metadata: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
     result: Any = None
     error: ErrorInfo | None = None
     correlation_id: str | None = None
@@ -290,7 +290,7 @@ class StepRecord:
         percent_complete: The progress, 0–100.
         completed: Number of units done.
         total: Number of units to process, if it is known.
-        metadata: The step's metadata, decoded from JSON.
+        metadata: The step's metadata; empty without any.
         session_id: The session that runs or ran the step.
         state_seq: The session's number of the latest change that it recorded.
         completed_at: The time of the end, whatever the status.
@@ -309,7 +309,7 @@ class StepRecord:
     total: float | None = None
     description: str | None = None
     error: ErrorInfo | None = None
-    metadata: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
     session_id: int | None = None
     state_seq: int = 0
     started_at: datetime | None = None
@@ -382,7 +382,7 @@ class EventRecord:
         return Lines(color=False, utc=True, unicode=True).render(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """A range of numbers in a session for which no event is stored.
 
@@ -407,7 +407,7 @@ class EncodedEvent(NamedTuple):
     """The fields of `EventRecord` as a JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventContext:
     """An event, with the events before and after it, all in order."""
 
@@ -494,12 +494,13 @@ class JobProgress:
     current_step: str | None
     attempt: int
     parent_job_id: str | None
-    children: tuple[str, ...]
+    child_ids: tuple[str, ...]
+    """The ids of the child jobs, the oldest first."""
     external_job_id: str | None
     context_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobTree:
     """A job with its steps (of its latest attempt, in order) and its child jobs (oldest first)."""
 
@@ -521,6 +522,7 @@ class Page(Sequence[T_co], Generic[T_co]):
     """
 
     items: tuple[T_co, ...]
+    _: KW_ONLY
     next_cursor: str | None = None
     previous_cursor: str | None = None
     partial: bool = False
@@ -539,7 +541,7 @@ class Page(Sequence[T_co], Generic[T_co]):
         return iter(self.items)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The counts of a session's events by outcome.
 

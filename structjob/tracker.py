@@ -859,14 +859,18 @@ class Tracker:
     def ledger(self) -> Ledger:
         """Return the counts of this session's events by outcome. The sum is exact at any time."""
         if self._host.state == "new":
-            return Ledger(0, 0, 0, 0)
+            return Ledger(accepted=0, stored=0, spilled=0, in_memory=0)
         return self._engine.ledger()
 
     @property
     def queue(self) -> Queue:
         """The number of waiting events, and the number that memory is meant to hold."""
         ledger = self.ledger()
-        return Queue(ledger.spilled + ledger.in_memory, self._options.queue_size, self._clear)
+        return Queue(
+            waiting=ledger.spilled + ledger.in_memory,
+            capacity=self._options.queue_size,
+            _clear=self._clear,
+        )
 
     def _clear(self) -> int:
         self._host.require_open()

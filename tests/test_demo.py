@@ -231,9 +231,13 @@ def test_a_loss_is_a_failure() -> None:
         holes=(),
         duplicates=0,
     )
-    assert lost(Ledger(10, 10, 0, 0), checked, Speed(5, 1.0, 1.0, 0)) == 0
-    assert lost(Ledger(10, 8, 0, 0, {"disk_full": 2}), checked, Speed(5, 1.0, 1.0, 0)) == 2
-    assert lost(Ledger(10, 10, 0, 0, {}, 0, 3), checked, Speed(5, 1.0, 1.0, 1)) == 4
+
+    def ledger(stored=10, **counts):
+        return Ledger(accepted=10, stored=stored, spilled=0, in_memory=0, **counts)
+
+    assert lost(ledger(), checked, Speed(5, 1.0, 1.0, 0)) == 0
+    assert lost(ledger(stored=8, dropped={"disk_full": 2}), checked, Speed(5, 1.0, 1.0, 0)) == 2
+    assert lost(ledger(rejected=3), checked, Speed(5, 1.0, 1.0, 1)) == 4
 
 
 def test_what_to_type_next_is_found_by_the_shell(monkeypatch):

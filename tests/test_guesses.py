@@ -208,3 +208,12 @@ async def test_what_a_job_told_can_be_read(tracker):
         job.result, job.metadata, job.owner, job.total_steps = 1, {"a": 1}, "ada", 3
     record = await tracker.jobs.get(job.id)
     assert (record.result, record.metadata, record.owner, job.percent) == (1, {"a": 1}, "ada", 100)
+
+
+async def test_metadata_of_a_record_is_always_a_dictionary(any_tracker):
+    """Review 1.7: code that reads metadata need not ask first whether there is any."""
+    async with any_tracker.job("plain") as job:
+        async with job.step("copy"):
+            pass
+    assert (await any_tracker.jobs.find(job)).metadata == {}
+    assert [step.metadata for step in await any_tracker.jobs.steps(job)] == [{}]

@@ -95,7 +95,8 @@ async def test_get_returns_every_column(store, found):
     )
     job = await found.get("j")
     assert job == JobRecord(
-        **values | {"status": JobStatus.FAILED}, error=ErrorInfo("ValueError", "no", "tb")
+        **values | {"status": JobStatus.FAILED},
+        error=ErrorInfo(type="ValueError", message="no", traceback="tb"),
     )
     assert job.created_at.tzinfo is UTC
 
@@ -522,7 +523,7 @@ async def test_progress_says_how_far(store, found):
             progress.percent,
         ) == (1, 2, 50.0, 50.0)
         assert progress.runtime_seconds == 90.0
-        assert (progress.current_step, progress.parent_job_id, progress.children) == (
+        assert (progress.current_step, progress.parent_job_id, progress.child_ids) == (
             "copy",
             "p",
             ("k1", "k2"),
@@ -620,7 +621,7 @@ async def test_history_and_steps(store, found):
         (2, JobStatus.RUNNING),
     ]
     assert (history[0].error, history[0].result, history[1].error) == (
-        ErrorInfo("E", "m"),
+        ErrorInfo(type="E", message="m"),
         {"n": 1},
         None,
     )
@@ -634,7 +635,7 @@ async def test_history_and_steps(store, found):
     assert (latest[1].parent_step_id, latest[1].metadata, latest[1].error) == (
         "s1",
         {"attempt_number": 1},
-        ErrorInfo("E", "m"),
+        ErrorInfo(type="E", message="m"),
     )
     assert [one.id for one in await found.steps("j", attempt=1)] == ["s0"]
     assert await found.steps("j", attempt=3) == []

@@ -42,7 +42,7 @@ async def test_progress_is_readable_while_the_job_runs(any_tracker):
             assert (progress.step_completion, progress.current_step) == (50.0, "two")
             # one step of two, and half of the other, as nobody has told anything else
             assert progress.percent == 75.0
-            assert progress.children == (child.id,)
+            assert progress.child_ids == (child.id,)
             assert progress.runtime_seconds >= 0
             assert (await any_tracker.jobs.progress(child.id)).parent_job_id == job.id
             job.update(percent=12.5, current_step="checking")

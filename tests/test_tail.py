@@ -24,6 +24,11 @@ from structjob.queries.logs import Logs
 log = structlog.get_logger("tests.tail")
 
 
+def gap(session_id, first, last, reason):
+    """Return a gap of a session."""
+    return Gap(session_id=session_id, first_seq=first, last_seq=last, reason=reason)
+
+
 @pytest.fixture
 async def database(database):
     if database.kind == "mariadb":
@@ -310,11 +315,11 @@ async def test_gaps_explain_what_does_not_come(database):
     await database.gap(1, 4, 5)
     await database.gap(1, 6, 6, "dead_lettered")
     assert await messages(plain) == ["1:7"]
-    told = [Gap(1, 2, 3, "pruned"), Gap(1, 4, 5, "queue_full"), Gap(1, 6, 6, "dead_lettered")]
+    told = [gap(1, 2, 3, "pruned"), gap(1, 4, 5, "queue_full"), gap(1, 6, 6, "dead_lettered")]
     assert await messages(telling) == ["1:1", *told, "1:7"]
     await database.gap(1, 8, 9, "in_flight")
     await database.end(1, 9)
-    assert await messages(telling) == [Gap(1, 8, 9, "in_flight")]
+    assert await messages(telling) == [gap(1, 8, 9, "in_flight")]
     assert await messages(telling) == []
 
 
@@ -340,7 +345,7 @@ async def test_a_number_that_never_comes_is_given_up_and_taken_later(database, p
     await database.add(1, [1, 4, 6])
     assert await messages(tail) == ["1:1"]
     patience(0)
-    assert await messages(tail) == [Gap(1, 2, 3, "missing"), "1:4", Gap(1, 5, 5, "missing"), "1:6"]
+    assert await messages(tail) == [gap(1, 2, 3, "missing"), "1:4", gap(1, 5, 5, "missing"), "1:6"]
     cursor = tail.cursor
     await database.add(1, [3])
     assert await messages(tail) == ["1:3"]
@@ -619,7 +624,7 @@ async def test_events_as_json(database):
     await database.gap(1, 4, 5)
     await database.add(1, [6], attrs={})
     found += await tail.poll(5)
-    assert [one for one in found if isinstance(one, Gap)] == [Gap(1, 4, 5, "queue_full")]
+    assert [one for one in found if isinstance(one, Gap)] == [gap(1, 4, 5, "queue_full")]
     events = [one for one in found if not isinstance(one, Gap)]
     assert [(one.session_id, one.seq, one.level) for one in events] == [
         (1, 1, "error"),

@@ -448,7 +448,9 @@ async def test_clearing_while_events_pour_in(db_url, spool):
 
 def test_a_tracker_that_is_not_open_has_an_empty_ledger():
     """Guarantee 2: it may be asked at any time."""
-    assert structjob.Tracker("sqlite://").ledger() == structjob.Ledger(0, 0, 0, 0)
+    assert structjob.Tracker("sqlite://").ledger() == structjob.Ledger(
+        accepted=0, stored=0, spilled=0, in_memory=0
+    )
 
 
 async def test_a_strict_tracker_raises_what_would_be_counted(db_url, monkeypatch):

@@ -100,7 +100,7 @@ def describe(exc: BaseException) -> ErrorInfo:
     # spend
     from structjob.models import ErrorInfo
 
-    return ErrorInfo(type_name(exc), message_of(exc), format_traceback(exc))
+    return ErrorInfo(type=type_name(exc), message=message_of(exc), traceback=format_traceback(exc))
 
 
 def message_of(exc: BaseException) -> str:

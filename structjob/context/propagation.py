@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple, TypeVar, overload
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
 from urllib.parse import quote, unquote
 
 from structjob.context.scope import ENVIRONMENT, Binding, Scope, current_scope
@@ -49,7 +50,8 @@ _OF_SCOPE = frozenset(ENVIRONMENT + name for name in _FIELDS)
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class RemoteContext(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteContext:
     """The remote context: what headers or an environment say about work for another process or
     service.
 

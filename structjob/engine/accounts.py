@@ -45,7 +45,13 @@ class Accounts:
         # finished.
         in_memory = left if recorder.spool is None else min(left, in_flight + sum(map(len, memory)))
         return Ledger(
-            accepted, stored, left - in_memory, in_memory, dict(+dropped), dead, recorder.rejected
+            accepted=accepted,
+            stored=stored,
+            spilled=left - in_memory,
+            in_memory=in_memory,
+            dropped=dict(+dropped),
+            dead_lettered=dead,
+            rejected=recorder.rejected,
         )
 
     def waiting(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import replace
 from fnmatch import translate
 from typing import Any, Literal
 
@@ -105,7 +106,8 @@ class Rules:
             )
         outer = current_scope()
         if outer is not None and remote.job_id is None:  # below `structjob run`, or a client's job
-            remote = remote._replace(
+            remote = replace(
+                remote,
                 job_id=outer.job_id,
                 step_id=outer.step_id,
                 attempt=outer.attempt,
@@ -114,7 +116,7 @@ class Rules:
                 correlation_id=remote.correlation_id or outer.correlation_id,
                 **outer.labels,
             )
-        return remote._replace(correlation_id=remote.correlation_id or remote.trace_id or new_id())
+        return replace(remote, correlation_id=remote.correlation_id or remote.trace_id or new_id())
 
     def host_for(self, request: Request, method: str, path: str) -> JobHost | None:
         """Return the host that creates the job of a request; ``None`` if the request must not have

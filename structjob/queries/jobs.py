@@ -469,8 +469,8 @@ class Jobs:
         )
         return Page(
             tuple(found[id_] for id_ in page if id_ in found),
-            page.next_cursor,
-            page.previous_cursor,
+            next_cursor=page.next_cursor,
+            previous_cursor=page.previous_cursor,
         )
 
     async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
@@ -499,13 +499,12 @@ class Jobs:
                     cursor = behind(listing, job.created_at, job.id) if further else None
                     return Page(
                         tuple(found),
-                        cursor,
-                        None,
-                        cursor is not None and len(found) < listing.limit,
+                        next_cursor=cursor,
+                        partial=cursor is not None and len(found) < listing.limit,
                     )
             cursor = page.next_cursor
             if cursor is None:
-                return Page(tuple(found), None, None)
+                return Page(tuple(found))
 
     async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
         """Return the number of a job's lost events by reason: ``spool_full``, ``queue_full``, ….
@@ -573,7 +572,7 @@ class Jobs:
             current_step=job.current_step,
             attempt=job.attempt,
             parent_job_id=job.parent_job_id,
-            children=tuple(row["id"] for row in children),
+            child_ids=tuple(row["id"] for row in children),
             external_job_id=job.external_job_id,
             context_id=job.context_id,
         )

@@ -105,7 +105,7 @@ class Logs:
         elif offset:
             cursor = await skipping(self._fetch, listing, offset)
             if cursor is None:
-                return Page((), None, None)
+                return Page(())
         return await self._page(listing, cursor)
 
     async def iterate(
@@ -271,9 +271,9 @@ class Logs:
         )
         forward = select(logs).where(one, later).order_by(*order).limit(after)
         return EventContext(
-            tuple(rows.event(row) for row in reversed(await self._fetch(backward))),
-            event,
-            tuple(rows.event(row) for row in await self._fetch(forward)),
+            before=tuple(rows.event(row) for row in reversed(await self._fetch(backward))),
+            event=event,
+            after=tuple(rows.event(row) for row in await self._fetch(forward)),
         )
 
     async def _beginning_at(self, listing: Listing, session_id: int, seq: int) -> str:

@@ -182,7 +182,12 @@ async def read_page(
     if edge is not None and partial:
         further = _encoded(_Cursor(listing.fingerprint, "before" if backward else "after", *edge))
         next_, previous = (next_, further) if backward else (further, previous)
-    return Page(tuple(build(row) for row in rows), next_, previous, partial)
+    return Page(
+        tuple(build(row) for row in rows),
+        next_cursor=next_,
+        previous_cursor=previous,
+        partial=partial,
+    )
 
 
 async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, Key] | None:

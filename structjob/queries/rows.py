@@ -23,7 +23,9 @@ Row = Mapping[Any, Any]
 
 def _plain(record: type[Any]) -> tuple[str, ...]:
     return tuple(
-        field.name for field in fields(record) if field.name not in ("error", "status", "attrs")
+        field.name
+        for field in fields(record)
+        if field.name not in ("error", "status", "attrs", "metadata")
     )
 
 
@@ -37,7 +39,10 @@ _STATUSES = {status.value: status for status in StepStatus}
 def job(row: Row) -> JobRecord:
     """Return a row of ``structjob_jobs`` as a record."""
     return JobRecord(
-        **{name: row[name] for name in _JOB}, status=JobStatus(row["status"]), error=_error(row)
+        **{name: row[name] for name in _JOB},
+        status=JobStatus(row["status"]),
+        metadata=_object(row["metadata"]),
+        error=_error(row),
     )
 
 
@@ -54,6 +59,7 @@ def step(row: Row) -> StepRecord:
     return StepRecord(
         **dict(zip(_STEP, _step_values(row), strict=True)),
         status=_STATUSES[row["status"]],
+        metadata=_object(row["metadata"]),
         error=_error(row),
     )
 
@@ -63,14 +69,17 @@ def event(row: Row) -> EventRecord:
 
     Attributes that are not a JSON object get the key ``value``.
     """
-    attrs = row["attrs"]
-    if not isinstance(attrs, dict):
-        attrs = {} if attrs is None else {"value": attrs}
-    return EventRecord(**{name: row[name] for name in _EVENT}, attrs=attrs)
+    return EventRecord(**{name: row[name] for name in _EVENT}, attrs=_object(row["attrs"]))
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    return {} if value is None else {"value": value}
 
 
 def _error(row: Row) -> ErrorInfo | None:
     kind, message, traceback = row["error_type"], row["error_message"], row["error_traceback"]
     if kind is None and message is None and traceback is None:
         return None
-    return ErrorInfo(kind or "", message or "", traceback)
+    return ErrorInfo(type=kind or "", message=message or "", traceback=traceback)

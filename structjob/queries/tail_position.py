@@ -254,7 +254,12 @@ def settle(
             else:
                 return items, upto
             items.append(
-                Item(session_id, last, number.ts, gap=Gap(session_id, first, last, reason))
+                Item(
+                    session_id,
+                    last,
+                    number.ts,
+                    gap=Gap(session_id=session_id, first_seq=first, last_seq=last, reason=reason),
+                )
             )
             upto = last
         if not number.absent and number.seq > upto:

@@ -183,7 +183,12 @@ class SessionReader:
             await self._fetch(_together(branches)), key=lambda row: int(row["first_seq"])
         ):
             found.setdefault(row["session_id"], []).append(
-                Gap(row["session_id"], row["first_seq"], row["last_seq"], row["reason"])
+                Gap(
+                    session_id=row["session_id"],
+                    first_seq=row["first_seq"],
+                    last_seq=row["last_seq"],
+                    reason=row["reason"],
+                )
             )
         return found
 

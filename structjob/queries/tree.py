@@ -55,8 +55,8 @@ def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) 
     trees: dict[str, JobTree] = {}
     for record in reversed(order):
         trees[record.id] = JobTree(
-            record,
-            tuple(steps_of[record.id]),
-            tuple(trees[child.id] for child in children_of[record.id]),
+            job=record,
+            steps=tuple(steps_of[record.id]),
+            children=tuple(trees[child.id] for child in children_of[record.id]),
         )
     return trees[root]
