@@ -140,7 +140,16 @@ class PruneInProgress(StructjobError):
 
 
 class SchemaMismatch(StructjobError):
-    """The database is not structjob's, or its tables belong to another version of structjob."""
+    """The database is not structjob's, or its tables belong to another version of structjob.
+
+    Args:
+        message: What is wrong, and what to do.
+        absent: Whether there are no tables of structjob at all; the first tracker creates them.
+    """
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 class SpoolError(StructjobError, OSError):

@@ -25,7 +25,7 @@ class ProcessTrackers:
 
     def get(self, url: str | URL | None, options: dict[str, Any]) -> Tracker:
         """Return the open tracker of *url*. Open one if there is no open tracker."""
-        from structjob.store.url import parse
+        from structjob.urls.url import parse
 
         key = parse(url).render_as_string(hide_password=False)
         if self._pid != os.getpid():  # another thread may have held the lock at the fork

@@ -23,7 +23,7 @@ from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
 from structjob.queries.verify import VerifyResult, verify
 from structjob.store.factory import make_store
-from structjob.store.url import masked, parse, with_schema
+from structjob.urls.url import masked, parse, with_schema
 
 if TYPE_CHECKING:
     from structjob.retention.policy import PruneResult, Retention

@@ -190,7 +190,7 @@ class Tracker:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        from structjob.store.url import masked
+        from structjob.urls.url import masked
 
         return f"<Tracker {masked(self._options.url) if self._options.url is not None else 'default'} {self._host.state}>"
 

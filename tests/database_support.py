@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 
 from structjob.store import migrations
 from structjob.store.tables import metadata
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 SERVERS = ("mariadb", "postgresql")
 KINDS = ("sqlite", *SERVERS)

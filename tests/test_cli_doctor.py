@@ -22,14 +22,15 @@ from breakable_servers import ServerMissing, filled, small_disk
 from cli_support import SAMPLE, WRITER, Shell
 from click.testing import CliRunner
 
-from structjob.cli import checks, trial
+from structjob.checkup import checks, files, trial
+from structjob.checkup.finding import Finding
 from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
 from structjob.exceptions import SpoolError, StoreUnavailable
 from structjob.spool import directory as spool_directory
 from structjob.store import server
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 
 @pytest.fixture
@@ -53,6 +54,11 @@ def findings(
     done = shell.run("doctor", "--json", "--db", db)
     assert done.returncode == code, done.stderr.decode()
     return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def checkup_of(path: Path) -> Iterator[Finding]:
+    database = Database(str(path))
+    return checks.checkup(database.url, database.shown)
 
 
 def test_a_healthy_database(shell: Shell) -> None:
@@ -262,11 +268,15 @@ def test_a_full_disk_is_a_problem(shell: Shell, monkeypatch) -> None:
     """Little room is a warning, none is a problem (R49)."""
     database = Database(str(shell.directory / "structjob.db"))
     verdicts = []
-    for free in (checks.NO_SPACE - 1, checks.NO_SPACE, checks.LITTLE_SPACE):
+    for free in (files.NO_SPACE - 1, files.NO_SPACE, files.LITTLE_SPACE):
         monkeypatch.setattr(
-            checks.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
+            files.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
         )
-        verdicts += [found.verdict for found in checks.checkup(database) if found.check == "disk"]
+        verdicts += [
+            found.verdict
+            for found in checks.checkup(database.url, database.shown)
+            if found.check == "disk"
+        ]
     assert verdicts == ["problem", "warning", "ok"]
 
 
@@ -276,8 +286,8 @@ def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch
     """
     path = shell.directory / "structjob.db"
     path.chmod(0o644)
-    monkeypatch.setattr(checks.os, "access", lambda one, mode: one != path)
-    found = next(found for found in checks.checkup(Database(str(path))) if found.check == "file")
+    monkeypatch.setattr(files.os, "access", lambda one, mode: one != path)
+    found = next(found for found in checkup_of(path) if found.check == "file")
     assert found.verdict == "problem"
     assert (
         f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
@@ -316,7 +326,7 @@ def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
         return connection
 
     monkeypatch.setattr(trial.sqlite3, "connect", connect)
-    found = {one.check: one for one in checks.checkup(Database(str(path)))}["write"]
+    found = {one.check: one for one in checkup_of(path)}["write"]
     assert (found.verdict, "database or disk is full" in found.found) == ("problem", True)
     assert path.read_bytes() == before
 
@@ -354,7 +364,7 @@ def test_a_large_file_is_looked_at_for_a_while_only(shell: Shell, monkeypatch) -
     assert trial.damage(path) == (None, True)
     assert trial.damage(path, -1.0) == (None, False)
     monkeypatch.setattr(trial, "damage", lambda path: (None, False))
-    found = {one.check: one for one in checks.checkup(Database(str(path)))}["damage"]
+    found = {one.check: one for one in checkup_of(path)}["damage"]
     assert found.found == "none found in 10 s; the rest of the file was not looked at"
 
 
@@ -493,7 +503,11 @@ def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -
         database = Database(f"{scheme}://ada@127.0.0.1:{mute.getsockname()[1]}/jobs")
         with pytest.raises(StoreUnavailable, match=r"has not answered for 0\.05 s"):
             asyncio.run(read(database))
-        found = next(found for found in checks.checkup(database) if found.check == "database")
+        found = next(
+            found
+            for found in checks.checkup(database.url, database.shown)
+            if found.check == "database"
+        )
     assert (found.verdict, "has not answered for 0.05 s" in found.found) == ("problem", True)
 
 

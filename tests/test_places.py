@@ -18,7 +18,7 @@ from structjob.spool import places as all_places
 from structjob.spool.directory import SessionSpool
 from structjob.spool.line import seal
 from structjob.spool.session import Session
-from structjob.store.url import identity, parse, places
+from structjob.urls.url import identity, parse, places
 
 LINE = seal(
     b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"left","attrs":{}', b',"seq":1'

@@ -33,8 +33,8 @@ from structjob.store import migrations
 from structjob.store.database_file import DatabaseFile
 from structjob.store.sqlite import SQLiteStore
 from structjob.store.tables import logs, sessions
-from structjob.store.url import parse
 from structjob.text.wording import count_of
+from structjob.urls.url import parse
 
 log = structlog.get_logger("replaced")
 

@@ -13,7 +13,7 @@ from servers import absent, remove, start_private
 import structjob
 from structjob.exceptions import StoreUnavailable
 from structjob.store.factory import make_store
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 log = structlog.get_logger()
 QUOTES = 'it\'s a "b" \\ c'

@@ -24,7 +24,7 @@ from structjob.store import batch_sizer, server
 from structjob.store.factory import make_store
 from structjob.store.ingest import Write
 from structjob.store.tables import logs
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 log = structlog.get_logger()
 SERVERS = pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)

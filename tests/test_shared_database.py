@@ -18,7 +18,7 @@ from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.integrations.alembic import include_object
 from structjob.store.factory import make_store
 from structjob.store.migration_sql import render
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 log = structlog.get_logger()
 

@@ -10,9 +10,9 @@ from sqlalchemy import URL, make_url
 from structjob.cli.database import Database
 from structjob.cli.screen import Failure
 from structjob.exceptions import InvalidURL
-from structjob.store import driver_options
 from structjob.store.factory import make_store
-from structjob.store.url import identity, masked, parse, sqlite_path
+from structjob.urls import driver_options
+from structjob.urls.url import identity, masked, parse, sqlite_path
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from servers import absent
 from store_support import opened
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.store import tls
 from structjob.store.factory import make_store
-from structjob.store.url import parse
+from structjob.urls import tls
+from structjob.urls.url import parse
 
 SERVERS = pytest.mark.parametrize("server", ["mariadb", "postgresql"], indirect=True)
 

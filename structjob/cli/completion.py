@@ -8,7 +8,8 @@ import click
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-    from sqlalchemy import Connection
+
+    from structjob.cli.database import Database
 
 OFFERED = 50
 """Maximum number of offered jobs, newest first."""
@@ -24,32 +25,23 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
         import shlex
 
         from click.shell_completion import CompletionItem
-        from sqlalchemy import select
 
-        from structjob.cli.connection import connected
-        from structjob.cli.database import Database
-        from structjob.store.tables import jobs
+        from structjob.cli.database import Database, execute
         from structjob.text.escaping import escape
 
         given = ctx.params.get("db") or ctx.find_root().params.get("db")
-        statement = (
-            select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc()).limit(OFFERED)
-        )
-        if incomplete:
-            statement = statement.where(
-                jobs.c.id >= incomplete, jobs.c.id < incomplete + "\U0010ffff"
-            )
-
-        def offered(connection: Connection) -> list[CompletionItem]:
-            found = connection.execute(statement)
-            return [
-                CompletionItem(row.id, help=escape(row.operation))
-                for row in found
-                if shlex.quote(row.id) == row.id
-            ]
-
-        return connected(
-            given if isinstance(given, Database) else Database(), offered, read_only=True
-        )
+        db = given if isinstance(given, Database) else Database()
+        return [
+            CompletionItem(id_, help=escape(operation))
+            for id_, operation in execute(_newest(db, incomplete))
+            if shlex.quote(id_) == id_
+        ]
     except Exception:  # noqa: BLE001 -- see above
         return []
+
+
+async def _newest(db: Database, prefix: str) -> list[tuple[str, str]]:
+    from structjob.reader import Reader
+
+    async with Reader(db.url) as reader:
+        return await reader.jobs.beginning(prefix, limit=OFFERED)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structjob.cli.screen import Failure, command_line, say
-from structjob.exceptions import InvalidURL, SpoolError
+from structjob.exceptions import InvalidURL, SchemaMismatch, SpoolError
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
-
+    from structjob.reader import Reader as Reads
     from structjob.spool.places import Places
-    from structjob.store.ingest import Store
+    from structjob.urls.url import URL
 
 T = TypeVar("T")
 
@@ -92,7 +91,7 @@ class Database:
         Raises:
             Failure: with exit code 2, if the URL is invalid.
         """
-        from structjob.store.url import parse, sqlite_path
+        from structjob.urls.url import parse, sqlite_path
 
         try:
             parsed = parse(self._given)
@@ -121,7 +120,7 @@ class Database:
     @property
     def path(self) -> Path | None:
         """The path of the SQLite file; ``None`` for any other database."""
-        from structjob.store.url import sqlite_path
+        from structjob.urls.url import sqlite_path
 
         return sqlite_path(self.url)
 
@@ -159,7 +158,7 @@ class Database:
         """The name for messages: a file's path as people write it, or the URL without its
         password.
         """
-        from structjob.store.url import masked
+        from structjob.urls.url import masked
 
         path = self.path
         if path is None:
@@ -176,7 +175,7 @@ class Database:
 
         It never contains a password.
         """
-        from structjob.store.url import is_url, masked
+        from structjob.urls.url import is_url, masked
 
         if self._given is None:
             return ""
@@ -197,16 +196,14 @@ class Reader:
         sessions: See `structjob.queries.session_status.Sessions`.
         errors: See `structjob.queries.errors.Errors`.
         stats: See `structjob.queries.statistics.Statistics`.
-        fetch: Runs a statement and returns its rows.
+        verify: See `structjob.Reader.verify`.
+        preview_prune: See `structjob.Reader.preview_prune`.
     """
 
-    def __init__(self, database: Database, store: Store) -> None:
-        from structjob.reader import Reader as Reads
-
-        self.fetch = store.fetch
-        reads = Reads.over(database.url, fetch=store.fetch, transact=store.transact)
+    def __init__(self, database: Database, reads: Reads) -> None:
         self.jobs, self.logs, self.sessions = reads.jobs, reads.logs, reads.sessions
         self.errors, self.stats, self.verify = reads.errors, reads.stats, reads.verify
+        self.preview_prune = reads.preview_prune
         self._database = database
         self._places = places_of(database)
         self._looked = 0.0
@@ -283,7 +280,7 @@ async def deliver_from(
 
 def places_of(database: Database) -> Places | None:
     """Return the default spool directories of *database*; ``None`` if it is in memory."""
-    from structjob.store.url import places
+    from structjob.urls.url import places
 
     return places(database.url)
 
@@ -296,17 +293,16 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
         Failure: if the database does not exist; it is not created.
     """
     _require(database)
-    from structjob.store.factory import make_store
+    from structjob.reader import Reader as Reads
 
-    store = make_store(database.url, {})
+    reads = Reads(database.url)
     try:
-        await _require_tables(database, store)
-        await store.open()
-        reader = Reader(database, store)
+        await _open(database, reads)
+        reader = Reader(database, reads)
         await reader.deliver()
         yield reader
     finally:
-        await store.close()
+        await reads.aclose()
 
 
 def _require(database: Database) -> None:
@@ -328,8 +324,6 @@ def _require(database: Database) -> None:
                 hint=command_line("migrate", db=database.option),
             )
         raise Failure(missing, hint=_another(database))
-    if path.is_file() and not _has_tables(path):
-        raise _holds_nothing(database)
 
 
 def _left_for(database: Database) -> int:
@@ -355,24 +349,21 @@ def _where(database: Database) -> str:
     )
 
 
-async def _require_tables(database: Database, store: Store) -> None:
-    """Refuse a server's database without structjob's tables, unless a spool waits for it.
+async def _open(database: Database, reads: Reads) -> None:
+    """Open *reads*. Refuse a database without structjob's tables.
 
-    A program leaves such a spool when it could not reach the database.
+    If a program left a spool because it could not reach the server, deliver it: that creates the
+    tables.
     """
-    if database.url.get_backend_name() == "sqlite":
-        return  # before the import, which takes a tenth of a second
-    from structjob.spool import directory as spool_directory
-    from structjob.store import migrations
-    from structjob.store.server import ServerStore
-
-    assert isinstance(store, ServerStore)  # noqa: S101 -- every other store is a server
-    await store.knock()
-    found = places_of(database)
-    if await store.administer(migrations.current) is None and (
-        found is None or not spool_directory.left_in(found)
-    ):
-        raise _holds_nothing(database)
+    try:
+        await reads.open()
+    except SchemaMismatch as exc:
+        if not exc.absent:
+            raise
+        places = places_of(database) if database.path is None else None
+        if places is None or not await deliver_from(database, places):
+            raise _holds_nothing(database) from None
+        await reads.open()
 
 
 def _holds_nothing(database: Database) -> Failure:
@@ -381,22 +372,3 @@ def _holds_nothing(database: Database) -> Failure:
 
 def _another(database: Database) -> str:
     return f"{command_line('run', '--', 'echo', 'hello', db=database.option)}, or name another database with --db"
-
-
-def _has_tables(path: Path) -> bool:
-    """Return whether structjob's tables exist, because reading must not create them in a foreign
-    database.
-    """
-    import sqlite3
-    from contextlib import closing
-
-    from structjob.store.migrations import VERSION_TABLE
-
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(
-                "SELECT 1 FROM sqlite_master WHERE name = ?", (VERSION_TABLE,)
-            ).fetchone()
-    except sqlite3.Error:
-        return True  # whatever the fault is, opening the database reports it better
-    return found is not None

@@ -13,7 +13,7 @@ from structjob.cli.times import moment
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
-    from structjob.cli.checks import Finding
+    from structjob.checkup.finding import Finding
     from structjob.cli.database import Database
 
 _LOOKS = {"ok": ("✓", "+", "green"), "warning": ("!", "!", "yellow"), "problem": ("✗", "x", "red")}
@@ -52,16 +52,16 @@ Nagios and Icinga: structjob doctor || exit 2"""
 @options.database
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
     """Look at versions, drivers, permissions, tables, spools and clocks."""
-    if correlation:
-        from structjob.cli.database import execute
+    from structjob.cli.database import execute
 
+    if correlation:
         execute(_uncorrelated(db, since or datetime.now(UTC) - timedelta(days=1), as_json=as_json))
         return
     if since is not None:
         raise click.UsageError("--since goes with --correlation.")
-    from structjob.cli.checks import checkup
+    from structjob.checkup.checks import checkup
 
-    findings = list(checkup(db))
+    findings = list(checkup(db.url, db.shown, run=execute))
     problems = sum(finding.verdict == "problem" for finding in findings)
     if as_json:
         put_json({"database": db.shown, "ok": not problems, "findings": findings})

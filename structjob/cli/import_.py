@@ -63,22 +63,14 @@ def import_(
 
 
 async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> ImportResult:
-    from structjob.store.factory import make_store
-    from structjob.transfer.imports import import_file
+    from structjob.transfer.imports import import_into
 
     if db.in_memory:
         raise Failure(
             f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db",
             code=2,
         )
-    # A dry run does not create a database.
-    absent = dry_run and db.path is not None and not db.exists()
-    store = make_store("sqlite://" if absent else db.url, {})
-    await store.open()
-    try:
-        return await import_file(store, file, ids="new" if new_ids else "keep", dry_run=dry_run)
-    finally:
-        await store.close()
+    return await import_into(db.url, file, ids="new" if new_ids else "keep", dry_run=dry_run)
 
 
 def _write_map(path: Path, found: ImportResult) -> None:

@@ -5,18 +5,16 @@ run.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from structjob.cli import options
-from structjob.cli.connection import connected
 from structjob.cli.screen import Failure, is_terminal, put_json, say
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from structjob.cli.database import Database
+    from structjob.schema import Schema
 
 
 @click.command(
@@ -65,11 +63,10 @@ def migrate(
         return
     if dialect is not None:
         raise click.UsageError("--dialect is for --sql; the database knows its own.")
-    before, after = _change(db, down_to, yes=yes)
+    tables = _tables(db, create=down_to is None)
+    before, after = tables.upgrade() if down_to is None else _back(tables, db, down_to, yes=yes)
     if after is not None and db.path is None:
-        from structjob.store import charset
-
-        for found, advice in connected(db, charset.advice):
+        for found, advice in tables.advice():
             say(f"warning: {found}\n  {advice}")
     if as_json:
         put_json(
@@ -89,51 +86,51 @@ def migrate(
         say(f"{db.shown}: revision {before} → {after}")
 
 
-def _dialect(db: Database) -> str:
-    name = db.url.get_backend_name()
-    return "postgresql" if name == "postgres" else name
+def _tables(db: Database, *, create: bool) -> Schema:
+    """Return the tables of a database.
+
+    Raises:
+        Failure: if the database is in memory, or the file does not exist and *create* is false.
+    """
+    from structjob.cli.database import execute
+    from structjob.schema import Schema
+
+    if db.in_memory:
+        raise Failure(f"{db.shown} is in memory: only the program that made it can read it", code=2)
+    if not create and db.path is not None and not db.exists():
+        raise Failure(f"there is no database {db.shown}")
+    return Schema(db.url, run=execute, shown=db.shown)
 
 
 def _print_sql(
     direction: str, dialect: str | None, db: Database, down_to: str | None, *, as_json: bool
 ) -> None:
-    from structjob.store.driver_options import schema_of
-    from structjob.store.migration_sql import render
+    from structjob.schema import Schema, sql
 
-    own = dialect is None or (db.typed and dialect == _dialect(db))
-    dialect = dialect or _dialect(db)
-    script = render(
-        dialect,
-        "down" if direction == "down" else "up",
-        end=down_to,
-        schema=schema_of(db.url) if own else None,
-    )
+    way: Literal["up", "down"] = "down" if direction == "down" else "up"
+    own = db.url.get_backend_name()
+    if dialect is None or (db.typed and dialect == own):
+        script = Schema(db.url).sql(way, end=down_to)
+    else:
+        script = sql(dialect, way, end=down_to)
     if as_json:
-        put_json({"dialect": dialect, "direction": direction, "sql": script})
+        put_json({"dialect": dialect or own, "direction": direction, "sql": script})
     else:
         sys.stdout.write(script)
 
 
-def _change(db: Database, down_to: str | None, *, yes: bool) -> tuple[str | None, str | None]:
-    """Upgrade, or downgrade to *down_to*; return the revisions before and afterwards.
+def _back(
+    tables: Schema, db: Database, down_to: str, *, yes: bool
+) -> tuple[str | None, str | None]:
+    """Downgrade to *down_to*; return the revisions before and afterwards.
 
     A revision is ``None`` if there are no tables.
     """
-    from structjob.store import migrations as tables
-    from structjob.store.migration_sql import known, order
+    from structjob.schema import is_older, resolved
 
-    if down_to is None:
-
-        def change(connection: Connection) -> tuple[str | None, str | None]:
-            before = tables.current(connection)
-            tables.upgrade(connection)
-            return before, tables.current(connection)
-
-        return connected(db, change, create=True)
-
-    target = known(down_to)
-    before = connected(db, tables.current)
-    if before is None or order(before) <= order(target):
+    target = resolved(down_to)
+    before = tables.revision()
+    if before is None or not is_older(target, before):
         if before is not None and before != target:
             raise Failure(
                 f"the tables are at revision {before}, older than {target}",
@@ -150,9 +147,4 @@ def _change(db: Database, down_to: str | None, *, yes: bool) -> tuple[str | None
         if not is_terminal(sys.stdin):
             raise Failure(what, code=2, hint="the same with --yes, if that is meant")
         click.confirm(f"{what} Go on?", abort=True, err=True)
-
-    def back(connection: Connection) -> tuple[str | None, str | None]:
-        tables.downgrade(connection, target)
-        return before, tables.current(connection)
-
-    return connected(db, back)
+    return before, tables.downgrade(target)

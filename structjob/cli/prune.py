@@ -143,12 +143,11 @@ async def _prune(
     db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
 ) -> PruneResult:
     from structjob.cli.database import reading
-    from structjob.retention.prune import preview
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
         if dry_run or not yes:
-            found = await preview(reader.fetch, retention)
+            found = await reader.preview_prune(retention)
             if dry_run or not found:
                 return found
             question = (

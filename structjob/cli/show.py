@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -86,7 +85,6 @@ async def _show(
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
     from structjob.cli.job_page import ROOM, About, JobPage
-    from structjob.queries.estimates import look
 
     async with reading(db) as reader:
         job = await resolve(reader, given, names=True)
@@ -97,9 +95,7 @@ async def _show(
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.lost_events(job.id)
         tree = found.tree
-        estimate = await look(
-            reader.fetch, job, tree.steps, datetime.now(UTC), of=sum(found.steps.values())
-        )
+        estimate = await reader.jobs.estimate_of(found)
         silences = await reader.sessions.silences(
             {job.session_id} if job.status == "running" and job.session_id is not None else (),
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from structjob.cli.database import Database
+    from structjob.models import SessionRecord
     from structjob.queries.verify import SessionVerification, VerifyResult
 
 _LOOKS = {
@@ -55,11 +56,8 @@ def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) 
 
 
 async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: bool) -> None:
-    from sqlalchemy import select
-
     from structjob.cli.database import deliver_from, reading
-    from structjob.store.tables import sessions
-    from structjob.store.url import places as places_in
+    from structjob.urls.url import places as places_in
 
     async with reading(db) as reader:
         named = [path.absolute() for path in spools]
@@ -68,7 +66,7 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
             if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
-        known = {row["session_id"]: row for row in await reader.fetch(select(sessions))}
+        known = await reader.sessions.records([one.session_id for one in found.sessions])
         # What can be delivered was delivered just before.
         roots, directories = _spools(db, named)
         left, busy = _waiting(directories)
@@ -150,10 +148,12 @@ def _status(session: SessionVerification, left: Mapping[int, int]) -> str:
     )
 
 
-def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> dict[str, Any]:
+def _plain(
+    session: SessionVerification, row: SessionRecord | None, left: Mapping[int, int]
+) -> dict[str, Any]:
     about = (
         {
-            name: row[name]
+            name: getattr(row, name)
             for name in ("service", "host", "pid", "started_at", "ended_at", "end_reason")
         }
         if row is not None
@@ -167,7 +167,7 @@ def _plain(session: SessionVerification, row: Any, left: Mapping[int, int]) -> d
 
 
 def _print(
-    found: VerifyResult, known: Mapping[int, Any], left: Mapping[int, int], *, utc: bool
+    found: VerifyResult, known: Mapping[int, SessionRecord], left: Mapping[int, int], *, utc: bool
 ) -> None:
     from rich.text import Text
 
@@ -182,20 +182,20 @@ def _print(
         found.sessions,
         key=lambda session: (
             session.session_id in known,
-            str(known[session.session_id]["started_at"]) if session.session_id in known else "",
+            str(known[session.session_id].started_at) if session.session_id in known else "",
         ),
     )
     for session in order:
         row = known.get(session.session_id)
         status = _status(session, left)
         sign, colour = _LOOKS[status]
-        process = "" if row is None else f"{row['service'] or 'pid'} {row['pid']} on {row['host']}"
+        process = "" if row is None else f"{row.service or 'pid'} {row.pid} on {row.host}"
         rows.append([
             Text(str(session.session_id)),
             Text(f"{sign if speaks_unicode() or sign == '?' else '*'} {status.replace('_', ' ')}", style=colour),
             *(Text(f"{number:,}") for number in (session.last_seq, session.stored, session.explained)),
             Text(f"{session.missing:,}", style="red" if session.missing else ""),
-            Text(brief(row["started_at"], utc=utc) if row is not None else "", style="dim"),
+            Text(brief(row.started_at, utc=utc) if row is not None else "", style="dim"),
             Text(escape(process), style="dim"),
         ])  # fmt: skip
     screen = console()
@@ -215,7 +215,7 @@ def _unknown(found: VerifyResult) -> int:
 
 def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
     """Explain the numbers."""
-    from structjob.store.sessions import LOOKS_RESTORED
+    from structjob.queries.verify import LOOKS_RESTORED
     from structjob.text.escaping import escape
 
     if not found.missing:

@@ -13,12 +13,13 @@ from structjob.engine.crash import CrashNotices, correct
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
+from structjob.queries.verify import LOOKS_RESTORED
 from structjob.spool import directory as spool_directory
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
 from structjob.store.ingest import Ended, Ending
-from structjob.store.sessions import DIED, LOOKS_RESTORED
+from structjob.store.sessions import DIED
 from structjob.text.wording import count_of
 
 T = TypeVar("T")

@@ -88,7 +88,7 @@ class Options:
         Raises:
             InvalidURL: if the URL is invalid.
         """
-        from structjob.store.url import parse, with_schema
+        from structjob.urls.url import parse, with_schema
 
         return parse(self.url) if self.schema is None else with_schema(self.url, self.schema)
 
@@ -119,7 +119,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
     from structjob.engine.database import DatabaseLink, permanent
     from structjob.engine.engine import Engine
     from structjob.store.factory import make_store
-    from structjob.store.url import identity, places
+    from structjob.urls.url import identity, places
 
     url = options.parsed_url()
     store = make_store(url, options.engine_options)

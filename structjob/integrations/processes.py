@@ -11,8 +11,8 @@ from typing import Any
 
 from structjob.capture.configure import configure
 from structjob.capture.setup import SETUP
-from structjob.store.url import parse
 from structjob.tracker import Tracker
+from structjob.urls.url import parse
 
 _CLOSES = 5
 """Priority among the exit handlers of `multiprocessing`: before those of queues, which the

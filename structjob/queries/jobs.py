@@ -171,11 +171,8 @@ class Jobs:
         exact = await self._exact(prefix)
         if exact is not None:
             return exact
-        # A range of the primary key in binary order. Not every database could use an index for
-        # LIKE.
-        beginning = (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
         found = await self._fetch(
-            select(jobs).where(beginning).order_by(jobs.c.id).limit(_CANDIDATES)
+            select(jobs).where(_begins(prefix)).order_by(jobs.c.id).limit(_CANDIDATES)
         )
         if len(found) == 1:
             return rows.job(found[0])
@@ -210,6 +207,20 @@ class Jobs:
                 f"{suffix!r} ends several ids: {listed}; write more of the one you mean"
             )
         return rows.job(found[0]) if found else None
+
+    async def beginning(self, prefix: str, *, limit: int) -> builtins.list[tuple[str, str]]:
+        """Return the ids and operations of the newest jobs whose ids begin with *prefix*.
+
+        Args:
+            prefix: The beginning of an id; all ids if it is empty.
+            limit: Maximum number of jobs.
+        """
+        await self._flush()
+        statement = select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc())
+        if prefix:
+            statement = statement.where(_begins(prefix))
+        found = await self._fetch(statement.limit(limit))
+        return [(row["id"], row["operation"]) for row in found]
 
     async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
         """Return the descendants of the jobs that have any, by the jobs' ids.
@@ -592,6 +603,15 @@ class Jobs:
         job = await self.find(any_id)
         return await estimates.look(self._fetch, job, await self.steps(job.id), self._now())
 
+    async def estimate_of(self, found: Overview) -> Estimate:
+        """Return an estimate for the job of an `overview`, and for its steps that are shown.
+
+        It does not read them again; see `estimate`.
+        """
+        job, shown = found.tree.job, found.tree.steps
+        count = sum(found.steps.values())
+        return await estimates.look(self._fetch, job, shown, self._now(), of=count)
+
     async def tree(self, any_id: AnyJob) -> JobTree:
         """Return a job with its steps and all of its descendants with their steps.
 
@@ -817,6 +837,11 @@ class Jobs:
 
 def _newest(condition: ColumnElement[bool]) -> Select[Any]:
     return select(jobs).where(condition).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    # A range of the primary key in binary order. Not every database could use an index for LIKE.
+    return (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
 
 
 def _could_exist(id_: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
 from structjob.store.sessions import CLOSED
 from structjob.store.tables import gaps, jobs, sessions
+
+_AT_ONCE = 500
+"""Number of sessions that one query reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,16 @@ class Sessions:
             .limit(limit)
         )
         return [_session(row) for row in await self._fetch(statement)]
+
+    async def records(self, ids: Sequence[int]) -> dict[int, SessionRecord]:
+        """Return these sessions by id. Sessions without a row are left out."""
+        await self._flush()
+        found: dict[int, SessionRecord] = {}
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            for record in await self._read(_AT_ONCE, sessions.c.session_id.in_(some)):
+                found[record.session_id] = record
+        return found
 
     async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
         """Return those of the sessions *ids* that seem to be dead.

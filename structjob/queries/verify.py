@@ -27,6 +27,9 @@ from structjob.store.holes import Holes, Range, find, size
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
+LOOKS_RESTORED = "it looks restored from a backup or failed over to an older copy, or rows were deleted without structjob"
+"""The probable cause if a database holds fewer events than it had confirmed."""
+
 STALE_AFTER = timedelta(seconds=60)
 """The age of the last heartbeat from which a session counts as dead.
 

@@ -32,7 +32,7 @@ class Session:
     version: str | None = None
     started_at: str = field(default_factory=lambda: datetime.now(UTC).strftime(TIME_FORMAT))
     database: str | None = None
-    """The database that its events are for (see `structjob.store.url.identity`)."""
+    """The database that its events are for (see `structjob.urls.url.identity`)."""
 
     def successor(self) -> Session:
         """Return the session of a process that was forked from this session's process."""

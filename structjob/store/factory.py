@@ -9,7 +9,7 @@ from sqlalchemy import URL
 
 from structjob.exceptions import InvalidArgument
 from structjob.store.ingest import Store
-from structjob.store.url import parse
+from structjob.urls.url import parse
 
 
 def make_store(
@@ -21,7 +21,7 @@ def make_store(
     """Return the store for *url*, not yet open.
 
     Args:
-        url: See `structjob.store.url.parse`.
+        url: See `structjob.urls.url.parse`.
         engine_options: Options for SQLAlchemy's ``create_async_engine``; servers only.
         read_timeout: Seconds that a query may take; see `structjob.Reader`.
 

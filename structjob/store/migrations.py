@@ -131,7 +131,9 @@ def check(connection: Connection) -> None:
     connection.rollback()
     found = current(connection)
     if found is None:
-        raise SchemaMismatch(f"{_where(connection)} holds no jobs or logs of structjob")
+        raise SchemaMismatch(
+            f"{_where(connection)} holds no jobs or logs of structjob", absent=True
+        )
     if found != head():
         raise SchemaMismatch(
             f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: run `structjob migrate`"

@@ -27,18 +27,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from structjob.exceptions import InvalidURL, QueryTimeout, StoreUnavailable, StructjobError
 from structjob.spool.session import Session
-from structjob.store import (
-    claims,
-    dead_letters,
-    driver_options,
-    migrations,
-    sessions,
-    settling,
-    tls,
-)
+from structjob.store import claims, dead_letters, migrations, sessions, settling
 from structjob.store.batch_sizer import BatchSizer
 from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written, fold
-from structjob.store.url import masked
+from structjob.urls import driver_options, tls
+from structjob.urls.url import masked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -51,8 +51,6 @@ LEASE_EXPIRED = "lease_expired"
 """``end_reason`` of a session without a heartbeat for the length of a lease. Its spool was not
 read.
 """
-LOOKS_RESTORED = "it looks restored from a backup or failed over to an older copy, or rows were deleted without structjob"
-"""The probable cause if a database holds fewer events than it had confirmed."""
 PRESUMED = (VANISHED, LEASE_EXPIRED)
 """The reasons for sessions that are presumed dead, whose last number is unknown."""
 

@@ -45,8 +45,8 @@ from structjob.store.ingest import (
     fold,
     on_conflict,
 )
-from structjob.store.url import masked, sqlite_path
 from structjob.store.worker import Worker
+from structjob.urls.url import masked, sqlite_path
 
 P = ParamSpec("P")
 T = TypeVar("T")

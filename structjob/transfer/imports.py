@@ -25,18 +25,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import URL, Connection, func, select, update
 
 from structjob.exceptions import ImportRefused
 from structjob.spool.line import event_body, level_field, seal_event, seal_state, state_body
 from structjob.spool.session import Session
 from structjob.store import tables
 from structjob.store.expressions import utc_now
+from structjob.store.factory import make_store
 from structjob.store.gaps import PRUNED
 from structjob.store.history import count_restored
 from structjob.store.ingest import JSON_COLUMNS, Ending, Store, Write
 from structjob.store.sessions import CLOSED
 from structjob.transfer.records import NOTES, read_records, row_of
+from structjob.urls.url import sqlite_path
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_text, encode_value
 from structjob.values.fingerprint import of_words
@@ -96,6 +98,38 @@ async def import_file(
     with ExitStack() as stack:
         file = await asyncio.to_thread(stack.enter_context, to_be_read_twice(path))
         return await _import(store, file, ids, dry_run=dry_run, service=service)
+
+
+async def import_into(
+    url: URL, path: Path, *, ids: Ids = "keep", dry_run: bool = False
+) -> ImportResult:
+    """Open a database and import a file; see `import_file`.
+
+    Args:
+        url: The URL of the database. Absent tables are created, except for a dry run in an SQLite
+            file that does not exist.
+        path: See `import_file`.
+        ids: See `import_file`.
+        dry_run: See `import_file`.
+    """
+    store = make_store("sqlite://" if dry_run and _is_absent(url) else url, {})
+    await store.open()
+    try:
+        return await import_file(store, path, ids=ids, dry_run=dry_run)
+    finally:
+        await store.close()
+
+
+def _is_absent(url: URL) -> bool:
+    file = sqlite_path(url)
+    try:
+        if file is not None:
+            file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:  # opening it reports this
+        pass
+    return False
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from structjob.web.source import Source
 from structjob.web.version import VERSION
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from structjob.urls.url import URL
 
 
 class Health(msgspec.Struct):

@@ -10,12 +10,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from structjob.reader import Reader
-from structjob.store.url import masked, parse, sqlite_path
 from structjob.tracker import Tracker
+from structjob.urls.url import masked, parse, sqlite_path
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
-
     from structjob.filters import LogFilter
     from structjob.models import EncodedEvent, Gap
     from structjob.queries.errors import Errors
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
     from structjob.queries.tail import Tail
+    from structjob.urls.url import URL
 
 STATEMENT_TIMEOUT = 10.0
 """Maximum number of seconds per query."""

@@ -165,7 +165,7 @@ def _check(db: Database) -> None:
 
     If the environment names it, it is not a mistake of this command; then nothing is recorded.
     """
-    from structjob.store.url import ENVIRONMENT
+    from structjob.urls.url import ENVIRONMENT
 
     try:
         if not db.in_memory:

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
+from sqlalchemy import Connection, insert, text
+from sqlalchemy.exc import DBAPIError
+
+from structjob.store.expressions import utc_now
+from structjob.store.tables import logs, metadata
 
 LONG_LOCK = 2.0
 """Seconds to wait for SQLite's write lock; no transaction of structjob is as long."""
@@ -50,8 +52,6 @@ def missing_rights(connection: Connection) -> list[Refusal]:
 
     No row is read or changed.
     """
-    from sqlalchemy.exc import DBAPIError
-
     refusals = []
     connection.rollback()  # each statement has its own transaction, because a failure aborts it
     for right, table, statement in _statements():
@@ -67,8 +67,6 @@ def missing_rights(connection: Connection) -> list[Refusal]:
 
 def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
     """Yield PostgreSQL's sequences for row numbers that the user may not use."""
-    from sqlalchemy import text
-
     usable = text("SELECT has_sequence_privilege(pg_get_serial_sequence(:name, 'id'), 'USAGE')")
     for table in ("structjob_logs", "structjob_dead_letters"):
         if not connection.execute(usable, {"name": table}).scalar():
@@ -79,12 +77,6 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
 
 def write_and_roll_back(connection: Connection) -> Refusal | None:
     """Insert a large event and roll it back; return the fault if that failed."""
-    from sqlalchemy import insert
-    from sqlalchemy.exc import DBAPIError
-
-    from structjob.store.expressions import utc_now
-    from structjob.store.tables import logs
-
     try:
         connection.execute(insert(logs).values(**_EVENT, ts=utc_now(), message=_incompressible()))
     except DBAPIError as exc:
@@ -114,8 +106,6 @@ def write_to_directory(directory: Path) -> str | None:
 
 
 def _statements() -> Iterator[tuple[str, str, str]]:
-    from structjob.store.tables import metadata
-
     for table in metadata.sorted_tables:
         column = table.columns.keys()[-1]
         # No row meets the conditions, but the database still checks the right.

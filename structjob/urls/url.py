@@ -16,7 +16,7 @@ from structjob.exceptions import InvalidURL
 from structjob.spool.places import Places, for_file, for_server
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from sqlalchemy import URL as URL  # noqa: PLC0414 -- callers name it in annotations
 
 DEFAULT = "sqlite:///structjob.db"
 """The database of a tracker without a URL: a file in the working directory."""
@@ -42,7 +42,7 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
 
     Any other driver (``mysql+pymysql://``) is replaced, so that an application can pass its own URL
     unchanged. The options are checked later, when a store is created
-    (`structjob.store.driver_options`, `structjob.store.tls`).
+    (`structjob.urls.driver_options`, `structjob.urls.tls`).
 
     Args:
         url: A URL as text or from SQLAlchemy; the path of an SQLite file, as text or a path object;
@@ -145,7 +145,7 @@ def with_schema(url: str | os.PathLike[str] | URL | None, schema: str) -> URL:
     Raises:
         InvalidURL: if the database is not PostgreSQL, or the name is not valid for a schema.
     """
-    from structjob.store.driver_options import SCHEMA, schema_of
+    from structjob.urls.driver_options import SCHEMA, schema_of
 
     parsed = parse(url)
     if parsed.get_backend_name() != "postgresql":
@@ -195,7 +195,7 @@ def identity(url: URL) -> str:
     if there is one. The user, the password and the other options are not part of it. The default
     port is the same as no port, and all names of this host are the same.
     """
-    from structjob.store.driver_options import hosts_of, search_path
+    from structjob.urls.driver_options import hosts_of, search_path
 
     path = sqlite_path(url)
     if path is not None:

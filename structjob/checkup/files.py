@@ -1,0 +1,173 @@
+"""The file of an SQLite database, and what its disk and this user allow."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from structjob.checkup import trial
+from structjob.checkup.finding import Finding, Verdict, in_bytes
+from structjob.machine.host import is_network
+from structjob.store.sqlite import has_temporary_directory
+
+LITTLE_SPACE = 1 << 30
+NO_SPACE = 1 << 20
+"""Bytes of free space below which neither the database nor the spool can take another batch."""
+
+LARGE_WAL = 256 << 20
+
+
+def file(path: Path, shown: str) -> Iterator[Finding]:
+    try:
+        info = path.stat()
+    except PermissionError as exc:
+        yield Finding("file", "problem", f"{shown} cannot be looked at: {exc.strerror}", OTHER_USER)
+        return
+    except OSError:
+        if not path.parent.is_dir():
+            yield Finding(
+                "file",
+                "problem",
+                f"{shown} cannot be created: its directory does not exist",
+                f"mkdir -p {path.parent}",
+            )
+        elif not os.access(path.parent, os.W_OK):
+            yield Finding(
+                "file",
+                "problem",
+                f"{shown} cannot be created: {forbidden(path.parent)}",
+                OTHER_USER,
+            )
+        else:
+            advice = "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
+            yield Finding("file", "problem", f"there is no database {shown}", advice)
+        yield from space(path.parent, "disk")
+        return
+    refused = next((one for one in (path, path.parent) if not os.access(one, os.W_OK)), None)
+    if refused is not None:
+        yield Finding(
+            "file", "problem", f"{shown} cannot be written to: {forbidden(refused)}", OTHER_USER
+        )
+    elif info.st_mode & 0o077:
+        yield Finding(
+            "file",
+            "warning",
+            f"others may read or write {shown} ({stat.filemode(info.st_mode)})",
+            f"chmod 600 {path}",
+        )
+    else:
+        yield Finding(
+            "file",
+            "ok",
+            f"{shown}, {in_bytes(info.st_size)}, {stat.filemode(info.st_mode)}",
+            details={"bytes": info.st_size},
+        )
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and (size := wal.stat().st_size) > LARGE_WAL:
+        yield Finding(
+            "wal",
+            "warning",
+            f"{wal.name} has {in_bytes(size)}: a reader keeps SQLite from copying it back",
+            "end what reads for hours",
+        )
+    if refused is None:
+        yield from _writing(path)
+    yield from _damage(path)
+    if not has_temporary_directory():
+        found = "SQLite finds no directory for temporary files that can be written to: large queries sort in memory"
+        yield Finding(
+            "temporary files",
+            "warning",
+            found,
+            "set SQLITE_TMPDIR to a directory that can be written to",
+        )
+    yield from network(path.parent, "the database")
+    yield from space(path.parent, "disk")
+
+
+def _writing(path: Path) -> Iterator[Finding]:
+    """Report a file that cannot be written; it may still be readable."""
+    try:
+        refused = trial.write_to_file(path)
+    except trial.Locked:
+        found = f"another program has held the write lock for {trial.LONG_LOCK:g} s; no other program can write"
+        yield Finding(
+            "lock",
+            "problem",
+            found,
+            f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}",
+        )
+        return
+    if refused is None:
+        yield Finding("write", "ok", "a large event was inserted and rolled back")
+    elif "not a database" not in refused:  # reported below
+        yield Finding(
+            "write",
+            "problem",
+            f"{path} takes no writes: {refused}",
+            "check the disk, its quota and how it is mounted",
+        )
+
+
+def _damage(path: Path) -> Iterator[Finding]:
+    found, whole = trial.damage(path)
+    if found is not None:
+        if "not a database" in found:  # reported below
+            return
+        restore = f"restore it from a backup, or save what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 new.db"
+        yield Finding("damage", "problem", f"the file is damaged: {found}", restore)
+    elif whole:
+        yield Finding("damage", "ok", "none found by SQLite's quick check")
+    else:
+        yield Finding(
+            "damage",
+            "ok",
+            f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not looked at",
+        )
+
+
+OTHER_USER = "run this and the program as the user whose it is, or have its owner changed"
+
+
+def forbidden(path: Path) -> str:
+    """Return the owner and the permissions of *path*, and the current user."""
+    info = path.stat()
+    return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"
+
+
+def network(path: Path, what: str) -> Iterator[Finding]:
+    if is_network(path):
+        yield Finding(
+            "network",
+            "warning",
+            f"{what} is on a network file system, where locks prove little",
+            "keep it on a disk of this machine",
+        )
+
+
+def space(path: Path, check: str) -> Iterator[Finding]:
+    if not os.path.isdir(path):
+        return
+    free = shutil.disk_usage(path).free
+    if free < LITTLE_SPACE:
+        verdict: Verdict = "warning" if free >= NO_SPACE else "problem"
+        yield Finding(
+            check,
+            verdict,
+            f"{in_bytes(free)} free at {path}",
+            "make room: a full disk is where events begin to be dropped",
+        )
+    else:
+        yield Finding(check, "ok", f"{in_bytes(free)} free", details={"free": free})

@@ -1,0 +1,36 @@
+"""The result of a check, and how its numbers are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of a check.
+
+    Args:
+        check: The name of the check.
+        verdict: ``ok``, ``warning`` (it works now, but may soon fail) or ``problem``.
+        found: What was found.
+        advice: How to fix it.
+        details: The same as numbers, for programs.
+    """
+
+    check: str
+    verdict: Verdict
+    found: str
+    advice: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def in_bytes(number: float) -> str:
+    """Return a number of bytes with its unit."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
