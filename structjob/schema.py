@@ -34,7 +34,7 @@ class Schema:
         self._shown = shown or masked(url)
 
     def revision(self) -> str | None:
-        """Return the revision of the tables; ``None`` if there are none.
+        """Return the revision of the tables; ``None`` without tables.
 
         Raises:
             StoreUnavailable: also if the file does not exist.
