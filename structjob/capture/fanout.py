@@ -183,7 +183,8 @@ class FanOut:
             encoder = self.encoder
             if scope is not None and scope.bound:
                 given = {**scope.bound, **given}
-            if level[0] >= _ERROR:
+            number = level[0]
+            if number >= _ERROR:
                 columns = error_columns(level, message, given, logger, columns)
             if encoder.plain.issuperset(given):
                 attrs: dict[str, Any] = given  # type: ignore[assignment]  # structlog's event dict is a dict
@@ -209,18 +210,19 @@ class FanOut:
             ):
                 attrs_json = encoder.check(attrs_json, attrs, message_json)
             attrs_shown = attrs_json
-            if columns is not None:
+            if columns is None:  # plain keys never conflict with keys of the scope
+                if scope is not None:
+                    stored, shown = scope.columns, scope.shown
+                else:
+                    stored = shown = b""
+                if logger is not None:
+                    name = field_json("logger", logger_name(logger, encoder.redactor))
+                    stored, shown = stored + name, shown + name
+            else:
                 if logger is not None:
                     columns.setdefault("logger", logger_name(logger, encoder.redactor))
                 stored, shown = columns_json(scope, columns), shown_json(scope, columns, attrs)
                 attrs_shown = shown_attrs(attrs_json, attrs)
-            elif scope is not None:  # plain keys never conflict with keys of the scope
-                stored, shown = scope.columns, scope.shown
-            else:
-                stored = shown = b""
-            if logger is not None and columns is None:
-                name = field_json("logger", logger_name(logger, encoder.redactor))
-                stored, shown = stored + name, shown + name
             body = event_body(
                 text[1],
                 micros,
@@ -231,11 +233,10 @@ class FanOut:
                 else with_parent(attrs_json, scope),
                 stored,
             )
-            number = level[0]
             if stored_before:
                 pass
-            elif scope is not None and scope.recorder is not None:
-                scope.recorder.put(body, number)
+            elif scope is not None and (recorder := scope.recorder) is not None:
+                recorder.put(body, number)
             else:
                 hand_over(body, number)
             if number < self._least:
