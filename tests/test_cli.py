@@ -117,7 +117,7 @@ def test_it_is_a_module_too(shell: Shell) -> None:
         (("jobs", "--status", "odd"), 2, "'odd' is not one of"),
         (("jobs", "--since", "whenever"), 2, "is no time"),
         (("jobs", "--limit", "0"), 2, "0"),
-        (("logs", "--tail", "3", "--limit", "3"), 2, "--tail"),
+        (("logs", "--last", "3", "--limit", "3"), 2, "--last"),
         (("logs", "-f", "--limit", "3"), 2, "--follow"),
         (("logs", "-w", "novalue"), 2, "key=value"),
         (("logs", "--since", "1h", "--until", "2h"), 2, "swap them"),
@@ -154,7 +154,7 @@ def test_an_error_is_one_clear_message_and_an_exit_code(
     ("words", "code", "following"),
     [
         (("show", "nope"), 3, "jobs"),
-        (("logs", "--around", "1:1"), 3, "logs --tail 20"),
+        (("logs", "--around", "1:1"), 3, "logs --last 20"),
         (("errors", "show", "zzz"), 3, "errors --all"),
         (("cancel", "{done}"), 1, "show {done}"),
     ],
@@ -273,7 +273,7 @@ def test_reading_leaves_no_trace(shell: Shell) -> None:
 
 def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     """``structjob logs | head -1`` shows one line and no traceback (R49)."""
-    line = f"{' '.join(COMMAND)} logs --tail 5000 | head -1"
+    line = f"{' '.join(COMMAND)} logs --last 5000 | head -1"
     shell.python(MANY, "sqlite:///many.db")
     env = environment(STRUCTJOB_DATABASE_URL="sqlite:///many.db")
     done = subprocess.run(

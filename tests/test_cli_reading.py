@@ -94,7 +94,7 @@ def test_jobs_as_json_is_an_array(shell: Shell) -> None:
         (("--owner", "bob"), ["import"]),
         (("--category", "batch"), ["nightly"]),
         (("--project", "moon"), ["verify-checksums", "vm-migrate"]),
-        (("--text", "pg-01"), ["verify-checksums"]),
+        (("--grep", "pg-01"), ["verify-checksums"]),
         (("--roots", "--owner", "ada"), ["vm-migrate"]),
         (("--context-id", "vm-9"), ["vm-migrate"]),
         (("--since", "-1h", "--operation", "import"), ["import"]),
@@ -134,10 +134,10 @@ def test_a_root_whose_parent_is_in_another_database(
 def test_jobs_of_one_family(shell: Shell) -> None:
     """The children of a job, and whatever shares its correlation id (R20, R49)."""
     (parent,) = shell.json("jobs", "--operation", "vm-migrate")
-    assert [job["operation"] for job in shell.json("jobs", "--parent", parent["id"])] == [
+    assert [job["operation"] for job in shell.json("jobs", "--parent-id", parent["id"])] == [
         "verify-checksums"
     ]
-    related = shell.json("jobs", "--correlation", parent["correlation_id"])
+    related = shell.json("jobs", "--correlation-id", parent["correlation_id"])
     assert [job["operation"] for job in related] == ["verify-checksums", "vm-migrate"]
 
 
@@ -446,7 +446,7 @@ def test_times_are_local_unless_asked(shell: Shell) -> None:
     ("options", "expected"),
     [
         (("gui-17", "-w", "n=3"), ["chunk copied"]),
-        (("gui-17", "-w", "vm=pg-01", "--tail", "2"), ["chunk copied"] * 2),
+        (("gui-17", "-w", "vm=pg-01", "--last", "2"), ["chunk copied"] * 2),
         (("gui-17", "-w", "vm=pg-01", "-n", "2"), ["chunk copied"] * 2),
         (("gui-17", "-w", "vm=pg-01", "--limit", "1"), ["chunk copied"]),
         (("gui-17", "-l", "warning"), ["disk is slow"]),
@@ -461,7 +461,7 @@ def test_times_are_local_unless_asked(shell: Shell) -> None:
         (("--stream", "stdout"), []),
         (("--since", "-1h", "--grep", "service"), ["service started"]),
         (("--until", "yesterday"), []),
-        (("--tail", "0"), []),
+        (("--last", "0"), []),
     ],
 )
 def test_logs_filters(shell: Shell, options: tuple[str, ...], expected: list[str]) -> None:
@@ -530,7 +530,7 @@ asyncio.run(main())
         ("logs", "j"),
         ("sessions",),
         ("verify",),
-        ("export", "--lines"),
+        ("export", "--logs"),
     ):
         said = live.ok("--db", "jobs.db", *words, "--json=array" if "logs" in words else "--json")
         assert not set(said) & set("\u202e\x9b\x7f\u2028\u2066"), words
@@ -699,4 +699,4 @@ def test_jobs_are_found_by_metadata_and_by_how_long_they_took(shell: Shell) -> N
         one["job_id"] for one in shell.json("jobs", "--attempts", "--operation", operation)
     } == {job["id"] for job in shell.json("jobs", "--operation", operation)}
     assert "do not go with it" in shell.run("jobs", "--watch", "--slower").stderr.decode()
-    assert shell.json("logs", "--trace", "f" * 32) == []
+    assert shell.json("logs", "--trace-id", "f" * 32) == []

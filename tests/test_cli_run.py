@@ -75,7 +75,7 @@ def test_json_leaves_stdout_to_the_job(shell: Shell) -> None:
     """With --json all that the program prints is on stderr, and stdout is one JSON document; the
     exit code is the program's (R48, R49).
     """
-    done = shell.run("run", "--json", "--name", "n", "--", "sh", "-c", "echo out; exit 3")
+    done = shell.run("run", "--json", "--operation", "n", "--", "sh", "-c", "echo out; exit 3")
     assert (done.returncode, done.stderr) == (3, b"out\n")
     told, stored = json.loads(done.stdout), job_of(shell)
     assert told == {
@@ -128,7 +128,7 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
     (R1, R19, R48).
     """
     options = (
-        "--name",
+        "--operation",
         "nightly",
         "--type",
         "backup",
@@ -140,6 +140,8 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
         "batch",
         "--context-id",
         "vm-9",
+        "--correlation-id",
+        "request-42",
     )
     shell.ok(
         "run",
@@ -164,6 +166,7 @@ def test_the_options_describe_the_job(shell: Shell) -> None:
         "project": "moon",
         "category": "batch",
         "context_id": "vm-9",
+        "correlation_id": "request-42",
         "id": "mine-1",
     }
     assert {name: job[name] for name in expected} == expected
@@ -178,7 +181,7 @@ def test_what_is_said_of_it_need_not_be_utf_8(shell: Shell) -> None:
     asked for, too (R31, R49).
     """
     assert (
-        shell.ok("run", "-m", "file=caf\udce9.txt", "--name", "\udcff", "--", "echo", "hi")
+        shell.ok("run", "-m", "file=caf\udce9.txt", "--operation", "\udcff", "--", "echo", "hi")
         == "hi\n"
     )
     job = job_of(shell)
@@ -768,7 +771,7 @@ asyncio.run(main())
 """
     shell.ok(
         "run",
-        "--name",
+        "--operation",
         "outer",
         "--",
         "sh",
@@ -884,7 +887,7 @@ def test_killed_with_its_program_running(shell: Shell) -> None:
     """
     process = shell.start(
         "run",
-        "--name",
+        "--operation",
         "victim",
         "--",
         "bash",

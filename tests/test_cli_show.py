@@ -272,7 +272,7 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
     assert "next:  structjob" in typed(url, "show", "2803a2f4")
     assert typed(url, "show", "2803a2f4").endswith(" logs 2803a2f4\n")
     assert [
-        one["id"] for one in json.loads(typed(url, "jobs", "--parent", "2803a2f4", "--json"))
+        one["id"] for one in json.loads(typed(url, "jobs", "--parent-id", "2803a2f4", "--json"))
     ] == ["c"]
     assert "copied" in typed(url, "logs", "backup")
     assert "job not found: backups" in typed(url, "show", "backups", code=3)
@@ -330,5 +330,5 @@ def test_logs_without_a_pager_name_tail(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("structjob.cli.lines.is_terminal", lambda _: True)
     for name, value in (("COLUMNS", "80"), ("LINES", "24"), ("NO_PAGER", "1"), ("NO_COLOR", "1")):
         monkeypatch.setenv(name, value)
-    assert typed(url, "logs", "j").endswith(" logs j --tail 50\n")
-    assert "next:" not in typed(url, "logs", "j", "--tail", "5")
+    assert typed(url, "logs", "j").endswith(" logs j --last 50\n")
+    assert "next:" not in typed(url, "logs", "j", "--last", "5")

@@ -122,7 +122,7 @@ def test_every_filter_has_an_option(shell: Shell) -> None:
     """
     for options, expected in (
         (("-l", "success", "--exact"), {"checksums match"}),
-        (("--type", "task", "--kind", "log"), {"chunk copied"}),
+        (("--scope", "task", "--kind", "log"), {"chunk copied"}),
         (("--category", "batch", "--kind", "step_start"), {"load"}),
         (
             ("--project", "moon", "--kind", "log"),
@@ -133,7 +133,7 @@ def test_every_filter_has_an_option(shell: Shell) -> None:
         assert {event["message"] for event in shell.json("logs", *options)} == expected, options
     correlation = shell.json("logs", "--grep", "disk is slow")[0]["correlation_id"]
     assert {
-        event["correlation_id"] for event in shell.json("logs", "--correlation", correlation)
+        event["correlation_id"] for event in shell.json("logs", "--correlation-id", correlation)
     } == {correlation}
 
 
@@ -186,20 +186,20 @@ def test_a_pipe_is_imported(shell: Shell, live: Shell) -> None:
 
 
 def test_lines_for_other_programs(shell: Shell) -> None:
-    """``export --lines`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``;
+    """``export --logs`` gives JSON lines and ``--csv`` a table, both with the filters of ``logs``;
     formulas are defused (R36, R49).
     """
     lines = [
-        json.loads(line) for line in shell.ok("export", "--lines", "-w", "vm=pg-01").splitlines()
+        json.loads(line) for line in shell.ok("export", "--logs", "-w", "vm=pg-01").splitlines()
     ]
     assert [line["attrs"]["n"] for line in lines] == [0, 1, 2, 3, 4]
     rows = list(csv.DictReader(shell.ok("export", "--csv", "gui-17", "--kind", "log").splitlines()))
     assert [row["message"] for row in rows][:1] == ["chunk copied"]
     assert json.loads(rows[0]["attrs"]) == {"n": 0, "vm": "pg-01"}
-    assert shell.ok("export", "--lines", "-w", "vm=pg-01", "--json") == shell.ok(
-        "export", "--lines", "-w", "vm=pg-01"
+    assert shell.ok("export", "--logs", "-w", "vm=pg-01", "--json") == shell.ok(
+        "export", "--logs", "-w", "vm=pg-01"
     )
-    assert shell.json("export", "--lines", "-w", "vm=pg-01", "-o", "lines.jsonl") == {
+    assert shell.json("export", "--logs", "-w", "vm=pg-01", "-o", "lines.jsonl") == {
         "file": "lines.jsonl",
         "lines": len(lines),
     }
@@ -228,7 +228,7 @@ def test_what_is_exported_cannot_steer_the_terminal(live: Shell) -> None:
         "".join(json.dumps(one) + "\n" for one in (job, event))
     )
     live.ok("import", "old.jsonl")
-    for words in (("export", "mine"), ("export", "--lines"), ("export", "--csv")):
+    for words in (("export", "mine"), ("export", "--logs"), ("export", "--csv")):
         _, shown = live.in_a_terminal(*words)
         assert not set("\x1b\x9b\u202e") & set(shown)
         assert "2J" in shown

@@ -96,7 +96,7 @@ def test_what_failed_and_why_is_found_by_following_the_commands(ask):
     assert [json.loads(line)["message"].strip() for line in every.splitlines()] == [
         "ERROR IN CONTACTING RM."
     ] * 147
-    warned = ask("logs", application, "-l", "warning", "--grep", "renew lease", "--tail", "1")
+    warned = ask("logs", application, "-l", "warning", "--grep", "renew lease", "--last", "1")
     assert "for 356 seconds" in warned
 
 

@@ -125,7 +125,7 @@ def _failure(exc: StructjobError, db: str) -> Failure:
     if isinstance(exc, JobNotFound):
         return Failure(str(exc), code=3, hint=command_line("jobs", db=db))
     if isinstance(exc, EventNotFound):
-        return Failure(str(exc), code=3, hint=command_line("logs", "--tail", "20", db=db))
+        return Failure(str(exc), code=3, hint=command_line("logs", "--last", "20", db=db))
     if isinstance(exc, ErrorGroupNotFound):
         return Failure(str(exc), code=3, hint=command_line("errors", "--all", db=db))
     if isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL):

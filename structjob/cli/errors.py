@@ -213,7 +213,7 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
         return
     _print(group, latest.items, console(), utc=utc)
     if latest.next_cursor is not None:
-        suggest(command_line("logs", "--error", group.fingerprint, db=db.option))
+        suggest(command_line("logs", "--fingerprint", group.fingerprint, db=db.option))
     for event in latest.items[:1]:
         suggest(command_line("logs", "--around", f"{event.session_id}:{event.seq}", db=db.option))
     if group.job_id is not None:

@@ -27,10 +27,10 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
     epilog="""\b
 Examples:
   structjob export 019a3f7c -o job.jsonl.gz        a job with its children, steps and lines
-  structjob export --lines --since -1d -l error    log lines, as JSON lines
+  structjob export --logs --since -1d -l error    log lines, as JSON lines
   structjob export gui-17 --csv -o lines.csv       log lines of one job, for a spreadsheet
 
-`structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --lines and --csv only. In CSV, text
+`structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --logs and --csv only. In CSV, text
 that a spreadsheet would take for a formula gets an apostrophe before it. What goes to stdout is JSON lines, with or without --json; with
 -o, --json says what was written."""
 )
@@ -42,7 +42,7 @@ that a spreadsheet would take for a formula gets an apostrophe before it. What g
     metavar="FILE",
     help="Where to; compressed if it ends in .gz; - is stdout.",
 )
-@click.option("--lines", is_flag=True, help="Log lines only, as JSON lines.")
+@click.option("--logs", is_flag=True, help="Log lines only, as JSON lines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
 @filtered
 @options.json_output
@@ -52,7 +52,7 @@ def export(
     db: Database,
     *,
     output: Path | None,
-    lines: bool,
+    logs: bool,
     as_csv: bool,
     as_json: bool,
     no_children: bool,
@@ -68,16 +68,16 @@ def export(
             "--json and --csv both say what stdout has: leave one out, or name a file with -o."
         )
     filters = chosen(given, id_)
-    if not lines and not as_csv:
+    if not logs and not as_csv:
         if id_ is None:
-            raise click.UsageError("Name a job, or say --lines or --csv for log lines of all jobs.")
+            raise click.UsageError("Name a job, or say --logs or --csv for log lines of all jobs.")
         if output is not None:
             _check_name(output)
         if filters:
             raise click.UsageError(
-                "A job is exported as a whole: the options that choose lines go with --lines or --csv."
+                "A job is exported as a whole: the options that choose lines go with --logs or --csv."
             )
-    what = "csv" if as_csv else "lines" if lines else "job"
+    what = "csv" if as_csv else "logs" if logs else "job"
     execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
 
 

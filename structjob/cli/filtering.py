@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEVELS = ("debug", "info", "success", "warning", "error", "critical", "warn", "fatal")
 
 _NAMES = (
-    "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "category", "project",
+    "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "source", "category", "project",
     "correlation_id", "correlated", "trace_id", "attempt", "operation", "fingerprint",
 )  # fmt: skip
 
@@ -80,29 +80,38 @@ _OPTIONS = (
         help="Only what came by this stream; system is what was logged.",
     ),
     click.option(
-        "--type",
+        "--scope",
+        "type",
         type=click.Choice(("system", "job", "task")),
         help="Only lines of no job, of a job, or of a step.",
     ),
-    click.option("--system", is_flag=True, help="Only lines of no job."),
+    click.option("--system", is_flag=True, hidden=True),
     click.option(
         "--kind",
         metavar="NAME",
         help="Only this kind: log, output, step_end, operation_end, progress …",
     ),
-    click.option("--logger", "--source", metavar="NAME", help="Only lines of this logger."),
+    click.option("--logger", metavar="NAME", help="Only lines of this logger."),
+    click.option("--source", hidden=True),
     click.option("--category", metavar="NAME", help="Only this category."),
     click.option("--project", metavar="NAME", help="Only this project."),
     click.option(
-        "--correlation", "correlation_id", metavar="ID", help="Only lines with this correlation id."
+        "--correlation-id",
+        "--correlation",
+        "correlation_id",
+        metavar="ID",
+        help="Only lines with this correlation id.",
     ),
     click.option(
         "--correlated/--uncorrelated",
         default=None,
         help="Only lines with a correlation id, or without one.",
     ),
-    click.option("--trace", "trace_id", metavar="ID", help="Only lines with this trace id."),
     click.option(
+        "--trace-id", "--trace", "trace_id", metavar="ID", help="Only lines with this trace id."
+    ),
+    click.option(
+        "--fingerprint",
         "--error",
         "fingerprint",
         metavar="ID",

@@ -82,15 +82,23 @@ Examples:
     type=click.Choice(("created", "duration")),
     help="By duration: the longest of the newest 100,000.",
 )
-@click.option("--text", metavar="TEXT", help="Only where operation or description hold this.")
+@click.option(
+    "--grep", "text", metavar="TEXT", help="Only where operation or description hold this."
+)
 @click.option(
     "--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04."
 )
 @click.option("--until", metavar="TIME", callback=moment, help="Created before.")
-@click.option("--parent", "parent_job_id", metavar="ID", help="Only children of this job.")
+@click.option(
+    "--parent-id", "--parent", "parent_job_id", metavar="ID", help="Only children of this job."
+)
 @click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
 @click.option(
-    "--correlation", "correlation_id", metavar="ID", help="Only with this correlation id."
+    "--correlation-id",
+    "--correlation",
+    "correlation_id",
+    metavar="ID",
+    help="Only with this correlation id.",
 )
 @click.option(
     "--roots",

@@ -64,7 +64,7 @@ Examples:
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @filtered
-@click.option("-n", "--tail", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
+@click.option("-n", "--last", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
 @click.option(
     "--context",
@@ -95,7 +95,7 @@ def logs(
     follow: bool,
     context: int | None,
     around: tuple[int, int] | None,
-    tail: int | None,
+    last: int | None,
     limit: int | None,
     no_children: bool,
     **given: Any,
@@ -104,19 +104,19 @@ def logs(
     from structjob.cli.database import execute
     from structjob.cli.follow import FOLLOWED, show_tail
 
-    if tail is not None and limit is not None:
-        raise click.UsageError("--tail takes the last lines, --limit the first: use one of them.")
+    if last is not None and limit is not None:
+        raise click.UsageError("--last takes the last lines, --limit the first: use one of them.")
     if follow and (limit is not None or context or given["until"] is not None):
         raise click.UsageError(
             "--follow has no end: it goes with none of --limit, --until and --context."
         )
-    if context and tail is not None:
-        raise click.UsageError("--context and --tail do not go together: use --since instead.")
+    if context and last is not None:
+        raise click.UsageError("--context and --last do not go together: use --since instead.")
     if follow and json_form == "array":
         raise click.UsageError("--follow has no end, and so no array: use --json for JSON lines.")
     filters = chosen(given, id_)
     if around is not None:
-        if id_ is not None or filters or follow or tail is not None or limit is not None:
+        if id_ is not None or filters or follow or last is not None or limit is not None:
             raise click.UsageError("--around names one line: it goes with --context only.")
         execute(
             _neighbours(
@@ -124,7 +124,8 @@ def logs(
             )
         )
     elif follow:
-        last = tail if tail is not None or id_ is not None or "since" in filters else FOLLOWED
+        if last is None and id_ is None and "since" not in filters:
+            last = FOLLOWED
         execute(
             show_tail(
                 db,
@@ -141,7 +142,7 @@ def logs(
             json_form=json_form,
             utc=utc,
             context=context or 0,
-            tail=tail,
+            last=last,
             limit=limit,
             no_children=no_children,
         )
@@ -156,7 +157,7 @@ class _Wish:
     json_form: str | None
     utc: bool
     context: int
-    tail: int | None
+    last: int | None
     limit: int | None
     no_children: bool
 
@@ -192,8 +193,8 @@ async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: 
         screen = Screen(
             as_json=wish.json_form is not None, utc=wish.utc, about=None if job is None else job.id
         )
-        if wish.tail is not None:
-            events = _last(reader, {**scope, **filters}, wish.tail)
+        if wish.last is not None:
+            events = _last(reader, {**scope, **filters}, wish.last)
         elif wish.context:
             events = _around(reader, scope, filters, wish, screen)
         else:
@@ -215,10 +216,10 @@ def _advise(
     The output does not fit if it is longer than a terminal without a pager can show.
     """
     if screen.shown:
-        if screen.overflown and wish.tail is None and wish.limit is None:
+        if screen.overflown and wish.last is None and wish.limit is None:
             suggest(
                 command_line(
-                    "logs", *([given] if given is not None else []), "--tail", "50", db=db.option
+                    "logs", *([given] if given is not None else []), "--last", "50", db=db.option
                 )
             )
     elif narrowed:

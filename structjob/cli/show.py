@@ -145,7 +145,7 @@ def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
         if worst is not None and job.status == "completed":
             return ("show", short(worst.id))
     if job.status == "crashed":
-        return ("logs", id_, "--tail", "50")
+        return ("logs", id_, "--last", "50")
     wrong = job.status == "failed" or any(step.status in FAILED for step in found.tree.steps)
     return ("logs", id_, "-l", "warning") if wrong and job.job_type != "command" else ("logs", id_)
 

@@ -218,7 +218,7 @@ def _advise(found: Any, asked: _Question) -> None:
     elif asked.what == "volume" and any(
         found.by_level.get(level) for level in ("error", "critical")
     ):
-        suggest(command_line("logs", "-l", "error", "--tail", "20", db=option))
+        suggest(command_line("logs", "-l", "error", "--last", "20", db=option))
 
 
 # -- tables: headings and rows

@@ -26,7 +26,7 @@ Each line is shown once and none is missed, whichever process logs it; where lin
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @click.option(
     "-n",
-    "--lines",
+    "--last",
     type=click.IntRange(0),
     default=10,
     show_default=True,
@@ -42,7 +42,7 @@ def tail(
     *,
     as_json: bool,
     utc: bool,
-    lines: int,
+    last: int,
     no_children: bool,
     **given: Any,
 ) -> None:
@@ -54,5 +54,5 @@ def tail(
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)
     execute(
-        show_tail(db, id_, filters, as_json=as_json, utc=utc, last=lines, children=not no_children)
+        show_tail(db, id_, filters, as_json=as_json, utc=utc, last=last, children=not no_children)
     )

@@ -190,7 +190,7 @@ def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
             else []
         ),
         (("logs", whole, "-l", "warning"), "what went wrong"),
-        (("logs", whole, "--grep", "verified", "--tail", "5"), "what went right"),
+        (("logs", whole, "--grep", "verified", "--last", "5"), "what went right"),
     ]
     lines = [(command_line(*words, db=db.option), about) for words, about in commands]
     longest = max(len(command) for command, _ in lines)

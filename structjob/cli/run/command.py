@@ -49,7 +49,7 @@ LAST_LINE = 500
     epilog="""\b
 Examples:
   structjob run -- make test
-  structjob run --name nightly --owner ada --metadata vm=pg-01 -- ./backup.sh /srv
+  structjob run --operation nightly --owner ada --metadata vm=pg-01 -- ./backup.sh /srv
   structjob run --job-id import-17 -- python import.py     again: the job's next attempt
   structjob run --json -- make test 2>make.log | jq .result
 
@@ -67,7 +67,9 @@ once it has ended.
 A job is cancelled if a signal that was passed on ended the program, if its exit code is 128 and that signal's number, or if it fails
 within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later failures are its own.""",
 )
-@click.option("--name", metavar="TEXT", help="Operation; by default the program's name.")
+@click.option(
+    "--operation", "--name", metavar="TEXT", help="Operation; by default the program's name."
+)
 @click.option(
     "--type",
     "job_type",
@@ -81,6 +83,7 @@ within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later fa
 @click.option("--category", metavar="TEXT", help="Its category.")
 @click.option("--description", metavar="TEXT", help="What it is for.")
 @click.option("--context-id", metavar="ID", help="An id of yours that several jobs may have.")
+@click.option("--correlation-id", metavar="ID", help="Correlation id of the job and its lines.")
 @click.option("--external-id", "external_job_id", metavar="ID", help="Your own id for this job.")
 @click.option(
     "--job-id", metavar="ID", help="The job's id; one that is known already gets its next attempt."
@@ -102,7 +105,7 @@ def run(
     *,
     command: tuple[str, ...],
     as_json: bool,
-    name: str | None,
+    operation: str | None,
     spool: str | None,
     **given: Any,
 ) -> None:
@@ -114,7 +117,7 @@ def run(
 
         _check(db)
         notices.listen()
-        operation = name or operation_of(command)
+        operation = operation or operation_of(command)
         asyncio.run(
             _run(
                 program,
