@@ -59,8 +59,10 @@ def test_each_page_shows_its_content_without_an_error_and_without_sideways_scrol
     assert background == ("rgb(251, 251, 249)" if theme == "light" else "rgb(15, 17, 19)")
 
 
-def test_a_failed_child_job_needs_attention_and_the_badge_names_the_stream(watched, tmp_path):
-    """The overview lists failed jobs at any depth, and follows by the WebSocket (R47)."""
+def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, tmp_path):
+    """The overview lists failed jobs at any depth and follows by the WebSocket; from there the keys
+    lead to the failed part, its first error, how often it happened, and the lines around it (R47).
+    """
     url = f"sqlite:///{tmp_path}/demo.db"
     command = [sys.executable, "-m", "structjob", "--db", url, "demo", "--once"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
@@ -77,9 +79,45 @@ def test_a_failed_child_job_needs_attention_and_the_badge_names_the_stream(watch
         assert listed.count() == len(failed)
         assert failed[0]["operation"] in listed.first.inner_text()
         until(page, "document.querySelector('header .live').innerText === 'live · ws'")
+        # The hour of the demo is the last one, and not over.
+        chart = page.locator(".through svg.chart")
+        assert chart.locator("g").count() == 24
+        assert chart.locator("g").last.locator(".open-hour").count() == 1
+
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/jobs/{failed[0]['id']}")
+        row = page.locator("structjob-logs .row.cursor")
+        row.wait_for()
+        assert "ChecksumMismatch" in row.inner_text()
+        assert "job_id=" not in row.inner_text()
+        page.get_by_role("link", name="1× in 1 job").wait_for()
+        page.keyboard.press("x")
+        page.wait_for_url("**/errors/*")
+        assert page.locator(".errsum dd").first.inner_text() == "1"
+        row.wait_for()
+        assert "ChecksumMismatch" in row.inner_text()
+        page.get_by_text("file verified").first.wait_for()
         page.close()
     finally:
         stop(server)
+
+
+def test_an_opened_line_has_each_value_beside_its_name(site, watched):
+    """Whether or not a row has buttons (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-17")
+    page.locator("structjob-logs .row.cursor").wait_for()
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    names = page.locator("structjob-logs .kv > span:not(.do)")
+    names.first.wait_for()
+    values = page.locator("structjob-logs .kv > div")
+    assert names.count() == values.count() >= 5
+    for name, value in zip(names.all(), values.all(), strict=True):
+        left, right = name.bounding_box(), value.bounding_box()
+        assert abs(left["y"] - right["y"]) < 2, name.inner_text()
+        assert left["x"] < right["x"], name.inner_text()
 
 
 def test_every_key_does_what_the_help_says(site, watched):
@@ -335,5 +373,13 @@ def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path)
         for path in ("", "jobs"):
             page.goto(empty + path)
             page.get_by_role("heading", name="No jobs in this database yet").wait_for()
+        # What is to be typed fills the database that the page shows.
+        typed = page.locator("pre.code").first.inner_text()
+        assert typed == f"structjob --db {tmp_path}/empty.db demo"
+        page.get_by_role("button", name="copy").first.wait_for()
+        page.goto(f"{empty}logs")
+        page.get_by_role("heading", name="No lines in this database yet").wait_for()
+        page.goto(f"{empty}logs?level=error")
+        page.get_by_text("Without the filters there is no line in this database").wait_for()
     finally:
         stop(server)

@@ -1,18 +1,18 @@
 // Charts as SVG: histogram of lines, throughput of jobs, bars a day, a line with its median.
 
 import { html, useEffect, useRef, useState } from "./ui.js";
-import { count, day, duration, hour, sameDay, step as axisStep } from "./format.js";
+import { count, day, duration, sameDay, step as axisStep, tickText, zoneChoice } from "./format.js";
 
 const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 
 /** Labels of a time axis: [{x: share, text}]. */
 export function timeLabels(start, end, most = 8) {
   const length = axisStep(end - start, most);
-  const offset = new Date(start).getTimezoneOffset() * 60_000;
+  const offset = zoneChoice.utc ? 0 : new Date(start).getTimezoneOffset() * 60_000;
   const out = [];
   for (let t = Math.ceil((start - offset) / length) * length + offset; t < end; t += length) {
     const midnight = !out.length ? false : !sameDay(t, out.at(-1).time);
-    out.push({ time: t, x: (t - start) / (end - start), text: length >= 86_400_000 ? day(t) : midnight ? `${day(t)} ${hour(t)}` : hour(t) });
+    out.push({ time: t, x: (t - start) / (end - start), text: length >= 86_400_000 ? day(t) : midnight ? `${day(t)} ${tickText(t, length)}` : tickText(t, length) });
   }
   return out;
 }
@@ -84,14 +84,14 @@ export function Throughput({ data, onHover, hover, onChoose }) {
         ${h > 0 && !open && html`<rect class="b-done" x=${x + 1} width=${Math.max(1, w - 3)} y=${y(one.completed) - 1} height="2" />`}${list.map(mark)}</g>`;
     })}
     <line class="rugline" x1=${left} x2=${width} y1=${base + 0.5} y2=${base + 0.5} />
-    ${data.length > 1 && timeLabels(Date.parse(data[0].start), Date.parse(data.at(-1).end), width > 700 ? 8 : 3).map((one) => html`<text x=${left + one.x * (width - left)} y=${marks ? 159 : 150}>${one.text}</text>`)}</svg>`;
+    ${data.length > 1 && timeLabels(Date.parse(data[0].start), Date.parse(data.at(-1).end), width > 700 ? 8 : 3).filter((one) => (1 - one.x) * (width - left) > 32).map((one) => html`<text x=${left + one.x * (width - left)} y=${marks ? 159 : 150}>${one.text}</text>`)}</svg>`;
 }
 
 /** A bar a day; only the last one may be red. */
 export function DayBars({ counts, days = 28, bad = true, width = 150, height = 22 }) {
   const most = Math.max(1, ...counts);
   const w = width / days;
-  return html`<svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${`${counts.reduce((a, b) => a + b, 0)} in ${days} days`}><line class="base" x1="0" x2=${width} y1=${height - 0.5} y2=${height - 0.5} />
+  return html`<svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} preserveAspectRatio="none" role="img" aria-label=${`${counts.reduce((a, b) => a + b, 0)} in ${days} days`}><line class="base" x1="0" x2=${width} y1=${height - 0.5} y2=${height - 0.5} />
     ${counts.map((n, i) => n > 0 && html`<rect class=${`spark-bar ${bad && i === counts.length - 1 ? "last" : ""}`} x=${i * w + 0.5} width=${w - 1} y=${height - 1 - Math.max(2, ((height - 2) * n) / most)} height=${Math.max(2, ((height - 2) * n) / most)} />`)}</svg>`;
 }
 

@@ -46,6 +46,11 @@ export function hour(time) {
   const [, , , h, m] = parts(time);
   return `${two(h)}:${two(m)}`;
 }
+/** A label of an axis whose labels are *length* milliseconds apart: 14:03, 14:03:22, 22.184. */
+export function tickText(time, length) {
+  if (length >= MINUTE) return hour(time);
+  return length >= SECOND ? clock(time, false) : clock(time).slice(6);
+}
 /** 28 Nov, with the year where it is not the present one. */
 export function day(time) {
   const [y, m, d] = parts(time);
@@ -79,7 +84,7 @@ export function duration(ms) {
   if (ms == null || Number.isNaN(ms)) return "–";
   if (ms < 1) return "<" + THIN + "1" + THIN + "ms";
   if (ms < SECOND) return Math.round(ms) + THIN + "ms";
-  if (ms < MINUTE) return (Math.floor(ms / 100) / 10).toFixed(1) + THIN + "s";
+  if (ms < MINUTE - 50) return (ms / SECOND).toFixed(1) + THIN + "s";
   if (ms < HOUR) return Math.floor(ms / MINUTE) + THIN + "m " + two(Math.floor((ms % MINUTE) / SECOND)) + THIN + "s";
   if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h " + two(Math.floor((ms % HOUR) / MINUTE)) + THIN + "m";
   return Math.floor(ms / DAY) + THIN + "d " + Math.floor((ms % DAY) / HOUR) + THIN + "h";

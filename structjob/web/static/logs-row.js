@@ -1,12 +1,16 @@
 // The rows of a viewer as elements.
 
-import { clock, count, day, duration, full, zone } from "./format.js";
+import { clock, count, day, duration, full, plural, zone } from "./format.js";
 import { el, errorOf, folded, frames, shown, valueText } from "./logs-text.js";
 import { idOf } from "./logs-window.js";
 
 const LETTERS = { debug: "D", info: "I", success: "S", warning: "W", error: "E", critical: "C" };
-// Attributes of the library's own lines that the row or the panel shows in another way.
+// Attributes that the row or the panel shows in another way.
 const HIDDEN = new Set(["exception", "traceback", "parent_job_id", "error_message"]);
+// Lines that report the state of a job or step, and what their message or their columns say already:
+// the same as on the command line (structjob/text/rendering.py).
+const OWN = /^(operation|step)_(created|start|end|error|crashed|crash_withdrawn)$/;
+const SAID = new Set(["step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "error_type", "last_lines", "attempt_number", "max_attempts", "retry_delay", "total_steps", "total_steps_completed", "retry_possible"]);
 
 /** What a column of the list shows of a line. */
 export function cell(line, column) {
@@ -30,9 +34,10 @@ export function lineNode(line, view) {
   message.setAttribute("part", "message");
   const attrs = el("span", "attrs");
   const used = new Set(view.columns.filter((one) => one.startsWith("attr.")).map((one) => one.slice(5)));
+  const own = OWN.test(line.kind);
   let shownAttrs = 0;
   for (const [key, value] of Object.entries(line.attrs || {})) {
-    if (HIDDEN.has(key) || used.has(key) || shownAttrs > 24) continue;
+    if (HIDDEN.has(key) || used.has(key) || shownAttrs > 24 || (own && SAID.has(key))) continue;
     shownAttrs += 1;
     const attr = el("span", "attr", el("i", "", shown(key, view.find), "="), shown(valueText(value).slice(0, 400), view.find));
     attr.setAttribute("part", "attr");
@@ -105,7 +110,7 @@ function hint(line, view) {
   const error = errorOf(line);
   const parts = frames(error.traceback).filter((one) => one.file);
   const own = parts.filter((one) => one.own).length;
-  const button = el("button", "lib", `▸ ${error.type}: `, shown(error.message.slice(0, 300), view.find), ` (${parts.length} frames, ${own} yours)`);
+  const button = el("button", "lib", `▸ ${error.type}: `, shown(error.message.slice(0, 300), view.find), ` (${plural(parts.length, "frame")}, ${own} yours)`);
   button.type = "button";
   button.tabIndex = -1;
   button.dataset.act = "open";
@@ -118,7 +123,7 @@ export function tracebackNodes(text, whole, find = "") {
   const parts = frames(text);
   const all = parts.filter((one) => one.file);
   if (!all.length) return [el("div", "last", shown(text, find, true))];
-  out.push(el("div", "from", `Traceback, most recent call last · ${all.length} frames, ${all.filter((one) => one.own).length} yours`));
+  out.push(el("div", "from", `Traceback, most recent call last · ${plural(all.length, "frame")}, ${all.filter((one) => one.own).length} yours`));
   const draw = (frame) => {
     out.push(el("div", frame.own ? "own" : "from", `${frame.file}:${frame.line} in ${frame.name}`));
     frame.code.forEach((code) => out.push(el("div", "code", shown(code, find))));
@@ -126,7 +131,7 @@ export function tracebackNodes(text, whole, find = "") {
   for (const one of whole ? parts : folded(parts)) {
     if (one.file) draw(one);
     else if (one.folded) {
-      const button = el("button", "lib", `▸ ${one.folded.length} ${one.folded.length === 1 ? "frame" : "frames"} in ${one.names}`);
+      const button = el("button", "lib", `▸ ${plural(one.folded.length, "frame")} in ${one.names}`);
       button.type = "button";
       button.dataset.act = "whole";
       out.push(button);

@@ -67,7 +67,7 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
 .open > * { padding-left: 14px; } .own { font-weight: 500; } .code { color: var(--ink2); padding-left: calc(14px + 4ch); }
 .lib { display: block; border: 0; background: none; padding: 0 0 0 14px; color: var(--ink3); cursor: pointer; font-size: 12px; line-height: 20px; text-align: left; }
 .last { color: var(--err); font-weight: 500; } .from { color: var(--ink3); }
-.kv { display: grid; grid-template-columns: minmax(80px, 160px) minmax(0, 1fr) auto; gap: 0 10px; } .kv > span { color: var(--ink3); overflow: hidden; text-overflow: ellipsis; }
+.kv { display: grid; grid-template-columns: minmax(80px, 160px) minmax(0, 1fr) auto; gap: 0 10px; } .kv > span { grid-column: 1; color: var(--ink3); overflow: hidden; text-overflow: ellipsis; }
 .kv div { grid-column: 2; } .kv .do { grid-column: 3; visibility: hidden; } .kv > :hover + .do, .kv .do:hover, .kv .do:focus-within { visibility: visible; }
 .open button.do, .do button { border: 0; background: none; font: inherit; color: var(--accent); cursor: pointer; padding: 0 4px; }
 .strip { position: absolute; inset: 0 0 0 auto; width: 30px; border-left: 1px solid var(--line); background: var(--well); cursor: pointer; overflow: hidden; }

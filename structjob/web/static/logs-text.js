@@ -83,7 +83,7 @@ export function frames(traceback) {
       parts.push(frame);
     } else if (/^(During handling|The above exception)/.test(lines[i])) {
       parts.push({ from: lines[i].startsWith("During") ? "was raised while this was handled" : "was raised from" });
-    } else if (/^Traceback|^\s*$/.test(lines[i])) {
+    } else if (/^Traceback|^\s*$|^\[job_id=.*\]$/.test(lines[i])) { // the note with the ids, which the page shows
       continue;
     } else {
       parts.push({ last: lines[i] });

@@ -8,7 +8,7 @@ import { remember, zoneChoice } from "./format.js";
 
 export const html = htm.bind(h);
 export { useEffect, useRef, useState };
-export { useMemo } from "preact/hooks";
+export { useLayoutEffect, useMemo } from "preact/hooks";
 
 // State glyphs, 12 by 12: each differs in outline. Strokes and fills are classes: no inline style.
 const SHAPES = {

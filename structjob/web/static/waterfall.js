@@ -170,7 +170,7 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
       <pattern id="hatch-bad" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="b-bad" width="5" height="2.2" /></pattern>
       <pattern id="hatch-run" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="h-run" width="5" height="1.2" /></pattern></defs></svg>
     <div class="wf-head" role="row"><span role="columnheader">Step</span><span class="took" role="columnheader">Took</span>
-      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span style=${{ left: `${(100 * t) / axis.length}%` }}>${clockAxis ? hour(start + t) : t === 0 ? "0" : short(t)}</span>`)}
+      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span class=${t > 0.93 * axis.length ? "end" : ""} style=${{ left: `${(100 * t) / axis.length}%` }}>${clockAxis ? hour(start + t) : t === 0 ? "0" : short(t)}</span>`)}
       ${running && html`<span class="nowflag" style=${{ left: `${(100 * (present - start)) / axis.length}%` }}>${frozen ? hour(frozen) : "now"}</span>`}</span></div>
     ${virtual && html`<div style=${{ height: `${from * ROW}px` }}></div>`}
     ${rows.slice(from, to).map(({ node, depth }, i) => {
@@ -184,7 +184,7 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
           <${Glyph} of=${node.status} /><span class="nm" title=${node.name}>${node.name}</span>
           ${node.kind === "group" && html`<span class="note">×${count(node.all.length)} <span class="ok">✓</span> ${count(node.ok)}${node.bad > 0 && html` <span class="err">✗</span> ${count(node.bad)}`} · p95 ${duration(node.p95)}</span>`}
           ${node.kind === "job" && html`<a class="tag" href=${href("jobs", record.id)} tabindex="-1" onClick=${(event) => event.stopPropagation()} title=${`open ${record.operation}`}>job</a>`}
-          ${note && html`<span class="note">${note}</span>`}<span class="note only-small">${duration(elapsed)}</span></span>
+          ${note && html`<span class="note wide">${note}</span>`}${depth < 2 && node.kind !== "job" && html`<span class="note only-small">${duration(elapsed)}</span>`}</span>
         <span class="took" role="gridcell">${node.kind === "more" ? "" : duration(node.kind === "group" ? (node.end ?? present) - node.start : elapsed)}</span>
         <span class="plot" role="gridcell"><span class="visually-hidden">${node.start && Number.isFinite(node.start) ? `starts after ${duration(node.start - start)}, ${node.status}` : node.status}</span><svg class="lane" aria-hidden="true">${lines}${running && html`<line class="nowline" x1=${`${(100 * (present - start)) / axis.length}%`} x2=${`${(100 * (present - start)) / axis.length}%`} y1="0" y2="24" />`}<${Bar} node=${node} axis=${axis} marks=${marks.get(node.id)} present=${present} /></svg></span></div>`;
     })}

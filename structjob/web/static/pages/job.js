@@ -110,7 +110,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
 
   usePage({
     title: `${job.operation} ${job.external_job_id ?? ""} ${job.status}`,
-    keys: [...(running ? [["r", "resume"], ["G", "end"]] : []), ["e E", "error"], ["[ ]", "step"], ["c", "context"], ["w", "wrap"], ["u", "UTC"], ...(selected ? [["Esc", "leave step filter"]] : [])],
+    keys: [...(running ? [["r", "resume"], ["G", "end"]] : []), ["e E", "error"], ["[ ]", "step"], ["c", "context"], ["w", "wrap"], ["u", "UTC"], ...(data.group ? [["x", "how often"]] : []), ...(selected ? [["Esc", "leave step filter"]] : [])],
     facts: running ? `read in ${count(readMs)}\u202fms` : "job ended · stream closed",
     on: {
       "[": () => stepBy(-1), "]": () => stepBy(1), F: failed, S: slowest,
@@ -128,7 +128,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
   return html`
     <div class="head"><div class="grow">
       <h1><${Glyph} of=${job.status} /><b>${job.operation}</b><span class="ink2">${job.description ?? ""}</span><span class=${word.color}>${word.text}</span></h1>
-      <div class="facts-line"><span>job <span class="mono">${job.external_job_id || job.id.slice(-12)}</span></span>${job.owner && html`<span>by <b>${job.owner}</b></span>`}
+      <div class="facts-line"><span>job <span class="mono">${job.external_job_id || job.id.slice(-8)}</span></span>${job.owner && html`<span>by <b>${job.owner}</b></span>`}
         ${data.session && html`<span>on <a href=${href("sessions", job.session_id)}><b>${data.session.host}</b> pid ${data.session.pid}</a></span>`}
         <span title=${full(job.started_at ?? job.created_at)}>${job.started_at ? "started" : "created"} <b>${when(job.started_at ?? job.created_at)}</b> ${zone(job.started_at ?? job.created_at)}, ${ago(job.started_at ?? job.created_at)}</span>
         ${job.started_at && html`<span>${job.status === "running" ? "running" : "took"} <b>${duration(took(job))}</b></span>`}

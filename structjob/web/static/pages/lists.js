@@ -1,6 +1,6 @@
 // What the overview and the lists need: changes as they come, a database without jobs.
 
-import { html, showState, useEffect, useRef } from "../ui.js";
+import { Copy, html, showState, useEffect, useRef } from "../ui.js";
 import { api } from "../route.js";
 
 const OFTEN = 2000, POLLED = 5000, SELDOM = 30_000;
@@ -22,10 +22,22 @@ export function useChanges(channel, changed) {
   }, [channel]);
 }
 
-export function FirstRun() {
-  const code = 'async with structjob.Tracker("sqlite:///structjob.db") as tracker:\n    async with tracker.job("vm-migrate", external_job_id="gui-17"):\n        async with structjob.step("copy", total=3) as step:\n            async for part in step.track(["a", "b", "c"]):\n                log.info("part copied", part=part)  # on disk when it returns';
-  return html`<div class="state big"><h1>No jobs in this database yet</h1><p>The first job will appear here without a reload.</p><ol>
-    <li>See it work, with real files, one retry and one failure:<pre class="code">structjob demo</pre></li>
-    <li>Make any program a job:<pre class="code">structjob run -- rsync -a /srv/photos backup:/srv</pre></li>
-    <li>Or track your own code:<pre class="code">${code}</pre></li></ol></div>`;
+/** What to type for a first job, in this very database where its name is one that can be typed. */
+export function FirstRun({ what = "jobs" }) {
+  const name = document.querySelector('meta[name="structjob-name"]')?.content ?? "";
+  const shown = /^(\.?\/|[A-Z]:\\|\w+:\/\/[^[*]+$)/i.test(name) ? name : null;
+  const command = shown ? `structjob --db ${/^[\w./:@%+-]+$/.test(shown) ? shown : `'${shown}'`}` : "structjob --db URL";
+  const code = `import structjob, structlog
+
+structjob.configure()
+log = structlog.get_logger()
+with structjob.Tracker("${shown ?? "URL"}") as tracker, tracker.job("import") as job:
+    with job.step("copy", total=3) as step:
+        for part in step.track(["a", "b", "c"]):
+            log.info("part copied", part=part)  # on disk when it returns`;
+  const Code = ({ text }) => html`<div class="code"><pre class="code" tabindex="0">${text}</pre><${Copy} text=${text} /></div>`;
+  return html`<div class="scroll" tabindex="-1"><div class="state big"><h1>No ${what} in this database yet</h1><p>${what === "jobs" ? "The first job will appear here without a reload." : "A program that opens a tracker stores them."}${shown ? "" : " URL stands for the address of this database."}</p><ol>
+    <li>See it work, with real files, one retry and one failure:<${Code} text=${`${command} demo`} /></li>
+    <li>Make any program a job:<${Code} text=${`${command} run -- rsync -a /srv/photos backup:/srv`} /></li>
+    <li>Or track your own code:<${Code} text=${code} /></li></ol></div></div>`;
 }

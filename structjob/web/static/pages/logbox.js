@@ -1,6 +1,6 @@
 // A viewer with its bar: filters as chips, counts of the database, find.
 
-import { Chip, html, showState, useEffect, useMemo, useRef, useState } from "../ui.js";
+import { Chip, html, showState, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { copy } from "../ui.js";
 import { count } from "../format.js";
 import { api, permanent, setQuery } from "../route.js";
@@ -71,14 +71,15 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
   const [adding, setAdding] = useState(false);
   const [context, setContext] = useState(false);
   const key = JSON.stringify(filter);
-  useEffect(() => {
+  // Before the viewer's first frame: it would read the lines of all jobs otherwise.
+  useLayoutEffect(() => {
     const node = box.current;
     if (boxRef) boxRef.current = node;
     node.client = api;
     node.channels = channels;
     node.atEnd = end;
     const on = {
-      "structjob-state": ({ detail }) => showState(detail),
+      "structjob-state": ({ detail }) => { if (detail.state !== "ended") showState(detail); }, // the page says what it shows
       "structjob-counts": ({ detail }) => {
         if (detail.histogram) { const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
       },
@@ -98,7 +99,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
     for (const [name, run] of Object.entries(on)) node.addEventListener(name, run);
     return () => { for (const [name, run] of Object.entries(on)) node.removeEventListener(name, run); };
   }, [query.toString(), Boolean(onOpen)]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const node = box.current;
     node.toggleAttribute("follow", Boolean(follow));
     if (start) node.startAt(start);

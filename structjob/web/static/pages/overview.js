@@ -9,13 +9,23 @@ import { FirstRun, useChanges } from "./lists.js";
 
 const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", "28d": "1d" };
 
+/** Intervals that begin with an hour or day of the clock; the last one is not over. */
+function intervals(window) {
+  const bucket = BUCKETS[window] ?? "1h", length = span(bucket);
+  const shift = length < 3_600_000 ? 0 : new Date().getTimezoneOffset() * 60_000;
+  const end = (Math.floor((Date.now() - shift) / length) + 1) * length + shift;
+  const from = end - Math.ceil(span(window) / length) * length;
+  return { since: new Date(from).toISOString(), until: new Date(end).toISOString(), bucket };
+}
+
 async function load(window, project, signal) {
   const since = `-${window}`, more = project ? { project } : {};
+  const chart = { ...intervals(window), by: "ended", limit: 1000, ...more };
   const quiet = (promise, other) => promise.catch(() => other);
   const [running, ended, through, usual, bad, errors, sessions, volume, any] = await Promise.all([
     api.jobs({ status: "running", root: 1, limit: 30, ...more }, signal),
     api.statistics("operations", { since, by: "ended", limit: 200, ...more }, signal),
-    api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", limit: 1000, ...more }, signal),
+    api.statistics("throughput", chart, signal),
     quiet(api.statistics("operations", { since: "-28d", limit: 500, ...more }, signal), []),
     api.jobs({ status: "failed,crashed", since, limit: 8, ...more }, signal),
     quiet(api.errors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
@@ -23,7 +33,7 @@ async function load(window, project, signal) {
     quiet(api.statistics("volume", { since, ...more }, signal), null),
     quiet(api.jobs({ limit: 1 }, signal), { items: [1] }),
   ]);
-  const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { since, by: "ended", bucket: BUCKETS[window] ?? "1h", operation: one.operation, limit: 1000, ...more }, signal), [])])));
+  const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { ...chart, operation: one.operation }, signal), [])])));
   return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any.items.length };
 }
 
@@ -31,14 +41,17 @@ export default function Overview({ query }) {
   const window = span(query.get("window")) ? query.get("window") : "24h";
   const { data, error, took: ms, reload } = useData((signal) => load(window, query.get("project"), signal), [window, query.get("project")]);
   const [hover, setHover] = useState(null);
+  const [at, setAt] = useState(-1);
   useChanges("jobs", reload);
   useEffect(() => {
     if (error) dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: reload } }));
     else if (data) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
   }, [error, data]);
+  // What needs attention, then what runs: j and k go through both, Enter opens.
+  const move = (by) => { const items = ["line-item", "run-item"].flatMap((name) => [...document.querySelectorAll(`main a.${name}`)]); if (!items.length) return false; const to = Math.max(0, Math.min(items.length - 1, at + by)); setAt(to); items[to].focus(); return true; };
   usePage({
-    title: "", keys: [["/", "search"], ["o", "overview"], ["J", "jobs"], ["L", "logs"], ["R", "errors"]],
-    facts: data ? `${plural(data.sessions.length, "live session")} · answered in ${count(ms)}\u202fms` : "", on: { r: () => reload() },
+    title: "", keys: [["j k", "needs attention"], ["⏎", "open"], ["/", "search"], ["J", "jobs"], ["L", "logs"], ["R", "errors"]],
+    facts: data ? `${plural(data.sessions.length, "live session")} · answered in ${count(ms)}\u202fms` : "", on: { r: () => reload(), j: () => move(1), k: () => move(-1) },
   });
   if (!data) return error ? html`<${Failed} error=${error} retry=${reload} />` : null;
   if (data.none) return html`<${FirstRun} />`;
@@ -70,13 +83,14 @@ export default function Overview({ query }) {
       <thead><tr><th scope="col">Operation</th><th scope="col" class="r">Ended ↓</th><th scope="col" class="r wide">Completed</th><th scope="col" class="r">Failed</th><th scope="col" class="r wide">p50</th><th scope="col" class="r">p95</th><th scope="col" class="r wide">p99</th><th scope="col" class="wide">p95 over ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}, dashed: median of 4 weeks</th><th scope="col" class="wide"></th><th scope="col" class="r">Now</th></tr></thead>
       <tbody>${data.ended.map((one) => {
         const usual = data.usual.get(one.operation);
-        const ratio = usual?.p95_ms && one.p95_ms ? one.p95_ms / usual.p95_ms : null;
+        const before = (usual?.completed ?? 0) - one.completed; // runs to compare with
+        const ratio = before >= 5 && usual.p95_ms && one.p95_ms ? one.p95_ms / usual.p95_ms : null;
         const slow = ratio !== null && ratio > 1.5;
         const running = data.running.filter((job) => job.operation === one.operation).length;
         return html`<tr key=${one.operation}><td class="name"><a href=${href("jobs", "", { operation: one.operation, since })}>${one.operation}</a></td><td class="r">${count(one.completed + one.failed + one.crashed + one.cancelled)}</td><td class="r wide">${percent(one.success_rate, 1)}</td>
           <td class="r">${one.crashed > 0 && html`<${Glyph} of="crashed" /> `}${one.failed + one.crashed ? html`<a class="err" href=${href("jobs", "", { operation: one.operation, since, status: "failed,crashed", root: 0 })}>${count(one.failed + one.crashed)}</a>` : html`<span class="dim">0</span>`}</td>
           <td class="r ink2 wide">${duration(one.p50_ms)}</td><td class=${`r ${slow ? "warn" : ""}`}><b>${duration(one.p95_ms)}</b></td><td class="r ink2 wide">${duration(one.p99_ms)}</td>
-          <td class="wide"><${Line} values=${(data.trends.get(one.operation) ?? []).map((bucket) => bucket.p95_ms)} median=${usual?.p95_ms} warn=${slow} /></td><td class=${`wide ${slow ? "warn" : "ink2"}`}>${slow ? html`<${Glyph} of="slower" /> ${ratio.toFixed(1)}× usual` : ratio === null ? "" : "as usual"}</td>
+          <td class="wide"><${Line} values=${(data.trends.get(one.operation) ?? []).map((bucket) => bucket.p95_ms)} median=${before >= 5 ? usual.p95_ms : null} warn=${slow} /></td><td class=${`wide ${slow ? "warn" : "ink2"}`}>${slow ? html`<${Glyph} of="slower" /> ${ratio.toFixed(1)}× usual` : ratio === null ? "" : "as usual"}</td>
           <td class="r">${running ? html`<a class="accent" href=${href("jobs", "", { operation: one.operation, status: "running" })}><${Glyph} of="running" /> ${count(running)}</a>` : html`<span class="dim">–</span>`}</td></tr>`;
       })}</tbody></table></div></div>`;
 }

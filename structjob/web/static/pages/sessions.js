@@ -1,6 +1,6 @@
 // The programs that log here: whether they live, and whether every line of theirs is accounted for.
 
-import { Copy, Glyph, Segments, html, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
+import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
 import { ago, clock, count, duration, full, plural, rough, when, zone } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { Failed } from "./common.js";
@@ -27,7 +27,7 @@ function List({ query }) {
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
   usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session_id)), r: reload } });
   if (error && !data) return html`<${Failed} error=${error} retry=${reload} />`;
-  return html`<div class="bar"><${Segments} label="which" value=${alive ? "live" : ""} onChoose=${(value) => setQuery({ live: value ? "1" : null })} items=${[["", "All"], ["live", "Live"]]} /><span class="dim wide">one row a running program: where it runs, and when it was last heard of</span></div>
+  return html`<div class="bar"><${Segments} label="which" value=${alive ? "live" : ""} onChoose=${(value) => setQuery({ live: value ? "1" : null })} items=${[["", "All"], ["live", "Live"]]} /><span class="dim wide">one row for each program that opened a tracker: where it runs, and when it last gave a sign of life</span></div>
     ${data && !rows.length ? html`<div class="state"><h1>No ${alive ? "live " : ""}session</h1><p>A session begins when a program opens a tracker.</p></div>` : html`<div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl sess" aria-label="sessions"><colgroup><col /><col class="c-st" /><col class="c-host wide" /><col class="c-pid wide" /><col class="c-time wide" /><col class="c-day" /><col class="c-n" /><col class="c-n wide" /><col class="c-id wide" /></colgroup>
       <thead><tr><th scope="col">Program</th><th scope="col">Status</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Pid</th><th scope="col" class="r wide">Started ↓</th><th scope="col" class="r">Heartbeat</th><th scope="col" class="r">Lines</th><th scope="col" class="r wide">Jobs now</th><th scope="col" class="r wide">Session</th></tr></thead>
       <tbody ref=${body}>${rows.map((one, i) => html`<tr key=${one.session_id} class=${i === at ? "cur" : ""} onClick=${() => setAt(i)}><td><div class="job"><${Glyph} of=${glyphOf(one)} label=${wordOf(one)} /><a class="name" href=${href("sessions", one.session_id)}>${one.service ?? "program"}</a><span class="what">${one.version ?? ""}</span></div></td><td class=${glyphOf(one) === "crashed" ? "err" : glyphOf(one) === "silent" ? "warn" : "ink2"}>${wordOf(one)}</td>
@@ -41,6 +41,7 @@ function One({ id, query }) {
     return { one, gaps: gaps?.items ?? gaps, verify };
   }, [id]);
   const viewer = useRef(null);
+  useEffect(() => { live.value = { kind: "ended", text: data?.one.session.ended_at ? "ended" : "not followed" }; }, [data]);
   usePage({ title: `Session ${id}`, keys: [["j k", "line"], ["e E", "error"], ["c", "context"], ["w", "wrap"]], facts: data ? `session ${id}` : "", on: {} });
   if (error && !data) return error.status === 404 ? html`<div class="state big"><h1>No session has the number <span class="mono">${id}</span></h1><p>${error.message}</p><a class="btn" href=${href("sessions")}>All sessions</a></div>` : html`<${Failed} error=${error} retry=${reload} />`;
   if (!data) return null;
