@@ -5,6 +5,7 @@ It imports none of structjob's other modules until a test uses a fixture.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Generator, Iterator, Sequence
@@ -65,6 +66,7 @@ class Tracked:
         Raises:
             AssertionError: if there is no such job, or more than one. The message lists the jobs.
         """
+        __tracebackhide__ = True
         found = [job for job in self.jobs if job.operation == operation]
         if len(found) != 1:
             raise AssertionError(self._failure(f"{len(found) or 'no'} jobs {operation!r}, not one"))
@@ -96,8 +98,15 @@ class Tracked:
             AssertionError: if the assertion fails. The message shows the jobs, their steps and the
                 last log lines.
         """
+        __tracebackhide__ = True
         job = self.job(operation)
         expected = {"status": status, **fields}
+        known = [field.name for field in dataclasses.fields(job)]
+        if unknown := [name for name in fields if name not in known]:
+            raise TypeError(
+                f"a job has no field {unknown[0]!r}; it has {', '.join(known)}. "
+                "Of an error, assert `tracked.job(…).error.type`, `.message` or `.traceback`"
+            )
         if result is not _ANY:
             expected["result"] = result
         wrong = [
@@ -130,6 +139,7 @@ class Tracked:
             AssertionError: if no event matches. The message shows the differences from the most
                 similar event.
         """
+        __tracebackhide__ = True
         events = self.events
         expected = {"message": message, "level": level, "operation": job}
         expected = {name: value for name, value in expected.items() if value is not None}
@@ -160,6 +170,7 @@ class Tracked:
         Raises:
             AssertionError: if there is such an event or job.
         """
+        __tracebackhide__ = True
         wrong = [
             f"  {event.level}: {event.message}"
             for event in self.events

@@ -872,3 +872,17 @@ async def test_the_loggers_name_is_a_column_and_shown_beside_an_attribute_of_tha
     assert [stored[each].logger for each in ("plain", "special", "own")] == ["a.b", "a.b", "a.b"]
     assert stored["own"].attrs == {"logger": "other", "n": 1}
     assert (stored["special"].kind, stored["special"].attrs) == ("log", {"kind": "mine", "n": 1})
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_a_program_that_forgets_to_set_up_logging_is_told(db_url, caplog, logs):
+    """R27: it tracks jobs, its log lines are in no database, and nothing else would say so."""
+    with structjob.Tracker(db_url) as tracker:
+        if logs:
+            structjob.install()
+        for _ in range(2):
+            with tracker.job("nightly"):
+                pass
+    said = [record.getMessage() for record in caplog.records if record.name == "structjob"]
+    assert len(said) == (not logs)
+    assert all("call structjob.configure() when the program starts" in line for line in said)

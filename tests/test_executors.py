@@ -193,3 +193,35 @@ async def test_worker_processes_record_what_they_log(database, tmp_path, how, ki
         assert found == sorted(
             [("None", 99, None), *((name, n, jobs[name]) for name in "ab" for n in range(3))]
         )
+
+
+async def test_a_step_in_a_worker_process_keeps_the_job_of_its_lines(tracker, caplog):
+    """R22, R27: what a step logs belongs to the job of the other process; so does a child of it."""
+    async with tracker.job("etl", owner="ada") as job:
+        headers = ids()
+
+    def work():
+        with structjob.extract(headers).as_current():
+            log.info("before")
+            with structjob.step("part"):
+                log.info("within")
+                assert ids()["X-Job-ID"] == job.id
+                with structjob.step("deeper"):
+                    log.info("deeper")
+                with structjob.job("kid"):
+                    log.info("of the kid")
+            log.info("after")
+
+    await asyncio.to_thread(work)
+    events = await tracker.logs.list(job=job, kind="log")
+    assert [(event.message, event.step, event.operation) for event in events] == [
+        ("before", None, None),
+        ("within", "part", None),
+        ("deeper", "deeper", None),
+        ("of the kid", None, "kid"),
+        ("after", None, None),
+    ]
+    (kid,) = await tracker.jobs.children(job.id)
+    assert (kid.operation, kid.owner) == ("kid", None)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "structjob"]
+    assert f"'part' belongs to the job {job.id} of another process and is not tracked" in said

@@ -1024,6 +1024,7 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch,
     """Rules of the surface, faults 33h: tracking never breaks a program, under `-W error` neither;
     the message names the user's line.
     """
+    structjob.configure(console=False)
     monkeypatch.setattr(contexts, "_warned_untracked", False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -639,7 +639,7 @@ async def test_other_wrong_use(tracker):
     async with tracker.job("a") as job:
         with pytest.raises(
             InvalidState,
-            match="try 1 was not made: write `async with attempt:` around the work",
+            match="try 1 was not made: write `with attempt:` or `async with attempt:` around the work",
         ):
             async for _ in job.retrying("forgotten"):
                 pass

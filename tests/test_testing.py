@@ -307,3 +307,13 @@ def test_the_program_of_the_documentation_runs(pytester):
     pytester.runpytest_subprocess(
         "-p", "no:structjob", "-p", "structjob.testing", "-o", "asyncio_mode=auto"
     ).assert_outcomes(passed=2)
+
+
+def test_a_field_that_jobs_do_not_have_is_named_with_those_they_have(tracked):
+    """R50: an assertion with a wrong name says which names there are."""
+    with tracked.tracker.job("a"):
+        pass
+    with pytest.raises(
+        TypeError, match=r"no field 'error_type'; it has id, operation, status.*error"
+    ):
+        tracked.assert_job("a", error_type="ValueError")

@@ -288,13 +288,17 @@ async def test_durations(tracker, start):
     assert 2_000 <= copied.attrs["duration_ms"] < 30_000
     assert copied.message == f"copy took {copied.attrs['duration_str']}"
     assert copied.attrs["files"] == 3
+    (taken,) = [one for one in events if one.message.startswith("s took ")]
+    assert taken.step == "s"
     (record,) = await tracker.jobs.steps(job.id)
     assert (record.total, record.metadata, record.status) == (5, {"source": "nfs"}, "completed")
     (end,) = [one for one in events if one.kind == "step_end"]
     assert end.attrs["rows"] == 7
 
 
-@pytest.mark.parametrize("start", [None, "now", True, datetime(2026, 1, 1)])
+@pytest.mark.parametrize(
+    "start", [None, "now", True, datetime(2026, 1, 1), -5, float("nan"), float("inf")]
+)
 async def test_what_is_no_time_is_refused(tracker, start):
     """R25: with what to type instead."""
     async with tracker.job("a") as job:
@@ -422,3 +426,15 @@ async def test_without_a_tracker_they_log_through_structlog():
         job.summarize(rows=1)
     assert [one["event"] for one in said][:2] == ["step by name", "failed"]
     assert said[-1]["event"] == "of the step"
+
+
+def test_a_library_that_uses_structjob_leaves_no_trace_in_a_program_that_does_not(caplog):
+    """R26: neither a warning about steps outside a job, nor attributes of ours in its output."""
+    with capture_logs() as said, structjob.step("fetch", total=2) as step:
+        step.log.info("fetched", rows=3)
+        structjob.current_job().log_step("parse", "parsed", kind="csv")
+    assert said == [
+        {"event": "fetched", "rows": 3, "log_level": "info"},
+        {"event": "parsed", "kind": "csv", "log_level": "info"},
+    ]
+    assert caplog.records == []

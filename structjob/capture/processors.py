@@ -216,3 +216,19 @@ def check_setup() -> None:
             "structlog was configured again after structjob was set up: events of loggers that are first used from now on are not "
             "recorded; call structjob.install() after that structlog.configure()"
         )
+
+
+def check_overlooked() -> None:
+    """Warn once if a job ends in a program that never called `configure` or `install`.
+
+    Its log lines are not recorded, and nothing else would say so.
+    """
+    SETUP.overlooked = False
+    processors = structlog.get_config()["processors"]
+    if not is_recording(processors) and not any(
+        isinstance(processor, structlog.testing.LogCapture) for processor in processors
+    ):
+        diagnostics.warning(
+            "jobs are tracked here, and log lines are not recorded: call structjob.configure() when the program starts, or "
+            "structjob.install() after your structlog.configure()"
+        )

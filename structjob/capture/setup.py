@@ -27,12 +27,15 @@ class Setup:
         watched: Whether structlog's processors are expected to record, since `configure` or
             `install` was called.
         warned: Whether they do not record, and a warning was logged.
+        overlooked: Whether a program that tracks jobs may have forgotten `configure` and `install`.
+            False once a warning was logged, and on the command line of structjob.
     """
 
     __slots__ = (
         "_installed",
         "fan_out",
         "inserted",
+        "overlooked",
         "processors",
         "renamer",
         "warned",
@@ -49,10 +52,11 @@ class Setup:
         self.renamer: structlog.processors.EventRenamer | None = None
         self.inserted: list[tuple[list[Any], Any]] = []
         self.watched = self.warned = False
+        self.overlooked = True
 
     def watch(self) -> None:
         """Expect structlog's processors to record from now on."""
-        self.watched, self.warned = True, False
+        self.watched, self.warned, self.overlooked = True, False, False
 
     @property
     def encoder(self) -> Encoder:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
+from structjob.capture.setup import SETUP
 from structjob.context.propagation import RemoteContext, remote_scope
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import diagnostics
@@ -28,6 +29,7 @@ from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import NO_TRACKER, current_host, untracked_job
 from structjob.process import on_reset
+from structjob.spool.routing import tracked_before
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
@@ -174,17 +176,24 @@ _warned_untracked = False
 def warn_untracked(name: str) -> None:
     """Warn once in the library's log that steps run outside a job, with the place in the user's
     code.
+
+    Steps of a library are no reason to warn a program that does not use structjob.
     """
     global _warned_untracked
-    if _warned_untracked:
+    if _warned_untracked or not (SETUP.watched or tracked_before()):
         return
     _warned_untracked = True
     frame = sys._getframe(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
         frame = frame.f_back
-    job = current_job()
+    scope, job = current_scope(), current_job()
     why = "runs outside a job and is not tracked; open one with tracker.job()"
-    if job is not None and job.status.terminal:
+    if job is None and scope is not None and scope.job_id is not None:
+        why = (
+            f"belongs to the job {scope.job_id} of another process and is not tracked: what it logs belongs to that job; "
+            "to track steps, open a job here with tracker.job() or structjob.job()"
+        )
+    elif job is not None and job.status.terminal:
         why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
     # Not `warnings.warn`, because with `-W error` it would raise in the user's code.
     diagnostics.warning(

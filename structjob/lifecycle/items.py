@@ -34,6 +34,8 @@ class Items(Generic[T]):
         if not isinstance(self._items, Iterable):
             raise InvalidArgument(
                 f"{type(self._items).__name__} is an async iterable: write `async for`"
+                if isinstance(self._items, AsyncIterable)
+                else f"step.track() takes an iterable, not {self._items!r}"
             )
         return self._each(self._items)
 

@@ -14,6 +14,8 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from structjob.capture.processors import check_overlooked
+from structjob.capture.setup import SETUP
 from structjob.context.errors import (
     Classifier,
     annotate,
@@ -501,8 +503,15 @@ class Job(Cancellable):
 
     def _scope_of(self, step: Step | None = None) -> Scope:
         """Return the scope of the job, or of one of its steps."""
-        if not self._host.tracked:  # no ids, because no data is stored under them
-            return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
+        if not self._host.tracked:  # no ids of its own, because no data is stored under them
+            around = self._parent
+            if around is None or around.job_id is None:
+                return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
+            # Events belong to the job around it: one of another process, or one that has ended.
+            named = step is not None and around.step_id is None
+            scope = around.within(step.name) if step is not None and named else around.copied()
+            scope.job, scope.step = self, step
+            return scope
         span = (step is not None and step._span) or self._span or span_of(self._parent)
         return Scope(
             recorder=self._host.recorder,
@@ -700,6 +709,8 @@ class Job(Cancellable):
             }
             attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
         self._event(level, "operation_end", attrs)
+        if SETUP.overlooked:
+            check_overlooked()
         if HOOKS and self._began:
             self._announce("ended", exc, self._duration_ms)
         end_span(self)

@@ -308,7 +308,7 @@ class _Tries(Generic[H]):
         # without this check the loop would never end
         if self._begun and self.state.outcome is None:
             raise InvalidState(
-                f"try {self.state.attempt_number} was not made: write `async with attempt:` around the work"
+                f"try {self.state.attempt_number} was not made: write `with attempt:` or `async with attempt:` around the work"
             )
         self._begun = True
         if self._delay is not None:

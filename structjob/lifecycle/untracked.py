@@ -95,7 +95,10 @@ def current_host() -> JobHost:
 
 
 def untracked_job(operation: str) -> Job:
-    """Return a running job that is not recorded, for steps outside jobs."""
-    job = Job(NO_TRACKER, operation, parent=None, options=JobOptions())
+    """Return a running job that is not recorded, for steps outside jobs of this process.
+
+    What is logged in it keeps the ids of the scope around it.
+    """
+    job = Job(NO_TRACKER, operation, parent=current_scope(), options=JobOptions())
     job.begin_untracked()
     return job

@@ -7,15 +7,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from structjob.capture.event import Kind
 from structjob.capture.logger import ABSENT, as_structlog, success
+from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.handle import Handle, duration_fields
+from structjob.lifecycle.host import OPEN_HOSTS
 
 if TYPE_CHECKING:
     from structjob.lifecycle.steps import Step
@@ -27,15 +30,26 @@ _CLOCK = 1e9
 """A larger number is a time in seconds since 1970, not a value of `time.monotonic`."""
 
 
+def is_used() -> bool:
+    """Return whether this program uses structjob.
+
+    A library may use it in a program that does not. Then its events are the library's words only.
+    """
+    return SETUP.watched or OPEN_HOSTS.first is not None
+
+
 def _method(level: str) -> Any:
     kind = ERROR if level in ("error", "critical", "exception") else INFO
 
-    @as_structlog(ABSENT=ABSENT, kind=kind, level=level, success=success, enter_scope=enter_scope, current_scope=current_scope)  # fmt: skip
+    @as_structlog(
+        ABSENT=ABSENT, kind=kind, level=level, success=success, enter_scope=enter_scope, current_scope=current_scope, is_used=is_used,
+    )  # fmt: skip
     def method(self: Any, event: Any = ABSENT, /, *args: Any, **fields: Any) -> None:
         if event is ABSENT:
             event = fields.pop("event", None)
-        own = kind if "kind" not in fields else kind.beside(fields["kind"])
-        fields = {**self._about(), **fields, "kind": own}
+        fields = {**self._about(), **fields}
+        if is_used():
+            fields["kind"] = kind if "kind" not in fields else kind.beside(fields["kind"])
         former = current_scope()
         enter_scope(self._scope() or former)
         try:
@@ -199,6 +213,7 @@ class StepVocabulary(Handle):
 
     __slots__ = ()
     if TYPE_CHECKING:
+        name: Any
         _summary: dict[str, Any]
         _began: float
 
@@ -225,18 +240,20 @@ class StepVocabulary(Handle):
             InvalidArgument: if *start* is not one of these.
         """
         lasted = duration_fields(seconds_since(self._began if start is None else start))
-        self.log.info(f"it took {lasted['duration_str']}", **{**lasted, **fields})
+        self.log.info(f"{self.name} took {lasted['duration_str']}", **{**lasted, **fields})
 
     def summarize(self, **fields: Any) -> None:
         """Add *fields* to the attributes of the step's last event."""
         self._summary.update(fields)
 
     def _numbers(self) -> dict[str, Any]:
+        if not self._host.tracked:
+            return {}
         return {name: value for name, value in self._named_in_events().items() if name != "step"}
 
 
 def seconds_since(start: float | datetime) -> float:
-    """Return the seconds from *start* to now, at least 0.
+    """Return the seconds from *start* to now; 0 if *start* is later, by another clock.
 
     Raises:
         InvalidArgument: if *start* is not a time.
@@ -247,7 +264,7 @@ def seconds_since(start: float | datetime) -> float:
                 f"start must be an aware datetime, {start} has no time zone: datetime.now(UTC)"
             )
         return max(0.0, (datetime.now(UTC) - start).total_seconds())
-    if isinstance(start, bool) or not isinstance(start, int | float):
+    if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start < inf:
         raise InvalidArgument(
             f"start must be time.monotonic(), time.time() or an aware datetime, not {start!r}"
         )

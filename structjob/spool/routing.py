@@ -91,6 +91,11 @@ def waits_for_tracker() -> bool:
     return _default is not None or _closed_level is None
 
 
+def tracked_before() -> bool:
+    """Return whether a tracker is open in this process, or was."""
+    return _default is not None or _closed_level is not None
+
+
 def default() -> Recorder | None:
     """Return the recorder of events without a job: that of the first tracker that is still open."""
     return _default

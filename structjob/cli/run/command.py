@@ -277,8 +277,10 @@ async def _run(
 
 async def _opened(db: Database, spool: str | None) -> Tracker:
     """Return an open tracker. If no directory can be used for a spool, lines wait in memory."""
+    from structjob.capture.setup import SETUP
     from structjob.tracker import Tracker
 
+    SETUP.overlooked = False  # this process does not log; the program's output is recorded
     with suppress(SpoolError):
         return await Tracker(db.url, service="structjob run", spool=spool or True).open(
             required=False
