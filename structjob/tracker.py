@@ -29,12 +29,11 @@ from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
 from structjob.lifecycle.handle import redacted
-from structjob.lifecycle.host import OPEN_HOSTS
+from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, id_of
 from structjob.retention.policy import PruneResult, Retention
-from structjob.spool import routing
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
 
@@ -959,13 +958,10 @@ class Tracker:
         return self._host.classifier
 
 
-def host_of(tracker: Tracker | None = None) -> Host | None:
+def host_of(tracker: Tracker | None = None) -> JobHost | None:
     """Return the host that jobs use, of *tracker* or of the default tracker.
 
-    The default tracker is the one that was opened first and is still open. Events without a job go
-    to it. Return None if no tracker is open.
+    The default tracker is the one that was opened first and is still open, in a forked child also
+    that of its parent. Events without a job go to it. Return None if no tracker is open.
     """
-    if tracker is not None:
-        return tracker._host
-    recorder = routing.default()
-    return next((host for host in shutdown.open_hosts() if host.recorder is recorder), None)
+    return OPEN_HOSTS.first if tracker is None else tracker._host

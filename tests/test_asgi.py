@@ -4,6 +4,7 @@
 
 import asyncio
 import contextlib
+import logging
 import re
 import signal
 import socket
@@ -27,6 +28,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 import structjob
+import structjob.web
 from structjob import asgi
 from structjob.exceptions import InvalidArgument, InvalidState
 
@@ -35,6 +37,12 @@ log = structlog.get_logger("app")
 
 async def job_of(tracker, response):
     return await tracker.jobs.get(response.headers["x-job-id"])
+
+
+def asked_of(app):
+    """A client that asks the application without a server."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://x")
 
 
 async def events_of(tracker, response):
@@ -226,6 +234,41 @@ async def test_routes_that_a_framework_tells_afterwards(tracker):
     assert (await job_of(tracker, response)).operation == "GET /items/{n:int}"
 
 
+async def test_routes_of_another_kind_are_not_asked(tracker):
+    """Litestar's application has `routes`, too: they cannot match, and the template is in the scope
+    afterwards. The job's last event and its error are named by it.
+    """
+
+    async def app(scope, receive, send):
+        scope["path_template"] = "/items/{n}"
+        await send({"type": "http.response.start", "status": 503, "headers": []})
+        await send({"type": "http.response.body"})
+
+    class Litestar:
+        routes = (object(),)
+
+        async def __call__(self, scope, receive, send):
+            await app({**scope, "app": self} if scope["path"] == "/app" else scope, receive, send)
+
+    litestar = Litestar()
+    outer = Starlette(routes=[Mount("/mounted", litestar)])
+    asgi.install(outer, tracker)
+    for asked, app_, operation in (
+        ("/items/7", asgi.JobMiddleware(litestar, tracker), "GET /items/{n}"),
+        ("/mounted/items/7", outer, "GET /mounted/{path}"),
+    ):
+        async with asked_of(app_) as client:
+            response = await client.get(asked)
+        job = await job_of(tracker, response)
+        assert (job.operation, job.status) == (operation, "failed")
+        (event,) = await tracker.logs.list(job=job, kind="operation_end")
+        assert event.operation == operation
+    assert {error.operation for error in await tracker.errors.list()} == {
+        "GET /items/{n}",
+        "GET /mounted/{path}",
+    }
+
+
 async def test_background_tasks_belong_to_the_job(tracker):
     """R48: their lines and errors do, and they are no part of the response's time."""
     done = asyncio.Event()
@@ -289,6 +332,9 @@ async def test_a_client_that_leaves(tracker, way):
                 await asyncio.sleep(0.01)
         (job,) = await tracker.jobs.list()
     assert (job.status, job.result["status"]) == ("cancelled", 499)
+    if way != "hanging upload":  # there, the framework raises ClientDisconnect
+        assert job.error.message == "the client left before the response was complete"
+    assert not await tracker.errors.list()
 
 
 async def test_a_disconnect_after_the_last_byte_does_not_count(tracker):
@@ -347,6 +393,17 @@ async def test_which_requests_are_jobs(tracker, tmp_path):
     assert asked[3].body == b"<svg/>"
     assert [job.operation for job in await tracker.jobs.list()] == ["GET /shop/carts/{cart}"]
     assert cart.status == 200
+
+
+async def test_the_mounted_pages_make_no_jobs(tracker):
+    """A page that shows jobs and asks for them again and again would show its own requests."""
+    app = starlette_app(Mount("/ops", structjob.web.app(tracker)))
+    asgi.install(app, tracker)
+    async with asked_of(app) as client:
+        response = await client.get("/ops/api/v1/jobs", headers={"Host": "localhost"})
+    assert (response.status_code, response.json()["items"]) == (200, [])
+    assert response.headers["x-correlation-id"]
+    assert not await tracker.jobs.list()
 
 
 @pytest.mark.parametrize(
@@ -479,6 +536,27 @@ async def test_a_websocket(tracker, tracked):
         assert (job.result["status"], job.result["close_code"]) == (101, 1000)
     else:
         assert not await tracker.jobs.list()
+
+
+@pytest.mark.parametrize("kind", ["a job", "no job", "a websocket"])
+async def test_what_a_server_logs_of_an_exception_has_the_correlation_id(tracker, kind):
+    """A server logs an exception after the request's code has ended, outside of its scope."""
+
+    async def app(scope, receive, send):
+        raise ValueError("broken")
+
+    scope = {"type": "http", "method": "HEAD" if kind == "no job" else "GET", "path": "/x"}
+    if kind == "a websocket":
+        scope = {"type": "websocket", "path": "/x"}
+    scope["headers"] = [(b"x-correlation-id", b"web-42")]
+    with pytest.raises(ValueError, match="broken") as found:
+        await asgi.JobMiddleware(app, tracker)(scope, None, None)
+    logging.getLogger("server").error("Exception in ASGI application", exc_info=found.value)
+    logging.getLogger("server").error("of no request", exc_info=OSError("another"))
+    (event,) = await tracker.logs.list(text="ASGI application")
+    assert (event.correlation_id, event.job_id) == ("web-42", None)
+    (event,) = await tracker.logs.list(text="of no request")
+    assert event.correlation_id is None
 
 
 async def test_the_lifespan_opens_a_tracker(db_url):

@@ -505,6 +505,39 @@ asyncio.run(work("parent"))
     await check(db_path)
 
 
+async def test_requests_in_forked_workers_are_jobs(db_path):
+    """`gunicorn --preload` opens the tracker before the fork: a worker's requests are jobs, stored
+    by the parent; a worker that has opened a tracker of its own uses that (R48, fork).
+    """
+    out = run(
+        """
+def app(environ, start_response):
+    log.info("asked")
+    start_response("200 OK", [])
+    return [b"ok"]
+def ask(path):
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+    response = middleware(environ, lambda status, headers: print(sorted(dict(headers))))
+    list(response)
+    response.close()
+middleware = structjob.wsgi.JobMiddleware(app, operation=lambda environ: environ["PATH_INFO"])
+structjob.init(URL)
+if (pid := os.fork()) == 0:
+    ask("/inherited")
+    structjob.init(URL)
+    ask("/own")
+    sys.exit()
+os.waitpid(pid, 0)
+""",
+        db_path,
+    )
+    assert out.splitlines() == ["['x-correlation-id', 'x-job-id']"] * 2
+    jobs = "SELECT operation, status, (SELECT count(*) FROM structjob_logs l WHERE l.job_id = j.id AND message = 'asked') FROM structjob_jobs j ORDER BY 1"
+    assert rows(db_path, jobs) == [("GET /inherited", "completed", 1), ("GET /own", "completed", 1)]
+    assert rows(db_path, "SELECT count(DISTINCT session_id) FROM structjob_logs") == [(2,)]
+    await check(db_path)
+
+
 @pytest.mark.parametrize(
     "options", ["", ", spool=False, overflow='block', queue_size=1000"], ids=["spool", "memory"]
 )

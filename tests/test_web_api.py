@@ -378,6 +378,29 @@ async def test_it_is_mounted_twice_in_an_application_without_a_lifespan(
         await second.aclose()
 
 
+async def test_litestar_ends_the_path_of_a_mounted_application_with_a_slash(tracker, work):
+    """Pages, files and the API are found nevertheless, also an id with a slash; the address of the
+    mount itself leads to its directory (R46).
+    """
+    pages = structjob_app(tracker)
+
+    async def litestar(scope, receive, send):
+        below = scope["path"].removeprefix("/ops").strip("/")
+        await pages({**scope, "path": f"/{below}/" if below else "/"}, receive, send)
+
+    transport = httpx.ASGITransport(litestar, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as web:
+        assert len((await web.get("/ops/api/v1/jobs")).json()["items"]) == 2
+        assert (await web.get("/ops/api/v1/jobs/gui%2F17")).json()["job"]["id"] == work.id
+        assert (await web.get("/ops/static/latest/app.js")).status_code == 200
+        assert 'href="./static/' in (await web.get("/ops/jobs")).text
+        assert 'href="../static/' in (await web.get("/ops/jobs/")).text
+        moved = await web.get("/ops")
+        assert (moved.status_code, moved.headers["location"]) == (307, "./ops/")
+        assert 'href="./static/' in (await web.get("/ops/")).text
+    await pages.aclose()
+
+
 @pytest.mark.parametrize(
     ("kind", "query", "more"),
     [

@@ -109,8 +109,9 @@ def flask_app(tracker=None, **options):
 
 
 def test_flask(tracker, serve):
-    """R48: a request is a job named by its rule, and its lines belong to it; a 500 is a failure,
-    health checks and HEAD are no jobs, paths that fit no rule are one operation.
+    """R48: a request is a job named by its rule, and its lines belong to it; a 500 is a failure by
+    the exception that Flask logged, health checks and HEAD are no jobs, paths that fit no rule are
+    one operation.
     """
     ask = serve(flask_app(tracker))
     response = ask("/items/7?token=x", X_Correlation_ID="web-42")
@@ -126,7 +127,9 @@ def test_flask(tracker, serve):
     broken = ask("/boom")
     assert broken.status == 500
     job = job_of(tracker, broken)
-    assert (job.operation, job.status, job.error.message) == ("GET /boom", "failed", "HTTP 500")
+    assert (job.operation, job.status, job.error.message) == ("GET /boom", "failed", "broken")
+    (error,) = tracker.run(tracker.errors.list())
+    assert (error.error.type, error.outcome, error.count) == ("ValueError", "final", 1)
     for path, method in (("/health", "GET"), ("/items/1", "HEAD"), ("/static/x.css", "GET")):
         response = ask(path, method)
         assert ("x-job-id" in response.headers, bool(response.headers["x-correlation-id"])) == (False, True)  # fmt: skip
@@ -145,10 +148,11 @@ def test_a_streamed_response(tracker, serve):
 
 
 DJANGO = """
-import sys, threading, http.client, json
+import asyncio, sys, threading, http.client, httpx, json
 from wsgiref.simple_server import make_server
 import django, structlog, structjob
 from django.conf import settings
+from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import JsonResponse
 from django.urls import include, path, re_path
@@ -177,24 +181,37 @@ for url in ("/shop/orders/7/", "/shop/orders/0/", "/old/5", "/nowhere"):
     assert response.headers["X-Job-ID"], url
     connection.close()
 server.shutdown()
+
+async def by_asgi():
+    transport = httpx.ASGITransport(structjob.asgi.JobMiddleware(get_asgi_application()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        for url in ("/old/6", "/old/0", "/nowhere"):
+            assert (await client.get(url)).headers["X-Job-ID"], url
+
+asyncio.run(by_asgi())
 for job in reversed(tracker.run(tracker.jobs.list())):
-    print(job.operation, job.status.value, job.result["status"])
+    print(job.operation, job.status.value, job.result["status"], job.error and job.error.type)
 print(len(tracker.run(tracker.logs.list(text="order asked for"))))
 """
 
 
 def test_django(tmp_path):
-    """R48: a Django project behind the middleware: operations are its URL patterns."""
+    """R48: a Django project behind the WSGI or ASGI middleware: operations are its URL patterns,
+    and errors the exceptions of its views.
+    """
     done = subprocess.run(
         [sys.executable, "-c", DJANGO], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "GET /shop/orders/<int:number>/ completed 200",
-        "GET /shop/orders/<int:number>/ failed 500",
-        "GET /old/(?P<number>[0-9]+)$ completed 200",
-        "GET <unmatched> completed 404",
-        "3",
+        "GET /shop/orders/<int:number>/ completed 200 None",
+        "GET /shop/orders/<int:number>/ failed 500 ZeroDivisionError",
+        "GET /old/(?P<number>[0-9]+)$ completed 200 None",
+        "GET <unmatched> completed 404 None",
+        "GET /old/(?P<number>[0-9]+)$ completed 200 None",
+        "GET /old/(?P<number>[0-9]+)$ failed 500 ZeroDivisionError",
+        "GET <unmatched> completed 404 None",
+        "5",
     ]
 
 
@@ -255,6 +272,8 @@ def test_a_client_that_leaves(tracker):
     response.close()
     (job,) = tracker.run(tracker.jobs.list())
     assert (job.status, job.result["status"], job.result["bytes"]) == ("cancelled", 499, 3)
+    assert job.error.message == "the client left before the response was complete"
+    assert not tracker.run(tracker.errors.list())
 
 
 def test_what_is_believed_of_a_request(tracker, serve):

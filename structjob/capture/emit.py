@@ -11,6 +11,7 @@ from structjob.capture.event import (
     columns_json,
     error_columns,
     logger_name,
+    note_logged,
     stored_line,
     with_parent,
 )
@@ -135,6 +136,7 @@ def _body(
         given = {**scope.bound, **given}
     if level.number >= _ERROR:
         columns = error_columns(level, message, given, logger, columns) or columns
+        note_logged(scope, given)
     passed = SETUP.encoder
     attrs = passed.attrs(
         given, columns, scope, recorded="exc_info" not in given or records(scope, level.number)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 
+from structjob.context import logged
 from structjob.context.errors import Classifier, exception_attrs
 from structjob.context.scope import Scope, json_fields
 from structjob.exceptions import InvalidArgument
@@ -360,6 +361,12 @@ def error_columns(
     from structjob.values.fingerprint import of_event
 
     return {**(columns or {}), "fingerprint": of_event(message, logger, given.get("error_type"))}
+
+
+def note_logged(scope: Scope | None, given: Mapping[str, Any]) -> None:
+    """Keep the exception of an event of level error, if it belongs to a request."""
+    if scope is not None and "exc_info" in given:
+        logged.note(scope, exception_of(given["exc_info"]))
 
 
 def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:

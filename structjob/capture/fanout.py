@@ -21,6 +21,7 @@ from structjob.capture.event import (
     field_json,
     logger_name,
     make_redactor,
+    note_logged,
     own_names,
     shown_attrs,
     shown_json,
@@ -186,6 +187,7 @@ class FanOut:
             number = level[0]
             if number >= _ERROR:
                 columns = error_columns(level, message, given, logger, columns)
+                note_logged(scope, given)
             if encoder.plain.issuperset(given):
                 attrs: dict[str, Any] = given  # type: ignore[assignment]  # structlog's event dict is a dict
             else:

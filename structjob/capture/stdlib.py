@@ -21,10 +21,11 @@ from typing import Any
 import structlog
 
 from structjob.capture import emit
-from structjob.capture.event import BY_NAME, error_columns
+from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.processors import is_recording
 from structjob.capture.setup import SETUP
-from structjob.context.scope import current_scope
+from structjob.context.errors import correlation_of
+from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import DRIVERS, faults
 from structjob.levels import level_name
 from structjob.process import on_reset
@@ -207,11 +208,18 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         BY_NAME[level],
         message,
         attrs,
-        current_scope(),
+        current_scope() or _scope_of_exception(record),
         record.name,
         columns,
         ns=int(record.created * 1e9),
     )
+
+
+def _scope_of_exception(record: logging.LogRecord) -> Scope | None:
+    """Return a scope with the correlation id of the record's exception, if it has one."""
+    exc = exception_of(record.exc_info) if record.exc_info else None
+    found = None if exc is None else correlation_of(exc)
+    return None if found is None else Scope(correlation_id=found)
 
 
 def _passes(record: logging.LogRecord) -> bool:

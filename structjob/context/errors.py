@@ -226,10 +226,12 @@ class _Marked(dict[str, Any]):
 
     Attributes:
         mark: The fingerprint, and the roots of the job trees in which the exception was recorded.
+        correlation_id: The correlation id of the code that raised the exception, if it is known.
     """
 
-    __slots__ = ("mark",)
+    __slots__ = ("correlation_id", "mark")
     mark: tuple[str, tuple[str | None, ...]]
+    correlation_id: str | None
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -255,12 +257,32 @@ def _tell(exc: BaseException, scope: Scope | None) -> str:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
     except Exception:  # noqa: BLE001 -- its parts may raise
         found = of_words(type_name(exc), message_of(exc))
+    _marked(exc).mark = (found, (*told, _root(scope)))
+    return found
+
+
+def _marked(exc: BaseException) -> _Marked:
     marked = _dict.__get__(exc)
     if type(marked) is not _Marked:
         marked = _Marked(marked)
-    marked.mark = (found, (*told, _root(scope)))
-    _dict.__set__(exc, marked)
-    return found
+        marked.mark = ("", ())
+        marked.correlation_id = None
+        _dict.__set__(exc, marked)
+    return marked
+
+
+def correlate_exception(exc: BaseException, correlation_id: str | None) -> None:
+    """Keep the correlation id of the code that *exc* leaves, for `correlation_of`."""
+    _marked(exc).correlation_id = correlation_id
+
+
+def correlation_of(exc: BaseException) -> str | None:
+    """Return the correlation id of the code that raised *exc*, if it is known.
+
+    A server logs the exception of a request after the request's code has ended.
+    """
+    kept = _dict.__get__(exc)
+    return kept.correlation_id if type(kept) is _Marked else None
 
 
 def _mark(exc: BaseException) -> tuple[str, tuple[str | None, ...]]:

@@ -19,6 +19,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict, Unpack
 
+from structjob.context.errors import correlate_exception
+from structjob.context.logged import logged, watch
 from structjob.context.propagation import RemoteContext
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
@@ -26,17 +28,26 @@ from structjob.integrations.requests import (
     CLIENT_GONE,
     SEEN,
     SKIPPED,
-    UNMATCHED,
     Jobs,
     ResponseError,
     Rules,
     Trust,
+    client_left,
+    error_of,
     id_headers,
     job_of,
     operation_of,
     summary_of,
 )
-from structjob.integrations.routes import Route, find_route, taken_route
+from structjob.integrations.routes import (
+    UNMATCHED,
+    Route,
+    find_route,
+    is_django,
+    route_of_django,
+    routes_of,
+    taken_route,
+)
 from structjob.lifecycle.jobs import Job
 from structjob.tracker import Tracker
 
@@ -119,7 +130,11 @@ class JobMiddleware:
             if self._response_headers:
                 exchange.add_headers(None, remote.correlation_id)
             with remote.as_current():
-                await self.app(scope, exchange.receive, exchange.send)
+                try:
+                    await self.app(scope, exchange.receive, exchange.send)
+                except Exception as exc:
+                    correlate_exception(exc, remote.correlation_id)
+                    raise
 
     # -- before
     # --------------------------------------------------------------------------
@@ -132,8 +147,7 @@ class JobMiddleware:
         host = self._rules.host_for(scope, method, path)
         if host is None:
             return None, None
-        routes = getattr(scope.get("app"), "routes", None) or getattr(self.app, "routes", None)
-        route = (find_route(routes, dict(scope)) or UNMATCHED) if routes else None
+        route = self._route(scope, path)
         if route is not None and route.static:
             return None, route
         client = scope.get("client")
@@ -141,6 +155,12 @@ class JobMiddleware:
             host, remote, route, method=method, path=path, client=client[0] if client else None
         )
         return job, route
+
+    def _route(self, scope: Scope, path: str) -> Route | None:
+        if is_django(self.app):
+            return route_of_django(path)
+        routes = routes_of(scope.get("app")) or routes_of(self.app)
+        return (find_route(routes, dict(scope)) or UNMATCHED) if routes else None
 
     async def _started(self, job: Job) -> bool:
         try:
@@ -157,6 +177,7 @@ class JobMiddleware:
     # --------------------------------------------------------------------------
 
     async def _run_job(self, job: Job, scope: Scope, exchange: Exchange) -> None:
+        watch(job.id)
         if self._response_headers:
             exchange.add_headers(job.id, job.correlation_id)
         try:
@@ -172,6 +193,9 @@ class JobMiddleware:
         self, job: Job, scope: Scope, exchange: Exchange, exc: BaseException | None
     ) -> None:
         try:
+            logged_error = logged(job.id)
+            if exc is not None:
+                correlate_exception(exc, job.correlation_id)
             if job.ended:  # by the application
                 return
             taken = taken_route(scope) if exchange.route in (None, UNMATCHED) else None
@@ -182,10 +206,9 @@ class JobMiddleware:
                 job.result = result
             summary = summary_of(result)
             if exchange.gone and (exc is None or _of_client(exc)):
-                await job.end("cancelled", error=exc, summary=summary)
+                await job.end("cancelled", error=exc or client_left(), summary=summary)
             elif exc is None:
-                status = exchange.status or 0
-                error = ResponseError(f"HTTP {status}") if status >= 500 else None
+                error = error_of(exchange.status or 0, logged_error)
                 await job.end(error=error, summary=summary)
         except Exception as fault:  # noqa: BLE001 -- see above
             faults.add("ending the job of a request", fault)

@@ -36,9 +36,6 @@ CLIENT_GONE = 499
 SEEN = "structjob.request"
 """Key of a scope or environ that a structjob middleware already handles."""
 
-UNMATCHED = Route("<unmatched>")
-"""The route of a request that matches no route of the application."""
-
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "CONNECT", "QUERY", "WEBSOCKET")  # fmt: skip
 _UNTRACKED = ("HEAD", "OPTIONS")
 _CHANGES = ("POST", "PUT", "PATCH", "DELETE")
@@ -49,7 +46,9 @@ _MAX_PATH = 1_000
 
 
 class ResponseError(Exception):
-    """The error of a request that was answered with a status ≥ 500 and without an exception."""
+    """The error of a request that was answered with a status ≥ 500 and without an exception, or
+    whose client left.
+    """
 
 
 class Rules:
@@ -152,6 +151,19 @@ def job_of(
     options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
     parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
     return Job(host, operation_of(method, route), parent=parent, options=options)
+
+
+def error_of(status: int, logged_error: BaseException | None) -> BaseException | None:
+    """Return the error of a request that was answered with *status*.
+
+    Frameworks such as Django and Flask answer an exception with 500 and log it.
+    """
+    return (logged_error or ResponseError(f"HTTP {status}")) if status >= 500 else None
+
+
+def client_left() -> ResponseError:
+    """Return the error of a request whose client did not wait for the whole response."""
+    return ResponseError("the client left before the response was complete")
 
 
 def operation_of(method: str, route: Route | None) -> str:

@@ -7,6 +7,7 @@ libraries.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, MutableMapping
 from typing import Any, NamedTuple
 
@@ -16,17 +17,31 @@ _FULL, _PARTIAL = 2, 1
 _MOST = 200
 """Maximum number of characters of a template in an operation's name, which may have 255."""
 
+_STATIC = frozenset(("starlette.staticfiles.StaticFiles", "structjob.web.app.Application"))
+"""Applications whose requests are no jobs. A page that shows jobs would otherwise make new ones."""
+
 
 class Route(NamedTuple):
     """The route of a request.
 
     Attributes:
         template: Its path as the application declares it, including the mounts around it.
-        static: Whether it serves static files.
+        static: Whether it serves static files, or structjob's own pages: no jobs.
     """
 
     template: str
     static: bool = False
+
+
+UNMATCHED = Route("<unmatched>")
+"""The route of a request that matches no route of the application."""
+
+
+def routes_of(app: Any) -> Iterable[Any]:
+    """Return the routes of a Starlette or FastAPI application; none for any other application."""
+    routes = getattr(app, "routes", None) or ()
+    # Litestar's routes do not tell whether they match: it stores the template in the scope.
+    return routes if all(hasattr(route, "matches") for route in routes) else ()
 
 
 def find_route(routes: Iterable[Any], scope: MutableMapping[str, Any]) -> Route | None:
@@ -54,18 +69,35 @@ def _resolved(route: Any, scope: MutableMapping[str, Any]) -> Route:
         return find_route(contexts(), scope) or Route("")
     route = getattr(route, "starlette_route", None) or route
     path = getattr(route, "path", "")
-    inner = getattr(route, "routes", None)
-    if inner is None:
+    if not hasattr(route, "routes"):
         return Route(path[:_MOST])
+    inner = routes_of(route)
     if not inner:  # a mounted application without visible routes
-        return Route(f"{path}/{{path}}"[:_MOST], static=_serves_files(route))
+        return Route(f"{path}/{{path}}"[:_MOST], static=_is_static(route))
     found = find_route(inner, scope)
     below = found.template if found is not None else "/<unmatched>"
     return Route((path + below)[:_MOST], static=found is not None and found.static)
 
 
-def _serves_files(route: Any) -> bool:
-    return any(base.__name__ == "StaticFiles" for base in type(route.app).__mro__)
+def _is_static(route: Any) -> bool:
+    kinds = {f"{base.__module__}.{base.__name__}" for base in type(route.app).__mro__}
+    return not kinds.isdisjoint(_STATIC)
+
+
+def route_of_django(path: str) -> Route | None:
+    """Return the URL pattern of Django that *path* matches; ``None`` if they cannot be read."""
+    urls = sys.modules["django.urls"]
+    try:
+        return Route(f"/{urls.resolve(path).route.lstrip('^/')}"[:_MOST])
+    except urls.Resolver404:
+        return UNMATCHED
+    except Exception:  # noqa: BLE001 -- a fault in the program's URL patterns: Django reports it
+        return None
+
+
+def is_django(app: Any) -> bool:
+    """Return whether *app* is an application that Django has made."""
+    return type(app).__module__.startswith("django.")
 
 
 def taken_route(scope: MutableMapping[str, Any]) -> Route | None:

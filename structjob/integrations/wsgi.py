@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
+from structjob.context.errors import correlate_exception
+from structjob.context.logged import logged, watch
 from structjob.context.propagation import RemoteContext
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, NotOpen
@@ -19,17 +21,18 @@ from structjob.integrations.requests import (
     CLIENT_GONE,
     SEEN,
     SKIPPED,
-    UNMATCHED,
     Jobs,
     Request,
     ResponseError,
     Rules,
     Trust,
+    client_left,
+    error_of,
     id_headers,
     job_of,
     summary_of,
 )
-from structjob.integrations.routes import Route
+from structjob.integrations.routes import UNMATCHED, Route, is_django, route_of_django
 from structjob.lifecycle.jobs import Job
 from structjob.tracker import Tracker
 
@@ -112,7 +115,9 @@ class JobMiddleware:
         if route is not None and route.static:
             return None
         client = environ.get("REMOTE_ADDR")
-        return job_of(host, remote, route, method=method, path=path, client=client).__enter__()
+        job = job_of(host, remote, route, method=method, path=path, client=client).__enter__()
+        watch(job.id)
+        return job
 
 
 class Response:
@@ -135,13 +140,9 @@ class Response:
     ) -> None:
         self._job = job
         self._start_response = start_response
+        self._correlation_id = remote.correlation_id if job is None else job.correlation_id
         self._headers = (
-            id_headers(
-                None if job is None else job.id,
-                remote.correlation_id if job is None else job.correlation_id,
-            )
-            if headers
-            else []
+            id_headers(None if job is None else job.id, self._correlation_id) if headers else []
         )
         self._scope: Any = None if job is not None else remote.as_current()
         self._began = time.monotonic()
@@ -217,19 +218,24 @@ class Response:
         if self._ended:
             return
         self._ended = True
+        if exc is not None:
+            correlate_exception(exc, self._correlation_id)
         kind, trace = (None, None) if exc is None else (type(exc), exc.__traceback__)
         if self._job is None:
             self._scope.__exit__(kind, exc, trace)
             return
         try:
+            logged_error = logged(self._job.id)
             if not self._job.ended:  # by the application
-                self._tell(self._job, exc)
+                self._tell(self._job, exc, logged_error)
         except Exception as fault:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("ending the job of a request", fault)
         finally:
             self._job.__exit__(kind, exc, trace)
 
-    def _tell(self, job: Job, exc: BaseException | None) -> None:
+    def _tell(
+        self, job: Job, exc: BaseException | None, logged_error: BaseException | None
+    ) -> None:
         gone = exc is None and self._response_ms is None
         status = CLIENT_GONE if gone else self._status
         if status is None and isinstance(exc, Exception):
@@ -239,12 +245,9 @@ class Response:
         if job.result is None:
             job.result = result
         if gone:
-            job.end("cancelled", summary=summary_of(result))
+            job.end("cancelled", error=client_left(), summary=summary_of(result))
         elif exc is None:
-            error = (
-                ResponseError(f"HTTP {status}") if status is not None and status >= 500 else None
-            )
-            job.end(error=error, summary=summary_of(result))
+            job.end(error=error_of(status or 0, logged_error), summary=summary_of(result))
 
 
 def _headers(environ: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
@@ -262,9 +265,7 @@ def route_of(app: Any, environ: dict[str, Any], path: str) -> Route | None:
     owner = getattr(app, "__self__", app)  # of `flask_app.wsgi_app`
     if hasattr(owner, "url_map"):
         return _route_of_flask(owner, environ)
-    if type(owner).__module__.startswith("django."):
-        return _route_of_django(path)
-    return None
+    return route_of_django(path) if is_django(owner) else None
 
 
 def _route_of_flask(app: Any, environ: dict[str, Any]) -> Route:
@@ -275,11 +276,3 @@ def _route_of_flask(app: Any, environ: dict[str, Any]) -> Route:
     except errors.HTTPException:
         return UNMATCHED
     return Route(rule.rule[:200], static=rule.endpoint == "static")
-
-
-def _route_of_django(path: str) -> Route:
-    urls = sys.modules["django.urls"]
-    try:
-        return Route(f"/{urls.resolve(path).route.lstrip('^/')}"[:200])
-    except urls.Resolver404:
-        return UNMATCHED

@@ -102,8 +102,14 @@ class OpenHosts:
 
     @property
     def first(self) -> JobHost | None:
-        """The tracker that was opened first; None if no tracker is open."""
-        return next(iter(self._hosts), None)
+        """The tracker that was opened first; None if no tracker is open.
+
+        In a forked child, its own trackers precede those that it inherited.
+        """
+        for host in self._hosts:
+            if not host.recorder.forked:
+                return host
+        return self._hosts[0] if self._hosts else None
 
 
 OPEN_HOSTS = OpenHosts()

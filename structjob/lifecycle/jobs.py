@@ -642,7 +642,8 @@ class Job(Cancellable):
             self._status = JobStatus(status)
             self._abandoned = True  # without a tracker, a second end is not an error
             return
-        if self._scope is None:  # the job was only pending
+        # the job was only pending, or has got another operation
+        if self._scope is None or self._scope.operation != self.operation:
             self._scope = self._scope_of()
         if self._untold is not None and time.monotonic() - self._began >= PROGRESS_EVENT_EVERY:
             self._tell_progress()

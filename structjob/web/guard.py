@@ -56,6 +56,7 @@ class Guard:
         """Answer a request; see ASGI."""
         headers = Headers(scope=scope)
         scope = {**scope, "state": dict(scope.get("state") or {})}
+        _as_asked(scope)
         if scope["type"] == "websocket":
             _find_root(scope)
             await self._socket(scope, receive, send, headers)
@@ -75,6 +76,11 @@ class Guard:
 
         if scope["method"] == "OPTIONS" and headers.get("origin") in self._cors:
             await Response(status_code=204)(scope, receive, guarded)
+            return
+        if (raw := _asked(scope)) and below(scope) == "/" and not raw.endswith("/"):
+            # The references of the page are relative to a directory.
+            redirect = {"Location": f"./{raw.rpartition('/')[2]}/", "Cache-Control": "no-store"}
+            await Response(status_code=307, headers=redirect)(scope, receive, guarded)
             return
         try:
             await self._let_in(scope, headers)
@@ -166,10 +172,21 @@ def _find_root(scope: Scope) -> None:
 
 def _keep_slashes(scope: Scope) -> None:
     """Keep encoded slashes of the path as `SLASH`, because an id may contain them."""
-    raw = scope.get("raw_path")
-    if raw is None or b"%2f" not in raw.lower():
+    raw, path = _asked(scope), scope["path"]
+    if "%2f" not in raw.lower():
         return
-    text = raw.partition(b"?")[0].decode("latin-1")
-    kept = unquote(text.replace("%2f", SLASH).replace("%2F", SLASH))
-    if kept.replace(SLASH, "/") == scope["path"]:
-        scope["path"] = kept
+    kept = unquote(raw.replace("%2f", SLASH).replace("%2F", SLASH))
+    if kept.replace(SLASH, "/").endswith(path):  # a host application may have removed its prefix
+        scope["path"] = kept[-len(path) :]
+
+
+def _asked(scope: Scope) -> str:
+    """Return the path as the client sent it, still quoted; empty if the server does not tell."""
+    return (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
+
+
+def _as_asked(scope: Scope) -> None:
+    """Remove the slash that Litestar adds to the path of an application that it mounts."""
+    raw, path = _asked(scope), scope["path"]
+    if raw and not raw.endswith("/") and path.endswith("/") and path != "/":
+        scope["path"] = path[:-1]
