@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         StructjobError,
         Terminated,
     )
-    from structjob.filters import AttemptFilter, JobFilter, LogFilter
+    from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter
     from structjob.integrations import alembic as alembic
     from structjob.integrations import asgi as asgi
     from structjob.integrations import click as click
@@ -119,7 +119,7 @@ _WHERE = {
         "StructjobError",
         "Terminated",
     ),
-    "filters": ("AttemptFilter", "JobFilter", "LogFilter"),
+    "filters": ("AttemptFilter", "ErrorFilter", "JobFilter", "LogFilter"),
     "capture.install": ("install",),
     "sinks.jobfile": ("JobFileSink",),
     "lifecycle": ("Try", "Job", "Step", "job", "retrying", "step"),
@@ -173,6 +173,7 @@ __all__ = [
     "CommandTimeout",
     "ConsoleSink",
     "ContextExecutor",
+    "ErrorFilter",
     "ErrorGroup",
     "ErrorGroupNotFound",
     "ErrorInfo",

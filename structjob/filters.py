@@ -9,7 +9,17 @@ from typing import Any, Literal, Self, TypedDict, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.levels import LEVELS, Level, level_name
-from structjob.models import STREAMS, AnyJob, EventRecord, JobStatus, JobStatusName, id_of
+from structjob.models import (
+    STREAMS,
+    AnyJob,
+    ErrorOutcome,
+    ErrorStatus,
+    ErrorStatusName,
+    EventRecord,
+    JobStatus,
+    JobStatusName,
+    id_of,
+)
 
 MAX_LIMIT = 10_000
 """Maximum number of rows in one page of a listing."""
@@ -66,13 +76,17 @@ def as_utc(name: str, value: Moment | None) -> datetime | None:
     )
 
 
-def _as_statuses(status: object) -> tuple[str, ...] | None:
+def _as_statuses(
+    status: object, kind: type[JobStatus | ErrorStatus] = JobStatus
+) -> tuple[str, ...] | None:
     if status is None:
         return None
     if not isinstance(status, Iterable):
         raise InvalidFilter(f"status must be a status, or several, not {status!r}")
     given = (status,) if isinstance(status, str) else tuple(status)
-    known = [each.value for each in JobStatus]
+    if kind is JobStatus:
+        given = tuple("cancelled" if each == "canceled" else each for each in given)
+    known = [each.value for each in kind]
     for each in given:
         if each not in known:
             raise InvalidFilter(f"unknown status {each!r}: use one of {', '.join(known)}")
@@ -127,13 +141,21 @@ def _several(given: Filter, names: Iterable[str]) -> None:
     If only one value remains, replace the field by that value.
     """
     for name in names:
-        value = getattr(given, name)
-        if value is None or isinstance(value, str) or not isinstance(value, Iterable):
-            continue
-        values = tuple(dict.fromkeys(value))
-        if not 1 <= len(values) <= MAX_VALUES or not all(isinstance(one, str) for one in values):
-            raise InvalidFilter(f"{name} must be text, or 1 to {MAX_VALUES} of them, not {value!r}")
-        object.__setattr__(given, name, values[0] if len(values) == 1 else values)
+        object.__setattr__(given, name, one_or_several(name, getattr(given, name)))
+
+
+def one_or_several(name: str, value: Any) -> Any:
+    """Return a value of the filter *name*: several as a tuple without duplicates.
+
+    Raises:
+        InvalidFilter: if there are too many, or not all are text.
+    """
+    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
+        return value
+    values = tuple(dict.fromkeys(value))
+    if not 1 <= len(values) <= MAX_VALUES or not all(isinstance(one, str) for one in values):
+        raise InvalidFilter(f"{name} must be text, or 1 to {MAX_VALUES} of them, not {value!r}")
+    return values[0] if len(values) == 1 else values
 
 
 def _check_values(name: str, value: object, known: Iterable[str]) -> None:
@@ -192,7 +214,7 @@ _SEVERAL_OF_LOGS = (
     "operation",
     "type",
     "kind",
-    "level",
+    "levels",
     "stream",
     "logger",
     "category",
@@ -223,8 +245,8 @@ _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 class LogFilter(Filter):
     """Selects events; every field that is set must match.
 
-    If a field has several values, one of them must match: ``level=("info", "error")``,
-    ``job=("gui-1", "gui-2")``. The maximum is 50. The fields *job*, *job_id*, *level*, *type*,
+    If a field has several values, one of them must match: ``levels=("info", "error")``,
+    ``job=("gui-1", "gui-2")``. The maximum is 50. The fields *job*, *job_id*, *levels*, *type*,
     *step*, *operation*, *kind*, *stream*, *logger*, *category* and *project* accept several values.
 
     The database has indexes for a job, a step, a correlation id, a session and an error. It also
@@ -239,8 +261,8 @@ class LogFilter(Filter):
             read still returns the events with this job id.
         children: Whether to include the events of the job's descendants. True by default if a job
             is given.
-        level: This level or above; with ``level_exact`` this level only. With several levels, these
-            levels only.
+        level: This level or above.
+        levels: This level only, or one of these levels.
         type: ``system`` (no job), ``job`` (a job, no step) or ``task`` (a step).
         logger: The name passed to ``structlog.get_logger``.
         source: Another name for *logger*.
@@ -272,8 +294,8 @@ class LogFilter(Filter):
     operation: str | Sequence[str] | None = None
     type: EventType | Sequence[EventType] | None = None
     kind: str | Sequence[str] | None = None
-    level: Level | int | Sequence[Level] | None = None
-    level_exact: bool = False
+    level: Level | int | None = None
+    levels: Level | Sequence[Level] | None = None
     stream: Stream | Sequence[Stream] | None = None
     logger: str | Sequence[str] | None = None
     source: str | Sequence[str] | None = None
@@ -297,14 +319,14 @@ class LogFilter(Filter):
         if self.job is not None:
             if self.job_id is not None:
                 raise InvalidFilter("job and job_id both name a job: leave one of them out")
-            given = (
+            named = (
                 self.job
                 if isinstance(self.job, Iterable) and not isinstance(self.job, str)
                 else (self.job,)
             )
             # a handle or a record contains its job id, so no query is necessary
-            live = not any(isinstance(one, str) for one in given)
-            object.__setattr__(self, "job_id" if live else "job", [_named(one) for one in given])
+            live = not any(isinstance(one, str) for one in named)
+            object.__setattr__(self, "job_id" if live else "job", [_named(one) for one in named])
             if live:
                 object.__setattr__(self, "job", None)
         elif self.job_id is None and self.children is not None:
@@ -316,11 +338,20 @@ class LogFilter(Filter):
                 raise InvalidFilter("source is another name of logger: leave one of them out")
             object.__setattr__(self, "logger", self.source)
             object.__setattr__(self, "source", None)
-        if self.level is not None and not isinstance(self.level, str | int):
-            object.__setattr__(self, "level", [level_name(one) for one in self.level])
-            object.__setattr__(self, "level_exact", True)
-        elif self.level is not None:
+        if self.level is not None:
+            if not isinstance(self.level, str | int):
+                raise InvalidFilter(
+                    f"level is one level, and includes those above it, not {self.level!r}; for these "
+                    "levels only write levels=…"
+                )
+            if self.levels is not None:
+                raise InvalidFilter("level and levels both choose levels: leave one of them out")
             object.__setattr__(self, "level", level_name(self.level))
+        elif self.levels is not None:
+            given = (self.levels,) if isinstance(self.levels, str | int) else self.levels
+            if not isinstance(given, Iterable):
+                raise InvalidFilter(f"levels must be a level, or several, not {given!r}")
+            object.__setattr__(self, "levels", tuple(level_name(one) for one in given))
         _several(self, _SEVERAL_OF_LOGS)
         _check_values("type", self.type, EVENT_TYPES)
         _check_values("stream", self.stream, STREAMS)
@@ -337,7 +368,7 @@ class LogFilter(Filter):
         *job* and *children* are ignored, because only a database knows a job's other ids and its
         children.
         """
-        if (levels := self.levels) and event.level not in levels:
+        if (levels := self.matching_levels) and event.level not in levels:
             return False
         for name in LOG_EQUALS:
             value = getattr(self, name)
@@ -355,14 +386,13 @@ class LogFilter(Filter):
         return all(_has(event.attrs, path, value) for path, value in (self.attrs or {}).items())
 
     @property
-    def levels(self) -> tuple[str, ...]:
+    def matching_levels(self) -> tuple[str, ...]:
         """The levels that match; empty if every level matches."""
         if self.level is None:
-            return ()
-        if self.level_exact or not isinstance(self.level, str):
-            return values_of(self.level)
-        least = LEVELS[self.level]
-        levels = tuple(name for name, number in LEVELS.items() if number >= least)
+            levels = values_of(self.levels)
+        else:
+            least = LEVELS[str(self.level)]
+            levels = tuple(name for name, number in LEVELS.items() if number >= least)
         return () if len(levels) == len(LEVELS) else levels
 
 
@@ -417,9 +447,9 @@ class AttemptFilter(_Listed):
 
     Args:
         status: One status, or several.
-        operation: The operation of the attempt's job.
-        project: The project of the attempt's job. There is no index for *status*, *operation* and
-            *project*: a page looks at 100,000 attempts at most; see `Page.partial`.
+        operation: The operation of the attempt's job, or several of which one must match.
+        project: The project of the attempt's job, or several. There is no index for *status*,
+            *operation* and *project*: a page looks at 100,000 attempts at most; see `Page.partial`.
         since: Started from this time on: a datetime with a time zone, or a `timedelta` before now.
         until: Started before this time.
         order: ``desc`` newest first (the default), ``asc`` oldest first.
@@ -429,8 +459,13 @@ class AttemptFilter(_Listed):
         InvalidFilter: if a field does not accept its value.
     """
 
-    operation: str | None = None
-    project: str | None = None
+    operation: str | Sequence[str] | None = None
+    project: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        # `super()` fails here, because `dataclass(slots=True)` creates a new class
+        _Listed.__post_init__(self)
+        _several(self, ("operation", "project"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -479,8 +514,7 @@ class JobFilter(_Listed):
     text: str | None = None
 
     def __post_init__(self) -> None:
-        # `super()` fails here, because `dataclass(slots=True)` creates a new class
-        _Listed.__post_init__(self)
+        _Listed.__post_init__(self)  # not `super()`, as above
         for name in ("parent_job_id", "root_job_id"):
             if (job := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _named(job))
@@ -490,6 +524,52 @@ class JobFilter(_Listed):
             raise InvalidFilter(f"sort must be 'created' or 'duration', not {self.sort!r}")
         if self.slower and self.sort != "created":
             raise InvalidFilter("slower jobs come in the order of their creation: leave sort out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorFilter(Filter):
+    """Selects errors by their occurrences; every field that is set must match.
+
+    *operation*, *step* and *project* take one value, or several of which one must match.
+
+    Args:
+        status: ``open``, ``resolved`` or ``regressed``, or several of them; all by default.
+        outcome: ``final``: the error ended a job. ``recovered``: a job in which it occurred
+            continued. This examines all occurrences that match the other fields, so set *since* if
+            there are very many.
+        since: Seen from this time on: a datetime with a time zone, or a `timedelta` before now.
+        until: Seen before this time.
+        operation: Seen in this operation.
+        step: Seen in a step with this name.
+        job: Seen in this job: any of its ids, a `Job` or a `JobRecord`.
+        project: Seen in this project.
+        limit: Maximum number of results, 1–10,000; 100 by default.
+
+    Raises:
+        InvalidFilter: if a field does not accept its value.
+    """
+
+    status: ErrorStatus | ErrorStatusName | Sequence[ErrorStatus | ErrorStatusName] | None = None
+    outcome: ErrorOutcome | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    operation: str | Sequence[str] | None = None
+    step: str | Sequence[str] | None = None
+    job: AnyJob | None = None
+    project: str | Sequence[str] | None = None
+    limit: int = 100
+
+    def __post_init__(self) -> None:
+        check_plain(self)
+        object.__setattr__(self, "status", _as_statuses(self.status, ErrorStatus))
+        _check_values("outcome", self.outcome, get_args(ErrorOutcome))
+        if self.job is not None:
+            object.__setattr__(self, "job", _named(self.job))
+        _several(self, ("operation", "step", "project"))
+        object.__setattr__(self, "since", as_utc("since", self.since))
+        object.__setattr__(self, "until", as_utc("until", self.until))
+        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
+        check_limit(self.limit)
 
 
 class LogFilterKeywords(TypedDict, total=False):
@@ -503,8 +583,8 @@ class LogFilterKeywords(TypedDict, total=False):
     operation: str | Sequence[str] | None
     type: EventType | Sequence[EventType] | None
     kind: str | Sequence[str] | None
-    level: Level | int | Sequence[Level] | None
-    level_exact: bool
+    level: Level | int | None
+    levels: Level | Sequence[Level] | None
     stream: Stream | Sequence[Stream] | None
     logger: str | Sequence[str] | None
     source: str | Sequence[str] | None
@@ -532,8 +612,22 @@ class AttemptFilterKeywords(TypedDict, total=False):
     until: Moment | None
     order: Order
     limit: int
-    operation: str | None
-    project: str | None
+    operation: str | Sequence[str] | None
+    project: str | Sequence[str] | None
+
+
+class ErrorFilterKeywords(TypedDict, total=False):
+    """The fields of `ErrorFilter` as keywords, for type checkers."""
+
+    status: ErrorStatus | ErrorStatusName | Sequence[ErrorStatus | ErrorStatusName] | None
+    outcome: ErrorOutcome | None
+    since: Moment | None
+    until: Moment | None
+    operation: str | Sequence[str] | None
+    step: str | Sequence[str] | None
+    job: AnyJob | None
+    project: str | Sequence[str] | None
+    limit: int
 
 
 class JobFilterKeywords(TypedDict, total=False):

@@ -7,13 +7,21 @@ that share of all durations is not longer. So it is always a measured duration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import Filter, Moment, as_utc, check_limit, check_plain, check_span
+from structjob.filters import (
+    Filter,
+    Moment,
+    as_utc,
+    check_limit,
+    check_plain,
+    check_span,
+    one_or_several,
+)
 from structjob.models import ErrorInfo, ErrorOutcome, ErrorStatus, JobStatus
 
 
@@ -28,6 +36,8 @@ class StatsFilter(Filter):
         since: Created (started), or ended, from this time on: a datetime with a time zone, or a
             `timedelta` before now.
         until: Created (started), or ended, before this time.
+        operation, job_type, owner, category, project: One value, or several of which one must
+            match.
         limit: Maximum number of groups, 1–10,000; 100 by default. The largest groups come first.
 
     Raises:
@@ -37,17 +47,19 @@ class StatsFilter(Filter):
     by: Literal["created", "ended"] = "created"
     since: Moment | None = None
     until: Moment | None = None
-    operation: str | None = None
-    job_type: str | None = None
-    owner: str | None = None
-    category: str | None = None
-    project: str | None = None
+    operation: str | Sequence[str] | None = None
+    job_type: str | Sequence[str] | None = None
+    owner: str | Sequence[str] | None = None
+    category: str | Sequence[str] | None = None
+    project: str | Sequence[str] | None = None
     limit: int = 100
 
     def __post_init__(self) -> None:
         check_plain(self)
         if self.by not in ("created", "ended"):
             raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
+        for name in ("operation", "job_type", "owner", "category", "project"):
+            object.__setattr__(self, name, one_or_several(name, getattr(self, name)))
         object.__setattr__(self, "since", as_utc("since", self.since))
         object.__setattr__(self, "until", as_utc("until", self.until))
         check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
@@ -60,11 +72,11 @@ class StatsFilterKeywords(TypedDict, total=False):
     by: Literal["created", "ended"]
     since: Moment | None
     until: Moment | None
-    operation: str | None
-    job_type: str | None
-    owner: str | None
-    category: str | None
-    project: str | None
+    operation: str | Sequence[str] | None
+    job_type: str | Sequence[str] | None
+    owner: str | Sequence[str] | None
+    category: str | Sequence[str] | None
+    project: str | Sequence[str] | None
     limit: int
 
 
@@ -172,6 +184,24 @@ class ErrorStatistics:
     """The number of jobs with such an error."""
     first_seen: datetime
     last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInterval:
+    """The number of errors within one interval."""
+
+    start: datetime
+    end: datetime
+    """The start of the next interval, or the end of the window."""
+    counts: Mapping[str, int]
+    """The number of errors of each type, the most frequent first. Types without errors are left
+    out.
+    """
+
+    @property
+    def total(self) -> int:
+        """The number of errors of all types."""
+        return sum(self.counts.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

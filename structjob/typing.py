@@ -13,6 +13,7 @@ from structjob.engine.listeners import Callback, Listener
 from structjob.engine.queue import Queue
 from structjob.filters import (
     AttemptFilterKeywords,
+    ErrorFilterKeywords,
     EventType,
     JobFilterKeywords,
     LogFilterKeywords,
@@ -51,6 +52,7 @@ from structjob.sinks.console import Console
 from structjob.sinks.sink import AnySink
 from structjob.spool.queue import Overflow
 from structjob.statistics import (
+    ErrorInterval,
     ErrorStatistics,
     Estimate,
     JobErrors,
@@ -120,6 +122,8 @@ __all__ = [
     "Console",
     "EncodedEvent",
     "EndStatus",
+    "ErrorFilterKeywords",
+    "ErrorInterval",
     "ErrorOutcome",
     "ErrorStatistics",
     "ErrorStatus",

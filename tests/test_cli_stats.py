@@ -112,7 +112,7 @@ def test_jobs_volume_and_storage(shell: Shell) -> None:
     """Error rate by job, lines by type, level and category, bytes by table; each as a table with
     its sum (R40, R49).
     """
-    done = shell.run("stats", "jobs")
+    done = shell.run("stats", "errors-by-job")
     (line,) = done.stdout.decode().splitlines()[1:]
     assert line.split()[2:] == ["40.0%", line.split()[3], "failed", "nightly"]
     assert done.stderr.decode() == f"next:  structjob logs {line.split()[3]} -l error\n"
@@ -349,3 +349,14 @@ def test_show_says_what_is_usual(tmp_path: Path) -> None:
     estimate = shell.json("show", "after-0.3")["estimate"]
     assert (estimate["samples"], estimate["slower"], estimate["remaining_ms"]) == (5, True, None)
     assert estimate["steps"][0]["slower"] is True
+
+
+def test_errors_per_hour(tmp_path: Path) -> None:
+    """Review 2, task 9: with ``--bucket`` errors are counted in each stretch of time, by type."""
+    shell = Shell(tmp_path)
+    shell.run("run", "--", "false")
+    printed = shell.ok("stats", "errors", "--bucket", "1h", "--since", "2h")
+    assert printed.split("\n")[0].split() == ["FROM", "COUNT", "MOST", "FREQUENT"]
+    assert "CommandFailed 1" in printed
+    found = shell.json("stats", "errors", "--bucket", "1h")
+    assert sum(sum(one["counts"].values()) for one in found) == 1

@@ -277,9 +277,7 @@ async def test_the_database_has_its_own_level(db_url):
         assert [event.message for event in await tracker.logs.list()] == ["fact"]
     async with structjob.Tracker(db_url, level="debug") as tracker:
         log.debug("detail")
-        assert [
-            event.message for event in await tracker.logs.list(level="debug", level_exact=True)
-        ] == ["detail"]
+        assert [event.message for event in await tracker.logs.list(levels="debug")] == ["detail"]
 
 
 def test_structjob_success_works_with_any_logger(capsys):

@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import timedelta
 
 import pytest
 import structlog
 from statistics_support import T0, Store
 
-from structjob import install
+from structjob import ErrorFilter, install
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.queries.errors import Errors
 from structjob.queries.jobs import Jobs
@@ -127,6 +127,48 @@ async def test_groups_are_what_counting_by_hand_says(store, found, seed):
         )  # fmt: skip
         assert (group.error.type, group.status) == (last["attrs"]["error_type"], "open")
         assert group.error.traceback == f"Traceback … {last['seq']}"
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_errors_per_hour(store, seed):
+    """Review 2, task 9: `stats.errors(bucket=…)` counts errors in each interval by type, also in
+    intervals without errors.
+    """
+    rows = history(seed)
+    await store.add(logs, *rows)
+    stats = Statistics(store.fetch, store.flush, Jobs(store.fetch, store.flush))
+    window = {"since": T0 - H, "until": T0 + 12 * H, "operation": ("copy", "verify")}
+    found = await stats.errors(bucket=2 * H, **window)
+    expected = defaultdict(Counter)
+    for operation in window["operation"]:
+        for row in seen(rows, **{**window, "operation": operation}):
+            expected[(row["ts"] - window["since"]) // (2 * H)][row["attrs"]["error_type"]] += 1
+    assert [one.counts for one in found] == [expected[number] for number in range(7)]
+    assert [one.total for one in found] == [expected[number].total() for number in range(7)]
+    assert (found[0].start, found[-1].start, found[-1].end) == (T0 - H, T0 + 11 * H, T0 + 12 * H)
+
+
+async def test_errors_by_a_filter_object_and_several_values(any_tracker):
+    """Review 1.6: errors have a filter like jobs and events, and several values of a field."""
+    for operation in ("a", "b", "c"):
+        with contextlib.suppress(ValueError):
+            async with any_tracker.job(operation, project=operation.upper()):
+                raise ValueError(operation)
+    of_two = ErrorFilter(operation=("a", "b"))
+    assert {group.operation for group in await any_tracker.errors.list(of_two)} == {"a", "b"}
+    found = await any_tracker.errors.list(of_two, project=["B", "C"])
+    assert [group.operation for group in found] == ["b"]
+    assert {one.operation for one in await any_tracker.stats.errors(of_two)} == {"a", "b"}
+    assert {one.operation for one in await any_tracker.stats.errors_by_job(of_two)} == {"a", "b"}
+    several = {"project": ("A", "B")}
+    assert {one.operation for one in await any_tracker.stats.operations(**several)} == {"a", "b"}
+    assert (await any_tracker.stats.volume(**several)).total == 4
+    assert len(await any_tracker.jobs.history(operation=("a", "b"), project=("B", "C"))) == 1
+    with pytest.raises(InvalidFilter, match=r"errors\.list has both"):
+        await any_tracker.stats.errors(outcome="final")
+    with pytest.raises(InvalidFilter, match="unknown filter 'kind': use one of status, outcome"):
+        await any_tracker.errors.list(kind="log")
+    assert [job.status for job in await any_tracker.jobs.list(status="canceled")] == []
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -50,7 +50,7 @@ async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
     logs = any_tracker.logs
     wanted = {
         ("a info", "b info", "c info", "no job", "a error", "b error", "c error"): {
-            "level": ("info", "error")
+            "levels": ("info", "error")
         },
         ("no job",): {"type": ("system",)},
         ("a error", "b error", "c error", "no job"): {
@@ -60,7 +60,7 @@ async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
         ("a info", "a error", "a warning", "c info", "c error", "c warning"): {"job": ("a", "c")},
         ("a info", "a warning", "c info", "c warning"): {"job_id": ["a", "c"], "children": False},
         ("a error", "c error"): {"job_id": ("a", "c"), "level": "error"},
-        ("a warning", "b warning"): {"operation": ("a", "b"), "level": ("warning", "critical")},
+        ("a warning", "b warning"): {"operation": ("a", "b"), "levels": ("warning", "critical")},
         (
             "a error",
             "b error",
@@ -121,7 +121,11 @@ async def test_source_and_trace_are_filters(any_tracker):
 @pytest.mark.parametrize(
     ("kind", "filters", "says"),
     [
-        (LogFilter, {"level": ("info", "loud")}, "loud"),
+        (LogFilter, {"levels": ("info", "loud")}, "loud"),
+        (LogFilter, {"levels": ()}, "levels must be text, or 1 to 50"),
+        (LogFilter, {"levels": 7.5}, "levels must be a level, or several"),
+        (LogFilter, {"level": ("info", "error")}, "write levels="),
+        (LogFilter, {"level": "info", "levels": "error"}, "leave one of them out"),
         (LogFilter, {"type": ("job", "step")}, "type must be one of system, job, task, not 'step'"),
         (LogFilter, {"operation": ()}, "operation must be text, or 1 to 50"),
         (

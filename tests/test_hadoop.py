@@ -113,10 +113,7 @@ async def test_every_line_of_a_real_cluster_is_found_again(tracker):
         assert found == [line for line in expected if line[5] == step.id]
     for level in LEVELS.values():
         found = [
-            told(event)
-            async for event in tracker.logs.iterate(
-                LogFilter(level=level, level_exact=True, kind="log")
-            )
+            told(event) async for event in tracker.logs.iterate(LogFilter(levels=level, kind="log"))
         ]
         assert found == [line for line in expected if line[1] == level]
     at_least = [

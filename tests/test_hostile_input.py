@@ -82,7 +82,7 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
     ("kind", "given"),
     [
         (LogFilter, {"children": "no"}),
-        (LogFilter, {"level_exact": 1}),
+        (LogFilter, {"correlated": 1}),
         (JobFilter, {"root_only": "yes"}),
         (LogFilter, {"text": "\ud800"}),
         (LogFilter, {"attrs": {"a": ["\udfff"]}}),

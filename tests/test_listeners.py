@@ -68,7 +68,7 @@ async def test_an_async_callback_and_an_iterator(tracker):
     [
         ({}, "abcd"),
         ({"level": "error"}, "bd"),
-        ({"level": "warning", "level_exact": True}, "c"),
+        ({"levels": "warning"}, "c"),
         ({"job_id": "j"}, "b"),
         ({"type": "system"}, "acd"),
         ({"logger": "tests.listeners"}, "abcd"),

@@ -145,7 +145,7 @@ async def test_filters_narrow_and_combine(store, found):
 
 
 async def test_level_means_at_least_unless_exact(store, found):
-    """`level="error"` shows what is as bad or worse; `level_exact` that level only; `success` lies
+    """`level="error"` shows what is as bad or worse; `levels` those levels only; `success` lies
     between info and warning (R26, R36).
     """
     for level in ("critical", "debug", "error", "info", "success", "warning"):
@@ -158,7 +158,7 @@ async def test_level_means_at_least_unless_exact(store, found):
             "success",
             "warning",
         ]
-        assert messages(await found.list(level="WARN", level_exact=True, **filters)) == ["warning"]
+        assert messages(await found.list(levels="WARN", **filters)) == ["warning"]
         assert await found.count(level="warning", **filters) == 3
         assert await found.count(level="debug", **filters) == 6
 
@@ -543,7 +543,7 @@ async def test_reads_deliver_what_is_pending_first(store, found):
         ({"job_id": "j", "level": "error"}, "structjob_logs_by_job (job_id=?)"),
         ({"step_id": "s"}, "structjob_logs_by_step (step_id=?)"),
         ({"step_id": "s", "until": T0}, "structjob_logs_by_step (step_id=? AND ts<?)"),
-        ({"level": "error", "level_exact": True}, "structjob_logs_by_level (level=?)"),
+        ({"levels": "error"}, "structjob_logs_by_level (level=?)"),
         ({"level": "error", "since": T0}, "structjob_logs_by_level (level=? AND ts>?)"),
         ({"type": "system"}, "structjob_logs_by_type (type=?)"),
         ({"category": "c"}, "structjob_logs_by_category (category=?)"),

@@ -48,11 +48,11 @@ PAGES_OF_EVENTS = {
     ),
     "of many levels": (lambda a: a.logs.list(level="info", order="desc", **PAGE), "logs_by_time"),
     "of the usual level": (
-        lambda a: a.logs.list(level="info", level_exact=True, **PAGE),
+        lambda a: a.logs.list(levels="info", **PAGE),
         "logs_by_time",
     ),
     "of a rare level": (
-        lambda a: a.logs.list(level="debug", level_exact=True, **PAGE),
+        lambda a: a.logs.list(levels="debug", **PAGE),
         "logs_by_level|logs_by_time",
     ),
     "of a type": (lambda a: a.logs.list(type="system", **PAGE), "logs_by_type|logs_by_time"),
@@ -60,9 +60,9 @@ PAGES_OF_EVENTS = {
         lambda a: a.logs.list(category="billing", **PAGE),
         "logs_by_category|logs_by_time",
     ),
-    "of two levels": (lambda a: a.logs.list(level=("warning", "error"), **PAGE), "logs_by_level"),
+    "of two levels": (lambda a: a.logs.list(levels=("warning", "error"), **PAGE), "logs_by_level"),
     "of two levels, one of them usual": (
-        lambda a: a.logs.list(level=("info", "error"), **PAGE),
+        lambda a: a.logs.list(levels=("info", "error"), **PAGE),
         "logs_by_time",
     ),
     "of the usual type": (lambda a: a.logs.list(type="task", **PAGE), "logs_by_time"),

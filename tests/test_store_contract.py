@@ -727,10 +727,7 @@ async def test_a_tracker_on_every_database(any_tracker):
     assert [child.job.id for child in (await tracker.jobs.tree(outer.id)).children] == [inner.id]
     assert [e.message for e in await tracker.logs.list(attrs={"key": "ä"})] == ["hello 😀"]
     assert [
-        e.message
-        for e in await tracker.logs.list(
-            job_id=outer.id, children=True, level="warning", level_exact=True
-        )
+        e.message for e in await tracker.logs.list(job_id=outer.id, children=True, levels="warning")
     ] == ["within"]
     assert [e.message for e in await tracker.logs.list(text="HELLO")] == ["hello 😀"]
     assert (await tracker.verify()).ok

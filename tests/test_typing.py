@@ -12,7 +12,15 @@ from typing import get_type_hints
 
 import pytest
 
-from structjob import AttemptFilter, JobFilter, LogFilter, StatsFilter, filters, statistics
+from structjob import (
+    AttemptFilter,
+    ErrorFilter,
+    JobFilter,
+    LogFilter,
+    StatsFilter,
+    filters,
+    statistics,
+)
 
 PROGRAMS = Path(__file__).parent / "typing"
 ROOT = PROGRAMS.parent.parent
@@ -59,7 +67,7 @@ def test_checkers_find_each_mistake_and_nothing_else(check):
     assert found["mistakes.py"] == marked
 
 
-@pytest.mark.parametrize("kind", [AttemptFilter, JobFilter, LogFilter, StatsFilter])
+@pytest.mark.parametrize("kind", [AttemptFilter, ErrorFilter, JobFilter, LogFilter, StatsFilter])
 def test_the_keywords_of_a_filter_are_its_fields(kind):
     """Ruling 11: what a checker accepts is what the filter has, with the same types."""
     module = statistics if kind is StatsFilter else filters

@@ -176,4 +176,4 @@ async def test_the_status_says_what_is_streamed(tracker):
             found = await status(address)
             assert (found["status"], found["sse"], found["websocket"]) == ("ok", 1, 0)
             (one,) = found["streams"]
-            assert one["filter"] == {"level": ["error"], "last": 3}
+            assert one["filter"] == {"level": "error", "last": 3}

@@ -15,7 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 LEVELS = ("debug", "info", "success", "warning", "error", "critical", "warn", "fatal")
 
 _NAMES = (
-    "since", "until", "level", "level_exact", "attrs", "text", "step", "stream", "type", "kind", "logger", "source", "category", "project",
+    "since", "until", "level", "levels", "attrs", "text", "step", "stream", "type", "kind", "logger", "source", "category", "project",
     "correlation_id", "correlated", "trace_id", "attempt", "operation", "fingerprint",
 )  # fmt: skip
 
@@ -58,7 +58,7 @@ _OPTIONS = (
         metavar="LEVEL",
         help="This level and above: debug, info, success, warning, error, critical.",
     ),
-    click.option("--exact", "level_exact", is_flag=True, help="With --level: this level only."),
+    click.option("--exact", is_flag=True, help="With --level: this level only."),
     click.option(
         "-w",
         "--where",
@@ -144,12 +144,14 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
         if id_ is not None:
             raise click.UsageError("--system shows lines of no job: leave the id out.")
         given = {**given, "type": "system"}
-    if given["level_exact"] and given["level"] is None:
-        raise click.UsageError("--exact goes with --level.")
+    if given["exact"]:
+        if given["level"] is None:
+            raise click.UsageError("--exact goes with --level.")
+        given = {**given, "level": None, "levels": given["level"]}
     found = {
         name: given[name]
         for name in _NAMES
-        if given[name] not in (None, {}, (), False)
+        if given.get(name) not in (None, {}, (), False)
         or (name == "correlated" and given[name] is False)
     }
     LogFilter.of(**found)  # reports invalid values before anything is opened

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from structjob.cli.database import Database
     from structjob.statistics import (
+        ErrorInterval,
         ErrorStatistics,
         JobErrors,
         OperationStatistics,
@@ -41,18 +42,19 @@ _ROWS = 48
 @click.command(
     epilog="""\b
 WHAT is one of
-  operations   outcomes of the jobs of each operation, and how long the completed ones took (the default)
-  steps        the same of the steps within them
-  projects     the same of the jobs of each project
-  throughput   the same of the jobs that ended in each stretch of time, the last 24 hours by default
-  errors       how often which type of error occurred, by step and operation
-  jobs         which jobs have the most errors among their lines
-  volume       how many lines there are, by type, level and category
-  storage      rows and bytes of each table
+  operations     outcomes of the jobs of each operation, and how long the completed ones took (the default)
+  steps          the same of the steps within them
+  projects       the same of the jobs of each project
+  throughput     the same of the jobs that ended in each stretch of time, the last 24 hours by default
+  errors         how often each type of error occurred, by step and operation; with --bucket: in each stretch of time
+  errors-by-job  which jobs have the most errors among their lines
+  volume         how many lines there are, by type, level and category
+  storage        rows and bytes of each table
 \b
 Examples:
   structjob stats --since 1h                        what ended in the last hour; --by created: what began
   structjob stats steps --operation nightly
+  structjob stats errors --bucket 1h                errors per hour, by type
   structjob stats throughput --since 7d --bucket 1d
   structjob stats volume --json | jq .by_level
 
@@ -61,7 +63,16 @@ A percentile is by nearest rank: it is always one of the durations that were mea
 @click.argument(
     "what",
     type=click.Choice(
-        ("operations", "steps", "projects", "throughput", "errors", "jobs", "volume", "storage")
+        (
+            "operations",
+            "steps",
+            "projects",
+            "throughput",
+            "errors",
+            "errors-by-job",
+            "volume",
+            "storage",
+        )
     ),
     metavar="[WHAT]",
     default="operations",
@@ -87,7 +98,7 @@ A percentile is by nearest rank: it is always one of the durations that were mea
     "--bucket",
     metavar="SPAN",
     callback=stretch,
-    help="Of throughput: how long a stretch is: 15m, 1h, 1d. The first begins at a round time, not after --since.",
+    help="Of throughput and errors: how long a stretch is: 15m, 1h, 1d. The first begins at a round time, not after --since.",
 )
 @click.option(
     "-n",
@@ -120,8 +131,8 @@ _ACCEPTED: Mapping[str, frozenset[str]] = {
     "steps": _OF_JOBS | {"limit"},
     "projects": _OF_JOBS | {"limit"},
     "throughput": _OF_JOBS | {"bucket"},
-    "errors": _WINDOW | {"operation", "project", "limit"},
-    "jobs": _WINDOW | {"operation", "project", "limit"},
+    "errors": _WINDOW | {"operation", "project", "limit", "bucket"},
+    "errors-by-job": _WINDOW | {"operation", "project", "limit"},
     "volume": _WINDOW | {"project"},
     "storage": frozenset(),
 }
@@ -142,15 +153,19 @@ async def _stats(asked: _Question) -> None:
     async with reading(asked.db) as reader:
         if asked.what == "throughput":
             found: Any = await reader.stats.throughput(**_bucketed(asked))
+        elif "bucket" in asked.filters:
+            found = await reader.stats.errors(**_bucketed(asked))
         else:
-            method = "errors_by_job" if asked.what == "jobs" else asked.what
-            found = await getattr(reader.stats, method)(**asked.filters)
+            method = getattr(reader.stats, asked.what.replace("-", "_"))
+            found = await method(**asked.filters)
     if asked.as_json:
         put_json(found)
         return
     if found:  # only a list can be empty
         screen = console()
-        headings, rows = _TABLES[asked.what](found, asked)
+        over_time = asked.what == "errors" and "bucket" in asked.filters
+        table = _errors_over_time if over_time else _TABLES[asked.what]
+        headings, rows = table(found, asked)
         put_lines(
             columns(headings, rows, screen.width, right=_NUMBERS, spare=("P50", "P99", "AVG")),
             screen,
@@ -200,6 +215,7 @@ def _advise(found: Any, asked: _Question) -> None:
         isinstance(found, list)
         and len(found) == filters.get("limit", 100)
         and asked.what != "throughput"
+        and "bucket" not in filters
     ):
         say(
             f"those {len(found):,} with the most; there may be more: --limit {min(10 * len(found), 10_000)}"
@@ -213,7 +229,7 @@ def _advise(found: Any, asked: _Question) -> None:
             suggest(command_line("stats", "steps", "--operation", found[0].operation, db=option))
     elif asked.what == "errors":
         suggest(command_line("errors", db=option))
-    elif asked.what == "jobs":
+    elif asked.what == "errors-by-job":
         suggest(command_line("logs", found[0].job_id, "-l", "error", db=option))
     elif asked.what == "volume" and any(
         found.by_level.get(level) for level in ("error", "critical")
@@ -299,6 +315,24 @@ def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
     return ("FROM", *_FARED, ""), rows
 
 
+def _errors_over_time(found: Sequence[ErrorInterval], asked: _Question) -> _Table:
+    most = max(one.total for one in found) or 1
+    rows = [
+        _cells(
+            full(one.start, utc=asked.utc)[:16],
+            f"{one.total:,}",
+            bar(100 * one.total / most, 20) if one.total else "",
+            ", ".join(f"{kind} {count:,}" for kind, count in [*one.counts.items()][:_TYPES]),
+        )
+        for one in found
+    ]
+    return ("FROM", "COUNT", "", "MOST FREQUENT"), rows
+
+
+_TYPES = 3
+"""Number of types of errors that are named for each interval."""
+
+
 def _errors(found: Sequence[ErrorStatistics], asked: _Question) -> _Table:
     rows = [
         _cells(
@@ -314,7 +348,7 @@ def _errors(found: Sequence[ErrorStatistics], asked: _Question) -> _Table:
     return ("COUNT", "JOBS", "LAST SEEN", "OPERATION", "STEP", "ERROR"), rows
 
 
-def _jobs(found: Sequence[JobErrors], asked: _Question) -> _Table:
+def _errors_by_job(found: Sequence[JobErrors], asked: _Question) -> _Table:
     rows = [
         _cells(
             f"{one.errors:,}",
@@ -366,7 +400,7 @@ _TABLES: Mapping[str, Callable[[Any, _Question], _Table]] = {
     "projects": _projects,
     "throughput": _throughput,
     "errors": _errors,
-    "jobs": _jobs,
+    "errors-by-job": _errors_by_job,
     "volume": _volume,
     "storage": _storage,
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, Unpack
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, or_, select
 from sqlalchemy.ext.compiler import compiles
@@ -13,20 +14,21 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
-from structjob.filters import Moment, as_utc, check_limit, check_span
-from structjob.models import AnyJob, ErrorInfo, ErrorOutcome, ErrorStatus, ErrorStatusName, id_of
+from structjob.filters import ErrorFilter, ErrorFilterKeywords, values_of
+from structjob.models import ErrorInfo, ErrorStatus
 from structjob.queries import outcomes
+from structjob.queries.buckets import Buckets
 from structjob.queries.jobs import Jobs
-from structjob.statistics import ErrorGroup, ErrorStatistics
+from structjob.queries.paging import merged
+from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
-from structjob.store.expressions import ascending, attribute, equals, storable
+from structjob.store.expressions import ascending, attribute, equals_any, storable
 from structjob.store.history import type_of
 from structjob.store.tables import errors, logs
 
 T = TypeVar("T")
 
 _CANDIDATES = 6
-_OUTCOMES: tuple[ErrorOutcome, ...] = get_args(ErrorOutcome)
 
 
 class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
@@ -84,68 +86,37 @@ class Errors:
         self._now = now
 
     async def list(
-        self,
-        *,
-        status: ErrorStatus
-        | ErrorStatusName
-        | Sequence[ErrorStatus | ErrorStatusName]
-        | None = None,
-        outcome: ErrorOutcome | None = None,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        operation: str | None = None,
-        step: str | None = None,
-        job: AnyJob | None = None,
-        project: str | None = None,
-        limit: int = 100,
+        self, filter: ErrorFilter | None = None, **filters: Unpack[ErrorFilterKeywords]
     ) -> list[ErrorGroup]:
         """Return the errors, the last seen first.
 
-        The arguments select the errors. The numbers of each error include all of its occurrences.
+        The filter selects the errors. The numbers of each error include all of its occurrences.
 
         Args:
-            status: ``open``, ``resolved`` or ``regressed``, or several of them; all by default.
-            outcome: ``final``: the error ended a job. ``recovered``: a job in which it occurred
-                continued. This examines all occurrences that match the other arguments, so set
-                *since* if there are very many.
-            since: Seen from this time on: a datetime with a time zone, or a `timedelta` before now.
-            until: Seen before this time.
-            operation: Seen in this operation.
-            step: Seen in a step with this name.
-            job: Seen in this job: any of its ids, a `Job` or a `JobRecord`.
-            project: Seen in this project.
-            limit: Maximum number of errors, 1–10,000; 100 by default.
+            filter: Which errors to list; all by default.
+            **filters: Fields of `ErrorFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a value is invalid.
+            InvalidFilter: if a filter is unknown or its value is invalid.
+            JobNotFound: if the filter names a job, and there is no such job.
         """
-        first, last = as_utc("since", since), as_utc("until", until)
-        check_span(first, last)
-        check_limit(limit)
-        statuses = () if status is None else (status,) if isinstance(status, str) else tuple(status)
-        for one in statuses:
-            if one not in tuple(ErrorStatus):
-                raise InvalidFilter(f"unknown status {one!r}: use one of {', '.join(ErrorStatus)}")
-        if outcome not in (None, *_OUTCOMES):
-            raise InvalidFilter(f"unknown outcome {outcome!r}: use one of {', '.join(_OUTCOMES)}")
-        job_id = None if job is None else id_of(job)
-        equal = {"operation": operation, "step": step, "job_id": job_id, "project": project}
-        seen = _occurrences(first, last, equal)  # refuse invalid values before the flush
+        wanted = merged(ErrorFilter, filter, filters)
+        seen = occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
-        if job_id is not None:
-            equal["job_id"] = await self._jobs.exact_id(job_id)
-            seen = _occurrences(first, last, equal)
+        if wanted.job is not None:
+            wanted = replace(wanted, job=await self._jobs.exact_id(wanted.job))
+            seen = occurrences(wanted)
         conditions: tuple[ColumnElement[bool], ...] = ()
-        if outcome is not None:
+        if wanted.outcome is not None:
             such = (
                 select(logs.c.fingerprint)
                 .select_from(outcomes.with_jobs())
-                .where(*seen, outcomes.outcome() == outcome)
+                .where(*seen, outcomes.outcome() == wanted.outcome)
             )
             conditions += (logs.c.fingerprint.in_(such),)
         elif len(seen) > 1:
             conditions += (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),)
-        return await self._groups(conditions, statuses, limit)
+        return await self._groups(conditions, values_of(wanted.status), wanted.limit)
 
     async def get(self, fingerprint: str) -> ErrorGroup:
         """Return the error with this fingerprint, or the only one whose fingerprint begins with it.
@@ -293,45 +264,71 @@ class Errors:
         return [_group(row, known.get(row["fingerprint"])) for row in found]
 
 
-async def count(
-    fetch: Fetch,
-    since: datetime | None,
-    until: datetime | None,
-    equal: Mapping[str, str | None],
-    limit: int,
-) -> list[ErrorStatistics]:
+async def count(fetch: Fetch, wanted: ErrorFilter) -> list[ErrorStatistics]:
     """Count occurrences by type, step and operation, the most frequent first."""
-    kind = func.coalesce(
-        func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level
+    found = (
+        select(_type().label("type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
+        .where(*occurrences(wanted))
+        .subquery("found")
     )
-    found = select(kind.label("type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
-    found_ = found.where(*_occurrences(since, until, equal)).subquery("found")
-    keys = (found_.c.type, found_.c.operation, found_.c.step)
+    keys = (found.c.type, found.c.operation, found.c.step)
     statement = select(
         *keys,
         func.count().label("count"),
-        func.count(found_.c.job_id.distinct()).label("jobs"),
-        func.min(found_.c.ts).label("first_seen"),
-        func.max(found_.c.ts).label("last_seen"),
+        func.count(found.c.job_id.distinct()).label("jobs"),
+        func.min(found.c.ts).label("first_seen"),
+        func.max(found.c.ts).label("last_seen"),
     )
     statement = (
-        statement.group_by(*keys).order_by(func.count().desc(), *ascending(keys)).limit(limit)
+        statement.group_by(*keys)
+        .order_by(func.count().desc(), *ascending(keys))
+        .limit(wanted.limit)
     )
     return [ErrorStatistics(**row) for row in await fetch(statement)]
 
 
-def _occurrences(
-    since: datetime | None, until: datetime | None, equal: Mapping[str, str | None]
-) -> tuple[ColumnElement[bool], ...]:
+async def count_over_time(
+    fetch: Fetch, wanted: ErrorFilter, buckets: Buckets
+) -> list[ErrorInterval]:
+    """Count occurrences in each interval by type."""
+    found = (
+        select(_type().label("type"), buckets.start_of(logs.c.ts).label("start"))
+        .where(*occurrences(wanted))
+        .subquery("found")
+    )
+    statement = select(found.c.type, found.c.start, func.count().label("count")).group_by(
+        found.c.type, found.c.start
+    )
+    counts: dict[int, dict[str, int]] = {}
+    for row in sorted(await fetch(statement), key=lambda row: (-row["count"], row["type"])):
+        counts.setdefault(row["start"], {})[row["type"]] = row["count"]
+    return [
+        ErrorInterval(start=start, end=end, counts=counts.get(number, {}))
+        for number, start, end in buckets
+    ]
+
+
+def _type() -> ColumnElement[str]:
+    return func.coalesce(
+        func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level
+    )
+
+
+def occurrences(wanted: ErrorFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions for the occurrences that *wanted* selects, except status and outcome.
+
+    *job* must be an exact id.
+    """
     found: tuple[ColumnElement[bool], ...] = (logs.c.fingerprint.is_not(None),)
     # Occurrences are few among the events of a time window, so their own index is used.
     moment = unindexed(logs.c.ts)
-    if since is not None:
-        found += (moment >= literal(since, logs.c.ts.type),)
-    if until is not None:
-        found += (moment < literal(until, logs.c.ts.type),)
+    if wanted.since is not None:
+        found += (moment >= literal(wanted.since, logs.c.ts.type),)
+    if wanted.until is not None:
+        found += (moment < literal(wanted.until, logs.c.ts.type),)
+    equal = {"operation": wanted.operation, "step": wanted.step, "job_id": wanted.job, "project": wanted.project}  # fmt: skip
     return found + tuple(
-        equals(name, logs.c[name], value) for name, value in equal.items() if value is not None
+        equals_any(name, logs.c[name], value) for name, value in equal.items() if value is not None
     )
 
 

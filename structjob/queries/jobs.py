@@ -67,7 +67,7 @@ from structjob.queries.step_progress import Underway
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import contains, equals, json_equals, means, storable
+from structjob.store.expressions import contains, equals, equals_any, json_equals, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.values.redaction import stored_forms
 
@@ -691,13 +691,14 @@ class Jobs:
 
     async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
         conditions: builtins.list[ColumnElement[bool]] = [attempts.c.started_at.is_not(None)]
-        searches = [] if wanted.status is None else [attempts.c.status.in_(wanted.status)]
+        searches: builtins.list[ColumnElement[bool]] = []
+        if wanted.status is not None:
+            searches.append(attempts.c.status.in_(wanted.status))
         for name in ("operation", "project"):
             if (value := getattr(wanted, name)) is not None:
                 # not EXISTS, see `_is_root`
                 its = select(jobs.c[name]).where(jobs.c.id == attempts.c.job_id).scalar_subquery()
-                equals(name, jobs.c[name], value)
-                searches.append(its == value)
+                searches.append(equals_any(name, its, value))
         if wanted.since is not None:
             conditions.append(attempts.c.started_at >= wanted.since)
         if wanted.until is not None:

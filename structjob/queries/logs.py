@@ -536,12 +536,13 @@ def _by_correlation(wanted: LogFilter) -> bool:
 
 def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     """Return the levels by whose index the events are found; empty if another index finds fewer."""
-    if wanted.level is None or _narrow(wanted) or not _unusual(wanted, "level"):
+    levels = wanted.matching_levels
+    if _narrow(wanted) or not _unusual(wanted, "level"):
         return ()
     # Events of level warning and above are few. For the other levels, the index of the category or
     # type may find fewer.
-    few = all(LEVELS[level] >= LEVELS["warning"] for level in values_of(wanted.level))
-    return wanted.levels if few or (wanted.category is None and wanted.type is None) else ()
+    few = all(LEVELS[level] >= LEVELS["warning"] for level in levels)
+    return levels if few or (wanted.category is None and wanted.type is None) else ()
 
 
 def _leading(wanted: LogFilter) -> tuple[str, ...]:
@@ -558,7 +559,7 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
 
 def _unusual(wanted: LogFilter, column: str) -> bool:
     """Return whether the index of *column* contains all requested events."""
-    values = wanted.levels if column == "level" else values_of(getattr(wanted, column))
+    values = wanted.matching_levels if column == "level" else values_of(getattr(wanted, column))
     return bool(values) and USUAL[column] not in values
 
 
@@ -633,7 +634,7 @@ def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
         found.append(unusual("level"))
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and (levels := wanted.levels):
+    if _narrow(wanted) and (levels := wanted.matching_levels):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:
         found.append(logs.c.ts >= wanted.since)
@@ -646,7 +647,7 @@ def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that have no index."""
     leading = _leading(wanted)
     found = _equal(wanted, [name for name in _EQUALS if name not in leading])
-    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.levels):
+    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.matching_levels):
         found.append(logs.c.level.in_(levels))
     if wanted.correlated is not None:
         column = logs.c.correlation_id

@@ -32,14 +32,14 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import AttemptFilter, JobFilter, LogFilter
+from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter
 from structjob.models import Page
 from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
 from structjob.store.types import moment
 
 R = TypeVar("R")
-F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, StatsFilter)
+F = TypeVar("F", LogFilter, JobFilter, AttemptFilter, ErrorFilter, StatsFilter)
 
 SCAN_LIMIT = 100_000
 """Maximum number of rows that one page of a search examines, if there is no index for the

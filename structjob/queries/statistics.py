@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from sqlalchemy import ColumnElement, Table, case, func, select
 
-from structjob.filters import Moment, as_utc, check_limit, check_span
-from structjob.models import AnyJob, JobStatus, StepStatus, id_of
+from structjob.exceptions import InvalidFilter
+from structjob.filters import (
+    ErrorFilter,
+    ErrorFilterKeywords,
+    Moment,
+    as_utc,
+    check_span,
+    one_or_several,
+)
+from structjob.models import JobStatus, StepStatus
 from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
 from structjob.queries.jobs import Jobs
 from structjob.queries.paging import merged
 from structjob.queries.summary import summarised
 from structjob.statistics import (
+    ErrorInterval,
     ErrorStatistics,
     JobErrors,
     OperationStatistics,
@@ -30,7 +40,7 @@ from structjob.statistics import (
     summary,
 )
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import ascending, equals
+from structjob.store.expressions import ascending, equals, equals_any
 from structjob.store.tables import jobs, logs, steps, unusual
 
 ERRORS = ("error", "critical")
@@ -142,9 +152,7 @@ class Statistics:
             InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
-        until: datetime = wanted.until or self._now()  # type: ignore[assignment]  # a filter's times are datetimes
-        since = wanted.since or until - min(DAY, until - FIRST)
-        wanted = merged(StatsFilter, wanted, {"since": since, "until": until})
+        wanted = merged(StatsFilter, wanted, self._window(wanted.since, wanted.until))
         buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
         rows = await self._of_jobs(
             wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False
@@ -183,72 +191,86 @@ class Statistics:
             StepStatistics(**summary(row)) for row in await self._fetch(found.limit(wanted.limit))
         ]
 
+    @overload
     async def errors(
         self,
+        filter: ErrorFilter | None = None,
         *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        operation: str | None = None,
-        step: str | None = None,
-        project: str | None = None,
-        limit: int = 100,
-    ) -> list[ErrorStatistics]:
-        """Return the number of errors of each type, step and operation, the most frequent first.
+        bucket: None = None,
+        **filters: Unpack[ErrorFilterKeywords],
+    ) -> list[ErrorStatistics]: ...
+    @overload
+    async def errors(
+        self,
+        filter: ErrorFilter | None = None,
+        *,
+        bucket: timedelta,
+        **filters: Unpack[ErrorFilterKeywords],
+    ) -> list[ErrorInterval]: ...
+    async def errors(
+        self,
+        filter: ErrorFilter | None = None,
+        *,
+        bucket: timedelta | None = None,
+        **filters: Unpack[ErrorFilterKeywords],
+    ) -> list[ErrorStatistics] | list[ErrorInterval]:
+        """Return the number of errors of each type, step and operation, the most frequent first; or
+        with *bucket*, the number of errors in each interval by type, the oldest interval first.
 
         An exception that passes through steps, jobs and log calls is one occurrence, at the place
         of its first report. For single errors see `structjob.queries.errors.Errors`.
 
         Args:
-            since: Occurrences from this time on.
-            until: Occurrences before this time.
-            operation: Occurrences in this operation.
-            step: Occurrences in a step with this name.
-            project: Occurrences in this project.
-            limit: Maximum number of groups, 1–10,000; 100 by default.
+            filter: Which occurrences to count; all by default. With *bucket*, by default those of
+                the 24 hours before ``until``, which is now by default; ``limit`` then has no
+                effect.
+            bucket: Length of an interval, at least 1 second. The first interval starts with the
+                window, and the last one ends with it and may be shorter.
+            **filters: Fields of `ErrorFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a value is invalid.
+            InvalidArgument: if there would be more than 10,000 intervals, or *bucket* is too short.
+            InvalidFilter: if a filter is unknown, its value is invalid, or it has a *status* or an
+                *outcome*.
+            JobNotFound: if the filter names a job, and there is no such job.
         """
-        since, until = _span(since, until)
-        check_limit(limit)
-        equal = {"operation": operation, "step": step, "project": project}
-        _given(logs, equal)
+        wanted = _of_occurrences("errors", merged(ErrorFilter, filter, filters))
+        buckets = None
+        if bucket is not None:
+            wanted = merged(ErrorFilter, wanted, self._window(wanted.since, wanted.until))
+            buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
+        errors.occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
-        return await errors.count(self._fetch, since, until, equal, limit)
+        if wanted.job is not None:
+            wanted = replace(wanted, job=await self._jobs.exact_id(wanted.job))
+        if buckets is not None:
+            return await errors.count_over_time(self._fetch, wanted, buckets)
+        return await errors.count(self._fetch, wanted)
 
     async def errors_by_job(
-        self,
-        *,
-        since: Moment | None = None,
-        until: Moment | None = None,
-        operation: str | None = None,
-        project: str | None = None,
-        job: AnyJob | None = None,
-        limit: int = 100,
+        self, filter: ErrorFilter | None = None, **filters: Unpack[ErrorFilterKeywords]
     ) -> list[JobErrors]:
         """Return the jobs with error events and the number of these events, the most first.
 
         Args:
-            since: Events from this time on.
-            until: Events before this time.
-            operation: Events of this operation.
-            project: Events of this project.
-            job: Only this job (any of its ids, a `Job` or a `JobRecord`), even if it has no errors.
-            limit: Maximum number of jobs, 1–10,000; 100 by default.
+            filter: Which events to count; all by default. *job* names one job, which is returned
+                even if it has no errors.
+            **filters: Fields of `ErrorFilter`, instead of *filter* or in addition to it.
 
         Raises:
-            InvalidFilter: if a value is invalid.
+            InvalidFilter: if a filter is unknown, its value is invalid, or it has a *status* or an
+                *outcome*.
+            JobNotFound: if the filter names a job, and there is no such job.
         """
-        first, last = _span(since, until)
-        check_limit(limit)
-        within = _within(logs.c.ts, first, last)
-        narrowed = _given(logs, {"operation": operation, "project": project})
+        wanted = _of_occurrences("errors_by_job", merged(ErrorFilter, filter, filters))
+        within = _within(logs.c.ts, wanted.since, wanted.until)
+        names = ("operation", "step", "project")
+        narrowed = _given(logs, {name: getattr(wanted, name) for name in names})
         mine: tuple[ColumnElement[bool], ...] = ()
-        if job is not None:
-            id_ = id_of(job)
-            equals("job", logs.c.job_id, id_)
+        if wanted.job is not None:
+            equals("job", logs.c.job_id, wanted.job)
             await self._flush()
-            mine = (logs.c.job_id == await self._jobs.exact_id(id_),)
+            mine = (logs.c.job_id == await self._jobs.exact_id(wanted.job),)
         tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # Events of these levels are few, and have an index. The events of a job have another index.
         told = (
@@ -259,13 +281,15 @@ class Statistics:
             .where(*within, *narrowed, *mine, *told)
             .group_by(logs.c.job_id)
             .order_by(tell.desc(), logs.c.job_id)
-            .limit(limit)
+            .limit(wanted.limit)
             .subquery("most")
         )
         every = logs.alias("every")
         total = (
             select(func.count())
-            .where(every.c.job_id == most.c.job_id, *_within(every.c.ts, since, until))
+            .where(
+                every.c.job_id == most.c.job_id, *_within(every.c.ts, wanted.since, wanted.until)
+            )
             .scalar_subquery()
         )
         statement = (
@@ -283,7 +307,7 @@ class Statistics:
         *,
         since: Moment | None = None,
         until: Moment | None = None,
-        project: str | None = None,
+        project: str | Sequence[str] | None = None,
     ) -> Volume:
         """Return the number of events: in total, and by type, level and category.
 
@@ -293,15 +317,16 @@ class Statistics:
         Args:
             since: Events from this time on.
             until: Events before this time.
-            project: Events of this project. This examines all events of the window.
+            project: Events of this project, or of several. This examines all events of the window.
 
         Raises:
             InvalidFilter: if a value is invalid.
         """
         since, until = _span(since, until)
-        _given(logs, {"project": project})
+        projects = one_or_several("project", project)
+        _given(logs, {"project": projects})
         await self._flush()
-        return await volume.count(self._fetch, since, until, project)
+        return await volume.count(self._fetch, since, until, projects)
 
     async def storage(self, *, quick: bool = False) -> Storage:
         """Return the number of rows and bytes of each table, the largest first.
@@ -317,6 +342,12 @@ class Statistics:
         """
         await self._flush()
         return await (storage.measure_whole if quick else storage.measure)(self._fetch)
+
+    def _window(self, since: Moment | None, until: Moment | None) -> dict[str, Moment]:
+        """Return a complete window: by default the 24 hours before *until*, or before now."""
+        until = until or self._now()
+        assert isinstance(until, datetime)  # noqa: S101 -- a filter's times are datetimes
+        return {"since": since or until - min(DAY, until - FIRST), "until": until}
 
     async def _of_jobs(
         self,
@@ -362,13 +393,23 @@ def _span(since: Moment | None, until: Moment | None) -> tuple[datetime | None, 
     return first, last
 
 
+def _of_occurrences(what: str, wanted: ErrorFilter) -> ErrorFilter:
+    if wanted.status is not None or wanted.outcome is not None:
+        raise InvalidFilter(
+            f"stats.{what} counts occurrences, which have no status and no outcome: errors.list has both"
+        )
+    return wanted
+
+
 def _equal(table: Table, wanted: StatsFilter) -> tuple[ColumnElement[bool], ...]:
     return _given(table, {name: getattr(wanted, name) for name in _EQUAL})
 
 
-def _given(table: Table, values: Mapping[str, str | None]) -> tuple[ColumnElement[bool], ...]:
+def _given(table: Table, values: Mapping[str, Any]) -> tuple[ColumnElement[bool], ...]:
     return tuple(
-        equals(name, table.c[name], value) for name, value in values.items() if value is not None
+        equals_any(name, table.c[name], value)
+        for name, value in values.items()
+        if value is not None
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.statistics import Volume
 from structjob.store.contract import Fetch
-from structjob.store.expressions import equals
+from structjob.store.expressions import equals_any
 from structjob.store.tables import USUAL, logs, unusual
 
 _BY = tuple(USUAL)
@@ -25,7 +25,10 @@ MANY = 50
 
 
 async def count(
-    fetch: Fetch, since: datetime | None, until: datetime | None, project: str | None
+    fetch: Fetch,
+    since: datetime | None,
+    until: datetime | None,
+    project: str | tuple[str, ...] | None,
 ) -> Volume:
     """Count the events of a window.
 
@@ -51,7 +54,7 @@ async def count(
                 )
             return _volume(counted)
     else:
-        within += (equals("project", logs.c.project, project),)
+        within += (equals_any("project", logs.c.project, project),)
     columns = [logs.c[name] for name in _BY]
     rows = await fetch(select(*columns, func.count().label("n")).where(*within).group_by(*columns))
     return _volume([(name, row[name], row["n"]) for row in rows for name in _BY])

@@ -168,8 +168,8 @@ class AttemptQuery(Query):
     """Parameters of a list of attempts; see `structjob.AttemptFilter`."""
 
     status: Several | None = None
-    operation: str | None = None
-    project: str | None = None
+    operation: Several | None = None
+    project: Several | None = None
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
     order: Literal["asc", "desc"] = Field(default="desc", description=ORDER.description)
@@ -202,12 +202,12 @@ class LogMatch(PathQuery):
     operation: Several | None = None
     type: Several | None = Field(default=None, description="`system`, `job`, `task`.")
     kind: Several | None = None
-    level: Several | None = Field(
-        default=None,
-        description="This level or above; with `level_exact`, or several: these only.",
-        examples=[["warning"]],
+    level: str | None = Field(
+        default=None, description="This level or above.", examples=["warning"]
     )
-    level_exact: Flag | None = Field(default=None, description="This level only.")
+    levels: Several | None = Field(
+        default=None, description="These levels only.", examples=[["info", "error"]]
+    )
     stream: Several | None = Field(default=None, description="`stdout`, `stderr`, `system`.")
     logger: Several | None = None
     source: Several | None = Field(default=None, description="Another name of `logger`.")
@@ -230,8 +230,6 @@ class LogMatch(PathQuery):
         found = self.given("q", *leave_out)
         if self.q is not None:
             found.setdefault("text", self.q)
-        if "level" in found and len(found["level"]) == 1:
-            (found["level"],) = found["level"]
         if paths := self.paths():
             found["attrs"] = paths
         return found

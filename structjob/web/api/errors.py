@@ -31,10 +31,10 @@ class ErrorQuery(Query):
     )
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
-    operation: str | None = None
-    step: str | None = None
+    operation: Several | None = None
+    step: Several | None = None
     job: str | None = Field(default=None, description="Any id of a job in which it occurred.")
-    project: str | None = None
+    project: Several | None = None
     limit: int = LIMIT
 
 

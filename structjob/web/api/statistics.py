@@ -10,6 +10,7 @@ from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.statistics import (
+    ErrorInterval,
     ErrorStatistics,
     JobErrors,
     OperationStatistics,
@@ -20,7 +21,7 @@ from structjob.statistics import (
     Volume,
 )
 from structjob.web.answers import Reads, reads
-from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, Query, Span
+from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, Query, Several, Span
 
 router = APIRouter(prefix="/statistics", tags=["statistics"])
 
@@ -33,11 +34,11 @@ class StatsQuery(Query):
     )
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
-    operation: str | None = None
-    job_type: str | None = None
-    owner: str | None = None
-    category: str | None = None
-    project: str | None = None
+    operation: Several | None = None
+    job_type: Several | None = None
+    owner: Several | None = None
+    category: Several | None = None
+    project: Several | None = None
     limit: int = LIMIT
 
     def filter(self) -> StatsFilter:
@@ -58,25 +59,23 @@ class ThroughputQuery(StatsQuery):
 
 
 class ErrorStatsQuery(Query):
-    """Parameters of statistics of errors."""
+    """Parameters of statistics of errors; see `structjob.ErrorFilter`."""
 
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
-    operation: str | None = None
-    step: str | None = None
-    project: str | None = None
-    limit: int = LIMIT
-
-
-class JobErrorsQuery(Query):
-    """Parameters of the errors by job."""
-
-    since: Moment | None = SINCE
-    until: Moment | None = UNTIL
-    operation: str | None = None
-    project: str | None = None
+    operation: Several | None = None
+    step: Several | None = None
     job: str | None = Field(default=None, description="Any id of one job.")
+    project: Several | None = None
     limit: int = LIMIT
+
+
+class ErrorTimesQuery(ErrorStatsQuery):
+    """Parameters of the number of errors by time."""
+
+    bucket: Span = Field(
+        default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"]
+    )
 
 
 class VolumeQuery(Query):
@@ -84,7 +83,7 @@ class VolumeQuery(Query):
 
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
-    project: str | None = None
+    project: Several | None = None
 
 
 @reads(router, "/operations", list[OperationStatistics])
@@ -118,8 +117,19 @@ async def count_errors(source: Reads, query: Annotated[ErrorStatsQuery, Paramete
     return await source.stats.errors(**query.given())
 
 
-@reads(router, "/jobs", list[JobErrors])
-async def count_errors_by_job(source: Reads, query: Annotated[JobErrorsQuery, Parameters()]) -> Any:
+@reads(router, "/errors-by-time", list[ErrorInterval])
+async def count_errors_by_time(
+    source: Reads, query: Annotated[ErrorTimesQuery, Parameters()]
+) -> Any:
+    """Return how often errors occurred in each time interval, by type, oldest first."""
+    bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
+    return await source.stats.errors(bucket=bucket, **query.given("bucket"))
+
+
+@reads(router, "/errors-by-job", list[JobErrors])
+async def count_errors_by_job(
+    source: Reads, query: Annotated[ErrorStatsQuery, Parameters()]
+) -> Any:
     """Return the jobs with the most errors in their logs."""
     return await source.stats.errors_by_job(**query.given())
 

@@ -727,7 +727,7 @@ export class StructjobLogs extends HTMLElement {
 
 /** A filter for *level* and above that does not widen a narrower one. */
 function levelled(wanted, level) {
-  return wanted.level === "critical" ? {} : { level, level_exact: undefined };
+  return wanted.level === "critical" ? {} : { level, levels: undefined };
 }
 
 export function plain(line) {

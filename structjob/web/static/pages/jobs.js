@@ -24,7 +24,7 @@ async function load(query, signal) {
   const [kids, usual, bad, sessions] = await Promise.all([
     page.items.length ? quiet(api.jobs({ since: oldest, order: "asc", limit: 2000 }, signal), { items: [] }) : { items: [] },
     quiet(api.statistics("operations", { since: "-28d", limit: 500 }, signal), []),
-    quiet(api.statistics("jobs", { ...(oldest ? { since: oldest } : {}), limit: 500 }, signal), []),
+    quiet(api.statistics("errors-by-job", { ...(oldest ? { since: oldest } : {}), limit: 500 }, signal), []),
     quiet(api.sessions({ limit: 200 }, signal), []),
   ]);
   const families = new Map();

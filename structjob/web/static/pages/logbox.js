@@ -8,7 +8,7 @@ import { AddFilter } from "./filters.js";
 import "../logs.js";
 
 export const NOT_FILTERS = ["at", "hl", "view", "order", "live", "cursor", "limit", "cols", "off", "window", "from"];
-const NAMES = ["level", "logger", "step", "operation", "stream", "kind", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "job", "q"];
+const NAMES = ["level", "levels", "logger", "step", "operation", "stream", "kind", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "job", "q"];
 const LEVELS = ["debug", "info", "success", "warning", "error", "critical"];
 
 /** Parameters of GET /logs that an address holds; *leave* are names that are something else. */
@@ -38,7 +38,7 @@ export function FilterChips({ query, hidden }) {
     if (!out.delete(key)) out.add(key);
     setQuery({ off: [...out] });
   };
-  return html`${chips.map(([name, value]) => html`<${Chip} key=${name + value} name=${name.replace(/^attr\./, "")} op=${name === "level" && query.get("level_exact") ? "=" : CHIP_OP[name] ?? "="} value=${value} off=${off.has(`${name}=${value}`)} title="turn off or on" onRemove=${() => remove(name, value)} onClick=${() => flip(name, value)} />`)}`;
+  return html`${chips.map(([name, value]) => html`<${Chip} key=${name + value} name=${name.replace(/^attr\./, "")} op=${CHIP_OP[name] ?? "="} value=${value} off=${off.has(`${name}=${value}`)} title="turn off or on" onRemove=${() => remove(name, value)} onClick=${() => flip(name, value)} />`)}`;
 }
 
 /** The field that marks a text in the lines, counts it in the database, and goes from hit to hit. */
@@ -88,7 +88,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
         if (detail.act === "column") { const cols = new Set(query.get("cols")?.split(",").filter(Boolean)); const name = `attr.${detail.name}`; if (!cols.delete(name)) cols.add(name); setQuery({ cols: [...cols].join(",") }); return; }
         const value = typeof detail.value === "string" ? detail.value : JSON.stringify(detail.value);
         if (detail.act === "filter") setQuery({ [detail.field ? detail.name : `attr.${detail.name}`]: value });
-        else if (detail.field && detail.name === "level") setQuery({ level: LEVELS.filter((one) => one !== value) });
+        else if (detail.field && detail.name === "level") setQuery({ level: null, levels: LEVELS.filter((one) => one !== value) });
       },
       "structjob-link": ({ detail }) => { copy(permanent({ at: detail.id })); },
       "structjob-context": ({ detail }) => { setContext(detail.on); onContext?.(detail.on); },

@@ -12,7 +12,7 @@ import { FilterChips, Finder, LogBox, NOT_FILTERS, filterOf } from "./logbox.js"
 import { Traceback } from "./traceback.js";
 
 const LEVELS = ["debug", "info", "success", "warning", "error", "critical"];
-const FIELDS = ["level", "logger", "operation", "step", "job", "kind", "stream", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "q"];
+const FIELDS = ["level", "levels", "logger", "operation", "step", "job", "kind", "stream", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "q"];
 const sum = (buckets, test = () => true) => buckets.reduce((n, one) => n + Object.entries(one.counts).reduce((m, [level, k]) => m + (test(level) ? k : 0), 0), 0);
 
 export default function Logs({ query }) {
