@@ -23,11 +23,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from structjob.capture.emit import emit
+from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
 from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
 from structjob.lifecycle.handle import redacted
+from structjob.machine.memory import FIRST_LOOK, LAST_LOOK, PeakMemory
 from structjob.text.lines import LineSplitter
 from structjob.text.programs import operation_of
 
@@ -63,7 +65,8 @@ class ProcessResult:
         signal: The name of the signal that ended it, such as ``SIGKILL``.
         seconds: The running time in seconds.
         cpu_seconds: The CPU time of the program and of the children that it waited for, in seconds.
-        max_rss_kb: The peak memory in kilobytes; ``None`` if the system does not report it.
+        max_rss_kb: The peak memory in kilobytes; ``None`` if it is not known, as of a program that
+            ended at once and needed less than this process.
         timed_out: Whether it was ended because of the timeout.
         left: Whether processes that it left behind hold its output. They continue to run, and their
             later output is not recorded.
@@ -88,6 +91,8 @@ class CommandFailed(StructjobError):
     Attributes:
         result: The outcome, a `ProcessResult`. *returncode*, *signal* and *tail* are its fields.
     """
+
+    __module__ = "structjob"  # tracebacks show the name that programs import
 
     def __init__(self, name: str, result: ProcessResult) -> None:
         super().__init__(f"{name} {self._how(result)}{_last_line(result.tail)}")
@@ -116,6 +121,8 @@ class CommandFailed(StructjobError):
 
 class CommandTimeout(CommandFailed, TimeoutError):
     """A program run by `Job.run_process` was ended because of the timeout."""
+
+    __module__ = "structjob"
 
     def __init__(self, name: str, result: ProcessResult, seconds: float | None) -> None:
         self._seconds = seconds
@@ -167,7 +174,12 @@ async def run_process(
     if unknown := [name for name in chosen if name not in ("stdout", "stderr")]:
         raise InvalidArgument(f"levels are of 'stdout' and 'stderr', not of {unknown[0]!r}")
     chosen = {name: level_name(level) for name, level in chosen.items()}
+    _check_environment(env)
     given = input.encode() if isinstance(input, str) else input
+    if given is not None and not isinstance(given, bytes):
+        raise InvalidArgument(
+            f"input must be text or bytes, not {type(given).__name__}: read a file first"
+        )
     name = step if isinstance(step, str) else operation_of(words)
 
     async def run() -> ProcessResult:
@@ -203,19 +215,34 @@ def _words(command: Any) -> list[str]:
             "command must be a list of words, not one text: ['make', '-j4'], or for a shell "
             "['sh', '-c', text]"
         )
-    words = [os.fspath(word) for word in command]
-    if not words or not all(isinstance(word, str) for word in words):
+    words = list(command)
+    if not words:
         raise InvalidArgument(f"command must be a program and its arguments, not {command!r}")
+    for number, word in enumerate(words):
+        path = os.fspath(word) if isinstance(word, os.PathLike) else word
+        if not isinstance(path, str):
+            raise InvalidArgument(
+                f"command[{number}] must be text or a path, not {type(word).__name__}: {word!r}"
+            )
+        words[number] = path
     return words
+
+
+def _check_environment(env: Mapping[str, str] | None) -> None:
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgument(
+                f"env must be texts by name, not {type(value).__name__} for {name!r}: leave out a "
+                "variable that is not set, and write str(…) for others"
+            )
 
 
 def shown_command(words: Sequence[str]) -> str:
     """Return a command line as one text, without secrets."""
     import shlex
 
-    from structjob.values.redaction import Redactor
-
-    return shlex.join(Redactor().command(words))
+    redactor = SETUP.redactor
+    return shlex.join(words if redactor is None else redactor.command(words))
 
 
 def _about(result: ProcessResult) -> dict[str, Any]:
@@ -360,6 +387,7 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._output = output
         self._began = time.monotonic()
+        self._peak = PeakMemory()
         self._process = subprocess.Popen(  # noqa: S603 -- the caller requested it
             words,
             stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
@@ -382,6 +410,13 @@ class Process:
         if input is not None:
             self._feed(input)
         self._watch()
+        self._looking = self._loop.call_later(FIRST_LOOK, self._look, FIRST_LOOK)
+
+    def _look(self, pause: float) -> None:
+        """Read the peak memory of the program so far, again and again."""
+        if not self._exited.done():
+            self._peak.look(self._process.pid)
+            self._looking = self._loop.call_later(pause, self._look, min(2 * pause, LAST_LOOK))
 
     # -- exit of the program
     # --------------------------------------------------------------------------
@@ -408,6 +443,7 @@ class Process:
 
     def _exit(self) -> None:
         self._seconds = time.monotonic() - self._began
+        self._looking.cancel()
         if not self._exited.done():
             self._exited.set_result(None)
 
@@ -489,7 +525,7 @@ class Process:
             signal=_signal_name(-code) if code < 0 else None,
             seconds=round(self._seconds, 6),
             cpu_seconds=0.0 if usage is None else round(usage.ru_utime + usage.ru_stime, 6),
-            max_rss_kb=_kilobytes(usage),
+            max_rss_kb=self._peak.of(usage),
             timed_out=timed_out,
             left=left,
             lines=self._output.lines,
@@ -550,9 +586,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"SIG{number}"
-
-
-def _kilobytes(usage: Any) -> int | None:
-    if usage is None:
-        return None
-    return int(usage.ru_maxrss // 1024 if sys.platform == "darwin" else usage.ru_maxrss)

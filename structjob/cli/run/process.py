@@ -21,11 +21,9 @@ from signal import Signals
 from structjob.cli.run.foreground import Foreground
 from structjob.cli.run.inherited import replace_with_null
 from structjob.cli.run.program import Program
+from structjob.machine.memory import FIRST_LOOK, LAST_LOOK
 
 CHUNK = 64 * 1024
-LOOK_FIRST, LOOK_LAST = 0.01, 1.0
-"""Seconds between two measurements of the program's memory: first and maximum interval."""
-
 GRACE = 0.2
 """Seconds during which output is still read after the program's end, if processes that it left
 behind hold its pipes.
@@ -150,7 +148,6 @@ class Child:
         self._fault: BaseException | None = None
         self._heard = heard
         self._handled: list[int] = []
-        self._seen = 0
         self._stop, self._stopped = os.pipe()
         self._streams = [
             _Stream("stdout", program.stdout, stdout),
@@ -182,7 +179,7 @@ class Child:
             self._release()
             raise
         program.inherited.let_go()
-        self._look(LOOK_FIRST)
+        self._loop.call_later(FIRST_LOOK, self._look, FIRST_LOOK)
         for stream in self._streams:
             stream.done.add_done_callback(lambda _, stream=stream: self._finished(stream))  # type: ignore[misc]
         self._changed()
@@ -222,24 +219,10 @@ class Child:
         self._release()
 
     def _look(self, pause: float) -> None:
-        """Read the peak memory of the program so far.
-
-        The kernel's own value at the end includes what this process had at the fork. So a smaller
-        program must be measured while it runs.
-        """
-        if self._ended.done() or not sys.platform.startswith("linux"):
-            return
-        with (
-            contextlib.suppress(OSError, ValueError, IndexError),
-            open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as status,
-        ):
-            self._seen = max(
-                [
-                    self._seen,
-                    *(int(line.split()[1]) for line in status if line.startswith("VmHWM:")),
-                ]
-            )
-        self._loop.call_later(pause, self._look, min(2 * pause, LOOK_LAST))
+        """Read the peak memory of the program so far, again and again."""
+        if not self._ended.done():
+            self._program.peak.look(self.pid)
+            self._loop.call_later(pause, self._look, min(2 * pause, LAST_LOOK))
 
     def _told(self, status: int, usage: object, seconds: float) -> Ended:
         code = os.waitstatus_to_exitcode(status)
@@ -256,7 +239,6 @@ class Child:
             and self._foreground.present
         ):
             asked = Signals(code - 128)  # typed at the terminal while the program had it
-        peak = int(getattr(usage, "ru_maxrss", 0)) // (1024 if sys.platform == "darwin" else 1)
         return Ended(
             status=status,
             code=code,
@@ -271,7 +253,7 @@ class Child:
             else "",
             seconds=seconds,
             cpu_seconds=getattr(usage, "ru_utime", 0.0) + getattr(usage, "ru_stime", 0.0),
-            max_rss_kb=peak if peak > self._program.peak else self._seen or None,
+            max_rss_kb=self._program.peak.of(usage),
         )
 
     def _release(self) -> None:

@@ -11,12 +11,12 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from structjob.cli.run.inherited import Inherited, original_environment
+from structjob.machine.memory import PeakMemory
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -41,15 +41,14 @@ class Program:
         pid: The id of its process.
         stdout: Descriptor from which its stdout can be read.
         stderr: The same for its stderr.
-        peak: Peak memory of this process at the fork, in KB, because the kernel counts it as the
-            program's.
+        peak: Its peak memory.
     """
 
     def __init__(self, command: Sequence[str], *, merged: bool = False) -> None:
         self.command = list(command)
         self.tried = self.started = False
         self.pid = 0
-        self.peak = _own_peak()
+        self.peak = PeakMemory()
         self._merged = merged
         self.inherited = Inherited.now()
         self._opened: list[int] = []
@@ -251,12 +250,3 @@ def _execute(command: list[str], environment: Mapping[str, str]) -> NoReturn:
                 if exc.errno != errno.EACCES:
                     break
     raise fault
-
-
-def _own_peak() -> int:
-    """Return the peak memory of this process, in KB."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
-        1024 if sys.platform == "darwin" else 1
-    )
