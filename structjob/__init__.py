@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         JobTree,
         Ledger,
         Page,
+        PruneResult,
         SessionRecord,
         SessionStatus,
         StepRecord,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from structjob.process_tracker import init
     from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
-    from structjob.retention.policy import PruneResult, Retention
+    from structjob.retention.policy import Retention
     from structjob.sinks.console import ConsoleSink
     from structjob.sinks.file import FileSink
     from structjob.sinks.jobfile import JobFileSink
@@ -139,6 +140,7 @@ _WHERE = {
         "Ledger",
         "Page",
         "JobProgress",
+        "PruneResult",
         "SessionRecord",
         "SessionStatus",
         "StepRecord",
@@ -149,7 +151,7 @@ _WHERE = {
     "process": ("reset",),
     "values.redaction": ("Redactor", "secret", "secrets_from_environment"),
     "reader": ("Reader",),
-    "retention.policy": ("PruneResult", "Retention"),
+    "retention.policy": ("Retention",),
     "sinks.console": ("ConsoleSink",),
     "sinks.sink": ("Sink", "SinkEvent"),
     "statistics": ("ErrorGroup", "StatsFilter"),

@@ -569,3 +569,36 @@ class Ledger:
     def lost(self) -> int:
         """Lost events: dropped and dead-lettered."""
         return sum(self.dropped.values()) + self.dead_lettered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PruneResult:
+    """What a prune or `Jobs.delete` deleted, or in a dry run what would be deleted.
+
+    Args:
+        dry_run: Whether nothing was deleted.
+        events: Number of events, including those of the jobs.
+        jobs: Number of jobs.
+        attempts: Number of attempts of these jobs.
+        steps: Number of steps of these jobs.
+        dead_letters: Number of dead letters.
+        sessions: Number of empty sessions.
+        archived: The archive files that were written; empty after a dry run.
+        oldest: The time of the oldest event that is kept; ``None`` if there are no events, and
+            after a dry run or a deletion of one job.
+    """
+
+    dry_run: bool = False
+    events: int = 0
+    jobs: int = 0
+    attempts: int = 0
+    steps: int = 0
+    dead_letters: int = 0
+    sessions: int = 0
+    archived: tuple[str, ...] = ()
+    oldest: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return any(
+            (self.events, self.jobs, self.attempts, self.steps, self.dead_letters, self.sessions)
+        )

@@ -17,7 +17,7 @@ from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
 from structjob.queries import health
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
-from structjob.queries.jobs import IdResolver, Jobs
+from structjob.queries.jobs import Delete, IdResolver, Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
@@ -26,7 +26,8 @@ from structjob.store.factory import make_store
 from structjob.urls.url import masked, parse, with_schema
 
 if TYPE_CHECKING:
-    from structjob.retention.policy import PruneResult, Retention
+    from structjob.models import PruneResult
+    from structjob.retention.policy import Retention
     from structjob.store.contract import Fetch, Flush, Transact
     from structjob.store.ingest import Store
 
@@ -110,6 +111,7 @@ class Reader:
         transact: Transact,
         flush: Flush | None = None,
         resolve_id: IdResolver | None = None,
+        delete: Delete | None = None,
     ) -> Self:
         """Return a reader of a store that its caller opens and closes.
 
@@ -119,10 +121,11 @@ class Reader:
             transact: Runs a call in a transaction.
             flush: See `Reader`.
             resolve_id: See `Reader`.
+            delete: Deletes a job by its id.
         """
         reader = cls.__new__(cls)
         reader._store, reader._attached, reader._closed = None, True, False
-        reader._wire(url, fetch, transact, flush, resolve_id)
+        reader._wire(url, fetch, transact, flush, resolve_id, delete)
         return reader
 
     def _wire(
@@ -132,11 +135,12 @@ class Reader:
         transact: Transact,
         flush: Flush | None,
         resolve_id: IdResolver | None,
+        delete: Delete | None = None,
     ) -> None:
         self._ask, self._flush = fetch, flush or _nothing_pending
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._kind = url.get_backend_name()
-        self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id)
+        self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id, delete=delete)
         self.logs = Logs(fetch, self._flush, self.jobs)
         self.sessions = Sessions(fetch, self._flush)
         self.errors = Errors(fetch, self._flush, transact, self.jobs)

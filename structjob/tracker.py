@@ -32,8 +32,8 @@ from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
-from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, id_of
-from structjob.retention.policy import PruneResult, Retention
+from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult, id_of
+from structjob.retention.policy import Retention
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
 
@@ -62,6 +62,9 @@ GIB = 1024**3
 
 _CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""
+
+_PATIENCE = 30.0
+"""Default maximum of seconds to wait while another process prunes."""
 
 _CLOSING_MARGIN = 1.0
 """Extra seconds that the thread of the tracker's loop may take beyond that limit."""
@@ -270,6 +273,7 @@ class Tracker:
             transact=self._host.transact,
             flush=self._host.flush,
             resolve_id=self._resolve_id,
+            delete=self._delete,
         )
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
@@ -812,7 +816,7 @@ class Tracker:
         retention: Retention | float | timedelta | None = None,
         *,
         dry_run: bool = False,
-        patience: float = 30.0,
+        patience: float = _PATIENCE,
     ) -> PruneResult:
         """Permanently delete jobs and events that are past their retention.
 
@@ -851,6 +855,10 @@ class Tracker:
         if dry_run:
             return await preview(self._host.fetch, kept)
         return await self._host.on_own_loop(self._engine.pruner.prune(kept, patience=patience))
+
+    async def _delete(self, job_id: str) -> PruneResult:
+        pruner = self._engine.pruner
+        return await self._host.on_own_loop(pruner.delete(job_id, patience=_PATIENCE))
 
     # -- state
     # --------------------------------------------------------------------------

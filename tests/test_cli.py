@@ -39,6 +39,7 @@ COMMANDS = (
     "stats",
     "errors",
     "cancel",
+    "delete",
     "sessions",
     "export",
     "import",

@@ -16,6 +16,7 @@ import click
 
 from structjob.cli.cancel import cancel
 from structjob.cli.database import Database
+from structjob.cli.delete import delete
 from structjob.cli.demo.command import demo
 from structjob.cli.doctor import doctor
 from structjob.cli.errors import errors
@@ -165,6 +166,7 @@ for command in (
     stats,
     errors,
     cancel,
+    delete,
     wait,
     sessions,
     serve,

@@ -18,7 +18,8 @@ from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.retention.policy import PruneResult, Retention
+    from structjob.models import PruneResult
+    from structjob.retention.policy import Retention
 
 FOREVER = "forever"
 
@@ -121,13 +122,13 @@ def prune(
         put_json(found)
     if found.dry_run:
         say(
-            f"{_told(found)} would be deleted from {db.shown}: {limits}"
+            f"{deleted(found)} would be deleted from {db.shown}: {limits}"
             if found
             else f"nothing to delete in {db.shown}: {limits}"
         )
         return
     say(
-        f"deleted {_told(found)} from {db.shown}"
+        f"deleted {deleted(found)} from {db.shown}"
         if found
         else f"nothing to delete in {db.shown}: {limits}"
     )
@@ -151,7 +152,7 @@ async def _prune(
             if dry_run or not found:
                 return found
             question = (
-                f"This deletes {_told(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
+                f"This deletes {deleted(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
             )
             click.confirm(question, abort=True, err=True)
         async with Tracker(db.url, service="structjob-cli") as tracker:
@@ -182,7 +183,8 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
     return ", ".join(parts)
 
 
-def _told(found: PruneResult) -> str:
+def deleted(found: PruneResult) -> str:
+    """Return a text that says what was deleted: ``1 job, 1 attempt and 7 lines``."""
     names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
     shown = {"events": "line", "dead_letters": "dead letter"}
     told = [

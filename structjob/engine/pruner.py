@@ -11,8 +11,9 @@ from datetime import timedelta
 from structjob.diagnostics import diagnostics
 from structjob.engine.database import DatabaseLink
 from structjob.exceptions import PruneInProgress, StoreUnavailable
-from structjob.retention.policy import PruneResult, Retention
-from structjob.retention.prune import Access, prune
+from structjob.models import PruneResult
+from structjob.retention.policy import Retention
+from structjob.retention.prune import Access, delete_family, prune
 
 FIRST = 300.0
 """Seconds after the start before the first run; short programs end before it."""
@@ -48,14 +49,20 @@ class Pruner:
         self, retention: Retention, *, not_within: timedelta | None = None, patience: float = 0.0
     ) -> PruneResult:
         """Prune; see `structjob.retention.prune.prune`."""
+        return await prune(self._access(), retention, not_within=not_within, patience=patience)
+
+    async def delete(self, job_id: str, *, patience: float) -> PruneResult:
+        """Delete a job and its descendants; see `structjob.retention.prune.delete_family`."""
+        return await delete_family(self._access(), job_id, patience=patience)
+
+    def _access(self) -> Access:
         store = self._link.store
-        access = Access(
+        return Access(
             self._link.fetch,
             self._link.transact,
             self._session_id,
             str(getattr(store, "path", None) or store.masked_url),
         )
-        return await prune(access, retention, not_within=not_within, patience=patience)
 
     async def keep(self) -> None:
         """Run until cancelled."""

@@ -28,7 +28,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
+from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound, NotOpen
 from structjob.filters import (
     MAX_VALUES,
     AttemptFilter,
@@ -45,6 +45,7 @@ from structjob.models import (
     JobStatus,
     JobTree,
     Page,
+    PruneResult,
     StepRecord,
     StepStatus,
     id_of,
@@ -75,6 +76,9 @@ IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | st
 """A function that takes an id that structjob does not know. It returns the job as a record,
 structjob's id of the job, or None. It may be a coroutine function.
 """
+
+Delete = Callable[[str], Awaitable[PruneResult]]
+"""A function that deletes a job by its id."""
 
 _EQUAL = (
     "job_type",
@@ -114,6 +118,7 @@ class Jobs:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers pending events.
         resolve_id: Called by `find` for an unknown id before it raises.
+        delete: Deletes a job by its id; only a tracker can.
         now: The clock for running times.
     """
 
@@ -123,8 +128,10 @@ class Jobs:
         flush: Flush,
         *,
         resolve_id: IdResolver | None = None,
+        delete: Delete | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._delete = delete
         self._fetch = fetch
         self._flush = flush
         self._resolve_id = resolve_id
@@ -413,6 +420,31 @@ class Jobs:
             pause = min(pause * 1.5, LAST_PAUSE)
             job = await self.find(job)
         return job
+
+    async def delete(self, any_id: AnyJob) -> PruneResult:
+        """Permanently delete a job and its descendants, with their attempts, steps and events.
+
+        Only a tracker can do this, not a `structjob.Reader`. The numbers of the deleted events are
+        recorded in ``structjob_gaps``, and the counts of errors in ``structjob_errors``. If it is
+        interrupted, everything deleted so far stays deleted; delete the job again. If another
+        process prunes, this waits up to 30 seconds.
+
+        Args:
+            any_id: The job, as for `find`.
+
+        Returns:
+            How much was deleted.
+
+        Raises:
+            JobNotFound: if there is no such job.
+            InvalidState: if the job or a descendant has not ended.
+            NotOpen: if this is a reader.
+            PruneInProgress: if another process is still pruning.
+            StoreUnavailable: if the database is unavailable.
+        """
+        if self._delete is None:
+            raise NotOpen("a reader deletes nothing: open a Tracker, and use tracker.jobs.delete")
+        return await self._delete((await self.find(any_id)).id)
 
     async def _listing(self, wanted: JobFilter) -> Listing:
         """Return the listing for *wanted*, after all pending events are delivered."""

@@ -207,34 +207,10 @@ class Due:
     def family(self, tops: Sequence[str], after: tuple[int, str] | None, limit: int) -> Select[Any]:
         """Return the query for the jobs *tops* and all their descendants, parents first.
 
-        Its columns are those of a `Plan`, ``top``, ``depth``, and ``due``: whether the job is due.
+        Its columns are those of `family_of`, and ``due``: whether the job is due.
         """
-        begin = select(jobs.c.id, jobs.c.id.label("top"), literal(0).label("depth")).where(
-            jobs.c.id.in_(tops)
-        )
-        found = begin.cte("family", recursive=True)
-        child = jobs.alias("child")
-        # A job has one parent, so every circle that is reached contains the top.
-        below = select(child.c.id, found.c.top, found.c.depth + 1).join(
-            found, child.c.parent_job_id == found.c.id
-        )
-        found = found.union_all(below.where(child.c.id != found.c.top))
-        columns = (
-            jobs.c.id,
-            jobs.c.attempt,
-            jobs.c.session_id,
-            jobs.c.state_seq,
-            found.c.top,
-            found.c.depth,
-        )
-        statement = select(*columns, case((self.job(), 1), else_=0).label("due")).join(
-            found, found.c.id == jobs.c.id
-        )
-        if after is not None:
-            statement = statement.where(
-                or_(found.c.depth > after[0], and_(found.c.depth == after[0], jobs.c.id > after[1]))
-            )
-        return statement.order_by(found.c.depth, jobs.c.id).limit(limit)
+        due = case((self.job(), 1), else_=0).label("due")
+        return family_of(tops, after, limit, due)
 
     def job(self) -> ColumnElement[bool]:
         """Return the condition that a job is due, without regard to its relatives."""
@@ -278,6 +254,43 @@ class Due:
             ~more,
             or_(sessions.c.last_seq == 0, whole),
         )
+
+
+def family_of(
+    tops: Sequence[str],
+    after: tuple[int, str] | None,
+    limit: int,
+    *more: ColumnElement[Any],
+) -> Select[Any]:
+    """Return the query for the jobs *tops* and all their descendants, parents first.
+
+    Its columns are those of a `Plan`, ``top``, ``depth``, and *more*. The next page begins *after*
+    a depth and an id.
+    """
+    begin = select(jobs.c.id, jobs.c.id.label("top"), literal(0).label("depth")).where(
+        jobs.c.id.in_(tops)
+    )
+    found = begin.cte("family", recursive=True)
+    child = jobs.alias("child")
+    # A job has one parent, so every circle that is reached contains the top.
+    below = select(child.c.id, found.c.top, found.c.depth + 1).join(
+        found, child.c.parent_job_id == found.c.id
+    )
+    found = found.union_all(below.where(child.c.id != found.c.top))
+    columns = (
+        jobs.c.id,
+        jobs.c.attempt,
+        jobs.c.session_id,
+        jobs.c.state_seq,
+        found.c.top,
+        found.c.depth,
+    )
+    statement = select(*columns, *more).join(found, found.c.id == jobs.c.id)
+    if after is not None:
+        statement = statement.where(
+            or_(found.c.depth > after[0], and_(found.c.depth == after[0], jobs.c.id > after[1]))
+        )
+    return statement.order_by(found.c.depth, jobs.c.id).limit(limit)
 
 
 def _earlier(one: FromClause, other: FromClause) -> ColumnElement[bool]:

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, or_, select
 
-from structjob.retention.due import Due, Plan, planned
+from structjob.exceptions import InvalidState
+from structjob.models import JobStatus
+from structjob.retention.due import Due, Plan, family_of, planned
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, logs
 
@@ -103,6 +105,33 @@ async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
                     break
             if plans := planned(found):
                 yield plans
+
+
+async def family_to_delete(fetch: Fetch, job_id: str) -> list[Plan]:
+    """Return a job and its descendants, parents first; nothing if there is no such job.
+
+    Raises:
+        InvalidState: if one of them has not ended.
+    """
+    found: list[Any] = []
+    below: tuple[int, str] | None = None
+    columns = (jobs.c.status, jobs.c.operation)
+    while page := await fetch(family_of([job_id], below, PAGE, *columns)):
+        found += page
+        below = (page[-1]["depth"], page[-1]["id"])
+        if len(page) < PAGE:
+            break
+    for row in found:
+        if not JobStatus(row["status"]).terminal:
+            which = "" if row["id"] == job_id else f", a child of job {job_id},"
+            raise InvalidState(
+                f"job {row['id']} ({row['operation']}){which} is {row['status']}: cancel it, and "
+                "delete it when it has ended"
+            )
+    return [
+        Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])
+        for row in found
+    ]
 
 
 async def strays(fetch: Fetch, due: Due) -> AsyncIterator[list[str]]:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -98,39 +98,6 @@ class Retention:
     def of_status(self, status: str) -> timedelta | None:
         """Return the age of jobs of a *status*; ``None`` means forever."""
         return _span(self.statuses.get(status, self.days))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PruneResult:
-    """The result of a prune: what was deleted, or in a dry run what would be deleted.
-
-    Args:
-        dry_run: Whether nothing was deleted.
-        events: Number of events, including those of the jobs.
-        jobs: Number of jobs.
-        attempts: Number of attempts of these jobs.
-        steps: Number of steps of these jobs.
-        dead_letters: Number of dead letters.
-        sessions: Number of empty sessions.
-        archived: The archive files that were written; empty after a dry run.
-        oldest: The time of the oldest event that is kept; ``None`` if there are no events, and
-            after a dry run.
-    """
-
-    dry_run: bool = False
-    events: int = 0
-    jobs: int = 0
-    attempts: int = 0
-    steps: int = 0
-    dead_letters: int = 0
-    sessions: int = 0
-    archived: tuple[str, ...] = ()
-    oldest: datetime | None = None
-
-    def __bool__(self) -> bool:
-        return any(
-            (self.events, self.jobs, self.attempts, self.steps, self.dead_letters, self.sessions)
-        )
 
 
 def _ages(

@@ -14,13 +14,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from structjob.exceptions import PruneInProgress, StoreUnavailable
+from structjob.exceptions import InvalidState, JobNotFound, PruneInProgress, StoreUnavailable
+from structjob.models import PruneResult
 from structjob.retention.archive import Archive
 from structjob.retention.archiver import Archiver
 from structjob.retention.deleter import Deleter
 from structjob.retention.due import Due
-from structjob.retention.finding import count, families, groups, pages, strays
-from structjob.retention.policy import PruneResult, Retention
+from structjob.retention.finding import count, families, family_to_delete, groups, pages, strays
+from structjob.retention.policy import Retention
 from structjob.store.contract import Fetch, Transact
 from structjob.store.expressions import utc_now
 from structjob.store.locks import Lock, LockLost
@@ -34,6 +35,9 @@ _GROUP = 200
 """Jobs that are counted together."""
 _LOOK_AGAIN = 0.2
 """Seconds between two checks whether another process has finished."""
+_ROUNDS = 3
+"""How often the rows of a job are deleted, because events may arrive meanwhile."""
+_OVERTAKEN = "this process stood still for so long that another one prunes in its place"
 _RELEASING = 0.5
 """Timeout for releasing the lock, in seconds; an unreleased lock expires automatically."""
 
@@ -125,6 +129,20 @@ async def _locked(
     not_within: timedelta | None,
     patience: float,
 ) -> PruneResult:
+    lock = await _taken(access, not_within, patience)
+    done = False
+    try:
+        pruned = await _prune(access, await due_now(access.fetch, retention), lock, archive, worker)
+        done = True
+    except LockLost:
+        raise PruneInProgress(_OVERTAKEN) from None
+    else:
+        return pruned
+    finally:
+        await _release(access, lock, done=done)
+
+
+async def _taken(access: Access, not_within: timedelta | None, patience: float) -> Lock:
     lock = Lock(LOCK, access.session_id)
     deadline = time.monotonic() + patience
     while not await access.transact(lambda connection: lock.take(connection, not_within)):
@@ -133,20 +151,45 @@ async def _locked(
                 "another process is pruning this database: try again when it is done"
             )
         await asyncio.sleep(_LOOK_AGAIN)
-    done = False
+    return lock
+
+
+async def _release(access: Access, lock: Lock, *, done: bool) -> None:
+    with suppress(StoreUnavailable, TimeoutError):
+        async with asyncio.timeout(_RELEASING):
+            await access.transact(lambda connection: lock.release(connection, done=done))
+
+
+async def delete_family(access: Access, job_id: str, *, patience: float) -> PruneResult:
+    """Delete a job and its descendants, with everything that belongs to them.
+
+    Args:
+        access: The database.
+        job_id: The id of the job.
+        patience: Seconds to wait while another process prunes.
+
+    Raises:
+        JobNotFound: if there is no such job.
+        InvalidState: if the job or a descendant has not ended, or changes meanwhile.
+        PruneInProgress: if another process is still pruning.
+        StoreUnavailable: if the database does not answer. What was deleted before stays deleted.
+    """
+    plans = await family_to_delete(access.fetch, job_id)
+    if not plans:
+        raise JobNotFound(job_id)
+    lock = await _taken(access, None, patience)
+    deleter = Deleter(access.fetch, access.transact, lock)
     try:
-        pruned = await _prune(access, await due_now(access.fetch, retention), lock, archive, worker)
-        done = True
+        for _ in range(_ROUNDS):
+            await deleter.jobs(plans)
+            plans = await family_to_delete(access.fetch, job_id)
+            if not plans:
+                return _pruned(deleter.counts)
     except LockLost:
-        raise PruneInProgress(
-            "this process stood still for so long that another one prunes in its place"
-        ) from None
-    else:
-        return pruned
+        raise PruneInProgress(_OVERTAKEN) from None
     finally:
-        with suppress(StoreUnavailable, TimeoutError):
-            async with asyncio.timeout(_RELEASING):
-                await access.transact(lambda connection: lock.release(connection, done=done))
+        await _release(access, lock, done=False)
+    raise InvalidState(f"job {job_id} gets events while it is being deleted: delete it again later")
 
 
 async def _prune(

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
-from structjob.retention.policy import PruneResult, Retention
+from structjob.models import PruneResult
+from structjob.retention.policy import Retention
 from structjob.statistics import Storage
 from structjob.web.answers import Reads, reads
 from structjob.web.body import body_as

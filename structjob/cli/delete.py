@@ -1,0 +1,68 @@
+"""``structjob delete``: deletes one job with its child jobs, steps and lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from structjob.cli import options
+from structjob.cli.completion import job_ids
+from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say
+from structjob.exceptions import InvalidState
+
+if TYPE_CHECKING:
+    from structjob.cli.database import Database
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  structjob delete 019a3f7c
+  structjob delete gui-17 --yes
+
+Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB` first; to delete by age, see `structjob prune`."""
+)
+@click.argument("id_", metavar="ID", shell_complete=job_ids)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.json_output
+@options.database
+def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
+    """Delete one job with its child jobs, steps and lines."""
+    from structjob.cli.database import execute
+
+    if not yes and not is_terminal(sys.stdin):
+        raise Failure(
+            "refusing to delete without confirmation (not a terminal)", code=2, hint="add --yes"
+        )
+    execute(_delete(id_, db, yes=yes, as_json=as_json))
+
+
+async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None:
+    from structjob.cli.database import reading
+    from structjob.cli.ids import resolve
+    from structjob.cli.prune import deleted
+    from structjob.text.escaping import escape
+    from structjob.text.rendering import short
+    from structjob.tracker import Tracker
+
+    async with reading(db) as reader:
+        job = await resolve(reader, given)
+        if not yes:
+            click.confirm(
+                f"This deletes job {job.id} ({escape(job.operation)}) from {db.shown}, with its "
+                "child jobs, steps and lines. Go on?",
+                abort=True,
+                err=True,
+            )
+        try:
+            async with Tracker(db.url, service="structjob-cli") as tracker:
+                found = await tracker.jobs.delete(job)
+        except InvalidState as exc:
+            raise Failure(
+                str(exc), hint=command_line("cancel", short(job.id), db=db.option)
+            ) from exc
+    if as_json:
+        put_json(found)
+    say(f"deleted {deleted(found)} from {db.shown}")
