@@ -809,6 +809,40 @@ def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> 
     assert "stopped reading" in job["error"]["message"]
 
 
+@pytest.mark.slow
+def test_output_that_a_full_disk_refuses_is_no_success(shell: Shell) -> None:
+    """A program whose stdout cannot be written goes on, and the command fails: a dump that is cut
+    off is not taken for a good one (R44).
+    """
+    for program, code in (("echo one; echo two; exit 0", 1), ("echo one; exit 7", 7)):
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(
+                [*COMMAND, "run", "--", "sh", "-c", program],
+                cwd=shell.directory,
+                env=environment(),
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
+        assert ended.returncode == code
+        assert b"cannot write stdout: No space left on device" in ended.stderr
+        assert job_of(shell)["status"] == "failed"
+        assert "one" in lines_of(shell)
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [*COMMAND, "run", "--", "sh", "-c", "echo lost >&2; echo kept"],
+            cwd=shell.directory,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (0, b"kept\n")
+    assert job_of(shell)["status"] == "completed"
+
+
 def test_processes_left_behind_do_not_keep_it(shell: Shell) -> None:
     """A program that leaves a background process behind ends when it ends, though that one holds
     its output (R48).

@@ -249,7 +249,14 @@ async def _run(
         _warn_where_it_waits(notices, tracker, place, ended=False)
         async with tracker.job(operation, **settings) as job:
             await _supervise(
-                program, watched, tracker, job, db, stdout=2 if as_json else 1, hurry=hurry
+                program,
+                watched,
+                notices,
+                tracker,
+                job,
+                db,
+                stdout=2 if as_json else 1,
+                hurry=hurry,
             )
         # Wait until everything is stored, without a time limit. If the database is unavailable, the
         # rest stays in the spool.
@@ -302,7 +309,7 @@ def _warn_where_it_waits(
             return
         runs = "The program's" if ended else "The program runs; its"
         notices.warn(
-            f"{fault}. {runs} output waits in {place} for the next structjob command that can use this database"
+            f"{str(fault).rstrip('?.')}. {runs} output waits in {place} for the next structjob command that can use this database"
         )
     elif fault is not None:
         notices.warn(
@@ -318,6 +325,7 @@ def _warn_where_it_waits(
 async def _supervise(
     program: Program,
     watched: _Watched,
+    notices: Notices,
     tracker: Tracker,
     job: Job,
     db: Database,
@@ -416,6 +424,14 @@ async def _supervise(
         )
     if ended.unrecorded:
         emit(scope, "warning", f"some output was not recorded: {ended.unrecorded}", {})
+    for stream, fault in ended.unwritten.items():
+        lost = f"cannot write {stream}: {fault}; this log has what the program printed there"
+        emit(scope, "warning", lost, {})
+        notices.warn(
+            f"cannot write {stream}: {fault}; `{command_line('logs', job.id, db=db.option)}` has what the program printed there"
+        )
+    if ended.code == 0 and "stdout" in ended.unwritten:
+        watched.code = 1  # the program itself could not see that its output was refused
     status, why = outcome(program.command, ended, last)
     why = f"{reason}{why}" if why else ""
     await job.end(
@@ -441,6 +457,11 @@ def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[EndStatus,
 
     program = os.path.basename(command[0]) or command[0]
     if ended.code == 0:
+        if "stdout" in ended.unwritten:
+            return (
+                "failed",
+                f"{program} ended with exit code 0, but its stdout cannot be written: {ended.unwritten['stdout']}",
+            )
         return "completed", ""
     how = (
         f"was ended by {ended.signal.name}"

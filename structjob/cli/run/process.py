@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -85,6 +86,7 @@ class Ended:
         unread: Whether the reader of our output stopped reading.
         left: The streams that are still held open by processes which the program left behind.
         unrecorded: Why some of its output was not recorded, if so.
+        unwritten: For each stream whose target refused a part of it, the reason.
         seconds: How long it ran.
         cpu_seconds: CPU time of the program and of the children that it waited for.
         max_rss_kb: Its peak memory in KB, if known.
@@ -97,6 +99,7 @@ class Ended:
     unread: bool
     left: tuple[str, ...]
     unrecorded: str
+    unwritten: Mapping[str, str]
     seconds: float
     cpu_seconds: float
     max_rss_kb: int | None
@@ -146,6 +149,7 @@ class Child:
         self._late: Callable[[], None] | None = None
         self._unread = False
         self._fault: BaseException | None = None
+        self._unwritten: dict[str, str] = {}
         self._heard = heard
         self._handled: list[int] = []
         self._stop, self._stopped = os.pipe()
@@ -251,6 +255,7 @@ class Child:
             unrecorded=f"{type(self._fault).__name__}: {self._fault}"
             if self._fault is not None
             else "",
+            unwritten=self._unwritten,
             seconds=seconds,
             cpu_seconds=getattr(usage, "ru_utime", 0.0) + getattr(usage, "ru_stime", 0.0),
             max_rss_kb=self._program.peak.of(usage),
@@ -354,9 +359,13 @@ class Child:
                 heard = self._hear(heard, chunk)
                 try:
                     _write(stream.target, chunk)
-                except OSError:
-                    # There is no reader any more. Close the program's pipe, so that it sees what it
-                    # would see without us.
+                except OSError as exc:
+                    if not _has_no_reader(stream.target, exc):
+                        # The disk is full, for example. The program goes on and its output is
+                        # still recorded; the command ends as failed.
+                        self._unwritten.setdefault(stream.name, exc.strerror or str(exc))
+                        continue
+                    # Close the program's pipe, so that it sees what it would see without us.
                     self._unread = True
                     break
             self._hear(heard, b"")
@@ -436,6 +445,11 @@ def _is_pipe(descriptor: int) -> bool:
         return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
     except OSError:
         return False
+
+
+def _has_no_reader(target: int, exc: OSError) -> bool:
+    """Return whether *exc*, raised by a write to *target*, means that no one reads there."""
+    return exc.errno == errno.EPIPE or (exc.errno == errno.EIO and os.isatty(target))
 
 
 def _unheard(chunk: bytes) -> None:
