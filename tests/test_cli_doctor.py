@@ -22,12 +22,13 @@ from breakable_servers import ServerMissing, filled, small_disk
 from cli_support import SAMPLE, WRITER, Shell
 from click.testing import CliRunner
 
+import structjob
 from structjob.checkup import checks, files, trial
 from structjob.checkup.finding import Finding
 from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
-from structjob.exceptions import SpoolError, StoreUnavailable
+from structjob.exceptions import InvalidURL, SpoolError, StoreUnavailable
 from structjob.spool import directory as spool_directory
 from structjob.store import server
 from structjob.urls.url import parse
@@ -242,26 +243,29 @@ def test_what_was_logged_under_a_wrong_url_is_found(shell: Shell) -> None:
     assert "move the directories in it to " in found["advice"]
 
 
-async def test_reading_goes_on_where_nothing_can_be_delivered(
-    shell: Shell, monkeypatch, capsys
+@pytest.mark.parametrize(
+    ("place", "fault"),
+    [
+        ((spool_directory.SessionSpool, "create"), SpoolError("No space left on device")),
+        ((structjob.Tracker, "open"), InvalidURL("cannot write the database file")),
+        ((structjob.Tracker, "flush"), StoreUnavailable("database or disk is full")),
+    ],
+)
+async def test_reading_continues_where_nothing_can_be_delivered(
+    shell: Shell, monkeypatch, capsys, place: tuple[Any, str], fault: Exception
 ) -> None:
-    """A full disk takes no new spool: what is stored is shown all the same, with a word about the
-    rest (R29, R49).
+    """A full disk takes no lines, and a user may only read the file: what is stored is shown all
+    the same, with a warning about the rest (R29, R49).
     """
     left_behind(shell)
 
     def refuse(*args: Any, **kwargs: Any) -> None:
-        raise SpoolError(
-            "cannot write to the spool directory: No space left on device; make room on its disk"
-        )
+        raise fault
 
-    monkeypatch.setattr(spool_directory.SessionSpool, "create", refuse)
+    monkeypatch.setattr(*place, refuse)
     async with reading(Database(f"sqlite:///{shell.directory / 'structjob.db'}")) as reader:
         assert (await reader.jobs.find("gui-17")).operation == "vm-migrate"
-    assert (
-        "is not delivered: cannot write to the spool directory: No space left on device"
-        in capsys.readouterr().err
-    )
+    assert f"cannot be stored now: {fault}" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_a_problem(shell: Shell, monkeypatch) -> None:
@@ -537,6 +541,22 @@ def test_a_directory_that_may_not_be_entered(tmp_path: Path) -> None:
             each,
             done.exception,
         )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_file_that_may_not_be_read(shell: Shell) -> None:
+    """Another user's database is a finding, without a traceback (faults 50)."""
+    path = shell.directory / "structjob.db"
+    list(checkup_of(path))  # what it imports is loaded before another user cannot read it
+    path.chmod(0o600)
+    for directory in (shell.directory, *shell.directory.parents[:-2]):
+        directory.chmod(0o711)
+    os.seteuid(65534)
+    try:
+        found = {one.check: one for one in checkup_of(path)}
+    finally:
+        os.seteuid(0)
+    assert "cannot be read to look for damage" in found["damage"].found
 
 
 def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import os
 import pickle
 import time
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from structjob.exceptions import (
     SchemaMismatch,
     StoreUnavailable,
 )
+from structjob.store import database_file
 
 
 async def filled(url, tmp_path):
@@ -99,6 +101,25 @@ async def test_a_file_that_another_user_put_there(tmp_path, suffix):
     os.chown(planted, 65534, 65534)
     with pytest.raises(InvalidURL, match="user nobody"):
         await structjob.Reader(shared / "jobs.db").open()
+
+
+async def test_a_database_on_a_read_only_file_system(tmp_path, monkeypatch):
+    """A database on a read-only file system, such as a mounted snapshot, is read, though SQLite can
+    make no file beside it. If a program of another host begins to write, its data are read, too
+    (R47).
+    """
+    path = tmp_path / "jobs.db"
+    job_id = await filled(path, tmp_path)
+    found = os.statvfs(path)
+    read_only = SimpleNamespace(f_flag=found.f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(database_file.os, "statvfs", lambda _: read_only)
+    async with structjob.Reader(path) as reader:
+        assert (await reader.jobs.get(job_id)).status == "failed"
+        assert sorted(tmp_path.glob("jobs.db-*")) == []
+        async with structjob.Tracker(path, spool=tmp_path / "spool") as tracker:
+            async with tracker.job("late"):
+                pass
+            assert (await reader.jobs.list())[0].operation == "late"
 
 
 async def test_somebody_elses_file_is_left_as_it_is(tmp_path):

@@ -115,7 +115,16 @@ def _writing(path: Path) -> Iterator[Finding]:
 
 
 def _damage(path: Path) -> Iterator[Finding]:
-    found, whole = trial.damage(path)
+    try:
+        found, whole = trial.damage(path)
+    except trial.Unreadable as exc:
+        yield Finding(
+            "damage",
+            "warning",
+            f"{path} cannot be read to look for damage: {exc}",
+            "run this as the user that owns the file",
+        )
+        return
     if found is not None:
         if "not a database" in found:  # reported below
             return
@@ -131,11 +140,15 @@ def _damage(path: Path) -> Iterator[Finding]:
         )
 
 
-OTHER_USER = "run this and the program as the user whose it is, or have its owner changed"
+OTHER_USER = "run this and the program as the user that owns it, or change its owner"
 
 
 def forbidden(path: Path) -> str:
-    """Return the owner and the permissions of *path*, and the current user."""
+    """Return why *path* cannot be written to: its file system, or its owner and permissions beside
+    the current user.
+    """
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"{path} is on a file system that is mounted read-only"
     info = path.stat()
     return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
 
@@ -167,7 +180,7 @@ def space(path: Path, check: str) -> Iterator[Finding]:
             check,
             verdict,
             f"{in_bytes(free)} free at {path}",
-            "make room: a full disk is where events begin to be dropped",
+            "free disk space: events are dropped when the disk is full",
         )
     else:
         yield Finding(check, "ok", f"{in_bytes(free)} free", details={"free": free})

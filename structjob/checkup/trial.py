@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, text
 from sqlalchemy.exc import DBAPIError
 
+from structjob.store.database_file import is_unchanging
 from structjob.store.expressions import utc_now
 from structjob.store.tables import logs, metadata
 
@@ -127,6 +128,10 @@ def _first_line(error: BaseException | None) -> str:
     )
 
 
+class Unreadable(Exception):
+    """SQLite cannot open the file."""
+
+
 class Locked(Exception):
     """Another process has held SQLite's write lock for `LONG_LOCK` seconds."""
 
@@ -177,13 +182,23 @@ def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
 
     Returns:
         The first damage found, and whether the whole file was checked.
+
+    Raises:
+        Unreadable: if this user cannot read the file.
     """
     deadline = time.monotonic() + seconds
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+    uri = f"{path.as_uri()}?mode=ro{'&immutable=1' if is_unchanging(path) else ''}"
+    try:
+        opened = sqlite3.connect(uri, uri=True)
+    except sqlite3.OperationalError as exc:
+        raise Unreadable(str(exc)) from exc
+    with closing(opened) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+                raise Unreadable(str(exc)) from exc
             return (
                 (None, False)
                 if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT

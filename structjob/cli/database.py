@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structjob.cli.screen import Failure, command_line, say
-from structjob.exceptions import InvalidURL, SchemaMismatch, SpoolError
+from structjob.exceptions import (
+    InvalidURL,
+    SchemaMismatch,
+    SpoolError,
+    StoreUnavailable,
+    StructjobError,
+)
 
 if TYPE_CHECKING:
     from structjob.reader import Reader as Reads
@@ -254,16 +260,20 @@ async def deliver_from(
         say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
     from structjob.tracker import Tracker
 
+    def not_delivered(exc: StructjobError) -> list[int]:
+        # A full disk, or a user that may only read: reading must still work, because it is needed
+        # now to find the cause.
+        left = ", ".join(sorted({str(directory.parent) for directory in directories}))
+        say(
+            f"structjob: warning: lines of programs that have ended wait in {left} and cannot be stored now: {exc}; only what is stored is shown"
+        )
+        return []
+
     tracker = Tracker(database.url, service="structjob-cli", spool=spool)
     try:
         await tracker.open()
-    # a full disk: reading must still work, because it is needed now to find the cause
-    except SpoolError as exc:
-        left = ", ".join(sorted({str(directory.parent) for directory in directories}))
-        say(
-            f"what programs that died left in {left} is not delivered: {exc}; what is stored is shown"
-        )
-        return []
+    except (SpoolError, StoreUnavailable, InvalidURL) as exc:
+        return not_delivered(exc)
     try:
         await tracker.flush()
         deadline = time.monotonic() + _PATIENCE
@@ -273,6 +283,8 @@ async def deliver_from(
             for directory in directories
         ):
             await asyncio.sleep(0.01)
+    except StoreUnavailable as exc:
+        return not_delivered(exc)
     finally:
         await tracker.aclose()
     return [orphan.session.session_id for orphan in orphans]

@@ -117,6 +117,20 @@ class DatabaseFile:
                         name.unlink()
 
 
+def is_unchanging(path: Path) -> bool:
+    """Return whether no program can change the database *path*: it is on a read-only file system
+    and has no write-ahead log, so no program of another host or container has it open either.
+
+    SQLite reads such a file only if it is told so, because it cannot create the log's index.
+    """
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not any(
+            path.with_name(path.name + suffix).exists() for suffix in _LOGS
+        )
+    except OSError:
+        return False
+
+
 def _identity(path: Path) -> Identity | None:
     try:
         found = os.lstat(path)

@@ -30,7 +30,7 @@ from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, sessions, settling
-from structjob.store.database_file import DatabaseFile
+from structjob.store.database_file import DatabaseFile, is_unchanging
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
@@ -154,6 +154,8 @@ class SQLiteStore:
         self._reading: Connection | None = None
         self._file: DatabaseFile | None = None
         self._reading_file: DatabaseFile | None = None
+        self._unchanging = False
+        """Whether the reading connection takes the file for one that no program changes."""
         self._busy = threading.Lock()
         self._read = threading.Event()
         """Set when the reading connection is closed."""
@@ -250,6 +252,10 @@ class SQLiteStore:
         # SQLite must not create the file, because it would make it readable by everyone. A file
         # that was deleted under a connection is not created again by the next connection.
         path = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode=rw"
+        if for_reading:
+            self._unchanging = self.path is not None and is_unchanging(self.path)
+            if self._unchanging:
+                path += "&immutable=1"
         # Transactions are begun explicitly with `BEGIN IMMEDIATE`: a read that becomes a write
         # fails at once when another process writes.
         connection = sqlite3.connect(
@@ -447,7 +453,8 @@ class SQLiteStore:
 
     def _fetch(self, statement: Executable, query: _Query | None = None) -> Sequence[RowMapping]:
         self._check_file()
-        if self._reading is not None and self._reading_file is not self._file:
+        changes = self._unchanging and self.path is not None and not is_unchanging(self.path)
+        if self._reading is not None and (changes or self._reading_file is not self._file):
             if self.path is not None:
                 _let_go(self._reading)
             self._reading = None
@@ -555,7 +562,8 @@ class SQLiteStore:
         # Once a connection is open, the cause may be that the process has no free descriptor.
         if "unable to open" in text and self._connection is None:
             return InvalidURL(
-                f"cannot open the database file {self.path}; check that its directory exists and can be written to"
+                f"cannot open the database file {self.path}; check that its directory exists and can be written to: SQLite makes files there even "
+                "to read"
             )
         if getattr(exc, "sqlite_errorname", None) == "SQLITE_IOERR_GETTEMPPATH":
             text += (
